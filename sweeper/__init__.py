@@ -1,0 +1,1 @@
+"""Decides which trial comes next, has it run elsewhere, and records what happened."""

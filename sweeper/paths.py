@@ -1,0 +1,141 @@
+"""Every path under mlruns/. Nobody else joins folder names."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def home() -> Path:
+    """Absolute folder that holds all that running leaves: $SWEEP_HOME, or mlruns in the current folder."""
+    return Path(os.environ.get("SWEEP_HOME") or "mlruns").absolute()
+
+
+def studies() -> Path:
+    return home() / "studies"
+
+
+def cache() -> Path:
+    return home() / "cache"
+
+
+def database() -> Path:
+    """MLflow's SQLite file."""
+    return home() / "mlflow.db"
+
+
+def artifacts() -> Path:
+    return home() / "artifacts"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """mlruns/studies/<study>."""
+
+    root: Path
+
+    @classmethod
+    def named(cls, study: str) -> "StudyFolder":
+        return cls(studies() / study)
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def space(self) -> Path:
+        return self.root / "space.yaml"
+
+    @property
+    def spec(self) -> Path:
+        """The study as resolved when it began: the identity that a resume is compared with."""
+        return self.root / "study.json"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def mirror(self) -> Path:
+        """Where in MLflow this study is: experiment, parent run and address."""
+        return self.root / "mlflow.json"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def finals(self) -> Path:
+        return self.root / "final"
+
+    def trial(self, number: int) -> "RunFolder":
+        return RunFolder(self.trials / f"{number:04d}")
+
+    def final(self, name: str) -> "RunFolder":
+        return RunFolder(self.finals / name)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one training run. The worker writes checkpoints and predictions, the coordinator the rest."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+    @property
+    def mirror(self) -> Path:
+        return self.root / "mlflow.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best.safetensors"
+
+    @property
+    def val_logits(self) -> Path:
+        return self.root / "val_logits.npy"
+
+    @property
+    def test_logits(self) -> Path:
+        return self.root / "test_logits.npy"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model.safetensors"
+
+    @property
+    def prediction(self) -> Path:
+        return self.root / "prediction.txt"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions.csv"
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "submission.zip"
+
+    @property
+    def card(self) -> Path:
+        return self.root / "card.md"

@@ -1,0 +1,87 @@
+"""The words in which coordinator, workers and record speak of a trial."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainers.config import Epoch, Goal, Recipe
+
+Kind = Literal["trial", "confirm", "final"]
+State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+Trouble = Literal["nan", "oom", "died", "hung", "disk", "error"]
+
+
+class Word(BaseModel):
+    """A frozen message or record, the same in memory, on a pipe and on disk (JSON)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Job(Word):
+    """One training run to be done in `folder`; whatever checkpoint lies there is continued."""
+
+    tag: Literal["job"] = "job"
+    study: str
+    trial: int
+    kind: Kind = "trial"
+    recipe: Recipe
+    params: dict[str, Any] = Field(default_factory=dict, description="the open values, by dotted name")
+    folder: Path
+    cache: Path = Field(description="folder of the decoded images")
+    adopted: bool = Field(False, description="it was running when an earlier sweep ended")
+    repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
+    stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
+
+    @property
+    def title(self) -> str:
+        """What tells runs apart, in the first 14 characters."""
+        backbone = self.recipe.train.backbone.split(".")[0]
+        return f"final t{self.trial:04d}" if self.kind == "final" else f"t{self.trial:04d} {backbone}"
+
+
+class Progress(Word):
+    """One epoch is done and its checkpoint is on disk; the worker waits for an answer."""
+
+    tag: Literal["progress"] = "progress"
+    trial: int
+    epoch: Epoch
+
+
+class Done(Word):
+    """The run ended by itself, or after it was told to stop."""
+
+    tag: Literal["done"] = "done"
+    trial: int
+    stopped: bool = False
+
+
+class Failed(Word):
+    """The run ended with an error: `text` is one line, `detail` the traceback or the end of the log."""
+
+    tag: Literal["failed"] = "failed"
+    trial: int
+    trouble: Trouble
+    text: str
+    detail: str = ""
+
+
+Message = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
+
+
+class TrialResult(Word):
+    """How a trial stands; result.json once it has ended."""
+
+    number: int
+    state: State
+    goal: Goal
+    value: float | None = Field(None, description="the goal at the best epoch")
+    best_epoch: int | None = Field(None, description="index of that epoch, from 0")
+    epochs: int = Field(0, description="epochs done")
+    planned: int = Field(description="epochs the recipe asks for")
+    backbone: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    seconds: float = Field(0.0, description="time spent in epochs")
+    trouble: Trouble | None = None
+    error: str | None = Field(None, description="one line")
+    repeat_of: int | None = None

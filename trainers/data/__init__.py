@@ -1,0 +1,1 @@
+"""From a folder of images on disk to batches on a device."""

@@ -1,0 +1,47 @@
+"""What a user can get wrong: one exception, with the place, the finding and the remedy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing found wrong: `where` is file:line (or a file), `what` was found, `help` says what to do."""
+
+    where: str
+    what: str
+    help: str = ""
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The command line prints it and exits with `exit_code`; no traceback."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", help: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.help = what, where, help
+
+    def __str__(self) -> str:
+        place = f"\n  --> {self.where}" if self.where else ""
+        remedy = f"\nhelp: {self.help}" if self.help else ""
+        return f"{self.what}{place}{remedy}"
+
+
+class EnvironmentFault(UserError):
+    """The data, the weights, a device or a server is not as the recipe needs it: exit code 3."""
+
+    exit_code = 3
+
+
+class DataError(EnvironmentFault):
+    """The data set has faults; `faults` holds every one of them, found in one pass."""
+
+    def __init__(self, faults: Sequence[Fault], *, help: str = "") -> None:
+        self.faults = tuple(faults)
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        super().__init__(faults[0].what + more, where=faults[0].where, help=help or faults[0].help)
+
+
+class Diverged(Exception):
+    """The loss is no longer a number. Not a user's mistake: the trial fails, the sweep goes on."""
