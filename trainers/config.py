@@ -216,7 +216,7 @@ class TrainConfig(Part):
     batch_size: int = Field(64, ge=1, description="images an optimizer step; the last, smaller batch is dropped")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; none when left out")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the device has it in hardware, else fp16 on a GPU, else fp32"
+        "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
     )
     channels_last: bool | None = Field(None, description="memory layout; by backbone family when left out")
     seed: int = Field(0, ge=0, description="of weights, order of images and augmentation")
@@ -245,7 +245,7 @@ class Recipe(Part):
 class Scores(Part):
     """One split after one epoch. Accuracies are over the whole split, never a mean over batches."""
 
-    model_config = ConfigDict(allow_inf_nan=True)
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
     loss: float = Field(description="mean over images of the objective, without mixing or smoothing on val")
     overall_accuracy: float = Field(description="correct labels / (images x categories)")

@@ -1,0 +1,199 @@
+"""Random changes of a batch of training images: parameters drawn for each image on the host, applied on the device.
+
+Geometry is one 2x3 matrix an image, colour one 3x4 matrix an image, so both cost one operation on the device.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.config import Augment
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_TO_YIQ = np.array([_GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random parameters of one batch; None where that change is off."""
+
+    flip: Tensor  # [B] bool
+    affine: Tensor | None  # [B, 2, 3]: output coordinates -> input coordinates, both -1..1
+    colour: Tensor | None  # [B, 3, 3]
+    contrast: Tensor | None  # [B], how much of the image's mean grey is added
+    erase: Tensor | None  # [B, 4] left, top, right, bottom in shares of the side; an empty box erases nothing
+    partner: Tensor | None  # [B] int64: the image that is mixed in
+    share: Tensor | None  # [B] float: what is left of the image itself
+    cut: Tensor | None  # [B, 4] box that comes from the partner; None for MixUp
+
+    def to(self, device: torch.device) -> "Draw":
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: t.to(device, non_blocking=True) for k, t in given.items() if t is not None})
+
+
+def draw(config: Augment, shapes: np.ndarray, rng: np.random.Generator) -> Draw:
+    """Parameters for one batch, of `rng` alone: the same on every device.
+
+    shapes [B, 2] int: width and height of the originals, which turn a rotation of the squashed image into one of
+    the original.
+    """
+    batch = len(shapes)
+    flip = rng.random(batch) < config.flip
+    affine = _affine(config, shapes, flip, rng) if config.crop != "none" or config.rotate else None
+    colour, contrast = _colour(config, batch, rng)
+    erase = _boxes(batch, rng, config.erase) if config.erase else None
+    partner, share, cut = _mix(config, batch, rng)
+    return Draw(
+        flip=torch.from_numpy(flip),
+        affine=_tensor(affine),
+        colour=_tensor(colour),
+        contrast=_tensor(contrast),
+        erase=_tensor(erase),
+        partner=partner,
+        share=share,
+        cut=cut,
+    )
+
+
+def _tensor(array: np.ndarray | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _affine(config: Augment, shapes: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    half = _window(config, len(shapes), rng)  # [B, 2]
+    centre = rng.uniform(-1, 1, half.shape) * (1 - half)
+    angle = np.radians(rng.uniform(-config.rotate, config.rotate, len(shapes)))
+    width, height = shapes[:, 0], shapes[:, 1]
+    across, down = half[:, 0] * np.where(flip, -1.0, 1.0), half[:, 1]
+    cos, sin = np.cos(angle), np.sin(angle)
+    rows = [[cos * across, -sin * down * height / width], [sin * across * width / height, cos * down]]
+    linear = np.array(rows).transpose(2, 0, 1)  # [B, 2, 2]
+    return np.concatenate([linear, centre[:, :, None]], axis=2)
+
+
+def _window(config: Augment, batch: int, rng: np.random.Generator) -> np.ndarray:
+    """Half sides of the visible windows, [B, 2] in 0..1; the resized crop of Szegedy et al. 2015, area and aspect."""
+    if config.crop == "none":
+        return np.ones((batch, 2))
+    if config.crop == "random":
+        return np.full((batch, 2), 1 - config.margin)
+    area = rng.uniform(config.min_area, 1, batch)
+    aspect = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), batch))
+    return np.minimum(np.sqrt(np.stack([area * aspect, area / aspect], axis=1)), 1.0)
+
+
+def _colour(config: Augment, batch: int, rng: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Brightness, contrast, saturation, hue, in this order, as [B, 3, 3] and the share of mean grey [B]."""
+    if not (config.brightness or config.contrast or config.saturation or config.hue):
+        return None, None
+    brightness, contrast, saturation = (
+        rng.uniform(1 - by, 1 + by, batch) for by in (config.brightness, config.contrast, config.saturation)
+    )
+    turn = 2 * math.pi * rng.uniform(-config.hue, config.hue, batch)
+    grey = np.tile(np.array(_GREY), (3, 1))  # [3, 3], every row the grey of a pixel
+    keep = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * grey
+    matrix = (contrast * brightness)[:, None, None] * (_hue(turn) @ keep)
+    return matrix, (1 - contrast) * brightness
+
+
+def _hue(turn: np.ndarray) -> np.ndarray:
+    """Rotation of the chroma plane of YIQ by `turn` radians, [B] -> [B, 3, 3] in RGB."""
+    rotation = np.zeros((len(turn), 3, 3))
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = np.cos(turn)
+    rotation[:, 1, 2], rotation[:, 2, 1] = -np.sin(turn), np.sin(turn)
+    turned: np.ndarray = np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ
+    return turned
+
+
+def _boxes(batch: int, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """Rectangles of 2 to 33 % of the area and an aspect of 0.3 to 3.3 (Zhong et al. 2020), [B, 4]."""
+    area = rng.uniform(0.02, 1 / 3, batch) * (rng.random(batch) < probability)
+    aspect = np.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3), batch))
+    size = np.minimum(np.sqrt(np.stack([area * aspect, area / aspect], axis=1)), 1.0)
+    corner = rng.random((batch, 2)) * (1 - size)
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+def _mix(config: Augment, batch: int, rng: np.random.Generator) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """MixUp or CutMix for the whole batch, each image with its own share; where both are on, either by a coin."""
+    if not config.mixup and not config.cutmix:
+        return None, None, None
+    cutting = bool(config.cutmix) and (not config.mixup or rng.random() < 0.5)
+    alpha = config.cutmix if cutting else config.mixup
+    partner = torch.from_numpy(rng.permutation(batch))
+    share = rng.beta(alpha, alpha, batch)
+    if not cutting:
+        return partner, _tensor(share), None
+    side = np.sqrt(1 - share)[:, None].repeat(2, axis=1)
+    centre = rng.random((batch, 2))
+    box = np.clip(np.concatenate([centre - side / 2, centre + side / 2], axis=1), 0, 1)
+    return partner, None, _tensor(box)
+
+
+def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The changed, normalised images, and what share of each label is its own.
+
+    images [B, 3, S, S] uint8 -> [B, 3, size, size] float32; mean, std [3]; the share is [B], or None without mixing.
+    """
+    x = _warp(images, how, size)
+    if how.colour is not None and how.contrast is not None:
+        x = _recolour(x, how.colour, how.contrast)
+    x = (x - mean[:, None, None]) / std[:, None, None]
+    if how.erase is not None:
+        x = x.masked_fill(_inside(how.erase, size)[:, None], 0.0)  # 0 is the mean colour
+    return _blend(x, how)
+
+
+def plain(images: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
+    """The images as evaluation sees them, resized and normalised.
+
+    images [B, 3, S, S] uint8 -> [B, 3, size, size] float32; mean, std [3].
+    """
+    return (_resize(images, size) - mean[:, None, None]) / std[:, None, None]
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    x = images.float() / 255
+    if x.shape[-1] == size:
+        return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _warp(images: Tensor, how: Draw, size: int) -> Tensor:
+    if how.affine is None:
+        x = _resize(images, size)
+        return torch.where(how.flip[:, None, None, None], x.flip(3), x)
+    grid = F.affine_grid(how.affine, [len(images), 3, size, size], align_corners=False)
+    x = images.float() / 255
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
+    red, green, blue = x.mean((2, 3)).unbind(1)
+    grey = (_GREY[0] * red + _GREY[1] * green + _GREY[2] * blue) * contrast  # [B]
+    flat = torch.baddbmm(grey[:, None, None], matrix, x.flatten(2))
+    return flat.clamp(0, 1).view_as(x)
+
+
+def _inside(boxes: Tensor, size: int) -> Tensor:
+    """[B, 4] boxes in shares of the side -> [B, size, size] bool."""
+    middle = (torch.arange(size, device=boxes.device) + 0.5) / size
+    left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
+    across, down = (middle >= left) & (middle < right), (middle >= top) & (middle < bottom)
+    return down[:, :, None] & across[:, None, :]
+
+
+def _blend(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
+    if how.partner is None:
+        return x, None
+    if how.cut is not None:
+        mask = _inside(how.cut, x.shape[-1])
+        return torch.where(mask[:, None], x[how.partner], x), 1 - mask.float().mean((1, 2))
+    if how.share is not None:
+        return torch.lerp(x[how.partner], x, how.share[:, None, None, None]), how.share
+    return x, None

@@ -1,0 +1,49 @@
+"""What differs between devices: number formats, memory, and settings made once."""
+
+import platform
+import sys
+from contextlib import AbstractContextManager
+
+import torch
+
+from trainers.config import TrainConfig
+
+if platform.system() != "Windows":
+    import resource
+
+
+def prepare(device: torch.device) -> None:
+    """Settings of the process that training on `device` wants: TF32 where there is no other format."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def half_format(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """The 16-bit format in which the network computes; None for full precision."""
+    chosen = config.precision
+    if chosen == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen]
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Mixed precision as the recipe and the device have it."""
+    dtype = half_format(config, device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
+    """Keeps the gradients of fp16 in range; does nothing for other formats."""
+    return torch.amp.GradScaler(device.type, enabled=half_format(config, device) is torch.float16)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Peak memory so far, GiB: allocated on a GPU, resident in this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

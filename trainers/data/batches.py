@@ -1,0 +1,97 @@
+"""Rows of the decoded images as batches on a device: a gather on the host, a copy, and nothing more."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.config import DataConfig
+from trainers.data import layouts
+from trainers.data.cache import Cache, open_cache
+from trainers.data.rows import Table
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that is ready to train on: its rows, and their images in the same order."""
+
+    table: Table
+    cache: Cache
+
+    @classmethod
+    def open(cls, config: DataConfig, folder: Path) -> "Data":
+        """Read the rows and map the images; decodes them first where `folder` has no cache of them yet."""
+        table = layouts.read(config)
+        return cls(table, open_cache(table, config, folder))
+
+    @property
+    def names(self) -> list[str]:
+        return [category.name for category in self.table.categories]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of classes of each category, [K]."""
+        return [len(category.classes) for category in self.table.categories]
+
+    def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[len(rows), K] int64; -1 where a row has none."""
+        chosen: np.ndarray = self._labels[np.asarray(rows)]
+        return chosen
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        none = (-1,) * len(self.sizes)
+        return np.array([row.labels or none for row in self.table.rows], dtype=np.int64)
+
+    def counts(self, rows: Sequence[int]) -> list[list[int]]:
+        """Images a class among `rows`, [K][C]."""
+        labels = self.labels(rows)
+        return [np.bincount(labels[:, k], minlength=size).tolist() for k, size in enumerate(self.sizes)]
+
+
+class Feed:
+    """Batches of uint8 images at the smallest level of the cache that is not below the network's input."""
+
+    def __init__(self, data: Data, image_size: int, device: torch.device) -> None:
+        half = image_size <= data.cache.size // 2
+        self.images = data.cache.half if half else data.cache.images
+        self.device = device
+        self.pinned = device.type == "cuda"
+
+    def batches(self, chunks: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """[B, 3, S, S] uint8 on the device for each chunk of row numbers; the next is gathered meanwhile."""
+        with ThreadPoolExecutor(1, thread_name_prefix="gather") as pool:
+            ahead: Future[Tensor] | None = None
+            for chunk in chunks:
+                following = pool.submit(self._gather, chunk)
+                if ahead is not None:
+                    yield self._send(ahead.result())
+                ahead = following
+            if ahead is not None:
+                yield self._send(ahead.result())
+
+    def _gather(self, rows: np.ndarray) -> Tensor:
+        batch = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pinned)
+        np.take(self.images, rows, axis=0, out=batch.numpy(), mode="clip")
+        return batch
+
+    def _send(self, batch: Tensor) -> Tensor:
+        return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The rows in random order, cut into whole batches; the rest is left out, unless it is all there is."""
+    order = rng.permutation(np.asarray(rows))
+    whole = len(order) // batch_size * batch_size or len(order)
+    return [order[start : start + batch_size] for start in range(0, whole, batch_size)]
+
+
+def in_order(rows: Sequence[int], batch_size: int) -> list[np.ndarray]:
+    """All the rows as they stand, cut into batches."""
+    order = np.asarray(rows)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,74 @@
+"""How good predictions are, over a whole split. Counts stay on the device until they are asked for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.config import Scores
+from trainers.data.rows import Category
+
+
+class Confusion:
+    """Counts of (true class, predicted class) in each category, [K] of [C, C], gathered batch by batch."""
+
+    def __init__(self, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.sizes = list(sizes)
+        squares = torch.tensor([0, *(size**2 for size in sizes)])
+        self.starts = squares.cumsum(0)[:-1].to(device)  # [K]
+        self.widths = torch.tensor(self.sizes, device=device)  # [K]
+        self.counts = torch.zeros(int(squares.sum()), dtype=torch.int64, device=device)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch: logits [B, sum C] float, labels [B, K] int64. Does not wait for the device."""
+        predicted = torch.stack([part.argmax(1) for part in torch.split(logits, self.sizes, dim=1)], dim=1)  # [B, K]
+        cells = (self.starts + labels * self.widths + predicted).flatten()
+        self.counts.index_add_(0, cells, torch.ones_like(cells))
+
+    def matrices(self) -> list[np.ndarray]:
+        """[K] of int64 [C, C]: rows are true classes, columns predicted ones."""
+        flat = self.counts.cpu().numpy()
+        ends = np.cumsum([size**2 for size in self.sizes])
+        return [flat[end - size**2 : end].reshape(size, size) for size, end in zip(self.sizes, ends, strict=True)]
+
+    def scores(self, names: Sequence[str], loss: float) -> Scores:
+        """Every metric of the split; names [K] are the categories', loss is the mean over its images."""
+        return _scores(self.matrices(), names, loss)
+
+
+def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float = 0.0) -> Scores:
+    """Every metric of predictions that lie in memory: logits [N, sum C] float, labels [N, K] int.
+
+    The loss is passed through: it belongs to an objective, which predictions do not know.
+    """
+    confusion = Confusion([len(category.classes) for category in categories])
+    confusion.update(torch.from_numpy(logits), torch.from_numpy(labels).long())
+    return confusion.scores([category.name for category in categories], loss)
+
+
+def _scores(matrices: Sequence[np.ndarray], names: Sequence[str], loss: float) -> Scores:
+    right = [np.diag(matrix) for matrix in matrices]
+    images = [int(matrix.sum()) for matrix in matrices]
+    true = np.concatenate([matrix.sum(1) for matrix in matrices])
+    predicted = np.concatenate([matrix.sum(0) for matrix in matrices])
+    hits = np.concatenate(right)
+    present = true > 0  # a class without an image in the split is left out of every mean
+    recall = hits[present] / true[present]
+    precision = hits[present] / np.maximum(predicted[present], 1)
+    f1 = 2 * hits[present] / (true[present] + predicted[present])
+    return Scores(
+        loss=loss,
+        overall_accuracy=_ratio(int(hits.sum()), sum(images)),
+        mean_class_accuracy=float(recall.mean()) if len(recall) else 0.0,
+        macro_precision=float(precision.mean()) if len(recall) else 0.0,
+        macro_recall=float(recall.mean()) if len(recall) else 0.0,
+        macro_f1=float(f1.mean()) if len(recall) else 0.0,
+        category_accuracy={
+            name: _ratio(int(hit.sum()), n) for name, hit, n in zip(names, right, images, strict=True)
+        },
+    )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

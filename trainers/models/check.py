@@ -1,0 +1,174 @@
+"""Whether the networks of some recipes can be built here; `python -m trainers.models.check` answers in JSON.
+
+A process of its own, so that whoever asks never loads torch. Nothing is trained, and no weight is drawn: networks
+are built without memory ("meta"). Published weights that are not cached yet are fetched, so that no trial waits.
+"""
+
+import difflib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import timm
+import torch
+
+from trainers.config import Recipe, TrainConfig
+from trainers.errors import UserError
+from trainers.models import network
+
+HUB_SECONDS = 10
+SCRATCH = "train from random weights with --set train.pretrained=false"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a recipe cannot run: `exit_code` 2 for a slip in the recipe, 3 for what is missing here."""
+
+    where: str
+    what: str
+    help: str
+    exit_code: int
+
+
+def problems(recipes: Iterable[Recipe]) -> list[Problem]:
+    """Everything that keeps these recipes' networks from being built, each thing once."""
+    found: dict[Problem, None] = {}
+    for recipe in recipes:
+        config = recipe.train
+        for look in (_name, _size, _weights):
+            if problem := look(config):
+                found[problem] = None
+                break
+    return list(found)
+
+
+def _name(config: TrainConfig) -> Problem | None:
+    architecture, _, tag = config.backbone.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "see timm.list_models()"
+        return Problem("train.backbone", f"timm has no model {architecture!r}", advice, 2)
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.3) or tags[:3]
+        advice = f"it has {', '.join(near)}" if near else "leave the part after the dot out"
+        return Problem("train.backbone", f"{architecture!r} has no weights named {tag!r}", advice, 2)
+    return None
+
+
+def _size(config: TrainConfig) -> Problem | None:
+    """Builds the backbone without memory and sends an empty image of the recipe's size through."""
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            backbone = network.create(config)
+            backbone.eval()(torch.empty(2, 3, config.image_size, config.image_size))
+    except NotImplementedError:
+        return None  # an operation without a meta kernel: the first trial will tell
+    except TypeError as error:
+        return Problem("train.backbone_args", f"{config.backbone}: {_line(error)}", "check backbone_args", 2)
+    except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+        fits = _fitting(config)
+        advice = f"sizes that fit: {', '.join(map(str, fits))}" if fits else "try the size its weights were made for"
+        what = f"{config.backbone} cannot take images of {config.image_size} pixels: {_line(error)}"
+        return Problem("train.image_size", what, advice, 2)
+    return None
+
+
+def _fitting(config: TrainConfig) -> list[int]:
+    """Up to three sizes near the wanted one that the backbone does take."""
+    near = sorted(range(32, 513, 16), key=lambda size: abs(size - config.image_size))
+    fits: list[int] = []
+    for size in near[:16]:
+        with suppress(Exception), torch.device("meta"), torch.inference_mode():  # the next size is the answer
+            network.create(config.model_copy(update={"image_size": size})).eval()(torch.empty(2, 3, size, size))
+            fits.append(size)
+        if len(fits) == 3:
+            break
+    return sorted(fits)
+
+
+def _weights(config: TrainConfig) -> Problem | None:
+    if not config.pretrained:
+        return None
+    try:
+        path = network.weights_file(config)
+        if path is not None:
+            return _local(config, path)
+    except UserError as error:
+        return Problem(error.where, error.what, error.help, error.exit_code)
+    return _published(config)
+
+
+def _local(config: TrainConfig, path: Path) -> Problem | None:
+    if not path.exists():
+        advice = f"give a .safetensors file with --set train.weights=PATH, or {SCRATCH}"
+        return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
+    network.load_local(network.create(config), path)
+    return None
+
+
+def _published(config: TrainConfig) -> Problem | None:
+    default = timm.get_pretrained_cfg(config.backbone)
+    if default is None or not default.has_weights:
+        advice = f"set weights: to a local .safetensors file, or {SCRATCH}"
+        return Problem("train.backbone", f"timm has no published weights for {config.backbone}", advice, 2)
+    if not default.hf_hub_id or _fetched(default.hf_hub_id, default.hf_hub_filename or "model.safetensors"):
+        return None
+    return Problem(
+        "train.backbone",
+        f"the weights of {config.backbone} are not on this machine, and the model hub does not give them",
+        "give a local .safetensors file with --set train.weights=PATH, fill the hub's cache from a machine that has"
+        f" a network (HF_HOME names its folder), or {SCRATCH}",
+        3,
+    )
+
+
+def _fetched(repository: str, filename: str) -> bool:
+    """Whether the hub's file is in the local cache, fetching it where it is not."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if isinstance(try_to_load_from_cache(repository, filename), str):
+        return True
+    if not _hub_answers():
+        return False
+    try:
+        hf_hub_download(repository, filename, etag_timeout=HUB_SECONDS)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return False
+    return True
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether a connection to the hub opens at all: the library itself would try for half a minute a file."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if any(name in os.environ for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    hub = urlsplit(ENDPOINT)
+    with suppress(OSError):
+        socket.create_connection((hub.hostname, hub.port or 443), timeout=HUB_SECONDS).close()
+        return True
+    return False
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def main() -> None:
+    """Read {"recipes": [...]} on stdin; write the list of problems, each an object, as one line of JSON."""
+    recipes = [Recipe.model_validate(recipe) for recipe in json.load(sys.stdin)["recipes"]]
+    print(json.dumps([asdict(problem) for problem in problems(recipes)]))
+
+
+if __name__ == "__main__":
+    main()

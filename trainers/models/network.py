@@ -1,0 +1,135 @@
+"""A network for several categories: timm's backbone, pooled, and a head over all classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from trainers.checkpoint import load_weights
+from trainers.config import Normalize, TrainConfig
+from trainers.errors import EnvironmentFault
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Network(nn.Module):
+    """Images [B, 3, S, S] float -> logits [B, sum C], the categories side by side."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+
+def build(config: TrainConfig, sizes: Sequence[int], *, pretrained: bool | None = None) -> Network:
+    """The network of a recipe on the CPU, its head drawn from the recipe's seed.
+
+    sizes [K]: classes of each category. `pretrained=False` leaves the published weights out, for a network whose
+    weights are loaded from a checkpoint next.
+    """
+    torch.manual_seed(config.seed)
+    backbone = _backbone(config, config.pretrained if pretrained is None else pretrained)
+    linear = nn.Linear(_features(backbone), sum(sizes))
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    network = Network(backbone, nn.Sequential(nn.Dropout(config.head.dropout), linear))
+    return network.to(memory_format=torch.channels_last) if channels_last(config, backbone) else network
+
+
+def _features(backbone: Any) -> int:
+    """Width of the pooled features; some families widen them once more after the last stage."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+
+
+def _backbone(config: TrainConfig, pretrained: bool) -> Any:
+    local = weights_file(config) if pretrained else None
+    backbone = create(config, pretrained=pretrained and local is None)
+    if local is not None:
+        load_local(backbone, local)
+    return backbone
+
+
+def create(config: TrainConfig, *, pretrained: bool = False) -> Any:
+    """timm's model without its classifier: images -> pooled features [B, num_features]."""
+    arguments = dict(config.backbone_args)
+    default = timm.get_pretrained_cfg(config.backbone)
+    if default is not None and default.fixed_input_size and default.input_size[-1] != config.image_size:
+        arguments.setdefault("img_size", config.image_size)
+    return timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **arguments)
+
+
+def weights_file(config: TrainConfig) -> Path | None:
+    """The local weights a recipe names: its file, or the backbone's in its folder."""
+    if config.weights is None:
+        return None
+    path = Path(config.weights)
+    return path / f"{config.backbone}.safetensors" if path.is_dir() else path
+
+
+def load_local(backbone: Any, path: Path) -> None:
+    """Fill a backbone from a safetensors file in timm's key layout; a classifier in the file is left out.
+
+    Raises EnvironmentFault when a weight of the backbone is missing, has another shape, or a key fits nowhere.
+    """
+    tensors = load_weights(path)
+    classifier = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
+    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    wanted = backbone.state_dict()
+    given = {key: value for key, value in tensors.items() if not key.startswith(tuple(f"{p}." for p in prefixes))}
+    faults = _mismatches(wanted, given)
+    if faults:
+        raise EnvironmentFault(
+            f"the weights do not fit the backbone: {'; '.join(faults[:3])}{' ...' if len(faults) > 3 else ''}",
+            where=str(path),
+            help="the file must have timm's key names for this backbone; check backbone and backbone_args",
+        )
+    backbone.load_state_dict(given)
+
+
+def _mismatches(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    return [
+        *(f"{key} is missing" for key in wanted if key not in given),
+        *(f"{key} is not in the network" for key in given if key not in wanted),
+        *(
+            f"{key} has shape {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
+            for key in wanted
+            if key in given and given[key].shape != wanted[key].shape
+        ),
+    ]
+
+
+def normalization(config: TrainConfig, network: Network) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the input channels, each [3], on the scale 0..1."""
+    if isinstance(config.normalize, Normalize):
+        return _three(config.normalize.mean), _three(config.normalize.std)
+    default = getattr(network.backbone, "pretrained_cfg", None) or {}
+    if config.normalize == "imagenet" or "mean" not in default:
+        return IMAGENET
+    return tuple(default["mean"]), tuple(default["std"])
+
+
+def _three(value: float | tuple[float, float, float]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,) * 3
+
+
+def channels_last(config: TrainConfig, backbone: nn.Module) -> bool:
+    """Whether the images' channels lie innermost in memory: as the recipe says, else for convolutional networks."""
+    if config.channels_last is not None:
+        return config.channels_last
+    convolution = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    linear = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Linear))
+    return convolution > linear
+
+
+def load_whole(net: Network, tensors: dict[str, Tensor], path: Path) -> None:
+    """Fill a network, head included, from one of our own files. Raises EnvironmentFault on a misfit."""
+    faults = _mismatches(net.state_dict(), tensors)
+    if faults:
+        raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
+    net.load_state_dict(tensors)

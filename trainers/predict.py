@@ -1,0 +1,56 @@
+"""Looking at a split with a network: evaluation during training, and predictions of a finished model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers import augment
+from trainers.checkpoint import load_weights
+from trainers.computing import autocast, prepare
+from trainers.config import Recipe, TrainConfig
+from trainers.data.batches import Data, Feed, in_order
+from trainers.models import network
+from trainers.models.network import Network
+
+
+class Lens:
+    """How images reach a network: a feed, the input's size and its normalization on the device."""
+
+    def __init__(self, config: TrainConfig, data: Data, net: Network, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.feed = Feed(data, config.image_size, device)
+        mean, std = network.normalization(config, net)
+        self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+        last = network.channels_last(config, net.backbone)
+        self.layout = torch.channels_last if last else torch.contiguous_format
+
+    @torch.inference_mode()
+    def logits(self, net: Network, rows: Sequence[int]) -> Tensor:
+        """Logits of `rows` in their order, without augmentation, [N, sum C] float32 on the device."""
+        net.eval()
+        parts = []
+        for images in self.feed.batches(in_order(rows, 2 * self.config.batch_size)):
+            x = augment.plain(images, self.config.image_size, self.mean, self.std)
+            with autocast(self.config, self.device):
+                parts.append(net(x.contiguous(memory_format=self.layout)).float())
+        return torch.cat(parts)
+
+
+def predict(recipe: Recipe, data: Data, weights: Path, *, split: str, device: str = "cpu") -> np.ndarray:
+    """Logits [N, sum C] float32 of a split in the order of its rows, by the model in a safetensors file.
+
+    Raises EnvironmentFault when the file cannot be read or does not fit the recipe.
+    """
+    where = torch.device(device)
+    prepare(where)
+    net = network.build(recipe.train, data.sizes, pretrained=False)
+    network.load_whole(net, load_weights(weights), weights)
+    net = net.to(where)
+    rows = data.table.indices(split)
+    if not rows:
+        return np.zeros((0, sum(data.sizes)), dtype=np.float32)
+    found: np.ndarray = Lens(recipe.train, data, net, where).logits(net, rows).cpu().numpy()
+    return found

@@ -1,0 +1,180 @@
+"""Training as a generator of epochs. Whoever iterates is the callback; ceasing to iterate is stopping."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers import augment, computing, losses, optim
+from trainers.checkpoint import load_state, save_array, save_state, save_weights
+from trainers.config import Epoch, Recipe, Scores
+from trainers.data.batches import Data, shuffled
+from trainers.errors import Diverged, EnvironmentFault
+from trainers.metrics import Confusion
+from trainers.models import network
+from trainers.predict import Lens
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    recipe: Recipe, data: Data, folder: Path, *, fit: Sequence[str] = ("train",), device: str = "cpu"
+) -> Iterator[Epoch]:
+    """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
+
+    What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
+    at once, then training goes on, on a CPU bit for bit as if it had never stopped. Before an epoch is yielded its
+    last.ckpt is on disk, and, where it is the best so far by the goal on val, best.safetensors and val_logits.npy.
+    Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
+
+    Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
+    """
+    run = Run(recipe, data, fit, torch.device(device), folder)
+    yield from list(run.epochs)
+    for index in range(len(run.epochs), recipe.train.epochs):
+        began = time.monotonic()
+        fitted, rate, pace = run.fit(index)
+        seen, logits = run.evaluate()
+        run.check(index, rate, fitted, seen)
+        epoch = Epoch(
+            index=index,
+            train=fitted,
+            val=seen,
+            lr=rate,
+            seconds=time.monotonic() - began,
+            images_per_second=pace,
+            peak_memory_gb=computing.peak_memory_gb(run.device),
+            time=time.time(),
+        )
+        run.save(epoch, logits)
+        yield epoch
+
+
+class Run:
+    """One training run between its epochs: network, optimizer, objective, and the rows they work on."""
+
+    def __init__(self, recipe: Recipe, data: Data, fit: Sequence[str], where: torch.device, folder: Path) -> None:
+        self.recipe, self.config, self.data, self.device, self.folder = recipe, recipe.train, data, where, folder
+        self.rows = data.table.indices(*fit)
+        self.val = [] if "val" in fit else data.table.indices("val")
+        if not self.rows:
+            raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
+        computing.prepare(where)
+        state = self._state()
+        self.net = network.build(self.config, data.sizes, pretrained=False if state else None).to(where)
+        self.lens = Lens(self.config, data, self.net, where)
+        self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
+        self.scaler = computing.scaler(self.config, where)
+        counts = data.counts(self.rows)
+        self.objective = losses.build(self.config.loss, data.names, counts, where)
+        self.judge = losses.build(self.config.loss, data.names, counts, where, smooth=False)
+        self.epochs = self._restore(state) if state else []
+
+    def fit(self, index: int) -> tuple[Scores, float, float]:
+        """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
+        rng = np.random.default_rng([self.config.seed, index])
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
+        chunks = shuffled(self.rows, self.config.batch_size, rng)
+        past = [epoch.value(self.recipe.goal) for epoch in self.epochs]
+        confusion = Confusion(self.data.sizes, self.device)
+        total = torch.zeros((), device=self.device)
+        began, rate = time.monotonic(), 0.0
+        self.net.train()
+        for step, (chunk, images) in enumerate(zip(chunks, self.lens.feed.batches(chunks), strict=True)):
+            progress = index + (step + 0.5) / len(chunks)
+            share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
+            rate = optim.set_rate(self.optimizer, share)
+            labels = torch.from_numpy(self.data.labels(chunk)).to(self.device, non_blocking=True)
+            loss, logits = self._step(images, labels, augment.draw(self.config.augment, self._shapes(chunk), rng))
+            confusion.update(logits, labels)
+            total += loss * len(chunk)  # stays on the device
+        images_seen = sum(map(len, chunks))
+        mean = total.item() / images_seen  # waits for the device, once an epoch
+        return confusion.scores(self.data.names, mean), rate, images_seen / (time.monotonic() - began)
+
+    def _shapes(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.data.cache.sizes[rows])
+
+    def _step(self, images: Tensor, labels: Tensor, how: augment.Draw) -> tuple[Tensor, Tensor]:
+        """One update of the weights; returns the mean loss and the logits, detached."""
+        how = how.to(self.device)
+        x, own = augment.apply(images, how, self.config.image_size, self.lens.mean, self.lens.std)
+        with computing.autocast(self.config, self.device):
+            logits = self.net(x.contiguous(memory_format=self.lens.layout))
+        loss = self.objective(logits, labels)  # [B]
+        if own is not None and how.partner is not None:
+            loss = own * loss + (1 - own) * self.objective(logits, labels[how.partner])
+        mean = loss.mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return mean.detach(), logits.detach()
+
+    def evaluate(self) -> tuple[Scores | None, np.ndarray | None]:
+        """Scores and logits [N, sum C] on val; None, None where there is none."""
+        if not self.val:
+            return None, None
+        logits = self.lens.logits(self.net, self.val)
+        labels = torch.from_numpy(self.data.labels(self.val)).to(self.device)
+        confusion = Confusion(self.data.sizes, self.device)
+        confusion.update(logits, labels)
+        loss = self.judge(logits, labels).mean().item()
+        return confusion.scores(self.data.names, loss), logits.cpu().numpy()
+
+    def check(self, index: int, rate: float, *scores: Scores | None) -> None:
+        """Raise Diverged, with what led to it, where a loss is not finite."""
+        for split, found in zip(("training", "val"), scores, strict=True):
+            if found is not None and not math.isfinite(found.loss):
+                loss = " ".join(f"{key}={value}" for key, value in self.config.loss.model_dump().items() if value)
+                raise Diverged(f"{split} loss is {found.loss} in epoch {index + 1} (lr {rate:.3g}; loss {loss})")
+
+    def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
+        """Put a finished epoch on disk: the best weights first, the state to go on from last."""
+        value = epoch.value(self.recipe.goal)
+        if epoch.val is None or all(value > past.value(self.recipe.goal) for past in self.epochs):
+            self._save_best(epoch, logits)
+        self.epochs.append(epoch)
+        self._save_state()
+
+    def _save_best(self, epoch: Epoch, logits: np.ndarray | None) -> None:
+        if logits is not None:
+            save_array(self.folder / "val_logits.npy", logits)
+        notes = {"recipe": self.recipe.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
+        save_weights(self.folder / "best.safetensors", self.net.state_dict(), notes)
+
+    def _save_state(self) -> None:
+        state = {
+            "recipe": self.recipe.model_dump_json(),
+            "epochs": [epoch.model_dump_json() for epoch in self.epochs],
+            "network": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        save_state(self.folder / "last.ckpt", state)
+
+    def _state(self) -> dict[str, Any] | None:
+        """What an earlier call left to go on from; None, said in the log, when that cannot be used."""
+        path = self.folder / "last.ckpt"
+        state = load_state(path)
+        if state is None and path.exists():
+            log.warning("%s is damaged: training starts over", path)
+        if state is not None and state["recipe"] != self.recipe.model_dump_json():
+            log.warning("%s is of another recipe: training starts over", path)
+            return None
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> list[Epoch]:
+        self.net.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        return [Epoch.model_validate_json(line) for line in state["epochs"]]
