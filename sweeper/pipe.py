@@ -1,0 +1,60 @@
+"""The pipe between the coordinator and a worker: one JSON line a word, both ways. Never pickle."""
+
+import socket
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from sweeper.trial import Done, Failed, Job, Progress, Word
+
+
+class Start(Word):
+    """To the worker: run `job` on `device`, the device as the worker's torch names it."""
+
+    tag: Literal["start"] = "start"
+    job: Job
+    device: str
+
+
+class Answer(Word):
+    """To the worker, after Progress: go on, or stop."""
+
+    tag: Literal["answer"] = "answer"
+    keep: bool
+
+
+class Alive(Word):
+    """From the worker, every few seconds: the process is not stopped."""
+
+    tag: Literal["alive"] = "alive"
+
+
+Order = Annotated[Start | Answer, Field(discriminator="tag")]
+Report = Annotated[Progress | Done | Failed | Alive, Field(discriminator="tag")]
+
+ORDER: TypeAdapter[Start | Answer] = TypeAdapter(Order)
+REPORT: TypeAdapter[Progress | Done | Failed | Alive] = TypeAdapter(Report)
+
+
+def send(channel: socket.socket, word: Word) -> None:
+    """Write one line; raises OSError when nobody is at the other end."""
+    channel.sendall(word.model_dump_json().encode() + b"\n")
+
+
+class Lines:
+    """Whole lines out of a socket; a line cut short by the death of its writer is dropped."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._rest = b""
+
+    def read(self) -> list[bytes] | None:
+        """The lines that one read completes, waiting for bytes if there are none; None at the end."""
+        try:
+            received = self._channel.recv(1 << 16)
+        except ConnectionError:
+            return None
+        if not received:
+            return None
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        return lines

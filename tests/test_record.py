@@ -1,0 +1,155 @@
+"""What the coordinator remembers in run folders."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from sweeper import lock, record
+from sweeper.errors import StudyHeld
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import Job, TrialResult
+from trainers.config import Epoch, Recipe, Scores
+
+
+def scores(value: float, loss: float = 1.0) -> Scores:
+    return Scores(
+        loss=loss,
+        overall_accuracy=value,
+        mean_class_accuracy=0.5,
+        macro_precision=0.5,
+        macro_recall=0.5,
+        macro_f1=0.5,
+        category_accuracy={"sleeve": value},
+    )
+
+
+def epoch(index: int, value: float = 0.5, *, seconds: float = 1.0, end: float | None = None) -> Epoch:
+    return Epoch(
+        index=index,
+        train=scores(value),
+        val=scores(value),
+        lr=1e-3,
+        seconds=seconds,
+        images_per_second=10,
+        peak_memory_gb=0,
+        time=100.0 + index if end is None else end,
+    )
+
+
+def job(folder: RunFolder, number: int = 0) -> Job:
+    recipe = Recipe.model_validate({"data": {"root": "nowhere"}, "train": {"backbone": "resnet18.a1", "epochs": 4}})
+    return Job(study="s", trial=number, recipe=recipe, params={"x": 1}, folder=folder.root, cache=Path("cache"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "0000")
+    folder.root.mkdir()
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyFolder:
+    return StudyFolder(tmp_path / "study")
+
+
+def test_epochs_come_back_as_they_were_appended(run):
+    epochs = [epoch(0, 0.1), epoch(1, 1 / 3)]
+    for one in epochs:
+        record.append(run, one)
+    assert record.history(run) == epochs
+
+
+def test_a_loss_that_is_no_number_survives_the_record(run):
+    record.append(run, epoch(0).model_copy(update={"train": scores(0.5, loss=math.inf)}))
+    assert record.history(run)[0].train.loss == math.inf
+
+
+def test_a_history_cut_at_any_byte_of_its_last_two_lines_loses_only_what_was_cut(run):
+    for index in range(4):
+        record.append(run, epoch(index))
+    whole = run.history.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
+    for cut in range(ends[1], len(whole) + 1):
+        run.history.write_bytes(whole[:cut])
+        kept = sum(end <= cut for end in ends)
+        assert [one.index for one in record.history(run)] == list(range(kept))
+        assert record.mend(run) == record.history(run)
+        assert run.history.read_bytes() == whole[: ends[kept - 1]]
+
+
+def test_reading_a_torn_history_leaves_the_file_alone(run):
+    run.history.write_bytes(b'{"index": 0, "tr')
+    assert record.history(run) == []
+    assert run.history.read_bytes() == b'{"index": 0, "tr'
+
+
+def test_an_epoch_out_of_order_ends_what_is_believed(run):
+    for index in (0, 1, 1):
+        record.append(run, epoch(index))
+    assert [one.index for one in record.mend(run)] == [0, 1]
+
+
+def test_a_run_without_a_history_has_no_epochs(run):
+    assert record.mend(run) == []
+
+
+def test_a_job_comes_back_from_its_config(run):
+    record.write_config(run, job(run))
+    assert record.read_config(run) == job(run)
+
+
+def test_the_value_of_a_trial_is_that_of_its_best_epoch(run):
+    result = record.standing(job(run), [epoch(0, 0.2), epoch(1, 0.7), epoch(2, 0.7), epoch(3, 0.4)], "COMPLETE")
+    assert (result.value, result.best_epoch, result.epochs, result.seconds) == (0.7, 1, 4, 4.0)
+
+
+def test_results_list_ended_and_unended_trials_by_number(study):
+    for number in (10, 2):
+        folder = study.trial(number)
+        record.write_config(folder, job(folder, number))
+    record.append(study.trial(10), epoch(0, 0.4))
+    ended = record.standing(job(study.trial(2), 2), [], "FAILED", trouble="nan", error="no number")
+    record.write_result(study.trial(2), ended)
+    found = record.results(study)
+    assert [(one.number, one.state, one.value) for one in found] == [(2, "FAILED", None), (10, "INTERRUPTED", 0.4)]
+
+
+def test_an_unended_trial_is_running_while_a_sweep_holds_the_study(study):
+    record.write_config(study.trial(0), job(study.trial(0)))
+    held = lock.acquire(study.lock)
+    states = [result.state for result in record.results(study)]
+    held.release()
+    assert states == ["RUNNING"]
+    assert [result.state for result in record.results(study)] == ["INTERRUPTED"]
+
+
+def test_a_trial_killed_before_its_config_was_written_is_not_listed(study):
+    study.trial(0).root.mkdir(parents=True)
+    assert record.results(study) == []
+
+
+def test_hours_count_once_where_trials_overlap(study):
+    spans = [[(10, 0), (10, 20)], [(8, 4), (3, 33)]]  # (seconds, end) of the epochs of two trials
+    for number, trial in enumerate(spans):
+        study.trial(number).root.mkdir(parents=True)
+        for index, (seconds, end) in enumerate(trial):
+            record.append(study.trial(number), epoch(index, seconds=seconds, end=end))
+    assert record.seconds(study) == 10 + 4 + 10 + 3
+
+
+def test_a_held_study_names_its_holder(study):
+    held = lock.acquire(study.lock)
+    with pytest.raises(StudyHeld, match=r"process \d+ on ") as raised:
+        lock.acquire(study.lock)
+    held.release()
+    assert raised.value.exit_code == 4
+    lock.acquire(study.lock).release()
+
+
+def test_a_result_comes_back_as_it_was_written(run):
+    result = TrialResult(number=1, state="PRUNED", goal="macro_f1", value=0.5, planned=3, backbone="x")
+    assert record.read_result(run) is None
+    record.write_result(run, result)
+    assert record.read_result(run) == result
