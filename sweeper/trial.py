@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainers.config import Epoch, Goal, Recipe
+from trainers.config import Epoch, Goal, Recipe, Scores
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -54,6 +54,7 @@ class Done(Word):
     tag: Literal["done"] = "done"
     trial: int
     stopped: bool = False
+    scores: Scores | None = Field(None, description="final: on test, where its images have labels")
 
 
 class Failed(Word):

@@ -1,0 +1,121 @@
+"""The slots that trials run on: which devices there are, found without torch."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from sweeper.errors import EnvironmentFault, UserError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one trial at a time."""
+
+    name: str  # for people: cuda:0, cuda:1.0 (the first of several on one device), cpu
+    device: str = "cpu"  # as the worker's torch names it
+    threads: int = 1  # CPU threads the worker may use
+    env: Mapping[str, str] = field(default_factory=dict)  # what the worker's environment has besides ours
+
+
+@dataclass(frozen=True)
+class _Device:
+    name: str
+    device: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def slots(devices: str | None = None, per_device: int = 1) -> list[Slot]:
+    """`per_device` slots on each of `devices`: all GPUs, else Apple's, else the CPU, when left out.
+
+    `devices` is cpu, mps, or a list of the GPUs' numbers or ids such as `0,1`. The host's cores are shared out.
+    Raises UserError for a device that is not there, EnvironmentFault when the driver does not answer.
+    """
+    if per_device < 1:
+        raise UserError(f"{per_device} trials a device", help="at least 1")
+    chosen = _named(devices) if devices else _found()
+    names = [_name(one, share, per_device) for one in chosen for share in range(per_device)]
+    threads = max(1, cores() // len(names))
+    return [
+        Slot(name, one.device, threads, one.env)
+        for name, one in zip(names, (one for one in chosen for _ in range(per_device)), strict=True)
+    ]
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """Ids of the NVIDIA GPUs (or MIG slices) that may be used: those of CUDA_VISIBLE_DEVICES, or all."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        ids = [part.strip() for part in visible.split(",")]
+        return [] if "-1" in ids else [part for part in ids if part]
+    return _listed()
+
+
+def _listed() -> list[str]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    asked = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
+    if "No devices" in asked.stdout + asked.stderr:
+        return []
+    if asked.returncode:
+        said = (asked.stdout + asked.stderr).strip().splitlines() or [f"exit code {asked.returncode}"]
+        raise EnvironmentFault(f"nvidia-smi: {said[0]}", help="mend the driver, or choose --devices cpu")
+    return _ids(asked.stdout)
+
+
+def _ids(listing: str) -> list[str]:
+    """The ids in what `nvidia-smi -L` prints; a GPU that is cut into MIG slices counts as its slices."""
+    ids = re.findall(r"\(UUID: ((?:GPU|MIG)-[^)\s]+)\)", listing)
+    cut = {gpu for gpu, following in pairwise(ids) if following.startswith("MIG-")}
+    return [one for one in ids if one.startswith("MIG-") or one not in cut]
+
+
+def _found() -> list[_Device]:
+    if ids := gpus():
+        return [_cuda(index, one) for index, one in enumerate(ids)]
+    return [_Device("mps", "mps")] if _apple() else [_Device("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})]
+
+
+def _named(devices: str) -> list[_Device]:
+    words = [word.strip().removeprefix("cuda:") for word in devices.split(",") if word.strip()]
+    if words == ["cpu"]:
+        return [_Device("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})]
+    if words == ["mps"] and _apple():
+        return [_Device("mps", "mps")]
+    ids = gpus()
+    known = {str(index): _cuda(index, one) for index, one in enumerate(ids)}
+    known |= {one: _cuda(index, one) for index, one in enumerate(ids)}
+    for word in words:
+        if word not in known:
+            there = [f"{index}" for index in range(len(ids))] + ["mps"] * _apple() + ["cpu"]
+            raise UserError(f"no device {word!r}", where="--devices", help=f"there are: {', '.join(there)}")
+    if not words:
+        raise UserError("no device named", where="--devices", help="such as --devices 0,1 or --devices cpu")
+    return [known[word] for word in dict.fromkeys(words)]
+
+
+def _cuda(index: int, one: str) -> _Device:
+    return _Device(f"cuda:{index}", "cuda:0", {"CUDA_VISIBLE_DEVICES": one})
+
+
+def _apple() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def _name(one: _Device, share: int, per_device: int) -> str:
+    if per_device == 1:
+        return one.name
+    return f"{one.name}.{share}" if ":" in one.name else f"{one.name}:{share}"

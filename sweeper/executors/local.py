@@ -1,0 +1,187 @@
+"""One warm process a slot on this machine."""
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sweeper import pipe
+from sweeper.devices import Slot
+from sweeper.paths import RunFolder
+from sweeper.trial import Done, Failed, Job, Progress, Trouble
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+GRACE = 5.0  # seconds for a process whose pipe has ended to end as well
+TAIL = 8_000  # bytes of log that a death brings along
+
+
+@dataclass
+class _Worker:
+    """A process, and the job it is busy with."""
+
+    slot: Slot
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    lines: pipe.Lines
+    job: Job | None = None
+    waiting: bool = False  # for an answer
+    heard: float = field(default_factory=time.monotonic)
+
+    def tell(self, word: pipe.Start | pipe.Answer) -> None:
+        """Nobody there? Then its death is about to be read from the pipe."""
+        with contextlib.suppress(OSError):
+            pipe.send(self.channel, word)
+
+
+class Local:
+    """Starts a process when a slot is first used and keeps it while its jobs end well.
+
+    A worker that says nothing for `silence` seconds, not even that it is alive, is killed: its job Failed(hung).
+    """
+
+    def __init__(self, slots: Sequence[Slot], *, silence: float = 60.0) -> None:
+        self._idle: list[Slot] = list(reversed(slots))
+        self._workers: dict[str, _Worker] = {}
+        self._selector = selectors.DefaultSelector()
+        self._ready: deque[Progress | Done | Failed] = deque()
+        self._silence = silence
+
+    def free(self) -> int:
+        return len(self._idle)
+
+    def start(self, job: Job) -> str:
+        slot = self._idle.pop()
+        worker = self._workers.get(slot.name) or self._spawn(slot, RunFolder(job.folder))
+        worker.job, worker.waiting, worker.heard = job, False, time.monotonic()
+        worker.tell(pipe.Start(job=job, device=slot.device))
+        return slot.name
+
+    def next(self, timeout: float) -> Progress | Done | Failed | None:
+        deadline = time.monotonic() + timeout
+        while not self._ready:
+            left = deadline - time.monotonic()
+            for key, _ in self._selector.select(max(left, 0)):
+                self._read(key.data)
+            self._end_silent()
+            if left <= 0:
+                break
+        return self._ready.popleft() if self._ready else None
+
+    def answer(self, trial: int, keep: bool) -> None:
+        for worker in self._workers.values():
+            if worker.waiting and worker.job and worker.job.trial == trial:
+                worker.waiting = False
+                worker.tell(pipe.Answer(keep=keep))
+
+    def close(self, *, kill: bool = False) -> None:
+        """Without `kill`, busy workers are stopped at the end of their epoch; what they still say is lost."""
+        while not kill and any(worker.job for worker in self._workers.values()):
+            self._ready.clear()
+            for worker in list(self._workers.values()):
+                if worker.job and worker.waiting:
+                    self.answer(worker.job.trial, keep=False)
+            self.next(1.0)
+        for worker in list(self._workers.values()):
+            self._discard(worker)
+        self._selector.close()
+
+    # ------------------------------------------------------------------------------- processes
+    def _spawn(self, slot: Slot, folder: RunFolder) -> _Worker:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "sweeper.worker", "--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
+        with theirs, folder.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is the coordinator's to hear
+                env=_environment(slot),
+            )
+        worker = _Worker(slot, process, ours, pipe.Lines(ours))
+        self._workers[slot.name] = worker
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
+
+    def _discard(self, worker: _Worker) -> None:
+        """End the process and whatever it started, and wait until it is gone."""
+        del self._workers[worker.slot.name]
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+
+    # -------------------------------------------------------------------------------- messages
+    def _read(self, worker: _Worker) -> None:
+        lines = worker.lines.read()
+        worker.heard = time.monotonic()
+        if lines is None:
+            self._died(worker)
+            return
+        for line in lines:
+            message = pipe.REPORT.validate_json(line)
+            if not isinstance(message, pipe.Alive):
+                self._hear(worker, message)
+
+    def _hear(self, worker: _Worker, message: Progress | Done | Failed) -> None:
+        self._ready.append(message)
+        if isinstance(message, Progress):
+            worker.waiting = True
+        else:
+            self._end(worker, keep=isinstance(message, Done))
+
+    def _end(self, worker: _Worker, *, keep: bool) -> None:
+        worker.job = None
+        self._idle.append(worker.slot)
+        if not keep:
+            self._discard(worker)
+
+    def _died(self, worker: _Worker) -> None:
+        try:
+            code = worker.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            code = 0
+        if worker.job:
+            self._fail(worker, worker.job, "died", _cause(code))
+        else:
+            self._discard(worker)
+
+    def _end_silent(self) -> None:
+        limit = time.monotonic() - self._silence
+        for worker in list(self._workers.values()):
+            if worker.job and not worker.waiting and worker.heard < limit:
+                self._fail(worker, worker.job, "hung", f"the worker said nothing for {self._silence:.0f} s")
+
+    def _fail(self, worker: _Worker, job: Job, trouble: Trouble, text: str) -> None:
+        self._ready.append(Failed(trial=job.trial, trouble=trouble, text=text, detail=_tail(RunFolder(job.folder))))
+        self._end(worker, keep=False)
+
+
+def _environment(slot: Slot) -> dict[str, str]:
+    threads = dict.fromkeys(THREADS, str(slot.threads))
+    return dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"the worker ended with exit code {code}"
+    if code == -signal.SIGKILL:
+        return "the worker was killed (signal 9): often the host is out of memory"
+    return f"the worker was killed by {signal.Signals(-code).name}"
+
+
+def _tail(folder: RunFolder) -> str:
+    """The end of the run's log."""
+    try:
+        return folder.log.read_bytes()[-TAIL:].decode(errors="replace")
+    except FileNotFoundError:
+        return ""

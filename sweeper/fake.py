@@ -1,0 +1,179 @@
+"""A trainer that learns a curve in no time, for tests of everything around training. Loads no torch.
+
+Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0). It keeps the promise of the real one:
+the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored epochs yielded again.
+
+A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, disk, error; kill (SIGKILL to itself)
+dies there every time, kill_once only the first time; hang stops the process.
+"""
+
+import errno
+import json
+import math
+import os
+import signal
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors.numpy import save
+
+from sweeper.paths import RunFolder
+from sweeper.trial import Job
+from trainers import files
+from trainers.config import Epoch, Recipe, Scores, TrainConfig
+from trainers.data import layouts
+from trainers.errors import Diverged, UserError
+
+CATEGORIES = ("pattern", "sleeve")  # where the data set is absent
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What the environment says about the fake trainer."""
+
+    on: bool
+    seconds: float
+
+    @classmethod
+    def read(cls) -> "Switches":
+        """From SWEEP_TRAINER and SWEEP_FAKE_SECONDS."""
+        return cls(
+            on=os.environ.get("SWEEP_TRAINER") == "fake",
+            seconds=float(os.environ.get("SWEEP_FAKE_SECONDS") or 0),
+        )
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like torch's, which is known by its name."""
+
+
+def train(job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:  # noqa: ARG001  the signature of both
+    """What training would yield if a network were a formula."""
+    seconds = Switches.read().seconds
+    recipe, folder = job.recipe, RunFolder(job.folder)
+    names = categories(recipe)
+    epochs = _stored(folder, recipe)
+    yield from list(epochs)
+    for index in range(len(epochs), recipe.train.epochs):
+        _break(recipe.train.backbone, index, folder)
+        time.sleep(seconds)
+        epochs.append(_epoch(recipe, index, names, validated="val" not in fit, seconds=seconds))
+        _store(folder, recipe, epochs)
+        yield epochs[-1]
+
+
+def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | None] | None:  # noqa: ARG001
+    """Random logits [N, sum of classes] float32 of the test images, and made-up scores if these have labels."""
+    try:
+        table = layouts.read(job.recipe.data)
+    except UserError:
+        return None
+    rows = table.split("test")
+    if not rows:
+        return None
+    classes = sum(len(category.classes) for category in table.categories)
+    draw = np.random.default_rng(job.recipe.train.seed)
+    logits = draw.normal(size=(len(rows), classes)).astype(np.float32)
+    labelled = all(row.labels is not None for row in rows)
+    names = [category.name for category in table.categories]
+    return logits, _scores(quality(job.recipe.train), names) if labelled else None
+
+
+def categories(recipe: Recipe) -> tuple[str, ...]:
+    """The data set's category names, or two invented ones where it is not there."""
+    try:
+        return tuple(category.name for category in layouts.categories(recipe.data))
+    except UserError:
+        return CATEGORIES
+
+
+def quality(config: TrainConfig) -> float:
+    """What the curve tends to, in 0..1: best at lr 1e-3 and loss gamma 2, with a share owed to the backbone."""
+    rate = math.exp(-((math.log10(config.optimizer.lr) + 3) ** 2) / 2)
+    focus = math.exp(-((getattr(config.loss, "gamma", 2.0) - 2) ** 2) / 8)
+    return 0.3 + 0.35 * rate + 0.15 * focus + 0.15 * _noise(config.backbone) + 0.01 * _noise("seed", config.seed)
+
+
+def _noise(*parts: object) -> float:
+    return zlib.crc32(repr(parts).encode()) / 2**32
+
+
+def _epoch(recipe: Recipe, index: int, names: Sequence[str], *, validated: bool, seconds: float) -> Epoch:
+    config = recipe.train
+    learnt = 1 - math.exp(-3 * (index + 1) / config.epochs)
+    value = quality(config) * learnt + 0.01 * _noise(config.backbone, config.seed, index)
+    return Epoch(
+        index=index,
+        train=_scores(min(value + 0.02, 1.0), names),
+        val=_scores(value, names) if validated else None,
+        lr=config.optimizer.lr,
+        seconds=seconds,
+        images_per_second=1000.0,
+        peak_memory_gb=0.0,
+        time=time.time(),
+    )
+
+
+def _scores(value: float, names: Sequence[str]) -> Scores:
+    return Scores(
+        loss=1 - value,
+        overall_accuracy=value,
+        mean_class_accuracy=value * 0.9,
+        macro_precision=value * 0.9,
+        macro_recall=value * 0.9,
+        macro_f1=value * 0.9,
+        category_accuracy=dict.fromkeys(names, value),
+    )
+
+
+def _store(folder: RunFolder, recipe: Recipe, epochs: Sequence[Epoch]) -> None:
+    state = {"recipe": recipe.model_dump(mode="json"), "epochs": [epoch.model_dump(mode="json") for epoch in epochs]}
+    best = max(epochs, key=lambda epoch: epoch.value(recipe.goal) if epoch.val else epoch.index)
+    if best is epochs[-1]:
+        with files.whole(folder.best) as file:
+            file.write(save({"value": np.array([best.value(recipe.goal)], dtype=np.float32)}))
+    files.write_text(folder.checkpoint, json.dumps(state))
+
+
+def _stored(folder: RunFolder, recipe: Recipe) -> list[Epoch]:
+    """The checkpoint's epochs; none where it is absent, damaged or another recipe's, and it says so."""
+    if not folder.checkpoint.exists():
+        return []
+    try:
+        state = json.loads(folder.checkpoint.read_text())
+        if Recipe.model_validate(state["recipe"]) != recipe:
+            raise ValueError("it belongs to another recipe")
+        return [Epoch.model_validate(epoch) for epoch in state["epochs"]]
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        print(f"{folder.checkpoint}: not usable, starting again ({error})", flush=True)
+        return []
+
+
+def _break(backbone: str, index: int, folder: RunFolder) -> None:
+    family, _, trouble = backbone.partition(".")
+    if family != "broken" or index != 1:
+        return
+    if trouble == "nan":
+        raise Diverged("the loss is nan in epoch 2")
+    if trouble == "oom":
+        raise OutOfMemoryError("CUDA out of memory")
+    if trouble == "disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if trouble == "kill" or (trouble == "kill_once" and _first_time(folder)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "hang":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if trouble == "error":
+        raise ValueError("this recipe is broken\nin two lines")
+
+
+def _first_time(folder: RunFolder) -> bool:
+    mark = folder.root / "killed"
+    seen = mark.exists()
+    mark.touch()
+    return not seen

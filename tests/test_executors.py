@@ -1,0 +1,304 @@
+"""One contract over every executor, and what only processes can suffer. Training is the fake."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeper.devices import Slot
+from sweeper.executors import Executor
+from sweeper.executors.inline import Inline
+from sweeper.executors.local import Local
+from sweeper.trial import Done, Failed, Job, Progress
+from trainers.config import Recipe
+
+Message = Progress | Done | Failed
+Make = Callable[..., Job]
+
+
+@pytest.fixture(autouse=True)
+def faked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def job(number: int = 0, *, backbone: str = "resnet18", epochs: int = 3) -> Job:
+        folder = tmp_path / f"{number:04d}"
+        folder.mkdir(exist_ok=True)
+        recipe = {"data": {"root": str(tmp_path / "nothing")}, "train": {"backbone": backbone, "epochs": epochs}}
+        return Job(
+            study="s", trial=number, recipe=Recipe.model_validate(recipe), folder=folder, cache=tmp_path / "cache"
+        )
+
+    return job
+
+
+@pytest.fixture(params=["inline", "local"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    made: Executor = Inline() if request.param == "inline" else Local([Slot("cpu")])
+    yield made
+    made.close(kill=True)
+
+
+@pytest.fixture
+def local() -> Iterator[Local]:
+    made = Local([Slot("a"), Slot("b")])
+    yield made
+    made.close(kill=True)
+
+
+def heard(executor: Executor, timeout: float = 30.0) -> Message:
+    """The next message, waited for."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if message := executor.next(0.25):
+            return message
+    raise TimeoutError("no message")
+
+
+def drain(executor: Executor, *, keep: int = 10**6) -> tuple[list[Progress], Done | Failed]:
+    """Everything up to the end of one job; progress is answered with True `keep` times, then with False."""
+    epochs: list[Progress] = []
+    while isinstance(message := heard(executor), Progress):
+        epochs.append(message)
+        executor.answer(message.trial, len(epochs) <= keep)
+    return epochs, message
+
+
+def alive(pid: int) -> bool:
+    """Whether `pid` runs; a zombie does not."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def gone(pids: list[int], within: float) -> bool:
+    deadline = time.monotonic() + within
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any(alive(pid) for pid in pids)
+
+
+# ----------------------------------------------------------------------------------- the contract
+def test_a_job_ends_in_one_done_after_all_its_epochs(executor, make):
+    executor.start(make(7))
+    epochs, end = drain(executor)
+    assert [message.epoch.index for message in epochs] == [0, 1, 2]
+    assert end == Done(trial=7)
+    assert executor.next(0.05) is None
+
+
+def test_a_busy_slot_is_not_free_and_an_ended_one_is(executor, make):
+    assert executor.free() == 1
+    executor.start(make())
+    assert executor.free() == 0
+    drain(executor)
+    assert executor.free() == 1
+
+
+def test_a_stopped_job_never_runs_another_epoch(executor, make):
+    job = make(epochs=50)
+    executor.start(job)
+    epochs, end = drain(executor, keep=2)
+    assert len(epochs) == 3
+    assert end == Done(trial=0, stopped=True)
+    assert executor.next(0.05) is None
+    executor.start(job)
+    again, _ = drain(executor, keep=2)
+    assert [message.epoch for message in again] == [message.epoch for message in epochs]
+
+
+def test_a_worker_that_is_not_answered_waits(executor, make):
+    executor.start(make())
+    assert isinstance(heard(executor), Progress)
+    assert executor.next(0.2) is None
+
+
+def test_an_error_in_training_fails_its_own_job_and_the_next_one_runs(executor, make):
+    executor.start(make(1, backbone="broken.error"))
+    epochs, end = drain(executor)
+    assert len(epochs) == 1
+    assert isinstance(end, Failed)
+    assert (end.trial, end.trouble, end.text) == (1, "error", "ValueError: this recipe is broken")
+    assert "in two lines" in end.detail
+    executor.start(make(2))
+    assert drain(executor)[1] == Done(trial=2)
+
+
+@pytest.mark.parametrize("trouble", ["nan", "oom", "disk"])
+def test_trouble_is_called_by_its_name(executor, make, trouble):
+    executor.start(make(backbone=f"broken.{trouble}"))
+    end = drain(executor)[1]
+    assert isinstance(end, Failed)
+    assert end.trouble == trouble
+
+
+def test_a_job_goes_on_from_its_checkpoint_and_repeats_the_stored_epochs(executor, make):
+    short, job = make(epochs=4), make(epochs=4)
+    executor.start(short)
+    first, _ = drain(executor, keep=1)
+    executor.start(job)
+    epochs, end = drain(executor)
+    assert [message.epoch.index for message in epochs] == [0, 1, 2, 3]
+    assert [message.epoch for message in epochs[:2]] == [message.epoch for message in first]
+    assert end == Done(trial=0)
+
+
+# -------------------------------------------------------------------------------------- processes
+def test_two_slots_run_two_jobs_side_by_side(local, make):
+    slots = {local.start(make(1, epochs=1)), local.start(make(2, epochs=1))}
+    both = {heard(local).trial, heard(local).trial}
+    assert (slots, both) == ({"a", "b"}, {1, 2})
+
+
+def pid(executor: Local) -> int:
+    """Process id of the only worker."""
+    (worker,) = executor._workers.values()
+    return worker.process.pid
+
+
+def test_a_worker_is_kept_for_the_next_job(local, make):
+    local.start(make(1, epochs=1))
+    drain(local)
+    first = pid(local)
+    local.start(make(2, epochs=1))
+    drain(local)
+    assert pid(local) == first
+
+
+def test_a_worker_whose_job_failed_is_gone(local, make):
+    local.start(make(backbone="broken.nan"))
+    first = pid(local)
+    drain(local)
+    assert gone([first], within=2)
+
+
+def test_a_killed_worker_fails_its_own_job_and_the_next_one_runs(local, make):
+    local.start(make(1, epochs=50))
+    assert isinstance(heard(local), Progress)
+    os.kill(pid(local), signal.SIGKILL)
+    end = heard(local)
+    assert isinstance(end, Failed)
+    assert (end.trial, end.trouble) == (1, "died")
+    assert "signal 9" in end.text
+    assert "memory" in end.text
+    local.start(make(2))
+    assert drain(local)[1] == Done(trial=2)
+
+
+def test_a_worker_that_kills_itself_in_the_middle_of_an_epoch_died(local, make):
+    local.start(make(backbone="broken.kill"))
+    epochs, end = drain(local)
+    assert len(epochs) == 1
+    assert isinstance(end, Failed)
+    assert end.trouble == "died"
+
+
+def test_a_worker_that_cannot_start_says_why(make, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.exit('no such luck')")
+    executor = Local([Slot("cpu", env={"PYTHONPATH": str(tmp_path)})])
+    executor.start(make())
+    end = heard(executor)
+    executor.close()
+    assert isinstance(end, Failed)
+    assert (end.trouble, end.text) == ("died", "the worker ended with exit code 1")
+    assert "no such luck" in end.detail
+
+
+def test_a_worker_that_hangs_is_killed_and_its_job_fails(make):
+    executor = Local([Slot("cpu")], silence=3.0)
+    executor.start(make(backbone="broken.hang"))
+    first = pid(executor)
+    _, end = drain(executor)
+    executor.close()
+    assert isinstance(end, Failed)
+    assert end.trouble == "hung"
+    assert not alive(first)
+
+
+def test_what_training_prints_is_in_the_log_of_its_own_run(local, make):
+    for number in (1, 2):
+        job = make(number)
+        (job.folder / "last.ckpt").write_text("not a checkpoint")
+        local.start(job)
+        drain(local)
+        log = (job.folder / "log.txt").read_text()
+        assert log.count("not usable, starting again") == 1
+        assert str(job.folder) in log
+
+
+def test_a_worker_sees_its_device_alone_and_its_share_of_the_cores():
+    from sweeper.executors.local import _environment
+
+    env = _environment(Slot("cuda:1", "cuda:0", 3, {"CUDA_VISIBLE_DEVICES": "GPU-1"}))
+    assert (env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]) == ("GPU-1", "3")
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_after_close_no_worker_is_left(make, kill):
+    executor = Local([Slot("a"), Slot("b")])
+    executor.start(make(1, epochs=1))
+    drain(executor)
+    executor.start(make(2, epochs=10**6))
+    executor.start(make(3, epochs=10**6))
+    heard(executor)
+    pids = [worker.process.pid for worker in executor._workers.values()]
+    assert len(pids) == 2
+    executor.close(kill=kill)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_close_without_kill_lets_the_epoch_be_finished(make, monkeypatch):
+    monkeypatch.setenv("SWEEP_FAKE_SECONDS", "0.2")
+    executor = Local([Slot("cpu")])
+    job = make(epochs=1000)
+    executor.start(job)
+    message = heard(executor)
+    executor.answer(0, keep=True)
+    executor.close()
+    assert isinstance(message, Progress)
+    assert not list(job.folder.glob(".*.tmp"))
+    assert (job.folder / "last.ckpt").exists()
+
+
+COORDINATOR = """
+import sys
+from pathlib import Path
+from sweeper.devices import Slot
+from sweeper.executors.local import Local
+from sweeper.trial import Job
+
+executor = Local([Slot("cpu")])
+executor.start(Job.model_validate_json(sys.stdin.read()))
+executor.next(60)
+print(next(iter(executor._workers.values())).process.pid, flush=True)
+executor.answer(0, keep=True)
+executor.next(600)
+"""
+
+
+def test_workers_are_gone_two_seconds_after_the_coordinator_was_killed(make, monkeypatch):
+    job = make(epochs=3)
+    inline = Inline()
+    inline.start(job)
+    inline.next(0)  # so that there is one epoch to report at once
+    inline.close()
+    monkeypatch.setenv("SWEEP_FAKE_SECONDS", "60")
+    with subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as coordinator:
+        assert coordinator.stdin is not None
+        assert coordinator.stdout is not None
+        coordinator.stdin.write(job.model_dump_json())
+        coordinator.stdin.close()
+        worker = int(coordinator.stdout.readline())
+        assert alive(worker)
+        coordinator.kill()
+        assert gone([worker], within=2)
