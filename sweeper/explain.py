@@ -1,0 +1,170 @@
+"""What pydantic found wrong, in the user's words and with the place in the file."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from sweeper.notation import flow
+from sweeper.tree import Node, plain
+from trainers.errors import UserError
+
+Loc = tuple[int | str, ...]
+M = TypeVar("M", bound=BaseModel)
+
+_MUST = {
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
+    "literal_error": "must be {expected}",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "too_long": "must have {max_length} values",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+}
+_HELP = {
+    "bool_type": "YAML 1.2 reads yes, no, on and off as text",
+    "int_from_float": "write it without a decimal point",
+    "string_type": 'put "quotes" around it',
+}
+
+
+def close(text: str, known: Iterable[str]) -> str:
+    """`did you mean 'gamma'?` when one of the known words is near, else an empty text."""
+    near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def checked(model: type[M], node: Node, root: str = "") -> M:
+    """`node`, closed, as a `model`, strictly: text is no number, and yes is no boolean; UserError names the place."""
+    try:
+        return model.model_validate(_tuples(plain(node)), strict=True)
+    except ValidationError as error:
+        _explain(error, model, node, root)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, which is what strict validation wants."""
+    if isinstance(value, dict):
+        return {name: _tuples(child) for name, child in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: str) -> NoReturn:
+    """Report the most telling finding: an unknown key first, then the deepest one of the first faulty part."""
+    found = error.errors(include_url=False)
+    first = found[0]["loc"][:1]
+    finding = min(
+        found,
+        key=lambda e: (e["type"] != "extra_forbidden", e["loc"][:1] != first, -len(_place(node, e["loc"])[0])),
+    )
+    loc, kind, context = finding["loc"], finding["type"], finding.get("ctx", {})
+    path, at = _place(node, loc)
+    name = ".".join(filter(None, [root, *map(str, path)]))
+    if kind == "extra_forbidden":
+        _unknown_key(str(loc[-1]), at, ".".join(name.split(".")[:-1]), fields(model, loc[:-1]))
+    if kind == "missing":
+        what = f"{loc[-1]} is missing" + (f" in {name}" if name else "")
+        raise UserError(what, where=at.key or at.where, help=_described(model, loc))
+    if kind == "union_tag_not_found":
+        raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {listed(_tags(model, loc))}")
+    if kind == "union_tag_invalid":
+        _unknown_name(name, at, _tags(model, loc))
+    what = _MUST.get(kind, "").format(**context) or finding["msg"]
+    raise UserError(f"{name} {what}, found {_shown(at)}", where=at.where, help=_remedy(kind, context, model, loc, at))
+
+
+def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
+    """The path and the node that `loc` speaks of, without the tags that pydantic puts in for members of a union."""
+    path: list[int | str] = []
+    for index, part in enumerate(loc):
+        inside, last = node.value, index == len(loc) - 1
+        if isinstance(inside, dict) and part in inside and (last or inside.get("name") != Node(part)):
+            node = inside[str(part)]
+        elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
+            node = inside[part]
+        else:
+            continue
+        path.append(part)
+    return path, node
+
+
+def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
+    what = f"unknown key '{key}'" + (f" in {name}" if name else "")
+    raise UserError(what, where=at.key or at.where, help=close(key, known) or f"it can be {listed(known)}")
+
+
+def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
+    at = at.value["name"] if isinstance(at.value, dict) else at
+    options = f"it can be {listed(known)}"
+    near = close(str(at.value), known)
+    what = f"unknown {name.split('.')[-1]} {flow(str(at.value))}"
+    raise UserError(what, where=at.where, help=f"{near} {options}".strip())
+
+
+def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node) -> str:
+    if kind == "literal_error":
+        return close(str(at.value), context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+    if isinstance(at.value, dict) and kind != "string_type":
+        return "a value is left open with choice, uniform, loguniform, int, logint or each"
+    return _HELP.get(kind, "") or _described(model, loc)
+
+
+def _shown(node: Node) -> str:
+    text = flow(plain(node))
+    text = f"'{text}'" if isinstance(node.value, str) and not text.startswith('"') else text
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---------------------------------------------------------------------------------------- the models
+def fields(model: type[BaseModel], loc: Loc) -> list[str]:
+    """Names of the keys that may stand at `loc` of a model (with pydantic's union tags)."""
+    return list(dict.fromkeys(name for found in _models(model, loc) for name in found.model_fields))
+
+
+def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
+    models = [model]
+    for part in loc:
+        named = [m for m in models if part in (_tag(m), m.__name__)]
+        inner = [m.model_fields[str(part)].annotation for m in models if part in m.model_fields]
+        models = named or [m for annotation in inner for m in parts(annotation)]
+    return models
+
+
+def parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation names, members of unions included."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for member in get_args(annotation):
+        yield from parts(member)
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    return model.model_fields["name"].default if "name" in model.model_fields else None
+
+
+def _tags(model: type[BaseModel], loc: Loc) -> list[str]:
+    return [tag for tag in map(_tag, _models(model, loc)) if tag]
+
+
+def _described(model: type[BaseModel], loc: Loc) -> str:
+    """The description of the field at `loc`, as a remedy."""
+    owners = [m for m in _models(model, loc[:-1]) if loc[-1] in m.model_fields]
+    text = owners[0].model_fields[str(loc[-1])].description if owners else None
+    return f"{loc[-1]}: {text}" if text else ""

@@ -1,0 +1,178 @@
+"""Reading open values: mappings like {uniform: [0, 5]} become Range, Choice and Each, or a UserError."""
+
+from collections import Counter
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, NoReturn, get_args
+
+from sweeper.explain import close
+from sweeper.notation import Scalar, flow
+from sweeper.tree import Choice, Each, Kind, Node, Range, plain
+from trainers.errors import UserError
+
+RANGES: tuple[str, ...] = get_args(Kind)
+KINDS = ("choice", *RANGES, "each")
+
+
+def is_hole(node: Node) -> bool:
+    """Whether a mapping leaves a value open rather than being one."""
+    return isinstance(node.value, dict) and any(kind in node.value for kind in KINDS)
+
+
+def opened(node: Node, name: str) -> Node:
+    """The tree with every open value read; `name` is its dotted path, for messages."""
+    if isinstance(node.value, list):
+        return replace(node, value=[opened(child, f"{name}.{i}") for i, child in enumerate(node.value)])
+    if not isinstance(node.value, dict):
+        return node
+    if is_hole(node):
+        return replace(node, value=_hole(node.value, name))
+    _refuse_misspelt(node.value, name)
+    return replace(node, value={key: opened(child, f"{name}.{key}") for key, child in node.value.items()})
+
+
+def closed(node: Node, name: str) -> None:
+    """Refuse open values where none may stand."""
+    if is_hole(node):
+        raise UserError(
+            f"{name} cannot be left open",
+            where=node.where,
+            help="open values stand under train only; compare two of these in two studies",
+        )
+    for key, child in node.value.items() if isinstance(node.value, dict) else ():
+        closed(child, f"{name}.{key}")
+
+
+def _refuse_misspelt(entries: dict[str, Node], name: str) -> None:
+    """`{unifrom: [0, 5]}` is a misspelt open value, not a mapping."""
+    for key, child in entries.items():
+        if len(entries) == 1 and isinstance(child.value, list) and (near := close(key, KINDS)):
+            raise UserError(f"unknown kind of open value '{key}' in {name}", where=child.key, help=near)
+
+
+def _hole(entries: dict[str, Node], name: str) -> Range | Choice | Each:
+    kind, *others = [key for key in entries if key in KINDS]
+    if others:
+        raise UserError(
+            f"{name} is left open in two ways, {kind} and {others[0]}",
+            where=entries[others[0]].key,
+            help="keep one of them",
+        )
+    for key, child in entries.items():
+        if key != kind and not (key == "step" and kind in ("uniform", "int")):
+            remedy = close(key, ["step"]) or "only uniform and int take one more key, step"
+            raise UserError(f"unknown key '{key}' beside {kind} in {name}", where=child.key, help=remedy)
+    if kind == "choice":
+        return _choice(entries[kind], name)
+    return _each(entries[kind], name) if kind == "each" else _range(kind, entries, name)
+
+
+def _each(node: Node, name: str) -> Each:
+    if not is_hole(node):
+        raise UserError(
+            f"{name}: each wants an open value, found {flow(plain(node))}",
+            where=node.where,
+            help="such as {each: {uniform: [0.5, 1.5]}}",
+        )
+    return Each(opened(node, name))
+
+
+# ------------------------------------------------------------------------------------------- ranges
+def _range(kind: Any, entries: dict[str, Node], name: str) -> Range:
+    node = entries[kind]
+    if not (isinstance(node.value, list) and len(node.value) == 2):
+        raise UserError(
+            f"{name}: {kind} wants two bounds, found {flow(plain(node))}",
+            where=node.where,
+            help=f"such as {{{kind}: [1, 10]}}",
+        )
+    low, high = (_bound(kind, bound, name) for bound in node.value)
+    where = (node.value[0].where, node.value[1].where)
+    if low >= high:
+        remedy = f"swap them: [{flow(high)}, {flow(low)}]" if low > high else f"write the value itself: {flow(low)}"
+        what = "is not above" if low == high else "is below"
+        raise UserError(
+            f"{name}: the high bound {flow(high)} {what} the low bound {flow(low)}", where=where[1], help=remedy
+        )
+    if kind.startswith("log") and low <= 0:
+        linear = "int" if kind == "logint" else "uniform"
+        raise UserError(
+            f"{name}: {kind} wants a low bound above 0, found {flow(low)}",
+            where=where[0],
+            help=f"a logarithmic scale has no 0; raise the bound or use {linear}",
+        )
+    return Range(kind, low, high, _step(kind, entries["step"], low, high, name) if "step" in entries else None, where)
+
+
+def _bound(kind: str, node: Node, name: str) -> float:
+    value, whole = node.value, kind in ("int", "logint")
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        wanted = "whole numbers" if whole else "numbers"
+        remedy = f"use {'loguniform' if kind == 'logint' else 'uniform'}" if isinstance(value, float) else ""
+        raise UserError(f"{name}: {kind} wants {wanted}, found {flow(plain(node))}", where=node.where, help=remedy)
+    return value if whole else float(value)
+
+
+def _step(kind: str, node: Node, low: float, high: float, name: str) -> float:
+    step = _bound(kind, node, f"{name}: step of")
+    if step <= 0:
+        raise UserError(f"{name}: step must be above 0, found {flow(step)}", where=node.where)
+    if (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)):
+        steps = (Decimal(str(high)) - Decimal(str(low))) // Decimal(str(step))
+        last = float(Decimal(str(low)) + steps * Decimal(str(step)))
+        raise UserError(
+            f"{name}: a step of {flow(step)} does not lead from {flow(low)} to {flow(high)}",
+            where=node.where,
+            help=f"the last value it meets is {last:g}",
+        )
+    return step
+
+
+# ------------------------------------------------------------------------------------------ choices
+def _choice(node: Node, name: str) -> Choice:
+    if not isinstance(node.value, list) or not node.value:
+        found = "an empty one" if isinstance(node.value, list) else flow(plain(node))
+        raise UserError(
+            f"{name}: choice wants a list of values, found {found}", where=node.where, help="such as {choice: [1, 2]}"
+        )
+    labels: list[Scalar] = []
+    for index, option in enumerate(node.value):
+        label = _label(option, index)
+        if label in labels and not isinstance(option.value, dict):
+            _listed_twice(option, name)
+        labels.append(_unique(label, labels))
+    nodes = [opened(option, f"{name}.{label}") for option, label in zip(node.value, labels, strict=True)]
+    return Choice(tuple(labels), tuple(nodes))
+
+
+def _label(node: Node, index: int) -> Scalar:
+    """A scalar is its own label; a branch goes by its name, else by its text, and by its index if that is open."""
+    if not isinstance(node.value, dict | list):
+        return node.value  # type: ignore[return-value]
+    if is_hole(node):
+        return next(kind for kind in KINDS if kind in node.value)
+    named = node.value.get("name") if isinstance(node.value, dict) else None
+    if named is not None and isinstance(named.value, str):
+        return named.value
+    return str(index) if _has_holes(node) else flow(plain(node))
+
+
+def _has_holes(node: Node) -> bool:
+    inside = (
+        node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+    )
+    return is_hole(node) or any(map(_has_holes, inside))
+
+
+def _unique(label: Scalar, taken: list[Scalar]) -> Scalar:
+    """The second branch of a name gets the label name_2, the third name_3."""
+    count = Counter(taken)
+    return (
+        label
+        if label not in count
+        else next(text for n in range(2, len(taken) + 2) if (text := f"{label}_{n}") not in count)
+    )
+
+
+def _listed_twice(node: Node, name: str) -> NoReturn:
+    raise UserError(f"{name}: choice lists {flow(plain(node))} twice", where=node.where, help="keep one of them")

@@ -1,0 +1,168 @@
+"""What a study file says besides the training: its name, goal, budget, sampler and pruner. No file is read here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sweeper.tree import Node
+from trainers.config import DataConfig, Goal, Part
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Budget(Part):
+    """When a study ends: at whichever limit is met first."""
+
+    trials: Positive | None = Field(None, description="trials in the whole study, pruned and failed ones included")
+    hours: float | None = Field(None, gt=0, description="wall-clock hours of sweeping, over all resumes")
+
+
+# ------------------------------------------------------------------------------------------ sampler
+class TPE(Part):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), each open value by itself."""
+
+    name: Literal["tpe"] = "tpe"
+    startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
+
+
+class RandomSampler(Part):
+    """Independent draws."""
+
+    name: Literal["random"] = "random"
+
+
+class GP(Part):
+    """Gaussian process; good at 50 to 100 trials of a space without conditions, blind to pruned trials."""
+
+    name: Literal["gp"] = "gp"
+    startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
+
+
+class CMAES(Part):
+    """Covariance matrix adaptation (Hansen 2016); needs numbers, choices are drawn at random."""
+
+    name: Literal["cmaes"] = "cmaes"
+    startup_trials: Positive = Field(1, description="trials drawn at random before the model takes over")
+
+
+class NSGA2(Part):
+    """A genetic algorithm (Deb et al. 2002)."""
+
+    name: Literal["nsga2"] = "nsga2"
+    population_size: int = Field(50, ge=2, description="trials a generation")
+
+
+class Grid(Part):
+    """Every configuration once; needs a space of choices, whole numbers and steps."""
+
+    name: Literal["grid"] = "grid"
+
+
+Sampler = Annotated[TPE | RandomSampler | GP | CMAES | NSGA2 | Grid, Field(discriminator="name")]
+
+
+# ------------------------------------------------------------------------------------------- pruner
+class _Ranked(Part):
+    startup_trials: int = Field(5, ge=0, description="trials that complete before any is judged")
+    warmup_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="epochs of a trial before it is judged; when left out 3, or the lr warm-up if longer",
+    )
+    min_trials: Positive = Field(5, description="trials that must have reached an epoch to be compared there")
+
+
+class Median(_Ranked):
+    """Stops a trial whose best value so far is below the median of the others at that epoch."""
+
+    name: Literal["median"] = "median"
+
+
+class Percentile(_Ranked):
+    """The same with another share than one half."""
+
+    name: Literal["percentile"] = "percentile"
+    percentile: float = Field(25.0, gt=0, lt=100, description="share of trials that goes on, in percent")
+
+
+class Hyperband(Part):
+    """Several successive halvings side by side (Li et al. 2018); from about 60 trials."""
+
+    name: Literal["hyperband"] = "hyperband"
+    min_epochs: Positive = Field(1, description="epochs every trial gets")
+    reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
+
+
+class SuccessiveHalving(Part):
+    """Asynchronous successive halving (Li et al. 2020)."""
+
+    name: Literal["successive_halving"] = "successive_halving"
+    min_epochs: Positive = Field(1, description="epochs every trial gets")
+    reduction_factor: int = Field(4, ge=2, description="of so many trials one goes on at each rung")
+
+
+class Patient(Part):
+    """Stops a trial that has not improved on itself for a while, whatever the others do."""
+
+    name: Literal["patient"] = "patient"
+    patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
+    min_delta: float = Field(0.0, ge=0, description="an improvement is more than this")
+
+
+class NoPruner(Part):
+    """Every trial runs to its end."""
+
+    name: Literal["none"] = "none"
+
+
+Pruner = Annotated[
+    Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner, Field(discriminator="name")
+]
+
+
+class Search(Part):
+    """How the open values are chosen, and when a trial is given up."""
+
+    sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
+    pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """`sampler: tpe` is short for `sampler: {name: tpe}`; the same for the pruner."""
+        if not isinstance(value, dict):
+            return value
+        return value | {k: {"name": value[k]} for k in ("sampler", "pruner") if isinstance(value.get(k), str)}
+
+
+# ------------------------------------------------------------------------------------------- a file
+class StudyFile(Part):
+    """The keys of a search space; `train` is a TrainConfig with some values left open."""
+
+    study: str = Field(
+        pattern=r"^[a-z0-9_][a-z0-9_.-]*$",
+        max_length=64,
+        description="name of the study and of its folder: a-z, 0-9, _, . and -",
+    )
+    data: DataConfig = Field(description="which images, and how they are read")
+    goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
+    budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
+    search: Search = Field(default_factory=Search, description="how the open values are chosen")
+    train: dict[str, Any] = Field(description="everything about the training; a value here may be left open")
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A search space as read: `train` is a tree with open values, every other part is closed."""
+
+    study: str
+    data: DataConfig
+    goal: Goal
+    budget: Budget
+    search: Search
+    train: Node = field(repr=False)
+    source: Path
+    text: str = field(repr=False)

@@ -1,0 +1,69 @@
+"""Overriding one value of a search space: `--set train.loss.gamma=2`."""
+
+from dataclasses import replace
+from typing import NoReturn
+
+from sweeper.explain import close
+from sweeper.holes import is_hole
+from sweeper.tree import Node
+from trainers.errors import UserError
+
+NAMED = ("loss", "optimizer", "schedule", "head", "sampler", "pruner")
+"""Keys whose value may be a name alone, short for {name: ...}."""
+
+
+def split(assignment: str) -> tuple[list[str], str]:
+    """The keys and the YAML text of `a.b=text`."""
+    path, equals, text = assignment.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(
+            "--set wants path=value", where=f"--set {assignment}", help="such as --set train.loss.gamma=2"
+        )
+    return keys, text
+
+
+def put(tree: Node, keys: list[str], value: Node, name: str = "") -> Node:
+    """The tree with `value` at the path `keys`, replaced or added; keys that are new are judged with the rest."""
+    if not keys:
+        return replace(value, key=tree.key or value.where)
+    if is_hole(tree):
+        _refuse_open(name, value)
+    key, *others = keys
+    inner = f"{name}.{key}" if name else key
+    if isinstance(tree.value, list):
+        index = _index(key, len(tree.value), name, value)
+        items = [put(item, others, value, inner) if i == index else item for i, item in enumerate(tree.value)]
+        return replace(tree, value=items)
+    entries = _entries(tree, name, value)
+    child = entries.get(key, Node({}, value.where, value.where))
+    return replace(tree, value={**entries, key: put(child, others, value, inner)})
+
+
+def _entries(tree: Node, name: str, value: Node) -> dict[str, Node]:
+    if isinstance(tree.value, dict):
+        return tree.value
+    if isinstance(tree.value, str) and name.split(".")[-1] in NAMED:
+        return {"name": replace(tree)}
+    if tree.value is None:
+        return {}
+    raise UserError(f"{name} is a single value, it has no keys", where=value.where, help=f"--set {name}=VALUE")
+
+
+def _index(key: str, length: int, name: str, value: Node) -> int:
+    if key.isdecimal() and int(key) < length:
+        return int(key)
+    known = [str(index) for index in range(length)]
+    raise UserError(
+        f"{name} is a list of {length}, it has no '{key}'",
+        where=value.where,
+        help=close(key, known) or f"count from 0, or set the whole list: --set '{name}=[...]'",
+    )
+
+
+def _refuse_open(name: str, value: Node) -> NoReturn:
+    raise UserError(
+        f"{name} is left open, --set cannot reach into it",
+        where=value.where,
+        help=f"set the whole of it, such as --set '{name}=VALUE' or --set '{name}={{choice: [...]}}'",
+    )

@@ -1,0 +1,167 @@
+"""The open values of a study: suggested by Optuna, listed, counted, and closed to recipes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweeper.defaults import difference, filled
+from sweeper.explain import checked, close, listed
+from sweeper.notation import flow
+from sweeper.search import Grid, StudySpec
+from sweeper.tree import Choice, Hole, Node, Open, closings, expand, open_values, plain, size
+from trainers.config import Recipe, TrainConfig
+from trainers.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Space", "difference"]
+
+BUILT_FROM = ("backbone", "image_size", "pretrained", "weights")
+"""Keys of `train` on which it depends whether a network can be built."""
+
+
+class Space:
+    """A study's `train` with its open values.
+
+    Parameters are plain JSON values by dotted name: a number, a scalar choice itself, a branch's label. Those of
+    a branch that is not chosen are absent.
+    """
+
+    def __init__(self, spec: StudySpec, categories: Sequence[str]) -> None:
+        """Expand `each` by category name and judge every corner; UserError with file:line:column."""
+        self._spec, self._categories = spec, list(categories)
+        self._tree = expand(spec.train, categories)
+        self._open = list(open_values(self._tree))
+        self._refuse_ambiguous()
+        self._judge()
+        if isinstance(spec.search.sampler, Grid):
+            self._refuse_endless()
+
+    # ---------------------------------------------------------------------------------- looking
+    @property
+    def names(self) -> list[str]:
+        """Dotted names of all open values, those of branches included, in the order of the file."""
+        return [each.name for each in self._open]
+
+    @property
+    def size(self) -> int | None:
+        """Number of configurations, or None when a value is continuous."""
+        return size(self._tree)
+
+    @property
+    def largest_image_size(self) -> int:
+        return max(recipe.train.image_size for recipe in self.recipes())
+
+    def distributions(self) -> dict[str, str]:
+        """Each open value in words, such as `uniform [0.0, 5.0]`, by dotted name."""
+        return {each.name: str(each.hole) for each in self._open}
+
+    def identity(self) -> dict[str, Any]:
+        """What the study asks, as JSON: data, goal and train with all defaults. Budget and search are not part."""
+        data, train = self._spec.data.model_dump(mode="json"), filled(plain(self._tree), TrainConfig)
+        return {"data": data, "goal": self._spec.goal, "train": train}
+
+    # ---------------------------------------------------------------------------------- closing
+    def recipe(self, params: Mapping[str, Any]) -> Recipe:
+        """The recipe that `params` close the space to; UserError when they do not fit it."""
+
+        def given(name: str, hole: Hole) -> list[Any]:
+            if name not in params:
+                raise UserError(f"the parameter {name} is missing", help=f"it is a {hole}")
+            if isinstance(hole, Choice) and params[name] not in hole.labels:
+                raise UserError(f"the parameter {name} cannot be {flow(params[name])}", help=f"it is a {hole}")
+            return [params[name]]
+
+        used, closed = next(closings(self._tree, "", given))
+        if unknown := [name for name in params if name not in used]:
+            raise UserError(f"there is no open value {unknown[0]} here", help=close(unknown[0], used))
+        return self._recipe(closed)
+
+    def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
+        """The parameters of one trial, asked of Optuna in the order of the file, branches after their choice."""
+        params, _ = next(closings(self._tree, "", lambda name, hole: [_suggested(trial, name, hole)]))
+        return params
+
+    def default(self) -> list[dict[str, Any]]:
+        """Sensible parameters to begin with, one set a backbone: middles of ranges, first choices."""
+        return [params for params, _ in self._over("backbone")]
+
+    def recipes(self) -> Iterator[Recipe]:
+        """One recipe for each backbone and image size that can be reached, the rest at its default."""
+        return (self._recipe(closed) for _, closed in self._over(*BUILT_FROM))
+
+    def configurations(self) -> Iterator[dict[str, Any]]:
+        """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
+        self._refuse_endless()
+        for params, _ in closings(self._tree, "", lambda _, hole: list(hole.values() or ())):
+            yield params
+
+    def _over(self, *keys: str) -> Iterator[tuple[dict[str, Any], Node]]:
+        """The default, and every corner of the open values under `keys`."""
+
+        def options(name: str, hole: Hole) -> list[Any]:
+            return hole.corners() if name.split(".")[0] in keys else [hole.middle()]
+
+        return closings(self._tree, "", options)
+
+    def _recipe(self, closed: Node) -> Recipe:
+        train = checked(TrainConfig, closed, "train")
+        return Recipe(data=self._spec.data, goal=self._spec.goal, train=train)
+
+    # ---------------------------------------------------------------------------------- judging
+    def _judge(self) -> None:
+        """Validate the default, then each open value at its extremes."""
+        for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
+            self._refuse_unknown_categories(checked(TrainConfig, closed, "train"), closed)
+
+    def _corners(self) -> Iterator[Mapping[str, Any]]:
+        yield {}
+        for each in self._open:
+            for value in each.hole.corners():
+                yield {**each.given, each.name: value}
+
+    def _at(self, forced: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Node]]:
+        return closings(self._tree, "", lambda name, hole: [forced.get(name, hole.middle())])
+
+    def _refuse_unknown_categories(self, train: TrainConfig, closed: Node) -> None:
+        for name in train.loss.category_weights or {}:
+            if self._categories and name not in self._categories:
+                raise UserError(
+                    f"unknown category '{name}' in train.loss.category_weights",
+                    where=_weight(closed, name).key,
+                    help=close(name, self._categories) or f"it can be {listed(self._categories)}",
+                )
+
+    def _refuse_ambiguous(self) -> None:
+        seen: dict[str, Open] = {}
+        for each in self._open:
+            if each.name in seen:
+                remedy = f"the other one: {seen[each.name].node.where}"
+                raise UserError(f"two open values are named {each.name}", where=each.node.where, help=remedy)
+            seen[each.name] = each
+
+    def _refuse_endless(self) -> None:
+        endless = [each for each in self._open if each.hole.values() is None]
+        if endless:
+            names = ", ".join(each.name for each in endless)
+            raise UserError(
+                f"a grid cannot end: {names} continuous",
+                where=endless[0].node.where,
+                help="write choice, int, or uniform with a step; or take another sampler",
+            )
+
+
+def _suggested(trial: "optuna.Trial", name: str, hole: Hole) -> Any:
+    if isinstance(hole, Choice):
+        return trial.suggest_categorical(name, hole.labels)
+    if hole.whole:
+        return trial.suggest_int(name, int(hole.low), int(hole.high), step=int(hole.step or 1), log=hole.log)
+    return trial.suggest_float(name, hole.low, hole.high, step=hole.step, log=hole.log)
+
+
+def _weight(closed: Node, name: str) -> Node:
+    """Where the weight of a category stands."""
+    node = closed
+    for key in ("loss", "category_weights", name):
+        node = node.value[key]  # type: ignore[index, call-overload, assignment]
+    return node

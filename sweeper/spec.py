@@ -1,0 +1,232 @@
+"""The YAML of a search space, read strictly and written back: the only place that speaks to ruamel.yaml."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+)
+
+from sweeper import sets as assignments
+from sweeper.explain import checked, close
+from sweeper.holes import closed, is_hole, opened
+from sweeper.notation import flow, scalar
+from sweeper.search import Budget, Search, StudyFile, StudySpec
+from sweeper.tree import Node, open_values
+from trainers.config import Recipe
+from trainers.errors import UserError
+
+__all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
+
+LARGEST, DEEPEST = 1 << 20, 30  # bytes of a file, levels of nesting
+Place = Callable[[int, int], str]
+"""The words for a line and a column, both counted from 1."""
+
+
+def read(path: Path, *, sets: Sequence[str] = ()) -> StudySpec:
+    """The search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
+
+    Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
+    values of `train` are judged by `sweeper.space.Space`, which knows the categories.
+    """
+    text = _text(path)
+    tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
+    for assignment in sets:
+        keys, value = assignments.split(assignment)
+        place = f"--set {assignment}"
+        tree = assignments.put(tree, keys, _value(value, lambda line, column: place))  # noqa: ARG005, B023
+    return _spec(tree, path, text)
+
+
+def _spec(tree: Node, path: Path, text: str) -> StudySpec:
+    """The study that a document describes; everything but `train` is judged here."""
+    entries: dict[str, Node] = tree.value  # type: ignore[assignment]
+    for key, child in entries.items():
+        if key != "train":
+            closed(child, key)
+    header = {
+        k: v if k != "train" or not isinstance(v.value, dict) else replace(v, value={}) for k, v in entries.items()
+    }
+    file = checked(StudyFile, replace(tree, value=header))
+    train = entries["train"]
+    if is_hole(train):
+        raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
+    train = opened(train, "train")
+    return StudySpec(file.study, file.data, file.goal, _budget(file, tree, train), file.search, train, path, text)
+
+
+def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
+    """One trial for a recipe; a space must say when to stop, unless a grid ends by itself."""
+    is_open = any(True for _ in open_values(train))
+    if is_open and file.budget == Budget() and file.search.sampler.name != "grid":
+        raise UserError(
+            "budget is missing: values are left open, so the study needs an end",
+            where=tree.where,
+            help="add budget: {trials: 40}, or {hours: 8}",
+        )
+    return file.budget if is_open or file.budget.trials else file.budget.model_copy(update={"trials": 1})
+
+
+# ---------------------------------------------------------------------------------------- YAML -> tree
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        near = close(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
+        raise UserError("there is no such file", where=str(path), help=near) from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(raw) > LARGEST:
+        raise UserError(f"too large for a search space: {len(raw)} bytes", where=str(path), help="1 MiB is the most")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        raise UserError("not UTF-8 text", where=f"{path}:{line}:{column}", help="save the file as UTF-8") from None
+
+
+def _document(text: str, place: Place) -> Node:
+    """The mapping that a file holds."""
+    node = _value(text, place)
+    if node.value is None:
+        raise UserError("the file is empty", where=node.where, help="a search space begins with study: NAME")
+    if not isinstance(node.value, dict):
+        kind = "a list" if isinstance(node.value, list) else "a single value"
+        raise UserError(f"{kind} at the top, where keys belong", where=node.where, help="begin with study: NAME")
+    return node
+
+
+def _value(text: str, place: Place) -> Node:
+    """The one YAML document in `text` as a tree; null when it is empty."""
+    try:
+        return _Builder(YAML(typ="safe", pure=True).parse(text), place).document()
+    except MarkedYAMLError as error:
+        _refuse_text(error, place)
+    except YAMLError as error:  # a character that YAML does not allow
+        before = text[: getattr(error, "position", 0)]
+        where = place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise UserError("a character that YAML does not allow", where=where, help="retype the line") from None
+
+
+def _refuse_text(error: MarkedYAMLError, place: Place) -> NoReturn:
+    mark = error.problem_mark or error.context_mark
+    where = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
+    problem = str(error.problem or error.context)
+    if "'\\t'" in problem:
+        raise UserError("a tab where YAML wants spaces", where=where, help="indent with spaces") from None
+    if "mapping values are not allowed" in problem:
+        remedy = "a second colon on the line: put quotes around the value, or check the indentation"
+        raise UserError("a colon that YAML cannot place", where=where, help=remedy) from None
+    context = f" {error.context}" if error.context and error.problem else ""
+    raise UserError(f"not YAML: {problem}{context}", where=where, help=_MEND.get(problem.split(",")[0], "")) from None
+
+
+_MEND = {
+    "expected <block end>": "check the indentation of this line and those above",
+    "expected the node content": "a bracket or brace was opened and not closed",
+    "expected ',' or ']'": "a bracket or a comma is missing",
+    "expected ',' or '}'": "a brace or a comma is missing",
+    "found unexpected end of stream": "a quote was opened and not closed",
+    "could not find expected ':'": "a key wants a colon and a space after it",
+}
+
+
+class _Builder:
+    """Makes a tree of the parser's events as they come, so that a bomb is met before it grows."""
+
+    def __init__(self, events: Iterator[Event], place: Place) -> None:
+        self.events, self.place, self.depth = events, place, 0
+
+    def document(self) -> Node:
+        root: Node | None = None
+        for event in self.events:
+            if isinstance(event, DocumentStartEvent):
+                if root is not None or event.version or event.tags:
+                    what = "a second document" if root is not None else "a % directive"
+                    raise UserError(f"{what} in the file", where=self.at(event), help="one plain document a file")
+                root = self.node(next(self.events))
+        return root or Node(None, self.place(1, 1), self.place(1, 1))
+
+    def node(self, event: Event) -> Node:
+        where = self.at(event)
+        self.refuse_extras(event, where)
+        if isinstance(event, ScalarEvent):
+            return Node(self.scalar(event, where), where)
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise UserError(f"nested more than {DEEPEST} levels deep", where=where, help="a recipe needs five or so")
+        value = self.mapping() if isinstance(event, MappingStartEvent) else self.sequence()
+        self.depth -= 1
+        return Node(value, where)
+
+    def mapping(self) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        while not isinstance(event := next(self.events), MappingEndEvent):
+            where = self.at(event)
+            self.refuse_extras(event, where)
+            if not isinstance(event, ScalarEvent):
+                raise UserError("a key must be plain text", where=where, help="check the brackets and braces here")
+            if event.value in entries:
+                first = entries[event.value].key
+                raise UserError(f"duplicate key '{event.value}'", where=where, help=f"it stands first at {first}")
+            entries[event.value] = replace(self.node(next(self.events)), key=where)
+        return entries
+
+    def sequence(self) -> list[Node]:
+        items: list[Node] = []
+        while not isinstance(event := next(self.events), SequenceEndEvent):
+            items.append(self.node(event))
+        return items
+
+    def scalar(self, event: ScalarEvent, where: str) -> Any:
+        value = scalar(event.value) if event.implicit[0] else event.value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{event.value} is not a finite number", where=where, help="write a number")
+        return value
+
+    def refuse_extras(self, event: Any, where: str) -> None:
+        """Aliases can grow without bound and tags can name types: neither has a place in a recipe."""
+        if isinstance(event, AliasEvent) or event.anchor:
+            sign = "*" if isinstance(event, AliasEvent) else "&"
+            raise UserError(f"no aliases here: {sign}{event.anchor}", where=where, help="write the value out")
+        if event.tag is not None:
+            raise UserError(f"no tags here: {event.tag}", where=where, help="write the value without it")
+
+    def at(self, event: Event) -> str:
+        return self.place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+# ------------------------------------------------------------------------------------------ recipe -> YAML
+def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
+    """A search space with nothing left open, which `read` accepts and which closes to an equal recipe.
+
+    Every value is written, defaults too, so that the text means the same when defaults change.
+    """
+    lines = [f"# {_printable(line)}".rstrip() for line in comment.splitlines()]
+    train = _written(recipe.train.model_dump())
+    lines += [f"study: {flow(study)}", f"data: {flow(_written(recipe.data.model_dump()))}", f"goal: {recipe.goal}"]
+    lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _written(part: dict[str, Any]) -> dict[str, Any]:
+    """The entries that say something: null is what leaving a key out means; name first."""
+    named = {"name": part["name"]} if "name" in part else {}
+    kept = {key: value for key, value in part.items() if value is not None}
+    return named | {key: _written(value) if isinstance(value, dict) else value for key, value in kept.items()}

@@ -1,0 +1,220 @@
+"""A recipe with some values left open, as a tree that knows where in the file everything stands."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Literal
+
+from sweeper.notation import Scalar, flow
+
+Kind = Literal["uniform", "loguniform", "int", "logint"]
+Options = Callable[[str, "Hole"], list[Any]]
+"""Which parameter values to try for an open value, given its dotted name."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value; `where` is the place of the value (file:line:column), `key` that of the key it belongs to."""
+
+    value: "Scalar | dict[str, Node] | list[Node] | Hole | Each"
+    where: str = field(default="", compare=False)
+    key: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between `low` and `high`, both included, on a linear or a logarithmic scale."""
+
+    kind: Kind
+    low: float
+    high: float
+    step: float | None = None
+    where: tuple[str, str] = field(default=("", ""), compare=False)  # places of low and high
+
+    @property
+    def whole(self) -> bool:
+        return self.kind in ("int", "logint")
+
+    @property
+    def log(self) -> bool:
+        return self.kind in ("loguniform", "logint")
+
+    def corners(self) -> list[Any]:
+        return [self.low, self.high]
+
+    def middle(self) -> float:
+        """The geometric middle on a logarithmic scale, else the arithmetic one; to three figures or to a step."""
+        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        if self.step:
+            return self.at(int((middle - self.low) // self.step))
+        rounded = round(middle) if self.whole else float(f"{middle:.3g}")
+        return min(max(rounded, self.low), self.high)
+
+    def at(self, index: int) -> float:
+        """The value `index` steps above low, without the dust of binary fractions."""
+        value = Decimal(str(self.low)) + index * Decimal(str(self.step))
+        return int(value) if self.whole else float(value)
+
+    def values(self) -> Sequence[Any] | None:
+        """All values, or None when there is no end of them."""
+        if self.whole:
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        return [self.at(i) for i in range(round((self.high - self.low) / self.step) + 1)] if self.step else None
+
+    def node(self, value: Any) -> Node:
+        return Node(value, self.where[1] if value == self.high else self.where[0])
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f" step {flow(self.step)}"
+        return f"{self.kind} {flow([self.low, self.high])}{step}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, or of several branches with open values of their own.
+
+    `labels` are what the search sees: a scalar is its own label, a branch goes by its `name`.
+    """
+
+    labels: tuple[Scalar, ...]
+    nodes: tuple[Node, ...]
+
+    def corners(self) -> list[Any]:
+        return list(self.labels)
+
+    def middle(self) -> Scalar:
+        return self.labels[0]
+
+    def values(self) -> Sequence[Any]:
+        return self.labels
+
+    def node(self, value: Any) -> Node:
+        """What goes by the label `value`; LookupError when there is none."""
+        for label, node in zip(self.labels, self.nodes, strict=True):
+            if label == value:
+                return node
+        raise LookupError(value)
+
+    def __str__(self) -> str:
+        return f"choice {flow(list(self.labels))}"
+
+
+@dataclass(frozen=True)
+class Each:
+    """The same open value once for every category; `expand` makes a mapping of it."""
+
+    node: Node
+
+
+Hole = Range | Choice
+
+
+def plain(node: Node) -> Any:
+    """The JSON form of a tree; an open value is {kind: [low, high]} or {choice: [[label, value], ...]}."""
+    match node.value:
+        case dict() as entries:
+            return {name: plain(child) for name, child in entries.items()}
+        case list() as items:
+            return [plain(child) for child in items]
+        case Choice() as hole:
+            return {"choice": [[label, plain(child)] for label, child in zip(hole.labels, hole.nodes, strict=True)]}
+        case Range() as hole:
+            return {hole.kind: [hole.low, hole.high]} | ({} if hole.step is None else {"step": hole.step})
+        case Each() as each:
+            return {"each": plain(each.node)}
+    return node.value
+
+
+def expand(node: Node, categories: Sequence[str]) -> Node:
+    """The tree with every `each` written out as one open value a category."""
+    match node.value:
+        case dict() as entries:
+            return replace(node, value={name: expand(child, categories) for name, child in entries.items()})
+        case list() as items:
+            return replace(node, value=[expand(child, categories) for child in items])
+        case Choice() as hole:
+            return replace(node, value=replace(hole, nodes=tuple(expand(n, categories) for n in hole.nodes)))
+        case Each() as each:
+            return replace(node, value=dict.fromkeys(categories, each.node))
+    return node
+
+
+def closings(node: Node, name: str, options: Options) -> Iterator[tuple[dict[str, Any], Node]]:
+    """Every way to close the tree with the values that `options` offers: the parameters, and the closed tree.
+
+    A branch's own open values are asked for only where that branch is chosen.
+    """
+    match node.value:
+        case dict() as entries:
+            for params, parts in _products(list(entries.items()), name, options):
+                yield params, replace(node, value=parts)
+        case list() as items:
+            for params, parts in _products(list(enumerate(items)), name, options):
+                yield params, replace(node, value=list(parts.values()))
+        case Choice() | Range() as hole:
+            for value in options(name, hole):
+                inner = f"{name}.{value}" if isinstance(hole, Choice) else name
+                for params, closed in closings(hole.node(value), inner, options):
+                    yield {name: value} | params, replace(closed, key=node.key)
+        case _:
+            yield {}, node
+
+
+def _products(
+    entries: list[tuple[Any, Node]], name: str, options: Options
+) -> Iterator[tuple[dict[str, Any], dict[Any, Node]]]:
+    if not entries:
+        yield {}, {}
+        return
+    (key, child), *others = entries
+    for params, closed in closings(child, f"{name}.{key}" if name else str(key), options):
+        for more, rest in _products(others, name, options):
+            yield params | more, {key: closed} | rest
+
+
+def open_values(node: Node, name: str = "", given: Mapping[str, Any] | None = None) -> Iterator["Open"]:
+    """Every open value of the tree in the order of the file, those of branches after the choice of the branch."""
+    given = given or {}
+    if isinstance(node.value, Choice | Range):
+        yield Open(name, node, node.value, given)
+    match node.value:
+        case dict() as entries:
+            children = [(f"{name}.{key}" if name else key, child, given) for key, child in entries.items()]
+        case list() as items:
+            children = [(f"{name}.{index}", child, given) for index, child in enumerate(items)]
+        case Choice() as hole:
+            pairs = zip(hole.labels, hole.nodes, strict=True)
+            children = [(f"{name}.{label}", child, {**given, name: label}) for label, child in pairs]
+        case _:
+            children = []
+    for inner, child, conditions in children:
+        yield from open_values(child, inner, conditions)
+
+
+@dataclass(frozen=True)
+class Open:
+    """An open value: its dotted name, where it stands, and the choices under which it exists."""
+
+    name: str
+    node: Node
+    hole: Hole
+    given: Mapping[str, Any]
+
+
+def size(node: Node) -> int | None:
+    """How many closed trees there are, or None when there is no end of them."""
+    match node.value:
+        case Range() as hole:
+            values = hole.values()
+            return None if values is None else len(values)
+        case Choice() as hole:
+            sizes = [size(child) for child in hole.nodes]
+            return None if None in sizes else sum(s or 0 for s in sizes)
+        case dict() as entries:
+            sizes = [size(child) for child in entries.values()]
+        case list() as items:
+            sizes = [size(child) for child in items]
+        case _:
+            return 1
+    return None if None in sizes else math.prod(s or 0 for s in sizes)
