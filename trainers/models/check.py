@@ -57,7 +57,7 @@ def _name(config: TrainConfig) -> Problem | None:
         return Problem("train.backbone", f"timm has no model {architecture!r}", advice, 2)
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.3) or tags[:3]
+        near = difflib.get_close_matches(tag, tags, n=6, cutoff=0.3) or tags[:6]
         advice = f"it has {', '.join(near)}" if near else "leave the part after the dot out"
         return Problem("train.backbone", f"{architecture!r} has no weights named {tag!r}", advice, 2)
     return None

@@ -1,0 +1,53 @@
+# Everything a clean clone needs. PYTHON names the interpreter that makes the environment (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+SWEEP := $(BIN)/sweep
+
+.PHONY: help install quickstart demo test test-slow test-faults benchmarks check format lock schema clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed  ## the locked environment in .venv
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install  ## draw the demo data set under data/
+	@test -d data/FashionDataset || $(SWEEP) data demo data/FashionDataset
+
+quickstart: demo  ## from nothing to a submission, some minutes on a CPU
+	$(SWEEP) run search_spaces/quickstart.yaml
+	$(SWEEP) leaderboard quickstart
+	$(SWEEP) best quickstart --export submission
+
+test: install  ## the fast suite
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-slow: install  ## the rest: minutes of real training
+	$(BIN)/python -m pytest -m slow
+
+check: install  ## lint, format, types, arrows, schema
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: install  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: install  ## write search_spaces/schema.json anew
+	$(BIN)/python -m sweeper.spec
+
+lock:  ## resolve the exact versions anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	  --extra dev --output-file requirements.lock pyproject.toml
+
+clean:  ## remove the environment; data and results stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import nn
+
+from trainers import optim
+from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Plateau, Step
+
+
+def rates(schedule, epochs=10, **more):
+    return [optim.factor(schedule, epoch + 0.5, epochs, **more) for epoch in range(epochs)]
+
+
+def test_constant_stays():
+    assert rates(Constant()) == [1.0] * 10
+
+
+def test_step_is_torchs_step_lr():
+    ours = [optim.factor(Step(every=2, factor=0.8), float(epoch), 10) for epoch in range(10)]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs, scheduler = [], torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.8)
+    for _ in range(10):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert ours == pytest.approx(theirs)
+
+
+def test_cosine_is_torchs_annealing():
+    ours = [optim.factor(Cosine(floor=0.1), float(epoch), 10) for epoch in range(10)]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs, scheduler = [], torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, 0.1)
+    for _ in range(10):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert ours == pytest.approx(theirs)
+
+
+def test_warm_up_rises_in_a_line_to_the_peak():
+    assert [optim.factor(Constant(warmup_epochs=2), p, 10) for p in (0.5, 1.0, 2.0, 3.0)] == [0.25, 0.5, 1.0, 1.0]
+
+
+def test_cosine_falls_to_its_floor_after_the_warm_up():
+    schedule = Cosine(warmup_epochs=3, floor=0.01)
+    assert optim.factor(schedule, 3.0, 10) == pytest.approx(1.0)
+    assert optim.factor(schedule, 10.0, 10) == pytest.approx(0.01)
+
+
+def test_one_cycle_starts_low_peaks_and_ends_at_its_floor():
+    schedule = OneCycle(rise=0.3, start=0.04, floor=1e-4)
+    assert [optim.factor(schedule, p, 10) for p in (0.0, 3.0, 10.0)] == pytest.approx([0.04, 1.0, 1e-4])
+
+
+def test_plateau_steps_after_patience_epochs_without_a_new_best():
+    assert optim.reductions([0.5, 0.6, 0.6, 0.6], patience=2) == 0
+    assert optim.reductions([0.5, 0.6, 0.6, 0.6, 0.6], patience=2) == 1
+    assert optim.reductions([0.5, 0.4, 0.6, 0.5, 0.7], patience=1) == 0
+
+
+def test_plateau_is_torchs_reduce_on_plateau():
+    values = [0.1, 0.3, 0.2, 0.3, 0.1, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="max", patience=2, factor=0.5, threshold=0.0
+    )
+    for count, value in enumerate(values, start=1):
+        scheduler.step(value)
+        ours = optim.factor(Plateau(patience=2, factor=0.5), count + 0.5, 20, values[:count])
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+def parts():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.Linear(4, 2)
+
+
+def test_norms_and_biases_are_not_decayed():
+    built = optim.build(AdamW(lr=0.1, weight_decay=0.5), *parts())
+    decays = {p.ndim: group["weight_decay"] for group in built.param_groups for p in group["params"]}
+    assert decays == {4: 0.5, 2: 0.5, 1: 0.0}
+
+
+def test_the_backbone_has_its_own_rate():
+    built = optim.build(Adam(lr=0.1, backbone_lr=0.01), *parts())
+    assert optim.set_rate(built, 0.5) == pytest.approx(0.05)
+    assert [group["lr"] for group in built.param_groups] == pytest.approx([0.0005, 0.0005, 0.05, 0.05])
+
+
+@pytest.mark.parametrize("config", [AdamW(lr=0.1), Adam(lr=0.1), SGD(lr=0.1, nesterov=True)])
+def test_every_optimizer_takes_a_step(config):
+    backbone, head = parts()
+    built = optim.build(config, backbone, head)
+    before = head.weight.detach().clone()
+    head(backbone(torch.randn(2, 3, 3, 3)).flatten(1)).sum().backward()
+    built.step()
+    assert not torch.equal(before, head.weight)

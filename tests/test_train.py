@@ -1,0 +1,165 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from trainers.checkpoint import load_state, load_weights
+from trainers.config import SGD, AdamW, Augment, LinearHead, Recipe, Step, TrainConfig
+from trainers.data.batches import Data, Feed, in_order, shuffled
+from trainers.errors import Diverged, EnvironmentFault
+from trainers.predict import predict
+from trainers.train import train
+
+
+@pytest.fixture(scope="module")
+def data(photos, cache):
+    return Data.open(photos, cache)
+
+
+def recipe(photos, **more):
+    base = {
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "image_size": 32,
+        "epochs": 4,
+        "batch_size": 16,
+        "optimizer": AdamW(lr=3e-3),
+        "head": LinearHead(dropout=0.1),
+        "augment": Augment(crop="random", rotate=10, brightness=0.1, mixup=0.2),
+    }
+    return Recipe(data=photos, train=TrainConfig(**(base | more)))
+
+
+def comparable(epochs):
+    """What must be equal between two runs: all but clocks and memory."""
+    clocks = {"seconds", "images_per_second", "peak_memory_gb", "time"}
+    return [epoch.model_dump(exclude=clocks) for epoch in epochs]
+
+
+@pytest.fixture(scope="module")
+def whole(photos, data, tmp_path_factory):
+    """One uninterrupted run: its recipe, folder and epochs."""
+    folder, how = tmp_path_factory.mktemp("whole"), recipe(photos)
+    return how, folder, list(train(how, data, folder))
+
+
+def test_a_run_yields_every_epoch_once(whole):
+    assert [epoch.index for epoch in whole[2]] == [0, 1, 2, 3]
+
+
+def test_a_network_learns_what_the_pictures_show(photos, data, tmp_path):
+    plain = recipe(photos, epochs=8, augment=Augment(), optimizer=AdamW(lr=1e-2), head=LinearHead())
+    *_, last = train(plain, data, tmp_path)
+    assert last.val.category_accuracy["colour"] > 0.8
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_run_interrupted_and_continued_is_bit_for_bit_the_run_that_was_not(whole, data, tmp_path, after):
+    how, folder, expected = whole
+    first = train(how, data, tmp_path)
+    assert comparable(islice(first, after)) == comparable(expected[:after])
+    first.close()
+    assert comparable(train(how, data, tmp_path)) == comparable(expected)
+    one, other = load_state(folder / "last.ckpt"), load_state(tmp_path / "last.ckpt")
+    assert all(torch.equal(one["network"][key], other["network"][key]) for key in one["network"])
+    for key, state in one["optimizer"]["state"].items():
+        assert all(torch.equal(state[name], other["optimizer"]["state"][key][name]) for name in state)
+
+
+def test_a_finished_run_asked_again_yields_the_same_epochs_at_once(whole, data):
+    how, folder, expected = whole
+    assert list(train(how, data, folder)) == expected
+
+
+def test_a_checkpoint_is_on_disk_before_its_epoch_is_yielded(photos, data, tmp_path):
+    for epoch in islice(train(recipe(photos), data, tmp_path), 2):
+        assert len(load_state(tmp_path / "last.ckpt")["epochs"]) == epoch.index + 1
+
+
+def test_a_damaged_checkpoint_is_said_and_training_starts_over(whole, data, tmp_path, caplog):
+    how, _, expected = whole
+    next(train(how, data, tmp_path))
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert comparable(islice(train(how, data, tmp_path), 2)) == comparable(expected[:2])
+    assert "damaged" in caplog.text
+
+
+def test_the_checkpoint_of_another_recipe_is_not_continued(whole, photos, data, tmp_path, caplog):
+    next(train(whole[0], data, tmp_path))
+    other = recipe(photos, epochs=1, seed=5)
+    assert len(list(train(other, data, tmp_path))) == 1
+    assert "another recipe" in caplog.text
+
+
+def test_the_best_weights_and_logits_are_those_of_the_best_epoch(whole, photos, data):
+    how, folder, epochs = whole
+    logits = np.load(folder / "val_logits.npy")
+    np.testing.assert_allclose(predict(how, data, folder / "best.safetensors", split="val"), logits, atol=1e-5)
+    labels = data.labels(data.table.indices("val"))
+    right = [(part.argmax(1) == labels[:, k]).mean() for k, part in enumerate(np.split(logits, [3], axis=1))]
+    assert np.mean(right) == pytest.approx(max(epoch.val.overall_accuracy for epoch in epochs))
+
+
+def test_training_and_val_together_leave_nothing_to_judge_by(photos, data, tmp_path):
+    epochs = list(train(recipe(photos, epochs=2), data, tmp_path, fit=("train", "val")))
+    assert [epoch.val for epoch in epochs] == [None, None]
+    newest = load_state(tmp_path / "last.ckpt")["network"]
+    assert all(
+        torch.equal(tensor, newest[key]) for key, tensor in load_weights(tmp_path / "best.safetensors").items()
+    )
+
+
+def test_stopping_early_keeps_the_schedules_horizon(whole, photos, data, tmp_path):
+    short = list(islice(train(whole[0], data, tmp_path), 2))
+    assert [epoch.lr for epoch in short] == [epoch.lr for epoch in whole[2][:2]]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_circumstances(photos, data, tmp_path):
+    wild = recipe(photos, optimizer=SGD(lr=1e30), augment=Augment())
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) in epoch 1 \(lr .*cross_entropy"):
+        list(train(wild, data, tmp_path))
+
+
+def test_a_diverged_epoch_leaves_no_checkpoint(photos, data, tmp_path):
+    with pytest.raises(Diverged):
+        list(train(recipe(photos, optimizer=SGD(lr=1e30)), data, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "bf16"}, {"clip_norm": 0.5}, {"schedule": Step()}, {"batch_size": 500}]
+)
+def test_every_setting_of_the_step_trains(photos, data, tmp_path, change):
+    (epoch,) = train(recipe(photos, epochs=1, **change), data, tmp_path)
+    assert np.isfinite(epoch.train.loss)
+
+
+def test_a_split_without_images_is_said(photos, data, tmp_path):
+    with pytest.raises(EnvironmentFault, match="no images in split extra"):
+        next(train(recipe(photos), data, tmp_path, fit=("extra",)))
+
+
+def test_shuffling_visits_each_row_at_most_once_in_whole_batches():
+    chunks = shuffled(range(50), 16, np.random.default_rng(0))
+    assert [len(chunk) for chunk in chunks] == [16, 16, 16]
+    assert len(set(np.concatenate(chunks))) == 48
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch():
+    assert [len(chunk) for chunk in shuffled(range(5), 16, np.random.default_rng(0))] == [5]
+
+
+def test_a_feed_gives_the_rows_it_was_asked_for(data):
+    feed = Feed(data, 32, torch.device("cpu"))
+    chunks = in_order([5, 3, 60, 7, 1], 2)
+    batches = list(feed.batches(chunks))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    expected = np.asarray(data.cache.images[[5, 3]]).transpose(0, 3, 1, 2)
+    assert (batches[0].numpy() == expected).all()
+
+
+def test_small_inputs_are_fed_from_the_half_size_level(data):
+    (batch,) = Feed(data, 16, torch.device("cpu")).batches([np.array([0, 1])])
+    assert batch.shape == (2, 3, 16, 16)
