@@ -1,0 +1,217 @@
+"""What the tracker's thread does: brings the runs in MLflow to where the run folders are. Speaks to no library."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sweeper import curves, lock, mirror, record, shown
+from sweeper.mirror import RunTwin, Side, Sides, StudyTwin
+from sweeper.paths import StudyFolder
+from sweeper.redact import redacted
+from sweeper.trial import Job, State, TrialResult
+from trainers.config import Goal
+
+STUDY, CLOSE = "study", "close"
+LOG_TAIL = 64_000  # characters of a failed run's log
+FINAL = ("submission", "prediction", "predictions", "card", "history")  # files of a final's folder that are shown
+
+
+class Refused(Exception):
+    """MLflow answered, and will never take this: asking again is no use."""
+
+
+class Server(Protocol):
+    """The few things asked of MLflow; each raises Refused, or anything else for a trouble that may pass."""
+
+    uri: str
+
+    def experiment(self, name: str, view: tuple[str, str] | None = None) -> str: ...
+    def alive(self, run: str) -> bool: ...
+    def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None) -> str: ...
+    def log(self, run: str, points: Sequence[shown.Point], params: Mapping[str, str]) -> None: ...
+    def tag(self, run: str, tags: Mapping[str, str]) -> None: ...
+    def status(self, run: str, status: str, end: int | None) -> None: ...
+    def text(self, run: str, name: str, text: str) -> None: ...
+    def file(self, run: str, path: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a tracker is told of a study when it is opened.
+
+    `data_name` is the root of the data set, `names` are the open values, `tags` fingerprints and the like, and
+    `resume` is the command that goes on with the study.
+    """
+
+    study: StudyFolder
+    data_name: str
+    goal: Goal
+    spec_text: str
+    planned: int | None = None
+    names: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    resume: str = "sweep run"
+
+
+@dataclass(frozen=True)
+class End:
+    """What is known of it when it is closed."""
+
+    state: State
+    files: tuple[Path, ...]
+
+
+class Errands:
+    """By name: `study` opens it and looks through its folders, `close` ends it, any other is a run's key."""
+
+    def __init__(self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
+        self.facts, self.sides = facts, Sides(facts.study)
+        self.end: End | None = None
+        self._connect, self._recipe_text = connect, recipe_text
+        self._server: Server | None = None
+        self._twin: StudyTwin | None = None
+
+    def do(self, errand: str) -> None:
+        server = self._server = self._server or self._connect()
+        twin = self._twin = self._twin or self._open(server)
+        if errand == STUDY:
+            for side in self.sides.load():
+                self._bring(server, twin, side)
+        elif errand != CLOSE:
+            self._bring(server, twin, self.sides[errand])
+        self._study(server, twin, errand)
+
+    # ------------------------------------------------------------------------------------- study
+    def _open(self, server: Server) -> StudyTwin:
+        """The study's run in MLflow: the one it had, if that is still there, else a new one."""
+        path, uri = self.facts.study.mirror, redacted(server.uri)
+        twin = mirror.read(path, StudyTwin)
+        if twin is None or twin.uri != uri or (twin.run and not server.alive(twin.run)):
+            twin = StudyTwin(uri=uri)
+            mirror.write(path, twin)
+        name = Path(self.facts.data_name).resolve().name or "data"
+        experiment = server.experiment(name)
+        tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
+        run = twin.run or server.run(experiment, self.facts.study.name, tags, None)
+        server.experiment(name, (twin.id, shown.view(run, self.facts.goal, self.facts.names)))
+        twin = twin.model_copy(update={"experiment": experiment, "run": run})
+        mirror.write(path, twin)
+        server.tag(run, tags)
+        server.text(run, "space.yaml", redacted(self.facts.spec_text))
+        return twin
+
+    def _tags(self) -> dict[str, str]:
+        """Of the study and of every run in it."""
+        space = hashlib.sha256(self.facts.spec_text.encode()).hexdigest()[:16]
+        found = {"sweep.study": self.facts.study.name, "sweep.space": space, "mlflow.source.name": "sweep"}
+        commit = _commit()
+        return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
+
+    def _study(self, server: Server, twin: StudyTwin, errand: str) -> None:
+        sides = [side for side in self.sides.all() if side.job.kind == "trial"]
+        results = {side.job.trial: side.result or _standing(side) for side in sides}
+        times = {side.job.trial: side.ended for side in sides}
+        server.log(twin.run, shown.progress(results, times, self.facts.goal), {})
+        if errand == STUDY:
+            server.status(twin.run, "RUNNING", None)
+        state: State = self.end.state if errand == CLOSE and self.end else "RUNNING"
+        self._note(server, twin.run, state, list(results.values()))
+        if errand == CLOSE and self.end:
+            self._close(server, twin, self.end)
+
+    def _note(self, server: Server, run: str, state: State, results: Sequence[TrialResult]) -> None:
+        text = shown.note(state, self.facts.goal, results, self.facts.planned, self.facts.resume)
+        server.tag(run, {"sweep.state": state, "mlflow.note.content": text})
+
+    def _close(self, server: Server, twin: StudyTwin, end: End) -> None:
+        """What has no end is interrupted; unless another process holds the study, and these are its runs."""
+        holder = lock.holder(self.facts.study.lock)
+        alone = holder is None or holder.pid == os.getpid()
+        for side in self.sides.all():
+            if side.result is None and (alone or side.live):
+                side.result = _standing(side, "INTERRUPTED")
+                self._bring(server, twin, side)
+        for path in end.files:
+            server.file(twin.run, path)
+        if alone:
+            server.status(twin.run, shown.STATUS[end.state], None)
+
+    # --------------------------------------------------------------------------------------- run
+    def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
+        """Bring one run in MLflow to where its folder is."""
+        known = mirror.read(side.folder.mirror, RunTwin)
+        known = known if known and known.parent == twin.run else None
+        if side.lost or (known and side.result and known.sent == side.result.state and not side.files):
+            return
+        try:
+            self._send(server, twin, side, known)
+        except Refused:
+            side.lost = True
+            raise
+
+    def _send(self, server: Server, twin: StudyTwin, side: Side, known: RunTwin | None) -> None:
+        result = side.result
+        side.run = side.run or (known.run if known else self._born(server, twin, side))
+        if side.live and result is None and (known is None or known.sent):
+            server.status(side.run, "RUNNING", None)
+        points = shown.points(side.job, side.epochs)
+        server.log(side.run, points[side.points :], {} if side.points else shown.params(side.job))
+        side.points = len(points)
+        if result is not None:
+            self._ended(server, side, result)
+        mirror.write(side.folder.mirror, RunTwin(parent=twin.run, run=side.run, sent=result.state if result else ""))
+
+    def _born(self, server: Server, twin: StudyTwin, side: Side) -> str:
+        job = side.job
+        tags = self._tags() | {
+            "sweep.id": f"{twin.id}/{side.key}",
+            "sweep.kind": job.kind,
+            "sweep.trial": str(job.trial),
+            "sweep.state": "RUNNING",
+            "mlflow.parentRunId": twin.run,
+        }
+        first = side.epochs[0] if side.epochs else None
+        start = round((first.time - first.seconds) * 1000) if first else None
+        run = server.run(twin.experiment, job.title, tags, start)
+        server.text(run, "config.yaml", redacted(self._recipe_text(job)))
+        return run
+
+    def _ended(self, server: Server, side: Side, result: TrialResult) -> None:
+        server.tag(side.run, shown.outcome(result))
+        if side.epochs:
+            drawing = curves.learning(side.epochs, side.job.recipe.goal, side.job.title)
+            server.text(side.run, "curves.svg", drawing)
+        if result.state == "FAILED" and side.folder.log.exists():
+            server.text(side.run, "log.txt", redacted(_tail(side.folder.log)))
+        for path in _files(side):
+            server.file(side.run, path)
+        side.files.clear()
+        end = round(side.ended * 1000) if side.epochs else None
+        server.status(side.run, shown.STATUS[result.state], end)
+
+
+def _files(side: Side) -> list[Path]:
+    """The artifacts that were attached, and those of a final that are there."""
+    usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
+    return [path for path in dict.fromkeys([*usual, *side.files]) if path.exists()]
+
+
+def _standing(side: Side, state: State = "RUNNING") -> TrialResult:
+    return record.standing(side.job, side.epochs, state)
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+
+
+def _commit() -> str:
+    """The commit checked out in the current folder, or nothing."""
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""

@@ -1,0 +1,115 @@
+"""What a study knows of its twin in MLflow: which runs it owns there, and what of them has been sent."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sweeper import record
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import Job, TrialResult
+from trainers import files
+from trainers.config import Epoch
+
+
+class StudyTwin(BaseModel):
+    """mlflow.json of a study. `id` is made up before the run is, so that a run whose answer got lost is found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str
+    id: str = Field(default_factory=lambda: uuid4().hex[:12])
+    experiment: str = ""
+    run: str = ""
+
+
+class RunTwin(BaseModel):
+    """mlflow.json of a run folder; `sent` is the state up to which all has arrived."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parent: str
+    run: str
+    sent: str = ""
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read(path: Path, kind: type[Model]) -> Model | None:
+    """The twin at `path`, or None where there is none or it cannot be read: then it is found or made anew."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write(path: Path, twin: BaseModel) -> None:
+    files.write_text(path, twin.model_dump_json(indent=1) + "\n")
+
+
+def key(folder: RunFolder) -> str:
+    """A run's name inside its study, such as trials/0007."""
+    return f"{folder.root.parent.name}/{folder.root.name}"
+
+
+class Side:
+    """One run as it is here: the job, its epochs, its end; and how much of that MLflow has."""
+
+    def __init__(self, job: Job, folder: RunFolder) -> None:
+        self.job, self.folder = job, folder
+        self.epochs: list[Epoch] = record.history(folder)
+        self.result: TrialResult | None = record.read_result(folder)
+        self.files: list[Path] = []
+        self.run = ""  # its id in MLflow, once known
+        self.points = 0  # how many epochs of it are known to be there
+        self.live = False  # a worker is on it now
+        self.lost = False  # MLflow refuses it for good
+
+    @property
+    def key(self) -> str:
+        return key(self.folder)
+
+    def take(self, epoch: Epoch) -> None:
+        """Add `epoch` unless it is known: a resumed worker tells its epochs from the first."""
+        if epoch.index == len(self.epochs):
+            self.epochs.append(epoch)
+
+    @property
+    def ended(self) -> float:
+        """Unix time of the last epoch, or 0."""
+        return self.epochs[-1].time if self.epochs else 0.0
+
+
+class Sides:
+    """The runs of one study, by key; both the caller's thread and the sender's look here."""
+
+    def __init__(self, study: StudyFolder) -> None:
+        self.study = study
+        self._sides: dict[str, Side] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: str) -> Side:
+        return self._sides[key]
+
+    def of(self, job: Job, folder: RunFolder | None = None) -> Side:
+        """The side of `job`; the first time, with the epochs and the end that its folder already holds."""
+        folder = folder or RunFolder(job.folder)
+        with self._lock:
+            known = self._sides.get(key(folder))
+            return known or self._sides.setdefault(key(folder), Side(job, folder))
+
+    def all(self) -> list[Side]:
+        with self._lock:
+            return list(self._sides.values())
+
+    def load(self) -> list[Side]:
+        """Every run that has a folder, trials first."""
+        return [self.of(job, folder) for folder in self._folders() if (job := record.read_config(folder))]
+
+    def _folders(self) -> Iterator[RunFolder]:
+        yield from (folder for _, folder in record.folders(self.study))
+        yield from (RunFolder(path) for path in sorted(self.study.finals.glob("*")) if path.is_dir())

@@ -1,0 +1,21 @@
+"""Secrets taken out of text before it leaves for a place where others read."""
+
+import os
+import re
+
+_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
+_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
+_SHORTEST = 6  # shorter values would blot out innocent text
+
+
+def redacted(text: str) -> str:
+    """`text` with `***` for the login of every address and for the value of every secret in the environment."""
+    for value in _secrets():
+        text = text.replace(value, "***")
+    return _LOGIN.sub("***@", text)
+
+
+def _secrets() -> list[str]:
+    """Longest first, so that one which contains another goes whole."""
+    found = {value for name, value in os.environ.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
+    return sorted(found, key=len, reverse=True)

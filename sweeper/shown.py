@@ -1,0 +1,163 @@
+"""What MLflow shows of a study: names, figures, tags, the note and the ready table. Nothing is sent from here."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from sweeper.redact import redacted
+from sweeper.trial import Job, State, TrialResult
+from trainers.config import Epoch, Goal, Scores
+
+STATUS: dict[str, str] = {
+    "RUNNING": "RUNNING",
+    "COMPLETE": "FINISHED",
+    "PRUNED": "FINISHED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+}
+_OTHERS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1")  # macro_recall is the second
+
+
+@dataclass(frozen=True)
+class Point:
+    """Figures of one moment: `step` is the epoch's number from 1 (on a study: the trial), `time` in ms."""
+
+    step: int
+    time: int
+    figures: dict[str, float]
+
+
+def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
+    """One point an epoch; the same epochs always give the same points, so that sending them again adds none."""
+    best, found = -math.inf, []
+    for epoch in epochs:
+        value = epoch.value(job.recipe.goal)
+        best = max(best, value) if math.isfinite(value) else best
+        figures = _figures(job, epoch) | (_goal(job, value, best) if epoch.val or job.kind != "final" else {})
+        found.append(Point(epoch.index + 1, _ms(epoch.time), _tidy(figures)))
+    return found
+
+
+def _goal(job: Job, value: float, best: float) -> dict[str, float]:
+    return {job.recipe.goal: value, f"best_{job.recipe.goal}": best}
+
+
+def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
+    """Everything but the goal: a prefix makes a section of charts."""
+    goal = job.recipe.goal
+    found = {"train_loss": epoch.train.loss, f"train/{goal}": float(getattr(epoch.train, goal))}
+    if epoch.val:
+        found |= {"val_loss": epoch.val.loss} | _others(epoch.val, goal)
+    return found | {
+        "optim/lr": epoch.lr,
+        "speed/images_per_second": epoch.images_per_second,
+        "memory/peak_gb": epoch.peak_memory_gb,
+    }
+
+
+def _others(val: Scores, goal: Goal) -> dict[str, float]:
+    found = {f"val/{name}": float(getattr(val, name)) for name in _OTHERS if name != goal}
+    return found | {f"category_accuracy/{key(name)}": value for name, value in val.category_accuracy.items()}
+
+
+def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
+    """Five digits are enough for eyes; what is no number makes no point."""
+    return {name: float(f"{value:.5g}") for name, value in figures.items() if math.isfinite(value)}
+
+
+def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], goal: Goal) -> list[Point]:
+    """The study's best so far, a point for each completed trial, up to the first trial that has not ended.
+
+    Stopping there makes a point final: a later end of an earlier trial can no longer change it.
+    """
+    best, found = -math.inf, []
+    for number in sorted(results):
+        result = results[number]
+        if result.state in ("RUNNING", "INTERRUPTED"):
+            break
+        if result.state != "COMPLETE" or result.value is None:
+            continue
+        best = max(best, result.value)
+        found.append(Point(number, _ms(times.get(number, 0.0)), _tidy({f"best_{goal}": best})))
+    return found
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def key(name: str) -> str:
+    """`name` in the characters that MLflow allows in the name of a metric or parameter."""
+    return re.sub(r"[^\w.\- /]", "_", name)[:250]
+
+
+def params(job: Job) -> dict[str, str]:
+    """The open values, and what people compare runs by; the backbone is called model."""
+    train = job.recipe.train
+    opened = {key(name): shown(value) for name, value in job.params.items() if name != "backbone"}
+    fixed = {"model": train.backbone, "image_size": train.image_size, "epochs": train.epochs, "seed": train.seed}
+    return opened | {name: shown(value) for name, value in fixed.items()}
+
+
+def shown(value: Any) -> str:
+    """A value as people read it: floats to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else redacted(str(value))
+
+
+def outcome(result: TrialResult) -> dict[str, str]:
+    """How a run ended, as tags."""
+    lines = (result.error or "").strip().splitlines()
+    return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
+
+
+def best(results: Iterable[TrialResult]) -> TrialResult | None:
+    """The completed trial with the highest value, the earliest of equals."""
+    done = [r for r in results if r.state == "COMPLETE" and r.value is not None]
+    return max(done, key=lambda r: (r.value or 0.0, -r.number), default=None)
+
+
+def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
+    """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
+    count = {state: sum(r.state == state for r in results) for state in STATUS}
+    parts = [f"{n} {name.lower()}" for name, n in count.items() if n]
+    lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
+    if top := best(results):
+        where = f"trial {top.number} ({top.backbone}), epoch {(top.best_epoch or 0) + 1}"
+        lines.append(f"**Best {goal}**: {top.value:.4f}, {where}")
+    return "\n\n".join([*lines, f"Resume with `{redacted(resume)}`"])
+
+
+# --------------------------------------------------------------------------------- the ready table
+def children(parent: str) -> str:
+    """The search that finds the runs of the study whose parent run is `parent`."""
+    return f"tags.`mlflow.parentRunId` = '{parent}'"
+
+
+def view(parent: str, goal: Goal, names: Sequence[str]) -> str:
+    """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns."""
+    opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
+    columns = [f"metrics.`best_{goal}`", "tags.`sweep.state`", "params.`model`", *opened, "metrics.`val_loss`"]
+    state = {
+        "searchFilter": children(parent),
+        "orderByKey": f"metrics.`best_{goal}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns[:40],
+        "columnOrder": columns[:40],
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "viewMaximized": True,
+    }
+    return json.dumps(state)
+
+
+def address(base: str, experiment: str, view: str) -> str:
+    """Where in MLflow's pages that table opens."""
+    where = f"{base.rstrip('/')}/#/experiments/{quote(experiment)}/runs"
+    return f"{where}?workflowType=machine_learning&viewStateShareKey={quote(view)}"

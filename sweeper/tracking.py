@@ -1,0 +1,280 @@
+"""The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from sweeper import mirror, paths, shown
+from sweeper.errands import CLOSE, STUDY, End, Errands, Facts, Refused
+from sweeper.errands import Server as Remote
+from sweeper.mirror import StudyTwin
+from sweeper.paths import StudyFolder
+from sweeper.redact import redacted
+from sweeper.sender import PAUSE, Sender
+from sweeper.shown import Point
+from sweeper.trial import Job, State, TrialResult
+from trainers.config import Epoch
+
+METRICS, TAGS = 1000, 100  # most that one call of MLflow takes
+FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
+
+
+class Tracker(Protocol):
+    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds.
+
+    The run folder comes first: a call is made when the record already holds what it tells. `opened` also brings
+    up to date whatever an earlier sweep left behind, in any state.
+    """
+
+    def opened(self, facts: Facts) -> None: ...
+    def started(self, job: Job) -> None: ...
+    def epoch(self, job: Job, epoch: Epoch) -> None: ...
+    def ended(self, job: Job, result: TrialResult) -> None: ...
+    def attached(self, job: Job, files: Sequence[Path]) -> None: ...
+    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None: ...
+
+
+class Silent:
+    """Shows nothing: for tests, and for --no-mlflow."""
+
+    def opened(self, facts: Facts) -> None: ...
+    def started(self, job: Job) -> None: ...
+    def epoch(self, job: Job, epoch: Epoch) -> None: ...
+    def ended(self, job: Job, result: TrialResult) -> None: ...
+    def attached(self, job: Job, files: Sequence[Path]) -> None: ...
+    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None: ...
+
+
+class Mlflow:
+    """Shows it in MLflow, from a thread of its own: a server that is down or silent costs telemetry, not training.
+
+    `note` is told, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`
+    renders a job's recipe for config.yaml (JSON when left out).
+    """
+
+    def __init__(
+        self,
+        note: Callable[[str], None],
+        *,
+        recipe_text: Callable[[Job], str] | None = None,
+        pause: float = PAUSE,
+    ) -> None:
+        self._note, self._recipe_text = note, recipe_text or _json
+        self._errands: Errands | None = None
+        self._sender = Sender(self._do, self._failed, pause=pause)
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._down = False
+
+    def opened(self, facts: Facts) -> None:
+        """Begin the study's run or take it up again, with all that its folders hold."""
+        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
+        self._sender.ask(STUDY)
+
+    def started(self, job: Job) -> None:
+        side = self._known.sides.of(job)
+        side.result, side.live = None, True
+        self._ask(side.key)
+
+    def epoch(self, job: Job, epoch: Epoch) -> None:
+        side = self._known.sides.of(job)
+        side.take(epoch)
+        self._ask(side.key)
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        side = self._known.sides.of(job)
+        side.result, side.live = result, False
+        self._ask(side.key)
+
+    def attached(self, job: Job, files: Sequence[Path]) -> None:
+        """Add `files` to the run's artifacts; those of a final are taken from its folder by themselves."""
+        side = self._known.sides.of(job)
+        side.files = [*side.files, *files]
+        self._ask(side.key)
+
+    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
+        """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
+        self._known.end = End(state, tuple(files))
+        self._sender.ask(CLOSE)
+        left = self._sender.finish(patience)
+        self._tell()
+        if left:
+            self._note("MLflow still lacks a part of this study; the next `sweep run` of it sends the rest")
+
+    @property
+    def _known(self) -> Errands:
+        if self._errands is None:
+            raise RuntimeError("the study was not opened")
+        return self._errands
+
+    def _ask(self, key: str) -> None:
+        self._sender.ask(key)
+        self._tell()
+
+    def _tell(self) -> None:
+        while not self._news.empty():
+            self._note(self._news.get())
+
+    def _do(self, errand: str) -> None:
+        try:
+            self._known.do(errand)
+        except Refused as error:
+            self._news.put(f"MLflow refuses {errand}: {_line(error)}; training goes on")
+        if self._down:
+            self._down = False
+            self._news.put("MLflow answers again; what it missed has been sent")
+
+    def _failed(self, error: Exception) -> None:
+        if not self._down:
+            self._down = True
+            self._news.put(f"MLflow at {redacted(uri())} does not answer ({_line(error)}); training goes on")
+
+
+def _json(job: Job) -> str:
+    return job.recipe.model_dump_json(indent=2) + "\n"
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return redacted(lines[0])[:160]
+
+
+def uri() -> str:
+    """Where MLflow is: MLFLOW_TRACKING_URI, or the SQLite file under mlruns/."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.database()}"
+
+
+def link(study: StudyFolder, base: str) -> str | None:
+    """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
+    twin = mirror.read(study.mirror, StudyTwin)
+    return shown.address(base, twin.experiment, twin.id) if twin and twin.run else None
+
+
+# ------------------------------------------------------------------------------------- the library
+class Server(Remote):
+    """MLflow's client in our words; `note` is told once when it takes figures but no files."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        _hush()
+        from mlflow import MlflowClient
+
+        self.uri, self._note, self._files = uri(), note, True
+        with _refusals():
+            self._own = self.uri == f"sqlite:///{paths.database()}"
+            if self._own:
+                _create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
+            self._client = MlflowClient(tracking_uri=self.uri)
+
+    def experiment(self, name: str, view: tuple[str, str] | None = None) -> str:
+        """The id of the experiment `name`, made or restored if need be; `view` is a ready table: key and state."""
+        with _refusals():
+            found = self._client.get_experiment_by_name(name)
+            place = (paths.artifacts() / shown.key(name).replace("/", "_")).as_uri() if self._own else None
+            ident = found.experiment_id if found else self._client.create_experiment(name, artifact_location=place)
+            if found and found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(ident)
+            if view:
+                self._client.set_experiment_tag(ident, f"mlflow.sharedViewState.{view[0]}", view[1])
+            return str(ident)
+
+    def alive(self, run: str) -> bool:
+        """Whether the run is there and not deleted."""
+        try:
+            with _refusals():
+                return bool(self._client.get_run(run).info.lifecycle_stage == "active")
+        except Refused:
+            return False
+
+    def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None) -> str:
+        """The id of the run with this `sweep.id`; made now, unless an attempt whose answer got lost has made it."""
+        with _refusals():
+            found = self._client.search_runs([experiment], f"tags.`sweep.id` = '{tags['sweep.id']}'", max_results=1)
+            run = found[0] if found else self._client.create_run(experiment, start, dict(tags), run_name=name)
+            return str(run.info.run_id)
+
+    def log(self, run: str, points: Sequence[Point], params: Mapping[str, str]) -> None:
+        """Send points and parameters in as few calls as MLflow allows; what it has already is not doubled."""
+        from mlflow.entities import Metric, Param
+
+        metrics = [Metric(name, value, p.time, p.step) for p in points for name, value in p.figures.items()]
+        with _refusals():
+            for part in _parts([Param(*pair) for pair in params.items()], TAGS):
+                self._client.log_batch(run, params=part, synchronous=True)
+            for part in _parts(metrics, METRICS):
+                self._client.log_batch(run, metrics=part, synchronous=True)
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        with _refusals():
+            self._client.log_batch(run, tags=[RunTag(*pair) for pair in tags.items()], synchronous=True)
+
+    def status(self, run: str, status: str, end: int | None) -> None:
+        """Set a run's status; any but RUNNING ends it, at `end` (ms) or now."""
+        with _refusals():
+            if status == "RUNNING":
+                self._client.update_run(run, status=status)
+            else:
+                self._client.set_terminated(run, status, end)
+
+    def text(self, run: str, name: str, text: str) -> None:
+        self._file(lambda: self._client.log_text(run, text, name))
+
+    def file(self, run: str, path: Path) -> None:
+        self._file(lambda: self._client.log_artifact(run, str(path)))
+
+    def _file(self, send: Callable[[], None]) -> None:
+        """Files may have no way there while figures do (an artifact store of another machine): then do without."""
+        try:
+            with _refusals():
+                if self._files:
+                    send()
+        except (Refused, PermissionError) as error:
+            self._files = False
+            self._note(f"MLflow takes no files ({_line(error)}); figures are still sent")
+
+
+def _parts(things: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(things), size):
+        yield list(things[start : start + size])
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in FINAL_CODES:
+            raise Refused(str(error)) from error
+        raise
+
+
+def _hush() -> None:
+    """Set MLflow's patience, and keep its chatter off the terminal: what it cannot do, the caller tells."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")
+
+
+def _create(database: Path, touch: Callable[[], Any]) -> None:
+    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fresh = not database.exists()
+        touch()
+        if fresh:
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
