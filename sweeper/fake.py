@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors.numpy import save
 
 from sweeper.paths import RunFolder
 from sweeper.trial import Job
@@ -136,8 +136,14 @@ def _store(folder: RunFolder, recipe: Recipe, epochs: Sequence[Epoch]) -> None:
     best = max(epochs, key=lambda epoch: epoch.value(recipe.goal) if epoch.val else epoch.index)
     if best is epochs[-1]:
         with files.whole(folder.best) as file:
-            file.write(save({"value": np.array([best.value(recipe.goal)], dtype=np.float32)}))
+            file.write(_safetensors(best.value(recipe.goal)))
     files.write_text(folder.checkpoint, json.dumps(state))
+
+
+def _safetensors(value: float) -> bytes:
+    """A file of one float32 tensor, `value`, as safetensors lays it out."""
+    header = json.dumps({"value": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack("<f", value)
 
 
 def _stored(folder: RunFolder, recipe: Recipe) -> list[Epoch]:

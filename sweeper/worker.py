@@ -1,44 +1,26 @@
-"""What a worker does with a job, and the process that does it for the local executor."""
+"""What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
-import argparse
-import contextlib
-import ctypes
 import errno
-import os
-import queue
 import shutil
-import signal
-import socket
-import sys
-import threading
-import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sweeper import fake, pipe, training
+from sweeper import fake
 from sweeper.paths import RunFolder
-from sweeper.trial import Done, Failed, Job, Progress, Trouble, Word
+from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from trainers import files
-from trainers.config import Epoch, Scores
+from trainers.config import DataConfig, Epoch, Scores
 from trainers.errors import Diverged, UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-HEARTBEAT = 2.0  # seconds
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+    from trainers.data.batches import Data
 
 Messages = Generator[Progress, bool | None, Done | Failed]
-
-
-class Trainer(Protocol):
-    """What `training` and `fake` both are."""
-
-    def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]: ...
-
-    def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None": ...
 
 
 def run(job: Job, device: str) -> Messages:
@@ -47,7 +29,7 @@ def run(job: Job, device: str) -> Messages:
     Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
     """
     try:
-        return (yield from _run(job, device, fake if fake.Switches.read().on else training))
+        return (yield from _run(job, device, fake if fake.Switches.read().on else Torch()))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
         return _failed(job, error)
 
@@ -61,7 +43,7 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
         return ended
 
 
-def _run(job: Job, device: str, trainer: Trainer) -> Messages:
+def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
     for epoch in trainer.train(job, fit, device):
@@ -74,7 +56,7 @@ def _run(job: Job, device: str, trainer: Trainer) -> Messages:
     return Done(trial=job.trial, scores=scores)
 
 
-def _finish(job: Job, device: str, trainer: Trainer) -> Scores | None:
+def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """Leave the model and its predictions on test in the folder; returns test's scores where test has labels."""
     import numpy as np
 
@@ -88,6 +70,50 @@ def _finish(job: Job, device: str, trainer: Trainer) -> Scores | None:
     with files.whole(folder.test_logits) as file:
         np.save(file, logits)
     return scores
+
+
+# ----------------------------------------------------------------------------------------- trainers
+class Trainer(Protocol):
+    """What a job needs done; the module `sweeper.fake` is one, too."""
+
+    def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
+        """The epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once."""
+        ...
+
+    def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
+        """Logits [N, sum of classes] of the test images, their scores if all have labels; None without images."""
+        ...
+
+
+class Torch:
+    """The real trainer."""
+
+    def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
+        from trainers.train import train
+
+        return train(job.recipe, _data(job.recipe.data, job.cache), job.folder, fit=tuple(fit), device=device)
+
+    def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
+        from trainers import metrics
+        from trainers.predict import predict
+
+        data = _data(job.recipe.data, job.cache)
+        rows = data.table.split("test")
+        if not rows:
+            return None
+        logits = predict(job.recipe, data, weights, split="test", device=device)
+        if any(row.labels is None for row in rows):
+            return logits, None
+        labels = data.labels(data.table.indices("test"))
+        return logits, metrics.scores(logits, labels, data.table.categories)
+
+
+@lru_cache(maxsize=1)
+def _data(config: DataConfig, cache: Path) -> "Data":
+    """The data set, kept open between the jobs of a warm worker."""
+    from trainers.data.batches import Data
+
+    return Data.open(config, cache)
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -110,89 +136,3 @@ def _trouble(error: Exception) -> Trouble:
     if names & {"OutOfMemoryError", "MemoryError"} or "DefaultCPUAllocator: can't allocate memory" in str(error):
         return "oom"
     return "error"
-
-
-# ------------------------------------------------------------------------------------------ process
-class Channel:
-    """The worker's end of the pipe: orders come in, words go out; the process ends with the other end."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._writing = threading.Lock()
-        self._orders: queue.SimpleQueue[pipe.Start | pipe.Answer] = queue.SimpleQueue()
-        for loop in (self._listen, self._beat):
-            threading.Thread(target=loop, daemon=True).start()
-
-    def order(self) -> pipe.Start | pipe.Answer:
-        """The coordinator's next word, waited for."""
-        return self._orders.get()
-
-    def send(self, word: Word) -> None:
-        with self._writing:
-            pipe.send(self._channel, word)
-
-    def _listen(self) -> None:
-        lines = pipe.Lines(self._channel)
-        while (received := lines.read()) is not None:
-            for line in received:
-                self._orders.put(pipe.ORDER.validate_json(line))
-        _end()
-
-    def _beat(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                time.sleep(HEARTBEAT)
-                self.send(pipe.Alive())
-
-
-def _end() -> None:
-    """End this process and whatever it started, at once: every file is written whole or not at all."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when `parent` ends, however that ends. Elsewhere the pipe's end does it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _log_to(folder: RunFolder) -> None:
-    """Send what this process prints, torch's own output included, to the end of the run's log."""
-    handle = os.open(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(handle, stream.fileno())
-    os.close(handle)
-
-
-def serve(channel: Channel) -> None:
-    """Do one job after another; the coordinator ends this by closing its end of the pipe."""
-    while isinstance(start := channel.order(), pipe.Start):
-        _log_to(RunFolder(start.job.folder))
-        messages = run(start.job, start.device)
-        message = advance(messages, None)
-        while isinstance(message, Progress):
-            channel.send(message)
-            answer = channel.order()
-            message = advance(messages, isinstance(answer, pipe.Answer) and answer.keep)
-        if isinstance(message, Failed):
-            print(message.detail, flush=True)
-        channel.send(message)
-
-
-def main() -> None:
-    """`python -m sweeper.worker --fd N --parent PID`: serve the socket inherited as N."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    given = parser.parse_args()
-    _die_with(given.parent)
-    serve(Channel(socket.socket(fileno=given.fd)))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HOMES = {
-    "optuna": {"sweeper/study.py", "sweeper/space.py", "sweeper/samplers.py"},
+    "optuna": {"sweeper/study.py", "sweeper/space.py", "sweeper/samplers.py", "sweeper/storage.py"},
     "mlflow": {"sweeper/tracking.py"},
     "rich": {"sweeper/progress.py"},
     "pandas": {"sweeper/leaderboard.py"},

@@ -95,7 +95,7 @@ class Local:
     # ------------------------------------------------------------------------------- processes
     def _spawn(self, slot: Slot, folder: RunFolder) -> _Worker:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "sweeper.worker", "--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
+        command = [sys.executable, "-m", "sweeper.serve", "--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
         with theirs, folder.log.open("ab") as log:
             process = subprocess.Popen(
                 command,

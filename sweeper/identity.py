@@ -1,0 +1,44 @@
+"""What a study asked when it began, kept in study.json; a resume must ask the same."""
+
+import json
+from typing import Any
+
+from sweeper.defaults import difference
+from sweeper.errors import UserError
+from sweeper.paths import StudyFolder
+from sweeper.search import StudySpec
+from sweeper.space import Space
+from trainers import files
+
+
+def settle(spec: StudySpec, space: Space, folder: StudyFolder) -> None:
+    """Write down what the study asks, or compare it with what it asked before.
+
+    Budget, sampler and pruner may change. Raises UserError with one line a difference in anything else.
+    """
+    asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
+    before = read(folder)
+    if before and (lines := difference(before["identity"], asked)):
+        raise UserError(
+            "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
+            where=str(spec.source),
+            help=f"begin another study with --new-study NAME, or restore the file from {folder.space}",
+        )
+    document = {
+        "schema_version": 1,
+        "study": spec.study,
+        "identity": asked,
+        "budget": spec.budget.model_dump(mode="json"),
+        "search": spec.search.model_dump(mode="json"),
+    }
+    files.write_text(folder.space, spec.text)
+    files.write_text(folder.spec, json.dumps(document, indent=1) + "\n")
+
+
+def read(folder: StudyFolder) -> dict[str, Any] | None:
+    """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
+    try:
+        document: dict[str, Any] = json.loads(folder.spec.read_text())
+    except FileNotFoundError:
+        return None
+    return document

@@ -1,0 +1,132 @@
+"""Optuna's samplers and pruners as a study file names them, every setting explicit."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.search import (
+    CMAES,
+    GP,
+    NSGA2,
+    TPE,
+    Grid,
+    Hyperband,
+    Median,
+    NoPruner,
+    Patient,
+    Percentile,
+    RandomSampler,
+    Search,
+    SuccessiveHalving,
+)
+from trainers.config import OneCycle, TrainConfig
+
+LEAST_WARMUP = 3  # epochs
+
+
+def sampler(search: Search) -> "Seeded":
+    """The sampler of `search`; what it proposes depends on the seed, the trial's number and the record alone."""
+    return Seeded(lambda seed: _sampler(search, seed), search.seed)
+
+
+def _sampler(search: Search, seed: int) -> BaseSampler:
+    match search.sampler:
+        case TPE() as chosen:
+            return _tpe(seed, chosen.startup_trials)
+        case GP() as chosen:
+            return optuna.samplers.GPSampler(
+                seed=seed,
+                n_startup_trials=chosen.startup_trials,
+                independent_sampler=_tpe(seed, chosen.startup_trials),
+                warn_independent_sampling=False,
+            )
+        case CMAES() as chosen:
+            return optuna.samplers.CmaEsSampler(
+                seed=seed, n_startup_trials=chosen.startup_trials, warn_independent_sampling=False
+            )
+        case NSGA2() as chosen:
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=chosen.population_size)
+        case RandomSampler() | Grid():  # a grid's values are queued, so nothing is left to sample
+            return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(seed: int, startup_trials: int) -> BaseSampler:
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=startup_trials, multivariate=False, constant_liar=True
+    )
+
+
+def pruner(search: Search, train: TrainConfig) -> BasePruner:
+    """The pruner of `search` for a trial of `train`: its learning rate's warm-up and its epochs matter."""
+    match search.pruner:
+        case Median() | Percentile() as chosen:
+            warmup = _warmup(train) if chosen.warmup_epochs is None else chosen.warmup_epochs
+            percentile = chosen.percentile if isinstance(chosen, Percentile) else 50.0
+            return optuna.pruners.PercentilePruner(
+                percentile,
+                n_startup_trials=chosen.startup_trials,
+                n_warmup_steps=warmup,
+                n_min_trials=chosen.min_trials,
+            )
+        case Hyperband() as chosen:
+            return optuna.pruners.HyperbandPruner(
+                min_resource=chosen.min_epochs,
+                max_resource=train.epochs,
+                reduction_factor=chosen.reduction_factor,
+            )
+        case SuccessiveHalving() as chosen:
+            return optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=chosen.min_epochs, reduction_factor=chosen.reduction_factor
+            )
+        case Patient() as chosen:
+            return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
+        case NoPruner():
+            return optuna.pruners.NopPruner()
+
+
+def _warmup(train: TrainConfig) -> int:
+    schedule = train.schedule
+    rise = schedule.rise * train.epochs if isinstance(schedule, OneCycle) else schedule.warmup_epochs
+    return max(LEAST_WARMUP, math.ceil(rise))
+
+
+class Seeded(BaseSampler):
+    """Makes a sampler anew for every draw, seeded by the study's seed, the trial's number and the value's name.
+
+    So a sweep that was interrupted, even between two values of one trial, asks for what it would have asked for.
+    """
+
+    def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
+        self._build, self._seed = build, seed
+
+    def _fresh(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
+        words = f"{self._seed} {trial.number} {name}".encode()
+        return self._build(int.from_bytes(hashlib.blake2b(words, digest_size=4).digest(), "little"))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._fresh(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._fresh(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._fresh(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._fresh(trial).before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._fresh(trial).after_trial(study, trial, state, values)

@@ -1,0 +1,129 @@
+"""The loop: asks the study, has the executor train, tells the study, the tracker and the view. It decides nothing."""
+
+import errno
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sweeper.errors import EnvironmentFault, NoResult
+from sweeper.executors import Executor
+from sweeper.stop import Stop
+from sweeper.study import Study
+from sweeper.trial import Done, Failed, Job, Progress, TrialResult
+
+if TYPE_CHECKING:
+    from sweeper.progress import View
+    from sweeper.tracking import Tracker
+
+TICK = 0.25  # seconds between two looks at `stop`
+HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended: the exit code, and one line that says why where it is not 0."""
+
+    exit_code: int = 0
+    reason: str = ""
+
+
+def run(study: Study, executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop) -> Outcome:
+    """Train until the budget is used up or `stop` is requested; afterwards no worker is left.
+
+    A stop lets every running trial finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way
+    the trials stay open for the next sweep. Raises EnvironmentFault on a full disk.
+    """
+    try:
+        outcome = _Sweep(study, executor, tracker, view, stop).run()
+    except BaseException as error:
+        executor.close(kill=True)
+        if isinstance(error, KeyboardInterrupt) and stop.requested:
+            return Outcome(stop.exit_code, "stopped at once")
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(str(error.filename or study.folder.root)) from error
+        raise
+    executor.close()
+    return outcome
+
+
+def _disk_full(where: str) -> EnvironmentFault:
+    return EnvironmentFault("the disk is full", where=where, help="free some space and run the same command again")
+
+
+@dataclass
+class _Sweep:
+    """The loop's variables: the jobs that run, and the trials that failed alike with none in between."""
+
+    study: Study
+    executor: Executor
+    tracker: "Tracker"
+    view: "View"
+    stop: Stop
+    jobs: dict[int, Job] = field(default_factory=dict)
+    alike: list[TrialResult] = field(default_factory=list)
+    ended: Outcome | None = None  # set when no trial may begin or go on
+    told: bool = False  # that a stop is under way
+
+    def run(self) -> Outcome:
+        while True:
+            self.fill()
+            if not self.jobs:
+                return self.outcome()
+            message = self.executor.next(TICK)
+            if isinstance(message, Progress):
+                self.progress(message)
+            elif message:
+                self.end(message)
+            self.look()
+
+    def fill(self) -> None:
+        """Give every free slot a job, as long as there are some."""
+        while self.ended is None and self.executor.free() and (job := self.study.next_job()):
+            self.jobs[job.trial] = job
+            slot = self.executor.start(job)
+            self.tracker.started(job)
+            self.view.started(job, slot)
+
+    def progress(self, message: Progress) -> None:
+        """Record an epoch and answer; the worker trains on while tracker and view are told."""
+        job, epoch = self.jobs[message.trial], message.epoch
+        new = epoch.index >= self.study.recorded(job.trial)
+        keep = self.study.report(job.trial, epoch)
+        self.look()
+        self.executor.answer(job.trial, keep and self.ended is None)
+        self.tracker.epoch(job, epoch)
+        if new:
+            self.view.epoch(job, epoch, self.study.best)
+
+    def end(self, message: Done | Failed) -> None:
+        """Record the end of a trial."""
+        job = self.jobs.pop(message.trial)
+        if isinstance(message, Done):
+            result = self.study.finish(job.trial, message.stopped)
+        else:
+            result = self.study.fail(job.trial, message.trouble, message.text)
+        self.tracker.ended(job, result)
+        self.view.ended(result)
+        self.judge(result)
+
+    def judge(self, result: TrialResult) -> None:
+        """End the sweep where to go on would only burn the budget."""
+        if result.trouble == "disk":
+            raise _disk_full(str(self.study.folder.root))
+        if result.state == "INTERRUPTED":
+            return
+        same = result.state == "FAILED" and all(result.error == other.error for other in self.alike)
+        self.alike = [*self.alike, result] if same else [result] * (result.state == "FAILED")
+        if len(self.alike) >= HOPELESS and self.study.best is None:
+            self.ended = Outcome(NoResult.exit_code, f"{HOPELESS} trials in a row failed alike: {result.error}")
+
+    def look(self) -> None:
+        """Heed a signal that came meanwhile."""
+        if self.stop.requested and not self.told:
+            self.told = True
+            self.ended = Outcome(self.stop.exit_code, "stopped")
+            self.view.note("finishing the epoch; press again to stop now")
+
+    def outcome(self) -> Outcome:
+        if self.ended:
+            return self.ended
+        return Outcome() if self.study.best else Outcome(NoResult.exit_code, "no trial completed")
