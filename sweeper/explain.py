@@ -33,9 +33,11 @@ _MUST = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
 }
+_WHOLE = "no decimal point and no quotes; one that is left open wants int or logint"
 _HELP = {
     "bool_type": "YAML 1.2 reads yes, no, on and off as text",
-    "int_from_float": "write it without a decimal point",
+    "int_from_float": _WHOLE,
+    "int_type": _WHOLE,
     "string_type": 'put "quotes" around it',
 }
 
@@ -112,23 +114,26 @@ def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoRetur
 
 def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
     at = at.value["name"] if isinstance(at.value, dict) else at
-    options = f"it can be {listed(known)}"
-    near = close(str(at.value), known)
-    what = f"unknown {name.split('.')[-1]} {flow(str(at.value))}"
-    raise UserError(what, where=at.where, help=f"{near} {options}".strip())
+    near, options = close(str(at.value), known), listed(known)
+    what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
+    raise UserError(what, where=at.where, help=f"{near} It can be {options}" if near else f"it can be {options}")
 
 
 def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node) -> str:
     if kind == "literal_error":
         return close(str(at.value), context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if isinstance(at.value, dict) and kind != "string_type":
-        return "a value is left open with choice, uniform, loguniform, int, logint or each"
+        return "a value is left open with choice, uniform, loguniform, int or logint"
     return _HELP.get(kind, "") or _described(model, loc)
 
 
 def _shown(node: Node) -> str:
+    text = _text(node)
+    return f"'{text}'" if isinstance(node.value, str) and not text.startswith('"') else text
+
+
+def _text(node: Node) -> str:
     text = flow(plain(node))
-    text = f"'{text}'" if isinstance(node.value, str) and not text.startswith('"') else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -164,7 +169,10 @@ def _tags(model: type[BaseModel], loc: Loc) -> list[str]:
 
 
 def _described(model: type[BaseModel], loc: Loc) -> str:
-    """The description of the field at `loc`, as a remedy."""
-    owners = [m for m in _models(model, loc[:-1]) if loc[-1] in m.model_fields]
-    text = owners[0].model_fields[str(loc[-1])].description if owners else None
-    return f"{loc[-1]}: {text}" if text else ""
+    """The description of the field at `loc`, or of the innermost one around it, as a remedy."""
+    for end in range(len(loc), 0, -1):
+        name = str(loc[end - 1])
+        owners = [owner for owner in _models(model, loc[: end - 1]) if name in owner.model_fields]
+        if owners and (text := owners[0].model_fields[name].description):
+            return f"{name}: {text}"
+    return ""

@@ -60,7 +60,8 @@ def _hole(entries: dict[str, Node], name: str) -> Range | Choice | Each:
         )
     for key, child in entries.items():
         if key != kind and not (key == "step" and kind in ("uniform", "int")):
-            remedy = close(key, ["step"]) or "only uniform and int take one more key, step"
+            remedy = "" if key == "step" else close(key, ["step"])
+            remedy = remedy or "only uniform and int take one more key, step"
             raise UserError(f"unknown key '{key}' beside {kind} in {name}", where=child.key, help=remedy)
     if kind == "choice":
         return _choice(entries[kind], name)
@@ -108,7 +109,11 @@ def _bound(kind: str, node: Node, name: str) -> float:
     value, whole = node.value, kind in ("int", "logint")
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         wanted = "whole numbers" if whole else "numbers"
-        remedy = f"use {'loguniform' if kind == 'logint' else 'uniform'}" if isinstance(value, float) else ""
+        remedy = (
+            f"use {'loguniform' if kind == 'logint' else 'uniform'}"
+            if isinstance(value, float)
+            else f"such as {{{kind}: [1, 10]}}"
+        )
         raise UserError(f"{name}: {kind} wants {wanted}, found {flow(plain(node))}", where=node.where, help=remedy)
     return value if whole else float(value)
 

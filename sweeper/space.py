@@ -110,7 +110,7 @@ class Space:
 
     # ---------------------------------------------------------------------------------- judging
     def _judge(self) -> None:
-        """Validate the default, then each open value at its extremes."""
+        """Validate each open value at its extremes, the others at their first."""
         for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
             self._refuse_unknown_categories(checked(TrainConfig, closed, "train"), closed)
 
@@ -121,7 +121,7 @@ class Space:
                 yield {**each.given, each.name: value}
 
     def _at(self, forced: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Node]]:
-        return closings(self._tree, "", lambda name, hole: [forced.get(name, hole.middle())])
+        return closings(self._tree, "", lambda name, hole: [forced.get(name, hole.corners()[0])])
 
     def _refuse_unknown_categories(self, train: TrainConfig, closed: Node) -> None:
         for name in train.loss.category_weights or {}:

@@ -129,8 +129,9 @@ def _refuse_text(error: MarkedYAMLError, place: Place) -> NoReturn:
     if "mapping values are not allowed" in problem:
         remedy = "a second colon on the line: put quotes around the value, or check the indentation"
         raise UserError("a colon that YAML cannot place", where=where, help=remedy) from None
+    remedy = next((text for start, text in _MEND.items() if problem.startswith(start)), "")
     context = f" {error.context}" if error.context and error.problem else ""
-    raise UserError(f"not YAML: {problem}{context}", where=where, help=_MEND.get(problem.split(",")[0], "")) from None
+    raise UserError(f"not YAML: {problem}{context}", where=where, help=remedy) from None
 
 
 _MEND = {
@@ -202,7 +203,8 @@ class _Builder:
             sign = "*" if isinstance(event, AliasEvent) else "&"
             raise UserError(f"no aliases here: {sign}{event.anchor}", where=where, help="write the value out")
         if event.tag is not None:
-            raise UserError(f"no tags here: {event.tag}", where=where, help="write the value without it")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise UserError(f"no tags here: {tag}", where=where, help="write the value without it")
 
     def at(self, event: Event) -> str:
         return self.place(event.start_mark.line + 1, event.start_mark.column + 1)

@@ -1,0 +1,116 @@
+"""The schema for editors is current, and accepts what the program accepts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from sweeper.schema import PATH, schema
+
+SPACES = sorted(PATH.parent.glob("*.yaml"))
+WHOLE = schema()
+TYPES = {"object": dict, "array": list, "string": str, "number": int | float, "integer": int, "null": type(None)}
+
+
+def accepts(rule: dict[str, Any], value: Any) -> bool:
+    """Whether `value` is valid, by the keywords of JSON Schema that ours uses."""
+    if "$ref" in rule and not accepts(WHOLE["$defs"][rule["$ref"].rpartition("/")[2]], value):
+        return False
+    if any(key in rule and not any(accepts(r, value) for r in rule[key]) for key in ("anyOf", "oneOf")):
+        return False
+    if value not in rule.get("enum", [value]) or value != rule.get("const", value):
+        return False
+    return _of_type(rule, value) and _inside(rule, value)
+
+
+def _of_type(rule: dict[str, Any], value: Any) -> bool:
+    kind = rule.get("type")
+    if kind == "boolean" or isinstance(value, bool):
+        return isinstance(value, bool) and kind in (None, "boolean")
+    if isinstance(value, int | float):
+        low, high = rule.get("minimum", -math.inf), rule.get("maximum", math.inf)
+        above, below = rule.get("exclusiveMinimum", -math.inf), rule.get("exclusiveMaximum", math.inf)
+        if not (low <= value <= high and above < value < below):
+            return False
+    return kind is None or isinstance(value, TYPES[kind])
+
+
+def _inside(rule: dict[str, Any], value: Any) -> bool:
+    if isinstance(value, list):
+        items = [*rule.get("prefixItems", []), *[rule.get("items", {})] * len(value)]
+        long_enough = rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", math.inf)
+        return long_enough and all(accepts(r, v) for r, v in zip(items, value, strict=False))
+    if isinstance(value, dict):
+        known, others = rule.get("properties", {}), rule.get("additionalProperties", True)
+        fits = [accepts(known[k], v) if k in known else _other(others, v) for k, v in value.items()]
+        return all(fits) and set(rule.get("required", [])) <= set(value)
+    return True
+
+
+def _other(rule: Any, value: Any) -> bool:
+    return rule if isinstance(rule, bool) else accepts(rule, value)
+
+
+def document(train: str) -> Any:
+    return YAML(typ="safe", pure=True).load(f"{{study: s, data: {{root: d}}, train: {{backbone: b, {train}}}}}")
+
+
+def test_the_file_is_current():
+    """python -m sweeper.schema writes it anew."""
+    assert json.loads(PATH.read_text()) == WHOLE
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_schema_accepts_a_published_space(path: Path):
+    assert accepts(WHOLE, YAML(typ="safe", pure=True).load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_a_published_space_names_the_schema_asks_a_question_and_tells_its_cost(path: Path):
+    lines = path.read_text().splitlines()
+    comment = [line for line in lines if line.startswith("#")]
+    assert lines[0] == "# yaml-language-server: $schema=schema.json"
+    assert all(any(f"# {word}:" in line for line in comment) for word in ("Question", "Cost", "Answer"))
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        "loss: focal",
+        "loss: {choice: [focal, {name: cross_entropy, label_smoothing: {uniform: [0, 0.1]}}]}",
+        "loss: {name: focal, category_weights: {each: {uniform: [0, 1]}}}",
+        "loss: {name: focal, category_weights: {material: {uniform: [0, 1]}}}",
+        "optimizer: {name: adam, betas: [{uniform: [0.8, 0.9]}, 0.99]}",
+        "epochs: {int: [1, 9], step: 2}",
+        "augment: {mixup: {choice: [0, {uniform: [0.1, 0.4]}]}}",
+    ],
+)
+def test_the_schema_accepts_open_values(train: str):
+    assert accepts(WHOLE, document(train))
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        "los: focal",
+        "loss: focl",
+        "loss: {gamma: 2}",
+        "loss: {name: focal, gama: 2}",
+        "loss: {name: focal, gamma: {uniform: [1]}}",
+        "loss: {name: focal, gamma: {unifrom: [0, 1]}}",
+        "epochs: {int: [1.5, 9]}",
+        "epochs: five",
+        "augment: {flip: {choice: []}}",
+        "augment: {flip: {each: {uniform: [0, 1]}}}",
+    ],
+)
+def test_the_schema_refuses_what_the_program_refuses(train: str):
+    assert not accepts(WHOLE, document(train))
+
+
+def test_the_schema_tells_what_a_value_means():
+    gamma = WHOLE["$defs"]["OpenFocal"]["properties"]["gamma"]
+    assert gamma["description"] == "focusing exponent; 0 is cross entropy"

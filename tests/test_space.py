@@ -1,0 +1,273 @@
+"""Open values are suggested, listed, counted and closed to recipes; spaces are told apart."""
+
+import json
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from sweeper.space import Space, difference
+from sweeper.spec import read
+from trainers.errors import UserError
+
+SPACES = Path(__file__).parent.parent / "search_spaces"
+CATEGORIES = ["material", "fabric"]
+HEAD = "study: s\ndata: {root: d}\nbudget: {trials: 3}\n"
+BRANCHES = (
+    "{choice: [{name: cosine, warmup_epochs: {choice: [0, 1, 3]}}, {name: step, every: {int: [1, 5]}}, plateau]}"
+)
+
+
+def space(train: str, head: str = HEAD, categories: list[str] = CATEGORIES) -> Space:
+    """The space of `train`, a YAML mapping on one line, beside a backbone."""
+    path = Path("space.yaml")
+    path.write_text(f"{head}train: {{backbone: b, {train}}}\n")
+    return Space(read(path), categories)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+# ---------------------------------------------------------------------------------------- names
+def test_open_values_are_named_by_dotted_path_and_branch():
+    names = space(f"loss: {{name: focal, gamma: {{uniform: [0, 5]}}}}, schedule: {BRANCHES}").names
+    assert names == ["loss.gamma", "schedule", "schedule.cosine.warmup_epochs", "schedule.step.every"]
+
+
+def test_each_is_one_open_value_a_category():
+    names = space("loss: {name: focal, category_weights: {each: {uniform: [0.5, 1.5]}}}").names
+    assert names == ["loss.category_weights.material", "loss.category_weights.fabric"]
+
+
+def test_a_choice_is_labelled_by_value_name_or_text():
+    found = space(
+        "schedule: {choice: [{name: step, every: 2}, {name: step, every: 3}, cosine]},"
+        "optimizer: {name: adam, betas: {choice: [[0.9, 0.99], [0.8, 0.99]]}},"
+        "normalize: {choice: [imagenet, {mean: 0.5, std: 0.5}]},"
+        "augment: {mixup: {choice: [0, {uniform: [0.1, 0.4]}]}}, clip_norm: {choice: [null, 1.0]}"
+    )
+    assert found.distributions() == {
+        "schedule": "choice [step, step_2, cosine]",
+        "optimizer.betas": 'choice ["[0.9, 0.99]", "[0.8, 0.99]"]',
+        "normalize": 'choice [imagenet, "{mean: 0.5, std: 0.5}"]',
+        "augment.mixup": "choice [0, uniform]",
+        "augment.mixup.uniform": "uniform [0.1, 0.4]",
+        "clip_norm": "choice [null, 1.0]",
+    }
+
+
+def test_a_branch_without_a_name_that_has_open_values_goes_by_its_index():
+    found = space("normalize: {choice: [imagenet, {mean: {uniform: [0.4, 0.6]}, std: 0.5}]}")
+    assert found.names == ["normalize", "normalize.1.mean"]
+
+
+# -------------------------------------------------------------------------------------- recipes
+def test_parameters_close_the_space_to_a_recipe():
+    found = space(f"schedule: {BRANCHES}, loss: {{name: focal, gamma: {{uniform: [0, 5]}}}}")
+    train = found.recipe({"schedule": "step", "schedule.step.every": 4, "loss.gamma": 1.5}).train
+    assert (train.schedule.name, train.schedule.every, train.loss.gamma) == ("step", 4, 1.5)
+    assert found.recipe({"schedule": "plateau", "loss.gamma": 0.0}).train.schedule.name == "plateau"
+
+
+def test_a_chosen_list_is_closed_to_the_list():
+    found = space("optimizer: {name: adam, betas: {choice: [[0.9, 0.99], [0.8, 0.99]]}}")
+    assert found.recipe({"optimizer.betas": "[0.8, 0.99]"}).train.optimizer.betas == (0.8, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "the parameter schedule is missing"),
+        ({"schedule": "cosine"}, "the parameter schedule.cosine.warmup_epochs is missing"),
+        ({"schedule": "cosin"}, "the parameter schedule cannot be cosin"),
+        ({"schedule": "plateau", "schedule.step.every": 2}, "there is no open value schedule.step.every here"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(params: dict[str, Any], message: str):
+    with pytest.raises(UserError) as caught:
+        space(f"schedule: {BRANCHES}").recipe(params)
+    assert message in str(caught.value)
+
+
+def test_every_published_space_suggests_recipes_it_accepts_back():
+    for path in sorted(SPACES.glob("*.yaml")):
+        found, rng = Space(read(path), CATEGORIES), random.Random(0)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=rng.randrange(100)))
+        for _ in range(20):
+            trial = study.ask()
+            params = found.suggest(trial)
+            assert params == trial.params
+            assert json.loads(json.dumps(params)) == params
+            assert found.recipe(params) == found.recipe(dict(reversed(params.items())))
+
+
+def test_optuna_is_asked_for_ranges_as_written():
+    found = space(
+        "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-3]}}, batch_size: {logint: [8, 64]},"
+        "epochs: {int: [2, 8], step: 3}, augment: {flip: {uniform: [0, 1], step: 0.25}}"
+    )
+    trial = optuna.create_study().ask()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found.suggest(trial)
+    assert trial.distributions == {
+        "optimizer.lr": optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True),
+        "batch_size": optuna.distributions.IntDistribution(8, 64, log=True),
+        "epochs": optuna.distributions.IntDistribution(2, 8, step=3),
+        "augment.flip": optuna.distributions.FloatDistribution(0, 1, step=0.25),
+    }
+
+
+# ------------------------------------------------------------------------------------- defaults
+def test_the_default_is_the_middle_and_the_first_choice():
+    found = space(
+        "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-1]}}, batch_size: {logint: [8, 128]},"
+        "epochs: {int: [2, 8], step: 3}, augment: {flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
+    )
+    assert found.default() == [
+        {"optimizer.lr": 1e-3, "batch_size": 32, "epochs": 5, "augment.flip": 0.5, "augment.crop": "random"}
+    ]
+
+
+def test_there_is_one_default_a_backbone():
+    path = Path("s.yaml")
+    path.write_text(HEAD + "train: {backbone: {choice: [a, b, c]}, epochs: {int: [1, 3]}}\n")
+    found = Space(read(path), CATEGORIES)
+    assert found.default() == [{"backbone": name, "epochs": 2} for name in "abc"]
+
+
+def test_optuna_takes_the_defaults_as_first_trials():
+    found = Space(read(SPACES / "focal_weights.yaml"), CATEGORIES)
+    study = optuna.create_study()
+    for params in found.default():
+        study.enqueue_trial(params)
+    assert [found.suggest(study.ask()) for _ in found.default()] == found.default()
+
+
+def test_the_preflight_sees_every_backbone_at_every_size():
+    path = Path("s.yaml")
+    path.write_text(HEAD + "train: {backbone: {choice: [a, b]}, image_size: {int: [64, 96], step: 32}}\n")
+    found = Space(read(path), CATEGORIES)
+    pairs = [(recipe.train.backbone, recipe.train.image_size) for recipe in found.recipes()]
+    assert sorted(pairs) == [("a", 64), ("a", 96), ("b", 64), ("b", 96)]
+    assert found.largest_image_size == 96
+
+
+# --------------------------------------------------------------------------------------- finite
+def test_configurations_of_a_finite_space_are_all_there_once_conditions_included():
+    found = space(
+        f"schedule: {BRANCHES}, batch_size: {{choice: [32, 64]}}, augment: {{flip: {{uniform: [0, 1], step: 0.5}}}}"
+    )
+    every = list(found.configurations())
+    assert found.size == len(every) == (3 + 5 + 1) * 2 * 3
+    assert len({found.recipe(params).model_dump_json() for params in every}) == len(every)
+
+
+def test_a_continuous_space_has_no_size_and_no_list_of_configurations():
+    found = space("loss: {name: focal, gamma: {uniform: [0, 5]}}, batch_size: {choice: [1, 2]}")
+    assert found.size is None
+    with pytest.raises(UserError, match=r"a grid cannot end: loss\.gamma"):
+        next(found.configurations())
+
+
+def test_a_closed_recipe_is_a_space_of_one():
+    found = space("epochs: 3")
+    assert (found.size, found.names, found.default(), list(found.configurations())) == (1, [], [{}], [{}])
+
+
+def test_configurations_are_lazy():
+    ranges = ", ".join(f"k{index}: {{int: [1, 1000]}}" for index in range(20))
+    found = space(f"backbone_args: {{{ranges}}}")
+    assert found.size == 1000**20
+    assert len(next(found.configurations())) == 20
+
+
+def test_steps_leave_no_dust():
+    found = space("augment: {flip: {uniform: [0, 1], step: 0.1}}")
+    assert [params["augment.flip"] for params in found.configurations()][3] == 0.3
+
+
+# ------------------------------------------------------------------------------------- identity
+def changes(old: str, new: str, **heads: str) -> list[str]:
+    before, after = space(old).identity(), space(new, **heads).identity()
+    return difference(json.loads(json.dumps(before)), after)
+
+
+def test_the_same_space_has_no_difference():
+    train = f"schedule: {BRANCHES}, loss: {{name: focal, category_weights: {{each: {{uniform: [0, 1]}}}}}}"
+    assert changes(train, train) == []
+
+
+def test_budget_search_and_study_are_not_identity():
+    head = "study: t  # a comment\ndata: {root: d}\nbudget: {hours: 1}\nsearch: {sampler: random, seed: 3}\n"
+    assert changes("epochs: {int: [1, 3]}", "epochs: {int: [1, 3]}", head=head) == []
+
+
+def test_writing_a_default_out_changes_nothing():
+    assert changes("loss: focal", "loss: {name: focal, gamma: 2}, epochs: 20, augment: {flip: 0.5}") == []
+    assert changes("schedule: {choice: [cosine, step]}", "schedule: {choice: [{name: cosine, floor: 0}, step]}") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ("epochs: {int: [1, 5]}", "epochs: {int: [1, 3]}", ["train.epochs: int [1, 5] -> int [1, 3]"]),
+        (
+            "epochs: {int: [1, 5]}",
+            "epochs: {int: [1, 5], step: 2}",
+            ["train.epochs: int [1, 5] -> int [1, 5] step 2"],
+        ),
+        ("epochs: {int: [1, 5]}", "epochs: 4", ["train.epochs: int [1, 5] -> 4"]),
+        ("seed: 0", "epochs: {int: [1, 5]}", ["train.epochs: 20 -> int [1, 5]"]),
+        (
+            "batch_size: {choice: [32, 64]}",
+            "batch_size: {choice: [64, 32]}",
+            ["train.batch_size: choice [32, 64] -> choice [64, 32]"],
+        ),
+        (
+            "schedule: {choice: [cosine, {name: step, every: {int: [1, 5]}}]}",
+            "schedule: {choice: [cosine, {name: step, every: {int: [1, 3]}}]}",
+            ["train.schedule.step.every: int [1, 5] -> int [1, 3]"],
+        ),
+        (
+            "loss: {name: focal, category_weights: {material: 1.5}}",
+            "loss: {name: focal, category_weights: {fabric: 1.5}}",
+            [
+                "train.loss.category_weights.fabric: left out -> 1.5",
+                "train.loss.category_weights.material: 1.5 -> left out",
+            ],
+        ),
+    ],
+)
+def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str]):
+    assert changes(old, new) == lines
+
+
+def test_another_goal_and_other_data_are_differences():
+    head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
+    assert changes("epochs: 3", "epochs: 3", head=head) == ["data.root: d -> e", "goal: overall_accuracy -> macro_f1"]
+
+
+# -------------------------------------------------------------------------------------- judging
+def test_category_weights_are_not_judged_when_no_category_is_known():
+    assert space("loss: {name: focal, category_weights: {anything: 2}}", categories=[]).size == 1
+
+
+def test_both_ends_of_a_range_are_judged():
+    with pytest.raises(UserError) as low:
+        space("augment: {flip: {uniform: [-1, 0.5]}}")
+    with pytest.raises(UserError) as high:
+        space("augment: {flip: {uniform: [0.5, 2]}}")
+    assert "at least 0, found -1.0" in str(low.value)
+    assert "at most 1, found 2.0" in str(high.value)
+
+
+def test_a_hole_inside_a_list_is_named_by_its_index():
+    found = space("optimizer: {name: adam, betas: [{uniform: [0.8, 0.95]}, 0.99]}")
+    assert found.recipe({"optimizer.betas.0": 0.85}).train.optimizer.betas == (0.85, 0.99)
