@@ -2,11 +2,13 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
@@ -86,7 +88,9 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
                 min_resource=chosen.min_epochs, reduction_factor=chosen.reduction_factor
             )
         case Patient() as chosen:
-            return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
         case NoPruner():
             return optuna.pruners.NopPruner()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
 from optuna.trial import Trial, TrialState
 
 from sweeper import identity, lock, record, samplers
@@ -35,6 +36,7 @@ class _Running:
     trial: Trial
     epochs: list[Epoch]
     reported: set[int]  # epochs that Optuna has
+    pruner: BasePruner
     pruned: bool = False
 
 
@@ -128,7 +130,8 @@ class Study:
             self._repeats.add(job)
         job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
         reported = set(self._storage.get_trial(trial._trial_id).intermediate_values)
-        self._running[job.trial] = _Running(job, trial, record.mend(folder), reported)
+        pruner = samplers.pruner(self.spec.search, job.recipe.train)
+        self._running[job.trial] = _Running(job, trial, record.mend(folder), reported, pruner)
         return job
 
     def _job(self, trial: Trial) -> Job:
@@ -166,7 +169,7 @@ class Study:
             running.trial.report(epoch.value(recipe.goal), step=epoch.index)
             running.reported.add(epoch.index)
         if epoch.index + 1 < recipe.train.epochs:
-            self._optuna.pruner = samplers.pruner(self.spec.search, recipe.train)
+            self._optuna.pruner = running.pruner
             running.pruned = running.trial.should_prune()
         return not running.pruned
 

@@ -1,0 +1,451 @@
+"""The study: what it asks, what it remembers, and that it goes on after any interruption."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import optuna
+import pytest
+from studies import SPACE, close_all, curve, indices, opened, outcome, play, played, write
+
+from sweeper import record
+from sweeper.errors import EnvironmentFault, StudyHeld, UserError
+from sweeper.paths import StudyFolder
+from sweeper.study import Study
+from trainers import files
+
+QUICK = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
+
+
+@pytest.fixture(autouse=True)
+def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    yield
+    close_all()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write(tmp_path)
+
+
+class Killed(BaseException):
+    """A kill -9, as far as one process can do that to itself: nothing that follows is run."""
+
+
+def killed(study: Study) -> None:
+    """What the system does with a process that was killed: the lock and the database are let go of."""
+    study.close()
+
+
+def database(path: Path) -> optuna.Study:
+    """What Optuna itself sees."""
+    return optuna.load_study(study_name="question", storage=f"sqlite:///{path.parent}/question/study.db")
+
+
+# ----------------------------------------------------------------------------------------- asking
+def test_the_first_trials_are_one_default_a_backbone(path):
+    study = opened(path)
+    jobs = [study.next_job(), study.next_job()]
+    study.close()
+    assert [job.recipe.train.backbone for job in jobs if job] == ["resnet18", "resnet50"]
+    assert [job.recipe.train.loss.gamma for job in jobs if job] == [2.5, 2.5]
+
+
+def test_the_budget_counts_the_trials_of_the_study_not_of_the_call(path):
+    for trials in (2, 3):
+        study = opened(path)
+        play(study, trials)
+        study.close()
+    study = opened(path, sets=["budget.trials=6"])
+    play(study)
+    assert [one.number for one in study.results()] == [0, 1, 2, 3, 4, 5]
+    assert study.next_job() is None
+    study.close()
+
+
+def test_trials_that_run_are_part_of_the_budget(path):
+    study = opened(path, sets=["budget.trials=2"])
+    assert [bool(study.next_job()) for _ in range(3)] == [True, True, False]
+    study.close()
+
+
+def test_the_hours_of_earlier_calls_are_part_of_the_budget(path):
+    study = opened(path, sets=["budget.hours=0.5"])
+    job = study.next_job()
+    assert job
+    epoch = curve(job)[0].model_copy(update={"seconds": 1801.0})
+    study.report(job.trial, epoch)
+    study.close()
+    study = opened(path, sets=["budget.hours=0.5"])
+    adopted = study.next_job()
+    assert adopted
+    assert adopted.trial == job.trial
+    assert study.next_job() is None
+    study.close()
+
+
+def test_a_grid_asks_every_configuration_once_and_ends(tmp_path):
+    text = SPACE.replace("{{uniform: [0.0, 5.0]}}", "1").replace("{{loguniform: [1.0e-5, 1.0e-1]}}", "1.0e-3")
+    path = write(tmp_path, search="{sampler: grid, pruner: none}", budget="{hours: 1}", text=text, epochs=1)
+    for jobs in (5, None):
+        study = opened(path)
+        play(study, jobs)
+        results = study.results()
+        study.close()
+    configurations = {json.dumps(one.params, sort_keys=True) for one in results}
+    assert len(results) == len(configurations) == 2 * (1 + 5)
+
+
+SAMPLERS = [
+    "random",
+    "{name: tpe, startup_trials: 3}",
+    "{name: gp, startup_trials: 3}",
+    "{name: cmaes, startup_trials: 3}",
+    "{name: nsga2, population_size: 3}",
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_asks_the_same_after_an_interruption(tmp_path, sampler):
+    whole, parts = (
+        write(folder, search=f"{{sampler: {sampler}, pruner: none}}", epochs=1) for folder in two(tmp_path)
+    )
+    asked = []
+    for path, calls in ((whole, [8]), (parts, [4, 2, 2])):
+        for jobs in calls:
+            study = opened(path)
+            play(study, jobs)
+            asked.append(outcome(study))
+            study.close()
+    assert asked[0] == asked[-1]
+    assert len(asked[0]) == 8
+
+
+def two(folder: Path) -> list[Path]:
+    made = [folder / "whole", folder / "parts"]
+    for one in made:
+        one.mkdir()
+    return made
+
+
+@pytest.mark.parametrize(
+    "pruner", ["percentile", "hyperband", "successive_halving", "{name: patient, patience: 0}", "none"]
+)
+def test_every_pruner_of_a_study_file_works(tmp_path, pruner):
+    study = opened(write(tmp_path, search=f"{{sampler: random, pruner: {pruner}}}"))
+    play(study)
+    assert len(study.results()) == 12
+    study.close()
+
+
+def test_the_same_configuration_again_is_a_new_seed_of_the_first(tmp_path):
+    text = SPACE.replace("{{uniform: [0.0, 5.0]}}", "1").replace("{{loguniform: [1.0e-5, 1.0e-1]}}", "1.0e-3")
+    text = text.replace("{{int: [1, 5]}}", "2")
+    study = opened(write(tmp_path, search="{sampler: random, pruner: none}", text=text, epochs=1))
+    play(study)
+    jobs = [record.read_config(folder) for _, folder in record.folders(study.folder)]
+    study.close()
+    recipes = [job.recipe.model_dump_json() for job in jobs if job]
+    assert len(set(recipes)) == 12
+    for job in jobs:
+        assert job
+        alike = [one for one in jobs if one and one.params == job.params]
+        assert job.recipe.train.seed == alike.index(job)
+        assert job.repeat_of == (None if job == alike[0] else alike[0].trial)
+
+
+# ---------------------------------------------------------------------------------------- telling
+def test_a_trial_is_worth_its_best_epoch(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    for epoch in curve(job):
+        worse = epoch.index > 2
+        study.report(0, epoch.model_copy(update={"val": epoch.train if worse else epoch.val}))
+    result = study.finish(0, stopped=False)
+    study.close()
+    assert result.value == max(epoch.value("overall_accuracy") for epoch in record.history(study.folder.trial(0)))
+    assert database(path).trials[0].value == result.value
+
+
+def test_bad_trials_are_pruned_and_say_so_everywhere(tmp_path):
+    path = write(tmp_path, search="{sampler: random}", budget="{trials: 20}")
+    study = opened(path)
+    play(study)
+    results = study.results()
+    study.close()
+    pruned = {one.number for one in results if one.state == "PRUNED"}
+    assert pruned
+    assert all(one.epochs >= 4 for one in results)
+    there = database(path).trials
+    assert pruned == {trial.number for trial in there if trial.state == optuna.trial.TrialState.PRUNED}
+    assert {trial.number: trial.last_step for trial in there} == {one.number: one.epochs - 1 for one in results}
+
+
+def test_the_warm_up_of_the_learning_rate_is_not_judged(tmp_path):
+    path = write(tmp_path, search="{sampler: random}", budget="{trials: 20}")
+    study = opened(path, sets=["train.schedule={name: cosine, warmup_epochs: 5}"])
+    play(study)
+    assert {one.state for one in study.results()} == {"COMPLETE"}
+    study.close()
+
+
+def test_a_failed_trial_is_recorded_and_counted(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    study.report(0, curve(job)[0])
+    result = study.fail(0, "nan", "the loss is nan in epoch 2")
+    upcoming = study.next_job()
+    study.close()
+    assert (result.state, result.trouble, result.error, result.epochs) == ("FAILED", "nan", result.error, 1)
+    assert upcoming
+    assert upcoming.trial == 1
+    trial = database(path).trials[0]
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert trial.user_attrs["trouble"] == "nan: the loss is nan in epoch 2"
+
+
+def test_a_trial_whose_worker_died_is_handed_out_again_once_for_every_epoch_it_gains(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    epochs = curve(job)
+    states = []
+    for reported in (0, 0, 1):  # epochs reported before each death
+        for epoch in epochs[:reported]:
+            study.report(0, epoch)
+        states.append(study.fail(0, "died", "killed").state)
+        if states[-1] == "FAILED":
+            break
+        again = study.next_job()
+        assert again
+        assert (again.trial, again.adopted, again.recipe) == (0, True, job.recipe)
+    assert states == ["INTERRUPTED", "FAILED"]
+    study.close()
+
+
+def test_a_death_after_a_new_epoch_is_forgiven(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    for epoch in curve(job)[:3]:
+        study.report(0, epoch)
+        assert study.fail(0, "died", "killed").state == "INTERRUPTED"
+        study.next_job()
+    assert study.recorded(0) == 3
+    study.close()
+
+
+def test_a_full_disk_leaves_the_trial_open(path):
+    study = opened(path)
+    study.next_job()
+    assert study.fail(0, "disk", "no space").state == "INTERRUPTED"
+    study.close()
+    study = opened(path)
+    job = study.next_job()
+    study.close()
+    assert job
+    assert (job.trial, job.adopted) == (0, True)
+
+
+# ------------------------------------------------------------------------------------- recovering
+POINTS = ["suggest", "config", "append", "append_after", "report", "report_after", "result", "tell", "tell_after"]
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
+    """Have the `count`th passage of a point in the order of writes end the process."""
+    targets = {
+        "suggest": (optuna.trial.Trial, "_suggest"),
+        "config": (record, "write_config"),
+        "append": (record, "append"),
+        "report": (optuna.trial.Trial, "report"),
+        "result": (record, "write_result"),
+        "tell": (optuna.Study, "tell"),
+    }
+    name, _, after = point.partition("_")
+    owner, attribute = targets[name]
+    original, left = getattr(owner, attribute), [count]
+
+    def wrapped(*args, **kwargs):
+        left[0] -= 1
+        if left[0] or after:
+            value = original(*args, **kwargs)
+        if not left[0]:
+            raise Killed
+        return value
+
+    monkeypatch.setattr(owner, attribute, wrapped)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
+    """What a sweep without a fault comes to."""
+    path = write(tmp_path_factory.mktemp("whole"), search=QUICK, epochs=3, budget="{trials: 8}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_TRAINER", "fake")
+        study = opened(path)
+        play(study)
+        study.close()
+    return outcome(study)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, point, expected):
+    path = write(tmp_path, search=QUICK, epochs=3, budget="{trials: 8}")
+    for count in (1, 3, 2):
+        study = opened(path)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, point, count)
+            with pytest.raises(Killed):
+                play(study)
+        killed(study)
+    study = opened(path)
+    play(study)
+    study.close()
+    assert outcome(study) == expected
+    assert {one.state for one in study.results()} == {"COMPLETE", "PRUNED"}
+    assert {trial.state.name for trial in database(path).trials} == {"COMPLETE", "PRUNED"}
+    for one in study.results():
+        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+
+
+def test_an_adopted_trial_keeps_number_parameters_and_history(path):
+    study = opened(path)
+    play(study, 2)
+    job = study.next_job()
+    assert job
+    for epoch in curve(job)[:2]:
+        study.report(job.trial, epoch)
+    study.close()
+    study = opened(path)
+    again = study.next_job()
+    assert again
+    assert (again.trial, again.params, again.adopted) == (job.trial, job.params, True)
+    assert study.recorded(again.trial) == 2
+    played(study, again)
+    study.close()
+    assert indices(study.folder.trial(job.trial)) == list(range(6))
+
+
+def test_a_torn_line_is_mended_when_its_trial_is_adopted(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    epochs = curve(job)
+    study.report(0, epochs[0])
+    study.close()
+    with study.folder.trial(0).history.open("ab") as file:
+        file.write(b'{"index": 1, "tra')
+    study = opened(path)
+    again = study.next_job()
+    assert again
+    played(study, again)
+    study.close()
+    assert record.history(study.folder.trial(0)) == epochs
+
+
+def test_an_end_that_optuna_was_not_told_is_told_when_the_study_is_opened(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    epochs = curve(job)
+    for epoch in epochs:
+        study.report(0, epoch)
+    record.write_result(study.folder.trial(0), record.standing(job, epochs, "COMPLETE"))
+    study.close()
+    study = opened(path)
+    upcoming = study.next_job()
+    assert study.best
+    study.close()
+    assert upcoming
+    assert upcoming.trial == 1
+    assert database(path).trials[0].value == study.best.value
+
+
+def test_a_moved_folder_is_taken_up_where_it_is(path, tmp_path):
+    study = opened(path)
+    study.next_job()
+    study.close()
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    (tmp_path / "question").rename(there / "question")
+    study = opened(path.rename(there / path.name))
+    job = study.next_job()
+    study.close()
+    assert job
+    assert job.folder == there / "question" / "trials" / "0000"
+
+
+# --------------------------------------------------------------------------------------- identity
+def test_a_second_sweep_on_a_study_is_told_who_holds_it(path):
+    study = opened(path)
+    with pytest.raises(StudyHeld, match="process"):
+        opened(path)
+    study.close()
+    opened(path).close()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("train.loss.gamma={uniform: [0, 6]}", "train.loss.gamma: uniform [0.0, 5.0] -> uniform [0.0, 6.0]"),
+        ("goal=macro_f1", "goal: overall_accuracy -> macro_f1"),
+        ("data.root=elsewhere", "data.root: nothing -> elsewhere"),
+        ("train.epochs=7", "train.epochs: 6 -> 7"),
+    ],
+)
+def test_a_changed_question_is_refused_with_the_difference(path, change, line):
+    opened(path).close()
+    before = (path.parent / "question" / "study.json").read_text()
+    with pytest.raises(UserError) as raised:
+        opened(path, sets=[change])
+    assert line in raised.value.what
+    assert "--new-study NAME" in raised.value.help
+    assert raised.value.exit_code == 2
+    assert (path.parent / "question" / "study.json").read_text() == before
+    assert database(path).trials[0].state == optuna.trial.TrialState.WAITING
+    opened(path).close()
+
+
+def test_budget_and_search_may_change(path):
+    opened(path).close()
+    opened(path, sets=["budget.trials=99", "search.sampler=random"]).close()
+    document = json.loads((path.parent / "question" / "study.json").read_text())
+    assert document["budget"]["trials"] == 99
+
+
+def test_the_study_keeps_the_file_it_was_begun_with(path):
+    opened(path).close()
+    assert (path.parent / "question" / "space.yaml").read_text() == path.read_text()
+
+
+def test_a_study_that_cannot_be_opened_is_not_held(path):
+    opened(path).close()
+    folder = StudyFolder(path.parent / "question")
+    files.write_text(folder.database, "this is no database, but it is long enough to be looked at")
+    with pytest.raises(EnvironmentFault, match="database cannot be used"):
+        opened(path)
+    with pytest.raises(EnvironmentFault, match="database cannot be used"):
+        opened(path)
+
+
+def test_a_reader_does_not_keep_the_study_from_writing(path):
+    study = opened(path)
+    with sqlite3.connect(study.folder.database) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM trials").fetchone()
+        play(study, 1)
+    reader.close()
+    study.close()
+
+
+def test_numbers_are_never_used_twice(path):
+    study = opened(path)
+    play(study)
+    numbers = [one.number for one in study.results()]
+    study.close()
+    assert all(b == a + 1 for a, b in pairwise(numbers))
