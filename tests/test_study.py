@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from studies import SPACE, close_all, curve, indices, opened, outcome, play, played, write
+from played import SPACE, close_all, curve, indices, opened, outcome, play, played, write
 
 from sweeper import record
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
