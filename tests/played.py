@@ -1,76 +1,119 @@
-"""Small studies for tests: jobs, epochs and ends as the coordinator would put them on record."""
+"""Studies that tests play: real files, real spaces, the fake trainer's curves."""
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from sweeper import record
+from sweeper import spec
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, State, TrialResult, Trouble
-from trainers.config import AdamW, DataConfig, Epoch, Focal, Goal, Recipe, Scores, TrainConfig
+from sweeper.space import Space
+from sweeper.study import Study
+from sweeper.trial import Job, Progress, TrialResult
+from sweeper.worker import advance, run
+from trainers.config import Epoch
 
-START = 1_800_000_000.0  # Unix time of the first epoch
-
-
-def scores(value: float, loss: float = 0.5) -> Scores:
-    return Scores(
-        loss=loss,
-        overall_accuracy=value,
-        mean_class_accuracy=value - 0.1,
-        macro_precision=value - 0.05,
-        macro_recall=value - 0.1,
-        macro_f1=value - 0.08,
-        category_accuracy={"material": value + 0.01, "sleeve length": value - 0.01},
-    )
-
-
-def epoch(index: int, value: float, **changes: Any) -> Epoch:
-    fields = {
-        "train": scores(value + 0.02, loss=1.234567),
-        "val": scores(value),
-        "lr": 1.23456789e-4,
-        "seconds": 10.0,
-        "images_per_second": 1234.56,
-        "peak_memory_gb": 3.2,
-        "time": START + 10 * index,
-    }
-    return Epoch(index=index, **(fields | changes))
+SPACE = """\
+study: question
+data: {{layout: folder, root: nothing}}
+budget: {budget}
+search: {search}
+train:
+  backbone: {backbone}
+  loss: {{name: focal, gamma: {{uniform: [0.0, 5.0]}}}}
+  optimizer: {{name: adamw, lr: {{loguniform: [1.0e-5, 1.0e-1]}}}}
+  schedule: {{choice: [constant, {{name: step, every: {{int: [1, 5]}}}}]}}
+  epochs: {epochs}
+"""
+QUICK = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
+OPEN: list[Study] = []
 
 
-def job(study: StudyFolder, number: int, **changes: Any) -> Job:
-    goal: Goal = changes.pop("goal", "overall_accuracy")
-    backbone = changes.pop("backbone", "resnet18.a1_in1k")
-    gamma = changes.pop("gamma", 2.0 + number / 7)
-    train = TrainConfig(
-        backbone=backbone, epochs=changes.pop("epochs", 3), loss=Focal(gamma=gamma), optimizer=AdamW(lr=1e-3)
-    )
-    recipe = Recipe(data=DataConfig(root="data/clothes"), goal=goal, train=train)
-    params = {"backbone": backbone, "loss.gamma": gamma, "schedule": "cosine"}
-    fields = {"folder": study.trial(number).root, "cache": Path("cache"), "params": params}
-    return Job(study=study.name, trial=number, recipe=recipe, **(fields | changes))
+def write(
+    folder: Path,
+    *,
+    budget: str = "{trials: 12}",
+    search: str = "{sampler: tpe}",
+    backbone: str = "{choice: [resnet18, resnet50]}",
+    epochs: int = 6,
+    text: str = SPACE,
+) -> Path:
+    """A search space in `folder`."""
+    path = folder / "question.yaml"
+    path.write_text(text.format(budget=budget, search=search, backbone=backbone, epochs=epochs))
+    return path
 
 
-def begin(job: Job) -> Job:
-    """Make the folder of a run, as a study does before it hands out a job."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    record.write_config(RunFolder(job.folder), job)
-    return job
+def opened(path: Path, *, sets: Sequence[str] = ()) -> Study:
+    """The study of the file at `path`, begun or taken up again beside it."""
+    read = spec.read(path, sets=sets)
+    study = Study.open(read, Space(read, ["pattern"]), StudyFolder(path.parent / "question"), path.parent / "cache")
+    OPEN.append(study)
+    return study
 
 
-def end(
-    job: Job, epochs: list[Epoch], state: State, *, trouble: Trouble | None = None, error: str | None = None
-) -> TrialResult:
-    """Put the end of a run on record."""
-    result = record.standing(job, epochs, state, trouble=trouble, error=error)
-    if state != "INTERRUPTED":
-        record.write_result(RunFolder(job.folder), result)
-    return result
+def close_all() -> None:
+    """Close what a test left open."""
+    while OPEN:
+        OPEN.pop().close()
 
 
-def curve(job: Job, top: float = 0.8, *, count: int | None = None) -> list[Epoch]:
-    """Epochs that rise towards `top`, put on record."""
-    count = job.recipe.train.epochs if count is None else count
-    epochs = [epoch(i, top * (1 - math.exp(-i - 1)), time=START + 100 * job.trial + i) for i in range(count)]
-    for each in epochs:
-        record.append(RunFolder(job.folder), each)
+def curve(job: Job) -> list[Epoch]:
+    """The epochs that the fake trainer makes of `job`; its checkpoint is left in the job's folder."""
+    messages, epochs = run(job, "cpu"), []
+    message = advance(messages, None)
+    while isinstance(message, Progress):
+        epochs.append(message.epoch)
+        message = advance(messages, keep=True)
     return epochs
+
+
+def played(study: Study, job: Job) -> None:
+    """Train `job` to its end, as the loop would."""
+    for epoch in curve(job):
+        if not study.report(job.trial, epoch):
+            study.finish(job.trial, stopped=True)
+            return
+    study.finish(job.trial, stopped=False)
+
+
+def play(study: Study, jobs: int | None = None) -> None:
+    """Train `jobs` jobs, or until there are none left."""
+    while jobs != 0 and (job := study.next_job()):
+        played(study, job)
+        jobs = None if jobs is None else jobs - 1
+
+
+class Seen:
+    """A tracker and a view in one that write down what they are told; `loud` also prints it."""
+
+    def __init__(self, *, loud: bool = False) -> None:
+        self.loud = loud
+        self.words: list[str] = []
+
+    def say(self, *words: object) -> None:
+        self.words.append(" ".join(map(str, words)))
+        if self.loud:
+            print(self.words[-1], flush=True)
+
+    def started(self, job: Job, slot: str | None = None) -> None:
+        self.say("start", job.trial, *([slot] if slot else []))
+
+    def epoch(self, job: Job, epoch: Epoch, *best: TrialResult | None) -> None:
+        self.say("epoch" if best else "logged", job.trial, epoch.index)
+
+    def ended(self, *words: Job | TrialResult) -> None:
+        result = words[-1]
+        if isinstance(result, TrialResult):
+            self.say("end" if len(words) == 1 else "told", result.number, result.state)
+
+    def note(self, text: str) -> None:
+        self.say("note", text)
+
+
+def outcome(study: Study) -> list[tuple[object, ...]]:
+    """What must not depend on interruptions."""
+    return [(one.number, one.state, one.params, one.value, one.best_epoch, one.epochs) for one in study.results()]
+
+
+def indices(folder: RunFolder) -> list[int]:
+    """The epochs in a history file, as they stand."""
+    return [Epoch.model_validate_json(line).index for line in folder.history.read_text().splitlines()]

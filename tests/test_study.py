@@ -8,15 +8,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import SPACE, close_all, curve, indices, opened, outcome, play, played, write
+from played import QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, write
 
 from sweeper import record
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
 from sweeper.study import Study
 from trainers import files
-
-QUICK = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
 
 
 @pytest.fixture(autouse=True)
