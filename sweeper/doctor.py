@@ -1,0 +1,192 @@
+"""The doctor: what of this machine a sweep will meet, one line a finding. Loads no heavy library itself."""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sweeper import paths
+
+LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
+LOW_DISK = 5e9  # bytes
+TORCH = """
+import json, torch
+cuda = torch.cuda.is_available()
+name, capability = torch.cuda.get_device_name, torch.cuda.get_device_capability
+devices = range(torch.cuda.device_count()) if cuda else ()
+print(json.dumps({
+    "built_for": torch.version.cuda, "cuda": cuda, "threads": torch.get_num_threads(),
+    "archs": torch.cuda.get_arch_list() if cuda else [],
+    "devices": [{"name": name(i), "capability": capability(i)} for i in devices],
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is well, what was seen, and what to do when it is not."""
+
+    name: str
+    ok: bool
+    text: str
+    help: str = ""
+
+
+def examine(*, patience: float = 3.0) -> list[Finding]:
+    """Every finding, in the order to read them; no look-up waits longer than `patience` seconds for a network."""
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _versions,
+        _torch,
+        _holders,
+        _disk,
+        lambda: iter([_hub(patience)]),
+        lambda: iter([_mlflow(paths.database())]),
+        _ray,
+    )
+    return [finding for look in looks for finding in look()]
+
+
+def document(findings: list[Finding]) -> dict[str, Any]:
+    """The findings as one JSON document."""
+    return {"schema_version": 1, "ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]}
+
+
+def lines(findings: list[Finding]) -> Iterator[str]:
+    """The findings as text, the remedy under what is not well."""
+    for finding in findings:
+        yield f"{'ok  ' if finding.ok else 'warn'}  {finding.name}: {finding.text}"
+        if finding.help:
+            yield f"      help: {finding.help}"
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform()}")
+    for name in LIBRARIES:
+        try:
+            yield Finding(name, True, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, False, "not installed", f"pip install {name}")
+
+
+def _torch() -> Iterator[Finding]:
+    """Asked in another process: importing torch takes seconds and may take a device's memory."""
+    try:
+        ended = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120)
+        seen = json.loads(ended.stdout.strip().splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        yield Finding("device", False, "torch does not start", "reinstall torch and torchvision together")
+        return
+    if not seen["cuda"]:
+        help_ = "the NVIDIA driver is missing or too old" if shutil.which("nvidia-smi") else ""
+        yield Finding("device", not help_, f"no GPU in reach; cpu with {seen['threads']} threads", help_)
+    for index, device in enumerate(seen["devices"]):
+        major, minor = device["capability"]
+        known = any(_covers(arch, major, minor) for arch in seen["archs"])
+        remedy = "" if known else f"this torch has no code for it (it has {', '.join(seen['archs'])})"
+        yield Finding(f"cuda:{index}", known, f"{device['name']}, compute capability {major}.{minor}", remedy)
+
+
+def _covers(arch: str, major: int, minor: int) -> bool:
+    """Binaries run on the same major generation from their minor version on."""
+    digits = arch.rsplit("_", 1)[-1].rstrip("af")
+    return digits.isdigit() and int(digits[:-1]) == major and int(digits[-1]) <= minor
+
+
+def _holders() -> Iterator[Finding]:
+    """Who holds the memory of the GPUs, from nvidia-smi where there is one."""
+    if not shutil.which("nvidia-smi"):
+        return
+    for index, used, total in _smi("--query-gpu=index,memory.used,memory.total"):
+        busy = float(used) > 0.2 * float(total) if used.isdigit() and total.isdigit() else False
+        yield Finding(f"memory of GPU {index}", not busy, f"{used} of {total} MiB taken")
+    for pid, name, used in _smi("--query-compute-apps=pid,process_name,used_memory"):
+        yield Finding("held by", True, f"{name} (pid {pid}): {used} MiB")
+
+
+def _smi(query: str) -> list[tuple[str, str, str]]:
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return []
+    rows = [[cell.strip() for cell in line.split(",")] for line in ended.stdout.splitlines()]
+    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+
+
+def _disk() -> Iterator[Finding]:
+    home = paths.home()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    help_ = "" if free > LOW_DISK else "remove old studies, or set SWEEP_HOME to another disk"
+    yield Finding("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {home}", help_)
+    writable = os.access(there, os.W_OK)
+    if not writable:
+        yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")
+
+
+def _hub(patience: float) -> Finding:
+    """Whether the model hub (or the proxy in front of it) takes a connection. Nothing is asked of it."""
+    ways_out = "local weights (weights: PATH), a filled HF cache, or pretrained: false work without it"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return Finding("hub", True, "offline by choice (HF_HUB_OFFLINE)")
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    address = urlsplit(proxy or endpoint)
+    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    trouble = _connect(host, port, patience)
+    through = " through a proxy" if proxy else ""
+    if trouble:
+        return Finding("hub", False, f"{urlsplit(endpoint).hostname} is out of reach{through}: {trouble}", ways_out)
+    return Finding("hub", True, f"{urlsplit(endpoint).hostname} is in reach{through}")
+
+
+def _connect(host: str, port: int, patience: float) -> str:
+    """Why no connection came about in time, or nothing. In a thread: resolving a name has no time limit."""
+    trouble = [f"no answer in {patience:g} s"]
+
+    def attempt() -> None:
+        try:
+            socket.create_connection((host, port), timeout=patience).close()
+            trouble[0] = ""
+        except OSError as error:
+            trouble[0] = error.strerror or type(error).__name__
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(patience)
+    return trouble[0]
+
+
+def _mlflow(database: Path) -> Finding:
+    if not database.exists():
+        return Finding("mlflow", True, f"no database yet; the first run makes {database}")
+    count = "select count(*), count(case status when 'RUNNING' then 1 end) from runs"
+    try:
+        link = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)
+        try:
+            ((version,),) = link.execute("select version_num from alembic_version").fetchall()
+            ((runs, running),) = link.execute(
+                "select count(*), count(case status when 'RUNNING' then 1 end) from runs"
+            )
+        finally:
+            link.close()
+    except (sqlite3.Error, ValueError) as error:
+        remedy = f"move {database} away; the next run makes a new one from the run folders"
+        return Finding("mlflow", False, f"{database} cannot be read: {error}", remedy)
+    return Finding("mlflow", True, f"{database}: {runs} runs, {running} running (schema {version})")
+
+
+def _ray() -> Iterator[Finding]:
+    there = util.find_spec("ray") is not None
+    yield Finding("ray", True, metadata.version("ray") if there else "not installed; only needed for a cluster")

@@ -1,0 +1,91 @@
+"""The preflight: has every backbone of a space built once, in a process of its own, before a trial exists."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import DataError, EnvironmentFault, Fault, UserError
+from trainers.config import Recipe
+from trainers.files import write_text
+
+if TYPE_CHECKING:
+    from trainers.data.layouts import Category
+
+MODULE = "trainers.models.check"
+REMEMBERED = 64
+
+
+def preflight(recipes: Iterable[Recipe], categories: Sequence["Category"], *, cache: Path) -> None:
+    """Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
+
+    UserError when all faults are the recipe's own, EnvironmentFault when weights or the hub are to blame. What
+    passed without needing the hub is remembered in `cache` and not built again; the fake trainer has no network.
+    """
+    asked = list(recipes)
+    if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
+        return
+    request = json.dumps(
+        {
+            "recipes": [recipe.model_dump(mode="json") for recipe in asked],
+            "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
+        },
+        sort_keys=True,
+    )
+    memory, key = cache / "preflight.json", _key(request, asked)
+    if key in (passed := _passed(memory)):
+        return
+    if answer := ask(request):
+        raise verdict(answer)
+    if not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
+        write_text(memory, json.dumps([*passed, key][-REMEMBERED:]))
+
+
+def ask(request: str, *, module: str = MODULE) -> list[dict[str, Any]]:
+    """The faults the module finds in `request`: JSON in on stdin, a JSON list as the last line of stdout."""
+    quiet = {} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-m", module], input=request, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet}
+    )
+    lines = ended.stdout.strip().splitlines()
+    try:
+        answer = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, list):
+        raise EnvironmentFault(
+            f"the check of the backbones died with code {ended.returncode}", help="see its messages above"
+        )
+    return answer
+
+
+def verdict(answer: Sequence[dict[str, Any]]) -> UserError:
+    """One error that names every fault; each may say `exit_code` 2 for a slip in the recipe (otherwise 3)."""
+    faults = [Fault(str(a.get("where", "")), str(a["what"]), str(a.get("help", ""))) for a in answer]
+    if any(a.get("exit_code", 3) != 2 for a in answer):
+        return DataError(faults)
+    first, *others = faults
+    more = "".join(f"\nalso: {fault.what}" for fault in others)
+    return UserError(first.what + more, where=first.where, help=first.help)
+
+
+def _passed(memory: Path) -> list[str]:
+    try:
+        stored = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(key) for key in stored] if isinstance(stored, list) else []
+
+
+def _key(request: str, recipes: Sequence[Recipe]) -> str:
+    """What the answer depends on: the recipes, the libraries, and the local weights as they lie there now."""
+    state = [request, *(metadata.version(name) for name in ("torch", "timm"))]
+    for name in sorted({recipe.train.weights for recipe in recipes if recipe.train.weights}):
+        path = Path(name)
+        state += [f"{p} {p.stat().st_mtime_ns} {p.stat().st_size}" for p in (path, *path.glob("*")) if p.exists()]
+    return hashlib.sha256("\0".join(state).encode()).hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""Predictions to a submission: a checked zip whose bytes depend on the predictions alone."""
+
+import csv
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.errors import DataError, EnvironmentFault, Fault
+from sweeper.paths import RunFolder
+from trainers.files import whole, write_text
+
+if TYPE_CHECKING:
+    from trainers.data.layouts import Category, Table
+
+MEMBER = "prediction.txt"
+Predictions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was written: the zip, its sha256, and how many images and categories it answers for."""
+
+    path: Path
+    sha256: str
+    images: int
+    categories: int
+    table: Path | None  # predictions.csv, for layouts whose classes have names on disk
+
+
+def choose(logits: NDArray[Any], categories: Sequence["Category"]) -> Predictions:
+    """The likeliest class of every category; of equals the first.
+
+    logits [N, sum of classes], categories one after the other -> [N, K] int64, 0-based inside each category.
+    Raises EnvironmentFault for another width, or where a score is not a number.
+    """
+    widths = [len(category.classes) for category in categories]
+    if logits.ndim != 2 or logits.shape[1] != sum(widths):
+        raise EnvironmentFault(f"the scores have shape {logits.shape}; [images, {sum(widths)}] was expected")
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits).all(axis=1)).sum())
+        raise EnvironmentFault(f"the scores of {bad} test images are not numbers", help="retrain it in fp32")
+    parts = np.split(logits, np.cumsum(widths)[:-1], axis=1)
+    return np.stack([part.argmax(axis=1) for part in parts], axis=1).astype(np.int64)
+
+
+def text(predictions: Predictions) -> str:
+    """One line an image, integers separated by single spaces, LF, no header."""
+    return "".join(" ".join(map(str, row)) + "\n" for row in predictions.tolist())
+
+
+def export(folder: RunFolder, table: "Table", layout: str) -> Submission:
+    """Turn the test scores in `folder` into prediction.txt and submission.zip (and predictions.csv), checked.
+
+    The lines follow the order of the table's test rows. The same scores give the same bytes on every machine.
+    """
+    rows = table.split("test")
+    predictions = choose(np.load(folder.test_logits, allow_pickle=False), table.categories)
+    body = text(predictions)
+    write_text(folder.prediction, body)
+    _pack(folder.submission, body)
+    verify(folder.submission, [len(c.classes) for c in table.categories], len(rows))
+    named = layout in ("table", "folder")
+    if named:
+        write_text(folder.predictions, _csv(predictions, table))
+    digest = hashlib.sha256(folder.submission.read_bytes()).hexdigest()
+    return Submission(
+        folder.submission, digest, len(rows), len(table.categories), folder.predictions if named else None
+    )
+
+
+def _pack(path: Path, body: str) -> None:
+    """Stored, not deflated: compressors differ from machine to machine. No date, no owner."""
+    entry = zipfile.ZipInfo(MEMBER, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.create_system = 3  # unix
+    entry.external_attr = 0o100644 << 16
+    with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(entry, body.encode("ascii"))
+
+
+def _csv(predictions: Predictions, table: "Table") -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["path", *(category.name for category in table.categories)])
+    for row, classes in zip(table.split("test"), predictions.tolist(), strict=True):
+        names = [c.classes[k] for c, k in zip(table.categories, classes, strict=True)]
+        writer.writerow([row.path, *names])
+    return out.getvalue()
+
+
+def verify(path: Path, widths: Sequence[int], images: int) -> None:
+    """Read a submission back and raise DataError with everything a board would refuse.
+
+    widths: number of classes of each category; images: number of test images.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            body = archive.read(MEMBER) if names == [MEMBER] else b""
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError([Fault(str(path), f"not a readable zip: {error}")]) from error
+    if names != [MEMBER]:
+        raise DataError([Fault(str(path), f"holds {names}; exactly one file {MEMBER} is asked for")])
+    if faults := list(_faults(body, widths, images)):
+        raise DataError([Fault(f"{path}:{where}", what) for where, what in faults])
+
+
+def _faults(body: bytes, widths: Sequence[int], images: int) -> list[tuple[str, str]]:
+    if b"\r" in body or not body.isascii() or (body and not body.endswith(b"\n")):
+        return [(MEMBER, "lines must be ASCII and end with LF")]
+    lines = body.decode("ascii").split("\n")[:-1]
+    found = [(f"{MEMBER}:{n}", what) for n, line in enumerate(lines, 1) if (what := _fault(line, widths))]
+    if len(lines) != images:
+        found.insert(0, (MEMBER, f"{len(lines)} lines for {images} test images"))
+    return found
+
+
+def _fault(line: str, widths: Sequence[int]) -> str:
+    cells = line.split(" ")
+    if len(cells) != len(widths):
+        return f"{len(cells)} values; {len(widths)} categories"
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True), 1):
+        if not cell.isdigit() or int(cell) >= width or str(int(cell)) != cell:
+            return f"column {column}: {cell!r} is not a class of 0 to {width - 1}"
+    return ""
