@@ -74,6 +74,7 @@ class Errands:
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
         self._twin: StudyTwin | None = None
+        self._points = 0  # of the study's own, that are known to be there
 
     def do(self, errand: str) -> None:
         server = self._server = self._server or self._connect()
@@ -81,9 +82,15 @@ class Errands:
         if errand == STUDY:
             for side in self.sides.load():
                 self._bring(server, twin, side)
-        elif errand != CLOSE:
-            self._bring(server, twin, self.sides[errand])
-        self._study(server, twin, errand)
+            self._study(server, twin, "RUNNING")
+            server.status(twin.run, "RUNNING", None)
+        elif errand == CLOSE and self.end:
+            self._close(server, twin, self.end)
+        else:
+            side = self.sides[errand]
+            self._bring(server, twin, side)
+            if side.result:
+                self._study(server, twin, "RUNNING")
 
     # ------------------------------------------------------------------------------------- study
     def _open(self, server: Server) -> StudyTwin:
@@ -111,21 +118,15 @@ class Errands:
         commit = _commit()
         return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
 
-    def _study(self, server: Server, twin: StudyTwin, errand: str) -> None:
+    def _study(self, server: Server, twin: StudyTwin, state: State) -> None:
+        """Bring the study's own figures and its note to where its trials are."""
         sides = [side for side in self.sides.all() if side.job.kind == "trial"]
         results = {side.job.trial: side.result or _standing(side) for side in sides}
-        times = {side.job.trial: side.ended for side in sides}
-        server.log(twin.run, shown.progress(results, times, self.facts.goal), {})
-        if errand == STUDY:
-            server.status(twin.run, "RUNNING", None)
-        state: State = self.end.state if errand == CLOSE and self.end else "RUNNING"
-        self._note(server, twin.run, state, list(results.values()))
-        if errand == CLOSE and self.end:
-            self._close(server, twin, self.end)
-
-    def _note(self, server: Server, run: str, state: State, results: Sequence[TrialResult]) -> None:
-        text = shown.note(state, self.facts.goal, results, self.facts.planned, self.facts.resume)
-        server.tag(run, {"sweep.state": state, "mlflow.note.content": text})
+        points = shown.progress(results, {side.job.trial: side.ended for side in sides}, self.facts.goal)
+        server.log(twin.run, points[self._points :], {})
+        self._points = len(points)
+        note = shown.note(state, self.facts.goal, list(results.values()), self.facts.planned, self.facts.resume)
+        server.tag(twin.run, {"sweep.state": state, "mlflow.note.content": note})
 
     def _close(self, server: Server, twin: StudyTwin, end: End) -> None:
         """What has no end is interrupted; unless another process holds the study, and these are its runs."""
@@ -138,32 +139,40 @@ class Errands:
         for path in end.files:
             server.file(twin.run, path)
         if alone:
+            self._study(server, twin, end.state)
             server.status(twin.run, shown.STATUS[end.state], None)
 
     # --------------------------------------------------------------------------------------- run
     def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
         """Bring one run in MLflow to where its folder is."""
-        known = mirror.read(side.folder.mirror, RunTwin)
-        known = known if known and known.parent == twin.run else None
-        if side.lost or (known and side.result and known.sent == side.result.state and not side.files):
+        if side.twin is None:
+            known = mirror.read(side.folder.mirror, RunTwin)
+            side.twin = known if known and known.parent == twin.run else None
+        result = side.result
+        if side.lost or (side.twin and result and side.twin.sent == result.state and not side.files):
             return
         try:
-            self._send(server, twin, side, known)
+            side.twin = self._send(server, twin, side, result)
         except Refused:
             side.lost = True
             raise
 
-    def _send(self, server: Server, twin: StudyTwin, side: Side, known: RunTwin | None) -> None:
-        result = side.result
-        side.run = side.run or (known.run if known else self._born(server, twin, side))
-        if side.live and result is None and (known is None or known.sent):
-            server.status(side.run, "RUNNING", None)
+    def _send(self, server: Server, twin: StudyTwin, side: Side, result: TrialResult | None) -> RunTwin:
+        before = side.twin
+        run = before.run if before else self._born(server, twin, side)
+        if before and before.sent and side.live and result is None:
+            server.status(run, "RUNNING", None)
+            server.tag(run, {"sweep.state": "RUNNING", "sweep.error": ""})
         points = shown.points(side.job, side.epochs)
-        server.log(side.run, points[side.points :], {} if side.points else shown.params(side.job))
+        server.log(run, points[side.points :], {} if side.points else shown.params(side.job))
         side.points = len(points)
         if result is not None:
-            self._ended(server, side, result)
-        mirror.write(side.folder.mirror, RunTwin(parent=twin.run, run=side.run, sent=result.state if result else ""))
+            self._ended(server, side, run, result)
+        sent = result.state if result else "" if side.live else (before.sent if before else "")
+        after = RunTwin(parent=twin.run, run=run, sent=sent)
+        if after != before:
+            mirror.write(side.folder.mirror, after)
+        return after
 
     def _born(self, server: Server, twin: StudyTwin, side: Side) -> str:
         job = side.job
@@ -180,18 +189,18 @@ class Errands:
         server.text(run, "config.yaml", redacted(self._recipe_text(job)))
         return run
 
-    def _ended(self, server: Server, side: Side, result: TrialResult) -> None:
-        server.tag(side.run, shown.outcome(result))
+    def _ended(self, server: Server, side: Side, run: str, result: TrialResult) -> None:
+        server.tag(run, shown.outcome(result))
         if side.epochs:
             drawing = curves.learning(side.epochs, side.job.recipe.goal, side.job.title)
-            server.text(side.run, "curves.svg", drawing)
+            server.text(run, "curves.svg", drawing)
         if result.state == "FAILED" and side.folder.log.exists():
-            server.text(side.run, "log.txt", redacted(_tail(side.folder.log)))
+            server.text(run, "log.txt", redacted(_tail(side.folder.log)))
         for path in _files(side):
-            server.file(side.run, path)
+            server.file(run, path)
         side.files.clear()
         end = round(side.ended * 1000) if side.epochs else None
-        server.status(side.run, shown.STATUS[result.state], end)
+        server.status(run, shown.STATUS[result.state], end)
 
 
 def _files(side: Side) -> list[Path]:

@@ -64,7 +64,7 @@ class Side:
         self.epochs: list[Epoch] = record.history(folder)
         self.result: TrialResult | None = record.read_result(folder)
         self.files: list[Path] = []
-        self.run = ""  # its id in MLflow, once known
+        self.twin: RunTwin | None = None
         self.points = 0  # how many epochs of it are known to be there
         self.live = False  # a worker is on it now
         self.lost = False  # MLflow refuses it for good
@@ -77,6 +77,12 @@ class Side:
         """Add `epoch` unless it is known: a resumed worker tells its epochs from the first."""
         if epoch.index == len(self.epochs):
             self.epochs.append(epoch)
+
+    def end(self, result: TrialResult) -> None:
+        """Note the end; epochs nobody told of are taken from the record."""
+        if len(self.epochs) < result.epochs:
+            self.epochs = record.history(self.folder)
+        self.result, self.live = result, False
 
     @property
     def ended(self) -> float:

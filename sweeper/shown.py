@@ -19,6 +19,7 @@ STATUS: dict[str, str] = {
     "FAILED": "FAILED",
     "INTERRUPTED": "KILLED",
 }
+COLUMNS = 40  # of the ready table; more would not fit into a tag
 _OTHERS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1")  # macro_recall is the second
 
 
@@ -139,20 +140,21 @@ def children(parent: str) -> str:
 
 def view(parent: str, goal: Goal, names: Sequence[str]) -> str:
     """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns."""
+    goal_column, model = f"metrics.`best_{goal}`", "params.`model`"
     opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
-    columns = [f"metrics.`best_{goal}`", "tags.`sweep.state`", "params.`model`", *opened, "metrics.`val_loss`"]
+    columns = [goal_column, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:COLUMNS]
     state = {
         "searchFilter": children(parent),
-        "orderByKey": f"metrics.`best_{goal}`",
+        "orderByKey": goal_column,
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": columns[:40],
-        "columnOrder": columns[:40],
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {goal_column: 185, model: 150},
         "runsHiddenMode": "FIRST_20_RUNS",
-        "viewMaximized": True,
     }
     return json.dumps(state)
 

@@ -89,7 +89,7 @@ class Mlflow:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         side = self._known.sides.of(job)
-        side.result, side.live = result, False
+        side.end(result)
         self._ask(side.key)
 
     def attached(self, job: Job, files: Sequence[Path]) -> None:
@@ -224,18 +224,20 @@ class Server(Remote):
                 self._client.set_terminated(run, status, end)
 
     def text(self, run: str, name: str, text: str) -> None:
-        self._file(lambda: self._client.log_text(run, text, name))
+        self._file(run, lambda: self._client.log_text(run, text, name))
 
     def file(self, run: str, path: Path) -> None:
-        self._file(lambda: self._client.log_artifact(run, str(path)))
+        self._file(run, lambda: self._client.log_artifact(run, str(path)))
 
-    def _file(self, send: Callable[[], None]) -> None:
-        """Files may have no way there while figures do (an artifact store of another machine): then do without."""
+    def _file(self, run: str, send: Callable[[], None]) -> None:
+        """Files may have no way there while figures have (an artifact store of another machine): then do without."""
+        if not self._files:
+            return
         try:
+            send()
+        except Exception as error:  # noqa: BLE001  (if figures fail too, that is raised)
             with _refusals():
-                if self._files:
-                    send()
-        except (Refused, PermissionError) as error:
+                self._client.get_run(run)
             self._files = False
             self._note(f"MLflow takes no files ({_line(error)}); figures are still sent")
 

@@ -1,16 +1,19 @@
 """MLflow's pages, served on this machine for as long as someone looks. MLflow itself runs in a process of its own."""
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
+from typing import IO
 
 from sweeper import paths, tracking
 from sweeper.errors import EnvironmentFault
@@ -19,6 +22,7 @@ from sweeper.paths import StudyFolder
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself
 STARTING = 90.0  # seconds that it gets to answer
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = PORT) -> None:
@@ -27,15 +31,16 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     Only this machine can connect. The next free port is taken when `port` is not. Where MLFLOW_TRACKING_URI names
     a server, there is nothing to start, and only the address is told.
     """
-    remote = tracking.uri()
-    if remote.startswith("http"):
-        return say(_address(study, remote))
-    with _stoppable(), _server(remote, free_port(port)) as (server, base):
-        say(_address(study, base))
-        _wait_until_it_answers(server, base)
+    store = tracking.uri()
+    if store.startswith("http"):
+        return say(_address(study, store))
+    with _stoppable(), _serving(store, free_port(port)) as pages:
+        say(_address(study, pages.base))
+        pages.await_answer()
         say("MLflow is ready; Ctrl-C ends it")
-        server.wait()
-        raise EnvironmentFault(f"MLflow's server ended by itself, with code {server.returncode}", where=base)
+        pages.server.wait()
+        raise EnvironmentFault(f"MLflow's server ended by itself: {pages.last_words()}", where=pages.base)
+    return None
 
 
 def _address(study: StudyFolder | None, base: str) -> str:
@@ -55,9 +60,48 @@ def free_port(first: int) -> int:
     raise EnvironmentFault(f"ports {first} to {first + PORTS - 1} are taken", help="choose another with --port")
 
 
+@dataclass(frozen=True)
+class _Pages:
+    """MLflow's server: its process, its address, and what it says."""
+
+    server: subprocess.Popen[bytes]
+    base: str
+    words: IO[bytes]
+
+    def await_answer(self) -> None:
+        deadline = time.monotonic() + STARTING
+        while self.server.poll() is None and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.base}/health", timeout=2):  # noqa: S310  (our own address)
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise EnvironmentFault(f"MLflow's server does not start: {self.last_words()}", where=self.base)
+
+    def last_words(self) -> str:
+        self.words.seek(0)
+        lines = self.words.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"code {self.server.returncode}"
+
+    def end(self) -> None:
+        """End the server and every process that it started."""
+        self._signal(signal.SIGTERM)
+        try:
+            self.server.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            self.server.wait()
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+            os.killpg(self.server.pid, number)
+
+
 @contextmanager
-def _server(store: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """MLflow's server with one worker, and its address; its whole process group is gone afterwards."""
+def _serving(store: str, port: int) -> Iterator[_Pages]:
+    """MLflow's server with one worker, in a process group that is gone afterwards."""
     if store == f"sqlite:///{paths.database()}" and not paths.database().exists():
         raise EnvironmentFault(
             "there is nothing to show yet", where=str(paths.database()), help="start a sweep: sweep run SPACE.yaml"
@@ -65,11 +109,25 @@ def _server(store: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], st
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port)]
     command += ["--backend-store-uri", store, "--default-artifact-root", paths.artifacts().as_uri()]
     command += ["--uvicorn-opts", "--log-level warning"]
-    server = subprocess.Popen(command, env=_environment(), start_new_session=True, stdout=subprocess.DEVNULL)
-    try:
-        yield server, f"http://{HOST}:{port}"
-    finally:
-        _end(server)
+    with tempfile.TemporaryFile() as words:
+        server = subprocess.Popen(
+            command,
+            env=_environment(),
+            start_new_session=True,
+            stdout=words,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        pages = _Pages(server, f"http://{HOST}:{port}", words)
+        try:
+            yield pages
+        finally:
+            pages.end()
+
+
+def _end_with_parent() -> None:
+    """In the server: have the system end it when `sweep ui` is killed; it then ends its own processes."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:
@@ -80,35 +138,6 @@ def _environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
     }
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server and every process it started."""
-    _signal(server, signal.SIGTERM)
-    try:
-        server.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        _signal(server, signal.SIGKILL)
-        server.wait()
-
-
-def _signal(server: subprocess.Popen[bytes], number: int) -> None:
-    try:
-        os.killpg(server.pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
-        return
-
-
-def _wait_until_it_answers(server: subprocess.Popen[bytes], base: str) -> None:
-    deadline = time.monotonic() + STARTING
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{base}/health", timeout=2):  # noqa: S310  (our own address)
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
 
 
 @contextmanager
@@ -122,7 +151,7 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        pass
+        return
     finally:
         for number, old in before.items():
             signal.signal(number, old)

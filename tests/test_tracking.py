@@ -1,0 +1,472 @@
+"""The record in MLflow, read back with MLflow's own client from a real database."""
+
+import http.server
+import math
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from studies import START, begin, curve, end, epoch, job
+
+from sweeper import paths, record, shown, tracking
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.tracking import Facts, Mlflow
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*noload.*"),  # sqlalchemy 2.1, of mlflow 3.17's own models
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(mlflow|google|starlette|alembic).*"),
+]
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    home = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_HOME", str(home))
+        tracking.Server(print)
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def study(database) -> StudyFolder:
+    """A study's folder beside an empty database."""
+    folder = StudyFolder.named("focal_weights")
+    folder.root.mkdir(parents=True)
+    shutil.copy(database, paths.database())
+    return folder
+
+
+class Sweep:
+    """What a sweep tells its tracker."""
+
+    def __init__(self, study: StudyFolder, **facts) -> None:
+        self.study, self.notes = study, []
+        self.tracker = Mlflow(self.notes.append, pause=0.05)
+        defaults = {"planned": 4, "names": ["backbone", "loss.gamma", "schedule"], "resume": "sweep run space.yaml"}
+        defaults |= {"data_name": "data/clothes", "goal": "overall_accuracy", "spec_text": "study: x\n"}
+        self.tracker.opened(Facts(study, **(defaults | facts)))
+
+    def start(self, number: int, **changes):
+        started = begin(job(self.study, number, **changes))
+        self.tracker.started(started)
+        return started
+
+    def trial(self, number: int, top: float = 0.8, state="COMPLETE", **changes):
+        started = self.start(number, **changes)
+        epochs = curve(started, top)
+        for each in epochs:
+            self.tracker.epoch(started, each)
+        self.tracker.ended(started, end(started, epochs, state))
+        return started
+
+    def close(self, state="COMPLETE", **kwargs) -> list[str]:
+        self.tracker.closed(state, **kwargs)
+        return self.notes
+
+
+@pytest.fixture
+def client(study):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking.uri())
+
+
+def runs(client, *, kind: str = "trial"):
+    experiment = client.get_experiment_by_name("clothes")
+    found = client.search_runs([experiment.experiment_id], f"tags.`sweep.kind` = '{kind}'")
+    return sorted(found, key=lambda run: run.info.run_name)
+
+
+def history(client, run, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
+
+
+def files(client, run) -> set[str]:
+    return {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+# ----------------------------------------------------------------------------------- what is shown
+def test_a_study_is_a_run_and_its_trials_are_the_children(study, client):
+    sweep = Sweep(study)
+    sweep.trial(0)
+    assert sweep.close() == []
+    (parent,), (child,) = runs(client, kind="study"), runs(client)
+    assert (parent.info.run_name, child.info.run_name) == ("focal_weights", "t0000 resnet18")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_parameters_are_the_open_values_and_what_runs_are_compared_by(study, client):
+    sweep = Sweep(study)
+    sweep.trial(1, gamma=1.23456)
+    sweep.close()
+    assert runs(client)[0].data.params == {
+        "loss.gamma": "1.23",
+        "schedule": "cosine",
+        "model": "resnet18.a1_in1k",
+        "image_size": "224",
+        "epochs": "3",
+        "seed": "0",
+    }
+
+
+def test_an_epoch_is_a_point_of_every_figure_at_its_recorded_time(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    sweep.tracker.epoch(started, epoch(0, 0.123456789))
+    sweep.close("INTERRUPTED")
+    (run,) = runs(client)
+    assert run.data.metrics == {
+        "overall_accuracy": 0.12346,
+        "best_overall_accuracy": 0.12346,
+        "train/overall_accuracy": 0.14346,
+        "val_loss": 0.5,
+        "train_loss": 1.2346,
+        "val/mean_class_accuracy": 0.023457,
+        "val/macro_precision": 0.073457,
+        "val/macro_f1": 0.043457,
+        "category_accuracy/material": 0.13346,
+        "category_accuracy/sleeve length": 0.11346,
+        "optim/lr": 0.00012346,
+        "speed/images_per_second": 1234.6,
+        "memory/peak_gb": 3.2,
+    }
+    (point,) = client.get_metric_history(run.info.run_id, "val_loss")
+    assert (point.step, point.timestamp) == (1, START * 1000)
+
+
+def test_the_best_of_a_trial_does_not_fall_with_its_last_epoch(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    for index, value in enumerate([0.5, 0.8, 0.7]):
+        sweep.tracker.epoch(started, epoch(index, value))
+    sweep.close("INTERRUPTED")
+    assert history(client, runs(client)[0], "best_overall_accuracy") == [(1, 0.5), (2, 0.8), (3, 0.8)]
+
+
+def test_what_is_no_number_makes_no_point():
+    made = job(StudyFolder(Path("s")), 0)
+    bad = epoch(0, 0.5).model_copy(update={"lr": math.nan})
+    assert "optim/lr" not in shown.points(made, [bad])[0].figures
+
+
+def test_a_final_without_val_has_no_figure_of_the_goal_to_be_ranked_by():
+    made = job(StudyFolder(Path("s")), 0, kind="final")
+    figures = shown.points(made, [epoch(0, 0.5, val=None)])[0].figures
+    assert "overall_accuracy" not in figures
+    assert figures["train/overall_accuracy"] == 0.52
+
+
+def test_the_study_shows_its_best_so_far_by_trial_and_says_how_to_go_on(study, client):
+    sweep = Sweep(study)
+    for number, top in enumerate([0.7, 0.9, 0.8]):
+        sweep.trial(number, top)
+    sweep.close()
+    (parent,) = runs(client, kind="study")
+    assert [step for step, _ in history(client, parent, "best_overall_accuracy")] == [0, 1, 2]
+    best = [value for _, value in history(client, parent, "best_overall_accuracy")]
+    assert best[0] < best[1] == best[2]
+    note = parent.data.tags["mlflow.note.content"]
+    assert "3 complete, of 4 planned" in note
+    assert "trial 1 (resnet18.a1_in1k), epoch 3" in note
+    assert "`sweep run space.yaml`" in note
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("COMPLETE", "FINISHED"), ("PRUNED", "FINISHED"), ("FAILED", "FAILED"), ("INTERRUPTED", "KILLED")],
+)
+def test_every_end_has_its_status(study, client, state, status):
+    sweep = Sweep(study)
+    sweep.trial(0, state=state)
+    sweep.close()
+    (run,) = runs(client)
+    assert (run.info.status, run.data.tags["sweep.state"]) == (status, state)
+
+
+def test_a_failed_trial_says_why_and_brings_the_end_of_its_log(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    RunFolder(started.folder).log.write_text("step 1\nstep 2\n")
+    result = end(started, [], "FAILED", trouble="nan", error="loss is NaN at epoch 3\nmore")
+    sweep.tracker.ended(started, result)
+    sweep.close()
+    (run,) = runs(client)
+    assert run.data.tags["sweep.error"] == "loss is NaN at epoch 3"
+    assert files(client, run) == {"config.yaml", "log.txt"}
+
+
+def test_a_trial_has_its_recipe_and_its_curves(study, client):
+    sweep = Sweep(study)
+    sweep.trial(0)
+    sweep.close()
+    assert files(client, runs(client)[0]) == {"config.yaml", "curves.svg"}
+
+
+def test_a_final_has_the_files_of_its_folder_and_what_was_attached(study, client, tmp_path):
+    sweep = Sweep(study)
+    started = sweep.start(7, kind="final", folder=study.final("2026-11-21-0007").root)
+    RunFolder(started.folder).submission.write_bytes(b"zip")
+    report = tmp_path / "report.html"
+    report.write_text("<p>")
+    sweep.tracker.attached(started, [report])
+    sweep.tracker.ended(started, end(started, curve(started), "COMPLETE"))
+    sweep.close(files=[report])
+    (run,), (parent,) = runs(client, kind="final"), runs(client, kind="study")
+    assert run.info.run_name == "final t0007"
+    expected = {"config.yaml", "curves.svg", "submission.zip", "history.jsonl", "report.html"}
+    assert files(client, run) == expected
+    assert files(client, parent) == {"space.yaml", "report.html"}
+
+
+# --------------------------------------------------------------------------------- again and again
+def test_a_study_that_is_opened_again_adds_no_point(study, client):
+    for _ in range(2):
+        sweep = Sweep(study)
+        for number in range(2):
+            sweep.trial(number) if _ == 0 else None
+        assert sweep.close() == []
+    assert [len(history(client, run, "val_loss")) for run in runs(client)] == [3, 3]
+    (parent,) = runs(client, kind="study")
+    assert len(history(client, parent, "best_overall_accuracy")) == 2
+
+
+def test_sending_everything_again_adds_no_point(study, client):
+    sweep = Sweep(study)
+    started = sweep.trial(0)
+    sweep.close()
+    RunFolder(started.folder).mirror.unlink()
+    Sweep(study).close()
+    (run,) = runs(client)
+    assert history(client, run, "train_loss") == [(1, 1.2346), (2, 1.2346), (3, 1.2346)]
+
+
+def test_an_interrupted_trial_is_killed_then_runs_again_as_the_same_run(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    first, *rest = [epoch(i, 0.5) for i in range(3)]
+    record.append(RunFolder(started.folder), first)
+    sweep.tracker.epoch(started, first)
+    sweep.close("INTERRUPTED")
+    (before,) = runs(client)
+    again = Sweep(study)
+    again.tracker.started(started)
+    for each in [first, *rest]:
+        again.tracker.epoch(started, each)
+    again.tracker.ended(started, end(started, [first, *rest], "COMPLETE"))
+    again.close()
+    (after,) = runs(client)
+    assert (before.info.status, after.info.status) == ("KILLED", "FINISHED")
+    assert before.info.run_id == after.info.run_id
+    assert [step for step, _ in history(client, after, "val_loss")] == [1, 2, 3]
+
+
+def test_what_a_killed_sweep_left_running_is_brought_to_its_end_by_the_next(study, client):
+    killed = Sweep(study)
+    started = killed.start(0)
+    killed.tracker._sender.finish(30)
+    assert runs(client)[0].info.status == "RUNNING"
+    end(started, curve(started), "COMPLETE")
+    Sweep(study).close()
+    (run,) = runs(client)
+    assert run.info.status == "FINISHED"
+    assert len(history(client, run, "val_loss")) == 3
+
+
+def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
+    killed = Sweep(study)
+    started = killed.start(0)
+    killed.tracker._sender.finish(30)
+    RunFolder(started.folder).mirror.unlink()
+    Sweep(study).close("INTERRUPTED")
+    assert len(runs(client)) == 1
+
+
+def test_a_study_that_mlflow_no_longer_knows_is_sent_as_a_whole(study, client):
+    sweep = Sweep(study)
+    sweep.trial(0)
+    sweep.close()
+    client.delete_run(runs(client, kind="study")[0].info.run_id)
+    client.delete_run(runs(client)[0].info.run_id)
+    assert Sweep(study).close() == []
+    (parent,), (child,) = runs(client, kind="study"), runs(client)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert len(history(client, child, "val_loss")) == 3
+
+
+def test_another_tracking_server_gets_everything_too(study, database, monkeypatch, tmp_path):
+    sweep = Sweep(study)
+    sweep.trial(0)
+    sweep.close()
+    shutil.copy(database, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    Sweep(study).close()
+    from mlflow import MlflowClient
+
+    assert len(runs(MlflowClient(tracking_uri=tracking.uri()))) == 1
+
+
+def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    sweep.tracker._sender.finish(30)
+    client.delete_run(runs(client)[0].info.run_id)
+    again = Sweep(study)
+    again.tracker.started(started)
+    for index in range(3):
+        again.tracker.epoch(started, epoch(index, 0.5))
+    notes = again.close()
+    assert len(notes) == 1
+    assert "refuses" in notes[0]
+
+
+# ---------------------------------------------------------------------------------------- trouble
+class Failing(http.server.BaseHTTPRequestHandler):
+    """A server that answers everything with 500."""
+
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(params=["closed", "silent", "failing"])
+def dead(request) -> Iterator[str]:
+    """The address of a server that is not there, never answers, or always fails."""
+    if request.param == "failing":
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+        return
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            listener.listen()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_dead_server_slows_no_epoch_and_the_next_sweep_sends_what_it_missed(study, client, dead, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead)
+    sweep = Sweep(study)
+    began = time.monotonic()
+    sweep.trial(0)
+    assert time.monotonic() - began < 0.5
+    notes = sweep.close(patience=0.3)
+    assert "the next `sweep run` of it sends the rest" in notes[-1]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert Sweep(study).close() == []
+    (run,) = runs(client)
+    assert (run.info.status, len(history(client, run, "val_loss"))) == ("FINISHED", 3)
+
+
+def test_an_outage_is_told_once_and_healed_in_the_same_sweep(study, client, database, monkeypatch):
+    paths.database().unlink()
+    paths.database().mkdir()
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    until(lambda: sweep.tracker._down)
+    paths.database().rmdir()
+    shutil.copy(database, paths.database())
+    until(lambda: not sweep.tracker._down)
+    sweep.tracker.ended(started, end(started, curve(started), "COMPLETE"))
+    notes = sweep.close()
+    assert ["does not answer" in notes[0], "answers again" in notes[1], len(notes)] == [True, True, 2]
+    assert len(history(client, runs(client)[0], "val_loss")) == 3
+
+
+def until(true) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_place_that_takes_no_files_still_gets_the_figures(study, client):
+    client.create_experiment("clothes", artifact_location="mlflow-artifacts:/elsewhere")
+    sweep = Sweep(study)
+    sweep.trial(0)
+    notes = sweep.close()
+    assert len(notes) == 1
+    assert "takes no files" in notes[0]
+    assert len(history(client, runs(client)[0], "val_loss")) == 3
+
+
+def test_settings_of_mlflow_left_in_the_environment_change_nothing(study, client, monkeypatch):
+    stray = {"RUN_ID": "0" * 32, "EXPERIMENT_NAME": "other", "EXPERIMENT_ID": "77", "ENABLE_ASYNC_LOGGING": "true"}
+    for name, value in stray.items():
+        monkeypatch.setenv(f"MLFLOW_{name}", value)
+    sweep = Sweep(study)
+    sweep.trial(0)
+    assert sweep.close() == []
+    assert runs(client)[0].info.status == "FINISHED"
+
+
+def test_no_secret_reaches_mlflow(study, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "canary-in-the-environment")
+    sweep = Sweep(study, spec_text="root: https://me:canary-in-an-address@host/x\n")
+    started = sweep.start(0, params={"weights": "canary-in-the-environment"})
+    RunFolder(started.folder).log.write_text("token=canary-in-the-environment\n")
+    error = "cannot open postgresql://me:canary-in-an-address@host/db"
+    sweep.tracker.ended(started, end(started, curve(started), "FAILED", trouble="error", error=error))
+    sweep.close()
+    shown_files = [*paths.home().glob("mlflow.db*"), *paths.artifacts().rglob("*"), study.mirror]
+    assert not any(b"canary" in path.read_bytes() for path in shown_files if path.is_file())
+
+
+def test_a_deleted_experiment_is_restored(study, client):
+    client.delete_experiment(client.create_experiment("clothes"))
+    sweep = Sweep(study)
+    sweep.trial(0)
+    assert sweep.close() == []
+    assert len(runs(client)) == 1
+
+
+def test_another_process_that_holds_the_study_keeps_its_trials_running(study, client):
+    sweep = Sweep(study)
+    sweep.start(0)
+    sweep.tracker._sender.finish(30)
+    code = "import sys, pathlib; from sweeper import lock\n"
+    code += "held = lock.acquire(pathlib.Path(sys.argv[1])); print(); input()"
+    command = [sys.executable, "-uc", code, str(study.lock)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        Sweep(study).close()
+    finally:
+        holder.communicate(b"\n")
+    assert runs(client)[0].info.status == "RUNNING"
+    assert runs(client, kind="study")[0].info.status == "RUNNING"
+
+
+@pytest.mark.slow
+def test_the_database_is_made_once_by_two_processes_at_a_time():
+    code = "from sweeper import tracking; print(tracking.Server(print).experiment('x'))"
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == [b"1\n", b"1\n"]
+
+
+def test_the_silent_tracker_leaves_nothing_behind(study):
+    silent: tracking.Tracker = tracking.Silent()
+    silent.opened(Facts(study, "data/clothes", "overall_accuracy", ""))
+    silent.started(job(study, 0))
+    silent.closed("COMPLETE")
+    assert list(study.root.iterdir()) == []
+
+
+def test_the_link_opens_the_view_of_the_study(study):
+    assert tracking.link(study, "http://127.0.0.1:5000") is None
+    Sweep(study).close()
+    link = tracking.link(study, "http://127.0.0.1:5000/")
+    assert link.startswith(
+        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey="
+    )

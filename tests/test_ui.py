@@ -1,0 +1,142 @@
+"""MLflow's pages, as a person opens them: a real server, a real browser."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from studies import begin, curve, end, job
+
+from sweeper import paths, ui
+from sweeper.errors import EnvironmentFault
+from sweeper.paths import StudyFolder
+from sweeper.tracking import Facts, Mlflow
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+SERVE = "import sys; from sweeper import ui; from sweeper.paths import StudyFolder\n"
+SERVE += "ui.serve(StudyFolder.named('focal_weights'), lambda text: print(text, flush=True), port=int(sys.argv[1]))"
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*")  # sqlalchemy 2.1, of mlflow 3.17's own models
+
+
+def shown_study(tops: dict[int, float]) -> None:
+    study = StudyFolder.named("focal_weights")
+    study.root.mkdir(parents=True)
+    tracker = Mlflow(print)
+    names = ["backbone", "loss.gamma", "schedule"]
+    tracker.opened(Facts(study, "data/clothes", "overall_accuracy", "study: x\n", names=names))
+    for number, top in tops.items():
+        started = begin(job(study, number, backbone="seresnet50.ra2_in1k"))
+        tracker.started(started)
+        tracker.ended(started, end(started, curve(started, top), "COMPLETE"))
+    tracker.closed("COMPLETE", patience=60)
+
+
+def served(port: int) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", SERVE, str(port)], stdout=subprocess.PIPE, text=True)
+
+
+def listeners(port: int) -> set[str]:
+    """Local addresses on which somebody listens at `port`, as /proc writes them."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return {f[1].split(":")[0] for f in fields if f[3] == "0A" and int(f[1].split(":")[1], 16) == port}
+
+
+def children(pid: int) -> set[int]:
+    """All processes below `pid`."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            found |= {child} | children(child)
+    return found
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_pages_open_on_the_leaderboard_on_this_machine_only_and_leave_no_process(tmp_path):
+    shown_study({0: 0.7, 1: 0.9, 2: 0.8})
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        server = served(taken.getsockname()[1])
+        try:
+            address = server.stdout.readline().strip()
+            port = int(address.split(":")[2].split("/")[0])
+            assert port != taken.getsockname()[1]
+            assert "ready" in server.stdout.readline()
+            below = children(server.pid)
+            assert len(below) == 2
+            assert listeners(port) == {"0100007F"}
+            assert rows(address, tmp_path / "leaderboard.png") == [
+                "t0001 seresnet50",
+                "t0002 seresnet50",
+                "t0000 seresnet50",
+            ]
+        finally:
+            server.send_signal(signal.SIGINT)
+            rest, _ = server.communicate(timeout=30)
+    assert (server.returncode, rest) == (0, "")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in below)
+
+
+def rows(address: str, picture: Path) -> list[str]:
+    """The names in MLflow's run table from the top, once our columns are there."""
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1700, "height": 900})
+        page.goto(address)
+        headers = page.get_by_role("columnheader")
+        for column in ("best_overall_accuracy", "val_loss", "sweep.state", "model", "loss.gamma", "schedule"):
+            expect(headers.get_by_text(column, exact=True).first).to_be_visible(timeout=30_000)
+        links = page.get_by_role("link").filter(has_text="seresnet50")
+        expect(links).to_have_count(3)
+        found = sorted((link.bounding_box()["y"], link.inner_text()) for link in links.all())
+        page.screenshot(path=picture)
+        browser.close()
+    return [name for _, name in found]
+
+
+def test_a_port_that_is_taken_leads_to_the_next():
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert ui.free_port(port) > port
+
+
+def test_without_a_database_it_says_what_to_do():
+    with pytest.raises(EnvironmentFault, match="nothing to show yet") as caught:
+        ui.serve(None, print)
+    assert "sweep run" in caught.value.help
+
+
+def test_a_server_that_runs_elsewhere_is_only_named(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    said: list[str] = []
+    ui.serve(None, said.append)
+    assert said == ["http://tracking.example:5000/#/experiments"]
+
+
+def test_a_server_that_cannot_start_brings_its_last_words():
+    paths.home().mkdir(parents=True)
+    paths.database().write_text("this is no database, but long enough to be taken for a broken one" * 20)
+    with pytest.raises(EnvironmentFault, match="does not start"):
+        ui.serve(None, print)
+
+
+def test_the_server_inherits_no_setting_of_mlflow(monkeypatch):
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:////elsewhere.db")
+    kept = ui._environment()
+    assert {name for name in kept if name.startswith("MLFLOW_")} == {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+        "MLFLOW_DISABLE_TELEMETRY",
+        "MLFLOW_LOGGING_LEVEL",
+    }
