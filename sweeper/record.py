@@ -36,13 +36,20 @@ def history(folder: RunFolder) -> list[Epoch]:
 
 
 def mend(folder: RunFolder) -> list[Epoch]:
-    """The same, and the torn tail is cut off the file. Only for whoever holds the study."""
+    """The same, and the torn tail is cut off the file. Only for whoever holds the study, while nobody trains here."""
+    tidy(folder.root)
     epochs, length = _sound(folder.history)
     if folder.history.exists() and folder.history.stat().st_size > length:
         with folder.history.open("r+b") as file:
             file.truncate(length)
             os.fsync(file.fileno())
     return epochs
+
+
+def tidy(folder: Path) -> None:
+    """Remove what kills left of files that were being written, by `trainers.files`, in this very folder."""
+    for rest in folder.glob(".*.tmp"):
+        rest.unlink(missing_ok=True)
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:

@@ -76,6 +76,7 @@ class Study:
         """
         held = lock.acquire(folder.lock)
         try:
+            record.tidy(folder.root)
             identity.settle(spec, space, folder)
             with _trouble_with(folder.database):
                 return cls(spec, space, folder, cache, held)
@@ -213,6 +214,7 @@ class Study:
     def _end(self, trial: int, state: State, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
         running = self._running.pop(trial)
         result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text)
+        record.tidy(running.job.folder)
         record.write_result(self.folder.trial(trial), result)
         with _trouble_with(self.folder.database):
             self._tell(running.trial, result)

@@ -1,0 +1,22 @@
+"""`python coordinator.py SPACE.yaml SLOTS`: a sweep in a process of its own, for tests that kill it."""
+
+import sys
+from pathlib import Path
+
+from played import Seen, opened
+
+from sweeper import sweep
+from sweeper.devices import Slot
+from sweeper.executors.local import Local
+from sweeper.stop import Stop, listening
+
+if __name__ == "__main__":
+    stop = Stop()
+    with listening(stop):
+        study = opened(Path(sys.argv[1]))
+        seen = Seen(loud=True)
+        executor = Local([Slot(f"cpu:{index}") for index in range(int(sys.argv[2]))])
+        outcome = sweep.run(study, executor, seen, seen, stop=stop)
+        study.close()
+    print(outcome.reason, file=sys.stderr)
+    sys.exit(outcome.exit_code)

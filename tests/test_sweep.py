@@ -1,0 +1,280 @@
+"""The loop with the fake trainer: what it tells whom, how it stops, and what is left when it is killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from played import QUICK, Seen, close_all, indices, opened, outcome, play, write
+
+from sweeper import record, sweep
+from sweeper.devices import Slot
+from sweeper.errors import EnvironmentFault
+from sweeper.executors import Executor
+from sweeper.executors.inline import Inline
+from sweeper.executors.local import Local
+from sweeper.paths import StudyFolder
+from sweeper.stop import Stop
+from sweeper.study import Study
+from sweeper.trial import TrialResult
+
+
+@pytest.fixture(autouse=True)
+def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    yield
+    close_all()
+
+
+def swept(
+    path: Path, executor: Executor | None = None, *, seen: Seen | None = None, stop: Stop | None = None
+) -> tuple[sweep.Outcome, Study, Seen]:
+    study, seen = opened(path), seen or Seen()
+    ended = sweep.run(study, executor or Inline(), seen, seen, stop=stop or Stop())
+    study.close()
+    return ended, study, seen
+
+
+def folder(path: Path) -> StudyFolder:
+    return StudyFolder(path.parent / "question")
+
+
+# --------------------------------------------------------------------------------------- the loop
+def test_a_sweep_trains_until_the_budget_is_used_up(tmp_path):
+    ended, study, _ = swept(write(tmp_path, search=QUICK, epochs=3))
+    assert ended == sweep.Outcome(0)
+    assert [one.number for one in study.results()] == list(range(12))
+
+
+def test_tracker_and_view_hear_of_everything_once_and_in_order(tmp_path):
+    path = write(tmp_path, budget="{trials: 1}", epochs=2)
+    _, _, seen = swept(path)
+    assert seen.words == [
+        *["start 0", "start 0 cpu"],
+        *["logged 0 0", "epoch 0 0", "logged 0 1", "epoch 0 1"],
+        *["told 0 COMPLETE", "end 0 COMPLETE"],
+    ]
+
+
+def test_a_process_a_slot_comes_to_the_same_as_inline(tmp_path):
+    paths = [tmp_path / name for name in ("inline", "local")]
+    for path in paths:
+        path.mkdir()
+    results = [
+        outcome(swept(write(path, search=QUICK, epochs=3), executor)[1])
+        for path, executor in zip(paths, [Inline(), Local([Slot("cpu")])], strict=True)
+    ]
+    assert results[0] == results[1]
+
+
+def test_several_slots_share_a_study(tmp_path):
+    path = write(tmp_path, search=QUICK, epochs=3)
+    ended, study, seen = swept(path, Local([Slot("a"), Slot("b"), Slot("c")]))
+    assert ended.exit_code == 0
+    assert [one.number for one in study.results()] == list(range(12))
+    assert {word.split()[-1] for word in seen.words if word.startswith("start") and word.count(" ") == 2} == set(
+        "abc"
+    )
+
+
+def test_a_study_that_is_done_ends_at_once_when_swept_again(tmp_path):
+    path = write(tmp_path, budget="{trials: 2}")
+    before = outcome(swept(path)[1])
+    ended, study, seen = swept(path)
+    assert (ended, outcome(study), seen.words) == (sweep.Outcome(0), before, [])
+
+
+# ---------------------------------------------------------------------------------------- failures
+def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path):
+    path = write(tmp_path, backbone="{choice: [broken.nan, resnet18]}", search="{sampler: random, pruner: none}")
+    ended, study, _ = swept(path)
+    states = {one.backbone: (one.state, one.trouble) for one in study.results()}
+    assert ended.exit_code == 0
+    assert states == {"broken.nan": ("FAILED", "nan"), "resnet18": ("COMPLETE", None)}
+
+
+def test_a_sweep_in_which_every_trial_fails_alike_ends_early(tmp_path):
+    ended, study, _ = swept(write(tmp_path, backbone="broken.error", budget="{trials: 100}"))
+    assert ended.exit_code == 5
+    assert "5 trials in a row failed alike: ValueError: this recipe is broken" in ended.reason
+    assert len(study.results()) == 5
+
+
+def test_a_sweep_without_a_completed_trial_says_so(tmp_path):
+    ended, _, _ = swept(write(tmp_path, backbone="broken.nan", budget="{trials: 2}"))
+    assert ended == sweep.Outcome(5, "no trial completed")
+
+
+def test_a_worker_that_is_killed_once_costs_nothing(tmp_path):
+    path = write(tmp_path, backbone="broken.kill_once", budget="{trials: 2}", search="{sampler: tpe, pruner: none}")
+    ended, study, seen = swept(path, Local([Slot("cpu")]))
+    assert ended.exit_code == 0
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6), ("COMPLETE", 6)]
+    assert seen.words.count("told 0 INTERRUPTED") == 1
+    assert indices(folder(path).trial(0)) == list(range(6))
+    assert [word for word in seen.words if word.startswith("epoch 0")] == [f"epoch 0 {index}" for index in range(6)]
+
+
+def test_a_worker_that_is_killed_in_the_same_epoch_again_fails_its_trial(tmp_path):
+    path = write(tmp_path, backbone="broken.kill", budget="{trials: 1}")
+    ended, study, _ = swept(path, Local([Slot("cpu")]))
+    assert ended.exit_code == 5
+    assert [(one.state, one.trouble, one.epochs) for one in study.results()] == [("FAILED", "died", 1)]
+
+
+def test_a_full_disk_ends_the_sweep_and_leaves_the_trial_open(tmp_path):
+    path = write(tmp_path, backbone="broken.disk")
+    with pytest.raises(EnvironmentFault, match="disk is full") as raised:
+        swept(path)
+    close_all()
+    assert raised.value.exit_code == 3
+    assert [one.state for one in record.results(folder(path))] == ["INTERRUPTED"]
+
+
+# ---------------------------------------------------------------------------------------- stopping
+class StopAt(Seen):
+    """Asks for a stop after so many epochs."""
+
+    def __init__(self, stop: Stop, epochs: int, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.stop, self.left, self.number = stop, epochs, number
+
+    def say(self, *words: object) -> None:
+        super().say(*words)
+        self.left -= words[0] == "epoch"
+        if not self.left:
+            self.stop.signal = self.number
+
+
+@pytest.mark.parametrize("make", [Inline, lambda: Local([Slot("cpu")])])
+def test_a_stop_finishes_the_epoch_and_the_next_sweep_goes_on_from_there(tmp_path, make):
+    path = write(tmp_path, budget="{trials: 3}", search="{sampler: tpe, pruner: none}")
+    stop = Stop()
+    ended, study, seen = swept(path, make(), seen=StopAt(stop, 8), stop=stop)
+    assert ended == sweep.Outcome(143, "stopped")
+    assert seen.words.count("note finishing the epoch; press again to stop now") == 1
+    assert seen.words[-2:] == ["told 1 INTERRUPTED", "end 1 INTERRUPTED"]
+    assert [one.state for one in study.results()] == ["COMPLETE", "INTERRUPTED"]
+    assert indices(folder(path).trial(1)) in ([0, 1], [0, 1, 2])
+    ended, study, _ = swept(path)
+    assert ended.exit_code == 0
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
+
+
+def test_a_stop_in_the_last_epoch_of_a_trial_completes_it(tmp_path):
+    path = write(tmp_path, budget="{trials: 3}")
+    stop = Stop()
+    ended, study, _ = swept(path, seen=StopAt(stop, 6, signal.SIGINT), stop=stop)
+    assert ended.exit_code == 130
+    assert [one.state for one in study.results()] == ["COMPLETE"]
+
+
+def start(path: Path, slots: int = 1, *, seconds: float = 0.0) -> "subprocess.Popen[str]":
+    """A sweep in a process of its own, each epoch taking `seconds`."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("coordinator.py")), str(path), str(slots)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"SWEEP_FAKE_SECONDS": str(seconds)},
+    )
+
+
+def until(process: "subprocess.Popen[str]", line: Callable[[str], bool]) -> str:
+    """Read what a sweep says up to a line."""
+    assert process.stdout is not None
+    return next(said.strip() for said in process.stdout if line(said.strip()))
+
+
+def test_an_interrupt_finishes_the_epoch_and_exits_130(tmp_path):
+    with start(write(tmp_path), seconds=0.1) as process:
+        until(process, lambda said: said == "epoch 0 1")
+        process.send_signal(signal.SIGINT)
+        said, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "note finishing the epoch; press again to stop now" in said
+    assert error.splitlines()[-1] == "stopped"
+    assert [one.state for one in record.results(folder(tmp_path / "x"))] == ["INTERRUPTED"]
+
+
+def test_a_second_interrupt_kills_the_workers_and_exits_130_within_two_seconds(tmp_path):
+    write(tmp_path)
+    with start(write(tmp_path)) as process:  # one epoch at once, so that a slow one can follow
+        until(process, lambda said: said == "epoch 0 0")
+        process.kill()
+        process.communicate()
+    with start(tmp_path / "question.yaml", seconds=60) as process:
+        until(process, lambda said: said.startswith("start") and said.endswith("cpu:0"))
+        process.send_signal(signal.SIGINT)
+        until(process, lambda said: said.startswith("note"))
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        took = time.monotonic() - begun
+    assert process.returncode == 130
+    assert took < 2
+    assert not children(tmp_path)
+
+
+def children(where: Path) -> list[str]:
+    """Processes of workers whose log lies under `where`."""
+    return [
+        str(link)
+        for link in Path("/proc").glob("[0-9]*/fd/1")
+        if link.is_symlink() and _target(link).startswith(str(where))
+    ]
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
+
+
+# ------------------------------------------------------------------------------------------- kills
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
+    """What a sweep without a fault comes to."""
+    path = write(tmp_path_factory.mktemp("whole"), search=QUICK, epochs=4, budget="{trials: 8}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_TRAINER", "fake")
+        study = opened(path)
+        play(study)
+        study.close()
+    return outcome(study)
+
+
+def ended(path: Path) -> dict[int, TrialResult]:
+    return {one.number: one for one in record.results(folder(path)) if one.state not in ("RUNNING", "INTERRUPTED")}
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+def test_a_sweep_killed_again_and_again_comes_to_the_same(tmp_path, seed, expected):
+    path = write(tmp_path, search=QUICK, epochs=4, budget="{trials: 8}")
+    draw = random.Random(seed)
+    before: dict[int, TrialResult] = {}
+    for _ in range(3):
+        with start(path, seconds=0.01) as process:
+            for _ in range(draw.randrange(2, 30)):
+                process.stdout.readline()
+            time.sleep(draw.random() * 0.02)
+            process.kill()
+            process.communicate()
+        now = ended(path)
+        assert before.items() <= now.items()
+        before = now
+    with start(path) as process:
+        process.communicate()
+    assert process.returncode == 0
+    assert not children(tmp_path)
+    study = opened(path)
+    assert outcome(study) == expected
+    for one in study.results():
+        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+    assert not list(tmp_path.rglob("*.tmp"))
