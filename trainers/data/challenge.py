@@ -1,0 +1,195 @@
+"""The two text layouts, FashionDataset and DeepFashion's Anno_fine: one reader, told apart by their columns."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.data.rows import Box, Category, Row, Split
+from trainers.errors import Fault
+
+FASHION = {
+    ("floral", "graphic", "striped", "embroidered", "pleated", "solid", "lattice"): "texture",
+    ("long_sleeve", "short_sleeve", "sleeveless"): "sleeve",
+    ("maxi_length", "mini_length", "no_dress"): "length",
+    ("crew_neckline", "v_neckline", "square_neckline", "no_neckline"): "neckline",
+    ("denim", "chiffon", "cotton", "leather", "faux", "knit"): "material",
+    ("tight", "loose", "conventional"): "fit",
+}  # the well-known 26 attributes have well-known names; any other category is category1, category2, ...
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Line = tuple[str, str]  # where ("split/train.txt:3"), text
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a text layout keeps things: the label files in `labels`, images relative to `images`."""
+
+    root: Path
+    labels: Path
+    images: Path
+
+    @classmethod
+    def challenge(cls, root: Path) -> "Places":
+        return cls(root, root / "split", root)
+
+    @classmethod
+    def deepfashion(cls, root: Path) -> "Places":
+        return cls(root, root / "Anno_fine", root / "Img" if (root / "Img").is_dir() else root)
+
+    def lines(self, name: str, faults: list[Fault]) -> list[Line]:
+        """The lines of a label file with their places; a BOM, CRLF and blank last lines are harmless and gone."""
+        path = self.labels / name
+        where = path.relative_to(self.root).as_posix()
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            faults.append(Fault(where, "no such file", f"the layout keeps its label files in {self.labels.name}/"))
+            return []
+        except OSError as error:
+            faults.append(Fault(where, f"cannot be read: {error.strerror}"))
+            return []
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            faults.append(Fault(f"{where}:{line}", "not UTF-8 text", "save the file as UTF-8"))
+            return []
+        lines = [(f"{where}:{k}", line.strip()) for k, line in enumerate(text.rstrip().split("\n"), 1)]
+        blank = [place for place, line in lines if not line and len(lines) > 1]
+        faults += [Fault(place, "blank line", "lines must match from file to file: remove it") for place in blank]
+        return [(place, line) for place, line in lines if line]
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The categories of list_attr_cloth.txt, and which of its columns each takes in one-hot flags."""
+
+    categories: tuple[Category, ...]
+    columns: tuple[tuple[int, ...], ...]
+
+    @property
+    def flags(self) -> int:
+        return sum(map(len, self.columns))
+
+
+def attributes(places: Places, faults: list[Fault]) -> Attributes:
+    """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number a line."""
+    lines = places.lines("list_attr_cloth.txt", faults)
+    count = lines.pop(0) if lines and re.fullmatch("[0-9]+", lines[0][1]) else None
+    if lines and lines[0][1].lower().startswith("attribute_name"):
+        lines.pop(0)
+    types: dict[int, list[tuple[int, str]]] = {}
+    for column, (where, text) in enumerate(lines):
+        name, _, number = text.rpartition(" ")
+        name = name.strip()
+        if not name or not re.fullmatch("[0-9]+", number):
+            faults.append(Fault(where, f"{text!r} is not an attribute's name and the number of its category"))
+            continue
+        if any(name == known for _, known in types.get(int(number), [])):
+            faults.append(Fault(where, f"attribute {name!r} stands twice in category {number}"))
+        types.setdefault(int(number), []).append((column, name))
+    if count and int(count[1]) != len(lines):
+        faults.append(Fault(count[0], f"says {count[1]} attributes, and {len(lines)} follow"))
+    groups = [types[number] for number in sorted(types)]
+    classes = [tuple(name for _, name in group) for group in groups]
+    return Attributes(
+        tuple(Category(FASHION.get(names, f"category{n}"), names) for n, names in enumerate(classes, 1)),
+        tuple(tuple(column for column, _ in group) for group in groups),
+    )
+
+
+def rows(places: Places, found: Attributes, *, boxes: bool, faults: list[Fault]) -> list[Row]:
+    """Every image of the splits that are there; labels of test are optional, boxes read only where asked for."""
+    listed: list[Row] = []
+    for split in SPLITS:
+        if split == "train" or (places.labels / f"{split}.txt").exists():
+            listed += _split(places, found, split, boxes, faults)
+    return listed
+
+
+def _split(places: Places, found: Attributes, split: Split, boxes: bool, faults: list[Fault]) -> list[Row]:
+    paths = places.lines(f"{split}.txt", faults)
+    if paths and _is_header(paths[0][1]):
+        paths.pop(0)
+    labels: list[tuple[int, ...] | None] = [None] * len(paths)
+    if split != "test" or (places.labels / "test_attr.txt").exists():
+        lines = _numbers(places, f"{split}_attr.txt", len(paths), faults)
+        onehot = 2 * sum(len(text.split()) == found.flags for _, text in lines) > len(lines)
+        labels[: len(lines)] = [(_flags if onehot else _indices)(line, found, faults) for line in lines]
+    corners: list[Box | None] = [None] * len(paths)
+    if boxes:
+        lines = _numbers(places, f"{split}_bbox.txt", len(paths), faults)
+        corners[: len(lines)] = [_box(line, faults) for line in lines]
+    rows = zip(paths, corners, labels, strict=False)
+    return [Row(path, split, box, label, where) for (where, path), box, label in rows]
+
+
+def _is_header(line: str) -> bool:
+    return "/" not in line and not line.lower().endswith(EXTENSIONS)
+
+
+def _numbers(places: Places, name: str, wanted: int, faults: list[Fault]) -> list[Line]:
+    """The lines of a file that goes with a list of images, without its header."""
+    before = len(faults)
+    lines = places.lines(name, faults)
+    if lines and all(re.match(r"[A-Za-z_]", word) for word in lines[0][1].split()):
+        lines.pop(0)
+    if len(lines) != wanted and len(faults) == before:
+        where = lines[min(wanted, len(lines) - 1)][0] if lines else (places.labels.name + "/" + name)
+        images = name.replace("_attr", "").replace("_bbox", "")
+        faults.append(Fault(where, f"{len(lines)} lines for the {wanted} images of {images}", "they go together"))
+    return lines
+
+
+def _whole(words: Sequence[str], where: str, faults: list[Fault]) -> list[int] | None:
+    wrong = next((word for word in words if not re.fullmatch("-?[0-9]+", word)), None)
+    if wrong is not None:
+        faults.append(Fault(where, f"{wrong!r} is not a whole number"))
+        return None
+    return [int(word) for word in words]
+
+
+def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
+    where, words = line[0], line[1].split()
+    if len(words) != len(found.categories):
+        hint = f"one index a category, or {found.flags} flags 0/1"
+        faults.append(Fault(where, f"{len(words)} columns, and there are {len(found.categories)} categories", hint))
+        return None
+    if (values := _whole(words, where, faults)) is None:
+        return None
+    for category, value in zip(found.categories, values, strict=True):
+        if not 0 <= value < len(category.classes):
+            last = len(category.classes) - 1
+            faults.append(Fault(where, f"{value} is no class of {category.name}", f"classes count from 0 to {last}"))
+    return tuple(values)
+
+
+def _flags(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
+    where, words = line[0], line[1].split()
+    if len(words) != found.flags:
+        faults.append(Fault(where, f"{len(words)} columns, and there are {found.flags} attributes"))
+        return None
+    if wrong := [word for word in words if word not in ("0", "1")]:
+        faults.append(Fault(where, f"{wrong[0]!r} is not a flag", "flags are 0 or 1"))
+        return None
+    answers = [[k for k, column in enumerate(columns) if words[column] == "1"] for columns in found.columns]
+    for category, chosen in zip(found.categories, answers, strict=True):
+        if len(chosen) != 1:
+            hint = "every image has exactly one class in each category"
+            faults.append(Fault(where, f"{len(chosen)} flags are set in {category.name}", hint))
+    return tuple(chosen[0] if chosen else -1 for chosen in answers)
+
+
+def _box(line: Line, faults: list[Fault]) -> Box | None:
+    """1-based inclusive corners -> Pillow's terms."""
+    where, words = line[0], line[1].split()
+    if len(words) != 4:
+        faults.append(Fault(where, f"{len(words)} columns, and a box is x1 y1 x2 y2"))
+        return None
+    if (corners := _whole(words, where, faults)) is None:
+        return None
+    x1, y1, x2, y2 = corners
+    if not (1 <= x1 <= x2 and 1 <= y1 <= y2):
+        hint = "x1 <= x2 and y1 <= y2, counted from 1"
+        faults.append(Fault(where, f"{line[1]!r} is no box", hint))
+        return None
+    return x1 - 1, y1 - 1, x2, y2

@@ -1,0 +1,256 @@
+"""The four layouts of a data set, each read into one table. Label files only: no image is opened here."""
+
+import csv
+import difflib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from trainers.config import DataConfig
+from trainers.data import challenge
+from trainers.data.challenge import EXTENSIONS, SPLITS
+from trainers.data.holdout import hold_out
+from trainers.data.rows import Box, Category, Row, Table
+from trainers.errors import DataError, Fault
+
+__all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan"]
+
+DEMO_ROOT = "data/demo"
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def read(config: DataConfig) -> Table:
+    """The whole data set as one table. Raises DataError with every fault of its label files, found in one pass."""
+    table, faults = scan(config)
+    if faults:
+        raise DataError(faults)
+    return table
+
+
+def scan(config: DataConfig) -> tuple[Table, list[Fault]]:
+    """What could be read, and every fault met; the rows are only all good where there is no fault.
+
+    Rows whose path leads out of the data set are left out of the table, so nobody can open them by accident.
+    """
+    faults: list[Fault] = []
+    root = _root(config)
+    base, groups, rows = _LAYOUTS[config.layout](config, root, faults)
+    rows = list(_inside(base, rows, faults))
+    faults += _listed_twice(rows) + _category_faults(groups, config)
+    if not faults and not any(row.split == "train" for row in rows):
+        faults.append(Fault(str(root), "no training image"))
+    if not faults and not any(row.split == "val" for row in rows):
+        rows = hold_out(rows, share=config.val_share, seed=config.split_seed)
+    return Table(base, groups, tuple(rows)), faults
+
+
+def categories(config: DataConfig) -> tuple[Category, ...]:
+    """Names and classes only, without reading lists of images where the layout allows it. Raises DataError."""
+    faults: list[Fault] = []
+    root = _root(config)
+    if config.layout in ("challenge", "deepfashion"):
+        found = challenge.attributes(_places(config, root), faults).categories
+    else:
+        found = _LAYOUTS[config.layout](config, root, faults)[1]
+    faults += _category_faults(found, config)
+    if faults:
+        raise DataError(faults)
+    return found
+
+
+# --------------------------------------------------------------------------------------------- text layouts
+Found = tuple[Path, tuple[Category, ...], list[Row]]
+
+
+def _places(config: DataConfig, root: Path) -> challenge.Places:
+    make = challenge.Places.challenge if config.layout == "challenge" else challenge.Places.deepfashion
+    return make(root)
+
+
+def _text(config: DataConfig, root: Path, faults: list[Fault]) -> Found:
+    places = _places(config, root)
+    if not places.labels.is_dir():
+        inner = next((p for p in sorted(root.iterdir()) if (p / places.labels.name).is_dir()), None)
+        hint = f"did you mean {str(inner)!r}?" if inner else f"layout {config.layout} keeps its labels there"
+        raise DataError([Fault(str(root), f"no folder {places.labels.name!r} in the data set", hint)])
+    found = challenge.attributes(places, faults)
+    if not found.categories:
+        return places.images, (), []
+    boxes = config.crop == "box"
+    return places.images, found.categories, challenge.rows(places, found, boxes=boxes, faults=faults)
+
+
+# ---------------------------------------------------------------------------------------------------- table
+def _table(config: DataConfig, root: Path, faults: list[Fault]) -> Found:
+    _no_boxes(config, faults)
+    records = _records(root, config.labels, faults)
+    _, header = next(records, ("", []))
+    if "path" not in header:
+        near = _did_you_mean("path", header) or "the first line names the columns: path,split,<category>,..."
+        faults.append(Fault(f"{config.labels}:1", "no column 'path'", near))
+        return root, (), []
+    for name, times in Counter(header).items():
+        if times > 1 or not name:
+            faults.append(Fault(f"{config.labels}:1", f"{times} columns are called {name!r}", "one name a column"))
+    names = [name for name in dict.fromkeys(header) if name not in ("path", "split", "")]
+    if not names:
+        faults.append(Fault(f"{config.labels}:1", "no category", "every column beside path and split is one"))
+    cells: list[tuple[str, dict[str, str]]] = []
+    for where, record in records:
+        if len(record) == len(header):
+            cells.append((where, dict(zip(header, record, strict=True))))
+        else:
+            faults.append(Fault(where, f"{len(record)} columns, and the header has {len(header)}"))
+    groups = tuple(Category(name, tuple(sorted({cell[name] for _, cell in cells} - {""}))) for name in names)
+    codes = [{label: k for k, label in enumerate(group.classes)} for group in groups]
+    rows = [_table_row(where, cell, groups, codes, faults) for where, cell in cells]
+    return root, groups, [row for row in rows if row]
+
+
+def _records(root: Path, name: str, faults: list[Fault]) -> Iterator[tuple[str, list[str]]]:
+    """The records of a CSV file with their places; blank lines are no records."""
+    try:
+        with (root / name).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                for record in reader:
+                    if any(record):
+                        yield f"{name}:{reader.line_num}", [cell.strip() for cell in record]
+            except csv.Error as error:
+                faults.append(Fault(f"{name}:{reader.line_num}", f"not a CSV file: {error}"))
+            except UnicodeDecodeError:
+                faults.append(Fault(f"{name}:{reader.line_num + 1}", "not UTF-8 text", "save the file as UTF-8"))
+    except OSError as error:
+        near = _did_you_mean(name, [p.name for p in root.glob("*.csv")])
+        raise DataError([Fault(str(root / name), f"cannot be read: {error.strerror}", near)]) from None
+
+
+def _table_row(
+    where: str, cell: dict[str, str], groups: tuple[Category, ...], codes: list[dict[str, int]], faults: list[Fault]
+) -> Row | None:
+    split = SPLIT_NAMES.get(cell.get("split", "train").lower())
+    if split is None:
+        hint = _did_you_mean(cell["split"], SPLITS) or "splits are train, val and test"
+        faults.append(Fault(where, f"no split {cell['split']!r}", hint))
+        return None
+    empty = [group.name for group in groups if not cell[group.name]]
+    if empty and (split != "test" or len(empty) < len(groups)):
+        hint = "rows of test may leave all labels empty" if split == "test" else "only rows of test may do without"
+        faults.append(Fault(where, f"no label for {', '.join(empty)}", hint))
+        return None
+    labels = None if empty else tuple(code[cell[g.name]] for g, code in zip(groups, codes, strict=True))
+    return Row(cell["path"], split, None, labels, where)
+
+
+# --------------------------------------------------------------------------------------------------- folder
+def _folder(config: DataConfig, root: Path, faults: list[Fault]) -> Found:
+    _no_boxes(config, faults)
+    found = {path.name: path for path in _folders(root)}
+    splits = {name: SPLIT_NAMES[name.lower()] for name in found if name.lower() in SPLIT_NAMES}
+    if splits and "train" not in splits.values():
+        faults.append(Fault(str(root), f"a folder {min(splits)!r} and no folder 'train'", "name that one 'train'"))
+    for name in sorted(set(found) - set(splits)) if splits else ():
+        hint = _did_you_mean(name, SPLIT_NAMES) or "beside train there may be val and test"
+        faults.append(Fault(name, "neither train, val nor test", hint))
+    tops = [(found[name], split) for name, split in splits.items()] or [(root, "train")]
+    known = [top for top, split in tops if split != "test"] or [top for top, _ in tops]
+    classes = tuple(sorted({path.name for top in known for path in _folders(top)}))
+    rows = [row for top, split in tops for row in _folder_rows(root, top, split, classes, faults)]
+    return root, (Category("class", classes),), rows
+
+
+def _folder_rows(root: Path, top: Path, split: str, classes: tuple[str, ...], faults: list[Fault]) -> Iterator[Row]:
+    """The images below `top`; the class is the first folder. In test, other folders and none mean: unknown."""
+    code = {name: k for k, name in enumerate(classes)}
+    for folder in (top, *_folders(top)):
+        label = code.get(folder.name) if folder != top else None
+        for path in _images(folder, deep=folder != top):
+            where = path.relative_to(root).as_posix()
+            if label is None and split != "test":
+                faults.append(Fault(where, "an image outside the folder of a class"))
+            else:
+                yield Row(where, split, None, None if label is None else (label,), where)
+
+
+def _folders(top: Path) -> list[Path]:
+    return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+
+
+def _images(folder: Path, *, deep: bool) -> Iterator[Path]:
+    for where, below, names in os.walk(folder):
+        below[:] = sorted(below) if deep else []
+        for name in sorted(names):
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield Path(where, name)
+
+
+_LAYOUTS: dict[str, Callable[[DataConfig, Path, list[Fault]], Found]] = {
+    "challenge": _text,
+    "deepfashion": _text,
+    "table": _table,
+    "folder": _folder,
+}
+
+
+# -------------------------------------------------------------------------------------------- common to all
+def _root(config: DataConfig) -> Path:
+    root = Path(config.root)
+    if root.is_dir():
+        return root
+    what = "is a file" if root.exists() else "no such folder"
+    if root == Path(DEMO_ROOT):
+        raise DataError([Fault(str(root), what, "`sweep data demo` draws a data set there")])
+    near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
+    hint = _did_you_mean(root.name, near) or f"data.root is looked for from {Path.cwd()}"
+    raise DataError([Fault(str(root), what, hint)])
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _no_boxes(config: DataConfig, faults: list[Fault]) -> None:
+    if config.crop == "box":
+        faults.append(Fault("data.crop", f"layout {config.layout} has no boxes", "set data.crop to none"))
+
+
+def _inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
+    """The rows whose path is relative, has neither '..' nor NUL, and follows no link out of the data set."""
+    home = base.resolve()
+    within = cache(lambda folder: folder.resolve().is_relative_to(home))  # few folders, many images
+    for row in rows:
+        parts = PurePosixPath(row.path).parts
+        if "\0" in row.path or not parts or parts[0] == "/" or ".." in parts:
+            help = "paths are relative to the data set, without '..'"
+            faults.append(Fault(row.where, f"the path {row.path!r} is refused", help))
+        elif not within((base / row.path).parent) or not _link_within(base / row.path, home):
+            help = "copy the images, or let data.root be the folder that holds them"
+            faults.append(Fault(row.where, f"the path {row.path!r} is refused: a link out of the data set", help))
+        else:
+            yield row
+
+
+def _link_within(path: Path, home: Path) -> bool:
+    return not path.is_symlink() or path.resolve().is_relative_to(home)
+
+
+def _listed_twice(rows: list[Row]) -> list[Fault]:
+    first: dict[str, Row] = {}
+    faults = []
+    for row in rows:
+        before = first.setdefault(str(PurePosixPath(row.path)), row)
+        if before is not row:
+            splits = f"in {row.split}" if before.split == row.split else f"in {before.split} and {row.split}"
+            faults.append(Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}"))
+    return faults
+
+
+def _category_faults(groups: tuple[Category, ...], config: DataConfig) -> list[Fault]:
+    return [
+        Fault(config.root, f"category {group.name!r} has {len(group.classes) or 'no'} class", "two are the fewest")
+        for group in groups
+        if len(group.classes) < 2
+    ]

@@ -1,0 +1,59 @@
+"""The words for a data set: categories, rows, and the table that every layout is read into."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+Box = tuple[int, int, int, int]
+"""Left, upper, right, lower in pixels as Pillow counts them: right and lower are the first pixels outside."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """One question about an image, and its possible answers in label order."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image: `path` relative to the table's root, one class index a category, and where it was listed.
+
+    `box` is there only when the images are to be cut to their boxes; `labels` is None where nobody knows them.
+    """
+
+    path: str
+    split: str
+    box: Box | None
+    labels: tuple[int, ...] | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data set as every layout is read: `root` is the folder that the rows' paths are relative to."""
+
+    root: Path
+    categories: tuple[Category, ...]
+    rows: tuple[Row, ...]
+
+    def split(self, *names: str) -> tuple[Row, ...]:
+        """The rows of these splits, in table order."""
+        return tuple(row for row in self.rows if row.split in names)
+
+    def indices(self, *names: str) -> list[int]:
+        """The positions of those rows in the table, and so in the cache."""
+        return [index for index, row in enumerate(self.rows) if row.split in names]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over categories, paths, splits, boxes and labels: the same wherever the folder lies."""
+        digest = hashlib.sha256(json.dumps([(c.name, c.classes) for c in self.categories]).encode())
+        for row in self.rows:
+            digest.update(f"{row.path!r} {row.split} {row.box} {row.labels}\n".encode())
+        return digest.hexdigest()[:16]
