@@ -1,0 +1,163 @@
+"""What a person wants to know of a running sweep, in figures and short words. How it is drawn is no matter here."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sweeper.trial import Job, TrialResult
+from trainers.config import Epoch
+
+BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+@dataclass
+class Row:
+    """A running trial."""
+
+    job: Job
+    slot: str
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def planned(self) -> int:
+        return self.job.stop_after or self.job.recipe.train.epochs
+
+    @property
+    def done(self) -> int:
+        """Epochs done, those of an earlier sweep included."""
+        return self.epochs[-1].index + 1 if self.epochs else 0
+
+    @property
+    def values(self) -> list[float]:
+        return [epoch.value(self.job.recipe.goal) for epoch in self.epochs]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the mean of the last three epochs; None before there is one."""
+        if not self.epochs:
+            return None
+        recent = [epoch.seconds for epoch in self.epochs[-3:]]
+        return sum(recent) / len(recent) * (self.planned - self.done)
+
+
+@dataclass
+class Board:
+    """The sweep: what runs, what has ended, what is best, how long it will take."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
+    total: int | None = None
+    best: TrialResult | None = None
+    _spent: list[float] = field(default_factory=list)
+    _slots: int = 1
+
+    def plan(self, total: int | None, results: Sequence[TrialResult]) -> None:
+        """The trials planned in all, and those of earlier sweeps; their open ones run again."""
+        self.total = total
+        for result in results:
+            if result.state not in ("RUNNING", "INTERRUPTED"):
+                self._count(result)
+
+    def start(self, job: Job, slot: str) -> None:
+        self.rows[job.trial] = Row(job, slot)
+        self._slots = max(self._slots, len(self.rows))
+
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> Row:
+        row = self.rows.setdefault(job.trial, Row(job, ""))
+        row.epochs.append(epoch)
+        self.best = best or self.best
+        return row
+
+    def end(self, result: TrialResult) -> None:
+        self.rows.pop(result.number, None)
+        if result.state != "INTERRUPTED":
+            self._count(result)
+
+    def _count(self, result: TrialResult) -> None:
+        self.ended[result.state] += 1
+        if result.epochs:
+            self._spent.append(result.seconds)
+        if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
+            self.best = result
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the whole sweep: what runs, and the trials to come at the mean time of those so far, over all slots."""
+        running = [row.seconds_left for row in self.rows.values()]
+        known = [left for left in running if left is not None]
+        typical = self._typical()
+        if self.total is None or typical is None:
+            return None
+        waiting = max(0, self.total - sum(self.ended.values()) - len(self.rows))
+        unknown = len(running) - len(known)
+        return max([*known, (sum(known) + (waiting + unknown) * typical) / self._slots])
+
+    def _typical(self) -> float | None:
+        """Seconds a trial takes: the mean of those that ended, else what the running ones will."""
+        if self._spent:
+            return sum(self._spent) / len(self._spent)
+        rows = [row for row in self.rows.values() if row.epochs]
+        whole = [(row.seconds_left or 0) + sum(epoch.seconds for epoch in row.epochs) for row in rows]
+        return sum(whole) / len(whole) if whole else None
+
+    def summary(self) -> str:
+        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best .8217 (trial 4); eta 38m`."""
+        counts = [
+            f"{self.ended['COMPLETE']} done",
+            f"{self.ended['PRUNED']} pruned",
+            f"{self.ended['FAILED']} failed",
+        ]
+        if self.total is not None:
+            counts.append(f"{max(0, self.total - sum(self.ended.values()))} to go")
+        parts = [", ".join(counts)]
+        if self.best:
+            parts.append(f"best {short(self.best.value)} (trial {self.best.number})")
+        if (left := self.seconds_left) is not None:
+            parts.append(f"eta {duration(left)}")
+        return "; ".join(parts)
+
+
+def line(board: Board, row: Row, now: float | None = None) -> str:
+    """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy .8123 (best .8217, trial 4) eta 38m."""
+    clock = time.strftime("%H:%M:%S", time.localtime(now))
+    best = f" (best {short(board.best.value)}, trial {board.best.number})" if board.best else ""
+    left = board.seconds_left
+    eta = "" if left is None else f" eta {duration(left)}"
+    goal = row.job.recipe.goal
+    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {goal} {short(row.values[-1])}{best}{eta}"
+
+
+def ending(result: TrialResult, now: float | None = None) -> str:
+    """The end of a trial as one plain line."""
+    clock = time.strftime("%H:%M:%S", time.localtime(now))
+    if result.state == "FAILED":
+        return f"{clock} trial {result.number} failed: {result.error or result.trouble}"
+    word = {"COMPLETE": "done", "PRUNED": "pruned", "INTERRUPTED": "interrupted"}.get(result.state, result.state)
+    best = f", {result.goal} {short(result.value)} at epoch {(result.best_epoch or 0) + 1}" if result.epochs else ""
+    return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{best}"
+
+
+def short(value: float | None) -> str:
+    """Four decimals without the leading zero: .8123."""
+    return "-" if value is None else f"{value:.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: 45s, 38m, 2h05m, 1d03h."""
+    rest = max(0, round(seconds))
+    for i, (size, unit) in enumerate(UNITS):
+        if rest >= size or size == 1:
+            small = UNITS[i + 1] if size > 60 else None
+            return f"{rest // size}{unit}" + (f"{rest % size // small[0]:02d}{small[1]}" if small else "")
+    return "0s"
+
+
+def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
+    """The last `width` values as blocks of a height between their least and their greatest."""
+    known = [value for value in values if value == value][-width:]
+    if not known:
+        return ""
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    return "".join(blocks[min(len(blocks) - 1, int((value - low) / span * len(blocks)))] for value in known)

@@ -1,0 +1,262 @@
+"""What a person sees while a sweep runs: on a terminal, off it, and when it is gone."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from studies import epoch, job
+
+from sweeper import board, progress
+from sweeper.paths import StudyFolder
+from sweeper.trial import TrialResult
+
+STUDY = StudyFolder(Path("studies/x"))
+CLOCK = re.compile(r"\d\d:\d\d:\d\d ")
+
+
+@pytest.fixture(autouse=True)
+def _a_usual_terminal(monkeypatch):
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "30")
+
+
+@pytest.fixture
+def terminal():
+    """Both ends of a terminal: the stream to write to, and a function that reads what has arrived."""
+    master, slave = pty.openpty()
+    stream = os.fdopen(slave, "w", encoding="utf-8")
+
+    def read() -> str:
+        os.set_blocking(master, False)
+        parts = []
+        try:
+            while part := os.read(master, 65536):
+                parts.append(part)
+        except OSError:
+            pass
+        return b"".join(parts).decode()
+
+    yield stream, read
+    stream.close()
+    os.close(master)
+
+
+def result(number: int, state="COMPLETE", value=0.8217, **changes) -> TrialResult:
+    fields = {"goal": "overall_accuracy", "best_epoch": 1, "epochs": 3, "planned": 3, "seconds": 30.0}
+    return TrialResult(number=number, state=state, value=value, backbone="resnet18", **(fields | changes))
+
+
+def sweep(view: progress.View) -> None:
+    """Two trials, one of which ends, one epoch of a third after that."""
+    first, second, third = (job(STUDY, number, epochs=3) for number in (4, 5, 6))
+    view.plan(60)
+    view.started(first, "cuda:0")
+    view.started(second, "cuda:1")
+    for index in range(3):
+        view.epoch(first, epoch(index, 0.5 + index / 10), None)
+    view.ended(result(4))
+    view.ended(result(5, "FAILED", trouble="oom", error="out of GPU memory"))
+    view.started(third, "cuda:0")
+    view.epoch(third, epoch(0, 0.4), result(4))
+
+
+# ------------------------------------------------------------------------------------------- plain
+def test_an_epoch_is_one_plain_line():
+    shown = board.Board(total=3, best=result(4))
+    shown.start(job(STUDY, 7, epochs=12), "cpu")
+    for index in range(5):
+        row = shown.epoch(job(STUDY, 7, epochs=12), epoch(index, 0.8123, seconds=60.0), None)
+    line = CLOCK.sub("", board.line(shown, row))
+    assert line == "trial 7 epoch 5/12 overall_accuracy .8123 (best .8217, trial 4) eta 31m"
+
+
+def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
+    stream = io.StringIO()
+    view = progress.choose(stream)
+    sweep(view)
+    view.note("finishing the epoch")
+    view.closed()
+    lines = [CLOCK.sub("", line) for line in stream.getvalue().splitlines()]
+    assert lines == [
+        "trial 4 epoch 1/3 overall_accuracy .5000 eta 14m",
+        "trial 4 epoch 2/3 overall_accuracy .6000 eta 14m",
+        "trial 4 epoch 3/3 overall_accuracy .7000 eta 14m",
+        "trial 4 done after 3/3 epochs, overall_accuracy .8217 at epoch 2",
+        "trial 5 failed: out of GPU memory",
+        "trial 6 epoch 1/3 overall_accuracy .4000 (best .8217, trial 4) eta 14m",
+        "finishing the epoch",
+        "1 done, 0 pruned, 1 failed, 58 to go; best .8217 (trial 4); eta 14m",
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("CI", "1"), ("TERM", "dumb"), ("TERM", "unknown")])
+def test_a_terminal_that_asks_for_it_gets_plain_lines(terminal, monkeypatch, name, value):
+    stream, read = terminal
+    monkeypatch.setenv(name, value)
+    view = progress.choose(stream)
+    sweep(view)
+    view.closed()
+    assert "\x1b" not in read()
+    assert isinstance(view, progress.Plain)
+
+
+def test_what_the_encoding_cannot_say_becomes_a_question_mark():
+    raw = io.BytesIO()
+    view = progress.choose(io.TextIOWrapper(raw, encoding="ascii"))
+    view.note("Größe ▁▂")
+    assert raw.getvalue() == b"Gr??e ??\n"
+
+
+# -------------------------------------------------------------------------------------------- live
+def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
+    stream, read = terminal
+    view = progress.choose(stream, where=["files  mlruns/studies/x"])
+    sweep(view)
+    view.closed()
+    frame = read().split("backbone")[-1]
+    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+\.4000\s+\.4000\s+1,235\s+20s\s+▁", frame)
+    assert "1 done, 0 pruned, 1 failed, 58 to go; best .8217 (trial 4)" in frame
+    assert "files  mlruns/studies/x" in frame
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_no_line_of_the_table_is_wider_than_the_terminal(terminal, monkeypatch, width):
+    stream, read = terminal
+    monkeypatch.setenv("COLUMNS", str(width))
+    view = progress.choose(stream)
+    sweep(view)
+    view.closed()
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read())
+    assert max(map(len, re.split(r"[\r\n]+", plain))) <= width
+    assert "0/3" in plain or "1/3" in plain
+
+
+def test_no_color_leaves_no_colour_and_no_bold(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    view = progress.choose(stream)
+    sweep(view)
+    view.closed()
+    assert not re.search(r"\x1b\[[0-9;]*m", read())
+
+
+def test_a_terminal_without_unicode_gets_a_table_in_ascii():
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding="ascii") as stream:
+        view = progress.choose(stream)
+        sweep(view)
+        view.closed()
+        assert os.read(master, 65536).isascii()
+    os.close(master)
+
+
+# --------------------------------------------------------------------------------- nobody listens
+def test_a_reader_that_went_away_ends_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        view = progress.choose(stream)
+        sweep(view)
+        view.closed()
+
+
+def test_a_stream_that_was_closed_ends_nothing():
+    stream = io.StringIO()
+    view = progress.choose(stream)
+    stream.close()
+    sweep(view)
+    view.closed()
+
+
+def test_output_cut_by_head_leaves_no_traceback():
+    code = "from sweeper import progress\nfor i in range(20000): progress.out(f'line {i}')\nprogress.talk('ended')"
+    pipe = f'set -o pipefail; "{sys.executable}" -c "$CODE" | head -1'
+    ended = subprocess.run(["bash", "-c", pipe], env=os.environ | {"CODE": code}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "line 0\n", "ended\n")
+
+
+# ------------------------------------------------------------------------------------------ tables
+HEADERS, ROWS = ["rank", "value", "backbone"], [["1", "0.8123", "resnet18"], ["10", "0.7", "convnext_tiny"]]
+
+
+def test_a_table_off_a_terminal_is_aligned_text():
+    stream = io.StringIO()
+    progress.table(HEADERS, ROWS, stream)
+    assert stream.getvalue() == (
+        "rank   value  backbone\n"
+        "   1  0.8123  resnet18\n"
+        "  10     0.7  convnext_tiny\n"
+    )  # fmt: skip
+
+
+def test_a_table_without_rows_has_its_headers():
+    stream = io.StringIO()
+    progress.table(HEADERS, [], stream)
+    assert stream.getvalue().split() == HEADERS
+
+
+def test_a_table_on_a_terminal_says_how_many_columns_do_not_fit(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setenv("COLUMNS", "16")
+    progress.table(HEADERS, ROWS, stream)
+    text = read()
+    assert "0.8123" in text
+    assert "resnet18" not in text
+    assert "1 more columns" in re.sub(r"\s+", " ", text)
+
+
+# ------------------------------------------------------------------------------------------- words
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (45.4, "45s"), (60, "1m"), (38 * 60 + 20, "38m"), (7500, "2h05m"), (86400 + 3 * 3600, "1d03h")],
+)
+def test_a_duration_is_told_in_its_largest_units(seconds, text):
+    assert board.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.8123, ".8123"), (1.0, "1.0000"), (0.0, ".0000"), (None, "-")])
+def test_a_value_has_four_decimals_and_no_leading_zero(value, text):
+    assert board.short(value) == text
+
+
+def test_a_sparkline_spans_its_own_least_and_greatest():
+    assert board.sparkline([0.1, 0.2, 0.3], 12) == "▁▅█"
+    assert board.sparkline([0.5, 0.5], 12) == "▁▁"
+    assert board.sparkline([0, 1, float("nan"), 2], 2, "_#") == "_#"
+    assert board.sparkline([], 12) == ""
+
+
+def test_trials_of_an_earlier_sweep_count():
+    shown = board.Board()
+    shown.plan(10, [result(0), result(1, "PRUNED"), result(2, "INTERRUPTED")])
+    assert shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best .8217 (trial 0); eta 4m"
+
+
+def test_two_devices_halve_the_time_left():
+    one, two = board.Board(), board.Board()
+    for shown, slots in ((one, 1), (two, 2)):
+        shown.plan(100, [result(0)])
+        for slot in range(slots):
+            shown.start(job(STUDY, slot + 1), str(slot))
+    assert two.seconds_left == pytest.approx(one.seconds_left / 2)
+
+
+def test_an_unlimited_study_promises_no_end():
+    shown = board.Board()
+    shown.plan(None, [result(0)])
+    assert "eta" not in shown.summary()
+    assert "to go" not in shown.summary()
+
+
+def test_the_clock_is_that_of_the_place():
+    at = time.mktime((2026, 11, 21, 12, 1, 5, 0, 0, -1))
+    assert board.ending(result(3, "PRUNED"), at).startswith("12:01:05 trial 3 pruned after 3/3 epochs")
