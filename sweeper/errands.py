@@ -76,6 +76,11 @@ class Errands:
         self._twin: StudyTwin | None = None
         self._points = 0  # of the study's own, that are known to be there
 
+    @property
+    def connected(self) -> bool:
+        """Whether MLflow has answered once; before that, loading it takes its time."""
+        return self._twin is not None
+
     def do(self, errand: str) -> None:
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)

@@ -20,6 +20,7 @@ class Sender:
         self._do, self._failed, self._pause = do, failed, pause
         self._asked: dict[str, None] = {}
         self._busy = self._last = False
+        self._since = 0.0
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
 
@@ -30,6 +31,11 @@ class Sender:
             if self._thread.ident is None:
                 self._thread.start()
             self._change.notify_all()
+
+    @property
+    def busy(self) -> float:
+        """Seconds that the errand under way has taken so far; 0 when there is none."""
+        return time.monotonic() - self._since if self._busy else 0.0
 
     def finish(self, patience: float) -> int:
         """Try what is left, and once more what failed, for at most `patience` seconds; returns what is not done."""
@@ -60,7 +66,7 @@ class Sender:
             errand = next(iter(self._asked), None)
             if errand is not None:
                 del self._asked[errand]
-                self._busy = True
+                self._busy, self._since = True, time.monotonic()
             return errand
 
     def _again(self, errand: str) -> bool:

@@ -22,6 +22,7 @@ from sweeper.shown import Point
 from sweeper.trial import Job, State, TrialResult
 from trainers.config import Epoch
 
+SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 1000, 100  # most that one call of MLflow takes
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 
@@ -70,7 +71,8 @@ class Mlflow:
         self._errands: Errands | None = None
         self._sender = Sender(self._do, self._failed, pause=pause)
         self._news: SimpleQueue[str] = SimpleQueue()
-        self._down = False
+        self._reasons: set[str] = set()
+        self._down = self._slow = False
 
     def opened(self, facts: Facts) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
@@ -120,15 +122,23 @@ class Mlflow:
     def _tell(self) -> None:
         while not self._news.empty():
             self._note(self._news.get())
+        if self._known.connected and self._sender.busy > SLOW and not self._slow:
+            self._slow = True
+            self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
 
     def _do(self, errand: str) -> None:
         try:
             self._known.do(errand)
         except Refused as error:
-            self._news.put(f"MLflow refuses {errand}: {_line(error)}; training goes on")
+            self._refused(_line(error))
         if self._down:
             self._down = False
             self._news.put("MLflow answers again; what it missed has been sent")
+
+    def _refused(self, why: str) -> None:
+        if why not in self._reasons:
+            self._reasons.add(why)
+            self._news.put(f"MLflow refuses a part: {why}; training goes on")
 
     def _failed(self, error: Exception) -> None:
         if not self._down:

@@ -4,11 +4,13 @@ import http.server
 import math
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -384,6 +386,21 @@ def test_an_outage_is_told_once_and_healed_in_the_same_sweep(study, client, data
     assert len(history(client, runs(client)[0], "val_loss")) == 3
 
 
+def test_a_locked_database_is_told_and_loses_nothing(study, client, monkeypatch):
+    monkeypatch.setattr(tracking, "SLOW", 0.05)
+    sweep = Sweep(study)
+    until(lambda: sweep.tracker._known.connected and not sweep.tracker._sender.busy)
+    with closing(sqlite3.connect(paths.database(), isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = sweep.start(0)
+        until(lambda: sweep.tracker._sender.busy > 0.05)
+        sweep.tracker.epoch(started, epoch(0, 0.5))
+        other.execute("ROLLBACK")
+    notes = sweep.close("INTERRUPTED")
+    assert ["slow to answer" in note for note in notes] == [True]
+    assert len(history(client, runs(client)[0], "val_loss")) == 1
+
+
 def until(true) -> None:
     deadline = time.monotonic() + 30
     while not true():
@@ -409,6 +426,16 @@ def test_settings_of_mlflow_left_in_the_environment_change_nothing(study, client
     sweep.trial(0)
     assert sweep.close() == []
     assert runs(client)[0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("address", ["./mlruns", "nonsense://x", "http://["])
+def test_an_address_that_mlflow_cannot_use_is_told_once(study, monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    sweep = Sweep(study)
+    sweep.trial(0)
+    sweep.trial(1)
+    notes = sweep.close(patience=5)
+    assert len([note for note in notes if "training goes on" in note]) == 1
 
 
 def test_no_secret_reaches_mlflow(study, monkeypatch):

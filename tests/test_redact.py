@@ -1,0 +1,29 @@
+"""Secrets never leave in a text."""
+
+import pytest
+
+from sweeper.redact import redacted
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("postgresql://me:pass@host/db", "postgresql://***@host/db"),
+        ("see http://token@host:5000/x and http://host", "see http://***@host:5000/x and http://host"),
+        ("mail me@host", "mail me@host"),
+    ],
+)
+def test_logins_of_addresses_are_blotted_out(text, clean):
+    assert redacted(text) == clean
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "wandb_api_key"])
+def test_secrets_of_the_environment_are_blotted_out(monkeypatch, name):
+    monkeypatch.setenv(name, "canary-7")
+    assert redacted("using canary-7 now") == "using *** now"
+
+
+def test_a_short_or_an_innocent_value_stays(monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "adam")
+    monkeypatch.setenv("HOSTNAME", "machine-7")
+    assert redacted("adam on machine-7") == "adam on machine-7"

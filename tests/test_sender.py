@@ -1,0 +1,83 @@
+"""The thread that carries news: order, tries, and how little its callers wait."""
+
+import threading
+
+import pytest
+
+from sweeper.sender import Sender
+
+
+def test_errands_are_done_in_the_order_asked():
+    done: list[str] = []
+    sender = Sender(done.append, print)
+    for errand in "abc":
+        sender.ask(errand)
+    assert sender.finish(10) == 0
+    assert done == ["a", "b", "c"]
+
+
+def test_asking_twice_before_it_is_done_is_asking_once():
+    done, gate = [], threading.Event()
+
+    def do(errand: str) -> None:
+        gate.wait(10)
+        done.append(errand)
+
+    sender = Sender(do, print)
+    for errand in ("first", "again", "again", "again"):
+        sender.ask(errand)
+    gate.set()
+    sender.finish(10)
+    assert done == ["first", "again"]
+
+
+def test_an_errand_that_fails_is_tried_again_before_the_others():
+    tries: list[str] = []
+
+    def do(errand: str) -> None:
+        tries.append(errand)
+        if len(tries) < 3:
+            raise OSError("down")
+
+    failures: list[Exception] = []
+    ended = threading.Event()
+    sender = Sender(lambda errand: (do(errand), errand == "b" and ended.set()), failures.append, pause=0.01)
+    sender.ask("a")
+    sender.ask("b")
+    assert ended.wait(10)
+    assert sender.finish(10) == 0
+    assert (tries, len(failures)) == (["a", "a", "a", "b"], 2)
+
+
+def test_finishing_tries_what_failed_once_more_and_tells_what_is_left():
+    tries: list[str] = []
+    failed = threading.Event()
+
+    def do(errand: str) -> None:
+        tries.append(errand)
+        raise OSError("down")
+
+    sender = Sender(do, lambda _: failed.set(), pause=1000)
+    sender.ask("a")
+    assert failed.wait(10)
+    sender.ask("b")
+    assert sender.finish(10) == 2
+    assert tries == ["a", "a"]
+
+
+def test_finishing_waits_no_longer_than_it_is_told():
+    gate = threading.Event()
+    sender = Sender(lambda _: bool(gate.wait(30)) or None, print)
+    sender.ask("stuck")
+    assert sender.finish(0.05) == 1
+    assert sender.busy > 0
+    gate.set()
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_finishing_with_nothing_left_returns_at_once(asked):
+    sender = Sender(lambda _: None, print)
+    for _ in range(asked):
+        sender.ask("a")
+    assert sender.finish(10) == 0
+    assert sender.busy == 0
