@@ -100,7 +100,7 @@ def test_a_grid_asks_every_configuration_once_and_ends(tmp_path):
 SAMPLERS = [
     "random",
     "{name: tpe, startup_trials: 3}",
-    "{name: gp, startup_trials: 3}",
+    pytest.param("{name: gp, startup_trials: 3}", marks=pytest.mark.slow),  # loads torch
     "{name: cmaes, startup_trials: 3}",
     "{name: nsga2, population_size: 3}",
 ]

@@ -1,0 +1,140 @@
+"""What a worker makes of a job, with the real trainer and with the fake one."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweeper.executors.inline import Inline
+from sweeper.paths import RunFolder
+from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
+from sweeper.worker import _trouble, advance, run
+from trainers.config import DataConfig, Recipe
+from trainers.errors import Diverged, EnvironmentFault
+
+
+def job(data: DataConfig, folder: Path, cache: Path, *, kind: Kind = "trial", **train: object) -> Job:
+    folder.mkdir(exist_ok=True)
+    tiny = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 3, "batch_size": 16}
+    recipe = Recipe.model_validate({"data": data, "train": tiny | train})
+    return Job(study="s", trial=4, kind=kind, recipe=recipe, folder=folder, cache=cache)
+
+
+def messages(one: Job, *, keep: int = 10**6) -> list[Message]:
+    """All messages of a job; its epochs are answered with True `keep` times, then with False."""
+    running = run(one, "cpu")
+    said: list[Message] = [advance(running, None)]
+    while isinstance(said[-1], Progress):
+        said.append(advance(running, len(said) <= keep))
+    return said
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+
+
+# -------------------------------------------------------------------------------------------- real
+def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
+    said = messages(job(photos, tmp_path / "run", cache))
+    assert [message.epoch.index for message in said if isinstance(message, Progress)] == [0, 1, 2]
+    assert said[-1] == Done(trial=4)
+    assert RunFolder(tmp_path / "run").best.exists()
+
+
+def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(photos, cache, tmp_path):
+    one = job(photos, tmp_path / "run", cache, kind="final").model_copy(update={"stop_after": 2})
+    said = messages(one)
+    folder = RunFolder(one.folder)
+    assert [message.epoch.val for message in said if isinstance(message, Progress)] == [None, None]
+    assert folder.model.read_bytes() == folder.best.read_bytes()
+    assert np.load(folder.test_logits).shape == (12, 3 + 2)
+    end = said[-1]
+    assert isinstance(end, Done)
+    assert end.scores
+    assert set(end.scores.category_accuracy) == {"colour", "place"}
+
+
+def test_what_the_user_can_mend_is_said_in_the_users_words(cache, tmp_path):
+    said = messages(job(DataConfig(layout="table", root=str(tmp_path / "absent")), tmp_path / "run", cache))
+    assert len(said) == 1
+    assert isinstance(said[0], Failed)
+    assert said[0].trouble == "error"
+    assert "absent" in said[0].text + said[0].detail
+    assert "Traceback" in said[0].detail
+
+
+# -------------------------------------------------------------------------------------------- fake
+@pytest.mark.usefixtures("faked")
+def test_the_fake_keeps_what_the_real_trainer_promises(photos, cache, tmp_path):
+    one = job(photos, tmp_path / "run", cache)
+    first = messages(one, keep=1)
+    assert [message.tag for message in first] == ["progress", "progress", "done"]
+    assert first[-1] == Done(trial=4, stopped=True)
+    assert messages(one)[:2] == first[:2]
+    assert RunFolder(one.folder).best.exists()
+
+
+@pytest.mark.usefixtures("faked")
+def test_the_fake_begins_again_where_the_checkpoint_is_another_recipes(photos, cache, tmp_path, capsys):
+    messages(job(photos, tmp_path / "run", cache))
+    said = messages(job(photos, tmp_path / "run", cache, seed=1))
+    assert len(said) == 4
+    assert "another recipe" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("faked")
+def test_a_final_of_the_fake_predicts_every_test_image(photos, cache, tmp_path):
+    one = job(photos, tmp_path / "run", cache, kind="final")
+    end = messages(one)[-1]
+    assert isinstance(end, Done)
+    assert end.scores
+    assert np.load(RunFolder(one.folder).test_logits).shape == (12, 3 + 2)
+
+
+@pytest.mark.usefixtures("faked")
+def test_a_final_that_is_stopped_in_its_last_epoch_is_finished(photos, cache, tmp_path):
+    one = job(photos, tmp_path / "run", cache, kind="final").model_copy(update={"stop_after": 1})
+    assert [message.tag for message in messages(one, keep=0)] == ["progress", "done"]
+    assert RunFolder(one.folder).model.exists()
+
+
+@pytest.mark.usefixtures("faked")
+def test_an_inline_failure_shows_its_traceback(photos, cache, tmp_path, capsys):
+    executor = Inline()
+    executor.start(job(photos, tmp_path / "run", cache, backbone="broken.error"))
+    executor.next(0)
+    executor.answer(4, keep=True)
+    executor.next(0)
+    assert "ValueError: this recipe is broken" in capsys.readouterr().err
+
+
+def test_a_fake_worker_loads_no_torch():
+    code = "import sys, sweeper.serve, sweeper.worker; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
+
+
+# ------------------------------------------------------------------------------------------ errors
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (Diverged("nan in epoch 3"), "nan"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (OSError(errno.ENOENT, "No such file"), "error"),
+        (MemoryError(), "oom"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "oom"),
+        (EnvironmentFault("no weights"), "error"),
+    ],
+)
+def test_an_error_is_filed_under_its_trouble(error, trouble):
+    assert _trouble(error) == trouble
+
+
+def test_torch_running_out_of_memory_is_known():
+    import torch
+
+    assert _trouble(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")) == "oom"
