@@ -79,7 +79,9 @@ class Board:
         self.ended[result.state] += 1
         if result.epochs:
             self._spent.append(result.seconds)
-        if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
+        if result.state != "COMPLETE" or result.value is None:
+            return
+        if self.best is None or result.value > (self.best.value or 0):
             self.best = result
 
     @property
@@ -135,7 +137,11 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     if result.state == "FAILED":
         return f"{clock} trial {result.number} failed: {result.error or result.trouble}"
     word = {"COMPLETE": "done", "PRUNED": "pruned", "INTERRUPTED": "interrupted"}.get(result.state, result.state)
-    best = f", {result.goal} {short(result.value)} at epoch {(result.best_epoch or 0) + 1}" if result.epochs else ""
+    best = (
+        f", {result.goal} {short(result.value)} at epoch {(result.best_epoch or 0) + 1}"
+        if result.value is not None
+        else ""
+    )
     return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{best}"
 
 

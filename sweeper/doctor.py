@@ -176,9 +176,7 @@ def _mlflow(database: Path) -> Finding:
         link = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)
         try:
             ((version,),) = link.execute("select version_num from alembic_version").fetchall()
-            ((runs, running),) = link.execute(
-                "select count(*), count(case status when 'RUNNING' then 1 end) from runs"
-            )
+            ((runs, running),) = link.execute(count)
         finally:
             link.close()
     except (sqlite3.Error, ValueError) as error:

@@ -118,4 +118,5 @@ class Sides:
 
     def _folders(self) -> Iterator[RunFolder]:
         yield from (folder for _, folder in record.folders(self.study))
-        yield from (RunFolder(path) for path in sorted(self.study.finals.glob("*")) if path.is_dir())
+        for folder in (self.study.confirms, self.study.finals):
+            yield from (RunFolder(path) for path in sorted(folder.glob("*")) if path.is_dir())

@@ -64,8 +64,21 @@ class StudyFolder:
         return self.root / "mlflow.json"
 
     @property
+    def resume(self) -> Path:
+        """The command that goes on with this study, as the shell takes it."""
+        return self.root / "resume"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "trials.csv"
+
+    @property
     def trials(self) -> Path:
         return self.root / "trials"
+
+    @property
+    def confirms(self) -> Path:
+        return self.root / "confirm"
 
     @property
     def finals(self) -> Path:
@@ -73,6 +86,10 @@ class StudyFolder:
 
     def trial(self, number: int) -> "RunFolder":
         return RunFolder(self.trials / f"{number:04d}")
+
+    def confirm(self, number: int, repeat: int) -> "RunFolder":
+        """The folder of the `repeat`-th retraining of trial `number` with a new seed."""
+        return RunFolder(self.confirms / f"{number:04d}-{repeat}")
 
     def final(self, name: str) -> "RunFolder":
         return RunFolder(self.finals / name)
@@ -119,6 +136,16 @@ class RunFolder:
     @property
     def test_logits(self) -> Path:
         return self.root / "test_logits.npy"
+
+    @property
+    def test_scores(self) -> Path:
+        """Of a final, where test has labels."""
+        return self.root / "test_scores.json"
+
+    @property
+    def board(self) -> Path:
+        """What boards said of a submission, a line a score."""
+        return self.root / "scores.jsonl"
 
     @property
     def model(self) -> Path:

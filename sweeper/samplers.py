@@ -3,8 +3,9 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -29,6 +30,9 @@ from sweeper.search import (
     SuccessiveHalving,
 )
 from trainers.config import OneCycle, TrainConfig
+
+if TYPE_CHECKING:
+    from sweeper.space import Space
 
 LEAST_WARMUP = 3  # epochs
 
@@ -63,6 +67,17 @@ def _tpe(seed: int, startup_trials: int) -> BaseSampler:
     return optuna.samplers.TPESampler(
         seed=seed, n_startup_trials=startup_trials, multivariate=False, constant_liar=True
     )
+
+
+def first(search: Search, space: "Space", count: int) -> Iterator[dict[str, Any]]:
+    """The parameters of the first `count` trials as a study would ask for them while none has a result."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=sampler(search))
+    for params in islice(space.configurations(), count) if isinstance(search.sampler, Grid) else space.default():
+        study.enqueue_trial(params)
+    known = space.size if isinstance(search.sampler, Grid) else None
+    for _ in range(count if known is None else min(count, known)):
+        yield space.suggest(study.ask())
 
 
 def pruner(search: Search, train: TrainConfig) -> BasePruner:

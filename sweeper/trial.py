@@ -37,7 +37,9 @@ class Job(Word):
     def title(self) -> str:
         """What tells runs apart, in the first 14 characters."""
         backbone = self.recipe.train.backbone.split(".")[0]
-        return f"final t{self.trial:04d}" if self.kind == "final" else f"t{self.trial:04d} {backbone}"
+        if self.kind == "final":
+            return f"final t{self.trial:04d}"
+        return f"t{self.trial:04d} {f'seed {self.recipe.train.seed}' if self.kind == 'confirm' else backbone}"
 
 
 class Progress(Word):

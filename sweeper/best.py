@@ -1,0 +1,204 @@
+"""The winner of a study: as a recipe, and retrained on train and val for a submission."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper import card, confirm, overview, paths, record, retrain, shown, submission
+from sweeper.errors import NoResult, UserError
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.submission import Submission
+from sweeper.trial import Done, Job, TrialResult
+from trainers.config import Epoch, Scores
+from trainers.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sweeper.devices import Slot
+    from trainers.data.layouts import Table
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial: how it ended, the job as it was trained, and its values with new seeds, if it has some."""
+
+    study: StudyFolder
+    result: TrialResult
+    job: Job
+    confirmed: tuple[float, ...] = ()
+
+    @property
+    def epoch(self) -> Epoch:
+        """Its best epoch."""
+        return record.history(self.study.trial(self.result.number))[self.result.best_epoch or 0]
+
+
+@dataclass(frozen=True)
+class Final:
+    """A finished retraining: its folder, the model's sha256, and the submission where there are test images."""
+
+    folder: RunFolder
+    sha256: str
+    submission: Submission | None
+    known: bool  # it was there already
+
+
+def winner(study: StudyFolder) -> Winner:
+    """The completed trial with the best value; among confirmed leaders the one with the best mean over new seeds.
+
+    Confirmations count as long as no later trial has overtaken those that were confirmed. Raises NoResult where no
+    trial completed.
+    """
+    results = record.results(study)
+    top = shown.best(results)
+    if top is None:
+        raise NoResult(
+            f"no trial of {study.name} has completed",
+            where=str(study.root),
+            help=f"go on with {overview.resume(study)}",
+        )
+    values = confirm.confirmed(study)
+    if top.number in values:
+        number = max(values, key=lambda n: (sum(values[n]) / len(values[n]), -n))
+        top = next(result for result in results if result.number == number)
+    job = record.read_config(study.trial(top.number))
+    if job is None:
+        raise UserError(f"trial {top.number} has lost its config.json", where=str(study.trial(top.number).root))
+    return Winner(study, top, job, tuple(values.get(top.number, ())))
+
+
+def recipe(won: Winner) -> str:
+    """The winner as a search space with nothing left open, which says where it comes from."""
+    from sweeper import spec
+
+    result = won.result
+    comment = (
+        f"The best of study {won.study.name}: trial {result.number}, {result.goal} {result.value:.4f} on val"
+        f" at epoch {(result.best_epoch or 0) + 1} of {result.planned}."
+    )
+    if won.confirmed:
+        mean = sum(won.confirmed) / len(won.confirmed)
+        comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean:.4f}."
+    return spec.recipe_yaml(f"{won.study.name[:59]}-best", won.job.recipe, comment=comment)
+
+
+def document(won: Winner) -> dict[str, Any]:
+    """The same for --json."""
+    return {
+        "schema_version": 1,
+        "study": won.study.name,
+        "result": won.result.model_dump(mode="json"),
+        "confirmed": list(won.confirmed),
+        "recipe": won.job.recipe.model_dump(mode="json"),
+        "finals": overview.document(overview.standing(won.study))["finals"],
+    }
+
+
+def finished(final: Final) -> dict[str, Any]:
+    """A final for --json."""
+    made = final.submission
+    return {
+        "schema_version": 1,
+        "folder": str(final.folder.root),
+        "known": final.known,
+        "model": {"path": str(final.folder.model), "sha256": final.sha256},
+        "submission": {"path": str(made.path), "sha256": made.sha256, "images": made.images} if made else None,
+    }
+
+
+def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
+    """What lies where, and what comes next."""
+    yield f"{'made before (--again makes another)' if final.known else 'done'}: {overview.near(final.folder.root)}"
+    yield f"model:      {final.folder.model.name}, sha256 {final.sha256}"
+    if made := final.submission:
+        yield f"submission: {overview.near(made.path)}, {made.images} images, sha256 {made.sha256}"
+        if made.table:
+            yield f"by name:    {overview.near(made.table)}"
+    else:
+        yield "submission: none, the data set has no test images"
+    yield f"card:       {overview.near(final.folder.card)}"
+    yield f"browse:     sweep ui {study.name}"
+
+
+# --------------------------------------------------------------------------------------- the final
+def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True) -> Final:
+    """Retrain the winner on train and val, predict test, and pack what it says.
+
+    The recipe is unchanged, its schedule's horizon too; training ends after the winner's best epoch. A final of the
+    same trial that was interrupted is continued, a finished one is packed again from its predictions, unless `again`.
+    """
+    folder, done = _place(won, again=again)
+    data = won.job.recipe.data
+    if done:
+        from sweeper import launch
+
+        return _packed(folder, launch.checked_table(data), data.layout, known=True)
+    job = _job(won, folder)
+    with retrain.session(won.study, data, slots, mlflow=mlflow) as session:
+
+        def seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+            return _seal(won, job, ended.scores, epochs, session.table)
+
+        session.view.note(f"retraining trial {job.trial} on train and val for {job.stop_after} epochs")
+        session.train([job], seal)
+        final = _packed(folder, session.table, data.layout, known=False)
+    for rest in (folder.best, folder.checkpoint):  # what they held is in model.safetensors
+        rest.unlink(missing_ok=True)
+    return final
+
+
+def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
+    """The folder of the final, and whether it is finished."""
+    mine = [final for final in overview.finals(won.study) if final.trial == won.result.number]
+    for final in reversed(mine):
+        if not final.done:
+            return final.folder, False
+    if mine and not again:
+        return mine[-1].folder, True
+    name = f"{time.strftime('%Y-%m-%d')}-{won.result.number:04d}"
+    taken = {final.folder.root.name for final in mine}
+    names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))]
+    return won.study.final(next(one for one in names if one not in taken)), False
+
+
+def _job(won: Winner, folder: RunFolder) -> Job:
+    known = record.read_config(folder)
+    if known:
+        return known.model_copy(update={"folder": folder.root, "cache": paths.cache()})
+    changes = {
+        "kind": "final",
+        "folder": folder.root,
+        "cache": paths.cache(),
+        "adopted": False,
+        "stop_after": (won.result.best_epoch or 0) + 1,
+    }
+    return won.job.model_copy(update=changes)
+
+
+def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
+    """Write what lies beside the model, so that it is there when the record learns of the end."""
+    folder = RunFolder(job.folder)
+    if scores:
+        write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")
+    made = _submission(folder, table, job.recipe.data.layout)
+    facts = card.Facts(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores)
+    write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
+    value = getattr(scores, job.recipe.goal) if scores else None
+    ended = record.standing(job, epochs, "COMPLETE")
+    return ended.model_copy(update={"value": value, "best_epoch": epochs[-1].index if epochs else None})
+
+
+def _packed(folder: RunFolder, table: "Table", layout: str, *, known: bool) -> Final:
+    return Final(folder, sha256(folder.model), _submission(folder, table, layout), known)
+
+
+def _submission(folder: RunFolder, table: "Table", layout: str) -> Submission | None:
+    return submission.export(folder, table, layout) if folder.test_logits.exists() else None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""The model card: what the model is, where it comes from, how good it is, and what it should not be trusted with."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from sweeper.redact import redacted
+from sweeper.trial import Job, TrialResult
+from trainers.config import Epoch, Scores
+
+if TYPE_CHECKING:
+    from trainers.data.layouts import Table
+
+LIBRARIES = ("sweep", "torch", "timm", "numpy", "pillow")
+RARE = 10  # times rarer than an even share: worth a warning
+METRICS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1", "loss")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the card tells of: the winning trial with its best epoch, and the final job that repeated it."""
+
+    study: str
+    result: TrialResult
+    epoch: Epoch
+    confirmed: tuple[float, ...]
+    job: Job
+    table: "Table"
+    test: Scores | None
+
+
+def card(facts: Facts, model: str, submission: str | None) -> str:
+    """The card as Markdown; `model` and `submission` are sha256 digests."""
+    parts = [_head(facts), _data(facts), _metrics(facts), _recipe(facts), _limits(facts), _files(model, submission)]
+    return redacted("\n".join(line for part in parts for line in [*part, ""]))
+
+
+def _head(facts: Facts) -> Iterator[str]:
+    train, result = facts.job.recipe.train, facts.result
+    names = ", ".join(category.name for category in facts.table.categories)
+    yield f"# {train.backbone.split('.')[0]} for {names}"
+    yield ""
+    yield f"An image classifier with one answer in each of {len(facts.table.categories)} categories."
+    yield ""
+    yield f"- study `{facts.study}`, trial {result.number}: the best {result.goal} on val, {result.value:.4f}"
+    if facts.confirmed:
+        average = sum(facts.confirmed) / len(facts.confirmed)
+        yield f"- trained again with {len(facts.confirmed)} new seeds: mean {result.goal} {average:.4f} on val"
+    yield f"- this model: the same recipe on train and val, {facts.job.stop_after} of {train.epochs} epochs"
+    yield f"- starts from {'published weights' if train.pretrained else 'random weights'}"
+
+
+def _data(facts: Facts) -> Iterator[str]:
+    splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
+    yield "## Data"
+    yield ""
+    yield f"`{facts.job.recipe.data.root}`, " + ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    yield ""
+    yield "| category | class | train + val | val |"
+    yield "|---|---|--:|--:|"
+    for category, name, both, val in _counts(facts.table):
+        yield f"| {_cell(category)} | {_cell(name)} | {both:,} | {val:,} |"
+
+
+def _counts(table: "Table") -> Iterator[tuple[str, str, int, int]]:
+    """Category, class, images in train and val, images in val."""
+    both = [row.labels for row in table.split("train", "val") if row.labels]
+    val = [row.labels for row in table.split("val") if row.labels]
+    for k, category in enumerate(table.categories):
+        for c, name in enumerate(category.classes):
+            yield category.name, name, sum(one[k] == c for one in both), sum(one[k] == c for one in val)
+
+
+def _metrics(facts: Facts) -> Iterator[str]:
+    val, test = facts.epoch.val, facts.test
+    yield "## Metrics"
+    yield ""
+    yield "Val is of the winning trial, which had not seen it; this model has. Choosing the best of many trials by"
+    yield f"val makes its figure too good. Test is of this model{'.' if test else ': it has no labels here.'}"
+    yield ""
+    yield f"| metric | val |{' test |' if test else ''}"
+    yield f"|---|--:|{'--:|' if test else ''}"
+    rows = [(name, [getattr(s, name) for s in (val, test) if s]) for name in METRICS]
+    if val:
+        for name in val.category_accuracy:
+            rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in (val, test) if s]))
+    for name, values in rows:
+        yield f"| {_cell(name)} | " + " | ".join(f"{value:.4f}" for value in values) + " |"
+
+
+def _recipe(facts: Facts) -> Iterator[str]:
+    from sweeper import spec
+
+    yield "## Recipe"
+    yield ""
+    yield "```yaml"
+    yield spec.recipe_yaml(facts.study, facts.job.recipe).rstrip()
+    yield "```"
+
+
+def _limits(facts: Facts) -> Iterator[str]:
+    yield "## Limits"
+    yield ""
+    yield "- It knows the categories and classes above, and answers with one of them whatever the image shows."
+    yield "- Images unlike those it was trained on, in subject, framing or light, were not tested."
+    counts = list(_counts(facts.table))
+    images = len(facts.table.split("train", "val"))
+    even = {category.name: images / len(category.classes) for category in facts.table.categories}
+    rare = [(both, name, category) for category, name, both, _ in counts if both * RARE < even[category]]
+    if rare:
+        listed = ", ".join(f"{name} of {category} ({both})" for both, name, category in sorted(rare))
+        yield f"- Classes are unequally frequent. Rare ones are hardly learnt, and their figures are noise: {listed}."
+    else:
+        yield "- No class is ten times rarer than an even share of its category."
+
+
+def _files(model: str, submission: str | None) -> Iterator[str]:
+    yield "## Files"
+    yield ""
+    yield f"- `model.safetensors`, sha256 `{model}`"
+    if submission:
+        yield f"- `submission.zip`, sha256 `{submission}`"
+    yield "- made with " + ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,337 @@
+"""The command line: parses, calls, prints. Only typer lives here; what is heavy is imported inside a command."""
+
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from trainers.config import DataConfig
+    from trainers.errors import UserError
+
+app = typer.Typer(
+    name="sweep",
+    help="Hyper-parameter sweeps for image classifiers: from a YAML file to the best model and a submission.",
+    epilog="Results go to stdout, everything else to stderr. `sweep` alone says how things stand here.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would double the time of --help
+)
+data = typer.Typer(help="Check a data set, draw one, decode its images.", rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+SpaceFile = Annotated[
+    Path, typer.Argument(metavar="SPACE.yaml", help="a search space, or a recipe", show_default=False)
+]
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="the last one if left out")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="replace a value, such as train.epochs=3; repeatable"),
+]
+Trials = Annotated[int | None, typer.Option(min=1, help="trials in the whole study, earlier ones included")]
+Hours = Annotated[float | None, typer.Option(min=0, help="hours of sweeping in all, earlier ones included")]
+Devices = Annotated[str | None, typer.Option(metavar="0,1|cpu", help="GPUs to use, or cpu; all GPUs if left out")]
+Slots = Annotated[int, typer.Option(min=1, metavar="N", help="trials side by side on each device")]
+NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
+
+
+@app.callback(invoke_without_command=True)
+def sweep(context: typer.Context, as_json: Json = False) -> None:
+    if context.invoked_subcommand is not None:
+        return None
+    from sweeper import overview
+
+    if as_json:
+        there = [overview.document(overview.standing(study)) for study in overview.studies()]
+        return _print_json({"schema_version": 1, "studies": there})
+    return _say(overview.here())
+
+
+# ------------------------------------------------------------------------------------------- sweeping
+@app.command()
+def run(
+    space: SpaceFile,
+    sets: Sets = None,
+    trials: Trials = None,
+    hours: Hours = None,
+    devices: Devices = None,
+    slots: Slots = 1,
+    new_study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="ask the file's question anew, as NAME")
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="train in this process, for a debugger")] = False,
+    no_mlflow: NoMlflow = False,
+) -> None:
+    """Begin the study of a search space, or go on with it."""
+    from sweeper import launch
+
+    options = launch.Options(
+        sets=tuple(sets or ()),
+        trials=trials,
+        hours=hours,
+        devices=devices,
+        slots=slots,
+        new_study=new_study,
+        inline=inline,
+        mlflow=not no_mlflow,
+    )
+    raise typer.Exit(launch.run(space, options).exit_code)
+
+
+@app.command()
+def plan(
+    space: SpaceFile,
+    sets: Sets = None,
+    trials: Trials = None,
+    hours: Hours = None,
+    devices: Devices = None,
+    slots: Slots = 1,
+    as_json: Json = False,
+) -> None:
+    """What a sweep would try, and what it would cost; trains nothing but a few steps."""
+    from sweeper import launch
+    from sweeper import plan as planning
+
+    options = launch.Options(tuple(sets or ()), trials, hours, devices, slots)
+    made = planning.plan(space, options)
+    if as_json:
+        return _print_json(made.document())
+    return _say(planning.lines(made))
+
+
+@app.command()
+def status(study: StudyName = None, as_json: Json = False) -> None:
+    """How a study stands."""
+    from sweeper import overview
+
+    one = overview.standing(overview.find(study))
+    if as_json:
+        return _print_json({"schema_version": 1, **overview.document(one)})
+    return _say(overview.status(one))
+
+
+@app.command()
+def leaderboard(
+    study: StudyName = None,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="the first N only")] = None,
+    as_json: Json = False,
+) -> None:
+    """A study's trials, the best first."""
+    from sweeper import leaderboard as board
+    from sweeper import overview, progress, record
+
+    found = overview.find(study)
+    results = record.results(found)
+    if as_json:
+        document = board.document(results, found)
+        return _print_json(document | {"trials": document["trials"][:top]})
+    if not results:
+        return progress.talk(f"no trial of {found.name} has begun")
+    headers, rows = board.cells(board.frame(results, found))
+    return progress.table(headers, rows[:top])
+
+
+# ------------------------------------------------------------------------------------------- the winner
+@app.command()
+def best(
+    study: StudyName = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="submission", help="retrain it on train and val, predict test, pack it")
+    ] = None,
+    confirm: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="first train the tied leaders with N new seeds each")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="retrain even if there is a final already")] = False,
+    devices: Devices = None,
+    slots: Slots = 1,
+    no_mlflow: NoMlflow = False,
+    as_json: Json = False,
+) -> None:
+    """The winner as a recipe on stdout; or confirmed, or retrained for a submission."""
+    from sweeper import best as winning
+    from sweeper import confirm as confirming
+    from sweeper import devices as places
+    from sweeper import overview, progress
+
+    if export not in (None, "submission"):
+        raise typer.BadParameter(f"{export!r} is not 'submission'", param_hint="--export")
+    found = overview.find(study)
+    if confirm is not None:
+        rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)
+        if as_json and not export:
+            return _print_json(confirming.document(found, rows))
+        if not as_json:
+            progress.table(confirming.HEADERS, confirming.cells(rows))
+    won = winning.winner(found)
+    if export:
+        final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
+        return _print_json(winning.finished(final)) if as_json else _say(winning.ending(final, found))
+    if confirm is None:
+        return _print_json(winning.document(won)) if as_json else progress.out(winning.recipe(won).rstrip())
+    return None
+
+
+@app.command()
+def score(
+    submission: Annotated[str, typer.Argument(help="a submission.zip, its folder, or a study, whose last is meant")],
+    value: Annotated[float, typer.Argument(help="what the board said")],
+    note: Annotated[str, typer.Option(help="which board, which rank")] = "",
+) -> None:
+    """Note a board's score beside a submission."""
+    from sweeper import overview
+    from sweeper.progress import talk
+
+    talk(f"noted in {overview.near(overview.note_score(submission, value, note))}")
+
+
+@app.command()
+def ui(
+    study: StudyName = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
+) -> None:
+    """Show the studies in MLflow, on this machine only, until Ctrl-C."""
+    from sweeper import overview
+    from sweeper import ui as pages
+    from sweeper.progress import out
+
+    there = overview.studies()
+    pages.serve(overview.find(study) if study or there else None, out, port=port)
+
+
+# ------------------------------------------------------------------------------------------- data
+@data.command("check")
+def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> None:
+    """Every fault of a search space's data set, in its labels and its images."""
+    from dataclasses import asdict
+
+    from sweeper import launch
+    from trainers.data import check
+
+    with launch.counting("checking images") as count:
+        found = check.check(_data(space, sets), count)
+    if as_json:
+        lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}
+        _print_json({"schema_version": 1, "ok": not found.faults, **lists})
+    else:
+        kinds = (("fault", found.faults), ("note ", found.notes))
+        _say(
+            f"{kind}  {f.where}: {f.what}{f' ({f.help})' if f.help else ''}" for kind, faults in kinds for f in faults
+        )
+        _say([f"{len(found.faults)} faults, {len(found.notes)} notes"])
+    raise typer.Exit(3 if found.faults else 0)
+
+
+@data.command("demo")
+def data_demo(
+    root: Annotated[Path | None, typer.Argument(help="a new folder", show_default="data/demo")] = None,
+    images: Annotated[
+        tuple[int, int, int], typer.Option(metavar="TRAIN VAL TEST", min=0, help="how many images of each split")
+    ] = (800, 200, 200),
+    seed: Annotated[int, typer.Option(min=0, help="one seed, one set")] = 0,
+) -> None:
+    """Draw a data set of garments, laid out and labelled as the fashion challenge."""
+    from sweeper.progress import out
+    from trainers.data import demo
+    from trainers.data.layouts import DEMO_ROOT
+
+    place = root or Path(DEMO_ROOT)
+    demo.draw(place, images=images, seed=seed)
+    out(str(place))
+
+
+@data.command("cache")
+def data_cache(space: SpaceFile, sets: Sets = None) -> None:
+    """Decode the images that a search space needs, before a sweep does."""
+    from sweeper import launch
+    from sweeper.progress import talk
+
+    made = launch.Options(tuple(sets or ()))
+    talk(f"{launch.cached(space, made)} images are decoded")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices and who holds their memory, disk, model hub, MLflow, Ray."""
+    from sweeper import doctor as examining
+
+    findings = examining.examine()
+    if as_json:
+        return _print_json(examining.document(findings))
+    return _say(examining.lines(findings))
+
+
+def _data(space: Path, sets: list[str] | None) -> "DataConfig":
+    from sweeper import spec
+
+    return spec.read(space, sets=sets or ()).data
+
+
+def _say(lines: Iterable[str]) -> None:
+    from sweeper.progress import out
+
+    for line in lines:
+        out(line)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    _say([json.dumps(document, indent=1)])
+
+
+# ------------------------------------------------------------------------------------------- the ends
+def main() -> None:
+    """The program: a user's mistake becomes one message and its exit code; our own keep their traceback."""
+    from trainers.errors import UserError
+
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except UserError as error:
+        _complain(message(error))
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _complain(
+            f"error: the disk is full\n  --> {error.filename or 'mlruns'}\nhelp: free some space and try again\n"
+        )
+        sys.exit(3)
+
+
+def message(error: "UserError") -> str:
+    """What, where and what to do; of faults in the data, every one."""
+    from trainers.errors import DataError
+
+    if not isinstance(error, DataError) or len(error.faults) == 1:
+        return f"error: {error}\n"
+    each = [f"  --> {fault.where}: {fault.what}{f' ({fault.help})' if fault.help else ''}" for fault in error.faults]
+    return (
+        "\n".join([f"error: {len(error.faults)} faults", *each, *([f"help: {error.help}"] if error.help else [])])
+        + "\n"
+    )
+
+
+def _complain(text: str) -> None:
+    """On stderr, if anybody listens."""
+    try:
+        sys.stderr.write(
+            text.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
+        )
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _terminated(number: int, _: FrameType | None) -> NoReturn:
+    """As an exception, so that what is open is closed and who was started is ended."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Leaders that one validation set cannot tell apart, trained again with new seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from sweeper import paths, record, retrain
+from sweeper.errors import NoResult
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import Done, Job, TrialResult
+from trainers.config import Epoch
+
+if TYPE_CHECKING:
+    from sweeper.devices import Slot
+
+MOST = 5  # leaders that are confirmed
+UNSURE = 3  # leaders where no standard error is known
+STRIDE = 1000  # between the seeds of two repeats, out of the way of the search's own repeats
+
+
+@dataclass(frozen=True)
+class Row:
+    """A leader: its value in the search, and those with new seeds."""
+
+    trial: int
+    backbone: str
+    value: float
+    again: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return mean(self.again)
+
+
+def leaders(study: StudyFolder) -> list[TrialResult]:
+    """The completed trials within one standard error of the best, best first, at most five.
+
+    Three where the goal has no standard error. Raises NoResult where no trial completed.
+    """
+    from sweeper import leaderboard
+
+    results = record.results(study)
+    table = leaderboard.frame(results, study)
+    ranked = table[table["state"] == "COMPLETE"]
+    if ranked.empty:
+        raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
+    known = bool(ranked["tied"].notna().any())
+    numbers = ranked[ranked["tied"]]["trial"].tolist()[:MOST] if known else ranked["trial"].tolist()[:UNSURE]
+    found = {result.number: result for result in results}
+    return [found[number] for number in numbers]
+
+
+def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
+    """The values with new seeds that are on record, by trial."""
+    values: dict[int, list[float]] = {}
+    for path in sorted(study.confirms.glob("*/result.json")):
+        result = record.read_result(RunFolder(path.parent))
+        if result and result.value is not None:
+            values.setdefault(result.number, []).append(result.value)
+    return values
+
+
+def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bool = True) -> list[Row]:
+    """Train every leader on train `repeats` times with new seeds, those on record excepted; best mean first."""
+    front = leaders(study)
+    jobs = [job for repeat in range(1, repeats + 1) for one in front if (job := _job(study, one, repeat))]
+    if jobs:
+        with retrain.session(study, jobs[0].recipe.data, slots, mlflow=mlflow) as session:
+            session.train(jobs, _seal)
+    values = confirmed(study)
+    rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
+    return sorted(rows, key=lambda row: (-row.mean, row.trial))
+
+
+def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
+    """The `repeat`-th retraining of a trial, or None when it is on record."""
+    folder = study.confirm(result.number, repeat)
+    original = record.read_config(study.trial(result.number))
+    if original is None or record.read_result(folder):
+        return None
+    train = original.recipe.train.model_copy(update={"seed": original.recipe.train.seed + STRIDE * repeat})
+    changes = {
+        "kind": "confirm",
+        "recipe": original.recipe.model_copy(update={"train": train}),
+        "folder": folder.root,
+        "cache": paths.cache(),
+        "adopted": False,
+        "repeat_of": result.number,
+    }
+    return original.model_copy(update=changes)
+
+
+def _seal(job: Job, _: Done, epochs: list[Epoch]) -> TrialResult:
+    return record.standing(job, epochs, "COMPLETE")
+
+
+# --------------------------------------------------------------------------------------- ways out
+HEADERS = ("trial", "backbone", "in the search", "mean of new seeds", "spread", "seeds")
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    return [
+        [
+            str(row.trial),
+            row.backbone,
+            f"{row.value:.4f}",
+            f"{row.mean:.4f}",
+            f"{stdev(row.again):.4f}" if len(row.again) > 1 else "",
+            str(len(row.again)),
+        ]
+        for row in rows
+    ]
+
+
+def document(study: StudyFolder, rows: Sequence[Row]) -> dict[str, Any]:
+    leaders = [{"trial": row.trial, "value": row.value, "again": list(row.again), "mean": row.mean} for row in rows]
+    return {"schema_version": 1, "study": study.name, "winner": rows[0].trial, "leaders": leaders}

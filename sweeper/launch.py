@@ -1,0 +1,267 @@
+"""Assembles a sweep: from a YAML file, through every check, to the loop and the words at its end."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper import devices, identity, overview, paths, progress, record, tracking
+from sweeper.errands import Facts
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.progress import talk
+from sweeper.trial import State
+from trainers import files
+
+if TYPE_CHECKING:
+    from sweeper.executors import Executor
+    from sweeper.search import StudySpec
+    from sweeper.space import Space
+    from sweeper.stop import Stop
+    from sweeper.study import Study
+    from sweeper.sweep import Outcome
+    from trainers.config import DataConfig
+    from trainers.data.layouts import Table
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `sweep run` was given beside the file."""
+
+    sets: tuple[str, ...] = ()
+    trials: int | None = None
+    hours: float | None = None
+    devices: str | None = None
+    slots: int = 1
+    new_study: str | None = None
+    inline: bool = False
+    mlflow: bool = True
+
+    @property
+    def assignments(self) -> list[str]:
+        """Everything that changes the file's values, as --set takes it."""
+        found = [*self.sets]
+        found += [f"budget.trials={self.trials}"] if self.trials is not None else []
+        found += [f"budget.hours={self.hours}"] if self.hours is not None else []
+        return found + ([f"study={self.new_study}"] if self.new_study else [])
+
+    def command(self, space: Path) -> str:
+        """The same call again, quoted for a shell."""
+        words = ["sweep", "run", str(space)]
+        for assignment in self.sets:
+            words += ["--set", assignment]
+        named = {"trials": self.trials, "hours": self.hours, "devices": self.devices, "new-study": self.new_study}
+        for name, value in named.items():
+            words += [f"--{name}", str(value)] if value is not None else []
+        words += ["--slots", str(self.slots)] if self.slots != 1 else []
+        return shlex.join(words + ["--inline"] * self.inline + ["--no-mlflow"] * (not self.mlflow))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose data, values and networks were found to be in order; nothing of it was trained yet."""
+
+    spec: "StudySpec"
+    space: "Space"
+    table: "Table"
+    folder: StudyFolder
+
+
+def run(path: Path, options: Options) -> "Outcome":
+    """Begin the study of the file at `path`, or go on with it, until its budget is used up or a signal comes.
+
+    Everything that can be wrong is raised before a trial exists. However it ends, stderr says how it stands, where
+    the files are, and how to go on.
+    """
+    slots = devices.slots(options.devices, options.slots)
+    prepared = prepare(path, options)
+    build_cache(prepared.table, prepared.spec.data)
+    return sweep(prepared, options, _executor(slots, options), options.command(path))
+
+
+def cached(path: Path, options: Options) -> int:
+    """Decode what the study of the file at `path` would; returns the number of images."""
+    prepared = prepare(path, options, networks=False)
+    build_cache(prepared.table, prepared.spec.data)
+    return len(prepared.table.rows)
+
+
+def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
+    """Read the file, then check its data, its values and its networks: cheap mistakes are found first."""
+    from sweeper import preflight, spec
+    from sweeper.space import Space
+
+    read = spec.read(path, sets=options.assignments)
+    table = checked_table(read.data)
+    folder = StudyFolder.named(read.study)
+    names = [category.name for category in table.categories]
+    space = Space(read, names)
+    read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
+    space = Space(read, names)
+    if networks:
+        preflight.preflight(space.recipes(), table.categories, cache=paths.cache())
+    return Prepared(read, space, table, folder)
+
+
+def checked_table(data: "DataConfig") -> "Table":
+    """The data set, every label and image of which was looked at once. Raises DataError with every fault."""
+    from trainers.data import check
+
+    with counting("checking images") as count:
+        return check.ensure(data, paths.cache(), count)
+
+
+def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
+    """The data with the side of its cached images: as given, as the study began with, or as the space asks for."""
+    if data.size is not None:
+        return data
+    before = identity.read(folder)
+    if before:
+        return data.model_copy(update={"size": before["identity"]["data"]["size"]})
+    from trainers.data import cache
+
+    return data.model_copy(update={"size": cache.side(image_size, table)})
+
+
+def build_cache(table: "Table", data: "DataConfig") -> None:
+    """Decode the images, unless that was done before."""
+    from trainers.data import cache
+
+    with counting("decoding images") as count:
+        cache.open_cache(table, data, paths.cache(), progress=count)
+
+
+def sweep(prepared: Prepared, options: Options, executor: "Executor", command: str) -> "Outcome":
+    """Hold the study and run the loop; the ending is told whatever happens."""
+    from sweeper.stop import Stop, listening
+    from sweeper.study import Study
+
+    stop = Stop()
+    with listening(stop):
+        study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache())
+        files.write_text(prepared.folder.resume, command + "\n")
+        try:
+            outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
+        except BaseException:
+            study.close()
+            say_ending(prepared.folder, command)
+            raise
+        study.close()
+    say_ending(prepared.folder, command, outcome.reason)
+    return outcome
+
+
+def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop", *, mlflow: bool) -> "Outcome":
+    from sweeper import sweep
+
+    view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", "browse: sweep ui"])
+    view.plan(prepared.spec.budget.trials, study.results())
+    tracker = tracker_for(mlflow, view.note)
+    tracker.opened(facts(prepared))
+    state: State = "INTERRUPTED"
+    try:
+        outcome = sweep.run(study, executor, tracker, view, stop=stop)
+        state = _STATES.get(outcome.exit_code, "INTERRUPTED")
+    finally:
+        view.closed()
+        tracker.closed(state, files=_tables(prepared.folder))
+    return outcome
+
+
+_STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
+
+
+def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
+    if options.inline:
+        from sweeper.executors.inline import Inline
+
+        os.environ.update(slots[0].env)
+        return Inline(slots[0].device)
+    from sweeper.executors.local import Local
+
+    return Local(slots)
+
+
+# ------------------------------------------------------------------------------------------ the record
+def tracker_for(mlflow: bool, note: Callable[[str], None]) -> tracking.Tracker:
+    from sweeper import spec
+
+    if not mlflow:
+        return tracking.Silent()
+    return tracking.Mlflow(note, recipe_text=lambda job: spec.recipe_yaml(job.study, job.recipe, comment=job.title))
+
+
+def facts(prepared: Prepared) -> Facts:
+    """What the record is told of a study."""
+    spec = prepared.spec
+    return Facts(
+        study=prepared.folder,
+        data_name=spec.data.root,
+        goal=spec.goal,
+        spec_text=spec.text,
+        planned=spec.budget.trials,
+        names=prepared.space.names,
+        tags={"sweep.data": prepared.table.fingerprint},
+        resume=overview.resume(prepared.folder),
+    )
+
+
+def _tables(folder: StudyFolder) -> list[Path]:
+    """Write trials.csv anew; returns what is shown with the study."""
+    from sweeper import leaderboard
+
+    results = record.results(folder)
+    if results:
+        files.write_text(folder.table, leaderboard.csv(results, folder))
+    return [folder.table] if results else []
+
+
+# ------------------------------------------------------------------------------------------ the words
+def say_ending(folder: StudyFolder, command: str, reason: str = "") -> None:
+    """Tell on stderr how the study stands, where its files are, and the commands that come next."""
+    one = overview.standing(folder)
+    if reason:
+        talk(reason)
+    talk(f"best:   {overview.best(one.best) if one.best else 'no trial completed yet'}")
+    talk(f"files:  {overview.near(folder.root)}")
+    for line in _broken(one):
+        talk(line)
+    talk(f"resume: {command}")
+    if one.best:
+        talk(f"submit: sweep best {folder.name} --export submission")
+    talk(f"browse: sweep ui {folder.name}")
+
+
+def _broken(one: overview.Standing) -> Iterator[str]:
+    """Where to read why trials failed, when none did better."""
+    failed = [result for result in one.results if result.state == "FAILED"]
+    if failed and not one.best:
+        log = RunFolder(one.study.trial(failed[-1].number).root).log
+        yield f"failed: {failed[-1].error}; its log is {overview.near(log)}"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A counter on stderr for long work: one moving line on a terminal, a line every few seconds elsewhere."""
+    lively, out = progress.lively(sys.stderr), progress.Deafened(sys.stderr)
+    pause = 0.1 if lively else 5.0
+    following, moving = time.monotonic() + pause, False
+
+    def count(done: int, total: int) -> None:
+        nonlocal following, moving
+        if time.monotonic() < following and not (moving and done == total):
+            return
+        following, moving = time.monotonic() + pause, lively
+        out.write(f"\r{what}: {done}/{total}" if lively else f"{what}: {done}/{total}\n")
+        out.flush()
+
+    try:
+        yield count
+    finally:
+        if moving:
+            out.write("\n")
+            out.flush()

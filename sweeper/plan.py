@@ -1,0 +1,160 @@
+"""The plan: what a sweep would try, and what it would cost here. A few steps are timed, nothing is trained."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper import board, devices, launch, samplers
+from sweeper.errors import EnvironmentFault
+from sweeper.launch import Options, Prepared
+from trainers.config import Recipe
+
+MODULE = "trainers.measure"
+SAMPLES = 3
+WEIGHTS = {"adamw": 4, "adam": 4, "sgd": 3}  # copies of the weights a trial keeps: best, last, moments
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one backbone at one image size on the first device: measured over a few steps of random images."""
+
+    backbone: str
+    image_size: int
+    batch_size: int
+    parameters: int
+    train_images_per_second: float
+    val_images_per_second: float
+    peak_memory_gb: float
+    seconds_per_epoch: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found; `hours` counts every trial to its end, on all slots."""
+
+    study: str
+    trials: int | None
+    budget_hours: float | None
+    configurations: int | None
+    open_values: dict[str, str]
+    samples: tuple[dict[str, Any], ...]
+    images: dict[str, int]
+    cache_gb: float
+    epochs: int
+    device: str
+    slots: int
+    costs: tuple[Cost, ...]
+    hours: float | None
+    disk_gb: float | None
+
+    def document(self) -> dict[str, Any]:
+        return {"schema_version": 1, **asdict(self)}
+
+
+def plan(path: Path, options: Options) -> Plan:
+    """The plan of the study of the file at `path`; raises what a run would raise before its first trial."""
+    slots = devices.slots(options.devices, options.slots)
+    prepared = launch.prepare(path, options)
+    spec, space, table = prepared.spec, prepared.space, prepared.table
+    recipes = list(space.recipes())
+    costs = tuple(
+        _cost(prepared, recipe, answer) for recipe, answer in zip(recipes, _measured(prepared, slots[0]), strict=True)
+    )
+    trials = spec.budget.trials or space.size
+    epochs = recipes[0].train.epochs
+    mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
+    weights = max(WEIGHTS[r.train.optimizer.name] * c.parameters for r, c in zip(recipes, costs, strict=True))
+    size = spec.data.size or 0
+    return Plan(
+        study=spec.study,
+        trials=trials,
+        budget_hours=spec.budget.hours,
+        configurations=space.size,
+        open_values=space.distributions(),
+        samples=tuple(samplers.first(spec.search, space, min(SAMPLES, trials or SAMPLES))),
+        images={split: len(table.split(split)) for split in ("train", "val", "test")},
+        cache_gb=round(len(table.rows) * size * size * 3 * 1.25 / 1e9, 3),
+        epochs=epochs,
+        device=slots[0].name,
+        slots=len(slots),
+        costs=costs,
+        hours=round(trials * epochs * mean / len(slots) / 3600, 3) if trials else None,
+        disk_gb=round(trials * weights * 4 / 1e9, 3) if trials else None,
+    )
+
+
+def _cost(prepared: Prepared, recipe: Recipe, answer: dict[str, Any]) -> Cost:
+    train, val = (len(prepared.table.split(split)) for split in ("train", "val"))
+    seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
+    return Cost(
+        backbone=recipe.train.backbone,
+        image_size=recipe.train.image_size,
+        batch_size=recipe.train.batch_size,
+        seconds_per_epoch=round(seconds, 3),
+        **answer,
+    )
+
+
+def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot) -> list[dict[str, Any]]:
+    """One answer a recipe, from a process of its own on the slot's device."""
+    request = {
+        "device": slot.device,
+        "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+        "categories": [{"name": c.name, "classes": list(c.classes)} for c in prepared.table.categories],
+    }
+    threads = {"OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
+    ended = subprocess.run(
+        [sys.executable, "-m", MODULE],
+        input=json.dumps(request),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **threads, **slot.env},
+    )
+    lines = ended.stdout.strip().splitlines()
+    if ended.returncode or not lines:
+        raise EnvironmentFault(
+            f"the steps could not be timed (code {ended.returncode})",
+            help="see the messages above: often it is memory",
+        )
+    answers: list[dict[str, Any]] = json.loads(lines[-1])
+    return answers
+
+
+# ------------------------------------------------------------------------------------------ telling
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan as text."""
+    many = "endless" if plan.configurations is None else f"{plan.configurations:,}"
+    yield f"study {plan.study}: {plan.trials or 'as many as fit'} trials of {plan.epochs} epochs"
+    yield f"open values ({many} configurations)"
+    yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
+    yield "first samples (later trials depend on the results of earlier ones)"
+    for number, params in enumerate(plan.samples):
+        yield f"  {number}: " + (
+            ", ".join(f"{name}={_short(value)}" for name, value in params.items()) or "the recipe"
+        )
+    images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
+    yield f"images: {images}; decoded {plan.cache_gb:.2f} GB"
+    yield f"on {plan.device}, measured with random images"
+    for cost in plan.costs:
+        step = cost.batch_size / cost.train_images_per_second
+        yield (
+            f"  {cost.backbone} at {cost.image_size} px, batch {cost.batch_size}: {step:.3f} s/step, "
+            f"{cost.train_images_per_second:,.0f} images/s, epoch {board.duration(cost.seconds_per_epoch)}, "
+            f"peak {cost.peak_memory_gb:.2f} GiB, {cost.parameters:,} parameters"
+        )
+    if plan.hours is not None:
+        limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
+        yield f"time: at most {board.duration(plan.hours * 3600)} on {plan.slots} slots, less what is pruned{limit}"
+    elif plan.budget_hours:
+        yield f"time: {plan.budget_hours:g} h, the budget"
+    if plan.disk_gb is not None:
+        yield f"disk: up to {plan.disk_gb:.2f} GB of checkpoints"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,200 @@
+"""Training runs that no search decides on: the final and the confirmations. The same handshake, record and views."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sweeper import identity, launch, lock, overview, progress, record
+from sweeper.errands import Facts
+from sweeper.errors import EnvironmentFault, RunFailed, Stopped
+from sweeper.executors import Executor
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.stop import Stop, listening
+from sweeper.trial import Done, Failed, Job, Progress, TrialResult
+from trainers.config import Epoch
+
+if TYPE_CHECKING:
+    from sweeper.devices import Slot
+    from sweeper.progress import View
+    from sweeper.tracking import Tracker
+    from trainers.config import DataConfig
+    from trainers.data.layouts import Table
+
+TICK = 0.25  # seconds between two looks at `stop`
+RETRIES = 1  # of a worker that died or hung
+Seal = Callable[[Job, Done, list[Epoch]], TrialResult]
+"""What is left to do when a run has ended by itself; returns what goes on record."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A study that is held so that runs can be added to it; `table` is its data set."""
+
+    table: "Table"
+    tracker: "Tracker"
+    view: "View"
+    slots: "Sequence[Slot]"
+    stop: Stop
+
+    def train(self, jobs: Sequence[Job], seal: Seal) -> list[TrialResult]:
+        """Train `jobs`; raises Stopped when a signal keeps some from ending."""
+        from sweeper.executors.local import Local
+
+        ended = run(jobs, Local(self.slots), self.tracker, self.view, stop=self.stop, seal=seal)
+        if self.stop.requested and len(ended) < len(jobs):
+            raise Stopped(self.stop.exit_code)
+        return ended
+
+
+@contextmanager
+def session(
+    study: StudyFolder, data: "DataConfig", slots: "Sequence[Slot]", *, mlflow: bool = True
+) -> Iterator[Session]:
+    """Hold `study`, with its data checked and decoded, its record in MLflow open, and signals heard."""
+    table = launch.checked_table(data)
+    launch.build_cache(table, data)
+    state = overview.standing(study).state
+    held, stop = lock.acquire(study.lock), Stop()
+    try:
+        with listening(stop):
+            view = progress.choose(where=[f"files: {overview.near(study.root)}"])
+            tracker = launch.tracker_for(mlflow, view.note)
+            tracker.opened(_facts(study, data, table))
+            try:
+                yield Session(table, tracker, view, slots, stop)
+            finally:
+                view.closed()
+                tracker.closed(state)
+    finally:
+        held.release()
+
+
+def _facts(study: StudyFolder, data: "DataConfig", table: "Table") -> Facts:
+    document = identity.read(study) or {}
+    results = record.results(study)
+    return Facts(
+        study=study,
+        data_name=data.root,
+        goal=document["identity"]["goal"],
+        spec_text=study.space.read_text(),
+        planned=document["budget"]["trials"],
+        names=list(dict.fromkeys(name for result in results for name in result.params)),
+        tags={"sweep.data": table.fingerprint},
+        resume=overview.resume(study),
+    )
+
+
+def run(
+    jobs: Sequence[Job], executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, seal: Seal
+) -> list[TrialResult]:
+    """Train `jobs`, each where its folder left off; returns the ends of those that ended, in no special order.
+
+    On a stop the running ones finish their epoch and stay open for the next call. Raises RunFailed, or
+    EnvironmentFault on a full disk, at the first that fails; afterwards no worker is left.
+    """
+    try:
+        ended = _Runs(list(jobs), executor, tracker, view, stop, seal).run()
+    except BaseException:
+        executor.close(kill=True)
+        raise
+    executor.close()
+    return ended
+
+
+@dataclass
+class _Runs:
+    waiting: list[Job]
+    executor: Executor
+    tracker: "Tracker"
+    view: "View"
+    stop: Stop
+    seal: Seal
+    running: dict[int, Job] = field(default_factory=dict)
+    epochs: dict[int, list[Epoch]] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)
+    ended: list[TrialResult] = field(default_factory=list)
+    told: bool = False
+
+    def run(self) -> list[TrialResult]:
+        while True:
+            self.fill()
+            if not self.running:
+                return self.ended
+            message = self.executor.next(TICK)
+            if isinstance(message, Progress):
+                self.progress(message)
+            elif isinstance(message, Done):
+                self.done(message)
+            elif message:
+                self.failed(message)
+            self.look()
+
+    def fill(self) -> None:
+        """Start what there is room for; of one trial only one run at a time, since messages go by its number."""
+        while not self.stop.requested and self.executor.free():
+            job = next((job for job in self.waiting if job.trial not in self.running), None)
+            if job is None:
+                return
+            self.waiting.remove(job)
+            self.start(job)
+
+    def start(self, job: Job) -> None:
+        folder = RunFolder(job.folder)
+        if record.read_config(folder) is None:
+            record.write_config(folder, job)
+        self.running[job.trial], self.epochs[job.trial] = job, record.mend(folder)
+        slot = self.executor.start(job)
+        self.tracker.started(job)
+        self.view.started(job, slot)
+
+    def progress(self, message: Progress) -> None:
+        job, epoch, known = self.running[message.trial], message.epoch, self.epochs[message.trial]
+        new = epoch.index == len(known)
+        if new:
+            record.append(RunFolder(job.folder), epoch)
+            known.append(epoch)
+        self.look()
+        stored = epoch.index + 1 < len(known)  # it is told again; stopping here would gain nothing
+        self.executor.answer(job.trial, keep=stored or not self.stop.requested)
+        self.tracker.epoch(job, epoch)
+        if new:
+            self.view.epoch(job, epoch, None)
+
+    def done(self, message: Done) -> None:
+        job = self.running.pop(message.trial)
+        epochs = self.epochs.pop(message.trial)
+        if message.stopped and len(epochs) < (job.stop_after or job.recipe.train.epochs):
+            self.end(job, record.standing(job, epochs, "INTERRUPTED"))
+            return
+        result = self.seal(job, message, epochs)
+        record.tidy(job.folder)
+        record.write_result(RunFolder(job.folder), result)
+        self.ended.append(result)
+        self.end(job, result)
+
+    def failed(self, message: Failed) -> None:
+        """Once more for a worker that died; otherwise the run stays open, and whoever asked is told."""
+        job = self.running.pop(message.trial)
+        epochs = self.epochs.pop(message.trial)
+        deaths = self.deaths[job.trial] = self.deaths.get(job.trial, 0) + 1
+        if message.trouble in ("died", "hung") and deaths <= RETRIES:
+            self.view.note(f"{job.title}: {message.text}; trying once more")
+            self.waiting.insert(0, job)
+            return
+        self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
+        log = str(RunFolder(job.folder).log)
+        if message.trouble == "disk":
+            raise EnvironmentFault(
+                "the disk is full", where=log, help="free some space and run the same command again"
+            )
+        raise RunFailed(f"{job.title} failed: {message.text}", where=log, help="the same command continues it")
+
+    def end(self, job: Job, result: TrialResult) -> None:
+        self.tracker.ended(job, result)
+        self.view.ended(result)
+
+    def look(self) -> None:
+        if self.stop.requested and not self.told:
+            self.told = True
+            self.view.note("finishing the epoch; press again to stop now")

@@ -1,0 +1,79 @@
+"""How fast a recipe trains on this device, over a few steps of random images; answers in JSON on stdout."""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainers import computing
+from trainers.config import Recipe
+from trainers.data.batches import Data
+from trainers.data.cache import Cache
+from trainers.data.rows import Category, Row, Table
+from trainers.train import Run
+
+STEPS = 3  # in one go
+SECONDS = 2.0  # of timing, at least
+
+
+def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict[str, float]:
+    """Images a second in training and in evaluation, peak memory in GiB, and the number of parameters.
+
+    The very steps of `trainers.train`, gathering and augmentation included; weights are random, nothing is kept.
+    """
+    train = recipe.train.model_copy(update={"pretrained": False})
+    plain = recipe.model_copy(update={"train": train})
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(plain, _random(plain, categories), ("train",), torch.device(device), Path(folder))
+        run.fit(0)  # the first steps warm up
+        paces, until = [run.fit(0)[2]], time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            paces.append(run.fit(0)[2])
+        return {
+            "parameters": sum(p.numel() for p in run.net.parameters()),
+            "train_images_per_second": round(statistics.median(paces), 3),
+            "val_images_per_second": round(_evaluation(run), 3),
+            "peak_memory_gb": round(computing.peak_memory_gb(run.device), 3),
+        }
+
+
+def _evaluation(run: Run) -> float:
+    """Images a second without gradients."""
+    run.evaluate()
+    began = time.monotonic()
+    run.evaluate()
+    return len(run.val) / (time.monotonic() - began)
+
+
+def _random(recipe: Recipe, categories: Sequence[Category]) -> Data:
+    """A few batches of noise for train and two for val, with random labels, as large as in the cache."""
+    rng = np.random.default_rng(0)
+    counts = {"train": STEPS * recipe.train.batch_size, "val": 2 * recipe.train.batch_size}
+    rows = tuple(
+        Row(f"{split}{n}", split, None, tuple(int(rng.integers(len(c.classes))) for c in categories), "")
+        for split, count in counts.items()
+        for n in range(count)
+    )
+    size = recipe.data.size or recipe.train.image_size
+    images = rng.integers(0, 256, (len(rows), size, size, 3), dtype=np.uint8)
+    half = np.ascontiguousarray(images[:, ::2, ::2][:, : size // 2, : size // 2])
+    cache = Cache(size, images, half, np.full((len(rows), 2), size, dtype=np.int32))
+    return Data(Table(Path(), tuple(categories), rows), cache)
+
+
+def main() -> None:
+    """Read {"device", "recipes", "categories"} on stdin; write one answer a recipe as one line of JSON."""
+    asked = json.load(sys.stdin)
+    categories = [Category(c["name"], tuple(c["classes"])) for c in asked["categories"]]
+    recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
+    print(json.dumps([measure(recipe, categories, asked["device"]) for recipe in recipes]))
+
+
+if __name__ == "__main__":
+    main()
