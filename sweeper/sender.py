@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 PAUSE = 30.0  # seconds without an attempt after one has failed
+LINGER = 0.25  # seconds after the first news in which more of it may come, to be carried in one go
 
 
 class Sender:
@@ -62,7 +63,9 @@ class Sender:
     def _next(self) -> str | None:
         """The errand asked first, waiting for one; None when all is done for good."""
         with self._change:
-            self._change.wait_for(lambda: self._asked or self._last)
+            if not self._asked:
+                self._change.wait_for(lambda: self._asked or self._last)
+                self._change.wait_for(lambda: self._last, LINGER)
             errand = next(iter(self._asked), None)
             if errand is not None:
                 del self._asked[errand]
