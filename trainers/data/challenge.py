@@ -1,7 +1,6 @@
 """The two text layouts, FashionDataset and DeepFashion's Anno_fine: one reader, told apart by their columns."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ FASHION = {
 }  # the well-known 26 attributes have well-known names; any other category is category1, category2, ...
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+WHOLE_NUMBERS = re.compile(r"-?[0-9]{1,9}(\s+-?[0-9]{1,9})*")
 Line = tuple[str, str]  # where ("split/train.txt:3"), text
 
 
@@ -74,14 +74,14 @@ class Attributes:
 def attributes(places: Places, faults: list[Fault]) -> Attributes:
     """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number a line."""
     lines = places.lines("list_attr_cloth.txt", faults)
-    count = lines.pop(0) if lines and re.fullmatch("[0-9]+", lines[0][1]) else None
+    count = lines.pop(0) if lines and re.fullmatch("[0-9]{1,9}", lines[0][1]) else None
     if lines and lines[0][1].lower().startswith("attribute_name"):
         lines.pop(0)
     types: dict[int, list[tuple[int, str]]] = {}
     for column, (where, text) in enumerate(lines):
         name, _, number = text.rpartition(" ")
         name = name.strip()
-        if not name or not re.fullmatch("[0-9]+", number):
+        if not name or not re.fullmatch("[0-9]{1,9}", number):
             faults.append(Fault(where, f"{text!r} is not an attribute's name and the number of its category"))
             continue
         if any(name == known for _, known in types.get(int(number), [])):
@@ -140,12 +140,13 @@ def _numbers(places: Places, name: str, wanted: int, faults: list[Fault]) -> lis
     return lines
 
 
-def _whole(words: Sequence[str], where: str, faults: list[Fault]) -> list[int] | None:
-    wrong = next((word for word in words if not re.fullmatch("-?[0-9]+", word)), None)
-    if wrong is not None:
-        faults.append(Fault(where, f"{wrong!r} is not a whole number"))
-        return None
-    return [int(word) for word in words]
+def _whole(line: Line, faults: list[Fault]) -> list[int] | None:
+    where, text = line
+    if WHOLE_NUMBERS.fullmatch(text):
+        return [int(word) for word in text.split()]
+    wrong = next(word for word in text.split() if not WHOLE_NUMBERS.fullmatch(word))
+    faults.append(Fault(where, f"{wrong!r} is not a whole number"))
+    return None
 
 
 def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
@@ -154,7 +155,7 @@ def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, .
         hint = f"one index a category, or {found.flags} flags 0/1"
         faults.append(Fault(where, f"{len(words)} columns, and there are {len(found.categories)} categories", hint))
         return None
-    if (values := _whole(words, where, faults)) is None:
+    if (values := _whole(line, faults)) is None:
         return None
     for category, value in zip(found.categories, values, strict=True):
         if not 0 <= value < len(category.classes):
@@ -185,7 +186,7 @@ def _box(line: Line, faults: list[Fault]) -> Box | None:
     if len(words) != 4:
         faults.append(Fault(where, f"{len(words)} columns, and a box is x1 y1 x2 y2"))
         return None
-    if (corners := _whole(words, where, faults)) is None:
+    if (corners := _whole(line, faults)) is None:
         return None
     x1, y1, x2, y2 = corners
     if not (1 <= x1 <= x2 and 1 <= y1 <= y2):

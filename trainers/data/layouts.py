@@ -3,10 +3,12 @@
 import csv
 import difflib
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import normpath
 
 from trainers.config import DataConfig
 from trainers.data import challenge
@@ -200,11 +202,11 @@ def _root(config: DataConfig) -> Path:
     if root.is_dir():
         return root
     what = "is a file" if root.exists() else "no such folder"
-    if root == Path(DEMO_ROOT):
-        raise DataError([Fault(str(root), what, "`sweep data demo` draws a data set there")])
     near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-    hint = _did_you_mean(root.name, near) or f"data.root is looked for from {Path.cwd()}"
-    raise DataError([Fault(str(root), what, hint)])
+    hint = _did_you_mean(root.name, near)
+    if not hint and config.layout == "challenge" and not root.exists():
+        hint = f"`sweep data demo {shlex.quote(config.root)}` draws a made-up data set there"
+    raise DataError([Fault(str(root), what, hint or f"data.root is looked for from {Path.cwd()}")])
 
 
 def _did_you_mean(word: str, words: Iterable[str]) -> str:
@@ -220,28 +222,33 @@ def _no_boxes(config: DataConfig, faults: list[Fault]) -> None:
 def _inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
     """The rows whose path is relative, has neither '..' nor NUL, and follows no link out of the data set."""
     home = base.resolve()
-    within = cache(lambda folder: folder.resolve().is_relative_to(home))  # few folders, many images
+
+    @cache  # few folders, many images
+    def leaving(folder: str) -> set[str] | None:
+        """The names in a folder that lead out of the data set; None where the folder itself does."""
+        place = base / folder
+        if not place.resolve().is_relative_to(home):
+            return None
+        links = [entry.name for entry in os.scandir(place) if entry.is_symlink()] if place.is_dir() else []
+        return {name for name in links if not (place / name).resolve().is_relative_to(home)}
+
     for row in rows:
-        parts = PurePosixPath(row.path).parts
-        if "\0" in row.path or not parts or parts[0] == "/" or ".." in parts:
+        folder, _, name = row.path.rpartition("/")
+        if row.path.startswith("/") or "\0" in row.path or name in ("", ".") or ".." in row.path.split("/"):
             help = "paths are relative to the data set, without '..'"
             faults.append(Fault(row.where, f"the path {row.path!r} is refused", help))
-        elif not within((base / row.path).parent) or not _link_within(base / row.path, home):
+        elif (links := leaving(folder)) is None or name in links:
             help = "copy the images, or let data.root be the folder that holds them"
             faults.append(Fault(row.where, f"the path {row.path!r} is refused: a link out of the data set", help))
         else:
             yield row
 
 
-def _link_within(path: Path, home: Path) -> bool:
-    return not path.is_symlink() or path.resolve().is_relative_to(home)
-
-
 def _listed_twice(rows: list[Row]) -> list[Fault]:
     first: dict[str, Row] = {}
     faults = []
     for row in rows:
-        before = first.setdefault(str(PurePosixPath(row.path)), row)
+        before = first.setdefault(normpath(row.path), row)
         if before is not row:
             splits = f"in {row.split}" if before.split == row.split else f"in {before.split} and {row.split}"
             faults.append(Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}"))
