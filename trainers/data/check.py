@@ -1,0 +1,130 @@
+"""Every fault of a data set, of its labels and its images, found in one pass."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache as memo
+from pathlib import Path
+
+from trainers.config import DataConfig
+from trainers.data import layouts
+from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
+from trainers.data.rows import Row, Table
+from trainers.errors import DataError, Fault
+from trainers.files import write_text
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`faults` must be mended before any training; `notes` are worth knowing and stop nothing."""
+
+    faults: tuple[Fault, ...]
+    notes: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one image showed: its fault if any, and the digest of its bytes unless it is missing."""
+
+    fault: Fault | None = None
+    missing: bool = False
+    digest: bytes | None = None
+
+
+def check(config: DataConfig, progress: Progress | None = None) -> Findings:
+    """Every fault of the label files and of each image, which is read and decoded whole; on all cores.
+
+    `progress` is called with images done and images in all. Raises DataError only where there is no data set.
+    """
+    return _findings(*layouts.scan(config), progress)
+
+
+def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) -> Table:
+    """The table of a data set without faults, checked once for all its labels and images as they now are.
+
+    That it was is noted in `cache`/checked. A change of a label file, or of the size or time of an image, means
+    another check. Raises DataError with every fault.
+    """
+    table, faults = layouts.scan(config)
+    seen = _seen(table, cache)
+    if not faults and seen.exists():
+        return table
+    findings = _findings(table, faults, progress)
+    if findings.faults:
+        raise DataError(findings.faults)
+    notes = [asdict(note) for note in findings.notes]
+    write_text(seen, json.dumps({"root": str(table.root), "images": len(table.rows), "notes": notes}, indent=1))
+    return table
+
+
+def _seen(table: Table, cache: Path) -> Path:
+    key = hashlib.sha256(f"{table.fingerprint} {stamp(table)}".encode()).hexdigest()[:16]
+    return cache / "checked" / f"{key}.json"
+
+
+def _findings(table: Table, faults: Iterable[Fault], progress: Progress | None) -> Findings:
+    @memo
+    def spellings(folder: Path) -> dict[str, str]:
+        return {p.name.lower(): p.name for p in folder.iterdir()} if folder.is_dir() else {}
+
+    def look(_: int, row: Row) -> _Look:
+        path = table.root / row.path
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            other = spellings(path.parent).get(path.name.lower())
+            return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
+        except OSError as error:
+            return _Look(_fault(row, f"cannot be read: {error.strerror}"))
+        return _Look(_of_image(row, content), digest=hashlib.sha256(content).digest())
+
+    looks = over(table.rows, look, progress)
+    if looks and all(look.missing for look in looks):
+        where = f"none of the {len(looks)} images is there; the first is {table.rows[0].path!r}"
+        found = [Fault(str(table.root), where, "are the images unpacked?")]
+    else:
+        found = [look.fault for look in looks if look.fault]
+    digests = [(row, look.digest) for row, look in zip(table.rows, looks, strict=True) if look.digest]
+    return Findings((*faults, *found), (*_unseen_classes(table), *_twins(digests)))
+
+
+def _of_image(row: Row, content: bytes) -> Fault | None:
+    try:
+        width, height = decode(content).size
+    except UnreadableImage as error:
+        return _fault(row, str(error))
+    if row.box and (row.box[2] > width or row.box[3] > height):
+        return _fault(row, f"has {width} x {height} pixels, and its box ends at {row.box[2]}, {row.box[3]}")
+    return None
+
+
+def _fault(row: Row, what: str, help: str = "") -> Fault:
+    return Fault(row.where, f"{row.path!r} {what}", help)
+
+
+def _twins(digests: Iterable[tuple[Row, bytes]]) -> list[Fault]:
+    """Images that are the same byte for byte: an honest data set has some, so they stop nothing."""
+    groups: dict[bytes, list[Row]] = defaultdict(list)
+    for row, digest in digests:
+        groups[digest].append(row)
+    return [_twin(first, row) for first, *others in groups.values() for row in others if row.path != first.path]
+
+
+def _twin(first: Row, row: Row) -> Fault:
+    across = f", across {first.split} and {row.split}" if first.split != row.split else ""
+    known = first.labels is not None and row.labels is not None
+    labels = ", with other labels" if known and first.labels != row.labels else ""
+    return _fault(row, f"is byte for byte {first.path!r}{across}{labels}", f"listed at {first.where}")
+
+
+def _unseen_classes(table: Table) -> list[Fault]:
+    train = [row.labels for row in table.split("train") if row.labels]
+    seen = {answer for labels in train for answer in enumerate(labels)}
+    return [
+        Fault(str(table.root), f"no training image shows {name!r} of {category.name}")
+        for c, category in enumerate(table.categories)
+        for k, name in enumerate(category.classes)
+        if (c, k) not in seen
+    ]

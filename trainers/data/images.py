@@ -1,0 +1,155 @@
+"""Opening one image right, whatever its mode, and doing so for many at once."""
+
+import hashlib
+import io
+import os
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from trainers.data.rows import Box, Row, Table
+
+Progress = Callable[[int, int], None]
+Result = TypeVar("Result")
+
+CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what undoes it
+SIDEWAYS = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
+
+
+class UnreadableImage(Exception):
+    """The file is there, or not, and no image can be had from it; the text says why."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warning of Pillow's leaks, and an image over its pixel limit is an error.
+
+    Warning filters belong to the whole process, so this surrounds the threads rather than being entered by each.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(content: bytes) -> Image.Image:
+    """The image as 8-bit RGB: turned upright by its EXIF orientation, 16 bits scaled to 8, alpha laid on white.
+
+    Call it inside `quiet()`. Raises UnreadableImage.
+    """
+    return _decode(content)[0]
+
+
+def squashed(content: bytes, side: int, box: Box | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The image, or its box, resized to side x side without regard to aspect; and the (width, height) it had.
+
+    A JPEG at least four times as large is decoded at half its size or less, never below twice the side.
+    """
+    image, size = _decode(content, least=None if box else (2 * side, 2 * side))
+    if box is not None:
+        image = image.crop(box)  # rather than resize(box=...), which looks at pixels outside the box
+        size = image.size
+    return image.resize((side, side), Image.Resampling.BICUBIC), size
+
+
+def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    if not content:
+        raise UnreadableImage("is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            if least is not None:
+                image.draft(image.mode, least)
+            image.load()
+            turn = _turn(image)
+            upright = image if turn is None else image.transpose(turn)
+            return _rgb(upright), (height, width) if turn in SIDEWAYS else (width, height)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise UnreadableImage(f"has more than {limit} million pixels, the limit; make it smaller") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"is not an image: it begins with {content[:16]!r}") from None
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:
+        raise UnreadableImage(f"cannot be decoded: {error}") from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(image.getexif().get(0x0112, 1))
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return None  # broken EXIF says nothing about the orientation
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableImage("has floating-point pixels; save it with 8 bits a channel")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def stamp(table: Table) -> str:
+    """Hex digest over path, box, size and time of change of every row's file, in row order."""
+    digest = hashlib.sha256()
+    for row in table.rows:
+        digest.update(f"{row.path!r} {row.box} {_state(f'{table.root}/{row.path}')}\n".encode())
+    return digest.hexdigest()
+
+
+def _state(path: str) -> str:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - making a Path costs more than the look itself
+    except OSError as error:
+        return f"errno {error.errno}"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def over(rows: Sequence[Row], work: Callable[[int, Row], Result], progress: Progress | None = None) -> list[Result]:
+    """`work(index, row)` of every row, in order, done on all cores; an exception or an interrupt drops the rest.
+
+    Threads, because Pillow and hashlib let go of the interpreter while they work: measured on two cores, they are
+    as fast as processes (0.97 to 1.0 of the rate), and a killed parent leaves none behind.
+    """
+    starts = range(0, len(rows), CHUNK)
+
+    def chunk(start: int) -> list[Result]:
+        return [work(i, rows[i]) for i in range(start, min(start + CHUNK, len(rows)))]
+
+    done: list[Result] = []
+    pool = ThreadPoolExecutor(cores(), thread_name_prefix="images")
+    try:
+        with quiet():
+            for results in pool.map(chunk, starts):
+                done += results
+                if progress:
+                    progress(len(done), len(rows))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return done
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
