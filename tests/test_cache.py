@@ -1,0 +1,182 @@
+"""Decoded once, whole or not at all, and shared by whoever asks."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainers.config import DataConfig
+from trainers.data import cache, demo, layouts
+from trainers.data.cache import Cache, open_cache
+from trainers.data.rows import Category, Row, Table
+from trainers.errors import DataError, EnvironmentFault
+
+REPOSITORY = Path(__file__).parents[1]
+BUILD = """
+import os, signal, sys
+from pathlib import Path
+from trainers.config import DataConfig
+from trainers.data import layouts
+from trainers.data.cache import open_cache
+root, folder, mode = sys.argv[1:]
+if mode == "full":
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def progress(done, total):
+    print(done, flush=True)
+    if mode == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+config = DataConfig(root=root, size=64)
+open_cache(layouts.read(config), config, Path(folder), progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn") / "set"
+    demo.draw(root, images=(60, 12, 8), seed=2)
+    return root
+
+
+def config(root: Path, size: int = 64, **settings: str) -> DataConfig:
+    return DataConfig(root=str(root), size=size, **settings)
+
+
+def opened(root: Path, folder: Path, size: int = 64, **settings: str) -> Cache:
+    wanted = config(root, size, **settings)
+    return open_cache(layouts.read(wanted), wanted, folder)
+
+
+def building(root: Path, folder: Path, mode: str = "") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", BUILD, str(root), str(folder), mode]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def of_sizes(root: Path, *sizes: tuple[int, int]) -> Table:
+    for k, size in enumerate(sizes):
+        Image.new("RGB", size).save(root / f"{k}.png")
+    rows = tuple(Row(f"{k}.png", "train", None, (0,), "") for k in range(len(sizes)))
+    return Table(root, (Category("c", ("a", "b")),), rows)
+
+
+def test_an_image_is_what_pillow_makes_of_it(drawn: Path, tmp_path: Path):
+    table = layouts.read(config(drawn))
+    found = opened(drawn, tmp_path, 96)
+    for index in (0, 59, 79):
+        with Image.open(drawn / table.rows[index].path) as image:
+            plain = image.resize((96, 96), Image.Resampling.BICUBIC)
+            assert tuple(found.sizes[index]) == image.size
+        np.testing.assert_array_equal(found.images[index], np.asarray(plain))
+        np.testing.assert_array_equal(found.half[index], np.asarray(plain.resize((48, 48), Image.Resampling.BICUBIC)))
+
+
+def test_a_cache_is_cut_to_the_boxes_when_asked(drawn: Path, tmp_path: Path):
+    table = layouts.read(config(drawn, crop="box"))
+    found = open_cache(table, config(drawn, crop="box"), tmp_path)
+    box = table.rows[5].box
+    assert box is not None
+    with Image.open(drawn / table.rows[5].path) as image:
+        plain = image.crop(box).resize((64, 64), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(found.images[5], np.asarray(plain))
+    assert found.sizes[5].tolist() == [box[2] - box[0], box[3] - box[1]]
+
+
+def test_a_cache_is_read_only_and_has_half_its_side_too(drawn: Path, tmp_path: Path):
+    found = opened(drawn, tmp_path)
+    assert (found.size, found.images.shape, found.half.shape) == (64, (80, 64, 64, 3), (80, 32, 32, 3))
+    assert (found.images.dtype, found.sizes.dtype, found.sizes.shape) == (np.uint8, np.int32, (80, 2))
+    assert not found.images.flags.writeable
+
+
+def test_another_size_or_crop_is_another_cache_and_the_same_is_the_same(drawn: Path, tmp_path: Path):
+    for size, crop in ((64, "none"), (96, "none"), (64, "box"), (64, "none")):
+        opened(drawn, tmp_path, size, crop=crop)
+    assert len(list(tmp_path.glob("*-*"))) == 3
+
+
+def test_labels_and_splits_make_no_other_cache_but_the_order_does(drawn: Path, tmp_path: Path):
+    table = layouts.read(config(drawn))
+    other = [replace(row, split="train", labels=None) for row in table.rows]
+    for rows in (table.rows, tuple(other), tuple(reversed(table.rows))):
+        open_cache(replace(table, rows=rows), config(drawn), tmp_path)
+    assert len(list(tmp_path.glob("*-*"))) == 2
+
+
+def test_progress_is_told_while_building_and_not_when_opening(drawn: Path, tmp_path: Path):
+    table, seen = layouts.read(config(drawn)), []
+    for _ in range(2):
+        open_cache(table, config(drawn), tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(32, 80), (64, 80), (80, 80)]
+
+
+def test_of_two_processes_at_once_one_builds_and_both_succeed(drawn: Path, tmp_path: Path):
+    processes = [building(drawn, tmp_path) for _ in range(2)]
+    ends = [(process.communicate(timeout=60), process.returncode) for process in processes]
+    assert [code for _, code in ends] == [0, 0], ends
+    assert sorted(out for (out, _), _ in ends) == ["", "32\n64\n80\n"]
+
+
+def test_a_killed_build_is_not_taken_for_whole_and_its_rest_goes_with_the_next(drawn: Path, tmp_path: Path):
+    process = building(drawn, tmp_path, "kill")
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (-9, "32\n")
+    assert [path.name[0] for path in tmp_path.glob("*") if path.is_dir()] == ["."]
+    found = opened(drawn, tmp_path)
+    assert found.images[-1].any()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_write_that_fails_is_said_and_leaves_nothing(drawn: Path, tmp_path: Path):
+    process = building(drawn, tmp_path, "full")
+    _, error = process.communicate(timeout=60)
+    assert "EnvironmentFault: the cache cannot be written: File too large" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_too_small_a_disk_is_said_with_figures_before_anything_is_written(drawn: Path, tmp_path: Path):
+    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, and \d+\.\d\d GB are free"):
+        opened(drawn, tmp_path, 32 * 18_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_unreadable_images_are_all_named_and_leave_no_cache(tmp_path: Path):
+    table = of_sizes(tmp_path, (64, 64), (64, 64), (64, 64))
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "2.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        open_cache(table, config(tmp_path), tmp_path / "cache")
+    assert [fault.what for fault in caught.value.faults] == ["'1.png' No such file or directory", "'2.png' is empty"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
+def test_a_cache_that_lost_a_file_is_built_again(drawn: Path, tmp_path: Path):
+    opened(drawn, tmp_path)
+    next(tmp_path.glob("*-64/half.npy")).unlink()
+    assert opened(drawn, tmp_path).half.shape == (80, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "originals", "side"),
+    [
+        (224, (400, 500), 256),  # the next multiple of 32 from 1.14 x 224
+        (64, (400, 500), 96),
+        (224, (214, 300), 224),  # the short side allows 192, which would be less than the network takes
+        (160, (176, 235), 160),
+        (512, (176, 235), 256),  # the long side has no more
+        (32, (20, 20), 32),
+    ],
+)
+def test_the_side_gives_room_to_crop_within_what_the_originals_hold(
+    tmp_path: Path, image_size: int, originals: tuple[int, int], side: int
+):
+    assert cache.side(image_size, of_sizes(tmp_path, originals, originals, (900, 900))) == side
+
+
+def test_the_side_of_a_cropped_data_set_follows_its_boxes(tmp_path: Path):
+    table = of_sizes(tmp_path, (900, 900))
+    boxed = replace(table, rows=(replace(table.rows[0], box=(10, 10, 110, 140)),))
+    assert cache.side(224, boxed) == 160

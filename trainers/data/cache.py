@@ -1,0 +1,208 @@
+"""The images of a data set decoded once, into memory maps that every trial shares."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainers.config import DataConfig
+from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
+from trainers.data.rows import Row, Table
+from trainers.errors import DataError, EnvironmentFault, Fault
+from trainers.files import sync_folder
+
+VERSION = 1  # of the files below; another one is another cache
+SAMPLE = 2000  # images whose headers tell the usual size
+SPARE = 64 * 2**20  # bytes that a build leaves free
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One data set's images in the order of the table's rows, read-only, straight from the disk's page cache."""
+
+    size: int
+    images: NDArray[np.uint8]  # [N, S, S, 3], squashed to a square
+    half: NDArray[np.uint8]  # [N, S/2, S/2, 3], for outputs of at most that side
+    sizes: NDArray[np.int32]  # [N, 2], width and height of the original, or of its box
+
+
+def side(image_size: int, table: Table) -> int:
+    """S, the side of the cached images for networks that take at most `image_size`: a multiple of 32.
+
+    It is the next one from 1.14 x image_size, so that a shifted crop loses nothing, but not above what the
+    originals hold: their median short side, rounded down. That limit never takes S below image_size, for then
+    the network would see less than the files have, unless even the median long side is shorter.
+    """
+    wanted = _up(round(1.14 * image_size, 6))
+    sizes = _sample(table)
+    if not sizes:
+        return wanted
+    short = statistics.median(min(size) for size in sizes)
+    long = statistics.median(max(size) for size in sizes)
+    return max(32, min(wanted, max(int(short) // 32 * 32, min(_up(image_size), _up(long)))))
+
+
+def _up(pixels: float) -> int:
+    return -int(-pixels // 32) * 32
+
+
+def _sample(table: Table) -> list[tuple[int, int]]:
+    """Width and height of evenly spaced images, from their headers, or of their boxes."""
+    rows = table.rows[:: max(1, len(table.rows) // SAMPLE)]
+    sizes: list[tuple[int, int]] = []
+    with quiet():
+        for row in rows:
+            if row.box:
+                sizes.append((row.box[2] - row.box[0], row.box[3] - row.box[1]))
+                continue
+            try:
+                with Image.open(table.root / row.path) as image:
+                    sizes.append(image.size)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+                continue  # the check names it
+    return sizes
+
+
+def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Progress | None = None) -> Cache:
+    """The decoded images of `table` at side `config.size`; decodes them into `folder` where that was not done yet.
+
+    Any number of processes may ask at once: one builds, calling `progress` with images done and in all, the others
+    wait. A build that is killed leaves nothing that would be taken for whole. Opening a cache that is there takes
+    one look at each image file, for its size and time. Raises DataError with every unreadable image, and
+    EnvironmentFault where the disk is too small.
+    """
+    if config.size is None:
+        raise ValueError("config.size is not set: take cache.side(...)")
+    place = folder / _name(table, config.size)
+    if (found := _opened(place, len(table.rows), config.size)) is not None:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / "lock"):
+        if (found := _opened(place, len(table.rows), config.size)) is None:
+            _build(table, config.size, place, progress)
+            found = _opened(place, len(table.rows), config.size)
+    if found is None:
+        raise EnvironmentFault("the cache vanished while it was opened", where=str(place))
+    return found
+
+
+def _name(table: Table, size: int) -> str:
+    """Of the content alone: neither labels nor splits, so that other questions about the images share it."""
+    return hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16] + f"-{size}"
+
+
+def _shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
+    return {"images": (count, size, size, 3), "half": (count, size // 2, size // 2, 3)}
+
+
+def _opened(place: Path, count: int, size: int) -> Cache | None:
+    """The cache at `place`, or None where it is not there whole."""
+    try:
+        maps = [np.load(place / f"{name}.npy", mmap_mode="r") for name in ("images", "half", "sizes")]
+    except (OSError, ValueError):
+        return None
+    wanted = [*_shapes(count, size).values(), (count, 2)]
+    return Cache(size, *maps) if [m.shape for m in maps] == wanted else None
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is inside; a process that dies lets the next one in."""
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(table: Table, size: int, place: Path, progress: Progress | None) -> None:
+    """Decode everything into a folder of another name, which takes its own only when all of it is on disk."""
+    for rest in (*place.parent.glob(".*.building"), place):
+        shutil.rmtree(rest, ignore_errors=True)
+    _enough_space(len(table.rows), size, place.parent)
+    temporary = place.with_name(f".{place.name}.building")
+    temporary.mkdir()
+    try:
+        sizes = _decode_all(table, size, temporary, progress)
+        _write_sizes(temporary / "sizes.npy", sizes)
+        about = {"version": VERSION, "size": size, "images": len(sizes), "root": str(table.root.resolve())}
+        (temporary / "meta.json").write_text(json.dumps(about, indent=1) + "\n")
+        sync_folder(temporary)
+        temporary.rename(place)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise EnvironmentFault(
+                f"the cache cannot be written: {error.strerror}", where=str(place.parent)
+            ) from error
+        raise
+    sync_folder(place.parent)
+
+
+def _enough_space(count: int, size: int, folder: Path) -> None:
+    need = count * size * size * 3 * 5 // 4 + SPARE
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise EnvironmentFault(
+            f"the decoded images need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            where=str(folder),
+            help="free some, set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size",
+        )
+
+
+def _decode_all(table: Table, size: int, folder: Path, progress: Progress | None) -> NDArray[np.int32]:
+    """Fill images.npy and half.npy in `folder`; returns width and height of each original, [N, 2]."""
+    shapes = _shapes(len(table.rows), size)
+    faults: dict[int, Fault] = {}
+    with (folder / "images.npy").open("wb") as images, (folder / "half.npy").open("wb") as half:
+        starts = [_header(file, shape) for file, shape in zip((images, half), shapes.values(), strict=True)]
+
+        def work(index: int, row: Row) -> tuple[int, int]:
+            try:
+                image, original = squashed((table.root / row.path).read_bytes(), size, row.box)
+            except (UnreadableImage, OSError) as error:
+                faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
+                return 0, 0
+            small = image.resize((size // 2, size // 2), Image.Resampling.BICUBIC)
+            for file, start, level in zip((images, half), starts, (image, small), strict=True):
+                _put(file.fileno(), level.tobytes(), start, index)
+            return original
+
+        sizes = np.array(over(table.rows, work, progress), dtype=np.int32).reshape(-1, 2)
+        if faults:
+            raise DataError([faults[index] for index in sorted(faults)])
+        os.fsync(images.fileno())
+        os.fsync(half.fileno())
+    return sizes
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Begin a .npy file of bytes of this shape; returns where its first byte goes."""
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    file.flush()
+    return file.tell()
+
+
+def _put(file: int, pixels: bytes, start: int, index: int) -> None:
+    """Write image `index`. Not through a memory map: on a full disk that would kill the process, this raises."""
+    rest, at = memoryview(pixels), start + index * len(pixels)
+    while rest:
+        written = os.pwrite(file, rest, at)
+        rest, at = rest[written:], at + written
+
+
+def _write_sizes(path: Path, sizes: NDArray[np.int32]) -> None:
+    with path.open("wb") as file:
+        np.save(file, sizes)
+        file.flush()
+        os.fsync(file.fileno())
