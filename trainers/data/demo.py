@@ -1,0 +1,134 @@
+"""A made-up data set in the challenge layout: drawn garments with the real set's names and imbalance."""
+
+import io
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from trainers.data.challenge import FASHION
+from trainers.data.garment import Traits, picture
+from trainers.data.images import over
+from trainers.data.rows import Box, Row
+from trainers.errors import UserError
+from trainers.files import sync_folder
+
+# images a class of the real set's train and val splits, category by category
+COUNTS = {
+    "train": (
+        (768, 853, 334, 422, 109, 2408, 106),
+        (1523, 862, 2615),
+        (488, 951, 3561),
+        (2086, 826, 19, 2069),
+        (310, 702, 3399, 105, 48, 436),
+        (749, 279, 3972),
+    ),
+    "val": (
+        (192, 175, 65, 77, 13, 458, 20),
+        (301, 168, 531),
+        (100, 173, 727),
+        (387, 173, 2, 438),
+        (56, 146, 680, 16, 10, 92),
+        (129, 70, 801),
+    ),
+}
+WRONG = 0.03  # share of labels that the picture does not show
+SPLITS = ("train", "val", "test")
+
+
+def draw(root: Path, *, images: tuple[int, int, int] = (800, 200, 200), seed: int = 0) -> None:
+    """Draw a data set of train, val and test images at `root`, which then holds img/ and split/.
+
+    The layout, the 26 attributes, image sizes and class frequencies are those of the fashion challenge; each class
+    occurs in train and val where they have room for it. One seed means one set, byte for byte, with the same
+    versions of Pillow and NumPy. Test has no labels, as in the original. The folder appears whole or not at all.
+    Raises UserError where `root` holds something.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError("there is something already", where=str(root), help="name a new folder, or remove that one")
+    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        (temporary / "img").mkdir(parents=True)
+        (temporary / "split").mkdir()
+        _write_set(temporary, images, seed)
+        temporary.replace(root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(root.parent)
+
+
+def _write_set(root: Path, images: Sequence[int], seed: int) -> None:
+    names = [(name, k) for k, group in enumerate(FASHION, 1) for name in group]
+    lines = [f"{len(names)} ", "attribute_name   attribute_type", *(f"{name:<20}   {k}" for name, k in names)]
+    _write_lines(root / "split" / "list_attr_cloth.txt", lines)
+    first = 0
+    for split, count in zip(SPLITS, images, strict=True):
+        _write_split(root, split, range(first, first + count), seed)
+        first += count
+
+
+def _write_split(root: Path, split: str, numbers: range, seed: int) -> None:
+    def draw_one(index: int, row: Row) -> Box:
+        return _draw_one(root, row, _random(seed, numbers[index], 1))
+
+    labels = _labels(
+        COUNTS["val" if split == "val" else "train"], len(numbers), _random(seed, numbers.start)
+    ).tolist()
+    paths = [f"img/{number:05d}.jpg" for number in numbers]
+    boxes = over([Row(path, split, None, tuple(row), "") for path, row in zip(paths, labels, strict=True)], draw_one)
+    _write_lines(root / "split" / f"{split}.txt", paths)
+    _write_lines(root / "split" / f"{split}_bbox.txt", [_corners(box) for box in boxes])
+    if split != "test":
+        _write_lines(root / "split" / f"{split}_attr.txt", [" ".join(map(str, row)) for row in labels])
+
+
+def _random(*seed: int) -> Generator:
+    return np.random.default_rng(seed)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), newline="\n")
+
+
+def _corners(box: Box) -> str:
+    """1-based inclusive corners with three digits, as the challenge writes them."""
+    left, upper, right, lower = box
+    return f"{left + 1:03d} {upper + 1:03d} {right:03d} {lower:03d}"
+
+
+def _labels(counts: Sequence[Sequence[int]], images: int, random: Generator) -> NDArray[np.int64]:
+    """Class indices [images, categories]: shares as in `counts`, one of each class at least where there is room."""
+    columns = []
+    for group in counts:
+        exact = np.array(group) * images / sum(group)
+        quota = np.maximum(np.floor(exact), 1 if images >= 2 * len(group) else 0).astype(np.int64)
+        for k in np.argsort(np.floor(exact) - exact, kind="stable")[: max(0, images - int(quota.sum()))]:
+            quota[k] += 1
+        quota[np.argmax(quota)] += images - quota.sum()
+        columns.append(random.permutation(np.repeat(np.arange(len(group)), quota)))
+    return np.stack(columns, axis=1)
+
+
+def _draw_one(root: Path, row: Row, random: Generator) -> Box:
+    """Draw a row's image, which now and then shows another class than its label says; returns the garment's box."""
+    shown = [
+        int(random.choice(len(group), p=np.array(group) / sum(group))) if random.random() < WRONG else label
+        for label, group in zip(row.labels or (), COUNTS["train"], strict=True)
+    ]
+    image, box = picture(Traits(*shown), _size(random), random)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    (root / row.path).write_bytes(file.getvalue())
+    return box
+
+
+def _size(random: Generator) -> tuple[int, int]:
+    """Width 56 to 301 (median 214) and height 138 to 301 (median 300), as the real images have."""
+    height = 300 if random.random() < 0.7 else int(random.integers(138, 302))
+    width = height * random.normal(0.73, 0.13)
+    return int(np.clip(width, 56, 301)), height
