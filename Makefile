@@ -42,7 +42,7 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 
 schema: install  ## write search_spaces/schema.json anew
-	$(BIN)/python -m sweeper.spec
+	$(BIN)/python -m sweeper.schema
 
 lock:  ## resolve the exact versions anew
 	$(BIN)/python -m pip install --quiet uv

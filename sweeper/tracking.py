@@ -175,9 +175,9 @@ class Server(Remote):
         from mlflow import MlflowClient
 
         self.uri, self._note, self._files = uri(), note, True
+        self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
-            self._own = self.uri == f"sqlite:///{paths.database()}"
-            if self._own:
+            if self.uri == f"sqlite:///{paths.database()}":
                 _create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
             self._client = MlflowClient(tracking_uri=self.uri)
 
@@ -185,7 +185,7 @@ class Server(Remote):
         """The id of the experiment `name`, made or restored if need be; `view` is a ready table: key and state."""
         with _refusals():
             found = self._client.get_experiment_by_name(name)
-            place = (paths.artifacts() / shown.key(name).replace("/", "_")).as_uri() if self._own else None
+            place = None if self._remote else (paths.artifacts() / shown.key(name).replace("/", "_")).as_uri()
             ident = found.experiment_id if found else self._client.create_experiment(name, artifact_location=place)
             if found and found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(ident)

@@ -450,8 +450,9 @@ def test_no_secret_reaches_mlflow(study, monkeypatch):
     assert not any(b"canary" in path.read_bytes() for path in shown_files if path.is_file())
 
 
-def test_a_deleted_experiment_is_restored(study, client):
-    client.delete_experiment(client.create_experiment("clothes"))
+def test_a_deleted_experiment_is_restored(study, client, tmp_path):
+    place = (tmp_path / "elsewhere").as_uri()
+    client.delete_experiment(client.create_experiment("clothes", artifact_location=place))
     sweep = Sweep(study)
     sweep.trial(0)
     assert sweep.close() == []
