@@ -14,7 +14,6 @@ import typer
 
 if TYPE_CHECKING:
     from trainers.config import DataConfig
-    from trainers.errors import UserError
 
 app = typer.Typer(
     name="sweep",
@@ -95,7 +94,7 @@ def plan(
     slots: Slots = 1,
     as_json: Json = False,
 ) -> None:
-    """What a sweep would try, and what it would cost; trains nothing but a few steps."""
+    """What a sweep would try, and what it would cost."""
     from sweeper import launch
     from sweeper import plan as planning
 
@@ -154,7 +153,7 @@ def best(
     no_mlflow: NoMlflow = False,
     as_json: Json = False,
 ) -> None:
-    """The winner as a recipe on stdout; or confirmed, or retrained for a submission."""
+    """The winner: as a recipe, confirmed, or exported."""
     from sweeper import best as winning
     from sweeper import confirm as confirming
     from sweeper import devices as places
@@ -196,7 +195,7 @@ def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
 ) -> None:
-    """Show the studies in MLflow, on this machine only, until Ctrl-C."""
+    """Show the studies in MLflow until Ctrl-C."""
     from sweeper import overview
     from sweeper import ui as pages
     from sweeper.progress import out
@@ -208,10 +207,11 @@ def ui(
 # ------------------------------------------------------------------------------------------- data
 @data.command("check")
 def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> None:
-    """Every fault of a search space's data set, in its labels and its images."""
+    """Every fault of a space's data set."""
     from dataclasses import asdict
 
     from sweeper import launch
+    from sweeper.errors import line
     from trainers.data import check
 
     with launch.counting("checking images") as count:
@@ -220,10 +220,8 @@ def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> No
         lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}
         _print_json({"schema_version": 1, "ok": not found.faults, **lists})
     else:
-        kinds = (("fault", found.faults), ("note ", found.notes))
-        _say(
-            f"{kind}  {f.where}: {f.what}{f' ({f.help})' if f.help else ''}" for kind, faults in kinds for f in faults
-        )
+        _say(f"fault  {line(fault)}" for fault in found.faults)
+        _say(f"note   {line(note)}" for note in found.notes)
         _say([f"{len(found.faults)} faults, {len(found.notes)} notes"])
     raise typer.Exit(3 if found.faults else 0)
 
@@ -236,7 +234,7 @@ def data_demo(
     ] = (800, 200, 200),
     seed: Annotated[int, typer.Option(min=0, help="one seed, one set")] = 0,
 ) -> None:
-    """Draw a data set of garments, laid out and labelled as the fashion challenge."""
+    """Draw a data set like the fashion challenge's."""
     from sweeper.progress import out
     from trainers.data import demo
     from trainers.data.layouts import DEMO_ROOT
@@ -248,7 +246,7 @@ def data_demo(
 
 @data.command("cache")
 def data_cache(space: SpaceFile, sets: Sets = None) -> None:
-    """Decode the images that a search space needs, before a sweep does."""
+    """Decode a space's images before a sweep does."""
     from sweeper import launch
     from sweeper.progress import talk
 
@@ -258,7 +256,7 @@ def data_cache(space: SpaceFile, sets: Sets = None) -> None:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Versions, devices and who holds their memory, disk, model hub, MLflow, Ray."""
+    """What of this machine a sweep will meet."""
     from sweeper import doctor as examining
 
     findings = examining.examine()
@@ -287,7 +285,7 @@ def _print_json(document: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------- the ends
 def main() -> None:
     """The program: a user's mistake becomes one message and its exit code; our own keep their traceback."""
-    from trainers.errors import UserError
+    from sweeper.errors import UserError, message
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -304,25 +302,11 @@ def main() -> None:
         sys.exit(3)
 
 
-def message(error: "UserError") -> str:
-    """What, where and what to do; of faults in the data, every one."""
-    from trainers.errors import DataError
-
-    if not isinstance(error, DataError) or len(error.faults) == 1:
-        return f"error: {error}\n"
-    each = [f"  --> {fault.where}: {fault.what}{f' ({fault.help})' if fault.help else ''}" for fault in error.faults]
-    return (
-        "\n".join([f"error: {len(error.faults)} faults", *each, *([f"help: {error.help}"] if error.help else [])])
-        + "\n"
-    )
-
-
 def _complain(text: str) -> None:
-    """On stderr, if anybody listens."""
+    """On stderr, if anybody listens, in the characters that it has."""
+    encoding = sys.stderr.encoding or "utf-8"
     try:
-        sys.stderr.write(
-            text.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8")
-        )
+        sys.stderr.write(text.encode(encoding, "replace").decode(encoding))
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -2,7 +2,18 @@
 
 from trainers.errors import DataError, EnvironmentFault, Fault, UserError
 
-__all__ = ["DataError", "EnvironmentFault", "Fault", "NoResult", "RunFailed", "Stopped", "StudyHeld", "UserError"]
+__all__ = [
+    "DataError",
+    "EnvironmentFault",
+    "Fault",
+    "NoResult",
+    "RunFailed",
+    "Stopped",
+    "StudyHeld",
+    "UserError",
+    "line",
+    "message",
+]
 
 
 class RunFailed(UserError):
@@ -29,3 +40,16 @@ class NoResult(UserError):
     """The sweep ended, and no trial completed."""
 
     exit_code = 5
+
+
+def message(error: UserError) -> str:
+    """What, where and what to do; of faults in the data, every one."""
+    if not isinstance(error, DataError) or len(error.faults) == 1:
+        return f"error: {error}\n"
+    each = [f"error: {len(error.faults)} faults", *(f"  --> {line(fault)}" for fault in error.faults)]
+    return "".join(f"{one}\n" for one in each)
+
+
+def line(fault: Fault) -> str:
+    """A fault on one line: where, what, and in brackets what to do."""
+    return f"{fault.where}: {fault.what}{f' ({fault.help})' if fault.help else ''}"

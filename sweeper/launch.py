@@ -103,7 +103,7 @@ def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
     read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
     space = Space(read, names)
     if networks:
-        preflight.preflight(space.recipes(), table.categories, cache=paths.cache())
+        preflight.preflight(space.recipes(), table.categories, cache=paths.cache(), source=read.source)
     return Prepared(read, space, table, folder)
 
 
@@ -144,6 +144,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     with listening(stop):
         study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache())
         files.write_text(prepared.folder.resume, command + "\n")
+        before = study.results()
         try:
             outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
         except BaseException:
@@ -151,7 +152,9 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
             say_ending(prepared.folder, command)
             raise
         study.close()
-    say_ending(prepared.folder, command, outcome.reason)
+    idle = outcome.exit_code == 0 and record.results(prepared.folder) == before
+    reason = "nothing was left to do: --trials N or --hours H asks for more" if idle else outcome.reason
+    say_ending(prepared.folder, command, reason)
     return outcome
 
 
@@ -176,14 +179,14 @@ _STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 
 def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
-    if options.inline:
-        from sweeper.executors.inline import Inline
+    from sweeper.executors.local import Local, environment
 
-        os.environ.update(slots[0].env)
-        return Inline(slots[0].device)
-    from sweeper.executors.local import Local
+    if not options.inline:
+        return Local(slots)
+    from sweeper.executors.inline import Inline
 
-    return Local(slots)
+    os.environ.update(environment(slots[0]))
+    return Inline(slots[0].device)
 
 
 # ------------------------------------------------------------------------------------------ the record

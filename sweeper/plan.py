@@ -1,7 +1,6 @@
 """The plan: what a sweep would try, and what it would cost here. A few steps are timed, nothing is trained."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from sweeper import board, devices, launch, samplers
 from sweeper.errors import EnvironmentFault
+from sweeper.executors.local import environment
 from sweeper.launch import Options, Prepared
 from trainers.config import Recipe
 
@@ -62,9 +62,8 @@ def plan(path: Path, options: Options) -> Plan:
     prepared = launch.prepare(path, options)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
-    costs = tuple(
-        _cost(prepared, recipe, answer) for recipe, answer in zip(recipes, _measured(prepared, slots[0]), strict=True)
-    )
+    answers = _measured(prepared, recipes, slots[0])
+    costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
     epochs = recipes[0].train.epochs
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
@@ -107,13 +106,12 @@ def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot)
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
         "categories": [{"name": c.name, "classes": list(c.classes)} for c in prepared.table.categories],
     }
-    threads = {"OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
     ended = subprocess.run(
         [sys.executable, "-m", MODULE],
         input=json.dumps(request),
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **threads, **slot.env},
+        env=environment(slot),
     )
     lines = ended.stdout.strip().splitlines()
     if ended.returncode or not lines:

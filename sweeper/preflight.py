@@ -21,7 +21,9 @@ MODULE = "trainers.models.check"
 REMEMBERED = 64
 
 
-def preflight(recipes: Iterable[Recipe], categories: Sequence["Category"], *, cache: Path) -> None:
+def preflight(
+    recipes: Iterable[Recipe], categories: Sequence["Category"], *, cache: Path, source: Path | str = ""
+) -> None:
     """Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
 
     UserError when all faults are the recipe's own, EnvironmentFault when weights or the hub are to blame. What
@@ -41,7 +43,7 @@ def preflight(recipes: Iterable[Recipe], categories: Sequence["Category"], *, ca
     if key in (passed := _passed(memory)):
         return
     if answer := ask(request):
-        raise verdict(answer)
+        raise verdict(answer, source)
     if not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
         write_text(memory, json.dumps([*passed, key][-REMEMBERED:]))
 
@@ -64,9 +66,10 @@ def ask(request: str, *, module: str = MODULE) -> list[dict[str, Any]]:
     return answer
 
 
-def verdict(answer: Sequence[dict[str, Any]]) -> UserError:
-    """One error that names every fault; each may say `exit_code` 2 for a slip in the recipe (otherwise 3)."""
-    faults = [Fault(str(a.get("where", "")), str(a["what"]), str(a.get("help", ""))) for a in answer]
+def verdict(answer: Sequence[dict[str, Any]], source: Path | str = "") -> UserError:
+    """One error that names every fault in `source`; each may say `exit_code` 2 for a slip in the recipe (else 3)."""
+    place = f"{source}: " if source else ""
+    faults = [Fault(f"{place}{a.get('where', '')}", str(a["what"]), str(a.get("help", ""))) for a in answer]
     if any(a.get("exit_code", 3) != 2 for a in answer):
         return DataError(faults)
     first, *others = faults

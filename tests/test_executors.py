@@ -235,9 +235,9 @@ def test_what_training_prints_is_in_the_log_of_its_own_run(local, make):
 
 
 def test_a_worker_sees_its_device_alone_and_its_share_of_the_cores():
-    from sweeper.executors.local import _environment
+    from sweeper.executors.local import environment
 
-    env = _environment(Slot("cuda:1", "cuda:0", 3, {"CUDA_VISIBLE_DEVICES": "GPU-1"}))
+    env = environment(Slot("cuda:1", "cuda:0", 3, {"CUDA_VISIBLE_DEVICES": "GPU-1"}))
     assert (env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]) == ("GPU-1", "3")
 
 

@@ -104,7 +104,7 @@ class Local:
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is the coordinator's to hear
-                env=_environment(slot),
+                env=environment(slot),
             )
         worker = _Worker(slot, process, ours, pipe.Lines(ours))
         self._workers[slot.name] = worker
@@ -166,8 +166,8 @@ class Local:
         self._end(worker, keep=False)
 
 
-def _environment(slot: Slot) -> dict[str, str]:
-    """Ours, with the slot's share of the cores. A thread that waits must sleep: one that spins, as OpenMP's do by
+def environment(slot: Slot) -> dict[str, str]:
+    """Ours, with the slot's share of the cores and its device. A thread that waits must sleep: one that spins, as OpenMP's do by
     themselves, slows whatever else runs on the cores, other workers first, up to tenfold."""
     threads = dict.fromkeys(THREADS, str(slot.threads))
     return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)

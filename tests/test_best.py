@@ -1,0 +1,268 @@
+"""The winner: printed as a recipe, confirmed with new seeds, retrained and packed for a submission."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_tools import SPACE, command, environment, indices, lay_out, sweep
+from conftest import draw_photos
+
+from sweeper import best, confirm, launch, overview, record, spec, submission
+from sweeper.devices import Slot
+from sweeper.errors import NoResult, RunFailed
+from sweeper.paths import StudyFolder
+from trainers.config import Scores
+from trainers.data import layouts
+
+SLOTS = [Slot("cpu")]
+TABLE = SPACE.replace("layout: challenge, root: garments, crop: box", "layout: table, root: photos")
+PLAIN = launch.Options(inline=True, mlflow=False)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of three trials; not to be written to."""
+    folder = lay_out(tmp_path_factory.mktemp("swept") / "here")
+    assert sweep(folder, "run", "space.yaml", "--inline", "--no-mlflow").returncode == 0
+    return folder
+
+
+@pytest.fixture
+def study(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
+    """The study in a copy of that folder, which is the current one."""
+    enter(Path(shutil.copytree(swept, tmp_path / "here")), monkeypatch)
+    return StudyFolder.named("question")
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SWEEP_HOME", str(folder / "mlruns"))
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+
+
+def small_study(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, test: int = 12) -> StudyFolder:
+    """A study of `text` over a table of photos, swept in this process."""
+    (tmp_path / "photos").mkdir()
+    draw_photos(tmp_path / "photos", train=12, val=6, test=test)
+    enter(tmp_path, monkeypatch)
+    (tmp_path / "space.yaml").write_text(text)
+    launch.run(tmp_path / "space.yaml", PLAIN)
+    return StudyFolder.named("question")
+
+
+def exported(study: StudyFolder, **options: bool) -> best.Final:
+    return best.export(best.winner(study), SLOTS, mlflow=False, **options)
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """A sweep inside this process sets the device and the threads of the process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+# ------------------------------------------------------------------------------------------ the recipe
+def test_the_winner_is_the_completed_trial_with_the_best_value(study):
+    values = {result.number: result.value or 0 for result in record.results(study)}
+    assert best.winner(study).result.number == max(values, key=lambda number: values[number])
+
+
+def test_the_recipe_is_the_trials_own_and_closed(study):
+    (Path("space.yaml")).write_text("not what it was")
+    won = best.winner(study)
+    Path("best.yaml").write_text(best.recipe(won))
+    read = spec.read(Path("best.yaml"))
+    assert read.data == won.job.recipe.data
+    assert read.budget.trials == 1
+    assert f"lr: {won.result.params['optimizer.lr']}" in best.recipe(won)
+
+
+def test_the_recipe_says_where_it_comes_from(study):
+    won = best.winner(study)
+    first = best.recipe(won).splitlines()[0]
+    assert first == (
+        f"# The best of study question: trial {won.result.number}, overall_accuracy {won.result.value:.4f} on val"
+        f" at epoch {(won.result.best_epoch or 0) + 1} of 4."
+    )
+
+
+def test_without_a_completed_trial_there_is_no_winner(study):
+    shutil.rmtree(study.trials)
+    with pytest.raises(NoResult, match="no trial of question has completed"):
+        best.winner(study)
+
+
+# ------------------------------------------------------------------------------------------ the final
+def test_the_final_keeps_the_recipe_and_ends_after_the_winners_best_epoch(study):
+    won = best.winner(study)
+    earlier = won.result.model_copy(update={"best_epoch": 1})
+    record.write_result(study.trial(won.result.number), earlier)
+    final = exported(study)
+    job = record.read_config(final.folder)
+    assert job
+    assert job.recipe == won.job.recipe
+    assert job.recipe.train.epochs == 4
+    assert indices(final.folder.history) == [0, 1]
+
+
+def test_the_submission_holds_the_likeliest_classes_in_the_order_of_test(study):
+    final = exported(study)
+    table = layouts.read(best.winner(study).job.recipe.data)
+    logits = np.load(final.folder.test_logits)
+    lines = final.folder.prediction.read_text().splitlines()
+    assert len(lines) == 6
+    assert lines[3] == " ".join(map(str, submission.choose(logits, table.categories)[3]))
+
+
+def test_a_final_leaves_a_model_and_a_card_and_no_checkpoint(study):
+    final = exported(study)
+    names = {path.name for path in final.folder.root.iterdir()}
+    assert names == {
+        *("config.json", "history.jsonl", "result.json", "log.txt"),
+        *("model.safetensors", "card.md", "test_logits.npy", "prediction.txt", "submission.zip"),
+    }
+    card = final.folder.card.read_text()
+    assert f"`model.safetensors`, sha256 `{best.sha256(final.folder.model)}`" in card
+    assert final.submission
+    assert f"`submission.zip`, sha256 `{final.submission.sha256}`" in card
+    assert "30 train, 12 val, 6 test" in card
+
+
+def test_a_finished_final_is_pointed_to_and_packed_the_same(study):
+    first = exported(study)
+    (first.folder.submission).unlink()
+    second = exported(study)
+    assert second.known
+    assert (second.folder, second.submission) == (first.folder, first.submission)
+
+
+def test_again_makes_another_final_beside_the_first(study):
+    first, second = exported(study), exported(study, again=True)
+    assert second.folder.root.name == f"{first.folder.root.name}-2"
+    assert second.folder.submission.read_bytes() == first.folder.submission.read_bytes()
+
+
+def test_a_final_that_was_interrupted_is_continued(study):
+    words = command("best", "--export", "submission", "--no-mlflow")
+    with subprocess.Popen(words, env=environment(SWEEP_FAKE_SECONDS="0.3"), stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list(study.finals.glob("*/history.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    (begun,) = overview.finals(study)
+    before = begun.folder.history.read_text()
+    assert not begun.done
+    final = exported(study)
+    assert final.folder == begun.folder
+    assert final.folder.history.read_text().startswith(before)
+    assert indices(final.folder.history) == [0, 1, 2, 3]
+
+
+def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch):
+    text = TABLE.replace("test_resnet", "broken.kill_once").replace("trials: 3", "trials: 1")
+    (tmp_path / "photos").mkdir()
+    draw_photos(tmp_path / "photos", train=12, val=6, test=3)
+    enter(tmp_path, monkeypatch)
+    (tmp_path / "space.yaml").write_text(text)
+    launch.run(tmp_path / "space.yaml", launch.Options(mlflow=False))
+    final = exported(StudyFolder.named("question"))
+    assert indices(final.folder.history) == [0, 1, 2, 3]
+
+
+def test_a_final_that_fails_stays_open_and_names_its_log(study):
+    won = best.winner(study)
+    train = won.job.recipe.train.model_copy(update={"backbone": "broken.nan"})
+    recipe = won.job.recipe.model_copy(update={"train": train})
+    record.write_config(study.trial(won.result.number), won.job.model_copy(update={"recipe": recipe}))
+    with pytest.raises(RunFailed, match="the loss is nan") as caught:
+        exported(study)
+    assert caught.value.where.endswith("log.txt")
+    assert [final.done for final in overview.finals(study)] == [False]
+
+
+def test_a_table_with_labelled_test_images_gets_names_and_scores(tmp_path, monkeypatch):
+    final = exported(small_study(TABLE, tmp_path, monkeypatch))
+    assert final.folder.predictions.read_text().startswith("path,colour,place\ntest000.png,")
+    scores = Scores.model_validate_json(final.folder.test_scores.read_text())
+    assert f"| overall_accuracy | {best.winner(StudyFolder.named('question')).epoch.val.overall_accuracy:.4f} |" in (
+        card := final.folder.card.read_text()
+    )
+    assert f"| {scores.overall_accuracy:.4f} |" in card
+
+
+def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkeypatch):
+    final = exported(small_study(TABLE, tmp_path, monkeypatch, test=0))
+    assert final.submission is None
+    assert final.folder.model.exists()
+    assert "submission.zip" not in final.folder.card.read_text()
+
+
+def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
+    best.export(best.winner(study), SLOTS)
+    sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
+    assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
+
+
+# ------------------------------------------------------------------------------------------ confirming
+def test_leaders_are_trained_again_with_new_seeds_and_the_best_mean_wins(study):
+    rows = confirm.run(study, 2, SLOTS, mlflow=False)
+    assert [len(row.again) for row in rows] == [2, 2, 2]
+    assert [row.mean for row in rows] == sorted((row.mean for row in rows), reverse=True)
+    won = best.winner(study)
+    assert won.result.number == rows[0].trial
+    assert won.confirmed == rows[0].again
+    assert "# Confirmed with 2 new seeds: mean" in best.recipe(won)
+
+
+def test_confirmations_on_record_are_not_trained_again(study):
+    confirm.run(study, 1, SLOTS, mlflow=False)
+    first = {path: path.stat().st_mtime_ns for path in study.confirms.rglob("result.json")}
+    confirm.run(study, 2, SLOTS, mlflow=False)
+    again = {path: path.stat().st_mtime_ns for path in study.confirms.rglob("result.json")}
+    assert len(again) == 6
+    assert {path: again[path] for path in first} == first
+
+
+def test_a_confirmation_differs_from_its_trial_in_the_seed_alone(study):
+    confirm.run(study, 1, SLOTS, mlflow=False)
+    job = record.read_config(study.confirm(0, 1))
+    original = record.read_config(study.trial(0))
+    assert job
+    assert original
+    assert job.recipe.train.seed == 1000
+    changed = job.recipe.train.model_copy(update={"seed": original.recipe.train.seed})
+    assert changed == original.recipe.train
+
+
+def test_a_later_trial_that_is_better_outdoes_old_confirmations(study):
+    confirm.run(study, 1, SLOTS, mlflow=False)
+    loser = min(record.results(study), key=lambda result: result.value or 0)
+    shutil.rmtree(study.confirm(loser.number, 1).root)
+    record.write_result(study.trial(loser.number), loser.model_copy(update={"value": 0.99}))
+    assert best.winner(study).result.number == loser.number
+
+
+def test_two_runs_of_one_trial_never_train_side_by_side(study):
+    confirm.run(study, 2, [Slot("cpu:0"), Slot("cpu:1"), Slot("cpu:2"), Slot("cpu:3")], mlflow=False)
+    assert all(indices(path) == [0, 1, 2, 3] for path in study.confirms.rglob("history.jsonl"))
+
+
+def test_the_table_of_confirmations_is_there_as_json(study):
+    ended = subprocess.run(
+        command("best", "--confirm", "1", "--json", "--no-mlflow"), env=environment(), capture_output=True, text=True
+    )
+    document = json.loads(ended.stdout)
+    assert document["schema_version"] == 1
+    assert document["winner"] == document["leaders"][0]["trial"]
+    assert os.environ["SWEEP_HOME"] == str(study.root.parents[1])

@@ -1,0 +1,309 @@
+"""The command line: what a person types, reads, and gets as an exit code."""
+
+import json
+import os
+import pty
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_tools import SPACE, command, environment, indices, lay_out, sweep
+
+from sweeper import lock
+from sweeper.paths import StudyFolder
+
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and a search space, in which nothing ran yet; not to be written to."""
+    return lay_out(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.fixture(scope="module")
+def swept(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The same after `sweep run`, with MLflow and a secret about, and what that said; not to be written to."""
+    folder = tmp_path_factory.mktemp("swept") / "here"
+    shutil.copytree(empty, folder)
+    return folder, sweep(folder, "run", "space.yaml", HF_TOKEN="canary-8472")  # noqa: S106  made up
+
+
+@pytest.fixture
+def fresh(empty: Path, tmp_path: Path) -> Path:
+    """A copy of the empty folder."""
+    return Path(shutil.copytree(empty, tmp_path / "here"))
+
+
+@pytest.fixture
+def played(swept: tuple[Path, object], tmp_path: Path) -> Path:
+    """A copy of the swept folder."""
+    return Path(shutil.copytree(swept[0], tmp_path / "here"))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------ help and errors
+def cpu_seconds(*words: str) -> float:
+    """The least of three: CPU time is noisy upwards only."""
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+def test_help_takes_a_quarter_of_a_second_at_most():
+    assert cpu_seconds("-m", "sweeper.cli", "--help") - cpu_seconds("-c", "pass") <= 0.25
+
+
+def test_every_command_has_a_help_that_fits_its_list(tmp_path):
+    said = sweep(tmp_path, "--help").stdout
+    listed = re.findall(r"^  (run|plan|status|leaderboard|best|score|ui|doctor|data) +(\S.*)$", said, re.MULTILINE)
+    assert len(listed) == 9
+    assert all(not text.endswith("...") for _, text in listed)
+
+
+def test_a_misspelt_command_is_answered_with_the_right_one(tmp_path):
+    ended = sweep(tmp_path, "statsu")
+    assert ended.returncode == 2
+    assert "Did you mean 'status'?" in ended.stderr
+
+
+def test_a_slip_in_the_file_is_one_message_with_its_place_and_remedy(fresh):
+    (fresh / "space.yaml").write_text(SPACE.replace("image_size", "imagesize"))
+    ended = sweep(fresh, "run", "space.yaml")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "error: unknown key 'imagesize' in train"
+    assert lines[1] == "  --> space.yaml:8:3"
+    assert lines[2].startswith("help: did you mean 'image_size'")
+    assert not (fresh / "mlruns" / "studies").exists()
+
+
+def test_a_missing_data_set_ends_with_3(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    ended = sweep(tmp_path, "run", "space.yaml")
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("error: no such folder\n  --> garments\n")
+
+
+def test_every_fault_of_the_data_is_printed_before_a_study_exists(fresh):
+    labels = fresh / "garments" / "split" / "train_attr.txt"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(["9 0 0 0 0 0", "0 0 0", *lines[2:]]) + "\n")
+    (fresh / "garments" / "img" / "00007.jpg").write_bytes(b"<html>")
+    ended = sweep(fresh, "run", "space.yaml")
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("error: 3 faults\n")
+    for place in ("train_attr.txt:1", "train_attr.txt:2", "train.txt:8"):
+        assert place in ended.stderr
+    assert not (fresh / "mlruns" / "studies").exists()
+
+
+def test_data_check_reports_the_same_as_json(fresh):
+    (fresh / "garments" / "img" / "00007.jpg").write_bytes(b"<html>")
+    ended = sweep(fresh, "data", "check", "space.yaml", "--json")
+    document = json.loads(ended.stdout)
+    assert ended.returncode == 3
+    assert (document["schema_version"], document["ok"], len(document["faults"])) == (1, False, 1)
+
+
+def test_our_own_bugs_keep_their_traceback(played):
+    (played / "mlruns" / "studies" / "question" / "study.json").write_text("{")
+    ended = sweep(played, "status")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+def test_an_unreachable_hub_is_told_before_a_study_exists(fresh):
+    (fresh / "space.yaml").write_text(SPACE.replace("pretrained: false", "pretrained: true"))
+    changes = {"SWEEP_TRAINER": "", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(fresh / "hub")}
+    ended = sweep(fresh, "run", "space.yaml", "--set", "train.backbone=resnet18", **changes)
+    assert ended.returncode == 3
+    assert "resnet18" in ended.stderr.splitlines()[0]
+    for way_out in ("train.weights", "HF_HOME", "train.pretrained=false"):
+        assert way_out in ended.stderr
+    assert not (fresh / "mlruns" / "studies").exists()
+
+
+# ------------------------------------------------------------------------------------------ running
+def test_a_sweep_ends_with_how_it_stands_and_the_commands_that_come_next(swept):
+    _, ended = swept
+    assert ended.returncode == 0
+    assert ended.stdout == ""
+    last = ended.stderr.splitlines()[-5:]
+    assert last[0].startswith("best:   overall_accuracy .")
+    assert last[1:] == [
+        "files:  mlruns/studies/question",
+        "resume: sweep run space.yaml",
+        "submit: sweep best question --export submission",
+        "browse: sweep ui question",
+    ]
+
+
+def test_a_secret_of_the_environment_is_written_nowhere(swept):
+    folder, ended = swept
+    assert "canary-8472" not in ended.stderr
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "mlflow.db" for path in files)
+    assert not [path for path in files if b"canary-8472" in path.read_bytes()]
+
+
+def test_a_finished_study_is_not_trained_again(played):
+    ended = sweep(played, "run", "space.yaml", "--no-mlflow")
+    assert ended.returncode == 0
+    assert "nothing was left to do" in ended.stderr
+    assert len(list((played / "mlruns" / "studies" / "question" / "trials").iterdir())) == 3
+
+
+def test_more_trials_can_be_asked_for(played):
+    ended = sweep(played, "run", "space.yaml", "--trials", "4", "--no-mlflow")
+    assert ended.returncode == 0
+    assert "resume: sweep run space.yaml --trials 4 --no-mlflow" in ended.stderr
+    assert len(list((played / "mlruns" / "studies" / "question" / "trials").iterdir())) == 4
+
+
+def test_a_changed_question_is_refused_with_the_difference(played):
+    ended = sweep(played, "run", "space.yaml", "--set", "train.epochs=5", "--no-mlflow")
+    assert ended.returncode == 2
+    assert "train.epochs: 4 -> 5" in ended.stderr
+    assert "--new-study NAME" in ended.stderr
+
+
+def test_a_new_study_asks_the_changed_question(played):
+    words = ["--set", "train.epochs=1", "--new-study", "other", "--inline", "--no-mlflow"]
+    ended = sweep(played, "run", "space.yaml", *words)
+    assert ended.returncode == 0
+    assert (
+        f"resume: sweep run space.yaml {' '.join(words[:2])} --new-study other --inline --no-mlflow" in ended.stderr
+    )
+    assert json.loads(sweep(played, "status", "--json").stdout)["study"] == "other"
+
+
+def test_a_study_that_another_sweep_holds_ends_with_4(played):
+    held = lock.acquire(StudyFolder(played / "mlruns" / "studies" / "question").lock)
+    ended = sweep(played, "run", "space.yaml", "--no-mlflow")
+    held.release()
+    assert ended.returncode == 4
+    assert f"process {os.getpid()} on " in ended.stderr
+
+
+def test_a_sweep_without_a_completed_trial_ends_with_5_and_names_a_log(fresh):
+    ended = sweep(fresh, "run", "space.yaml", "--set", "train.backbone=broken.nan", "--no-mlflow")
+    assert ended.returncode == 5
+    assert (
+        "failed: the loss is nan in epoch 2; its log is mlruns/studies/question/trials/0002/log.txt" in ended.stderr
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_sweep_after_the_epoch_and_the_same_command_goes_on(fresh, number, code):
+    history = fresh / "mlruns" / "studies" / "question" / "trials" / "0000" / "history.jsonl"
+    words = command("run", "space.yaml", "--no-mlflow")
+    with subprocess.Popen(
+        words, cwd=fresh, env=environment(SWEEP_FAKE_SECONDS="0.3"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: history.exists() and bool(indices(history)))
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert "resume: sweep run space.yaml --no-mlflow" in said
+    assert len(indices(history)) < 4
+    assert sweep(fresh, "run", "space.yaml", "--no-mlflow").returncode == 0
+    assert indices(history) == [0, 1, 2, 3]
+
+
+# ------------------------------------------------------------------------------------------ reporting
+@pytest.mark.parametrize(
+    "words", [["--json"], ["status", "--json"], ["leaderboard", "--top", "2", "--json"], ["best", "--json"]]
+)
+def test_what_reports_prints_one_document_with_its_version(swept, words):
+    ended = sweep(swept[0], *words)
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["schema_version"] == 1
+
+
+def test_the_leaderboard_is_cut_to_its_top(swept):
+    assert len(sweep(swept[0], "leaderboard", "--top", "2").stdout.splitlines()) == 3
+
+
+def test_the_doctor_looks_at_everything(tmp_path):
+    document = json.loads(sweep(tmp_path, "doctor", "--json").stdout)
+    names = {finding["name"] for finding in document["findings"]}
+    assert {"python", "torch", "optuna", "mlflow", "disk", "hub", "ray"} <= names
+
+
+def test_a_listener_that_goes_away_is_no_trouble(swept):
+    with subprocess.Popen(
+        command("leaderboard"), cwd=swept[0], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("changes", [{"NO_COLOR": "1", "TERM": "dumb"}, {"CI": "1", "LANG": "C"}])
+def test_a_plain_terminal_of_40_columns_gets_no_escape_codes(played, changes):
+    reader, writer = pty.openpty()
+    with os.fdopen(reader, "rb", buffering=0) as screen:
+        with subprocess.Popen(
+            command("run", "space.yaml", "--trials", "4", "--no-mlflow"),
+            cwd=played,
+            env=environment(COLUMNS="40", **changes),
+            stdout=writer,
+            stderr=writer,
+        ) as process:
+            os.close(writer)
+            said = _all(screen)
+        assert process.returncode == 0
+    assert "trial 3 epoch 4/4" in said
+    assert ESCAPE not in said
+
+
+def _all(screen: "object") -> str:
+    """What a terminal shows until nobody writes to it any more."""
+    parts = []
+    while True:
+        try:
+            part = screen.read(4096)  # type: ignore[attr-defined]
+        except OSError:  # Linux's way to say that the other side is closed
+            part = b""
+        if not part:
+            return b"".join(parts).decode()
+        parts.append(part)
+
+
+def test_alone_it_says_what_to_do_first(fresh):
+    assert sweep(fresh).stdout.splitlines()[-1].startswith("next: write a search space")
+    (fresh / "search_spaces").mkdir()
+    (fresh / "search_spaces" / "quickstart.yaml").write_text(SPACE.replace("garments", "data/demo"))
+    assert sweep(fresh).stdout.splitlines()[-1] == "next: sweep data demo data/demo"
+
+
+def test_a_score_is_noted_beside_the_submission_and_shown(played):
+    assert sweep(played, "score", "question", "0.85").returncode == 2
+    assert sweep(played, "best", "--export", "submission", "--no-mlflow").returncode == 0
+    (archive,) = (played / "mlruns").rglob("submission.zip")
+    assert sweep(played, "score", str(archive), "0.85", "--note", "board 2023").returncode == 0
+    assert sweep(played, "score", "question", "0.86").returncode == 0
+    assert "scored 0.85 board 2023, 0.86" in sweep(played, "status").stdout
+    values = [json.loads(line)["value"] for line in (archive.parent / "scores.jsonl").read_text().splitlines()]
+    assert values == [0.85, 0.86]

@@ -1,0 +1,183 @@
+"""What a sweep is assembled from: the options said again, the data's size, the preflight, the plan."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_tools import lay_out, sweep
+
+from sweeper import launch, plan, preflight, record, samplers
+from sweeper.errors import DataError, EnvironmentFault, UserError
+from sweeper.launch import Options
+from sweeper.paths import StudyFolder
+from trainers import measure
+from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.data.rows import Category
+
+TINY = Recipe(
+    data=DataConfig(root="nowhere", size=32),
+    train=TrainConfig(backbone="test_resnet", image_size=32, batch_size=4, pretrained=True),
+)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and a search space."""
+    return lay_out(tmp_path_factory.mktemp("ground"))
+
+
+@pytest.fixture
+def here(ground: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder as the current one; what runs leaves its traces elsewhere."""
+    monkeypatch.chdir(ground)
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    return ground / "space.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """A sweep inside this process sets the device and the threads of the process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+# ------------------------------------------------------------------------------------------ options
+def test_the_command_that_resumes_says_every_option_again_and_is_quoted():
+    options = Options(("train.backbone=a b", "data.root=it's"), 4, 0.5, "cpu", 2, "new", inline=True, mlflow=False)
+    words = shlex.split(options.command(Path("my space.yaml")))
+    assert words[:4] == ["sweep", "run", "my space.yaml", "--set"]
+    assert words[4:7] == ["train.backbone=a b", "--set", "data.root=it's"]
+    assert words[7:13] == ["--trials", "4", "--hours", "0.5", "--devices", "cpu"]
+    assert words[13:] == ["--new-study", "new", "--slots", "2", "--inline", "--no-mlflow"]
+
+
+def test_options_become_values_of_the_file():
+    options = Options(("train.epochs=2",), trials=4, hours=0.5, new_study="new")
+    assert options.assignments == ["train.epochs=2", "budget.trials=4", "budget.hours=0.5", "study=new"]
+
+
+# ------------------------------------------------------------------------------------------ size
+def test_the_size_of_the_cache_follows_the_space(here):
+    assert launch.prepare(here, Options()).spec.data.size == 64
+    assert launch.prepare(here, Options(("train.image_size=80",))).spec.data.size == 96
+
+
+def test_a_resumed_study_keeps_the_size_it_began_with(here):
+    launch.run(here, Options(inline=True, mlflow=False, trials=1))
+    document = json.loads(StudyFolder.named("question").spec.read_text())
+    document["identity"]["data"]["size"] = 128
+    StudyFolder.named("question").spec.write_text(json.dumps(document))
+    assert launch.prepare(here, Options()).spec.data.size == 128
+
+
+def test_every_trial_knows_the_size(here):
+    launch.run(here, Options(inline=True, mlflow=False, trials=1))
+    job = record.read_config(StudyFolder.named("question").trial(0))
+    assert job
+    assert job.recipe.data.size == 64
+
+
+def test_the_cache_is_built_before_a_study_exists(here, tmp_path, capsys):
+    assert launch.cached(here, Options()) == 48
+    assert list((tmp_path / "mlruns" / "cache").glob("*-64/images.npy"))
+    assert not (tmp_path / "mlruns" / "studies").exists()
+
+
+# ------------------------------------------------------------------------------------------ preflight
+def faults(*codes: int) -> list[dict[str, object]]:
+    return [
+        {"where": "train.backbone", "what": f"fault {n}", "help": "x", "exit_code": c} for n, c in enumerate(codes)
+    ]
+
+
+def test_slips_in_the_recipe_alone_end_with_2():
+    error = preflight.verdict(faults(2, 2), "space.yaml")
+    assert (type(error), error.exit_code, error.where) == (UserError, 2, "space.yaml: train.backbone")
+    assert "fault 0\nalso: fault 1" in str(error)
+
+
+def test_what_the_machine_lacks_ends_with_3_and_names_everything():
+    error = preflight.verdict(faults(2, 3))
+    assert isinstance(error, DataError)
+    assert [fault.what for fault in error.faults] == ["fault 0", "fault 1"]
+    assert error.exit_code == 3
+
+
+def test_a_check_that_says_nothing_sensible_is_a_fault_of_the_environment():
+    with pytest.raises(EnvironmentFault, match="died with code 0"):
+        preflight.ask("{}", module="this")
+
+
+def test_what_passed_is_not_built_again_until_the_weights_change(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"1")
+    recipe = TINY.model_copy(update={"train": TINY.train.model_copy(update={"weights": str(weights)})})
+    before = preflight._key("request", [recipe])
+    assert preflight._key("request", [recipe]) == before
+    weights.write_bytes(b"22")
+    assert preflight._key("request", [recipe]) != before
+
+
+def test_a_backbone_that_can_be_built_is_remembered(tmp_path):
+    good = TINY.model_copy(update={"train": TINY.train.model_copy(update={"pretrained": False})})
+    preflight.preflight([good], [Category("sleeve", ("long", "short"))], cache=tmp_path)
+    assert len(json.loads((tmp_path / "preflight.json").read_text())) == 1
+
+
+# ------------------------------------------------------------------------------------------ plan
+def test_a_measurement_tells_pace_memory_and_parameters(monkeypatch):
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
+    found = measure.measure(TINY, [Category("sleeve", ("long", "short"))], "cpu")
+    assert found["train_images_per_second"] > 0
+    assert found["val_images_per_second"] > 0
+    assert found["parameters"] > 100_000
+    assert found["peak_memory_gb"] > 0
+
+
+def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
+    document = json.loads(sweep(ground, "plan", "space.yaml", "--set", "train.batch_size=8", "--json").stdout)
+    assert document["schema_version"] == 1
+    assert (document["study"], document["trials"], document["configurations"]) == ("question", 3, None)
+    assert document["open_values"] == {"optimizer.lr": "loguniform [0.0001, 0.1]"}
+    assert document["images"] == {"train": 30, "val": 12, "test": 6}
+    (cost,) = document["costs"]
+    assert cost["backbone"] == "test_resnet"
+    assert cost["seconds_per_epoch"] * 3 * 4 / 3600 == pytest.approx(document["hours"], abs=1e-3)
+    assert not (ground / "mlruns" / "studies").exists()
+
+
+def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
+    prepared = launch.prepare(here, Options())
+    samples = list(samplers.first(prepared.spec.search, prepared.space, 3))
+    launch.run(here, Options(inline=True, mlflow=False))
+    assert samples == [result.params for result in record.results(StudyFolder.named("question"))]
+
+
+def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
+    cost = plan.Cost("test_resnet", 32, 16, 375_210, 320.0, 900.0, 0.75, 0.1)
+    made = plan.Plan(
+        study="question",
+        trials=3,
+        budget_hours=0.5,
+        configurations=None,
+        open_values={"optimizer.lr": "loguniform [0.0001, 0.1]"},
+        samples=({"optimizer.lr": 0.00316},),
+        images={"train": 30, "val": 12, "test": 6},
+        cache_gb=0.01,
+        epochs=4,
+        device="cpu",
+        slots=1,
+        costs=(cost,),
+        hours=0.25,
+        disk_gb=0.1,
+    )
+    said = "\n".join(plan.lines(made))
+    assert "later trials depend on the results of earlier ones" in said
+    assert "0: optimizer.lr=0.00316" in said
+    assert "0.050 s/step" in said
+    assert "time: at most 15m on 1 slots, less what is pruned; the budget ends it after 0.5 h" in said

@@ -1,0 +1,125 @@
+"""How things stand, told from the folders alone."""
+
+from pathlib import Path
+
+import pytest
+from studies import begin, curve, end, job
+
+from sweeper import doctor, lock, overview
+from sweeper.errors import UserError
+from sweeper.paths import StudyFolder, database
+
+IDENTITY = '{"identity": {"goal": "overall_accuracy"}, "budget": {"trials": %s, "hours": null}}'
+
+
+def study(name: str = "focal", *, planned: int = 3, trials: int = 2) -> StudyFolder:
+    """A study with `trials` completed trials of `planned`."""
+    made = StudyFolder.named(name)
+    made.root.mkdir(parents=True)
+    made.spec.write_text(IDENTITY % planned)
+    for number in range(trials):
+        one = begin(job(made, number))
+        end(one, curve(one, 0.5 + number / 10), "COMPLETE")
+    return made
+
+
+def test_a_study_with_trials_to_go_is_interrupted_and_its_next_command_resumes_it():
+    one = overview.standing(made := study())
+    made.resume.write_text("sweep run space.yaml --set 'a=b c'\n")
+    assert one.state == "INTERRUPTED"
+    assert overview.next_command(overview.standing(made)) == "sweep run space.yaml --set 'a=b c'"
+
+
+def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
+    one = overview.standing(study(planned=2))
+    assert one.state == "COMPLETE"
+    assert overview.next_command(one) == "sweep best focal --export submission"
+
+
+def test_a_study_that_is_held_is_running_and_says_by_whom():
+    made = study()
+    held = lock.acquire(made.lock)
+    one = overview.standing(made)
+    held.release()
+    assert one.state == "RUNNING"
+    assert any(line.startswith("held by  process") for line in overview.status(one))
+
+
+def test_a_study_without_a_remembered_command_is_resumed_from_its_own_copy(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert overview.resume(study()) == "sweep run mlruns/studies/focal/space.yaml"
+
+
+def test_the_last_study_is_meant_where_none_is_named():
+    study("older")
+    newer = study("newer")
+    newer.spec.touch()
+    assert overview.find(None) == newer
+    assert overview.find("older").name == "older"
+
+
+def test_a_misspelt_study_is_answered_with_the_right_one():
+    study()
+    with pytest.raises(UserError) as caught:
+        overview.find("fokal")
+    assert caught.value.help == "did you mean 'focal'?"
+
+
+@pytest.mark.parametrize("name", ["..", "../focal", "/etc", ""])
+def test_a_name_that_leads_elsewhere_is_no_study(name):
+    study()
+    with pytest.raises(UserError, match="no study"):
+        overview.find(name)
+
+
+def test_an_empty_folder_has_no_study():
+    with pytest.raises(UserError, match="there is no study yet"):
+        overview.find(None)
+
+
+def test_a_score_needs_a_finished_submission(tmp_path):
+    study()
+    with pytest.raises(UserError, match="has no submission yet"):
+        overview.note_score("focal", 0.8, "")
+    with pytest.raises(UserError, match="no submission of a study"):
+        overview.note_score(str(tmp_path), 0.8, "")
+
+
+# ------------------------------------------------------------------------------------------ doctor
+def test_a_hub_out_of_reach_is_a_warning_with_the_ways_out(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for name in ("HTTPS_PROXY", "https_proxy", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    finding = doctor._hub(2.0)
+    assert not finding.ok
+    assert "pretrained: false" in finding.help
+
+
+def test_a_login_of_a_proxy_is_not_told(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert "secret" not in str(doctor._hub(2.0))
+
+
+def test_offline_by_choice_is_well(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert doctor._hub(2.0).ok
+
+
+def test_a_broken_mlflow_database_is_told_with_its_remedy():
+    database().parent.mkdir(parents=True)
+    database().write_bytes(b"no database")
+    finding = doctor._mlflow(database())
+    assert not finding.ok
+    assert "run folders" in finding.help
+
+
+def test_no_mlflow_database_is_well(tmp_path: Path):
+    assert doctor._mlflow(tmp_path / "mlflow.db").ok
+
+
+def test_a_gpu_without_code_for_it_is_found():
+    assert doctor._covers("sm_90", 9, 0)
+    assert doctor._covers("sm_86", 8, 9)
+    assert not doctor._covers("sm_75", 6, 0)
+    assert not doctor._covers("sm_90", 8, 0)
