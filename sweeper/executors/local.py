@@ -167,8 +167,11 @@ class Local:
 
 
 def environment(slot: Slot) -> dict[str, str]:
-    """Ours, with the slot's share of the cores and its device. A thread that waits must sleep: one that spins, as OpenMP's do by
-    themselves, slows whatever else runs on the cores, other workers first, up to tenfold."""
+    """Ours, with the slot's device and its share of the cores.
+
+    A thread that waits must sleep: one that spins, as OpenMP's do by themselves, slows whatever else runs on the
+    cores, other workers first, up to tenfold.
+    """
     threads = dict.fromkeys(THREADS, str(slot.threads))
     return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
 
