@@ -103,7 +103,7 @@ def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
     read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
     space = Space(read, names)
     if networks:
-        preflight.preflight(space.recipes(), table.categories, cache=paths.cache(), source=read.source)
+        preflight.preflight(space.recipes(), table.categories, cache=paths.cache(), place=space.place)
     return Prepared(read, space, table, folder)
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,13 @@ REMEMBERED = 64
 
 
 def preflight(
-    recipes: Iterable[Recipe], categories: Sequence["Category"], *, cache: Path, source: Path | str = ""
+    recipes: Iterable[Recipe], categories: Sequence["Category"], *, cache: Path, place: Callable[[str], str] = str
 ) -> None:
     """Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
 
     UserError when all faults are the recipe's own, EnvironmentFault when weights or the hub are to blame. What
     passed without needing the hub is remembered in `cache` and not built again; the fake trainer has no network.
+    `place` turns the name of a value, such as train.backbone, into file:line:column.
     """
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
@@ -43,7 +44,7 @@ def preflight(
     if key in (passed := _passed(memory)):
         return
     if answer := ask(request):
-        raise verdict(answer, source)
+        raise verdict(answer, place)
     if not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
         write_text(memory, json.dumps([*passed, key][-REMEMBERED:]))
 
@@ -66,10 +67,9 @@ def ask(request: str, *, module: str = MODULE) -> list[dict[str, Any]]:
     return answer
 
 
-def verdict(answer: Sequence[dict[str, Any]], source: Path | str = "") -> UserError:
-    """One error that names every fault in `source`; each may say `exit_code` 2 for a slip in the recipe (else 3)."""
-    place = f"{source}: " if source else ""
-    faults = [Fault(f"{place}{a.get('where', '')}", str(a["what"]), str(a.get("help", ""))) for a in answer]
+def verdict(answer: Sequence[dict[str, Any]], place: Callable[[str], str] = str) -> UserError:
+    """One error that names every fault and its place; `exit_code` 2 in each is a slip in the recipe (else 3)."""
+    faults = [Fault(place(str(a.get("where", ""))), str(a["what"]), str(a.get("help", ""))) for a in answer]
     if any(a.get("exit_code", 3) != 2 for a in answer):
         return DataError(faults)
     first, *others = faults

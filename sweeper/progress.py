@@ -247,7 +247,7 @@ def _pretty(
     headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], widths: Sequence[int], to: Deafened
 ) -> None:
     console = _console(to)
-    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 2 * i <= console.width) or 1
+    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= console.width) or 1
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header, justified in list(zip(headers, right, strict=True))[:room]:
         drawn.add_column(header, justify="right" if justified else "left", no_wrap=True)

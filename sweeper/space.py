@@ -48,6 +48,15 @@ class Space:
         """Number of configurations, or None when a value is continuous."""
         return size(self._tree)
 
+    def place(self, name: str) -> str:
+        """file:line:column of a value such as train.backbone; what is no value of the file stays as it is."""
+        entries = self._spec.train.value
+        section, _, key = name.partition(".")
+        node = entries.get(key) if section == "train" and isinstance(entries, dict) else None
+        if node is not None:
+            return node.where
+        return f"{self._spec.source}: {name}" if section == "train" else name
+
     @property
     def largest_image_size(self) -> int:
         return max(recipe.train.image_size for recipe in self.recipes())

@@ -1,6 +1,7 @@
 """What many tests need: a folder of their own to run in, and a tiny data set to train on."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from trainers.config import DataConfig
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: as workers have it, see executors/local
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
 SHARED = Path(__file__).parents[2] / "shared"

@@ -96,7 +96,7 @@ def faults(*codes: int) -> list[dict[str, object]]:
 
 
 def test_slips_in_the_recipe_alone_end_with_2():
-    error = preflight.verdict(faults(2, 2), "space.yaml")
+    error = preflight.verdict(faults(2, 2), lambda name: f"space.yaml: {name}")
     assert (type(error), error.exit_code, error.where) == (UserError, 2, "space.yaml: train.backbone")
     assert "fault 0\nalso: fault 1" in str(error)
 

@@ -271,3 +271,12 @@ def test_both_ends_of_a_range_are_judged():
 def test_a_hole_inside_a_list_is_named_by_its_index():
     found = space("optimizer: {name: adam, betas: [{uniform: [0.8, 0.95]}, 0.99]}")
     assert found.recipe({"optimizer.betas.0": 0.85}).train.optimizer.betas == (0.85, 0.99)
+
+
+def test_a_value_knows_its_place_in_the_file(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("study: s\ndata: {root: x}\ntrain:\n  backbone: resnet18\n  epochs: 2\n")
+    space = Space(read(path), [])
+    assert space.place("train.backbone") == f"{path}:4:13"
+    assert space.place("train.weights") == f"{path}: train.weights"
+    assert space.place("weights/x.safetensors") == "weights/x.safetensors"

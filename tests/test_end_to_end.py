@@ -1,0 +1,94 @@
+"""The user's own question, with real training: killed in the middle, continued, and carried to a submission."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from trainers.data.demo import draw
+
+ROOT = Path(__file__).parents[1]
+CLOSED = ("backbone=test_resnet", "pretrained=false", "image_size=32", "epochs=3", "batch_size=16")
+RUN = ["run", str(ROOT / "search_spaces" / "focal_weights.yaml"), "--trials", "4", "--no-mlflow", "--devices", "cpu"]
+RUN += [word for value in CLOSED for word in ("--set", f"train.{value}")]
+CLOCKS = ("seconds", "images_per_second", "peak_memory_gb", "time")
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SWEEP_")}
+    return kept | {"CI": "1"}
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "sweeper.cli", *words]
+
+
+def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), cwd=folder, env=environment(), capture_output=True, text=True, timeout=200, check=True
+    )
+
+
+def kill_in_the_middle(folder: Path) -> None:
+    """Start the sweep, and kill its coordinator with SIGKILL once trial 1 has an epoch on record."""
+    with subprocess.Popen(command(*RUN), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "trial 1 epoch 1/3" in line:
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def history(folder: Path, trial: int) -> list[dict]:
+    path = folder / "mlruns" / "studies" / "focal_weights" / "trials" / f"{trial:04d}" / "history.jsonl"
+    epochs = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in epoch.items() if key not in CLOCKS} for epoch in epochs]
+
+
+def trials(folder: Path) -> list[tuple]:
+    found = json.loads(sweep(folder, "leaderboard", "--json").stdout)["trials"]
+    return sorted((one["trial"], one["state"], one["value"], str(one["params"])) for one in found)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders with the same data: in one the sweep ran through, in the other it was killed and run again."""
+    whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
+    for folder in (whole, killed):
+        draw(folder / "data" / "FashionDataset", images=(64, 32, 20), seed=1)
+    sweep(whole, *RUN)
+    kill_in_the_middle(killed)
+    sweep(killed, *RUN)
+    return whole, killed
+
+
+def test_a_killed_sweep_comes_to_the_same_numbers_parameters_and_values(folders):
+    whole, killed = folders
+    assert trials(killed) == trials(whole)
+    assert [number for number, *_ in trials(killed)] == [0, 1, 2, 3]
+
+
+def test_no_epoch_is_recorded_twice_and_every_epoch_is_bit_for_bit_the_same(folders):
+    whole, killed = folders
+    for trial in range(4):
+        assert history(killed, trial) == history(whole, trial)
+        assert [epoch["index"] for epoch in history(killed, trial)] == list(range(len(history(whole, trial))))
+
+
+def test_the_submission_has_a_line_for_each_line_of_the_test_list(folders):
+    folder = folders[1]
+    sweep(folder, "best", "--export", "submission", "--no-mlflow")
+    (archive,) = folder.glob("mlruns/studies/focal_weights/final/*/submission.zip")
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.namelist() == ["prediction.txt"]
+        lines = opened.read("prediction.txt").decode("ascii").splitlines()
+    listed = (folder / "data" / "FashionDataset" / "split" / "test.txt").read_text().split()
+    assert len(lines) == len(listed) == 20
+    sizes = (7, 3, 3, 4, 6, 3)
+    for line in lines:
+        numbers = [int(word) for word in line.split(" ")]
+        assert len(numbers) == 6
+        assert all(0 <= number < size for number, size in zip(numbers, sizes, strict=True))
