@@ -11,7 +11,7 @@ from sweeper.errors import NoResult, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
 from sweeper.trial import Done, Job, TrialResult
-from trainers.config import Epoch, Scores
+from trainers.config import Epoch, Goal, Scores
 from trainers.files import write_text
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Final:
     sha256: str
     submission: Submission | None
     known: bool  # it was there already
+    goal: Goal
+    test: Scores | None  # where test has labels
 
 
 def winner(study: StudyFolder) -> Winner:
@@ -90,7 +92,7 @@ def document(won: Winner) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "study": won.study.name,
-        "result": won.result.model_dump(mode="json"),
+        "result": shown.public(won.result),
         "confirmed": list(won.confirmed),
         "recipe": won.job.recipe.model_dump(mode="json"),
         "finals": overview.document(overview.standing(won.study))["finals"],
@@ -119,6 +121,9 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
             yield f"by name:    {overview.near(made.table)}"
     else:
         yield "submission: none, the data set has no test images"
+    if final.test:
+        goal, labelled = final.goal, f", {made.images} images" if made else ""
+        yield f"test:       {goal} {getattr(final.test, goal):.4f}{labelled}"
     yield f"card:       {overview.near(final.folder.card)}"
     yield f"browse:     sweep ui {study.name}"
 
@@ -135,7 +140,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     if done:
         from sweeper import launch
 
-        return _packed(folder, launch.checked_table(data), data.layout, known=True)
+        return _packed(folder, launch.checked_table(data), data.layout, won.result.goal, known=True)
     job = _job(won, folder)
     with retrain.session(won.study, data, slots, mlflow=mlflow) as session:
 
@@ -144,7 +149,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
 
         session.view.note(f"retraining trial {job.trial} on train and val for {job.stop_after} epochs")
         session.train([job], seal)
-        final = _packed(folder, session.table, data.layout, known=False)
+        final = _packed(folder, session.table, data.layout, won.result.goal, known=False)
     for rest in (folder.best, folder.checkpoint):  # what they held is in model.safetensors
         rest.unlink(missing_ok=True)
     return final
@@ -174,6 +179,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "cache": paths.cache(),
         "adopted": False,
         "stop_after": (won.result.best_epoch or 0) + 1,
+        "past": tuple(epoch.value(won.result.goal) for epoch in record.history(won.study.trial(won.result.number))),
     }
     return won.job.model_copy(update=changes)
 
@@ -191,8 +197,10 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     return ended.model_copy(update={"value": value, "best_epoch": epochs[-1].index if epochs else None})
 
 
-def _packed(folder: RunFolder, table: "Table", layout: str, *, known: bool) -> Final:
-    return Final(folder, sha256(folder.model), _submission(folder, table, layout), known)
+def _packed(folder: RunFolder, table: "Table", layout: str, goal: Goal, *, known: bool) -> Final:
+    seen = folder.test_scores
+    test = Scores.model_validate_json(seen.read_bytes()) if seen.exists() else None
+    return Final(folder, sha256(folder.model), _submission(folder, table, layout), known, goal, test)
 
 
 def _submission(folder: RunFolder, table: "Table", layout: str) -> Submission | None:

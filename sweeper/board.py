@@ -127,7 +127,7 @@ def line(board: Board, row: Row, now: float | None = None) -> str:
     best = f" (best {short(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {duration(left)}"
-    goal = row.job.recipe.goal
+    goal = row.job.recipe.goal if row.epochs[-1].val else f"train {row.job.recipe.goal}"
     return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {goal} {short(row.values[-1])}{best}{eta}"
 
 

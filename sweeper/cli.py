@@ -38,6 +38,13 @@ Hours = Annotated[float | None, typer.Option(min=0, help="hours of sweeping in a
 Devices = Annotated[str | None, typer.Option(metavar="0,1|cpu", help="GPUs to use, or cpu; all GPUs if left out")]
 Slots = Annotated[int, typer.Option(min=1, metavar="N", help="trials side by side on each device")]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]
+PLACES = {
+    errno.ENOSPC: ("the disk is full", "free some space and try again"),
+    errno.EDQUOT: ("the disk's quota is used up", "free some space and try again"),
+    errno.EROFS: ("nothing can be written here", "run in a folder that is yours, or name one with SWEEP_HOME"),
+    errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
+    errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
+}
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 
 
@@ -294,11 +301,10 @@ def main() -> None:
         _complain(message(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in PLACES:
             raise
-        _complain(
-            f"error: the disk is full\n  --> {error.filename or 'mlruns'}\nhelp: free some space and try again\n"
-        )
+        what, remedy = PLACES[error.errno]
+        _complain(f"error: {what}\n  --> {error.filename or 'mlruns'}\nhelp: {remedy}\n")
         sys.exit(3)
 
 

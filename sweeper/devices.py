@@ -59,7 +59,7 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         ids = [part.strip() for part in visible.split(",")]
-        return [] if "-1" in ids else [part for part in ids if part]
+        return [] if {"-1", "NoDevFiles"} & set(ids) else [part for part in ids if part]
     return _listed()
 
 
@@ -67,7 +67,12 @@ def _listed() -> list[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    asked = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        asked = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        raise EnvironmentFault(
+            "nvidia-smi does not answer", help="mend the driver, or choose --devices cpu"
+        ) from None
     if "No devices" in asked.stdout + asked.stderr:
         return []
     if asked.returncode:

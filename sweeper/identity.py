@@ -11,10 +11,11 @@ from sweeper.space import Space
 from trainers import files
 
 
-def settle(spec: StudySpec, space: Space, folder: StudyFolder) -> None:
+def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str = "") -> None:
     """Write down what the study asks, or compare it with what it asked before.
 
-    Budget, sampler and pruner may change. Raises UserError with one line a difference in anything else.
+    Budget, sampler and pruner may change. Raises UserError with one line a difference in anything else, and where
+    the data's `fingerprint`, of its images, labels and splits, is another than it was.
     """
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = read(folder)
@@ -24,15 +25,28 @@ def settle(spec: StudySpec, space: Space, folder: StudyFolder) -> None:
             where=str(spec.source),
             help=f"begin another study with --new-study NAME, or restore the file from {folder.space}",
         )
+    same_data(folder, fingerprint, spec.data.root)
     document = {
         "schema_version": 1,
         "study": spec.study,
         "identity": asked,
+        "fingerprint": fingerprint,
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
     }
     files.write_text(folder.space, spec.text)
     files.write_text(folder.spec, json.dumps(document, indent=1) + "\n")
+
+
+def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
+    """Raise UserError where the study began on other images, labels or splits than those that are there now."""
+    before = (read(folder) or {}).get("fingerprint")
+    if before and fingerprint and before != fingerprint:
+        raise UserError(
+            f"the images, labels or splits are not those that study '{folder.name}' began with",
+            where=root,
+            help="its results cannot be compared with new ones: begin another with sweep run ... --new-study NAME",
+        )
 
 
 def read(folder: StudyFolder) -> dict[str, Any] | None:

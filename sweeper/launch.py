@@ -142,7 +142,8 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
 
     stop = Stop()
     with listening(stop):
-        study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache())
+        fingerprint = prepared.table.fingerprint
+        study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache(), fingerprint=fingerprint)
         files.write_text(prepared.folder.resume, command + "\n")
         before = study.results()
         try:
@@ -161,7 +162,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
 def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper import sweep
 
-    view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", "browse: sweep ui"])
+    view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
     tracker = tracker_for(mlflow, view.note)
     tracker.opened(facts(prepared))
@@ -171,7 +172,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
     finally:
         view.closed()
-        tracker.closed(state, files=_tables(prepared.folder))
+        tracker.closed(state, files=_tables(prepared.folder), patience=1.0 if stop.requested else 10.0)
     return outcome
 
 
@@ -236,7 +237,8 @@ def say_ending(folder: StudyFolder, command: str, reason: str = "") -> None:
     talk(f"resume: {command}")
     if one.best:
         talk(f"submit: sweep best {folder.name} --export submission")
-    talk(f"browse: sweep ui {folder.name}")
+    if folder.mirror.exists():
+        talk(f"browse: sweep ui {folder.name}")
 
 
 def _broken(one: overview.Standing) -> Iterator[str]:

@@ -141,7 +141,8 @@ def note_score(target: str, value: float, note: str) -> Path:
 
 def _target(target: str) -> RunFolder:
     path = Path(target)
-    if path.is_file() or path.is_dir():
+    is_study = target in [study.name for study in studies()]
+    if not is_study and (path.is_file() or path.is_dir()):
         folder = RunFolder((path if path.is_dir() else path.parent).absolute())
         if folder.root.parent.name == "final" and folder.config.exists():
             return folder
@@ -241,8 +242,8 @@ def document(one: Standing) -> dict[str, Any]:
         "goal": one.goal,
         "planned": one.planned,
         "trials": dict(Counter(result.state for result in one.results)),
-        "best": one.best.model_dump(mode="json") if one.best else None,
-        "running": [r.model_dump(mode="json") for r in one.results if r.state == "RUNNING"],
+        "best": shown.public(one.best) if one.best else None,
+        "running": [shown.public(r) for r in one.results if r.state == "RUNNING"],
         "holder": one.holder.model_dump() if one.holder else None,
         "finals": [_final(final) for final in one.finals],
         "folder": str(one.study.root),

@@ -4,14 +4,18 @@ import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from sweeper import lock
+from sweeper.errors import EnvironmentFault
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, State, TrialResult, Trouble
+from sweeper.trial import Job, State, TrialResult, Trouble, Word
 from trainers import files
 from trainers.config import Epoch
+
+Kept = TypeVar("Kept", bound=Word)
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
@@ -49,7 +53,8 @@ def mend(folder: RunFolder) -> list[Epoch]:
 def tidy(folder: Path) -> None:
     """Remove what kills left of files that were being written, by `trainers.files`, in this very folder."""
     for rest in folder.glob(".*.tmp"):
-        rest.unlink(missing_ok=True)
+        if not rest.name.startswith(".mlflow.json."):  # the tracker's, which may be at it now
+            rest.unlink(missing_ok=True)
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:
@@ -88,10 +93,7 @@ def write_config(folder: RunFolder, job: Job) -> None:
 
 def read_config(folder: RunFolder) -> Job | None:
     """The job as it was started, or None when it was not written yet."""
-    try:
-        return Job.model_validate_json(folder.config.read_bytes())
-    except FileNotFoundError:
-        return None
+    return _read(folder.config, Job)
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:
@@ -100,10 +102,20 @@ def write_result(folder: RunFolder, result: TrialResult) -> None:
 
 def read_result(folder: RunFolder) -> TrialResult | None:
     """How the run ended, or None while it has not."""
+    return _read(folder.result, TrialResult)
+
+
+def _read(path: Path, kind: type[Kept]) -> Kept | None:
     try:
-        return TrialResult.model_validate_json(folder.result.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise EnvironmentFault(
+            f"this file is damaged, or of another version of sweep: {error.errors()[0]['msg']}",
+            where=str(path),
+            help="restore it from a copy, or move the folder it lies in away",
+        ) from error
 
 
 def standing(

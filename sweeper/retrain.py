@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import identity, launch, lock, overview, progress, record
@@ -53,6 +54,7 @@ def session(
 ) -> Iterator[Session]:
     """Hold `study`, with its data checked and decoded, its record in MLflow open, and signals heard."""
     table = launch.checked_table(data)
+    identity.same_data(study, table.fingerprint, data.root)
     launch.build_cache(table, data)
     state = overview.standing(study).state
     held, stop = lock.acquire(study.lock), Stop()
@@ -112,7 +114,7 @@ class _Runs:
     seal: Seal
     running: dict[int, Job] = field(default_factory=dict)
     epochs: dict[int, list[Epoch]] = field(default_factory=dict)
-    deaths: dict[int, int] = field(default_factory=dict)
+    deaths: dict[Path, int] = field(default_factory=dict)
     ended: list[TrialResult] = field(default_factory=list)
     told: bool = False
 
@@ -177,7 +179,7 @@ class _Runs:
         """Once more for a worker that died; otherwise the run stays open, and whoever asked is told."""
         job = self.running.pop(message.trial)
         epochs = self.epochs.pop(message.trial)
-        deaths = self.deaths[job.trial] = self.deaths.get(job.trial, 0) + 1
+        deaths = self.deaths[job.folder] = self.deaths.get(job.folder, 0) + 1
         if message.trouble in ("died", "hung") and deaths <= RETRIES:
             self.view.note(f"{job.title}: {message.text}; trying once more")
             self.waiting.insert(0, job)
@@ -192,7 +194,8 @@ class _Runs:
 
     def end(self, job: Job, result: TrialResult) -> None:
         self.tracker.ended(job, result)
-        self.view.ended(result)
+        judged = job.kind == "confirm"  # a final's value is of test, and its epochs' of train: not of one kind
+        self.view.ended(result if judged else result.model_copy(update={"value": None}))
 
     def look(self) -> None:
         if self.stop.requested and not self.told:

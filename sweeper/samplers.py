@@ -89,7 +89,7 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
             return optuna.pruners.PercentilePruner(
                 percentile,
                 n_startup_trials=chosen.startup_trials,
-                n_warmup_steps=warmup,
+                n_warmup_steps=warmup + 1,  # steps count from 1
                 n_min_trials=chosen.min_trials,
             )
         case Hyperband() as chosen:

@@ -88,7 +88,15 @@ def serve(channel: Channel) -> None:
             message = advance(messages, isinstance(answer, pipe.Answer) and answer.keep)
         if isinstance(message, Failed):
             print(message.detail, flush=True)
+        del messages
+        _release()
         channel.send(message)
+
+
+def _release() -> None:
+    """What the job left on its GPU is for the next one there, whoever runs it."""
+    if "trainers.computing" in sys.modules:
+        sys.modules["trainers.computing"].release()
 
 
 def main() -> None:

@@ -121,6 +121,12 @@ def best(results: Iterable[TrialResult]) -> TrialResult | None:
     return max(done, key=lambda r: (r.value or 0.0, -r.number), default=None)
 
 
+def public(result: TrialResult) -> dict[str, Any]:
+    """A result for --json; its `best_epoch` is 1 for the first, as everywhere that people read."""
+    first = None if result.best_epoch is None else result.best_epoch + 1
+    return result.model_dump(mode="json") | {"best_epoch": first}
+
+
 def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
     """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
     count = {state: sum(r.state == state for r in results) for state in STATUS}

@@ -1,13 +1,14 @@
 """The study: the only writer of Optuna's database and of the records. Optuna decides, the folder remembers."""
 
+import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -68,16 +69,18 @@ class Study:
         self._opened = time.monotonic()
 
     @classmethod
-    def open(cls, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path) -> "Study":
+    def open(
+        cls, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, *, fingerprint: str = ""
+    ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question.
+        there asks another question, or of data with another `fingerprint`.
         """
         held = lock.acquire(folder.lock)
         try:
             record.tidy(folder.root)
-            identity.settle(spec, space, folder)
+            identity.settle(spec, space, folder, fingerprint)
             with _trouble_with(folder.database):
                 return cls(spec, space, folder, cache, held)
         except BaseException:
@@ -130,7 +133,7 @@ class Study:
             record.write_config(folder, job)
             self._repeats.add(job)
         job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
-        reported = set(self._storage.get_trial(trial._trial_id).intermediate_values)
+        reported = {step - 1 for step in self._storage.get_trial(trial._trial_id).intermediate_values}
         pruner = samplers.pruner(self.spec.search, job.recipe.train)
         self._running[job.trial] = _Running(job, trial, record.mend(folder), reported, pruner)
         return job
@@ -167,7 +170,7 @@ class Study:
     def _judge(self, running: _Running, epoch: Epoch) -> bool:
         recipe = running.job.recipe
         if epoch.index not in running.reported:
-            running.trial.report(epoch.value(recipe.goal), step=epoch.index)
+            running.trial.report(epoch.value(recipe.goal), step=epoch.index + 1)
             running.reported.add(epoch.index)
         if epoch.index + 1 < recipe.train.epochs:
             self._optuna.pruner = running.pruner
@@ -264,7 +267,12 @@ class Study:
             self._optuna.set_user_attr(ENQUEUED, value=True)
         trials = self._optuna.get_trials(deepcopy=False)
         self._queued = sum(trial.state == TrialState.WAITING for trial in trials)
-        self._configurations = islice(self._space.configurations(), len(trials), None)
+        tried = {_key({**trial.system_attrs.get("fixed_params", {}), **trial.params}) for trial in trials}
+        self._configurations = (params for params in self._space.configurations() if _key(params) not in tried)
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Job(Word):
     repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
+    past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
+
     @property
     def title(self) -> str:
         """What tells runs apart, in the first 14 characters."""

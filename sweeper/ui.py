@@ -32,6 +32,8 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     a server, there is nothing to start, and only the address is told.
     """
     store = tracking.uri()
+    if study and tracking.link(study, "") is None:
+        say(f"study {study.name} is not in MLflow (was it run with --no-mlflow?); this shows what is")
     if store.startswith("http"):
         return say(_address(study, store))
     with _stoppable(), _serving(store, free_port(port)) as pages:

@@ -91,11 +91,11 @@ class Torch:
     def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
         from trainers.train import train
 
-        return train(job.recipe, _data(job.recipe.data, job.cache), job.folder, fit=tuple(fit), device=device)
+        data = _data(job.recipe.data, job.cache)
+        return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past)
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
-        from trainers import metrics
-        from trainers.predict import predict
+        from trainers.predict import predict, scores
 
         data = _data(job.recipe.data, job.cache)
         rows = data.table.split("test")
@@ -104,8 +104,7 @@ class Torch:
         logits = predict(job.recipe, data, weights, split="test", device=device)
         if any(row.labels is None for row in rows):
             return logits, None
-        labels = data.labels(data.table.indices("test"))
-        return logits, metrics.scores(logits, labels, data.table.categories)
+        return logits, scores(job.recipe, data, logits, split="test", fit=("train", "val"))
 
 
 @lru_cache(maxsize=1)

@@ -35,17 +35,23 @@ def write(
     backbone: str = "{choice: [resnet18, resnet50]}",
     epochs: int = 6,
     text: str = SPACE,
+    **train: str,
 ) -> Path:
-    """A search space in `folder`."""
+    """A search space in `folder`; `train` replaces lines of that part, and drops the schedule's choice."""
     path = folder / "question.yaml"
-    path.write_text(text.format(budget=budget, search=search, backbone=backbone, epochs=epochs))
+    filled = text.format(budget=budget, search=search, backbone=backbone, epochs=epochs)
+    if train:
+        kept = [line for line in filled.splitlines() if line.split(":")[0].strip() not in {*train, "schedule"}]
+        filled = "\n".join([*kept, *(f"  {key}: {value}" for key, value in train.items()), ""])
+    path.write_text(filled)
     return path
 
 
-def opened(path: Path, *, sets: Sequence[str] = ()) -> Study:
+def opened(path: Path, *, sets: Sequence[str] = (), fingerprint: str = "") -> Study:
     """The study of the file at `path`, begun or taken up again beside it."""
     read = spec.read(path, sets=sets)
-    study = Study.open(read, Space(read, ["pattern"]), StudyFolder(path.parent / "question"), path.parent / "cache")
+    space, folder = Space(read, ["pattern"]), StudyFolder(path.parent / "question")
+    study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint)
     OPEN.append(study)
     return study
 

@@ -54,6 +54,10 @@ def test_effective_number_with_beta_zero_weighs_all_classes_alike():
     torch.testing.assert_close(losses.class_weights([1, 9], "effective_number", beta=0.0), torch.ones(2))
 
 
+def test_effective_number_is_finite_for_every_beta_below_one():
+    assert torch.isfinite(losses.class_weights([3, 50], "effective_number", beta=1 - 1e-12)).all()
+
+
 @pytest.mark.parametrize("kind", ["none", "inverse_frequency", "effective_number"])
 def test_class_weights_have_mean_one_over_the_images(kind):
     counts = [1, 5, 94]

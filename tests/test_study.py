@@ -180,7 +180,7 @@ def test_bad_trials_are_pruned_and_say_so_everywhere(tmp_path):
     assert all(one.epochs >= 4 for one in results)
     there = database(path).trials
     assert pruned == {trial.number for trial in there if trial.state == optuna.trial.TrialState.PRUNED}
-    assert {trial.number: trial.last_step for trial in there} == {one.number: one.epochs - 1 for one in results}
+    assert {trial.number: trial.last_step for trial in there} == {one.number: one.epochs for one in results}
 
 
 def test_the_warm_up_of_the_learning_rate_is_not_judged(tmp_path):
@@ -447,3 +447,28 @@ def test_numbers_are_never_used_twice(path):
     numbers = [one.number for one in study.results()]
     study.close()
     assert all(b == a + 1 for a, b in pairwise(numbers))
+
+
+def test_a_grid_after_another_sampler_tries_what_is_left(tmp_path):
+    space = {
+        "loss": "{name: focal, gamma: {choice: [0, 1, 2]}}",
+        "optimizer": "{name: adamw, lr: {choice: [0.1, 0.01]}}",
+    }
+    path = write(tmp_path, search="{sampler: random}", budget="{trials: 2}", **space)
+    study = opened(path)
+    play(study)
+    study.close()
+    path = write(tmp_path, search="{sampler: grid}", budget="{trials: 20}", **space)
+    study = opened(path)
+    play(study)
+    tried = {tuple(sorted(one.params.items())) for one in study.results()}
+    study.close()
+    assert len(tried) == 12
+
+
+def test_a_resume_on_other_data_is_refused(tmp_path):
+    path = write(tmp_path)
+    opened(path, fingerprint="a").close()
+    opened(path, fingerprint="a").close()
+    with pytest.raises(UserError, match="not those that study"):
+        opened(path, fingerprint="b")

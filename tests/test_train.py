@@ -1,13 +1,15 @@
+import shutil
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from trainers.checkpoint import load_state, load_weights
-from trainers.config import SGD, AdamW, Augment, LinearHead, Recipe, Step, TrainConfig
+from trainers.checkpoint import load_state, load_weights, save_array, save_weights
+from trainers.config import SGD, AdamW, Augment, LinearHead, Plateau, Recipe, Step, TrainConfig
 from trainers.data.batches import Data, Feed, in_order, shuffled
 from trainers.errors import Diverged, EnvironmentFault
+from trainers.models import network
 from trainers.predict import predict
 from trainers.train import train
 
@@ -163,3 +165,46 @@ def test_a_feed_gives_the_rows_it_was_asked_for(data):
 def test_small_inputs_are_fed_from_the_half_size_level(data):
     (batch,) = Feed(data, 16, torch.device("cpu")).batches([np.array([0, 1])])
     assert batch.shape == (2, 3, 16, 16)
+
+
+def test_a_plateau_schedule_is_repeated_from_the_values_of_an_earlier_run(photos, data, tmp_path):
+    """The retrain has no val of its own: it steps where the winner stepped."""
+    how = recipe(photos, schedule=Plateau(patience=0, factor=0.1))
+    values = (0.5, 0.4, 0.6)
+    rates = [epoch.lr for epoch in train(how, data, tmp_path, fit=("train", "val"), past=values)]
+    assert rates == pytest.approx([3e-3, 3e-3, 3e-4, 3e-4])
+
+
+def test_best_weights_whose_epoch_never_came_on_record_are_dropped(whole, data, tmp_path):
+    """As after a kill between the best weights and the state that knows of them."""
+    how, folder, epochs = whole
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "best.safetensors").read_bytes()
+    save_weights(tmp_path / "next.best.safetensors", {"w": torch.zeros(1)}, {"epoch": {"index": 9}})
+    save_array(tmp_path / "next.val_logits.npy", np.zeros(1))
+    assert list(train(how, data, tmp_path)) == epochs
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob("next.*"))
+
+
+def test_best_weights_whose_epoch_is_on_record_get_their_name(whole, data, tmp_path):
+    how, folder, epochs = whole
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    last = {"epoch": {"index": epochs[-1].index}}
+    save_weights(tmp_path / "next.best.safetensors", {"w": torch.zeros(1)}, last)
+    list(train(how, data, tmp_path))
+    assert list(load_weights(tmp_path / "best.safetensors")) == ["w"]
+
+
+def test_a_state_of_a_format_without_a_scaler_can_be_continued(photos, data, tmp_path):
+    how = recipe(photos, epochs=2)
+    next(train(how, data, tmp_path))
+    state = load_state(tmp_path / "last.ckpt")
+    assert state["scaler"] == {}
+    assert len(list(train(how, data, tmp_path))) == 2
+
+
+def test_sixteen_bit_networks_give_logits_in_full_precision(photos):
+    net = network.build(recipe(photos).train, [3, 2]).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net(torch.randn(2, 3, 32, 32)).dtype == torch.float32

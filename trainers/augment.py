@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.computing import send
 from trainers.config import Augment
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -32,7 +33,7 @@ class Draw:
 
     def to(self, device: torch.device) -> "Draw":
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: t.to(device, non_blocking=True) for k, t in given.items() if t is not None})
+        return replace(self, **{k: send(t, device) for k, t in given.items() if t is not None})
 
 
 def draw(config: Augment, shapes: np.ndarray, rng: np.random.Generator) -> Draw:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -77,6 +77,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"cannot read weights: {error}", where=str(path), help="a .safetensors file is needed"
         ) from error
     return tensors
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The notes that `save_weights` put beside the weights; the weights themselves are not read."""
+    with safe_open(path, framework="numpy") as file:
+        notes: dict[str, Any] = json.loads(file.metadata()["sweep"])
+    return notes
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

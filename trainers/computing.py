@@ -1,5 +1,6 @@
 """What differs between devices: number formats, memory, and settings made once."""
 
+import gc
 import platform
 import sys
 from contextlib import AbstractContextManager
@@ -15,9 +16,22 @@ if platform.system() != "Windows":
 def prepare(device: torch.device) -> None:
     """Settings of the process that training on `device` wants: TF32 where there is no other format."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # the next lines do not, and fail before it
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on `device`; without waiting only on CUDA, which keeps what it still reads."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def release() -> None:
+    """Give the memory that a finished run left in the allocator back to the GPU, for whoever shares it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def half_format(config: TrainConfig, device: torch.device) -> torch.dtype | None:

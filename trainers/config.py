@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Part(BaseModel):
@@ -87,7 +88,7 @@ class AdamW(_Optimizer):
     name: Literal["adamw"] = "adamw"
     lr: Positive = Field(1e-3, description="peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="decoupled decay; norms and biases are left out")
-    betas: tuple[Share, Share] = Field((0.9, 0.999), description="decay of the two moments")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
 
 
 class Adam(_Optimizer):
@@ -95,7 +96,7 @@ class Adam(_Optimizer):
 
     name: Literal["adam"] = "adam"
     lr: Positive = Field(1e-3, description="peak learning rate")
-    betas: tuple[Share, Share] = Field((0.9, 0.999), description="decay of the two moments")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
 
 
 class SGD(_Optimizer):
@@ -219,7 +220,7 @@ class TrainConfig(Part):
         "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
     )
     channels_last: bool | None = Field(None, description="memory layout; by backbone family when left out")
-    seed: int = Field(0, ge=0, description="of weights, order of images and augmentation")
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of images and augmentation")
 
     @model_validator(mode="before")
     @classmethod

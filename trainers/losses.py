@@ -1,5 +1,6 @@
 """What is minimised: losses of one category, and their combination over categories."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,9 +42,10 @@ def class_weights(counts: Sequence[int], kind: ClassWeights, *, beta: float = 0.
     n = torch.tensor([max(1, count) for count in counts], dtype=torch.float64)
     if kind == "none":
         return torch.ones(len(counts))
-    raw = 1 / n if kind == "inverse_frequency" else (1 - beta) / -torch.expm1(n * torch.log(torch.tensor(beta)))
-    if kind == "effective_number" and beta == 0:
-        raw = torch.ones_like(n)
+    if kind == "inverse_frequency":
+        raw = 1 / n
+    else:
+        raw = -(1 - beta) / torch.expm1(n * math.log(beta)) if beta else torch.ones_like(n)
     seen = torch.tensor(counts, dtype=torch.float64)
     return (raw * seen.sum() / (raw * seen).sum()).float()
 

@@ -37,7 +37,7 @@ class Confusion:
         return _scores(self.matrices(), names, loss)
 
 
-def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float = 0.0) -> Scores:
+def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float) -> Scores:
     """Every metric of predictions that lie in memory: logits [N, sum C] float, labels [N, K] int.
 
     The loss is passed through: it belongs to an objective, which predictions do not know.

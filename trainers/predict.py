@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment
+from trainers import augment, losses, metrics
 from trainers.checkpoint import load_weights
 from trainers.computing import autocast, prepare
-from trainers.config import Recipe, TrainConfig
+from trainers.config import Recipe, Scores, TrainConfig
 from trainers.data.batches import Data, Feed, in_order
 from trainers.models import network
 from trainers.models.network import Network
@@ -37,6 +37,18 @@ class Lens:
             with autocast(self.config, self.device):
                 parts.append(net(x.contiguous(memory_format=self.layout)).float())
         return torch.cat(parts)
+
+
+def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: Sequence[str]) -> Scores:
+    """Every metric of `logits` [N, sum C] on a split whose rows have labels, in the order of its rows.
+
+    The loss is the recipe's, without label smoothing; its class weights come from the splits `fit`.
+    """
+    labels = data.labels(data.table.indices(split))
+    counts = data.counts(data.table.indices(*fit))
+    judge = losses.build(recipe.train.loss, data.names, counts, torch.device("cpu"), smooth=False)
+    loss = judge(torch.from_numpy(logits), torch.from_numpy(labels)).mean().item()
+    return metrics.scores(logits, labels, data.table.categories, loss=loss)
 
 
 def predict(recipe: Recipe, data: Data, weights: Path, *, split: str, device: str = "cpu") -> np.ndarray:

@@ -12,30 +12,40 @@ import torch
 from torch import Tensor
 
 from trainers import augment, computing, losses, optim
-from trainers.checkpoint import load_state, save_array, save_state, save_weights
+from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
 from trainers.config import Epoch, Recipe, Scores
 from trainers.data.batches import Data, shuffled
 from trainers.errors import Diverged, EnvironmentFault
+from trainers.files import sync_folder
 from trainers.metrics import Confusion
 from trainers.models import network
 from trainers.predict import Lens
 
 log = logging.getLogger(__name__)
 
+NEXT = "next."  # before the names of files that wait for their epoch to be on record
+
 
 def train(
-    recipe: Recipe, data: Data, folder: Path, *, fit: Sequence[str] = ("train",), device: str = "cpu"
+    recipe: Recipe,
+    data: Data,
+    folder: Path,
+    *,
+    fit: Sequence[str] = ("train",),
+    device: str = "cpu",
+    past: Sequence[float] = (),
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
     What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
     at once, then training goes on, on a CPU bit for bit as if it had never stopped. Before an epoch is yielded its
     last.ckpt is on disk, and, where it is the best so far by the goal on val, best.safetensors and val_logits.npy.
-    Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
+    Without val (it is fitted, or there is none) best.safetensors is the newest epoch. `past` are the goal's values
+    after each epoch of an earlier run whose plateau schedule this one is to repeat.
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
-    run = Run(recipe, data, fit, torch.device(device), folder)
+    run = Run(recipe, data, fit, torch.device(device), folder, past)
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
         began = time.monotonic()
@@ -59,8 +69,17 @@ def train(
 class Run:
     """One training run between its epochs: network, optimizer, objective, and the rows they work on."""
 
-    def __init__(self, recipe: Recipe, data: Data, fit: Sequence[str], where: torch.device, folder: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Data,
+        fit: Sequence[str],
+        where: torch.device,
+        folder: Path,
+        past: Sequence[float] = (),
+    ) -> None:
         self.recipe, self.config, self.data, self.device, self.folder = recipe, recipe.train, data, where, folder
+        self.past = past
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
@@ -75,13 +94,15 @@ class Run:
         self.objective = losses.build(self.config.loss, data.names, counts, where)
         self.judge = losses.build(self.config.loss, data.names, counts, where, smooth=False)
         self.epochs = self._restore(state) if state else []
+        folder.mkdir(parents=True, exist_ok=True)
+        self._settle_best()
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
         rng = np.random.default_rng([self.config.seed, index])
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = shuffled(self.rows, self.config.batch_size, rng)
-        past = [epoch.value(self.recipe.goal) for epoch in self.epochs]
+        past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         confusion = Confusion(self.data.sizes, self.device)
         total = torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
@@ -90,7 +111,7 @@ class Run:
             progress = index + (step + 0.5) / len(chunks)
             share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
             rate = optim.set_rate(self.optimizer, share)
-            labels = torch.from_numpy(self.data.labels(chunk)).to(self.device, non_blocking=True)
+            labels = computing.send(torch.from_numpy(self.data.labels(chunk)), self.device)
             loss, logits = self._step(images, labels, augment.draw(self.config.augment, self._shapes(chunk), rng))
             confusion.update(logits, labels)
             total += loss * len(chunk)  # stays on the device
@@ -139,18 +160,34 @@ class Run:
                 raise Diverged(f"{split} loss is {found.loss} in epoch {index + 1} (lr {rate:.3g}; loss {loss})")
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Put a finished epoch on disk: the best weights first, the state to go on from last."""
+        """Put a finished epoch on disk.
+
+        Weights that are the best so far lie under another name until the state that knows of their epoch is there:
+        a kill in between leaves the best of the epochs that count.
+        """
         value = epoch.value(self.recipe.goal)
         if epoch.val is None or all(value > past.value(self.recipe.goal) for past in self.epochs):
             self._save_best(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
+        self._settle_best()
 
     def _save_best(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
-            save_array(self.folder / "val_logits.npy", logits)
+            save_array(self.folder / f"{NEXT}val_logits.npy", logits)
         notes = {"recipe": self.recipe.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
-        save_weights(self.folder / "best.safetensors", self.net.state_dict(), notes)
+        save_weights(self.folder / f"{NEXT}best.safetensors", self.net.state_dict(), notes)
+
+    def _settle_best(self) -> None:
+        """Give new best weights their name, last of all; drop those of an epoch that the state does not have."""
+        weights = self.folder / f"{NEXT}best.safetensors"
+        known = weights.exists() and read_notes(weights)["epoch"]["index"] == len(self.epochs) - 1
+        for name in ("val_logits.npy", "best.safetensors"):
+            new = self.folder / f"{NEXT}{name}"
+            if known and new.exists():
+                new.replace(self.folder / name)
+            new.unlink(missing_ok=True)
+        sync_folder(self.folder)
 
     def _save_state(self) -> None:
         state = {
@@ -176,5 +213,6 @@ class Run:
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
         self.net.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run began in a format that needs none
+            self.scaler.load_state_dict(state["scaler"])
         return [Epoch.model_validate_json(line) for line in state["epochs"]]

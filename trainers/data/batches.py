@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.computing import send
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
@@ -81,7 +82,7 @@ class Feed:
         return batch
 
     def _send(self, batch: Tensor) -> Tensor:
-        return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return send(batch, self.device).permute(0, 3, 1, 2)
 
 
 def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

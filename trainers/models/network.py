@@ -23,7 +23,9 @@ class Network(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.backbone(images))
+        features: Tensor = self.backbone(images)
+        with torch.autocast(features.device.type, enabled=False):  # 16 bits would tie classes that are close
+            logits: Tensor = self.head(features.float())
         return logits
 
 
