@@ -35,7 +35,7 @@ check: install  ## lint, format, types, arrows, schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_schema.py
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
