@@ -140,7 +140,9 @@ def _hub(patience: float) -> Finding:
     ways_out = "local weights (weights: PATH), a filled HF cache, or pretrained: false work without it"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return Finding("hub", True, "offline by choice (HF_HUB_OFFLINE)")
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    from huggingface_hub import constants
+
+    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     address = urlsplit(proxy or endpoint)
     host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
