@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-slow test-faults benchmarks check format lock schema clean
+.PHONY: help install quickstart demo test test-slow check format lock schema clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ quickstart: demo  ## from nothing to a submission, some minutes on a CPU
 test: install  ## the fast suite
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-slow: install  ## the rest: minutes of real training
+test-slow: install  ## the rest: more kills, slower samplers
 	$(BIN)/python -m pytest -m slow
 
 check: install  ## lint, format, types, arrows, schema

@@ -108,6 +108,7 @@ def finished(final: Final) -> dict[str, Any]:
         "known": final.known,
         "model": {"path": str(final.folder.model), "sha256": final.sha256},
         "submission": {"path": str(made.path), "sha256": made.sha256, "images": made.images} if made else None,
+        "test": final.test.model_dump(mode="json") if final.test else None,
     }
 
 

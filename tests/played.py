@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from sweeper import spec
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
@@ -118,6 +120,17 @@ class Seen:
 def outcome(study: Study) -> list[tuple[object, ...]]:
     """What must not depend on interruptions."""
     return [(one.number, one.state, one.params, one.value, one.best_epoch, one.epochs) for one in study.results()]
+
+
+def uninterrupted(folder: Path, *, epochs: int) -> list[tuple[object, ...]]:
+    """What a sweep of eight trials comes to that nothing disturbs."""
+    path = write(folder, search=QUICK, epochs=epochs, budget="{trials: 8}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_TRAINER", "fake")
+        study = opened(path)
+        play(study)
+        study.close()
+    return outcome(study)
 
 
 def indices(folder: RunFolder) -> list[int]:

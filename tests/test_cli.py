@@ -307,3 +307,20 @@ def test_a_score_is_noted_beside_the_submission_and_shown(played):
     assert "scored 0.85 board 2023, 0.86" in sweep(played, "status").stdout
     values = [json.loads(line)["value"] for line in (archive.parent / "scores.jsonl").read_text().splitlines()]
     assert values == [0.85, 0.86]
+
+
+def test_a_file_where_results_belong_ends_with_3_and_no_traceback(fresh):
+    (fresh / "mlruns").write_text("not a folder")
+    ended = sweep(fresh, "run", "space.yaml", "--no-mlflow")
+    assert ended.returncode == 3
+    assert "a file lies where a folder is needed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_best_epoch_counts_from_1_in_every_document(swept):
+    documents = {
+        name: json.loads(sweep(swept[0], name, "--json").stdout) for name in ("status", "leaderboard", "best")
+    }
+    number = documents["status"]["best"]["number"]
+    rows = {row["trial"]: row["best_epoch"] for row in documents["leaderboard"]["trials"]}
+    assert documents["status"]["best"]["best_epoch"] == rows[number] == documents["best"]["result"]["best_epoch"]

@@ -65,7 +65,7 @@ def test_what_the_environment_hides_is_not_used(machine, monkeypatch):
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots("1")] == ["5"]
 
 
-@pytest.mark.parametrize("hidden", ["", "-1"])
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
 def test_an_environment_that_hides_all_gpus_leaves_the_cpu(machine, monkeypatch, hidden):
     machine(TWO)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)

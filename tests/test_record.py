@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import lock, record
-from sweeper.errors import StudyHeld
+from sweeper.errors import EnvironmentFault, StudyHeld
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Job, TrialResult
 from trainers.config import Epoch, Recipe, Scores
@@ -153,3 +153,11 @@ def test_a_result_comes_back_as_it_was_written(run):
     assert record.read_result(run) is None
     record.write_result(run, result)
     assert record.read_result(run) == result
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"number": 1}'])
+def test_a_damaged_result_is_named_with_the_way_out(run, damage):
+    run.result.write_text(damage)
+    with pytest.raises(EnvironmentFault, match="damaged, or of another version") as caught:
+        record.read_result(run)
+    assert caught.value.where == str(run.result)

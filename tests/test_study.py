@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, write
+from played import QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import record
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
@@ -282,13 +282,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
     """What a sweep without a fault comes to."""
-    path = write(tmp_path_factory.mktemp("whole"), search=QUICK, epochs=3, budget="{trials: 8}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEP_TRAINER", "fake")
-        study = opened(path)
-        play(study)
-        study.close()
-    return outcome(study)
+    return uninterrupted(tmp_path_factory.mktemp("whole"), epochs=3)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from played import QUICK, Seen, close_all, indices, opened, outcome, play, write
+from played import QUICK, Seen, close_all, indices, opened, outcome, uninterrupted, write
 
 from sweeper import record, sweep
 from sweeper.devices import Slot
@@ -241,13 +241,7 @@ def _target(link: Path) -> str:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
     """What a sweep without a fault comes to."""
-    path = write(tmp_path_factory.mktemp("whole"), search=QUICK, epochs=4, budget="{trials: 8}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEP_TRAINER", "fake")
-        study = opened(path)
-        play(study)
-        study.close()
-    return outcome(study)
+    return uninterrupted(tmp_path_factory.mktemp("whole"), epochs=4)
 
 
 def ended(path: Path) -> dict[int, TrialResult]:

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from trainers import predict
 from trainers.checkpoint import load_state, load_weights, save_array, save_weights
 from trainers.config import SGD, AdamW, Augment, LinearHead, Plateau, Recipe, Step, TrainConfig
 from trainers.data.batches import Data, Feed, in_order, shuffled
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.models import network
-from trainers.predict import predict
 from trainers.train import train
 
 
@@ -98,7 +98,9 @@ def test_the_checkpoint_of_another_recipe_is_not_continued(whole, photos, data, 
 def test_the_best_weights_and_logits_are_those_of_the_best_epoch(whole, photos, data):
     how, folder, epochs = whole
     logits = np.load(folder / "val_logits.npy")
-    np.testing.assert_allclose(predict(how, data, folder / "best.safetensors", split="val"), logits, atol=1e-5)
+    np.testing.assert_allclose(
+        predict.predict(how, data, folder / "best.safetensors", split="val"), logits, atol=1e-5
+    )
     labels = data.labels(data.table.indices("val"))
     right = [(part.argmax(1) == labels[:, k]).mean() for k, part in enumerate(np.split(logits, [3], axis=1))]
     assert np.mean(right) == pytest.approx(max(epoch.val.overall_accuracy for epoch in epochs))
@@ -208,3 +210,12 @@ def test_sixteen_bit_networks_give_logits_in_full_precision(photos):
     net = network.build(recipe(photos).train, [3, 2]).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert net(torch.randn(2, 3, 32, 32)).dtype == torch.float32
+
+
+def test_scores_of_finished_predictions_are_those_of_the_epoch_that_made_them(whole, data):
+    """Its loss too, which is what a final reports on test."""
+    how, folder, epochs = whole
+    best = max(epochs, key=lambda epoch: epoch.val.overall_accuracy)
+    found = predict.scores(how, data, np.load(folder / "val_logits.npy"), split="val", fit=("train",))
+    assert found.loss == pytest.approx(best.val.loss, rel=1e-5)
+    assert found.model_dump(exclude={"loss"}) == best.val.model_dump(exclude={"loss"})
