@@ -6,9 +6,10 @@ from typing import NoReturn
 from sweeper.explain import close
 from sweeper.holes import is_hole
 from sweeper.tree import Node
+from trainers.config import NAMED as PARTS
 from trainers.errors import UserError
 
-NAMED = ("loss", "optimizer", "schedule", "head", "sampler", "pruner")
+NAMED = (*PARTS, "sampler", "pruner")
 """Keys whose value may be a name alone, short for {name: ...}."""
 
 

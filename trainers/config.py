@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainers import families
+
 Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +28,9 @@ class DataConfig(Part):
     root: str = Field(description="folder of the data set, relative to the current folder or absolute")
     labels: str = Field("labels.csv", description="layout table: the CSV file, relative to root")
     crop: Literal["none", "box"] = Field("none", description="box: cut every image to its bounding box")
+    box_margin: float = Field(
+        0.0, ge=0, le=1, description="crop box: what is kept around the box, as a share of its longer side"
+    )
     val_share: float = Field(
         0.2, gt=0, lt=1, description="share of the images held out for val where the data set names no split"
     )
@@ -72,14 +77,45 @@ class Focal(_Loss):
     gamma: float = Field(2.0, ge=0, description="focusing exponent; 0 is cross entropy")
 
 
-Loss = Annotated[CrossEntropy | Focal, Field(discriminator="name")]
+class Asymmetric(_Loss):
+    """Asymmetric loss (Ridnik et al. 2021): the classes an image does not have count less than the one it has."""
+
+    name: Literal["asymmetric"] = "asymmetric"
+    over: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="probabilities of one softmax a category, or of one sigmoid a class"
+    )
+    gamma_positive: float = Field(1.0, ge=0, description="focusing exponent of the class an image has")
+    gamma_negative: float = Field(4.0, ge=0, description="focusing exponent of the classes it does not have")
+    margin: float = Field(0.05, ge=0, lt=1, description="probability below which an absent class costs nothing")
+
+
+class Dice(_Loss):
+    """Dice loss (Milletari et al. 2016) of each image's softmax against its label."""
+
+    name: Literal["dice"] = "dice"
+    smooth: float = Field(1.0, ge=0, description="added to numerator and denominator; larger means gentler")
+
+
+class LogitAdjusted(_Loss):
+    """Cross entropy of logits + tau log(prior) (Menon et al. 2021): rare classes need a larger lead."""
+
+    name: Literal["logit_adjusted"] = "logit_adjusted"
+    tau: float = Field(1.0, ge=0, description="strength of the adjustment; 0 is cross entropy")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
+
+
+Loss = Annotated[CrossEntropy | Focal | Asymmetric | Dice | LogitAdjusted, Field(discriminator="name")]
 
 
 # ---------------------------------------------------------------------------------------- optimizer
 class _Optimizer(Part):
     lr: Positive = Field(description="peak learning rate of the head, and of the backbone times backbone_lr")
     backbone_lr: float = Field(1.0, ge=0, description="learning rate of the backbone as a multiple of lr")
-    weight_decay: float = Field(0.0, ge=0, description="decay of weights; norms and biases are left out")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="rate of each backbone layer as a share of the one above it (Clark et al. 2020)"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decay of the weights")
+    decay_norms: bool = Field(False, description="decay biases and the scales of norms, too")
 
 
 class AdamW(_Optimizer):
@@ -87,7 +123,7 @@ class AdamW(_Optimizer):
 
     name: Literal["adamw"] = "adamw"
     lr: Positive = Field(1e-3, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled decay; norms and biases are left out")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled decay of the weights")
     betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
 
 
@@ -172,8 +208,22 @@ class Augment(Part):
     contrast: float = Field(0.0, ge=0, le=1, description="largest change of contrast, as a factor 1 ± this")
     saturation: float = Field(0.0, ge=0, le=1, description="largest change of saturation, as a factor 1 ± this")
     hue: float = Field(0.0, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
+    policy: Literal["none", "trivial", "rand"] = Field(
+        "none",
+        description="trivial: one random change of random strength (Mueller and Hutter 2021); rand: `changes` of"
+        " strength `magnitude` (Cubuk et al. 2020); of geometry and colour alone",
+    )
+    changes: int = Field(2, ge=1, le=8, description="policy rand: changes an image")
+    magnitude: Share = Field(0.3, description="policy rand: strength, as a share of the largest")
+    noise: Share = Field(0.0, description="share of the images that get Gaussian noise")
+    noise_std: float = Field(0.1, gt=0, le=1, description="its standard deviation on the scale 0..1")
     erase: Share = Field(0.0, description="probability of one erased rectangle (Zhong et al. 2020)")
     mixup: float = Field(0.0, ge=0, description="MixUp (Zhang et al. 2018): alpha of the Beta; 0 is off")
+    mixup_of: Literal["all", "minority"] = Field(
+        "all",
+        description="images that MixUp changes; minority: those with a class that has fewer training images than the"
+        " mean class, each mixed with any image",
+    )
     cutmix: float = Field(0.0, ge=0, description="CutMix (Yun et al. 2019): alpha of the Beta; 0 is off")
 
 
@@ -185,11 +235,134 @@ class LinearHead(Part):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the linear layers")
 
 
+class ReluLogits(Part):
+    """The backbone's own class scores (1000 for ImageNet) kept, ReLU, one linear layer a category."""
+
+    name: Literal["relu_logits"] = "relu_logits"
+
+
+class LogitsMLP(Part):
+    """The backbone's own class scores kept, hidden layers with ReLU, then dropout and a linear layer a category."""
+
+    name: Literal["logits_mlp"] = "logits_mlp"
+    layers: int = Field(2, ge=0, le=4, description="hidden layers: the first of 512, 256, 128, 64 features")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the last linear layers")
+
+
+class CategoryMLP(Part):
+    """Batch norm, then for each category linear, batch norm, ReLU, dropout, linear."""
+
+    name: Literal["category_mlp"] = "category_mlp"
+    hidden: int = Field(512, ge=1, description="features of the hidden layer of each category")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the last linear layer")
+
+
+class SharedMLP(Part):
+    """Hidden layers that all categories share (linear, ReLU, dropout), then one linear layer a category."""
+
+    name: Literal["shared_mlp"] = "shared_mlp"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((100, 200, 100), description="features of each layer")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout between the hidden layers")
+
+
+class Query2Label(Part):
+    """A learned query a category looks at the feature map (Liu et al. 2021), with cross-attention only."""
+
+    name: Literal["query2label"] = "query2label"
+    width: int = Field(768, ge=4, multiple_of=4, description="features of queries and map")
+    heads: int = Field(4, ge=1, description="attention heads; a divisor of width")
+    feed_forward: int = Field(3072, ge=1, description="hidden features of the feed-forward parts")
+    encoders: int = Field(1, ge=0, description="layers of self-attention over the map")
+    decoders: int = Field(2, ge=1, description="layers of attention from the queries to the map")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout inside the layers")
+
+
+Head = Annotated[
+    LinearHead | ReluLogits | LogitsMLP | CategoryMLP | SharedMLP | Query2Label, Field(discriminator="name")
+]
+
+
+class NoAverage(Part):
+    """The weights as they are."""
+
+    name: Literal["none"] = "none"
+
+
+class EMA(Part):
+    """Exponential moving average of the weights (Polyak and Juditsky 1992); evaluated and saved in their place."""
+
+    name: Literal["ema"] = "ema"
+    decay: float = Field(
+        0.998, ge=0, lt=1, description="share that a step keeps; rises to this as (1 + steps) / (10 + steps)"
+    )
+
+
+class SWA(Part):
+    """Mean of the weights after each of the last epochs (Izmailov et al. 2018), batch-norm statistics taken anew."""
+
+    name: Literal["swa"] = "swa"
+    start: float = Field(0.75, ge=0, lt=1, description="share of the epochs after which averaging begins")
+
+
+Average = Annotated[NoAverage | EMA | SWA, Field(discriminator="name")]
+
+
+class Thaw(Part):
+    """When the layers of the backbone learn; until then they, and their batch-norm statistics, stand still."""
+
+    frozen_epochs: int = Field(0, ge=0, description="epochs at the start in which only the head learns")
+    staged_epochs: int = Field(
+        0, ge=0, description="epochs after those in which layers join in, last first (Howard and Ruder 2018)"
+    )
+
+
+class Grow(Part):
+    """Small images first (Howard 2018; Tan and Le 2021): the side grows from epoch to epoch up to image_size."""
+
+    start: float = Field(1.0, gt=0, le=1, description="first side as a share of image_size; 1 is no growth")
+    until: Share = Field(0.5, description="share of the epochs after which image_size is reached")
+
+
+class Posterior(Part):
+    """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
+
+    tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
+    fit: bool = Field(False, description="choose tau on val by the goal; figures on val are cross-fitted")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Posterior":
+        if self.fit and self.tau:
+            raise ValueError("fit chooses tau: leave one of the two out")
+        return self
+
+
+class Views(Part):
+    """Test-time augmentation: the mean of the logits over several views of each image."""
+
+    flip: bool = Field(False, description="each view mirrored as well")
+    scales: tuple[Annotated[float, Field(ge=1, le=2)], ...] = Field(
+        (1.0,), min_length=1, description="magnifications; 1 is the whole image"
+    )
+    crops: Literal[1, 5] = Field(1, description="windows a magnification above 1: the middle, or also the corners")
+
+    @property
+    def count(self) -> int:
+        """Views an image."""
+        return (1 + self.flip) * sum(self.crops if scale > 1 else 1 for scale in self.scales)
+
+
+Selection = Literal["goal", "loss", Goal]
+
+
 class Normalize(Part):
     """Mean and standard deviation of the input channels, on the scale 0..1."""
 
     mean: float | tuple[float, float, float] = Field(description="one figure, or one a channel")
     std: Positive | tuple[Positive, Positive, Positive] = Field(description="one figure, or one a channel")
+
+
+NAMED = ("loss", "optimizer", "schedule", "head", "average")
+"""Parts of `train` whose value may be a name alone, short for {name: ...}."""
 
 
 class TrainConfig(Part):
@@ -208,14 +381,33 @@ class TrainConfig(Part):
         "model", description="input normalization: model is what the backbone's weights were trained with"
     )
     image_size: int = Field(224, ge=16, le=2048, description="side of the network's input in pixels")
-    head: LinearHead = Field(default_factory=LinearHead, description="what turns features into class scores")
+    head: Head = Field(default_factory=LinearHead, description="what turns features into class scores")
+    drop_path: float | None = Field(
+        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); its own when left out"
+    )
     loss: Loss = Field(default_factory=CrossEntropy, description="what is minimised")
     optimizer: Optimizer = Field(default_factory=AdamW, description="how it is minimised")
     schedule: Schedule = Field(default_factory=Cosine, description="learning rate over the run")
     augment: Augment = Field(default_factory=Augment, description="random changes of the training images")
+    balance: Share = Field(
+        0.0,
+        description="0: every image once an epoch; above: drawn with replacement by (mean inverse frequency of its"
+        " classes) to this power",
+    )
+    grow: Grow = Field(default_factory=Grow, description="side of the images in the first epochs")
+    thaw: Thaw = Field(default_factory=Thaw, description="when the layers of the backbone learn")
+    average: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
     epochs: int = Field(20, ge=1, description="passes over the training images; the schedule's horizon")
-    batch_size: int = Field(64, ge=1, description="images an optimizer step; the last, smaller batch is dropped")
+    batch_size: int = Field(64, ge=1, description="images a batch; the last, smaller one is dropped")
+    accumulate: int = Field(
+        1, ge=1, description="batches an optimizer step; batch-norm statistics stay those of one batch"
+    )
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; none when left out")
+    selection: Selection = Field(
+        "goal", description="what the best epoch has the highest of on val, or the lowest: loss"
+    )
+    posterior: Posterior = Field(default_factory=Posterior, description="correction by class frequency")
+    tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
     )
@@ -228,10 +420,8 @@ class TrainConfig(Part):
         """`loss: focal` is short for `loss: {name: focal}`; the same for every part that has a name."""
         if not isinstance(value, dict):
             return value
-        parts = {
-            k: {"name": value[k]} for k in ("loss", "optimizer", "schedule", "head") if isinstance(value.get(k), str)
-        }
-        return value | parts
+        parts = {key: {"name": value[key]} for key in NAMED if isinstance(value.get(key), str)}
+        return families.filled(value | parts)
 
 
 class Recipe(Part):
@@ -240,6 +430,13 @@ class Recipe(Part):
     data: DataConfig
     goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
     train: TrainConfig
+
+    def rank(self, epoch: "Epoch") -> float:
+        """What the best epoch has most of: the goal, another metric, or the loss with its sign turned."""
+        seen = epoch.val or epoch.train
+        if self.train.selection == "loss":
+            return -seen.loss
+        return epoch.value(self.goal if self.train.selection == "goal" else self.train.selection)
 
 
 # -------------------------------------------------------------------------------------------- epoch
@@ -257,12 +454,23 @@ class Scores(Part):
     category_accuracy: dict[str, float] = Field(description="accuracy of each category, by name")
 
 
+class Corrected(Part):
+    """What posterior correction makes of a metric on val."""
+
+    tau: float = Field(description="the strength that is best by this metric on the whole of val")
+    value: float = Field(description="the metric, each fold of val with the tau of the others")
+
+
 class Epoch(Part):
     """What one pass over the training images left behind: one line of history.jsonl."""
 
     index: int = Field(ge=0, description="0 for the first")
     train: Scores = Field(description="on the augmented images, as they passed")
     val: Scores | None = Field(description="on val, without augmentation; none when there is no val")
+    plain: Scores | None = Field(None, description="val without the correction that the recipe asks for")
+    corrected: dict[str, Corrected] = Field(
+        default_factory=dict, description="what a fitted correction would give, for the two accuracies and the goal"
+    )
     lr: float = Field(description="learning rate of the head at the last step")
     seconds: float = Field(description="wall time of the epoch, evaluation included")
     images_per_second: float = Field(description="training images over the time spent training")

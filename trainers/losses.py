@@ -86,3 +86,5 @@ def _one(config: Loss, smooth: bool) -> Objective:
             return lambda logits, labels: focal(logits, labels, gamma=gamma)
         case CrossEntropy(label_smoothing=smoothing):
             return lambda logits, labels: cross_entropy(logits, labels, smoothing=smoothing if smooth else 0.0)
+        case _:
+            raise ValueError(f"no function for the loss {config.name}")

@@ -40,7 +40,7 @@ def build(config: TrainConfig, sizes: Sequence[int], *, pretrained: bool | None 
     linear = nn.Linear(_features(backbone), sum(sizes))
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
-    network = Network(backbone, nn.Sequential(nn.Dropout(config.head.dropout), linear))
+    network = Network(backbone, nn.Sequential(nn.Dropout(getattr(config.head, "dropout", 0.0)), linear))
     return network.to(memory_format=torch.channels_last) if channels_last(config, backbone) else network
 
 

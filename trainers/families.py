@@ -1,0 +1,75 @@
+"""What a recipe that leaves a part out gets: sensible values for each family of backbones, with their sources."""
+
+import re
+from typing import Any, NamedTuple
+
+
+class Family(NamedTuple):
+    """One line of the table; rates are for AdamW at 64 images a step."""
+
+    pattern: str  # of the architecture's name, the part of backbone before the dot
+    lr: float
+    backbone_lr: float
+    layer_decay: float
+    weight_decay: float
+    drop_path: float | None
+    augment: str  # a key of AUGMENT
+    source: str
+
+
+AUGMENT: dict[str, dict[str, Any]] = {
+    "light": {"flip": 0.5, "crop": "random"},
+    "medium": {"flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2},
+    "strong": {"flip": 0.5, "crop": "resized", "policy": "trivial", "erase": 0.25},
+}
+
+# fmt: off
+TABLE = (
+    #      architectures                                     lr   backbone layer  decay  drop path  augment
+    Family(r"(mobilenet|mnasnet|efficientnet_(b0|lite)|test_)", 1e-3, 1.0, 1.0, 0.05, None, "light",
+           "measured on photographs, see the README; small networks, light augmentation (Howard et al. 2019)"),
+    Family(r"(tf_)?efficientnet", 1e-3, 0.5, 1.0, 0.02, None, "medium",
+           "Tan and Le 2021, section 5.2: fine-tuning at a low rate; timm's recipes for decay"),
+    Family(r"convnext", 1e-3, 0.3, 0.8, 0.05, 0.1, "medium",
+           "Liu et al. 2022, table 5: layer decay .7 to .9, drop path .1 and up"),
+    Family(r"swin", 5e-4, 0.3, 0.9, 0.05, 0.2, "medium",
+           "Liu et al. 2021, appendix A2.1: fine-tuning at a constant low rate, drop path .2"),
+    Family(r"(vit|deit|beit|eva|cait)", 5e-4, 0.5, 0.75, 0.05, 0.1, "medium",
+           "He et al. 2022, table 9: layer decay .65 to .75, drop path .1, decay .05"),
+    Family(r"van", 5e-4, 0.3, 1.0, 0.05, 0.1, "medium",
+           "Guo et al. 2022, section 4: AdamW 5e-4, decay .05, drop path .1"),
+    Family(r"", 1e-3, 0.3, 1.0, 0.02, None, "light",
+           "ResNets and whatever else: Wightman et al. 2021, section 5.2: decay .02, smoothing .1"),
+)
+SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights: one rate for all layers")
+# fmt: on
+PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path")
+"""What a recipe may leave out to get the family's."""
+
+
+def family(backbone: str, *, pretrained: bool = True) -> Family:
+    """The line of the table for a timm model name; of several the first that matches."""
+    if not pretrained:
+        return SCRATCH
+    return next(line for line in TABLE if re.match(line.pattern, backbone))
+
+
+def defaults(backbone: str, *, pretrained: bool = True) -> dict[str, Any]:
+    """The parts of a recipe for this backbone, as plain values by the names in PARTS."""
+    line = family(backbone, pretrained=pretrained)
+    rates = {"lr": line.lr, "backbone_lr": line.backbone_lr, "layer_decay": line.layer_decay}
+    return {
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
+        "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},
+        "schedule": {"name": "cosine", "warmup_epochs": 1},
+        "augment": AUGMENT[line.augment],
+        "drop_path": line.drop_path,
+    }
+
+
+def filled(train: dict[str, Any]) -> dict[str, Any]:
+    """`train` with the parts it leaves out; a part that is there at all stays as it is."""
+    backbone = train.get("backbone")
+    if not isinstance(backbone, str):
+        return train
+    return defaults(backbone, pretrained=train.get("pretrained") is not False) | train
