@@ -28,13 +28,30 @@ class Confusion:
 
     def matrices(self) -> list[np.ndarray]:
         """[K] of int64 [C, C]: rows are true classes, columns predicted ones."""
-        flat = self.counts.cpu().numpy()
-        ends = np.cumsum([size**2 for size in self.sizes])
-        return [flat[end - size**2 : end].reshape(size, size) for size, end in zip(self.sizes, ends, strict=True)]
+        return _matrices(self.counts.cpu().numpy(), self.sizes)
 
     def scores(self, names: Sequence[str], loss: float) -> Scores:
         """Every metric of the split; names [K] are the categories', loss is the mean over its images."""
-        return _scores(self.matrices(), names, loss)
+        return scores_of(self.counts.cpu().numpy(), names, self.sizes, loss)
+
+
+def cells(logits: np.ndarray, labels: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """The cell of the flat counts that each answer falls into, [N, K] int64; logits [N, sum C], labels [N, K]."""
+    parts = np.split(logits, np.cumsum(sizes)[:-1], axis=1)
+    predicted = np.stack([part.argmax(1) for part in parts], axis=1)
+    starts = np.cumsum([0, *(size**2 for size in sizes)])[:-1]
+    found: np.ndarray = starts + labels * np.asarray(sizes) + predicted
+    return found
+
+
+def scores_of(counts: np.ndarray, names: Sequence[str], sizes: Sequence[int], loss: float) -> Scores:
+    """Every metric of flat confusion counts: the categories' matrices [C, C] row by row, one after another."""
+    return _scores(_matrices(counts, sizes), names, loss)
+
+
+def _matrices(counts: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    ends = np.cumsum([size**2 for size in sizes])
+    return [counts[end - size**2 : end].reshape(size, size) for size, end in zip(sizes, ends, strict=True)]
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float) -> Scores:
@@ -42,9 +59,9 @@ def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category
 
     The loss is passed through: it belongs to an objective, which predictions do not know.
     """
-    confusion = Confusion([len(category.classes) for category in categories])
-    confusion.update(torch.from_numpy(logits), torch.from_numpy(labels).long())
-    return confusion.scores([category.name for category in categories], loss)
+    sizes = [len(category.classes) for category in categories]
+    counts = np.bincount(cells(logits, labels, sizes).ravel(), minlength=sum(size**2 for size in sizes))
+    return scores_of(counts, [category.name for category in categories], sizes, loss)
 
 
 def _scores(matrices: Sequence[np.ndarray], names: Sequence[str], loss: float) -> Scores:

@@ -1,25 +1,28 @@
 """Optimizers with their parameter groups, and the learning rate as a pure function of the step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import nn
 
-from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Plateau, Schedule, Step
+from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Plateau, Schedule, Step, Thaw
+
+DEPTH = 12  # layers as which layer_decay counts any network, so that one value suits several
+Named = Iterable[tuple[str, nn.Parameter]]
+Group = dict[str, Any]
 
 
 def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer over four groups: backbone and head, each with and without decay.
+    """An optimizer over groups of equal rate and decay, the head's last.
 
-    Vectors (biases, scales of norms) are not decayed. Each group carries its peak rate as `peak`.
+    Vectors (biases, scales of norms) are not decayed unless decay_norms. Each group carries its peak rate as `peak`:
+    lr in the head, lr x backbone_lr x layer_decay^(12 d) in the backbone, where d is what `depths` says.
     """
     fused = next(head.parameters()).device.type in ("cpu", "cuda")
-    groups = [
-        *_groups(backbone, config.lr * config.backbone_lr, config.weight_decay),
-        *_groups(head, config.lr, config.weight_decay),
-    ]
+    groups = [*_backbone_groups(config, backbone), *_groups(config, head.named_parameters(), config.lr)]
     match config:
         case AdamW(betas=betas):
             return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=fused)
@@ -29,12 +32,60 @@ def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.opti
             return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
 
 
-def _groups(module: nn.Module, peak: float, decay: float) -> list[dict[str, Any]]:
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    split = (([p for p in parameters if p.ndim > 1], decay), ([p for p in parameters if p.ndim <= 1], 0.0))
-    return [{"params": chosen, "peak": peak, "lr": peak, "weight_decay": d} for chosen, d in split if chosen]
+def _backbone_groups(config: Optimizer, backbone: nn.Module) -> Iterator[Group]:
+    peak, named = config.lr * config.backbone_lr, list(backbone.named_parameters())
+    if config.layer_decay == 1:
+        yield from _groups(config, named, peak)
+        return
+    depth = depths(backbone)
+    for level in sorted(set(depth.values()), reverse=True):
+        inside = [(name, p) for name, p in named if depth[name] == level]
+        yield from _groups(config, inside, peak * config.layer_decay ** (DEPTH * level))
 
 
+def _groups(config: Optimizer, named: Named, peak: float) -> Iterator[Group]:
+    parameters = [p for _, p in named if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
+    others = [p for p in parameters if p.ndim <= 1 and not config.decay_norms]
+    for chosen, decay in ((decayed, config.weight_decay), (others, 0.0)):
+        if chosen:
+            yield {"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay}
+
+
+def depths(backbone: nn.Module) -> dict[str, float]:
+    """How far below the head each parameter lies, by name: 1/L for the last of L layers, 1 for the first.
+
+    Layers are those of timm's group_matcher; a backbone without one is a single layer.
+    """
+    names = [name for name, _ in backbone.named_parameters()]
+    if not hasattr(backbone, "group_matcher"):
+        return dict.fromkeys(names, 1.0)
+    layer = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    ranks = {level: rank for rank, level in enumerate(sorted({layer[name] for name in names}))}
+    return {name: 1 - ranks[layer[name]] / len(ranks) for name in names}
+
+
+# ---------------------------------------------------------------------------------------------- thaw
+def learning(config: Thaw, epoch: int) -> float:
+    """The share of the backbone's depth that learns in an epoch (0 for the first): 0 is none, 1 is all of it."""
+    joined = epoch - config.frozen_epochs
+    if joined < 0:
+        return 0.0
+    return min(1.0, (joined + 1) / (config.staged_epochs + 1))
+
+
+def thaw(backbone: nn.Module, share: float) -> None:
+    """Let the layers of at most this depth learn, and freeze the others, their batch-norm statistics with them."""
+    depth = depths(backbone) if share < 1 else {}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(depth.get(name, 0.0) <= share + 1e-9 and share > 0)
+    for module in backbone.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+# ---------------------------------------------------------------------------------------------- rate
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     """Set every group's rate to `factor` times its peak; returns the last group's, the head's."""
     for group in optimizer.param_groups:

@@ -4,17 +4,18 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, computing, losses, optim
+from trainers import augment, average, computing, losses, optim, posterior
 from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
-from trainers.config import Epoch, Recipe, Scores
-from trainers.data.batches import Data, shuffled
+from trainers.config import Corrected, Epoch, Grow, Recipe, Scores
+from trainers.data.batches import Data, Feed, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.files import sync_folder
 from trainers.metrics import Confusion
@@ -23,6 +24,7 @@ from trainers.predict import Lens
 
 log = logging.getLogger(__name__)
 
+GRAIN = 16  # pixels between two sides that a growing run takes
 NEXT = "next."  # before the names of files that wait for their epoch to be on record
 
 
@@ -39,7 +41,8 @@ def train(
 
     What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
     at once, then training goes on, on a CPU bit for bit as if it had never stopped. Before an epoch is yielded its
-    last.ckpt is on disk, and, where it is the best so far by the goal on val, best.safetensors and val_logits.npy.
+    last.ckpt is on disk, and, where it is the best so far by the recipe's selection, best.safetensors and
+    val_logits.npy (corrected where the recipe says so). Averaged weights take the place of the others.
     Without val (it is fitted, or there is none) best.safetensors is the newest epoch. `past` are the goal's values
     after each epoch of an earlier run whose plateau schedule this one is to repeat.
 
@@ -50,20 +53,32 @@ def train(
     for index in range(len(run.epochs), recipe.train.epochs):
         began = time.monotonic()
         fitted, rate, pace = run.fit(index)
-        seen, logits = run.evaluate()
-        run.check(index, rate, fitted, seen)
+        seen = run.evaluate()
+        run.check(index, rate, fitted, seen.val)
         epoch = Epoch(
             index=index,
             train=fitted,
-            val=seen,
+            val=seen.val,
+            plain=seen.plain,
+            corrected=seen.corrected,
             lr=rate,
             seconds=time.monotonic() - began,
             images_per_second=pace,
             peak_memory_gb=computing.peak_memory_gb(run.device),
             time=time.time(),
         )
-        run.save(epoch, logits)
+        run.save(epoch, seen.logits)
         yield epoch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Val as a network sees it: scores and logits [N, sum C], both corrected where the recipe asks for it."""
+
+    val: Scores | None = None  # none where there is no val
+    plain: Scores | None = None  # what the correction changed
+    corrected: dict[str, Corrected] = field(default_factory=dict)
+    logits: np.ndarray | None = None
 
 
 class Run:
@@ -87,12 +102,13 @@ class Run:
         computing.prepare(where)
         state = self._state()
         self.net = network.build(self.config, data.sizes, pretrained=False if state else None).to(where)
+        self.average = average.build(self.config.average, self.net, self.config.epochs)
         self.lens = Lens(self.config, data, self.net, where)
         self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = computing.scaler(self.config, where)
-        counts = data.counts(self.rows)
-        self.objective = losses.build(self.config.loss, data.names, counts, where)
-        self.judge = losses.build(self.config.loss, data.names, counts, where, smooth=False)
+        self.counts = data.counts(self.rows)
+        self.objective = losses.build(self.config.loss, data.names, self.counts, where)
+        self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
         self.epochs = self._restore(state) if state else []
         folder.mkdir(parents=True, exist_ok=True)
         self._settle_best()
@@ -101,56 +117,99 @@ class Run:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
         rng = np.random.default_rng([self.config.seed, index])
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
-        chunks = shuffled(self.rows, self.config.batch_size, rng)
+        chunks = self._chunks(rng)
+        side = growing(self.config.grow, self.config.image_size, index / self.config.epochs)
+        feed = Feed(self.data, side, self.device)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         confusion = Confusion(self.data.sizes, self.device)
         total = torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
-        for step, (chunk, images) in enumerate(zip(chunks, self.lens.feed.batches(chunks), strict=True)):
-            progress = index + (step + 0.5) / len(chunks)
-            share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
-            rate = optim.set_rate(self.optimizer, share)
+        optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
+        for step, (chunk, images) in enumerate(zip(chunks, feed.batches(chunks), strict=True)):
+            first = step - step % self.config.accumulate
+            batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
             labels = computing.send(torch.from_numpy(self.data.labels(chunk)), self.device)
-            loss, logits = self._step(images, labels, augment.draw(self.config.augment, self._shapes(chunk), rng))
+            how = augment.draw(self.config.augment, self._shapes(chunk), rng)
+            loss, logits = self._backward(images, labels, how, side, batches)
+            if step + 1 == first + batches:
+                progress = index + (first + 0.5 * batches) / len(chunks)
+                share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
+                rate = optim.set_rate(self.optimizer, share)
+                self._step()
             confusion.update(logits, labels)
             total += loss * len(chunk)  # stays on the device
+        self._follow(index)
         images_seen = sum(map(len, chunks))
         mean = total.item() / images_seen  # waits for the device, once an epoch
         return confusion.scores(self.data.names, mean), rate, images_seen / (time.monotonic() - began)
 
+    def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
+        if not self.config.balance:
+            return shuffled(self.rows, self.config.batch_size, rng)
+        shares = balanced(self.data.labels(self.rows), self.counts, self.config.balance)
+        return drawn(self.rows, shares, self.config.batch_size, rng)
+
     def _shapes(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self.data.cache.sizes[rows])
 
-    def _step(self, images: Tensor, labels: Tensor, how: augment.Draw) -> tuple[Tensor, Tensor]:
-        """One update of the weights; returns the mean loss and the logits, detached."""
+    def _backward(
+        self, images: Tensor, labels: Tensor, how: augment.Draw, side: int, batches: int
+    ) -> tuple[Tensor, Tensor]:
+        """Add one batch's gradient to those of its step; returns the mean loss and the logits, detached."""
         how = how.to(self.device)
-        x, own = augment.apply(images, how, self.config.image_size, self.lens.mean, self.lens.std)
+        x, own = augment.apply(images, how, side, self.lens.mean, self.lens.std)
         with computing.autocast(self.config, self.device):
             logits = self.net(x.contiguous(memory_format=self.lens.layout))
         loss = self.objective(logits, labels)  # [B]
         if own is not None and how.partner is not None:
             loss = own * loss + (1 - own) * self.objective(logits, labels[how.partner])
         mean = loss.mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(mean / batches).backward()  # type: ignore[no-untyped-call]
+        return mean.detach(), logits.detach()
+
+    def _step(self) -> None:
+        """One update of the weights, and of their average."""
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return mean.detach(), logits.detach()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.step(self.net)
 
-    def evaluate(self) -> tuple[Scores | None, np.ndarray | None]:
-        """Scores and logits [N, sum C] on val; None, None where there is none."""
+    def _follow(self, index: int) -> None:
+        """Bring the average of the weights to the end of an epoch."""
+        if self.average is not None and self.average.epoch(self.net, index):
+            some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
+            average.renew_statistics(self.average.net, self.lens.images(some))
+
+    @property
+    def shown(self) -> network.Network:
+        """The network that is evaluated and saved: the averaged one where there is one."""
+        averaged = self.average.net if self.average is not None and self.average.ready else self.net
+        return cast(network.Network, averaged)
+
+    def evaluate(self) -> Seen:
+        """What the network makes of val."""
         if not self.val:
-            return None, None
-        logits = self.lens.logits(self.net, self.val)
+            return Seen()
+        raw = self.lens.logits(self.shown, self.val)
         labels = torch.from_numpy(self.data.labels(self.val)).to(self.device)
-        confusion = Confusion(self.data.sizes, self.device)
-        confusion.update(logits, labels)
-        loss = self.judge(logits, labels).mean().item()
-        return confusion.scores(self.data.names, loss), logits.cpu().numpy()
+        loss = self.judge(raw, labels).mean().item()
+        logits: np.ndarray = raw.cpu().numpy()
+        prior = posterior.log_prior(self.counts)
+        fitting = posterior.Fitting(logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes)
+        goal, asked = self.recipe.goal, self.config.posterior
+        plain = fitting.at(0.0, loss)
+        corrected = fitting.corrected(goal)
+        if asked.fit:
+            fit = fitting.fit(goal, loss)
+            return Seen(fit.scores, plain, corrected, fit.logits)
+        if asked.tau:
+            return Seen(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)
+        return Seen(plain, None, corrected, logits)
 
     def check(self, index: int, rate: float, *scores: Scores | None) -> None:
         """Raise Diverged, with what led to it, where a loss is not finite."""
@@ -165,8 +224,8 @@ class Run:
         Weights that are the best so far lie under another name until the state that knows of their epoch is there:
         a kill in between leaves the best of the epochs that count.
         """
-        value = epoch.value(self.recipe.goal)
-        if epoch.val is None or all(value > past.value(self.recipe.goal) for past in self.epochs):
+        rank = self.recipe.rank(epoch)
+        if epoch.val is None or all(rank > self.recipe.rank(past) for past in self.epochs):
             self._save_best(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
@@ -176,7 +235,7 @@ class Run:
         if logits is not None:
             save_array(self.folder / f"{NEXT}val_logits.npy", logits)
         notes = {"recipe": self.recipe.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
-        save_weights(self.folder / f"{NEXT}best.safetensors", self.net.state_dict(), notes)
+        save_weights(self.folder / f"{NEXT}best.safetensors", self.shown.state_dict(), notes)
 
     def _settle_best(self) -> None:
         """Give new best weights their name, last of all; drop those of an epoch that the state does not have."""
@@ -196,6 +255,7 @@ class Run:
             "network": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
         }
         save_state(self.folder / "last.ckpt", state)
 
@@ -213,6 +273,16 @@ class Run:
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
         self.net.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average and state["average"]:
+            self.average.load_state_dict(state["average"])
         if state["scaler"]:  # empty where the run began in a format that needs none
             self.scaler.load_state_dict(state["scaler"])
         return [Epoch.model_validate_json(line) for line in state["epochs"]]
+
+
+def growing(config: Grow, image_size: int, done: float) -> int:
+    """The side of the training images when the share `done` of the epochs is over: whole multiples of 16 pixels."""
+    if done >= config.until or config.start == 1:
+        return image_size
+    share = config.start + (1 - config.start) * done / config.until
+    return min(image_size, max(2 * GRAIN, round(share * image_size / GRAIN) * GRAIN))

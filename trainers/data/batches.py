@@ -92,7 +92,26 @@ def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> 
     return [order[start : start + batch_size] for start in range(0, whole, batch_size)]
 
 
-def in_order(rows: Sequence[int], batch_size: int) -> list[np.ndarray]:
+def drawn(rows: Sequence[int], shares: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """As many rows, but drawn with replacement by `shares` [len(rows)], which add up to 1."""
+    chosen = rng.choice(np.asarray(rows), size=len(rows), p=shares)
+    whole = len(chosen) // batch_size * batch_size or len(chosen)
+    return [chosen[start : start + batch_size] for start in range(0, whole, batch_size)]
+
+
+def balanced(labels: np.ndarray, counts: Sequence[Sequence[int]], power: float) -> np.ndarray:
+    """The share of the draws that each row gets, [N]: the mean inverse frequency of its classes to `power`.
+
+    labels [N, K] int, counts [K][C] images a class. With one category power 1 draws every class equally often, 0.5 is
+    square-root sampling (Mahajan et al. 2018), 0 draws all rows alike.
+    """
+    inverse = [1 / np.maximum(np.asarray(count, dtype=np.float64), 1) for count in counts]
+    weights = np.mean([inverse[k][labels[:, k]] for k in range(len(inverse))], axis=0) ** power
+    shares: np.ndarray = weights / weights.sum()
+    return shares
+
+
+def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[np.ndarray]:
     """All the rows as they stand, cut into batches."""
     order = np.asarray(rows)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,146 @@
+"""What each part of a recipe is worth on a data set: one change at a time, several seeds, one table.
+
+    python benchmarks/ablation.py --root ../shared/data/clothing --weights FILE.safetensors --out ablation.jsonl
+
+Runs that are in the output already are not trained again, so the same command continues; --table prints what is there.
+Every run trains on train alone. Its best epoch by mean class accuracy on val is looked at in four ways: as it is, with
+test-time augmentation, with a posterior correction for each metric (on val cross-fitted, on test with val's tau).
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainers import metrics, posterior
+from trainers.config import DataConfig, Recipe, Views
+from trainers.data.batches import Data
+from trainers.predict import predict
+from trainers.train import train
+
+BASE: dict[str, Any] = {
+    "backbone": "mobilenetv2_100",
+    "backbone_args": {"pad_type": "same"},
+    "normalize": {"mean": 0.5, "std": 0.5},
+    "image_size": 64,
+    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
+    "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+    "augment": {"flip": 0.5, "crop": "random"},
+    "epochs": 8,
+    "batch_size": 64,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "EMA .99": {"average": {"name": "ema", "decay": 0.99}},
+    "layer decay .85": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.85}},
+    "no augmentation": {"augment": {"flip": 0, "crop": "none"}},
+    "medium augmentation": {"augment": {"crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2}},
+    "class weights": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": "effective_number"}},
+    "lr x 2": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05}},
+    "96 pixels": {"image_size": 96},
+    "SWA .75": {"average": {"name": "swa", "start": 0.75}},
+    "balanced .5": {"balance": 0.5},
+    "strong augmentation": {"augment": {"crop": "resized", "policy": "trivial", "erase": 0.25}},
+    "logit adjusted": {"loss": {"name": "logit_adjusted", "label_smoothing": 0.1}},
+    "MixUp .2": {"augment": {"flip": 0.5, "crop": "random", "mixup": 0.2}},
+}
+VIEWS = Views(flip=True, scales=(1.0, 1.15))
+GOALS = posterior.BOTH
+LOOKS = ("as it is", "TTA", "corrected")
+
+
+def measured(data: Data, train_config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Both accuracies on val and test in every look, by look, split and metric."""
+    recipe = Recipe(data=DataConfig(root="x"), goal="mean_class_accuracy", train={**train_config, "seed": seed})
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = list(train(recipe, data, Path(folder)))
+        best = Path(folder) / "best.safetensors"
+        logits = {split: predict(recipe, data, best, split=split) for split in ("val", "test")}
+        tta = {split: predict(recipe, data, best, split=split, views=VIEWS) for split in ("val", "test")}
+    found = {"as it is": both(data, logits), "TTA": both(data, tta), "corrected": corrected(data, logits)}
+    return found | {"seconds": sum(epoch.seconds for epoch in epochs)}
+
+
+def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    found = {}
+    for split, given in logits.items():
+        scores = metrics.scores(given, data.labels(data.table.indices(split)), data.table.categories, loss=0.0)
+        found[split] = {goal: getattr(scores, goal) for goal in GOALS}
+    return found
+
+
+def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    prior = posterior.log_prior(data.counts(data.table.indices("train")))
+    labels = {split: data.labels(data.table.indices(split)) for split in logits}
+    val = posterior.Fitting(logits["val"], labels["val"], prior, data.names, data.sizes)
+    test = posterior.Fitting(logits["test"], labels["test"], prior, data.names, data.sizes)
+    fits = {goal: val.fit(goal, 0.0) for goal in GOALS}
+    return {
+        "val": {goal: getattr(fit.scores, goal) for goal, fit in fits.items()},
+        "test": {goal: getattr(test.at(fit.tau, 0.0), goal) for goal, fit in fits.items()},
+        "tau": {goal: fit.tau for goal, fit in fits.items()},
+    }
+
+
+def known(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def table(runs: list[dict[str, Any]]) -> Iterator[str]:
+    """Mean and standard error over seeds, a line a variant and look, in Markdown."""
+    yield "| variant | look | n | val mean class | val overall | test mean class | test overall |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
+    for variant in VARIANTS:
+        mine = [run["found"] for run in runs if run["variant"] == variant]
+        for look in LOOKS if mine else ():
+            cells = [
+                spread([one[look][split][goal] for one in mine]) for split in ("val", "test") for goal in GOALS[::-1]
+            ]
+            yield f"| {variant} | {look} | {len(mine)} | " + " | ".join(cells) + " |"
+
+
+def spread(values: list[float]) -> str:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.mean(values):.4f} ± {error:.4f}"
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--root", default="../shared/data/clothing")
+    ask.add_argument("--weights", default="../shared/weights/mobilenetv2_100_same.safetensors")
+    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    ask.add_argument("--out", type=Path, default=Path("mlruns/ablation.jsonl"))
+    ask.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    ask.add_argument("--seeds", type=int, default=3)
+    ask.add_argument("--table", action="store_true")
+    given = ask.parse_args()
+    if not given.table:
+        run(given)
+    print("\n".join(table(known(given.out))))
+
+
+def run(given: argparse.Namespace) -> None:
+    """Train what the output lacks, seed by seed, so that an early end leaves whole rounds."""
+    done = {(one["variant"], one["seed"]) for one in known(given.out)}
+    for seed in range(given.seeds):
+        for variant in given.variants:
+            if (variant, seed) in done:
+                continue
+            config = BASE | {"weights": given.weights} | VARIANTS[variant]
+            size = -(-round(1.14 * config["image_size"]) // 32) * 32
+            data = Data.open(DataConfig(layout="table", root=given.root, size=size), given.cache)
+            found = measured(data, config, seed)
+            with given.out.open("a") as file:
+                file.write(json.dumps({"variant": variant, "seed": seed, "found": found}) + "\n")
+            print(variant, seed, found["as it is"], f"{found['seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

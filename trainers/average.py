@@ -1,0 +1,83 @@
+"""Averages of the weights along a run: a second network that follows the first and is evaluated in its place."""
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainers.config import EMA, SWA, Average, NoAverage
+
+_Norm = nn.modules.batchnorm._BatchNorm
+STATISTICS = 4096  # training images from which batch-norm statistics are taken anew
+
+
+class Averaged:
+    """The mean network of a run; `ready` once it stands for more than the starting weights.
+
+    EMA: w <- d w + (1 - d) v after each step, d = min(decay, (1 + n) / (10 + n)) in step n, running statistics of
+    norms included. SWA: the plain mean after each epoch from `start` on.
+    """
+
+    def __init__(self, config: EMA | SWA, net: nn.Module, epochs: int) -> None:
+        self.config, self.first = config, int(config.start * epochs) if isinstance(config, SWA) else 0
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.count = 0  # updates so far
+
+    @property
+    def ready(self) -> bool:
+        return self.count > 0
+
+    def step(self, net: nn.Module) -> None:
+        """Follow `net` after one step of its optimizer; does not wait for the device."""
+        if isinstance(self.config, EMA):
+            self._move(net, 1 - min(self.config.decay, (1 + self.count) / (10 + self.count)))
+
+    def epoch(self, net: nn.Module, index: int) -> bool:
+        """Follow `net` after an epoch (0 for the first); whether statistics of norms are now to be taken anew."""
+        if not isinstance(self.config, SWA) or index < self.first:
+            return False
+        self._move(net, 1 / (self.count + 1))
+        return any(isinstance(module, _Norm) for module in net.modules())
+
+    def _move(self, net: nn.Module, share: float) -> None:
+        """Towards `net` by `share` of the way; whole numbers are copied."""
+        own, other = _tensors(self.net), _tensors(net)
+        pairs = [(a, b) for a, b in zip(own, other, strict=True) if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], share)
+        for a, b in zip(own, other, strict=True):
+            if not a.is_floating_point():
+                a.copy_(b)
+        self.count += 1
+
+    def state_dict(self) -> dict[str, object]:
+        return {"network": self.net.state_dict(), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.net.load_state_dict(state["network"])  # type: ignore[arg-type]
+        self.count = int(state["count"])  # type: ignore[call-overload]
+
+
+def build(config: Average, net: nn.Module, epochs: int) -> Averaged | None:
+    """The follower that a recipe asks for, which starts as a copy of `net`."""
+    return None if isinstance(config, NoAverage) else Averaged(config, net, epochs)
+
+
+def _tensors(net: nn.Module) -> Sequence[Tensor]:
+    return [tensor.detach() for tensor in (*net.parameters(), *net.buffers())]
+
+
+@torch.no_grad()
+def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the running statistics of batch norms to the means over `batches`, each [B, 3, S, S]."""
+    norms = [module for module in net.modules() if isinstance(module, _Norm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    for images in batches:
+        net(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

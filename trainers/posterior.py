@@ -1,0 +1,80 @@
+"""Posterior correction: a finished model's logits moved by its classes' frequencies, and how far (Menon et al. 2021).
+
+A model trained on unequal classes leans towards the frequent ones. logits - tau log(prior) takes that back: tau = 1
+answers as if all classes were equally frequent, which is best for the mean over classes, tau = 0 as they are, which
+is best for the share of right answers. The trade costs no training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers import metrics
+from trainers.config import Corrected, Goal, Scores
+
+TAUS = np.round(np.arange(-1.0, 2.01, 0.1), 1)  # tried; below 0 for models that were weighted too much
+FOLDS = 5
+BOTH: tuple[Goal, ...] = ("overall_accuracy", "mean_class_accuracy")
+Floats = NDArray[np.float32]
+
+
+def log_prior(counts: Sequence[Sequence[int]]) -> Floats:
+    """Log of each class's share in its category, [sum C]; counts [K][C], a class without images has one."""
+    shares = [np.maximum(np.asarray(count, dtype=np.float64), 1) for count in counts]
+    return np.concatenate([np.log(share / share.sum()) for share in shares]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The strength that is best on all of val, and what val looks like when no image had a say in its own."""
+
+    tau: float
+    scores: Scores  # cross-fitted
+    logits: Floats  # [N, sum C], corrected, each fold with the strength of the others
+
+
+class Fitting:
+    """The confusion counts of one set of predictions at every strength, by fold; they serve every metric.
+
+    logits [N, sum C], labels [N, K], prior [sum C] as of `log_prior`, names [K] and sizes [K] of the categories.
+    """
+
+    def __init__(
+        self, logits: Floats, labels: NDArray[np.int64], prior: Floats, names: Sequence[str], sizes: Sequence[int]
+    ) -> None:
+        self.logits, self.prior, self.names, self.sizes = logits, prior, list(names), list(sizes)
+        self.folds = np.random.default_rng(0).permutation(len(logits)) % min(FOLDS, len(logits))  # [N]
+        self.labels = labels
+        self.counts = np.stack([self._counts(float(tau)) for tau in TAUS])  # [taus, folds, cells]
+
+    def _counts(self, tau: float) -> NDArray[np.int64]:
+        """Confusion counts of each fold, [folds, cells]: the categories' matrices flat, one after another."""
+        cells = metrics.cells(self.logits - np.float32(tau) * self.prior, self.labels, self.sizes)  # [N, K]
+        width = sum(size**2 for size in self.sizes)
+        flat = np.bincount((self.folds[:, None] * width + cells).ravel(), minlength=(self.folds.max() + 1) * width)
+        return flat.reshape(-1, width)
+
+    def at(self, tau: float, loss: float) -> Scores:
+        """Every metric with this strength; `loss` is passed through."""
+        return metrics.scores_of(self._counts(tau).sum(0), self.names, self.sizes, loss)
+
+    def fit(self, goal: Goal, loss: float) -> Fit:
+        """The best strength by `goal`, the one nearest 0 of equals; `loss` is passed through to the scores."""
+        whole = self.counts.sum(1)  # [taus, cells]
+        chosen = [self._best(whole - self.counts[:, fold], goal) for fold in range(self.counts.shape[1])]
+        crossed = sum(self.counts[best, fold] for fold, best in enumerate(chosen))
+        strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)  # [N]
+        scores = metrics.scores_of(np.asarray(crossed), self.names, self.sizes, loss)
+        tau = float(TAUS[self._best(whole, goal)])
+        return Fit(tau, scores, self.logits - strength[:, None] * self.prior)
+
+    def _best(self, counts: NDArray[np.int64], goal: Goal) -> int:
+        values = [getattr(metrics.scores_of(one, self.names, self.sizes, 0.0), goal) for one in counts]
+        return max(range(len(TAUS)), key=lambda i: (values[i], -abs(TAUS[i])))
+
+    def corrected(self, goal: Goal) -> dict[str, Corrected]:
+        """What a fitted correction gives for both accuracies and the goal, by metric."""
+        fits = {name: self.fit(name, 0.0) for name in dict.fromkeys((*BOTH, goal))}
+        return {name: Corrected(tau=fit.tau, value=getattr(fit.scores, name)) for name, fit in fits.items()}
