@@ -35,6 +35,12 @@ class Winner:
         """Its best epoch."""
         return record.history(self.study.trial(self.result.number))[self.result.best_epoch or 0]
 
+    @property
+    def tau(self) -> float | None:
+        """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that."""
+        fitted = self.epoch.corrected.get(self.result.goal)
+        return fitted.tau if fitted and self.job.recipe.train.posterior.fit else None
+
 
 @dataclass(frozen=True)
 class Final:
@@ -180,6 +186,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "cache": paths.cache(),
         "adopted": False,
         "stop_after": (won.result.best_epoch or 0) + 1,
+        "tau": won.tau,
         "past": tuple(epoch.value(won.result.goal) for epoch in record.history(won.study.trial(won.result.number))),
     }
     return won.job.model_copy(update=changes)

@@ -48,7 +48,19 @@ def _head(facts: Facts) -> Iterator[str]:
         average = sum(facts.confirmed) / len(facts.confirmed)
         yield f"- trained again with {len(facts.confirmed)} new seeds: mean {result.goal} {average:.4f} on val"
     yield f"- this model: the same recipe on train and val, {facts.job.stop_after} of {train.epochs} epochs"
+    yield from _predictions(facts)
     yield f"- starts from {'published weights' if train.pretrained else 'random weights'}"
+
+
+def _predictions(facts: Facts) -> Iterator[str]:
+    """How answers are made of logits, where that is more than taking the largest."""
+    train, fitted = facts.job.recipe.train, facts.job.tau
+    tau = train.posterior.tau if fitted is None else fitted
+    if tau or fitted is not None:
+        source = "the recipe's" if fitted is None else "fitted on val by the winning trial"
+        yield f"- answers are corrected for class frequency: logits - {tau:g} log(prior), {source}"
+    if train.tta.count > 1:
+        yield f"- answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
 
 
 def _data(facts: Facts) -> Iterator[str]:
@@ -85,8 +97,20 @@ def _metrics(facts: Facts) -> Iterator[str]:
     if val:
         for name in val.category_accuracy:
             rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in (val, test) if s]))
+    rows += [(name, [value]) for name, value in _asides(facts)]
     for name, values in rows:
-        yield f"| {_cell(name)} | " + " | ".join(f"{value:.4f}" for value in values) + " |"
+        cells = [f"{value:.4f}" for value in values] + [""] * (1 + bool(test) - len(values))
+        yield f"| {_cell(name)} | " + " | ".join(cells) + " |"
+
+
+def _asides(facts: Facts) -> Iterator[tuple[str, float]]:
+    """What val would say of the winner in other ways of looking; the correction's figures are cross-fitted."""
+    for name, fit in facts.epoch.corrected.items():
+        yield f"{name} with posterior correction, tau {fit.tau:g}", fit.value
+    if facts.epoch.plain:
+        yield f"{facts.result.goal} without correction", float(getattr(facts.epoch.plain, facts.result.goal))
+    if facts.result.tta:
+        yield f"{facts.result.goal} with test-time augmentation", float(getattr(facts.result.tta, facts.result.goal))
 
 
 def _recipe(facts: Facts) -> Iterator[str]:

@@ -91,8 +91,8 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
     return original.model_copy(update=changes)
 
 
-def _seal(job: Job, _: Done, epochs: list[Epoch]) -> TrialResult:
-    return record.standing(job, epochs, "COMPLETE")
+def _seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+    return record.standing(job, epochs, "COMPLETE", tta=ended.tta)
 
 
 # --------------------------------------------------------------------------------------- ways out

@@ -13,7 +13,7 @@ from sweeper.errors import EnvironmentFault
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Job, State, TrialResult, Trouble, Word
 from trainers import files
-from trainers.config import Epoch
+from trainers.config import Epoch, Scores
 
 Kept = TypeVar("Kept", bound=Word)
 
@@ -125,11 +125,15 @@ def standing(
     *,
     trouble: Trouble | None = None,
     error: str | None = None,
+    tta: Scores | None = None,
 ) -> TrialResult:
-    """How `job` stands after `epochs`: its value is the goal's at the best of them, the earliest of equals."""
+    """How `job` stands after `epochs`: its value is the goal's at the best of them, the earliest of equals.
+
+    Which is best the recipe's selection says: the goal itself, another metric, or the loss.
+    """
     done = list(epochs)
     goal = job.recipe.goal
-    best = max(done, key=lambda epoch: epoch.value(goal), default=None)
+    best = max(done, key=job.recipe.rank, default=None)
     return TrialResult(
         number=job.trial,
         state=state,
@@ -144,6 +148,7 @@ def standing(
         trouble=trouble,
         error=error,
         repeat_of=job.repeat_of,
+        tta=tta,
     )
 
 

@@ -34,17 +34,17 @@ class Point:
 
 def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
     """One point an epoch; the same epochs always give the same points, so that sending them again adds none."""
-    best, found = -math.inf, []
+    best, found = epochs[0] if epochs else None, []
     for epoch in epochs:
-        value = epoch.value(job.recipe.goal)
-        best = max(best, value) if math.isfinite(value) else best
-        figures = _figures(job, epoch) | (_goal(job, value, best) if epoch.val or job.kind != "final" else {})
+        best = max((best, epoch), key=job.recipe.rank) if best else epoch
+        figures = _figures(job, epoch) | (_goal(job, epoch, best) if epoch.val or job.kind != "final" else {})
         found.append(Point(epoch.index + 1, _ms(epoch.time), _tidy(figures)))
     return found
 
 
-def _goal(job: Job, value: float, best: float) -> dict[str, float]:
-    return {job.recipe.goal: value, f"best_{job.recipe.goal}": best}
+def _goal(job: Job, epoch: Epoch, best: Epoch) -> dict[str, float]:
+    goal = job.recipe.goal
+    return {goal: epoch.value(goal), f"best_{goal}": best.value(goal)}
 
 
 def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
@@ -52,7 +52,7 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
     goal = job.recipe.goal
     found = {"train_loss": epoch.train.loss, f"train/{goal}": float(getattr(epoch.train, goal))}
     if epoch.val:
-        found |= {"val_loss": epoch.val.loss} | _others(epoch.val, goal)
+        found |= {"val_loss": epoch.val.loss} | _others(epoch.val, goal) | _corrected(epoch, goal)
     return found | {
         "optim/lr": epoch.lr,
         "speed/images_per_second": epoch.images_per_second,
@@ -63,6 +63,23 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
 def _others(val: Scores, goal: Goal) -> dict[str, float]:
     found = {f"val/{name}": float(getattr(val, name)) for name in _OTHERS if name != goal}
     return found | {f"category_accuracy/{key(name)}": value for name, value in val.category_accuracy.items()}
+
+
+def _corrected(epoch: Epoch, goal: Goal) -> dict[str, float]:
+    """What posterior correction would give, or gives, and with which strength."""
+    found = {f"posterior/{name}": fit.value for name, fit in epoch.corrected.items()}
+    found |= {f"posterior/tau_{name}": fit.tau for name, fit in epoch.corrected.items()}
+    return found | ({f"val/plain_{goal}": float(getattr(epoch.plain, goal))} if epoch.plain else {})
+
+
+def looked(result: TrialResult, time: float) -> list[Point]:
+    """The best epoch with test-time augmentation, as figures of its step; none where the recipe has none."""
+    if result.tta is None or result.best_epoch is None:
+        return []
+    figures = {
+        f"tta/{name}": float(getattr(result.tta, name)) for name in ("overall_accuracy", "mean_class_accuracy")
+    }
+    return [Point(result.best_epoch + 1, _ms(time), _tidy(figures))]
 
 
 def _tidy(figures: Mapping[str, float]) -> dict[str, float]:

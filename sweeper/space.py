@@ -1,13 +1,16 @@
 """The open values of a study: suggested by Optuna, listed, counted, and closed to recipes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sweeper import sensible
 from sweeper.defaults import difference, filled
 from sweeper.explain import checked, close, listed
 from sweeper.notation import flow
 from sweeper.search import Grid, StudySpec
 from sweeper.tree import Choice, Hole, Node, Open, closings, expand, open_values, plain, size
+from trainers import families
 from trainers.config import Recipe, TrainConfig
 from trainers.errors import UserError
 
@@ -67,8 +70,16 @@ class Space:
 
     def identity(self) -> dict[str, Any]:
         """What the study asks, as JSON: data, goal and train with all defaults. Budget and search are not part."""
-        data, train = self._spec.data.model_dump(mode="json"), filled(plain(self._tree), TrainConfig)
+        data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
+        train = filled(given, TrainConfig) | self._of_families([part for part in families.PARTS if part not in given])
         return {"data": data, "goal": self._spec.goal, "train": train}
+
+    def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
+        """The parts that the file leaves to the backbones' families, by backbone where there are several."""
+        trains = {recipe.train.backbone: recipe.train.model_dump(mode="json") for recipe in self.recipes()}
+        if len(trains) == 1:
+            return {part: train[part] for train in trains.values() for part in parts}
+        return {part: {backbone: train[part] for backbone, train in trains.items()} for part in parts}
 
     # ---------------------------------------------------------------------------------- closing
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
@@ -92,8 +103,20 @@ class Space:
         return params
 
     def default(self) -> list[dict[str, Any]]:
-        """Sensible parameters to begin with, one set a backbone: middles of ranges, first choices."""
-        return [params for params, _ in self._over("backbone")]
+        """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
+        recipes = [self._recipe(closed).train for _, closed in self._over("backbone")]
+        return [
+            sensible.parameters(self._fixed(train.backbone), train.backbone, pretrained=train.pretrained)
+            | ({"backbone": train.backbone} if "backbone" in self.names else {})
+            for train in recipes
+        ]
+
+    def _fixed(self, backbone: str) -> Node:
+        """The tree with this backbone alone."""
+        entries = self._tree.value
+        if not isinstance(entries, dict):
+            raise TypeError("train is a mapping")
+        return replace(self._tree, value={**entries, "backbone": Node(backbone)})
 
     def recipes(self) -> Iterator[Recipe]:
         """One recipe for each backbone and image size that can be reached, the rest at its default."""

@@ -23,7 +23,7 @@ from sweeper.search import Grid, StudySpec
 from sweeper.space import Space
 from sweeper.storage import Mirrored
 from sweeper.trial import Job, State, TrialResult, Trouble
-from trainers.config import Epoch
+from trainers.config import Epoch, Scores
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
 ENQUEUED = "sweep:enqueued"  # attribute of the Optuna study: the first configurations are queued
@@ -181,10 +181,11 @@ class Study:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
 
-    def finish(self, trial: int, stopped: bool) -> TrialResult:
+    def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
         """Record the end of a trial whose worker is done: COMPLETE, or PRUNED when `report` said so.
 
-        One stopped for another reason is INTERRUPTED: it stays open, and the next sweep goes on with it.
+        `tta` is its best epoch on val with test-time augmentation, if it has that. One stopped for another reason is
+        INTERRUPTED: it stays open, and the next sweep goes on with it.
         """
         running = self._running[trial]
         if running.pruned:
@@ -193,7 +194,7 @@ class Study:
             return self._leave(trial)
         if not running.epochs:
             return self._end(trial, "FAILED", "error", "the worker ended without an epoch")
-        return self._end(trial, "COMPLETE")
+        return self._end(trial, "COMPLETE", tta=tta)
 
     def fail(self, trial: int, trouble: Trouble, text: str) -> TrialResult:
         """Record that a trial failed.
@@ -214,9 +215,16 @@ class Study:
         running = self._running.pop(trial)
         return record.standing(running.job, running.epochs, "INTERRUPTED", trouble=trouble, error=text)
 
-    def _end(self, trial: int, state: State, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
+    def _end(
+        self,
+        trial: int,
+        state: State,
+        trouble: Trouble | None = None,
+        text: str | None = None,
+        tta: Scores | None = None,
+    ) -> TrialResult:
         running = self._running.pop(trial)
-        result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text)
+        result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text, tta=tta)
         record.tidy(running.job.folder)
         record.write_result(self.folder.trial(trial), result)
         with _trouble_with(self.folder.database):

@@ -98,7 +98,7 @@ class _Sweep:
         """Record the end of a trial."""
         job = self.jobs.pop(message.trial)
         if isinstance(message, Done):
-            result = self.study.finish(job.trial, message.stopped)
+            result = self.study.finish(job.trial, message.stopped, message.tta)
         else:
             result = self.study.fail(job.trial, message.trouble, message.text)
         self.tracker.ended(job, result)

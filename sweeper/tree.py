@@ -51,6 +51,13 @@ class Range:
         rounded = round(middle) if self.whole else float(f"{middle:.3g}")
         return min(max(rounded, self.low), self.high)
 
+    def near(self, value: float) -> float:
+        """The value of the range nearest to `value`."""
+        inside = min(max(value, self.low), self.high)
+        if self.step:
+            return self.at(round((inside - self.low) / self.step))
+        return round(inside) if self.whole else float(inside)
+
     def at(self, index: int) -> float:
         """The value `index` steps above low, without the dust of binary fractions."""
         value = Decimal(str(self.low)) + index * Decimal(str(self.step))

@@ -34,6 +34,7 @@ class Job(Word):
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
+    tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
 
     @property
     def title(self) -> str:
@@ -59,6 +60,7 @@ class Done(Word):
     trial: int
     stopped: bool = False
     scores: Scores | None = Field(None, description="final: on test, where its images have labels")
+    tta: Scores | None = Field(None, description="on val with the recipe's test-time augmentation, where it has one")
 
 
 class Failed(Word):
@@ -89,4 +91,5 @@ class TrialResult(Word):
     seconds: float = Field(0.0, description="time spent in epochs")
     trouble: Trouble | None = None
     error: str | None = Field(None, description="one line")
+    tta: Scores | None = Field(None, description="the best epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None

@@ -52,8 +52,9 @@ def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
             break
         if not keep:
             return Done(trial=job.trial, stopped=True)
-    scores = _finish(job, device, trainer) if job.kind == "final" else None
-    return Done(trial=job.trial, scores=scores)
+    if job.kind == "final":
+        return Done(trial=job.trial, scores=_finish(job, device, trainer))
+    return Done(trial=job.trial, tta=trainer.look(job, RunFolder(job.folder).best, device))
 
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
@@ -84,6 +85,10 @@ class Trainer(Protocol):
         """Logits [N, sum of classes] of the test images, their scores if all have labels; None without images."""
         ...
 
+    def look(self, job: Job, weights: Path, device: str) -> Scores | None:
+        """Val with the recipe's test-time augmentation; None where there is none, or no val."""
+        ...
+
 
 class Torch:
     """The real trainer."""
@@ -95,16 +100,27 @@ class Torch:
         return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past)
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
-        from trainers.predict import predict, scores
+        from trainers.predict import predict, scores, shift
 
         data = _data(job.recipe.data, job.cache)
         rows = data.table.split("test")
         if not rows:
             return None
-        logits = predict(job.recipe, data, weights, split="test", device=device)
+        fit = ("train", "val")
+        seen = predict(job.recipe, data, weights, split="test", device=device, views=job.recipe.train.tta)
+        logits = seen - shift(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
         if any(row.labels is None for row in rows):
             return logits, None
-        return logits, scores(job.recipe, data, logits, split="test", fit=("train", "val"))
+        return logits, scores(job.recipe, data, logits, split="test", fit=fit)
+
+    def look(self, job: Job, weights: Path, device: str) -> Scores | None:
+        from trainers.predict import look
+
+        train = job.recipe.train
+        data = _data(job.recipe.data, job.cache)
+        if train.tta.count == 1 or not data.table.split("val"):
+            return None
+        return look(job.recipe, data, weights, device=device)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ import pytest
 
 from sweeper.space import Space, difference
 from sweeper.spec import read
+from trainers import families
 from trainers.errors import UserError
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
@@ -125,7 +126,7 @@ def test_optuna_is_asked_for_ranges_as_written():
 
 
 # ------------------------------------------------------------------------------------- defaults
-def test_the_default_is_the_middle_and_the_first_choice():
+def test_the_first_trial_has_the_defaults_of_a_recipe_as_far_as_they_are_offered():
     found = space(
         "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-1]}}, batch_size: {logint: [8, 128]},"
         "epochs: {int: [2, 8], step: 3}, augment: {flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
@@ -133,6 +134,27 @@ def test_the_default_is_the_middle_and_the_first_choice():
     assert found.default() == [
         {"optimizer.lr": 1e-3, "batch_size": 32, "epochs": 5, "augment.flip": 0.5, "augment.crop": "random"}
     ]
+
+
+def test_the_first_trial_of_a_backbone_has_its_familys_rates():
+    path = Path("s.yaml")
+    train = "{backbone: {choice: [convnext_tiny, vit_tiny]}, drop_path: {uniform: [0, 0.05]}, optimizer: "
+    path.write_text(HEAD + f"train: {train}{{name: adamw, layer_decay: {{uniform: [0.5, 1]}}}}}}\n")
+    first, second = Space(read(path), CATEGORIES).default()
+    for params in (first, second):
+        usual = families.defaults(params["backbone"])
+        assert params["optimizer.layer_decay"] == usual["optimizer"]["layer_decay"]
+        assert params["drop_path"] == 0.05  # the nearest that is offered
+    assert first["optimizer.layer_decay"] != second["optimizer.layer_decay"]
+
+
+def test_the_first_trial_takes_the_branch_that_is_usual_and_of_another_its_own_defaults():
+    found = space(
+        "loss: {choice: [{name: focal, gamma: {uniform: [0, 5]}}, {name: cross_entropy, label_smoothing: "
+        "{uniform: [0, 0.3]}}]}, optimizer: {name: sgd, lr: {loguniform: [1e-3, 1]}}"
+    )
+    usual = {"loss": "cross_entropy", "loss.cross_entropy.label_smoothing": 0.1, "optimizer.lr": 0.1}
+    assert found.default() == [usual]
 
 
 def test_there_is_one_default_a_backbone():
@@ -210,7 +232,8 @@ def test_budget_search_and_study_are_not_identity():
 
 
 def test_writing_a_default_out_changes_nothing():
-    assert changes("loss: focal", "loss: {name: focal, gamma: 2}, epochs: 20, augment: {flip: 0.5}") == []
+    assert changes("loss: focal", "loss: {name: focal, gamma: 2}, epochs: 20") == []
+    assert changes("augment: {crop: random}", "augment: {crop: random, flip: 0.5}") == []
     assert changes("schedule: {choice: [cosine, step]}", "schedule: {choice: [{name: cosine, floor: 0}, step]}") == []
 
 

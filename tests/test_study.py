@@ -49,7 +49,7 @@ def test_the_first_trials_are_one_default_a_backbone(path):
     jobs = [study.next_job(), study.next_job()]
     study.close()
     assert [job.recipe.train.backbone for job in jobs if job] == ["resnet18", "resnet50"]
-    assert [job.recipe.train.loss.gamma for job in jobs if job] == [2.5, 2.5]
+    assert [job.recipe.train.loss.gamma for job in jobs if job] == [2.0, 2.0]
 
 
 def test_the_budget_counts_the_trials_of_the_study_not_of_the_call(path):

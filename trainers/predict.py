@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, losses, metrics
+from trainers import augment, losses, metrics, posterior
 from trainers.checkpoint import load_weights
 from trainers.computing import autocast, prepare
 from trainers.config import Recipe, Scores, TrainConfig, Views
@@ -69,6 +69,25 @@ def _windows(images: Tensor, scale: float, crops: int) -> list[Tensor]:
         return [images]
     corners = [(rest // 2, rest // 2), (0, 0), (0, rest), (rest, 0), (rest, rest)]
     return [images[:, :, top : top + inner, left : left + inner] for top, left in corners[:crops]]
+
+
+def shift(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:
+    """What posterior correction takes off the logits of a model fitted on the splits `fit`, [sum C] float32."""
+    return tau * posterior.log_prior(data.counts(data.table.indices(*fit)))
+
+
+def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Scores:
+    """Val through the recipe's test-time augmentation and posterior correction, by a model fitted on train.
+
+    A fitted correction is fitted to these logits, and cross-fitted.
+    """
+    train = recipe.train
+    logits = predict(recipe, data, weights, split="val", device=device, views=train.tta)
+    loss = scores(recipe, data, logits, split="val", fit=("train",)).loss
+    prior = posterior.log_prior(data.counts(data.table.indices("train")))
+    labels = data.labels(data.table.indices("val"))
+    fitting = posterior.Fitting(logits, labels, prior, data.names, data.sizes)
+    return fitting.fit(recipe.goal, loss).scores if train.posterior.fit else fitting.at(train.posterior.tau, loss)
 
 
 def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: Sequence[str]) -> Scores:
