@@ -2,7 +2,8 @@
 
 TrivialAugment (Mueller and Hutter 2021, ranges "wide") and RandAugment (Cubuk et al. 2020), of their changes those
 that a matrix can do. Left out are auto-contrast, equalize, posterize, solarize, sharpness, and clamping between two
-changes of colour: colours leave 0..1 and come back; what is outside at the end is clamped.
+changes of colour: colours leave 0..1 and come back; what is outside at the end is clamped. What a change of geometry
+brings in from outside the image is its mirror image.
 """
 
 from dataclasses import dataclass

@@ -45,18 +45,19 @@ def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) ->
     """The table of a data set without faults, checked once for all its labels and images as they now are.
 
     That it was is noted in `cache`/checked. A change of a label file, or of the size or time of an image, means
-    another check. Raises DataError with every fault.
+    another check; another margin around the boxes does not, for boxes are judged as listed. Raises DataError with
+    every fault.
     """
     table, faults = layouts.scan(config)
     seen = _seen(table, cache)
     if not faults and seen.exists():
-        return table
+        return layouts.with_margin(table, config)
     findings = _findings(table, faults, progress)
     if findings.faults:
         raise DataError(findings.faults)
     notes = [asdict(note) for note in findings.notes]
     write_text(seen, json.dumps({"root": str(table.root), "images": len(table.rows), "notes": notes}, indent=1))
-    return table
+    return layouts.with_margin(table, config)
 
 
 def _seen(table: Table, cache: Path) -> Path:
