@@ -10,6 +10,7 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
+from trainers.data.cache import open_cache
 from trainers.data.check import Findings
 from trainers.errors import DataError
 
@@ -108,6 +109,14 @@ def test_another_margin_is_not_another_check(root: Path, tmp_path: Path):
     tables = [check.ensure(DataConfig(root=str(root), crop="box", box_margin=m), tmp_path) for m in (0, 0.2)]
     assert len(list(tmp_path.glob("checked/*"))) == 1
     assert tables[0].fingerprint != tables[1].fingerprint
+
+
+def test_another_margin_is_another_cache_with_other_pixels(root: Path, tmp_path: Path):
+    configs = [DataConfig(root=str(root), crop="box", box_margin=share, size=32) for share in (0, 0.2)]
+    caches = [open_cache(layouts.read(config), config, tmp_path) for config in configs]
+    assert len(list(tmp_path.glob("*-32"))) == 2
+    assert (caches[0].images != caches[1].images).any()
+    assert (caches[0].sizes < caches[1].sizes).all()
 
 
 def test_a_missing_image_suggests_the_spelling_that_is_there(root: Path):

@@ -172,16 +172,18 @@ def _mix(
     alpha = config.cutmix if cutting else config.mixup
     partner = torch.from_numpy(rng.permutation(batch))
     share = rng.beta(alpha, alpha, batch)
-    if not cutting and config.mixup_of == "minority":
-        if minority is None:
-            raise ValueError("mixup_of: minority, and nobody says which images are")
-        share = np.where(minority, share, 1.0)
     if not cutting:
-        return partner, _tensor(share), None
+        return partner, _tensor(_of_minority(share, minority) if config.mixup_of == "minority" else share), None
     side = np.sqrt(1 - share)[:, None].repeat(2, axis=1)
     centre = rng.random((batch, 2))
     box = np.clip(np.concatenate([centre - side / 2, centre + side / 2], axis=1), 0, 1)
     return partner, None, _tensor(box)
+
+
+def _of_minority(share: np.ndarray, minority: np.ndarray | None) -> np.ndarray:
+    if minority is None:
+        raise ValueError("mixup_of: minority, and nobody says which images are")
+    return np.where(minority, share, 1.0)
 
 
 def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -121,10 +121,15 @@ def _twin(first: Row, row: Row) -> Fault:
 
 
 def _unseen_classes(table: Table) -> list[Fault]:
+    return [Fault(str(table.root), f"no training image shows {what}") for what in unseen(table)]
+
+
+def unseen(table: Table) -> list[str]:
+    """Every class without a training image, in words: 'lattice' of texture."""
     train = [row.labels for row in table.split("train") if row.labels]
     seen = {answer for labels in train for answer in enumerate(labels)}
     return [
-        Fault(str(table.root), f"no training image shows {name!r} of {category.name}")
+        f"{name!r} of {category.name}"
         for c, category in enumerate(table.categories)
         for k, name in enumerate(category.classes)
         if (c, k) not in seen
