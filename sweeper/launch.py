@@ -92,7 +92,7 @@ def cached(path: Path, options: Options) -> int:
 
 def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
     """Read the file, then check its data, its values and its networks: cheap mistakes are found first."""
-    from sweeper import preflight, spec
+    from sweeper import preflight, spec, weighing
     from sweeper.space import Space
 
     read = spec.read(path, sets=options.assignments)
@@ -100,6 +100,7 @@ def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
     folder = StudyFolder.named(read.study)
     names = [category.name for category in table.categories]
     space = Space(read, names)
+    weighing.refuse_unseen(read.train, table)
     read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
     space = Space(read, names)
     if networks:

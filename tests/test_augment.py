@@ -1,11 +1,12 @@
 import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from trainers import augment
+from trainers import augment, policy
 from trainers.config import Augment
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
@@ -24,6 +25,33 @@ def changed(images, size=48, seed=0, shapes=None, **config):
     shapes = np.full((len(images), 2), 64) if shapes is None else shapes
     how = augment.draw(Augment(**(OFF | config)), shapes, np.random.default_rng(seed))
     return augment.apply(images, how, size, ZERO, ONE)
+
+
+def planned(images, name, by, size=None, shapes=None, **config):
+    """The images after one change by that amount each, after those of `config`."""
+    shapes = np.full((len(images), 2), images.shape[-1]) if shapes is None else shapes
+    given = augment.draw(
+        Augment(**(OFF | {"crop": "random", "margin": 0.0} | config)), shapes, np.random.default_rng(0)
+    )
+    plan = policy.Plan(*(np.full((len(images), 1), value) for value in (policy.CHANGES.index(name), by)))
+    affine = augment._then(given.affine.double().numpy(), plan, shapes)
+    colour, grey = policy.colour(plan, np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images)))
+    how = replace(
+        given,
+        **{
+            k: augment._tensor(v)
+            for k, v in zip(("affine", "colour", "contrast"), (affine, colour, grey), strict=True)
+        },
+    )
+    return augment.apply(images, how, size or images.shape[-1], ZERO, ONE)[0]
+
+
+def pillow(image):
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def tensor(picture):
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
 
 
 def psnr(a, b):
@@ -182,3 +210,213 @@ def test_the_same_seed_draws_the_same_and_another_another():
     first, again, other = (changed(images, seed=seed, **every)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "following"),
+    [
+        ({}, 2.0, 285067033),
+        ({"crop": "random", "contrast": 0.2}, 22.62104, 267599304),
+        (
+            {"crop": "resized", "rotate": 10, "brightness": 0.2, "hue": 0.1, "erase": 0.5, "mixup": 0.2, "cutmix": 1},
+            44.06133,
+            983325332,
+        ),
+    ],
+)
+def test_recipes_without_policy_and_noise_draw_what_they_always_drew(config, total, following):
+    rng = np.random.default_rng(7)
+    how = augment.draw(Augment(**config), np.array([[64, 80]] * 5), rng)
+    tensors = [getattr(how, field.name) for field in fields(how)]
+    assert sum(float(t.double().sum()) for t in tensors if t is not None) == pytest.approx(total, abs=1e-4)
+    assert rng.integers(10**9) == following
+
+
+# ------------------------------------------------------------------------------------------ policies
+@pytest.mark.parametrize(
+    ("name", "by", "matrix"),
+    [
+        ("shear_x", 0.3, (1, 0.3, -0.3 * 64, 0, 1, 0)),
+        ("shear_y", -0.4, (1, 0, 0, -0.4, 1, 0.4 * 64)),
+        ("translate_x", 0.1, (1, 0, 12.8, 0, 1, 0)),
+        ("translate_y", -0.2, (1, 0, 0, 0, 1, -25.6)),
+    ],
+)
+def test_a_change_of_geometry_is_the_same_by_pillow(name, by, matrix):
+    images, inner = photos(3, side=128), slice(40, 88)
+    for image, ours in zip(images, planned(images, name, by), strict=True):
+        theirs = pillow(image).transform((128, 128), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        assert psnr(ours[:, inner, inner], tensor(theirs)[:, inner, inner]) > 40
+
+
+def test_a_turn_of_the_policy_is_the_rotation_by_pillow():
+    images, inner = photos(3, side=128), slice(40, 88)
+    for image, ours in zip(images, planned(images, "rotate", math.radians(70)), strict=True):
+        theirs = pillow(image).rotate(70, Image.Resampling.BILINEAR)
+        assert psnr(ours[:, inner, inner], tensor(theirs)[:, inner, inner]) > 40
+
+
+def test_a_change_of_an_oblong_original_is_made_in_its_own_proportions():
+    """Squashed and changed, or changed at 192 x 96 by Pillow and then squashed: the same."""
+    image = photos(1, side=192)[0]
+    original = pillow(image).resize((192, 96), Image.Resampling.BICUBIC)
+    square = torch.from_numpy(np.array(original.resize((192, 192), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+    for name, by, matrix in (
+        ("shear_x", 0.3, (1, 0.3, -0.3 * 48, 0, 1, 0)),
+        ("shear_y", 0.2, (1, 0, 0, 0.2, 1, -0.2 * 96)),
+        ("translate_x", 0.1, (1, 0, 19.2, 0, 1, 0)),
+    ):
+        turned = original.transform(original.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+        ours = planned(square[None], name, by, shapes=np.array([[192, 96]]))[0]
+        theirs, inner = tensor(turned.resize((192, 192), Image.Resampling.BICUBIC)), slice(56, 136)
+        assert psnr(ours[:, inner, inner], theirs[:, inner, inner]) > 35
+
+
+def test_a_change_comes_after_the_flip_and_inside_the_window():
+    images = photos(2, side=128)
+    ours = planned(images, "translate_x", 0.25, flip=1.0, margin=0.5, size=64)
+    window = planned(images, "identity", 0.0, flip=1.0, margin=0.5, size=64)
+    torch.testing.assert_close(ours[..., :48], window[..., 16:], atol=1e-4, rtol=0)
+
+
+def test_a_change_of_colour_is_plain_arithmetic():
+    images = photos(3)
+    x = images / 255
+    grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    for name, other in (("brightness", 0), ("contrast", grey.mean((2, 3), keepdim=True)), ("saturation", grey)):
+        for by in (-0.6, 0.5):
+            expected = ((1 + by) * x - by * other).clamp(0, 1)
+            torch.testing.assert_close(planned(images, name, by), expected, atol=1e-4, rtol=0)
+
+
+def test_changes_of_colour_follow_one_another():
+    """Against the same made one by one; within limits that clamp nothing on the way."""
+    images = photos(1) // 4 + 80
+    names, amounts = ("contrast", "brightness", "saturation", "contrast"), (-0.5, 0.2, -0.3, 0.4)
+    plan = policy.Plan(np.array([[policy.CHANGES.index(name) for name in names]]), np.array([amounts]))
+    matrix, grey = policy.colour(plan, np.eye(3)[None], np.zeros(1))
+    x, weights = (images / 255).double(), torch.tensor(policy.GREY, dtype=torch.float64)
+    mean = (x.mean((2, 3)) @ weights)[0]
+    ours = torch.einsum("ij,bjhw->bihw", torch.from_numpy(matrix[0]), x) + grey[0] * mean
+    for name, by in zip(names, amounts, strict=True):
+        one = torch.einsum("bchw,c->bhw", x, weights)[:, None]
+        other = {"brightness": 0, "contrast": one.mean(), "saturation": one}[name]
+        x = (1 + by) * x - by * other
+    torch.testing.assert_close(ours, x)
+
+
+def test_the_identity_leaves_the_image_as_it_is():
+    images = photos()
+    torch.testing.assert_close(planned(images, "identity", 0.7), images / 255, atol=1e-5, rtol=0)
+
+
+def test_a_policy_of_no_strength_changes_nothing():
+    images = photos()
+    out = changed(images, size=64, policy="rand", magnitude=0.0)[0]
+    torch.testing.assert_close(out, images / 255, atol=1e-5, rtol=0)
+
+
+def test_trivial_draws_every_change_once_an_image_at_every_strength_and_sign():
+    plan = policy.draw(Augment(policy="trivial"), 4000, np.random.default_rng(0))
+    assert plan.kinds.shape == (4000, 1)
+    times = np.bincount(plan.kinds[:, 0], minlength=len(policy.CHANGES))
+    assert times.min() > 380
+    assert times.max() < 510
+    turns = np.degrees(plan.amounts[plan.kinds == policy.CHANGES.index("rotate")])
+    assert (turns.min() < -120, turns.max() > 120, np.abs(turns).max() <= 135) == (True, True, True)
+    assert 0.45 < (np.abs(turns) < 67.5).mean() < 0.55
+
+
+def test_rand_draws_so_many_changes_of_one_strength():
+    plan = policy.draw(Augment(policy="rand", changes=3, magnitude=0.5), 1000, np.random.default_rng(0))
+    assert plan.kinds.shape == (1000, 3)
+    turns = np.degrees(plan.amounts[plan.kinds == policy.CHANGES.index("rotate")])
+    np.testing.assert_allclose(np.abs(turns), 15)
+    assert 0.4 < (turns > 0).mean() < 0.6
+    assert (plan.kinds[:, 0] == plan.kinds[:, 1]).any()
+
+
+@pytest.mark.parametrize("name", ["trivial", "rand"])
+def test_a_policy_differs_from_image_to_image_and_repeats_itself(name):
+    image = photos(1).repeat(16, 1, 1, 1)
+    first, again = (changed(image, policy=name, seed=3)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert len({tuple(one.flatten()[:64].tolist()) for one in first}) > 8
+
+
+def test_a_policy_goes_with_every_other_change():
+    every = {"crop": "resized", "rotate": 10, "brightness": 0.2, "hue": 0.1, "erase": 0.5, "mixup": 0.2, "noise": 0.5}
+    out, own = changed(photos(), policy="rand", shapes=np.array([[64, 128]] * 4), **every)
+    assert out.shape == (4, 3, 48, 48)
+    assert (float(out.min()) >= 0, float(out.max()) <= 1, len(own)) == (True, True, 4)
+
+
+# ------------------------------------------------------------------------------------------ noise
+def test_noise_is_added_to_its_share_of_the_images():
+    images = photos(1, side=32).repeat(400, 1, 1, 1)
+    hit = (changed(images, size=32, noise=0.1)[0] != images / 255).flatten(1).any(1)
+    assert 20 < int(hit.sum()) < 65
+
+
+def test_noise_is_gaussian_of_the_given_strength_before_the_normalization():
+    grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
+    how = augment.draw(Augment(flip=0, noise=1.0, noise_std=0.05), np.full((8, 2), 64), np.random.default_rng(0))
+    out = augment.apply(grey, how, 64, ONE / 2, ONE / 4)[0]
+    noise = (out / 4 + 0.5 - 128 / 255) / 0.05
+    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+    assert float(noise.std()) == pytest.approx(1, abs=0.02)
+    assert float((noise.abs() > 2).float().mean()) == pytest.approx(0.0455, abs=0.005)
+    rows = noise.flatten(1)
+    assert float(torch.corrcoef(rows).fill_diagonal_(0).abs().max()) < 0.04
+    lags = [float((rows[:, lag:] * rows[:, :-lag]).mean()) for lag in (1, 2, 64, 4096, 6144)]
+    assert max(map(abs, lags)) < 0.03
+
+
+def test_noise_never_leaves_the_scale_and_the_same_draw_makes_the_same():
+    images = photos()
+    first, again = (changed(images, noise=1.0, noise_std=1.0)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert (float(first.min()), float(first.max())) == (0, 1)
+
+
+def test_noise_is_made_of_its_seeds_alone():
+    """Four numbers as NumPy makes them in 64 bits without a sign."""
+    mask = np.uint64(0xFFFFFFFF)
+
+    def mix(x):
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = ((x ^ (x >> np.uint64(shift))) * np.uint64(factor)) & mask
+        return x ^ (x >> np.uint64(16))
+
+    place, seeds = mix(np.arange(2, dtype=np.uint64)), np.array([3_000_000_000, 7], dtype=np.uint64)
+    first, second = ((mix(place ^ seed) + 0.5) / 2**32 for seed in seeds)
+    radius = np.sqrt(-2 * np.log(first))
+    expected = np.concatenate([radius * np.cos(2 * np.pi * second), radius * np.sin(2 * np.pi * second)])
+    ours = augment.gaussian(torch.from_numpy(seeds.astype(np.int64))[None], 4)[0]
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------ minority
+def test_an_image_is_of_the_minority_when_one_of_its_classes_is_below_the_mean():
+    labels = np.array([[0, 0], [1, 0], [0, 1], [1, 2]])
+    assert augment.minority(labels, [[9, 3], [8, 4, 0]]).tolist() == [False, True, False, True]
+    assert augment.minority(labels, [[6, 6], [4, 4, 4]]).tolist() == [False] * 4
+
+
+def test_mixup_of_the_minority_leaves_the_majority_untouched():
+    images, rare = photos(8), np.array([True, False] * 4)
+    config = Augment(flip=0, mixup=1.0, mixup_of="minority")
+    how = augment.draw(config, np.full((8, 2), 64), np.random.default_rng(0), rare)
+    mixed, own = augment.apply(images, how, 48, ZERO, ONE)
+    alone = augment.plain(images, 48, ZERO, ONE)
+    assert torch.equal(mixed[1::2], alone[1::2])
+    assert (own[1::2] == 1).all()
+    assert (own[::2] < 1).all()
+    expected = own[:, None, None, None] * alone + (1 - own)[:, None, None, None] * alone[how.partner]
+    torch.testing.assert_close(mixed, expected)
+    assert set(how.partner[::2].tolist()) & {1, 3, 5, 7}
+
+
+def test_mixup_of_the_minority_wants_to_know_which_images_are():
+    with pytest.raises(ValueError, match="nobody says which"):
+        augment.draw(Augment(mixup=1.0, mixup_of="minority"), np.full((2, 2), 64), np.random.default_rng(0))

@@ -7,6 +7,7 @@ from datasets import LIST, challenge_set, faults, put
 
 from trainers.config import DataConfig
 from trainers.data import layouts
+from trainers.data.images import stamp
 from trainers.errors import Fault
 
 FLAGS = {  # the 26 flags of the labels 5 1 2 0 2 2
@@ -50,6 +51,28 @@ def test_other_attributes_form_numbered_categories(challenge: Path):
 def test_inclusive_corners_from_one_become_pillows_boxes(challenge: Path):
     rows = layouts.read(DataConfig(root=str(challenge), crop="box")).rows
     assert [row.box for row in rows] == [(61, 61, 165, 300), (0, 0, 10, 10), (0, 1, 3, 4), (9, 9, 10, 10)]
+
+
+def test_a_margin_is_a_share_of_the_longer_side_of_the_box_all_around(challenge: Path):
+    rows = layouts.read(DataConfig(root=str(challenge), crop="box", box_margin=0.1)).rows
+    assert [row.box for row in rows] == [(37, 37, 189, 324), (-1, -1, 11, 11), (0, 1, 3, 4), (9, 9, 10, 10)]
+
+
+def test_a_scan_leaves_the_boxes_as_they_are_listed(challenge: Path):
+    plain, wide = (DataConfig(root=str(challenge), crop="box", box_margin=margin) for margin in (0.0, 0.5))
+    assert layouts.scan(wide)[0] == layouts.scan(plain)[0] == layouts.read(plain)
+
+
+def test_another_margin_is_another_data_set_and_another_cache(challenge: Path):
+    tables = [layouts.read(DataConfig(root=str(challenge), crop="box", box_margin=share)) for share in (0, 0.1, 0.2)]
+    assert len({table.fingerprint for table in tables}) == 3
+    assert len({stamp(table) for table in tables}) == 3
+
+
+def test_a_margin_without_boxes_changes_nothing(challenge: Path):
+    assert layouts.read(DataConfig(root=str(challenge), box_margin=0.5)) == layouts.read(
+        DataConfig(root=str(challenge))
+    )
 
 
 def test_without_the_crop_boxes_are_neither_read_nor_needed(challenge: Path):

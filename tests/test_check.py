@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from trainers.config import DataConfig
-from trainers.data import check, demo
+from trainers.data import check, demo, layouts
+from trainers.data.cache import open_cache
 from trainers.data.check import Findings
 from trainers.errors import DataError
 
@@ -91,6 +92,31 @@ def test_a_box_beyond_its_image_is_a_fault(root: Path):
     assert found(root).faults == ()
     (fault,) = found(root, crop="box").faults
     assert fault.what == "'img/00000.jpg' has 60 x 140 pixels, and its box ends at 61, 140"
+
+
+def test_a_margin_may_leave_the_image_and_excuses_no_box_that_does(root: Path, tmp_path: Path):
+    config = DataConfig(root=str(root), crop="box", box_margin=1.0)
+    assert check.check(config).faults == ()
+    table = check.ensure(config, tmp_path)
+    assert table == layouts.read(config)
+    assert min(row.box[0] for row in table.rows) < 0
+    Image.new("RGB", (60, 140)).save(root / "img/00000.jpg")
+    (fault,) = check.check(config).faults
+    assert "has 60 x 140 pixels, and its box ends at" in fault.what
+
+
+def test_another_margin_is_not_another_check(root: Path, tmp_path: Path):
+    tables = [check.ensure(DataConfig(root=str(root), crop="box", box_margin=m), tmp_path) for m in (0, 0.2)]
+    assert len(list(tmp_path.glob("checked/*"))) == 1
+    assert tables[0].fingerprint != tables[1].fingerprint
+
+
+def test_another_margin_is_another_cache_with_other_pixels(root: Path, tmp_path: Path):
+    configs = [DataConfig(root=str(root), crop="box", box_margin=share, size=32) for share in (0, 0.2)]
+    caches = [open_cache(layouts.read(config), config, tmp_path) for config in configs]
+    assert len(list(tmp_path.glob("*-32"))) == 2
+    assert (caches[0].images != caches[1].images).any()
+    assert (caches[0].sizes < caches[1].sizes).all()
 
 
 def test_a_missing_image_suggests_the_spelling_that_is_there(root: Path):

@@ -138,6 +138,23 @@ def test_a_box_is_cut_out_before_the_resize():
     assert size == (5, 4)
 
 
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [((-3, -1, 5, 4), (0, 0, 5, 4)), ((2, 3, 90, 60), (2, 3, 8, 6)), ((-9, -9, 99, 99), (0, 0, 8, 6))],
+)
+def test_a_box_is_cut_at_the_edges_of_its_image(box: tuple[int, ...], inside: tuple[int, ...]):
+    content = encoded(Image.fromarray(COLOUR))
+    with quiet():
+        (ours, size), (plain, _) = (squashed(content, 32, each) for each in (box, inside))
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(plain))
+    assert size == (inside[2] - inside[0], inside[3] - inside[1])
+
+
+def test_a_box_beside_its_image_is_refused():
+    with quiet(), pytest.raises(UnreadableImage, match=r"has 8 x 6 pixels, and its box begins at 8, 0"):
+        squashed(encoded(Image.fromarray(COLOUR)), 32, (8, 0, 12, 5))
+
+
 def test_work_over_many_rows_keeps_their_order_and_tells_how_far_it_is():
     rows = [Row(str(k), "train", None, None, "") for k in range(100)]
     seen: list[tuple[int, int]] = []

@@ -3,19 +3,21 @@
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_tools import lay_out, sweep
 
-from sweeper import launch, plan, preflight, record, samplers
+from sweeper import launch, plan, preflight, record, samplers, spec, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.launch import Options
 from sweeper.paths import StudyFolder
 from trainers import measure
 from trainers.config import DataConfig, Recipe, TrainConfig
-from trainers.data.rows import Category
+from trainers.data.rows import Category, Row
 
 TINY = Recipe(
     data=DataConfig(root="nowhere", size=32),
@@ -86,6 +88,52 @@ def test_the_cache_is_built_before_a_study_exists(here, tmp_path, capsys):
     assert launch.cached(here, Options()) == 48
     assert list((tmp_path / "mlruns" / "cache").glob("*-64/images.npy"))
     assert not (tmp_path / "mlruns" / "studies").exists()
+
+
+# ------------------------------------------------------------------------------------------ class weights
+@pytest.fixture
+def unseen(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with a class that no training image shows."""
+    shutil.copytree(here.parent, tmp_path / "unseen")
+    monkeypatch.chdir(tmp_path / "unseen")
+    labels = Path("garments/split/train_attr.txt")
+    labels.write_text("".join("0" + line[1:] + "\n" for line in labels.read_text().splitlines()))
+    return Path("space.yaml")
+
+
+WEIGHED = [
+    "{name: focal, class_weights: effective_number}",
+    "{name: focal, class_weights: {choice: [none, effective_number]}}",
+    "{choice: [cross_entropy, {name: focal, class_weights: effective_number}]}",
+    "{choice: [{name: focal, gamma: {uniform: [0, 5]}, class_weights: {choice: [none, effective_number]}}, dice]}",
+]
+
+
+@pytest.mark.parametrize("loss", WEIGHED)
+def test_class_weights_that_a_trial_may_get_want_an_image_of_every_class(unseen, loss):
+    unseen.write_text(f"{unseen.read_text()}  loss: {loss}\n")
+    with pytest.raises(UserError) as caught:
+        launch.prepare(unseen, Options(), networks=False)
+    assert "class_weights effective_number wants an image of every class" in caught.value.what
+    assert "no training image shows 'graphic' of texture (and" in caught.value.what
+    assert caught.value.where == f"space.yaml:11:{9 + loss.index('effective_number')}"
+    assert "class_weights: none" in caught.value.help
+
+
+@pytest.mark.parametrize("loss", ["focal", "{name: focal, class_weights: none}", "logit_adjusted"])
+def test_losses_without_class_weights_may_do_without_images_of_a_class(unseen, loss):
+    unseen.write_text(f"{unseen.read_text()}  loss: {loss}\n")
+    launch.prepare(unseen, Options(), networks=False)
+
+
+def test_class_weights_are_fine_where_every_class_has_an_image(here):
+    table = launch.prepare(here, Options(), networks=False).table
+    sizes = [len(category.classes) for category in table.categories]
+    rows = tuple(Row(str(k), "train", None, tuple(k % size for size in sizes), "") for k in range(max(sizes)))
+    space = spec.read(here, sets=["train.loss={name: focal, class_weights: inverse_frequency}"])
+    weighing.refuse_unseen(space.train, replace(table, rows=rows))
+    with pytest.raises(UserError, match=r"shows 'lattice' of texture\n"):
+        weighing.refuse_unseen(space.train, replace(table, rows=rows[:-1]))
 
 
 # ------------------------------------------------------------------------------------------ preflight

@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.config import ClassWeights, CrossEntropy, Focal, Loss
+from trainers.config import Asymmetric, ClassWeights, CrossEntropy, Dice, Focal, LogitAdjusted, Loss
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]
+Over = Literal["softmax", "sigmoid"]
+
+TINY = 1e-6  # least base of a power: at 0, an exponent between 0 and 1 has no finite gradient
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -18,7 +23,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
 
     logits [B, C] float, labels [B] int64 in 0..C-1 -> [B] float32.
     """
-    return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
+    return F.cross_entropy(_wide(logits), labels, reduction="none", label_smoothing=smoothing)
 
 
 def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
@@ -26,11 +31,73 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
 
     logits [B, C] float, labels [B] int64 in 0..C-1 -> [B] float32.
     """
-    nll = F.cross_entropy(logits.float(), labels, reduction="none")
+    nll = cross_entropy(logits, labels)
     if gamma == 0:
         return nll
     miss = -torch.expm1(-nll)  # 1 - p(true class)
-    return miss.clamp_min(1e-6) ** gamma * nll  # unclamped, 0 < gamma < 1 gives NaN gradients
+    return miss.clamp_min(TINY) ** gamma * nll
+
+
+def asymmetric(
+    logits: Tensor, labels: Tensor, *, over: Over, gamma_positive: float, gamma_negative: float, margin: float
+) -> Tensor:
+    """Asymmetric loss of each image in one category (Ridnik et al. 2021), summed over its classes.
+
+    logits [B, C] float, labels [B] int64 in 0..C-1 -> [B] float32. The class an image has costs
+    -(1 - p)^gamma_positive log p, every other one -q^gamma_negative log(1 - q) with q = max(p - margin, 0). p is of
+    one sigmoid a class, as in the paper, or of the softmax. Without gammas and margin, the sigmoid form is binary
+    cross entropy, the softmax form of two classes twice the cross entropy. Where no other class is above the margin,
+    the softmax form is the focal loss.
+    """
+    log_p, log_miss = _log_chances(_wide(logits), over)  # [B, C], log p and log(1 - p)
+    wrong = (log_p.exp() - margin).clamp_min(0)
+    log_right = torch.log1p(-wrong) if margin else log_miss
+    has = -(log_miss.exp().clamp_min(TINY) ** gamma_positive) * log_p
+    lacks = -(wrong.clamp_min(TINY) ** gamma_negative) * log_right
+    true = F.one_hot(labels, logits.shape[1]).bool()
+    return torch.where(true, has, lacks).sum(1)
+
+
+def _log_chances(logits: Tensor, over: Over) -> tuple[Tensor, Tensor]:
+    """log p and log(1 - p), [B, C] each: finite however large the logits, for no 1 - p is rounded to 0."""
+    if over == "sigmoid":
+        return F.logsigmoid(logits), F.logsigmoid(-logits)
+    log_p = F.log_softmax(logits, 1)
+    top = F.one_hot(log_p.argmax(1), logits.shape[1]).bool()  # the only one that can come near 1
+    others = log_p.masked_fill(top, -math.inf).logsumexp(1, keepdim=True)
+    return log_p, torch.where(top, others, torch.log1p(-log_p.exp().masked_fill(top, 0)))
+
+
+def dice(logits: Tensor, labels: Tensor, *, smooth: float) -> Tensor:
+    """Dice loss of each image's softmax in one category (Milletari et al. 2016), 0 to 1; of certain ones the error.
+
+    logits [B, C] float, labels [B] int64 in 0..C-1 -> [B] float32: 1 - (2 p(true) + s) / (sum p^2 + 1 + s).
+    """
+    p = _wide(logits).softmax(1)
+    true = p.gather(1, labels[:, None])[:, 0]
+    return 1 - (2 * true + smooth) / (p.square().sum(1) + 1 + smooth)
+
+
+def logit_adjusted(
+    logits: Tensor, labels: Tensor, log_prior: Tensor, *, tau: float, smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy of logits + tau log(prior) of each image in one category (Menon et al. 2021).
+
+    logits [B, C] float, labels [B] int64 in 0..C-1, log_prior [C] -> [B] float32. tau=0, or a uniform prior, is
+    cross entropy. At tau=1 the best logits of an image that says nothing are all alike, whatever the prior.
+    """
+    return cross_entropy(_wide(logits) + tau * log_prior, labels, smoothing=smoothing)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Logits of 16 bits in float32; wider ones as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def log_prior(counts: Sequence[int]) -> Tensor:
+    """log of each class's share of the images, [C] counts -> [C] float32; a class without images counts as one."""
+    n = torch.tensor([max(1, count) for count in counts], dtype=torch.float64)
+    return (n / n.sum()).log().float()
 
 
 def class_weights(counts: Sequence[int], kind: ClassWeights, *, beta: float = 0.999) -> Tensor:
@@ -61,13 +128,13 @@ def build(
     sizes = [len(count) for count in counts]
     weights = [class_weights(count, config.class_weights, beta=config.beta).to(device) for count in counts]
     factors = category_factors(config, names)
-    one = _one(config, smooth)
+    each = [_one(config, count, device, smooth) for count in counts]
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
         parts = torch.split(logits.float(), sizes, dim=1)
         total = torch.zeros(len(logits), device=logits.device)
         for k, part in enumerate(parts):
-            total = total + factors[k] * weights[k][labels[:, k]] * one(part, labels[:, k])
+            total = total + factors[k] * weights[k][labels[:, k]] * each[k](part, labels[:, k])
         return total
 
     return objective
@@ -80,11 +147,17 @@ def category_factors(config: Loss, names: Sequence[str]) -> list[float]:
     return [given.get(name, 1.0) * share for name in names]
 
 
-def _one(config: Loss, smooth: bool) -> Objective:
+def _one(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool) -> Objective:
+    """The loss of one category, whose training images a class are `counts`."""
     match config:
-        case Focal(gamma=gamma):
-            return lambda logits, labels: focal(logits, labels, gamma=gamma)
         case CrossEntropy(label_smoothing=smoothing):
-            return lambda logits, labels: cross_entropy(logits, labels, smoothing=smoothing if smooth else 0.0)
-        case _:
-            raise ValueError(f"no function for the loss {config.name}")
+            return partial(cross_entropy, smoothing=smoothing if smooth else 0.0)
+        case Focal(gamma=gamma):
+            return partial(focal, gamma=gamma)
+        case Asymmetric(over=over, gamma_positive=gp, gamma_negative=gn, margin=margin):
+            return partial(asymmetric, over=over, gamma_positive=gp, gamma_negative=gn, margin=margin)
+        case Dice(smooth=added):
+            return partial(dice, smooth=added)
+        case LogitAdjusted(tau=tau, label_smoothing=smoothing):
+            prior = log_prior(counts).to(device)
+            return partial(logit_adjusted, log_prior=prior, tau=tau, smoothing=smoothing if smooth else 0.0)

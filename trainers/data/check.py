@@ -45,18 +45,19 @@ def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) ->
     """The table of a data set without faults, checked once for all its labels and images as they now are.
 
     That it was is noted in `cache`/checked. A change of a label file, or of the size or time of an image, means
-    another check. Raises DataError with every fault.
+    another check; another margin around the boxes does not, for boxes are judged as listed. Raises DataError with
+    every fault.
     """
     table, faults = layouts.scan(config)
     seen = _seen(table, cache)
     if not faults and seen.exists():
-        return table
+        return layouts.with_margin(table, config)
     findings = _findings(table, faults, progress)
     if findings.faults:
         raise DataError(findings.faults)
     notes = [asdict(note) for note in findings.notes]
     write_text(seen, json.dumps({"root": str(table.root), "images": len(table.rows), "notes": notes}, indent=1))
-    return table
+    return layouts.with_margin(table, config)
 
 
 def _seen(table: Table, cache: Path) -> Path:
@@ -120,10 +121,15 @@ def _twin(first: Row, row: Row) -> Fault:
 
 
 def _unseen_classes(table: Table) -> list[Fault]:
+    return [Fault(str(table.root), f"no training image shows {what}") for what in unseen(table)]
+
+
+def unseen(table: Table) -> list[str]:
+    """Every class without a training image, in words: 'lattice' of texture."""
     train = [row.labels for row in table.split("train") if row.labels]
     seen = {answer for labels in train for answer in enumerate(labels)}
     return [
-        Fault(str(table.root), f"no training image shows {name!r} of {category.name}")
+        f"{name!r} of {category.name}"
         for c, category in enumerate(table.categories)
         for k, name in enumerate(category.classes)
         if (c, k) not in seen

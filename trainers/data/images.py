@@ -56,15 +56,24 @@ def decode(content: bytes) -> Image.Image:
 
 
 def squashed(content: bytes, side: int, box: Box | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, or its box, resized to side x side without regard to aspect; and the (width, height) it had.
+    """The image, or what of its box lies inside it, resized to side x side without regard to aspect; and the
+    (width, height) it had.
 
     A JPEG at least four times as large is decoded at half its size or less, never below twice the side.
     """
     image, size = _decode(content, least=None if box else (2 * side, 2 * side))
     if box is not None:
-        image = image.crop(box)  # rather than resize(box=...), which looks at pixels outside the box
+        image = image.crop(_inside(box, size))  # rather than resize(box=...), which looks at pixels outside the box
         size = image.size
     return image.resize((side, side), Image.Resampling.BICUBIC), size
+
+
+def _inside(box: Box, size: tuple[int, int]) -> Box:
+    """The box cut at the edges of the image; UnreadableImage where nothing is left of it."""
+    left, upper, right, lower = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
+    if left >= right or upper >= lower:
+        raise UnreadableImage(f"has {size[0]} x {size[1]} pixels, and its box begins at {left}, {upper}")
+    return left, upper, right, lower
 
 
 def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from posixpath import normpath
@@ -17,7 +18,7 @@ from trainers.data.holdout import hold_out
 from trainers.data.rows import Box, Category, Row, Table
 from trainers.errors import DataError, Fault
 
-__all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan"]
+__all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan", "with_margin"]
 
 DEMO_ROOT = "data/demo"
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -28,13 +29,28 @@ def read(config: DataConfig) -> Table:
     table, faults = scan(config)
     if faults:
         raise DataError(faults)
-    return table
+    return with_margin(table, config)
+
+
+def with_margin(table: Table, config: DataConfig) -> Table:
+    """The table with its boxes enlarged by `box_margin`. They may leave the image: whoever opens it cuts them."""
+    if not config.box_margin:
+        return table
+    rows = (row if row.box is None else replace(row, box=_widened(row.box, config.box_margin)) for row in table.rows)
+    return replace(table, rows=tuple(rows))
+
+
+def _widened(box: Box, share: float) -> Box:
+    left, upper, right, lower = box
+    by = round(share * max(right - left, lower - upper))
+    return left - by, upper - by, right + by, lower + by
 
 
 def scan(config: DataConfig) -> tuple[Table, list[Fault]]:
     """What could be read, and every fault met; the rows are only all good where there is no fault.
 
-    Rows whose path leads out of the data set are left out of the table, so nobody can open them by accident.
+    Boxes are as listed, without a margin. Rows whose path leads out of the data set are left out of the table, so
+    nobody can open them by accident.
     """
     faults: list[Fault] = []
     root = _root(config)

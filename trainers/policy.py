@@ -1,0 +1,83 @@
+"""Augmentation policies: which named changes an image gets, as matrices of geometry and colour. No image is here.
+
+TrivialAugment (Mueller and Hutter 2021, ranges "wide") and RandAugment (Cubuk et al. 2020), of their changes those
+that a matrix can do. Left out are auto-contrast, equalize, posterize, solarize, sharpness, and clamping between two
+changes of colour: colours leave 0..1 and come back; what is outside at the end is clamped. What a change of geometry
+brings in from outside the image is its mirror image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainers.config import Augment
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+CHANGES = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "contrast",
+    "saturation",
+)
+_WIDE = (0, 0.99, 0.99, 1 / 7, 1 / 7, np.radians(135), 0.99, 0.99, 0.99)  # a seventh is 32 of 224 pixels
+_RAND = (0, 0.3, 0.3, 0.45, 0.45, np.radians(30), 0.9, 0.9, 0.9)
+"""Largest amounts: a shear's slope, shares of the side, radians, and factors 1 ± this."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each image of a batch gets, in this order."""
+
+    kinds: np.ndarray  # [B, n] int, numbers in CHANGES
+    amounts: np.ndarray  # [B, n], signed
+
+
+def draw(config: Augment, batch: int, rng: np.random.Generator) -> Plan:
+    """Trivial: one change, its strength uniform up to the largest; rand: `changes` of them, all of `magnitude`."""
+    trivial = config.policy == "trivial"
+    shape = (batch, 1 if trivial else config.changes)
+    kinds = rng.integers(len(CHANGES), size=shape)
+    strength = rng.random(shape) if trivial else np.full(shape, config.magnitude)
+    sign = rng.choice((-1.0, 1.0), shape)
+    return Plan(kinds, sign * strength * np.array(_WIDE if trivial else _RAND)[kinds])
+
+
+def geometry(plan: Plan, aspect: np.ndarray) -> np.ndarray:
+    """Output -> input coordinates, both -1..1, as [B, 3, 3]; aspect [B] is height over width of what is changed."""
+    total = np.tile(np.eye(3), (len(aspect), 1, 1))
+    for kind, by in zip(plan.kinds.T, plan.amounts.T, strict=True):
+        one = np.tile(np.eye(3), (len(aspect), 1, 1))
+        turn = np.where(kind == CHANGES.index("rotate"), by, 0.0)
+        shear_x, shear_y, across, down = (np.where(kind == k, by, 0.0) for k in range(1, 5))
+        one[:, 0, 0] = one[:, 1, 1] = np.cos(turn)
+        one[:, 0, 1] = (shear_x - np.sin(turn)) * aspect
+        one[:, 1, 0] = (shear_y + np.sin(turn)) / aspect
+        one[:, 0, 2], one[:, 1, 2] = 2 * across, 2 * down
+        total = total @ one
+    return total
+
+
+def colour(plan: Plan, matrix: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The change of colour `matrix` [B, 3, 3] and `grey` [B], as of `augment.Draw`, followed by those of the plan.
+
+    Every row of a matrix has the same sum, what grey is multiplied by; so the mean grey m of an image has become
+    (sum + grey) m when a change of contrast asks for it.
+    """
+    for kind, by in zip(plan.kinds.T, plan.amounts.T, strict=True):
+        brightness, contrast, keep = (1 + np.where(kind == k, by, 0.0) for k in range(6, 9))
+        matrix, grey = brightness[:, None, None] * matrix, brightness * grey
+        grey = contrast * grey + (1 - contrast) * (matrix[:, 0].sum(1) + grey)
+        matrix = contrast[:, None, None] * (saturation(keep) @ matrix)
+    return matrix, grey
+
+
+def saturation(keep: np.ndarray) -> np.ndarray:
+    """Blend of a pixel with its grey, of which `keep` [B] is the pixel: [B, 3, 3]."""
+    grey = np.tile(np.array(GREY), (3, 1))  # [3, 3], every row the grey of a pixel
+    blend: np.ndarray = keep[:, None, None] * np.eye(3) + (1 - keep)[:, None, None] * grey
+    return blend
