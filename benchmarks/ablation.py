@@ -3,9 +3,9 @@
     python benchmarks/ablation.py --root ../shared/data/clothing --weights FILE.safetensors --out ablation.jsonl
 
 Runs that are in the output already are not trained again, so the same command continues; --table prints what there
-is. Every run trains on train alone. Its best epoch by mean class accuracy on val is looked at in three ways: as it is,
-with test-time augmentation, and with a posterior correction for each metric (on val cross-fitted, on test with val's
-tau).
+is. Every run trains on train alone. Its best epoch by mean class accuracy on val is looked at in three ways: as it
+is, with test-time augmentation, and with a posterior correction for each metric (on val cross-fitted, on test with
+val's tau).
 """
 
 import argparse

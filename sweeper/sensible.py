@@ -53,9 +53,8 @@ def _option(hole: Choice, usual: Any) -> Any:
         named = node.value.get("name") if isinstance(node.value, dict) else None
         if wanted is not None and wanted == (named.value if named else label) and _number(wanted) == _number(label):
             return label
-    numbers = [label for label in hole.labels if isinstance(label, int | float)]
-    if _number(wanted) and len(numbers) == len(hole.labels):
-        return min(numbers, key=lambda label: abs(label - wanted))
+    if _number(wanted) and all(map(_number, hole.labels)):
+        return min(hole.labels, key=lambda label: abs(float(str(label)) - wanted))
     return hole.middle()
 
 

@@ -5,13 +5,29 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import predict
-from trainers.checkpoint import load_state, load_weights, save_array, save_weights
-from trainers.config import SGD, AdamW, Augment, LinearHead, Plateau, Recipe, Step, TrainConfig
-from trainers.data.batches import Data, Feed, in_order, shuffled
+from trainers import metrics, predict
+from trainers.checkpoint import load_state, load_weights, read_notes, save_array, save_weights
+from trainers.config import (
+    EMA,
+    SGD,
+    SWA,
+    AdamW,
+    Augment,
+    Grow,
+    LinearHead,
+    Plateau,
+    Posterior,
+    Recipe,
+    Step,
+    Thaw,
+    TrainConfig,
+    Views,
+)
+from trainers.data.batches import Data, Feed, balanced, drawn, in_order, shuffled
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.models import network
-from trainers.train import train
+from trainers.optim import depths, learning, thaw
+from trainers.train import Run, growing, train
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +235,149 @@ def test_scores_of_finished_predictions_are_those_of_the_epoch_that_made_them(wh
     found = predict.scores(how, data, np.load(folder / "val_logits.npy"), split="val", fit=("train",))
     assert found.loss == pytest.approx(best.val.loss, rel=1e-5)
     assert found.model_dump(exclude={"loss"}) == best.val.model_dump(exclude={"loss"})
+
+
+# ------------------------------------------------------------------------------------ averages, thaw, growth
+@pytest.mark.parametrize("kind", [EMA(decay=0.9), SWA(start=0.5)])
+def test_an_averaged_run_continues_bit_for_bit(photos, data, tmp_path, kind):
+    how = recipe(photos, average=kind)
+    whole = list(train(how, data, tmp_path / "whole"))
+    list(islice(train(how, data, tmp_path / "part"), 3))
+    again = list(train(how, data, tmp_path / "part"))
+    assert comparable(again) == comparable(whole)
+    one, other = (load_weights(tmp_path / name / "best.safetensors") for name in ("whole", "part"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_what_is_evaluated_and_saved_is_the_average(photos, data, tmp_path):
+    run = Run(recipe(photos, average=EMA(decay=0.99), epochs=1), data, ("train",), torch.device("cpu"), tmp_path)
+    run.fit(0)
+    shown, newest = run.shown.state_dict(), run.net.state_dict()
+    assert not all(torch.equal(shown[key], newest[key]) for key in newest)
+    np.testing.assert_array_equal(run.evaluate().logits, run.lens.logits(run.average.net, run.val).numpy())
+
+
+def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(photos, data, tmp_path):
+    how = recipe(photos, thaw=Thaw(frozen_epochs=1))
+    run = Run(how, data, ("train",), torch.device("cpu"), tmp_path)
+    before = {key: value.clone() for key, value in run.net.state_dict().items()}
+    run.fit(0)
+    frozen = run.net.state_dict()
+    assert all(torch.equal(before[key], frozen[key]) for key in before if key.startswith("backbone."))
+    assert not torch.equal(before["head.1.weight"], frozen["head.1.weight"])
+    run.fit(1)
+    assert not all(
+        torch.equal(before[key], value) for key, value in run.net.backbone.state_dict(prefix="backbone.").items()
+    )
+
+
+def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
+    run = Run(recipe(photos, thaw=Thaw(staged_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path)
+    depth = depths(run.net.backbone)
+    deepest = []
+    for epoch in range(3):
+        thaw(run.net.backbone, learning(run.config.thaw, epoch))
+        deepest.append(max(depth[name] for name, p in run.net.backbone.named_parameters() if p.requires_grad))
+    assert deepest == sorted(deepest)
+    assert deepest[0] < 0.5
+    assert deepest[-1] == 1
+
+
+def test_accumulated_batches_are_one_large_batch_where_no_norm_looks_at_the_batch(photos, data, tmp_path):
+    how = {"backbone": "test_vit", "image_size": 160, "augment": Augment(flip=0), "head": LinearHead(), "epochs": 1}
+    found = []
+    for batch_size, accumulate in ((16, 1), (8, 2)):
+        config = recipe(photos, **how, batch_size=batch_size, accumulate=accumulate, optimizer=SGD(lr=0.1))
+        run = Run(config, data, ("train",), torch.device("cpu"), tmp_path / str(accumulate))
+        run.fit(0)
+        found.append(run.net.state_dict())
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulating_leaves_the_statistics_of_norms_those_of_one_batch(photos, data, tmp_path):
+    found = []
+    for accumulate in (1, 2):
+        config = recipe(photos, optimizer=SGD(lr=1e-12), head=LinearHead(), accumulate=accumulate, epochs=1)
+        run = Run(config, data, ("train",), torch.device("cpu"), tmp_path / str(accumulate))
+        run.fit(0)
+        found.append({key: value for key, value in run.net.state_dict().items() if "running" in key})
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value)
+
+
+def test_images_grow_to_their_size_and_stay_there():
+    grow = Grow(start=0.5, until=0.5)
+    assert [growing(grow, 128, index / 8) for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
+    assert growing(Grow(), 100, 0.0) == 100
+
+
+def test_a_growing_run_trains(photos, data, tmp_path):
+    *_, last = train(recipe(photos, image_size=64, grow=Grow(start=0.5, until=0.8), epochs=2), data, tmp_path)
+    assert last.val.overall_accuracy > 0
+
+
+def test_balanced_draws_show_every_class_equally_often():
+    labels = np.array([[0]] * 90 + [[1]] * 10)
+    shares = balanced(labels, [[90, 10]], 1.0)
+    assert shares[labels[:, 0] == 0].sum() == pytest.approx(0.5)
+    roots = balanced(labels, [[90, 10]], 0.5)
+    assert roots[labels[:, 0] == 0].sum() == pytest.approx(3 / 4)  # sqrt 90 : sqrt 10
+    np.testing.assert_allclose(balanced(labels, [[90, 10]], 0.0), 1 / 100)
+    chosen = np.concatenate(drawn(range(100), shares, 10, np.random.default_rng(0)))
+    assert len(chosen) == 100
+    assert 35 < np.sum(chosen >= 90) < 65
+
+
+# ------------------------------------------------------------------------------------ selection, correction, views
+@pytest.mark.parametrize("selection", ["loss", "macro_f1"])
+def test_the_best_epoch_is_chosen_by_what_the_recipe_says(photos, data, tmp_path, selection):
+    how = recipe(photos, selection=selection, epochs=4)
+    epochs = list(train(how, data, tmp_path))
+    sign = -1 if selection == "loss" else 1
+    wanted = max(epochs, key=lambda epoch: sign * getattr(epoch.val, selection))
+    assert read_notes(tmp_path / "best.safetensors")["epoch"]["index"] == wanted.index
+
+
+def test_every_epoch_records_what_a_correction_would_give(whole):
+    for epoch in whole[2]:
+        assert set(epoch.corrected) == {"overall_accuracy", "mean_class_accuracy"}
+        assert epoch.plain is None
+
+
+def test_a_fitted_correction_is_the_figure_that_counts(photos, data, tmp_path):
+    how = recipe(photos, posterior=Posterior(fit=True), epochs=2)
+    for epoch in train(how, data, tmp_path):
+        assert epoch.val.overall_accuracy == epoch.corrected["overall_accuracy"].value
+        assert epoch.plain is not None
+        assert epoch.val.loss == epoch.plain.loss
+
+
+def test_a_given_strength_is_taken_off_the_predictions(photos, data, tmp_path):
+    corrected = list(train(recipe(photos, posterior=Posterior(tau=0.8), epochs=1), data, tmp_path / "a"))
+    plain = list(train(recipe(photos, epochs=1), data, tmp_path / "b"))
+    assert corrected[0].plain == plain[0].val
+    moved, raw = (np.load(tmp_path / name / "val_logits.npy") for name in ("a", "b"))
+    np.testing.assert_allclose(raw - moved, np.tile(predict.shift(data, ("train",), 0.8), (len(raw), 1)), atol=1e-5)
+
+
+def test_views_are_windows_and_their_mirror_images():
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    views = predict.windows(images, Views(flip=True, scales=(1.0, 2.0), crops=5))
+    assert len(views) == Views(flip=True, scales=(1.0, 2.0), crops=5).count == 12
+    assert torch.equal(views[0], images)
+    assert torch.equal(views[1], images[:, :, 2:6, 2:6])
+    assert torch.equal(views[6], images.flip(3))
+    corners = [view[0, 0, 0, 0] for view in views[2:6]]
+    assert corners == [images[0, 0, row, column] for row, column in ((0, 0), (0, 4), (4, 0), (4, 4))]
+
+
+def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
+    _, folder, _ = whole
+    how, best = recipe(photos, tta=Views(flip=True)), folder / "best.safetensors"
+    both = predict.predict(how, data, best, split="val", views=how.train.tta)
+    plain = predict.predict(how, data, best, split="val")
+    assert not np.allclose(both, plain)
+    labels = data.labels(data.table.indices("val"))
+    found = metrics.scores(both, labels, data.table.categories, loss=0.0)
+    assert predict.look(how, data, best).overall_accuracy == found.overall_accuracy

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers import metrics
+from trainers import losses, metrics
 from trainers.config import Corrected, Goal, Scores
 
 TAUS = np.round(np.arange(-1.0, 2.01, 0.1), 1)  # tried; below 0 for models that were weighted too much
@@ -22,8 +22,7 @@ Floats = NDArray[np.float32]
 
 def log_prior(counts: Sequence[Sequence[int]]) -> Floats:
     """Log of each class's share in its category, [sum C]; counts [K][C], a class without images has one."""
-    shares = [np.maximum(np.asarray(count, dtype=np.float64), 1) for count in counts]
-    return np.concatenate([np.log(share / share.sum()) for share in shares]).astype(np.float32)
+    return np.concatenate([losses.log_prior(count).numpy() for count in counts])
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ class Run:
         self.counts = data.counts(self.rows)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
+        self.minority = augment.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
         self.epochs = self._restore(state) if state else []
         folder.mkdir(parents=True, exist_ok=True)
         self._settle_best()
@@ -130,7 +131,7 @@ class Run:
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
             labels = computing.send(torch.from_numpy(self.data.labels(chunk)), self.device)
-            how = augment.draw(self.config.augment, self._shapes(chunk), rng)
+            how = augment.draw(self.config.augment, self._shapes(chunk), rng, self.minority[chunk])
             loss, logits = self._backward(images, labels, how, side, batches)
             if step + 1 == first + batches:
                 progress = index + (first + 0.5 * batches) / len(chunks)

@@ -1,0 +1,77 @@
+import torch
+from torch import nn
+
+from trainers import average
+from trainers.config import EMA, SWA, NoAverage
+
+
+def net(*weights):
+    layers = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    for parameter, value in zip(layers.parameters(), weights, strict=False):
+        nn.init.constant_(parameter, value)
+    return layers
+
+
+def weights(followed):
+    return [float(p.flatten()[0]) for p in followed.net.parameters()]
+
+
+def test_a_recipe_without_an_average_has_no_follower():
+    assert average.build(NoAverage(), net(), epochs=3) is None
+
+
+def test_an_ema_follows_its_recurrence_step_by_step():
+    followed = average.Averaged(EMA(decay=0.5), net(1.0), epochs=3)
+    expected = 1.0
+    for count, value in enumerate([2.0, 4.0, -1.0, 7.0]):
+        followed.step(net(value))
+        keep = min(0.5, (1 + count) / (10 + count))
+        expected = keep * expected + (1 - keep) * value
+        torch.testing.assert_close(weights(followed)[0], expected)
+
+
+def test_an_ema_that_keeps_nothing_is_the_network_itself():
+    followed, newest = average.Averaged(EMA(decay=0), net(1.0), epochs=3), net(5.0)
+    newest(torch.randn(4, 3))  # its norm now has statistics
+    followed.step(newest)
+    for own, other in zip(followed.net.state_dict().values(), newest.state_dict().values(), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def test_an_ema_stands_for_nothing_before_its_first_step():
+    followed = average.Averaged(EMA(), net(), epochs=3)
+    assert not followed.ready
+    followed.step(net())
+    assert followed.ready
+
+
+def test_swa_is_the_mean_of_the_weights_after_its_epochs():
+    followed = average.Averaged(SWA(start=0.5), net(9.0), epochs=4)
+    asked = []
+    for index, value in enumerate([1.0, 2.0, 3.0, 5.0]):
+        followed.step(net(100.0))  # steps inside an epoch are none of its business
+        asked.append(followed.epoch(net(value), index))
+    assert asked == [False, False, True, True]  # and only then are statistics of norms due
+    torch.testing.assert_close(weights(followed)[0], 4.0)
+
+
+def test_renewed_statistics_are_those_of_the_batches():
+    layers, batches = nn.BatchNorm2d(3), [5 * torch.randn(4, 3, 8, 8) + 2 for _ in range(3)]
+    layers.running_mean.fill_(77)
+    average.renew_statistics(layers, batches)
+    means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    torch.testing.assert_close(layers.running_mean, means)
+    assert not layers.training
+    assert layers.momentum == 0.1
+
+
+def test_the_state_of_a_follower_is_enough_to_go_on():
+    first = net(1.0)
+    followed, other = (average.Averaged(EMA(decay=0.9), first, epochs=3) for _ in range(2))
+    for value in (2.0, 3.0):
+        followed.step(net(value))
+    other.load_state_dict(followed.state_dict())
+    newest = net(8.0)
+    for one in (followed, other):
+        one.step(newest)
+    assert weights(followed) == weights(other)
