@@ -159,7 +159,7 @@ def test_a_size_that_a_network_cannot_take_is_named_with_sizes_that_fit():
 
 
 def test_sizes_that_fit_are_those_nearest_to_the_wanted_one():
-    problem = only(backbone="maxvit_nano_rw_256", image_size=250)
+    problem = only(backbone="hiera_tiny_224", image_size=250)
     assert "cannot take images of 250 pixels" in problem.what
     assert problem.help == "sizes that fit: 224, 256, 288"
 
@@ -207,7 +207,10 @@ def test_a_family_has_drop_path_only_where_its_backbones_take_it(backbone):
 
 
 def test_the_majority_needs_no_weights():
-    assert problems([recipe(backbone="majority", pretrained=True)]) == []
+    for weights in (None, "a/folder/of/weights"):
+        how = {"backbone": "majority", "pretrained": True, "weights": weights}
+        assert problems([recipe(**how)]) == []
+        assert network.build(config(**how), [3]).head.prior.shape == (3,)
 
 
 def test_a_van_says_that_its_weights_must_come_from_a_file():

@@ -88,7 +88,7 @@ def _foreign(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of whoever's making breaks in every way there is
-        raise _unreadable(path, str(error).split(".")[0]) from error
+        raise _unreadable(path, (str(error) or type(error).__name__).split(". ")[0]) from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

@@ -206,7 +206,7 @@ def _hub_answers() -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def main() -> None:

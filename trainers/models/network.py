@@ -96,8 +96,8 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
 
 
 def weights_file(config: TrainConfig) -> Path | None:
-    """The local weights a recipe names: its file, or the backbone's in its folder."""
-    if config.weights is None:
+    """The local weights a recipe names: its file, or the backbone's in its folder. The majority has none."""
+    if config.weights is None or config.backbone == majority.NAME:
         return None
     path = Path(config.weights)
     return path / f"{config.backbone}.safetensors" if path.is_dir() else path
