@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from conftest import SHARED
 from trainers.checkpoint import save_weights
 from trainers.config import Recipe, TrainConfig
 from trainers.errors import EnvironmentFault
+from trainers.families import family
 from trainers.models import network
 from trainers.models.check import problems
 
@@ -65,6 +67,65 @@ def test_weights_of_another_network_are_refused(tmp_path):
         network.build(config(pretrained=True, weights=str(tmp_path / "w.safetensors")), [3])
 
 
+@pytest.mark.parametrize("wrap", [dict, lambda w: {"state_dict": w, "epoch": 3}, lambda w: {"model": w}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_that_torch_saved_are_read_wherever_they_lie(tmp_path, wrap, prefix):
+    donor = timm.create_model("test_resnet", num_classes=10)
+    torch.save(wrap({prefix + key: value for key, value in donor.state_dict().items()}), tmp_path / "w.pth")
+    net = network.build(config(pretrained=True, weights=str(tmp_path / "w.pth")), [3])
+    assert torch.equal(net.backbone.conv1[0].weight, donor.conv1[0].weight)
+
+
+class Evil:
+    """What a file would run when it is unpickled: leave a trace."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".tar"])
+def test_nothing_in_a_weights_file_is_run(tmp_path, suffix):
+    path, trace = tmp_path / f"w{suffix}", tmp_path / "trace"
+    torch.save({"state_dict": Evil(trace)}, path)
+    with pytest.raises(EnvironmentFault, match="cannot read weights"):
+        network.build(config(pretrained=True, weights=str(path)), [3])
+    assert not trace.exists()
+    assert only(pretrained=True, weights=str(path)).exit_code == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 half an archive"])
+def test_a_broken_weights_file_is_an_environments_fault(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    assert only(pretrained=True, weights=str(tmp_path / "w.pth")).what.startswith("cannot read weights")
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {}}, {"model": "resnet", "w": torch.ones(2)}])
+def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    assert "does not hold tensors by name" in only(pretrained=True, weights=str(tmp_path / "w.pth")).what
+
+
+def test_weights_without_the_counters_of_batch_norms_are_accepted(tmp_path):
+    weights = timm.create_model("test_resnet", num_classes=0).state_dict()
+    few = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    save_weights(tmp_path / "w.safetensors", few, {})
+    assert problems([recipe(pretrained=True, weights=str(tmp_path / "w.safetensors"))]) == []
+
+
+def test_a_head_on_logits_needs_the_classifier_of_the_weights(tmp_path):
+    donor = timm.create_model("test_resnet")
+    save_weights(tmp_path / "whole.safetensors", donor.state_dict(), {})
+    kept = {"pretrained": True, "head": "relu_logits"}
+    net = network.build(config(**kept, weights=str(tmp_path / "whole.safetensors")), [3])
+    assert torch.equal(net.backbone.fc.weight, donor.fc.weight)
+    donor.reset_classifier(0)
+    save_weights(tmp_path / "bare.safetensors", donor.state_dict(), {})
+    assert "fc.weight is missing" in only(**kept, weights=str(tmp_path / "bare.safetensors")).what
+
+
 def test_normalization_is_the_backbones_the_usual_one_or_the_recipes():
     vit = network.build(config(backbone="vit_tiny_patch16_224"), [3])
     assert network.normalization(config(), vit) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -95,6 +156,67 @@ def test_a_size_that_a_network_cannot_take_is_named_with_sizes_that_fit():
     problem = only(backbone="test_convnext", image_size=16)
     assert "cannot take images of 16 pixels" in problem.what
     assert problem.help.startswith("sizes that fit: 32")
+
+
+def test_sizes_that_fit_are_those_nearest_to_the_wanted_one():
+    problem = only(backbone="hiera_tiny_224", image_size=250)
+    assert "cannot take images of 250 pixels" in problem.what
+    assert problem.help == "sizes that fit: 224, 256, 288"
+
+
+@pytest.mark.parametrize("head", ["relu_logits", "logits_mlp"])
+def test_a_head_on_logits_that_a_backbone_does_not_have_is_named_with_heads_that_fit(head):
+    problem = only(backbone="vit_small_patch14_dinov2", image_size=56, head=head)
+    assert (problem.where, problem.exit_code) == ("train.head", 2)
+    assert f"no class scores of its own, which the head {head} builds on" in problem.what
+    assert problem.help == "heads that fit: linear, category_mlp, shared_mlp, query2label"
+
+
+def test_attention_heads_that_do_not_divide_the_width_are_named_with_those_that_do():
+    problem = only(head={"name": "query2label", "width": 100, "heads": 3})
+    assert (problem.where, problem.help) == ("train.head.heads", "numbers that fit: 1, 2, 4, 5, 10")
+
+
+def test_a_backbone_without_a_map_is_named():
+    problem = only(backbone="deit_tiny_distilled_patch16_224", image_size=64, head="query2label")
+    assert problem.where == "train.head"
+    assert "gives no map that the head query2label could look at" in problem.what
+
+
+def test_drop_path_reaches_the_backbone_unless_its_own_argument_says_otherwise():
+    def last(**more):
+        return network.create(config(backbone="test_vit", **more)).blocks[-1].drop_path1.drop_prob
+
+    assert last(drop_path=0.25) == 0.25
+    assert last(drop_path=0.25, backbone_args={"drop_path_rate": 0.5}) == 0.5
+
+
+def test_a_backbone_without_drop_path_is_named():
+    problem = only(backbone="densenet121", drop_path=0.1)
+    assert (problem.where, problem.what) == ("train.drop_path", "densenet121 has no drop path")
+    assert problem.help == "leave drop_path out"
+
+
+@pytest.mark.parametrize(
+    "backbone", ["convnext_atto", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "van_b0"]
+)
+def test_a_family_has_drop_path_only_where_its_backbones_take_it(backbone):
+    assert family(backbone).drop_path
+    with torch.device("meta"):
+        network.create(TrainConfig(backbone=backbone))
+
+
+def test_the_majority_needs_no_weights():
+    for weights in (None, "a/folder/of/weights"):
+        how = {"backbone": "majority", "pretrained": True, "weights": weights}
+        assert problems([recipe(**how)]) == []
+        assert network.build(config(**how), [3]).head.prior.shape == (3,)
+
+
+def test_a_van_says_that_its_weights_must_come_from_a_file():
+    problem = only(backbone="van_b0", pretrained=True)
+    assert problem.what == "timm has no published weights for van_b0"
+    assert "set weights: to a local weights file" in problem.help
 
 
 def test_an_argument_that_a_network_does_not_know_is_named():

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import timm
 import torch
 
-from trainers.config import Recipe, TrainConfig
+from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.errors import UserError
-from trainers.models import network
+from trainers.models import heads, majority, network
 
 HUB_SECONDS = 10
 SCRATCH = "train from random weights with --set train.pretrained=false"
@@ -42,7 +42,7 @@ def problems(recipes: Iterable[Recipe]) -> list[Problem]:
     found: dict[Problem, None] = {}
     for recipe in recipes:
         config = recipe.train
-        for look in (_name, _size, _weights):
+        for look in (_name, _size, _head, _weights):
             if problem := look(config):
                 found[problem] = None
                 break
@@ -66,12 +66,16 @@ def _name(config: TrainConfig) -> Problem | None:
 def _size(config: TrainConfig) -> Problem | None:
     """Builds the backbone without memory and sends an empty image of the recipe's size through."""
     try:
-        with torch.device("meta"), torch.inference_mode():
-            backbone = network.create(config)
-            backbone.eval()(torch.empty(2, 3, config.image_size, config.image_size))
+        _through(config)
     except NotImplementedError:
         return None  # an operation without a meta kernel: the first trial will tell
     except TypeError as error:
+        if (
+            config.drop_path is not None
+            and "drop_path" in str(error)
+            and "drop_path_rate" not in config.backbone_args
+        ):
+            return Problem("train.drop_path", f"{config.backbone} has no drop path", "leave drop_path out", 2)
         return Problem("train.backbone_args", f"{config.backbone}: {_line(error)}", "check backbone_args", 2)
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         fits = _fitting(config)
@@ -81,21 +85,62 @@ def _size(config: TrainConfig) -> Problem | None:
     return None
 
 
+def _through(config: TrainConfig) -> None:
+    """The backbone, pooled, whatever the head; raises what timm raises."""
+    plain = config.model_copy(update={"head": LinearHead()})
+    with torch.device("meta"), torch.inference_mode():
+        network.create(plain).eval()(torch.empty(2, 3, config.image_size, config.image_size))
+
+
 def _fitting(config: TrainConfig) -> list[int]:
     """Up to three sizes near the wanted one that the backbone does take."""
-    near = sorted(range(32, 513, 16), key=lambda size: abs(size - config.image_size))
     fits: list[int] = []
-    for size in near[:16]:
-        with suppress(Exception), torch.device("meta"), torch.inference_mode():  # the next size is the answer
-            network.create(config.model_copy(update={"image_size": size})).eval()(torch.empty(2, 3, size, size))
+    for size in _near(config.image_size)[:24]:
+        with suppress(Exception):  # the next size is the answer
+            _through(config.model_copy(update={"image_size": size}))
             fits.append(size)
         if len(fits) == 3:
             break
     return sorted(fits)
 
 
+def _near(size: int) -> list[int]:
+    """Sides that patches of 4 to 32 pixels, or of 14, may fill: all of those close by, fewer far off."""
+    close = {side for side in range(max(16, size - 32), size + 33) if side % 4 == 0 or side % 14 == 0}
+    return sorted(close.union(range(32, 1025, 32)) - {size}, key=lambda side: abs(side - size))
+
+
+def _head(config: TrainConfig) -> Problem | None:
+    if isinstance(config.head, Query2Label):
+        return _query2label(config, config.head)
+    default = timm.get_pretrained_cfg(config.backbone)
+    if heads.NEEDS[config.head.name] == "logits" and default is not None and default.num_classes == 0:
+        fits = ", ".join(name for name, need in heads.NEEDS.items() if need != "logits")
+        what = f"{config.backbone} has no class scores of its own, which the head {config.head.name} builds on"
+        return Problem("train.head", what, f"heads that fit: {fits}", 2)
+    return None
+
+
+def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
+    if head.width % head.heads:
+        fits = ", ".join(str(count) for count in range(1, 17) if head.width % count == 0)
+        what = f"a width of {head.width} cannot be shared out among {head.heads} attention heads"
+        return Problem("train.head.heads", what, f"numbers that fit: {fits}", 2)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            backbone = network.create(config).eval()
+            found = backbone(torch.empty(2, 3, config.image_size, config.image_size))
+            network.head(config, backbone, [2]).eval()(found)
+    except NotImplementedError:
+        return None
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        what = f"{config.backbone} gives no map that the head query2label could look at: {_line(error)}"
+        return Problem("train.head", what, "take another head, such as linear or category_mlp", 2)
+    return None
+
+
 def _weights(config: TrainConfig) -> Problem | None:
-    if not config.pretrained:
+    if not config.pretrained or config.backbone == majority.NAME:
         return None
     try:
         path = network.weights_file(config)
@@ -108,7 +153,7 @@ def _weights(config: TrainConfig) -> Problem | None:
 
 def _local(config: TrainConfig, path: Path) -> Problem | None:
     if not path.exists():
-        advice = f"give a .safetensors file with --set train.weights=PATH, or {SCRATCH}"
+        advice = f"give a weights file with --set train.weights=PATH, or {SCRATCH}"
         return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
     network.load_local(network.create(config), path)
     return None
@@ -117,14 +162,14 @@ def _local(config: TrainConfig, path: Path) -> Problem | None:
 def _published(config: TrainConfig) -> Problem | None:
     default = timm.get_pretrained_cfg(config.backbone)
     if default is None or not default.has_weights:
-        advice = f"set weights: to a local .safetensors file, or {SCRATCH}"
+        advice = f"set weights: to a local weights file, or {SCRATCH}"
         return Problem("train.backbone", f"timm has no published weights for {config.backbone}", advice, 2)
     if not default.hf_hub_id or _fetched(default.hf_hub_id, default.hf_hub_filename or "model.safetensors"):
         return None
     return Problem(
         "train.backbone",
         f"the weights of {config.backbone} are not on this machine, and the model hub does not give them",
-        "give a local .safetensors file with --set train.weights=PATH, fill the hub's cache from a machine that has"
+        "give a local weights file with --set train.weights=PATH, fill the hub's cache from a machine that has"
         f" a network (HF_HOME names its folder), or {SCRATCH}",
         3,
     )
@@ -161,7 +206,7 @@ def _hub_answers() -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def main() -> None:

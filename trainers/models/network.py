@@ -1,4 +1,4 @@
-"""A network for several categories: timm's backbone, pooled, and a head over all classes."""
+"""A network for several categories: timm's backbone, and a head over all classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,16 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import register_model
 from torch import Tensor, nn
 
 from trainers.checkpoint import load_weights
 from trainers.config import Normalize, TrainConfig
 from trainers.errors import EnvironmentFault
+from trainers.models import heads, majority, van
+
+for _entry in (*van.MODELS, majority.majority):
+    register_model(_entry)
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -37,15 +42,28 @@ def build(config: TrainConfig, sizes: Sequence[int], *, pretrained: bool | None 
     """
     torch.manual_seed(config.seed)
     backbone = _backbone(config, config.pretrained if pretrained is None else pretrained)
-    linear = nn.Linear(_features(backbone), sum(sizes))
-    nn.init.normal_(linear.weight, std=0.01)
-    nn.init.zeros_(linear.bias)
-    network = Network(backbone, nn.Sequential(nn.Dropout(getattr(config.head, "dropout", 0.0)), linear))
+    network = Network(backbone, head(config, backbone, sizes))
     return network.to(memory_format=torch.channels_last) if channels_last(config, backbone) else network
 
 
-def _features(backbone: Any) -> int:
-    """Width of the pooled features; some families widen them once more after the last stage."""
+def know(net: Network, counts: Sequence[Sequence[int]]) -> None:
+    """Tell the majority baseline the training images of each class, [K][C]; other networks need no telling."""
+    if isinstance(net.head, majority.Prior):
+        net.head.learn(counts)
+
+
+def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:
+    """The recipe's head on this backbone; the majority baseline has its own."""
+    if isinstance(backbone, majority.Majority):
+        return majority.Prior(sum(sizes))
+    prefix = int(getattr(backbone, "num_prefix_tokens", 0))
+    return heads.build(config.head, features(config, backbone), sizes, prefix=prefix)
+
+
+def features(config: TrainConfig, backbone: Any) -> int:
+    """How many features the head sees; some families widen them once more after the last stage."""
+    if heads.NEEDS[config.head.name] == "logits":
+        return int(backbone.num_classes)
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
@@ -58,32 +76,43 @@ def _backbone(config: TrainConfig, pretrained: bool) -> Any:
 
 
 def create(config: TrainConfig, *, pretrained: bool = False) -> Any:
-    """timm's model without its classifier: images -> pooled features [B, num_features]."""
-    arguments = dict(config.backbone_args)
+    """timm's model as the head needs it: images -> pooled features [B, D], its own class scores, or its last map."""
+    need = heads.NEEDS[config.head.name]
+    arguments = {} if need == "logits" else {"num_classes": 0}
+    backbone = timm.create_model(config.backbone, pretrained=pretrained, **arguments, **_arguments(config))
+    if need == "map" and config.backbone != majority.NAME:
+        backbone.reset_classifier(0, "")  # only now: with another pooling from the start some miss weights of a norm
+    return backbone
+
+
+def _arguments(config: TrainConfig) -> dict[str, Any]:
+    arguments: dict[str, Any] = dict(config.backbone_args)
     default = timm.get_pretrained_cfg(config.backbone)
     if default is not None and default.fixed_input_size and default.input_size[-1] != config.image_size:
         arguments.setdefault("img_size", config.image_size)
-    return timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **arguments)
+    if config.drop_path is not None:
+        arguments.setdefault("drop_path_rate", config.drop_path)
+    return arguments
 
 
 def weights_file(config: TrainConfig) -> Path | None:
-    """The local weights a recipe names: its file, or the backbone's in its folder."""
-    if config.weights is None:
+    """The local weights a recipe names: its file, or the backbone's in its folder. The majority has none."""
+    if config.weights is None or config.backbone == majority.NAME:
         return None
     path = Path(config.weights)
     return path / f"{config.backbone}.safetensors" if path.is_dir() else path
 
 
 def load_local(backbone: Any, path: Path) -> None:
-    """Fill a backbone from a safetensors file in timm's key layout; a classifier in the file is left out.
+    """Fill a backbone from a file in timm's key layout; a classifier is left out where the backbone has none.
 
     Raises EnvironmentFault when a weight of the backbone is missing, has another shape, or a key fits nowhere.
     """
-    tensors = load_weights(path)
-    classifier = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
-    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     wanted = backbone.state_dict()
-    given = {key: value for key, value in tensors.items() if not key.startswith(tuple(f"{p}." for p in prefixes))}
+    counters = {key: value for key, value in wanted.items() if key.endswith(".num_batches_tracked")}
+    classifier = tuple(f"{name}." for name in _classifiers(backbone))
+    tensors = load_weights(path)
+    given = counters | {k: v for k, v in tensors.items() if k in wanted or not k.startswith(classifier)}
     faults = _mismatches(wanted, given)
     if faults:
         raise EnvironmentFault(
@@ -92,6 +121,11 @@ def load_local(backbone: Any, path: Path) -> None:
             help="the file must have timm's key names for this backbone; check backbone and backbone_args",
         )
     backbone.load_state_dict(given)
+
+
+def _classifiers(backbone: Any) -> tuple[str, ...]:
+    names = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _mismatches(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:

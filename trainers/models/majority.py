@@ -1,0 +1,50 @@
+"""The baseline without a network: every image gets the classes' frequencies among the training images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NAME = "majority"
+
+
+class Majority(nn.Module):
+    """Images [B, 3, S, S] -> zeros [B, 1]. Its one parameter changes nothing: optimizers want to have one."""
+
+    num_features, num_classes = 1, 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 0 * self.nothing.expand(len(images), 1)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's signature
+        """A single layer, in timm's words."""
+        return {"stem": r"^nothing", "blocks": []}
+
+
+class Prior(nn.Module):
+    """Zeros [B, 1] -> the log frequency of every class [B, sum C]; training does not change it, `learn` does."""
+
+    prior: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("prior", torch.zeros(classes))
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, zeros: Tensor) -> Tensor:
+        return self.prior + self.nothing * zeros
+
+    def learn(self, counts: Sequence[Sequence[int]]) -> None:
+        """Take the frequencies from counts [K][C]; a class without an image counts as half a one, not as never."""
+        found = [torch.tensor(category, dtype=torch.float64).clamp_min(0.5) for category in counts]
+        self.prior.copy_(torch.cat([(category / category.sum()).log() for category in found]))
+
+
+def majority(pretrained: bool = False, **arguments: Any) -> Majority:  # noqa: ARG001 - it takes what timm hands on
+    """The entry that timm calls."""
+    return Majority()
