@@ -53,8 +53,10 @@ def _option(hole: Choice, usual: Any) -> Any:
         named = node.value.get("name") if isinstance(node.value, dict) else None
         if wanted is not None and wanted == (named.value if named else label) and _number(wanted) == _number(label):
             return label
-    if _number(wanted) and all(map(_number, hole.labels)):
-        return min(hole.labels, key=lambda label: abs(float(str(label)) - wanted))
+    numbers = [label for label in hole.labels if isinstance(label, int | float)]
+    if isinstance(wanted, int | float) and len(numbers) == len(hole.labels):
+        goal = float(wanted)
+        return min(numbers, key=lambda label: abs(label - goal))
     return hole.middle()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Space", "difference"]
 
-BUILT_FROM = ("backbone", "image_size", "pretrained", "weights")
+BUILT_FROM = ("backbone", "image_size", "pretrained", "weights", "head", "drop_path")
 """Keys of `train` on which it depends whether a network can be built."""
 
 
@@ -119,7 +119,7 @@ class Space:
         return replace(self._tree, value={**entries, "backbone": Node(backbone)})
 
     def recipes(self) -> Iterator[Recipe]:
-        """One recipe for each backbone and image size that can be reached, the rest at its default."""
+        """One recipe for each network and image size that can be reached, the rest at its default."""
         return (self._recipe(closed) for _, closed in self._over(*BUILT_FROM))
 
     def configurations(self) -> Iterator[dict[str, Any]]:

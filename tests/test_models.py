@@ -251,3 +251,10 @@ def test_real_published_weights_fit_their_backbone():
     path = SHARED / "weights" / "mobilenetv2_100_same.safetensors"
     real = {"backbone": "mobilenetv2_100", "backbone_args": {"pad_type": "same"}, "weights": str(path)}
     assert problems([recipe(pretrained=True, image_size=64, **real)]) == []
+
+
+def test_a_backbone_of_one_size_is_not_grown_into():
+    found = only(backbone="deit_tiny_patch16_224", image_size=224, grow={"start": 0.5})
+    assert (found.where, found.exit_code) == ("train.grow", 2)
+    assert "112 pixels of the first epochs" in found.what
+    assert problems([recipe(image_size=64, grow={"start": 0.5})]) == []

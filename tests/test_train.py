@@ -27,7 +27,7 @@ from trainers.data.batches import Data, Feed, balanced, drawn, in_order, shuffle
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.models import network
 from trainers.optim import depths, learning, thaw
-from trainers.train import Run, growing, train
+from trainers.train import Run, train
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +308,8 @@ def test_accumulating_leaves_the_statistics_of_norms_those_of_one_batch(photos, 
 
 def test_images_grow_to_their_size_and_stay_there():
     grow = Grow(start=0.5, until=0.5)
-    assert [growing(grow, 128, index / 8) for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
-    assert growing(Grow(), 100, 0.0) == 100
+    assert [grow.side(128, index / 8) for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
+    assert Grow().side(100, 0.0) == 100
 
 
 def test_a_growing_run_trains(photos, data, tmp_path):

@@ -10,6 +10,7 @@ Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_pre
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+GRAIN = 16  # pixels between two sides that a growing run takes
 
 
 class Part(BaseModel):
@@ -322,6 +323,13 @@ class Grow(Part):
     start: float = Field(1.0, gt=0, le=1, description="first side as a share of image_size; 1 is no growth")
     until: Share = Field(0.5, description="share of the epochs after which image_size is reached")
 
+    def side(self, image_size: int, done: float) -> int:
+        """Side of the training images when the share `done` of the epochs is over: whole multiples of 16 pixels."""
+        if done >= self.until or self.start == 1:
+            return image_size
+        share = self.start + (1 - self.start) * done / self.until
+        return min(image_size, max(2 * GRAIN, round(share * image_size / GRAIN) * GRAIN))
+
 
 class Posterior(Part):
     """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
@@ -372,7 +380,8 @@ class TrainConfig(Part):
     pretrained: bool = Field(True, description="start from published weights; false: from random ones")
     weights: str | None = Field(
         None,
-        description="local .safetensors file, or a folder of <backbone>.safetensors, instead of the model hub",
+        description="local file (.safetensors, or .pth, .pt, .bin, .tar of tensors), or a folder of"
+        " <backbone>.safetensors, instead of the model hub",
     )
     backbone_args: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="further arguments of timm.create_model, such as drop_path_rate"

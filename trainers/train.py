@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainers import augment, average, computing, losses, optim, posterior
 from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
-from trainers.config import Corrected, Epoch, Grow, Recipe, Scores
+from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, Feed, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.files import sync_folder
@@ -24,7 +24,6 @@ from trainers.predict import Lens
 
 log = logging.getLogger(__name__)
 
-GRAIN = 16  # pixels between two sides that a growing run takes
 NEXT = "next."  # before the names of files that wait for their epoch to be on record
 
 
@@ -102,11 +101,12 @@ class Run:
         computing.prepare(where)
         state = self._state()
         self.net = network.build(self.config, data.sizes, pretrained=False if state else None).to(where)
+        self.counts = data.counts(self.rows)
+        network.know(self.net, self.counts)
         self.average = average.build(self.config.average, self.net, self.config.epochs)
         self.lens = Lens(self.config, data, self.net, where)
         self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = computing.scaler(self.config, where)
-        self.counts = data.counts(self.rows)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
         self.minority = augment.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
@@ -119,7 +119,7 @@ class Run:
         rng = np.random.default_rng([self.config.seed, index])
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = self._chunks(rng)
-        side = growing(self.config.grow, self.config.image_size, index / self.config.epochs)
+        side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed = Feed(self.data, side, self.device)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         confusion = Confusion(self.data.sizes, self.device)
@@ -279,11 +279,3 @@ class Run:
         if state["scaler"]:  # empty where the run began in a format that needs none
             self.scaler.load_state_dict(state["scaler"])
         return [Epoch.model_validate_json(line) for line in state["epochs"]]
-
-
-def growing(config: Grow, image_size: int, done: float) -> int:
-    """The side of the training images when the share `done` of the epochs is over: whole multiples of 16 pixels."""
-    if done >= config.until or config.start == 1:
-        return image_size
-    share = config.start + (1 - config.start) * done / config.until
-    return min(image_size, max(2 * GRAIN, round(share * image_size / GRAIN) * GRAIN))

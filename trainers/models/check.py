@@ -42,7 +42,7 @@ def problems(recipes: Iterable[Recipe]) -> list[Problem]:
     found: dict[Problem, None] = {}
     for recipe in recipes:
         config = recipe.train
-        for look in (_name, _size, _head, _weights):
+        for look in (_name, _size, _growing, _head, _weights):
             if problem := look(config):
                 found[problem] = None
                 break
@@ -82,6 +82,23 @@ def _size(config: TrainConfig) -> Problem | None:
         advice = f"sizes that fit: {', '.join(map(str, fits))}" if fits else "try the size its weights were made for"
         what = f"{config.backbone} cannot take images of {config.image_size} pixels: {_line(error)}"
         return Problem("train.image_size", what, advice, 2)
+    return None
+
+
+def _growing(config: TrainConfig) -> Problem | None:
+    """Whether the backbone takes the smaller images of the first epochs, too."""
+    smallest = config.grow.side(config.image_size, 0.0)
+    if smallest == config.image_size:
+        return None
+    plain = config.model_copy(update={"head": LinearHead()})
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            network.create(plain).eval()(torch.empty(2, 3, smallest, smallest))
+    except NotImplementedError:
+        return None
+    except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+        what = f"{config.backbone} cannot take the {smallest} pixels of the first epochs: {_line(error)}"
+        return Problem("train.grow", what, "leave grow out, or begin with a larger share", 2)
     return None
 
 
