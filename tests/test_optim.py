@@ -1,9 +1,10 @@
 import pytest
+import timm
 import torch
 from torch import nn
 
 from trainers import optim
-from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Plateau, Step
+from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Plateau, Step, Thaw
 
 
 def rates(schedule, epochs=10, **more):
@@ -93,3 +94,60 @@ def test_every_optimizer_takes_a_step(config):
     head(backbone(torch.randn(2, 3, 3, 3)).flatten(1)).sum().backward()
     built.step()
     assert not torch.equal(before, head.weight)
+
+
+# ------------------------------------------------------------------------------------------ layers
+def built(config, name="test_vit"):
+    backbone, head = timm.create_model(name, num_classes=0), nn.Linear(4, 2)
+    return backbone, head, optim.build(config, backbone, head)
+
+
+def peak(optimizer, wanted):
+    return next(g["peak"] for g in optimizer.param_groups for p in g["params"] if p is wanted)
+
+
+def test_depth_falls_from_the_first_layer_to_the_last():
+    depth = optim.depths(timm.create_model("test_vit", num_classes=0))
+    blocks = [depth[f"blocks.{n}.attn.qkv.weight"] for n in range(6)]
+    assert blocks == sorted(blocks, reverse=True)
+    assert depth["patch_embed.proj.weight"] == max(depth.values()) == 1
+    assert min(depth.values()) > 0  # the head alone is at 0
+
+
+def test_layer_decay_lowers_the_rate_of_each_layer_below_that_of_the_one_above():
+    config = AdamW(lr=1e-3, backbone_lr=0.5, layer_decay=0.8)
+    backbone, head, optimizer = built(config)
+    depth = optim.depths(backbone)
+    for name, parameter in backbone.named_parameters():
+        assert peak(optimizer, parameter) == pytest.approx(5e-4 * 0.8 ** (12 * depth[name]))
+    assert peak(optimizer, head.weight) == 1e-3
+
+
+def test_a_layer_decay_of_one_is_one_rate_for_the_backbone():
+    backbone, _, optimizer = built(AdamW(lr=1e-3))
+    assert {peak(optimizer, parameter) for parameter in backbone.parameters()} == {1e-3}
+
+
+def test_every_parameter_is_in_one_group():
+    backbone, head, optimizer = built(AdamW(layer_decay=0.7), "test_resnet")
+    inside = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(inside) == sorted(map(id, [*backbone.parameters(), *head.parameters()]))
+
+
+def test_norms_and_biases_are_decayed_only_where_the_recipe_says_so():
+    for decay_norms in (False, True):
+        backbone, _, optimizer = built(SGD(weight_decay=0.1, decay_norms=decay_norms), "test_resnet")
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        for parameter in backbone.parameters():
+            assert decays[id(parameter)] == (0.1 if parameter.ndim > 1 or decay_norms else 0.0)
+
+
+def test_a_backbone_that_names_no_layers_is_one_layer():
+    assert set(optim.depths(nn.Linear(2, 2)).values()) == {1.0}
+
+
+def test_all_layers_learn_where_nothing_is_frozen():
+    assert [optim.learning(Thaw(), epoch) for epoch in range(3)] == [1.0, 1.0, 1.0]
+    assert [optim.learning(Thaw(frozen_epochs=2), epoch) for epoch in range(4)] == [0.0, 0.0, 1.0, 1.0]
+    staged = [optim.learning(Thaw(frozen_epochs=1, staged_epochs=3), epoch) for epoch in range(6)]
+    assert staged == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
