@@ -4,7 +4,7 @@ import pytest
 import timm
 
 from trainers import families
-from trainers.config import TrainConfig
+from trainers.config import Recipe, TrainConfig
 
 NAMES = ["mobilenetv2_100", "efficientnet_b3", "convnext_tiny.fb_in1k", "swin_tiny_patch4_window7_224", "van_b0"]
 NAMES += ["vit_tiny_patch16_224", "resnet50.a1_in1k", "seresnext50_32x4d"]
@@ -51,3 +51,19 @@ def test_every_line_names_its_source():
 def test_a_config_read_back_is_the_same():
     config = TrainConfig(backbone="swin_tiny_patch4_window7_224")
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_predictions_look_at_mirror_images_only_where_training_did():
+    assert TrainConfig(backbone="resnet50").tta.flip
+    assert not TrainConfig(backbone="resnet50", augment={"flip": 0}).tta.flip
+    assert TrainConfig(backbone="resnet50", tta={}).tta.count == 1
+
+
+def test_a_correction_is_fitted_where_the_goal_is_a_mean_over_classes_and_the_recipe_does_not_mind():
+    def fits(goal, **posterior):
+        return Recipe(data={"root": "x"}, goal=goal, train={"backbone": "a", "posterior": posterior}).fits
+
+    assert [fits(goal) for goal in ("overall_accuracy", "mean_class_accuracy", "macro_f1")] == [False, True, True]
+    assert not fits("mean_class_accuracy", fit=False)
+    assert not fits("mean_class_accuracy", tau=0.5)
+    assert fits("overall_accuracy", fit=True)

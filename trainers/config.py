@@ -335,7 +335,11 @@ class Posterior(Part):
     """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
 
     tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
-    fit: bool = Field(False, description="choose tau on val by the goal; figures on val are cross-fitted")
+    fit: bool | None = Field(
+        None,
+        description="choose tau on val by the goal, figures on val are cross-fitted; left out: where the goal is a"
+        " mean over classes and tau is 0",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "Posterior":
@@ -416,7 +420,10 @@ class TrainConfig(Part):
         "goal", description="what the best epoch has the highest of on val, or the lowest: loss"
     )
     posterior: Posterior = Field(default_factory=Posterior, description="correction by class frequency")
-    tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
+    tta: Views = Field(
+        default_factory=Views,
+        description="test-time augmentation; left out: two magnifications, mirrored where training was",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
     )
@@ -439,6 +446,12 @@ class Recipe(Part):
     data: DataConfig
     goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
     train: TrainConfig
+
+    @property
+    def fits(self) -> bool:
+        """Whether the strength of the posterior correction is chosen on val."""
+        asked = self.train.posterior
+        return asked.fit if asked.fit is not None else asked.tau == 0 and self.goal != "overall_accuracy"
 
     def rank(self, epoch: "Epoch") -> float:
         """What the best epoch has most of: the goal, another metric, or the loss with its sign turned."""

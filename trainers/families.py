@@ -43,7 +43,8 @@ TABLE = (
 )
 SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights: one rate for all layers")
 # fmt: on
-PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path")
+SCALES = (1.0, 1.15)  # magnifications of test-time augmentation, measured on photographs, see the README
+PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta")
 """What a recipe may leave out to get the family's."""
 
 
@@ -64,6 +65,7 @@ def defaults(backbone: str, *, pretrained: bool = True) -> dict[str, Any]:
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "augment": AUGMENT[line.augment],
         "drop_path": line.drop_path,
+        "tta": {"flip": True, "scales": SCALES},
     }
 
 
@@ -72,4 +74,11 @@ def filled(train: dict[str, Any]) -> dict[str, Any]:
     backbone = train.get("backbone")
     if not isinstance(backbone, str):
         return train
-    return defaults(backbone, pretrained=train.get("pretrained") is not False) | train
+    parts = defaults(backbone, pretrained=train.get("pretrained") is not False)
+    return parts | {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}} | train
+
+
+def _mirrored(augment: Any) -> bool:
+    """Whether training sees mirror images: where it does not, predictions must not."""
+    flip = augment.get("flip", 0.5) if isinstance(augment, dict) else getattr(augment, "flip", 0.5)
+    return flip != 0

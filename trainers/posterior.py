@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainers import losses, metrics
 from trainers.config import Corrected, Goal, Scores
 
-TAUS = np.round(np.arange(-1.0, 2.01, 0.1), 1)  # tried; below 0 for models that were weighted too much
+TAUS = np.arange(-10, 21) / 10  # tried; below 0 for models that were weighted too much
 FOLDS = 5
 BOTH: tuple[Goal, ...] = ("overall_accuracy", "mean_class_accuracy")
 Floats = NDArray[np.float32]

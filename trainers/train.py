@@ -205,7 +205,7 @@ class Run:
         goal, asked = self.recipe.goal, self.config.posterior
         plain = fitting.at(0.0, loss)
         corrected = fitting.corrected(goal)
-        if asked.fit:
+        if self.recipe.fits:
             fit = fitting.fit(goal, loss)
             return Seen(fit.scores, plain, corrected, fit.logits)
         if asked.tau:
