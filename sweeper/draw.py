@@ -246,18 +246,25 @@ def main() -> None:
     os.nice(10)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    orders: Orders = queue.PriorityQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while True:
-        drawing = serve(Order.model_validate(json.loads(orders.get())))
+        *_, line = orders.get()
+        drawing = serve(Order.model_validate_json(line))
         out.write(drawing.model_dump_json() + "\n")
         out.flush()
 
 
-def _listen(orders: "queue.SimpleQueue[str]") -> None:
-    """Hand the orders on; where they end, so does this process, at once: files are written whole or not at all."""
-    for line in sys.stdin:
-        orders.put(line)
+Orders = queue.PriorityQueue[tuple[bool, int, str]]
+
+
+def _listen(orders: Orders) -> None:
+    """Hand the orders on, those of a study first, as it is about to be closed.
+
+    Where they end, so does this process, at once: files are written whole or not at all.
+    """
+    for number, line in enumerate(sys.stdin):
+        orders.put((not json.loads(line)["study"], number, line))
     os._exit(0)
 
 

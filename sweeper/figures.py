@@ -27,7 +27,7 @@ WIDTH = 9.2  # inches that a page gives a figure
 MOST = 24  # panels of one figure
 LONGEST = 22  # characters of a name
 DPI = 110
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # the library types its names one by one
     "font.size": SMALL,
     "font.family": "DejaVu Sans",  # comes with the library, so a figure is the same on every machine
     "axes.titlesize": NORMAL,
@@ -78,12 +78,14 @@ def short(name: str, longest: int = LONGEST) -> str:
 
 
 # ------------------------------------------------------------------------------------------ panels
-def panels(count: int, *, columns: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, *, columns: int, width: float, height: float, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels of that size in inches, row by row."""
     columns = min(columns, max(1, count))
     rows = max(1, math.ceil(count / columns))
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    found = figure.subplots(rows, columns, squeeze=False, **shared)
+    found = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     axes = list(found.flat)
     for spare in axes[count:]:
         spare.set_axis_off()
@@ -152,7 +154,7 @@ def _epochs(axes: Axes, run: Learning) -> None:
 # ---------------------------------------------------------------------------------------- confusion
 CELL = 0.42  # inches
 GAP = 0.3
-HEAD = 0.4  # inches above the cells, for the title
+HEAD = 0.32  # inches above the cells, for the title
 
 
 def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) -> bytes:
@@ -252,11 +254,11 @@ def _bars(axes: Axes, group: Labels) -> None:
     weighed = group.counts * group.weights
     rows = np.arange(len(group.counts))
     axes.barh(rows - 0.2, group.counts, 0.38, color=DARK, label="images")
-    axes.barh(rows + 0.2, weighed, 0.38, color="white", edgecolor=MIDDLE, hatch="////", label="images × weight")
+    axes.barh(rows + 0.2, weighed, 0.38, color="white", edgecolor=MIDDLE, hatch="////", label="images x weight")
     top = max(1.0, float(group.counts.max()), float(weighed.max()))
     for row, count, weight in zip(rows.tolist(), group.counts.tolist(), group.weights.tolist(), strict=True):
         axes.text(count + top * 0.015, row - 0.2, f"{count:,}", va="center")
-        axes.text(count * weight + top * 0.015, row + 0.2, f"{count * weight:,.0f}  (× {weight:.3g})", va="center")
+        axes.text(count * weight + top * 0.015, row + 0.2, f"{count * weight:,.0f}  (x {weight:.3g})", va="center")
     axes.set_yticks(rows, [short(name) for name in group.category.classes])
     axes.invert_yaxis()
     axes.set_xlim(0, top * 1.45)

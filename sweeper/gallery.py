@@ -1,4 +1,4 @@
-"""Pages of images as PNG bytes: the worst mistakes, and what a crop to the box leaves. Knows tables, no run folder."""
+"""Pages of images as PNG bytes: the worst mistakes, and what a crop to the box leaves. Knows no run folder."""
 
 import io
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
             whole.set_xlabel(row.path.split("/")[-1][-24:], fontsize=SMALL)
             cut = read(table, row)
             _show(part, cut)
-            part.set_xlabel(f"cropped: {cut.width} × {cut.height}", fontsize=SMALL)
+            part.set_xlabel(f"cropped: {cut.width} x {cut.height}", fontsize=SMALL)
         return _fewer_colours(png(figure))
 
 

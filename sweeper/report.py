@@ -2,8 +2,8 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sweeper import best, curves, draw, leaderboard, overview, record, shown, sp
 from sweeper.artist import Drawing
 from sweeper.best import Winner
 from sweeper.errors import UserError
+from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
 from trainers import files
@@ -31,9 +32,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; background: white; 
 h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; border-bottom: 2px solid #1f2328; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-table { border-collapse: collapse; font-size: 13px; }
+table { border-collapse: collapse; font-size: 12.5px; }
 th { text-align: left; border-bottom: 1.5px solid #1f2328; }
-th, td { padding: .2rem .8rem .2rem 0; vertical-align: top; }
+th, td { padding: .2rem .7rem .2rem 0; vertical-align: top; }
 td { border-bottom: 1px solid #d0d7de; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 pre { font-size: 12.5px; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere;
@@ -43,7 +44,8 @@ figure { margin: 1rem 0 2rem; break-inside: avoid; }
 figcaption { font-weight: 600; margin-bottom: .4rem; }
 svg, img { max-width: 100%; height: auto; }
 .trouble { border: 2px solid #1f2328; padding: .5rem 1rem; }
-@media print { body { max-width: none; margin: 0; font-size: 11px; } h2 { break-after: avoid; } tr { break-inside: avoid; } }
+@media print { body { max-width: none; margin: 0; font-size: 11px; } h2, h3 { break-after: avoid; }
+               tr { break-inside: avoid; } .wide { overflow: visible; } table { font-size: 8px; } }
 """
 
 
@@ -56,8 +58,10 @@ class Report:
     troubles: tuple[str, ...]
 
 
-def write(study: StudyFolder, output: Path | None = None) -> Report:
+def write(study: StudyFolder, output: Path | None = None, *, closing: bool = False) -> Report:
     """Draw what the winner, the finals and the study lack, and put it all on one page.
+
+    `closing` says that whoever holds the study is about to let go of it.
 
     Raises EnvironmentFault where a folder is damaged, UserError where `output` cannot be a file.
     """
@@ -73,13 +77,15 @@ def write(study: StudyFolder, output: Path | None = None) -> Report:
             drawings[final.folder.root.name] = draw.run(final.folder)
             _into_card(final)
     troubles = tuple(dict.fromkeys(t for drawing in drawings.values() for t in drawing.troubles))
-    files.write_text(path, page(study, won, drawings, troubles))
+    standing = overview.standing(study)
+    standing = replace(standing, holder=None) if closing else standing
+    files.write_text(path, page(standing, won, drawings, troubles))
     return Report(path, drawings["study"].files, troubles)
 
 
 def drawn(study: StudyFolder) -> Drawing:
     """The same, as what an artist was asked for."""
-    made = write(study)
+    made = write(study, closing=True)
     return Drawing(key=study.name, files=(*made.figures, made.path), troubles=made.troubles)
 
 
@@ -98,29 +104,31 @@ def _into_card(final: overview.Final) -> None:
 
 
 # --------------------------------------------------------------------------------------------- page
-def page(study: StudyFolder, won: Winner | None, drawings: dict[str, Drawing], troubles: Sequence[str]) -> str:
+def page(one: Standing, won: Winner | None, drawings: Mapping[str, Drawing], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
-    parts = [*_head(study), *_troubles(troubles), *_board(study)]
+    study = one.study
+    parts = [*_head(one), *_troubles(troubles), *_board(study)]
     parts += _figures("study", drawings["study"], ["labels.svg"] if won else [])
     if won:
         parts += _won(won, drawings["winner"])
-    for final in overview.finals(study):
+    for final in one.finals:
         parts += _final(final, drawings.get(final.folder.root.name))
     body = redacted("\n".join(parts))
+    title = f"<title>{escape(study.name)}: report</title>"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(study.name)}: report</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"{title}\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def _head(study: StudyFolder) -> Iterator[str]:
-    yield f"<h1>{escape(study.name)}</h1>"
-    if asked := question(study.space.read_text() if study.space.exists() else ""):
+def _head(one: Standing) -> Iterator[str]:
+    space = one.study.space
+    yield f"<h1>{escape(one.study.name)}</h1>"
+    if asked := question(space.read_text(encoding="utf-8") if space.exists() else ""):
         yield f"<blockquote>{escape(asked)}</blockquote>"
-    yield "<h2>How it stands</h2>"
-    standing = "\n".join(overview.status(overview.standing(study)))
-    yield f"<pre>{escape(standing)}</pre>"
+    standing = "\n".join(overview.status(one))
+    yield f"<h2>How it stands</h2>\n<pre>{escape(standing)}</pre>"
 
 
 def question(text: str) -> str:
@@ -153,7 +161,7 @@ def _board(study: StudyFolder) -> Iterator[str]:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in headers)
+    head = "".join(f"<th>{escape(name).replace('.', '.<wbr>')}</th>" for name in headers)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
 
@@ -166,7 +174,9 @@ def _won(won: Winner, drawing: Drawing) -> Iterator[str]:
         values = ", ".join(f"{value:.4f}" for value in won.confirmed)
         yield f"<p>Trained again with {len(won.confirmed)} new seeds: {values}.</p>"
     yield f"<h3>Recipe</h3><pre>{escape(spec.recipe_yaml(won.study.name, won.job.recipe).rstrip())}</pre>"
-    yield _svg(curves.learning(epochs, won.result.goal, won.job.title), "curves", "Learning curves")
+    learning = curves.learning(epochs, won.result.goal, won.job.title)
+    dashed = learning.replace(f'stroke="{curves.GREY}"', f'stroke="{curves.GREY}" stroke-dasharray="5 4"')
+    yield _svg(dashed, "curves", "Learning curves; train is dashed")
     if epochs:
         yield from _corrected(won.epoch)
     yield from _figures("winner", drawing)
@@ -180,7 +190,7 @@ def _corrected(epoch: Epoch) -> Iterator[str]:
             [name, f"{getattr(plain, name):.4f}" if plain else "", f"{one.value:.4f}", f"{one.tau:.2f}"]
             for name, one in epoch.corrected.items()
         ]
-        yield "<h3>Correction for class frequency: logits − τ log(prior), cross-fitted on val</h3>"
+        yield "<h3>Correction for class frequency: logits - τ log(prior), cross-fitted on val</h3>"
         yield _table(["metric", "uncorrected", "corrected", "τ"], rows)
 
 

@@ -46,7 +46,7 @@ def history(dots: Sequence[Dot], goal: str, title: str) -> bytes:
         axes.set_xlabel("trial")
         axes.set_ylabel(goal.replace("_", " "))
         grid(axes)
-        axes.legend(frameon=False, loc="lower right", ncols=3)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
         axes.set_title(title, fontweight="bold")
         return svg(figure)
 
@@ -60,8 +60,10 @@ def _dots(axes: Axes, found: Sequence[tuple[float, Dot]]) -> None:
         mine = [(x, dot.value) for x, dot in found if (dot.state if dot.state in LOOKS else "") == state]
         if mine:
             across, values = zip(*mine, strict=True)
-            colour = {"color": face} if marker == "x" else {"facecolors": face, "edgecolors": DARK}
-            axes.scatter(across, values, s=26, marker=marker, linewidths=1.1, label=label, zorder=3, **colour)
+            edge = None if marker == "x" else DARK
+            axes.scatter(
+                across, values, 26, face, marker=marker, linewidths=1.1, edgecolors=edge, label=label, zorder=3
+            )
 
 
 def slices(dots: Sequence[Dot], goal: str, title: str, logarithmic: Callable[[str], bool]) -> bytes:
