@@ -86,9 +86,12 @@ class Run:
 
     @cached_property
     def logits(self) -> tally.Array:
-        """[N, sum C] of the split's rows. Raises EnvironmentFault where they do not fit the data set."""
+        """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
         path = self.folder.test_logits if self.split == "test" else self.folder.val_logits
-        found: tally.Array = np.load(path, allow_pickle=False)
+        try:
+            found: tally.Array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise EnvironmentFault("this file is damaged", where=str(path)) from error
         wanted = (len(self.rows), sum(self.sizes))
         if found.shape != wanted:
             raise EnvironmentFault(

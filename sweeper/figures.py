@@ -62,7 +62,8 @@ def svg(figure: Figure) -> bytes:
     """The figure as SVG without date, maker or type declaration."""
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.08)
-    return _NOT_SHOWN.sub("", out.getvalue().decode()).strip().encode() + b"\n"
+    text = _NOT_SHOWN.sub("", out.getvalue().decode()).strip()
+    return text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif").encode() + b"\n"
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:

@@ -1,5 +1,6 @@
 """Figures: the numbers behind them, the bytes, what is drawn of a folder, and who is told when it is not."""
 
+import functools
 import io
 import math
 import os
@@ -7,7 +8,6 @@ import re
 import shutil
 import time
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +16,9 @@ from conftest import draw_photos
 from PIL import Image
 from studies import begin, curve, end, job
 
-from sweeper import draw, figures, gallery, paths, record, tally, tracking, trends
+from sweeper import draw, figures, gallery, paths, record, tally, trends
 from sweeper.artist import Artist, Order
+from sweeper.errands import CLOSE, DRAWN, STUDY, End, Errands
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
 from trainers import losses
@@ -107,12 +108,15 @@ def drawn() -> dict[str, bytes]:
     }
 
 
+once = functools.cache(drawn)
+
+
 def test_the_same_numbers_make_the_same_bytes():
-    assert drawn() == drawn()
+    assert drawn() == once()
 
 
 def test_an_svg_is_well_formed_and_says_neither_when_nor_by_what_it_was_made():
-    for name, content in drawn().items():
+    for name, content in once().items():
         if name.endswith(".svg"):
             ET.fromstring(content)  # noqa: S314
             assert b"<metadata" not in content
@@ -120,14 +124,14 @@ def test_an_svg_is_well_formed_and_says_neither_when_nor_by_what_it_was_made():
 
 
 def test_no_letter_of_a_figure_is_smaller_than_eight_points():
-    for name, content in drawn().items():
-        sizes = [float(size) for size in re.findall(rb"font: (?:\S+ )?([\d.]+)px", content)]
+    for name, content in once().items():
+        sizes = [float(size) for size in re.findall(rb"font-size: ([\d.]+)px", content)]
         assert sizes or name.endswith(".png")
         assert all(size >= 8 for size in sizes), name
 
 
 def test_a_class_name_is_shown_as_it_is_whatever_its_letters():
-    text = drawn()["labels.svg"].decode()
+    text = once()["labels.svg"].decode()
     assert "red $x_1$" in text
     assert "&lt;low&gt; &amp; co" in text
 
@@ -210,12 +214,14 @@ def test_a_final_shows_its_mistakes_on_test(study, photos):
     assert {path.name for path in drawing.files} == {"confusion.png", "labels.svg", "mistakes.png"}
 
 
-def test_predictions_of_another_data_set_are_told_and_cost_no_other_figure(study, photos):
+def test_predictions_that_are_damaged_or_of_another_data_set_are_told_and_cost_no_other_figure(study, photos):
     folder = finished(study, 0, photos)
     np.save(folder.val_logits, np.zeros((3, 5), dtype=np.float32))
     drawing = draw.run(folder)
     assert {path.name for path in drawing.files} == {"categories.svg", "labels.svg"}
     (trouble,) = drawing.troubles
+    folder.val_logits.write_bytes(b"no array")
+    assert draw.run(folder).troubles == (f"confusion.png, mistakes.png: this file is damaged ({folder.val_logits})",)
     assert trouble.startswith("confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)")
 
 
@@ -300,76 +306,93 @@ def test_the_process_ends_with_whoever_started_it():
 
 
 # --------------------------------------------------------------------------------------- in MLflow
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEP_HOME", str(home))
-        tracking.Server(print)
-    return home / "mlflow.db"
+class Shelf:
+    """A server that keeps the names of the files it is given, by run."""
+
+    uri = "memory"
+
+    def __init__(self) -> None:
+        self.files: dict[str, list[str]] = {}
+
+    def experiment(self, *_) -> str:
+        return "1"
+
+    def alive(self, _) -> bool:
+        return True
+
+    def run(self, _, name, *__) -> str:
+        return name
+
+    def log(self, *_) -> None: ...
+    def tag(self, *_) -> None: ...
+    def status(self, *_) -> None: ...
+
+    def text(self, run, name, _) -> None:
+        self.files.setdefault(run, []).append(name)
+
+    def file(self, run, path) -> None:
+        self.files.setdefault(run, []).append(path.name)
 
 
-def tracked(study: StudyFolder, **kwargs) -> list[str]:
-    """The study brought to MLflow; what was noted on the way."""
+def shelved(study: StudyFolder, *, hurry: bool = False) -> tuple[Shelf, Notes]:
+    """What a server has after the study was opened and closed, and what was noted on the way."""
+    shelf, notes = Shelf(), Notes()
+    artist = Artist(Notes(), notes)
+    errands = Errands(facts(study), lambda: shelf, lambda _: "", artist)
+    errands.end = End("COMPLETE", (), hurry)
+    for errand in (STUDY, CLOSE, DRAWN):
+        errands.do(errand)
+    artist.close()
+    return shelf, notes
+
+
+def facts(study: StudyFolder) -> Facts:
+    return Facts(study, "data/clothes", "overall_accuracy", "# why?\nstudy: x\n")
+
+
+def test_figures_are_sent_once_and_a_study_brings_its_report(study, photos):
+    finished(study, 0, photos)
+    shelf, notes = shelved(study)
+    assert notes == []
+    assert {*shelf.files["t0000 resnet18"]} >= {"categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
+    assert {*shelf.files["question"]} >= {"history.svg", "slices.svg", "labels.svg", "report.html"}
+    again, _ = shelved(study)
+    assert "t0000 resnet18" not in again.files
+
+
+def test_what_cannot_be_drawn_is_a_note_and_the_study_is_closed_as_ever(study, photos):
+    folder = finished(study, 0, photos)
+    np.save(folder.val_logits, np.zeros((3, 5), dtype=np.float32))
+    shelf, (note,) = shelved(study)
+    assert note.startswith("figures are missing: ")
+    assert "confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)" in note
+    assert "report.html" in shelf.files["question"]
+
+
+def test_who_is_in_a_hurry_waits_for_no_figure(study, photos):
+    finished(study, 0, photos)
+    shelf, _ = shelved(study, hurry=True)
+    assert "report.html" not in shelf.files["question"]
+
+
+def test_a_study_without_predictions_starts_no_process(study, photos):
+    finished(study, 0, photos).val_logits.unlink()
+    shelf, notes = shelved(study)
+    assert notes == []
+    assert "report.html" not in shelf.files["question"]
+    assert not paths.fonts().exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*noload.*", "ignore::DeprecationWarning:(mlflow|google|starlette|alembic).*")
+def test_mlflow_has_the_figures_of_a_study_that_was_closed(study, photos):
+    finished(study, 0, photos)
     notes = Notes()
     tracker = Mlflow(notes, pause=0.05)
-    tracker.opened(Facts(study, "data/clothes", "overall_accuracy", "# why?\nstudy: x\n"))
-    tracker.closed("COMPLETE", **{"patience": 60.0, **kwargs})
-    return list(notes)
-
-
-def artifacts(run: str) -> dict[str, int]:
-    (folder,) = paths.artifacts().glob(f"*/{run}/artifacts")
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-
-
-mlflow = pytest.mark.filterwarnings(
-    "ignore:.*noload.*", "ignore::DeprecationWarning:(mlflow|google|starlette|alembic).*"
-)
-
-
-@mlflow
-def test_figures_and_the_report_are_artifacts_in_mlflow_and_sent_once(study, photos, database):
-    from sweeper import mirror
-
-    folder = finished(study, 0, photos)
-    shutil.copy(database, paths.database())
-    assert tracked(study) == []
-    trial, parent = mirror.read(folder.mirror, mirror.RunTwin), mirror.read(study.mirror, mirror.StudyTwin)
-    sent = artifacts(trial.run)
-    assert sent.keys() >= {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
-    assert artifacts(parent.run).keys() >= {"history.svg", "slices.svg", "labels.svg", "report.html"}
-    assert tracked(study) == []
-    assert artifacts(trial.run) == sent
-
-
-@mlflow
-def test_what_cannot_be_drawn_is_a_note_and_the_study_is_closed_as_ever(study, photos, database):
-    folder = finished(study, 0, photos)
-    folder.val_logits.write_bytes(b"no array")
-    shutil.copy(database, paths.database())
-    (note,) = tracked(study)
-    assert note.startswith("figures are missing: trials/0000: confusion.png, mistakes.png: ")
-
-
-@mlflow
-def test_who_is_in_a_hurry_draws_nothing_at_the_end(study, photos, database):
-    finished(study, 0, photos)
-    shutil.copy(database, paths.database())
-    began = time.monotonic()
-    tracked(study, patience=1.0)
-    assert time.monotonic() - began < 5
-    assert not study.report.exists()
-
-
-@mlflow
-def test_a_study_without_predictions_starts_no_process(study, photos, database):
-    folder = finished(study, 0, photos)
-    folder.val_logits.unlink()
-    shutil.copy(database, paths.database())
-    assert tracked(study) == []
-    assert not folder.figures.exists()
-    assert not study.report.exists()
+    tracker.opened(facts(study))
+    tracker.closed("COMPLETE", patience=60.0)
+    assert notes == []
+    names = {path.name for path in paths.artifacts().rglob("*") if path.is_file()}
+    assert names >= {"curves.svg", "categories.svg", "confusion.png", "mistakes.png", "report.html", "slices.svg"}
 
 
 def until(true) -> None:
