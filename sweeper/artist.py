@@ -3,6 +3,7 @@
 The process lives as long as whoever asks: its orders come as JSON lines, and it ends, at once, where they end.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -86,7 +87,8 @@ class Artist:
             process.kill()
             process.wait()
             if process.stdin:
-                process.stdin.close()
+                with contextlib.suppress(OSError):  # an order that it no longer took
+                    process.stdin.close()
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(

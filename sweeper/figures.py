@@ -4,7 +4,6 @@ Readable in grey: whatever differs in colour differs in lightness, line, hatch o
 """
 
 import io
-import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,17 +79,23 @@ def short(name: str, longest: int = LONGEST) -> str:
 
 # ------------------------------------------------------------------------------------------ panels
 def panels(
-    count: int, *, columns: int, width: float, height: float, sharex: bool = False, sharey: bool = False
+    count: int, *, columns: int, width: float, heights: Sequence[float], sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels of that size in inches, row by row."""
-    columns = min(columns, max(1, count))
-    rows = max(1, math.ceil(count / columns))
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    found = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
+    """A figure of `count` panels, row by row, each as wide and as high, in inches, as asked; see `rows`."""
+    size = (columns * width, sum(heights))
+    figure = Figure(figsize=size, layout="constrained")
+    found = figure.subplots(
+        len(heights), columns, sharex=sharex, sharey=sharey, squeeze=False, height_ratios=list(heights)
+    )
     axes = list(found.flat)
     for spare in axes[count:]:
         spare.set_axis_off()
     return figure, axes[:count]
+
+
+def rows(heights: Sequence[float], columns: int) -> list[float]:
+    """The height of each row of panels that are `heights` high: that of its highest."""
+    return [max(heights[start : start + columns]) for start in range(0, len(heights), columns)] or [1.0]
 
 
 def grid(axes: Axes) -> None:
@@ -114,8 +119,9 @@ def categories(run: Learning, title: str) -> bytes:
     with style("categories"):
         names = list(run.val)[: MOST - 1]
         columns = 4 if len(names) % 3 == 0 and names else 3
+        heights = rows([1.95] * (len(names) + 1), columns)
         figure, axes = panels(
-            len(names) + 1, columns=columns, width=WIDTH / columns, height=1.95, sharex=True, sharey=True
+            len(names) + 1, columns=columns, width=WIDTH / columns, heights=heights, sharex=True, sharey=True
         )
         for name, panel in zip(names, axes, strict=False):
             _accuracy(panel, run, name)
@@ -241,11 +247,13 @@ def labels(groups: Sequence[Labels], title: str) -> bytes:
     """SVG: for every class its images, and what they weigh in the loss (images x weight)."""
     with style("labels"):
         shown = list(groups[:MOST])
-        tallest = max(len(group.counts) for group in shown)
-        columns = 2 if max(len(short(name)) for group in shown for name in group.category.classes) > 14 else 3
-        figure, axes = panels(len(shown), columns=columns, width=WIDTH / columns, height=0.75 + 0.36 * tallest)
-        for group, panel in zip(shown, axes, strict=True):
+        longest = max(len(short(name)) for group in shown for name in group.category.classes)
+        columns = min(len(shown), 2 if longest > 14 else 3)
+        heights = rows([0.6 + 0.34 * len(group.counts) for group in shown], columns)
+        figure, axes = panels(len(shown), columns=columns, width=WIDTH / columns, heights=heights)
+        for number, (group, panel) in enumerate(zip(shown, axes, strict=True)):
             _bars(panel, group)
+            panel.set_ylim((heights[number // columns] - 0.6) / 0.34 - 0.4, -0.6)  # all bars equally thick
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
         return svg(figure)
@@ -253,15 +261,14 @@ def labels(groups: Sequence[Labels], title: str) -> bytes:
 
 def _bars(axes: Axes, group: Labels) -> None:
     weighed = group.counts * group.weights
-    rows = np.arange(len(group.counts))
-    axes.barh(rows - 0.2, group.counts, 0.38, color=DARK, label="images")
-    axes.barh(rows + 0.2, weighed, 0.38, color="white", edgecolor=MIDDLE, hatch="////", label="images x weight")
+    places = np.arange(len(group.counts))
+    axes.barh(places - 0.2, group.counts, 0.38, color=DARK, label="images")
+    axes.barh(places + 0.2, weighed, 0.38, color="white", edgecolor=MIDDLE, hatch="////", label="images x weight")
     top = max(1.0, float(group.counts.max()), float(weighed.max()))
-    for row, count, weight in zip(rows.tolist(), group.counts.tolist(), group.weights.tolist(), strict=True):
+    for row, count, weight in zip(places.tolist(), group.counts.tolist(), group.weights.tolist(), strict=True):
         axes.text(count + top * 0.015, row - 0.2, f"{count:,}", va="center")
         axes.text(count * weight + top * 0.015, row + 0.2, f"{count * weight:,.0f}  (x {weight:.3g})", va="center")
-    axes.set_yticks(rows, [short(name) for name in group.category.classes])
-    axes.invert_yaxis()
+    axes.set_yticks(places, [short(name) for name in group.category.classes])
     axes.set_xlim(0, top * 1.45)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.set_title(short(group.category.name, 30), fontweight="bold")

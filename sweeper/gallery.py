@@ -29,11 +29,17 @@ def mistakes(table: Table, rows: Sequence[Row], found: Sequence[Mistake], title:
         figure, axes = _page(len(shown), ACROSS, 2.35, title)
         for one, panel in zip(shown, axes, strict=True):
             _show(panel, read(table, rows[one.row]))
-            panel.set_title(rows[one.row].path.split("/")[-1][-24:], fontsize=SMALL, color="#57606a")
+            panel.set_title(_file(rows[one.row]), fontsize=SMALL, color="#57606a", loc="center")
             panel.set_xlabel(_words(table.categories[one.category], one), fontsize=SMALL)
         if not shown:
             figure.text(0, 0, "no mistake", fontsize=NORMAL)
         return _fewer_colours(png(figure))
+
+
+def _file(row: Row) -> str:
+    """The end of a file's name, which tells images apart."""
+    name = row.path.split("/")[-1]
+    return name if len(name) <= 20 else f"…{name[-19:]}"
 
 
 def _words(category: Category, one: Mistake) -> str:
@@ -50,7 +56,7 @@ def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
             image = read(table, replace(row, box=None))
             _show(whole, image)
             _outline(whole, row, min(1.0, SIDE / max(image.size)))
-            whole.set_xlabel(row.path.split("/")[-1][-24:], fontsize=SMALL)
+            whole.set_xlabel(_file(row), fontsize=SMALL)
             cut = read(table, row)
             _show(part, cut)
             part.set_xlabel(f"cropped: {cut.width} x {cut.height}", fontsize=SMALL)

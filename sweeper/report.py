@@ -1,6 +1,7 @@
 """The report of a study: one HTML page that holds everything it shows. Written by hand; every word is escaped."""
 
 import base64
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,7 +76,7 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     for final in overview.finals(study):
         if final.done and final.folder.test_scores.exists():
             drawings[final.folder.root.name] = draw.run(final.folder)
-            _into_card(final)
+        _into_card(study, final)
     troubles = tuple(dict.fromkeys(t for drawing in drawings.values() for t in drawing.troubles))
     standing = overview.standing(study)
     standing = replace(standing, holder=None) if closing else standing
@@ -93,14 +94,19 @@ def _winner(study: StudyFolder) -> Winner | None:
     return best.winner(study) if shown.best(record.results(study)) else None
 
 
-def _into_card(final: overview.Final) -> None:
-    """Let a final's card name its figures."""
-    card = final.folder.card
-    names = sorted(path.name for path in final.folder.figures.glob("[!.]*"))
-    text = card.read_text() if card.exists() else ""
-    if text and names and "## Figures" not in text:
-        listed = "".join(f"- [{name}](figures/{name})\n" for name in names)
-        files.write_text(card, f"{text.rstrip()}\n\n## Figures\n\n{listed}")
+def _into_card(study: StudyFolder, final: overview.Final) -> None:
+    """Let a final's card name its figures on test, and the winning trial's on val."""
+    card, section = final.folder.card, "\n## Figures\n"
+    if not card.exists():
+        return
+    folders = {"test": final.folder.figures, "val": study.trial(final.trial).figures}
+    found = [(split, path) for split, folder in folders.items() for path in sorted(folder.glob("[!.]*"))]
+    names = [(split, Path(os.path.relpath(path, card.parent)).as_posix()) for split, path in found]
+    listed = "".join(f"- {split}: [{name}]({name})\n" for split, name in names)
+    before = card.read_text(encoding="utf-8")
+    after = f"{before.split(section)[0].rstrip()}\n{section}\n{listed}" if listed else before
+    if after != before:
+        files.write_text(card, after)
 
 
 # --------------------------------------------------------------------------------------------- page

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from sweeper.figures import DARK, MIDDLE, MOST, NORMAL, WIDTH, grid, panels, short, style, svg
+from sweeper.figures import DARK, MIDDLE, MOST, NORMAL, WIDTH, grid, panels, rows, short, style, svg
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def slices(dots: Sequence[Dot], goal: str, title: str, logarithmic: Callable[[st
     """
     with style("slices"):
         names = list(dict.fromkeys(name for dot in dots for name in dot.params))[:MOST]
-        figure, axes = panels(len(names), columns=3, width=WIDTH / 3, height=2.2, sharey=True)
+        figure, axes = panels(
+            len(names), columns=3, width=WIDTH / 3, heights=rows([2.2] * len(names), 3), sharey=True
+        )
         for name, panel in zip(names, axes, strict=True):
             _slice(panel, name, [dot for dot in dots if name in dot.params], logarithmic(name))
         for panel in axes[::3]:

@@ -128,7 +128,10 @@ def test_a_final_has_its_card_which_names_its_figures_once(full):
     assert "Final 2026-11-21-0000" in words(Page(text))
     assert "# The card" in words(Page(text))
     card = study.final("2026-11-21-0000").card.read_text()
-    assert card.count("- [mistakes.png](figures/mistakes.png)") == 1
+    assert card.count("- test: [figures/mistakes.png](figures/mistakes.png)\n") == 1
+    link = "../../trials/0000/figures/mistakes.png"
+    assert card.count(f"- val: [{link}]({link})\n") == 1
+    assert (study.final("2026-11-21-0000").root / link).exists()
 
 
 def test_a_correction_for_class_frequency_is_shown_where_it_was_tried(full):
