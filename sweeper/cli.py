@@ -208,10 +208,11 @@ def report(
     """A study on one page: its question, trials, winner and finals, with their figures."""
     from sweeper import overview, paths, progress
 
+    found = overview.find(study)
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
     from sweeper import report as reporting
 
-    made = reporting.write(overview.find(study), output)
+    made = reporting.write(found, output)
     for trouble in made.troubles:
         progress.talk(f"not drawn: {trouble}")
     if as_json:

@@ -356,7 +356,7 @@ def test_figures_are_sent_once_and_a_study_brings_its_report(study, photos):
     assert notes == []
     assert {*shelf.files["t0000 resnet18"]} >= {"categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
     assert {*shelf.files["question"]} >= {"history.svg", "slices.svg", "labels.svg", "report.html"}
-    again, _ = shelved(study)
+    again, _ = shelved(study, hurry=True)
     assert "t0000 resnet18" not in again.files
 
 
