@@ -198,6 +198,29 @@ def score(
 
 
 @app.command()
+def report(
+    study: StudyName = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="instead of report.html in the study's folder")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A study on one page: its question, trials, winner and finals, with their figures."""
+    from sweeper import overview, paths, progress
+
+    found = overview.find(study)
+    os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
+    from sweeper import report as reporting
+
+    made = reporting.write(found, output)
+    for trouble in made.troubles:
+        progress.talk(f"not drawn: {trouble}")
+    if as_json:
+        return _print_json({"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)})
+    return progress.out(overview.near(made.path))
+
+
+@app.command()
 def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,

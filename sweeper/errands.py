@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeper import curves, lock, mirror, record, shown
+from sweeper.artist import Artist, Drawing, Order
 from sweeper.mirror import RunTwin, Side, Sides, StudyTwin
-from sweeper.paths import StudyFolder
+from sweeper.paths import RunFolder, StudyFolder
 from sweeper.redact import redacted
 from sweeper.trial import Job, State, TrialResult
 from trainers.config import Goal
 
-STUDY, CLOSE = "study", "close"
+STUDY, CLOSE, DRAWN = "study", "close", "drawn"
 LOG_TAIL = 64_000  # characters of a failed run's log
 FINAL = ("submission", "prediction", "predictions", "card", "history")  # files of a final's folder that are shown
 
@@ -59,17 +60,22 @@ class Facts:
 
 @dataclass(frozen=True)
 class End:
-    """What is known of it when it is closed."""
+    """What is known of it when it is closed; one in a hurry does not wait for figures."""
 
     state: State
     files: tuple[Path, ...]
+    hurry: bool = False
 
 
 class Errands:
-    """By name: `study` opens it and looks through its folders, `close` ends it, any other is a run's key."""
+    """By name: `study` opens it and looks through its folders, `close` ends it, `drawn` sends figures that are
+    there now, any other is a run's key.
+    """
 
-    def __init__(self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
-        self.facts, self.sides = facts, Sides(facts.study)
+    def __init__(
+        self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str], artist: Artist
+    ) -> None:
+        self.facts, self.sides, self.artist = facts, Sides(facts.study), artist
         self.end: End | None = None
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
@@ -91,6 +97,8 @@ class Errands:
             server.status(twin.run, "RUNNING", None)
         elif errand == CLOSE and self.end:
             self._close(server, twin, self.end)
+        elif errand == DRAWN:
+            self._hang(server, twin)
         else:
             side = self.sides[errand]
             self._bring(server, twin, side)
@@ -146,6 +154,8 @@ class Errands:
         if alone:
             self._study(server, twin, end.state)
             server.status(twin.run, shown.STATUS[end.state], None)
+        if not end.hurry:
+            self._last_figures(server, twin)
 
     # --------------------------------------------------------------------------------------- run
     def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
@@ -154,13 +164,16 @@ class Errands:
             known = mirror.read(side.folder.mirror, RunTwin)
             side.twin = known if known and known.parent == twin.run else None
         result = side.result
-        if side.lost or (side.twin and result and side.twin.sent == result.state and not side.files):
+        if side.lost:
             return
-        try:
-            side.twin = self._send(server, twin, side, result)
-        except Refused:
-            side.lost = True
-            raise
+        if not (side.twin and result and side.twin.sent == result.state and not side.files):
+            try:
+                side.twin = self._send(server, twin, side, result)
+            except Refused:
+                side.lost = True
+                raise
+        if _drawable(side) and _undrawn(side.folder):
+            self.artist.ask(Order(key=side.key, folder=side.folder.root))
 
     def _send(self, server: Server, twin: StudyTwin, side: Side, result: TrialResult | None) -> RunTwin:
         before = side.twin
@@ -206,6 +219,52 @@ class Errands:
         side.files.clear()
         end = round(side.ended * 1000) if side.epochs else None
         server.status(run, shown.STATUS[result.state], end)
+
+    # ----------------------------------------------------------------------------------- figures
+    def _hang(self, server: Server, twin: StudyTwin) -> None:
+        """Send what was drawn; what MLflow refuses is not sent again."""
+        for drawing in self.artist.ready():
+            try:
+                self._show(server, twin, drawing)
+            except Refused:
+                self.artist.taken(drawing)
+                raise
+            self.artist.taken(drawing)
+
+    def _show(self, server: Server, twin: StudyTwin, drawing: Drawing) -> None:
+        """A run's twin is written anew: that it is younger than the figures says that they have arrived."""
+        if drawing.key == STUDY:
+            for path in drawing.files:
+                server.file(twin.run, path)
+            return
+        side = self.sides[drawing.key]
+        if side.twin and not side.lost:
+            for path in drawing.files:
+                server.file(side.twin.run, path)
+            mirror.write(side.folder.mirror, side.twin)
+
+    def _last_figures(self, server: Server, twin: StudyTwin) -> None:
+        """Those of the study, where a run has some, and whatever is still being drawn."""
+        if any(_drawable(side) for side in self.sides.all()):
+            self.artist.ask(Order(key=STUDY, folder=self.facts.study.root, study=True))
+        self.artist.wait()
+        self._hang(server, twin)
+
+
+def _drawable(side: Side) -> bool:
+    """Whether a run has ended well and left predictions that can be compared with labels."""
+    if side.result is None or side.result.state != "COMPLETE" or side.job.kind == "confirm":
+        return False
+    final = side.job.kind == "final"
+    return (side.folder.test_scores if final else side.folder.val_logits).exists()
+
+
+def _undrawn(folder: RunFolder) -> bool:
+    """Whether figures are missing, older than the run's end, or younger than what MLflow has."""
+    made = [path.stat().st_mtime_ns for path in folder.figures.glob("[!.]*")]
+    if not made or not folder.mirror.exists() or not folder.result.exists():
+        return True
+    return min(made) < folder.result.stat().st_mtime_ns or max(made) > folder.mirror.stat().st_mtime_ns
 
 
 def _files(side: Side) -> list[Path]:

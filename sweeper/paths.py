@@ -27,6 +27,11 @@ def artifacts() -> Path:
     return home() / "artifacts"
 
 
+def fonts() -> Path:
+    """What the plotting library notes down of this machine's fonts."""
+    return cache() / "fonts"
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """mlruns/studies/<study>."""
@@ -71,6 +76,15 @@ class StudyFolder:
     @property
     def table(self) -> Path:
         return self.root / "trials.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """What is drawn of the whole study."""
+        return self.root / "figures"
 
     @property
     def trials(self) -> Path:
@@ -166,3 +180,12 @@ class RunFolder:
     @property
     def card(self) -> Path:
         return self.root / "card.md"
+
+    @property
+    def figures(self) -> Path:
+        """What is drawn of this run once it has ended."""
+        return self.root / "figures"
+
+    @property
+    def study(self) -> StudyFolder:
+        return StudyFolder(self.root.parent.parent)

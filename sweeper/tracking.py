@@ -12,7 +12,8 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from sweeper import mirror, paths, shown
-from sweeper.errands import CLOSE, STUDY, End, Errands, Facts, Refused
+from sweeper.artist import Artist
+from sweeper.errands import CLOSE, DRAWN, STUDY, End, Errands, Facts, Refused
 from sweeper.errands import Server as Remote
 from sweeper.mirror import StudyTwin
 from sweeper.paths import StudyFolder
@@ -22,6 +23,7 @@ from sweeper.shown import Point
 from sweeper.trial import Job, State, TrialResult
 from trainers.config import Epoch
 
+HURRY = 2.0  # seconds of patience below which nothing more is drawn
 SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 1000, 100  # most that one call of MLflow takes
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
@@ -76,7 +78,8 @@ class Mlflow:
 
     def opened(self, facts: Facts) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
-        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
+        artist = Artist(lambda: self._sender.ask(DRAWN), self._news.put)
+        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text, artist)
         self._sender.ask(STUDY)
 
     def started(self, job: Job) -> None:
@@ -102,9 +105,10 @@ class Mlflow:
 
     def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
         """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
-        self._known.end = End(state, tuple(files))
+        self._known.end = End(state, tuple(files), hurry=patience < HURRY)
         self._sender.ask(CLOSE)
         left = self._sender.finish(patience)
+        self._known.artist.close()
         self._tell()
         if left:
             self._note("MLflow still lacks a part of this study; the next `sweep run` of it sends the rest")

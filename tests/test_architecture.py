@@ -13,6 +13,7 @@ HOMES = {
     "optuna": {"sweeper/study.py", "sweeper/space.py", "sweeper/samplers.py", "sweeper/storage.py"},
     "mlflow": {"sweeper/tracking.py"},
     "rich": {"sweeper/progress.py"},
+    "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/spec.py"},
     "typer": {"sweeper/cli.py"},

@@ -1,0 +1,275 @@
+"""What is drawn of a run's folder and of a study's, and the process that does it. The drawing itself is elsewhere."""
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweeper import figures, gallery, identity, record, shown, tally, trends
+from sweeper.artist import Drawing, Order
+from sweeper.errors import EnvironmentFault, UserError
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import Job, TrialResult
+from trainers import files
+from trainers.config import DataConfig, Epoch
+from trainers.data import layouts
+from trainers.data.rows import Row, Table
+
+MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
+
+
+class Easel:
+    """The figures of one folder: those younger than `since` (ns) stay, the others are made; no trouble is raised."""
+
+    def __init__(self, folder: Path, since: int) -> None:
+        self.folder, self.since = folder, since
+        self.files: list[Path] = []
+        self._failed: dict[str, list[str]] = {}
+
+    def put(self, name: str, make: Callable[[], bytes]) -> None:
+        path = self.folder / name
+        try:
+            if not path.exists() or path.stat().st_mtime_ns < self.since:
+                content = make()
+                with files.whole(path) as file:
+                    file.write(content)
+            self.files.append(path)
+        except Exception as error:  # noqa: BLE001  (a figure that cannot be drawn must not cost the others)
+            self._failed.setdefault(_line(error), []).append(name)
+
+    @property
+    def troubles(self) -> list[str]:
+        """A line for each reason, with the figures that it cost."""
+        return [f"{', '.join(names)}: {reason}" for reason, names in self._failed.items()]
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return f"{error.what}{f' ({error.where})' if error.where else ''}".splitlines()[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+# --------------------------------------------------------------------------------------------- runs
+class Run:
+    """A finished run as its folder and its data set tell it; each part is read when it is first needed."""
+
+    def __init__(self, folder: RunFolder, job: Job, result: TrialResult) -> None:
+        self.folder, self.job, self.result = folder, job, result
+        self.split = "test" if job.kind == "final" else "val"
+        self.fit = ("train", "val") if job.kind == "final" else ("train",)
+
+    @cached_property
+    def epochs(self) -> list[Epoch]:
+        return record.history(self.folder)
+
+    @cached_property
+    def table(self) -> Table:
+        """Raises UserError where the data set is no longer the one that the study began with."""
+        table = _table(self.job.recipe.data)
+        identity.same_data(self.folder.study, table.fingerprint, self.job.recipe.data.root)
+        return table
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.table.split(self.split)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(category.classes) for category in self.table.categories]
+
+    @cached_property
+    def logits(self) -> tally.Array:
+        """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
+        path = self.folder.test_logits if self.split == "test" else self.folder.val_logits
+        try:
+            found: tally.Array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise EnvironmentFault("this file is damaged", where=str(path)) from error
+        wanted = (len(self.rows), sum(self.sizes))
+        if found.shape != wanted:
+            raise EnvironmentFault(
+                f"predictions of shape {found.shape}, the data set needs {wanted}", where=str(path)
+            )
+        return found
+
+    @property
+    def labels(self) -> tally.Ints:
+        return _labels(self.rows, self.split)
+
+    def name(self, what: str) -> str:
+        return f"{self.job.study} {self.job.title}: {what}"
+
+
+@lru_cache(maxsize=2)
+def _table(config: DataConfig) -> Table:
+    return layouts.read(config)
+
+
+def _labels(rows: Sequence[Row], split: str) -> tally.Ints:
+    """[N, K] class indices. Raises EnvironmentFault where a row has none."""
+    known = [row.labels for row in rows if row.labels is not None]
+    if len(known) < len(rows) or not known:
+        raise EnvironmentFault(f"{len(rows) - len(known) or 'no'} images of {split} have no labels")
+    return np.asarray(known, dtype=np.int64)
+
+
+def run(folder: RunFolder) -> Drawing:
+    """Every figure of a finished run; those that are there and younger than its result are not drawn again."""
+    job, result = record.read_config(folder), record.read_result(folder)
+    if job is None or result is None:
+        return Drawing(key=str(folder.root), troubles=("the run has not ended",))
+    one, easel = Run(folder, job, result), Easel(folder.figures, folder.result.stat().st_mtime_ns)
+    if job.kind != "final":
+        easel.put("categories.svg", lambda: _categories(one))
+    easel.put("confusion.png", lambda: _confusion(one))
+    easel.put("labels.svg", lambda: _weighed(one))
+    easel.put("mistakes.png", lambda: _mistakes(one))
+    return Drawing(key=str(folder.root), files=tuple(easel.files), troubles=tuple(easel.troubles))
+
+
+def _categories(one: Run) -> bytes:
+    val = [epoch.val for epoch in one.epochs if epoch.val]
+    if not val:
+        raise EnvironmentFault("no epoch was evaluated on val", where=str(one.folder.history))
+    learning = figures.Learning(
+        val={name: [scores.category_accuracy[name] for scores in val] for name in val[0].category_accuracy},
+        train={n: [epoch.train.category_accuracy[n] for epoch in one.epochs] for n in val[0].category_accuracy},
+        macro={name: [getattr(scores, field) for scores in val] for name, field in MACRO.items()},
+        best=one.result.best_epoch,
+    )
+    return figures.categories(learning, one.name("accuracy by category"))
+
+
+def _confusion(one: Run) -> bytes:
+    matrices = tally.confusion(one.logits, one.labels, one.sizes)
+    title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
+    return figures.confusion(one.table.categories, matrices, title)
+
+
+def _weighed(one: Run) -> bytes:
+    loss = one.job.recipe.train.loss
+    factors = loss.category_weights or {}
+    counted = tally.counts(_labels(one.table.split(*one.fit), "train"), one.sizes)
+    groups = [
+        figures.Labels(
+            category,
+            count,
+            tally.class_weights(count.tolist(), loss.class_weights, beta=loss.beta) * factors.get(category.name, 1.0),
+        )
+        for category, count in zip(one.table.categories, counted, strict=True)
+    ]
+    how = f"class weights {loss.class_weights.replace('_', ' ')}, category weights {'set' if factors else 'none'}"
+    return figures.labels(groups, one.name(f"labels of {' + '.join(one.fit)}; {how}"))
+
+
+def _mistakes(one: Run) -> bytes:
+    found = tally.mistakes(one.logits, one.labels, one.sizes)
+    shown = min(len(found), gallery.WORST)
+    title = one.name(f"the {shown} worst of {len(found):,} mistakes on {one.split}")
+    return gallery.mistakes(one.table, one.rows, found, title)
+
+
+# ------------------------------------------------------------------------------------------ studies
+def study(folder: StudyFolder) -> Drawing:
+    """The study's own figures, drawn anew when a trial ended since."""
+    results = [result for result in record.results(folder) if result.value is not None]
+    ends = [run.result.stat().st_mtime_ns for _, run in record.folders(folder) if run.result.exists()]
+    if not results:
+        return Drawing(key=folder.name)
+    easel = Easel(folder.figures, max(ends, default=0))
+    dots = [trends.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
+    logarithmic = _logarithmic(identity.read(folder) or {})
+    goal = results[0].goal
+    easel.put("history.svg", lambda: trends.history(dots, goal, f"{folder.name}: value of each trial"))
+    if any(dot.params for dot in dots):
+        title = f"{folder.name}: value against each open value"
+        easel.put("slices.svg", lambda: trends.slices(dots, goal, title, logarithmic))
+    _of_data(folder, shown.best(results) or results[0], easel)
+    return Drawing(key=folder.name, files=tuple(easel.files), troubles=tuple(easel.troubles))
+
+
+def _of_data(folder: StudyFolder, result: TrialResult, easel: Easel) -> None:
+    """What the data set looks like to the trial of `result`."""
+    run_folder = folder.trial(result.number)
+    job = record.read_config(run_folder)
+    if job:
+        one = Run(run_folder, job, result)
+        easel.put("labels.svg", lambda: _weighed(one))
+        if job.recipe.data.crop == "box":
+            easel.put("crops.png", lambda: _crops(one))
+
+
+def _crops(one: Run) -> bytes:
+    boxed = [row for row in one.table.split("train") if row.box]
+    few = boxed[:: max(1, len(boxed) // gallery.PAIRS)]
+    return gallery.crops(one.table, few, f"{one.job.study}: images of train, and what crop: box leaves of them")
+
+
+def _logarithmic(document: dict[str, Any]) -> Callable[[str], bool]:
+    """Which open values lie on a logarithmic scale, as far as study.json tells by their last name."""
+    found = set(_logs(document.get("identity", {}), ""))
+    return lambda name: name.split(".")[-1] in found
+
+
+def _logs(node: Any, name: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.keys() & {"loguniform", "logint"}:
+            yield name
+        for key, value in node.items():
+            yield from _logs(value, key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _logs(value, name)
+
+
+# ---------------------------------------------------------------------------------------- the process
+def serve(order: Order) -> Drawing:
+    """Draw what is ordered; whatever goes wrong is told, and the process lives on."""
+    try:
+        if not order.study:
+            drawing = run(RunFolder(order.folder))
+        else:
+            from sweeper import report
+
+            drawing = report.drawn(StudyFolder(order.folder))
+    except Exception as error:  # noqa: BLE001  (the boundary: one folder's trouble must not reach the next)
+        drawing = Drawing(key=order.key, troubles=(_line(error),))
+    return drawing.model_copy(update={"key": order.key})
+
+
+def main() -> None:
+    """`python -m sweeper.draw`: a Drawing for every Order on stdin, until that ends."""
+    os.nice(10)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    orders: Orders = queue.PriorityQueue()
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+    while True:
+        *_, line = orders.get()
+        drawing = serve(Order.model_validate_json(line))
+        out.write(drawing.model_dump_json() + "\n")
+        out.flush()
+
+
+Orders = queue.PriorityQueue[tuple[bool, int, str]]
+
+
+def _listen(orders: Orders) -> None:
+    """Hand the orders on, those of a study first, as it is about to be closed.
+
+    Where they end, so does this process, at once: files are written whole or not at all.
+    """
+    for number, line in enumerate(sys.stdin):
+        orders.put((not json.loads(line)["study"], number, line))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

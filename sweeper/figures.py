@@ -1,0 +1,274 @@
+"""Figures from plain numbers, as bytes of SVG or PNG: the same numbers make the same bytes. Knows no folder.
+
+Readable in grey: whatever differs in colour differs in lightness, line, hatch or marker, too. No text under 8 points.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sweeper.tally import Floats, Ints
+from trainers.data.rows import Category
+
+SMALL, NORMAL = 8.0, 9.0  # points
+DARK, MIDDLE, LIGHT = "#0b3d78", "#6e7781", "#c9d1d9"
+WIDTH = 9.2  # inches that a page gives a figure
+MOST = 24  # panels of one figure
+LONGEST = 22  # characters of a name
+DPI = 110
+STYLE: Any = {  # the library types its names one by one
+    "font.size": SMALL,
+    "font.family": "DejaVu Sans",  # comes with the library, so a figure is the same on every machine
+    "axes.titlesize": NORMAL,
+    "axes.labelsize": SMALL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MIDDLE,
+    "axes.linewidth": 0.8,
+    "axes.titlelocation": "left",
+    "hatch.linewidth": 0.7,
+    "text.parse_math": False,  # a dollar in a class's name is a dollar
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, and found
+    "savefig.facecolor": "white",
+}
+_NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
+
+
+@contextmanager
+def style(salt: str = "sweep") -> Iterator[None]:
+    """Our style and nobody's settings; a letter that the font lacks is drawn as a box, and no warning."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE | {"svg.hashsalt": salt})
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG without date, maker or type declaration."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.08)
+    text = _NOT_SHOWN.sub("", out.getvalue().decode()).strip()
+    return text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif").encode() + b"\n"
+
+
+def png(figure: Figure, dpi: int = DPI) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.08)
+    return out.getvalue()
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """A name that fits, on one line."""
+    one = " ".join(name.split())
+    return one if len(one) <= longest else one[: longest - 1] + "…"
+
+
+# ------------------------------------------------------------------------------------------ panels
+def panels(
+    count: int, *, columns: int, width: float, heights: Sequence[float], sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, row by row, each as wide and as high, in inches, as asked; see `rows`."""
+    size = (columns * width, sum(heights))
+    figure = Figure(figsize=size, layout="constrained")
+    found = figure.subplots(
+        len(heights), columns, sharex=sharex, sharey=sharey, squeeze=False, height_ratios=list(heights)
+    )
+    axes = list(found.flat)
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, axes[:count]
+
+
+def rows(heights: Sequence[float], columns: int) -> list[float]:
+    """The height of each row of panels that are `heights` high: that of its highest."""
+    return [max(heights[start : start + columns]) for start in range(0, len(heights), columns)] or [1.0]
+
+
+def grid(axes: Axes) -> None:
+    axes.grid(color="#eaeef2", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+# ----------------------------------------------------------------------------------------- learning
+@dataclass(frozen=True)
+class Learning:
+    """A run epoch by epoch: each category's accuracy on val and train, and the macro figures on val, [E] each."""
+
+    val: Mapping[str, Sequence[float]]
+    train: Mapping[str, Sequence[float]]
+    macro: Mapping[str, Sequence[float]]
+    best: int | None = None  # index of the best epoch
+
+
+def categories(run: Learning, title: str) -> bytes:
+    """SVG: a panel for each category's accuracy over the epochs, and one of macro precision, recall and F1."""
+    with style("categories"):
+        names = list(run.val)[: MOST - 1]
+        columns = 4 if len(names) % 3 == 0 and names else 3
+        heights = rows([1.95] * (len(names) + 1), columns)
+        figure, axes = panels(
+            len(names) + 1, columns=columns, width=WIDTH / columns, heights=heights, sharex=True, sharey=True
+        )
+        for name, panel in zip(names, axes, strict=False):
+            _accuracy(panel, run, name)
+        _macro(axes[-1], run)
+        for panel in axes:
+            _epochs(panel, run)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+        return svg(figure)
+
+
+def _accuracy(axes: Axes, run: Learning, name: str) -> None:
+    val, train = run.val[name], run.train.get(name, ())
+    axes.plot(range(1, len(train) + 1), train, color=MIDDLE, linestyle="--", linewidth=1.2, label="train")
+    axes.plot(range(1, len(val) + 1), val, color=DARK, marker="o", markersize=3, linewidth=1.8, label="val")
+    axes.set_title(short(name) + (f" {val[run.best]:.3f}" if run.best is not None else ""))
+
+
+def _macro(axes: Axes, run: Learning) -> None:
+    looks = ((DARK, "-", "o"), (MIDDLE, "--", "s"), ("#000000", ":", "^"))
+    for (name, values), (colour, line, marker) in zip(run.macro.items(), looks, strict=False):
+        across = range(1, len(values) + 1)
+        axes.plot(across, values, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
+    axes.set_title("all classes, val")
+    axes.legend(frameon=False, loc="best")
+
+
+def _epochs(axes: Axes, run: Learning) -> None:
+    grid(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.tick_params(labelbottom=True)
+    axes.set_xlabel("epoch")
+    if run.best is not None:
+        axes.axvline(run.best + 1, color=MIDDLE, linewidth=0.8, linestyle=(0, (1, 2)))
+
+
+# ---------------------------------------------------------------------------------------- confusion
+CELL = 0.42  # inches
+GAP = 0.3
+HEAD = 0.32  # inches above the cells, for the title
+
+
+def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) -> bytes:
+    """PNG: a panel a category, its rows shaded by the share of the true class; empty cells stand for 0."""
+    with style():
+        boxes = [_box(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
+        places, (width, height) = _flow([box.size for box in boxes], max(WIDTH + 2, *(box.size[0] for box in boxes)))
+        figure = Figure(figsize=(width, height + HEAD))
+        figure.text(0, 1, title, fontsize=NORMAL, fontweight="bold", va="top")
+        for group, matrix, box, (x, y) in zip(groups, matrices, boxes, places, strict=True):
+            bottom = (height - y - HEAD - box.side) / (height + HEAD)
+            place = ((x + box.left) / width, bottom, box.side / width, box.side / (height + HEAD))
+            _matrix(figure.add_axes(place), group, matrix)
+        return png(figure)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Inches of one panel: its cells, and the names beside and below them."""
+
+    side: float
+    left: float
+    below: float
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return self.left + self.side, HEAD + self.side + self.below
+
+
+def _box(group: Category, matrix: Ints) -> _Box:
+    letter = 0.068  # inches, the mean at SMALL
+    longest = max(len(short(name)) for name in group.classes)
+    digits = len(f"{int(matrix.sum()):,}") + 2
+    return _Box(CELL * len(group.classes), 0.35 + letter * (longest + digits), 0.35 + letter * longest)
+
+
+def _flow(
+    sizes: Sequence[tuple[float, float]], width: float
+) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    """Boxes set like words, left to right and row by row: their upper left corners, and the size of it all."""
+    places, x, y, row, right = [], 0.0, 0.0, 0.0, 0.0
+    for wide, high in sizes:
+        if x and x + wide > width:
+            x, y, row = 0.0, y + row + GAP, 0.0
+        places.append((x, y))
+        right, row, x = max(right, x + wide), max(row, high), x + wide + GAP
+    return places, (right, y + row)
+
+
+def _matrix(axes: Axes, group: Category, matrix: Ints) -> None:
+    true = matrix.sum(1)
+    share = matrix / np.maximum(1, true)[:, None]
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    for (i, j), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if share[i, j] > 0.55 else "black"
+            weight = "bold" if i == j else "normal"
+            axes.text(j, i, str(count), ha="center", va="center", color=colour, fontweight=weight, fontsize=SMALL)
+    names = [short(name) for name in group.classes]
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), [f"{name}  {n:,}" for name, n in zip(names, true.tolist(), strict=True)])
+    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color=LIGHT, linewidth=0.6)
+    axes.tick_params(which="both", length=0)
+    right = int(np.trace(matrix))
+    axes.set_title(f"{short(group.name, 30)}  {right / max(1, int(matrix.sum())):.3f}", fontweight="bold")
+    axes.set_xlabel("said")
+    axes.set_ylabel("true, and how many")
+
+
+# ------------------------------------------------------------------------------------------- labels
+@dataclass(frozen=True)
+class Labels:
+    """One category's images a class [C], and the weight that the loss gives each, its category's factor included."""
+
+    category: Category
+    counts: Ints
+    weights: Floats
+
+
+def labels(groups: Sequence[Labels], title: str) -> bytes:
+    """SVG: for every class its images, and what they weigh in the loss (images x weight)."""
+    with style("labels"):
+        shown = list(groups[:MOST])
+        longest = max(len(short(name)) for group in shown for name in group.category.classes)
+        columns = min(len(shown), 2 if longest > 14 else 3)
+        heights = rows([0.6 + 0.34 * len(group.counts) for group in shown], columns)
+        figure, axes = panels(len(shown), columns=columns, width=WIDTH / columns, heights=heights)
+        for number, (group, panel) in enumerate(zip(shown, axes, strict=True)):
+            _bars(panel, group)
+            panel.set_ylim((heights[number // columns] - 0.6) / 0.34 - 0.4, -0.6)  # all bars equally thick
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+        return svg(figure)
+
+
+def _bars(axes: Axes, group: Labels) -> None:
+    weighed = group.counts * group.weights
+    places = np.arange(len(group.counts))
+    axes.barh(places - 0.2, group.counts, 0.38, color=DARK, label="images")
+    axes.barh(places + 0.2, weighed, 0.38, color="white", edgecolor=MIDDLE, hatch="////", label="images x weight")
+    top = max(1.0, float(group.counts.max()), float(weighed.max()))
+    for row, count, weight in zip(places.tolist(), group.counts.tolist(), group.weights.tolist(), strict=True):
+        axes.text(count + top * 0.015, row - 0.2, f"{count:,}", va="center")
+        axes.text(count * weight + top * 0.015, row + 0.2, f"{count * weight:,.0f}  (x {weight:.3g})", va="center")
+    axes.set_yticks(places, [short(name) for name in group.category.classes])
+    axes.set_xlim(0, top * 1.45)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.set_title(short(group.category.name, 30), fontweight="bold")

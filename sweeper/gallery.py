@@ -1,0 +1,109 @@
+"""Pages of images as PNG bytes: the worst mistakes, and what a crop to the box leaves. Knows no run folder."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from sweeper.figures import DPI, NORMAL, SMALL, png, short, style
+from sweeper.tally import Mistake
+from trainers.data import images
+from trainers.data.rows import Category, Row, Table
+
+WORST = 20  # mistakes on a page
+ACROSS = 5
+PAIRS = 6  # originals beside their crops
+SIDE = 140  # pixels of a thumbnail's longer side
+TILE = 1.7  # inches
+
+
+def mistakes(table: Table, rows: Sequence[Row], found: Sequence[Mistake], title: str) -> bytes:
+    """The first mistakes of `found`, cropped as the network saw them: category, what was said, what is true."""
+    shown = found[:WORST]
+    with style():
+        figure, axes = _page(len(shown), ACROSS, 2.35, title)
+        for one, panel in zip(shown, axes, strict=True):
+            _show(panel, read(table, rows[one.row]))
+            panel.set_title(_file(rows[one.row]), fontsize=SMALL, color="#57606a", loc="center")
+            panel.set_xlabel(_words(table.categories[one.category], one), fontsize=SMALL)
+        if not shown:
+            figure.text(0, 0, "no mistake", fontsize=NORMAL)
+        return _fewer_colours(png(figure))
+
+
+def _file(row: Row) -> str:
+    """The end of a file's name, which tells images apart."""
+    name = row.path.split("/")[-1]
+    return name if len(name) <= 20 else f"…{name[-19:]}"
+
+
+def _words(category: Category, one: Mistake) -> str:
+    said, true = category.classes[one.said], category.classes[one.true]
+    return f"{short(category.name)}\nsaid {short(said, 17)} {one.confidence:.2f}\ntrue {short(true, 20)}"
+
+
+def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
+    """Originals with their box, each beside what the crop leaves; `rows` have boxes."""
+    shown = rows[:PAIRS]
+    with style():
+        figure, axes = _page(2 * len(shown), 4, 2.0, title)
+        for row, whole, part in zip(shown, axes[::2], axes[1::2], strict=True):
+            image = read(table, replace(row, box=None))
+            _show(whole, image)
+            _outline(whole, row, min(1.0, SIDE / max(image.size)))
+            whole.set_xlabel(_file(row), fontsize=SMALL)
+            cut = read(table, row)
+            _show(part, cut)
+            part.set_xlabel(f"cropped: {cut.width} x {cut.height}", fontsize=SMALL)
+        return _fewer_colours(png(figure))
+
+
+def read(table: Table, row: Row) -> Image.Image:
+    """The image upright and in RGB, cut to its box if it has one. Raises UnreadableImage, or OSError."""
+    with images.quiet():
+        image = images.decode((table.root / row.path).read_bytes())
+    return image.crop(row.box) if row.box else image
+
+
+def _page(count: int, columns: int, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    rows = -(-max(1, count) // columns)
+    figure = Figure(figsize=(columns * TILE, rows * height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in axes:
+        panel.set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+    return figure, axes[:count]
+
+
+def _show(axes: Axes, image: Image.Image) -> None:
+    """A thumbnail of the image in a square panel, its sides in proportion."""
+    image = image.copy()
+    image.thumbnail((SIDE, SIDE))
+    axes.set_axis_on()
+    axes.imshow(np.asarray(image))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _outline(axes: Axes, row: Row, scale: float) -> None:
+    """The box, white on black: to be seen on any ground."""
+    if row.box:
+        left, upper, right, lower = (edge * scale for edge in row.box)
+        for colour, width in (("black", 3.0), ("white", 1.2)):
+            corner, size = (left - 0.5, upper - 0.5), (right - left, lower - upper)
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width))
+
+
+def _fewer_colours(content: bytes) -> bytes:
+    """The same PNG with a palette: a third of the size, and hardly to be told from it."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.convert("RGB").quantize(256).save(out, format="PNG", optimize=True, dpi=(DPI, DPI))
+    return out.getvalue()

@@ -1,0 +1,124 @@
+"""Figures of a whole study, as SVG: its trials in order, and against the values that were open."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from sweeper.figures import DARK, MIDDLE, MOST, NORMAL, WIDTH, grid, panels, rows, short, style, svg
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One trial of a study."""
+
+    number: int
+    state: str
+    value: float
+    params: Mapping[str, Any]
+
+
+def history(dots: Sequence[Dot], goal: str, title: str) -> bytes:
+    """SVG: the value of each trial, and the best so far."""
+    with style("history"):
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        axes = figure.subplots()
+        _dots(axes, [(dot.number, dot) for dot in dots])
+        done = [dot for dot in sorted(dots, key=lambda dot: dot.number) if dot.state == "COMPLETE"]
+        if done:
+            tops = np.maximum.accumulate([dot.value for dot in done]).tolist()
+            last = max(dot.number for dot in dots)
+            across = [*(dot.number for dot in done), last]
+            axes.step(across, [*tops, tops[-1]], where="post", color=MIDDLE, linewidth=1.4, label="best so far")
+            winner = max(done, key=lambda dot: (dot.value, -dot.number))
+            axes.annotate(
+                f"trial {winner.number}: {winner.value:.4f}",
+                (winner.number, winner.value),
+                (4, 5),
+                textcoords="offset points",
+            )
+        axes.margins(y=0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("trial")
+        axes.set_ylabel(goal.replace("_", " "))
+        grid(axes)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
+        axes.set_title(title, fontweight="bold")
+        return svg(figure)
+
+
+LOOKS = {"COMPLETE": ("o", DARK, "completed"), "PRUNED": ("o", "white", "pruned"), "": ("x", MIDDLE, "not finished")}
+
+
+def _dots(axes: Axes, found: Sequence[tuple[float, Dot]]) -> None:
+    """Completed trials filled, pruned ones hollow, others crosses."""
+    for state, (marker, face, label) in LOOKS.items():
+        mine = [(x, dot.value) for x, dot in found if (dot.state if dot.state in LOOKS else "") == state]
+        if mine:
+            across, values = zip(*mine, strict=True)
+            edge = None if marker == "x" else DARK
+            axes.scatter(
+                across, values, 26, face, marker=marker, linewidths=1.1, edgecolors=edge, label=label, zorder=3
+            )
+
+
+def slices(dots: Sequence[Dot], goal: str, title: str, logarithmic: Callable[[str], bool]) -> bytes:
+    """SVG: the trials' value against each open value; conditional ones only where they were open.
+
+    `logarithmic` says which open values were drawn from a logarithmic scale.
+    """
+    with style("slices"):
+        names = list(dict.fromkeys(name for dot in dots for name in dot.params))[:MOST]
+        figure, axes = panels(
+            len(names), columns=3, width=WIDTH / 3, heights=rows([2.2] * len(names), 3), sharey=True
+        )
+        for name, panel in zip(names, axes, strict=True):
+            _slice(panel, name, [dot for dot in dots if name in dot.params], logarithmic(name))
+        for panel in axes[::3]:
+            panel.set_ylabel(goal.replace("_", " "))
+        if axes:
+            handles = {label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels())}  # noqa: B905
+            figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3, frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+        return svg(figure)
+
+
+def _slice(axes: Axes, name: str, dots: Sequence[Dot], logarithmic: bool) -> None:
+    given = [dot.params[name] for dot in dots]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
+        _numbers(axes, given, dots, logarithmic and min(given) > 0)
+    else:
+        _words(axes, [str(value) for value in given], dots)
+    axes.set_title(short(name, 34))
+    grid(axes)
+
+
+def _numbers(axes: Axes, given: Sequence[float], dots: Sequence[Dot], logarithmic: bool) -> None:
+    _dots(axes, list(zip(given, dots, strict=True)))
+    if not logarithmic:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=all(isinstance(value, int) for value in given)))
+        return
+    axes.set_xscale("log")
+    wide = max(given) / min(given) > 100
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0), numticks=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
+    words = sorted(set(given))
+    _dots(axes, [(words.index(word) + _aside(dot), dot) for word, dot in zip(given, dots, strict=True)])
+    tilt = 0 if sum(len(short(word)) for word in words) < 26 else 25
+    axes.set_xticks(
+        range(len(words)), [short(word) for word in words], rotation=tilt, ha="right" if tilt else "center"
+    )
+    axes.set_xlim(-0.6, len(words) - 0.4)
+
+
+def _aside(dot: Dot) -> float:
+    """A little left or right, so that equals do not hide one another."""
+    return (dot.number * 0.618 % 1 - 0.5) * 0.4
