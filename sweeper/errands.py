@@ -209,6 +209,7 @@ class Errands:
 
     def _ended(self, server: Server, side: Side, run: str, result: TrialResult) -> None:
         server.tag(run, shown.outcome(result))
+        server.log(run, shown.looked(result, side.ended), {})
         if side.epochs:
             drawing = curves.learning(side.epochs, side.job.recipe.goal, side.job.title)
             server.text(run, "curves.svg", drawing)

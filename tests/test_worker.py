@@ -12,7 +12,7 @@ from sweeper.executors.inline import Inline
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
-from trainers.config import DataConfig, Recipe
+from trainers.config import DataConfig, Recipe, Views
 from trainers.errors import Diverged, EnvironmentFault
 
 
