@@ -16,6 +16,7 @@ def parameters(tree: Node, backbone: str, *, pretrained: bool) -> dict[str, Any]
     the middle of the range and the first option.
     """
     usual = TrainConfig.model_validate({"backbone": backbone, "pretrained": pretrained}).model_dump(mode="json")
+    usual["drop_path"] = usual["drop_path"] or 0.0  # nothing said is none
     return dict(_walk(tree, "", "", {key: value for key, value in usual.items() if key not in COSTS}))
 
 

@@ -38,7 +38,7 @@ TABLE = (
            "He et al. 2022, table 9: layer decay .65 to .75, drop path .1, decay .05"),
     Family(r"van", 5e-4, 0.3, 1.0, 0.05, 0.1, "medium",
            "Guo et al. 2022, section 4: AdamW 5e-4, decay .05, drop path .1"),
-    Family(r"", 1e-3, 0.3, 1.0, 0.02, None, "light",
+    Family(r"", 1e-3, 0.3, 1.0, 0.02, None, "medium",
            "ResNets and whatever else: Wightman et al. 2021, section 5.2: decay .02, smoothing .1"),
 )
 SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights: one rate for all layers")
