@@ -18,7 +18,7 @@ from sweeper import best, confirm, launch, overview, record, spec, submission
 from sweeper.devices import Slot
 from sweeper.errors import NoResult, RunFailed
 from sweeper.paths import StudyFolder
-from trainers.config import Scores
+from trainers.config import Corrected, Posterior, Scores
 from trainers.data import layouts
 
 SLOTS = [Slot("cpu")]
@@ -112,6 +112,37 @@ def test_the_final_keeps_the_recipe_and_ends_after_the_winners_best_epoch(study)
     assert job.recipe == won.job.recipe
     assert job.recipe.train.epochs == 4
     assert indices(final.folder.history) == [0, 1]
+
+
+def corrected(study: StudyFolder, **posterior: object) -> best.Winner:
+    """The winner as if its recipe had asked for a correction, its best epoch saying what was fitted."""
+    won = best.winner(study)
+    folder, number = study.trial(won.result.number), won.result.best_epoch or 0
+    train = won.job.recipe.train.model_copy(update={"posterior": Posterior(**posterior)})
+    recipe = won.job.recipe.model_copy(update={"train": train})
+    record.write_config(folder, won.job.model_copy(update={"recipe": recipe}))
+    fitted = {recipe.goal: Corrected(tau=0.7, value=0.9)}
+    lines = [epoch.model_copy(update={"corrected": fitted}) for epoch in record.history(folder)]
+    folder.history.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
+    assert number < len(lines)
+    return best.winner(study)
+
+
+def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_says_so(study):
+    assert corrected(study, fit=True).tau == 0.7
+    final = exported(study)
+    job = record.read_config(final.folder)
+    assert job
+    assert job.tau == 0.7
+    card = final.folder.card.read_text()
+    assert "logits - 0.7 log(prior), fitted on val by the winning trial" in card
+    assert "| overall_accuracy with posterior correction, tau 0.7 | 0.9000 |" in card
+
+
+def test_a_recipe_that_fits_nothing_has_no_strength_to_hand_on(study):
+    assert corrected(study, fit=False).tau is None
+    assert corrected(study, tau=0.4).tau is None  # the recipe itself says it
+    assert "logits - 0.4 log(prior), the recipe's" in exported(study).folder.card.read_text()
 
 
 def test_the_submission_holds_the_likeliest_classes_in_the_order_of_test(study):

@@ -12,7 +12,9 @@ from sweeper.executors.inline import Inline
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
+from trainers import posterior
 from trainers.config import DataConfig, Recipe, Views
+from trainers.data.batches import Data
 from trainers.errors import Diverged, EnvironmentFault
 
 
@@ -64,6 +66,17 @@ def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(phot
     assert isinstance(end, Done)
     assert end.scores
     assert set(end.scores.category_accuracy) == {"colour", "place"}
+
+
+def test_a_finals_predictions_are_corrected_by_the_strength_that_its_winner_fitted(photos, cache, tmp_path):
+    found = []
+    for tau in (0.0, 1.5):
+        one = job(photos, tmp_path / str(tau), cache, kind="final")
+        messages(one.model_copy(update={"stop_after": 1, "tau": tau}))
+        found.append(np.load(RunFolder(one.folder).test_logits))
+    data = Data.open(photos, cache)
+    taken = 1.5 * posterior.log_prior(data.counts(data.table.indices("train", "val")))
+    np.testing.assert_allclose(found[0] - found[1], np.tile(taken, (len(found[0]), 1)), atol=1e-5)
 
 
 def test_what_the_user_can_mend_is_said_in_the_users_words(cache, tmp_path):
