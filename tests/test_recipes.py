@@ -120,6 +120,20 @@ def test_every_system_reads_224_pixels_with_the_means_of_imagenet(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+def test_no_default_of_a_backbones_family_slips_into_a_system(name):
+    """Each says for itself what its paper said, or that it said nothing."""
+    known = train(name)
+    assert (known.drop_path, known.optimizer.backbone_lr, known.optimizer.layer_decay) == (None, 1, 1)
+    assert (known.average.name, known.balance, known.grow.start, known.thaw.frozen_epochs) == ("none", 0, 1, 0)
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "majority"])
+def test_no_system_corrects_its_predictions_or_looks_twice(name):
+    assert not space(name).recipe({}).fits
+    assert (train(name).posterior.tau, train(name).tta.count) == (0, 1)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_system_is_judged_as_its_year_was_and_cut_to_boxes_where_it_was(name):
     recipe = space(name).recipe({})
     year = name[-4:]
