@@ -196,9 +196,13 @@ class Cross:
         return f"{self.goal}, {self.rows} down, {self.columns} across: {count}"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headers and rows as people read them; what no trial tried is empty."""
-        rows = zip(self.labels[0], self.cells, strict=True)
-        return [self.rows, *self.labels[1]], [[name, *(str(cell or "") for cell in cells)] for name, cells in rows]
+        """Headers and rows as people read them, what no trial tried empty; beside seeds stands their mean."""
+        pairs = zip(self.labels[0], self.cells, strict=True)
+        rows = [[name, *(str(cell or "") for cell in cells)] for name, cells in pairs]
+        if self.columns != "seed":
+            return [self.rows, *self.labels[1]], rows
+        means = [str(_pooled(cells) or "") for cells in self.cells]
+        return [self.rows, *self.labels[1], "mean"], [[*row, one] for row, one in zip(rows, means, strict=True)]
 
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json; null is what no trial tried."""
@@ -259,6 +263,17 @@ def _labels_of(results: Sequence[TrialResult], name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _pooled(cells: Sequence[Cell | None]) -> Cell | None:
+    """The mean over the cells of a row whose trials completed."""
+    begun = [cell for cell in cells if cell]
+    values = [cell.value for cell in begun if cell.state == "COMPLETE" and cell.value is not None]
+    return Cell(mean(values), _error(values), len(values), len(begun), "COMPLETE") if values else None
+
+
+def _error(values: Sequence[float]) -> float | None:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
 def _crossed(found: Sequence[TrialResult] | None, over: str | None) -> Cell | None:
     if not found:
         return None
@@ -266,5 +281,5 @@ def _crossed(found: Sequence[TrialResult] | None, over: str | None) -> Cell | No
     if not values:
         top = min(found, key=_order)
         return Cell(top.value, None, 0, len(found), top.state)
-    error = stdev(values) / math.sqrt(len(values)) if over and len(values) > 1 else None
+    error = _error(values) if over else None
     return Cell(mean(values) if over else max(values), error, len(values), len(found), "COMPLETE")

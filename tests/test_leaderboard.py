@@ -203,6 +203,16 @@ def test_a_value_of_a_branch_that_was_not_chosen_has_a_dash():
     ]
 
 
+def test_seeds_across_have_their_mean_and_its_standard_error_beside_them():
+    results = [at(n, value, loss="dice", seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
+    results.append(at(3, 0.5, "PRUNED", loss="focal", seed=0))
+    assert shown(results, "loss", "seed") == [
+        ["loss", "0", "1", "2", "mean"],
+        ["dice", "0.6000", "0.7000", "0.8000", "0.7000 ±0.0577"],
+        ["focal", "0.5000 (pruned)", "", "", ""],
+    ]
+
+
 def test_a_value_that_was_not_open_is_refused_with_the_nearest_that_was():
     with pytest.raises(UserError, match=r"there is no open value 'head\.layer' in this study") as caught:
         leaderboard.cross([at(0, 0.6, **{"head.layers": 2, "backbone": "a"})], "train.backbone", "head.layer")
