@@ -133,7 +133,10 @@ def leaderboard(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A study's trials, the best first; below them the table of a grid over two values."""
+    """A study's trials, the best first.
+
+    Below them stands the table of a grid over two open values.
+    """
     from sweeper import leaderboard as board
     from sweeper import overview, progress, record
 
