@@ -127,21 +127,36 @@ def status(study: StudyName = None, as_json: Json = False) -> None:
 def leaderboard(
     study: StudyName = None,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="the first N only")] = None,
+    cross: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="instead, the values by open values A (rows) and B (columns)"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """A study's trials, the best first."""
+    """A study's trials, the best first.
+
+    Below them stands the table of a grid over two open values.
+    """
     from sweeper import leaderboard as board
     from sweeper import overview, progress, record
 
     found = overview.find(study)
     results = record.results(found)
+    made = board.cross(results, *cross) if cross and results else board.grid(results, found)
     if as_json:
         document = board.document(results, found)
-        return _print_json(document | {"trials": document["trials"][:top]})
+        return _print_json(
+            document | {"trials": document["trials"][:top], "cross": made.document() if made else None}
+        )
     if not results:
         return progress.talk(f"no trial of {found.name} has begun")
-    headers, rows = board.cells(board.frame(results, found))
-    return progress.table(headers, rows[:top])
+    if not cross:
+        headers, rows = board.cells(board.frame(results, found))
+        progress.table(headers, rows[:top])
+    if made:
+        _say([*([] if cross else [""]), made.title])
+        progress.table(*made.table())
+    return None
 
 
 # ------------------------------------------------------------------------------------------- the winner

@@ -3,13 +3,16 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from cli_tools import lay_out, sweep
 from studies import begin, curve, job
 
 from sweeper import leaderboard, record
+from sweeper.errors import UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
 
@@ -130,3 +133,124 @@ def test_running_trials_come_from_the_record(study):
     curve(begin(job(study, 4)), 0.6)
     table = leaderboard.frame(record.results(study), study)
     assert table["state"].tolist() == ["INTERRUPTED"]
+
+
+# --------------------------------------------------------------------------------------- two values crossed
+HEAD_DEPTH = (Path(__file__).parents[1] / "search_spaces" / "head_depth.yaml").read_text()
+TINY = {
+    "train.backbone": "{choice: [test_resnet, test_efficientnet, test_convnext]}",
+    "train.pretrained": "false",
+    "train.image_size": "32",
+    "train.epochs": "1",
+    "train.batch_size": "16",
+    "data.root": "garments",
+}
+SETS = [word for pair in TINY.items() for word in ("--set", "=".join(pair))]
+
+
+def at(number: int, value: float | None, state="COMPLETE", **params) -> TrialResult:
+    return result(number, value, state, params=params)
+
+
+def shown(results: list[TrialResult], rows: str, columns: str) -> list[list[str]]:
+    headers, cells = leaderboard.cross(results, rows, columns).table()
+    return [headers, *cells]
+
+
+def test_two_open_values_are_crossed_and_what_no_trial_tried_is_empty():
+    results = [
+        at(0, 0.7, backbone="b", layers=4),
+        at(1, 0.8, backbone="b", layers=0),
+        at(2, 0.6, backbone="a", layers=4),
+    ]
+    assert shown(results, "backbone", "layers") == [
+        ["backbone", "0", "4"],
+        ["b", "0.8000", "0.7000"],
+        ["a", "", "0.6000"],
+    ]
+
+
+def test_a_cell_is_the_mean_over_the_only_third_open_value_and_the_title_says_so():
+    results = [at(n, value, loss="dice", balance=0, seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
+    made = leaderboard.cross(results, "loss", "balance")
+    assert made.title == "overall_accuracy, loss down, balance across: mean ± standard error over seed"
+    assert made.table()[1] == [["dice", "0.7000 ±0.0577"]]
+
+
+def test_a_cell_is_its_best_trial_where_more_than_three_values_are_open():
+    results = [at(n, value, a=1, b=1, c=n, d=n) for n, value in enumerate([0.6, 0.8, 0.7])]
+    made = leaderboard.cross(results, "a", "b")
+    assert made.title.endswith("the best of each cell")
+    assert made.table()[1] == [["1", "0.8000"]]
+
+
+def test_a_cell_that_nothing_completed_says_what_became_of_its_best_trial():
+    pruned, failed = at(0, 0.7, "PRUNED", a=1, b=1), at(1, None, "FAILED", a=1, b=2)
+    assert shown([pruned, failed], "a", "b")[1] == ["1", "0.7000 (pruned)", "(failed)"]
+
+
+def test_a_mean_of_fewer_trials_than_began_says_so():
+    results = [at(0, 0.6, a=1, b=1, seed=0), at(1, 0.8, a=1, b=1, seed=1), at(2, 0.1, "PRUNED", a=1, b=1, seed=2)]
+    assert shown(results, "a", "b")[1] == ["1", "0.7000 ±0.1000 (2 of 3)"]
+
+
+def test_a_value_of_a_branch_that_was_not_chosen_has_a_dash():
+    results = [at(0, 0.6, schedule="step", every=2), at(1, 0.7, schedule="cosine")]
+    assert shown(results, "schedule", "every") == [
+        ["schedule", "2", "-"],
+        ["step", "0.6000", ""],
+        ["cosine", "", "0.7000"],
+    ]
+
+
+def test_seeds_across_have_their_mean_and_its_standard_error_beside_them():
+    results = [at(n, value, loss="dice", seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
+    results.append(at(3, 0.5, "PRUNED", loss="focal", seed=0))
+    assert shown(results, "loss", "seed") == [
+        ["loss", "0", "1", "2", "mean"],
+        ["dice", "0.6000", "0.7000", "0.8000", "0.7000 ±0.0577"],
+        ["focal", "0.5000 (pruned)", "", "", ""],
+    ]
+
+
+def test_a_value_that_was_not_open_is_refused_with_the_nearest_that_was():
+    with pytest.raises(UserError, match=r"there is no open value 'head\.layer' in this study") as caught:
+        leaderboard.cross([at(0, 0.6, **{"head.layers": 2, "backbone": "a"})], "train.backbone", "head.layer")
+    assert caught.value.help == "did you mean 'head.layers'?"
+
+
+def test_a_value_is_not_crossed_with_itself():
+    with pytest.raises(UserError, match="backbone cannot be crossed with itself"):
+        leaderboard.cross([at(0, 0.6, backbone="a")], "backbone", "train.backbone")
+
+
+def head_depth(folder: Path, **changes: str) -> list[str]:
+    """What the leaderboard prints of search_spaces/head_depth.yaml with tiny networks, the ranking cut off."""
+    lay_out(folder, HEAD_DEPTH)
+    ended = sweep(folder, "run", "space.yaml", *SETS, "--inline", "--no-mlflow", **changes)
+    assert ended.returncode == 0, ended.stderr
+    crossed = sweep(folder, "leaderboard", "--cross", "backbone", "head.layers").stdout
+    assert sweep(folder, "leaderboard").stdout.endswith("\n\n" + crossed)
+    document = json.loads(sweep(folder, "leaderboard", "--json").stdout)["cross"]
+    assert (document["rows"]["name"], document["columns"]["values"]) == ("backbone", ["0", "2", "4"])
+    assert [cell["state"] for row in document["cells"] for cell in row] == ["COMPLETE"] * 9
+    assert "did you mean 'head.layers'?" in sweep(folder, "leaderboard", "--cross", "backbone", "head.layer").stderr
+    return crossed.splitlines()
+
+
+def judge(lines: list[str]) -> None:
+    title, headers, *rows = lines
+    assert title == "overall_accuracy, backbone down, head.layers across: the best of each cell"
+    assert headers.split() == ["backbone", "0", "2", "4"]
+    assert [row.split()[0] for row in rows] == ["test_resnet", "test_efficientnet", "test_convnext"]
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row.split()[1:])
+    assert {len(row.split()) for row in rows} == {4}
+
+
+def test_a_grid_over_two_values_prints_its_table_below_the_ranking(tmp_path):
+    judge(head_depth(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_question_of_head_depth_is_answered_by_a_three_by_three_table_of_real_trainings(tmp_path):
+    judge(head_depth(tmp_path, SWEEP_TRAINER=""))

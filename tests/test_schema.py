@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from sweeper.schema import PATH, schema
 
-SPACES = sorted(PATH.parent.glob("*.yaml"))
+SPACES = sorted(PATH.parent.rglob("*.yaml"))
 WHOLE = schema()
 TYPES = {"object": dict, "array": list, "string": str, "number": int | float, "integer": int, "null": type(None)}
 
@@ -72,8 +72,10 @@ def test_the_schema_accepts_a_published_space(path: Path):
 def test_a_published_space_names_the_schema_asks_a_question_and_tells_its_cost(path: Path):
     lines = path.read_text().splitlines()
     comment = [line for line in lines if line.startswith("#")]
-    assert lines[0] == "# yaml-language-server: $schema=schema.json"
-    assert all(any(f"# {word}:" in line for line in comment) for word in ("Question", "Cost", "Answer"))
+    place, schema = lines[0].split("$schema=")
+    assert place == "# yaml-language-server: "
+    assert (path.parent / schema).resolve() == PATH.resolve()
+    assert all(any(f" {word}:" in line for line in comment) for word in ("Question", "Cost", "Answer"))
 
 
 @pytest.mark.parametrize(
