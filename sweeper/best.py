@@ -39,7 +39,7 @@ class Winner:
     def tau(self) -> float | None:
         """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that."""
         fitted = self.epoch.corrected.get(self.result.goal)
-        return fitted.tau if fitted and self.job.recipe.fits else None
+        return fitted.tau if fitted and self.job.recipe.train.posterior.fit else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from trainers.config import DataConfig, Epoch
 from trainers.data import layouts
 from trainers.data.rows import Row, Table
 
+SQUARE = 2000  # classes whose confusion is still counted
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
 
 
@@ -148,6 +149,8 @@ def _categories(one: Run) -> bytes:
 
 
 def _confusion(one: Run) -> bytes:
+    if max(one.sizes) > SQUARE:
+        raise EnvironmentFault(f"a confusion of {max(one.sizes)} classes is not drawn", where=str(one.folder.root))
     matrices = tally.confusion(one.logits, one.labels, one.sizes)
     title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
     return figures.confusion(one.table.categories, matrices, title)

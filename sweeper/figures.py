@@ -164,8 +164,16 @@ GAP = 0.3
 HEAD = 0.32  # inches above the cells, for the title
 
 
+CROWD = 40  # classes in one panel, at most
+
+
 def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) -> bytes:
-    """PNG: a panel a category, its rows shaded by the share of the true class; empty cells stand for 0."""
+    """PNG: a panel a category, its rows shaded by the share of the true class; empty cells stand for 0.
+
+    Of more than 40 classes those that are mistaken most often are shown, and how many there are.
+    """
+    looks = [_confused(*pair) for pair in zip(groups, matrices, strict=True)][:MOST]
+    groups, matrices = [group for group, _ in looks], [matrix for _, matrix in looks]
     with style():
         boxes = [_box(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
         places, (width, height) = _flow([box.size for box in boxes], max(WIDTH + 2, *(box.size[0] for box in boxes)))
@@ -176,6 +184,15 @@ def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) 
             place = ((x + box.left) / width, bottom, box.side / width, box.side / (height + HEAD))
             _matrix(figure.add_axes(place), group, matrix)
         return png(figure)
+
+
+def _confused(group: Category, matrix: Ints) -> tuple[Category, Ints]:
+    if len(group.classes) <= CROWD:
+        return group, matrix
+    wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
+    kept = np.sort(np.argsort(-wrong, kind="stable")[:CROWD])
+    name = f"{group.name}, the {CROWD} most mistaken of {len(group.classes)}"
+    return Category(name, tuple(group.classes[n] for n in kept)), matrix[np.ix_(kept, kept)]
 
 
 @dataclass(frozen=True)
@@ -228,7 +245,7 @@ def _matrix(axes: Axes, group: Category, matrix: Ints) -> None:
     axes.grid(which="minor", color=LIGHT, linewidth=0.6)
     axes.tick_params(which="both", length=0)
     right = int(np.trace(matrix))
-    axes.set_title(f"{short(group.name, 30)}  {right / max(1, int(matrix.sum())):.3f}", fontweight="bold")
+    axes.set_title(f"{short(group.name, 60)}  {right / max(1, int(matrix.sum())):.3f}", fontweight="bold")
     axes.set_xlabel("said")
     axes.set_ylabel("true, and how many")
 
@@ -246,7 +263,7 @@ class Labels:
 def labels(groups: Sequence[Labels], title: str) -> bytes:
     """SVG: for every class its images, and what they weigh in the loss (images x weight)."""
     with style("labels"):
-        shown = list(groups[:MOST])
+        shown = [_common(group) for group in groups[:MOST]]
         longest = max(len(short(name)) for group in shown for name in group.category.classes)
         columns = min(len(shown), 2 if longest > 14 else 3)
         heights = rows([0.6 + 0.34 * len(group.counts) for group in shown], columns)
@@ -257,6 +274,16 @@ def labels(groups: Sequence[Labels], title: str) -> bytes:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
         return svg(figure)
+
+
+def _common(group: Labels) -> Labels:
+    """Of more than 40 classes the commonest."""
+    if len(group.counts) <= CROWD:
+        return group
+    kept = np.argsort(-group.counts, kind="stable")[:CROWD]
+    name = f"{group.category.name}, the {CROWD} commonest of {len(group.counts)}"
+    category = Category(name, tuple(group.category.classes[n] for n in kept))
+    return Labels(category, group.counts[kept], group.weights[kept])
 
 
 def _bars(axes: Axes, group: Labels) -> None:
@@ -271,4 +298,4 @@ def _bars(axes: Axes, group: Labels) -> None:
     axes.set_yticks(places, [short(name) for name in group.category.classes])
     axes.set_xlim(0, top * 1.45)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    axes.set_title(short(group.category.name, 30), fontweight="bold")
+    axes.set_title(short(group.category.name, 60), fontweight="bold")

@@ -13,7 +13,7 @@ from PIL import Image
 from sweeper.figures import DPI, NORMAL, SMALL, png, short, style
 from sweeper.tally import Mistake
 from trainers.data import images
-from trainers.data.rows import Category, Row, Table
+from trainers.data.rows import Box, Category, Row, Table
 
 WORST = 20  # mistakes on a page
 ACROSS = 5
@@ -55,7 +55,8 @@ def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
         for row, whole, part in zip(shown, axes[::2], axes[1::2], strict=True):
             image = read(table, replace(row, box=None))
             _show(whole, image)
-            _outline(whole, row, min(1.0, SIDE / max(image.size)))
+            if row.box:
+                _outline(whole, images.inside(row.box, image.size), min(1.0, SIDE / max(image.size)))
             whole.set_xlabel(_file(row), fontsize=SMALL)
             cut = read(table, row)
             _show(part, cut)
@@ -67,7 +68,7 @@ def read(table: Table, row: Row) -> Image.Image:
     """The image upright and in RGB, cut to its box if it has one. Raises UnreadableImage, or OSError."""
     with images.quiet():
         image = images.decode((table.root / row.path).read_bytes())
-    return image.crop(row.box) if row.box else image
+    return image.crop(images.inside(row.box, image.size)) if row.box else image
 
 
 def _page(count: int, columns: int, height: float, title: str) -> tuple[Figure, list[Axes]]:
@@ -92,13 +93,12 @@ def _show(axes: Axes, image: Image.Image) -> None:
         spine.set_visible(False)
 
 
-def _outline(axes: Axes, row: Row, scale: float) -> None:
+def _outline(axes: Axes, box: Box, scale: float) -> None:
     """The box, white on black: to be seen on any ground."""
-    if row.box:
-        left, upper, right, lower = (edge * scale for edge in row.box)
-        for colour, width in (("black", 3.0), ("white", 1.2)):
-            corner, size = (left - 0.5, upper - 0.5), (right - left, lower - upper)
-            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width))
+    left, upper, right, lower = (edge * scale for edge in box)
+    for colour, width in (("black", 3.0), ("white", 1.2)):
+        corner, size = (left - 0.5, upper - 0.5), (right - left, lower - upper)
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width))
 
 
 def _fewer_colours(content: bytes) -> bytes:

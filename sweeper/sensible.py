@@ -3,19 +3,19 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper.tree import Choice, Node, Range
+from sweeper.tree import Choice, Node, Range, plain
 from trainers.config import NAMED, TrainConfig
 
 COSTS = ("epochs", "batch_size", "image_size")  # a matter of the data and the machine: their middle is the start
 
 
-def parameters(tree: Node, backbone: str, *, pretrained: bool) -> dict[str, Any]:
-    """Parameters of a first trial with `backbone`: its family's defaults (trainers/families.py), as far as offered.
+def parameters(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a first trial: the `defaults` of its backbone (trainers/families.py), as far as offered.
 
     Of a range the nearest value, of a choice the option itself or the nearest number; where a recipe has no default,
     the middle of the range and the first option.
     """
-    usual = TrainConfig.model_validate({"backbone": backbone, "pretrained": pretrained}).model_dump(mode="json")
+    usual = TrainConfig.model_validate(defaults).model_dump(mode="json")
     usual["drop_path"] = usual["drop_path"] or 0.0  # nothing said is none
     return dict(_walk(tree, "", "", {key: value for key, value in usual.items() if key not in COSTS}))
 
@@ -52,7 +52,8 @@ def _option(hole: Choice, usual: Any) -> Any:
     wanted = usual.get("name") if isinstance(usual, dict) else usual
     for label, node in zip(hole.labels, hole.nodes, strict=True):
         named = node.value.get("name") if isinstance(node.value, dict) else None
-        if wanted is not None and wanted == (named.value if named else label) and _number(wanted) == _number(label):
+        found = named.value if named else plain(node)
+        if wanted is not None and wanted == found and _number(wanted) == _number(found):
             return label
     numbers = [label for label in hole.labels if isinstance(label, int | float)]
     if isinstance(wanted, int | float) and len(numbers) == len(hole.labels):

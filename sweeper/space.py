@@ -9,7 +9,7 @@ from sweeper.defaults import difference, filled
 from sweeper.explain import checked, close, listed
 from sweeper.notation import flow
 from sweeper.search import Grid, StudySpec
-from sweeper.tree import Choice, Hole, Node, Open, closings, expand, open_values, plain, size
+from sweeper.tree import Choice, Hole, Node, Open, closings, expand, leaf, open_values, plain, size
 from trainers import families
 from trainers.config import Recipe, TrainConfig
 from trainers.errors import UserError
@@ -76,10 +76,10 @@ class Space:
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
         """The parts that the file leaves to the backbones' families, by backbone where there are several."""
-        trains = {recipe.train.backbone: recipe.train.model_dump(mode="json") for recipe in self.recipes()}
+        trains = {_family(recipe.train): recipe.train.model_dump(mode="json") for recipe in self.recipes()}
         if len(trains) == 1:
             return {part: train[part] for train in trains.values() for part in parts}
-        return {part: {backbone: train[part] for backbone, train in trains.items()} for part in parts}
+        return {part: {name: train[part] for name, train in trains.items()} for part in parts}
 
     # ---------------------------------------------------------------------------------- closing
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
@@ -106,7 +106,7 @@ class Space:
         """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
         recipes = [self._recipe(closed).train for _, closed in self._over("backbone")]
         return [
-            sensible.parameters(self._fixed(train.backbone), train.backbone, pretrained=train.pretrained)
+            sensible.parameters(self._fixed(train.backbone), families.filled(_given(train), self._spec.goal))
             | ({"backbone": train.backbone} if "backbone" in self.names else {})
             for train in recipes
         ]
@@ -137,14 +137,20 @@ class Space:
         return closings(self._tree, "", options)
 
     def _recipe(self, closed: Node) -> Recipe:
-        train = checked(TrainConfig, closed, "train")
-        return Recipe(data=self._spec.data, goal=self._spec.goal, train=train)
+        return Recipe(data=self._spec.data, goal=self._spec.goal, train=self._train(closed))
+
+    def _train(self, closed: Node) -> TrainConfig:
+        """A closed tree as a config, what it leaves out from its backbone's family."""
+        entries = closed.value if isinstance(closed.value, dict) else {}
+        whole = families.filled(plain(closed), self._spec.goal) if entries else {}
+        parts = {key: leaf(value) for key, value in whole.items() if key not in entries}
+        return checked(TrainConfig, replace(closed, value={**entries, **parts}), "train")
 
     # ---------------------------------------------------------------------------------- judging
     def _judge(self) -> None:
         """Validate each open value at its extremes, the others at their first."""
         for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
-            self._refuse_unknown_categories(checked(TrainConfig, closed, "train"), closed)
+            self._refuse_unknown_categories(self._train(closed), closed)
 
     def _corners(self) -> Iterator[Mapping[str, Any]]:
         yield {}
@@ -181,6 +187,14 @@ class Space:
                 where=endless[0].node.where,
                 help="write choice, int, or uniform with a step; or take another sampler",
             )
+
+
+def _given(train: TrainConfig) -> dict[str, Any]:
+    return {"backbone": train.backbone, "pretrained": train.pretrained}
+
+
+def _family(train: TrainConfig) -> str:
+    return train.backbone if train.pretrained else f"{train.backbone} from random weights"
 
 
 def _suggested(trial: "optuna.Trial", name: str, hole: Hole) -> Any:

@@ -24,6 +24,7 @@ from sweeper.holes import closed, is_hole, opened
 from sweeper.notation import flow, scalar
 from sweeper.search import Budget, Search, StudyFile, StudySpec
 from sweeper.tree import Node, open_values
+from trainers import families
 from trainers.config import Recipe
 from trainers.errors import UserError
 
@@ -217,7 +218,8 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     Every value is written, defaults too, so that the text means the same when defaults change.
     """
     lines = [f"# {_printable(line)}".rstrip() for line in comment.splitlines()]
-    train = _written(recipe.train.model_dump())
+    train = recipe.train.model_dump()
+    train = _written(train) | {part: None for part in families.PARTS if train[part] is None}  # not the family's
     lines += [f"study: {flow(study)}", f"data: {flow(_written(recipe.data.model_dump()))}", f"goal: {recipe.goal}"]
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"

@@ -133,6 +133,13 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+def leaf(value: Any) -> Node:
+    """Plain values as a tree, without a place in any file."""
+    if isinstance(value, dict):
+        return Node({key: leaf(child) for key, child in value.items()})
+    return Node([leaf(child) for child in value] if isinstance(value, list) else value)
+
+
 def expand(node: Node, categories: Sequence[str]) -> Node:
     """The tree with every `each` written out as one open value a category."""
     match node.value:

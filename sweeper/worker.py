@@ -1,6 +1,7 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import errno
+import logging
 import shutil
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainers.data.batches import Data
+
+log = logging.getLogger(__name__)
 
 Messages = Generator[Progress, bool | None, Done | Failed]
 
@@ -54,7 +57,16 @@ def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
             return Done(trial=job.trial, stopped=True)
     if job.kind == "final":
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
-    return Done(trial=job.trial, tta=trainer.look(job, RunFolder(job.folder).best, device))
+    return Done(trial=job.trial, tta=_look(job, device, trainer))
+
+
+def _look(job: Job, device: str, trainer: "Trainer") -> Scores | None:
+    """An aside: a trial that is trained does not fail for it."""
+    try:
+        return trainer.look(job, RunFolder(job.folder).best, device)
+    except Exception:
+        log.exception("test-time augmentation on val failed; the trial counts without it")
+        return None
 
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:

@@ -2,7 +2,9 @@ import torch
 from torch import nn
 
 from trainers import average
-from trainers.config import EMA, SWA, NoAverage
+from trainers.config import EMA, SWA, NoAverage, Recipe
+from trainers.data.batches import Data
+from trainers.train import train as train_
 
 
 def net(*weights):
@@ -75,3 +77,11 @@ def test_the_state_of_a_follower_is_enough_to_go_on():
     for one in (followed, other):
         one.step(newest)
     assert weights(followed) == weights(other)
+
+
+def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkeypatch):
+    """A norm over [B, D] cannot take a last batch of one image."""
+    monkeypatch.setattr(average, "STATISTICS", 17)
+    train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
+    recipe = Recipe(data=photos, train={**train, "head": "category_mlp", "average": {"name": "swa", "start": 0}})
+    assert [epoch.index for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [0]

@@ -54,13 +54,15 @@ def test_a_confusion_counts_true_rows_and_said_columns():
 
 
 def test_a_confusion_agrees_with_the_metrics_of_training():
-    from trainers.metrics import Confusion
+    from trainers.metrics import HITS, PREDICTED, TRUE, Tally
 
     logits, labels = guesses(300)
-    theirs = Confusion(SIZES)
+    theirs = Tally(SIZES)
     theirs.update(torch.from_numpy(logits), torch.from_numpy(labels))
-    for ours, other in zip(tally.confusion(logits, labels, SIZES), theirs.matrices(), strict=True):
-        np.testing.assert_array_equal(ours, other)
+    counts, ours = theirs.counts.view(3, -1).numpy(), tally.confusion(logits, labels, SIZES)
+    np.testing.assert_array_equal(counts[TRUE], np.concatenate([matrix.sum(1) for matrix in ours]))
+    np.testing.assert_array_equal(counts[PREDICTED], np.concatenate([matrix.sum(0) for matrix in ours]))
+    np.testing.assert_array_equal(counts[HITS], np.concatenate([np.diag(matrix) for matrix in ours]))
 
 
 def test_mistakes_are_all_wrong_answers_the_worst_first():
@@ -400,3 +402,14 @@ def until(true) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_of_a_crowd_of_classes_the_most_mistaken_are_shown():
+    matrix = np.eye(90, dtype=np.int64) * 50
+    matrix[7, 80] = matrix[80, 7] = 9
+    group, shown = figures._confused(Category("kind", tuple(map(str, range(90)))), matrix)
+    assert len(group.classes) == figures.CROWD == len(shown)
+    assert {"7", "80"} <= set(group.classes)
+    assert group.name == "kind, the 40 most mistaken of 90"
+    picture = Image.open(io.BytesIO(figures.confusion([group], [shown], "crowd")))
+    assert max(picture.size) < 3000

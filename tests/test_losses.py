@@ -263,3 +263,14 @@ def test_evaluation_leaves_smoothing_out_of_the_adjusted_loss_and_keeps_its_prio
 def test_sixteen_bit_logits_are_judged_in_full_precision():
     labels = torch.randint(2, (6, 2))
     assert objective(Focal())(torch.randn(6, 5).bfloat16(), labels).dtype == torch.float32
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_a_category_of_one_class_teaches_nothing(margin):
+    logits = torch.randn(4, 1, requires_grad=True)
+    loss = losses.asymmetric(
+        logits, torch.zeros(4, dtype=torch.int64), over="softmax", gamma_positive=1, gamma_negative=4, margin=margin
+    )
+    loss.sum().backward()
+    assert loss.tolist() == [0.0] * 4
+    assert logits.grad.tolist() == [[0.0]] * 4

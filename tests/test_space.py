@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from sweeper.space import Space, difference
-from sweeper.spec import read
+from sweeper.spec import read, recipe_yaml
 from trainers import families
 from trainers.data.challenge import FASHION
 from trainers.errors import UserError
@@ -275,7 +275,8 @@ def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str
 
 def test_another_goal_and_other_data_are_differences():
     head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
-    assert changes("epochs: 3", "epochs: 3", head=head) == ["data.root: d -> e", "goal: overall_accuracy -> macro_f1"]
+    found = changes("epochs: 3, posterior: {}", "epochs: 3, posterior: {}", head=head)
+    assert found == ["data.root: d -> e", "goal: overall_accuracy -> macro_f1"]
 
 
 # -------------------------------------------------------------------------------------- judging
@@ -304,3 +305,39 @@ def test_a_value_knows_its_place_in_the_file(tmp_path):
     assert space.place("train.backbone") == f"{path}:4:13"
     assert space.place("train.weights") == f"{path}: train.weights"
     assert space.place("weights/x.safetensors") == "weights/x.safetensors"
+
+
+# ------------------------------------------------------------------------------------- what is left out
+def test_a_closed_recipe_keeps_its_nulls_where_leaving_out_means_the_familys(tmp_path):
+    found = Space(read(written("train: {backbone: convnext_tiny, drop_path: null}")), CATEGORIES)
+    (recipe,) = found.recipes()
+    assert recipe.train.drop_path is None
+    path = tmp_path / "again.yaml"
+    path.write_text(recipe_yaml("again", recipe))
+    assert list(Space(read(path), CATEGORIES).recipes()) == [recipe]
+
+
+def test_what_families_give_is_part_of_what_a_study_asks(monkeypatch):
+    text = "train: {backbone: convnext_tiny, pretrained: {choice: [true, false]}}"
+    before = Space(read(written(text)), CATEGORIES).identity()
+    monkeypatch.setattr(families, "TABLE", tuple(line._replace(lr=line.lr / 2) for line in families.TABLE))
+    changed = difference(before, Space(read(written(text)), CATEGORIES).identity())
+    assert len(changed) == 1
+    assert changed[0].startswith("train.optimizer.convnext_tiny.lr")
+
+
+def test_a_correction_is_fitted_by_itself_where_the_goal_is_a_mean_over_classes():
+    for goal, fit in (("overall_accuracy", False), ("mean_class_accuracy", True)):
+        (recipe,) = Space(read(written(f"goal: {goal}\ntrain: {{backbone: a}}")), CATEGORIES).recipes()
+        assert recipe.train.posterior.fit is fit
+
+
+def test_the_first_trial_takes_a_list_that_is_usual():
+    found = space("tta: {flip: true, scales: {choice: [[1.0], [1.0, 1.15]]}}")
+    assert found.default() == [{"tta.scales": "[1.0, 1.15]"}]
+
+
+def written(text: str) -> Path:
+    path = Path("s.yaml")
+    path.write_text(HEAD + text + "\n")
+    return path

@@ -43,16 +43,30 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
     said = messages(job(photos, tmp_path / "run", cache))
     assert [message.epoch.index for message in said if isinstance(message, Progress)] == [0, 1, 2]
-    assert said[-1].tta.overall_accuracy > 0  # by default, predictions look twice
-    assert said[-1] == Done(trial=4, tta=said[-1].tta)
+    assert said[-1] == Done(trial=4)
     assert RunFolder(tmp_path / "run").best.exists()
 
 
-def test_a_trial_without_test_time_augmentation_is_looked_at_once(photos, cache, tmp_path):
-    one = job(photos, tmp_path / "run", cache)
-    train = one.recipe.train.model_copy(update={"tta": Views()})
-    plain = one.model_copy(update={"recipe": one.recipe.model_copy(update={"train": train})})
-    assert messages(plain)[-1] == Done(trial=4)
+def looking(one: Job, **views: object) -> Job:
+    train = one.recipe.train.model_copy(update={"tta": Views(**views)})
+    return one.model_copy(update={"recipe": one.recipe.model_copy(update={"train": train})})
+
+
+def test_a_trial_with_test_time_augmentation_is_looked_at_again(photos, cache, tmp_path):
+    end = messages(looking(job(photos, tmp_path / "run", cache), flip=True))[-1]
+    assert end == Done(trial=4, tta=end.tta)
+    assert set(end.tta.category_accuracy) == {"colour", "place"}
+
+
+def test_a_second_look_that_fails_costs_the_trial_nothing(photos, cache, tmp_path):
+    one = looking(job(photos, tmp_path / "run", cache), flip=True)
+    running = run(one, "cpu")
+    said = [advance(running, None)]
+    while isinstance(said[-1], Progress):
+        if said[-1].epoch.index == 2:
+            RunFolder(one.folder).best.write_bytes(b"not weights any more")
+        said.append(advance(running, True))
+    assert said[-1] == Done(trial=4)
 
 
 def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(photos, cache, tmp_path):

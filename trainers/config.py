@@ -4,8 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainers import families
-
 Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -335,11 +333,7 @@ class Posterior(Part):
     """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
 
     tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
-    fit: bool | None = Field(
-        None,
-        description="choose tau on val by the goal, figures on val are cross-fitted; left out: where the goal is a"
-        " mean over classes and tau is 0",
-    )
+    fit: bool = Field(False, description="choose tau on val by the goal; figures on val are cross-fitted")
 
     @model_validator(mode="after")
     def _one(self) -> "Posterior":
@@ -378,7 +372,10 @@ NAMED = ("loss", "optimizer", "schedule", "head", "average")
 
 
 class TrainConfig(Part):
-    """Everything about the training itself; a search space leaves some of it open."""
+    """Everything about the training itself; a search space leaves some of it open.
+
+    The defaults here are neutral, and stay: what a YAML file leaves out comes from trainers/families.py before that.
+    """
 
     backbone: str = Field(description="timm model name, such as seresnet50.ra2_in1k")
     pretrained: bool = Field(True, description="start from published weights; false: from random ones")
@@ -420,10 +417,7 @@ class TrainConfig(Part):
         "goal", description="what the best epoch has the highest of on val, or the lowest: loss"
     )
     posterior: Posterior = Field(default_factory=Posterior, description="correction by class frequency")
-    tta: Views = Field(
-        default_factory=Views,
-        description="test-time augmentation; left out: two magnifications, mirrored where training was",
-    )
+    tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
     )
@@ -437,7 +431,7 @@ class TrainConfig(Part):
         if not isinstance(value, dict):
             return value
         parts = {key: {"name": value[key]} for key in NAMED if isinstance(value.get(key), str)}
-        return families.filled(value | parts)
+        return value | parts
 
 
 class Recipe(Part):
@@ -446,12 +440,6 @@ class Recipe(Part):
     data: DataConfig
     goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
     train: TrainConfig
-
-    @property
-    def fits(self) -> bool:
-        """Whether the strength of the posterior correction is chosen on val."""
-        asked = self.train.posterior
-        return asked.fit if asked.fit is not None else asked.tau == 0 and self.goal != "overall_accuracy"
 
     def rank(self, epoch: "Epoch") -> float:
         """What the best epoch has most of: the goal, another metric, or the loss with its sign turned."""

@@ -43,8 +43,8 @@ TABLE = (
 )
 SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights: one rate for all layers")
 # fmt: on
-SCALES = (1.0, 1.15)  # magnifications of test-time augmentation, measured on photographs, see the README
-PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta")
+SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured on photographs, see the README
+PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta", "posterior")
 """What a recipe may leave out to get the family's."""
 
 
@@ -65,20 +65,22 @@ def defaults(backbone: str, *, pretrained: bool = True) -> dict[str, Any]:
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "augment": AUGMENT[line.augment],
         "drop_path": line.drop_path,
-        "tta": {"flip": True, "scales": SCALES},
     }
 
 
-def filled(train: dict[str, Any]) -> dict[str, Any]:
-    """`train` with the parts it leaves out; a part that is there at all stays as it is."""
+def filled(train: dict[str, Any], goal: str) -> dict[str, Any]:
+    """`train` with the parts it leaves out; a part that is there at all stays as it is.
+
+    Predictions look at mirror images where training does, and are corrected for class frequency, with a fitted
+    strength, where the goal is a mean over classes.
+    """
     backbone = train.get("backbone")
     if not isinstance(backbone, str):
         return train
     parts = defaults(backbone, pretrained=train.get("pretrained") is not False)
-    return parts | {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}} | train
+    looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
+    return parts | looks | {"posterior": {"fit": goal != "overall_accuracy"}} | train
 
 
 def _mirrored(augment: Any) -> bool:
-    """Whether training sees mirror images: where it does not, predictions must not."""
-    flip = augment.get("flip", 0.5) if isinstance(augment, dict) else getattr(augment, "flip", 0.5)
-    return flip != 0
+    return not isinstance(augment, dict) or augment.get("flip", 0.5) != 0

@@ -63,6 +63,8 @@ def _log_chances(logits: Tensor, over: Over) -> tuple[Tensor, Tensor]:
     if over == "sigmoid":
         return F.logsigmoid(logits), F.logsigmoid(-logits)
     log_p = F.log_softmax(logits, 1)
+    if logits.shape[1] == 1:
+        return log_p, torch.zeros_like(log_p)  # a class without an alternative: nothing to learn
     top = F.one_hot(log_p.argmax(1), logits.shape[1]).bool()  # the only one that can come near 1
     others = log_p.masked_fill(top, -math.inf).logsumexp(1, keepdim=True)
     return log_p, torch.where(top, others, torch.log1p(-log_p.exp().masked_fill(top, 0)))

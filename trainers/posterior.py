@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainers import losses, metrics
 from trainers.config import Corrected, Goal, Scores
 
-TAUS = np.arange(-10, 21) / 10  # tried; below 0 for models that were weighted too much
+TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5
 BOTH: tuple[Goal, ...] = ("overall_accuracy", "mean_class_accuracy")
 Floats = NDArray[np.float32]
@@ -35,7 +35,7 @@ class Fit:
 
 
 class Fitting:
-    """The confusion counts of one set of predictions at every strength, by fold; they serve every metric.
+    """The counts of one set of predictions at every strength, by fold (see metrics.Tally); they serve every metric.
 
     logits [N, sum C], labels [N, K], prior [sum C] as of `log_prior`, names [K] and sizes [K] of the categories.
     """
@@ -45,15 +45,14 @@ class Fitting:
     ) -> None:
         self.logits, self.prior, self.names, self.sizes = logits, prior, list(names), list(sizes)
         self.folds = np.random.default_rng(0).permutation(len(logits)) % min(FOLDS, len(logits))  # [N]
-        self.labels = labels
-        self.counts = np.stack([self._counts(float(tau)) for tau in TAUS])  # [taus, folds, cells]
+        self.true = metrics.truths(labels, sizes)  # [N, K]
+        self.counts = np.stack([self._counts(float(tau)) for tau in TAUS])  # [taus, folds, 3, sum C]
 
     def _counts(self, tau: float) -> NDArray[np.int64]:
-        """Confusion counts of each fold, [folds, cells]: the categories' matrices flat, one after another."""
-        cells = metrics.cells(self.logits - np.float32(tau) * self.prior, self.labels, self.sizes)  # [N, K]
-        width = sum(size**2 for size in self.sizes)
-        flat = np.bincount((self.folds[:, None] * width + cells).ravel(), minlength=(self.folds.max() + 1) * width)
-        return flat.reshape(-1, width)
+        """The counts of each fold with this strength, [folds, 3, sum C]."""
+        said = metrics.answers(self.logits - np.float32(tau) * self.prior, self.sizes)  # [N, K]
+        folds = [self.folds == fold for fold in range(self.folds.max() + 1)]
+        return np.stack([metrics.counts_of(said[fold], self.true[fold], sum(self.sizes)) for fold in folds])
 
     def at(self, tau: float, loss: float) -> Scores:
         """Every metric with this strength; `loss` is passed through."""
@@ -61,7 +60,7 @@ class Fitting:
 
     def fit(self, goal: Goal, loss: float) -> Fit:
         """The best strength by `goal`, the one nearest 0 of equals; `loss` is passed through to the scores."""
-        whole = self.counts.sum(1)  # [taus, cells]
+        whole = self.counts.sum(1)  # [taus, 3, sum C]
         chosen = [self._best(whole - self.counts[:, fold], goal) for fold in range(self.counts.shape[1])]
         crossed = sum(self.counts[best, fold] for fold, best in enumerate(chosen))
         strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)  # [N]

@@ -87,7 +87,7 @@ def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> S
     prior = posterior.log_prior(data.counts(data.table.indices("train")))
     labels = data.labels(data.table.indices("val"))
     fitting = posterior.Fitting(logits, labels, prior, data.names, data.sizes)
-    return fitting.fit(recipe.goal, loss).scores if recipe.fits else fitting.at(train.posterior.tau, loss)
+    return fitting.fit(recipe.goal, loss).scores if train.posterior.fit else fitting.at(train.posterior.tau, loss)
 
 
 def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: Sequence[str]) -> Scores:

@@ -18,7 +18,7 @@ from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, Feed, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.files import sync_folder
-from trainers.metrics import Confusion
+from trainers.metrics import Tally
 from trainers.models import network
 from trainers.predict import Lens
 
@@ -122,7 +122,7 @@ class Run:
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed = Feed(self.data, side, self.device)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
-        confusion = Confusion(self.data.sizes, self.device)
+        tally = Tally(self.data.sizes, self.device)
         total = torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
@@ -138,12 +138,12 @@ class Run:
                 share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
                 rate = optim.set_rate(self.optimizer, share)
                 self._step()
-            confusion.update(logits, labels)
+            tally.update(logits, labels)
             total += loss * len(chunk)  # stays on the device
         self._follow(index)
         images_seen = sum(map(len, chunks))
         mean = total.item() / images_seen  # waits for the device, once an epoch
-        return confusion.scores(self.data.names, mean), rate, images_seen / (time.monotonic() - began)
+        return tally.scores(self.data.names, mean), rate, images_seen / (time.monotonic() - began)
 
     def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
         if not self.config.balance:
@@ -184,7 +184,9 @@ class Run:
         """Bring the average of the weights to the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
             some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
-            average.renew_statistics(self.average.net, self.lens.images(some))
+            size = 2 * self.config.batch_size
+            whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
+            average.renew_statistics(self.average.net, self.lens.images(some[:whole]))
 
     @property
     def shown(self) -> network.Network:
@@ -205,7 +207,7 @@ class Run:
         goal, asked = self.recipe.goal, self.config.posterior
         plain = fitting.at(0.0, loss)
         corrected = fitting.corrected(goal)
-        if self.recipe.fits:
+        if asked.fit:
             fit = fitting.fit(goal, loss)
             return Seen(fit.scores, plain, corrected, fit.logits)
         if asked.tau:

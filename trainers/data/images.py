@@ -63,12 +63,12 @@ def squashed(content: bytes, side: int, box: Box | None) -> tuple[Image.Image, t
     """
     image, size = _decode(content, least=None if box else (2 * side, 2 * side))
     if box is not None:
-        image = image.crop(_inside(box, size))  # rather than resize(box=...), which looks at pixels outside the box
+        image = image.crop(inside(box, size))  # rather than resize(box=...), which looks at pixels outside the box
         size = image.size
     return image.resize((side, side), Image.Resampling.BICUBIC), size
 
 
-def _inside(box: Box, size: tuple[int, int]) -> Box:
+def inside(box: Box, size: tuple[int, int]) -> Box:
     """The box cut at the edges of the image; UnreadableImage where nothing is left of it."""
     left, upper, right, lower = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
     if left >= right or upper >= lower:
