@@ -220,7 +220,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A study on one page: its question, trials, winner and finals, with their figures."""
+    """A study on one page, with its figures."""
     from sweeper import overview, paths, progress
 
     found = overview.find(study)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -81,15 +82,20 @@ def _column(name: str) -> str:
 def _labels(study: StudyFolder) -> int | None:
     """Number of labels in val (images x categories), if a trial has left its predictions."""
     for _, folder in record.folders(study):
-        if folder.val_logits.exists() and (epochs := record.history(folder)) and (val := epochs[-1].val):
-            return _length(folder.val_logits) * len(val.category_accuracy)
+        images, epochs = _length(folder.val_logits), record.history(folder)
+        if images and epochs and (val := epochs[-1].val):
+            return images * len(val.category_accuracy)
     return None
 
 
-def _length(path: Any) -> int:
+def _length(path: Path) -> int | None:
+    """Images in a file of predictions; None where there is none, or one that is damaged: another trial's will do."""
     import numpy as np
 
-    return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+    try:
+        return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def _standard_error(result: TrialResult, labels: int | None) -> float | None:

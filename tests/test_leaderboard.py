@@ -60,6 +60,13 @@ def test_the_standard_error_is_that_of_a_share_of_all_labels(study):
     assert table["standard_error"].iloc[0] == pytest.approx(math.sqrt(0.8 * 0.2 / 2000))
 
 
+def test_damaged_predictions_cost_the_standard_error_and_not_the_leaderboard(study):
+    with_predictions(study, images=1000)
+    (path,) = study.trials.glob("*/val_logits.npy")
+    path.write_bytes(path.read_bytes()[:5])
+    assert leaderboard.frame([result(0, 0.8)], study)["standard_error"].isna().all()
+
+
 def test_trials_within_one_standard_error_of_the_best_are_tied(study):
     with_predictions(study, images=1000)
     table = leaderboard.frame([result(0, 0.8), result(1, 0.795), result(2, 0.78), result(3, 0.8, "PRUNED")], study)
