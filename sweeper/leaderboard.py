@@ -4,8 +4,8 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd

@@ -73,7 +73,8 @@ def test_help_takes_a_quarter_of_a_second_at_most():
 
 def test_every_command_has_a_help_that_fits_its_list(tmp_path):
     said = sweep(tmp_path, "--help").stdout
-    listed = re.findall(r"^  (run|plan|status|leaderboard|best|score|report|ui|doctor|data) +(\S.*)$", said, re.MULTILINE)
+    names = "run|plan|status|leaderboard|best|score|report|ui|doctor|data"
+    listed = re.findall(rf"^  ({names}) +(\S.*)$", said, re.MULTILINE)
     assert len(listed) == 10
     assert all(not text.endswith("...") for _, text in listed)
 
