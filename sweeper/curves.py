@@ -17,6 +17,7 @@ class Line:
     name: str
     colour: str
     values: Sequence[float | None]
+    dashed: bool = False  # to be told apart in grey, too
 
 
 def learning(epochs: Sequence[Epoch], goal: Goal, title: str) -> str:
@@ -32,7 +33,8 @@ def learning(epochs: Sequence[Epoch], goal: Goal, title: str) -> str:
 
 
 def _pair(val: Sequence[float | None], train: Sequence[float]) -> list[Line]:
-    return [Line("train", GREY, [_number(v) for v in train]), Line("val", BLUE, [_number(v) for v in val])]
+    fitted = Line("train", GREY, [_number(v) for v in train], dashed=True)
+    return [fitted, Line("val", BLUE, [_number(v) for v in val])]
 
 
 def _number(value: float | None) -> float | None:
@@ -87,7 +89,8 @@ def _curve(line: Line, box: _Box) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in known)
     x, y = known[-1]
     dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{line.colour}"/>'
-    return f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"/>{dot}'
+    dash = ' stroke-dasharray="6 3"' if line.dashed else ""
+    return f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="2"{dash}/>{dot}'
 
 
 def _legend(name: str, lines: Sequence[Line]) -> str:

@@ -181,8 +181,7 @@ def _won(won: Winner, drawing: Drawing) -> Iterator[str]:
         yield f"<p>Trained again with {len(won.confirmed)} new seeds: {values}.</p>"
     yield f"<h3>Recipe</h3><pre>{escape(spec.recipe_yaml(won.study.name, won.job.recipe).rstrip())}</pre>"
     learning = curves.learning(epochs, won.result.goal, won.job.title)
-    dashed = learning.replace(f'stroke="{curves.GREY}"', f'stroke="{curves.GREY}" stroke-dasharray="5 4"')
-    yield _svg(dashed, "curves", "Learning curves; train is dashed")
+    yield _svg(learning, "curves", "Learning curves; train is dashed")
     if epochs:
         yield from _corrected(won.epoch)
     yield from _figures("winner", drawing)
