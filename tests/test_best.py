@@ -14,7 +14,7 @@ import pytest
 from cli_tools import SPACE, command, environment, indices, lay_out, sweep
 from conftest import draw_photos
 
-from sweeper import best, confirm, launch, overview, record, spec, submission
+from sweeper import best, confirm, launch, overview, record, spec, submission, tracking
 from sweeper.devices import Slot
 from sweeper.errors import NoResult, RunFailed
 from sweeper.paths import StudyFolder
@@ -240,6 +240,7 @@ def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkey
 
 
 def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
+    tracking.Server(print)  # loads the library and makes the database: on a busy machine longer than a sweep's end waits
     best.export(best.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)

@@ -129,7 +129,7 @@ def test_no_default_of_a_backbones_family_slips_into_a_system(name):
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "majority"])
 def test_no_system_corrects_its_predictions_or_looks_twice(name):
-    assert not space(name).recipe({}).fits
+    assert not space(name).recipe({}).train.posterior.fit
     assert (train(name).posterior.tau, train(name).tta.count) == (0, 1)
 
 
