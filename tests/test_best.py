@@ -240,7 +240,7 @@ def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkey
 
 
 def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
-    tracking.Server(print)  # loads the library and makes the database: on a busy machine longer than a sweep's end waits
+    tracking.Server(print)  # loads the library and makes the database, which may take longer than an end waits
     best.export(best.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
