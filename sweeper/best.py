@@ -36,6 +36,12 @@ class Winner:
         return record.history(self.study.trial(self.result.number))[self.result.best_epoch or 0]
 
     @property
+    def views(self) -> bool:
+        """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
+        seen = self.result.tta
+        return seen is None or float(getattr(seen, self.result.goal)) >= (self.result.value or 0.0)
+
+    @property
     def tau(self) -> float | None:
         """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that."""
         fitted = self.epoch.corrected.get(self.result.goal)
@@ -187,6 +193,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "adopted": False,
         "stop_after": (won.result.best_epoch or 0) + 1,
         "tau": won.tau,
+        "views": won.views,
         "past": tuple(epoch.value(won.result.goal) for epoch in record.history(won.study.trial(won.result.number))),
     }
     return won.job.model_copy(update=changes)

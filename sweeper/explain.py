@@ -88,6 +88,11 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
         raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {listed(_tags(model, loc))}")
     if kind == "union_tag_invalid":
         _unknown_name(name, at, _tags(model, loc))
+    if kind == "value_error":
+        raise UserError(f"{name}: {context['error']}", where=at.where, help=_described(model, loc))
+    if kind == "model_type":
+        keys = f"its keys are {listed(fields(model, loc))}"
+        raise UserError(f"{name} must be a mapping, found {_shown(at)}", where=at.where, help=keys)
     what = _MUST.get(kind, "").format(**context) or finding["msg"]
     raise UserError(f"{name} {what}, found {_shown(at)}", where=at.where, help=_remedy(kind, context, model, loc, at))
 

@@ -120,4 +120,7 @@ def _without_titles(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    from sweeper import reference
+
     write()
+    reference.write()

@@ -34,6 +34,7 @@ class Job(Word):
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
+    views: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
     tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
 
     @property

@@ -119,7 +119,8 @@ class Torch:
         if not rows:
             return None
         fit = ("train", "val")
-        seen = predict(job.recipe, data, weights, split="test", device=device, views=job.recipe.train.tta)
+        views = job.recipe.train.tta if job.views else None
+        seen = predict(job.recipe, data, weights, split="test", device=device, views=views)
         logits = seen - shift(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
         if any(row.labels is None for row in rows):
             return logits, None

@@ -14,10 +14,11 @@ import pytest
 from cli_tools import SPACE, command, environment, indices, lay_out, sweep
 from conftest import draw_photos
 
-from sweeper import best, confirm, launch, overview, record, spec, submission, tracking
+from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
 from sweeper.devices import Slot
 from sweeper.errors import NoResult, RunFailed
 from sweeper.paths import StudyFolder
+from trainers import metrics
 from trainers.config import Corrected, Posterior, Scores
 from trainers.data import layouts
 
@@ -134,9 +135,34 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
     job = record.read_config(final.folder)
     assert job
     assert job.tau == 0.7
-    card = final.folder.card.read_text()
-    assert "logits - 0.7 log(prior), fitted on val by the winning trial" in card
-    assert "| overall_accuracy with posterior correction, tau 0.7 | 0.9000 |" in card
+    text = final.folder.card.read_text()
+    assert "logits - 0.7 log(prior), fitted on val by the winning trial" in text
+    assert "| overall_accuracy with posterior correction, cross-fitted (on all of val tau 0.7) | 0.9000 |" in text
+
+
+@pytest.mark.parametrize(("gain", "views"), [(0.01, True), (-0.01, False)])
+def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(study, gain, views):
+    won = best.winner(study)
+    seen = won.epoch.val.model_copy(update={won.result.goal: won.result.value + gain})
+    record.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
+    job = record.read_config(exported(study).folder)
+    assert job
+    assert job.views is views
+
+
+def test_the_card_says_what_the_commonest_classes_would_score(study):
+    table = layouts.read(best.winner(study).job.recipe.data)
+    overall, classes = card.baseline(table)
+    logits = np.concatenate(
+        [
+            np.bincount([row.labels[k] for row in table.split("train")], minlength=len(c.classes))
+            for k, c in enumerate(table.categories)
+        ]
+    )
+    labels = np.array([row.labels for row in table.split("val")])
+    found = metrics.scores(np.tile(logits, (len(labels), 1)), labels, table.categories, loss=0.0)
+    assert (overall, classes) == pytest.approx((found.overall_accuracy, found.mean_class_accuracy))
+    assert f"overall accuracy {overall:.4f}" in exported(study).folder.card.read_text()
 
 
 def test_a_recipe_that_fits_nothing_has_no_strength_to_hand_on(study):

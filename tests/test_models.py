@@ -258,3 +258,9 @@ def test_a_backbone_of_one_size_is_not_grown_into():
     assert (found.where, found.exit_code) == ("train.grow", 2)
     assert "112 pixels of the first epochs" in found.what
     assert problems([recipe(image_size=64, grow={"start": 0.5})]) == []
+
+
+def test_weights_that_would_not_be_read_are_a_slip():
+    found = only(weights="weights.safetensors")
+    assert (found.where, found.exit_code) == ("train.weights", 2)
+    assert found.what == "pretrained is false, so that the weights would not be read"

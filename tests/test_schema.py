@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sweeper import reference
 from sweeper.schema import PATH, schema
 
 SPACES = sorted(PATH.parent.rglob("*.yaml"))
@@ -116,3 +117,10 @@ def test_the_schema_refuses_what_the_program_refuses(train: str):
 def test_the_schema_tells_what_a_value_means():
     gamma = WHOLE["$defs"]["OpenFocal"]["properties"]["gamma"]
     assert gamma["description"] == "focusing exponent; 0 is cross entropy"
+
+
+def test_the_page_of_keys_is_current_and_names_every_key():
+    """python -m sweeper.schema writes it anew."""
+    assert reference.PATH.read_text() == reference.text()
+    for key in ("frozen_epochs", "staged_epochs", "until", "decay_norms", "box_margin", "gamma_negative", "scales"):
+        assert f"| `{key}` |" in reference.text()

@@ -393,7 +393,7 @@ class TrainConfig(Part):
     image_size: int = Field(224, ge=16, le=2048, description="side of the network's input in pixels")
     head: Head = Field(default_factory=LinearHead, description="what turns features into class scores")
     drop_path: float | None = Field(
-        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); its own when left out"
+        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); null is its own"
     )
     loss: Loss = Field(default_factory=CrossEntropy, description="what is minimised")
     optimizer: Optimizer = Field(default_factory=AdamW, description="how it is minimised")

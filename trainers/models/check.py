@@ -157,8 +157,11 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
 
 
 def _weights(config: TrainConfig) -> Problem | None:
-    if not config.pretrained or config.backbone == majority.NAME:
+    if config.backbone == majority.NAME:
         return None
+    if not config.pretrained:
+        what = "pretrained is false, so that the weights would not be read"
+        return Problem("train.weights", what, "leave one of the two out", 2) if config.weights else None
     try:
         path = network.weights_file(config)
         if path is not None:

@@ -1,0 +1,62 @@
+"""docs/keys.md: every key under `train` and `data` with its default and meaning, generated from the models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from sweeper.explain import parts
+from sweeper.notation import flow
+from trainers.config import DataConfig, TrainConfig
+from trainers.files import write_text
+
+PATH = Path(__file__).parent.parent / "docs" / "keys.md"
+
+
+def text() -> str:
+    """The page, in Markdown."""
+    lines = [
+        "# Every key",
+        "",
+        "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posterior and tta, where a file",
+        "leaves them out, come from the backbone's family (`trainers/families.py`), not from here. A part with names",
+        "is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
+        *_section("data", DataConfig),
+        *_section("train", TrainConfig),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path = PATH) -> None:
+    """Put the page at `path`."""
+    write_text(path, text())
+
+
+def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
+    """A table of the model's keys, then a section for each part among them."""
+    yield from ("", f"## {name}", "")
+    if model.__doc__ and name not in ("data", "train"):
+        yield from (model.__doc__.splitlines()[0], "")
+    yield from ("| key | default | meaning |", "|---|---|---|")
+    inner: list[tuple[str, type[BaseModel]]] = []
+    for key, field in model.model_fields.items():
+        found = list(parts(field.annotation))
+        inner += [(f"{name}.{key}{_tag(one)}", one) for one in found]
+        if key != "name":
+            yield f"| `{key}` | {_default(model, key)} | {field.description or ''} |"
+    for title, one in inner:
+        yield from _section(title, one)
+
+
+def _tag(model: type[BaseModel]) -> str:
+    return f": {model.model_fields['name'].default}" if "name" in model.model_fields else ""
+
+
+def _default(model: type[BaseModel], key: str) -> str:
+    field = model.model_fields[key]
+    if field.is_required():
+        return "(needed)"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return f"`{value.name}`" if hasattr(value, "name") else "see below"
+    return "" if value is None else f"`{flow(list(value) if isinstance(value, tuple) else value)}`"
