@@ -214,7 +214,7 @@ def test_a_second_interrupt_kills_the_workers_and_exits_130_within_two_seconds(t
         until(process, lambda said: said.startswith("note"))
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        rest = process.communicate(timeout=30)
         took = time.monotonic() - begun
     assert process.returncode == 130, rest
     assert took < 2
