@@ -196,6 +196,7 @@ def _corrected(epoch: Epoch) -> Iterator[str]:
             for name, one in epoch.corrected.items()
         ]
         yield "<h3>Correction for class frequency: logits - τ log(prior), cross-fitted on val</h3>"
+        yield "<p>Each metric with the τ that suits it best; a model has one.</p>"
         yield _table(["metric", "uncorrected", "corrected", "τ"], rows)
 
 
