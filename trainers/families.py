@@ -20,7 +20,6 @@ class Family(NamedTuple):
 AUGMENT: dict[str, dict[str, Any]] = {
     "light": {"flip": 0.5, "crop": "random"},
     "medium": {"flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2},
-    "strong": {"flip": 0.5, "crop": "resized", "policy": "trivial", "erase": 0.25},
 }
 
 # fmt: off
@@ -56,7 +55,7 @@ def family(backbone: str, *, pretrained: bool = True) -> Family:
 
 
 def defaults(backbone: str, *, pretrained: bool = True) -> dict[str, Any]:
-    """The parts of a recipe for this backbone, as plain values by the names in PARTS."""
+    """Loss, optimizer, schedule, augmentation and drop path for this backbone, as plain values."""
     line = family(backbone, pretrained=pretrained)
     rates = {"lr": line.lr, "backbone_lr": line.backbone_lr, "layer_decay": line.layer_decay}
     return {

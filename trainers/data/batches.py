@@ -87,16 +87,16 @@ class Feed:
 
 def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """The rows in random order, cut into whole batches; the rest is left out, unless it is all there is."""
-    order = rng.permutation(np.asarray(rows))
-    whole = len(order) // batch_size * batch_size or len(order)
-    return [order[start : start + batch_size] for start in range(0, whole, batch_size)]
+    return _whole(rng.permutation(np.asarray(rows)), batch_size)
 
 
 def drawn(rows: Sequence[int], shares: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """As many rows, but drawn with replacement by `shares` [len(rows)], which add up to 1."""
-    chosen = rng.choice(np.asarray(rows), size=len(rows), p=shares)
-    whole = len(chosen) // batch_size * batch_size or len(chosen)
-    return [chosen[start : start + batch_size] for start in range(0, whole, batch_size)]
+    return _whole(rng.choice(np.asarray(rows), size=len(rows), p=shares), batch_size)
+
+
+def _whole(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return in_order(order[: len(order) // batch_size * batch_size or len(order)], batch_size)
 
 
 def balanced(labels: np.ndarray, counts: Sequence[Sequence[int]], power: float) -> np.ndarray:

@@ -66,7 +66,7 @@ def _name(config: TrainConfig) -> Problem | None:
 def _size(config: TrainConfig) -> Problem | None:
     """Builds the backbone without memory and sends an empty image of the recipe's size through."""
     try:
-        _through(config)
+        _through(config, config.image_size)
     except NotImplementedError:
         return None  # an operation without a meta kernel: the first trial will tell
     except TypeError as error:
@@ -90,10 +90,8 @@ def _growing(config: TrainConfig) -> Problem | None:
     smallest = config.grow.side(config.image_size, 0.0)
     if smallest == config.image_size:
         return None
-    plain = config.model_copy(update={"head": LinearHead()})
     try:
-        with torch.device("meta"), torch.inference_mode():
-            network.create(plain).eval()(torch.empty(2, 3, smallest, smallest))
+        _through(config, smallest)
     except NotImplementedError:
         return None
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
@@ -102,11 +100,11 @@ def _growing(config: TrainConfig) -> Problem | None:
     return None
 
 
-def _through(config: TrainConfig) -> None:
-    """The backbone, pooled, whatever the head; raises what timm raises."""
+def _through(config: TrainConfig, side: int) -> None:
+    """Images of this side through the backbone, pooled, whatever the head; raises what timm raises."""
     plain = config.model_copy(update={"head": LinearHead()})
     with torch.device("meta"), torch.inference_mode():
-        network.create(plain).eval()(torch.empty(2, 3, config.image_size, config.image_size))
+        network.create(plain).eval()(torch.empty(2, 3, side, side))
 
 
 def _fitting(config: TrainConfig) -> list[int]:
@@ -114,7 +112,7 @@ def _fitting(config: TrainConfig) -> list[int]:
     fits: list[int] = []
     for size in _near(config.image_size)[:24]:
         with suppress(Exception):  # the next size is the answer
-            _through(config.model_copy(update={"image_size": size}))
+            _through(config.model_copy(update={"image_size": size}), size)
             fits.append(size)
         if len(fits) == 3:
             break
