@@ -108,6 +108,47 @@ def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
     assert "does not hold tensors by name" in only(pretrained=True, weights=str(tmp_path / "w.pth")).what
 
 
+def test_weights_are_read_once_however_many_networks_begin_with_them(tmp_path):
+    donor = timm.create_model("test_resnet", num_classes=0)
+    save_weights(tmp_path / "w.safetensors", donor.state_dict(), {})
+    network._read.cache_clear()
+    nets = [network.build(config(pretrained=True, weights=str(tmp_path / "w.safetensors")), [3]) for _ in range(3)]
+    assert network._read.cache_info().misses == 1
+    nets[0].backbone.conv1[0].weight.data.zero_()
+    assert torch.equal(nets[1].backbone.conv1[0].weight, donor.conv1[0].weight)
+
+
+def test_the_head_is_drawn_alike_whether_the_backbone_is_drawn_or_filled(tmp_path):
+    save_weights(tmp_path / "w.safetensors", timm.create_model("test_resnet", num_classes=0).state_dict(), {})
+    filled = network.build(config(pretrained=True, weights=str(tmp_path / "w.safetensors")), [3, 2])
+    for name, tensor in network.build(config(), [3, 2]).head.state_dict().items():
+        assert torch.equal(filled.head.state_dict()[name], tensor)
+
+
+PUBLISHED = """
+import torch
+from trainers.config import TrainConfig
+from trainers.models import network
+config = TrainConfig(backbone="test_resnet.r160_in1k", pretrained=True, image_size=32)
+nets = [network.build(config, [3]) for _ in range(2)]
+assert network._published.cache_info().misses == 1
+print(nets[1].backbone.conv1[0].weight.detach().double().sum().item())
+"""
+
+
+def test_published_weights_come_from_the_hubs_cache_once(tmp_path):
+    donor = timm.create_model("test_resnet")
+    place = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k"
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    save_weights(place / "snapshots" / "abc" / "model.safetensors", donor.state_dict(), {})
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run([sys.executable, "-c", PUBLISHED], env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) == pytest.approx(donor.conv1[0].weight.detach().double().sum().item(), abs=1e-6)
+
+
 def test_weights_without_the_counters_of_batch_norms_are_accepted(tmp_path):
     weights = timm.create_model("test_resnet", num_classes=0).state_dict()
     few = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
@@ -264,3 +305,10 @@ def test_weights_that_would_not_be_read_are_a_slip():
     found = only(weights="weights.safetensors")
     assert (found.where, found.exit_code) == ("train.weights", 2)
     assert found.what == "pretrained is false, so that the weights would not be read"
+
+
+def test_a_recipe_that_compiles_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    problem = only(compile=True)
+    assert (problem.where, problem.exit_code) == ("train.compile", 3)
+    assert "no-such-compiler" in problem.what

@@ -381,3 +381,14 @@ def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
     labels = data.labels(data.table.indices("val"))
     found = metrics.scores(both, labels, data.table.categories, loss=0.0)
     assert predict.look(how, data, best).overall_accuracy == found.overall_accuracy
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_learns_what_the_plain_one_does(photos, data, tmp_path):
+    how = {"epochs": 2, "head": LinearHead(), "average": EMA(decay=0.9)}
+    plain = list(train(recipe(photos, **how), data, tmp_path / "plain"))
+    fast = list(train(recipe(photos, **how, compile=True), data, tmp_path / "fast"))
+    assert [e.train.loss for e in fast] == pytest.approx([e.train.loss for e in plain], rel=1e-3)
+    names = [set(load_weights(tmp_path / name / "best.safetensors")) for name in ("plain", "fast")]
+    assert names[0] == names[1]

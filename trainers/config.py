@@ -422,6 +422,9 @@ class TrainConfig(Part):
         "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
     )
     channels_last: bool | None = Field(None, description="memory layout; by backbone family when left out")
+    compile: bool = Field(
+        False, description="torch.compile: minutes at a trial's start, then faster steps; for long trainings"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of images and augmentation")
 
     @model_validator(mode="before")

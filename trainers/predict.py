@@ -112,9 +112,7 @@ def predict(
     """
     where = torch.device(device)
     prepare(where)
-    net = network.build(recipe.train, data.sizes, pretrained=False)
-    network.load_whole(net, load_weights(weights), weights)
-    net = net.to(where)
+    net = network.restored(recipe.train, data.sizes, load_weights(weights), weights).to(where)
     rows = data.table.indices(split)
     if not rows:
         return np.zeros((0, sum(data.sizes)), dtype=np.float32)

@@ -100,10 +100,12 @@ class Run:
             raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
         computing.prepare(where)
         state = self._state()
-        self.net = network.build(self.config, data.sizes, pretrained=False if state else None).to(where)
+        self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
         network.know(self.net, self.counts)
         self.average = average.build(self.config.average, self.net, self.config.epochs)
+        if self.config.compile:
+            self.net.compile()  # in place: the names of the weights stay, and the average stays as it is
         self.lens = Lens(self.config, data, self.net, where)
         self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = computing.scaler(self.config, where)
@@ -273,8 +275,12 @@ class Run:
             return None
         return state
 
+    def _network(self, state: dict[str, Any] | None) -> network.Network:
+        if state is None:
+            return network.build(self.config, self.data.sizes)
+        return network.restored(self.config, self.data.sizes, state["network"], self.folder / "last.ckpt")
+
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
-        self.net.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])

@@ -7,6 +7,7 @@ are built without memory ("meta"). Published weights that are not cached yet are
 import difflib
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ def problems(recipes: Iterable[Recipe]) -> list[Problem]:
     found: dict[Problem, None] = {}
     for recipe in recipes:
         config = recipe.train
-        for look in (_name, _size, _growing, _head, _weights):
+        for look in (_name, _size, _growing, _head, _weights, _compiler):
             if problem := look(config):
                 found[problem] = None
                 break
@@ -154,6 +155,15 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
     return None
 
 
+def _compiler(config: TrainConfig) -> Problem | None:
+    """torch.compile writes C++ (and, for a GPU, what calls its kernels) and needs a compiler on the machine."""
+    named = os.environ.get("CXX")
+    if not config.compile or any(map(shutil.which, [named] if named else ["g++", "clang++"])):
+        return None
+    advice = "install g++, name one with CXX, or leave compile out"
+    return Problem("train.compile", f"there is no C++ compiler here ({named or 'g++'})", advice, 3)
+
+
 def _weights(config: TrainConfig) -> Problem | None:
     if config.backbone == majority.NAME:
         return None
@@ -173,7 +183,9 @@ def _local(config: TrainConfig, path: Path) -> Problem | None:
     if not path.exists():
         advice = f"give a weights file with --set train.weights=PATH, or {SCRATCH}"
         return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
-    network.load_local(network.create(config), path)
+    with torch.device("meta"):
+        backbone = network.create(config)
+    network.fitting(backbone, path)
     return None
 
 

@@ -1,6 +1,8 @@
 """A network for several categories: timm's backbone, and a head over all classes."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 from trainers.checkpoint import load_weights
 from trainers.config import Normalize, TrainConfig
 from trainers.errors import EnvironmentFault
-from trainers.models import heads, majority, van
+from trainers.models import bare, heads, majority, van
 
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)
 
+KEPT = 3  # backbones whose weights a process keeps on the host for its next networks
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -34,16 +37,37 @@ class Network(nn.Module):
         return logits
 
 
-def build(config: TrainConfig, sizes: Sequence[int], *, pretrained: bool | None = None) -> Network:
-    """The network of a recipe on the CPU, its head drawn from the recipe's seed.
+def build(config: TrainConfig, sizes: Sequence[int]) -> Network:
+    """The network of a recipe on the CPU, what has no published weights drawn from the recipe's seed.
 
-    sizes [K]: classes of each category. `pretrained=False` leaves the published weights out, for a network whose
-    weights are loaded from a checkpoint next.
+    sizes [K]: classes of each category. The head is drawn alike whether the backbone is drawn or filled.
     """
     torch.manual_seed(config.seed)
-    backbone = _backbone(config, config.pretrained if pretrained is None else pretrained)
-    network = Network(backbone, head(config, backbone, sizes))
-    return network.to(memory_format=torch.channels_last) if channels_last(config, backbone) else network
+    backbone = _filled(config) if config.pretrained else create(config)
+    torch.manual_seed(config.seed)
+    return _laid(config, Network(backbone, head(config, backbone, sizes)))
+
+
+def restored(config: TrainConfig, sizes: Sequence[int], weights: Mapping[str, Tensor], path: Path) -> Network:
+    """The network of a recipe with all its weights from one of our own files, which `path` names in errors.
+
+    Raises EnvironmentFault on a misfit.
+    """
+
+    def make() -> Network:
+        backbone = create(config)
+        return Network(backbone, head(config, backbone, sizes))
+
+    def fitting(net: Network) -> Mapping[str, Tensor]:
+        if faults := _mismatches(net.state_dict(), weights):
+            raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
+        return weights
+
+    return _laid(config, bare.filled(make, fitting))
+
+
+def _laid(config: TrainConfig, network: Network) -> Network:
+    return network.to(memory_format=torch.channels_last) if channels_last(config, network.backbone) else network
 
 
 def know(net: Network, counts: Sequence[Sequence[int]]) -> None:
@@ -67,20 +91,32 @@ def features(config: TrainConfig, backbone: Any) -> int:
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
-def _backbone(config: TrainConfig, pretrained: bool) -> Any:
-    local = weights_file(config) if pretrained else None
-    backbone = create(config, pretrained=pretrained and local is None)
+def _filled(config: TrainConfig) -> Any:
+    """The backbone with its published weights, or those of the recipe's file."""
+    local = weights_file(config)
     if local is not None:
-        load_local(backbone, local)
-    return backbone
+        return bare.filled(lambda: create(config), lambda backbone: fitting(backbone, local))
+    arguments = json.dumps(_arguments(config), sort_keys=True)
+    weights = _published(config.backbone, arguments, heads.NEEDS[config.head.name])
+    return bare.filled(lambda: create(config), lambda _: weights)
 
 
-def create(config: TrainConfig, *, pretrained: bool = False) -> Any:
+@lru_cache(maxsize=KEPT)
+def _published(name: str, arguments: str, need: str) -> dict[str, Tensor]:
+    """The weights of timm's hub as a backbone made with these arguments has them, kept on the host."""
+    state: dict[str, Tensor] = _made(name, json.loads(arguments), need, pretrained=True).state_dict()
+    return state
+
+
+def create(config: TrainConfig) -> Any:
     """timm's model as the head needs it: images -> pooled features [B, D], its own class scores, or its last map."""
-    need = heads.NEEDS[config.head.name]
+    return _made(config.backbone, _arguments(config), heads.NEEDS[config.head.name])
+
+
+def _made(name: str, given: dict[str, Any], need: str, *, pretrained: bool = False) -> Any:
     arguments = {} if need == "logits" else {"num_classes": 0}
-    backbone = timm.create_model(config.backbone, pretrained=pretrained, **arguments, **_arguments(config))
-    if need == "map" and config.backbone != majority.NAME:
+    backbone = timm.create_model(name, pretrained=pretrained, **arguments, **given)
+    if need == "map" and name != majority.NAME:
         backbone.reset_classifier(0, "")  # only now: with another pooling from the start some miss weights of a norm
     return backbone
 
@@ -103,15 +139,16 @@ def weights_file(config: TrainConfig) -> Path | None:
     return path / f"{config.backbone}.safetensors" if path.is_dir() else path
 
 
-def load_local(backbone: Any, path: Path) -> None:
-    """Fill a backbone from a file in timm's key layout; a classifier is left out where the backbone has none.
+def fitting(backbone: Any, path: Path) -> dict[str, Tensor]:
+    """Every tensor of a backbone, by name, from a file in timm's key layout; a classifier it lacks is left out.
 
     Raises EnvironmentFault when a weight of the backbone is missing, has another shape, or a key fits nowhere.
     """
     wanted = backbone.state_dict()
-    counters = {key: value for key, value in wanted.items() if key.endswith(".num_batches_tracked")}
+    counters = {key: torch.zeros_like(value, device="cpu") for key, value in wanted.items() if _counts(key)}
     classifier = tuple(f"{name}." for name in _classifiers(backbone))
-    tensors = load_weights(path)
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
+    tensors = _read(path, *stamp)
     given = counters | {k: v for k, v in tensors.items() if k in wanted or not k.startswith(classifier)}
     faults = _mismatches(wanted, given)
     if faults:
@@ -120,7 +157,16 @@ def load_local(backbone: Any, path: Path) -> None:
             where=str(path),
             help="the file must have timm's key names for this backbone; check backbone and backbone_args",
         )
-    backbone.load_state_dict(given)
+    return given
+
+
+def _counts(key: str) -> bool:
+    return key.endswith(".num_batches_tracked")
+
+
+@lru_cache(maxsize=KEPT)
+def _read(path: Path, time: int, size: int) -> dict[str, Tensor]:  # noqa: ARG001  another time or size is another file
+    return load_weights(path)
 
 
 def _classifiers(backbone: Any) -> tuple[str, ...]:
@@ -128,7 +174,7 @@ def _classifiers(backbone: Any) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _mismatches(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+def _mismatches(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     return [
         *(f"{key} is missing" for key in wanted if key not in given),
         *(f"{key} is not in the network" for key in given if key not in wanted),
@@ -161,11 +207,3 @@ def channels_last(config: TrainConfig, backbone: nn.Module) -> bool:
     convolution = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Conv2d))
     linear = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Linear))
     return convolution > linear
-
-
-def load_whole(net: Network, tensors: dict[str, Tensor], path: Path) -> None:
-    """Fill a network, head included, from one of our own files. Raises EnvironmentFault on a misfit."""
-    faults = _mismatches(net.state_dict(), tensors)
-    if faults:
-        raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
-    net.load_state_dict(tensors)
