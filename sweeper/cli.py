@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from sweeper.devices import Count
     from trainers.config import DataConfig
 
 app = typer.Typer(
@@ -37,6 +38,12 @@ Trials = Annotated[int | None, typer.Option(min=1, help="trials in the whole stu
 Hours = Annotated[float | None, typer.Option(min=0, help="hours of sweeping in all, earlier ones included")]
 Devices = Annotated[str | None, typer.Option(metavar="0,1|cpu", help="GPUs to use, or cpu; all GPUs if left out")]
 Slots = Annotated[int, typer.Option(min=1, metavar="N", help="trials side by side on each device")]
+AutoSlots = Annotated[
+    str,
+    typer.Option(
+        "--slots", metavar="N|auto", help="trials side by side on each device; auto: as many as fit and pay"
+    ),
+]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]
 PLACES = {
     errno.ENOSPC: ("the disk is full", "free some space and try again"),
@@ -68,7 +75,7 @@ def run(
     trials: Trials = None,
     hours: Hours = None,
     devices: Devices = None,
-    slots: Slots = 1,
+    slots: AutoSlots = "1",
     new_study: Annotated[
         str | None, typer.Option(metavar="NAME", help="ask the file's question anew, as NAME")
     ] = None,
@@ -83,7 +90,7 @@ def run(
         trials=trials,
         hours=hours,
         devices=devices,
-        slots=slots,
+        slots=_count(slots),
         new_study=new_study,
         inline=inline,
         mlflow=not no_mlflow,
@@ -98,14 +105,14 @@ def plan(
     trials: Trials = None,
     hours: Hours = None,
     devices: Devices = None,
-    slots: Slots = 1,
+    slots: AutoSlots = "1",
     as_json: Json = False,
 ) -> None:
     """What a sweep would try, and what it would cost."""
     from sweeper import launch
     from sweeper import plan as planning
 
-    options = launch.Options(tuple(sets or ()), trials, hours, devices, slots)
+    options = launch.Options(tuple(sets or ()), trials, hours, devices, _count(slots))
     made = planning.plan(space, options)
     if as_json:
         return _print_json(made.document())
@@ -308,6 +315,14 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         return _print_json(examining.document(findings))
     return _say(examining.lines(findings))
+
+
+def _count(slots: str) -> "Count":
+    if slots == "auto":
+        return "auto"
+    if not slots.isdecimal() or int(slots) < 1:
+        raise typer.BadParameter(f"{slots!r} is neither a number from 1 on nor auto", param_hint="--slots")
+    return int(slots)
 
 
 def _data(space: Path, sets: list[str] | None) -> "DataConfig":

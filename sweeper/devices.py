@@ -6,11 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from sweeper.errors import EnvironmentFault, UserError
+
+Count = int | Literal["auto"]  # of trials side by side on a device; auto: as many as fit and gain
+MOST = 8  # slots that auto opens on a device
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,9 @@ class Slot:
 
     name: str  # for people: cuda:0, cuda:1.0 (the first of several on one device), cpu
     device: str = "cpu"  # as the worker's torch names it
-    threads: int = 1  # CPU threads the worker may use
+    threads: int = 1  # CPU threads the worker may use; with auto, those of a trial that has the device alone
     env: Mapping[str, str] = field(default_factory=dict)  # what the worker's environment has besides ours
+    home: str = "cpu"  # name of the device, which other slots may share
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,52 @@ class _Device:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def slots(devices: str | None = None, per_device: int = 1) -> list[Slot]:
+def slots(devices: str | None = None, per_device: Count = 1) -> list[Slot]:
     """`per_device` slots on each of `devices`: all GPUs, else Apple's, else the CPU, when left out.
 
     `devices` is cpu, mps, or a list of the GPUs' numbers or ids such as `0,1`. The host's cores are shared out.
     Raises UserError for a device that is not there, EnvironmentFault when the driver does not answer.
     """
-    if per_device < 1:
-        raise UserError(f"{per_device} trials a device", help="at least 1")
+    if per_device != "auto" and per_device < 1:
+        raise UserError(f"{per_device} trials a device", help="at least 1, or auto")
     chosen = _named(devices) if devices else _found()
-    names = [_name(one, share, per_device) for one in chosen for share in range(per_device)]
-    threads = max(1, cores() // len(names))
+    many = {one.name: _most(one) if per_device == "auto" else per_device for one in chosen}
+    threads = max(1, cores() // (len(chosen) if per_device == "auto" else sum(many.values())))
     return [
-        Slot(name, one.device, threads, one.env)
-        for name, one in zip(names, (one for one in chosen for _ in range(per_device)), strict=True)
+        Slot(_name(one, share, many[one.name]), one.device, threads, one.env, one.name)
+        for one in chosen
+        for share in range(many[one.name])
     ]
+
+
+def _most(one: _Device) -> int:
+    """On a CPU, more trials than cores cannot gain."""
+    return MOST if one.device.startswith("cuda") else min(MOST, cores())
+
+
+def room(slots: Sequence[Slot]) -> dict[str, float | None]:
+    """Free memory of each device in GiB, by name; None where nobody says."""
+    return {slot.home: _gpu_memory(slot) if slot.device.startswith("cuda") else _memory() for slot in slots}
+
+
+def _gpu_memory(slot: Slot) -> float | None:
+    """What nvidia-smi says; it does not say it of MIG slices."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={slot.env['CUDA_VISIBLE_DEVICES']}"]
+    asked = subprocess.run([program, *query], capture_output=True, text=True, timeout=60, check=False)
+    found = asked.stdout.strip()
+    return int(found) / 1024 if found.isdigit() else None
+
+
+def _memory() -> float | None:
+    """The machine's free memory."""
+    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
+    if not all(name in os.sysconf_names for name in names):
+        return None
+    pages, size = map(os.sysconf, names)
+    return pages * size / 2**30
 
 
 def cores() -> int:

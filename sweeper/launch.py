@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import devices, identity, overview, paths, progress, record, tracking
+from sweeper.devices import Count
 from sweeper.errands import Facts
+from sweeper.packing import Packing
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.progress import talk
 from sweeper.trial import State
@@ -36,7 +39,7 @@ class Options:
     trials: int | None = None
     hours: float | None = None
     devices: str | None = None
-    slots: int = 1
+    slots: Count = 1
     new_study: str | None = None
     inline: bool = False
     mlflow: bool = True
@@ -184,11 +187,15 @@ def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
     from sweeper.executors.local import Local, environment
 
     if not options.inline:
-        return Local(slots)
+        return Local(slots, packing=_packing(slots) if options.slots == "auto" else None)
     from sweeper.executors.inline import Inline
 
     os.environ.update(environment(slots[0]))
     return Inline(slots[0].device)
+
+
+def _packing(slots: Sequence[devices.Slot]) -> Packing:
+    return Packing(devices.room(slots), Counter(slot.home for slot in slots))
 
 
 # ------------------------------------------------------------------------------------------ the record

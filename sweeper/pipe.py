@@ -14,6 +14,8 @@ class Start(Word):
     tag: Literal["start"] = "start"
     job: Job
     device: str
+    threads: int = Field(ge=1, description="of the CPU")
+    alone: bool = Field(description="nobody else gets a trial on this device")
 
 
 class Answer(Word):

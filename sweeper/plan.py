@@ -35,7 +35,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found; `hours` counts every trial to its end, on all slots."""
+    """What was found; `hours` counts every trial to its end, on all slots (auto: one a device)."""
 
     study: str
     trials: int | None
@@ -58,7 +58,7 @@ class Plan:
 
 def plan(path: Path, options: Options) -> Plan:
     """The plan of the study of the file at `path`; raises what a run would raise before its first trial."""
-    slots = devices.slots(options.devices, options.slots)
+    slots = devices.slots(options.devices, 1 if options.slots == "auto" else options.slots)
     prepared = launch.prepare(path, options)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())

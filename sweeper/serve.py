@@ -80,7 +80,7 @@ def serve(channel: Channel) -> None:
     """Do one job after another; the coordinator ends this by closing its end of the pipe."""
     while isinstance(start := channel.order(), pipe.Start):
         _log_to(RunFolder(start.job.folder))
-        messages = run(start.job, start.device)
+        messages = run(start.job, start.device, threads=start.threads, alone=start.alone)
         message = advance(messages, None)
         while isinstance(message, Progress):
             channel.send(message)

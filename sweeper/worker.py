@@ -5,6 +5,7 @@ import logging
 import shutil
 import traceback
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,13 +27,15 @@ log = logging.getLogger(__name__)
 Messages = Generator[Progress, bool | None, Done | Failed]
 
 
-def run(job: Job, device: str) -> Messages:
+def run(job: Job, device: str, *, threads: int | None = None, alone: bool = False) -> Messages:
     """The messages of one job: yields Progress and wants True (go on) or False (stop); returns how it ended.
+
+    threads: of the CPU, as the process has them when left out. alone: no other process trains on this device.
 
     Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
     """
     try:
-        return (yield from _run(job, device, fake if fake.Switches.read().on else Torch()))
+        return (yield from _run(job, device, fake if fake.Switches.read().on else Torch(threads, alone)))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
         return _failed(job, error)
 
@@ -102,12 +105,19 @@ class Trainer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Torch:
-    """The real trainer."""
+    """The real trainer, with its share of the machine."""
+
+    threads: int | None
+    alone: bool
 
     def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
+        from trainers.computing import use_threads
         from trainers.train import train
 
+        if self.threads:
+            use_threads(self.threads)
         data = _data(job.recipe.data, job.cache)
         return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past)
 

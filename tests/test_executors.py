@@ -15,6 +15,7 @@ from sweeper.devices import Slot
 from sweeper.executors import Executor
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
+from sweeper.packing import Packing
 from sweeper.trial import Done, Failed, Job, Progress
 from trainers.config import Recipe
 
@@ -232,6 +233,37 @@ def test_what_training_prints_is_in_the_log_of_its_own_run(local, make):
         log = (job.folder / "log.txt").read_text()
         assert log.count("not usable, starting again") == 1
         assert str(job.folder) in log
+
+
+def test_a_packed_device_takes_a_second_job_once_the_first_has_shown_what_it_needs(make: Make) -> None:
+    packing = Packing({"cpu": 64.0}, {"cpu": 2})
+    executor = Local([Slot("cpu:0", threads=2), Slot("cpu:1", threads=2)], packing=packing)
+    try:
+        executor.start(make(0))
+        assert executor.free() == 0
+        for _ in range(2):
+            assert isinstance(heard(executor), Progress)
+            executor.answer(0, True)
+        assert executor.free() == 1
+        executor.start(make(1))
+        assert executor.free() == 0
+        ended = {message.trial for message in everything(executor, 2)}
+        assert ended == {0, 1}
+        assert executor.free() == 2
+    finally:
+        executor.close(kill=True)
+
+
+def everything(executor: Executor, jobs: int) -> list[Done | Failed]:
+    """The ends of so many jobs, all of whose epochs are answered."""
+    ends: list[Done | Failed] = []
+    while len(ends) < jobs:
+        message = heard(executor)
+        if isinstance(message, Progress):
+            executor.answer(message.trial, True)
+        else:
+            ends.append(message)
+    return ends
 
 
 def test_a_worker_sees_its_device_alone_and_its_share_of_the_cores():

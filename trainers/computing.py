@@ -22,6 +22,12 @@ def prepare(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def use_threads(count: int) -> None:
+    """How many CPU threads this process computes with from now on."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """`tensor` on `device`; without waiting only on CUDA, which keeps what it still reads."""
     return tensor.to(device, non_blocking=device.type == "cuda")

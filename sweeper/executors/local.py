@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sweeper import pipe
 from sweeper.devices import Slot
+from sweeper.packing import Packing
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 
@@ -43,25 +44,46 @@ class _Worker:
 class Local:
     """Starts a process when a slot is first used and keeps it while its jobs end well.
 
+    With a `packing`, a device takes as many jobs as that allows, and its cores are shared out among them.
     A worker that says nothing for `silence` seconds, not even that it is alive, is killed: its job Failed(hung).
     """
 
-    def __init__(self, slots: Sequence[Slot], *, silence: float = 60.0) -> None:
+    def __init__(self, slots: Sequence[Slot], *, silence: float = 60.0, packing: Packing | None = None) -> None:
         self._idle: list[Slot] = list(reversed(slots))
+        self._shared = Counter(slot.home for slot in slots)
+        self._packing = packing
         self._workers: dict[str, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._ready: deque[Progress | Done | Failed] = deque()
         self._silence = silence
 
     def free(self) -> int:
-        return len(self._idle)
+        return len(self._open())
 
     def start(self, job: Job) -> str:
-        slot = self._idle.pop()
+        slot = self._open()[-1]
+        self._idle.remove(slot)
         worker = self._workers.get(slot.name) or self._spawn(slot, RunFolder(job.folder))
         worker.job, worker.waiting, worker.heard = job, False, time.monotonic()
-        worker.tell(pipe.Start(job=job, device=slot.device))
+        worker.tell(self._order(slot, job))
         return slot.name
+
+    def _open(self) -> list[Slot]:
+        """The idle slots on which jobs may start now."""
+        if self._packing is None:
+            return self._idle
+        busy = Counter(worker.slot.home for worker in self._workers.values() if worker.job)
+        left = {slot.home: self._packing.allowed(slot.home) - busy[slot.home] for slot in self._idle}
+        homes = {home: [slot for slot in self._idle if slot.home == home] for home in left}
+        return [slot for home, slots in homes.items() for slot in slots[: max(0, left[home])]]
+
+    def _order(self, slot: Slot, job: Job) -> pipe.Start:
+        if self._packing is None:
+            alone = self._shared[slot.home] == 1
+            return pipe.Start(job=job, device=slot.device, threads=slot.threads, alone=alone)
+        self._packing.began(slot.home, job.trial, job.recipe)
+        threads = max(1, slot.threads // self._packing.allowed(slot.home))
+        return pipe.Start(job=job, device=slot.device, threads=threads, alone=self._packing.alone(slot.home))
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:
         deadline = time.monotonic() + timeout
@@ -136,13 +158,19 @@ class Local:
         self._ready.append(message)
         if isinstance(message, Progress):
             worker.waiting = True
+            if self._packing:
+                self._packing.epoch(worker.slot.home, message.trial, message.epoch)
         else:
-            self._end(worker, keep=isinstance(message, Done))
+            self._end(worker, message)
 
-    def _end(self, worker: _Worker, *, keep: bool) -> None:
+    def _end(self, worker: _Worker, message: Done | Failed) -> None:
+        """The slot is free again; its process stays if its job ended well."""
+        if self._packing:
+            lacking = isinstance(message, Failed) and message.trouble == "oom"
+            self._packing.ended(worker.slot.home, message.trial, out_of_memory=lacking)
         worker.job = None
         self._idle.append(worker.slot)
-        if not keep:
+        if isinstance(message, Failed):
             self._discard(worker)
 
     def _died(self, worker: _Worker) -> None:
@@ -162,8 +190,9 @@ class Local:
                 self._fail(worker, worker.job, "hung", f"the worker said nothing for {self._silence:.0f} s")
 
     def _fail(self, worker: _Worker, job: Job, trouble: Trouble, text: str) -> None:
-        self._ready.append(Failed(trial=job.trial, trouble=trouble, text=text, detail=_tail(RunFolder(job.folder))))
-        self._end(worker, keep=False)
+        failed = Failed(trial=job.trial, trouble=trouble, text=text, detail=_tail(RunFolder(job.folder)))
+        self._ready.append(failed)
+        self._end(worker, failed)
 
 
 def environment(slot: Slot) -> dict[str, str]:
