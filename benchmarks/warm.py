@@ -1,0 +1,182 @@
+"""How long a trial takes to start: in a fresh process, in a warm worker, and when it is taken up again.
+
+    python benchmarks/warm.py [--quick] [--device cpu]
+
+Twenty one-epoch trials of a tiny network are swept for real, MLflow on, one slot. The training alone is what their
+epochs took by their own clock; the rest is what the orchestrator, building, checkpoints and records cost. A process a
+trial is measured beside it, as a script that is started anew for each trial would be.
+The gate: every trial is on record with one epoch, and trains as many images as one trained by hand.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import rounds
+
+from sweeper.devices import slots
+from sweeper.executors.local import Local
+from sweeper.trial import Job, Progress
+from trainers.config import Epoch, Recipe
+from trainers.data import demo
+from trainers.models import network
+
+HERE = Path(__file__).parent
+SPACE = """\
+study: warm
+data: {{layout: challenge, root: {root}}}
+budget: {{trials: {trials}}}
+search: {{sampler: random, pruner: none}}
+train:
+  backbone: {backbone}
+  pretrained: false
+  image_size: 64
+  optimizer: {{name: adamw, lr: {{loguniform: [1e-4, 1e-2]}}}}
+  tta: {{flip: false, scales: [1.0]}}
+  epochs: {epochs}
+  batch_size: 32
+"""
+ALONE = """
+import sys, time
+from pathlib import Path
+began = time.monotonic()
+from trainers.config import Recipe
+from trainers.data.batches import Data
+from trainers.train import train
+recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
+data = Data.open(recipe.data, Path(sys.argv[2]))
+(epoch,) = train(recipe, data, Path(sys.argv[3]), device=sys.argv[4])
+print(time.monotonic() - began - epoch.seconds)
+"""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One sweep: its trials' jobs and epochs in the order in which they began."""
+
+    jobs: list[Job]
+    epochs: list[Epoch]
+
+    @property
+    def gaps(self) -> list[float]:
+        """Seconds from the end of one trial's epoch to the beginning of the next one's."""
+        begins = [epoch.time - epoch.seconds for epoch in self.epochs]
+        return [begin - epoch.time for epoch, begin in zip(self.epochs, begins[1:], strict=False)]
+
+    @property
+    def over_training(self) -> float:
+        """Time from the first epoch's beginning to the last one's end, over that of the epochs alone."""
+        whole = self.epochs[-1].time - (self.epochs[0].time - self.epochs[0].seconds)
+        return whole / sum(epoch.seconds for epoch in self.epochs)
+
+
+def swept(place: Path, data: Path, trials: int, device: str, backbone: str) -> Swept:
+    place.mkdir()
+    space = SPACE.format(root=data, trials=trials, epochs=1, backbone=backbone)
+    (place / "warm.yaml").write_text(space)
+    env = {**os.environ, "SWEEP_HOME": str(place / "mlruns"), "PYTHONPATH": str(HERE.parent)}
+    words = [sys.executable, "-m", "sweeper.cli", "run", str(place / "warm.yaml"), "--devices", device]
+    subprocess.run(words, check=True, cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folders = sorted((place / "mlruns/studies/warm/trials").iterdir())
+    epochs = [Epoch.model_validate_json(line) for f in folders for line in (f / "history.jsonl").open()]
+    return Swept([Job.model_validate_json((f / "config.json").read_text()) for f in folders], epochs)
+
+
+def fresh(job: Job, place: Path, device: str) -> float:
+    """Seconds that a process of its own takes besides the epoch."""
+    place.mkdir()
+    (place / "recipe.json").write_text(job.recipe.model_dump_json())
+    words = [sys.executable, "-c", ALONE, place / "recipe.json", job.cache, place / "run", device]
+    began = time.monotonic()
+    env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    said = subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
+    inside = float(said)
+    whole = time.monotonic() - began
+    epoch = json.loads(_notes(place / "run/best.safetensors"))["epoch"]["seconds"]
+    return max(inside, whole - epoch)
+
+
+def _notes(path: Path) -> str:
+    from trainers.checkpoint import read_notes
+
+    return json.dumps(read_notes(path))
+
+
+def resumed(job: Job, place: Path, device: str) -> list[float]:
+    """Seconds from the order to a warm worker to the first step of a run that goes on after its first epoch."""
+    two = job.recipe.model_copy(update={"train": job.recipe.train.model_copy(update={"epochs": 2})})
+    executor = Local(slots(device))
+    found = []
+    for number in range(4):
+        folder = place / f"{number}"
+        folder.mkdir(parents=True)
+        paused = job.model_copy(update={"recipe": two, "folder": folder, "trial": number})
+        for keep in (False, True):  # one epoch, then told to stop; the second time to the end
+            began = time.time()
+            executor.start(paused)
+            epochs = _heard(executor, number, keep)
+        found.append(epochs[-1].time - epochs[-1].seconds - began)
+    executor.close()
+    return found[1:]  # the first began in a cold worker
+
+
+def _heard(executor: Local, trial: int, keep: bool) -> list[Epoch]:
+    epochs: list[Epoch] = []
+    while True:
+        message = executor.next(1.0)
+        if isinstance(message, Progress):
+            epochs.append(message.epoch)
+            executor.answer(trial, keep)
+        elif message:
+            return epochs
+
+
+def building(recipe: Recipe, classes: list[int]) -> float:
+    """Median seconds of building the network."""
+    return statistics.median(rounds.wall(lambda: network.build(recipe.train, classes)) for _ in range(7))
+
+
+def main() -> None:
+    given = rounds.arguments(__doc__ or "").parse_args()
+    backbone = "resnet50" if given.device == "cuda" else "resnet10t"
+    trials = 8 if given.quick else 20
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        demo.draw(place / "data", images=(640, 96, 0))
+        first = swept(place / "sweep", place / "data", trials, given.device, backbone)
+        again = [fresh(first.jobs[n], place / f"fresh{n}", given.device) for n in range(2 if given.quick else 5)]
+        back = resumed(first.jobs[0], place / "resumed", given.device)
+        build = building(first.jobs[0].recipe, [7, 3, 3, 4, 6, 3])
+    gap = statistics.median(first.gaps)
+    epoch = statistics.median(epoch.seconds for epoch in first.epochs)
+    process = statistics.median(again)
+    rows = [
+        [f"{trials} one-epoch trials over their epochs alone", first.over_training, "<= 1.3"],
+        ["the same, a process a trial", (epoch + process) / epoch, ""],
+        ["end of an epoch to the next trial's first step, s", gap, ""],
+        ["  of that, building the network, s", build, ""],
+        ["  the rest, s", gap - build, "<= 0.1"],
+        ["order to first step of a run taken up again, s", statistics.median(back), "<= 0.5"],
+        ["a fresh process, besides its epoch, s", process, ""],
+        ["an epoch, s", epoch, ""],
+    ]
+    print(rounds.hardware(given.device))
+    print(f"{backbone} at 64 pixels, 640 drawn images, 6 categories; MLflow on\n")
+    print(rounds.table(["", "figure", "goal", ""], [[*row, _judged(row[1], row[2])] for row in rows]))
+    whole = len(first.epochs) == trials and all(epoch.index == 0 for epoch in first.epochs)
+    print(f"\ngate: {'held' if whole else 'BROKEN'}: {len(first.epochs)} trials of one epoch on record")
+    sys.exit(0 if whole else 1)
+
+
+def _judged(figure: float, goal: str) -> str:
+    return rounds.verdict(figure, float(goal.removeprefix("<= "))) if goal else ""
+
+
+if __name__ == "__main__":
+    main()
