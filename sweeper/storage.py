@@ -1,5 +1,6 @@
 """Optuna's SQLite database behind a memory: written at once, read once."""
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 BUSY = 60  # seconds to wait for a database that somebody else has locked
+REPORT = """\
+INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+VALUES (?, ?, ?, ?)
+ON CONFLICT (trial_id, step) DO UPDATE
+SET intermediate_value = excluded.intermediate_value, intermediate_value_type = excluded.intermediate_value_type
+"""
 
 
 class Mirrored(InMemoryStorage):
@@ -19,12 +26,18 @@ class Mirrored(InMemoryStorage):
 
     Right because one process at a time writes to a study. Optuna reads all running trials back after every epoch,
     and more of a study the longer it is: this is what makes a report cost one write.
+
+    A trial, its values and its end are on the disk when their call returns. What is reported of an epoch is safe
+    from a kill of the process, but a power cut may take the reports since the last of those: the histories have
+    them, and `Study.open` reports them again.
     """
 
     def __init__(self, path: Path, study: str) -> None:
         """Begin the study in the database, or load it."""
         super().__init__()
         self._disk = _database(path)
+        self._reports = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
+        self._reports.execute("PRAGMA synchronous=NORMAL")
         optuna.create_study(storage=self._disk, study_name=study, direction="maximize", load_if_exists=True)
         self._there = self._disk.get_study_id_from_name(study)
         here = super().create_new_study([StudyDirection.MAXIMIZE], study)
@@ -37,6 +50,7 @@ class Mirrored(InMemoryStorage):
 
     def close(self) -> None:
         """Let go of the database."""
+        self._reports.close()
         self._disk.remove_session()
         self._disk.engine.dispose()
 
@@ -65,7 +79,9 @@ class Mirrored(InMemoryStorage):
         return super().set_trial_state_values(trial_id, state, values) and changed
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._disk.set_trial_intermediate_value(self._ids[trial_id], step, intermediate_value)
+        """Written without Optuna's models, which take 1.5 ms for it, and without waiting for the disk."""
+        self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
+        self._reports.execute(REPORT, (self._ids[trial_id], step, *_stored(intermediate_value)))
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -75,6 +91,15 @@ class Mirrored(InMemoryStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._disk.set_trial_system_attr(self._ids[trial_id], key, value)
         super().set_trial_system_attr(trial_id, key, value)
+
+
+def _stored(value: float) -> tuple[float | None, str]:
+    """As Optuna 5 lays a reported value out: a column for numbers, and one that says what is none."""
+    if math.isnan(value):
+        return None, "NAN"
+    if math.isinf(value):
+        return None, "INF_POS" if value > 0 else "INF_NEG"
+    return value, "FINITE"
 
 
 def _database(path: Path) -> RDBStorage:

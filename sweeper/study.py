@@ -251,7 +251,7 @@ class Study:
 
     # ------------------------------------------------------------------------------ recovering
     def _recover(self) -> None:
-        """Take up what earlier calls left: ends that Optuna was not told, and trials without an end."""
+        """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
         trials = self._optuna.get_trials(deepcopy=False)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
         self._begun = len(begun)
@@ -263,9 +263,17 @@ class Study:
                 self._repeats.add(job)
             if trial.state == TrialState.RUNNING:
                 open_trial = Trial(self._optuna, trial._trial_id)
+                if job:
+                    self._report_again(open_trial, job, record.history(folder))
                 self._tell(open_trial, result) if result else self._adoptable.append(open_trial)
             elif result:
                 self._note(result)
+
+    def _report_again(self, trial: Trial, job: Job, epochs: list[Epoch]) -> None:
+        known = self._storage.get_trial(trial._trial_id).intermediate_values
+        for epoch in epochs:
+            if epoch.index + 1 not in known:
+                trial.report(epoch.value(job.recipe.goal), step=epoch.index + 1)
 
     def _enqueue(self) -> None:
         """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
