@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from sweeper.space import Space
 
 LEAST_WARMUP = 3  # epochs
-BOUND, GOOD = 600, 25  # trials that TPE looks at; the most that its gamma takes for good
+BOUND = 600  # trials up to which TPE looks at every one
+GOOD, SAMPLE = 25, 500  # beyond: the most that its gamma takes for good, and so many of the others
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -72,11 +73,11 @@ def _tpe(seed: int, startup_trials: int, known: "Known") -> BaseSampler:
 
 
 class Bounded(optuna.samplers.TPESampler):
-    """Independent TPE that looks at no more than about BOUND trials; up to BOUND it is Optuna's, bit for bit.
+    """Independent TPE for long studies; up to BOUND trials it is Optuna's, bit for bit.
 
-    Its good group never has more than 25 trials (Optuna's gamma), and those are always looked at. Of all the others,
-    which only say where the rest lies, a random sample says it as well: so a value costs the same at ten thousand
-    trials as at BOUND.
+    Beyond, the good group, which never has more than 25 trials (Optuna's gamma), stays what it was. All the others
+    only say where the rest lies, and a random sample of them says it as well: so a value costs the same at ten
+    thousand trials as at BOUND.
     """
 
     def __init__(self, known: "Known", **settings: Any) -> None:
@@ -107,24 +108,28 @@ class _Few:
 
 
 class Known:
-    """The few trials that a trial's values are drawn from, found once for all its values."""
+    """The trials that TPE looks at: found once for all values of a trial, the best kept from one to the next."""
 
     def __init__(self) -> None:
+        self._ranked: list[tuple[tuple[float, ...], int, FrozenTrial]] = []  # every ended trial, the best first
+        self._numbers: set[int] = set()  # of those
         self._of = (-1, 0)
-        self._ended: list[FrozenTrial] = []
+        self._chosen: list[FrozenTrial] = []
 
     def few(self, trials: Sequence[FrozenTrial], asking: int) -> list[FrozenTrial]:
-        """The running trials, the best GOOD, and a sample of the others that differs from trial to trial, by number."""
+        """The running trials, the best GOOD, and a sample of the others, another for each trial; by number."""
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if self._of != (asking, len(trials) - len(running)):
             self._of = asking, len(trials) - len(running)
-            self._ended = _sampled([trial for trial in trials if trial.state != TrialState.RUNNING], asking)
-        return sorted([*self._ended, *running], key=lambda trial: trial.number)
+            self._rank(trials)
+            others = random.Random(asking).sample(self._ranked[GOOD:], SAMPLE)  # noqa: S311
+            self._chosen = [trial for _, _, trial in [*self._ranked[:GOOD], *others]]
+        return sorted([*self._chosen, *running], key=lambda trial: trial.number)
 
-
-def _sampled(ended: list[FrozenTrial], seed: int) -> list[FrozenTrial]:
-    ordered = sorted(ended, key=_badness)
-    return ordered[:GOOD] + random.Random(seed).sample(ordered[GOOD:], min(BOUND, len(ended)) - GOOD)  # noqa: S311
+    def _rank(self, trials: Sequence[FrozenTrial]) -> None:
+        new = [each for each in trials if each.number not in self._numbers and each.state != TrialState.RUNNING]
+        self._numbers.update(each.number for each in new)
+        self._ranked = sorted([*self._ranked, *((_badness(each), each.number, each) for each in new)])
 
 
 def _badness(trial: FrozenTrial) -> tuple[float, ...]:

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 BUSY = 60  # seconds to wait for a database that somebody else has locked
 REPORT = """\
@@ -23,6 +28,11 @@ INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, inter
 VALUES (?, ?, ?, ?)
 ON CONFLICT (trial_id, step) DO UPDATE
 SET intermediate_value = excluded.intermediate_value, intermediate_value_type = excluded.intermediate_value_type
+"""
+PARAM = """\
+INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?, ?, ?, ?)
+ON CONFLICT (trial_id, param_name) DO UPDATE
+SET param_value = excluded.param_value, distribution_json = excluded.distribution_json
 """
 TRIALS = """\
 SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials WHERE study_id = ? ORDER BY number
@@ -43,9 +53,9 @@ class Mirrored(InMemoryStorage):
     Right because one process at a time writes to a study. Optuna reads all running trials back after every epoch,
     and more of a study the longer it is: this is what makes a report cost one write.
 
-    A trial, its values and its end are on the disk when their call returns. What is reported of an epoch is safe
-    from a kill of the process, but a power cut may take the reports since the last of those: the histories have
-    them, and `Study.open` reports them again.
+    A trial and its end are on the disk when their call returns. Its values, and what is reported of its epochs, are
+    safe from a kill of the process, but a power cut may take those written since: the run folder has them, and
+    `Study.open` writes them again.
     """
 
     def __init__(self, path: Path, study: str) -> None:
@@ -61,7 +71,9 @@ class Mirrored(InMemoryStorage):
             super().set_study_user_attr(here, key, value)
         for key, value in self._disk.get_study_system_attrs(self._there).items():
             super().set_study_system_attr(here, key, value)
-        self._ids = {self._remember(here, trial): trial._trial_id for trial in loaded(self._reports, self._there)}
+        trials = loaded(self._reports, self._there)
+        self._ids = {self._remember(here, trial): trial._trial_id for trial in trials}
+        self._kinds = {name: kind for trial in trials for name, kind in trial.distributions.items()}
 
     def _remember(self, study_id: int, trial: FrozenTrial) -> int:
         """Have memory hold `trial` itself; Optuna's own way copies each value of it, a third of a millisecond."""
@@ -93,7 +105,11 @@ class Mirrored(InMemoryStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self._disk.set_trial_param(self._ids[trial_id], param_name, param_value_internal, distribution)
+        """Written, as a report is, without Optuna's models, which take 1.5 ms, and without waiting for the disk."""
+        check_distribution_compatibility(self._kinds.setdefault(param_name, distribution), distribution)
+        self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
+        row = self._ids[trial_id], param_name, param_value_internal, distribution_to_json(distribution)
+        self._reports.execute(PARAM, row)
         super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
@@ -101,7 +117,6 @@ class Mirrored(InMemoryStorage):
         return super().set_trial_state_values(trial_id, state, values) and changed
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Written without Optuna's models, which take 1.5 ms for it, and without waiting for the disk."""
         self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
         self._reports.execute(REPORT, (self._ids[trial_id], step, *_stored(intermediate_value)))
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
@@ -111,6 +126,11 @@ class Mirrored(InMemoryStorage):
         known = self.get_trial(trial_id).intermediate_values
         for step in sorted(values.keys() - known.keys()):
             self.set_trial_intermediate_value(trial_id, step, values[step])
+
+    def fixed(self, study: optuna.Study, trial: Trial, params: Mapping[str, Any]) -> Trial:
+        """The same trial, of which any of `params` that is asked for comes out so."""
+        self.set_trial_system_attr(trial._trial_id, "fixed_params", dict(params))
+        return Trial(study, trial._trial_id)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._disk.set_trial_user_attr(self._ids[trial_id], key, value)

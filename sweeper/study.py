@@ -272,6 +272,9 @@ class Study:
             self._repeats.add(job)
             values = {epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(folder)}
             self._storage.catch_up(trial._trial_id, values)
+            if job.params.keys() - trial.params.keys():
+                trial = self._storage.fixed(self._optuna, trial, job.params)
+                self._space.suggest(trial)
         self._tell(trial, result) if result else self._adoptable.append(trial)
 
     def _enqueue(self) -> None:

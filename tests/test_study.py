@@ -319,6 +319,7 @@ def test_what_a_power_cut_takes_from_the_database_is_mended_from_the_histories(t
         lost.execute("DELETE FROM trial_values WHERE trial_id = 4")  # the end of trial 3, and what came after it
         lost.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = 4")
         lost.execute("DELETE FROM trial_intermediate_values WHERE trial_id >= 4")
+        lost.execute("DELETE FROM trial_params WHERE trial_id >= 4")
     study = opened(path)
     play(study)
     study.close()
@@ -326,7 +327,8 @@ def test_what_a_power_cut_takes_from_the_database_is_mended_from_the_histories(t
     histories = [record.history(study.folder.trial(number)) for number in range(8)]
     for trial, epochs in zip(database(path).trials, histories, strict=True):
         assert trial.intermediate_values == {one.index + 1: one.value("overall_accuracy") for one in epochs}
-        assert trial.state.name == study.results()[trial.number].state
+        result = study.results()[trial.number]
+        assert (trial.state.name, trial.params) == (result.state, result.params)
 
 
 def test_optuna_reads_back_every_value_that_is_reported(tmp_path):
