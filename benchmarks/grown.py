@@ -4,9 +4,10 @@ import math
 import random
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 from sweeper import paths, record, spec
-from sweeper.paths import StudyFolder
+from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
 from sweeper.trial import Job
@@ -36,13 +37,15 @@ def question(name: str, trials: int, *, pruner: str = "median", epochs: int = EP
     return read, Space(read, ["pattern", "sleeve"])
 
 
-def opened(name: str, trials: int, **changes: object) -> Study:
-    read, space = question(name, trials, **changes)  # type: ignore[arg-type]
+def opened(name: str, trials: int, **changes: Any) -> Study:
+    """The study of that question, begun or taken up again."""
+    read, space = question(name, trials, **changes)
     return Study.open(read, space, StudyFolder.named(name), paths.cache())
 
 
 def grow(name: str, trials: int) -> StudyFolder:
     """A study of `trials` ended trials, whose folders and database are those of as many real ones."""
+    space = question(name, trials)[1]
     study = opened(name, trials)
     job = study.next_job()
     if job is None:
@@ -54,11 +57,11 @@ def grow(name: str, trials: int) -> StudyFolder:
         database.execute("PRAGMA synchronous=OFF")
         _rows(database, values)
     for number, (params, curve) in enumerate(values):
-        _folder(study, job, number, params, curve)
+        _folder(study.folder.trial(number), space, job, params, curve)
     return study.folder
 
 
-def _values(draw: random.Random) -> tuple[dict[str, object], list[float]]:
+def _values(draw: random.Random) -> tuple[dict[str, Any], list[float]]:
     """Open values at random, and a curve that depends on them."""
     params = {
         "backbone": draw.choice(["resnet18", "resnet50"]),
@@ -69,7 +72,7 @@ def _values(draw: random.Random) -> tuple[dict[str, object], list[float]]:
     return params, [top * (1 - math.exp(-(index + 1) / 5)) for index in range(EPOCHS)]
 
 
-def _rows(database: sqlite3.Connection, values: list[tuple[dict[str, object], list[float]]]) -> None:
+def _rows(database: sqlite3.Connection, values: list[tuple[dict[str, Any], list[float]]]) -> None:
     """The trials as Optuna 5 lays them out; the columns of the parameters are those of the trial that is there."""
     database.execute("DELETE FROM trial_params")
     for table in ("trials", "trial_system_attributes"):
@@ -96,7 +99,7 @@ def _rows(database: sqlite3.Connection, values: list[tuple[dict[str, object], li
     )
 
 
-def _stored(params: dict[str, object]) -> list[tuple[str, float, str]]:
+def _stored(params: dict[str, Any]) -> list[tuple[str, float, str]]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
     known = {
@@ -110,11 +113,10 @@ def _stored(params: dict[str, object]) -> list[tuple[str, float, str]]:
     ]
 
 
-def _folder(study: Study, like: Job, number: int, params: dict[str, object], curve: list[float]) -> None:
+def _folder(folder: RunFolder, space: Space, like: Job, params: dict[str, Any], curve: list[float]) -> None:
     """A run folder's files, unsynced."""
-    folder = study.folder.trial(number)
     folder.root.mkdir(parents=True, exist_ok=True)
-    recipe = study.recipe(params) if hasattr(study, "recipe") else study._space.recipe(params)
+    number, recipe = int(folder.root.name), space.recipe(params)
     job = like.model_copy(update={"trial": number, "recipe": recipe, "params": params, "folder": folder.root})
     epochs = [_epoch(number, index, value) for index, value in enumerate(curve)]
     folder.config.write_text(job.model_dump_json(indent=1) + "\n")
