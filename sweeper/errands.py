@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sweeper import curves, lock, mirror, record, shown
+from sweeper import curves, lock, mirror, shown
 from sweeper.artist import Artist, Drawing, Order
 from sweeper.mirror import RunTwin, Side, Sides, StudyTwin
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.redact import redacted
-from sweeper.trial import Job, State, TrialResult
+from sweeper.trial import Job, Kind, State, TrialResult
 from trainers.config import Goal
 
-STUDY, CLOSE, DRAWN = "study", "close", "drawn"
+STUDY, STANDING, CLOSE, DRAWN = "study", "standing", "close", "drawn"
 LOG_TAIL = 64_000  # characters of a failed run's log
 FINAL = ("submission", "prediction", "predictions", "card", "history")  # files of a final's folder that are shown
 
@@ -32,9 +32,10 @@ class Server(Protocol):
 
     def experiment(self, name: str, view: tuple[str, str] | None = None) -> str: ...
     def alive(self, run: str) -> bool: ...
-    def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None) -> str: ...
-    def log(self, run: str, points: Sequence[shown.Point], params: Mapping[str, str]) -> None: ...
-    def tag(self, run: str, tags: Mapping[str, str]) -> None: ...
+    def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None, new: bool) -> str: ...
+    def log(
+        self, run: str, points: Sequence[shown.Point], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None: ...
     def status(self, run: str, status: str, end: int | None) -> None: ...
     def text(self, run: str, name: str, text: str) -> None: ...
     def file(self, run: str, path: Path) -> None: ...
@@ -68,8 +69,8 @@ class End:
 
 
 class Errands:
-    """By name: `study` opens it and looks through its folders, `close` ends it, `drawn` sends figures that are
-    there now, any other is a run's key.
+    """By name: `study` opens it and looks through its folders, `standing` brings its own figures up to date, `close`
+    ends it, `drawn` sends figures that are there now, any other is a run's key.
     """
 
     def __init__(
@@ -91,19 +92,19 @@ class Errands:
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)
         if errand == STUDY:
-            for side in self.sides.load():
+            for side in self.sides.load(lambda folder, result: _all_sent(folder, result, twin)):
                 self._bring(server, twin, side)
             self._study(server, twin, "RUNNING")
             server.status(twin.run, "RUNNING", None)
+        elif errand == STANDING:
+            if self.end is None:
+                self._study(server, twin, "RUNNING")
         elif errand == CLOSE and self.end:
             self._close(server, twin, self.end)
         elif errand == DRAWN:
             self._hang(server, twin)
-        else:
-            side = self.sides[errand]
-            self._bring(server, twin, side)
-            if side.result:
-                self._study(server, twin, "RUNNING")
+        elif asked := self.sides.get(errand):
+            self._bring(server, twin, asked)
 
     # ------------------------------------------------------------------------------------- study
     def _open(self, server: Server) -> StudyTwin:
@@ -116,11 +117,11 @@ class Errands:
         name = Path(self.facts.data_name).resolve().name or "data"
         experiment = server.experiment(name)
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
-        run = twin.run or server.run(experiment, self.facts.study.name, tags, None)
+        run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
         server.experiment(name, (twin.id, shown.view(run, self.facts.goal, self.facts.names)))
         twin = twin.model_copy(update={"experiment": experiment, "run": run})
         mirror.write(path, twin)
-        server.tag(run, tags)
+        server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))
         return twin
 
@@ -133,13 +134,13 @@ class Errands:
 
     def _study(self, server: Server, twin: StudyTwin, state: State) -> None:
         """Bring the study's own figures and its note to where its trials are."""
-        sides = [side for side in self.sides.all() if side.job.kind == "trial"]
-        results = {side.job.trial: side.result or _standing(side) for side in sides}
-        points = shown.progress(results, {side.job.trial: side.ended for side in sides}, self.facts.goal)
-        server.log(twin.run, points[self._points :], {})
-        self._points = len(points)
+        ends = self.sides.ends()
+        results = {number: result for number, (result, _) in ends.items()}
+        points = shown.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.goal)
         note = shown.note(state, self.facts.goal, list(results.values()), self.facts.planned, self.facts.resume)
-        server.tag(twin.run, {"sweep.state": state, "mlflow.note.content": note})
+        tags = {"sweep.state": state, "mlflow.note.content": note}
+        server.log(twin.run, points[self._points :], {}, tags)
+        self._points = len(points)
 
     def _close(self, server: Server, twin: StudyTwin, end: End) -> None:
         """What has no end is interrupted; unless another process holds the study, and these are its runs."""
@@ -147,7 +148,7 @@ class Errands:
         alone = holder is None or holder.pid == os.getpid()
         for side in self.sides.all():
             if side.result is None and (alone or side.live):
-                side.result = _standing(side, "INTERRUPTED")
+                side.result = side.standing("INTERRUPTED")
                 self._bring(server, twin, side)
         for path in end.files:
             server.file(twin.run, path)
@@ -172,17 +173,21 @@ class Errands:
             except Refused:
                 side.lost = True
                 raise
-        if _drawable(side) and _undrawn(side.folder):
+        if result and _awaits_figures(side.folder, result, side.job.kind):
             self.artist.ask(Order(key=side.key, folder=side.folder.root))
+        elif result:
+            self.sides.done(side)
 
     def _send(self, server: Server, twin: StudyTwin, side: Side, result: TrialResult | None) -> RunTwin:
         before = side.twin
         run = before.run if before else self._born(server, twin, side)
+        tags = shown.outcome(result) if result else {}
         if before and before.sent and side.live and result is None:
             server.status(run, "RUNNING", None)
-            server.tag(run, {"sweep.state": "RUNNING", "sweep.error": ""})
+            tags = {"sweep.state": "RUNNING", "sweep.error": ""}
         points = shown.points(side.job, side.epochs)
-        server.log(run, points[side.points :], {} if side.points else shown.params(side.job))
+        news = points[side.points :] + (shown.looked(result, side.ended) if result else [])
+        server.log(run, news, {} if side.points else shown.params(side.job), tags)
         side.points = len(points)
         if result is not None:
             self._ended(server, side, run, result)
@@ -203,18 +208,18 @@ class Errands:
         }
         first = side.epochs[0] if side.epochs else None
         start = round((first.time - first.seconds) * 1000) if first else None
-        run = server.run(twin.experiment, job.title, tags, start)
+        new, side.new = side.new, False
+        run = server.run(twin.experiment, job.title, tags, start, new)
         server.text(run, "config.yaml", redacted(self._recipe_text(job)))
         return run
 
     def _ended(self, server: Server, side: Side, run: str, result: TrialResult) -> None:
-        server.tag(run, shown.outcome(result))
-        server.log(run, shown.looked(result, side.ended), {})
         if side.epochs:
             drawing = curves.learning(side.epochs, side.job.recipe.goal, side.job.title)
             server.text(run, "curves.svg", drawing)
         if result.state == "FAILED" and side.folder.log.exists():
-            server.text(run, "log.txt", redacted(_tail(side.folder.log)))
+            said = side.folder.log.read_text(encoding="utf-8", errors="replace")
+            server.text(run, "log.txt", redacted(said[-LOG_TAIL:]))
         for path in _files(side):
             server.file(run, path)
         side.files.clear()
@@ -238,26 +243,39 @@ class Errands:
             for path in drawing.files:
                 server.file(twin.run, path)
             return
-        side = self.sides[drawing.key]
-        if side.twin and not side.lost:
+        side = self.sides.get(drawing.key)
+        if side and side.twin and not side.lost:
             for path in drawing.files:
                 server.file(side.twin.run, path)
             mirror.write(side.folder.mirror, side.twin)
+            self.sides.done(side)
 
     def _last_figures(self, server: Server, twin: StudyTwin) -> None:
         """Those of the study, where a run has some, and whatever is still being drawn."""
-        if any(_drawable(side) for side in self.sides.all()):
+        trials = [(self.facts.study.trial(number), one) for number, (one, _) in self.sides.ends().items()]
+        runs = [(side.folder, side.result, side.job.kind) for side in self.sides.all() if side.result]
+        if any(_drawable(*one, "trial") for one in trials) or any(_drawable(*one) for one in runs):
             self.artist.ask(Order(key=STUDY, folder=self.facts.study.root, study=True))
         self.artist.wait()
         self._hang(server, twin)
 
 
-def _drawable(side: Side) -> bool:
+def _all_sent(folder: RunFolder, result: TrialResult, twin: StudyTwin) -> bool:
+    """Whether MLflow has all of an ended trial, its figures too."""
+    known = mirror.read(folder.mirror, RunTwin)
+    there = known is not None and known.parent == twin.run and known.sent == result.state
+    return there and not _awaits_figures(folder, result, "trial")
+
+
+def _awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
+    return _drawable(folder, result, kind) and _undrawn(folder)
+
+
+def _drawable(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
     """Whether a run has ended well and left predictions that can be compared with labels."""
-    if side.result is None or side.result.state != "COMPLETE" or side.job.kind == "confirm":
+    if result.state != "COMPLETE" or kind == "confirm":
         return False
-    final = side.job.kind == "final"
-    return (side.folder.test_scores if final else side.folder.val_logits).exists()
+    return (folder.test_scores if kind == "final" else folder.val_logits).exists()
 
 
 def _undrawn(folder: RunFolder) -> bool:
@@ -272,14 +290,6 @@ def _files(side: Side) -> list[Path]:
     """The artifacts that were attached, and those of a final that are there."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
     return [path for path in dict.fromkeys([*usual, *side.files]) if path.exists()]
-
-
-def _standing(side: Side, state: State = "RUNNING") -> TrialResult:
-    return record.standing(side.job, side.epochs, state)
-
-
-def _tail(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
 
 
 def _commit() -> str:

@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from sweeper.paths import RunFolder
 from sweeper.trial import Job
-from trainers import files
 from trainers.config import Epoch, Recipe, Scores, TrainConfig
 from trainers.data import layouts
 from trainers.errors import Diverged, UserError
@@ -58,13 +57,14 @@ def train(job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:  # noqa
     recipe, folder = job.recipe, RunFolder(job.folder)
     names = categories(recipe)
     epochs = _stored(folder, recipe)
-    yield from list(epochs)
+    checkpoint = _Checkpoint(folder, recipe, epochs)
+    yield from epochs
     for index in range(len(epochs), recipe.train.epochs):
         _break(recipe.train.backbone, index, folder)
         time.sleep(seconds)
-        epochs.append(_epoch(recipe, index, names, validated="val" not in fit, seconds=seconds))
-        _store(folder, recipe, epochs)
-        yield epochs[-1]
+        epoch = _epoch(recipe, index, names, validated="val" not in fit, seconds=seconds)
+        checkpoint.add(epoch)
+        yield epoch
 
 
 def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | None] | None:  # noqa: ARG001
@@ -136,13 +136,32 @@ def _scores(value: float, names: Sequence[str]) -> Scores:
     )
 
 
-def _store(folder: RunFolder, recipe: Recipe, epochs: Sequence[Epoch]) -> None:
-    state = {"recipe": recipe.model_dump(mode="json"), "epochs": [epoch.model_dump(mode="json") for epoch in epochs]}
-    best = max(epochs, key=lambda epoch: recipe.rank(epoch) if epoch.val else epoch.index)
-    if best is epochs[-1]:
-        with files.whole(folder.best) as file:
-            file.write(_safetensors(best.value(recipe.goal)))
-    files.write_text(folder.checkpoint, json.dumps(state))
+class _Checkpoint:
+    """The checkpoint of one run, whole at any time but not synced: no power cut is tested with it."""
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, epochs: Sequence[Epoch]) -> None:
+        self._folder, self._recipe = folder, recipe
+        self._head = recipe.model_dump_json()
+        self._lines = [epoch.model_dump_json() for epoch in epochs]
+        self._best = max(map(self._rank, epochs), default=-math.inf)
+
+    def _rank(self, epoch: Epoch) -> float:
+        return self._recipe.rank(epoch) if epoch.val else epoch.index
+
+    def add(self, epoch: Epoch) -> None:
+        """Put down `epoch`, and the weights if it is the best so far."""
+        self._lines.append(epoch.model_dump_json())
+        if self._rank(epoch) > self._best:
+            self._best = self._rank(epoch)
+            _put(self._folder.best, _safetensors(epoch.value(self._recipe.goal)))
+        state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}]}}'
+        _put(self._folder.checkpoint, state.encode())
+
+
+def _put(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def _safetensors(value: float) -> bytes:

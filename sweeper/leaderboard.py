@@ -82,8 +82,8 @@ def _column(name: str) -> str:
 def _labels(study: StudyFolder) -> int | None:
     """Number of labels in val (images x categories), if a trial has left its predictions."""
     for _, folder in record.folders(study):
-        images, epochs = _length(folder.val_logits), record.history(folder)
-        if images and epochs and (val := epochs[-1].val):
+        images = _length(folder.val_logits)
+        if images and (epochs := record.history(folder)) and (val := epochs[-1].val):
             return images * len(val.category_accuracy)
     return None
 

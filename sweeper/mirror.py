@@ -1,16 +1,16 @@
 """What a study knows of its twin in MLflow: which runs it owns there, and what of them has been sent."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sweeper import record
+from sweeper import ledger, record
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import Job, State, TrialResult
 from trainers import files
 from trainers.config import Epoch
 
@@ -67,6 +67,7 @@ class Side:
         self.twin: RunTwin | None = None
         self.points = 0  # how many epochs of it are known to be there
         self.live = False  # a worker is on it now
+        self.new = False  # nobody can have told MLflow of it
         self.lost = False  # MLflow refuses it for good
 
     @property
@@ -84,6 +85,10 @@ class Side:
             self.epochs = record.history(self.folder)
         self.result, self.live = result, False
 
+    def standing(self, state: State = "RUNNING") -> TrialResult:
+        """The end, or without one how it stands."""
+        return self.result or record.standing(self.job, self.epochs, state)
+
     @property
     def ended(self) -> float:
         """Unix time of the last epoch, or 0."""
@@ -96,10 +101,12 @@ class Sides:
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
         self._sides: dict[str, Side] = {}
+        self._done: dict[int, tuple[TrialResult, float]] = {}  # trials of which MLflow has all: end, and when
         self._lock = threading.Lock()
 
-    def __getitem__(self, key: str) -> Side:
-        return self._sides[key]
+    def get(self, key: str) -> Side | None:
+        """The run called so, unless it is done with."""
+        return self._sides.get(key)
 
     def of(self, job: Job, folder: RunFolder | None = None) -> Side:
         """The side of `job`; the first time, with the epochs and the end that its folder already holds."""
@@ -112,11 +119,40 @@ class Sides:
         with self._lock:
             return list(self._sides.values())
 
-    def load(self) -> list[Side]:
-        """Every run that has a folder, trials first."""
-        return [self.of(job, folder) for folder in self._folders() if (job := record.read_config(folder))]
+    def attach(self, job: Job, files: Sequence[Path]) -> Side:
+        """Have `files` sent with the run of `job`."""
+        side = self.of(job)
+        with self._lock:
+            side = self._sides.setdefault(side.key, side)
+            side.files = [*side.files, *files]
+        return side
 
-    def _folders(self) -> Iterator[RunFolder]:
-        yield from (folder for _, folder in record.folders(self.study))
+    def done(self, side: Side) -> None:
+        """Forget an ended trial but for its end: thousands of histories are too much to keep."""
+        with self._lock:
+            if side.job.kind == "trial" and side.result and not side.files and side.result.state != "INTERRUPTED":
+                self._done[side.job.trial] = side.result, side.ended
+                self._sides.pop(side.key, None)
+
+    def ends(self) -> dict[int, tuple[TrialResult, float]]:
+        """How every trial stands, by number, and when its last epoch ended (Unix time)."""
+        with self._lock:
+            trials = [side for side in self._sides.values() if side.job.kind == "trial"]
+            return self._done | {side.job.trial: (side.standing(), side.ended) for side in trials}
+
+    def load(self, sent: Callable[[RunFolder, TrialResult], bool]) -> Iterator[Side]:
+        """The runs that have a folder, trials first; of ended trials of which all is `sent` only the end is read."""
+        known = ledger.read(self.study)
+        for number, folder in record.folders(self.study):
+            entry = known.get(number)
+            if entry and key(folder) not in self._sides and sent(folder, entry.result):
+                self._done[number] = entry.result, entry.ended
+            elif job := record.read_config(folder):
+                yield self.of(job, folder)
+        for folder in self._others():
+            if job := record.read_config(folder):
+                yield self.of(job, folder)
+
+    def _others(self) -> Iterator[RunFolder]:
         for folder in (self.study.confirms, self.study.finals):
             yield from (RunFolder(path) for path in sorted(folder.glob("*")) if path.is_dir())

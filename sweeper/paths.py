@@ -64,6 +64,11 @@ class StudyFolder:
         return self.root / "lock"
 
     @property
+    def ledger(self) -> Path:
+        """Every ended trial in one file, for whoever looks at all of them; made anew where it is missing."""
+        return self.root / "ended.jsonl"
+
+    @property
     def mirror(self) -> Path:
         """Where in MLflow this study is: experiment, parent run and address."""
         return self.root / "mlflow.json"

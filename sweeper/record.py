@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from sweeper import lock
+from sweeper import ledger, lock
 from sweeper.errors import EnvironmentFault
+from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.repeats import digest
 from sweeper.trial import Job, State, TrialResult, Trouble, Word
 from trainers import files
 from trainers.config import Epoch, Scores
@@ -97,7 +99,10 @@ def read_config(folder: RunFolder) -> Job | None:
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:
+    """Put the end of a run into result.json, and that of a trial into its study's ledger as well."""
     files.write_text(folder.result, result.model_dump_json(indent=1) + "\n")
+    if folder == folder.study.trial(result.number) and (entry := _entry(folder)):
+        ledger.add(folder.study, entry)
 
 
 def read_result(folder: RunFolder) -> TrialResult | None:
@@ -161,7 +166,10 @@ def folders(study: StudyFolder) -> list[tuple[int, RunFolder]]:
 def results(study: StudyFolder) -> list[TrialResult]:
     """Every trial that was begun, by number; one without an end is RUNNING if a sweep holds the study."""
     unfinished: State = "RUNNING" if lock.holder(study.lock) else "INTERRUPTED"
-    found = (_result(folder, unfinished) for _, folder in folders(study))
+    known = ledger.read(study)
+    found = (
+        known[number].result if number in known else _result(folder, unfinished) for number, folder in folders(study)
+    )
     return [result for result in found if result]
 
 
@@ -174,9 +182,50 @@ def _result(folder: RunFolder, unfinished: State) -> TrialResult | None:
 
 def seconds(study: StudyFolder) -> float:
     """Wall-clock time during which at least one trial was in an epoch, over all calls."""
-    epochs = (epoch for _, folder in folders(study) for epoch in history(folder))
-    total, until = 0.0, float("-inf")
-    for start, end in sorted((epoch.time - epoch.seconds, epoch.time) for epoch in epochs):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
+    known = ledger.read(study)
+    spans = (
+        span
+        for number, folder in folders(study)
+        for span in (known[number].spans if number in known else _spans(history(folder)))
+    )
+    return sum(end - start for start, end in _joined(spans))
+
+
+def _spans(epochs: Iterable[Epoch]) -> tuple[tuple[float, float], ...]:
+    """The times from begin to end of epochs, those that touch as one."""
+    return tuple(_joined((epoch.time - epoch.seconds, epoch.time) for epoch in epochs))
+
+
+def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def ended(study: StudyFolder) -> dict[int, Entry]:
+    """Every trial that has ended, by number; mends the ledger. Only for whoever holds the study."""
+    known = ledger.read(study)
+    missing = [folder for number, folder in folders(study) if number not in known and folder.result.exists()]
+    found = known | {entry.result.number: entry for folder in missing if (entry := _entry(folder))}
+    lines = study.ledger.read_bytes().count(b"\n") if study.ledger.exists() else 0
+    if found != known or lines != len(found):
+        ledger.rewrite(study, found.values())
+    return found
+
+
+def _entry(folder: RunFolder) -> Entry | None:
+    stamp, result, job = ledger.stamp(folder), read_result(folder), read_config(folder)
+    if stamp is None or result is None or job is None:
+        return None
+    return Entry(
+        size=stamp[0],
+        changed=stamp[1],
+        result=result,
+        configuration=digest(job.recipe),
+        seed=job.recipe.train.seed,
+        spans=_spans(history(folder)),
+    )

@@ -1,5 +1,7 @@
 """Configurations that come up again: never trained twice unknowingly, but with a new seed."""
 
+import hashlib
+
 from sweeper.trial import Job
 from trainers.config import Recipe
 
@@ -8,15 +10,19 @@ class Repeats:
     """The configurations of a study, and with which seeds which trials had them."""
 
     def __init__(self) -> None:
-        self._trials: dict[str, dict[int, int]] = {}  # configuration without its seed -> seed -> trial
+        self._trials: dict[str, dict[int, int]] = {}  # digest of a configuration -> seed -> trial
 
     def add(self, job: Job) -> None:
         """Note that `job` exists."""
-        self._trials.setdefault(_key(job.recipe), {})[job.recipe.train.seed] = job.trial
+        self.note(digest(job.recipe), job.recipe.train.seed, job.trial)
+
+    def note(self, configuration: str, seed: int, trial: int) -> None:
+        """The same of a trial that is known by the digest of its configuration."""
+        self._trials.setdefault(configuration, {})[seed] = trial
 
     def reseeded(self, recipe: Recipe) -> tuple[Recipe, int | None]:
         """The recipe with the first seed, from its own on, that it was not trained with, and whom it repeats."""
-        trials = self._trials.get(_key(recipe))
+        trials = self._trials.get(digest(recipe))
         if not trials:
             return recipe, None
         seed = recipe.train.seed
@@ -26,5 +32,7 @@ class Repeats:
         return recipe.model_copy(update={"train": train}), min(trials.values())
 
 
-def _key(recipe: Recipe) -> str:
-    return recipe.model_dump_json(exclude={"train": {"seed"}})
+def digest(recipe: Recipe) -> str:
+    """16 hex digits over everything in a recipe but the seed."""
+    text = recipe.model_dump_json(exclude={"train": {"seed"}})
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

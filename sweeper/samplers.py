@@ -2,10 +2,11 @@
 
 import hashlib
 import math
+import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -35,22 +36,26 @@ if TYPE_CHECKING:
     from sweeper.space import Space
 
 LEAST_WARMUP = 3  # epochs
+BOUND = 600  # trials up to which TPE looks at every one
+GOOD, SAMPLE = 25, 500  # beyond: the most that its gamma takes for good, and so many of the others
+SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 def sampler(search: Search) -> "Seeded":
     """The sampler of `search`; what it proposes depends on the seed, the trial's number and the record alone."""
-    return Seeded(lambda seed: _sampler(search, seed), search.seed)
+    known = Known()
+    return Seeded(lambda seed: _sampler(search, seed, known), search.seed)
 
 
-def _sampler(search: Search, seed: int) -> BaseSampler:
+def _sampler(search: Search, seed: int, known: "Known") -> BaseSampler:
     match search.sampler:
         case TPE() as chosen:
-            return _tpe(seed, chosen.startup_trials)
+            return _tpe(seed, chosen.startup_trials, known)
         case GP() as chosen:
             return optuna.samplers.GPSampler(
                 seed=seed,
                 n_startup_trials=chosen.startup_trials,
-                independent_sampler=_tpe(seed, chosen.startup_trials),
+                independent_sampler=_tpe(seed, chosen.startup_trials, known),
                 warn_independent_sampling=False,
             )
         case CMAES() as chosen:
@@ -63,10 +68,76 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
             return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _tpe(seed: int, startup_trials: int) -> BaseSampler:
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=startup_trials, multivariate=False, constant_liar=True
-    )
+def _tpe(seed: int, startup_trials: int, known: "Known") -> BaseSampler:
+    return Bounded(known, seed=seed, n_startup_trials=startup_trials, multivariate=False, constant_liar=True)
+
+
+class Bounded(optuna.samplers.TPESampler):
+    """Independent TPE for long studies; up to BOUND trials it is Optuna's, bit for bit.
+
+    Beyond, the good group, which never has more than 25 trials (Optuna's gamma), stays what it was. All the others
+    only say where the rest lies, and a random sample of them says it as well: so a value costs the same at ten
+    thousand trials as at BOUND.
+    """
+
+    def __init__(self, known: "Known", **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known = known
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        trials = study.get_trials(deepcopy=False, states=SEEN)
+        if len(trials) > BOUND:
+            study = cast("optuna.Study", _Few(study, self._known.few(trials, trial.number)))
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+class _Few:
+    """A study as TPE sees it, with only some of its trials."""
+
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        self.direction, self.directions = study.direction, study.directions
+        self._trials = trials
+
+    def _is_multi_objective(self) -> bool:
+        return len(self.directions) > 1
+
+    def _get_trials(self, *, deepcopy: bool, states: Container[TrialState], use_cache: bool) -> list[FrozenTrial]:  # noqa: ARG002
+        return [trial for trial in self._trials if trial.state in states]
+
+
+class Known:
+    """The trials that TPE looks at: found once for all values of a trial, the best kept from one to the next."""
+
+    def __init__(self) -> None:
+        self._ranked: list[tuple[tuple[float, ...], int, FrozenTrial]] = []  # every ended trial, the best first
+        self._numbers: set[int] = set()  # of those
+        self._of = (-1, 0)
+        self._chosen: list[FrozenTrial] = []
+
+    def few(self, trials: Sequence[FrozenTrial], asking: int) -> list[FrozenTrial]:
+        """The running trials, the best GOOD, and a sample of the others, another for each trial; by number."""
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        if self._of != (asking, len(trials) - len(running)):
+            self._of = asking, len(trials) - len(running)
+            self._rank(trials)
+            others = random.Random(asking).sample(self._ranked[GOOD:], SAMPLE)  # noqa: S311
+            self._chosen = [trial for _, _, trial in [*self._ranked[:GOOD], *others]]
+        return sorted([*self._chosen, *running], key=lambda trial: trial.number)
+
+    def _rank(self, trials: Sequence[FrozenTrial]) -> None:
+        new = [each for each in trials if each.number not in self._numbers and each.state != TrialState.RUNNING]
+        self._numbers.update(each.number for each in new)
+        self._ranked = sorted([*self._ranked, *((_badness(each), each.number, each) for each in new)])
+
+
+def _badness(trial: FrozenTrial) -> tuple[float, ...]:
+    """As TPE ranks them where more is better: completed trials by value, then pruned ones by how far they came."""
+    if trial.state == TrialState.COMPLETE:
+        return 0, -(trial.value or 0.0), 0
+    step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
+    return 1, -step, math.inf if math.isnan(value) else -value
 
 
 def first(search: Search, space: "Space", count: int) -> Iterator[dict[str, Any]]:

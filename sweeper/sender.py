@@ -5,30 +5,31 @@ import time
 from collections.abc import Callable
 
 PAUSE = 30.0  # seconds without an attempt after one has failed
-LINGER = 0.25  # seconds after the first news in which more of it may come, to be carried in one go
+LINGER = 0.25  # seconds after an errand is asked in which more may come, to be carried in one go
 
 
 class Sender:
-    """Does errands by name, in the order asked, each again until it succeeds.
+    """Does errands by name, in the order in which they are due, each again until it succeeds.
 
-    Asking twice before the errand is done is asking once. After a failure it rests for `pause` seconds, then
-    begins again with the errand that failed. `do` runs in the thread; so does `failed`.
+    An errand is due some time after it was asked, and asking again before it is begun is asking once: so the news
+    of that time are carried in one go. After a failure it rests for `pause` seconds, then begins again with the
+    errand that failed. `do` runs in the thread; so does `failed`.
     """
 
     def __init__(
         self, do: Callable[[str], None], failed: Callable[[Exception], None], *, pause: float = PAUSE
     ) -> None:
         self._do, self._failed, self._pause = do, failed, pause
-        self._asked: dict[str, None] = {}
+        self._asked: dict[str, float] = {}  # errand -> when it is due
         self._busy = self._last = False
         self._since = 0.0
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
 
-    def ask(self, errand: str) -> None:
-        """Have `errand` done some time; returns at once."""
+    def ask(self, errand: str, wait: float = LINGER) -> None:
+        """Have `errand` done in `wait` seconds or later; returns at once."""
         with self._change:
-            self._asked.setdefault(errand)
+            self._asked.setdefault(errand, time.monotonic() + wait)
             if self._thread.ident is None:
                 self._thread.start()
             self._change.notify_all()
@@ -63,19 +64,23 @@ class Sender:
     def _next(self) -> str | None:
         """The errand asked first, waiting for one; None when all is done for good."""
         with self._change:
+            while not self._last and (left := self._left()) > 0:
+                self._change.wait(left)
             if not self._asked:
-                self._change.wait_for(lambda: self._asked or self._last)
-                self._change.wait_for(lambda: self._last, LINGER)
-            errand = next(iter(self._asked), None)
-            if errand is not None:
-                del self._asked[errand]
-                self._busy, self._since = True, time.monotonic()
+                return None
+            errand = min(self._asked, key=self._asked.__getitem__)
+            del self._asked[errand]
+            self._busy, self._since = True, time.monotonic()
             return errand
+
+    def _left(self) -> float:
+        """Seconds until the first errand is due."""
+        return min(self._asked.values()) - time.monotonic() if self._asked else threading.TIMEOUT_MAX
 
     def _again(self, errand: str) -> bool:
         """Put `errand` in front and rest; False when there is to be no other try."""
         with self._change:
-            self._asked = {errand: None} | self._asked
+            self._asked = {errand: 0.0} | self._asked
             self._busy = False
             if self._last:
                 return False

@@ -251,21 +251,31 @@ class Study:
 
     # ------------------------------------------------------------------------------ recovering
     def _recover(self) -> None:
-        """Take up what earlier calls left: ends that Optuna was not told, and trials without an end."""
+        """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
         trials = self._optuna.get_trials(deepcopy=False)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
         self._begun = len(begun)
+        ended = record.ended(self.folder)
         self._before = record.seconds(self.folder) if self.spec.budget.hours else 0.0
         for trial in begun:
-            folder = self.folder.trial(trial.number)
-            result, job = record.read_result(folder), record.read_config(folder)
-            if job:
-                self._repeats.add(job)
+            entry = ended.get(trial.number)
+            if entry:
+                self._repeats.note(entry.configuration, entry.seed, trial.number)
             if trial.state == TrialState.RUNNING:
-                open_trial = Trial(self._optuna, trial._trial_id)
-                self._tell(open_trial, result) if result else self._adoptable.append(open_trial)
-            elif result:
-                self._note(result)
+                self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
+            elif entry:
+                self._note(entry.result)
+
+    def _take_up(self, trial: Trial, result: TrialResult | None) -> None:
+        folder = self.folder.trial(trial.number)
+        if job := record.read_config(folder):
+            self._repeats.add(job)
+            values = {epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(folder)}
+            self._storage.catch_up(trial._trial_id, values)
+            if job.params.keys() - trial.params.keys():
+                trial = self._storage.fixed(self._optuna, trial, job.params)
+                self._space.suggest(trial)
+        self._tell(trial, result) if result else self._adoptable.append(trial)
 
     def _enqueue(self) -> None:
         """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
@@ -275,7 +285,8 @@ class Study:
             self._optuna.set_user_attr(ENQUEUED, value=True)
         trials = self._optuna.get_trials(deepcopy=False)
         self._queued = sum(trial.state == TrialState.WAITING for trial in trials)
-        tried = {_key({**trial.system_attrs.get("fixed_params", {}), **trial.params}) for trial in trials}
+        grid = trials if isinstance(self.spec.search.sampler, Grid) else []
+        tried = {_key({**trial.system_attrs.get("fixed_params", {}), **trial.params}) for trial in grid}
         self._configurations = (params for params in self._space.configurations() if _key(params) not in tried)
 
 

@@ -7,13 +7,14 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from sweeper import mirror, paths, shown
 from sweeper.artist import Artist
-from sweeper.errands import CLOSE, DRAWN, STUDY, End, Errands, Facts, Refused
+from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused
 from sweeper.errands import Server as Remote
 from sweeper.mirror import StudyTwin
 from sweeper.paths import StudyFolder
@@ -25,7 +26,8 @@ from trainers.config import Epoch
 
 HURRY = 2.0  # seconds of patience below which nothing more is drawn
 SLOW = 5.0  # seconds after which a call that does not come back is told
-METRICS, TAGS = 1000, 100  # most that one call of MLflow takes
+METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
+NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 
 
@@ -84,7 +86,7 @@ class Mlflow:
 
     def started(self, job: Job) -> None:
         side = self._known.sides.of(job)
-        side.result, side.live = None, True
+        side.result, side.live, side.new = None, True, not job.adopted
         self._ask(side.key)
 
     def epoch(self, job: Job, epoch: Epoch) -> None:
@@ -96,12 +98,11 @@ class Mlflow:
         side = self._known.sides.of(job)
         side.end(result)
         self._ask(side.key)
+        self._sender.ask(STANDING, NOTED)
 
     def attached(self, job: Job, files: Sequence[Path]) -> None:
         """Add `files` to the run's artifacts; those of a final are taken from its folder by themselves."""
-        side = self._known.sides.of(job)
-        side.files = [*side.files, *files]
-        self._ask(side.key)
+        self._ask(self._known.sides.attach(job, files).key)
 
     def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
         """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
@@ -205,29 +206,27 @@ class Server(Remote):
         except Refused:
             return False
 
-    def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None) -> str:
-        """The id of the run with this `sweep.id`; made now, unless an attempt whose answer got lost has made it."""
+    def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None, new: bool) -> str:
+        """The id of the run with this `sweep.id`; made now, unless an attempt whose answer got lost has made it.
+
+        No such attempt is looked for where the run is `new`.
+        """
+        sought = f"tags.`sweep.id` = '{tags['sweep.id']}'"
         with _refusals():
-            found = self._client.search_runs([experiment], f"tags.`sweep.id` = '{tags['sweep.id']}'", max_results=1)
+            found = [] if new else self._client.search_runs([experiment], sought, max_results=1)
             run = found[0] if found else self._client.create_run(experiment, start, dict(tags), run_name=name)
             return str(run.info.run_id)
 
-    def log(self, run: str, points: Sequence[Point], params: Mapping[str, str]) -> None:
-        """Send points and parameters in as few calls as MLflow allows; what it has already is not doubled."""
-        from mlflow.entities import Metric, Param
+    def log(self, run: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Send it all in as few calls as MLflow allows; what it has already is not doubled."""
+        from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(name, value, p.time, p.step) for p in points for name, value in p.figures.items()]
+        named = [Param(*pair) for pair in params.items()], [RunTag(*pair) for pair in tags.items()]
+        calls = zip_longest(_parts(metrics, METRICS), *(_parts(each, TAGS) for each in named), fillvalue=())
         with _refusals():
-            for part in _parts([Param(*pair) for pair in params.items()], TAGS):
-                self._client.log_batch(run, params=part, synchronous=True)
-            for part in _parts(metrics, METRICS):
-                self._client.log_batch(run, metrics=part, synchronous=True)
-
-    def tag(self, run: str, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        with _refusals():
-            self._client.log_batch(run, tags=[RunTag(*pair) for pair in tags.items()], synchronous=True)
+            for call in calls:
+                self._client.log_batch(run, *call, synchronous=True)
 
     def status(self, run: str, status: str, end: int | None) -> None:
         """Set a run's status; any but RUNNING ends it, at `end` (ms) or now."""

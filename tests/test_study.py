@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -303,6 +304,45 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, point, expected
     assert {trial.state.name for trial in database(path).trials} == {"COMPLETE", "PRUNED"}
     for one in study.results():
         assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+
+
+def test_what_a_power_cut_takes_from_the_database_is_mended_from_the_histories(tmp_path, expected):
+    path = write(tmp_path, search=QUICK, epochs=3, budget="{trials: 8}")
+    study = opened(path)
+    play(study, 4)
+    job = study.next_job()
+    assert job
+    for epoch in curve(job)[:2]:
+        study.report(job.trial, epoch)
+    killed(study)
+    with closing(sqlite3.connect(study.folder.database)) as lost, lost:
+        lost.execute("DELETE FROM trial_values WHERE trial_id = 4")  # the end of trial 3, and what came after it
+        lost.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = 4")
+        lost.execute("DELETE FROM trial_intermediate_values WHERE trial_id >= 4")
+        lost.execute("DELETE FROM trial_params WHERE trial_id >= 4")
+    study = opened(path)
+    play(study)
+    study.close()
+    assert outcome(study) == expected
+    histories = [record.history(study.folder.trial(number)) for number in range(8)]
+    for trial, epochs in zip(database(path).trials, histories, strict=True):
+        assert trial.intermediate_values == {one.index + 1: one.value("overall_accuracy") for one in epochs}
+        result = study.results()[trial.number]
+        assert (trial.state.name, trial.params) == (result.state, result.params)
+
+
+def test_optuna_reads_back_every_value_that_is_reported(tmp_path):
+    path = write(tmp_path, search=QUICK)
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    values = [0.25, float("inf"), float("-inf"), float("nan"), 1 / 3]
+    for epoch, value in zip(curve(job), values, strict=False):
+        seen = epoch.train.model_copy(update={"overall_accuracy": value})
+        study.report(0, epoch.model_copy(update={"val": seen}))
+    study.close()
+    there = database(path).trials[0].intermediate_values
+    assert str([there[step] for step in sorted(there)]) == str(values)
 
 
 def test_an_adopted_trial_keeps_number_parameters_and_history(path):

@@ -498,3 +498,17 @@ def test_the_link_opens_the_view_of_the_study(study):
     assert link.startswith(
         "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey="
     )
+
+
+def test_a_trial_that_has_arrived_is_kept_by_its_end_alone_and_not_read_again(study, client):
+    sweep = Sweep(study)
+    sweep.trial(0, 0.7)
+    sweep.close("INTERRUPTED")
+    assert sweep.tracker._known.sides.all() == []
+    study.trial(0).config.write_text("unreadable")
+    again = Sweep(study)
+    again.trial(1, 0.9)
+    assert again.close() == []
+    (parent,) = runs(client, kind="study")
+    assert [step for step, _ in history(client, parent, "best_overall_accuracy")] == [0, 1]
+    assert "2 complete, of 4 planned" in parent.data.tags["mlflow.note.content"]

@@ -18,6 +18,7 @@ from trainers.data.rows import Box, Row, Table
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
+MANY = 10_000  # rows whose state is digested at once
 CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -121,13 +122,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def stamp(table: Table) -> str:
     """Hex digest over path, box, size and time of change of every row's file, in row order."""
-    digest = hashlib.sha256()
-    for row in table.rows:
-        digest.update(f"{row.path!r} {row.box} {_state(f'{table.root}/{row.path}')}\n".encode())
+    root, digest = str(table.root), hashlib.sha256()
+    for start in range(0, len(table.rows), MANY):
+        rows = table.rows[start : start + MANY]
+        digest.update("".join([f"{row.path!r} {row.box} {_state(f'{root}/{row.path}')}\n" for row in rows]).encode())
     return digest.hexdigest()
 
 
 def _state(path: str) -> str:
+    """Path by path: listing folders first was measured to be slower."""
     try:
         found = os.stat(path)  # noqa: PTH116 - making a Path costs more than the look itself
     except OSError as error:

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from posixpath import normpath
@@ -15,7 +15,7 @@ from trainers.config import DataConfig
 from trainers.data import challenge
 from trainers.data.challenge import EXTENSIONS, SPLITS
 from trainers.data.holdout import hold_out
-from trainers.data.rows import Box, Category, Row, Table
+from trainers.data.rows import Box, Category, Row, Table, uncollected
 from trainers.errors import DataError, Fault
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan", "with_margin"]
@@ -52,6 +52,11 @@ def scan(config: DataConfig) -> tuple[Table, list[Fault]]:
     Boxes are as listed, without a margin. Rows whose path leads out of the data set are left out of the table, so
     nobody can open them by accident.
     """
+    with uncollected():
+        return _scan(config)
+
+
+def _scan(config: DataConfig) -> tuple[Table, list[Fault]]:
     faults: list[Fault] = []
     root = _root(config)
     base, groups, rows = _LAYOUTS[config.layout](config, root, faults)
@@ -115,16 +120,29 @@ def _table(config: DataConfig, root: Path, faults: list[Fault]) -> Found:
     names = [name for name in dict.fromkeys(header) if name not in ("path", "split", "")]
     if not names:
         faults.append(Fault(f"{config.labels}:1", "no category", "every column beside path and split is one"))
-    cells: list[tuple[str, dict[str, str]]] = []
+    lines: list[tuple[str, list[str]]] = []
     for where, record in records:
         if len(record) == len(header):
-            cells.append((where, dict(zip(header, record, strict=True))))
+            lines.append((where, record))
         else:
             faults.append(Fault(where, f"{len(record)} columns, and the header has {len(header)}"))
-    groups = tuple(Category(name, tuple(sorted({cell[name] for _, cell in cells} - {""}))) for name in names)
-    codes = [{label: k for k, label in enumerate(group.classes)} for group in groups]
-    rows = [_table_row(where, cell, groups, codes, faults) for where, cell in cells]
+    places = {name: k for k, name in enumerate(header)}
+    seen = [{record[places[name]] for _, record in lines} - {""} for name in names]
+    groups = tuple(Category(name, tuple(sorted(classes))) for name, classes in zip(names, seen, strict=True))
+    labels = [(g, places[g.name], {label: k for k, label in enumerate(g.classes)}) for g in groups]
+    columns = _Columns(places["path"], places.get("split"), labels, {})
+    rows = [_table_row(where, record, columns, faults) for where, record in lines]
     return root, groups, [row for row in rows if row]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where in a record things stand; equal labels are one object, for a table may have a million rows."""
+
+    path: int
+    split: int | None
+    labels: list[tuple[Category, int, dict[str, int]]]
+    known: dict[tuple[int, ...], tuple[int, ...]]
 
 
 def _records(root: Path, name: str, faults: list[Fault]) -> Iterator[tuple[str, list[str]]]:
@@ -145,21 +163,22 @@ def _records(root: Path, name: str, faults: list[Fault]) -> Iterator[tuple[str, 
         raise DataError([Fault(str(root / name), f"cannot be read: {error.strerror}", near)]) from None
 
 
-def _table_row(
-    where: str, cell: dict[str, str], groups: tuple[Category, ...], codes: list[dict[str, int]], faults: list[Fault]
-) -> Row | None:
-    split = SPLIT_NAMES.get(cell.get("split", "train").lower())
+def _table_row(where: str, record: list[str], columns: _Columns, faults: list[Fault]) -> Row | None:
+    given = "train" if columns.split is None else record[columns.split]
+    split = SPLIT_NAMES.get(given.lower())
     if split is None:
-        hint = _did_you_mean(cell["split"], SPLITS) or "splits are train, val and test"
-        faults.append(Fault(where, f"no split {cell['split']!r}", hint))
+        hint = _did_you_mean(given, SPLITS) or "splits are train, val and test"
+        faults.append(Fault(where, f"no split {given!r}", hint))
         return None
-    empty = [group.name for group in groups if not cell[group.name]]
-    if empty and (split != "test" or len(empty) < len(groups)):
+    path, labels = record[columns.path], tuple([code.get(record[at], -1) for _, at, code in columns.labels])
+    if -1 not in labels:
+        return Row(path, split, None, columns.known.setdefault(labels, labels), where)
+    empty = [group.name for group, at, _ in columns.labels if not record[at]]
+    if split != "test" or len(empty) < len(labels):
         hint = "rows of test may leave all labels empty" if split == "test" else "only rows of test may do without"
         faults.append(Fault(where, f"no label for {', '.join(empty)}", hint))
         return None
-    labels = None if empty else tuple(code[cell[g.name]] for g, code in zip(groups, codes, strict=True))
-    return Row(cell["path"], split, None, labels, where)
+    return Row(path, split, None, None, where)
 
 
 # --------------------------------------------------------------------------------------------------- folder
@@ -184,8 +203,7 @@ def _folder_rows(root: Path, top: Path, split: str, classes: tuple[str, ...], fa
     code = {name: k for k, name in enumerate(classes)}
     for folder in (top, *_folders(top)):
         label = code.get(folder.name) if folder != top else None
-        for path in _images(folder, deep=folder != top):
-            where = path.relative_to(root).as_posix()
+        for where in _images(root, folder, deep=folder != top):
             if label is None and split != "test":
                 faults.append(Fault(where, "an image outside the folder of a class"))
             else:
@@ -196,12 +214,14 @@ def _folders(top: Path) -> list[Path]:
     return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
 
 
-def _images(folder: Path, *, deep: bool) -> Iterator[Path]:
+def _images(root: Path, folder: Path, *, deep: bool) -> Iterator[str]:
+    """The paths of images from `root`, with slashes."""
     for where, below, names in os.walk(folder):
         below[:] = sorted(below) if deep else []
+        place = Path(where).relative_to(root)
         for name in sorted(names):
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield Path(where, name)
+                yield f"{place.as_posix()}/{name}" if place.parts else name
 
 
 _LAYOUTS: dict[str, Callable[[DataConfig, Path, list[Fault]], Found]] = {
@@ -264,7 +284,8 @@ def _listed_twice(rows: list[Row]) -> list[Fault]:
     first: dict[str, Row] = {}
     faults = []
     for row in rows:
-        before = first.setdefault(normpath(row.path), row)
+        plain = "//" not in row.path and "/." not in row.path and not row.path.startswith(".")
+        before = first.setdefault(row.path if plain else normpath(row.path), row)
         if before is not row:
             splits = f"in {row.split}" if before.split == row.split else f"in {before.split} and {row.split}"
             faults.append(Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}"))

@@ -1,0 +1,210 @@
+"""What a trial costs beside its training: ours against raw Optuna on the same storage, with MLflow and without.
+
+    python benchmarks/overhead.py [--quick]
+
+The trainer is the fake one, 20 epochs a trial, one slot, a worker that is warm; the clock runs from the end of a
+round's first trial until the last has ended and MLflow has everything. Raw Optuna is `study.optimize` with 20 reports
+a trial. Gate: every lane has as many trials, reports and MLflow points on record as it should.
+"""
+
+import os
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import grown
+import optuna
+import rounds
+
+from sweeper import paths, record, spec, sweep, tracking
+from sweeper.devices import Slot
+from sweeper.errands import Facts
+from sweeper.executors.local import Local
+from sweeper.paths import StudyFolder
+from sweeper.stop import Stop
+from sweeper.trial import Job, TrialResult
+from trainers.config import Epoch
+
+GOAL, FLOOR = 100.0, 167.0  # ms a trial beyond raw Optuna; what one batch an epoch was measured to cost MLflow
+FIGURES = 13  # an epoch
+WAITING = 0.05  # share of their time that eight workers may wait
+names = (f"s{number}" for number in count())
+
+
+@dataclass
+class Watch:
+    """A view that only looks at the clock."""
+
+    ends: list[float] = field(default_factory=list)
+
+    def started(self, job: Job, slot: str) -> None: ...
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None: ...
+    def closed(self) -> None: ...
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def ended(self, _: TrialResult) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def ours(trials: int, *, mlflow: bool) -> float:
+    """ms a trial of `sweep run`'s loop."""
+    name, watch = next(names), Watch()
+    study = grown.opened(name, trials, pruner="none")
+    tracker = _tracker(watch, study.folder, trials) if mlflow else tracking.Silent()
+    sweep.run(study, Local([Slot("cpu:0")]), tracker, watch, stop=Stop())  # type: ignore[arg-type]
+    tracker.closed("COMPLETE", patience=120.0)
+    spent = time.perf_counter() - watch.ends[0]
+    study.close()
+    _complete(study.folder, trials)
+    if mlflow:
+        _expect("MLflow's points", _points(name), trials * grown.EPOCHS * FIGURES)
+    return 1e3 * spent / (trials - 1)
+
+
+def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.Mlflow:
+    """MLflow, loaded and with the study's run made."""
+    read, space = grown.question(folder.name, trials, pruner="none")
+    tracker = tracking.Mlflow(watch.note, recipe_text=lambda job: spec.recipe_yaml(job.study, job.recipe))
+    tracker.opened(Facts(folder, "nothing", read.goal, read.text, trials, space.names))
+    while tracking.link(folder, "") is None:
+        time.sleep(0.02)
+    return tracker
+
+
+def raw(trials: int) -> float:
+    """ms a trial of `study.optimize` with the sampler that is our default."""
+    sampler = optuna.samplers.TPESampler(seed=0, multivariate=False, constant_liar=True)
+    path = paths.home() / f"{next(names)}.db"
+    study = optuna.create_study(
+        storage=f"sqlite:///{path}", direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner()
+    )
+    ends: list[float] = []
+    study.optimize(_objective, n_trials=trials, callbacks=[lambda *_: ends.append(time.perf_counter())])
+    _expect("raw reports", _count(path), trials * grown.EPOCHS)
+    return 1e3 * (ends[-1] - ends[0]) / (trials - 1)
+
+
+def _objective(trial: optuna.Trial) -> float:
+    trial.suggest_categorical("backbone", ["resnet18", "resnet50"])
+    trial.suggest_float("optimizer.lr", 1e-5, 1e-1, log=True)
+    value = trial.suggest_float("loss.gamma", 0, 5)
+    for epoch in range(grown.EPOCHS):
+        trial.report(value * epoch, step=epoch + 1)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return value
+
+
+def floor(trials: int) -> float:
+    """ms a trial of MLflow alone, as it is mostly used: a run, a batch of figures an epoch, its end."""
+    from mlflow.entities import Metric
+
+    server = tracking.Server(print)
+    client, experiment = server._client, server.experiment("floor")
+    began = time.perf_counter()
+    for _ in range(trials):
+        run = client.create_run(experiment).info.run_id
+        for epoch in range(grown.EPOCHS):
+            client.log_batch(run, [Metric(f"m{k}", float(epoch), 1000 * epoch, epoch) for k in range(FIGURES)])
+        client.set_terminated(run)
+    return 1e3 * (time.perf_counter() - began) / trials
+
+
+def waiting(seconds: float, trials: int, epochs: int) -> float:
+    """Share of their time that the workers of eight slots are not in epochs of `seconds`, between first and last."""
+    os.environ["SWEEP_FAKE_SECONDS"] = str(seconds)
+    name, watch = next(names), Watch()
+    study = grown.opened(name, trials, pruner="none", epochs=epochs)
+    tracker = _tracker(watch, study.folder, trials)
+    slots = [Slot(f"cpu:{number}") for number in range(8)]
+    sweep.run(study, Local(slots), tracker, watch, stop=Stop())  # type: ignore[arg-type]
+    tracker.closed("COMPLETE", patience=120.0)
+    study.close()
+    os.environ["SWEEP_FAKE_SECONDS"] = "0"
+    found = [record.history(folder) for _, folder in record.folders(study.folder)]
+    spans = [epochs[-1].time - epochs[0].time for epochs in found]
+    return 1 - (epochs - 1) * seconds / statistics.mean(spans)
+
+
+# -------------------------------------------------------------------------------------------- gate
+def _expect(what: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        sys.exit(f"gate: {what}: {found}, and there should be {wanted}")
+
+
+def _complete(folder: StudyFolder, trials: int) -> None:
+    results = record.results(folder)
+    _expect("completed trials", sum(one.state == "COMPLETE" for one in results), trials)
+    _expect("epochs on record", sum(one.epochs for one in results), trials * grown.EPOCHS)
+    _expect("Optuna's reports", _count(folder.database), trials * grown.EPOCHS)
+
+
+def _count(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as database:
+        return int(database.execute("SELECT count(*) FROM trial_intermediate_values").fetchone()[0])
+
+
+def _points(study: str) -> int:
+    """Figures of the epochs of a study's trials in MLflow's database."""
+    sql = (
+        "SELECT count(*) FROM metrics JOIN tags AS s ON s.run_uuid = metrics.run_uuid "
+        "JOIN tags AS k ON k.run_uuid = metrics.run_uuid "
+        "WHERE s.key = 'sweep.study' AND s.value = ? AND k.key = 'sweep.kind' AND k.value = 'trial'"
+    )
+    with closing(sqlite3.connect(paths.database())) as database:
+        return int(database.execute(sql, (study,)).fetchone()[0])
+
+
+# ------------------------------------------------------------------------------------------- table
+def rows(found: Mapping[str, list[float]], share: float) -> Iterator[list[object]]:
+    kept = rounds.steady(found["raw Optuna"])
+    for name, each in found.items():
+        middle = statistics.median(each[k] for k in kept)
+        beyond = [each[k] - found["raw Optuna"][k] for k in kept]
+        goal = verdict = ""
+        if name == "ours, MLflow on":
+            goal, verdict = f"<= {GOAL:.0f} beyond", rounds.verdict(statistics.median(beyond), GOAL)
+        yield [name, middle, min(each), 1e3 / middle, statistics.median(beyond), goal, verdict]
+    yield [
+        "eight workers with one-second epochs, share of waiting",
+        share,
+        "",
+        "",
+        "",
+        f"<= {WAITING:g}",
+        rounds.verdict(share, WAITING),
+    ]
+
+
+def main() -> None:
+    given = rounds.arguments(__doc__).parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    trials, many = (12, 3) if given.quick else (40, 5)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ |= {"SWEEP_HOME": home, "SWEEP_TRAINER": "fake"}
+        lanes = {
+            "raw Optuna": lambda: raw(trials),
+            "ours, MLflow off": lambda: ours(trials, mlflow=False),
+            "ours, MLflow on": lambda: ours(trials, mlflow=True),
+            "MLflow alone, a batch an epoch": lambda: floor(trials),
+        }
+        ours(2, mlflow=True)  # makes MLflow's database, and loads it
+        found = rounds.interleave(lanes, many)
+        share = waiting(1.0, 8, 8) if given.quick else waiting(1.0, 16, 20)
+    headers = ["lane", "ms a trial", "least", "trials a second", "beyond raw Optuna, ms", "goal", ""]
+    print(rounds.hardware())
+    print(f"{trials} trials of {grown.EPOCHS} epochs a round, {many} rounds interleaved; median")
+    print(rounds.table(headers, rows(found, share)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Ten thousand trials in one study, two hundred thousand images in one data set: what it takes to open and ask them.
+
+    python benchmarks/scale.py [--quick]
+
+Each figure is taken in a process of its own, the best of two, so that peaks of memory are its own. Gates: the
+leaderboard and the status tell of every trial and of the best one that the run folders hold, the next trial has the
+next number, and cached images are those that their files decode to.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import grown
+import rounds
+
+from sweeper import paths, tracking
+from sweeper.errands import Facts
+from sweeper.paths import StudyFolder
+from trainers.data.rows import Row
+
+NAME = "large"
+SIDE = 32  # pixels of an image
+DISTINCT = 400  # images with content of their own, the others are links to them
+
+
+# ------------------------------------------------------------------------------------------- trials
+def resume(trials: int, *, mlflow: bool) -> dict[str, float]:
+    """Seconds until the first job, with a thread that brings MLflow up to date or without, and of asking the next."""
+    began = time.perf_counter()
+    study = grown.opened(NAME, 2 * trials)
+    if mlflow:
+        read, space = grown.question(NAME, 2 * trials)
+        facts = Facts(study.folder, "nothing", read.goal, read.text, trials, space.names)
+        tracking.Mlflow(lambda text: print(text, file=sys.stderr)).opened(facts)
+    first = study.next_job()
+    found = {"first": time.perf_counter() - began}
+    if first is None or first.trial < trials:
+        sys.exit(f"gate: the next trial is {first and first.trial}, and there are {trials}")
+    asked = []
+    for _ in range(5):
+        began = time.perf_counter()
+        study.next_job()
+        asked.append(time.perf_counter() - began)
+    time.sleep(3.0 if mlflow else 0)  # what it holds while it catches up
+    return found | {"ask": min(asked), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def command(*words: str) -> tuple[float, Any]:
+    """Seconds that a command takes, and what it says as JSON."""
+    began = time.perf_counter()
+    said = subprocess.run(
+        [sys.executable, "-m", "sweeper.cli", *words, NAME, "--json"], capture_output=True, text=True, check=True
+    )
+    return time.perf_counter() - began, json.loads(said.stdout)
+
+
+def trials_part(count: int) -> Iterator[list[object]]:
+    folder = grown.grow(NAME, count)
+    rebuilt = part("resume", count)
+    restore(folder, count)
+    again = []
+    for _ in range(2):
+        again.append(part("resume", count))
+        restore(folder, count)
+    caught = part("catch_up", count)
+    restore(folder, count)
+    leaderboard = [command("leaderboard") for _ in range(2)]
+    status = [command("status") for _ in range(2)]
+    gate(folder, count, leaderboard[0][1], status[0][1])
+    yield from [
+        row("sweep leaderboard, s", min(each[0] for each in leaderboard), 5),
+        row("sweep status, s", min(each[0] for each in status), 5),
+        row("resume until the first job, s", min(one["first"] for one in again), 5),
+        row("the same, its ledger made anew, s", rebuilt["first"], None),
+        row("the same, MLflow catching up on every trial, s", caught["first"], 5),
+        row("asking the next trial, ms", 1e3 * min(one["ask"] for one in again), 50),
+        row("coordinator's peak, MLflow catching up, MB", caught["peak"], 500),
+    ]
+
+
+def restore(folder: StudyFolder, count: int) -> None:
+    """Take away the trials that a measurement asked for."""
+    with closing(sqlite3.connect(folder.database)) as database, database:
+        for table in ("trial_params", "trial_system_attributes", "trials"):
+            database.execute(f"DELETE FROM {table} WHERE trial_id > ?", (count,))  # noqa: S608
+    for path in folder.trials.iterdir():
+        if int(path.name) >= count:
+            shutil.rmtree(path)
+
+
+def gate(folder: StudyFolder, count: int, leaderboard: dict[str, Any], status: dict[str, Any]) -> None:
+    values = [json.loads(path.read_text())["value"] for path in folder.trials.glob("*/result.json")]
+    best = status["best"]["value"]
+    if (len(values), len(leaderboard["trials"]), status["trials"]["COMPLETE"]) != (count,) * 3:
+        sys.exit(f"gate: {count} trials, but {len(leaderboard['trials'])} on the leaderboard")
+    if (best, leaderboard["trials"][0]["value"]) != (max(values), round(max(values), 6)):
+        sys.exit(f"gate: the best is {max(values)}, and {best} is shown")
+
+
+# ------------------------------------------------------------------------------------------- images
+def draw(root: Path, count: int) -> None:
+    """A table of small photographs-to-be: noise, each of a few hundred under many names."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    (root / "drawn").mkdir(parents=True)
+    sources = [root / "drawn" / f"{number}.jpg" for number in range(DISTINCT)]
+    for source in sources:
+        Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)).save(source, quality=80)
+    lines = ["path,split,colour,place"]
+    for number in range(count):
+        path = f"{number // 1000:03d}/{number:06d}.jpg"
+        (root / path).parent.mkdir(exist_ok=True)
+        os.link(sources[number % DISTINCT], root / path)
+        lines.append(f"{path},{'train' if number % 10 else 'val'},c{number % 20},p{number % 3}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def config(root: Path) -> Any:
+    from trainers.config import DataConfig
+
+    return DataConfig(layout="table", root=str(root), size=SIDE)
+
+
+def decode(root: Path) -> dict[str, float]:
+    """Seconds of checking and of decoding all images, and of reading and decoding them without a cache."""
+    from PIL import Image
+
+    from trainers.data import check
+    from trainers.data.cache import open_cache
+    from trainers.data.images import over, squashed
+
+    found = {"check": rounds.wall(lambda: check.ensure(config(root), paths.cache()))}
+    table = check.ensure(config(root), paths.cache())
+    contents = [(root / "drawn" / f"{number}.jpg").read_bytes() for number in range(DISTINCT)]
+
+    def bare(_: int, row: Row) -> None:
+        image, _ = squashed((root / row.path).read_bytes(), SIDE, None)
+        image.resize((SIDE // 2, SIDE // 2), Image.Resampling.BICUBIC)
+
+    found |= {"cache": rounds.wall(lambda: open_cache(table, config(root), paths.cache()))}
+    found |= {"bare": rounds.wall(lambda: over(table.rows, bare))}
+    cache = open_cache(table, config(root), paths.cache())
+    for number in random.Random(0).sample(range(len(table.rows)), 50):
+        image, _ = squashed(contents[number % DISTINCT], SIDE, None)
+        if cache.images[number].tobytes() != image.tobytes():
+            sys.exit(f"gate: image {number} of the cache is not what its file decodes to")
+    return found
+
+
+def train(root: Path) -> dict[str, float]:
+    """Seconds of opening what is decoded, and MB that a worker itself holds before and after 200 random batches."""
+    import numpy as np
+    import torch
+
+    from trainers.data.batches import Data, Feed, shuffled
+
+    found = {"open": rounds.wall(lambda: Data.open(config(root), paths.cache()))}
+    data = Data.open(config(root), paths.cache())
+    rows = data.table.indices("train")
+    data.labels(rows[:1])
+    before = anonymous()
+    chunks = shuffled(rows, 64, np.random.default_rng(0))[:200]
+    total = sum(int(batch.sum()) for batch in Feed(data, 2 * SIDE, torch.device("cpu")).batches(chunks))
+    return found | {"gathered": anonymous() - before, "held": before, "sum": float(total)}
+
+
+def anonymous() -> float:
+    """MB of this process that belong to no file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def images_part(count: int) -> Iterator[list[object]]:
+    root = paths.home() / "images"
+    draw(root, count)
+    decoded = part("decode", root)
+    opened = [part("train", root) for _ in range(2)]
+    yield from [
+        row("checking every image, images/s", count / decoded["check"], None),
+        row("decoding into the cache, images/s", count / decoded["cache"], None),
+        row("the same over bare decoding", decoded["cache"] / decoded["bare"], 1.5),
+        row("opening what is decoded, s", min(one["open"] for one in opened), 2),
+        row("a worker's own memory grows in 200 batches, MB", max(one["gathered"] for one in opened), 50),
+    ]
+
+
+# -------------------------------------------------------------------------------------------- all
+PARTS = {
+    "resume": lambda of: resume(int(of), mlflow=False),
+    "catch_up": lambda of: resume(int(of), mlflow=True),
+    "decode": lambda of: decode(Path(of)),
+    "train": lambda of: train(Path(of)),
+}
+
+
+def part(name: str, of: object) -> dict[str, float]:
+    """What one of PARTS finds in a process of its own."""
+    call = [sys.executable, __file__, "--part", name, str(of)]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def row(name: str, figure: float, goal: float | None) -> list[object]:
+    if goal is None:
+        return [name, figure, "", ""]
+    return [name, figure, f"<= {goal:g}", rounds.verdict(figure, goal)]
+
+
+def main() -> None:
+    ask = rounds.arguments(__doc__)
+    ask.add_argument("--part", nargs=2, help="for its own processes")
+    given = ask.parse_args()
+    if given.part:
+        print(json.dumps(PARTS[given.part[0]](given.part[1])), flush=True)
+        os._exit(0)  # not waiting for what MLflow still lacks
+    trials, images = (2_000, 20_000) if given.quick else (10_000, 200_000)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ |= {"SWEEP_HOME": home, "SWEEP_TRAINER": "fake"}
+        rows = [*trials_part(trials), *images_part(images)]
+    print(rounds.hardware())
+    print(f"{trials:,} trials of {grown.EPOCHS} epochs, {images:,} images of {SIDE} x {SIDE} pixels; the best of two")
+    print(rounds.table(["figure", "found", "goal", ""], rows))
+
+
+if __name__ == "__main__":
+    main()

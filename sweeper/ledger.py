@@ -1,0 +1,63 @@
+"""The ledger: what thousands of run folders say of ended trials, in one file. Derived from them, never the truth."""
+
+import os
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import TrialResult, Word
+from trainers import files
+
+
+class Entry(Word):
+    """A trial that has ended, and how its result.json looked when that was noted."""
+
+    size: int
+    changed: int  # ns
+    result: TrialResult
+    configuration: str  # digest of the recipe without its seed
+    seed: int
+    spans: tuple[tuple[float, float], ...]  # Unix times between which it was in epochs
+
+    @property
+    def ended(self) -> float:
+        """Unix time of the last epoch, or 0."""
+        return self.spans[-1][1] if self.spans else 0.0
+
+
+def stamp(folder: RunFolder) -> tuple[int, int] | None:
+    """Size and time of change (ns) of a run's result.json; None where there is none."""
+    try:
+        found = os.stat(folder.result)  # noqa: PTH116 - asked ten thousand times
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def read(study: StudyFolder) -> dict[int, Entry]:
+    """The entries that are still true, by trial; what is torn or stale is left out. Writes nothing."""
+    try:
+        lines = study.ledger.read_bytes().splitlines()
+    except FileNotFoundError:
+        return {}
+    found = {entry.result.number: entry for line in lines if (entry := _parse(line))}
+    return {n: one for n, one in found.items() if stamp(study.trial(n)) == (one.size, one.changed)}
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        return Entry.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def add(study: StudyFolder, entry: Entry) -> None:
+    """Note one more end, unsynced: what a power cut takes is noted again by `rewrite`."""
+    with study.ledger.open("ab") as file:
+        file.write(entry.model_dump_json().encode() + b"\n")
+
+
+def rewrite(study: StudyFolder, entries: Iterable[Entry]) -> None:
+    """Have the ledger hold these and no others."""
+    files.write_text(study.ledger, "".join(f"{entry.model_dump_json()}\n" for entry in entries))
