@@ -1,0 +1,105 @@
+"""Batches as a step wants them: a side thread gathers, draws and sends one while the step works on another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers import augment, host
+from trainers.ahead import ahead
+from trainers.computing import send
+from trainers.config import Augment
+from trainers.data.batches import Data
+from trainers.data.level import SHELF, gather, level, shared
+from trainers.host import Eye, Window
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step looks at."""
+
+    images: Tensor  # [B, 3, size, size] float32, changed and normalised
+    labels: Tensor  # [B, K] int64
+    own: Tensor | None = None  # [B], share of its own label; None without mixing
+    partner: Tensor | None = None  # [B] int64, the image that the rest is of
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Images that a device is still to change: [B, S, S, 3] uint8, their labels and parameters."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    how: augment.Draw | None = None
+
+
+class Feed:
+    """Batches of the smallest level of the cache that is not below the network's input.
+
+    hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
+    that, for the device keeps the level, where it has the room. All three see the same random parameters.
+    """
+
+    def __init__(self, data: Data, size: int, eye: Eye, *, hosted: bool, resident: bool = False) -> None:
+        self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
+        self.images = level(data.cache, size)
+        self.level, self.side = shared(self.images), self.images.shape[1]
+        self.kept = SHELF.take(self.images, eye.device) if resident and not hosted else None
+
+    def training(
+        self, chunks: Sequence[np.ndarray], config: Augment, rng: np.random.Generator, minority: np.ndarray
+    ) -> Iterator[Batch]:
+        """A batch for each chunk of row numbers, its parameters drawn from `rng` in order; minority [rows] bool."""
+
+        def drawn(rows: np.ndarray) -> augment.Draw:
+            shapes = np.asarray(self.data.cache.sizes[rows])
+            return augment.draw(config, shapes, rng, minority[rows], self.side)
+
+        def changed(rows: np.ndarray) -> Batch:
+            how = drawn(rows)
+            images, own = host.apply(self.level, rows, how, self.size, self.eye)
+            return Batch(self._laid(images), self._labels(rows), own, how.partner)
+
+        def raw(rows: np.ndarray) -> Raw:
+            how = drawn(rows)
+            return replace(self._raw(rows), labels=self._labels(rows), how=how.to(self.eye.device))
+
+        if self.hosted:
+            yield from ahead(chunks, changed, self.eye.device)
+        else:
+            yield from map(self._change, ahead(chunks, raw, self.eye.device))
+
+    def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Window]) -> Iterator[Tensor]:
+        """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
+        asked = [(rows, window) for rows in chunks for window in windows]
+        if self.hosted:
+            yield from ahead(asked, lambda one: host.look(self.level, *one, self.size, self.eye), self.eye.device)
+            return
+        for raw in ahead(chunks, self._raw, self.eye.device):
+            yield from (self._plain(raw.images, window) for window in windows)
+
+    def _raw(self, rows: np.ndarray) -> Raw:
+        if self.kept is not None:
+            return Raw(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
+        return Raw(send(gather(self.images, rows, pinned=self.eye.device.type == "cuda"), self.eye.device))
+
+    def _labels(self, rows: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)
+
+    def _change(self, raw: Raw) -> Batch:
+        if raw.how is None or raw.labels is None:
+            raise ValueError("images without parameters cannot be changed")
+        eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
+        x, own = augment.apply(images, raw.how, self.size, eye.mean, eye.std)
+        return Batch(self._laid(x), raw.labels, own, raw.how.partner)
+
+    def _plain(self, images: Tensor, window: Window) -> Tensor:
+        left, top, right, bottom, mirrored = window
+        x = images[:, top:bottom, left:right].permute(0, 3, 1, 2)
+        x = x.flip(3) if mirrored else x
+        return self._laid(augment.plain(x, self.size, self.eye.mean, self.eye.std))
+
+    def _laid(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.eye.layout)
