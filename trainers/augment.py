@@ -219,9 +219,9 @@ def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tu
 
 
 def finish(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
-    """Normalised images [B, 3, S, S] erased and mixed, and what share of each label is its own."""
+    """Normalised images [B, 3, S, S], erased and mixed in place, and what share of each label is its own."""
     if how.erase is not None:
-        x = x.masked_fill(_inside(how.erase, x.shape[-1])[:, None], 0.0)  # 0 is the mean colour
+        x.masked_fill_(_inside(how.erase, x.shape[-1])[:, None], 0.0)  # 0 is the mean colour
     return _blend(x, how)
 
 
@@ -271,5 +271,5 @@ def _blend(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
         mask = _inside(how.cut, x.shape[-1])
         return torch.where(mask[:, None], x[how.partner], x), 1 - mask.float().mean((1, 2))
     if how.share is not None:
-        return torch.lerp(x[how.partner], x, how.share[:, None, None, None]), how.share
+        return x.lerp_(x[how.partner], (1 - how.share)[:, None, None, None]), how.share
     return x, None

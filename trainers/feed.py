@@ -13,7 +13,7 @@ from trainers.computing import send
 from trainers.config import Augment
 from trainers.data.batches import Data
 from trainers.data.level import SHELF, gather, level, shared
-from trainers.host import Eye, Window
+from trainers.host import Eye, Room, Window
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Feed:
 
     hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
     that, for the device keeps the level, where it has the room. All three see the same random parameters.
+    What is given is overwritten when the next is asked for.
     """
 
     def __init__(self, data: Data, size: int, eye: Eye, *, hosted: bool, resident: bool = False) -> None:
         self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
+        self.room = Room()
         self.images = level(data.cache, size)
         self.level, self.side = shared(self.images), self.images.shape[1]
         self.kept = SHELF.take(self.images, eye.device) if resident and not hosted else None
@@ -59,7 +61,7 @@ class Feed:
 
         def changed(rows: np.ndarray) -> Batch:
             how = drawn(rows)
-            images, own = host.apply(self.level, rows, how, self.size, self.eye)
+            images, own = host.apply(self.level, rows, how, self.size, self.eye, self.room)
             return Batch(self._laid(images), self._labels(rows), own, how.partner)
 
         def raw(rows: np.ndarray) -> Raw:
@@ -75,10 +77,13 @@ class Feed:
         """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
         asked = [(rows, window) for rows in chunks for window in windows]
         if self.hosted:
-            yield from ahead(asked, lambda one: host.look(self.level, *one, self.size, self.eye), self.eye.device)
+            yield from ahead(asked, self._look, self.eye.device)
             return
         for raw in ahead(chunks, self._raw, self.eye.device):
             yield from (self._plain(raw.images, window) for window in windows)
+
+    def _look(self, asked: tuple[np.ndarray, Window]) -> Tensor:
+        return host.look(self.level, *asked, self.size, self.eye, self.room)
 
     def _raw(self, rows: np.ndarray) -> Raw:
         if self.kept is not None:
