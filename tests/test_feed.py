@@ -8,7 +8,7 @@ from trainers.ahead import ahead
 from trainers.config import Augment, Recipe, Views
 from trainers.data.batches import Data, in_order
 from trainers.data.level import Shelf, gather, level, shared
-from trainers.feed import Feed
+from trainers.feed import Drawing, Feed
 from trainers.models import network
 from trainers.predict import Lens, windows
 from trainers.train import Run, train
@@ -40,7 +40,7 @@ def epoch(data, config=STRONG, **how):
     """Every batch of one pass in order, as copies."""
     feed, rows = Feed(data, 32, EYE, **how), np.arange(40)
     rare = np.zeros(len(data.table.rows), dtype=bool)
-    batches = feed.training(in_order(rows, 16), config, np.random.default_rng(1), rare)
+    batches = feed.training(in_order(rows, 16), Drawing(config, np.random.default_rng(1), rare))
     return [(b.images.clone(), b.labels, b.own, b.partner) for b in batches]
 
 
@@ -185,7 +185,7 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, preci
     chunks = in_order(run.rows, 8)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in feed.training(chunks, how.train.augment, rng, run.minority):
+        for batch in feed.training(chunks, Drawing(how.train.augment, rng, run.minority)):
             run._backward(batch, 1)
             run._step()
     finally:
@@ -202,7 +202,7 @@ def test_a_gpu_gets_the_batches_that_the_cpu_gets(data):
             [
                 batch.images.cpu()
                 for batch in Feed(data, 32, eye, hosted=False, resident=resident).training(
-                    rows, STRONG, np.random.default_rng(1), rare
+                    rows, Drawing(STRONG, np.random.default_rng(1), rare)
                 )
             ]
             for eye in (EYE, there)

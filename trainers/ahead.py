@@ -1,7 +1,8 @@
 """Making the next thing in a side thread while the last one is worked on; for a GPU, on a stream of its own."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import is_dataclass
 from typing import TypeVar
@@ -13,8 +14,10 @@ Asked = TypeVar("Asked")
 Made = TypeVar("Made")
 
 
-def ahead(asked: Sequence[Asked], make: Callable[[Asked], Made], device: torch.device) -> Iterator[Made]:
-    """`make(one)` of everything asked for, in order, at most one of them before it is wanted.
+def ahead(
+    asked: Sequence[Asked], make: Callable[[Asked], Made], device: torch.device, depth: int = 1
+) -> Iterator[Made]:
+    """`make(one)` of everything asked for, in order, at most `depth` of them before they are wanted.
 
     What is made is a tensor, or a dataclass with tensors. On CUDA nobody waits for the device: the stream of the
     caller waits for that of the side thread. A process of one CPU thread makes everything itself, when it is wanted.
@@ -30,14 +33,16 @@ def ahead(asked: Sequence[Asked], make: Callable[[Asked], Made], device: torch.d
             return made, stream.record_event() if stream is not None else None
 
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-        coming = None
-        for one in asked:
-            following = pool.submit(work, one)
-            if coming is not None:
-                yield _arrived(*coming.result(), device)
-            coming = following
-        if coming is not None:
-            yield _arrived(*coming.result(), device)
+        coming: deque[Future[tuple[Made, torch.cuda.Event | None]]] = deque()
+        try:
+            for one in asked:
+                coming.append(pool.submit(work, one))
+                if len(coming) > depth:
+                    yield _arrived(*coming.popleft().result(), device)
+            while coming:
+                yield _arrived(*coming.popleft().result(), device)
+        finally:
+            pool.shutdown(cancel_futures=True)  # of a caller who leaves early
 
 
 def _arrived(made: Made, event: torch.cuda.Event | None, device: torch.device) -> Made:

@@ -35,6 +35,15 @@ class Raw:
     how: augment.Draw | None = None
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Where random parameters come from: what may change, the numbers of one epoch, and who is of the minority."""
+
+    config: Augment
+    rng: np.random.Generator
+    minority: np.ndarray  # [rows] bool
+
+
 class Feed:
     """Batches of the smallest level of the cache that is not below the network's input.
 
@@ -50,28 +59,27 @@ class Feed:
         self.level, self.side = shared(self.images), self.images.shape[1]
         self.kept = SHELF.take(self.images, eye.device) if resident and not hosted else None
 
-    def training(
-        self, chunks: Sequence[np.ndarray], config: Augment, rng: np.random.Generator, minority: np.ndarray
-    ) -> Iterator[Batch]:
-        """A batch for each chunk of row numbers, its parameters drawn from `rng` in order; minority [rows] bool."""
-
-        def drawn(rows: np.ndarray) -> augment.Draw:
-            shapes = np.asarray(self.data.cache.sizes[rows])
-            return augment.draw(config, shapes, rng, minority[rows], self.side)
+    def training(self, chunks: Sequence[np.ndarray], drawing: Drawing) -> Iterator[Batch]:
+        """A batch for each chunk of row numbers, its parameters drawn in order."""
+        if not self.hosted:
+            yield from map(self._change, self.raw(chunks, drawing))
+            return
 
         def changed(rows: np.ndarray) -> Batch:
-            how = drawn(rows)
+            how = self._draw(rows, drawing)
             images, own = host.apply(self.level, rows, how, self.size, self.eye, self.room)
             return Batch(self._laid(images), self._labels(rows), own, how.partner)
 
-        def raw(rows: np.ndarray) -> Raw:
-            how = drawn(rows)
-            return replace(self._raw(rows), labels=self._labels(rows), how=how.to(self.eye.device))
+        yield from ahead(chunks, changed, self.eye.device)
 
-        if self.hosted:
-            yield from ahead(chunks, changed, self.eye.device)
-        else:
-            yield from map(self._change, ahead(chunks, raw, self.eye.device))
+    def raw(self, chunks: Sequence[np.ndarray], drawing: Drawing) -> Iterator[Raw]:
+        """What a device is still to make into batches."""
+
+        def made(rows: np.ndarray) -> Raw:
+            how = self._draw(rows, drawing).to(self.eye.device)
+            return replace(self._raw(rows), labels=self._labels(rows), how=how)
+
+        return ahead(chunks, made, self.eye.device, depth=2)  # one more than is in the making: hosts are not punctual
 
     def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Window]) -> Iterator[Tensor]:
         """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
@@ -81,6 +89,10 @@ class Feed:
             return
         for raw in ahead(chunks, self._raw, self.eye.device):
             yield from (self._plain(raw.images, window) for window in windows)
+
+    def _draw(self, rows: np.ndarray, drawing: Drawing) -> augment.Draw:
+        shapes = np.asarray(self.data.cache.sizes[rows])
+        return augment.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
 
     def _look(self, asked: tuple[np.ndarray, Window]) -> Tensor:
         return host.look(self.level, *asked, self.size, self.eye, self.room)

@@ -18,7 +18,7 @@ from trainers.models import network
 from trainers.models.network import Network
 
 AT_ONCE = 8  # training batches that evaluation tries first on a GPU
-AT_ONCE_CPU = 64  # images
+PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
 
 
 class Lens:
@@ -32,7 +32,8 @@ class Lens:
         self.eye = Eye(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
         self.hosted = device.type == "cpu"
         self.resident = False  # whether images may stay on the device, which is then this process's alone
-        self.batch = AT_ONCE_CPU if self.hosted else AT_ONCE * config.batch_size
+        few = min(128, max(16, PIXELS // config.image_size**2))
+        self.batch = few if self.hosted else AT_ONCE * config.batch_size
 
     def feed(self, size: int) -> Feed:
         """Batches of images for inputs of that side."""

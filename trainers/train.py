@@ -17,7 +17,7 @@ from trainers.checkpoint import load_state, read_notes, save_array, save_state, 
 from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
-from trainers.feed import Batch
+from trainers.feed import Batch, Drawing
 from trainers.files import sync_folder
 from trainers.metrics import Tally
 from trainers.models import network
@@ -124,14 +124,14 @@ class Run:
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = self._chunks(rng)
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
-        feed = self.lens.feed(side)
+        feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         tally = Tally(self.data.sizes, self.device)
         total = torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
-        for step, batch in enumerate(feed.training(chunks, self.config.augment, rng, self.minority)):
+        for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
             loss, logits = self._backward(batch, batches)
