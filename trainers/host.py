@@ -143,11 +143,11 @@ def _turned(image: Tensor, affine: Tensor, size: int) -> Tensor:
 
 def _grid(affine: Tensor, size: int) -> Tensor:
     """`F.affine_grid` at a fifth of its cost, [1, size, size, 2]."""
-    middle = (torch.arange(size) + 0.5) * 2 / size - 1
-    grid = torch.empty(1, size, size, 2)
+    middle = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
+    grid = np.empty((1, size, size, 2), dtype=np.float32)
     for k, (across, down, origin) in enumerate(affine.tolist()):
-        torch.add((middle * across + origin)[None, :], (middle * down)[:, None], out=grid[0, :, :, k])
-    return grid
+        np.add((middle * across + origin)[None, :], (middle * down)[:, None], out=grid[0, :, :, k])
+    return torch.from_numpy(grid)
 
 
 def _recolour(plane: Tensor, out: Tensor, matrix: Tensor, contrast: Tensor, mean: Tensor, std: Tensor) -> None:
