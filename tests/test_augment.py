@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers import augment, policy
+from trainers import augment, noise, policy
 from trainers.config import Augment
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
@@ -362,11 +362,11 @@ def test_noise_is_gaussian_of_the_given_strength_before_the_normalization():
     grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
     how = augment.draw(Augment(flip=0, noise=1.0, noise_std=0.05), np.full((8, 2), 64), np.random.default_rng(0))
     out = augment.apply(grey, how, 64, ONE / 2, ONE / 4)[0]
-    noise = (out / 4 + 0.5 - 128 / 255) / 0.05
-    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
-    assert float(noise.std()) == pytest.approx(1, abs=0.02)
-    assert float((noise.abs() > 2).float().mean()) == pytest.approx(0.0455, abs=0.005)
-    rows = noise.flatten(1)
+    found = (out / 4 + 0.5 - 128 / 255) / 0.05
+    assert float(found.mean()) == pytest.approx(0, abs=0.02)
+    assert float(found.std()) == pytest.approx(1, abs=0.02)
+    assert float((found.abs() > 2).float().mean()) == pytest.approx(0.0455, abs=0.005)
+    rows = found.flatten(1)
     assert float(torch.corrcoef(rows).fill_diagonal_(0).abs().max()) < 0.04
     lags = [float((rows[:, lag:] * rows[:, :-lag]).mean()) for lag in (1, 2, 64, 4096, 6144)]
     assert max(map(abs, lags)) < 0.03
@@ -392,7 +392,7 @@ def test_noise_is_made_of_its_seeds_alone():
     first, second = ((mix(place ^ seed) + 0.5) / 2**32 for seed in seeds)
     radius = np.sqrt(-2 * np.log(first))
     expected = np.concatenate([radius * np.cos(2 * np.pi * second), radius * np.sin(2 * np.pi * second)])
-    ours = augment.gaussian(torch.from_numpy(seeds.astype(np.int64))[None], 4)[0]
+    ours = noise.gaussian(torch.from_numpy(seeds.astype(np.int64))[None], 4)[0]
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
 
 

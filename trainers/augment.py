@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import policy
+from trainers import noise, policy
 from trainers.computing import send
 from trainers.config import Augment
 from trainers.policy import GREY
@@ -41,11 +41,18 @@ class Draw:
         return replace(self, **{k: send(t, device) for k, t in given.items() if t is not None})
 
 
-def draw(config: Augment, shapes: np.ndarray, rng: np.random.Generator, minority: np.ndarray | None = None) -> Draw:
+def draw(
+    config: Augment,
+    shapes: np.ndarray,
+    rng: np.random.Generator,
+    minority: np.ndarray | None = None,
+    side: int | None = None,
+) -> Draw:
     """Parameters for one batch, of `rng` alone: the same on every device.
 
     shapes [B, 2] int: width and height of the originals, which turn a rotation of the squashed image into one of
-    the original. minority [B] bool: the images that `mixup_of: minority` mixes, see `minority`.
+    the original. minority [B] bool: the images that `mixup_of: minority` mixes, see `minority`. side: that of the
+    images to be changed; upright windows then begin and end at whole pixels of theirs.
     """
     batch = len(shapes)
     flip = rng.random(batch) < config.flip
@@ -59,14 +66,14 @@ def draw(config: Augment, shapes: np.ndarray, rng: np.random.Generator, minority
         affine = _then(affine, plan, shapes)
         unchanged = np.tile(np.eye(3), (batch, 1, 1)), np.zeros(batch)
         colour, contrast = policy.colour(plan, *(unchanged if colour is None else (colour, contrast)))
-    noisy, noise = _noisy(config, batch, rng) if config.noise else (None, None)
+    noisy, strength = _noisy(config, batch, rng) if config.noise else (None, None)
     return Draw(
         flip=torch.from_numpy(flip),
-        affine=_tensor(affine),
+        affine=_tensor(affine if affine is None or side is None else _snapped(affine, side)),
         colour=_tensor(colour),
         contrast=_tensor(contrast),
         noisy=noisy,
-        noise=noise,
+        noise=strength,
         erase=_tensor(erase),
         partner=partner,
         share=share,
@@ -107,6 +114,18 @@ def _then(affine: np.ndarray, plan: policy.Plan, shapes: np.ndarray) -> np.ndarr
     after = policy.geometry(plan, height / width)
     whole: np.ndarray = affine @ after
     return whole
+
+
+def _snapped(affine: np.ndarray, side: int) -> np.ndarray:
+    """Windows that are not turned moved to whole pixels of an image of that side, [B, 2, 3]; half a pixel at most."""
+    half, centre = affine[:, (0, 1), (0, 1)], affine[:, :, 2]  # [B, 2] each; half is negative where mirrored
+    first = np.round((1 + centre - np.abs(half)) * side / 2)
+    last = np.maximum(np.round((1 + centre + np.abs(half)) * side / 2), first + 1)
+    moved = affine.copy()
+    moved[:, (0, 1), (0, 1)] = np.copysign((last - first) / side, half)
+    moved[:, :, 2] = (first + last) / side - 1
+    turned = (affine[:, 0, 1] != 0) | (affine[:, 1, 0] != 0)
+    return np.where(turned[:, None, None], affine, moved)
 
 
 def _window(config: Augment, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -195,10 +214,14 @@ def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tu
     if how.colour is not None and how.contrast is not None:
         x = _recolour(x, how.colour, how.contrast)
     if how.noisy is not None and how.noise is not None:
-        x = _disturb(x, how.noisy, how.noise)
-    x = (x - mean[:, None, None]) / std[:, None, None]
+        x = noise.disturb(x, how.noisy, how.noise)
+    return finish((x - mean[:, None, None]) / std[:, None, None], how)
+
+
+def finish(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
+    """Normalised images [B, 3, S, S], erased and mixed in place, and what share of each label is its own."""
     if how.erase is not None:
-        x = x.masked_fill(_inside(how.erase, size)[:, None], 0.0)  # 0 is the mean colour
+        x.masked_fill_(_inside(how.erase, x.shape[-1])[:, None], 0.0)  # 0 is the mean colour
     return _blend(x, how)
 
 
@@ -233,37 +256,6 @@ def _recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
     return flat.clamp(0, 1).view_as(x)
 
 
-def _disturb(x: Tensor, noisy: Tensor, std: Tensor) -> Tensor:
-    """`x` with Gaussian noise on the chosen images, clamped; written into x, which nobody else holds.
-
-    Only the chosen ones cost anything: 1.5 ms each at 224 pixels on two CPU cores.
-    """
-    images = noisy[:, 0]
-    clean = x[images]
-    noise = gaussian(noisy[:, 1:], x[0].numel()).view_as(clean)
-    return x.index_copy_(0, images, (clean + std[:, None, None, None] * noise).clamp(0, 1))
-
-
-def gaussian(seeds: Tensor, count: int) -> Tensor:
-    """Standard normal numbers of two seeds an image, [n, 2] int64 in 0..2^32-1 -> [n, count] float32.
-
-    Hashed place by place in whole numbers (Box and Muller 1958 make them normal), so that every device makes the
-    same up to the rounding of its logarithm and cosine, and no noise crosses from the host.
-    """
-    half = (count + 1) // 2
-    place = _hash(torch.arange(half, device=seeds.device))
-    first, second = ((_hash(place ^ seed[:, None]).float() + 0.5) / 2**32 for seed in seeds.unbind(1))
-    radius, angle = (-2 * first.log()).sqrt(), 2 * math.pi * second
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :count]
-
-
-def _hash(x: Tensor) -> Tensor:
-    """A mix of 32-bit numbers held in int64 (Wellons 2018, "lowbias32"); what overflows is cut off."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
-    return x ^ (x >> 16)
-
-
 def _inside(boxes: Tensor, size: int) -> Tensor:
     """[B, 4] boxes in shares of the side -> [B, size, size] bool."""
     middle = (torch.arange(size, device=boxes.device) + 0.5) / size
@@ -279,5 +271,5 @@ def _blend(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
         mask = _inside(how.cut, x.shape[-1])
         return torch.where(mask[:, None], x[how.partner], x), 1 - mask.float().mean((1, 2))
     if how.share is not None:
-        return torch.lerp(x[how.partner], x, how.share[:, None, None, None]), how.share
+        return x.lerp_(x[how.partner], (1 - how.share)[:, None, None, None]), how.share
     return x, None

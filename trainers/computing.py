@@ -2,7 +2,9 @@
 
 import gc
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -29,8 +31,29 @@ def use_threads(count: int) -> None:
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor` on `device`; without waiting only on CUDA, which keeps what it still reads."""
-    return tensor.to(device, non_blocking=device.type == "cuda")
+    """`tensor` on `device`; to a GPU through pinned memory, for a copy from any other makes the host wait."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return pinned.to(device, non_blocking=True)  # the allocator keeps pinned memory until it has been read
+
+
+def unsupported(capability: tuple[int, int], archs: Sequence[str]) -> str | None:
+    """Why a GPU of this compute capability cannot run code built for `archs`; None where it can.
+
+    archs as torch.cuda.get_arch_list() gives them. sm_XY runs on chips of the same X and of at least Y, but sm_XYa on
+    that very chip and sm_XYf on its family; of compute_XY the driver makes code for that chip and all later ones.
+    """
+    major, minor = capability
+    for arch in archs:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
+        if found is None:
+            continue
+        kind, special, built = found[1], found[4], (int(found[2]), int(found[3]))
+        same = built == capability if special == "a" else built[0] == major and built[1] <= minor
+        if same or (kind == "compute" and not special and built <= capability):
+            return None
+    return f"it has compute capability {major}.{minor}, and this torch is built for {', '.join(archs) or 'no GPU'}"
 
 
 def release() -> None:

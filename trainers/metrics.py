@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.computing import send
 from trainers.config import Scores
 from trainers.data.rows import Category
 
@@ -20,7 +21,7 @@ class Tally:
 
     def __init__(self, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
         self.sizes = list(sizes)
-        self.starts = torch.tensor(_starts(sizes), device=device)  # [K]
+        self.starts = send(torch.from_numpy(_starts(sizes)), torch.device(device))  # [K]
         self.counts = torch.zeros(3 * sum(sizes), dtype=torch.int64, device=device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:

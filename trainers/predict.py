@@ -7,68 +7,85 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, losses, metrics, posterior
+from trainers import losses, metrics, posterior
 from trainers.checkpoint import load_weights
-from trainers.computing import autocast, prepare
+from trainers.computing import autocast, prepare, release
 from trainers.config import Recipe, Scores, TrainConfig, Views
-from trainers.data.batches import Data, Feed, in_order
+from trainers.data.batches import Data, in_order
+from trainers.feed import Feed
+from trainers.host import Eye, Window
 from trainers.models import network
 from trainers.models.network import Network
 
+AT_ONCE = 8  # training batches that evaluation tries first on a GPU
+PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
+
 
 class Lens:
-    """How images reach a network: a feed, the input's size and its normalization on the device."""
+    """How images reach a network: what it wants of them, the feeds that give it, and how many it takes at once."""
 
     def __init__(self, config: TrainConfig, data: Data, net: Network, device: torch.device) -> None:
         self.config, self.device, self.data = config, device, data
-        self.feed = Feed(data, config.image_size, device)
         mean, std = network.normalization(config, net)
-        self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
         last = network.channels_last(config, net.backbone)
-        self.layout = torch.channels_last if last else torch.contiguous_format
+        layout = torch.channels_last if last else torch.contiguous_format
+        self.eye = Eye(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
+        self.hosted = device.type == "cpu"
+        self.resident = False  # whether images may stay on the device, which is then this process's alone
+        few = min(128, max(16, PIXELS // config.image_size**2))
+        self.batch = few if self.hosted else AT_ONCE * config.batch_size
+
+    def feed(self, size: int) -> Feed:
+        """Batches of images for inputs of that side."""
+        return Feed(self.data, size, self.eye, hosted=self.hosted, resident=self.resident)
 
     def images(self, rows: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
         """The images of `rows` as evaluation sees them, batch by batch, [B, 3, S, S] on the device."""
-        for images in self.feed.batches(in_order(rows, 2 * self.config.batch_size)):
-            yield self._laid(augment.plain(images, self.config.image_size, self.mean, self.std))
+        feed = self.feed(self.config.image_size)
+        yield from feed.plain(in_order(rows, 2 * self.config.batch_size), windows(feed.side, Views()))
 
-    @torch.inference_mode()
     def logits(self, net: Network, rows: Sequence[int], views: Views | None = None) -> Tensor:
         """Logits of `rows` in their order, without augmentation, [N, sum C] float32 on the device.
 
-        With `views`, the mean over the views of each image.
+        With `views`, the mean over the views of each image. Where a GPU has no room for so many images at once, half
+        as many are tried, down to the batch of the training.
         """
         net.eval()
-        parts = []
-        for images in self.feed.batches(in_order(rows, 2 * self.config.batch_size)):
-            seen = windows(images, views or Views())
-            parts.append(torch.stack([self._one(net, view) for view in seen]).mean(0))
-        return torch.cat(parts)
+        while True:
+            try:
+                return self._logits(net, rows, views or Views())
+            except torch.OutOfMemoryError:
+                if self.batch <= self.config.batch_size:
+                    raise
+            self.batch = max(self.config.batch_size, self.batch // 2)
+            release()
+
+    @torch.inference_mode()
+    def _logits(self, net: Network, rows: Sequence[int], views: Views) -> Tensor:
+        feed = self.feed(self.config.image_size)
+        asked, chunks = windows(feed.side, views), in_order(rows, self.batch)
+        images = feed.plain(chunks, asked)
+        return torch.cat([torch.stack([self._one(net, next(images)) for _ in asked]).mean(0) for _ in chunks])
 
     def _one(self, net: Network, images: Tensor) -> Tensor:
-        x = augment.plain(images, self.config.image_size, self.mean, self.std)
         with autocast(self.config, self.device):
-            logits: Tensor = net(self._laid(x))
+            logits: Tensor = net(images)
         return logits.float()
 
-    def _laid(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=self.layout)
+
+def windows(side: int, views: Views) -> list[Window]:
+    """What each view sees of images of that side: windows of side / scale, mirrored as well with `flip`."""
+    found = [window for scale in views.scales for window in _windows(side, scale, views.crops)]
+    return found + [(*window[:4], True) for window in found] if views.flip else found
 
 
-def windows(images: Tensor, views: Views) -> list[Tensor]:
-    """What each view sees of the images [B, 3, S, S]: windows of S / scale, mirrored as well with `flip`."""
-    found = [part for scale in views.scales for part in _windows(images, scale, views.crops)]
-    return [*found, *(part.flip(3) for part in found)] if views.flip else found
-
-
-def _windows(images: Tensor, scale: float, crops: int) -> list[Tensor]:
-    side = images.shape[-1]
+def _windows(side: int, scale: float, crops: int) -> list[Window]:
     inner = round(side / scale)
     rest = side - inner
     if not rest:
-        return [images]
-    corners = [(rest // 2, rest // 2), (0, 0), (0, rest), (rest, 0), (rest, rest)]
-    return [images[:, :, top : top + inner, left : left + inner] for top, left in corners[:crops]]
+        return [(0, 0, side, side, False)]
+    corners = [(rest // 2, rest // 2), (0, 0), (rest, 0), (0, rest), (rest, rest)]
+    return [(left, top, left + inner, top + inner, False) for left, top in corners[:crops]]
 
 
 def shift(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:

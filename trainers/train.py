@@ -15,8 +15,9 @@ from torch import Tensor
 from trainers import augment, average, computing, losses, optim, posterior
 from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
-from trainers.data.batches import Data, Feed, balanced, drawn, shuffled
+from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
+from trainers.feed import Batch, Drawing
 from trainers.files import sync_folder
 from trainers.metrics import Tally
 from trainers.models import network
@@ -35,6 +36,7 @@ def train(
     fit: Sequence[str] = ("train",),
     device: str = "cpu",
     past: Sequence[float] = (),
+    resident: bool = False,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -43,11 +45,13 @@ def train(
     last.ckpt is on disk, and, where it is the best so far by the recipe's selection, best.safetensors and
     val_logits.npy (corrected where the recipe says so). Averaged weights take the place of the others.
     Without val (it is fitted, or there is none) best.safetensors is the newest epoch. `past` are the goal's values
-    after each epoch of an earlier run whose plateau schedule this one is to repeat.
+    after each epoch of an earlier run whose plateau schedule this one is to repeat. `resident` says that this process
+    has the GPU to itself: it then keeps the decoded images there, where they leave room.
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
     run = Run(recipe, data, fit, torch.device(device), folder, past)
+    run.lens.resident = resident
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
         began = time.monotonic()
@@ -122,26 +126,24 @@ class Run:
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = self._chunks(rng)
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
-        feed = Feed(self.data, side, self.device)
+        feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         tally = Tally(self.data.sizes, self.device)
         total = torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
-        for step, (chunk, images) in enumerate(zip(chunks, feed.batches(chunks), strict=True)):
+        for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
-            labels = computing.send(torch.from_numpy(self.data.labels(chunk)), self.device)
-            how = augment.draw(self.config.augment, self._shapes(chunk), rng, self.minority[chunk])
-            loss, logits = self._backward(images, labels, how, side, batches)
+            loss, logits = self._backward(batch, batches)
             if step + 1 == first + batches:
                 progress = index + (first + 0.5 * batches) / len(chunks)
                 share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
                 rate = optim.set_rate(self.optimizer, share)
                 self._step()
-            tally.update(logits, labels)
-            total += loss * len(chunk)  # stays on the device
+            tally.update(logits, batch.labels)
+            total += loss * len(batch.images)  # stays on the device
         self._follow(index)
         images_seen = sum(map(len, chunks))
         mean = total.item() / images_seen  # waits for the device, once an epoch
@@ -153,20 +155,13 @@ class Run:
         shares = balanced(self.data.labels(self.rows), self.counts, self.config.balance)
         return drawn(self.rows, shares, self.config.batch_size, rng)
 
-    def _shapes(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(self.data.cache.sizes[rows])
-
-    def _backward(
-        self, images: Tensor, labels: Tensor, how: augment.Draw, side: int, batches: int
-    ) -> tuple[Tensor, Tensor]:
+    def _backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:
         """Add one batch's gradient to those of its step; returns the mean loss and the logits, detached."""
-        how = how.to(self.device)
-        x, own = augment.apply(images, how, side, self.lens.mean, self.lens.std)
         with computing.autocast(self.config, self.device):
-            logits = self.net(x.contiguous(memory_format=self.lens.layout))
-        loss = self.objective(logits, labels)  # [B]
-        if own is not None and how.partner is not None:
-            loss = own * loss + (1 - own) * self.objective(logits, labels[how.partner])
+            logits = self.net(batch.images)
+        loss = self.objective(logits, batch.labels)  # [B]
+        if batch.own is not None and batch.partner is not None:
+            loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.labels[batch.partner])
         mean = loss.mean()
         self.scaler.scale(mean / batches).backward()  # type: ignore[no-untyped-call]
         return mean.detach(), logits.detach()

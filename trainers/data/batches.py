@@ -1,16 +1,12 @@
-"""Rows of the decoded images as batches on a device: a gather on the host, a copy, and nothing more."""
+"""A data set with its decoded images, and the order in which its rows become batches."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from trainers.computing import send
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
@@ -53,36 +49,6 @@ class Data:
         """Images a class among `rows`, [K][C]."""
         labels = self.labels(rows)
         return [np.bincount(labels[:, k], minlength=size).tolist() for k, size in enumerate(self.sizes)]
-
-
-class Feed:
-    """Batches of uint8 images at the smallest level of the cache that is not below the network's input."""
-
-    def __init__(self, data: Data, image_size: int, device: torch.device) -> None:
-        half = image_size <= data.cache.size // 2
-        self.images = data.cache.half if half else data.cache.images
-        self.device = device
-        self.pinned = device.type == "cuda"
-
-    def batches(self, chunks: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        """[B, 3, S, S] uint8 on the device for each chunk of row numbers; the next is gathered meanwhile."""
-        with ThreadPoolExecutor(1, thread_name_prefix="gather") as pool:
-            ahead: Future[Tensor] | None = None
-            for chunk in chunks:
-                following = pool.submit(self._gather, chunk)
-                if ahead is not None:
-                    yield self._send(ahead.result())
-                ahead = following
-            if ahead is not None:
-                yield self._send(ahead.result())
-
-    def _gather(self, rows: np.ndarray) -> Tensor:
-        batch = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pinned)
-        np.take(self.images, rows, axis=0, out=batch.numpy(), mode="clip")
-        return batch
-
-    def _send(self, batch: Tensor) -> Tensor:
-        return send(batch, self.device).permute(0, 3, 1, 2)
 
 
 def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

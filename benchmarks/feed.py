@@ -1,0 +1,160 @@
+"""CPU time of an image on its way to a network, by path.
+
+    python benchmarks/feed.py [--quick]
+
+One thread; JPEGs of 300 x 300 to 224 and to 64 pixels. Ours begins at the decoded images, which every trial shares;
+the others decode each time. Exit code 1 where our lanes do not make the images that Pillow makes.
+"""
+
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rounds
+import timm.data
+import torch
+from pictures import SIDE, draw
+from PIL import Image
+from torchvision import transforms
+
+from trainers import augment, host
+from trainers.config import Augment
+from trainers.data.batches import Data
+from trainers.data.level import gather, shared
+from trainers.data.level import level as level_of
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EYE = host.Eye(torch.device("cpu"), torch.tensor(MEAN), torch.tensor(STD), torch.channels_last)
+CROP = {"crop": "resized", "min_area": 0.35}
+COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+FULL = Augment(**CROP, **COLOUR, rotate=10)
+BATCH = 64
+LEAST = 40.0  # dB, of the gate
+THEIRS = "torchvision, a JPEG each time"
+
+
+class Paths:
+    """The ways of one batch to one size."""
+
+    def __init__(self, data: Data, size: int) -> None:
+        self.data, self.size = data, size
+        self.images = level_of(data.cache, size)
+        self.level, self.room = shared(self.images), host.Room()
+        self.rows = np.random.default_rng(0).permutation(len(data.table.rows))[:BATCH]
+        self.files = [data.table.root / data.table.rows[row].path for row in self.rows]
+
+    def decoding(self, transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        torch.stack([transform(Image.open(path).convert("RGB")) for path in self.files])
+
+    def draw(self, config: Augment, seed: int = 0) -> augment.Draw:
+        shapes = self.data.cache.sizes[self.rows]
+        return augment.draw(config, shapes, np.random.default_rng(seed), None, self.images.shape[1])
+
+    def hosted(self, config: Augment) -> torch.Tensor:
+        return host.apply(self.level, self.rows, self.draw(config), self.size, EYE, self.room)[0]
+
+    def device(self, config: Augment) -> torch.Tensor:
+        images = gather(self.images, self.rows).permute(0, 3, 1, 2)
+        return augment.apply(images, self.draw(config), self.size, EYE.mean, EYE.std)[0]
+
+    def lanes(self) -> dict[str, Callable[[], object]]:
+        return {
+            THEIRS: lambda: self.decoding(by_torchvision(self.size)),
+            "timm, a JPEG each time": lambda: self.decoding(timm.data.create_transform(self.size, is_training=True)),
+            "ours: gather alone": lambda: gather(self.images, self.rows),
+            "ours: crop, flip": lambda: self.hosted(Augment(**CROP)),
+            "ours: crop, flip, colour": lambda: self.hosted(Augment(**CROP, **COLOUR)),
+            "ours: crop, flip, colour, rotation": lambda: self.hosted(FULL),
+            "ours: the lane of a GPU, run here": lambda: self.device(FULL),
+        }
+
+
+def by_torchvision(size: int) -> Callable[[Image.Image], torch.Tensor]:
+    """The recipe with everything, as a Dataset has it."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomRotation(10, transforms.InterpolationMode.BILINEAR),
+            transforms.ColorJitter(0.2, 0.2, 0.2),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """dB of normalised images."""
+    return -10 * math.log10(max(float((((a - b) * EYE.std[:, None, None]) ** 2).mean()), 1e-12))
+
+
+def gate(paths: Paths) -> list[tuple[str, float]]:
+    """What is compared, and the median over the images of how near the two are, dB."""
+    upright, turned = Augment(**CROP, flip=0), Augment(crop="random", margin=0.125, rotate=10)
+    ours, how = paths.hosted(upright).clone(), paths.draw(upright)
+    found = [
+        ("our CPU lane, Pillow on the original", [psnr(*pair) for pair in zip(ours, pillow(paths, how), strict=True)])
+    ]
+    for name, config in (("upright", upright), ("turned", turned)):
+        pairs = zip(paths.hosted(config), paths.device(config), strict=True)
+        found.append((f"our CPU lane, that of a GPU, {name}", [psnr(*pair) for pair in pairs]))
+    return [(name, float(np.median(values))) for name, values in found]
+
+
+def pillow(paths: Paths, how: augment.Draw) -> list[torch.Tensor]:
+    """The same windows cut by Pillow out of the files."""
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    made = []
+    for path, affine in zip(paths.files, how.affine.double().numpy(), strict=True):
+        half, centre = np.diag(affine[:, :2]), affine[:, 2]
+        box = np.clip(np.concatenate([1 + centre - half, 1 + centre + half]) * SIDE / 2, 0, SIDE)
+        whole = Image.open(path).convert("RGB")
+        made.append(finish(whole.resize((paths.size,) * 2, Image.Resampling.BILINEAR, box=tuple(box.tolist()))))
+    return made
+
+
+def rows_of(paths: Paths, count: int) -> list[list[object]]:
+    """A line a path: CPU ms an image, the ratio to torchvision's, and whether the goal was met."""
+    lanes = {name: lambda work=work: rounds.cpu(work) * 1000 / BATCH for name, work in paths.lanes().items()}
+    rounds.interleave(lanes, 1)  # warm
+    found = rounds.interleave(lanes, count)
+    lines = []
+    for name, values in found.items():
+        share = rounds.ratio(values, found[THEIRS], found[THEIRS])
+        goal, verdict = "", ""
+        if "gather" in name:
+            goal, verdict = "<= 0.1 ms", rounds.verdict(min(values), 0.1)
+        elif name == "ours: crop, flip, colour, rotation":
+            goal, verdict = "<= 0.5 x", rounds.verdict(share.median, 0.5)
+        middle = float(np.median(values))
+        lines.append([paths.size, name, middle, min(values), 1000 / middle, share, share.dropped, goal, verdict])
+    return lines
+
+
+def main() -> int:
+    ask = rounds.arguments(__doc__ or "")
+    given = ask.parse_args()
+    torch.set_num_threads(1)
+    lines, gates = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for size, side in ((224, 256), (64, 96)):
+            root = Path(folder) / str(size)
+            data = Data.open(draw(root, train=2 * BATCH, val=1, size=side), Path(folder) / "cache")
+            paths = Paths(data, size)
+            lines += rows_of(paths, 5 if given.quick else 15)
+            gates += [
+                [size, name, f"{value:.1f}", rounds.verdict(value, LEAST, at_least=True)]
+                for name, value in gate(paths)
+            ]
+    print(rounds.hardware(), "\n")
+    headers = ["to", "path", "CPU ms an image", "least", "images/s a core", "of torchvision", "dropped", "goal", ""]
+    print(rounds.table(headers, lines), "\n")
+    print(rounds.table(["to", "same boxes", "median PSNR, dB", f">= {LEAST:.0f} dB"], gates))
+    return int(any(line[-1] == "missed" for line in gates))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The images that benchmarks look at: JPEGs of 300 x 300 pixels with a garment each, drawn into a folder."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from trainers.config import DataConfig
+from trainers.data.challenge import FASHION
+from trainers.data.garment import Traits, picture
+
+SIDE = 300
+CATEGORIES = {name: classes for classes, name in FASHION.items()}
+ASKED = ("sleeve", "length")
+
+
+def draw(root: Path, *, train: int, val: int, size: int) -> DataConfig:
+    """A `table` of so many images, equal in every class of two categories; the cache's side is `size`."""
+    rng, rows = np.random.default_rng(0), []
+    (root / "images").mkdir(parents=True)
+    answers = itertools.cycle(itertools.product(*(range(len(CATEGORIES[name])) for name in ASKED)))
+    for number, split in enumerate(["train"] * train + ["val"] * val):
+        asked = dict(zip(ASKED, next(answers), strict=True))
+        traits = Traits(*(asked.get(name, int(rng.integers(len(CATEGORIES[name])))) for name in Traits._fields))
+        path = f"images/{number:05d}.jpg"
+        picture(traits, (SIDE, SIDE), rng)[0].save(root / path, quality=88)
+        rows.append([path, split, *(CATEGORIES[name][asked[name]] for name in ASKED)])
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "split", *ASKED], *rows])
+    return DataConfig(layout="table", root=str(root), size=size)

@@ -1,0 +1,216 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainers import host
+from trainers.ahead import ahead
+from trainers.config import Augment, Recipe, Views
+from trainers.data.batches import Data, in_order
+from trainers.data.level import Shelf, gather, level, shared
+from trainers.feed import Drawing, Feed
+from trainers.models import network
+from trainers.predict import Lens, windows
+from trainers.train import Run, train
+
+CPU = torch.device("cpu")
+EYE = host.Eye(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
+STRONG = Augment(crop="resized", rotate=10, brightness=0.2, contrast=0.2, erase=0.3, mixup=0.2)
+
+
+@pytest.fixture(scope="module")
+def data(photos, cache):
+    return Data.open(photos, cache)
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def recipe(photos, **more):
+    base = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
+    return Recipe(data=photos, train=base | more)
+
+
+def epoch(data, config=STRONG, **how):
+    """Every batch of one pass in order, as copies."""
+    feed, rows = Feed(data, 32, EYE, **how), np.arange(40)
+    rare = np.zeros(len(data.table.rows), dtype=bool)
+    batches = feed.training(in_order(rows, 16), Drawing(config, np.random.default_rng(1), rare))
+    return [(b.images.clone(), b.labels, b.own, b.partner) for b in batches]
+
+
+def same(one, other):
+    for first, second in zip(one, other, strict=True):
+        for a, b in zip(first, second, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+def test_every_batch_has_its_rows_in_order(data, threads, hosted):
+    batches = epoch(data, Augment(flip=0), hosted=hosted)
+    assert [len(images) for images, *_ in batches] == [16, 16, 8]
+    images = torch.cat([images for images, *_ in batches])
+    torch.testing.assert_close(images, shared(data.cache.images)[:40].permute(0, 3, 1, 2) / 255)
+    assert torch.equal(torch.cat([labels for _, labels, *_ in batches]), torch.from_numpy(data.labels(range(40))))
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+def test_batches_made_ahead_are_those_made_in_turn(data, hosted):
+    found, before = [], torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append(epoch(data, hosted=hosted))
+    torch.set_num_threads(before)
+    same(*found)
+
+
+def test_images_kept_on_the_device_give_the_batches_gathered_on_the_host(data):
+    same(epoch(data, hosted=False), epoch(data, hosted=False, resident=True))
+
+
+def test_both_lanes_draw_the_same_labels_and_shares(data):
+    for ours, theirs in zip(epoch(data, hosted=True), epoch(data, hosted=False), strict=True):
+        for a, b in zip(ours[1:], theirs[1:], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_run_with_images_on_the_device_is_bit_for_bit_the_one_without(photos, data, tmp_path):
+    found = []
+    for resident in (False, True):
+        run = Run(recipe(photos, augment=STRONG), data, ("train",), CPU, tmp_path / str(resident))
+        run.lens.hosted, run.lens.resident = False, resident
+        run.fit(0)
+        found.append((run.net.state_dict(), run.evaluate().logits))
+    assert all(torch.equal(found[0][0][key], value) for key, value in found[1][0].items())
+    assert np.array_equal(found[0][1], found[1][1])
+
+
+def test_small_inputs_come_from_the_half_size_level(data):
+    assert level(data.cache, 16) is data.cache.half
+    assert level(data.cache, 17) is data.cache.images
+
+
+def test_the_map_is_shared_and_not_copied(data):
+    assert shared(data.cache.images).data_ptr() == data.cache.images.ctypes.data
+    assert torch.equal(gather(data.cache.images, np.array([5, 3])), shared(data.cache.images)[[5, 3]])
+
+
+def test_a_level_stays_on_the_device_until_another_one_is_wanted(photos, cache):
+    shelf, (first, second) = Shelf(), (Data.open(photos, cache) for _ in range(2))
+    kept = shelf.take(first.cache.images, CPU)
+    assert shelf.take(second.cache.images, CPU) is kept  # another look at the same file
+    small = shelf.take(first.cache.half, CPU)
+    assert torch.equal(small, shared(first.cache.half))
+    assert shelf.take(first.cache.images, CPU) is not kept
+
+
+def test_what_fails_in_the_side_thread_fails_where_it_is_wanted(threads):
+    def make(number):
+        if number == 2:
+            raise ValueError("no third one")
+        return torch.tensor(number)
+
+    made = ahead(range(4), make, CPU)
+    assert [int(next(made)), int(next(made))] == [0, 1]
+    with pytest.raises(ValueError, match="no third one"):
+        next(made)
+
+
+def test_leaving_in_the_middle_waits_for_nothing_and_makes_at_most_one_more():
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    made = []
+    things = ahead(range(100), lambda n: made.append(n) or torch.tensor(n), CPU)
+    next(things)
+    things.close()
+    torch.set_num_threads(torch_threads)
+    assert made in ([0], [0, 1])
+
+
+@pytest.mark.parametrize("views", [Views(), Views(flip=True, scales=(1.0, 1.25), crops=5)])
+def test_evaluation_sees_on_the_cpu_what_it_sees_on_a_device(data, views):
+    chunks, found = in_order(np.arange(20), 8), []
+    for hosted in (True, False):
+        feed = Feed(data, 24, EYE, hosted=hosted)
+        found.append([images.clone() for images in feed.plain(chunks, windows(feed.side, views))])
+    assert len(found[0]) == len(found[1]) == 3 * views.count
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2.5 / 255, rtol=0)
+
+
+def _net(photos, data):
+    return network.build(recipe(photos).train, data.sizes)
+
+
+class Small(nn.Module):
+    """A network with room for so many images."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.seen = room, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return x.mean((2, 3))
+
+
+def test_evaluation_without_room_tries_half_as_many_images_and_remembers(photos, data):
+    lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
+    lens.batch, net = 32, Small(10)
+    logits = lens.logits(net, range(40))
+    assert (logits.shape, lens.batch, net.seen[:3]) == ((40, 3), 8, [32, 16, 8])
+    torch.testing.assert_close(logits, lens.logits(Small(100), range(40)))
+
+
+def test_evaluation_without_room_for_a_batch_of_the_training_says_so(photos, data):
+    lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        lens.logits(Small(7), range(40))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, precision):
+    how = recipe(photos, augment=STRONG, precision=precision, clip_norm=1.0, average={"name": "ema"})
+    run = Run(how, data, ("train",), torch.device("cuda"), tmp_path)
+    run.fit(0)  # makes what is made once
+    feed, rng = run.lens.feed(32), np.random.default_rng(0)
+    chunks = in_order(run.rows, 8)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in feed.training(chunks, Drawing(how.train.augment, rng, run.minority)):
+            run._backward(batch, 1)
+            run._step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_the_batches_that_the_cpu_gets(data):
+    gpu = torch.device("cuda")
+    there = host.Eye(gpu, EYE.mean.to(gpu), EYE.std.to(gpu), EYE.layout)
+    rows, rare = in_order(np.arange(40), 16), np.zeros(len(data.table.rows), dtype=bool)
+    for resident in (False, True):
+        found = [
+            [
+                batch.images.cpu()
+                for batch in Feed(data, 32, eye, hosted=False, resident=resident).training(
+                    rows, Drawing(STRONG, np.random.default_rng(1), rare)
+                )
+            ]
+            for eye in (EYE, there)
+        ]
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+def test_train_passes_on_that_the_device_is_ours(photos, data, tmp_path):
+    (only,) = train(recipe(photos), data, tmp_path, resident=True)
+    assert only.val is not None

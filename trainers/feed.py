@@ -1,0 +1,122 @@
+"""Batches as a step wants them: a side thread gathers, draws and sends one while the step works on another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers import augment, host
+from trainers.ahead import ahead
+from trainers.computing import send
+from trainers.config import Augment
+from trainers.data.batches import Data
+from trainers.data.level import SHELF, gather, level, shared
+from trainers.host import Eye, Room, Window
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step looks at."""
+
+    images: Tensor  # [B, 3, size, size] float32, changed and normalised
+    labels: Tensor  # [B, K] int64
+    own: Tensor | None = None  # [B], share of its own label; None without mixing
+    partner: Tensor | None = None  # [B] int64, the image that the rest is of
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Images that a device is still to change: [B, S, S, 3] uint8, their labels and parameters."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    how: augment.Draw | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Where random parameters come from: what may change, the numbers of one epoch, and who is of the minority."""
+
+    config: Augment
+    rng: np.random.Generator
+    minority: np.ndarray  # [rows] bool
+
+
+class Feed:
+    """Batches of the smallest level of the cache that is not below the network's input.
+
+    hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
+    that, for the device keeps the level, where it has the room. All three see the same random parameters.
+    What is given is overwritten when the next is asked for.
+    """
+
+    def __init__(self, data: Data, size: int, eye: Eye, *, hosted: bool, resident: bool = False) -> None:
+        self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
+        self.room = Room()
+        self.images = level(data.cache, size)
+        self.level, self.side = shared(self.images), self.images.shape[1]
+        self.kept = SHELF.take(self.images, eye.device) if resident and not hosted else None
+
+    def training(self, chunks: Sequence[np.ndarray], drawing: Drawing) -> Iterator[Batch]:
+        """A batch for each chunk of row numbers, its parameters drawn in order."""
+        if not self.hosted:
+            yield from map(self._change, self.raw(chunks, drawing))
+            return
+
+        def changed(rows: np.ndarray) -> Batch:
+            how = self._draw(rows, drawing)
+            images, own = host.apply(self.level, rows, how, self.size, self.eye, self.room)
+            return Batch(self._laid(images), self._labels(rows), own, how.partner)
+
+        yield from ahead(chunks, changed, self.eye.device)
+
+    def raw(self, chunks: Sequence[np.ndarray], drawing: Drawing) -> Iterator[Raw]:
+        """What a device is still to make into batches."""
+
+        def made(rows: np.ndarray) -> Raw:
+            how = self._draw(rows, drawing).to(self.eye.device)
+            return replace(self._raw(rows), labels=self._labels(rows), how=how)
+
+        return ahead(chunks, made, self.eye.device, depth=2)  # one more than is in the making: hosts are not punctual
+
+    def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Window]) -> Iterator[Tensor]:
+        """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
+        asked = [(rows, window) for rows in chunks for window in windows]
+        if self.hosted:
+            yield from ahead(asked, self._look, self.eye.device)
+            return
+        for raw in ahead(chunks, self._raw, self.eye.device):
+            yield from (self._plain(raw.images, window) for window in windows)
+
+    def _draw(self, rows: np.ndarray, drawing: Drawing) -> augment.Draw:
+        shapes = np.asarray(self.data.cache.sizes[rows])
+        return augment.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
+
+    def _look(self, asked: tuple[np.ndarray, Window]) -> Tensor:
+        return host.look(self.level, *asked, self.size, self.eye, self.room)
+
+    def _raw(self, rows: np.ndarray) -> Raw:
+        if self.kept is not None:
+            return Raw(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
+        return Raw(send(gather(self.images, rows, pinned=self.eye.device.type == "cuda"), self.eye.device))
+
+    def _labels(self, rows: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)
+
+    def _change(self, raw: Raw) -> Batch:
+        if raw.how is None or raw.labels is None:
+            raise ValueError("images without parameters cannot be changed")
+        eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
+        x, own = augment.apply(images, raw.how, self.size, eye.mean, eye.std)
+        return Batch(self._laid(x), raw.labels, own, raw.how.partner)
+
+    def _plain(self, images: Tensor, window: Window) -> Tensor:
+        left, top, right, bottom, mirrored = window
+        x = images[:, top:bottom, left:right].permute(0, 3, 1, 2)
+        x = x.flip(3) if mirrored else x
+        return self._laid(augment.plain(x, self.size, self.eye.mean, self.eye.std))
+
+    def _laid(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.eye.layout)
