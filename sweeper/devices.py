@@ -58,6 +58,12 @@ def _most(one: _Device) -> int:
     return MOST if one.device.startswith("cuda") else min(MOST, cores())
 
 
+def ids(slots: Sequence[Slot]) -> list[str]:
+    """Ids of the NVIDIA GPUs among them, each once."""
+    found = (slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots if slot.device.startswith("cuda"))
+    return list(dict.fromkeys(found))
+
+
 def room(slots: Sequence[Slot]) -> dict[str, float | None]:
     """Free memory of each device in GiB, by name; None where nobody says."""
     return {slot.home: _gpu_memory(slot) if slot.device.startswith("cuda") else _memory() for slot in slots}

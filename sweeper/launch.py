@@ -81,7 +81,7 @@ def run(path: Path, options: Options) -> "Outcome":
     the files are, and how to go on.
     """
     slots = devices.slots(options.devices, options.slots)
-    prepared = prepare(path, options)
+    prepared = prepare(path, options, gpus=devices.ids(slots))
     build_cache(prepared.table, prepared.spec.data)
     return sweep(prepared, options, _executor(slots, options), options.command(path))
 
@@ -93,8 +93,8 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
-    """Read the file, then check its data, its values and its networks: cheap mistakes are found first."""
+def prepare(path: Path, options: Options, *, networks: bool = True, gpus: Sequence[str] = ()) -> Prepared:
+    """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first."""
     from sweeper import preflight, spec, weighing
     from sweeper.space import Space
 
@@ -107,7 +107,8 @@ def prepare(path: Path, options: Options, *, networks: bool = True) -> Prepared:
     read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
     space = Space(read, names)
     if networks:
-        preflight.preflight(space.recipes(), table.categories, cache=paths.cache(), place=space.place)
+        recipes, cache = space.recipes(), paths.cache()
+        preflight.preflight(recipes, table.categories, cache=cache, gpus=gpus, place=space.place)
     return Prepared(read, space, table, folder)
 
 

@@ -22,9 +22,16 @@ REMEMBERED = 64
 
 
 def preflight(
-    recipes: Iterable[Recipe], categories: Sequence["Category"], *, cache: Path, place: Callable[[str], str] = str
+    recipes: Iterable[Recipe],
+    categories: Sequence["Category"],
+    *,
+    cache: Path,
+    gpus: Sequence[str] = (),
+    place: Callable[[str], str] = str,
 ) -> None:
     """Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
+
+    Raise for GPUs, by their ids, that the installed torch cannot run.
 
     UserError when all faults are the recipe's own, EnvironmentFault when weights or the hub are to blame. What
     passed without needing the hub is remembered in `cache` and not built again; the fake trainer has no network.
@@ -37,24 +44,28 @@ def preflight(
         {
             "recipes": [recipe.model_dump(mode="json") for recipe in asked],
             "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
+            "gpus": list(gpus),
         },
         sort_keys=True,
     )
     memory, key = cache / "preflight.json", _key(request, asked)
     if key in (passed := _passed(memory)):
         return
-    if answer := ask(request):
+    if answer := ask(request, shown=gpus):
         raise verdict(answer, place)
     if not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
         write_text(memory, json.dumps([*passed, key][-REMEMBERED:]))
 
 
-def ask(request: str, *, module: str = MODULE) -> list[dict[str, Any]]:
-    """The faults the module finds in `request`: JSON in on stdin, a JSON list as the last line of stdout."""
+def ask(request: str, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The faults the module finds in `request`: JSON in on stdin, a JSON list as the last line of stdout.
+
+    `shown` are the only GPUs that CUDA shows it, where there are any.
+    """
+    seen = {"CUDA_VISIBLE_DEVICES": ",".join(shown)} if shown else {}
     quiet = {} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-m", module], input=request, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet}
-    )
+    env = {**os.environ, **quiet, **seen}
+    ended = subprocess.run([sys.executable, "-m", module], input=request, stdout=subprocess.PIPE, text=True, env=env)
     lines = ended.stdout.strip().splitlines()
     try:
         answer = json.loads(lines[-1]) if lines else None

@@ -119,7 +119,7 @@ class Torch:
         if self.threads:
             use_threads(self.threads)
         data = _data(job.recipe.data, job.cache)
-        return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past)
+        return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past, resident=self.alone)
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.predict import predict, scores, shift

@@ -8,9 +8,11 @@ import timm
 import torch
 from conftest import SHARED
 
+from sweeper.preflight import preflight
 from trainers.checkpoint import save_weights
 from trainers.config import Recipe, TrainConfig
-from trainers.errors import EnvironmentFault
+from trainers.data.rows import Category
+from trainers.errors import DataError, EnvironmentFault
 from trainers.families import family
 from trainers.models import network
 from trainers.models.check import problems
@@ -312,3 +314,13 @@ def test_a_recipe_that_compiles_needs_a_compiler(monkeypatch):
     problem = only(compile=True)
     assert (problem.where, problem.exit_code) == ("train.compile", 3)
     assert "no-such-compiler" in problem.what
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpus_that_torch_cannot_use_are_named_before_a_trial_exists(tmp_path):
+    with pytest.raises(DataError) as raised:
+        preflight([recipe()], [Category("colour", ("red", "blue"))], cache=tmp_path, gpus=["GPU-1", "GPU-2"])
+    (fault,) = raised.value.faults
+    assert (fault.where, raised.value.exit_code) == ("--devices", 3)
+    assert fault.what.startswith("the driver lists 2 GPUs, of which torch")
+    assert fault.what.endswith("can use 0")

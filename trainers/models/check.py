@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import timm
 import torch
 
+from trainers import computing
 from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.errors import UserError
 from trainers.models import heads, majority, network
@@ -235,14 +236,31 @@ def _hub_answers() -> bool:
     return False
 
 
+def gpus(asked: Sequence[str]) -> list[Problem]:
+    """What is wrong with the GPUs whose ids are asked for, which are to be the only ones that CUDA shows."""
+    if not asked:
+        return []
+    if (usable := torch.cuda.device_count()) < len(asked):
+        what = f"the driver lists {len(asked)} GPUs, of which torch {torch.__version__} can use {usable}"
+        return [Problem("--devices", what, "update the driver, or choose --devices cpu", 3)]
+    found = []
+    for number in range(len(asked)):
+        name, capability = torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)
+        if why := computing.unsupported(capability, torch.cuda.get_arch_list()):
+            advice = "install a torch built for it, name another GPU with --devices, or choose --devices cpu"
+            found.append(Problem("--devices", f"{name} cannot be used: {why}", advice, 3))
+    return found
+
+
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def main() -> None:
-    """Read {"recipes": [...]} on stdin; write the list of problems, each an object, as one line of JSON."""
-    recipes = [Recipe.model_validate(recipe) for recipe in json.load(sys.stdin)["recipes"]]
-    print(json.dumps([asdict(problem) for problem in problems(recipes)]))
+    """Read {"recipes": [...], "gpus": [ids]} on stdin; write the list of problems, objects, as one line of JSON."""
+    asked = json.load(sys.stdin)
+    recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
+    print(json.dumps([asdict(problem) for problem in [*gpus(asked.get("gpus", [])), *problems(recipes)]]))
 
 
 if __name__ == "__main__":
