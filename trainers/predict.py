@@ -17,7 +17,7 @@ from trainers.host import Eye, Window
 from trainers.models import network
 from trainers.models.network import Network
 
-AT_ONCE = 8  # training batches that evaluation tries first on a GPU
+AT_ONCE = 4  # training batches that evaluation tries first on a GPU
 PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
 
 
