@@ -1,7 +1,6 @@
 """The first rung on frozen features: stacked heads train as each would alone, and features are computed once."""
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,8 @@ LOSSES: dict[str, list[dict[str, Any]]] = {
     "dice": [{"smooth": 0.3}, {"over_categories": "sum"}],
     "logit_adjusted": [{"tau": 0.5}, {"tau": 1.0, "label_smoothing": 0.2, "class_weights": "effective_number"}],
 }
+BEFORE_NORM = {"0.bias", *(f"1.parts.{k}.{name}" for k in (0, 1) for name in ("0.bias", "1.running_mean"))}
+"""Of category_mlp: a shift that batch norm takes out has no gradient but rounding, which Adam makes full steps of."""
 RATES = (1e-3, 3e-3, 1e-2)
 
 
@@ -78,8 +79,6 @@ def together(configs: list[TrainConfig], given: list[tuple[Tensor, Tensor]]) -> 
 )
 @pytest.mark.parametrize("head", ["linear", "logits_mlp", "category_mlp"])
 def test_heads_that_train_together_end_where_each_ends_alone(optimizer, head):
-    if head == "category_mlp" and optimizer["name"] != "sgd":
-        pytest.skip("a bias before batch norm has no gradient but rounding, which Adam makes a full step of")
     shape = {"name": head, "dropout": 0.0}
     kinds: list[dict[str, Any]] = [{"name": "cross_entropy"}, {"name": "focal", "gamma": 1.5}]
     configs = [
@@ -95,7 +94,8 @@ def test_heads_that_train_together_end_where_each_ends_alone(optimizer, head):
     for n, one in enumerate(configs):
         for name, expected in alone(one, given).items():
             found = (stack.weights | stack.buffers)[name][n].detach()
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+            if not (head == "category_mlp" and optimizer["name"] != "sgd" and name in BEFORE_NORM):
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -237,6 +237,7 @@ def test_the_schedule_of_a_recipe_is_drawn_together_to_the_epochs_of_the_probe(p
     assert bout._factors(2.0).tolist() == pytest.approx([0.0])
 
 
+@pytest.mark.slow
 def test_as_a_process_it_takes_recipes_and_answers_with_verdicts(photos, cache):
     asked = [recipe(photos), recipe(photos, backbone="majority")]
     request = {"device": "cpu", "cache": str(cache), "epochs": 1}
@@ -248,8 +249,6 @@ def test_as_a_process_it_takes_recipes_and_answers_with_verdicts(photos, cache):
         text=True,
         check=True,
     )
-    answer = json.loads(ended.stdout.splitlines()[-1])
-    first, second = answer["verdicts"]
+    first, second = json.loads(ended.stdout.splitlines()[-1])
     assert 0 < first["score"] <= 1
     assert second == {"score": None, "diverged": False, "unjudged": "majority learns nothing"}
-    assert math.isfinite(answer["seconds"])

@@ -7,7 +7,6 @@ clipping; of the augmentation it sees a few draws, the same for all recipes of a
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +35,10 @@ class Verdict:
     unjudged: str = ""  # why it was not tried
 
 
-def probe(recipes: Sequence[Recipe], data: Data, cache: Path, device: torch.device, epochs: int) -> list[Verdict]:
-    """A verdict on each recipe, in their order; `epochs` are passes over the training images' features.
+def probe(
+    recipes: Sequence[Recipe], data: Data, cache: Path, device: torch.device, epochs: int | None = None
+) -> list[Verdict]:
+    """A verdict on each recipe, in their order, after `epochs` passes over the features: as many as it has, if none.
 
     The recipes share data and goal. The features lie in a folder of `cache` and are computed where they are missing.
     """
@@ -45,9 +46,10 @@ def probe(recipes: Sequence[Recipe], data: Data, cache: Path, device: torch.devi
     judged = [n for n in range(len(recipes)) if n not in verdicts]
     for seen in _grouped(judged, [alike(recipe.train) for recipe in recipes]):
         found = features(recipes[seen[0]], data, cache / FOLDER, device)
-        for members in _grouped(seen, [_shape(recipe.train) for recipe in recipes]):
+        for members in _grouped(seen, [_shape(recipe.train, epochs) for recipe in recipes]):
             members.sort(key=lambda n: recipes[n].train.loss.name)
-            bout = Bout([recipes[n].train for n in members], recipes[seen[0]].goal, data, found, epochs)
+            configs = [recipes[n].train for n in members]
+            bout = Bout(configs, recipes[seen[0]].goal, data, found, epochs or configs[0].epochs)
             verdicts |= dict(zip(members, bout.verdicts(), strict=True))
     return [verdicts[n] for n in range(len(recipes))]
 
@@ -61,11 +63,11 @@ def _blind(config: TrainConfig) -> str:
     return ""
 
 
-def _shape(config: TrainConfig) -> str:
+def _shape(config: TrainConfig, epochs: int | None) -> str:
     """Equal for recipes whose heads can train in one step."""
     head = config.head.model_dump(mode="json")
     head["dropout"] = bool(head.get("dropout"))
-    return json.dumps([head, config.optimizer.name, _batch(config)], sort_keys=True)
+    return json.dumps([head, config.optimizer.name, _batch(config), epochs or config.epochs], sort_keys=True)
 
 
 def _batch(config: TrainConfig) -> int:
@@ -158,14 +160,13 @@ class Bout:
 
 
 def main() -> None:
-    """Read {"device", "cache", "epochs", "recipes"} on stdin; write {"seconds", "verdicts"} as one line of JSON."""
+    """Read {"device", "cache", "epochs", "recipes"} on stdin; write the verdicts as one line of JSON."""
     asked = json.load(sys.stdin)
-    began = time.monotonic()
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     cache = Path(asked["cache"])
     data = Data.open(recipes[0].data, cache)
     found = probe(recipes, data, cache, torch.device(asked["device"]), asked["epochs"])
-    print(json.dumps({"seconds": round(time.monotonic() - began, 3), "verdicts": [asdict(one) for one in found]}))
+    print(json.dumps([asdict(one) for one in found]))
 
 
 if __name__ == "__main__":
