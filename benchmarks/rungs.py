@@ -3,10 +3,12 @@
     python benchmarks/rungs.py --root ../shared/data/clothing --weights ../shared/weights/FILE.safetensors
 
 Random configurations of a sensible space are trained to their end, without pruning. Known of each are also the rungs:
-the best value of its first 1, 2, ... epochs, and its score on frozen features (trainers/probe.py). For every rung the
+the best value of its first 1, 2, ... epochs, and its score on frozen features (trainers/probe.py). For every rung a
 table has Kendall's tau with the full training and its bootstrap error over configurations, how often a cut there
-would have kept the best of 16, and the cost. What is in --out is not done again, so the same command continues;
---table prints what there is. --quick, or no photographs, means drawn garments and a tiny network of random weights.
+would have kept the best of 16, and the cost. The learning rate alone is there as a control, and a second table has
+only the configurations with rates that one would choose among. What is in --out is not done again, so the same command
+continues; --table prints what there is. --quick, or no photographs, means drawn garments and a tiny network of random
+weights.
 """
 
 import argparse
@@ -47,7 +49,9 @@ AUGMENT: dict[str, dict[str, Any]] = {
     "medium": {"crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2},
     "strong": {"crop": "resized", "policy": "trivial", "erase": 0.25},
 }
+PASSES = (2, 5, 10, 20)  # of the heads over the features, besides as many as the full training has epochs
 OF, DRAWS = 16, 1000  # configurations in a set that a cut is tried on, and sets
+USUAL = 1e-3  # rates from here on are those that one would choose among when fine-tuning with AdamW
 TOLERANCE = 1e-4  # between heads that train together and alone, relative to the largest logit
 
 
@@ -170,12 +174,14 @@ def alone(bench: Bench, config: TrainConfig, batches: Sequence[Any], counts: los
 
 
 # -------------------------------------------------------------------------------------------- table
-def table(lines: Sequence[Mapping[str, Any]], goal: Goal) -> Iterator[Sequence[object]]:
-    """A row a rung: its name, n, tau and error, how often a cut keeps the best, its cost."""
+def table(lines: Sequence[Mapping[str, Any]], goal: Goal, least: float) -> Iterator[Sequence[object]]:
+    """A row a rung over configurations of at least this rate: n, tau, how often a cut keeps the best, the cost."""
     runs = {(one["number"], one["seed"]): one for one in lines if "number" in one}
-    numbers = sorted(number for number, seed in runs if seed == 0)
+    rates = {number: drawn(number)["optimizer"]["lr"] for number, _ in runs}
+    numbers = sorted(number for number, seed in runs if seed == 0 and rates[number] >= least)
     full = np.array([max(runs[number, 0]["epochs"][goal]) for number in numbers])
     seconds = float(np.mean([runs[number, 0]["seconds"] for number in numbers]))
+    yield row("the learning rate alone", np.array([rates[number] for number in numbers]), full, 0.0)
     before = next((one["features"] for one in lines if "features" in one), 0.0)
     for one in sorted((one for one in lines if "probe" in one), key=lambda one: one["probe"]):
         scores = np.array([score(one["scores"][goal], number) for number in numbers])
@@ -245,7 +251,7 @@ def measure(bench: Bench) -> None:
     probed = {
         one["probe"] for one in lines if "probe" in one and len(one["scores"][GOALS[0]]) >= given.configurations
     }
-    for passes in sorted({2, given.epochs, 10, 20} - probed):
+    for passes in sorted({*PASSES, given.epochs} - probed):
         keep(bench.probed(passes))
 
 
@@ -275,7 +281,9 @@ def main() -> None:
         measure(bench)
     print(f"{rounds.hardware(given.device)}\n{bench.setting}")
     for goal in GOALS:
-        print(f"\n{goal}\n\n{rounds.table(HEADERS, table(known(given.out, bench.setting), goal))}")
+        for least, words in ((0.0, "all configurations"), (USUAL, f"learning rates from {USUAL:g} on")):
+            rows = table(known(given.out, bench.setting), goal, least)
+            print(f"\n{goal}, {words}\n\n{rounds.table(HEADERS, rows)}")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,8 @@ class Verdict:
     unjudged: str = ""  # why it was not tried
 
 
-def probe(
-    recipes: Sequence[Recipe], data: Data, cache: Path, device: torch.device, epochs: int | None = None
-) -> list[Verdict]:
-    """A verdict on each recipe, in their order, after `epochs` passes over the features: as many as it has, if none.
+def probe(recipes: Sequence[Recipe], data: Data, cache: Path, device: torch.device, epochs: int) -> list[Verdict]:
+    """A verdict on each recipe, in their order, after `epochs` passes over the training images' features.
 
     The recipes share data and goal. The features lie in a folder of `cache` and are computed where they are missing.
     """
@@ -46,10 +44,10 @@ def probe(
     judged = [n for n in range(len(recipes)) if n not in verdicts]
     for seen in _grouped(judged, [alike(recipe.train) for recipe in recipes]):
         found = features(recipes[seen[0]], data, cache / FOLDER, device)
-        for members in _grouped(seen, [_shape(recipe.train, epochs) for recipe in recipes]):
+        for members in _grouped(seen, [_shape(recipe.train) for recipe in recipes]):
             members.sort(key=lambda n: recipes[n].train.loss.name)
             configs = [recipes[n].train for n in members]
-            bout = Bout(configs, recipes[seen[0]].goal, data, found, epochs or configs[0].epochs)
+            bout = Bout(configs, recipes[seen[0]].goal, data, found, epochs)
             verdicts |= dict(zip(members, bout.verdicts(), strict=True))
     return [verdicts[n] for n in range(len(recipes))]
 
@@ -63,11 +61,11 @@ def _blind(config: TrainConfig) -> str:
     return ""
 
 
-def _shape(config: TrainConfig, epochs: int | None) -> str:
+def _shape(config: TrainConfig) -> str:
     """Equal for recipes whose heads can train in one step."""
     head = config.head.model_dump(mode="json")
     head["dropout"] = bool(head.get("dropout"))
-    return json.dumps([head, config.optimizer.name, _batch(config), epochs or config.epochs], sort_keys=True)
+    return json.dumps([head, config.optimizer.name, _batch(config)], sort_keys=True)
 
 
 def _batch(config: TrainConfig) -> int:
