@@ -6,9 +6,9 @@ Random configurations of a sensible space are trained to their end, without prun
 the best value of its first 1, 2, ... epochs, and its score on frozen features (trainers/probe.py). For every rung a
 table has Kendall's tau with the full training and its bootstrap error over configurations, how often a cut there
 would have kept the best of 16, and the cost. The learning rate alone is there as a control, and a second table has
-only the configurations with rates that one would choose among. What is in --out is not done again, so the same command
-continues; --table prints what there is. --quick, or no photographs, means drawn garments and a tiny network of random
-weights.
+only the configurations with rates that one would choose among. What is in --out is not done again, so the same
+command continues; --table prints what there is. --quick, or no photographs, means drawn garments and a tiny network
+of random weights.
 """
 
 import argparse

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import features, losses, optim, probe
+from trainers.checkpoint import save_weights
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.data.batches import Data
 from trainers.models import heads
@@ -182,6 +183,16 @@ def test_what_changes_the_features_asks_for_others(photos, opened, tmp_path, cha
     for asked in (recipe(photos), recipe(photos, **changes)):
         features.features(asked, opened, tmp_path, CPU, views=2)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_other_weights_in_the_same_file_are_other_features(photos, opened, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    for seed in (0, 1):
+        net = features.network.build(recipe(photos, seed=seed).train, opened.sizes)
+        save_weights(file, net.backbone.state_dict(), {})
+        asked = recipe(photos, pretrained=True, weights=str(file))
+        features.features(asked, opened, tmp_path / "kept", CPU, views=1)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_features_too_large_for_16_bits_stay_whole():
