@@ -219,7 +219,7 @@ class Stepper:
             else:
                 gradient = gradient + decay * weight
             change = self._sgd if isinstance(self.first, SGD) else self._adam
-            weight.sub_(rate * change(name, gradient))
+            weight.sub_(change(name, gradient).mul_(rate))
 
     def _sgd(self, name: str, gradient: Tensor) -> Tensor:
         moment, momentum = self.moments[name], _wide(self.betas[:, 0], gradient)
@@ -231,8 +231,8 @@ class Stepper:
         moment, square = self.moments[name], self.squares[name]
         moment.lerp_(gradient, 1 - first)
         square.mul_(second).addcmul_(gradient, (1 - second) * gradient)
-        size = (square / (1 - second**self.steps)).sqrt_().add_(EPS)
-        return moment / (1 - first**self.steps) / size
+        size = (square / (1 - second**self.steps)).sqrt_().add_(EPS).mul_(1 - first**self.steps)
+        return torch.div(moment, size, out=size)
 
 
 def _decays(configs: Sequence[Optimizer], weight: Tensor) -> Tensor:
