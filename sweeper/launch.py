@@ -142,6 +142,7 @@ def build_cache(table: "Table", data: "DataConfig") -> None:
 
 def sweep(prepared: Prepared, options: Options, executor: "Executor", command: str) -> "Outcome":
     """Hold the study and run the loop; the ending is told whatever happens."""
+    from sweeper import probing
     from sweeper.stop import Stop, listening
     from sweeper.study import Study
 
@@ -152,6 +153,8 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
         files.write_text(prepared.folder.resume, command + "\n")
         before = study.results()
         try:
+            if prepared.spec.search.probe:
+                study.enqueue(lambda: probing.queue(prepared, options, stop))
             outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
         except BaseException:
             study.close()
@@ -161,6 +164,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     idle = outcome.exit_code == 0 and record.results(prepared.folder) == before
     reason = "nothing was left to do: --trials N or --hours H asks for more" if idle else outcome.reason
     say_ending(prepared.folder, command, reason)
+    probing.tell_tau(prepared.folder)
     return outcome
 
 

@@ -83,6 +83,11 @@ class StudyFolder:
         return self.root / "trials.csv"
 
     @property
+    def probe(self) -> Path:
+        """What was tried on frozen features before the first trial, and what came of it."""
+        return self.root / "probe.json"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

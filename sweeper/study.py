@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from trainers.config import Epoch, Scores
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
 ENQUEUED = "sweep:enqueued"  # attribute of the Optuna study: the first configurations are queued
+PROBED = "sweep:probed"  # so are those that a probe chose
 
 
 @dataclass
@@ -288,6 +289,16 @@ class Study:
         grid = trials if isinstance(self.spec.search.sampler, Grid) else []
         tried = {_key({**trial.system_attrs.get("fixed_params", {}), **trial.params}) for trial in grid}
         self._configurations = (params for params in self._space.configurations() if _key(params) not in tried)
+
+    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
+        if PROBED not in self._optuna.user_attrs:
+            chosen = asked()
+            with _trouble_with(self.folder.database):
+                for params in chosen:
+                    self._optuna.enqueue_trial(dict(params), skip_if_exists=True)
+                self._optuna.set_user_attr(PROBED, value=True)
+                self._queued = len(self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def _key(params: Mapping[str, Any]) -> str:
