@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, computing
+from trainers import computing
 from trainers.checkpoint import load_weights, save_weights
 from trainers.config import Augment, Recipe, TrainConfig
 from trainers.data.batches import Data, in_order
 from trainers.data.images import stamp
+from trainers.feed import Drawing
 from trainers.models import network
 from trainers.models.heads import NEEDS
 from trainers.predict import Lens
@@ -85,12 +86,11 @@ def _computed(config: TrainConfig, data: Data, device: torch.device, views: int)
 
 def _changed(lens: Lens, rows: Sequence[int], view: int) -> Iterator[Tensor]:
     """The images of `rows` as a draw of the augmentation shows them, [B, 3, S, S] on the device."""
-    chosen, rng = _unmixed(lens.config), np.random.default_rng(view)
-    chunks = in_order(rows, 2 * lens.config.batch_size)
-    for chunk, images in zip(chunks, lens.feed.batches(chunks), strict=True):
-        how = augment.draw(chosen, np.asarray(lens.data.cache.sizes[chunk]), rng).to(lens.device)
-        x, _ = augment.apply(images, how, lens.config.image_size, lens.mean, lens.std)
-        yield x.contiguous(memory_format=lens.layout)
+    nobody = np.zeros(len(lens.data.table.rows), dtype=bool)
+    drawing = Drawing(_unmixed(lens.config), np.random.default_rng(view), nobody)
+    feed = lens.feed(lens.config.image_size)
+    for batch in feed.training(in_order(rows, 2 * lens.config.batch_size), drawing):
+        yield batch.images
 
 
 def _seen(net: network.Network, batches: Iterator[Tensor], config: TrainConfig, device: torch.device) -> Tensor:
