@@ -38,14 +38,14 @@ DISTINCT = 400  # images with content of their own, the others are links to them
 # ------------------------------------------------------------------------------------------- trials
 def resume(trials: int, *, mlflow: bool) -> dict[str, float]:
     """Seconds until the first job, with a thread that brings MLflow up to date or without, and of asking the next."""
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     study = grown.opened(NAME, 2 * trials)
     if mlflow:
         read, space = grown.question(NAME, 2 * trials)
         facts = Facts(study.folder, "nothing", read.goal, read.text, trials, space.names)
         tracking.Mlflow(lambda text: print(text, file=sys.stderr)).opened(facts)
     first = study.next_job()
-    found = {"first": time.perf_counter() - began}
+    found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}
     if first is None or first.trial < trials:
         sys.exit(f"gate: the next trial is {first and first.trial}, and there are {trials}")
     asked = []
@@ -57,13 +57,19 @@ def resume(trials: int, *, mlflow: bool) -> dict[str, float]:
     return found | {"ask": min(asked), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def command(*words: str) -> tuple[float, Any]:
-    """Seconds that a command takes, and what it says as JSON."""
-    began = time.perf_counter()
+def command(*words: str) -> tuple[float, float, Any]:
+    """Seconds that a command takes by the clock and of a core, and what it says as JSON."""
+    began, worked = time.perf_counter(), children()
     said = subprocess.run(
         [sys.executable, "-m", "sweeper.cli", *words, NAME, "--json"], capture_output=True, text=True, check=True
     )
-    return time.perf_counter() - began, json.loads(said.stdout)
+    return time.perf_counter() - began, children() - worked, json.loads(said.stdout)
+
+
+def children() -> float:
+    """CPU seconds of the processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def trials_part(count: int) -> Iterator[list[object]]:
@@ -78,13 +84,13 @@ def trials_part(count: int) -> Iterator[list[object]]:
     restore(folder, count)
     leaderboard = [command("leaderboard") for _ in range(2)]
     status = [command("status") for _ in range(2)]
-    gate(folder, count, leaderboard[0][1], status[0][1])
+    gate(folder, count, leaderboard[0][2], status[0][2])
     yield from [
-        row("sweep leaderboard, s", min(each[0] for each in leaderboard), 5),
-        row("sweep status, s", min(each[0] for each in status), 5),
-        row("resume until the first job, s", min(one["first"] for one in again), 5),
-        row("the same, its ledger made anew, s", rebuilt["first"], None),
-        row("the same, MLflow catching up on every trial, s", caught["first"], 5),
+        row("sweep leaderboard, s", min(each[0] for each in leaderboard), 5, min(each[1] for each in leaderboard)),
+        row("sweep status, s", min(each[0] for each in status), 5, min(each[1] for each in status)),
+        row("resume until the first job, s", min(one["first"] for one in again), 5, min(one["cpu"] for one in again)),
+        row("the same, its ledger made anew, s", rebuilt["first"], None, rebuilt["cpu"]),
+        row("the same, MLflow catching up on every trial, s", caught["first"], 5, caught["cpu"]),
         row("asking the next trial, ms", 1e3 * min(one["ask"] for one in again), 50),
         row("coordinator's peak, MLflow catching up, MB", caught["peak"], 500),
     ]
@@ -168,7 +174,9 @@ def train(root: Path) -> dict[str, float]:
 
     from trainers.data.batches import Data, Feed, shuffled
 
+    worked = time.process_time()
     found = {"open": rounds.wall(lambda: Data.open(config(root), paths.cache()))}
+    found |= {"cpu": time.process_time() - worked}
     data = Data.open(config(root), paths.cache())
     rows = data.table.indices("train")
     data.labels(rows[:1])
@@ -193,7 +201,7 @@ def images_part(count: int) -> Iterator[list[object]]:
         row("checking every image, images/s", count / decoded["check"], None),
         row("decoding into the cache, images/s", count / decoded["cache"], None),
         row("the same over bare decoding", decoded["cache"] / decoded["bare"], 1.5),
-        row("opening what is decoded, s", min(one["open"] for one in opened), 2),
+        row("opening what is decoded, s", min(one["open"] for one in opened), 2, min(one["cpu"] for one in opened)),
         row("a worker's own memory grows in 200 batches, MB", max(one["gathered"] for one in opened), 50),
     ]
 
@@ -217,10 +225,10 @@ def part(name: str, of: object) -> dict[str, float]:
     return found
 
 
-def row(name: str, figure: float, goal: float | None) -> list[object]:
+def row(name: str, figure: float, goal: float | None, cpu: float | str = "") -> list[object]:
     if goal is None:
-        return [name, figure, "", ""]
-    return [name, figure, f"<= {goal:g}", rounds.verdict(figure, goal)]
+        return [name, figure, cpu, "", ""]
+    return [name, figure, cpu, f"<= {goal:g}", rounds.verdict(figure, goal)]
 
 
 def main() -> None:
@@ -236,7 +244,7 @@ def main() -> None:
         rows = [*trials_part(trials), *images_part(images)]
     print(rounds.hardware())
     print(f"{trials:,} trials of {grown.EPOCHS} epochs, {images:,} images of {SIDE} x {SIDE} pixels; the best of two")
-    print(rounds.table(["figure", "found", "goal", ""], rows))
+    print(rounds.table(["figure", "found", "CPU s", "goal", ""], rows))
 
 
 if __name__ == "__main__":

@@ -69,9 +69,8 @@ class End:
 
 
 class Errands:
-    """By name: `study` opens it and looks through its folders, `standing` brings its own figures up to date, `close`
-    ends it, `drawn` sends figures that are there now, any other is a run's key.
-    """
+    """By name: `study` opens it and looks through its folders, `standing` sends its own figures, `close` ends it,
+    `drawn` sends drawings that are there now, any other is a run's key."""
 
     def __init__(
         self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str], artist: Artist
@@ -252,9 +251,9 @@ class Errands:
 
     def _last_figures(self, server: Server, twin: StudyTwin) -> None:
         """Those of the study, where a run has some, and whatever is still being drawn."""
-        trials = [(self.facts.study.trial(number), one) for number, (one, _) in self.sides.ends().items()]
-        runs = [(side.folder, side.result, side.job.kind) for side in self.sides.all() if side.result]
-        if any(_drawable(*one, "trial") for one in trials) or any(_drawable(*one) for one in runs):
+        trials = ((self.facts.study.trial(number), one) for number, (one, _) in self.sides.ends().items())
+        finals = ((one.folder, one.result) for one in self.sides.all() if one.result and one.job.kind == "final")
+        if any(_drawable(*one, "trial") for one in trials) or any(_drawable(*one, "final") for one in finals):
             self.artist.ask(Order(key=STUDY, folder=self.facts.study.root, study=True))
         self.artist.wait()
         self._hang(server, twin)
