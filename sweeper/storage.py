@@ -1,15 +1,20 @@
 """Optuna's SQLite database behind a memory: written at once, read once."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.errors import EnvironmentFault
 
 BUSY = 60  # seconds to wait for a database that somebody else has locked
 
@@ -33,12 +38,28 @@ class Mirrored(InMemoryStorage):
         for key, value in self._disk.get_study_system_attrs(self._there).items():
             super().set_study_system_attr(here, key, value)
         trials = self._disk.get_all_trials(self._there)
+        self.paused: set[int] = set()  # ids here of trials that a reader sees as pruned
         self._ids = {super(Mirrored, self).create_new_trial(here, trial): trial._trial_id for trial in trials}
 
     def close(self) -> None:
         """Let go of the database."""
         self._disk.remove_session()
         self._disk.engine.dispose()
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Those in `paused` as pruned ones: a sampler learns from what they have shown. On disk they run."""
+        if not self.paused or states == (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        trials = [self._seen(trial) for trial in super().get_all_trials(study_id, deepcopy)]
+        return trials if states is None else [trial for trial in trials if trial.state in states]
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial._trial_id in self.paused:
+            trial = copy(trial)
+            trial.state, trial.datetime_complete = TrialState.PRUNED, trial.datetime_start
+        return trial
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._disk.set_study_user_attr(self._there, key, value)
@@ -83,3 +104,17 @@ def _database(path: Path) -> RDBStorage:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     return RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs={"connect_args": {"timeout": BUSY}})
+
+
+@contextmanager
+def trouble_with(database: Path) -> Iterator[None]:
+    """What the file system or a lock does to the database is told as such."""
+    try:
+        yield
+    except (StorageInternalError, sqlite3.Error) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise EnvironmentFault(
+            f"the study's database cannot be used: {cause}",
+            where=str(database),
+            help="free the disk, or end the program that has it locked, and run the same command again",
+        ) from error
