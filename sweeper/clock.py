@@ -27,7 +27,7 @@ class Clock:
         self._paces: dict[tuple[str, int], tuple[float, int]] = {}  # seconds and epochs
         self._planned: set[float] = set()  # epochs of trials
         self._rests: list[float] = []
-        self._growth = 0.0  # (train + val) / train where a final follows, else 0
+        self._growth = self._aside = 0.0  # (train + val) / train where a final follows, else 0; its seconds aside
         self._winner: tuple[TrainConfig, int] | None = None
         if hours is not None:
             self._read()
@@ -63,9 +63,9 @@ class Clock:
         """Learn what a trial took beside its epochs."""
         self._rests.append(max(0.0, seconds))
 
-    def expect_final(self, growth: float) -> None:
-        """Keep time for retraining the winner, on `growth` times as many images."""
-        self._growth = growth
+    def expect_final(self, growth: float, seconds: float = 0.0) -> None:
+        """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
+        self._growth, self._aside = growth, seconds
 
     def leads(self, train: TrainConfig, epochs: int) -> None:
         """Learn which trial would be retrained now, for how many epochs."""
@@ -132,7 +132,7 @@ class Clock:
         able = [self._winner] if self._winner else []
         able += [(train, epochs)] if train else []
         paces = [self._pace(train) * epochs for train, epochs in able]
-        return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0)
+        return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0) + self._aside
 
 
 def _place(train: TrainConfig) -> tuple[str, int]:

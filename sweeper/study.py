@@ -48,6 +48,7 @@ class Study:
         self._adoptable: deque[Trial] = deque()
         self._waiting = Waiting(spec.search.pruner, self._storage.paused)
         self._clock = Clock(folder, spec.budget.hours)
+        self._left: set[int] = set()  # trials that ran in this call and were left open
         self._last = self._late = False  # no new trial can begin; for want of time
         self._repeats = Repeats()
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
@@ -102,9 +103,9 @@ class Study:
         hours = self.spec.budget.hours
         return f"the budget of {hours:g} h is used up: no trial would finish inside" if hours and self._late else ""
 
-    def expect_final(self, growth: float) -> None:
-        """Keep time for retraining the winner on `growth` times as many images."""
-        self._clock.expect_final(growth)
+    def expect_final(self, growth: float, seconds: float = 0.0) -> None:
+        """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
+        self._clock.expect_final(growth, seconds)
         self._lead()
 
     def _adopted(self) -> Trial | None:
@@ -162,6 +163,7 @@ class Study:
             self._repeats.add(job)
         job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
         folder.paused.unlink(missing_ok=True)
+        self._left.discard(job.trial)
         self._running[job.trial] = self._stand(trial, job)
         return job
 
@@ -258,9 +260,9 @@ class Study:
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.
 
-        Where one only lacks the time to, all stay open: more hours go on with them.
+        Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
         """
-        stuck = self._waiting.stuck()
+        stuck = [] if self._adoptable or self._left else self._waiting.stuck()
         self._running |= {one.job.trial: one for one in stuck}
         return [(one.job, self._end(one.job.trial, "PRUNED")) for one in stuck]
 
@@ -279,6 +281,7 @@ class Study:
 
     def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
         running = self._let_go(trial)
+        self._left.add(trial)
         return record.standing(running.job, running.epochs, "INTERRUPTED", trouble=trouble, error=text)
 
     def _end(
