@@ -82,8 +82,8 @@ class Study:
 
     # ---------------------------------------------------------------------------------- asking
     def next_job(self) -> Job | None:
-        """What to train next: trials that were running when a sweep or a worker died, paused ones that may go on,
-        then new ones.
+        """What to train next: first trials that were running when a sweep or a worker died, then paused ones that
+        may go on, then new ones.
 
         None when the budget is used up, or a grid has no configuration left, and no paused trial may go on.
         """
@@ -277,6 +277,7 @@ class Study:
         running = self._running.pop(trial)
         if (rest := running.rest) is not None:
             self._clock.rest(rest)
+        self._clock.save()
         return running
 
     def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:

@@ -50,10 +50,12 @@ def write(
     return path
 
 
-def opened(path: Path, *, sets: Sequence[str] = (), fingerprint: str = "") -> Study:
+def opened(
+    path: Path, *, sets: Sequence[str] = (), fingerprint: str = "", categories: Sequence[str] = ("pattern",)
+) -> Study:
     """The study of the file at `path`, begun or taken up again beside it."""
     read = spec.read(path, sets=sets)
-    space, folder = Space(read, ["pattern"]), StudyFolder(path.parent / "question")
+    space, folder = Space(read, categories), StudyFolder(path.parent / "question")
     study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint)
     OPEN.append(study)
     return study

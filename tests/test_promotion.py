@@ -8,7 +8,7 @@ import optuna
 import pytest
 from played import CLIMB, Seen, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
 
-from sweeper import overview, record, sweep
+from sweeper import overview, record, spec, sweep
 from sweeper.devices import Slot
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
@@ -16,6 +16,7 @@ from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
 from sweeper.stop import Stop
 from sweeper.study import Study
+from trainers.data import cache, layouts
 
 THIRDS = "{sampler: random, pruner: {name: promotion, min_epochs: 1, reduction_factor: 3}}"
 
@@ -181,6 +182,43 @@ def test_a_study_reopened_after_every_few_jobs_comes_to_the_same(tmp_path, jobs,
     play(study)
     study.close()
     assert outcome(study) == expected
+
+
+REAL = """\
+study: question
+data: {layout: table, root: ROOT, size: 32}
+budget: {trials: 2}
+search: {sampler: random, pruner: PRUNER}
+train:
+  backbone: test_resnet
+  pretrained: false
+  image_size: 32
+  batch_size: 16
+  optimizer: {name: adamw, lr: {loguniform: [1.0e-4, 1.0e-1]}}
+  epochs: 3
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path, photos, monkeypatch):
+    monkeypatch.delenv("SWEEP_TRAINER")
+    epochs = {}
+    for pruner in ("none", "{name: promotion, reduction_factor: 2}"):
+        folder = tmp_path / str(len(epochs))
+        folder.mkdir()
+        path = folder / "question.yaml"
+        path.write_text(REAL.replace("ROOT", photos.root).replace("PRUNER", pruner))
+        read = spec.read(path)
+        cache.open_cache(layouts.read(read.data), read.data, folder / "cache")
+        study, seen = opened(path, categories=["colour", "place"]), Seen()
+        sweep.run(study, Inline(), seen, seen, stop=Stop())
+        study.close()
+        done = [one.number for one in study.results() if one.state == "COMPLETE"]
+        epochs[pruner] = {number: record.history(study.folder.trial(number)) for number in done}
+        assert ("told 0 PAUSED" in seen.words) == (pruner != "none")
+    (number, continued), *_ = epochs.pop(pruner).items()
+    for ours, plain in zip(continued, epochs["none"][number], strict=True):
+        assert (ours.train, ours.val, ours.lr) == (plain.train, plain.val, plain.lr)
 
 
 def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
