@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import OPEN, Job, TrialResult
 from trainers.config import Epoch
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -48,6 +48,7 @@ class Board:
 
     rows: dict[int, Row] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
+    paused: set[int] = field(default_factory=set)
     total: int | None = None
     best: TrialResult | None = None
     _spent: list[float] = field(default_factory=list)
@@ -57,11 +58,11 @@ class Board:
         """The trials planned in all, and those of earlier sweeps; their open ones run again."""
         self.total = total
         for result in results:
-            if result.state not in ("RUNNING", "INTERRUPTED"):
-                self._count(result)
+            self.end(result)
 
     def start(self, job: Job, slot: str) -> None:
         self.rows[job.trial] = Row(job, slot)
+        self.paused.discard(job.trial)
         self._slots = max(self._slots, len(self.rows))
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> Row:
@@ -72,7 +73,10 @@ class Board:
 
     def end(self, result: TrialResult) -> None:
         self.rows.pop(result.number, None)
-        if result.state != "INTERRUPTED":
+        self.paused.discard(result.number)
+        if result.state == "PAUSED":
+            self.paused.add(result.number)
+        if result.state not in OPEN:
             self._count(result)
 
     def _count(self, result: TrialResult) -> None:
@@ -92,7 +96,7 @@ class Board:
         typical = self._typical()
         if self.total is None or typical is None:
             return None
-        waiting = max(0, self.total - sum(self.ended.values()) - len(self.rows))
+        waiting = max(0, self.total - sum(self.ended.values()) - len(self.paused) - len(self.rows))
         unknown = len(running) - len(known)
         return max([*known, (sum(known) + (waiting + unknown) * typical) / self._slots])
 
@@ -105,14 +109,16 @@ class Board:
         return sum(whole) / len(whole) if whole else None
 
     def summary(self) -> str:
-        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best .8217 (trial 4); eta 38m`."""
+        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best .8217 (trial 4); eta 38m`, and paused ones if any."""
         counts = [
             f"{self.ended['COMPLETE']} done",
             f"{self.ended['PRUNED']} pruned",
             f"{self.ended['FAILED']} failed",
         ]
+        if self.paused:
+            counts.append(f"{len(self.paused)} paused")
         if self.total is not None:
-            counts.append(f"{max(0, self.total - sum(self.ended.values()))} to go")
+            counts.append(f"{max(0, self.total - sum(self.ended.values()) - len(self.paused))} to go")
         parts = [", ".join(counts)]
         if self.best:
             parts.append(f"best {short(self.best.value)} (trial {self.best.number})")
@@ -136,7 +142,7 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     if result.state == "FAILED":
         return f"{clock} trial {result.number} failed: {result.error or result.trouble}"
-    word = {"COMPLETE": "done", "PRUNED": "pruned", "INTERRUPTED": "interrupted"}.get(result.state, result.state)
+    word = "done" if result.state == "COMPLETE" else result.state.lower()
     best = (
         f", {result.goal} {short(result.value)} at epoch {(result.best_epoch or 0) + 1}"
         if result.value is not None

@@ -81,6 +81,9 @@ def run(
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="train in this process, for a debugger")] = False,
     no_mlflow: NoMlflow = False,
+    then_best: Annotated[
+        bool, typer.Option("--then-best", help="then as sweep best --export submission, within --hours")
+    ] = False,
 ) -> None:
     """Begin the study of a search space, or go on with it."""
     from sweeper import launch
@@ -94,8 +97,15 @@ def run(
         new_study=new_study,
         inline=inline,
         mlflow=not no_mlflow,
+        then_best=then_best,
     )
-    raise typer.Exit(launch.run(space, options).exit_code)
+    if code := launch.run(space, options).exit_code:
+        raise typer.Exit(code)
+    if then_best:
+        from sweeper import best
+
+        final = launch.final(space, options)
+        _say(best.ending(final, final.folder.study))
 
 
 @app.command()

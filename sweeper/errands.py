@@ -147,7 +147,7 @@ class Errands:
         alone = holder is None or holder.pid == os.getpid()
         for side in self.sides.all():
             if side.result is None and (alone or side.live):
-                side.result = side.standing("INTERRUPTED")
+                side.result = side.standing("PAUSED" if side.folder.paused.exists() else "INTERRUPTED")
                 self._bring(server, twin, side)
         for path in end.files:
             server.file(twin.run, path)

@@ -21,6 +21,7 @@ from sweeper.trial import State
 from trainers import files
 
 if TYPE_CHECKING:
+    from sweeper.best import Final
     from sweeper.executors import Executor
     from sweeper.search import StudySpec
     from sweeper.space import Space
@@ -43,6 +44,7 @@ class Options:
     new_study: str | None = None
     inline: bool = False
     mlflow: bool = True
+    then_best: bool = False  # a final follows, for which time is kept
 
     @property
     def assignments(self) -> list[str]:
@@ -61,7 +63,8 @@ class Options:
         for name, value in named.items():
             words += [f"--{name}", str(value)] if value is not None else []
         words += ["--slots", str(self.slots)] if self.slots != 1 else []
-        return shlex.join(words + ["--inline"] * self.inline + ["--no-mlflow"] * (not self.mlflow))
+        flags = {"inline": self.inline, "no-mlflow": not self.mlflow, "then-best": self.then_best}
+        return shlex.join(words + [f"--{name}" for name, given in flags.items() if given])
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,15 @@ def run(path: Path, options: Options) -> "Outcome":
     prepared = prepare(path, options, gpus=devices.ids(slots))
     build_cache(prepared.table, prepared.spec.data)
     return sweep(prepared, options, _executor(slots, options), options.command(path))
+
+
+def final(path: Path, options: Options) -> "Final":
+    """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
+    from sweeper import best, spec
+
+    folder = StudyFolder.named(spec.read(path, sets=options.assignments).study)
+    slots = devices.slots(options.devices)[:1]
+    return best.export(best.winner(folder), slots, mlflow=options.mlflow)
 
 
 def cached(path: Path, options: Options) -> int:
@@ -146,11 +158,13 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     from sweeper.stop import Stop, listening
     from sweeper.study import Study
 
-    stop = Stop()
+    stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
     with listening(stop):
         fingerprint = prepared.table.fingerprint
         study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache(), fingerprint=fingerprint)
         files.write_text(prepared.folder.resume, command + "\n")
+        if final:
+            study.expect_final(*final)
         before = study.results()
         try:
             if prepared.spec.search.probe:
@@ -166,6 +180,20 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     say_ending(prepared.folder, command, reason)
     probing.tell_tau(prepared.folder)
     return outcome
+
+
+def _rehearsed(prepared: Prepared) -> tuple[float, float]:
+    """On how many times as many images as a trial a final trains, and how long it looks at the data before that.
+
+    What it needs is loaded here, before the hours begin to count.
+    """
+    from sweeper import best, leaderboard  # noqa: F401
+
+    begun = time.monotonic()
+    table = checked_table(prepared.spec.data)
+    build_cache(table, prepared.spec.data)
+    train = len(table.split("train"))
+    return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
 
 
 def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop", *, mlflow: bool) -> "Outcome":

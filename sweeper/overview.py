@@ -14,7 +14,7 @@ from sweeper import board, identity, lock, paths, record, shown
 from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import State, TrialResult
+from sweeper.trial import OPEN, State, TrialResult
 from trainers.files import write_text
 
 SPACES = Path("search_spaces")
@@ -49,7 +49,8 @@ class Standing:
         """COMPLETE when the budget is used up as far as the folder tells; INTERRUPTED while something is open."""
         if self.holder:
             return "RUNNING"
-        ended = [result for result in self.results if result.state not in ("RUNNING", "INTERRUPTED")]
+        waits = ("RUNNING", "INTERRUPTED") if self.hours else OPEN  # out of hours, what is paused stays so
+        ended = [result for result in self.results if result.state not in waits]
         short = self.planned is not None and self.hours is None and len(ended) < self.planned
         return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"
 

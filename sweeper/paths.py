@@ -74,6 +74,11 @@ class StudyFolder:
         return self.root / "mlflow.json"
 
     @property
+    def clock(self) -> Path:
+        """Seconds of sweeping so far."""
+        return self.root / "seconds"
+
+    @property
     def resume(self) -> Path:
         """The command that goes on with this study, as the shell takes it."""
         return self.root / "resume"
@@ -140,6 +145,11 @@ class RunFolder:
     @property
     def mirror(self) -> Path:
         return self.root / "mlflow.json"
+
+    @property
+    def paused(self) -> Path:
+        """Lies there while the trial waits at a rung: for readers alone, the study asks the histories."""
+        return self.root / "paused"
 
     @property
     def log(self) -> Path:

@@ -177,7 +177,7 @@ def _result(folder: RunFolder, unfinished: State) -> TrialResult | None:
     if result := read_result(folder):
         return result
     job = read_config(folder)
-    return standing(job, history(folder), unfinished) if job else None
+    return standing(job, history(folder), "PAUSED" if folder.paused.exists() else unfinished) if job else None
 
 
 def seconds(study: StudyFolder) -> float:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import random
 import warnings
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,7 @@ from sweeper.search import (
     NoPruner,
     Patient,
     Percentile,
+    Promotion,
     RandomSampler,
     Search,
     SuccessiveHalving,
@@ -33,6 +34,7 @@ from sweeper.search import (
 from trainers.config import OneCycle, TrainConfig
 
 if TYPE_CHECKING:
+    from sweeper.clock import Clock
     from sweeper.space import Space
 
 LEAST_WARMUP = 3  # epochs
@@ -151,6 +153,31 @@ def first(search: Search, space: "Space", count: int) -> Iterator[dict[str, Any]
         yield space.suggest(study.ask())
 
 
+def fixed(study: optuna.Study, space: "Space", clock: "Clock", *, free: bool) -> dict[str, Any] | None:
+    """What to fix of the next trial of `study` so that it ends within the hours: nothing, or its backbone.
+
+    None where nothing makes it fit. Unless `free` its values are settled already, so that nothing can be fixed.
+    """
+    if clock.full() or clock.roomy():
+        return None if clock.full() else {}
+    backbones = dict.fromkeys(recipe.train.backbone for recipe in space.recipes())
+    others = [{"backbone": backbone} for backbone in backbones] if free and "backbone" in space.names else []
+    for chosen in [{}, *others]:
+        train = space.recipe(_proposal(study, space, chosen)).train
+        if clock.fits(train, train.epochs):
+            return chosen
+    return None
+
+
+def _proposal(study: optuna.Study, space: "Space", chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that the next trial of `study` would have with those `chosen`; asked in a copy."""
+    rehearsal = optuna.create_study(direction="maximize", sampler=study.sampler)
+    rehearsal.add_trials(study.get_trials(deepcopy=False))
+    if chosen:
+        rehearsal.enqueue_trial(dict(chosen))
+    return space.suggest(rehearsal.ask())
+
+
 def pruner(search: Search, train: TrainConfig) -> BasePruner:
     """The pruner of `search` for a trial of `train`: its learning rate's warm-up and its epochs matter."""
     match search.pruner:
@@ -177,7 +204,7 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
-        case NoPruner():
+        case NoPruner() | Promotion():  # the study's own ladder judges
             return optuna.pruners.NopPruner()
 
 

@@ -103,6 +103,14 @@ class SuccessiveHalving(Part):
     reduction_factor: int = Field(4, ge=2, description="of so many trials one goes on at each rung")
 
 
+class Promotion(Part):
+    """Asynchronous successive halving that pauses: a trial waits at a rung and goes on if it proves to be good."""
+
+    name: Literal["promotion"] = "promotion"
+    min_epochs: Positive = Field(1, description="epochs every trial gets; the first rung")
+    reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
+
+
 class Patient(Part):
     """Stops a trial that has not improved on itself for a while, whatever the others do."""
 
@@ -118,7 +126,8 @@ class NoPruner(Part):
 
 
 Pruner = Annotated[
-    Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner, Field(discriminator="name")
+    Median | Percentile | Hyperband | SuccessiveHalving | Promotion | Patient | NoPruner,
+    Field(discriminator="name"),
 ]
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from sweeper.redact import redacted
-from sweeper.trial import Job, State, TrialResult
+from sweeper.trial import OPEN, Job, State, TrialResult
 from trainers.config import Epoch, Goal, Scores
 
 STATUS: dict[str, str] = {
     "RUNNING": "RUNNING",
+    "PAUSED": "RUNNING",  # MLflow has no word for it; the tag sweep.state has
     "COMPLETE": "FINISHED",
     "PRUNED": "FINISHED",
     "FAILED": "FAILED",
@@ -95,7 +96,7 @@ def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], goa
     best, found = -math.inf, []
     for number in sorted(results):
         result = results[number]
-        if result.state in ("RUNNING", "INTERRUPTED"):
+        if result.state in OPEN:
             break
         if result.state != "COMPLETE" or result.value is None:
             continue

@@ -1,11 +1,12 @@
 """Optuna's SQLite database behind a memory: written at once, read once."""
 
-import copy
 import json
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,12 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweeper.errors import EnvironmentFault
 
 BUSY = 60  # seconds to wait for a database that somebody else has locked
 REPORT = """\
@@ -71,6 +75,7 @@ class Mirrored(InMemoryStorage):
             super().set_study_user_attr(here, key, value)
         for key, value in self._disk.get_study_system_attrs(self._there).items():
             super().set_study_system_attr(here, key, value)
+        self.paused: set[int] = set()  # ids here of trials that a reader sees as pruned
         trials = loaded(self._reports, self._there)
         self._ids = {self._remember(here, trial): trial._trial_id for trial in trials}
         self._kinds = {name: kind for trial in trials for name, kind in trial.distributions.items()}
@@ -87,6 +92,21 @@ class Mirrored(InMemoryStorage):
         self._reports.close()
         self._disk.remove_session()
         self._disk.engine.dispose()
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Those in `paused` as pruned ones: a sampler learns from what they have shown. On disk they run."""
+        if not self.paused or states == (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        trials = [self._seen(trial) for trial in super().get_all_trials(study_id, deepcopy)]
+        return trials if states is None else [trial for trial in trials if trial.state in states]
+
+    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial._trial_id in self.paused:
+            trial = copy(trial)
+            trial.state, trial.datetime_complete = TrialState.PRUNED, trial.datetime_start
+        return trial
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._disk.set_study_user_attr(self._there, key, value)
@@ -142,7 +162,7 @@ class Mirrored(InMemoryStorage):
 
 
 def _numbered(trial: FrozenTrial, ident: int) -> FrozenTrial:
-    mine = copy.copy(trial)
+    mine = copy(trial)
     mine._trial_id = ident
     return mine
 
@@ -203,3 +223,17 @@ def _database(path: Path) -> RDBStorage:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     return RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs={"connect_args": {"timeout": BUSY}})
+
+
+@contextmanager
+def trouble_with(database: Path) -> Iterator[None]:
+    """What the file system or a lock does to the database is told as such."""
+    try:
+        yield
+    except (StorageInternalError, sqlite3.Error) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise EnvironmentFault(
+            f"the study's database cannot be used: {cause}",
+            where=str(database),
+            help="free the disk, or end the program that has it locked, and run the same command again",
+        ) from error

@@ -1,45 +1,29 @@
 """The study: the only writer of Optuna's database and of the records. Optuna decides, the folder remembers."""
 
 import json
-import sqlite3
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from optuna.pruners import BasePruner
 from optuna.trial import Trial, TrialState
 
 from sweeper import identity, lock, record, samplers
-from sweeper.errors import EnvironmentFault
+from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
+from sweeper.promotion import Ladder, Waiting
 from sweeper.repeats import Repeats
+from sweeper.running import Running
 from sweeper.search import Grid, StudySpec
 from sweeper.space import Space
-from sweeper.storage import Mirrored
+from sweeper.storage import Mirrored, trouble_with
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
 ENQUEUED = "sweep:enqueued"  # attribute of the Optuna study: the first configurations are queued
 PROBED = "sweep:probed"  # so are those that a probe chose
-
-
-@dataclass
-class _Running:
-    """A trial between its job and its end."""
-
-    job: Job
-    trial: Trial
-    epochs: list[Epoch]
-    reported: set[int]  # epochs that Optuna has
-    pruner: BasePruner
-    pruned: bool = False
 
 
 class Study:
@@ -61,13 +45,16 @@ class Study:
             pruner=samplers.pruner(spec.search, next(space.recipes()).train),
         )
         self.best: TrialResult | None = None
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._adoptable: deque[Trial] = deque()
+        self._waiting = Waiting(spec.search.pruner, self._storage.paused)
+        self._clock = Clock(folder, spec.budget.hours)
+        self._left: set[int] = set()  # trials that ran in this call and were left open
+        self._last = self._late = False  # no new trial can begin; for want of time
         self._repeats = Repeats()
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
         self._recover()
         self._enqueue()
-        self._opened = time.monotonic()
 
     @classmethod
     def open(
@@ -82,7 +69,7 @@ class Study:
         try:
             record.tidy(folder.root)
             identity.settle(spec, space, folder, fingerprint)
-            with _trouble_with(folder.database):
+            with trouble_with(folder.database):
                 return cls(spec, space, folder, cache, held)
         except BaseException:
             held.release()
@@ -90,29 +77,71 @@ class Study:
 
     def close(self) -> None:
         """Let go of the database and of the study."""
+        self._clock.save(now=True)
         self._storage.close()
         self._lock.release()
 
     # ---------------------------------------------------------------------------------- asking
     def next_job(self) -> Job | None:
-        """What to train next: first trials that were running when a sweep or a worker died, then new ones.
+        """What to train next: first trials that were running when a sweep or a worker died, then paused ones that
+        may go on, then new ones.
 
-        None when the budget is used up or a grid has no configuration left.
+        None when the budget is used up, or a grid has no configuration left, and no paused trial may go on.
         """
-        with _trouble_with(self.folder.database):
-            if self._adoptable:
-                return self._begin(self._adoptable.popleft(), adopted=True)
-            if self._spent():
-                return None
-            trial = self._ask()
-            return self._begin(trial, adopted=False) if trial else None
+        with trouble_with(self.folder.database):
+            if trial := self._adopted() or self._promoted():
+                return self._begin(trial, adopted=True)
+            new = self._new()
+            self._last = new is None
+            if new:
+                return self._begin(new, adopted=False)
+            trial = self._promoted()
+            return self._begin(trial, adopted=True) if trial else None
 
-    def _spent(self) -> bool:
-        budget = self.spec.budget
-        if budget.trials is not None and self._begun >= budget.trials:
-            return True
-        hours = (self._before + time.monotonic() - self._opened) / 3600
-        return budget.hours is not None and hours >= budget.hours
+    @property
+    def reason(self) -> str:
+        """Why no new trial begins, where that is the hours' doing."""
+        hours = self.spec.budget.hours
+        return f"the budget of {hours:g} h is used up: no trial would finish inside" if hours and self._late else ""
+
+    def expect_final(self, growth: float, seconds: float = 0.0) -> None:
+        """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
+        self._clock.expect_final(growth, seconds)
+        self._lead()
+
+    def _adopted(self) -> Trial | None:
+        """The next open trial for whose next epoch there is time."""
+        for trial in self._adoptable:
+            job = record.read_config(self.folder.trial(trial.number)) if self._clock.limited else None
+            if job is None or self._clock.fits(job.recipe.train, 1):
+                self._adoptable.remove(trial)
+                return trial
+        return None
+
+    def _promoted(self) -> Trial | None:
+        one = self._waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self._closing)
+        return one.trial if one else None
+
+    @property
+    def _closing(self) -> bool:
+        """Whether no new trial will begin, as far as known."""
+        return self._last or self._all_begun or self._clock.full()
+
+    @property
+    def _all_begun(self) -> bool:
+        return self.spec.budget.trials is not None and self._begun >= self.spec.budget.trials
+
+    def _new(self) -> Trial | None:
+        """A new trial, if the budget has room for it: the sampler's, else one with a backbone that fits."""
+        if self._all_begun:
+            return None
+        free = not self._queued and not isinstance(self.spec.search.sampler, Grid)
+        fixed = samplers.fixed(self._optuna, self._space, self._clock, free=free)
+        self._late = fixed is None
+        if fixed:
+            self._optuna.enqueue_trial(fixed)
+            self._queued += 1
+        return None if fixed is None else self._ask()
 
     def _ask(self) -> Trial | None:
         """A new trial of Optuna's, without values yet."""
@@ -134,10 +163,17 @@ class Study:
             record.write_config(folder, job)
             self._repeats.add(job)
         job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
+        folder.paused.unlink(missing_ok=True)
+        self._left.discard(job.trial)
+        self._running[job.trial] = self._stand(trial, job)
+        return job
+
+    def _stand(self, trial: Trial, job: Job) -> Running:
+        """A begun trial as its folder and Optuna know it."""
+        epochs = record.mend(self.folder.trial(trial.number))
         reported = {step - 1 for step in self._storage.get_trial(trial._trial_id).intermediate_values}
         pruner = samplers.pruner(self.spec.search, job.recipe.train)
-        self._running[job.trial] = _Running(job, trial, record.mend(folder), reported, pruner)
-        return job
+        return Running(job, trial, epochs, reported, pruner, before=len(epochs))
 
     def _job(self, trial: Trial) -> Job:
         """The job of a trial; values that a kill kept from being drawn are drawn now, and come out the same."""
@@ -155,35 +191,41 @@ class Study:
 
     # --------------------------------------------------------------------------------- telling
     def report(self, trial: int, epoch: Epoch) -> bool:
-        """Record `epoch` of a running trial; False when the trial is to be pruned.
+        """Record `epoch` of a running trial; False when the trial is to be pruned, or paused, or has no time left.
 
-        An epoch on record is not recorded again. Of those the last is judged once more: a kill may have lost it.
+        An epoch on record is not recorded again. Of those the last is judged once more: a kill may have lost it. Not
+        by the ladder, though: whether the trial may go on from there was asked when it was handed out.
         """
         running = self._running[trial]
         if epoch.index + 1 < len(running.epochs):
             return True
-        if epoch.index == len(running.epochs):
+        new = epoch.index == len(running.epochs)
+        if new:
             record.append(self.folder.trial(trial), epoch)
             running.epochs.append(epoch)
-        with _trouble_with(self.folder.database):
-            return self._judge(running, running.epochs[-1])
+            self._clock.epoch(running.train, epoch)
+            self._clock.save()
+        with trouble_with(self.folder.database):
+            goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
+        return goes_on and not (running.left and self._clock.late(running.train, len(running.epochs)))
 
-    def _judge(self, running: _Running, epoch: Epoch) -> bool:
-        recipe = running.job.recipe
-        if epoch.index not in running.reported:
-            running.trial.report(epoch.value(recipe.goal), step=epoch.index + 1)
-            running.reported.add(epoch.index)
-        if epoch.index + 1 < recipe.train.epochs:
+    def _judge(self, running: Running, epoch: Epoch) -> bool:
+        running.report(epoch)
+        if epoch.index + 1 < running.train.epochs:
             self._optuna.pruner = running.pruner
             running.pruned = running.trial.should_prune()
         return not running.pruned
+
+    def _pauses(self, running: Running) -> bool:
+        running.pausing = self._waiting.stops(running, last=self._closing)
+        return running.pausing
 
     def recorded(self, trial: int) -> int:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
 
     def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
-        """Record the end of a trial whose worker is done: COMPLETE, or PRUNED when `report` said so.
+        """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.
 
         `tta` is its best epoch on val with test-time augmentation, if it has that. One stopped for another reason is
         INTERRUPTED: it stays open, and the next sweep goes on with it.
@@ -191,6 +233,8 @@ class Study:
         running = self._running[trial]
         if running.pruned:
             return self._end(trial, "PRUNED")
+        if running.pausing:
+            return self._pause(self._let_go(trial))
         if stopped and len(running.epochs) < running.job.recipe.train.epochs:
             return self._leave(trial)
         if not running.epochs:
@@ -206,14 +250,40 @@ class Study:
         epochs = self.recorded(trial)
         if trouble == "disk":
             return self._leave(trial, trouble, text)
+        if trouble in RETRIED and self._running[trial].pausing:
+            return self._pause(self._let_go(trial))
         if trouble in RETRIED and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
             self._adoptable.append(self._running[trial].trial)
             return self._leave(trial, trouble, text)
         return self._end(trial, "FAILED", trouble, text)
 
-    def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
+    def settle(self) -> list[tuple[Job, TrialResult]]:
+        """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.
+
+        Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
+        """
+        stuck = [] if self._adoptable or self._left else self._waiting.stuck()
+        self._running |= {one.job.trial: one for one in stuck}
+        return [(one.job, self._end(one.job.trial, "PRUNED")) for one in stuck]
+
+    def _pause(self, one: Running) -> TrialResult:
+        one.pausing, one.before = False, len(one.epochs)
+        self._waiting.add(one)
+        self.folder.trial(one.job.trial).paused.touch()
+        return record.standing(one.job, one.epochs, "PAUSED")
+
+    def _let_go(self, trial: int) -> Running:
+        """The trial runs no more; what it took beside its epochs is learnt."""
         running = self._running.pop(trial)
+        if (rest := running.rest) is not None:
+            self._clock.rest(rest)
+        self._clock.save()
+        return running
+
+    def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
+        running = self._let_go(trial)
+        self._left.add(trial)
         return record.standing(running.job, running.epochs, "INTERRUPTED", trouble=trouble, error=text)
 
     def _end(
@@ -224,12 +294,15 @@ class Study:
         text: str | None = None,
         tta: Scores | None = None,
     ) -> TrialResult:
-        running = self._running.pop(trial)
+        running = self._let_go(trial)
         result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text, tta=tta)
         record.tidy(running.job.folder)
         record.write_result(self.folder.trial(trial), result)
-        with _trouble_with(self.folder.database):
+        self.folder.trial(trial).paused.unlink(missing_ok=True)
+        with trouble_with(self.folder.database):
             self._tell(running.trial, result)
+        if self._waiting.ladder and state == "FAILED":
+            self._waiting.ladder.forget(trial)
         return result
 
     def _tell(self, trial: Trial, result: TrialResult) -> None:
@@ -245,6 +318,14 @@ class Study:
     def _note(self, result: TrialResult) -> None:
         if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
             self.best = result
+            self._lead()
+
+    def _lead(self) -> None:
+        """Have the clock know what would be retrained, where something will."""
+        if self._clock.wants_leader and self.best:
+            job = record.read_config(self.folder.trial(self.best.number))
+            if job:
+                self._clock.leads(job.recipe.train, (self.best.best_epoch or 0) + 1)
 
     def results(self) -> list[TrialResult]:
         """Every trial that was begun, by number, the running ones as they stand."""
@@ -257,7 +338,6 @@ class Study:
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
         self._begun = len(begun)
         ended = record.ended(self.folder)
-        self._before = record.seconds(self.folder) if self.spec.budget.hours else 0.0
         for trial in begun:
             entry = ended.get(trial.number)
             if entry:
@@ -266,6 +346,8 @@ class Study:
                 self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
             elif entry:
                 self._note(entry.result)
+        if self._waiting.ladder:
+            self._climb(self._waiting.ladder)
 
     def _take_up(self, trial: Trial, result: TrialResult | None) -> None:
         folder = self.folder.trial(trial.number)
@@ -277,6 +359,20 @@ class Study:
                 trial = self._storage.fixed(self._optuna, trial, job.params)
                 self._space.suggest(trial)
         self._tell(trial, result) if result else self._adoptable.append(trial)
+
+    def _climb(self, ladder: Ladder) -> None:
+        """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
+        for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            ladder.learn(trial.number, [value for _, value in sorted(trial.intermediate_values.items())])
+        jobs = [(trial, record.read_config(self.folder.trial(trial.number))) for trial in self._adoptable]
+        standing = [self._stand(trial, job) for trial, job in jobs if job]
+        for one in standing:
+            ladder.learn(one.job.trial, one.values)
+        for one in standing:
+            if self._waiting.stops(one, last=self._closing):
+                self._adoptable.remove(one.trial)
+                one.report(one.epochs[-1])
+                self._pause(one)
 
     def _enqueue(self) -> None:
         """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
@@ -294,7 +390,7 @@ class Study:
         """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
         if PROBED not in self._optuna.user_attrs:
             chosen = asked()
-            with _trouble_with(self.folder.database):
+            with trouble_with(self.folder.database):
                 for params in chosen:
                     self._optuna.enqueue_trial(dict(params), skip_if_exists=True)
                 self._optuna.set_user_attr(PROBED, value=True)
@@ -303,17 +399,3 @@ class Study:
 
 def _key(params: Mapping[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
-
-
-@contextmanager
-def _trouble_with(database: Path) -> Iterator[None]:
-    """What the file system or a lock does to the database is told as such."""
-    try:
-        yield
-    except (StorageInternalError, sqlite3.Error) as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise EnvironmentFault(
-            f"the study's database cannot be used: {cause}",
-            where=str(database),
-            help="free the disk, or end the program that has it locked, and run the same command again",
-        ) from error

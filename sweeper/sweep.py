@@ -8,7 +8,7 @@ from sweeper.errors import EnvironmentFault, NoResult
 from sweeper.executors import Executor
 from sweeper.stop import Stop
 from sweeper.study import Study
-from sweeper.trial import Done, Failed, Job, Progress, TrialResult
+from sweeper.trial import OPEN, Done, Failed, Job, Progress, TrialResult
 
 if TYPE_CHECKING:
     from sweeper.progress import View
@@ -20,7 +20,7 @@ HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: the exit code, and one line that says why where it is not 0."""
+    """How a sweep ended: the exit code, and one line that says why where that is not plain."""
 
     exit_code: int = 0
     reason: str = ""
@@ -67,6 +67,7 @@ class _Sweep:
         while True:
             self.fill()
             if not self.jobs:
+                self.settle()
                 return self.outcome()
             message = self.executor.next(TICK)
             if isinstance(message, Progress):
@@ -105,11 +106,17 @@ class _Sweep:
         self.view.ended(result)
         self.judge(result)
 
+    def settle(self) -> None:
+        """End what is paused for good."""
+        for job, result in self.study.settle() if self.ended is None else ():
+            self.tracker.ended(job, result)
+            self.view.ended(result)
+
     def judge(self, result: TrialResult) -> None:
         """End the sweep where to go on would only burn the budget."""
         if result.trouble == "disk":
             raise _disk_full(str(self.study.folder.root))
-        if result.state == "INTERRUPTED":
+        if result.state in OPEN:
             return
         same = result.state == "FAILED" and all(result.error == other.error for other in self.alike)
         self.alike = [*self.alike, result] if same else [result] * (result.state == "FAILED")
@@ -126,4 +133,7 @@ class _Sweep:
     def outcome(self) -> Outcome:
         if self.ended:
             return self.ended
-        return Outcome() if self.study.best else Outcome(NoResult.exit_code, "no trial completed")
+        if self.study.best:
+            return Outcome(reason=self.study.reason)
+        words = ["no trial completed", *([self.study.reason] if self.study.reason else [])]
+        return Outcome(NoResult.exit_code, "; ".join(words))

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from trainers.config import Epoch, Goal, Recipe, Scores
 
 Kind = Literal["trial", "confirm", "final"]
-State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may go on
 Trouble = Literal["nan", "oom", "died", "hung", "disk", "error"]
 
 
@@ -29,7 +30,7 @@ class Job(Word):
     params: dict[str, Any] = Field(default_factory=dict, description="the open values, by dotted name")
     folder: Path
     cache: Path = Field(description="folder of the decoded images")
-    adopted: bool = Field(False, description="it was running when an earlier sweep ended")
+    adopted: bool = Field(False, description="it was begun before, and is continued")
     repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 

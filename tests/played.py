@@ -26,6 +26,7 @@ train:
   epochs: {epochs}
 """
 QUICK = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
+CLIMB = "{sampler: {name: tpe, startup_trials: 3}, pruner: {name: promotion, min_epochs: 1, reduction_factor: 2}}"
 OPEN: list[Study] = []
 
 
@@ -49,10 +50,12 @@ def write(
     return path
 
 
-def opened(path: Path, *, sets: Sequence[str] = (), fingerprint: str = "") -> Study:
+def opened(
+    path: Path, *, sets: Sequence[str] = (), fingerprint: str = "", categories: Sequence[str] = ("pattern",)
+) -> Study:
     """The study of the file at `path`, begun or taken up again beside it."""
     read = spec.read(path, sets=sets)
-    space, folder = Space(read, ["pattern"]), StudyFolder(path.parent / "question")
+    space, folder = Space(read, categories), StudyFolder(path.parent / "question")
     study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint)
     OPEN.append(study)
     return study
@@ -84,10 +87,12 @@ def played(study: Study, job: Job) -> None:
 
 
 def play(study: Study, jobs: int | None = None) -> None:
-    """Train `jobs` jobs, or until there are none left."""
+    """Train `jobs` jobs, or until there are none left and what is paused has ended."""
     while jobs != 0 and (job := study.next_job()):
         played(study, job)
         jobs = None if jobs is None else jobs - 1
+    if jobs is None:
+        study.settle()
 
 
 class Seen:
@@ -122,9 +127,9 @@ def outcome(study: Study) -> list[tuple[object, ...]]:
     return [(one.number, one.state, one.params, one.value, one.best_epoch, one.epochs) for one in study.results()]
 
 
-def uninterrupted(folder: Path, *, epochs: int) -> list[tuple[object, ...]]:
-    """What a sweep of eight trials comes to that nothing disturbs."""
-    path = write(folder, search=QUICK, epochs=epochs, budget="{trials: 8}")
+def uninterrupted(folder: Path, *, epochs: int, search: str = QUICK, trials: int = 8) -> list[tuple[object, ...]]:
+    """What a sweep comes to that nothing disturbs."""
+    path = write(folder, search=search, epochs=epochs, budget=f"{{trials: {trials}}}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEP_TRAINER", "fake")
         study = opened(path)

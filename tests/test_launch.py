@@ -50,12 +50,14 @@ def _same_environment() -> Iterator[None]:
 
 # ------------------------------------------------------------------------------------------ options
 def test_the_command_that_resumes_says_every_option_again_and_is_quoted():
-    options = Options(("train.backbone=a b", "data.root=it's"), 4, 0.5, "cpu", 2, "new", inline=True, mlflow=False)
+    options = Options(
+        ("train.backbone=a b", "data.root=it's"), 4, 0.5, "cpu", 2, "new", inline=True, mlflow=False, then_best=True
+    )
     words = shlex.split(options.command(Path("my space.yaml")))
     assert words[:4] == ["sweep", "run", "my space.yaml", "--set"]
     assert words[4:7] == ["train.backbone=a b", "--set", "data.root=it's"]
     assert words[7:13] == ["--trials", "4", "--hours", "0.5", "--devices", "cpu"]
-    assert words[13:] == ["--new-study", "new", "--slots", "2", "--inline", "--no-mlflow"]
+    assert words[13:] == ["--new-study", "new", "--slots", "2", "--inline", "--no-mlflow", "--then-best"]
 
 
 def test_options_become_values_of_the_file():

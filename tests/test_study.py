@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import record
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
@@ -74,14 +74,28 @@ def test_trials_that_run_are_part_of_the_budget(path):
 def test_the_hours_of_earlier_calls_are_part_of_the_budget(path):
     study = opened(path, sets=["budget.hours=0.5"])
     job = study.next_job()
-    assert job
-    epoch = curve(job)[0].model_copy(update={"seconds": 1801.0})
-    study.report(job.trial, epoch)
     study.close()
+    study.folder.clock.write_text("1800.0")
     study = opened(path, sets=["budget.hours=0.5"])
+    assert study.next_job() is None
+    assert study.reason == "the budget of 0.5 h is used up: no trial would finish inside"
+    study.close()
+    study = opened(path, sets=["budget.hours=0.6"])
     adopted = study.next_job()
+    study.close()
+    assert job
     assert adopted
     assert adopted.trial == job.trial
+
+
+def test_the_hours_of_a_study_that_did_not_count_them_are_those_of_its_epochs(path):
+    study = opened(path, sets=["budget.hours=0.5"])
+    job = study.next_job()
+    assert job
+    study.report(job.trial, curve(job)[0].model_copy(update={"seconds": 1801.0}))
+    study.close()
+    study.folder.clock.unlink()
+    study = opened(path, sets=["budget.hours=0.5"])
     assert study.next_job() is None
     study.close()
 
@@ -264,6 +278,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
         "report": (optuna.trial.Trial, "report"),
         "result": (record, "write_result"),
         "tell": (optuna.Study, "tell"),
+        "pause": (Study, "_pause"),
     }
     name, _, after = point.partition("_")
     owner, attribute = targets[name]
@@ -280,15 +295,23 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
     monkeypatch.setattr(owner, attribute, wrapped)
 
 
+@pytest.fixture(scope="module", params=[QUICK, CLIMB], ids=["pruning", "promotion"])
+def search(request: pytest.FixtureRequest) -> str:
+    """Two ways to end trials early."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
+def expected(tmp_path_factory: pytest.TempPathFactory, search: str) -> list[tuple[object, ...]]:
     """What a sweep without a fault comes to."""
-    return uninterrupted(tmp_path_factory.mktemp("whole"), epochs=3)
+    return uninterrupted(tmp_path_factory.mktemp("whole"), epochs=3, search=search)
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, point, expected):
-    path = write(tmp_path, search=QUICK, epochs=3, budget="{trials: 8}")
+@pytest.mark.parametrize("point", [*POINTS, "pause", "pause_after"])
+def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, point, search, expected):
+    if point.startswith("pause") and search == QUICK:
+        pytest.skip("nothing pauses here")
+    path = write(tmp_path, search=search, epochs=3, budget="{trials: 8}")
     for count in (1, 3, 2):
         study = opened(path)
         with pytest.MonkeyPatch.context() as patch:

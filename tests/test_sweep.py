@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from played import QUICK, Seen, close_all, indices, opened, outcome, uninterrupted, write
+from played import CLIMB, QUICK, Seen, close_all, indices, opened, outcome, uninterrupted, write
 
 from sweeper import record, sweep
 from sweeper.devices import Slot
@@ -272,3 +272,40 @@ def test_a_sweep_killed_again_and_again_comes_to_the_same(tmp_path, seed, expect
     for one in study.results():
         assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
+    """What a sweep with pauses and promotions comes to without a fault."""
+    return uninterrupted(tmp_path_factory.mktemp("climbed"), epochs=5, search=CLIMB, trials=12)
+
+
+def kill_a_worker(coordinator: int) -> None:
+    """One that is there now, if any is."""
+    there = Path(f"/proc/{coordinator}/task/{coordinator}/children").read_text().split()
+    for child in there[:1]:
+        os.kill(int(child), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+def test_kills_of_sweep_and_workers_change_nothing_of_pauses_and_promotions(tmp_path, seed, climbed):
+    path = write(tmp_path, search=CLIMB, epochs=5, budget="{trials: 12}")
+    draw = random.Random(seed)
+    for _ in range(3):
+        with start(path, seconds=0.01) as process:
+            for victim in ("worker", "sweep"):
+                for _ in range(draw.randrange(1, 25)):
+                    process.stdout.readline()
+                time.sleep(draw.random() * 0.02)
+                if victim == "worker" and process.poll() is None:
+                    kill_a_worker(process.pid)
+            process.kill()
+            process.communicate()
+    with start(path) as process:
+        process.communicate()
+    assert process.returncode == 0
+    study = opened(path)
+    assert outcome(study) == climbed
+    for one in study.results():
+        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+    assert not children(tmp_path)

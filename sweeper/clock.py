@@ -1,0 +1,147 @@
+"""The clock of a study: how long it has swept, over all resumes, and what its hours still have room for."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from statistics import mean, median
+
+from sweeper import record
+from sweeper.paths import StudyFolder
+from trainers import files
+from trainers.config import Epoch, TrainConfig
+
+TOLERANCE = 0.1  # a running trial may end this share of the budget late
+PAUSE = 1.0  # seconds between two writes of the time
+
+
+class Clock:
+    """Counts wall-clock seconds of sweeping and learns what trials cost from their epochs.
+
+    A trial's time is its epochs at the pace of its backbone and image size, and the measured rest: start, end and
+    what lies between epochs. The pace of a backbone that was never trained is the mean of the known.
+    """
+
+    def __init__(self, folder: StudyFolder, hours: float | None) -> None:
+        """Go on where the last call in `folder` was; the histories tell the paces."""
+        self._folder, self._limit = folder, math.inf if hours is None else hours * 3600
+        self._paces: dict[tuple[str, int], tuple[float, int]] = {}  # seconds and epochs
+        self._planned: set[float] = set()  # epochs of trials
+        self._rests: list[float] = []
+        self._growth = self._aside = 0.0  # (train + val) / train where a final follows, else 0; its seconds aside
+        self._winner: tuple[TrainConfig, int] | None = None
+        if hours is not None:
+            self._read()
+        self._before = _kept(folder)
+        self._opened = self._saved = time.monotonic()
+
+    def _read(self) -> None:
+        for _, folder in record.folders(self._folder):
+            if job := record.read_config(folder):
+                for epoch in record.history(folder):
+                    self.epoch(job.recipe.train, epoch)
+
+    # ------------------------------------------------------------------------------------- time
+    @property
+    def spent(self) -> float:
+        """Seconds of sweeping so far."""
+        return self._before + time.monotonic() - self._opened
+
+    def save(self, *, now: bool = False) -> None:
+        """Keep the time through a kill; not more often than every second, unless `now`."""
+        if now or time.monotonic() - self._saved >= PAUSE:
+            files.write_text(self._folder.clock, f"{self.spent:.3f}\n")
+            self._saved = time.monotonic()
+
+    # ---------------------------------------------------------------------------------- learning
+    def epoch(self, train: TrainConfig, epoch: Epoch) -> None:
+        """Learn what an epoch took."""
+        seconds, count = self._paces.get(_place(train), (0.0, 0))
+        self._paces[_place(train)] = seconds + epoch.seconds, count + 1
+        self._planned.add(train.epochs)
+
+    def rest(self, seconds: float) -> None:
+        """Learn what a trial took beside its epochs."""
+        self._rests.append(max(0.0, seconds))
+
+    def expect_final(self, growth: float, seconds: float = 0.0) -> None:
+        """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
+        self._growth, self._aside = growth, seconds
+
+    def leads(self, train: TrainConfig, epochs: int) -> None:
+        """Learn which trial would be retrained now, for how many epochs."""
+        self._winner = train, epochs
+
+    @property
+    def wants_leader(self) -> bool:
+        return self._growth > 0
+
+    # ----------------------------------------------------------------------------------- judging
+    @property
+    def limited(self) -> bool:
+        return self._limit < math.inf
+
+    def cost(self, train: TrainConfig, epochs: int) -> float:
+        """Seconds that `epochs` of a trial are expected to take with its start and end; 0 when nothing is known."""
+        return epochs * self._pace(train) + (median(self._rests) if self._rests else 0.0)
+
+    def fits(self, train: TrainConfig, epochs: int) -> bool:
+        """Whether `epochs` more of a trial are expected to end within the hours, its final included."""
+        left = self._limit - self.spent
+        return left > 0 and self.cost(train, epochs) <= left - self._final(train, train.epochs)
+
+    def late(self, train: TrainConfig, done: int) -> bool:
+        """Whether a running trial is to stop after `done` epochs: it would end too late, and the next one after the
+        hours.
+        """
+        if not self.limited:
+            return False
+        ahead = (train.epochs - done) * self._pace(train)
+        if self.spent + ahead + self._final(train, train.epochs) <= self._limit * (1 + TOLERANCE):
+            return False
+        return self.spent + self._pace(train) + self._final() > self._limit
+
+    def roomy(self) -> bool:
+        """Whether any trial fits, as far as known."""
+        if not self.limited or not self._paces:
+            return self._limit > self.spent
+        return self._whole(max) * (1 + self._growth) <= self._limit - self.spent - self._final()
+
+    def full(self) -> bool:
+        """Whether no trial fits, not even the cheapest."""
+        left = self._limit - self.spent - self._final()
+        return left <= 0 or bool(self._paces and self._whole(min) > left)
+
+    def _pace(self, train: TrainConfig) -> float:
+        """Seconds an epoch."""
+        if _place(train) in self._paces:
+            seconds, count = self._paces[_place(train)]
+            return seconds / count
+        return mean(self._known()) if self._paces else 0.0
+
+    def _known(self) -> list[float]:
+        return [seconds / count for seconds, count in self._paces.values()]
+
+    def _whole(self, which: Callable[[Iterable[float]], float]) -> float:
+        """Seconds of the cheapest trial (min), or of the dearest (max)."""
+        return which(self._known()) * which(self._planned) + (median(self._rests) if self._rests else 0.0)
+
+    def _final(self, train: TrainConfig | None = None, epochs: int = 0) -> float:
+        """Seconds of the retraining: of the leading trial, or of this one if it takes longer; in a cold worker."""
+        if not self._growth:
+            return 0.0
+        able = [self._winner] if self._winner else []
+        able += [(train, epochs)] if train else []
+        paces = [self._pace(train) * epochs for train, epochs in able]
+        return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0) + self._aside
+
+
+def _place(train: TrainConfig) -> tuple[str, int]:
+    return train.backbone, train.image_size
+
+
+def _kept(folder: StudyFolder) -> float:
+    """Seconds of sweeping in earlier calls; of a study that has not kept them, those in which a trial was trained."""
+    try:
+        return float(folder.clock.read_text())
+    except FileNotFoundError:
+        return record.seconds(folder)

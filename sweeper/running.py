@@ -1,0 +1,52 @@
+"""A trial between its job and its end, as the study holds it."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sweeper.trial import Job
+from trainers.config import Epoch, TrainConfig
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.trial import Trial
+
+
+@dataclass
+class Running:
+    """One that trains, or is paused."""
+
+    job: Job
+    trial: "Trial"
+    epochs: list[Epoch]
+    reported: set[int]  # epochs that Optuna has
+    pruner: "BasePruner"
+    pruned: bool = False
+    pausing: bool = False  # at the rung that it stands on
+    since: float = field(default_factory=time.monotonic)
+    before: int = 0  # epochs that were on record when it began
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.job.recipe.train
+
+    @property
+    def values(self) -> list[float]:
+        return [epoch.value(self.job.recipe.goal) for epoch in self.epochs]
+
+    @property
+    def left(self) -> int:
+        """Epochs to go."""
+        return self.train.epochs - len(self.epochs)
+
+    @property
+    def rest(self) -> float | None:
+        """Seconds since it began that were not of epochs; None where it trained none."""
+        trained = self.epochs[self.before :]
+        return time.monotonic() - self.since - sum(epoch.seconds for epoch in trained) if trained else None
+
+    def report(self, epoch: Epoch) -> None:
+        """Tell Optuna of `epoch`, unless it knows."""
+        if epoch.index not in self.reported:
+            self.trial.report(epoch.value(self.job.recipe.goal), step=epoch.index + 1)
+            self.reported.add(epoch.index)

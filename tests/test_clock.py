@@ -1,0 +1,235 @@
+"""The hours: what trials cost, what still fits, and that whole sweeps keep to them."""
+
+import re
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli_tools import command, environment, lay_out, sweep
+from played import close_all, curve, opened, write
+from studies import epoch
+
+from sweeper.clock import Clock
+from sweeper.paths import StudyFolder
+from sweeper.study import Study
+from trainers.config import TrainConfig
+
+SMALL, LARGE, OTHER = (TrainConfig(backbone=name, epochs=10) for name in ("small", "large", "other"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    (tmp_path / "study").mkdir()
+    return StudyFolder(tmp_path / "study")
+
+
+def clock(folder: StudyFolder, seconds: float, **paces: float) -> Clock:
+    """One that knows how many seconds an epoch takes."""
+    made = Clock(folder, seconds / 3600)
+    for name, pace in paces.items():
+        made.epoch(TrainConfig(backbone=name, epochs=10), epoch(0, 0.5, seconds=pace))
+    return made
+
+
+# ------------------------------------------------------------------------------------------ the time
+def test_time_is_counted_over_all_calls(folder):
+    first = Clock(folder, None)
+    time.sleep(0.05)
+    first.save(now=True)
+    again = Clock(folder, None)
+    assert 0.05 <= again.spent < 5
+    assert again.spent >= float(folder.clock.read_text())
+
+
+def test_without_hours_everything_fits(folder):
+    made = Clock(folder, None)
+    made.epoch(SMALL, epoch(0, 0.5, seconds=1e9))
+    assert made.roomy()
+    assert made.fits(SMALL, 10)
+    assert not made.full()
+    assert not made.late(SMALL, 1)
+
+
+# ------------------------------------------------------------------------------------------ costs
+def test_a_trial_costs_its_epochs_and_the_rest(folder):
+    made = clock(folder, 1000, small=2.0)
+    assert made.cost(SMALL, 10) == pytest.approx(20)
+    for rest in (5.0, 1.0, 1.0):  # the first worker was cold
+        made.rest(rest)
+    assert made.cost(SMALL, 10) == pytest.approx(21)
+
+
+def test_a_backbone_or_size_never_trained_costs_the_mean_of_the_known(folder):
+    made = clock(folder, 1000, small=2.0, large=6.0)
+    assert made.cost(OTHER, 10) == pytest.approx(40)
+    assert made.cost(SMALL.model_copy(update={"image_size": 96}), 1) == pytest.approx(4)
+
+
+def test_paces_are_learnt_from_the_histories(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    made = opened(write(tmp_path))
+    job = made.next_job()
+    assert job
+    made.report(0, curve(job)[0].model_copy(update={"seconds": 7.0}))
+    made.close()
+    assert Clock(made.folder, 1.0).cost(job.recipe.train, 2) == pytest.approx(14)
+
+
+# ------------------------------------------------------------------------------------------ what fits
+def test_a_trial_fits_if_it_ends_inside(folder):
+    made = clock(folder, 50, small=2.0, large=6.0)
+    assert made.fits(SMALL, 10)
+    assert not made.fits(LARGE, 10)
+    assert not made.roomy()
+    assert not made.full()
+    assert clock(folder, 15, small=2.0).full()
+    assert clock(folder, 100, small=2.0, large=6.0).roomy()
+
+
+def test_time_is_kept_for_the_final_of_the_leader_or_of_the_trial_itself(folder):
+    made = clock(folder, 50, small=2.0, large=6.0)
+    made.expect_final(1.5)
+    assert made.fits(SMALL, 9)  # 18 and 30
+    made.leads(SMALL, 10)
+    assert made.fits(SMALL, 9)
+    made.leads(LARGE, 5)  # 45
+    assert made.fits(SMALL, 2)
+    assert not made.fits(SMALL, 3)
+
+
+def test_a_running_trial_stops_when_it_would_end_beyond_a_tenth_and_the_hours_have_no_room_for_an_epoch(folder):
+    assert not clock(folder, 46, small=5.0).late(SMALL, 0)  # 50 of 46
+    assert not clock(folder, 20, small=5.0).late(SMALL, 0)  # 50 of 20, but an epoch fits
+    assert clock(folder, 4, small=5.0).late(SMALL, 0)
+
+
+# ------------------------------------------------------------------------------------------ the study
+@pytest.fixture
+def studied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    yield lambda **words: opened(write(tmp_path, search="{sampler: tpe, pruner: none}", **words))
+    close_all()
+
+
+def trained(study: Study, seconds: dict[str, float], jobs: int) -> None:
+    """Train `jobs` jobs whose epochs take `seconds` by backbone, as they say."""
+    for _ in range(jobs):
+        job = study.next_job()
+        assert job
+        for each in curve(job):
+            study.report(job.trial, each.model_copy(update={"seconds": seconds[job.recipe.train.backbone]}))
+        study.finish(job.trial, stopped=False)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
+def test_where_the_proposal_does_not_fit_another_backbone_is_taken(tmp_path, monkeypatch, sampler):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    study = opened(
+        write(tmp_path, search=f"{{sampler: {sampler}, pruner: none}}", budget="{hours: 0.01}")
+    )  # 36 s: six epochs of resnet18 fit, of resnet50 do not
+    trained(study, {"resnet18": 1.0, "resnet50": 60.0}, 10)
+    backbones = [one.backbone for one in study.results()]
+    study.close()
+    assert sorted(backbones[:2]) == ["resnet18", "resnet50"]
+    assert set(backbones[2:]) == {"resnet18"}
+    gammas = [one.params["loss.gamma"] for one in study.results()]
+    assert len(set(gammas)) >= 9  # the other values are drawn
+
+
+def test_where_nothing_fits_no_trial_begins(studied):
+    study = studied(budget="{hours: 0.01}")
+    trained(study, {"resnet18": 30.0, "resnet50": 60.0}, 1)
+    assert study.next_job() is None
+    assert study.reason == "the budget of 0.01 h is used up: no trial would finish inside"
+    study.close()
+
+
+def test_paused_trials_that_lack_the_time_stay_open_for_more_hours(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    search = "{sampler: random, pruner: {name: promotion, reduction_factor: 2}}"
+    path = write(tmp_path, search=search, budget="{hours: 0.01}")
+    study = opened(path)
+    for job in [job for job in (study.next_job(), study.next_job()) if job]:
+        study.report(job.trial, curve(job)[0].model_copy(update={"seconds": 30.0}))
+        study.finish(job.trial, stopped=True)
+    assert study.next_job() is None
+    assert study.settle() == []
+    study.close()
+    assert "PAUSED" in {one.state for one in study.results()}
+    study = opened(path, sets=["budget.hours=10"])
+    job = study.next_job()
+    study.close()
+    assert job
+    assert job.adopted
+
+
+# ------------------------------------------------------------------------------------------ whole sweeps
+SPACE = """\
+study: question
+data: {layout: challenge, root: garments, crop: box}
+search: {sampler: tpe, seed: SEED, pruner: PRUNER}
+train:
+  backbone: test_resnet
+  pretrained: false
+  image_size: 32
+  optimizer: {name: adamw, lr: {loguniform: [1e-4, 1e-1]}}
+  epochs: 4
+"""
+
+
+def lasted(study: Path) -> float:
+    """Seconds from the moment a sweep held its study until its last trial, or its final, was on disk."""
+    ends = [*study.glob("trials/*/result.json"), *study.glob("final/*/submission.zip")]
+    return max(path.stat().st_mtime for path in ends) - (study / "resume").stat().st_mtime
+
+
+CASES = [(10, 1, False, 0), (12, 2, False, 1), (12, 1, True, 2), (16, 2, True, 3)]
+
+
+@pytest.mark.slow
+def test_after_a_signal_no_final_is_made_and_the_command_that_resumes_makes_it(tmp_path):
+    folder = lay_out(tmp_path, SPACE.replace("SEED", "0").replace("PRUNER", "median"))
+    words = ["run", "space.yaml", "--trials", "4", "--devices", "cpu", "--no-mlflow", "--then-best"]
+    with subprocess.Popen(
+        command(*words), cwd=folder, env=environment(SWEEP_FAKE_SECONDS="0.1"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        next(line for line in process.stderr if "done after 4/4" in line)
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert not list(folder.glob("mlruns/studies/question/final/*"))
+    resume = next(line for line in rest.splitlines() if line.startswith("resume: sweep "))
+    ended = sweep(folder, *shlex.split(resume)[2:])
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^submission: \S+submission.zip, 6 images, sha256 [0-9a-f]{64}$", ended.stdout, re.MULTILINE)
+    again = sweep(folder, "best", "--export", "submission")
+    assert again.stdout == ended.stdout.replace("done: ", "made before (--again makes another): ")
+
+
+@pytest.mark.slow
+def test_without_a_completed_trial_there_is_nothing_to_retrain(tmp_path):
+    folder = lay_out(tmp_path, SPACE.replace("SEED", "0").replace("PRUNER", "none"))
+    words = ["--set", "train.backbone=broken.nan", "--trials", "1", "--devices", "cpu", "--no-mlflow", "--then-best"]
+    ended = sweep(folder, "run", "space.yaml", *words)
+    assert (ended.returncode, ended.stdout) == (5, ""), ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["median", "promotion"])
+@pytest.mark.parametrize(("seconds", "slots", "then_best", "seed"), CASES)
+def test_a_sweep_keeps_its_hours_within_a_tenth(tmp_path, seconds, slots, then_best, seed, pruner):
+    folder = lay_out(tmp_path, SPACE.replace("SEED", str(seed)).replace("PRUNER", pruner))
+    words = ["run", "space.yaml", "--hours", str(seconds / 3600), "--slots", str(slots), "--devices", "cpu"]
+    ended = sweep(folder, *words, "--no-mlflow", *["--then-best"] * then_best, SWEEP_FAKE_SECONDS="0.15")
+    took = lasted(folder / "mlruns/studies/question")
+    print(f"{took:.2f} s of {seconds}")
+    assert ended.returncode == 0, ended.stderr
+    assert "is used up: no trial would finish inside" in ended.stderr
+    assert 0.9 * seconds <= took <= 1.1 * seconds
+    finals = list(folder.glob("mlruns/studies/question/final/*/submission.zip"))
+    assert bool(finals) == then_best
+    assert ("submission: " in ended.stdout) == then_best

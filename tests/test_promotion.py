@@ -1,0 +1,241 @@
+"""Pausing and promotion: who waits, who goes on, and that kills change nothing of it."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import optuna
+import pytest
+from played import CLIMB, Seen, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
+
+from sweeper import overview, record, spec, sweep
+from sweeper.devices import Slot
+from sweeper.executors.inline import Inline
+from sweeper.executors.local import Local
+from sweeper.paths import StudyFolder
+from sweeper.promotion import Ladder
+from sweeper.stop import Stop
+from sweeper.study import Study
+from trainers.data import cache, layouts
+
+THIRDS = "{sampler: random, pruner: {name: promotion, min_epochs: 1, reduction_factor: 3}}"
+
+
+@pytest.fixture(autouse=True)
+def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    yield
+    close_all()
+
+
+def states(study: Study) -> list[str]:
+    return [one.state for one in study.results()]
+
+
+# ------------------------------------------------------------------------------------------ the rule
+def test_rungs_are_powers_of_the_factor_below_the_trials_epochs():
+    ladder = Ladder(min_epochs=2, factor=3)
+    assert [epochs for epochs in range(1, 30) if ladder.stops(epochs, 18)] == [2, 6]
+    assert [epochs for epochs in range(1, 30) if ladder.stops(epochs, 19)] == [2, 6, 18]
+
+
+def test_one_of_three_rises_by_its_best_value_so_far_and_the_earlier_of_equals():
+    ladder = Ladder(min_epochs=2, factor=3)
+    for trial, values in enumerate([[0.5, 0.1], [0.2, 0.5], [0.3, 0.4]]):
+        ladder.learn(trial, values)
+        assert ladder.rises(0, 2, last=False) == (trial == 2)
+    assert [ladder.rises(trial, 2, last=False) for trial in range(3)] == [True, False, False]
+
+
+def test_when_no_trial_will_come_the_best_rises_however_few_there_are():
+    ladder = Ladder(min_epochs=1, factor=3)
+    ladder.learn(4, [0.5])
+    assert (ladder.rises(4, 1, last=False), ladder.rises(4, 1, last=True)) == (False, True)
+
+
+def test_a_trial_that_failed_keeps_no_other_from_rising():
+    ladder = Ladder(min_epochs=1, factor=3)
+    ladder.learn(0, [0.9])
+    ladder.learn(1, [0.5])
+    ladder.forget(0)
+    assert ladder.rises(1, 1, last=True)
+
+
+# ------------------------------------------------------------------------------------------ a study
+def test_trials_wait_at_the_first_rung_until_one_of_three_may_go_on(tmp_path):
+    study = opened(write(tmp_path, search=THIRDS, budget="{trials: 30}"))
+    play(study, 3)
+    values = [record.history(study.folder.trial(number))[0].value("overall_accuracy") for number in range(3)]
+    best = values.index(max(values))
+    lengths = [one.epochs for one in study.results()]
+    if best < 2:  # else it went on by itself
+        assert states(study) == ["PAUSED"] * 3
+        job = study.next_job()
+        assert job
+        assert (job.trial, job.adopted) == (best, True)
+        played(study, job)
+        lengths = [one.epochs for one in study.results()]
+    assert lengths == [3 if number == best else 1 for number in range(3)]
+    job = study.next_job()
+    study.close()
+    assert job
+    assert job.trial == 3
+
+
+def test_a_trial_that_is_good_enough_goes_on_without_giving_up_its_slot(tmp_path):
+    study = opened(write(tmp_path, search=THIRDS, budget="{trials: 30}"))
+    jobs = [job for job in (study.next_job(), study.next_job(), study.next_job()) if job]
+    firsts = sorted(jobs, key=lambda job: curve(job)[0].value("overall_accuracy"))
+    kept = [study.report(job.trial, curve(job)[0]) for job in firsts]
+    study.close()
+    assert kept == [False, False, True]
+
+
+def test_at_the_end_one_trial_completes_and_the_rest_is_pruned(tmp_path):
+    study = opened(write(tmp_path, search=THIRDS, budget="{trials: 5}"))
+    play(study)
+    ended = sorted(states(study))
+    paused = list(study.folder.trials.glob("*/paused"))
+    study.close()
+    assert ended == ["COMPLETE"] + ["PRUNED"] * 4
+    assert not paused
+
+
+def test_twelve_trials_cost_a_part_of_their_epochs(tmp_path):
+    study = opened(write(tmp_path, search=THIRDS, budget="{trials: 12}", epochs=9))
+    play(study)
+    lengths = sorted(one.epochs for one in study.results())
+    study.close()
+    assert lengths[-1] == 9
+    assert sum(lengths) <= 40  # of 108
+    assert set(lengths) == {1, 3, 9}
+
+
+def test_a_paused_trial_is_called_so_and_stays_open(tmp_path):
+    path = write(tmp_path, search=THIRDS)
+    study = opened(path)
+    play(study, 2)
+    study.close()
+    one = overview.standing(StudyFolder(tmp_path / "question"))
+    assert [result.state for result in one.results] == ["PAUSED", "PAUSED"]
+    assert "trials   2 paused" in list(overview.status(one))
+    there = optuna.load_study(study_name="question", storage=f"sqlite:///{study.folder.database}").trials
+    assert [trial.state.name for trial in there][:2] == ["RUNNING", "RUNNING"]
+
+
+def test_to_the_sampler_a_paused_trial_is_a_pruned_one(tmp_path):
+    study = opened(write(tmp_path, search=THIRDS))
+    play(study, 2)
+    seen = study._optuna.get_trials(states=(optuna.trial.TrialState.PRUNED,))
+    study.close()
+    assert [trial.number for trial in seen] == [0, 1]
+    assert all(len(trial.intermediate_values) == 1 for trial in seen)
+
+
+def test_a_worker_that_dies_while_its_trial_is_paused_costs_nothing(tmp_path):
+    study = opened(write(tmp_path, search=THIRDS))
+    job = study.next_job()
+    assert job
+    assert not study.report(0, curve(job)[0])
+    assert study.fail(0, "died", "killed").state == "PAUSED"
+    study.close()
+
+
+def test_with_another_pruner_paused_trials_just_go_on(tmp_path):
+    path = write(tmp_path, search=THIRDS, budget="{trials: 2}")
+    study = opened(path)
+    play(study, 2)
+    study.close()
+    study = opened(path, sets=["search.pruner=none"])
+    play(study)
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 2
+    study.close()
+
+
+# ------------------------------------------------------------------------------------------ interruptions
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
+    """What a sweep without a fault comes to."""
+    return uninterrupted(tmp_path_factory.mktemp("whole"), epochs=5, search=CLIMB)
+
+
+def climb(folder: Path) -> Path:
+    return write(folder, search=CLIMB, epochs=5, budget="{trials: 8}")
+
+
+def test_a_promoted_trial_is_the_one_that_was_not_paused(expected):
+    assert {one[1] for one in expected} == {"COMPLETE", "PRUNED"}
+    assert {one[5] for one in expected} == {1, 2, 4, 5} - {0}
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_a_study_reopened_after_every_few_jobs_comes_to_the_same(tmp_path, jobs, expected):
+    path = climb(tmp_path)
+    for _ in count():
+        study = opened(path)
+        before = [indices(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
+        play(study, jobs)
+        after = [indices(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
+        if before == after:
+            break
+        study.close()
+    play(study)
+    study.close()
+    assert outcome(study) == expected
+
+
+REAL = """\
+study: question
+data: {layout: table, root: ROOT, size: 32}
+budget: {trials: 2}
+search: {sampler: random, pruner: PRUNER}
+train:
+  backbone: test_resnet
+  pretrained: false
+  image_size: 32
+  batch_size: 16
+  optimizer: {name: adamw, lr: {loguniform: [1.0e-4, 1.0e-1]}}
+  epochs: 3
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path, photos, monkeypatch):
+    monkeypatch.delenv("SWEEP_TRAINER")
+    epochs = {}
+    for pruner in ("none", "{name: promotion, reduction_factor: 2}"):
+        folder = tmp_path / str(len(epochs))
+        folder.mkdir()
+        path = folder / "question.yaml"
+        path.write_text(REAL.replace("ROOT", photos.root).replace("PRUNER", pruner))
+        read = spec.read(path)
+        cache.open_cache(layouts.read(read.data), read.data, folder / "cache")
+        study, seen = opened(path, categories=["colour", "place"]), Seen()
+        sweep.run(study, Inline(), seen, seen, stop=Stop())
+        study.close()
+        done = [one.number for one in study.results() if one.state == "COMPLETE"]
+        epochs[pruner] = {number: record.history(study.folder.trial(number)) for number in done}
+        assert ("told 0 PAUSED" in seen.words) == (pruner != "none")
+    (number, continued), *_ = epochs.pop(pruner).items()
+    for ours, plain in zip(continued, epochs["none"][number], strict=True):
+        assert (ours.train, ours.val, ours.lr) == (plain.train, plain.val, plain.lr)
+
+
+def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
+    study, seen = opened(climb(tmp_path)), Seen()
+    ended = sweep.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, seen, stop=Stop())
+    study.close()
+    assert ended == sweep.Outcome(0)
+    assert set(states(study)) == {"COMPLETE", "PRUNED"}
+    for one in study.results():
+        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+
+
+def test_the_loop_tells_tracker_and_view_of_pauses_and_of_their_end(tmp_path):
+    study, seen = opened(climb(tmp_path)), Seen()
+    sweep.run(study, Inline(), seen, seen, stop=Stop())
+    study.close()
+    for verb in ("told", "end"):
+        last = {int(said.split()[1]): said.split()[2] for said in seen.words if said.startswith(verb)}
+        assert last == {one.number: one.state for one in study.results()}
+        assert f"{verb} 0 PAUSED" in seen.words
