@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-slow check format lock schema clean
+.PHONY: help install quickstart demo test test-slow benchmarks check format lock schema clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,13 @@ test: install  ## the fast suite
 
 test-slow: install  ## the rest: more kills, slower samplers
 	$(BIN)/python -m pytest -m slow
+
+BENCHMARKS := feed epoch stall overhead warm memory scale sweep rungs
+
+benchmarks: install  ## the quick benchmarks, a quarter of an hour on two quiet cores
+	@failed=; for name in $(BENCHMARKS); do \
+	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py --quick || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "gates that did not hold:$$failed"; exit 1; }
 
 check: install  ## lint, format, types, arrows, schema
 	$(BIN)/ruff check .

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import devices, identity, overview, paths, progress, record, tracking
+from sweeper import devices, ending, identity, overview, paths, progress, record, tracking
 from sweeper.devices import Count
 from sweeper.errands import Facts
 from sweeper.packing import Packing
-from sweeper.paths import RunFolder, StudyFolder
-from sweeper.progress import talk
+from sweeper.paths import StudyFolder
 from sweeper.trial import State
 from trainers import files
 
@@ -172,12 +171,12 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
             outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
         except BaseException:
             study.close()
-            say_ending(prepared.folder, command)
+            ending.say(prepared.folder, command)
             raise
         study.close()
     idle = outcome.exit_code == 0 and record.results(prepared.folder) == before
     reason = "nothing was left to do: --trials N or --hours H asks for more" if idle else outcome.reason
-    say_ending(prepared.folder, command, reason)
+    ending.say(prepared.folder, command, reason)
     probing.tell_tau(prepared.folder)
     return outcome
 
@@ -266,30 +265,6 @@ def _tables(folder: StudyFolder) -> list[Path]:
 
 
 # ------------------------------------------------------------------------------------------ the words
-def say_ending(folder: StudyFolder, command: str, reason: str = "") -> None:
-    """Tell on stderr how the study stands, where its files are, and the commands that come next."""
-    one = overview.standing(folder)
-    if reason:
-        talk(reason)
-    talk(f"best:   {overview.best(one.best) if one.best else 'no trial completed yet'}")
-    talk(f"files:  {overview.near(folder.root)}")
-    for line in _broken(one):
-        talk(line)
-    talk(f"resume: {command}")
-    if one.best:
-        talk(f"submit: sweep best {folder.name} --export submission")
-    if folder.mirror.exists():
-        talk(f"browse: sweep ui {folder.name}")
-
-
-def _broken(one: overview.Standing) -> Iterator[str]:
-    """Where to read why trials failed, when none did better."""
-    failed = [result for result in one.results if result.state == "FAILED"]
-    if failed and not one.best:
-        log = RunFolder(one.study.trial(failed[-1].number).root).log
-        yield f"failed: {failed[-1].error}; its log is {overview.near(log)}"
-
-
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A counter on stderr for long work: one moving line on a terminal, a line every few seconds elsewhere."""

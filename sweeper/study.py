@@ -1,7 +1,5 @@
 """The study: the only writer of Optuna's database and of the records. Optuna decides, the folder remembers."""
 
-import json
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,19 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from sweeper import identity, lock, record, samplers
+from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
-from sweeper.promotion import Ladder, Waiting
+from sweeper.promotion import Ladder
 from sweeper.repeats import Repeats
 from sweeper.running import Running
-from sweeper.search import Grid, StudySpec
+from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.storage import Mirrored, trouble_with
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
-ENQUEUED = "sweep:enqueued"  # attribute of the Optuna study: the first configurations are queued
-PROBED = "sweep:probed"  # so are those that a probe chose
 
 
 class Study:
@@ -46,15 +43,13 @@ class Study:
         )
         self.best: TrialResult | None = None
         self._running: dict[int, Running] = {}
-        self._adoptable: deque[Trial] = deque()
-        self._waiting = Waiting(spec.search.pruner, self._storage.paused)
         self._clock = Clock(folder, spec.budget.hours)
+        self._asking = Asking(spec, space, self._optuna, folder, self._clock, self._storage.paused)
         self._left: set[int] = set()  # trials that ran in this call and were left open
-        self._last = self._late = False  # no new trial can begin; for want of time
         self._repeats = Repeats()
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
         self._recover()
-        self._enqueue()
+        self._asking.begin()
 
     @classmethod
     def open(
@@ -89,71 +84,23 @@ class Study:
         None when the budget is used up, or a grid has no configuration left, and no paused trial may go on.
         """
         with trouble_with(self.folder.database):
-            if trial := self._adopted() or self._promoted():
-                return self._begin(trial, adopted=True)
-            new = self._new()
-            self._last = new is None
-            if new:
-                return self._begin(new, adopted=False)
-            trial = self._promoted()
-            return self._begin(trial, adopted=True) if trial else None
+            found = self._asking.next()
+            return self._begin(found[0], adopted=found[1]) if found else None
+
+    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
+        with trouble_with(self.folder.database):
+            self._asking.enqueue(asked)
 
     @property
     def reason(self) -> str:
         """Why no new trial begins, where that is the hours' doing."""
-        hours = self.spec.budget.hours
-        return f"the budget of {hours:g} h is used up: no trial would finish inside" if hours and self._late else ""
+        return self._asking.reason
 
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
         """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
         self._clock.expect_final(growth, seconds)
         self._lead()
-
-    def _adopted(self) -> Trial | None:
-        """The next open trial for whose next epoch there is time."""
-        for trial in self._adoptable:
-            job = record.read_config(self.folder.trial(trial.number)) if self._clock.limited else None
-            if job is None or self._clock.fits(job.recipe.train, 1):
-                self._adoptable.remove(trial)
-                return trial
-        return None
-
-    def _promoted(self) -> Trial | None:
-        one = self._waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self._closing)
-        return one.trial if one else None
-
-    @property
-    def _closing(self) -> bool:
-        """Whether no new trial will begin, as far as known."""
-        return self._last or self._all_begun or self._clock.full()
-
-    @property
-    def _all_begun(self) -> bool:
-        return self.spec.budget.trials is not None and self._begun >= self.spec.budget.trials
-
-    def _new(self) -> Trial | None:
-        """A new trial, if the budget has room for it: the sampler's, else one with a backbone that fits."""
-        if self._all_begun:
-            return None
-        free = not self._queued and not isinstance(self.spec.search.sampler, Grid)
-        fixed = samplers.fixed(self._optuna, self._space, self._clock, free=free)
-        self._late = fixed is None
-        if fixed:
-            self._optuna.enqueue_trial(fixed)
-            self._queued += 1
-        return None if fixed is None else self._ask()
-
-    def _ask(self) -> Trial | None:
-        """A new trial of Optuna's, without values yet."""
-        if self._queued:
-            self._queued -= 1
-        elif isinstance(self.spec.search.sampler, Grid):
-            params = next(self._configurations, None)
-            if params is None:
-                return None
-            self._optuna.enqueue_trial(params)
-        self._begun += 1
-        return self._optuna.ask()
 
     def _begin(self, trial: Trial, *, adopted: bool) -> Job:
         folder = self.folder.trial(trial.number)
@@ -217,7 +164,7 @@ class Study:
         return not running.pruned
 
     def _pauses(self, running: Running) -> bool:
-        running.pausing = self._waiting.stops(running, last=self._closing)
+        running.pausing = self._asking.waiting.stops(running, last=self._asking.closing)
         return running.pausing
 
     def recorded(self, trial: int) -> int:
@@ -254,7 +201,7 @@ class Study:
             return self._pause(self._let_go(trial))
         if trouble in RETRIED and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
-            self._adoptable.append(self._running[trial].trial)
+            self._asking.adoptable.append(self._running[trial].trial)
             return self._leave(trial, trouble, text)
         return self._end(trial, "FAILED", trouble, text)
 
@@ -263,13 +210,13 @@ class Study:
 
         Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
         """
-        stuck = [] if self._adoptable or self._left else self._waiting.stuck()
+        stuck = [] if self._asking.adoptable or self._left else self._asking.waiting.stuck()
         self._running |= {one.job.trial: one for one in stuck}
         return [(one.job, self._end(one.job.trial, "PRUNED")) for one in stuck]
 
     def _pause(self, one: Running) -> TrialResult:
         one.pausing, one.before = False, len(one.epochs)
-        self._waiting.add(one)
+        self._asking.waiting.add(one)
         self.folder.trial(one.job.trial).paused.touch()
         return record.standing(one.job, one.epochs, "PAUSED")
 
@@ -301,8 +248,8 @@ class Study:
         self.folder.trial(trial).paused.unlink(missing_ok=True)
         with trouble_with(self.folder.database):
             self._tell(running.trial, result)
-        if self._waiting.ladder and state == "FAILED":
-            self._waiting.ladder.forget(trial)
+        if self._asking.waiting.ladder and state == "FAILED":
+            self._asking.waiting.ladder.forget(trial)
         return result
 
     def _tell(self, trial: Trial, result: TrialResult) -> None:
@@ -336,7 +283,7 @@ class Study:
         """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
         trials = self._optuna.get_trials(deepcopy=False)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
-        self._begun = len(begun)
+        self._asking.begun = len(begun)
         ended = record.ended(self.folder)
         for trial in begun:
             entry = ended.get(trial.number)
@@ -346,8 +293,8 @@ class Study:
                 self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
             elif entry:
                 self._note(entry.result)
-        if self._waiting.ladder:
-            self._climb(self._waiting.ladder)
+        if self._asking.waiting.ladder:
+            self._climb(self._asking.waiting.ladder)
 
     def _take_up(self, trial: Trial, result: TrialResult | None) -> None:
         folder = self.folder.trial(trial.number)
@@ -358,44 +305,18 @@ class Study:
             if job.params.keys() - trial.params.keys():
                 trial = self._storage.fixed(self._optuna, trial, job.params)
                 self._space.suggest(trial)
-        self._tell(trial, result) if result else self._adoptable.append(trial)
+        self._tell(trial, result) if result else self._asking.adoptable.append(trial)
 
     def _climb(self, ladder: Ladder) -> None:
         """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
         for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
             ladder.learn(trial.number, [value for _, value in sorted(trial.intermediate_values.items())])
-        jobs = [(trial, record.read_config(self.folder.trial(trial.number))) for trial in self._adoptable]
+        jobs = [(trial, record.read_config(self.folder.trial(trial.number))) for trial in self._asking.adoptable]
         standing = [self._stand(trial, job) for trial, job in jobs if job]
         for one in standing:
             ladder.learn(one.job.trial, one.values)
         for one in standing:
-            if self._waiting.stops(one, last=self._closing):
-                self._adoptable.remove(one.trial)
+            if self._asking.waiting.stops(one, last=self._asking.closing):
+                self._asking.adoptable.remove(one.trial)
                 one.report(one.epochs[-1])
                 self._pause(one)
-
-    def _enqueue(self) -> None:
-        """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
-        if ENQUEUED not in self._optuna.user_attrs:
-            for params in [] if isinstance(self.spec.search.sampler, Grid) else self._space.default():
-                self._optuna.enqueue_trial(params, skip_if_exists=True)
-            self._optuna.set_user_attr(ENQUEUED, value=True)
-        trials = self._optuna.get_trials(deepcopy=False)
-        self._queued = sum(trial.state == TrialState.WAITING for trial in trials)
-        grid = trials if isinstance(self.spec.search.sampler, Grid) else []
-        tried = {_key({**trial.system_attrs.get("fixed_params", {}), **trial.params}) for trial in grid}
-        self._configurations = (params for params in self._space.configurations() if _key(params) not in tried)
-
-    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
-        if PROBED not in self._optuna.user_attrs:
-            chosen = asked()
-            with trouble_with(self.folder.database):
-                for params in chosen:
-                    self._optuna.enqueue_trial(dict(params), skip_if_exists=True)
-                self._optuna.set_user_attr(PROBED, value=True)
-                self._queued = len(self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-
-def _key(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)

@@ -1,0 +1,31 @@
+"""What a sweep says when it ends: how the study stands, where its files are, and the commands that come next."""
+
+from collections.abc import Iterator
+
+from sweeper import overview
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.progress import talk
+
+
+def say(folder: StudyFolder, command: str, reason: str = "") -> None:
+    """Tell on stderr how the study stands, where its files are, and the commands that come next."""
+    one = overview.standing(folder)
+    if reason:
+        talk(reason)
+    talk(f"best:   {overview.best(one.best) if one.best else 'no trial completed yet'}")
+    talk(f"files:  {overview.near(folder.root)}")
+    for line in _broken(one):
+        talk(line)
+    talk(f"resume: {command}")
+    if one.best:
+        talk(f"submit: sweep best {folder.name} --export submission")
+    if folder.mirror.exists():
+        talk(f"browse: sweep ui {folder.name}")
+
+
+def _broken(one: overview.Standing) -> Iterator[str]:
+    """Where to read why trials failed, when none did better."""
+    failed = [result for result in one.results if result.state == "FAILED"]
+    if failed and not one.best:
+        log = RunFolder(one.study.trial(failed[-1].number).root).log
+        yield f"failed: {failed[-1].error}; its log is {overview.near(log)}"
