@@ -382,8 +382,8 @@ def main() -> None:
     print(rounds.hardware(given.device))
     print(f"gate: {'held' if good else 'BROKEN'}: {words}\n")
     print(
-        f"{given.trials} trials of {given.epochs} epochs, {given.images} images of {given.size} pixels; as good: the best"
-        " by val so far is, from then on, within a standard error of what the script found in all its trials\n"
+        f"{given.trials} trials of {given.epochs} epochs, {given.images} images of {given.size} pixels; as good: the"
+        " best by val so far is, from then on, within a standard error of what the script found in all its trials\n"
     )
     lines = list(rows(found))
     print(rounds.table(HEADERS, lines))

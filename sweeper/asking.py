@@ -11,6 +11,7 @@ from sweeper.paths import StudyFolder
 from sweeper.promotion import Waiting
 from sweeper.search import Grid, StudySpec
 from sweeper.space import Space
+from sweeper.trial import Job
 
 if TYPE_CHECKING:
     import optuna
@@ -38,6 +39,7 @@ class Asking:
         self.begun = 0  # trials, whatever became of them
         self._queued = 0  # configurations that Optuna hands out before it proposes
         self._last = self._late = False  # no new trial can begin; for want of time
+        self._refused: int | None = None  # what the clock had learnt when it had room for none
 
     def next(self) -> "tuple[Trial, bool] | None":
         """The next trial, and whether it was begun before; None when none may begin or go on."""
@@ -69,10 +71,15 @@ class Asking:
         """The next open trial for whose next epoch there is time."""
         for trial in self.adoptable:
             job = record.read_config(self._folder.trial(trial.number)) if self._clock.limited else None
-            if job is None or self._clock.fits(job.recipe.train, 1):
+            if job is None or self._due(trial, job) or self._clock.fits(job.recipe.train, 1):
                 self.adoptable.remove(trial)
                 return trial
+        self._late = self._late or bool(self.adoptable)
         return None
+
+    def _due(self, trial: "Trial", job: Job) -> bool:
+        """Whether all its epochs are on record, and only its end is not."""
+        return len(record.history(self._folder.trial(trial.number))) >= job.recipe.train.epochs
 
     def _promoted(self) -> "Trial | None":
         one = self.waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self.closing)
@@ -82,9 +89,12 @@ class Asking:
         """A new trial, if the budget has room for it: the sampler's, else one with a backbone that fits."""
         if self._all_begun:
             return None
+        if self._refused == self._clock.learnt:
+            return None  # nothing was learnt since, and time only got shorter
         free = not self._queued and not isinstance(self._spec.search.sampler, Grid)
         fixed = samplers.fixed(self._study, self._space, self._clock, free=free)
         self._late = fixed is None
+        self._refused = self._clock.learnt if fixed is None else None
         if fixed:
             self._study.enqueue_trial(fixed)
             self._queued += 1

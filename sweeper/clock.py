@@ -29,9 +29,10 @@ class Clock:
         self._rests: list[float] = []
         self._growth = self._aside = 0.0  # (train + val) / train where a final follows, else 0; its seconds aside
         self._winner: tuple[TrainConfig, int] | None = None
+        self.learnt = 0  # how often something was
         if hours is not None:
             self._read()
-        self._before = _kept(folder)
+        self._before = kept(folder)
         self._opened = self._saved = time.monotonic()
 
     def _read(self) -> None:
@@ -55,12 +56,14 @@ class Clock:
     # ---------------------------------------------------------------------------------- learning
     def epoch(self, train: TrainConfig, epoch: Epoch) -> None:
         """Learn what an epoch took."""
+        self.learnt += 1
         seconds, count = self._paces.get(_place(train), (0.0, 0))
         self._paces[_place(train)] = seconds + epoch.seconds, count + 1
         self._planned.add(train.epochs)
 
     def rest(self, seconds: float) -> None:
         """Learn what a trial took beside its epochs."""
+        self.learnt += 1
         self._rests.append(max(0.0, seconds))
 
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
@@ -69,6 +72,7 @@ class Clock:
 
     def leads(self, train: TrainConfig, epochs: int) -> None:
         """Learn which trial would be retrained now, for how many epochs."""
+        self.learnt += 1
         self._winner = train, epochs
 
     @property
@@ -139,7 +143,7 @@ def _place(train: TrainConfig) -> tuple[str, int]:
     return train.backbone, train.image_size
 
 
-def _kept(folder: StudyFolder) -> float:
+def kept(folder: StudyFolder) -> float:
     """Seconds of sweeping in earlier calls; of a study that has not kept them, those in which a trial was trained."""
     try:
         return float(folder.clock.read_text())

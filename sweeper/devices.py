@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 from sweeper.errors import EnvironmentFault, UserError
@@ -59,14 +60,15 @@ def _most(one: _Device) -> int:
 
 
 def ids(slots: Sequence[Slot]) -> list[str]:
-    """Ids of the NVIDIA GPUs among them, each once."""
-    found = (slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots if slot.device.startswith("cuda"))
-    return list(dict.fromkeys(found))
+    """Ids of the NVIDIA GPUs among them that one process may see together: all whole ones, or else one MIG slice."""
+    found = list(dict.fromkeys(slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots if slot.device.startswith("cuda")))
+    return [one for one in found if not one.startswith("MIG-")] or found[:1]
 
 
 def room(slots: Sequence[Slot]) -> dict[str, float | None]:
     """Free memory of each device in GiB, by name; None where nobody says."""
-    return {slot.home: _gpu_memory(slot) if slot.device.startswith("cuda") else _memory() for slot in slots}
+    homes = {slot.home: slot for slot in slots}
+    return {home: _gpu_memory(one) if one.device.startswith("cuda") else _memory() for home, one in homes.items()}
 
 
 def _gpu_memory(slot: Slot) -> float | None:
@@ -75,18 +77,26 @@ def _gpu_memory(slot: Slot) -> float | None:
     if program is None:
         return None
     query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={slot.env['CUDA_VISIBLE_DEVICES']}"]
-    asked = subprocess.run([program, *query], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        asked = subprocess.run([program, *query], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return None
     found = asked.stdout.strip()
     return int(found) / 1024 if found.isdigit() else None
 
 
 def _memory() -> float | None:
-    """The machine's free memory."""
-    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
-    if not all(name in os.sysconf_names for name in names):
+    """What new processes can have of the machine's memory, and of what its control group may take; of Linux."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except FileNotFoundError:
         return None
-    pages, size = map(os.sysconf, names)
-    return pages * size / 2**30
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    group = [Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current")]
+    limit, used = (path.read_text().strip() if path.exists() else "" for path in group)
+    if limit.isdigit() and used.isdigit():
+        free = min(free, int(limit) - int(used))
+    return free / 2**30
 
 
 def cores() -> int:

@@ -74,6 +74,7 @@ class Prepared:
     space: "Space"
     table: "Table"
     folder: StudyFolder
+    slots: tuple[devices.Slot, ...] = ()
 
 
 def run(path: Path, options: Options) -> "Outcome":
@@ -83,9 +84,10 @@ def run(path: Path, options: Options) -> "Outcome":
     the files are, and how to go on.
     """
     slots = devices.slots(options.devices, options.slots)
-    prepared = prepare(path, options, gpus=devices.ids(slots))
+    prepared = prepare(path, options, slots=slots)
     build_cache(prepared.table, prepared.spec.data)
-    return sweep(prepared, options, _executor(slots, options), options.command(path))
+    with _environment(slots[0] if options.inline else None):
+        return sweep(prepared, options, _executor(slots, options), options.command(path))
 
 
 def final(path: Path, options: Options) -> "Final":
@@ -104,7 +106,7 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-def prepare(path: Path, options: Options, *, networks: bool = True, gpus: Sequence[str] = ()) -> Prepared:
+def prepare(path: Path, options: Options, *, networks: bool = True, slots: Sequence[devices.Slot] = ()) -> Prepared:
     """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first."""
     from sweeper import preflight, spec, weighing
     from sweeper.space import Space
@@ -119,8 +121,8 @@ def prepare(path: Path, options: Options, *, networks: bool = True, gpus: Sequen
     space = Space(read, names)
     if networks:
         recipes, cache = space.recipes(), paths.cache()
-        preflight.preflight(recipes, table.categories, cache=cache, gpus=gpus, place=space.place)
-    return Prepared(read, space, table, folder)
+        preflight.preflight(recipes, table.categories, cache=cache, gpus=devices.ids(slots), place=space.place)
+    return Prepared(read, space, table, folder, tuple(slots))
 
 
 def checked_table(data: "DataConfig") -> "Table":
@@ -167,7 +169,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
         before = study.results()
         try:
             if prepared.spec.search.probe:
-                study.enqueue(lambda: probing.queue(prepared, options, stop))
+                study.enqueue(lambda: probing.queue(prepared, prepared.slots[0], stop))
             outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
         except BaseException:
             study.close()
@@ -216,14 +218,27 @@ _STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 
 def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
-    from sweeper.executors.local import Local, environment
-
-    if not options.inline:
-        return Local(slots, packing=_packing(slots) if options.slots == "auto" else None)
     from sweeper.executors.inline import Inline
+    from sweeper.executors.local import Local
 
-    os.environ.update(environment(slots[0]))
-    return Inline(slots[0].device)
+    if options.inline:
+        return Inline(slots[0].device)
+    return Local(slots, packing=_packing(slots) if options.slots == "auto" else None)
+
+
+@contextmanager
+def _environment(slot: devices.Slot | None) -> Iterator[None]:
+    """That of a worker on `slot`, for training in this process; afterwards it is ours again."""
+    from sweeper.executors.local import environment
+
+    before = dict(os.environ)
+    os.environ.update(environment(slot) if slot else {})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _packing(slots: Sequence[devices.Slot]) -> Packing:

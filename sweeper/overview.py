@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, identity, lock, paths, record, shown
+from sweeper import board, clock, identity, lock, paths, record, shown
 from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
@@ -49,7 +49,8 @@ class Standing:
         """COMPLETE when the budget is used up as far as the folder tells; INTERRUPTED while something is open."""
         if self.holder:
             return "RUNNING"
-        waits = ("RUNNING", "INTERRUPTED") if self.hours else OPEN  # out of hours, what is paused stays so
+        spent = self.hours is not None and clock.kept(self.study) >= self.hours * 3600 * (1 - clock.TOLERANCE)
+        waits = ("RUNNING", "INTERRUPTED") if spent else OPEN  # out of hours, what is paused stays so
         ended = [result for result in self.results if result.state not in waits]
         short = self.planned is not None and self.hours is None and len(ended) < self.planned
         return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"

@@ -1,5 +1,6 @@
 """Packing: how many trials a device takes at once, decided from the memory and the pace of the first ones."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,13 +10,22 @@ SHARE = 0.9  # of a device's memory that trials may fill together
 SLACK = 1.1  # memory of the next trial over the largest so far
 CONTEXT = 0.6  # GiB that a process takes on a GPU besides its tensors
 GAIN = 1.05  # one trial more must bring this much more images a second, all together
+ENOUGH = 2  # epochs alone before one trial more is tried: the first of a process is a slow one
+PATIENCE = 8  # trials that end without a verdict on so many side by side
 
-Kind = tuple[str, int, int]
+Kind = tuple[object, ...]
 
 
 def kind(recipe: Recipe) -> Kind:
-    """What decides the pace of a trial: its backbone, its image size, its batch size."""
-    return recipe.train.backbone, recipe.train.image_size, recipe.train.batch_size
+    """What decides the pace of a trial: backbone, image and batch size; and what makes its epochs differ."""
+    train = recipe.train
+    return (
+        train.backbone,
+        train.image_size,
+        train.batch_size,
+        train.grow.model_dump_json(),
+        train.thaw.model_dump_json(),
+    )
 
 
 @dataclass
@@ -24,6 +34,7 @@ class _Trial:
 
     kind: Kind
     since: int
+    began: float = field(default_factory=time.time)
     share: float | None = None  # its pace, as a share of what its kind reaches alone
 
 
@@ -35,6 +46,8 @@ class _Device:
     settled: bool = False
     peak: float = 0.0
     changes: int = 0  # starts and ends of trials so far
+    measured: int = 0  # epochs of a trial alone
+    undecided: int = 0  # trials that ended since one more was allowed
     gain: float = 1.0  # images a second of all trials together, over those of one alone
     alone: dict[Kind, float] = field(default_factory=dict)
     running: dict[int, _Trial] = field(default_factory=dict)
@@ -45,8 +58,8 @@ class Packing:
 
     A trial's pace counts only over epochs during which the same trials ran beside it, against the pace of the same
     backbone, image and batch size alone. One more is tried when all that run have such a figure; where it does not
-    bring 5 % more, the device goes back and stays there. `room` is GiB of free memory by device, None where it is
-    unknown: then nothing is packed.
+    bring 5 % more, or nothing can be told for long, the device goes back and stays there. `room` is GiB of free
+    memory by device, None where it is unknown: then nothing is packed.
     """
 
     def __init__(self, room: Mapping[str, float | None], most: Mapping[str, int]) -> None:
@@ -67,39 +80,62 @@ class Packing:
         device.changes += 1
         device.running[trial] = _Trial(kind(recipe), device.changes)
 
+    def crowded(self, home: str) -> bool:
+        """Whether several trials run there now."""
+        return len(self._devices[home].running) > 1
+
     def ended(self, home: str, trial: int, *, out_of_memory: bool = False) -> None:
         """Note that a trial ended; one that ran out of memory beside others ends the packing."""
         device = self._devices[home]
-        crowded = len(device.running) > 1
+        if out_of_memory and self.crowded(home):
+            device.allowed, device.settled = 1, True
         del device.running[trial]
         device.changes += 1
-        if out_of_memory and crowded:
-            device.allowed, device.settled = 1, True
+        device.undecided += 1
+        if device.undecided >= PATIENCE and device.allowed > 1 and not device.settled:
+            device.allowed, device.settled = device.allowed - 1, True
 
     def epoch(self, home: str, trial: int, epoch: Epoch) -> None:
-        """Learn from an epoch: the memory it peaked at, and its pace if the same trials ran beside it all along."""
+        """Learn from an epoch: the memory it peaked at, and its pace if the same trials ran beside it all along.
+
+        One that was trained in an earlier call, and is only told again, says nothing.
+        """
         device = self._devices[home]
-        device.peak = max(device.peak, epoch.peak_memory_gb)
         one = device.running[trial]
+        if epoch.time - epoch.seconds < one.began:
+            return
+        device.peak = max(device.peak, epoch.peak_memory_gb)
+        _shrink(device)
         whole, one.since = one.since == device.changes, device.changes
         if device.settled or not whole or len(device.running) != device.allowed:
             return
         if device.allowed == 1:
             device.alone[one.kind] = max(device.alone.get(one.kind, 0.0), epoch.images_per_second)
-            if epoch.index > 0:  # the first epoch of a process is a slow one
+            device.measured += 1
+            if device.measured >= ENOUGH:
                 _grow(device)
         elif one.kind in device.alone:
             one.share = epoch.images_per_second / device.alone[one.kind]
             _weigh(device)
 
 
+def _fits(device: _Device, trials: int) -> bool:
+    return trials * (SLACK * device.peak + CONTEXT) <= SHARE * device.room
+
+
 def _grow(device: _Device) -> None:
     """Allow one trial more, if it fits."""
-    need = (device.allowed + 1) * (SLACK * device.peak + CONTEXT)
-    if device.allowed < device.most and need <= SHARE * device.room:
+    device.undecided = 0
+    if device.allowed < device.most and _fits(device, device.allowed + 1):
         device.allowed += 1
     else:
         device.settled = True
+
+
+def _shrink(device: _Device) -> None:
+    """Allow fewer from now on, where a larger trial than those before has shown that so many do not fit."""
+    while device.allowed > 1 and not _fits(device, device.allowed):
+        device.allowed, device.settled = device.allowed - 1, True
 
 
 def _weigh(device: _Device) -> None:

@@ -19,10 +19,11 @@ class Start(Word):
 
 
 class Answer(Word):
-    """To the worker, after Progress: go on, or stop."""
+    """To the worker, after Progress: go on, with so many threads of the CPU, or stop."""
 
     tag: Literal["answer"] = "answer"
     keep: bool
+    threads: int = Field(ge=1)
 
 
 class Alive(Word):

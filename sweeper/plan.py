@@ -59,7 +59,7 @@ class Plan:
 def plan(path: Path, options: Options) -> Plan:
     """The plan of the study of the file at `path`; raises what a run would raise before its first trial."""
     slots = devices.slots(options.devices, 1 if options.slots == "auto" else options.slots)
-    prepared = launch.prepare(path, options, gpus=devices.ids(slots))
+    prepared = launch.prepare(path, options, slots=slots)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
     answers = _measured(prepared, recipes, slots[0])

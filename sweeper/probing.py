@@ -18,7 +18,7 @@ from sweeper.search import Probe, RandomSampler, Search
 from trainers import files
 
 if TYPE_CHECKING:
-    from sweeper.launch import Options, Prepared
+    from sweeper.launch import Prepared
     from sweeper.space import Space
     from sweeper.stop import Stop
 
@@ -30,7 +30,7 @@ Verdict = Mapping[str, Any]
 """What trainers/probe.py says of a recipe: `score`, or null because it `diverged` or is `unjudged`."""
 
 
-def queue(prepared: "Prepared", options: "Options", stop: "Stop") -> list[Params]:
+def queue(prepared: "Prepared", slot: devices.Slot, stop: "Stop") -> list[Params]:
     """What to try after the defaults: the best of the candidates, as many as the budget has room for.
 
     Nothing where the study has no probe, and with the fake trainer, which has no features. What was found is kept
@@ -40,7 +40,6 @@ def queue(prepared: "Prepared", options: "Options", stop: "Stop") -> list[Params
     if asked is None or os.environ.get("SWEEP_TRAINER") == "fake":
         return []
     drawn = candidates(prepared.spec.search, space, asked)
-    slot = devices.slots(options.devices)[0]
     talk(f"probe: {len(drawn)} candidates on frozen features on {slot.name}")
     began = time.monotonic()
     verdicts = _verdicts(_request(drawn, space, asked, slot), slot, stop)

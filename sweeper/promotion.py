@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sweeper.running import Running
 from sweeper.search import Promotion, Pruner
+from sweeper.trial import TrialResult
 
 
 @dataclass
@@ -17,6 +18,7 @@ class Ladder:
     min_epochs: int
     factor: int
     _rungs: dict[int, dict[int, float]] = field(default_factory=dict)  # best value so far, by epochs and trial
+    _ended: dict[int, set[int]] = field(default_factory=dict)  # trials that ended at a rung and cannot climb from it
 
     def stops(self, epochs: int, planned: int) -> bool:
         """Whether a trial of `planned` epochs is judged after `epochs` of them."""
@@ -33,14 +35,31 @@ class Ladder:
         for reached in self._rungs.values():
             reached.pop(trial, None)
 
-    def rises(self, trial: int, epochs: int, *, last: bool) -> bool:
-        """Whether `trial` is among the best 1/factor of all that reached this rung, the earlier one of equals.
+    def leave(self, trial: int, result: TrialResult) -> None:
+        """Note how a trial ended."""
+        if result.state == "FAILED":
+            self.forget(trial)
+        elif result.state == "PRUNED":
+            self.retire(trial, result.epochs)
 
-        With `last`, when no new trial will come, the best rises however few there are: some trial gets to the end.
+    def retire(self, trial: int, epochs: int) -> None:
+        """Note that a trial ended for good after so many epochs: if that is a rung, its place there is another's."""
+        if self._is_rung(epochs):
+            self._ended.setdefault(epochs, set()).add(trial)
+
+    def rising(self, epochs: int, *, last: bool) -> set[int]:
+        """The trials that may climb on from this rung, or have: the best 1/factor of all that reached it.
+
+        Of equals the earlier one. Those that ended there count among all, and leave their places to the next. With
+        `last`, when no new trial will come, the best rises however few there are: some trial gets to the end.
         """
         reached = self._rungs.get(epochs, {})
-        count = max(len(reached) // self.factor, 1 if last else 0)
-        return trial in sorted(reached, key=lambda number: (-reached[number], number))[:count]
+        able = sorted(reached.keys() - self._ended.get(epochs, set()), key=lambda number: (-reached[number], number))
+        return set(able[: max(len(reached) // self.factor, 1 if last else 0)])
+
+    def rises(self, trial: int, epochs: int, *, last: bool) -> bool:
+        """Whether `trial` is one of those."""
+        return trial in self.rising(epochs, last=last)
 
     def _is_rung(self, epochs: int) -> bool:
         rung = self.min_epochs
@@ -65,10 +84,11 @@ class Waiting:
 
     def stops(self, one: Running, *, last: bool) -> bool:
         """Whether a trial that runs stands at a rung from which it may not go on, yet."""
-        if self.ladder is None or not self.ladder.stops(len(one.epochs), one.train.epochs):
+        if self.ladder is None:
             return False
         self.ladder.learn(one.job.trial, one.values)
-        return not self._rises(one, last)
+        judged = self.ladder.stops(len(one.epochs), one.train.epochs)
+        return judged and not self.ladder.rises(one.job.trial, len(one.epochs), last=last)
 
     def add(self, one: Running) -> None:
         self._paused[one.job.trial] = one
@@ -76,13 +96,13 @@ class Waiting:
 
     def next(self, fits: Callable[[Running], bool], *, last: bool) -> Running | None:
         """Take out the one to go on with: of the highest rung, the best; None while none may, or `fits`."""
-        able = [one for one in self._paused.values() if self._rises(one, last) and fits(one)]
+        able = [one for one in self._rising(last) if fits(one)]
         best = max(able, key=lambda one: (len(one.epochs), max(one.values), -one.job.trial), default=None)
         return self._take(best) if best else None
 
     def stuck(self) -> list[Running]:
         """Take out all, if none may go on now that no new trial comes."""
-        if any(self._rises(one, last=True) for one in self._paused.values()):
+        if self._rising(last=True):
             return []
         return [self._take(self._paused[number]) for number in sorted(self._paused)]
 
@@ -90,5 +110,10 @@ class Waiting:
         self._hidden.discard(one.trial._trial_id)
         return self._paused.pop(one.job.trial)
 
-    def _rises(self, one: Running, last: bool) -> bool:
-        return self.ladder is None or self.ladder.rises(one.job.trial, len(one.epochs), last=last)
+    def _rising(self, last: bool) -> list[Running]:
+        """Those that may climb on, by number; each rung is looked at once."""
+        if self.ladder is None:
+            return list(self._paused.values())
+        rungs = {len(one.epochs) for one in self._paused.values()}
+        able = {epochs: self.ladder.rising(epochs, last=last) for epochs in rungs}
+        return [one for number, one in sorted(self._paused.items()) if number in able[len(one.epochs)]]

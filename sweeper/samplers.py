@@ -114,7 +114,7 @@ class Known:
 
     def __init__(self) -> None:
         self._ranked: list[tuple[tuple[float, ...], int, FrozenTrial]] = []  # every ended trial, the best first
-        self._numbers: set[int] = set()  # of those
+        self._ranks: dict[int, tuple[float, ...]] = {}  # how each of those was ranked, by number
         self._of = (-1, 0)
         self._chosen: list[FrozenTrial] = []
 
@@ -124,14 +124,20 @@ class Known:
         if self._of != (asking, len(trials) - len(running)):
             self._of = asking, len(trials) - len(running)
             self._rank(trials)
-            others = random.Random(asking).sample(self._ranked[GOOD:], SAMPLE)  # noqa: S311
+            rest = self._ranked[GOOD:]
+            others = random.Random(asking).sample(rest, min(SAMPLE, len(rest)))  # noqa: S311
             self._chosen = [trial for _, _, trial in [*self._ranked[:GOOD], *others]]
         return sorted([*self._chosen, *running], key=lambda trial: trial.number)
 
     def _rank(self, trials: Sequence[FrozenTrial]) -> None:
-        new = [each for each in trials if each.number not in self._numbers and each.state != TrialState.RUNNING]
-        self._numbers.update(each.number for each in new)
-        self._ranked = sorted([*self._ranked, *((_badness(each), each.number, each) for each in new)])
+        """Take in what ended, and anew what was paused, and so pruned to us, and has gone on since."""
+        ended = {each.number: each for each in trials if each.state != TrialState.RUNNING}
+        ranks = {number: self._ranks.get(number) or _badness(each) for number, each in ended.items()}
+        ranks |= {n: _badness(ended[n]) for n, rank in self._ranks.items() if n in ended and rank[0]}
+        same = {number for number, rank in ranks.items() if self._ranks.get(number) == rank}
+        kept = [one for one in self._ranked if one[1] in same]
+        new = [(rank, number, ended[number]) for number, rank in ranks.items() if number not in same]
+        self._ranked, self._ranks = sorted([*kept, *new], key=lambda one: one[:2]), ranks
 
 
 def _badness(trial: FrozenTrial) -> tuple[float, ...]:

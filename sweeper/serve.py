@@ -13,7 +13,7 @@ import time
 
 from sweeper import pipe
 from sweeper.paths import RunFolder
-from sweeper.trial import Failed, Progress, Word
+from sweeper.trial import Done, Failed, Progress, Word
 from sweeper.worker import advance, run
 
 HEARTBEAT = 2.0  # seconds
@@ -85,11 +85,15 @@ def serve(channel: Channel) -> None:
         while isinstance(message, Progress):
             channel.send(message)
             answer = channel.order()
-            message = advance(messages, isinstance(answer, pipe.Answer) and answer.keep)
+            keep = isinstance(answer, pipe.Answer) and answer.keep
+            if isinstance(answer, pipe.Answer) and "trainers.computing" in sys.modules:
+                sys.modules["trainers.computing"].use_threads(answer.threads)
+            message = advance(messages, keep)
         if isinstance(message, Failed):
             print(message.detail, flush=True)
         del messages
-        _release()
+        if isinstance(message, Done):  # after an error the device may answer nothing any more
+            _release()
         channel.send(message)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sweeper.redact import redacted
-from sweeper.trial import OPEN, Job, State, TrialResult
+from sweeper.trial import Job, State, TrialResult
 from trainers.config import Epoch, Goal, Scores
 
 STATUS: dict[str, str] = {
@@ -89,19 +89,15 @@ def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], goal: Goal) -> list[Point]:
-    """The study's best so far, a point for each completed trial, up to the first trial that has not ended.
+    """The study's best so far, a point for each completed trial in the order in which they completed.
 
-    Stopping there makes a point final: a later end of an earlier trial can no longer change it.
+    So a point is final: what completes later comes after it.
     """
+    complete = {n: result.value for n, result in results.items() if result.state == "COMPLETE"}
     best, found = -math.inf, []
-    for number in sorted(results):
-        result = results[number]
-        if result.state in OPEN:
-            break
-        if result.state != "COMPLETE" or result.value is None:
-            continue
-        best = max(best, result.value)
-        found.append(Point(number, _ms(times.get(number, 0.0)), _tidy({f"best_{goal}": best})))
+    for step, number in enumerate(sorted(complete, key=lambda n: (times.get(n, 0.0), n))):
+        best = max(best, complete[number] or 0.0)
+        found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{goal}": best})))
     return found
 
 

@@ -230,7 +230,9 @@ def trouble_with(database: Path) -> Iterator[None]:
     """What the file system or a lock does to the database is told as such."""
     try:
         yield
-    except (StorageInternalError, sqlite3.Error) as error:
+    except (StorageInternalError, sqlite3.DatabaseError) as error:
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
+            raise  # our own mistakes
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         raise EnvironmentFault(
             f"the study's database cannot be used: {cause}",

@@ -72,9 +72,11 @@ class Study:
 
     def close(self) -> None:
         """Let go of the database and of the study."""
-        self._clock.save(now=True)
-        self._storage.close()
-        self._lock.release()
+        try:
+            self._clock.save(now=True)
+        finally:
+            self._storage.close()
+            self._lock.release()
 
     # ---------------------------------------------------------------------------------- asking
     def next_job(self) -> Job | None:
@@ -167,6 +169,10 @@ class Study:
         running.pausing = self._asking.waiting.stops(running, last=self._asking.closing)
         return running.pausing
 
+    def tick(self) -> None:
+        """Keep the time of sweeping through a kill; to be called while trials run."""
+        self._clock.save()
+
     def recorded(self, trial: int) -> int:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
@@ -188,18 +194,19 @@ class Study:
             return self._end(trial, "FAILED", "error", "the worker ended without an epoch")
         return self._end(trial, "COMPLETE", tta=tta)
 
-    def fail(self, trial: int, trouble: Trouble, text: str) -> TrialResult:
+    def fail(self, trial: int, trouble: Trouble, text: str, *, crowded: bool = False) -> TrialResult:
         """Record that a trial failed.
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
-        its worker died or hung for the first time since the trial's last epoch.
+        its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
+        other trials on its device.
         """
-        epochs = self.recorded(trial)
+        epochs, chance = self.recorded(trial), trouble in RETRIED or (trouble == "oom" and crowded)
         if trouble == "disk":
             return self._leave(trial, trouble, text)
-        if trouble in RETRIED and self._running[trial].pausing:
+        if chance and self._running[trial].pausing:
             return self._pause(self._let_go(trial))
-        if trouble in RETRIED and self._deaths.get(trial) != epochs:
+        if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
             self._asking.adoptable.append(self._running[trial].trial)
             return self._leave(trial, trouble, text)
@@ -248,8 +255,8 @@ class Study:
         self.folder.trial(trial).paused.unlink(missing_ok=True)
         with trouble_with(self.folder.database):
             self._tell(running.trial, result)
-        if self._asking.waiting.ladder and state == "FAILED":
-            self._asking.waiting.ladder.forget(trial)
+        if self._asking.waiting.ladder:
+            self._asking.waiting.ladder.leave(trial, result)
         return result
 
     def _tell(self, trial: Trial, result: TrialResult) -> None:
@@ -311,6 +318,8 @@ class Study:
         """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
         for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
             ladder.learn(trial.number, [value for _, value in sorted(trial.intermediate_values.items())])
+            if trial.state == TrialState.PRUNED:
+                ladder.retire(trial.number, len(trial.intermediate_values))
         jobs = [(trial, record.read_config(self.folder.trial(trial.number))) for trial in self._asking.adoptable]
         standing = [self._stand(trial, job) for trial, job in jobs if job]
         for one in standing:

@@ -70,6 +70,7 @@ class _Sweep:
                 self.settle()
                 return self.outcome()
             message = self.executor.next(TICK)
+            self.study.tick()
             if isinstance(message, Progress):
                 self.progress(message)
             elif message:
@@ -101,7 +102,7 @@ class _Sweep:
         if isinstance(message, Done):
             result = self.study.finish(job.trial, message.stopped, message.tta)
         else:
-            result = self.study.fail(job.trial, message.trouble, message.text)
+            result = self.study.fail(job.trial, message.trouble, message.text, crowded=message.crowded)
         self.tracker.ended(job, result)
         self.view.ended(result)
         self.judge(result)

@@ -73,6 +73,7 @@ class Failed(Word):
     trouble: Trouble
     text: str
     detail: str = ""
+    crowded: bool = Field(False, description="other trials ran on the same device")
 
 
 Message = Annotated[Progress | Done | Failed, Field(discriminator="tag")]

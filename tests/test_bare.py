@@ -55,7 +55,16 @@ def test_buffers_that_no_file_holds_are_made_again(name):
     same_output(name, timm.get_pretrained_cfg(name).input_size[-1])
 
 
-@pytest.mark.parametrize("kind", [Tied, Deciding, Hiding])
+class Listing(nn.Module):
+    """Hides tensors in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.scales = [torch.ones(3)]
+
+
+@pytest.mark.parametrize("kind", [Tied, Deciding, Hiding, Listing])
 def test_what_cannot_be_made_bare_is_drawn_and_then_filled(kind):
     made = kind()
     filled = bare.filled(kind, lambda _: made.state_dict())

@@ -254,6 +254,19 @@ def test_a_packed_device_takes_a_second_job_once_the_first_has_shown_what_it_nee
         executor.close(kill=True)
 
 
+def test_a_packed_device_keeps_to_its_warm_workers(make: Make) -> None:
+    slots = [Slot(f"cpu:{number}") for number in range(4)]
+    executor = Local(slots, packing=Packing({"cpu": None}, {"cpu": 4}))
+    try:
+        names = []
+        for number in range(3):
+            names.append(executor.start(make(number)))
+            everything(executor, 1)
+        assert names == ["cpu:0"] * 3
+    finally:
+        executor.close(kill=True)
+
+
 def everything(executor: Executor, jobs: int) -> list[Done | Failed]:
     """The ends of so many jobs, all of whose epochs are answered."""
     ends: list[Done | Failed] = []

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,19 @@ def test_batches_made_ahead_are_those_made_in_turn(data, hosted):
     same(*found)
 
 
+@pytest.mark.parametrize("hosted", [True, False])
+def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(data, hosted):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    feed, rare = Feed(data, 32, EYE, hosted=hosted), np.zeros(len(data.table.rows), dtype=bool)
+    drawing = Drawing(STRONG, np.random.default_rng(1), rare)
+    for batch in feed.training(in_order(np.arange(40), 8), drawing):
+        first = batch.images.clone()
+        time.sleep(0.05)  # in which the side thread makes the next
+        assert torch.equal(batch.images, first)
+    torch.set_num_threads(before)
+
+
 def test_images_kept_on_the_device_give_the_batches_gathered_on_the_host(data):
     same(epoch(data, hosted=False), epoch(data, hosted=False, resident=True))
 
@@ -100,12 +115,14 @@ def test_the_map_is_shared_and_not_copied(data):
     assert torch.equal(gather(data.cache.images, np.array([5, 3])), shared(data.cache.images)[[5, 3]])
 
 
-def test_a_level_stays_on_the_device_until_another_one_is_wanted(photos, cache):
+def test_a_data_sets_levels_stay_on_the_device_until_another_one_is_wanted(photos, cache):
     shelf, (first, second) = Shelf(), (Data.open(photos, cache) for _ in range(2))
     kept = shelf.take(first.cache.images, CPU)
     assert shelf.take(second.cache.images, CPU) is kept  # another look at the same file
     small = shelf.take(first.cache.half, CPU)
     assert torch.equal(small, shared(first.cache.half))
+    assert shelf.take(first.cache.images, CPU) is kept
+    shelf.take(np.zeros((2, 4, 4, 3), np.uint8), CPU)  # of another data set
     assert shelf.take(first.cache.images, CPU) is not kept
 
 
@@ -121,7 +138,7 @@ def test_what_fails_in_the_side_thread_fails_where_it_is_wanted(threads):
         next(made)
 
 
-def test_leaving_in_the_middle_waits_for_nothing_and_makes_at_most_one_more():
+def test_leaving_in_the_middle_makes_at_most_one_more():
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     made = []
@@ -212,5 +229,6 @@ def test_a_gpu_gets_the_batches_that_the_cpu_gets(data):
 
 
 def test_train_passes_on_that_the_device_is_ours(photos, data, tmp_path):
-    (only,) = train(recipe(photos), data, tmp_path, resident=True)
-    assert only.val is not None
+    going = train(recipe(photos), data, tmp_path, resident=True)
+    next(going)
+    assert going.gi_frame.f_locals["run"].lens.resident

@@ -1,5 +1,7 @@
 """How many trials a device takes at once."""
 
+import time
+
 from sweeper.packing import Packing
 from trainers.config import Epoch, Recipe, Scores
 
@@ -21,7 +23,7 @@ def epoch(index: int, pace: float, memory: float = 2.0) -> Epoch:
         seconds=1,
         images_per_second=pace,
         peak_memory_gb=memory,
-        time=0,
+        time=time.time() + 2,  # after the trial began
     )
 
 
@@ -113,4 +115,39 @@ def test_running_out_of_memory_beside_others_ends_the_packing():
 def test_a_device_whose_memory_nobody_knows_takes_one_trial():
     packing = Packing({"gpu": None}, {"gpu": 8})
     alone(packing)
+    assert packing.allowed("gpu") == 1
+
+
+def test_epochs_of_an_earlier_call_that_are_told_again_say_nothing():
+    packing = Packing({"gpu": 24.0}, {"gpu": 8})
+    packing.began("gpu", 0, recipe())
+    for index in range(3):
+        packing.epoch("gpu", 0, epoch(index, 100).model_copy(update={"time": time.time() - 60}))
+    assert packing.allowed("gpu") == 1
+
+
+def test_trials_of_one_epoch_are_packed_too():
+    packing = Packing({"gpu": 24.0}, {"gpu": 8})
+    for number in range(2):
+        packing.began("gpu", number, recipe())
+        packing.epoch("gpu", number, epoch(0, 100))
+        packing.ended("gpu", number)
+    assert packing.allowed("gpu") == 2
+
+
+def test_a_larger_trial_than_those_before_makes_room_for_itself():
+    packing = Packing({"gpu": 24.0}, {"gpu": 8})
+    alone(packing)
+    packing.began("gpu", 1, recipe("convnext_large"))
+    packing.epoch("gpu", 1, epoch(0, 5, memory=12))
+    assert packing.allowed("gpu") == 1
+
+
+def test_packing_of_which_nothing_can_be_told_is_given_up():
+    packing = Packing({"gpu": 24.0}, {"gpu": 8})
+    alone(packing)
+    for number in range(1, 9):
+        packing.began("gpu", number, recipe("never_alone"))
+        packing.epoch("gpu", number, epoch(0, 5))
+        packing.ended("gpu", number)
     assert packing.allowed("gpu") == 1

@@ -15,6 +15,7 @@ from cli_tools import lay_out
 from played import close_all, opened, write
 
 from sweeper import launch, probing, record, spec
+from sweeper.devices import Slot
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.launch import Options
 from sweeper.paths import StudyFolder
@@ -117,7 +118,7 @@ def test_no_more_is_queued_than_the_budget_has_trials(here):
     sets = ("search.probe={candidates: 6, keep: 1.0, epochs: 1}", "budget.trials=3")
     prepared = launch.prepare(here, Options(sets, devices="cpu"))
     launch.build_cache(prepared.table, prepared.spec.data)
-    assert len(probing.queue(prepared, OPTIONS, Stop())) == 2
+    assert len(probing.queue(prepared, Slot("cpu"), Stop())) == 2
 
 
 def test_a_study_is_probed_once_in_its_life(tmp_path, monkeypatch):

@@ -61,6 +61,15 @@ def test_a_trial_that_failed_keeps_no_other_from_rising():
     assert ladder.rises(1, 1, last=True)
 
 
+def test_the_place_of_a_trial_that_ended_at_its_rung_is_for_the_next():
+    ladder = Ladder(min_epochs=1, factor=2)
+    for trial, value in enumerate([0.9, 0.8, 0.7, 0.6]):
+        ladder.learn(trial, [value])
+    ladder.retire(0, 1)
+    ladder.retire(3, 2)  # further up: it has left this rung
+    assert ladder.rising(1, last=False) == {1, 2}
+
+
 # ------------------------------------------------------------------------------------------ a study
 def test_trials_wait_at_the_first_rung_until_one_of_three_may_go_on(tmp_path):
     study = opened(write(tmp_path, search=THIRDS, budget="{trials: 30}"))
@@ -163,9 +172,19 @@ def climb(folder: Path) -> Path:
     return write(folder, search=CLIMB, epochs=5, budget="{trials: 8}")
 
 
-def test_a_promoted_trial_is_the_one_that_was_not_paused(expected):
-    assert {one[1] for one in expected} == {"COMPLETE", "PRUNED"}
-    assert {one[5] for one in expected} == {1, 2, 4, 5} - {0}
+def test_a_promoted_trial_is_the_one_that_was_not_paused(tmp_path, expected):
+    never = opened(write(tmp_path, search="{sampler: random, pruner: none}", budget="{trials: 4}"))
+    play(never)
+    never.close()
+    (tmp_path / "climb").mkdir()
+    climbed = opened(write(tmp_path / "climb", search=THIRDS, budget="{trials: 4}"))
+    play(climbed)
+    climbed.close()
+    for one in climbed.results():
+        whole = record.history(never.folder.trial(one.number))
+        mine = record.history(climbed.folder.trial(one.number))
+        assert [epoch.val for epoch in mine] == [epoch.val for epoch in whole[: len(mine)]]
+    assert {one[1] for one in expected} == {"COMPLETE", "PRUNED"}  # of a study in which some were promoted
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])

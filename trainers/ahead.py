@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import is_dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -25,7 +26,7 @@ def ahead(
     if device.type != "cuda" and torch.get_num_threads() == 1:
         yield from map(make, asked)
         return
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    stream = _stream(device) if device.type == "cuda" else None
 
     def work(one: Asked) -> tuple[Made, torch.cuda.Event | None]:
         with torch.cuda.stream(stream) if stream is not None else nullcontext():
@@ -43,6 +44,12 @@ def ahead(
                 yield _arrived(*coming.popleft().result(), device)
         finally:
             pool.shutdown(cancel_futures=True)  # of a caller who leaves early
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for the life of the process: the allocator reuses memory only on the stream that asked for it."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _arrived(made: Made, event: torch.cuda.Event | None, device: torch.device) -> Made:

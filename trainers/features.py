@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,12 +17,16 @@ from trainers.checkpoint import load_weights, save_weights
 from trainers.config import Augment, Recipe, TrainConfig
 from trainers.data.batches import Data, in_order
 from trainers.data.images import stamp
+from trainers.errors import EnvironmentFault
 from trainers.feed import Drawing
 from trainers.models import network
 from trainers.models.heads import NEEDS
 from trainers.predict import Lens
 
+log = logging.getLogger(__name__)
+
 VERSION = 1  # of the files; another one is another file
+DRAWN = 128  # images whose augmentation is drawn together, whatever the recipe's batch
 VIEWS = 4  # of each training image: as it is, and draws of the augmentation
 
 
@@ -47,17 +52,27 @@ def features(recipe: Recipe, data: Data, folder: Path, device: torch.device, *, 
     The further views of train are draws of the recipe's augmentation, without mixing, that depend on nothing else.
     """
     place = folder / f"{_key(recipe.train, data, device, views)}.safetensors"
-    found = load_weights(place) if place.exists() else _computed(recipe.train, data, device, views)
-    if not place.exists():
+    found = _kept(place)
+    if found is None:
+        found = _computed(recipe.train, data, device, views)
         save_weights(place, found, {"backbone": recipe.train.backbone, "image_size": recipe.train.image_size})
     return Features(found["train"].to(device), found["val"].to(device))
+
+
+def _kept(place: Path) -> dict[str, Tensor] | None:
+    """What lies there; None, said in the log, where that cannot be read."""
+    try:
+        return load_weights(place) if place.exists() else None
+    except EnvironmentFault:
+        log.warning("%s is damaged: the features are computed again", place)
+        return None
 
 
 def _key(config: TrainConfig, data: Data, device: torch.device, views: int) -> str:
     """Of everything that the features depend on: images, splits, backbone, its weights, and the views."""
     half = str(computing.half_format(config, device))
     words = [VERSION, data.table.fingerprint, stamp(data.table), data.cache.size, alike(config), _weights(config)]
-    words += [half, views, _unmixed(config).model_dump_json()]
+    words += [half, views, device.type, _unmixed(config).model_dump_json()]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
@@ -89,7 +104,7 @@ def _changed(lens: Lens, rows: Sequence[int], view: int) -> Iterator[Tensor]:
     nobody = np.zeros(len(lens.data.table.rows), dtype=bool)
     drawing = Drawing(_unmixed(lens.config), np.random.default_rng(view), nobody)
     feed = lens.feed(lens.config.image_size)
-    for batch in feed.training(in_order(rows, 2 * lens.config.batch_size), drawing):
+    for batch in feed.training(in_order(rows, DRAWN), drawing):
         yield batch.images
 
 

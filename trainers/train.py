@@ -41,12 +41,12 @@ def train(
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
     What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
-    at once, then training goes on, on a CPU bit for bit as if it had never stopped. Before an epoch is yielded its
-    last.ckpt is on disk, and, where it is the best so far by the recipe's selection, best.safetensors and
-    val_logits.npy (corrected where the recipe says so). Averaged weights take the place of the others.
-    Without val (it is fitted, or there is none) best.safetensors is the newest epoch. `past` are the goal's values
-    after each epoch of an earlier run whose plateau schedule this one is to repeat. `resident` says that this process
-    has the GPU to itself: it then keeps the decoded images there, where they leave room.
+    at once, then training goes on, on a CPU with as many threads bit for bit as if it had never stopped (unless the
+    recipe compiles). Before an epoch is yielded its last.ckpt is on disk, and, where it is the best so far by the
+    recipe's selection, best.safetensors and val_logits.npy (corrected where the recipe says so). Averaged weights
+    take the place of the others. Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
+    `past` are the goal's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
+    `resident` says that this process has the GPU to itself: it then keeps the decoded images there, if they leave room.
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
@@ -109,6 +109,7 @@ class Run:
         network.know(self.net, self.counts)
         self.average = average.build(self.config.average, self.net, self.config.epochs)
         if self.config.compile:
+            torch.compiler.reset()  # what other trials of this process compiled counts against a limit
             self.net.compile()  # in place: the names of the weights stay, and the average stays as it is
         self.lens = Lens(self.config, data, self.net, where)
         self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)

@@ -75,15 +75,19 @@ class Local:
         busy = Counter(worker.slot.home for worker in self._workers.values() if worker.job)
         left = {slot.home: self._packing.allowed(slot.home) - busy[slot.home] for slot in self._idle}
         homes = {home: [slot for slot in self._idle if slot.home == home] for home in left}
-        return [slot for home, slots in homes.items() for slot in slots[: max(0, left[home])]]
+        return [slot for home, slots in homes.items() for slot in slots[::-1][: max(0, left[home])][::-1]]
 
     def _order(self, slot: Slot, job: Job) -> pipe.Start:
         if self._packing is None:
             alone = self._shared[slot.home] == 1
             return pipe.Start(job=job, device=slot.device, threads=slot.threads, alone=alone)
         self._packing.began(slot.home, job.trial, job.recipe)
-        threads = max(1, slot.threads // self._packing.allowed(slot.home))
-        return pipe.Start(job=job, device=slot.device, threads=threads, alone=self._packing.alone(slot.home))
+        alone = self._packing.alone(slot.home)
+        return pipe.Start(job=job, device=slot.device, threads=self._threads(slot), alone=alone)
+
+    def _threads(self, slot: Slot) -> int:
+        """The slot's share of the cores, from the next epoch on."""
+        return max(1, slot.threads // self._packing.allowed(slot.home)) if self._packing else slot.threads
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:
         deadline = time.monotonic() + timeout
@@ -100,7 +104,7 @@ class Local:
         for worker in self._workers.values():
             if worker.waiting and worker.job and worker.job.trial == trial:
                 worker.waiting = False
-                worker.tell(pipe.Answer(keep=keep))
+                worker.tell(pipe.Answer(keep=keep, threads=self._threads(worker.slot)))
 
     def close(self, *, kill: bool = False) -> None:
         """Without `kill`, busy workers are stopped at the end of their epoch; what they still say is lost."""
@@ -155,23 +159,26 @@ class Local:
                 self._hear(worker, message)
 
     def _hear(self, worker: _Worker, message: Progress | Done | Failed) -> None:
+        if not isinstance(message, Progress):
+            self._ready.append(self._end(worker, message))
+            return
         self._ready.append(message)
-        if isinstance(message, Progress):
-            worker.waiting = True
-            if self._packing:
-                self._packing.epoch(worker.slot.home, message.trial, message.epoch)
-        else:
-            self._end(worker, message)
-
-    def _end(self, worker: _Worker, message: Done | Failed) -> None:
-        """The slot is free again; its process stays if its job ended well."""
+        worker.waiting = True
         if self._packing:
-            lacking = isinstance(message, Failed) and message.trouble == "oom"
-            self._packing.ended(worker.slot.home, message.trial, out_of_memory=lacking)
+            self._packing.epoch(worker.slot.home, message.trial, message.epoch)
+
+    def _end(self, worker: _Worker, message: Done | Failed) -> Done | Failed:
+        """The slot is free again; its process stays if its job ended well. Returns what there is to say of it."""
+        if self._packing:
+            home, lacking = worker.slot.home, isinstance(message, Failed) and message.trouble in ("oom", "died")
+            if isinstance(message, Failed):
+                message = message.model_copy(update={"crowded": self._packing.crowded(home)})
+            self._packing.ended(home, message.trial, out_of_memory=lacking)
         worker.job = None
         self._idle.append(worker.slot)
         if isinstance(message, Failed):
             self._discard(worker)
+        return message
 
     def _died(self, worker: _Worker) -> None:
         try:
@@ -191,8 +198,7 @@ class Local:
 
     def _fail(self, worker: _Worker, job: Job, trouble: Trouble, text: str) -> None:
         failed = Failed(trial=job.trial, trouble=trouble, text=text, detail=_tail(RunFolder(job.folder)))
-        self._ready.append(failed)
-        self._end(worker, failed)
+        self._ready.append(self._end(worker, failed))
 
 
 def environment(slot: Slot) -> dict[str, str]:

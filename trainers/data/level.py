@@ -1,7 +1,7 @@
 """A level of the decoded images as a tensor: the memory map itself, rows gathered from it, or all on a device."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,37 +41,38 @@ def gather(images: NDArray[np.uint8], rows: np.ndarray, *, pinned: bool = False)
 
 @dataclass
 class Shelf:
-    """The one level that a process keeps on a device, from trial to trial."""
+    """The levels of one data set that a process keeps on one device, from trial to trial."""
 
-    source: NDArray[np.uint8] | None = None
-    images: Tensor | None = None
+    home: object = None
+    levels: dict[object, tuple[NDArray[np.uint8], Tensor]] = field(default_factory=dict)
 
     def take(self, images: NDArray[np.uint8], device: torch.device) -> Tensor | None:
         """All of `images` on `device`, [N, S, S, 3]; None where it has no room for three times as much.
 
-        What lay here before of another data set, size or device is let go first.
+        What lay here of another data set, or on another device, is let go first.
         """
-        if self.images is None or self.images.device != device or not self._is(images):
-            self.source = self.images = None
+        place = _place(images)
+        home = Path(place).parent if isinstance(place, str) else place, device.type, device.index or 0
+        if home != self.home:
+            self.levels, self.home = {}, home
+        if place not in self.levels:
             if _free(device) < ROOM * images.nbytes:
                 return None
-            self.source, self.images = images, _moved(images, device)
-        return self.images
-
-    def _is(self, images: NDArray[np.uint8]) -> bool:
-        if images is self.source:
-            return True
-        place = _place(images)
-        return place is not None and self.source is not None and place == _place(self.source)
+            self.levels[place] = images, _moved(images, device)
+        return self.levels[place][1]
 
 
-def _place(images: NDArray[np.uint8]) -> Any:
-    """The file of a memory map, whose name is of its content; None for other arrays."""
-    return getattr(images, "filename", None)
+def _place(images: NDArray[np.uint8]) -> str | int:
+    """The file of a memory map, which is named for its content; of another array, which the shelf holds, its id."""
+    place = getattr(images, "filename", None)
+    return str(place) if place is not None else id(images)
 
 
 def _free(device: torch.device) -> float:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+    """Of the host's own memory as much as is wanted: there is nothing to gain, and only tests ask for it."""
+    if device.type == "cpu":
+        return float("inf")
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
 
 
 def _moved(images: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 RENEW = "init_non_persistent_buffers"  # timm's name for it
+REGISTERED = ("_parameters", "_buffers", "_modules")  # what a module's state is made of
 Made = TypeVar("Made", bound=nn.Module)
 
 
@@ -49,4 +50,11 @@ def _renewable(module: nn.Module) -> bool:
         if not hasattr(module, RENEW):
             return False
         module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")  # type: ignore[arg-type]
-    return not any(isinstance(value, Tensor) for value in vars(module).values())
+    return not any(_holds(value) for name, value in vars(module).items() if name not in REGISTERED)
+
+
+def _holds(value: object) -> bool:
+    """Whether a tensor is hidden in an attribute."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple | set) and any(map(_holds, value)))

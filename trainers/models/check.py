@@ -7,6 +7,7 @@ are built without memory ("meta"). Published weights that are not cached yet are
 import difflib
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -159,7 +160,8 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
 def _compiler(config: TrainConfig) -> Problem | None:
     """torch.compile writes C++ (and, for a GPU, what calls its kernels) and needs a compiler on the machine."""
     named = os.environ.get("CXX")
-    if not config.compile or any(map(shutil.which, [named] if named else ["g++", "clang++"])):
+    programs = [shlex.split(named)[0]] if named else ["g++", "clang++"]
+    if not config.compile or any(map(shutil.which, programs)):
         return None
     advice = "install g++, name one with CXX, or leave compile out"
     return Problem("train.compile", f"there is no C++ compiler here ({named or 'g++'})", advice, 3)
@@ -240,6 +242,9 @@ def gpus(asked: Sequence[str]) -> list[Problem]:
     """What is wrong with the GPUs whose ids are asked for, which are to be the only ones that CUDA shows."""
     if not asked:
         return []
+    if torch.version.cuda is None and torch.version.hip is None:
+        what = f"there is a GPU, and this torch ({torch.__version__}) is built for CPUs alone"
+        return [Problem("--devices", what, "install a torch with CUDA, or choose --devices cpu", 3)]
     if (usable := torch.cuda.device_count()) < len(asked):
         what = f"the driver lists {len(asked)} GPUs, of which torch {torch.__version__} can use {usable}"
         return [Problem("--devices", what, "update the driver, or choose --devices cpu", 3)]

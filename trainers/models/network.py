@@ -19,7 +19,7 @@ from trainers.models import bare, heads, majority, van
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)
 
-KEPT = 3  # backbones whose weights a process keeps on the host for its next networks
+KEPT = 2  # backbones whose weights a process keeps on the host for its next networks
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
