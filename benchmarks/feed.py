@@ -126,7 +126,7 @@ def rows_of(paths: Paths, count: int) -> list[list[object]]:
         share = rounds.ratio(values, found[THEIRS], found[THEIRS])
         goal, verdict = "", ""
         if "gather" in name:
-            goal, verdict = "<= 0.1 ms", rounds.verdict(min(values), 0.1)
+            goal, verdict = "<= 0.1 ms", rounds.verdict(float(np.median(values)), 0.1)
         elif name == "ours: crop, flip, colour, rotation":
             goal, verdict = "<= 0.5 x", rounds.verdict(share.median, 0.5)
         middle = float(np.median(values))

@@ -148,7 +148,8 @@ def accuracy(net: Net, batches: DataLoader[tuple[Tensor, Tensor]], sizes: list[i
     net.eval()
     right = torch.zeros((), device=device)
     for images, labels in batches:
-        logits = net(images.to(device, non_blocking=True, memory_format=torch.channels_last))
+        with torch.autocast(device, enabled=device == "cuda"):
+            logits = net(images.to(device, non_blocking=True, memory_format=torch.channels_last))
         found = torch.stack([part.argmax(1) for part in logits.split(sizes, 1)], 1)
         right += (found == labels.to(device)).sum()
     return float(right) / (len(batches.dataset) * len(sizes))  # type: ignore[arg-type]
@@ -225,6 +226,7 @@ def main() -> None:
     given = ask.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    torch.set_float32_matmul_precision("high")
     study = optuna.create_study(
         storage=f"sqlite:///{given.out}/study.db",
         direction="maximize",

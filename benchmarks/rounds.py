@@ -90,6 +90,11 @@ def _cell(cell: object) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
+def devices(device: str) -> str:
+    """What `--devices` of sweep takes for it: one GPU, or the CPU."""
+    return "0" if device == "cuda" else device
+
+
 def hardware(device: str = "cpu") -> str:
     """One line: date, commit, processor, cores, load, versions, and the GPU where that is the device."""
     parts = [

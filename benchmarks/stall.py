@@ -32,6 +32,7 @@ RATES = (1000, 3000)
 GOAL = 0.02
 FEW, MANY = 256, 4096  # images on disk, which a DataLoader passes over once, and images of a pass of ours
 OURS, THEIRS = "ours", "DataLoader, two workers"
+NOTHING = "nothing to load"
 
 
 class Files(Dataset[torch.Tensor]):
@@ -55,8 +56,8 @@ def waited(batches: Callable[[], Iterable[object]], rate: int, first: bool) -> f
         start = time.perf_counter()
         if number == 0 and not first:
             began = start
-        time.sleep(BATCH / rate)  # the device's work; what it oversleeps counts as work
-        worked += time.perf_counter() - start
+        time.sleep(BATCH / rate)  # the device's work; what it oversleeps is lost, as that of no loader at all shows
+        worked += BATCH / rate
     return 1 - worked / (time.perf_counter() - began)
 
 
@@ -86,6 +87,7 @@ def main() -> int:
         loader = DataLoader(Files(data), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True)
         lanes = {}
         for rate in RATES:
+            lanes[f"{rate} {NOTHING}"] = partial(waited, lambda: range(len(chunks)), rate, first=True)
             lanes[f"{rate} {OURS}"] = partial(waited, lambda: ours(data, chunks), rate, first=True)
             lanes[f"{rate} {THEIRS}"] = partial(waited, lambda: loader, rate, first=False)
         sound = gate(data, chunks[: FEW // BATCH])
@@ -93,15 +95,17 @@ def main() -> int:
         found = rounds.interleave(lanes, 5 if given.quick else 9)
     print(rounds.hardware(), "\n")
     headers = ["images/s", "path", "time lost, median", "least", "most", "goal", ""]
-    print(rounds.table(headers, (line(*one) for one in found.items())), "\n")
+    print(rounds.table(headers, (line(*one, found) for one in found.items())), "\n")
     print(f"Gate, rows and parameters of our batches ({CROP['crop']} crop): {'passed' if sound else 'FAILED'}")
     return int(not sound)
 
 
-def line(lane: str, values: list[float]) -> list[object]:
+def line(lane: str, values: list[float], found: dict[str, list[float]]) -> list[object]:
+    """What a path loses; ours is judged by what it loses beyond a device that has nothing to wait for."""
     rate, name = lane.split(" ", 1)
+    beyond = [ours - none for ours, none in zip(values, found[f"{rate} {NOTHING}"], strict=True)]
     middle = float(np.median(values))
-    goal = (f"< {GOAL:.0%}", rounds.verdict(middle, GOAL)) if name == OURS else ("", "")
+    goal = (f"< {GOAL:.0%} beyond", rounds.verdict(float(np.median(beyond)), GOAL)) if name == OURS else ("", "")
     return [rate, name, f"{middle:.1%}", f"{min(values):.1%}", f"{max(values):.1%}", *goal]
 
 

@@ -46,7 +46,7 @@ def train(
     recipe's selection, best.safetensors and val_logits.npy (corrected where the recipe says so). Averaged weights
     take the place of the others. Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
     `past` are the goal's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
-    `resident` says that this process has the GPU to itself: it then keeps the decoded images there, if they leave room.
+    `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
