@@ -114,7 +114,8 @@ class Known:
 
     def __init__(self) -> None:
         self._ranked: list[tuple[tuple[float, ...], int, FrozenTrial]] = []  # every ended trial, the best first
-        self._ranks: dict[int, tuple[float, ...]] = {}  # how each of those was ranked, by number
+        self._numbers: set[int] = set()  # of those
+        self._paused: set[int] = set()  # of those that may still go on
         self._of = (-1, 0)
         self._chosen: list[FrozenTrial] = []
 
@@ -130,14 +131,14 @@ class Known:
         return sorted([*self._chosen, *running], key=lambda trial: trial.number)
 
     def _rank(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in what ended, and anew what was paused, and so pruned to us, and has gone on since."""
+        """Take in what ended, and anew what was only paused, which is pruned to us, when it was last looked at."""
         ended = {each.number: each for each in trials if each.state != TrialState.RUNNING}
-        ranks = {number: self._ranks.get(number) or _badness(each) for number, each in ended.items()}
-        ranks |= {n: _badness(ended[n]) for n, rank in self._ranks.items() if n in ended and rank[0]}
-        same = {number for number, rank in ranks.items() if self._ranks.get(number) == rank}
-        kept = [one for one in self._ranked if one[1] in same]
-        new = [(rank, number, ended[number]) for number, rank in ranks.items() if number not in same]
-        self._ranked, self._ranks = sorted([*kept, *new], key=lambda one: one[:2]), ranks
+        known = self._numbers - self._paused
+        new = [(_badness(each), number, each) for number, each in ended.items() if number not in known]
+        kept = [one for one in self._ranked if one[1] in known]
+        self._ranked = sorted([*kept, *new], key=lambda one: one[:2])
+        self._numbers = set(ended)
+        self._paused = {number for _, number, each in new if each.datetime_complete == each.datetime_start}
 
 
 def _badness(trial: FrozenTrial) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """TPE in long studies: Optuna's own up to a bound, and beyond it as good."""
 
+import datetime
 import random
 from statistics import mean
 
@@ -84,3 +85,24 @@ def test_beyond_the_bound_what_is_proposed_is_as_good():
     gains = [mean(worth(**params) for params in found) - chance for found in (ours, theirs)]
     assert gains[0] > 0.95 * gains[1] > 0
     assert max(worth(**params) for params in ours) > -0.01
+
+
+def test_a_trial_that_was_paused_is_ranked_anew_when_it_has_gone_on():
+    known, start = Known(), datetime.datetime.now(datetime.UTC)
+
+    def trial(number, *values, complete=True):
+        made = optuna.trial.create_trial(
+            state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+            value=values[-1] if complete else None,
+            intermediate_values=dict(enumerate(values, 1)),
+        )
+        made.number, made.datetime_start = number, start
+        made.datetime_complete = start + datetime.timedelta(seconds=1) if complete else start  # as the storage has it
+        return made
+
+    others = [trial(number, 0.5) for number in range(1, 30)]
+    known.few([trial(0, 0.9, complete=False), *others], asking=30)
+    assert known._ranked[-1][1] == 0
+    known.few([trial(0, 0.9, 0.95), *others], asking=31)
+    assert known._ranked[0][1] == 0
+    assert len(known._ranked) == 30
