@@ -172,7 +172,10 @@ def train(root: Path) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from trainers.data.batches import Data, Feed, shuffled
+    from trainers.config import Augment
+    from trainers.data.batches import Data, shuffled
+    from trainers.feed import Drawing, Feed
+    from trainers.host import Eye
 
     worked = time.process_time()
     found = {"open": rounds.wall(lambda: Data.open(config(root), paths.cache()))}
@@ -182,7 +185,10 @@ def train(root: Path) -> dict[str, float]:
     data.labels(rows[:1])
     before = anonymous()
     chunks = shuffled(rows, 64, np.random.default_rng(0))[:200]
-    total = sum(int(batch.sum()) for batch in Feed(data, 2 * SIDE, torch.device("cpu")).batches(chunks))
+    eye = Eye(torch.device("cpu"), torch.zeros(3), torch.ones(3), torch.channels_last)
+    drawing = Drawing(Augment(crop="random"), np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))
+    batches = Feed(data, 2 * SIDE, eye, hosted=True).training(chunks, drawing)
+    total = sum(float(batch.images.sum()) for batch in batches)
     return found | {"gathered": anonymous() - before, "held": before, "sum": float(total)}
 
 

@@ -250,13 +250,15 @@ class Run:
         sync_folder(self.folder)
 
     def _save_state(self) -> None:
+        """After the last epoch without what only a further one would need: two thirds of the bytes."""
+        going = len(self.epochs) < self.config.epochs
         state = {
             "recipe": self.recipe.model_dump_json(),
             "epochs": [epoch.model_dump_json() for epoch in self.epochs],
             "network": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict() if going else None,
+            "scaler": self.scaler.state_dict() if going else None,
+            "average": self.average.state_dict() if self.average and going else None,
         }
         save_state(self.folder / "last.ckpt", state)
 
@@ -277,7 +279,8 @@ class Run:
         return network.restored(self.config, self.data.sizes, state["network"], self.folder / "last.ckpt")
 
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:  # else the run is over
+            self.optimizer.load_state_dict(state["optimizer"])
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])
         if state["scaler"]:  # empty where the run began in a format that needs none
