@@ -175,7 +175,7 @@ def drawing(found: dict[str, list[list[Point]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     for lane, colour in (("plain", "#c05020"), ("sweep", "#2060a0")):
@@ -184,6 +184,9 @@ def drawing(found: dict[str, list[list[Point]]], path: Path) -> None:
             label = {"plain": "plain script", "sweep": "sweep run"}[lane] if number == 0 else None
             axes.step([s for s, _ in steps], [p.test for _, p in steps], where="post", color=colour, label=label)
     axes.set(xlabel="seconds since the command", ylabel="test accuracy of the best by val", xscale="log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
