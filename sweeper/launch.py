@@ -279,7 +279,6 @@ def _tables(folder: StudyFolder) -> list[Path]:
     return [folder.table] if results else []
 
 
-# ------------------------------------------------------------------------------------------ the words
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A counter on stderr for long work: one moving line on a terminal, a line every few seconds elsewhere."""
