@@ -223,7 +223,8 @@ def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
 
     if options.inline:
         return Inline(slots[0].device)
-    return Local(slots, packing=_packing(slots) if options.slots == "auto" else None)
+    homes = Counter(slot.home for slot in slots)
+    return Local(slots, packing=Packing(devices.room(slots), homes) if options.slots == "auto" else None)
 
 
 @contextmanager
@@ -239,10 +240,6 @@ def _environment(slot: devices.Slot | None) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-
-
-def _packing(slots: Sequence[devices.Slot]) -> Packing:
-    return Packing(devices.room(slots), Counter(slot.home for slot in slots))
 
 
 # ------------------------------------------------------------------------------------------ the record
