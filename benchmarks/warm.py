@@ -8,7 +8,6 @@ trial is measured beside it, as a script that is started anew for each trial wou
 The gate: every trial is on record with one epoch.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ import rounds
 from sweeper.devices import slots
 from sweeper.executors.local import Local
 from sweeper.trial import Job, Progress
+from trainers.checkpoint import read_notes
 from trainers.config import Epoch, Recipe
 from trainers.data import demo
 from trainers.models import network
@@ -43,16 +43,14 @@ train:
   batch_size: 32
 """
 ALONE = """
-import sys, time
+import sys
 from pathlib import Path
-began = time.monotonic()
 from trainers.config import Recipe
 from trainers.data.batches import Data
 from trainers.train import train
 recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
 data = Data.open(recipe.data, Path(sys.argv[2]))
-(epoch,) = train(recipe, data, Path(sys.argv[3]), device=sys.argv[4])
-print(time.monotonic() - began - epoch.seconds)
+list(train(recipe, data, Path(sys.argv[3]), device=sys.argv[4]))
 """
 
 
@@ -106,19 +104,9 @@ def fresh(job: Job, place: Path, device: str) -> float:
     place.mkdir()
     (place / "recipe.json").write_text(job.recipe.model_dump_json())
     words = [sys.executable, "-c", ALONE, place / "recipe.json", job.cache, place / "run", device]
-    began = time.monotonic()
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    said = subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
-    inside = float(said)
-    whole = time.monotonic() - began
-    epoch = json.loads(_notes(place / "run/best.safetensors"))["epoch"]["seconds"]
-    return max(inside, whole - epoch)
-
-
-def _notes(path: Path) -> str:
-    from trainers.checkpoint import read_notes
-
-    return json.dumps(read_notes(path))
+    whole = rounds.wall(lambda: subprocess.run(words, check=True, env=env))
+    return whole - float(read_notes(place / "run/best.safetensors")["epoch"]["seconds"])
 
 
 def resumed(job: Job, place: Path, device: str) -> list[float]:

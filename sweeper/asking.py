@@ -1,6 +1,5 @@
 """What a study begins or goes on with next: open trials, paused ones that may climb, queued ones, new ones."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Waiting
 from sweeper.search import Grid, StudySpec
-from sweeper.space import Space
+from sweeper.space import Space, key
 from sweeper.trial import Job
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class Asking:
         grid = isinstance(self._spec.search.sampler, Grid)
         self._once(ENQUEUED, lambda: [] if grid else self._space.default())
         tried = {_tried(trial) for trial in self._study.get_trials(deepcopy=False)} if grid else set()
-        self._configurations = (params for params in self._space.configurations() if _key(params) not in tried)
+        self._configurations = (params for params in self._space.configurations() if key(params) not in tried)
 
     def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
         """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
@@ -133,8 +132,4 @@ class Asking:
 
 
 def _tried(trial: "FrozenTrial") -> str:
-    return _key({**trial.system_attrs.get("fixed_params", {}), **trial.params})
-
-
-def _key(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
+    return key({**trial.system_attrs.get("fixed_params", {}), **trial.params})

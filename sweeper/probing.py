@@ -15,11 +15,11 @@ from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
 from sweeper.search import Probe, RandomSampler, Search
+from sweeper.space import Space, key
 from trainers import files
 
 if TYPE_CHECKING:
     from sweeper.launch import Prepared
-    from sweeper.space import Space
     from sweeper.stop import Stop
 
 MODULE = "trainers.probe"
@@ -43,9 +43,9 @@ def queue(prepared: "Prepared", slot: devices.Slot, stop: "Stop") -> list[Params
     talk(f"probe: {len(drawn)} candidates on frozen features on {slot.name}")
     began = time.monotonic()
     verdicts = _verdicts(_request(drawn, space, asked, slot), slot, stop)
-    first = [_key(params) for params in space.default()]
+    first = [key(params) for params in space.default()]
     room = None if prepared.spec.budget.trials is None else max(0, prepared.spec.budget.trials - len(first))
-    chosen = [n for n in kept(verdicts, asked.keep) if _key(drawn[n]) not in first][:room]
+    chosen = [n for n in kept(verdicts, asked.keep) if key(drawn[n]) not in first][:room]
     _write(prepared.folder, asked, drawn, verdicts, chosen)
     talk(_said(verdicts, chosen, time.monotonic() - began))
     return [drawn[n] for n in chosen]
@@ -57,7 +57,7 @@ def candidates(search: Search, space: "Space", asked: Probe) -> list[Params]:
 
     at_random = search.model_copy(update={"sampler": RandomSampler()})
     drawn = samplers.first(at_random, space, asked.candidates)
-    return list({_key(params): params for params in drawn}.values())
+    return list({key(params): params for params in drawn}.values())
 
 
 def kept(verdicts: Sequence[Verdict], share: float) -> list[int]:
@@ -156,10 +156,10 @@ def tell_tau(folder: StudyFolder) -> None:
 
 def _pairs(document: Mapping[str, Any], folder: StudyFolder) -> Iterator[tuple[float, float]]:
     """Score and value of every candidate that was scored and whose trial ran to its end."""
-    scores = {_key(one["params"]): one["score"] for one in document["scored"] if one["score"] is not None}
+    scores = {key(one["params"]): one["score"] for one in document["scored"] if one["score"] is not None}
     for result in record.results(folder):
-        if result.state == "COMPLETE" and result.value is not None and _key(result.params) in scores:
-            yield scores[_key(result.params)], result.value
+        if result.state == "COMPLETE" and result.value is not None and key(result.params) in scores:
+            yield scores[key(result.params)], result.value
 
 
 def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -168,7 +168,3 @@ def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
 
     found = float(kendalltau(first, second).statistic)
     return None if math.isnan(found) else found
-
-
-def _key(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)

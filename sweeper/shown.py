@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sweeper.redact import redacted
-from sweeper.trial import Job, State, TrialResult
+from sweeper.trial import OPEN, Job, State, TrialResult
 from trainers.config import Epoch, Goal, Scores
 
 STATUS: dict[str, str] = {
@@ -91,11 +91,14 @@ def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
 def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], goal: Goal) -> list[Point]:
     """The study's best so far, a point for each completed trial in the order in which they completed.
 
-    So a point is final: what completes later comes after it.
+    So a point is final: what completes later comes after it. Not beyond the last epoch of a trial that has them all
+    and only lacks its end, for its place is before those.
     """
     complete = {n: result.value for n, result in results.items() if result.state == "COMPLETE"}
+    due = [times.get(n, 0.0) for n, one in results.items() if one.state in OPEN and one.epochs >= one.planned]
+    sure = [n for n in complete if times.get(n, 0.0) < min(due, default=math.inf)]
     best, found = -math.inf, []
-    for step, number in enumerate(sorted(complete, key=lambda n: (times.get(n, 0.0), n))):
+    for step, number in enumerate(sorted(sure, key=lambda n: (times.get(n, 0.0), n))):
         best = max(best, complete[number] or 0.0)
         found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{goal}": best})))
     return found

@@ -1,5 +1,6 @@
 """The open values of a study: suggested by Optuna, listed, counted, and closed to recipes."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from trainers.errors import UserError
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Space", "difference"]
+__all__ = ["Space", "difference", "key"]
 
 BUILT_FROM = ("backbone", "image_size", "pretrained", "weights", "head", "drop_path")
 """Keys of `train` on which it depends whether a network can be built."""
@@ -187,6 +188,11 @@ class Space:
                 where=endless[0].node.where,
                 help="write choice, int, or uniform with a step; or take another sampler",
             )
+
+
+def key(params: Mapping[str, Any]) -> str:
+    """Equal for equal parameters, in whatever order they were drawn."""
+    return json.dumps(params, sort_keys=True)
 
 
 def _given(train: TrainConfig) -> dict[str, Any]:

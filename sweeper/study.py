@@ -153,7 +153,6 @@ class Study:
             record.append(self.folder.trial(trial), epoch)
             running.epochs.append(epoch)
             self._clock.epoch(running.train, epoch)
-            self._clock.save()
         with trouble_with(self.folder.database):
             goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
         return goes_on and not (running.left and self._clock.late(running.train, len(running.epochs)))
@@ -232,7 +231,6 @@ class Study:
         running = self._running.pop(trial)
         if (rest := running.rest) is not None:
             self._clock.rest(rest)
-        self._clock.save()
         return running
 
     def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:

@@ -86,7 +86,7 @@ class Mlflow:
 
     def started(self, job: Job) -> None:
         side = self._known.sides.of(job)
-        side.result, side.live, side.new = None, True, not job.adopted
+        side.result, side.live, side.new = None, True, job.kind == "trial" and not job.adopted
         self._ask(side.key)
 
     def epoch(self, job: Job, epoch: Epoch) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_tools import SPACE as PLAIN
 from cli_tools import command, environment, lay_out, sweep
 from played import close_all, curve, opened, write
 from studies import epoch
@@ -167,17 +168,9 @@ def test_paused_trials_that_lack_the_time_stay_open_for_more_hours(tmp_path, mon
 
 
 # ------------------------------------------------------------------------------------------ whole sweeps
-SPACE = """\
-study: question
-data: {layout: challenge, root: garments, crop: box}
-search: {sampler: tpe, seed: SEED, pruner: PRUNER}
-train:
-  backbone: test_resnet
-  pretrained: false
-  image_size: 32
-  optimizer: {name: adamw, lr: {loguniform: [1e-4, 1e-1]}}
-  epochs: 4
-"""
+SPACE = PLAIN.replace("budget: {trials: 3}\n", "").replace(
+    "{sampler: random, pruner: none}", "{sampler: tpe, seed: SEED, pruner: PRUNER}"
+)
 
 
 def lasted(study: Path) -> float:

@@ -19,6 +19,7 @@ from studies import START, begin, curve, end, epoch, job
 from sweeper import paths, record, shown, tracking
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
+from sweeper.trial import TrialResult
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),  # sqlalchemy 2.1, of mlflow 3.17's own models
@@ -512,3 +513,29 @@ def test_a_trial_that_has_arrived_is_kept_by_its_end_alone_and_not_read_again(st
     (parent,) = runs(client, kind="study")
     assert [step for step, _ in history(client, parent, "best_overall_accuracy")] == [0, 1]
     assert "2 complete, of 4 planned" in parent.data.tags["mlflow.note.content"]
+
+
+def test_the_best_so_far_is_final_in_the_order_in_which_trials_completed():
+    def ended(number, value, epochs=3, state="COMPLETE"):
+        return TrialResult(
+            number=number,
+            state=state,
+            goal="overall_accuracy",
+            value=value,
+            epochs=epochs,
+            planned=3,
+            backbone="resnet18",
+        )
+
+    times = {0: 40.0, 1: 10.0, 2: 20.0, 3: 30.0}
+    running = {0: ended(0, 0.9, epochs=1, state="PAUSED"), 1: ended(1, 0.5), 3: ended(3, 0.7)}
+    looking = running | {2: ended(2, 0.6, state="RUNNING")}  # trained, and not at its end
+    every = {number: ended(number, value) for number, value in enumerate((0.9, 0.5, 0.6, 0.7))}
+
+    def told(results):
+        points = shown.progress(results, times, "overall_accuracy")
+        return [(point.step, point.figures["best_overall_accuracy"]) for point in points]
+
+    assert told(running) == [(0, 0.5), (1, 0.7)]
+    assert told(looking) == [(0, 0.5)]
+    assert told(every) == [(0, 0.5), (1, 0.6), (2, 0.7), (3, 0.9)]

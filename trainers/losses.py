@@ -49,7 +49,7 @@ def asymmetric(
     cross entropy, the softmax form of two classes twice the cross entropy. Where no other class is above the margin,
     the softmax form is the focal loss.
     """
-    log_p, log_miss = _log_chances(_wide(logits), over)  # [B, C], log p and log(1 - p)
+    log_p, log_miss = log_chances(_wide(logits), over)  # [B, C], log p and log(1 - p)
     wrong = (log_p.exp() - margin).clamp_min(0)
     log_right = torch.log1p(-wrong) if margin else log_miss
     has = -(log_miss.exp().clamp_min(TINY) ** gamma_positive) * log_p
@@ -58,7 +58,7 @@ def asymmetric(
     return torch.where(true, has, lacks).sum(1)
 
 
-def _log_chances(logits: Tensor, over: Over) -> tuple[Tensor, Tensor]:
+def log_chances(logits: Tensor, over: Over) -> tuple[Tensor, Tensor]:
     """log p and log(1 - p), [B, C] each: finite however large the logits, for no 1 - p is rounded to 0."""
     if over == "sigmoid":
         return F.logsigmoid(logits), F.logsigmoid(-logits)

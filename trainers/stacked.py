@@ -177,7 +177,7 @@ def _smoothed(logits: Tensor, labels: Tensor, smoothing: Tensor) -> Tensor:
 
 
 def _asymmetric(logits: Tensor, labels: Tensor, p: Vectors, over: losses.Over) -> Tensor:
-    found = losses._log_chances(logits.flatten(0, 1), over)
+    found = losses.log_chances(logits.flatten(0, 1), over)
     log_p, log_miss = (one.view(logits.shape) for one in found)
     margin = p["margin"][:, :, None]
     wrong = (log_p.exp() - margin).clamp_min(0)
