@@ -79,6 +79,11 @@ class StudyFolder:
         return self.root / "seconds"
 
     @property
+    def memory(self) -> Path:
+        """How many images of which backbone and size a GPU had room for, where that was less than a batch."""
+        return self.root / "memory.json"
+
+    @property
     def resume(self) -> Path:
         """The command that goes on with this study, as the shell takes it."""
         return self.root / "resume"

@@ -11,6 +11,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._trials: dict[str, dict[int, int]] = {}  # digest of a configuration -> seed -> trial
+        self._hopeless: dict[str, int] = {}  # digest -> the first trial that it had no memory for
 
     def add(self, job: Job) -> None:
         """Note that `job` exists."""
@@ -19,6 +20,14 @@ class Repeats:
     def note(self, configuration: str, seed: int, trial: int) -> None:
         """The same of a trial that is known by the digest of its configuration."""
         self._trials.setdefault(configuration, {})[seed] = trial
+
+    def give_up(self, configuration: str, trial: int) -> None:
+        """Note that `trial` ended for want of memory, which another seed does not change."""
+        self._hopeless.setdefault(configuration, trial)
+
+    def hopeless(self, recipe: Recipe) -> int | None:
+        """The trial that showed that there is no memory for this recipe, whatever its seed."""
+        return self._hopeless.get(digest(recipe))
 
     def reseeded(self, recipe: Recipe) -> tuple[Recipe, int | None]:
         """The recipe with the first seed, from its own on, that it was not trained with, and whom it repeats."""

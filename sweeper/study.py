@@ -7,12 +7,13 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from sweeper import identity, lock, record, samplers
+from sweeper import identity, lock, memory, record, samplers
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.memory import Memory
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
-from sweeper.repeats import Repeats
+from sweeper.repeats import Repeats, digest
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
@@ -46,7 +47,7 @@ class Study:
         self._clock = Clock(folder, spec.budget.hours)
         self._asking = Asking(spec, space, self._optuna, folder, self._clock, self._storage.paused)
         self._left: set[int] = set()  # trials that ran in this call and were left open
-        self._repeats = Repeats()
+        self._repeats, self._memory = Repeats(), Memory(folder.memory)
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
         self._recover()
         self._asking.begin()
@@ -108,7 +109,7 @@ class Study:
         folder = self.folder.trial(trial.number)
         job = record.read_config(folder) if adopted else None
         if job is None:
-            job = self._job(trial)
+            job = self._memory.begin(self._job(trial))
             record.write_config(folder, job)
             self._repeats.add(job)
         job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
@@ -116,6 +117,13 @@ class Study:
         self._left.discard(job.trial)
         self._running[job.trial] = self._stand(trial, job)
         return job
+
+    def refuse(self, job: Job) -> TrialResult | None:
+        """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
+        other = self._repeats.hopeless(job.recipe)
+        if other is None or self.recorded(job.trial):
+            return None
+        return self._end(job.trial, "FAILED", "oom", f"the same configuration ran out of memory in trial {other}")
 
     def _stand(self, trial: Trial, job: Job) -> Running:
         """A begun trial as its folder and Optuna know it."""
@@ -198,7 +206,7 @@ class Study:
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
         its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
-        other trials on its device.
+        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces.
         """
         epochs, chance = self.recorded(trial), trouble in RETRIED or (trouble == "oom" and crowded)
         if trouble == "disk":
@@ -207,8 +215,10 @@ class Study:
             return self._pause(self._let_go(trial))
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
-            self._asking.adoptable.append(self._running[trial].trial)
-            return self._leave(trial, trouble, text)
+            return self._again(trial, trouble, f"{text}; trying once more")
+        if trouble == "oom" and (smaller := self._memory.halve(self._running[trial].job)):
+            record.write_config(self.folder.trial(trial), smaller)
+            return self._again(trial, trouble, memory.said(smaller, text))
         return self._end(trial, "FAILED", trouble, text)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
@@ -233,6 +243,11 @@ class Study:
             self._clock.rest(rest)
         return running
 
+    def _again(self, trial: int, trouble: Trouble, text: str) -> TrialResult:
+        """Leave a trial open, to be the next."""
+        self._asking.adoptable.append(self._running[trial].trial)
+        return self._leave(trial, trouble, text)
+
     def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
         running = self._let_go(trial)
         self._left.add(trial)
@@ -247,6 +262,8 @@ class Study:
         tta: Scores | None = None,
     ) -> TrialResult:
         running = self._let_go(trial)
+        if trouble == "oom":
+            self._repeats.give_up(digest(running.job.recipe), trial)
         result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text, tta=tta)
         record.tidy(running.job.folder)
         record.write_result(self.folder.trial(trial), result)
@@ -294,6 +311,8 @@ class Study:
             entry = ended.get(trial.number)
             if entry:
                 self._repeats.note(entry.configuration, entry.seed, trial.number)
+            if entry and entry.result.trouble == "oom":
+                self._repeats.give_up(entry.configuration, trial.number)
             if trial.state == TrialState.RUNNING:
                 self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
             elif entry:
