@@ -54,8 +54,7 @@ def train(
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
-    if not resident:
-        SHELF.clear()
+    SHELF.clear(unless=resident)
     run = Run(recipe, data, fit, torch.device(device), folder, past)
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
@@ -136,8 +135,7 @@ class Run:
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
-        tally = Tally(self.data.sizes, self.device)
-        total = torch.zeros((), device=self.device)
+        tally, total = Tally(self.data.sizes, self.device), torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
@@ -205,8 +203,7 @@ class Run:
     @property
     def shown(self) -> network.Network:
         """The network that is evaluated and saved: the averaged one where there is one."""
-        averaged = self.average.net if self.average is not None and self.average.ready else self.net
-        return cast(network.Network, averaged)
+        return cast(network.Network, self.average.net if self.average and self.average.ready else self.net)
 
     def evaluate(self) -> Seen:
         """What the network makes of val."""
@@ -231,9 +228,8 @@ class Run:
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
         """Raise Diverged, with what led to it, where the loss of a split is not finite."""
         if found is not None and not math.isfinite(found.loss):
-            given = self.config.loss.model_dump(exclude={"name"}).items()
-            loss = " ".join([self.config.loss.name, *(f"{key}={value}" for key, value in given if value)])
-            raise Diverged(f"{split} loss is {found.loss} in epoch {index + 1} (lr {rate:.3g}; loss {loss})")
+            where = f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
+            raise Diverged(f"{split} loss is {found.loss} in {where}")
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         """Put a finished epoch on disk.
@@ -280,8 +276,7 @@ class Run:
 
     def _state(self) -> dict[str, Any] | None:
         """What an earlier call left to go on from; None, said in the log, when that cannot be used."""
-        path = self.folder / "last.ckpt"
-        state = load_state(path)
+        state = load_state(path := self.folder / "last.ckpt")
         if state is None and path.exists():
             log.warning("%s is damaged: training starts over", path)
         if state is not None and state["recipe"] != self.recipe.model_dump_json():

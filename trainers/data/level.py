@@ -61,9 +61,10 @@ class Shelf:
             self.levels[place] = images, _moved(images, device)
         return self.levels[place][1]
 
-    def clear(self) -> None:
-        """Let go of what lies here."""
-        self.levels, self.home = {}, None
+    def clear(self, *, unless: bool = False) -> None:
+        """Let go of what lies here, `unless` it is still wanted."""
+        if not unless:
+            self.levels, self.home = {}, None
 
 
 def _place(images: NDArray[np.uint8]) -> str | int:
