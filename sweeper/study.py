@@ -179,6 +179,11 @@ class Study:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
 
+    def anew(self, trial: int, epoch: Epoch) -> bool:
+        """Whether `epoch` of a running trial is on record otherwise: it was trained again, not told again."""
+        epochs = self._running[trial].epochs
+        return epoch.index < len(epochs) and epochs[epoch.index] != epoch
+
     def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
         """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.
 
