@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import paths
+from sweeper import orphans, paths
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -105,23 +105,14 @@ def _covers(arch: str, major: int, minor: int) -> bool:
 
 def _holders() -> Iterator[Finding]:
     """Who holds the memory of the GPUs, from nvidia-smi where there is one."""
-    if not shutil.which("nvidia-smi"):
-        return
-    for index, used, total in _smi("--query-gpu=index,memory.used,memory.total"):
+    for index, used, total in orphans.smi("--query-gpu=index,memory.used,memory.total"):
         busy = float(used) > 0.2 * float(total) if used.isdigit() and total.isdigit() else False
         yield Finding(f"memory of GPU {index}", not busy, f"{used} of {total} MiB taken")
-    for pid, name, used in _smi("--query-compute-apps=pid,process_name,used_memory"):
-        yield Finding("held by", True, f"{name} (pid {pid}): {used} MiB")
-
-
-def _smi(query: str) -> list[tuple[str, str, str]]:
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in ended.stdout.splitlines()]
-    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+    apps = orphans.smi(orphans.APPS)
+    lost = {str(one.pid): one for one in orphans.among(apps)}
+    for pid, name, used in apps:
+        why, remedy = (f", {lost[pid].why}", lost[pid].remedy) if pid in lost else ("", "")
+        yield Finding("held by", pid not in lost, f"{name} (pid {pid}): {used} MiB{why}", remedy)
 
 
 def _disk() -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, clock, identity, lock, paths, record, shown
+from sweeper import board, clock, identity, lock, orphans, paths, record, shown
 from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
@@ -174,6 +174,8 @@ def status(one: Standing) -> Iterator[str]:
         yield f"best     {best(one.best)}"
     for final in one.finals:
         yield f"final    {near(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
+    for orphan in orphans.found():
+        yield f"warning  {orphan}"
     yield f"files    {near(one.study.root)}"
     yield f"next     {next_command(one)}"
 
