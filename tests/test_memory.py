@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_tools import SPACE, lay_out
+from cli_tools import sweep as command
 from played import Seen, close_all, opened, write
 
 from sweeper import memory, record, sweep
@@ -203,3 +205,18 @@ def test_a_sampler_that_proposes_nothing_else_ends_the_sweep_instead_of_looping(
     epochs = [one.epochs for one in study.results()]
     assert (ended.exit_code, sum(epochs), epochs[-sweep.REFUSED :]) == (5, 2, [0] * sweep.REFUSED)
     assert f"the last {sweep.REFUSED} proposals" in ended.reason
+
+
+# ---------------------------------------------------------------------------------------- the winner
+def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_room_itself(tmp_path):
+    """The network has no room the first time in each folder: in the trial's, and in the final's."""
+    lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_once").replace("trials: 3", "trials: 1"))
+    assert command(tmp_path, "run", "space.yaml", "--devices", "cpu", "--no-mlflow").returncode == 0
+    export = ("best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
+    failed = command(tmp_path, *export)
+    assert failed.returncode == 1
+    assert "final t0000 ran out of memory: OutOfMemoryError: CUDA out of memory" in failed.stderr
+    assert "`sweep doctor` says who holds the GPU's" in failed.stderr
+    assert command(tmp_path, *export).returncode == 0
+    (config,) = tmp_path.glob("mlruns/studies/question/final/*/config.json")
+    assert Job.model_validate_json(config.read_text()).micro_batch == 32

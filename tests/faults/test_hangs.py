@@ -26,8 +26,8 @@ COORDINATOR = Path(__file__).parents[1] / "coordinator.py"
 def test_a_worker_that_stands_still_is_killed_and_its_trial_tried_once_more(tmp_path, garments, case):
     """After 120 s, here after a thirtieth of that."""
     lab = make(tmp_path, garments, backbone="broken.hang_once", trials=1)
-    ended = lab.run(SWEEP_PATIENCE=str(1 / 30))
-    check(case, lab, ended=ended)
+    ended = lab.run("--no-mlflow", SWEEP_PATIENCE=str(1 / 30))
+    check(case, lab, ended=ended, mlflow=False)
     assert ended.err.count("t0000: the worker said nothing for 4s; trying once more") == 1
     assert lab.results()[0]["state"] == "COMPLETE"
 
@@ -52,7 +52,8 @@ def until(process: "subprocess.Popen[str]", found: Callable[[str], bool]) -> str
 def test_training_that_never_ends_is_killed_and_tried_once_more(tmp_path, case, trouble):
     """In a process that lives, as one that waits for a driver; or in C, which keeps the process from saying so."""
     path = write(tmp_path, backbone=f"broken.{trouble}", budget="{trials: 1}")
-    with coordinating(path, 0, floor=1.0, factor=1.0, silence=4.0) as process:
+    floor = 1.0 if trouble == "stall_once" else 60.0
+    with coordinating(path, 0, floor=floor, factor=1.0, silence=4.0) as process:
         noted = until(process, lambda line: line.startswith("note"))
         process.communicate(timeout=60)
     said = {"stall_once": "training hangs: no epoch ended in", "grind_once": "the worker said nothing for 4s"}[

@@ -61,7 +61,7 @@ def told(lab: Lab, number: int) -> int:
 def test_a_trial_without_room_goes_on_in_pieces_says_so_and_the_next_begins_so(tmp_path, garments, case):
     lab = make(tmp_path, garments, backbone="broken.oom_64", trials=3, search=RANDOM)
     ended = lab.run("--no-mlflow")
-    check(case, lab, ended=ended, mlflow=False)
+    check(case, lab, mlflow=False, ended=ended)
     assert ended.err.count("out of GPU memory") == ended.err.count(LINE) == 1
     assert [one["state"] for one in lab.results().values()] == ["COMPLETE"] * 3
     assert micro_batches(lab) == [32, 32, 32]
@@ -73,7 +73,7 @@ def test_a_trial_without_room_goes_on_in_pieces_says_so_and_the_next_begins_so(t
 def test_a_kill_around_the_want_of_memory_loses_nothing_of_what_was_learnt(tmp_path, garments, reference, case, seed):
     changes = {"backbone": "broken.oom_64", "trials": 3}
     lab, draw = make(tmp_path, garments, **changes), random.Random(f"O1 {seed}")
-    running = lab.begin()
+    running = lab.begin("--no-mlflow")
     running.until(LINE if seed % 2 else " epoch ")
     time.sleep(draw.uniform(0, 0.4))
     running.kill()
@@ -81,8 +81,8 @@ def test_a_kill_around_the_want_of_memory_loses_nothing_of_what_was_learnt(tmp_p
     case.kills += 1
     gone(lab, within=2)
     before, kept = lab.results(), [one for one in micro_batches(lab) if one]
-    ended = lab.run()
-    check(case, lab, before=before, ended=ended, same_as=reference(**changes))
+    ended = lab.run("--no-mlflow")
+    check(case, lab, mlflow=False, before=before, ended=ended, same_as=reference(**changes))
     assert micro_batches(lab) == [32, 32, 32]
     assert not kept or "out of GPU memory" not in ended.err
 
@@ -91,10 +91,33 @@ def test_a_kill_around_the_want_of_memory_loses_nothing_of_what_was_learnt(tmp_p
 @pytest.mark.many
 def test_a_trial_that_never_has_room_fails_and_the_search_goes_on(tmp_path, garments, case):
     lab = make(tmp_path, garments, backbone="{choice: [broken.oom, test_resnet]}", search=RANDOM)
-    ended = lab.run()
-    check(case, lab, ended=ended)
+    ended = lab.run("--no-mlflow")
+    check(case, lab, mlflow=False, ended=ended)
     ends = {(one["backbone"], one["state"], one["trouble"]) for one in lab.results().values()}
     assert ends == {("broken.oom", "FAILED", "oom"), ("test_resnet", "COMPLETE", None)}
+
+
+CLOSED = """\
+study: question
+data: {layout: challenge, root: garments, crop: box}
+budget: {trials: 10}
+search: {sampler: random, pruner: none}
+train: {backbone: {choice: [broken.oom, test_resnet]}, pretrained: false, image_size: 32, epochs: 4}
+"""
+
+
+@pytest.mark.fault("O1")
+@pytest.mark.many
+def test_parameters_that_had_no_room_are_not_trained_again_and_mlflow_knows(tmp_path, garments, case):
+    lab = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0.5"})
+    (tmp_path / "space.yaml").write_text(CLOSED)
+    ended = lab.run()
+    check(case, lab, ended=ended)
+    first, *others = [number for number, one in sorted(lab.results().items()) if one["trouble"] == "oom"]
+    assert others
+    for number in others:
+        assert lab.results()[number]["error"] == f"the same configuration ran out of memory in trial {first}"
+        assert not (lab.trials[number] / "log.txt").exists()
 
 
 def real(tmp_path: Path, garments: Path, spoil: str) -> Lab:
@@ -112,8 +135,8 @@ def real(tmp_path: Path, garments: Path, spoil: str) -> Lab:
 @pytest.mark.many
 def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garments, case):
     lab = real(tmp_path, garments, "oom 16")
-    ended = lab.run("--set", "train.batch_size=16")
-    check(case, lab, ended=ended)
+    ended = lab.run("--no-mlflow", "--set", "train.batch_size=16")
+    check(case, lab, mlflow=False, ended=ended)
     assert "t0000: out of GPU memory; goes on with micro-batches of 8, 2 a step" in ended.err
     assert lab.results()[0]["state"] == "COMPLETE"
     assert micro_batches(lab) == [8]
@@ -125,7 +148,7 @@ def test_a_worker_killed_for_want_of_memory_is_tried_once_more_and_says_what_it_
     lab = make(tmp_path, garments, backbone="broken.kill_once", trials=1)
     ended = lab.run("--no-mlflow")
     case.kills += 1
-    check(case, lab, ended=ended, mlflow=False)
+    check(case, lab, mlflow=False, ended=ended)
     said = "t0000: the worker was killed (signal 9): often the host is out of memory; trying once more"
     assert ended.err.count(said) == 1
     assert lab.results()[0]["state"] == "COMPLETE"
@@ -135,8 +158,8 @@ def test_a_worker_killed_for_want_of_memory_is_tried_once_more_and_says_what_it_
 @pytest.mark.many
 def test_a_worker_that_is_killed_every_time_fails_its_trial_alone(tmp_path, garments, case):
     lab = make(tmp_path, garments, backbone="{choice: [broken.kill, test_resnet]}", search=RANDOM)
-    ended = lab.run()
-    check(case, lab, ended=ended)
+    ended = lab.run("--no-mlflow")
+    check(case, lab, mlflow=False, ended=ended)
     ends = {(one["backbone"], one["state"], one["trouble"]) for one in lab.results().values()}
     assert ends == {("broken.kill", "FAILED", "died"), ("test_resnet", "COMPLETE", None)}
     failed = [one for one in lab.results().values() if one["state"] == "FAILED"]
@@ -150,7 +173,7 @@ def test_a_worker_that_is_killed_every_time_fails_its_trial_alone(tmp_path, garm
 def test_a_loss_that_is_no_number_fails_its_trial_and_is_never_told_as_one(tmp_path, garments, case):
     lab = make(tmp_path, garments, backbone="{choice: [broken.nan, test_resnet]}", trials=4)
     ended = lab.run("--no-mlflow")
-    check(case, lab, ended=ended, mlflow=False)
+    check(case, lab, mlflow=False, ended=ended)
     for number, one in lab.results().items():
         broken = one["backbone"] == "broken.nan"
         assert (one["state"], one["trouble"]) == (("FAILED", "nan") if broken else ("COMPLETE", None))
@@ -164,8 +187,8 @@ def test_one_head_of_a_real_network_that_is_no_number_fails_its_trial_with_the_c
 ):
     """From the first step of epoch 3 on; an epoch has three steps of ten images."""
     lab = real(tmp_path, garments, "nan 7")
-    ended = lab.run("--set", "train.batch_size=10")
-    check(case, lab, ended=ended, code=5)
+    ended = lab.run("--no-mlflow", "--set", "train.batch_size=10")
+    check(case, lab, mlflow=False, ended=ended, code=5)
     (one,) = lab.results().values()
     assert (one["state"], one["trouble"], one["epochs"]) == ("FAILED", "nan", 2)
     assert one["error"].startswith("training loss is nan in epoch 3 (lr ")
