@@ -16,6 +16,7 @@ from sweeper.devices import Count
 from sweeper.errands import Facts
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
+from sweeper.patient import Patience
 from sweeper.trial import State
 from trainers import files
 
@@ -160,9 +161,16 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     from sweeper.study import Study
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
-    with listening(stop):
-        fingerprint = prepared.table.fingerprint
-        study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache(), fingerprint=fingerprint)
+    patience = Patience(prepared.folder.database.name, stopped=lambda: stop.requested)
+    with listening(stop), stop.told():
+        study = Study.open(
+            prepared.spec,
+            prepared.space,
+            prepared.folder,
+            paths.cache(),
+            fingerprint=prepared.table.fingerprint,
+            patience=patience,
+        )
         files.write_text(prepared.folder.resume, command + "\n")
         if final:
             study.expect_final(*final)
@@ -202,6 +210,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
+    study.patience.say = view.note
     tracker = tracker_for(mlflow, view.note)
     tracker.opened(facts(prepared))
     state: State = "INTERRUPTED"

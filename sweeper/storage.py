@@ -5,7 +5,7 @@ import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
 from datetime import datetime
 from functools import cache
@@ -25,8 +25,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeper.errors import EnvironmentFault
+from sweeper.patient import Patience, connect
 
-BUSY = 60  # seconds to wait for a database that somebody else has locked
 REPORT = """\
 INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
 VALUES (?, ?, ?, ?)
@@ -62,11 +62,12 @@ class Mirrored(InMemoryStorage):
     `Study.open` writes them again.
     """
 
-    def __init__(self, path: Path, study: str) -> None:
-        """Begin the study in the database, or load it."""
+    def __init__(self, path: Path, study: str, patience: Patience | None = None) -> None:
+        """Begin the study in the database, or load it; while it is locked, `patience` waits."""
         super().__init__()
-        self._disk = _database(path)
-        self._reports = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
+        patience = patience or Patience(path.name)
+        self._disk = _database(path, patience)
+        self._reports = connect(path, patience, isolation_level=None)
         self._reports.execute("PRAGMA synchronous=NORMAL")
         optuna.create_study(storage=self._disk, study_name=study, direction="maximize", load_if_exists=True)
         self._there = self._disk.get_study_id_from_name(study)
@@ -217,12 +218,17 @@ def _stored(value: float) -> tuple[float | None, str]:
     return (None, "INF_POS" if value > 0 else "INF_NEG") if math.isinf(value) else (value, "FINITE")
 
 
-def _database(path: Path) -> RDBStorage:
-    """The database at `path`, in a mode in which readers (`sweep status`, a dashboard) do not block the writer."""
-    connection = sqlite3.connect(path, timeout=BUSY)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.close()
-    return RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs={"connect_args": {"timeout": BUSY}})
+def _database(path: Path, patience: Patience) -> RDBStorage:
+    """The database at `path`, in a mode in which readers (`sweep status`, a dashboard) do not block the writer.
+
+    The address holds no path: one with a `?`, `#`, `%` or `{` would be misread.
+    """
+    with closing(connect(path, patience)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    return RDBStorage(
+        "sqlite:///study.db",
+        engine_kwargs={"creator": lambda: connect(path, patience, check_same_thread=False)},
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from sweeper import identity, lock, record, samplers
 from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
+from sweeper.patient import Patience
 from sweeper.promotion import Ladder
 from sweeper.repeats import Repeats
 from sweeper.running import Running
@@ -30,11 +31,14 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock) -> None:
+    def __init__(self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock,
+        patience: Patience
+    ) -> None:
+        self.patience = patience  # with a database that another program has locked
         self.spec, self.folder = spec, folder
         self._space, self._cache, self._lock = space, cache, held
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._storage = Mirrored(folder.database, spec.study)
+        self._storage = Mirrored(folder.database, spec.study, patience)
         self._optuna = optuna.load_study(
             storage=self._storage,
             study_name=spec.study,
@@ -53,7 +57,14 @@ class Study:
 
     @classmethod
     def open(
-        cls, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, *, fingerprint: str = ""
+        cls,
+        spec: StudySpec,
+        space: Space,
+        folder: StudyFolder,
+        cache: Path,
+        *,
+        fingerprint: str = "",
+        patience: Patience | None = None,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
@@ -65,7 +76,7 @@ class Study:
             record.tidy(folder.root)
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
-                return cls(spec, space, folder, cache, held)
+                return cls(spec, space, folder, cache, held, patience or Patience(folder.database.name))
         except BaseException:
             held.release()
             raise

@@ -103,7 +103,7 @@ class Local:
     def answer(self, trial: int, keep: bool) -> None:
         for worker in self._workers.values():
             if worker.waiting and worker.job and worker.job.trial == trial:
-                worker.waiting = False
+                worker.waiting, worker.heard = False, time.monotonic()
                 worker.tell(pipe.Answer(keep=keep, threads=self._threads(worker.slot)))
 
     def close(self, *, kill: bool = False) -> None:
