@@ -272,11 +272,11 @@ def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> No
     """Every fault of a space's data set."""
     from dataclasses import asdict
 
-    from sweeper import launch
+    from sweeper import progress
     from sweeper.errors import line
     from trainers.data import check
 
-    with launch.counting("checking images") as count:
+    with progress.counting("checking images") as count:
         found = check.check(_data(space, sets), count)
     if as_json:
         lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}

@@ -4,13 +4,13 @@ import json
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from copy import copy
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import (
@@ -22,10 +22,13 @@ from optuna.distributions import (
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from sweeper.errors import EnvironmentFault
 from sweeper.patient import Patience, connect
+
+if TYPE_CHECKING:
+    from sweeper.warm import Lesson
 
 REPORT = """\
 INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
@@ -76,6 +79,7 @@ class Mirrored(InMemoryStorage):
             super().set_study_user_attr(here, key, value)
         for key, value in self._disk.get_study_system_attrs(self._there).items():
             super().set_study_system_attr(here, key, value)
+        self.learnt: list[FrozenTrial] = []  # of an earlier study, numbered below 0; samplers and pruners see them
         self.paused: set[int] = set()  # ids here of trials that a reader sees as pruned
         trials = loaded(self._reports, self._there)
         self._ids = {self._remember(here, trial): trial._trial_id for trial in trials}
@@ -97,10 +101,14 @@ class Mirrored(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Those in `paused` as pruned ones: a sampler learns from what they have shown. On disk they run."""
-        if not self.paused or states == (TrialState.WAITING,):
+        """Those in `paused` as pruned ones: a sampler learns from what they have shown. On disk they run.
+
+        Before them those `learnt`, which are on no disk: their numbers, budget and results are another study's.
+        """
+        if states == (TrialState.WAITING,) or not (self.paused or self.learnt):
             return super().get_all_trials(study_id, deepcopy, states)
-        trials = [self._seen(trial) for trial in super().get_all_trials(study_id, deepcopy)]
+        own = (self._seen(trial) for trial in super().get_all_trials(study_id, deepcopy))
+        trials = [*self.learnt, *own]
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
@@ -160,6 +168,47 @@ class Mirrored(InMemoryStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._disk.set_trial_system_attr(self._ids[trial_id], key, value)
         super().set_trial_system_attr(trial_id, key, value)
+
+
+class Rehearsal(InMemoryStorage):
+    """A copy of a study's trials in which to ask what would come next, those `learnt` among them."""
+
+    def __init__(self, learnt: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._learnt = learnt
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        learnt = [trial for trial in self._learnt if states is None or trial.state in states]
+        return [*learnt, *super().get_all_trials(study_id, deepcopy, states)]
+
+
+def remembered(
+    suggest: Callable[[Any], object],
+    params: Mapping[str, Any],
+    state: TrialState,
+    value: float | None,
+    values: Sequence[float],
+) -> FrozenTrial:
+    """A trial as Optuna would have it; `suggest` asks for its parameters, `values` are those after each epoch."""
+    asked = FixedTrial(dict(params))
+    suggest(asked)
+    return create_trial(
+        state=state,
+        value=value if state == TrialState.COMPLETE else None,
+        params=asked.params,
+        distributions=asked.distributions,
+        intermediate_values=dict(enumerate(values, 1)),
+    )
+
+
+def taught(lessons: Sequence["Lesson"], suggest: Callable[[Any], object]) -> list[FrozenTrial]:
+    """The trials of another study, numbered from below 0 up to -1."""
+    trials = [remembered(suggest, one.params, TrialState[one.state], one.value, one.values) for one in lessons]
+    for number, trial in enumerate(trials, -len(trials)):
+        trial.number = trial._trial_id = number
+    return trials
 
 
 def _numbered(trial: FrozenTrial, ident: int) -> FrozenTrial:

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from sweeper import identity, lock, record, samplers
+from sweeper import identity, lock, record, samplers, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
@@ -17,7 +17,7 @@ from sweeper.repeats import Repeats
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from sweeper.storage import Mirrored, trouble_with
+from sweeper.storage import Mirrored, taught, trouble_with
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
 
@@ -31,8 +31,8 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock,
-        patience: Patience
+    def __init__(
+        self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock, patience: Patience
     ) -> None:
         self.patience = patience  # with a database that another program has locked
         self.spec, self.folder = spec, folder
@@ -52,6 +52,7 @@ class Study:
         self._left: set[int] = set()  # trials that ran in this call and were left open
         self._repeats = Repeats()
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
+        self._learn()
         self._recover()
         self._asking.begin()
 
@@ -65,15 +66,19 @@ class Study:
         *,
         fingerprint: str = "",
         patience: Patience | None = None,
+        teach: Callable[[], None] | None = None,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question, or of data with another `fingerprint`.
+        there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
+        what it can learn from an earlier one.
         """
         held = lock.acquire(folder.lock)
         try:
             record.tidy(folder.root)
+            if teach and identity.read(folder) is None:
+                teach()
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
                 return cls(spec, space, folder, cache, held, patience or Patience(folder.database.name))
@@ -295,10 +300,17 @@ class Study:
         return record.results(self.folder)
 
     # ------------------------------------------------------------------------------ recovering
+    def _learn(self) -> None:
+        """Have sampler, pruner and seeds know what an earlier study has taught this one."""
+        if lessons := warm.read(self.folder):
+            self._storage.learnt = taught(lessons.trials, self._space.suggest)
+            for one in lessons.trials:
+                self._repeats.note(one.configuration, one.seed, None)
+
     def _recover(self) -> None:
         """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
         trials = self._optuna.get_trials(deepcopy=False)
-        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING and trial.number >= 0]
         self._asking.begun = len(begun)
         ended = record.ended(self.folder)
         for trial in begun:

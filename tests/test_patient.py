@@ -87,7 +87,10 @@ def test_whoever_stops_the_sweep_does_not_wait_for_a_lock(path, told):
 
 
 def test_a_fault_that_is_no_lock_is_raised_at_once(path, told):
-    with closing(connect(path, patience(told))) as ours, pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with (
+        closing(connect(path, patience(told))) as ours,
+        pytest.raises(sqlite3.OperationalError, match="no such table"),
+    ):
         ours.execute("SELECT * FROM absent")
 
 
