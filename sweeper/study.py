@@ -20,6 +20,7 @@ from sweeper.space import Space
 from sweeper.storage import Mirrored, taught, trouble_with
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
+from trainers.crash import point
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
 
@@ -143,6 +144,7 @@ class Study:
     def _job(self, trial: Trial) -> Job:
         """The job of a trial; values that a kill kept from being drawn are drawn now, and come out the same."""
         params = self._space.suggest(trial)
+        point("suggested")
         recipe, repeat_of = self._repeats.reseeded(self._space.recipe(params))
         return Job(
             study=self.spec.study,
@@ -175,6 +177,7 @@ class Study:
 
     def _judge(self, running: Running, epoch: Epoch) -> bool:
         running.report(epoch)
+        point("reported")
         if epoch.index + 1 < running.train.epochs:
             self._optuna.pruner = running.pruner
             running.pruned = running.trial.should_prune()
@@ -191,6 +194,11 @@ class Study:
     def recorded(self, trial: int) -> int:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
+
+    def anew(self, trial: int, epoch: Epoch) -> bool:
+        """Whether `epoch` of a running trial is on record otherwise: it was trained again, not told again."""
+        epochs = self._running[trial].epochs
+        return epoch.index < len(epochs) and epochs[epoch.index] != epoch
 
     def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
         """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.
@@ -240,6 +248,7 @@ class Study:
         one.pausing, one.before = False, len(one.epochs)
         self._asking.waiting.add(one)
         self.folder.trial(one.job.trial).paused.touch()
+        point("paused")
         return record.standing(one.job, one.epochs, "PAUSED")
 
     def _let_go(self, trial: int) -> Running:
@@ -269,6 +278,7 @@ class Study:
         self.folder.trial(trial).paused.unlink(missing_ok=True)
         with trouble_with(self.folder.database):
             self._tell(running.trial, result)
+        point("told")
         if self._asking.waiting.ladder:
             self._asking.waiting.ladder.leave(trial, result)
         return result

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainers import augment, average, computing, losses, optim, posterior
 from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
+from trainers.crash import point
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.feed import Batch, Drawing
@@ -246,6 +247,7 @@ class Run:
             new = self.folder / f"{NEXT}{name}"
             if known and new.exists():
                 new.replace(self.folder / name)
+                point(f"settled {name}")
             new.unlink(missing_ok=True)
         sync_folder(self.folder)
 
