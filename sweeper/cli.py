@@ -253,6 +253,16 @@ def report(
 
 
 @app.command()
+def sync(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all studies here if left out")] = None,
+) -> None:
+    """Send MLflow what it lacks of a study."""
+    from sweeper import sync as syncing
+
+    _say(syncing.run(study))
+
+
+@app.command()
 def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,

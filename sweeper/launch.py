@@ -235,7 +235,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
     finally:
         view.closed()
-        tracker.closed(state, files=_tables(prepared.folder), patience=1.0 if stop.requested else 10.0)
+        tracker.closed(state, files=tables(prepared.folder), patience=1.0 if stop.requested else 10.0)
     return outcome
 
 
@@ -291,7 +291,7 @@ def facts(prepared: Prepared) -> Facts:
     )
 
 
-def _tables(folder: StudyFolder) -> list[Path]:
+def tables(folder: StudyFolder) -> list[Path]:
     """Write trials.csv anew; returns what is shown with the study."""
     from sweeper import leaderboard
 

@@ -1,20 +1,16 @@
 """The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
 
-import fcntl
-import logging
 import os
-import sqlite3
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from sweeper import mirror, paths, shown
+from sweeper import mirror, paths, shown, store
 from sweeper.artist import Artist
-from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused
+from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
 from sweeper.mirror import StudyTwin
 from sweeper.paths import StudyFolder
@@ -106,13 +102,27 @@ class Mlflow:
 
     def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
         """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
+        if self._finish(state, files, patience, lambda: None):
+            either = f"`sweep sync {self._known.facts.study.name}` or the next `sweep run` of it"
+            self._note(f"MLflow still lacks a part of this study; {either} sends the rest")
+
+    def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
+        """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
+        return not self._finish(state, files, patience, lambda: self._known.moved)
+
+    @property
+    def sent(self) -> Sent:
+        """What was sent since the study was opened."""
+        return self._known.sent
+
+    def _finish(self, state: State, files: Sequence[Path], patience: float, moved: Callable[[], object]) -> int:
+        """How many errands are not done."""
         self._known.end = End(state, tuple(files), hurry=patience < HURRY)
         self._sender.ask(CLOSE)
-        left = self._sender.finish(patience)
+        left = self._sender.finish(patience, moved)
         self._known.artist.close()
         self._tell()
-        if left:
-            self._note("MLflow still lacks a part of this study; the next `sweep run` of it sends the rest")
+        return left
 
     @property
     def _known(self) -> Errands:
@@ -176,14 +186,14 @@ class Server(Remote):
     """MLflow's client in our words; `note` is told once when it takes figures but no files."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        _hush()
+        store.hush()
         from mlflow import MlflowClient
 
         self.uri, self._note, self._files = uri(), note, True
         self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
             if self.uri == f"sqlite:///{paths.database()}":
-                _create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
+                store.create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str, view: tuple[str, str] | None = None) -> str:
@@ -270,26 +280,3 @@ def _refusals() -> Iterator[None]:
         if error.error_code in FINAL_CODES:
             raise Refused(str(error)) from error
         raise
-
-
-def _hush() -> None:
-    """Set MLflow's patience, and keep its chatter off the terminal: what it cannot do, the caller tells."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")
-
-
-def _create(database: Path, touch: Callable[[], Any]) -> None:
-    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_suffix(".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        fresh = not database.exists()
-        touch()
-        if fresh:
-            with closing(sqlite3.connect(database)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
