@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import paths
+from sweeper import mounts, paths, store
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -130,6 +130,8 @@ def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     help_ = "" if free > LOW_DISK else "remove old studies, or set SWEEP_HOME to another disk"
     yield Finding("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {home}", help_)
+    if kind := mounts.network(there):
+        yield Finding("network", False, mounts.words(home, kind), "set SWEEP_HOME to a folder on a local disk")
     writable = os.access(there, os.W_OK)
     if not writable:
         yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")
@@ -184,6 +186,8 @@ def _mlflow(database: Path) -> Finding:
     except (sqlite3.Error, ValueError) as error:
         remedy = f"move {database} away; the next run makes a new one from the run folders"
         return Finding("mlflow", False, f"{database} cannot be read: {error}", remedy)
+    if unknown := store.unknown(database):
+        return Finding("mlflow", False, store.other_version(database, unknown), store.REMEDY.format(database))
     return Finding("mlflow", True, f"{database}: {runs} runs, {running} running (schema {version})")
 
 

@@ -4,8 +4,7 @@ import json
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Container, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import cache
@@ -19,12 +18,11 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import StorageInternalError
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
-from sweeper.errors import EnvironmentFault
+from sweeper import database
 from sweeper.patient import Patience, connect
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ class Mirrored(InMemoryStorage):
         """Begin the study in the database, or load it; while it is locked, `patience` waits."""
         super().__init__()
         patience = patience or Patience(path.name)
-        self._disk = _database(path, patience)
+        self._disk = database.opened(path, patience)
         self._reports = connect(path, patience, isolation_level=None)
         self._reports.execute("PRAGMA synchronous=NORMAL")
         optuna.create_study(storage=self._disk, study_name=study, direction="maximize", load_if_exists=True)
@@ -187,16 +185,16 @@ class Rehearsal(InMemoryStorage):
 def remembered(
     suggest: Callable[[Any], object],
     params: Mapping[str, Any],
-    state: TrialState,
+    state: str,
     value: float | None,
     values: Sequence[float],
 ) -> FrozenTrial:
-    """A trial as Optuna would have it; `suggest` asks for its parameters, `values` are those after each epoch."""
+    """A trial in a `state` of Optuna's; `suggest` asks for its parameters, `values` are those after each epoch."""
     asked = FixedTrial(dict(params))
     suggest(asked)
     return create_trial(
-        state=state,
-        value=value if state == TrialState.COMPLETE else None,
+        state=TrialState[state],
+        value={"COMPLETE": value, "PRUNED": values[-1] if values else None}.get(state),  # as Optuna's tell has it
         params=asked.params,
         distributions=asked.distributions,
         intermediate_values=dict(enumerate(values, 1)),
@@ -205,7 +203,7 @@ def remembered(
 
 def taught(lessons: Sequence["Lesson"], suggest: Callable[[Any], object]) -> list[FrozenTrial]:
     """The trials of another study, numbered from below 0 up to -1."""
-    trials = [remembered(suggest, one.params, TrialState[one.state], one.value, one.values) for one in lessons]
+    trials = [remembered(suggest, one.params, one.state, one.value, one.values) for one in lessons]
     for number, trial in enumerate(trials, -len(trials)):
         trial.number = trial._trial_id = number
     return trials
@@ -265,32 +263,3 @@ def _stored(value: float) -> tuple[float | None, str]:
     if math.isnan(value):
         return None, "NAN"
     return (None, "INF_POS" if value > 0 else "INF_NEG") if math.isinf(value) else (value, "FINITE")
-
-
-def _database(path: Path, patience: Patience) -> RDBStorage:
-    """The database at `path`, in a mode in which readers (`sweep status`, a dashboard) do not block the writer.
-
-    The address holds no path: one with a `?`, `#`, `%` or `{` would be misread.
-    """
-    with closing(connect(path, patience)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-    return RDBStorage(
-        "sqlite:///study.db",
-        engine_kwargs={"creator": lambda: connect(path, patience, check_same_thread=False)},
-    )
-
-
-@contextmanager
-def trouble_with(database: Path) -> Iterator[None]:
-    """What the file system or a lock does to the database is told as such."""
-    try:
-        yield
-    except (StorageInternalError, sqlite3.DatabaseError) as error:
-        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
-            raise  # our own mistakes
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise EnvironmentFault(
-            f"the study's database cannot be used: {cause}",
-            where=str(database),
-            help="free the disk, or end the program that has it locked, and run the same command again",
-        ) from error

@@ -7,8 +7,11 @@ import sqlite3
 import warnings
 from collections.abc import Callable
 from contextlib import closing
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
+
+from sweeper import mounts
 
 
 def hush() -> None:
@@ -31,4 +34,32 @@ def create(database: Path, touch: Callable[[], Any]) -> None:
         touch()
         if fresh:
             with closing(sqlite3.connect(database)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA journal_mode={'DELETE' if mounts.network(database.parent) else 'WAL'}")
+
+
+def address(database: Path) -> str:
+    """Where MLflow finds the file; a path with a `?` would be cut there, so it goes as a file's address."""
+    return f"sqlite:///{database}" if "?" not in str(database) else f"sqlite:///{database.as_uri()}?uri=true"
+
+
+def unknown(database: Path) -> str:
+    """The version of the tables in a database that this MLflow does not know, or nothing."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)) as link:
+            ((version,),) = link.execute("SELECT version_num FROM alembic_version").fetchall()
+    except (sqlite3.Error, ValueError):
+        return ""  # not made yet, or in a trouble that MLflow itself will tell
+    spec = util.find_spec("mlflow")
+    homes = [Path(home) for home in (spec.submodule_search_locations or ())] if spec else []
+    known = [path for home in homes for path in home.glob(f"store/db_migrations/versions/{version}_*.py")]
+    return "" if known or not homes else str(version)
+
+
+def other_version(database: Path, version: str) -> str:
+    """What there is to say of tables that this MLflow does not know."""
+    return (
+        f"{database.name} is of another MLflow (its tables are {version}, which {metadata.version('mlflow')} lacks)"
+    )
+
+
+REMEDY = "install that MLflow, or move {} away: `sweep sync` makes another from the run folders"

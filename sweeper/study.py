@@ -7,9 +7,10 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from sweeper import identity, lock, record, samplers, warm
+from sweeper import identity, lock, rebuild, record, samplers, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.database import trouble_with
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
 from sweeper.promotion import Ladder
@@ -17,7 +18,7 @@ from sweeper.repeats import Repeats
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from sweeper.storage import Mirrored, taught, trouble_with
+from sweeper.storage import Mirrored, taught
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
 from trainers.crash import point
@@ -319,6 +320,7 @@ class Study:
 
     def _recover(self) -> None:
         """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
+        self._rebuild()
         trials = self._optuna.get_trials(deepcopy=False)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING and trial.number >= 0]
         self._asking.begun = len(begun)
@@ -333,6 +335,16 @@ class Study:
                 self._note(entry.result)
         if self._asking.waiting.ladder:
             self._climb(self._asking.waiting.ladder)
+
+    def _rebuild(self) -> None:
+        """Have Optuna's database know every trial that has a folder, should it have been lost."""
+        known = sum(trial.number >= 0 for trial in self._optuna.get_trials(deepcopy=False))
+        lost = list(rebuild.missing(self.folder, known, self._space.suggest))
+        for trial in lost:
+            self._optuna.add_trial(trial)
+        if lost:
+            name = self.folder.database.name
+            self.patience.say(f"{name} lacked {len(lost)} trials; they were made anew from their folders")
 
     def _take_up(self, trial: Trial, result: TrialResult | None) -> None:
         folder = self.folder.trial(trial.number)

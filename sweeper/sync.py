@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper import identity, lock, overview, tracking
+from sweeper import identity, lock, overview, paths, store, tracking
 from sweeper.defaults import opened
 from sweeper.errands import Facts
 from sweeper.errors import EnvironmentFault, StudyHeld
@@ -23,6 +23,7 @@ def run(name: str | None) -> Iterator[str]:
     All, because what is missing is often the database, which they share. Raises StudyHeld while a sweep holds the
     one that is named, and EnvironmentFault when MLflow does not answer.
     """
+    _refuse_other_version()
     there = [overview.find(name)] if name or not overview.studies() else overview.studies()
     for study in there:
         try:
@@ -31,6 +32,13 @@ def run(name: str | None) -> Iterator[str]:
             if name:
                 raise
             yield f"{study.name}: a sweep is at it, and sends its news itself"
+
+
+def _refuse_other_version() -> None:
+    database = paths.database()
+    if tracking.uri() == store.address(database) and (version := store.unknown(database)):
+        what, remedy = store.other_version(database, version), store.REMEDY.format(database)
+        raise EnvironmentFault(what, where=str(database), help=remedy)
 
 
 def _sent(study: StudyFolder) -> str:

@@ -172,7 +172,7 @@ def _line(error: Exception) -> str:
 
 def uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, or the SQLite file under mlruns/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.database()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or store.address(paths.database())
 
 
 def link(study: StudyFolder, base: str) -> str | None:
@@ -192,7 +192,9 @@ class Server(Remote):
         self.uri, self._note, self._files = uri(), note, True
         self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
-            if self.uri == f"sqlite:///{paths.database()}":
+            if self.uri == store.address(paths.database()):
+                if version := store.unknown(paths.database()):
+                    raise Refused(store.other_version(paths.database(), version))
                 store.create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
             self._client = MlflowClient(tracking_uri=self.uri)
 
