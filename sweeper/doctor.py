@@ -173,6 +173,8 @@ def _connect(host: str, port: int, patience: float) -> str:
 
 
 def _mlflow(database: Path) -> Finding:
+    if trouble := store.trouble(database):
+        return Finding("mlflow", False, *trouble)
     if not database.exists():
         return Finding("mlflow", True, f"no database yet; the first run makes {database}")
     count = "select count(*), count(case status when 'RUNNING' then 1 end) from runs"
@@ -186,8 +188,6 @@ def _mlflow(database: Path) -> Finding:
     except (sqlite3.Error, ValueError) as error:
         remedy = f"move {database} away; the next run makes a new one from the run folders"
         return Finding("mlflow", False, f"{database} cannot be read: {error}", remedy)
-    if unknown := store.unknown(database):
-        return Finding("mlflow", False, store.other_version(database, unknown), store.REMEDY.format(database))
     return Finding("mlflow", True, f"{database}: {runs} runs, {running} running (schema {version})")
 
 

@@ -99,7 +99,7 @@ class Errands:
     @property
     def moved(self) -> tuple[int, ...]:
         """Another one whenever something was sent or drawn."""
-        return len(self.sent.runs), self.sent.epochs, self.artist.drawn
+        return int(self.connected), len(self.sent.runs), self.sent.epochs, self.artist.drawn
 
     def do(self, errand: str) -> None:
         server = self._server = self._server or self._connect()

@@ -38,8 +38,22 @@ def create(database: Path, touch: Callable[[], Any]) -> None:
 
 
 def address(database: Path) -> str:
-    """Where MLflow finds the file; a path with a `?` would be cut there, so it goes as a file's address."""
-    return f"sqlite:///{database}" if "?" not in str(database) else f"sqlite:///{database.as_uri()}?uri=true"
+    """Where MLflow finds the file."""
+    return f"sqlite:///{database}"
+
+
+def trouble(database: Path) -> tuple[str, str] | None:
+    """Why this MLflow cannot use its database, and what to do; None where it can, as far as is seen from outside."""
+    if "?" in str(database):
+        return (
+            f"MLflow cannot open a file in a folder with a ? in its name: {database}",
+            "name another with SWEEP_HOME",
+        )
+    version, ours = unknown(database), metadata.version("mlflow")
+    if not version:
+        return None
+    what = f"{database.name} is of another MLflow: {ours}, which is here, does not know its tables ({version})"
+    return what, f"install that MLflow, or move {database} away: `sweep sync` makes another from the run folders"
 
 
 def unknown(database: Path) -> str:
@@ -53,13 +67,3 @@ def unknown(database: Path) -> str:
     homes = [Path(home) for home in (spec.submodule_search_locations or ())] if spec else []
     known = [path for home in homes for path in home.glob(f"store/db_migrations/versions/{version}_*.py")]
     return "" if known or not homes else str(version)
-
-
-def other_version(database: Path, version: str) -> str:
-    """What there is to say of tables that this MLflow does not know."""
-    return (
-        f"{database.name} is of another MLflow (its tables are {version}, which {metadata.version('mlflow')} lacks)"
-    )
-
-
-REMEDY = "install that MLflow, or move {} away: `sweep sync` makes another from the run folders"

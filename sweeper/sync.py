@@ -23,7 +23,7 @@ def run(name: str | None) -> Iterator[str]:
     All, because what is missing is often the database, which they share. Raises StudyHeld while a sweep holds the
     one that is named, and EnvironmentFault when MLflow does not answer.
     """
-    _refuse_other_version()
+    _refuse_unusable()
     there = [overview.find(name)] if name or not overview.studies() else overview.studies()
     for study in there:
         try:
@@ -34,11 +34,10 @@ def run(name: str | None) -> Iterator[str]:
             yield f"{study.name}: a sweep is at it, and sends its news itself"
 
 
-def _refuse_other_version() -> None:
+def _refuse_unusable() -> None:
     database = paths.database()
-    if tracking.uri() == store.address(database) and (version := store.unknown(database)):
-        what, remedy = store.other_version(database, version), store.REMEDY.format(database)
-        raise EnvironmentFault(what, where=str(database), help=remedy)
+    if tracking.uri() == store.address(database) and (trouble := store.trouble(database)):
+        raise EnvironmentFault(trouble[0], where=str(database), help=trouble[1])
 
 
 def _sent(study: StudyFolder) -> str:

@@ -21,6 +21,7 @@ from sweeper.trial import Job, State, TrialResult
 from trainers.config import Epoch
 
 HURRY = 2.0  # seconds of patience below which nothing more is drawn
+LOADING = 60.0  # seconds that a busy machine may take to load the library
 SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
 NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
@@ -28,7 +29,8 @@ FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_A
 
 
 class Tracker(Protocol):
-    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds.
+    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds, and more
+    as long as news arrive.
 
     The run folder comes first: a call is made when the record already holds what it tells. `opened` also brings
     up to date whatever an earlier sweep left behind, in any state.
@@ -102,7 +104,9 @@ class Mlflow:
 
     def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
         """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
-        if self._finish(state, files, patience, lambda: None):
+        hurry = patience < HURRY
+        begins = not (hurry or self._known.connected or self._down)
+        if self._finish(state, files, LOADING if begins else patience, lambda: None if hurry else self._known.moved):
             either = f"`sweep sync {self._known.facts.study.name}` or the next `sweep run` of it"
             self._note(f"MLflow still lacks a part of this study; {either} sends the rest")
 
@@ -116,7 +120,7 @@ class Mlflow:
         return self._known.sent
 
     def _finish(self, state: State, files: Sequence[Path], patience: float, moved: Callable[[], object]) -> int:
-        """How many errands are not done."""
+        """How many errands are not done after `patience` seconds in which nothing has `moved`."""
         self._known.end = End(state, tuple(files), hurry=patience < HURRY)
         self._sender.ask(CLOSE)
         left = self._sender.finish(patience, moved)
@@ -193,8 +197,8 @@ class Server(Remote):
         self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
             if self.uri == store.address(paths.database()):
-                if version := store.unknown(paths.database()):
-                    raise Refused(store.other_version(paths.database(), version))
+                if trouble := store.trouble(paths.database()):
+                    raise Refused(trouble[0])
                 store.create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
             self._client = MlflowClient(tracking_uri=self.uri)
 
