@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import orphans, paths
+from sweeper import mounts, orphans, paths, store
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -121,6 +121,8 @@ def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     help_ = "" if free > LOW_DISK else "remove old studies, or set SWEEP_HOME to another disk"
     yield Finding("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {home}", help_)
+    if kind := mounts.network(there):
+        yield Finding("network", False, mounts.words(home, kind), "set SWEEP_HOME to a folder on a local disk")
     writable = os.access(there, os.W_OK)
     if not writable:
         yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")
@@ -162,6 +164,8 @@ def _connect(host: str, port: int, patience: float) -> str:
 
 
 def _mlflow(database: Path) -> Finding:
+    if trouble := store.trouble(database):
+        return Finding("mlflow", False, *trouble)
     if not database.exists():
         return Finding("mlflow", True, f"no database yet; the first run makes {database}")
     count = "select count(*), count(case status when 'RUNNING' then 1 end) from runs"

@@ -1,10 +1,10 @@
 """What a study asked when it began, kept in study.json; a resume must ask the same."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from sweeper.defaults import difference
-from sweeper.errors import UserError
+from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
 from sweeper.search import StudySpec
 from sweeper.space import Space
@@ -23,7 +23,8 @@ def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str 
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
             where=str(spec.source),
-            help=f"begin another study with --new-study NAME, or restore the file from {folder.space}",
+            help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
+            f"or restore the file from {folder.space}",
         )
     same_data(folder, fingerprint, spec.data.root)
     document = {
@@ -52,7 +53,17 @@ def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
     try:
-        document: dict[str, Any] = json.loads(folder.spec.read_text())
+        document: dict[str, Any] = json.loads(folder.spec.read_text(encoding="utf-8"))
+        return document if document["identity"].keys() >= {"data", "goal", "train"} else _damaged(folder)
     except FileNotFoundError:
         return None
-    return document
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _damaged(folder)
+
+
+def _damaged(folder: StudyFolder) -> NoReturn:
+    raise EnvironmentFault(
+        "this file is damaged: it does not say what the study asked when it began",
+        where=str(folder.spec),
+        help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
+    )

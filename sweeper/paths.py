@@ -98,6 +98,11 @@ class StudyFolder:
         return self.root / "probe.json"
 
     @property
+    def learnt(self) -> Path:
+        """What an earlier study has taught this one before its first trial."""
+        return self.root / "learnt.json"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

@@ -7,18 +7,20 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from sweeper import identity, lock, memory, record, samplers
+from sweeper import identity, lock, memory, rebuild, record, samplers, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.database import trouble_with
 from sweeper.errors import EnvironmentFault
 from sweeper.memory import Memory
 from sweeper.paths import StudyFolder
+from sweeper.patient import Patience
 from sweeper.promotion import Ladder
 from sweeper.repeats import Repeats, digest
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from sweeper.storage import Mirrored, trouble_with
+from sweeper.storage import Mirrored, taught
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
 from trainers.crash import point
@@ -33,11 +35,14 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock) -> None:
+    def __init__(
+        self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock, patience: Patience
+    ) -> None:
+        self.patience = patience  # with a database that another program has locked
         self.spec, self.folder = spec, folder
         self._space, self._cache, self._lock = space, cache, held
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._storage = Mirrored(folder.database, spec.study)
+        self._storage = Mirrored(folder.database, spec.study, patience)
         self._optuna = optuna.load_study(
             storage=self._storage,
             study_name=spec.study,
@@ -51,24 +56,36 @@ class Study:
         self._left: set[int] = set()  # trials that ran in this call and were left open
         self._repeats, self._memory = Repeats(), Memory(folder.memory)
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
+        self._learn()
         self._recover()
         self._asking.begin()
 
     @classmethod
     def open(
-        cls, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, *, fingerprint: str = ""
+        cls,
+        spec: StudySpec,
+        space: Space,
+        folder: StudyFolder,
+        cache: Path,
+        *,
+        fingerprint: str = "",
+        patience: Patience | None = None,
+        teach: Callable[[], None] | None = None,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question, or of data with another `fingerprint`.
+        there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
+        what it can learn from an earlier one.
         """
         held = lock.acquire(folder.lock)
         try:
             record.tidy(folder.root)
+            if teach and identity.read(folder) is None:
+                teach()
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
-                return cls(spec, space, folder, cache, held)
+                return cls(spec, space, folder, cache, held, patience or Patience(folder.database.name))
         except BaseException:
             held.release()
             raise
@@ -325,10 +342,18 @@ class Study:
         return record.results(self.folder)
 
     # ------------------------------------------------------------------------------ recovering
+    def _learn(self) -> None:
+        """Have sampler, pruner and seeds know what an earlier study has taught this one."""
+        if lessons := warm.read(self.folder):
+            self._storage.learnt = taught(lessons.trials, self._space.suggest)
+            for one in lessons.trials:
+                self._repeats.note(one.configuration, one.seed, None)
+
     def _recover(self) -> None:
         """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
+        self._rebuild()
         trials = self._optuna.get_trials(deepcopy=False)
-        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING and trial.number >= 0]
         self._asking.begun = len(begun)
         ended = record.ended(self.folder)
         for trial in begun:
@@ -343,6 +368,16 @@ class Study:
                 self._note(entry.result)
         if self._asking.waiting.ladder:
             self._climb(self._asking.waiting.ladder)
+
+    def _rebuild(self) -> None:
+        """Have Optuna's database know every trial that has a folder, should it have been lost."""
+        known = sum(trial.number >= 0 for trial in self._optuna.get_trials(deepcopy=False))
+        lost = list(rebuild.missing(self.folder, known, self._space.suggest))
+        for trial in lost:
+            self._optuna.add_trial(trial)
+        if lost:
+            name = self.folder.database.name
+            self.patience.say(f"{name} lacked {len(lost)} trials; they were made anew from their folders")
 
     def _take_up(self, trial: Trial, result: TrialResult | None) -> None:
         folder = self.folder.trial(trial.number)
