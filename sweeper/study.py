@@ -11,6 +11,7 @@ from sweeper import identity, lock, rebuild, record, samplers, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.database import trouble_with
+from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
 from sweeper.promotion import Ladder
@@ -91,7 +92,8 @@ class Study:
     def close(self) -> None:
         """Let go of the database and of the study."""
         try:
-            self._clock.save(now=True)
+            if self._lock.there:
+                self._clock.save(now=True)
         finally:
             self._storage.close()
             self._lock.release()
@@ -189,7 +191,19 @@ class Study:
         return running.pausing
 
     def tick(self) -> None:
-        """Keep the time of sweeping through a kill; to be called while trials run."""
+        """Keep the time of sweeping through a kill, and see to it that the study is still there; to be called while
+        trials run.
+
+        Raises EnvironmentFault when its folder, or that of a running trial, was taken away.
+        """
+        running = (one.job.folder for one in self._running.values())
+        gone = next((folder for folder in running if not folder.exists()), None)
+        if gone or not self._lock.there:
+            raise EnvironmentFault(
+                "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
+                where=str(gone or self.folder.root),
+                help="put it back and run the same command again; without it the study begins anew",
+            )
         self._clock.save()
 
     def recorded(self, trial: int) -> int:
