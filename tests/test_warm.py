@@ -264,3 +264,14 @@ def test_a_bad_old_trial_is_pruned_by_what_was_learnt(tmp_path, earlier):
         states[name] = [one.state for one in study.results()]
     assert states["cold"] == ["COMPLETE", "COMPLETE"]
     assert "PRUNED" in states["taught"]
+
+
+def test_what_is_rehearsed_for_the_hours_is_what_is_asked_then(tmp_path, earlier):
+    from sweeper import samplers
+
+    study, _ = begun(tmp_path, "other", earlier, search="{sampler: tpe, pruner: none}", budget="{trials: 3}")
+    for _ in range(3):
+        proposed = samplers._proposal(study._optuna, study._space, {})
+        job = study.next_job()
+        assert job.params == proposed
+    study.close()
