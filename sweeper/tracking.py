@@ -1,18 +1,16 @@
 """The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
 
-import fcntl
 import logging
 import os
-import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from sweeper import mirror, paths, shown
+from sweeper import founding, mirror, paths, shown
 from sweeper.artist import Artist
 from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused
 from sweeper.errands import Server as Remote
@@ -183,7 +181,7 @@ class Server(Remote):
         self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
             if self.uri == f"sqlite:///{paths.database()}":
-                _create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
+                founding.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str, view: tuple[str, str] | None = None) -> str:
@@ -281,15 +279,3 @@ def _hush() -> None:
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")
-
-
-def _create(database: Path, touch: Callable[[], Any]) -> None:
-    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_suffix(".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        fresh = not database.exists()
-        touch()
-        if fresh:
-            with closing(sqlite3.connect(database)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
