@@ -10,6 +10,7 @@ from optuna.trial import Trial, TrialState
 from sweeper import identity, lock, record, samplers
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.keeping import Kept
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
 from sweeper.repeats import Repeats
@@ -18,6 +19,7 @@ from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.storage import Mirrored, trouble_with
 from sweeper.trial import Job, State, TrialResult, Trouble
+from trainers import files
 from trainers.config import Epoch, Scores
 from trainers.crash import point
 
@@ -48,6 +50,7 @@ class Study:
         self._asking = Asking(spec, space, self._optuna, folder, self._clock, self._storage.paused)
         self._left: set[int] = set()  # trials that ran in this call and were left open
         self._repeats = Repeats()
+        self._kept = Kept(folder, spec.keep)
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
         self._recover()
         self._asking.begin()
@@ -72,9 +75,12 @@ class Study:
             raise
 
     def close(self) -> None:
-        """Let go of the database and of the study."""
+        """Let go of the database and of the study; a full disk costs the time since it was last kept, a second."""
         try:
             self._clock.save(now=True)
+        except OSError as error:
+            if not files.full(error):
+                raise
         finally:
             self._storage.close()
             self._lock.release()
@@ -252,12 +258,13 @@ class Study:
     ) -> TrialResult:
         running = self._let_go(trial)
         result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text, tta=tta)
-        record.tidy(running.job.folder)
+        record.tidy(running.job.folder, ended=True)
         record.write_result(self.folder.trial(trial), result)
         self.folder.trial(trial).paused.unlink(missing_ok=True)
         with trouble_with(self.folder.database):
             self._tell(running.trial, result)
         point("told")
+        self._kept.ended(result)
         if self._asking.waiting.ladder:
             self._asking.waiting.ladder.leave(trial, result)
         return result
@@ -303,6 +310,8 @@ class Study:
                 self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
             elif entry:
                 self._note(entry.result)
+            if entry:
+                self._kept.ended(entry.result)
         if self._asking.waiting.ladder:
             self._climb(self._asking.waiting.ladder)
 
