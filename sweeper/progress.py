@@ -16,6 +16,7 @@ from sweeper import board
 from sweeper.board import Board, Row
 from sweeper.trial import Job, TrialResult
 from trainers.config import Epoch
+from trainers.files import full
 
 FRAMES = 4  # a second, at most
 WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live table is shown
@@ -70,7 +71,9 @@ class Deafened:
     def _try(self, act: Any) -> None:
         try:
             act()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if full(error):
+                return  # a log on a full disk: what comes when there is room again will be in it
             self.gone = True
             _let_go(self._stream)
 

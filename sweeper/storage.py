@@ -24,7 +24,8 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweeper.errors import EnvironmentFault
+from sweeper import room
+from sweeper.errors import DiskFull, EnvironmentFault
 
 BUSY = 60  # seconds to wait for a database that somebody else has locked
 REPORT = """\
@@ -48,6 +49,8 @@ PARTS = {
     "user_attrs": "SELECT trial_id, key, value_json FROM trial_user_attributes",
     "system_attrs": "SELECT trial_id, key, value_json FROM trial_system_attributes",
 }
+OURS = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)  # our own mistakes
+PAGE = 4096  # bytes of a page of SQLite's, as it is made
 NO_NUMBERS = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
 
@@ -227,15 +230,38 @@ def _database(path: Path) -> RDBStorage:
 
 @contextmanager
 def trouble_with(database: Path) -> Iterator[None]:
-    """What the file system or a lock does to the database is told as such."""
+    """What the file system or a lock does to the database is told as such; DiskFull where no more can be written."""
     try:
         yield
-    except (StorageInternalError, sqlite3.DatabaseError) as error:
-        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
-            raise  # our own mistakes
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
+    except Exception as error:
+        said = _said(error)
+        if not isinstance(said or error, StorageInternalError | sqlite3.DatabaseError) or isinstance(said, OURS):
+            raise
+        cause = str(said or error.__cause__ or error).strip().splitlines()[0]
+        if said and _no_room(said, database):
+            raise DiskFull(str(database), cause) from error
         raise EnvironmentFault(
             f"the study's database cannot be used: {cause}",
             where=str(database),
             help="free the disk, or end the program that has it locked, and run the same command again",
         ) from error
+
+
+def _said(error: BaseException | None) -> sqlite3.Error | None:
+    """What SQLite said, under all that Optuna and SQLAlchemy made of it."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__
+    return error
+
+
+def _no_room(said: sqlite3.Error, database: Path) -> bool:
+    """A used up quota, or limit on a file's size, is any failed write to SQLite: so the disk itself is asked."""
+    name = getattr(said, "sqlite_errorname", "")
+    return name == "SQLITE_FULL" or (
+        name.startswith("SQLITE_IOERR") and not room.takes(database.parent, _length(database))
+    )
+
+
+def _length(database: Path) -> int:
+    """Bytes that the larger of the database's files has, and one more page."""
+    return max(path.stat().st_size for path in database.parent.glob(f"{database.name}*")) + PAGE
