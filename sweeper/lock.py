@@ -33,6 +33,15 @@ class Lock:
     """A lock that is held; the system lets go of it when the process ends, however it ends."""
 
     file: TextIOWrapper
+    path: Path
+
+    @property
+    def there(self) -> bool:
+        """Whether the file that is locked still lies at its path: else another process may hold the same study."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         self.file.close()
@@ -53,7 +62,7 @@ def acquire(path: Path) -> Lock:
             )
         time.sleep(0.02)
     _sign(file)
-    return Lock(file)
+    return Lock(file, path)
 
 
 def _sign(file: TextIOWrapper) -> None:

@@ -170,4 +170,7 @@ def _bytes(path: Path) -> int:
 
 def _held(folder: Path) -> int:
     """Bytes that lie in a run's folder."""
-    return sum(_bytes(path) for path in folder.iterdir()) if folder.is_dir() else 0
+    try:
+        return sum(_bytes(path) for path in folder.iterdir())
+    except FileNotFoundError:
+        return 0
