@@ -18,7 +18,7 @@ from disks import BLOCK, fill, small
 from played import opened, write
 from studies import begin, curve, end, epoch, job
 
-from sweeper import founding, ledger, lock, preflight, record, room, spec
+from sweeper import founding, ledger, lock, preflight, probing, record, room, spec
 from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
@@ -30,6 +30,7 @@ from sweeper.worker import failed
 from trainers import files
 from trainers.checkpoint import save_array, save_state, save_weights
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
+from trainers.data.batches import Data
 from trainers.data.rows import Category
 from trainers.models import network
 
@@ -285,3 +286,18 @@ def test_what_is_kept_is_no_part_of_what_a_study_asks(tmp_path):
     assert json.loads((tmp_path / "question" / "study.json").read_text())["keep"] == 2
     with pytest.raises(UserError, match="keep"):
         spec.read(path, sets=["keep=0"])
+
+
+def test_a_probe_whose_features_do_not_fit_is_a_full_disk(tmp_path, photos):
+    train = TrainConfig(backbone="test_resnet", image_size=32, pretrained=False, epochs=2)
+    recipe = Recipe(data=photos, train=train).model_dump(mode="json")
+    with small(tmp_path / "large", 80) as place:
+        Data.open(photos, place)
+        filler = fill(place)
+        asked = json.dumps({"device": "cpu", "cache": str(place), "epochs": 1, "recipes": [recipe, recipe]})
+        program = [sys.executable, "-m", probing.MODULE]
+        ended = subprocess.run(program, input=asked, capture_output=True, text=True)
+        assert ended.returncode == probing.NO_ROOM, ended.stderr
+        filler.unlink()
+        assert not list(place.rglob("*.tmp"))
+        assert subprocess.run(program, input=asked, capture_output=True, text=True).returncode == 0
