@@ -48,6 +48,7 @@ NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLf
 PLACES = {
     errno.ENOSPC: ("the disk is full", "free some space and try again"),
     errno.EDQUOT: ("the disk's quota is used up", "free some space and try again"),
+    errno.EFBIG: ("a file may not grow that large", "see ulimit -f, or the largest file that the disk takes"),
     errno.EROFS: ("nothing can be written here", "run in a folder that is yours, or name one with SWEEP_HOME"),
     errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
     errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
@@ -263,6 +264,33 @@ def sync(
 
 
 @app.command()
+def clean(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all, and the cache, if left out")] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="trials whose checkpoints stay, instead of the study's keep"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Free the disk of what nobody needs."""
+    from sweeper import clean as cleaning
+    from sweeper import room
+    from sweeper.progress import talk
+
+    found = cleaning.find(study, keep)
+    if not as_json:
+        _say(cleaning.lines(found))
+    sure = yes or (not as_json and bool(found.items) and sys.stdin.isatty() and typer.confirm("remove it?", err=True))
+    freed = cleaning.remove(study, keep) if sure and found.items else None
+    if as_json:
+        return _print_json(cleaning.document(found, freed))
+    if freed is not None:
+        return talk(f"{room.amount(freed)} freed")
+    return talk("nothing was removed; --yes removes it") if found.items else None
+
+
+@app.command()
 def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
@@ -282,11 +310,11 @@ def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> No
     """Every fault of a space's data set."""
     from dataclasses import asdict
 
-    from sweeper import progress
+    from sweeper.counting import counting
     from sweeper.errors import line
     from trainers.data import check
 
-    with progress.counting("checking images") as count:
+    with counting("checking images") as count:
         found = check.check(_data(space, sets), count)
     if as_json:
         lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}

@@ -11,10 +11,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import SCHEMA_VERSION
 
-from sweeper import mounts, paths
-from sweeper.errors import EnvironmentFault
+from sweeper import mounts, paths, room
+from sweeper.errors import DiskFull, EnvironmentFault
 from sweeper.patient import Connection, Patience, connect
 
+TROUBLES = (StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.DatabaseError)
+OURS = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)  # our own mistakes
+PAGE = 4096  # bytes of a page of SQLite's, as it is made
 ANEW = "move it away, with its -wal and -shm beside it: the same command makes another from the run folders"
 PLACE = "mend its permissions, or name another folder with SWEEP_HOME"
 REMEDIES = {"not a database": ANEW, "malformed": ANEW, "readonly": PLACE, "unable to open": PLACE}
@@ -64,16 +67,39 @@ def _other_version(path: Path, writer: str) -> EnvironmentFault:
 
 @contextmanager
 def trouble_with(database: Path) -> Iterator[None]:
-    """What is wrong with the file, or with the disk that it lies on, is told as such."""
+    """What is wrong with the file is told as such, as DiskFull where no more can be written to its disk."""
     try:
         yield
-    except (StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.DatabaseError) as error:
-        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
-            raise  # our own mistakes
-        cause = str(getattr(error, "orig", None) or error.__cause__ or error).strip().splitlines()[0]
+    except Exception as error:
+        said = _said(error)
+        if not isinstance(said or error, TROUBLES) or isinstance(said, OURS):
+            raise
+        cause = str(said or getattr(error, "orig", None) or error.__cause__ or error).strip().splitlines()[0]
+        if said and _no_room(said, database):
+            raise DiskFull(str(database), cause) from error
         remedies = (remedy for words, remedy in REMEDIES.items() if words in cause)
         raise EnvironmentFault(
             f"the study's database cannot be used: {cause}",
             where=str(database),
-            help=next(remedies, "free the disk and run the same command again"),
+            help=next(remedies, "look at its disk and run the same command again"),
         ) from error
+
+
+def _said(error: BaseException | None) -> sqlite3.Error | None:
+    """What SQLite said, under all that Optuna and SQLAlchemy made of it."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__
+    return error
+
+
+def _no_room(said: sqlite3.Error, database: Path) -> bool:
+    """A used up quota, or limit on a file's size, is any failed write to SQLite: so the disk itself is asked."""
+    name = getattr(said, "sqlite_errorname", "")
+    return name == "SQLITE_FULL" or (
+        name.startswith("SQLITE_IOERR") and not room.takes(database.parent, _length(database))
+    )
+
+
+def _length(database: Path) -> int:
+    """Bytes that the larger of the database's files has, and one more page."""
+    return max(path.stat().st_size for path in database.parent.glob(f"{database.name}*")) + PAGE

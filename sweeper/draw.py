@@ -85,10 +85,20 @@ class Run:
     def sizes(self) -> list[int]:
         return [len(category.classes) for category in self.table.categories]
 
+    @property
+    def place(self) -> Path:
+        """Of the predictions; only the best trials may have kept theirs."""
+        return self.folder.test_logits if self.split == "test" else self.folder.val_logits
+
+    @property
+    def seen(self) -> bool:
+        """Whether its predictions are there."""
+        return self.place.exists()
+
     @cached_property
     def logits(self) -> tally.Array:
         """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
-        path = self.folder.test_logits if self.split == "test" else self.folder.val_logits
+        path = self.place
         try:
             found: tally.Array = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
@@ -129,9 +139,11 @@ def run(folder: RunFolder) -> Drawing:
     one, easel = Run(folder, job, result), Easel(folder.figures, folder.result.stat().st_mtime_ns)
     if job.kind != "final":
         easel.put("categories.svg", lambda: _categories(one))
-    easel.put("confusion.png", lambda: _confusion(one))
+    if one.seen or (folder.figures / "confusion.png").exists():
+        easel.put("confusion.png", lambda: _confusion(one))
     easel.put("labels.svg", lambda: _weighed(one))
-    easel.put("mistakes.png", lambda: _mistakes(one))
+    if one.seen or (folder.figures / "mistakes.png").exists():
+        easel.put("mistakes.png", lambda: _mistakes(one))
     return Drawing(key=str(folder.root), files=tuple(easel.files), troubles=tuple(easel.troubles))
 
 

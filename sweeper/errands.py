@@ -121,10 +121,13 @@ class Errands:
 
     # ------------------------------------------------------------------------------------- study
     def _open(self, server: Server) -> StudyTwin:
-        """The study's run in MLflow: the one it had, if that is still there, else a new one."""
+        """The study's run in MLflow: the one it had, if that is still there, else a new one.
+
+        A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not.
+        """
         path, uri = self.facts.study.mirror, redacted(server.uri)
         twin = mirror.read(path, StudyTwin)
-        if twin is None or twin.uri != uri or (twin.run and not server.alive(twin.run)):
+        if twin is None or not (server.alive(twin.run) if twin.run else twin.uri == uri):
             twin = StudyTwin(uri=uri)
             mirror.write(path, twin)
             crash.point("mlflow.study")
@@ -134,7 +137,7 @@ class Errands:
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
         server.experiment(name, (twin.id, shown.view(run, self.facts.goal, self.facts.names)))
         crash.point("mlflow.study.born")
-        twin = twin.model_copy(update={"experiment": experiment, "run": run})
+        twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         mirror.write(path, twin)
         server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))

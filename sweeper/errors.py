@@ -4,6 +4,7 @@ from trainers.errors import DataError, EnvironmentFault, Fault, UserError
 
 __all__ = [
     "DataError",
+    "DiskFull",
     "EnvironmentFault",
     "Fault",
     "NoResult",
@@ -14,6 +15,15 @@ __all__ = [
     "line",
     "message",
 ]
+
+
+class DiskFull(EnvironmentFault):
+    """The disk takes no more, or has too little room for the `need` bytes to come; `why` is what was noticed."""
+
+    def __init__(self, where: str, why: str, need: int = 0) -> None:
+        remedy = "free some space, for example with sweep clean, and run the same command again"
+        super().__init__("the disk is full", where=where, help=remedy)
+        self.why, self.need = why, need
 
 
 class RunFailed(UserError):

@@ -1,6 +1,7 @@
 """A trainer that learns a curve in no time, for tests of everything around training. Loads no torch.
 
-Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0). It keeps the promise of the real one:
+Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0), and each file of
+a checkpoint is SWEEP_FAKE_BYTES larger than it need be (default 0). It keeps the promise of the real one:
 the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored epochs yielded again.
 
 A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, oom_64 (while 64 images or more pass at
@@ -41,13 +42,15 @@ class Switches:
 
     on: bool
     seconds: float
+    padding: int
 
     @classmethod
     def read(cls) -> "Switches":
-        """From SWEEP_TRAINER and SWEEP_FAKE_SECONDS."""
+        """From SWEEP_TRAINER, SWEEP_FAKE_SECONDS and SWEEP_FAKE_BYTES."""
         return cls(
             on=os.environ.get("SWEEP_TRAINER") == "fake",
             seconds=float(os.environ.get("SWEEP_FAKE_SECONDS") or 0),
+            padding=int(os.environ.get("SWEEP_FAKE_BYTES") or 0),
         )
 
 
@@ -145,7 +148,7 @@ class _Checkpoint:
 
     def __init__(self, folder: RunFolder, recipe: Recipe, epochs: Sequence[Epoch]) -> None:
         self._folder, self._recipe = folder, recipe
-        self._head = recipe.model_dump_json()
+        self._head, self._padding = recipe.model_dump_json(), Switches.read().padding
         self._lines = [epoch.model_dump_json() for epoch in epochs]
         self._best = max(map(self._rank, epochs), default=-math.inf)
 
@@ -157,23 +160,32 @@ class _Checkpoint:
         self._lines.append(epoch.model_dump_json())
         if self._rank(epoch) > self._best:
             self._best = self._rank(epoch)
-            _put(self._folder.best, _safetensors(epoch.value(self._recipe.goal)))
-        state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}]}}'
+            _put(self._folder.best, _safetensors(epoch.value(self._recipe.goal), self._padding))
+        filler = "0" * self._padding
+        state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}], "padding": "{filler}"}}'
         _put(self._folder.checkpoint, state.encode())
 
 
 def _put(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    point(f"written {path.name}")
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        point(f"written {path.name}")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     point(f"renamed {path.name}")
 
 
-def _safetensors(value: float) -> bytes:
-    """A file of one float32 tensor, `value`, as safetensors lays it out."""
-    header = json.dumps({"value": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    return struct.pack("<Q", len(header)) + header + struct.pack("<f", value)
+def _safetensors(value: float, padding: int) -> bytes:
+    """A file of a float32 tensor, `value`, and so many bytes more, as safetensors lays it out."""
+    tensors = {
+        "value": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "padding": {"dtype": "U8", "shape": [padding], "data_offsets": [4, 4 + padding]},
+    }
+    header = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack("<f", value) + bytes(padding)
 
 
 def _stored(folder: RunFolder, recipe: Recipe) -> list[Epoch]:

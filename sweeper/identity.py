@@ -14,8 +14,8 @@ from trainers import files
 def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str = "") -> None:
     """Write down what the study asks, or compare it with what it asked before.
 
-    Budget, sampler and pruner may change. Raises UserError with one line a difference in anything else, and where
-    the data's `fingerprint`, of its images, labels and splits, is another than it was.
+    Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
+    else, and where the data's `fingerprint`, of its images, labels and splits, is another than it was.
     """
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = read(folder)
@@ -34,6 +34,7 @@ def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str 
         "fingerprint": fingerprint,
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
+        "keep": spec.keep,
     }
     files.write_text(folder.space, spec.text)
     files.write_text(folder.spec, json.dumps(document, indent=1) + "\n")

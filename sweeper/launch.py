@@ -1,22 +1,21 @@
 """Assembles a sweep: from a YAML file, through every check, to the loop and the words at its end."""
 
-import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import devices, ending, identity, overview, paths, progress, record, tracking
+from sweeper.counting import counting
 from sweeper.devices import Count
 from sweeper.errands import Facts
+from sweeper.errors import DiskFull
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
-from sweeper.progress import counting
 from sweeper.trial import State
 from trainers import files
 
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from sweeper.sweep import Outcome
     from trainers.config import DataConfig
     from trainers.data.layouts import Table
+
+
+NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Prepared:
     table: "Table"
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
 
 
 def run(path: Path, options: Options) -> "Outcome":
@@ -90,11 +93,13 @@ def run(path: Path, options: Options) -> "Outcome":
     Everything that can be wrong is raised before a trial exists. However it ends, stderr says how it stands, where
     the files are, and how to go on.
     """
+    from sweeper.executors import inline
+
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
     build_cache(prepared.table, prepared.spec.data)
-    with _environment(slots[0] if options.inline else None):
-        return sweep(prepared, options, _executor(slots, options), options.command(path))
+    with inline.environment(slots[0] if options.inline else None):
+        return sweep(prepared, options, lambda: _executor(slots, options), options.command(path))
 
 
 def final(path: Path, options: Options) -> "Final":
@@ -126,10 +131,11 @@ def prepare(path: Path, options: Options, *, networks: bool = True, slots: Seque
     weighing.refuse_unseen(read.train, table)
     read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
     space = Space(read, names)
+    weights: Mapping[str, int] = {}
     if networks:
-        recipes, cache = space.recipes(), paths.cache()
-        preflight.preflight(recipes, table.categories, cache=cache, gpus=devices.ids(slots), place=space.place)
-    return Prepared(read, space, table, folder, tuple(slots))
+        recipes, cache, gpus = space.recipes(), paths.cache(), devices.ids(slots)
+        weights = preflight.preflight(recipes, table.categories, cache=cache, gpus=gpus, place=space.place)
+    return Prepared(read, space, table, folder, tuple(slots), weights)
 
 
 def checked_table(data: "DataConfig") -> "Table":
@@ -160,42 +166,62 @@ def build_cache(table: "Table", data: "DataConfig") -> None:
         cache.open_cache(table, data, paths.cache(), progress=count)
 
 
-def sweep(prepared: Prepared, options: Options, executor: "Executor", command: str) -> "Outcome":
-    """Hold the study and run the loop; the ending is told whatever happens."""
-    from sweeper import probing
+def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor]", command: str) -> "Outcome":
+    """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
+    from sweeper import pausing, probing
     from sweeper.stop import Stop, listening
-    from sweeper.study import Study
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
     patience = Patience(prepared.folder.database.name, stopped=lambda: stop.requested)
+
+    def once() -> "Outcome":
+        return _once(prepared, options, executor(), stop, command, final, patience)
+
     with listening(stop), stop.told():
-        study = Study.open(
-            prepared.spec,
-            prepared.space,
-            prepared.folder,
-            paths.cache(),
-            fingerprint=prepared.table.fingerprint,
-            patience=patience,
-            teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
-        )
+        outcome = pausing.through(once, prepared.folder, stop)
+    ending.say(prepared.folder, command, outcome.reason)
+    probing.tell_tau(prepared.folder)
+    return outcome
+
+
+def _once(
+    prepared: Prepared,
+    options: Options,
+    executor: "Executor",
+    stop: "Stop",
+    command: str,
+    final: tuple[float, float] | None,
+    patience: Patience,
+) -> "Outcome":
+    """From opening the study to closing it."""
+    from sweeper import pausing, probing
+    from sweeper.study import Study
+
+    study = Study.open(
+        prepared.spec,
+        prepared.space,
+        prepared.folder,
+        paths.cache(),
+        fingerprint=prepared.table.fingerprint,
+        patience=patience,
+        teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+    )
+    try:
         files.write_text(prepared.folder.resume, command + "\n")
         if final:
             study.expect_final(*final)
         before = study.results()
-        try:
-            if prepared.spec.search.probe:
-                study.enqueue(lambda: probing.queue(prepared, prepared.slots[0], stop))
-            outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
-        except BaseException:
-            study.close()
-            ending.say(prepared.folder, command)
-            raise
+        if prepared.spec.search.probe:
+            study.enqueue(lambda: probing.queue(prepared, prepared.slots[0], stop))
+        outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
+    except BaseException as error:
         study.close()
+        if not pausing.pauses(error):
+            ending.say(prepared.folder, command)
+        raise
+    study.close()
     idle = outcome.exit_code == 0 and record.results(prepared.folder) == before
-    reason = "nothing was left to do: --trials N or --hours H asks for more" if idle else outcome.reason
-    ending.say(prepared.folder, command, reason)
-    probing.tell_tau(prepared.folder)
-    return outcome
+    return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
 
 def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
@@ -223,6 +249,7 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
 
 def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper import sweep
+    from sweeper.room import Room
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
@@ -230,12 +257,20 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
     tracker = tracker_for(mlflow, view.note)
     tracker.opened(facts(prepared))
     state: State = "INTERRUPTED"
+    hurry = False
     try:
-        outcome = sweep.run(study, executor, tracker, view, stop=stop)
+        room = Room(prepared.folder, prepared.weights)
+        if line := room.outlook(prepared.spec, prepared.space.recipes()):
+            view.note(line)
+        outcome = sweep.run(study, executor, tracker, view, stop=stop, room=room)
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
+    except DiskFull:
+        hurry = True
+        raise
     finally:
+        patience = 1.0 if stop.requested or hurry else 10.0
         view.closed()
-        tracker.closed(state, files=tables(prepared.folder), patience=1.0 if stop.requested else 10.0)
+        tracker.closed(state, files=tables(prepared.folder), patience=patience)
     return outcome
 
 
@@ -250,21 +285,6 @@ def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
         return Inline(slots[0].device)
     homes = Counter(slot.home for slot in slots)
     return Local(slots, packing=Packing(devices.room(slots), homes) if options.slots == "auto" else None)
-
-
-@contextmanager
-def _environment(slot: devices.Slot | None) -> Iterator[None]:
-    """That of a worker on `slot`, for training in this process; afterwards it is ours again."""
-    from sweeper.executors.local import environment
-
-    before = dict(os.environ)
-    os.environ.update(environment(slot) if slot else {})
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 # ------------------------------------------------------------------------------------------ the record
@@ -296,6 +316,10 @@ def tables(folder: StudyFolder) -> list[Path]:
     from sweeper import leaderboard
 
     results = record.results(folder)
-    if results:
-        files.write_text(folder.table, leaderboard.csv(results, folder))
-    return [folder.table] if results else []
+    try:
+        if results:
+            files.write_text(folder.table, leaderboard.csv(results, folder))
+    except OSError as error:  # on a full disk the table of before stays
+        if not files.full(error):
+            raise
+    return [folder.table] if results and folder.table.exists() else []

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from sweeper.errors import StudyHeld
+from trainers.files import full
 
 PATIENCE = 0.5  # seconds; `holder` takes the lock for an instant, and must not keep a sweep from starting
 
@@ -51,7 +52,7 @@ class Lock:
 def acquire(path: Path) -> Lock:
     """Hold `path` until released; raises StudyHeld, naming the holder, while another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
     deadline = time.monotonic() + PATIENCE
     while not _locked(file, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
@@ -62,10 +63,20 @@ def acquire(path: Path) -> Lock:
                 help="wait for it, stop it, or begin another study with --new-study NAME",
             )
         time.sleep(0.02)
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}) + "\n")
-    file.flush()
+    _sign(file)
     return Lock(file, path)
+
+
+def _sign(file: TextIOWrapper) -> None:
+    """Say in the file who holds it, in the place of who did; on a full disk that may stay unsaid."""
+    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}) + "\n"
+    try:
+        written = os.pwrite(file.fileno(), text.encode(), 0)
+    except OSError as error:
+        if not full(error):
+            raise
+        written = 0
+    os.ftruncate(file.fileno(), written)
 
 
 def holder(path: Path) -> Holder | None:

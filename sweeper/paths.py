@@ -178,6 +178,11 @@ class RunFolder:
         return self.root / "val_logits.npy"
 
     @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """What an ended run can do without: its record does not need it."""
+        return self.val_logits, self.checkpoint, self.best
+
+    @property
     def test_logits(self) -> Path:
         return self.root / "test_logits.npy"
 

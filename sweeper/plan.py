@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, devices, launch, samplers
+from sweeper import board, devices, launch, room, samplers
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.local import environment
 from sweeper.launch import Options, Prepared
@@ -16,7 +16,6 @@ from trainers.config import Recipe
 
 MODULE = "trainers.measure"
 SAMPLES = 3
-WEIGHTS = {"adamw": 4, "adam": 4, "sgd": 3}  # copies of the weights a trial keeps: best, last, moments
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,10 @@ class Plan:
     slots: int
     costs: tuple[Cost, ...]
     hours: float | None
-    disk_gb: float | None
+    disk_gb: float | None  # of checkpoints, once all trials have ended
+    keep: int | None = None
+    running_gb: float = 0.0  # that the running trials need beside
+    free_gb: float = 0.0
 
     def document(self) -> dict[str, Any]:
         return {"schema_version": 1, **asdict(self)}
@@ -67,7 +69,8 @@ def plan(path: Path, options: Options) -> Plan:
     trials = spec.budget.trials or space.size
     epochs = recipes[0].train.epochs
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
-    weights = max(WEIGHTS[r.train.optimizer.name] * c.parameters for r, c in zip(recipes, costs, strict=True))
+    bytes_of = [room.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
+    kept = trials if spec.keep is None or trials is None else min(trials, spec.keep)
     size = spec.data.size or 0
     return Plan(
         study=spec.study,
@@ -83,7 +86,10 @@ def plan(path: Path, options: Options) -> Plan:
         slots=len(slots),
         costs=costs,
         hours=round(trials * epochs * mean / len(slots) / 3600, 3) if trials else None,
-        disk_gb=round(trials * weights * 4 / 1e9, 3) if trials else None,
+        disk_gb=round(kept * max(one.kept for one in bytes_of) / 1e9, 3) if kept else None,
+        keep=spec.keep,
+        running_gb=round(len(slots) * max(one.peak for one in bytes_of) / 1e9, 3),
+        free_gb=round(room.free(prepared.folder.root) / 1e9, 3),
     )
 
 
@@ -151,7 +157,11 @@ def lines(plan: Plan) -> Iterator[str]:
     elif plan.budget_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
     if plan.disk_gb is not None:
-        yield f"disk: up to {plan.disk_gb:.2f} GB of checkpoints"
+        of = f" of the best {plan.keep}" if plan.keep else ""
+        yield (
+            f"disk: up to {plan.disk_gb:.2f} GB of checkpoints{of}, {plan.running_gb:.2f} GB while trials run; "
+            f"{plan.free_gb:.1f} GB are free"
+        )
 
 
 def _short(value: Any) -> str:

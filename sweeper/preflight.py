@@ -28,8 +28,10 @@ def preflight(
     cache: Path,
     gpus: Sequence[str] = (),
     place: Callable[[str], str] = str,
-) -> None:
-    """Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
+) -> dict[str, int]:
+    """The bytes of each backbone's weights, head included, as far as they were counted.
+
+    Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
 
     Raise for GPUs, by their ids, that the installed torch cannot run.
 
@@ -39,26 +41,32 @@ def preflight(
     """
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
-        return
+        return {}
     request = json.dumps(
         {
             "recipes": [recipe.model_dump(mode="json") for recipe in asked],
             "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
             "gpus": list(gpus),
+            "sizes": True,
         },
         sort_keys=True,
     )
     memory, key = cache / "preflight.json", _key(request, asked)
-    if key in (passed := _passed(memory)):
-        return
-    if answer := ask(request, shown=gpus):
-        raise verdict(answer, place)
+    passed = _passed(memory)
+    if key in passed:
+        return passed[key]
+    found = ask(request, shown=gpus)
+    if faults := [one for one in found if "what" in one]:
+        raise verdict(faults, place)
+    sizes = {one["backbone"]: int(one["bytes"]) for one in found}
     if not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
-        write_text(memory, json.dumps([*passed, key][-REMEMBERED:]))
+        latest = list(passed.items())[1 - REMEMBERED :]
+        write_text(memory, json.dumps({**dict(latest), key: sizes}))
+    return sizes
 
 
 def ask(request: str, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The faults the module finds in `request`: JSON in on stdin, a JSON list as the last line of stdout.
+    """What the module finds in `request`: faults, or sizes. JSON in on stdin, a JSON list as the last line of stdout.
 
     `shown` are the only GPUs that CUDA shows it, where there are any.
     """
@@ -88,12 +96,13 @@ def verdict(answer: Sequence[dict[str, Any]], place: Callable[[str], str] = str)
     return UserError(first.what + more, where=first.where, help=first.help)
 
 
-def _passed(memory: Path) -> list[str]:
+def _passed(memory: Path) -> dict[str, dict[str, int]]:
+    """The sizes that were found, by what was asked."""
     try:
         stored = json.loads(memory.read_text())
     except (OSError, ValueError):
-        return []
-    return [str(key) for key in stored] if isinstance(stored, list) else []
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _key(request: str, recipes: Sequence[Recipe]) -> str:

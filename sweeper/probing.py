@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper import board, devices, paths, record
-from sweeper.errors import EnvironmentFault
+from sweeper.errors import DiskFull, EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
 from sweeper.search import Probe, RandomSampler, Search
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweeper.stop import Stop
 
 MODULE = "trainers.probe"
+NO_ROOM = 28  # its exit code on a full disk, as trainers/probe.py has it
 LOOK = 0.2  # seconds between two looks at whether a person wants to stop
 LEAST = 3  # trials that a rank correlation needs to say anything
 Params = dict[str, Any]
@@ -99,6 +100,8 @@ def _verdicts(request: Mapping[str, Any], slot: devices.Slot, stop: "Stop") -> l
             program, stdin=asked, stdout=subprocess.PIPE, text=True, env=environment(slot), start_new_session=True
         ) as child:
             said = _said_in_time(child, stop)
+    if child.returncode == NO_ROOM:
+        raise DiskFull(str(paths.cache()), "the probe's features do not fit")
     lines = said.strip().splitlines()
     if child.returncode or not lines:
         raise EnvironmentFault(
@@ -149,7 +152,11 @@ def tell_tau(folder: StudyFolder) -> None:
     document = json.loads(folder.probe.read_text())
     pairs = list(_pairs(document, folder))
     found = tau(*zip(*pairs, strict=True)) if len(pairs) >= LEAST else None
-    files.write_text(folder.probe, json.dumps(document | {"tau": found, "trials": len(pairs)}, indent=1) + "\n")
+    try:
+        files.write_text(folder.probe, json.dumps(document | {"tau": found, "trials": len(pairs)}, indent=1) + "\n")
+    except OSError as error:  # on a full disk the note of before stays
+        if not files.full(error):
+            raise
     if found is not None:
         talk(f"probe:  Kendall's tau of its scores and the values of the {len(pairs)} completed trials: {found:.2f}")
 

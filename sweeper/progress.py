@@ -2,9 +2,8 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
 from rich import box
@@ -17,6 +16,7 @@ from sweeper import board
 from sweeper.board import Board, Row
 from sweeper.trial import Job, TrialResult
 from trainers.config import Epoch
+from trainers.files import full
 
 FRAMES = 4  # a second, at most
 WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live table is shown
@@ -71,7 +71,9 @@ class Deafened:
     def _try(self, act: Any) -> None:
         try:
             act()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if full(error):
+                return  # a log on a full disk: what comes when there is room again will be in it
             self.gone = True
             _let_go(self._stream)
 
@@ -257,26 +259,3 @@ def _pretty(
     console.print(drawn)
     if room < len(headers):
         console.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A counter on stderr for long work: one moving line on a terminal, a line every few seconds elsewhere."""
-    moves, to = lively(sys.stderr), Deafened(sys.stderr)
-    pause = 0.1 if moves else 5.0
-    following, moving = time.monotonic() + pause, False
-
-    def count(done: int, total: int) -> None:
-        nonlocal following, moving
-        if time.monotonic() < following and not (moving and done == total):
-            return
-        following, moving = time.monotonic() + pause, moves
-        to.write(f"\r{what}: {done}/{total}" if moves else f"{what}: {done}/{total}\n")
-        to.flush()
-
-    try:
-        yield count
-    finally:
-        if moving:
-            to.write("\n")
-            to.flush()

@@ -1,6 +1,5 @@
 """The record: what the coordinator writes into run folders, and how it is read back."""
 
-import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,25 +15,13 @@ from sweeper.repeats import digest
 from sweeper.trial import Job, State, TrialResult, Trouble, Word
 from trainers import files
 from trainers.config import Epoch, Scores
-from trainers.crash import point
 
 Kept = TypeVar("Kept", bound=Word)
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
     """Add `epoch` to the history as one synced line; on a full disk the history stays as it was (OSError)."""
-    handle = os.open(folder.history, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        before = os.fstat(handle).st_size
-        line = epoch.model_dump_json().encode() + b"\n"
-        point("half history.jsonl", torn=lambda: os.write(handle, line[: len(line) // 2]))
-        if os.write(handle, line) < len(line):
-            os.ftruncate(handle, before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.history))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    point("written history.jsonl")
+    files.append(folder.history, epoch.model_dump_json().encode() + b"\n", sync=True)
     if epoch.index == 0:
         files.sync_folder(folder.root)
 
@@ -55,11 +42,20 @@ def mend(folder: RunFolder) -> list[Epoch]:
     return epochs
 
 
-def tidy(folder: Path) -> None:
-    """Remove what kills left of files that were being written, by `trainers.files`, in this very folder."""
-    for rest in folder.glob(".*.tmp"):
-        if not rest.name.startswith(".mlflow.json."):  # the tracker's, which may be at it now
-            rest.unlink(missing_ok=True)
+def tidy(folder: Path, *, ended: bool = False) -> None:
+    """Remove what kills left of files that were being written, by `trainers.files`, in this very folder.
+
+    Of a run that has `ended` also what waited for an epoch that will not come.
+    """
+    for rest in leftovers(folder, ended=ended):
+        rest.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
+    """What `tidy` would remove."""
+    waiting = folder.glob(f"{files.NEXT}*") if ended else ()
+    begun = (path for path in folder.glob(".*.tmp") if not path.name.startswith(".mlflow.json."))
+    return sorted([*begun, *waiting])  # without the tracker's, which may be at it now
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:

@@ -171,7 +171,7 @@ class _Runs:
             self.end(job, record.standing(job, epochs, "INTERRUPTED"))
             return
         result = self.seal(job, message, epochs)
-        record.tidy(job.folder)
+        record.tidy(job.folder, ended=True)
         record.write_result(RunFolder(job.folder), result)
         self.ended.append(result)
         self.end(job, result)

@@ -176,6 +176,9 @@ class StudyFile(Part):
     goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
+    keep: Positive | None = Field(
+        None, description="of how many of the best trials checkpoints and predictions are kept; of all when left out"
+    )
     train: dict[str, Any] = Field(description="everything about the training; a value here may be left open")
 
 
@@ -191,3 +194,4 @@ class StudySpec:
     train: Node = field(repr=False)
     source: Path
     text: str = field(repr=False)
+    keep: int | None = None

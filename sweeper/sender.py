@@ -9,6 +9,15 @@ PAUSE = 30.0  # seconds without an attempt after one has failed
 LINGER = 0.25  # seconds after an errand is asked in which more may come, to be carried in one go
 
 
+_left: list[threading.Thread] = []  # that were given up in the midst of an errand
+
+
+def at_rest() -> bool:
+    """Whether every sender of this process that was given up has ended, so that another may begin with the same."""
+    _left[:] = [thread for thread in _left if thread.is_alive()]
+    return not _left
+
+
 class Sender:
     """Does errands by name, in the order in which they are due, each again until it succeeds.
 
@@ -22,7 +31,7 @@ class Sender:
     ) -> None:
         self._do, self._failed, self._pause = do, failed, pause
         self._asked: dict[str, float] = {}  # errand -> when it is due
-        self._busy = self._last = False
+        self._busy = self._last = self._over = False
         self._since = 0.0
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
@@ -44,6 +53,7 @@ class Sender:
         """Try what is left, and once more what failed; returns what is not done.
 
         For at most `patience` seconds, counted anew whenever `moved` says something else: many errands take long.
+        The errand under way is not broken off then, but no other is begun.
         """
         with self._change:
             self._last = True
@@ -54,6 +64,9 @@ class Sender:
             if (now := moved()) != before:
                 before, deadline = now, time.monotonic() + patience
         with self._change:
+            self._over = True
+            if self._thread.is_alive():
+                _left.append(self._thread)
             return len(self._asked) + self._busy
 
     def _work(self) -> None:
@@ -72,7 +85,7 @@ class Sender:
         with self._change:
             while not self._last and (left := self._left()) > 0:
                 self._change.wait(left)
-            if not self._asked:
+            if self._over or not self._asked:
                 return None
             errand = min(self._asked, key=self._asked.__getitem__)
             del self._asked[errand]

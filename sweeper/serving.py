@@ -12,7 +12,8 @@ import time
 from sweeper import pipe
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Progress, Word
-from sweeper.worker import advance, run
+from sweeper.worker import advance, failed, run
+from trainers import files
 
 HEARTBEAT = 2.0  # seconds
 
@@ -68,7 +69,11 @@ def _log_to(folder: RunFolder) -> None:
 def serve(channel: Channel) -> None:
     """Do one job after another; the coordinator ends this by closing its end of the pipe."""
     while isinstance(start := channel.order(), pipe.Start):
-        _log_to(RunFolder(start.job.folder))
+        try:
+            _log_to(RunFolder(start.job.folder))
+        except OSError as error:
+            channel.send(failed(start.job, error))
+            continue
         messages = run(start.job, start.device, threads=start.threads, alone=start.alone)
         message = advance(messages, None)
         while isinstance(message, Progress):
@@ -79,11 +84,20 @@ def serve(channel: Channel) -> None:
                 sys.modules["trainers.computing"].use_threads(answer.threads)
             message = advance(messages, keep)
         if isinstance(message, Failed):
-            print(message.detail, flush=True)
+            _note(message.detail)
         del messages
         if isinstance(message, Done):  # after an error the device may answer nothing any more
             _release()
         channel.send(message)
+
+
+def _note(text: str) -> None:
+    """Put `text` into the log; where the disk is full that is told by the message that follows."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if not files.full(error):
+            raise
 
 
 def _release() -> None:

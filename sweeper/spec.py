@@ -64,7 +64,8 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     if is_hole(train):
         raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
     train = opened(train, "train")
-    return StudySpec(file.study, file.data, file.goal, _budget(file, tree, train), file.search, train, path, text)
+    budget = _budget(file, tree, train)
+    return StudySpec(file.study, file.data, file.goal, budget, file.search, train, path, text, keep=file.keep)
 
 
 def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:

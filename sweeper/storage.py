@@ -49,6 +49,8 @@ PARTS = {
     "user_attrs": "SELECT trial_id, key, value_json FROM trial_user_attributes",
     "system_attrs": "SELECT trial_id, key, value_json FROM trial_system_attributes",
 }
+OURS = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)  # our own mistakes
+PAGE = 4096  # bytes of a page of SQLite's, as it is made
 NO_NUMBERS = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
 

@@ -10,8 +10,10 @@ from contextlib import closing
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sweeper import mounts
+from trainers.crash import point
 
 
 def hush() -> None:
@@ -25,16 +27,28 @@ def hush() -> None:
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")
 
 
-def create(database: Path, touch: Callable[[], Any]) -> None:
-    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken."""
+def create(database: Path, touch: Callable[[str], Any]) -> None:
+    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken.
+
+    So does a full disk, or a kill. A new database is made under another name, never the same twice (MLflow keeps
+    connections to what it once opened), and takes its own when all of it is there.
+    """
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_suffix(".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        fresh = not database.exists()
-        touch()
-        if fresh:
-            with closing(sqlite3.connect(database)) as connection:
-                connection.execute(f"PRAGMA journal_mode={'DELETE' if mounts.network(database.parent) else 'WAL'}")
+        if database.exists():
+            touch(address(database))
+            return
+        new = database.with_name(f".{database.name}.{uuid4().hex[:8]}.tmp")
+        try:
+            touch(address(new))
+            point("founded mlflow.db")
+            new.rename(database)
+        finally:
+            for rest in database.parent.glob(f".{database.name}.*"):
+                rest.unlink()
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(f"PRAGMA journal_mode={'DELETE' if mounts.network(database.parent) else 'WAL'}")
 
 
 def address(database: Path) -> str:

@@ -12,6 +12,7 @@ from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.database import trouble_with
 from sweeper.errors import EnvironmentFault
+from sweeper.keeping import Kept
 from sweeper.memory import Memory
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
@@ -22,6 +23,7 @@ from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.storage import Mirrored, taught
 from sweeper.trial import Job, State, TrialResult, Trouble
+from trainers import files
 from trainers.config import Epoch, Scores
 from trainers.crash import point
 
@@ -55,6 +57,7 @@ class Study:
         self._asking = Asking(spec, space, self._optuna, folder, self._clock, self._storage.paused)
         self._left: set[int] = set()  # trials that ran in this call and were left open
         self._repeats, self._memory = Repeats(), Memory(folder.memory)
+        self._kept = Kept(folder, spec.keep)
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
         self._learn()
         self._recover()
@@ -91,10 +94,13 @@ class Study:
             raise
 
     def close(self) -> None:
-        """Let go of the database and of the study."""
+        """Let go of the database and of the study; a full disk costs the time since it was last kept, a second."""
         try:
             if self._lock.there:
                 self._clock.save(now=True)
+        except OSError as error:
+            if not files.full(error):
+                raise
         finally:
             self._storage.close()
             self._lock.release()
@@ -305,12 +311,13 @@ class Study:
         if trouble == "oom":
             self._repeats.give_up(digest(running.job.recipe), trial)
         result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text, tta=tta)
-        record.tidy(running.job.folder)
+        record.tidy(running.job.folder, ended=True)
         record.write_result(self.folder.trial(trial), result)
         self.folder.trial(trial).paused.unlink(missing_ok=True)
         with trouble_with(self.folder.database):
             self._tell(running.trial, result)
         point("told")
+        self._kept.ended(result)
         if self._asking.waiting.ladder:
             self._asking.waiting.ladder.leave(trial, result)
         return result
@@ -366,6 +373,8 @@ class Study:
                 self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
             elif entry:
                 self._note(entry.result)
+            if entry:
+                self._kept.ended(entry.result)
         if self._asking.waiting.ladder:
             self._climb(self._asking.waiting.ladder)
 

@@ -1,17 +1,18 @@
 """The loop: asks the study, has the executor train, tells the study, the tracker and the view. It decides nothing."""
 
-import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweeper.errors import EnvironmentFault, NoResult
+from sweeper.errors import DiskFull, NoResult
 from sweeper.executors import Executor
 from sweeper.stop import Stop
 from sweeper.study import Study
 from sweeper.trial import OPEN, Done, Failed, Job, Progress, TrialResult
+from trainers import files
 
 if TYPE_CHECKING:
     from sweeper.progress import View
+    from sweeper.room import Room
     from sweeper.tracking import Tracker
 
 TICK = 0.25  # seconds between two looks at `stop`
@@ -27,27 +28,29 @@ class Outcome:
     reason: str = ""
 
 
-def run(study: Study, executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop) -> Outcome:
+def run(
+    study: Study, executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, room: "Room | None" = None
+) -> Outcome:
     """Train until the budget is used up or `stop` is requested; afterwards no worker is left.
 
     A stop lets every running trial finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way
-    the trials stay open for the next sweep. Raises EnvironmentFault on a full disk.
+    the trials stay open for the next sweep. Raises DiskFull, with what the trials that ran need, where the disk takes
+    no more, or where the next trial would not fit: then, too, they stay open.
     """
+    sweep = _Sweep(study, executor, tracker, view, stop, room)
     try:
-        outcome = _Sweep(study, executor, tracker, view, stop).run()
+        outcome = sweep.run()
     except BaseException as error:
         executor.close(kill=True)
         if isinstance(error, KeyboardInterrupt) and stop.requested:
             return Outcome(stop.exit_code, "stopped at once")
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(str(error.filename or study.folder.root)) from error
+        if isinstance(error, OSError) and files.full(error):
+            raise sweep.full(str(error), str(error.filename or study.folder.root)) from error
+        if isinstance(error, DiskFull) and not error.need:
+            raise sweep.full(error.why, error.where) from error
         raise
     executor.close()
     return outcome
-
-
-def _disk_full(where: str) -> EnvironmentFault:
-    return EnvironmentFault("the disk is full", where=where, help="free some space and run the same command again")
 
 
 @dataclass
@@ -59,8 +62,10 @@ class _Sweep:
     tracker: "Tracker"
     view: "View"
     stop: Stop
+    room: "Room | None" = None
     jobs: dict[int, Job] = field(default_factory=dict)
     alike: list[TrialResult] = field(default_factory=list)
+    next: Job | None = None  # begun, and held back for want of room on the disk
     ended: Outcome | None = None  # set when no trial may begin or go on
     refused: int = 0  # proposals, since a trial was trained
     told: bool = False  # that a stop is under way
@@ -80,8 +85,10 @@ class _Sweep:
             self.look()
 
     def fill(self) -> None:
-        """Give every free slot a job, as long as there are some."""
-        while self.ended is None and self.executor.free() and (job := self.next_job()):
+        """Give every free slot a job, as long as there are some, and room for what they put down."""
+        while self.ended is None and self.executor.free() and (job := self.next or self.next_job()):
+            if not self.fits(job):
+                return
             self.jobs[job.trial] = job
             slot = self.executor.start(job)
             self.tracker.started(job)
@@ -101,10 +108,24 @@ class _Sweep:
             self.tell(job, result)
         return None
 
+    def fits(self, job: Job) -> bool:
+        """Whether there is room for `job` now; it is held back where there is not."""
+        held = self.next
+        self.next = None if self.room is None or self.room.enough(job, self.jobs.values()) else job
+        if self.next and not held:
+            self.view.note(f"the disk is nearly full: trial {job.trial} begins when there is room, or none runs")
+        return self.next is None
+
+    def full(self, why: str, where: str) -> DiskFull:
+        """The disk is full, with the bytes that those that run still need."""
+        return DiskFull(where, why, self.room.needed(self.jobs.values()) if self.room else 0)
+
     def progress(self, message: Progress) -> None:
         """Record an epoch and answer; the worker trains on while tracker and view are told."""
         job, epoch = self.jobs[message.trial], message.epoch
         new = epoch.index >= self.study.recorded(job.trial)
+        if self.room:
+            self.room.learn(job)
         if epoch.index == 0 and self.study.anew(job.trial, epoch):
             self.view.note(f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says")
         keep = self.study.report(job.trial, epoch)
@@ -130,6 +151,8 @@ class _Sweep:
     def tell(self, job: Job, result: TrialResult) -> None:
         self.tracker.ended(job, result)
         self.view.ended(result)
+        if result.trouble == "disk":
+            self.jobs[job.trial] = job  # what it needs is to be free before it goes on
 
     def settle(self) -> None:
         """End what is paused for good."""
@@ -139,7 +162,7 @@ class _Sweep:
     def judge(self, result: TrialResult) -> None:
         """End the sweep where to go on would only burn the budget."""
         if result.trouble == "disk":
-            raise _disk_full(str(self.study.folder.root))
+            raise DiskFull(str(self.study.folder.root), str(result.error))
         if result.state in OPEN:
             return
         same = result.state == "FAILED" and all(_alike(result, other) for other in self.alike)

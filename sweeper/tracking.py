@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from sweeper import mirror, paths, shown, store
+from sweeper import mirror, moved, paths, shown, store
 from sweeper.artist import Artist
 from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
@@ -199,7 +199,8 @@ class Server(Remote):
             if self.uri == store.address(paths.database()):
                 if trouble := store.trouble(paths.database()):
                     raise Refused(trouble[0])
-                store.create(paths.database(), lambda: MlflowClient(tracking_uri=self.uri))
+                store.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
+                moved.follow(paths.database(), paths.artifacts())
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str, view: tuple[str, str] | None = None) -> str:

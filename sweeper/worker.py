@@ -1,6 +1,6 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
-import errno
+import io
 import logging
 import shutil
 import traceback
@@ -39,7 +39,7 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
     try:
         return (yield from _run(job, device, fake if fake.Switches.read().on else Torch(threads, alone)))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
-        return _failed(job, error)
+        return failed(job, error)
 
 
 def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
@@ -85,8 +85,10 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     if predicted is None:
         return None
     logits, scores = predicted
+    buffer = io.BytesIO()
+    np.save(buffer, logits)  # straight to a file, a full disk would be an error without a number
     with files.whole(folder.test_logits) as file:
-        np.save(file, logits)
+        file.write(buffer.getbuffer())
     return scores
 
 
@@ -166,7 +168,8 @@ def _data(config: DataConfig, cache: Path) -> "Data":
 
 
 # ------------------------------------------------------------------------------------------- errors
-def _failed(job: Job, error: Exception) -> Failed:
+def failed(job: Job, error: Exception) -> Failed:
+    """What is told of a job that `error` ended."""
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
@@ -179,7 +182,7 @@ def _trouble(error: Exception) -> Trouble:
     """Torch's errors are known by name and text: a worker that never loaded torch must not load it here."""
     if isinstance(error, Diverged):
         return "nan"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if files.full(error):
         return "disk"
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"OutOfMemoryError", "MemoryError"} or "DefaultCPUAllocator: can't allocate memory" in str(error):

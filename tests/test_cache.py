@@ -133,7 +133,7 @@ def test_a_killed_build_is_not_taken_for_whole_and_its_rest_goes_with_the_next(d
 def test_a_write_that_fails_is_said_and_leaves_nothing(drawn: Path, tmp_path: Path):
     process = building(drawn, tmp_path, "full")
     _, error = process.communicate(timeout=60)
-    assert "EnvironmentFault: the cache cannot be written: File too large" in error
+    assert "EnvironmentFault: the decoded images cannot be written: File too large" in error
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 

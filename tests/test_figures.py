@@ -227,6 +227,14 @@ def test_predictions_that_are_damaged_or_of_another_data_set_are_told_and_cost_n
     assert trouble.startswith("confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)")
 
 
+def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_trouble(study, photos):
+    folder = finished(study, 0, photos)
+    folder.val_logits.unlink()
+    drawing = draw.run(folder)
+    assert {path.name for path in drawing.files} == {"categories.svg", "labels.svg"}
+    assert drawing.troubles == ()
+
+
 def test_a_data_set_that_is_gone_is_told_in_a_line(study, tmp_path):
     (tmp_path / "photos").mkdir()
     folder = finished(study, 0, draw_photos(tmp_path / "photos", train=6, val=3, test=0))

@@ -1,6 +1,7 @@
 """Weights and training states on disk: written whole, verified when read, never unpickled."""
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,5 +113,7 @@ def read_notes(path: Path) -> dict[str, Any]:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a numpy array as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)  # straight to a file, a full disk would be an error without a number
     with whole(path) as file:
-        np.save(file, array, allow_pickle=False)
+        file.write(buffer.getbuffer())

@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainers.crash import point
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NEXT = "next."  # before the names of files that wait for their epoch to be on record
 
 
 @contextmanager
@@ -29,6 +33,37 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise
     point(f"renamed {path.name}")
     sync_folder(path.parent)
+
+
+def full(error: BaseException | None) -> bool:
+    """Whether behind `error` is a disk that takes no more: it, its quota, or the limit on a file's size is used up.
+
+    What a library raises while it closes the file may hide that.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def append(path: Path, line: bytes, *, sync: bool) -> None:
+    """Add `line` to the file at `path`; where that fails (OSError), a full disk included, it stays as it was."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        before = os.fstat(handle).st_size
+        point(f"half {path.name}", torn=lambda: os.write(handle, line[: len(line) // 2]))
+        try:
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            if sync:
+                os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
+    finally:
+        os.close(handle)
+    point(f"written {path.name}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,10 +19,12 @@ from trainers import metrics, optim, posterior
 from trainers.config import Goal, Recipe, TrainConfig
 from trainers.data.batches import Data, balanced, shuffled
 from trainers.features import Features, alike, features
+from trainers.files import full
 from trainers.models import majority
 from trainers.models.heads import NEEDS
 from trainers.stacked import Heads
 
+NO_ROOM = 28  # exit code on a full disk
 FOLDER = "features"  # inside the cache
 
 
@@ -163,7 +165,12 @@ def main() -> None:
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     cache = Path(asked["cache"])
     data = Data.open(recipes[0].data, cache)
-    found = probe(recipes, data, cache, torch.device(asked["device"]), asked["epochs"])
+    try:
+        found = probe(recipes, data, cache, torch.device(asked["device"]), asked["epochs"])
+    except OSError as error:
+        if not full(error):
+            raise
+        sys.exit(NO_ROOM)
     print(json.dumps([asdict(one) for one in found]))
 
 

@@ -1,7 +1,12 @@
 """One job at a time, in this very process: for debugging a recipe with a debugger or a profiler."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from sweeper.devices import Slot
+from sweeper.executors import local
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.worker import Messages, advance, run
 
@@ -42,3 +47,16 @@ class Inline:
         if self._messages:
             self._messages.close()
         self._messages = None
+
+
+@contextmanager
+def environment(slot: Slot | None) -> Iterator[None]:
+    """That of a worker on `slot`, for training in this process; afterwards it is ours again."""
+    before = dict(os.environ)
+    os.environ.update(local.environment(slot) if slot else {})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

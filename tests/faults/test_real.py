@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import fill, small
 from invariants import TIMES, Reference, check, history
 from lab import Lab, gone
 from test_kills import EPOCH, LAST
@@ -108,3 +109,22 @@ def board(lab: Lab) -> list[Any]:
     """The leaderboard as people see it, but for the minutes."""
     rows = json.loads(lab.sweep("leaderboard", "--json").out)["trials"]
     return [{key: value for key, value in row.items() if key not in ("minutes", "seconds")} for row in rows]
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
+def test_a_real_sweep_on_a_disk_that_was_full_comes_to_the_same_bits(undisturbed, tmp_path, case):
+    """Filled three times, up to another number of bytes each: a state, weights or predictions do not fit."""
+    with small(tmp_path / "disk", 128) as disk:
+        whole = laid_out(tmp_path / "lab")
+        lab = Lab(whole.root, {**whole.env, "SWEEP_HOME": str(disk / "mlruns")})
+        running = lab.begin("--no-mlflow")
+        for times, leaving in enumerate((0, 500_000, 2_000_000), 1):
+            assert running.until(EPOCH, times=4 * times)
+            filler = fill(disk, leaving=leaving)
+            assert running.until("^disk full: ", times=times)
+            filler.unlink()
+            assert running.until("going on", times=times)
+        ended = running.end()
+        check(case, lab, ended=ended, last=LAST[False], same_as=Reference.of(undisturbed), mlflow=False)
+        assert bits(lab) == bits(undisturbed)

@@ -2,12 +2,13 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,11 +21,12 @@ from trainers.config import DataConfig
 from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
 from trainers.data.rows import Row, Table
 from trainers.errors import DataError, EnvironmentFault, Fault
-from trainers.files import sync_folder
+from trainers.files import full, sync_folder
 
 VERSION = 1  # of the files below; another one is another cache
 SAMPLE = 2000  # images whose headers tell the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
+OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size"
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Prog
         raise ValueError("config.size is not set: take cache.side(...)")
     place = folder / _name(table, config.size)
     if (found := _opened(place, len(table.rows), config.size)) is not None:
+        _note_use(place)
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / "lock"):
+    with alone(folder):
         if (found := _opened(place, len(table.rows), config.size)) is None:
             _build(table, config.size, place, progress)
             found = _opened(place, len(table.rows), config.size)
@@ -117,11 +120,45 @@ def _opened(place: Path, count: int, size: int) -> Cache | None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is inside; a process that dies lets the next one in."""
-    with lock.open("wb") as file:
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process builds or removes a cache in `folder`; one that dies lets the next one in."""
+    with (folder / "lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _note_use(place: Path) -> None:
+    """Let the folder's time say when it was last wanted; one that is not ours keeps its time."""
+    with suppress(OSError):
+        os.utime(place)
+
+
+# ------------------------------------------------------------------------------------------ cleaning
+@dataclass(frozen=True)
+class Place:
+    """A cache on disk: its folder, the data set it was decoded from, and the side of its images."""
+
+    folder: Path
+    root: str
+    size: int
+
+
+def places(folder: Path) -> list[Place]:
+    """Every cache in `folder` that says what it is."""
+    found = []
+    for meta in sorted(folder.glob("[!.]*/meta.json")):
+        about = json.loads(meta.read_text())
+        if not meta.parent.is_symlink() and isinstance(about, dict) and {"root", "size"} <= about.keys():
+            found.append(Place(meta.parent, str(about["root"]), int(about["size"])))
+    return found
+
+
+def discard(place: Path) -> None:
+    """Remove a cache, under the name of an unfinished one first, so that no half of it is taken for whole."""
+    rest = place if place.name.startswith(".") else place.with_name(f".{place.name}.building")
+    if rest != place:
+        place.rename(rest)
+    shutil.rmtree(rest)
 
 
 def _build(table: Table, size: int, place: Path, progress: Progress | None) -> None:
@@ -142,7 +179,9 @@ def _build(table: Table, size: int, place: Path, progress: Progress | None) -> N
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             raise EnvironmentFault(
-                f"the cache cannot be written: {error.strerror}", where=str(place.parent)
+                f"the decoded images cannot be written: {error.strerror}",
+                where=str(place.parent),
+                help=f"free some space and run the same command again; {OTHERWISE}" if full(error) else "",
             ) from error
         raise
     sync_folder(place.parent)
@@ -155,7 +194,7 @@ def _enough_space(count: int, size: int, folder: Path) -> None:
         raise EnvironmentFault(
             f"the decoded images need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
             where=str(folder),
-            help="free some, set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size",
+            help=f"free some; {OTHERWISE}",
         )
 
 
@@ -202,7 +241,9 @@ def _put(file: int, pixels: bytes, start: int, index: int) -> None:
 
 
 def _write_sizes(path: Path, sizes: NDArray[np.int32]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, sizes)  # straight to a file, a full disk would be an error without a number
     with path.open("wb") as file:
-        np.save(file, sizes)
+        file.write(buffer.getbuffer())
         file.flush()
         os.fsync(file.fileno())

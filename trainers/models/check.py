@@ -238,6 +238,25 @@ def _hub_answers() -> bool:
     return False
 
 
+def sizes(recipes: Iterable[Recipe], classes: Sequence[int]) -> dict[str, int]:
+    """Bytes of the weights of each backbone, with the largest head that the recipes put on it, [K] classes.
+
+    Not of those that cannot be built without memory.
+    """
+    found: dict[str, int] = {}
+    for recipe in recipes:
+        with suppress(NotImplementedError):
+            found[recipe.train.backbone] = max(found.get(recipe.train.backbone, 0), _bytes(recipe.train, classes))
+    return found
+
+
+def _bytes(config: TrainConfig, classes: Sequence[int]) -> int:
+    with torch.device("meta"):
+        backbone = network.create(config)
+        parts = [backbone, network.head(config, backbone, classes)]
+    return sum(t.numel() * t.element_size() for part in parts for t in part.state_dict().values())
+
+
 def gpus(asked: Sequence[str]) -> list[Problem]:
     """What is wrong with the GPUs whose ids are asked for, which are to be the only ones that CUDA shows."""
     if not asked:
@@ -262,10 +281,17 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Read {"recipes": [...], "gpus": [ids]} on stdin; write the list of problems, objects, as one line of JSON."""
+    """Read {"recipes", "gpus", "categories", "sizes"} on stdin; write the problems, a list, as one line of JSON.
+
+    Where there are none and sizes are asked for, these: {"backbone", "bytes"} each.
+    """
     asked = json.load(sys.stdin)
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
-    print(json.dumps([asdict(problem) for problem in [*gpus(asked.get("gpus", [])), *problems(recipes)]]))
+    found = [asdict(problem) for problem in [*gpus(asked.get("gpus", [])), *problems(recipes)]]
+    if not found and asked.get("sizes"):
+        classes = [len(category["classes"]) for category in asked["categories"]]
+        found = [{"backbone": name, "bytes": count} for name, count in sizes(recipes, classes).items()]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

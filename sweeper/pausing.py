@@ -1,0 +1,94 @@
+"""What a sweep does on a full disk: lets go of everything, waits until there is room, goes on as after a kill."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sweeper import lock, overview, record, room, sender
+from sweeper.errors import DiskFull
+from sweeper.paths import StudyFolder
+from sweeper.progress import talk
+from sweeper.stop import Stop
+from sweeper.sweep import Outcome
+from trainers import files
+
+LOOK = 2.0  # seconds between two looks at the disk
+TICK = 0.1  # seconds between two looks at `stop`
+
+
+def through(attempt: Callable[[], Outcome], folder: StudyFolder, stop: Stop) -> Outcome:
+    """What `attempt` comes to, which is made again after every full disk, as soon as there is room.
+
+    It has let go of the study and of its workers by then: what follows is what follows a kill, and while it waits
+    others may hold the study, `sweep clean` above all. Room is what the trials that ran need; each attempt that gets
+    no further doubles that, since then it was too little, or something else than room is lacking.
+    """
+    known, factor = -1, 1
+    while True:
+        try:
+            return attempt()
+        except (DiskFull, OSError) as error:
+            if not pauses(error):
+                raise
+            full = _as_full(error, folder)
+        known, before = _known(folder), known
+        factor = factor * 2 if known == before else 1
+        try:
+            if not _room(full, folder, stop, factor):
+                return Outcome(stop.exit_code, "stopped while the disk was full")
+        except KeyboardInterrupt:
+            return Outcome(stop.exit_code, "stopped at once")
+
+
+def pauses(error: BaseException) -> bool:
+    """Whether `error` is one after which there is another attempt."""
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and files.full(error))
+
+
+def _as_full(error: DiskFull | OSError, folder: StudyFolder) -> DiskFull:
+    if isinstance(error, DiskFull):
+        return error
+    return DiskFull(str(error.filename or folder.root), str(error.strerror))
+
+
+def _known(folder: StudyFolder) -> int:
+    """Bytes on record of the trials: more of them is to have got further."""
+    runs = (run for _, run in record.folders(folder))
+    return sum(path.stat().st_size for run in runs for path in (run.history, run.result) if path.exists())
+
+
+def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
+    """Wait until the disk has room and nobody holds the study; False when a person wants to stop."""
+    need, piece = factor * max(full.need, room.SPARE), factor * max(room.PIECE, _largest(folder))
+    _tell(full, folder, need)
+    following, told = time.monotonic() + LOOK, False
+    while not stop.requested:
+        time.sleep(TICK)
+        if time.monotonic() < following:
+            continue
+        following = time.monotonic() + LOOK
+        if not (room.takes(folder.root, need, piece) and sender.at_rest()):
+            continue
+        holder = lock.holder(folder.lock)
+        if holder is None:
+            talk(f"{room.amount(room.free(folder.root))} are free again; going on")
+            return True
+        if not told:
+            talk(f"there is room again; waiting for {holder}, which holds the study now")
+        told = True
+    return False
+
+
+def _largest(folder: StudyFolder) -> int:
+    """Bytes of the largest checkpoint."""
+    found = (path for _, run in record.folders(folder) for path in (run.best, run.checkpoint))
+    return max((path.stat().st_size for path in found if path.exists()), default=0)
+
+
+def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
+    there = room.amount(room.free(folder.root))
+    where = overview.near(Path(full.where))
+    talk(
+        f"disk full: {full.why} ({where}); {there} are free, {room.amount(need)} are needed: free some space, for "
+        "example with sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
+    )

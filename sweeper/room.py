@@ -1,0 +1,176 @@
+"""How much room there is on a study's disk, and how much of it the trials to come need."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper import record
+from sweeper.errors import DiskFull
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import OPEN, Job
+from trainers import files
+from trainers.config import Recipe, TrainConfig
+
+if TYPE_CHECKING:
+    from sweeper.search import StudySpec
+
+SPARE = 16 * 2**20  # bytes beside checkpoints: databases, histories, logs
+PIECE = 2**20  # bytes of a file that is tried where no checkpoint was seen yet
+RECENT = 64  # trials whose files are measured when a sweep begins
+MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # tensors that an optimizer keeps beside each weight
+
+
+def free(folder: Path) -> int:
+    """Bytes that may still be written where `folder` is, or will be."""
+    return shutil.disk_usage(_there(folder)).free
+
+
+def takes(folder: Path, need: int, piece: int = 0) -> bool:
+    """Whether the disk of `folder` takes `need` bytes more, in files of `piece`, or in one.
+
+    They are asked for and given back: a quota, or a limit on the size of a file, is not in the figure of free ones.
+    """
+    if free(folder) < need:
+        return False
+    if not hasattr(os, "posix_fallocate"):
+        return True
+    try:
+        with ExitStack() as opened:
+            for size in _pieces(need, piece or need):
+                file = opened.enter_context(tempfile.TemporaryFile(dir=_there(folder)))
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if files.full(error):
+            return False
+        raise
+    return True
+
+
+def _pieces(need: int, piece: int) -> list[int]:
+    whole, rest = divmod(need, max(1, piece))
+    return [piece] * whole + ([rest] if rest else [])
+
+
+def _there(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+
+
+def amount(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+# ------------------------------------------------------------------------------------------ one trial
+@dataclass(frozen=True)
+class Size:
+    """Bytes of a trial's files: best.safetensors, last.ckpt while it trains, val_logits.npy."""
+
+    weights: int
+    state: int
+    logits: int = 0
+
+    @property
+    def peak(self) -> int:
+        """While an epoch is put down: every file lies beside the one that it takes the place of."""
+        return 2 * self.kept
+
+    @property
+    def kept(self) -> int:
+        """Between two epochs; and for good of a trial that was given up."""
+        return self.weights + self.state + self.logits
+
+    @property
+    def rest(self) -> int:
+        """Once it is over: the state of the last epoch holds the weights alone."""
+        return 2 * self.weights + self.logits
+
+
+def size(train: TrainConfig, weights: int) -> Size:
+    """What a recipe with so many bytes of weights puts down: moments of its optimizer and the average, too."""
+    copies = 1 + MOMENTS[train.optimizer.name] + (train.average.name != "none")
+    return Size(weights, copies * weights)
+
+
+# ------------------------------------------------------------------------------------------ a study
+@dataclass
+class Room:
+    """Whether the trials of a study fit on its disk.
+
+    `counted` are the bytes of weights of each backbone, as counted when its network was built. What a trial of the
+    backbone has put down takes their place; of one of which nothing is known, nothing is expected.
+    """
+
+    folder: StudyFolder
+    counted: Mapping[str, int] = field(default_factory=dict)
+    _seen: dict[str, Size] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for result in record.results(self.folder)[-RECENT:]:
+            self._measure(result.backbone, self.folder.trial(result.number), trains=result.state in OPEN)
+
+    def _measure(self, backbone: str, folder: RunFolder, *, trains: bool) -> None:
+        before = self._seen.get(backbone, Size(0, 0))
+        found = Size(_bytes(folder.best), _bytes(folder.checkpoint) if trains else 0, _bytes(folder.val_logits))
+        pairs = ((getattr(before, name), getattr(found, name)) for name in ("weights", "state", "logits"))
+        self._seen[backbone] = Size(*(max(pair) for pair in pairs))
+
+    def learn(self, job: Job) -> None:
+        """Measure what a trial that trains has put down; while its worker waits, so that nothing lies there twice."""
+        self._measure(job.recipe.train.backbone, RunFolder(job.folder), trains=True)
+
+    def size(self, train: TrainConfig) -> Size:
+        """What a trial of this recipe puts down, as far as known."""
+        seen = self._seen.get(train.backbone, Size(0, 0))
+        guess = size(train, seen.weights or self.counted.get(train.backbone, 0))
+        return Size(guess.weights, seen.state or guess.state, seen.logits)
+
+    def needed(self, jobs: Collection[Job]) -> int:
+        """Bytes that these trials may write yet; what lies in their folders is there already."""
+        return SPARE + sum(max(0, self.size(job.recipe.train).peak - _held(job.folder)) for job in jobs)
+
+    def outlook(self, spec: "StudySpec", recipes: Iterable[Recipe]) -> str | None:
+        """A line where the checkpoints of the trials to come will not all fit, if what they take is known."""
+        trials = max(0, (spec.budget.trials or 0) - len(record.results(self.folder)))
+        sizes = [self.size(recipe.train) for recipe in recipes]
+        each = sum(size.rest for size in sizes) / len(sizes)
+        room_for = free(self.folder.root) - SPARE - max(size.peak for size in sizes)
+        count = trials if spec.keep is None else min(trials, spec.keep)
+        if not each or count * each <= room_for:
+            return None
+        some = max(1, min(10, int(room_for / each)))
+        return (
+            f"{count} trials keep about {amount(count * each)}, {amount(free(self.folder.root))} are free: write "
+            f"keep: {some} into the YAML, or make room, for example with sweep clean"
+        )
+
+    def enough(self, job: Job, running: Collection[Job]) -> bool:
+        """Whether `job` fits beside those that run. Raises DiskFull where it does not, and nothing runs."""
+        need, there = self.needed([job, *running]), free(self.folder.root)
+        if there >= need:
+            return True
+        if running:
+            return False
+        raise DiskFull(str(self.folder.root), f"trial {job.trial} would not fit", need)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _held(folder: Path) -> int:
+    """Bytes that lie in a run's folder."""
+    try:
+        return sum(_bytes(path) for path in folder.iterdir())
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,303 @@
+"""Full disks, small and real: what is written is whole or not at all, and what there is room for is known before."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from disks import BLOCK, fill, small
+from played import opened, write
+from studies import begin, curve, end, epoch, job
+
+from sweeper import ledger, lock, preflight, probing, record, room, spec, store
+from sweeper.devices import Slot
+from sweeper.errors import DiskFull, UserError
+from sweeper.executors.local import Local
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.room import Room, Size
+from sweeper.storage import Mirrored, trouble_with
+from sweeper.trial import Failed, Job
+from sweeper.worker import failed
+from trainers import files
+from trainers.checkpoint import save_array, save_state, save_weights
+from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
+from trainers.data.batches import Data
+from trainers.data.rows import Category
+from trainers.models import network
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small(tmp_path / "disk", 4) as place:
+        yield place
+
+
+# ------------------------------------------------------------------------------------------ writing
+def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(disk):
+    path = disk / "lines"
+    files.append(path, b"one\n", sync=True)
+    fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        files.append(path, b"x" * 3 * BLOCK + b"\n", sync=True)
+    assert path.read_bytes() == b"one\n"
+
+
+def appended(one: Job, epochs: Sequence[Epoch]) -> None:
+    for each in epochs:
+        record.append(RunFolder(one.folder), each)
+
+
+def test_a_history_on_a_full_disk_stays_whole(disk):
+    study = StudyFolder(disk / "question")
+    one = begin(job(study, 0))
+    epochs = [epoch(index, 0.5) for index in range(40)]
+    filler = fill(disk, leaving=3 * BLOCK)
+    with pytest.raises(OSError, match="No space left"):
+        appended(one, epochs)
+    kept = record.history(RunFolder(one.folder))
+    assert 0 < len(kept) < 40
+    filler.unlink()
+    appended(one, epochs[len(kept) :])
+    assert [each.index for each in record.history(RunFolder(one.folder))] == list(range(40))
+
+
+def test_the_ledger_on_a_full_disk_stays_whole(disk):
+    study = StudyFolder(disk / "question")
+    for number in range(3):
+        one = begin(job(study, number))
+        end(one, curve(one), "COMPLETE")
+    entry, before = ledger.read(study)[0], study.ledger.read_bytes()
+    entry = entry.model_copy(update={"spans": ((0.0, 1.0),) * BLOCK})  # longer than what is left of a block
+    fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        ledger.add(study, entry)
+    assert study.ledger.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path: save_state(path, {"network": {"w": torch.zeros(400_000)}}),
+        lambda path: save_weights(path, {"w": torch.zeros(400_000)}, {"epoch": {"index": 0}}),
+        lambda path: save_array(path, np.zeros(400_000, dtype=np.float32)),
+    ],
+    ids=["state", "weights", "array"],
+)
+@pytest.mark.parametrize("leaving", [0, 3 * BLOCK, 1_000_000])
+def test_a_checkpoint_that_does_not_fit_is_a_full_disk_and_leaves_the_one_before(disk, save, leaving):
+    path = disk / "file"
+    path.write_bytes(b"before")
+    fill(disk, leaving=leaving)
+    with pytest.raises(Exception) as raised:  # noqa: PT011  torch may raise its own on top
+        save(path)
+    assert failed(job(StudyFolder(disk), 0), raised.value).trouble == "disk"
+    assert path.read_bytes() == b"before"
+    assert sorted(each.name for each in disk.iterdir()) == ["file", "filler"]
+
+
+LIMITED = """
+import resource, sys, os
+from pathlib import Path
+from trainers import files
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    files.write_text(Path(sys.argv[1]), "x" * 5000)
+except OSError as error:
+    print(files.full(error), error.errno)
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path):
+    said = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "file")], capture_output=True, text=True)
+    assert said.stdout.split() == ["True", str(errno.EFBIG)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_held_on_a_full_disk(disk):
+    held = lock.acquire(disk / "study" / "lock")
+    held.release()
+    fill(disk)
+    held = lock.acquire(disk / "study" / "lock")
+    found = lock.holder(disk / "study" / "lock")
+    assert found
+    assert found.pid in (0, os.getpid())
+    held.release()
+
+
+# ----------------------------------------------------------------------------------------- databases
+@pytest.mark.parametrize("blocks", range(0, 90, 9))
+def test_a_study_s_database_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(disk, blocks):
+    path = disk / "study.db"
+    filler = fill(disk, leaving=blocks * BLOCK)
+    try:
+        with trouble_with(path):
+            Mirrored(path, "s").close()
+    except DiskFull as full:
+        assert full.where == str(path)  # noqa: PT017
+    filler.unlink()
+    storage = Mirrored(path, "s")
+    assert optuna.load_study(storage=storage, study_name="s").ask().number == 0
+    storage.close()
+
+
+def until_it_fails(study: optuna.Study) -> None:
+    while True:
+        trial = study.ask()
+        trial.suggest_float("lr", 0, 1)
+        trial.report(0.5, 1)
+        study.tell(trial, 0.5)
+
+
+def test_memory_and_database_say_the_same_after_a_write_that_failed(disk):
+    path = disk / "study.db"
+    storage = Mirrored(path, "s")
+    study = optuna.load_study(storage=storage, study_name="s")
+    study.ask().suggest_float("lr", 0, 1)
+    fill(disk)
+    with pytest.raises(DiskFull), trouble_with(path):
+        until_it_fails(study)
+    here = [(one.number, one.state, one.params, one.intermediate_values) for one in storage.get_all_trials(0)]
+    storage.close()
+    theirs = optuna.load_study(storage=f"sqlite:///{path}", study_name="s").trials
+    assert here == [(one.number, one.state, one.params, one.intermediate_values) for one in theirs]
+
+
+def test_mlflow_s_database_is_whole_or_not_there(disk):
+    path = disk / "mlflow.db"
+
+    def touch(address: str) -> None:
+        Path(address.removeprefix("sqlite:///")).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        store.create(path, touch)
+    assert [each.name for each in disk.iterdir()] == ["mlflow.lock"]
+
+
+# ------------------------------------------------------------------------------------------ room
+def test_a_quota_or_a_limit_is_found_by_asking_for_the_bytes(disk):
+    assert room.takes(disk, 2_000_000)
+    assert not room.takes(disk, 8_000_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        assert not room.takes(disk, 2_000_000)
+        assert room.takes(disk, 2_000_000, piece=900_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(disk.iterdir())
+
+
+def test_a_trial_s_size_follows_from_its_weights():
+    assert room.size(TrainConfig(backbone="b", optimizer=AdamW()), 100) == Size(weights=100, state=300)
+    assert room.size(TrainConfig(backbone="b", optimizer=SGD()), 100) == Size(weights=100, state=200)
+    averaged = TrainConfig.model_validate(
+        {"backbone": "b", "average": {"name": "ema"}, "optimizer": {"name": "adam"}}
+    )
+    assert room.size(averaged, 100).state == 400
+
+
+def test_what_trials_put_down_takes_the_place_of_what_was_counted(tmp_path):
+    study = StudyFolder(tmp_path / "question")
+    one = begin(job(study, 0))
+    known = Room(study, {one.recipe.train.backbone: 1000})
+    assert known.needed([one]) == room.SPARE + 2 * 4000 - record_size(one.folder)
+    RunFolder(one.folder).best.write_bytes(bytes(10))
+    RunFolder(one.folder).checkpoint.write_bytes(bytes(25))
+    known.learn(one)
+    assert known.size(one.recipe.train) == Size(10, 25)
+
+
+def record_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_of_a_backbone_of_which_nothing_is_known_nothing_is_expected(tmp_path):
+    one = begin(job(StudyFolder(tmp_path / "question"), 0))
+    assert Room(RunFolder(one.folder).study).needed([one]) == room.SPARE
+
+
+def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
+    study = StudyFolder(disk / "question")
+    jobs = [begin(job(study, number)) for number in (0, 1)]
+    known = Room(study, {jobs[0].recipe.train.backbone: 1000})
+    assert not known.enough(jobs[0], jobs[1:])
+    with pytest.raises(DiskFull, match="the disk is full") as raised:
+        known.enough(jobs[0], [])
+    assert raised.value.why == "trial 0 would not fit"
+    assert raised.value.need > room.SPARE
+
+
+def test_amounts_are_read_easily():
+    assert [room.amount(n) for n in (12_345, 3_210_000, 4_560_000_000)] == ["12 kB", "3.2 MB", "4.6 GB"]
+
+
+def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, monkeypatch):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    one = begin(job(StudyFolder(disk / "question"), 0))
+    fill(disk)
+    executor = Local([Slot("cpu")])
+    executor.start(one)
+    told = executor.next(60)
+    executor.close(kill=True)
+    assert isinstance(told, Failed)
+    assert told.trouble == "disk"
+
+
+def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
+    path = write(tmp_path, budget="{trials: 60}", schedule="constant")
+    recipes = [Recipe(data=DataConfig(root="d"), train=TrainConfig(backbone="resnet18"))]
+    known = Room(StudyFolder(tmp_path / "question"), {"resnet18": 10**12})
+    line = known.outlook(spec.read(path), recipes)
+    assert line
+    assert line.startswith("60 trials keep about 120000.0 GB, ")
+    assert "write keep: 1 into the YAML, or make room, for example with sweep clean" in line
+    small_ones = Room(StudyFolder(tmp_path / "question"), {"resnet18": 1000})
+    assert small_ones.outlook(spec.read(path), recipes) is None
+    assert Room(StudyFolder(tmp_path / "question")).outlook(spec.read(path), recipes) is None
+
+
+def test_the_check_of_the_networks_counts_their_weights(tmp_path):
+    train = TrainConfig(backbone="test_resnet", image_size=32, pretrained=False)
+    recipe, sleeve = Recipe(data=DataConfig(root="d", size=32), train=train), Category("sleeve", ("long", "short"))
+    counted = preflight.preflight([recipe], [sleeve], cache=tmp_path)
+    net = network.build(train, [2])
+    assert counted == {"test_resnet": sum(t.numel() * t.element_size() for t in net.state_dict().values())}
+    assert preflight.preflight([recipe], [sleeve], cache=tmp_path) == counted  # remembered
+
+
+def test_what_is_kept_is_no_part_of_what_a_study_asks(tmp_path):
+    first = opened(write(tmp_path))
+    first.close()
+    path = write(tmp_path)
+    path.write_text(f"keep: 2\n{path.read_text()}")
+    opened(path).close()
+    assert json.loads((tmp_path / "question" / "study.json").read_text())["keep"] == 2
+    with pytest.raises(UserError, match="keep"):
+        spec.read(path, sets=["keep=0"])
+
+
+def test_a_probe_whose_features_do_not_fit_is_a_full_disk(tmp_path, photos):
+    train = TrainConfig(backbone="test_resnet", image_size=32, pretrained=False, epochs=2)
+    recipe = Recipe(data=photos, train=train).model_dump(mode="json")
+    with small(tmp_path / "large", 80) as place:
+        Data.open(photos, place)
+        filler = fill(place)
+        asked = json.dumps({"device": "cpu", "cache": str(place), "epochs": 1, "recipes": [recipe, recipe]})
+        program = [sys.executable, "-m", probing.MODULE]
+        ended = subprocess.run(program, input=asked, capture_output=True, text=True)
+        assert ended.returncode == probing.NO_ROOM, ended.stderr
+        filler.unlink()
+        assert not list(place.rglob("*.tmp"))
+        assert subprocess.run(program, input=asked, capture_output=True, text=True).returncode == 0
