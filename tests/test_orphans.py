@@ -13,6 +13,9 @@ from cli_tools import environment
 from sweeper import orphans
 
 Tell = Callable[..., Path]
+IDENTITY = (
+    """{"identity": {"goal": "overall_accuracy", "data": {}, "train": {}}, "budget": {"trials": 3, "hours": null}}"""
+)
 ASLEEP = "import sys, time; print('up', flush=True); time.sleep(600)"
 LEAVE = """
 import os, subprocess, sys
@@ -104,7 +107,7 @@ def test_a_driver_that_does_not_answer_is_not_waited_for(tell):
 def test_both_commands_warn_of_it(tell, orphan, tmp_path, command):
     tell((orphan, "4321"))
     (tmp_path / "mlruns/studies/s").mkdir(parents=True)
-    (tmp_path / "mlruns/studies/s/study.json").write_text('{"identity": {}, "budget": {}}')
+    (tmp_path / "mlruns/studies/s/study.json").write_text(IDENTITY)
     words = [sys.executable, "-m", "sweeper.cli", command]
     said = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in said.splitlines() if str(orphan) in line and "whose sweep is gone" in line]

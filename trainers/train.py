@@ -152,9 +152,9 @@ class Run:
             tally.update(logits, batch.labels)
             total += loss * len(batch.images)  # stays on the device
         self._follow(index)
-        images_seen = sum(map(len, chunks))
-        mean = total.item() / images_seen  # waits for the device, once an epoch
-        return tally.scores(self.data.names, mean), rate, images_seen / (time.monotonic() - began)
+        images = sum(map(len, chunks))
+        scores = tally.scores(self.data.names, total.item() / images)  # waits for the device, once an epoch
+        return scores, rate, images / (time.monotonic() - began)
 
     def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
         if not self.config.balance:
@@ -238,8 +238,7 @@ class Run:
         Weights that are the best so far lie under another name until the state that knows of their epoch is there:
         a kill in between leaves the best of the epochs that count.
         """
-        rank = self.recipe.rank(epoch)
-        if epoch.val is None or all(rank > self.recipe.rank(past) for past in self.epochs):
+        if epoch.val is None or all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
             self._save_best(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
