@@ -19,12 +19,13 @@ from played import opened, write
 from studies import begin, curve, end, epoch, job
 
 from sweeper import ledger, lock, preflight, probing, record, room, spec, store
+from sweeper.database import trouble_with
 from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
-from sweeper.storage import Mirrored, trouble_with
+from sweeper.storage import Mirrored
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
 from trainers import files
