@@ -74,7 +74,7 @@ def _look(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """Leave the model and its predictions on test in the folder; returns test's scores where test has labels."""
-    import numpy as np
+    from trainers.sealed import save_array
 
     folder = RunFolder(job.folder)
     with folder.best.open("rb") as source, files.whole(folder.model) as target:
@@ -83,8 +83,7 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     if predicted is None:
         return None
     logits, scores = predicted
-    with files.whole(folder.test_logits) as file:
-        np.save(file, logits)
+    save_array(folder.test_logits, logits)
     return scores
 
 
