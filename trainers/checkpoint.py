@@ -47,11 +47,12 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, 
     The digest is of the file as it would be with zeros in the digest's place.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    content = bytearray(save(tensors, metadata={"sweep": json.dumps({"sha256": BLANK, **notes})}))
+    content = save(tensors, metadata={"sweep": json.dumps({"sha256": BLANK, **notes})})
     at = content.index(BLANK.encode())  # the notes' first value, in the header that begins the file
-    content[at : at + len(BLANK)] = hashlib.sha256(content).hexdigest().encode()
     with whole(path) as file:
-        file.write(content)
+        file.write(content[:at])
+        file.write(hashlib.sha256(content).hexdigest().encode())
+        file.write(memoryview(content)[at + len(BLANK) :])
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

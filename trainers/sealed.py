@@ -55,7 +55,7 @@ def intact(path: Path) -> bool:
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a numpy array as .npy, sealed; other programs read the array and stop before the digest."""
     with sealed(path) as file:
-        np.save(file, array, allow_pickle=False)  # type: ignore[arg-type]
+        np.save(file, array, allow_pickle=False)
 
 
 def load_array(path: Path) -> np.ndarray:
