@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-slow benchmarks check format lock schema clean
+.PHONY: help install quickstart demo test test-slow test-faults benchmarks check format lock schema clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +26,15 @@ quickstart: demo  ## from nothing to a submission, some minutes on a CPU
 	$(SWEEP) best quickstart --export submission
 
 test: install  ## the fast suite
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not many" -n 2 --dist loadfile
 
 test-slow: install  ## the rest: more kills, slower samplers
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/faults
+
+FIRST ?= 0
+
+test-faults: install  ## the whole fault matrix; FIRST=N takes other seeds. Writes docs/faults.md
+	$(BIN)/python -m pytest tests/faults -n 2 --dist worksteal --first-seed $(FIRST) --table docs/faults.md
 
 BENCHMARKS := feed epoch stall overhead warm memory scale sweep rungs
 

@@ -11,6 +11,7 @@ from sweeper.promotion import Waiting
 from sweeper.search import Grid, StudySpec
 from sweeper.space import Space, key
 from sweeper.trial import Job
+from trainers.crash import point
 
 if TYPE_CHECKING:
     import optuna
@@ -109,7 +110,9 @@ class Asking:
                 return None
             self._study.enqueue_trial(params)
         self.begun += 1
-        return self._study.ask()
+        trial = self._study.ask()
+        point("asked")
+        return trial
 
     # --------------------------------------------------------------------------------- the queue
     def begin(self) -> None:
@@ -127,6 +130,7 @@ class Asking:
         if mark not in self._study.user_attrs:
             for params in asked():
                 self._study.enqueue_trial(dict(params), skip_if_exists=True)
+                point("queued")
             self._study.set_user_attr(mark, value=True)
         self._queued = sum(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False))
 

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from sweeper.paths import RunFolder
 from sweeper.trial import Job
 from trainers.config import Epoch, Recipe, Scores, TrainConfig
+from trainers.crash import point
 from trainers.data import layouts
 from trainers.errors import Diverged, UserError
 
@@ -161,7 +162,9 @@ class _Checkpoint:
 def _put(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
+    point(f"written {path.name}")
     temporary.replace(path)
+    point(f"renamed {path.name}")
 
 
 def _safetensors(value: float) -> bytes:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult, Word
 from trainers import files
+from trainers.crash import point
 
 
 class Entry(Word):
@@ -54,8 +55,11 @@ def _parse(line: bytes) -> Entry | None:
 
 def add(study: StudyFolder, entry: Entry) -> None:
     """Note one more end, unsynced: what a power cut takes is noted again by `rewrite`."""
-    with study.ledger.open("ab") as file:
-        file.write(entry.model_dump_json().encode() + b"\n")
+    line = entry.model_dump_json().encode() + b"\n"
+    with study.ledger.open("ab", buffering=0) as file:
+        point("half ended.jsonl", torn=lambda: file.write(line[: len(line) // 2]))
+        file.write(line)
+    point("written ended.jsonl")
 
 
 def rewrite(study: StudyFolder, entries: Iterable[Entry]) -> None:

@@ -16,6 +16,7 @@ from sweeper.repeats import digest
 from sweeper.trial import Job, State, TrialResult, Trouble, Word
 from trainers import files
 from trainers.config import Epoch, Scores
+from trainers.crash import point
 
 Kept = TypeVar("Kept", bound=Word)
 
@@ -26,12 +27,14 @@ def append(folder: RunFolder, epoch: Epoch) -> None:
     try:
         before = os.fstat(handle).st_size
         line = epoch.model_dump_json().encode() + b"\n"
+        point("half history.jsonl", torn=lambda: os.write(handle, line[: len(line) // 2]))
         if os.write(handle, line) < len(line):
             os.ftruncate(handle, before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.history))
         os.fsync(handle)
     finally:
         os.close(handle)
+    point("written history.jsonl")
     if epoch.index == 0:
         files.sync_folder(folder.root)
 

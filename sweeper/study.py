@@ -19,6 +19,7 @@ from sweeper.space import Space
 from sweeper.storage import Mirrored, trouble_with
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers.config import Epoch, Scores
+from trainers.crash import point
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
 
@@ -127,6 +128,7 @@ class Study:
     def _job(self, trial: Trial) -> Job:
         """The job of a trial; values that a kill kept from being drawn are drawn now, and come out the same."""
         params = self._space.suggest(trial)
+        point("suggested")
         recipe, repeat_of = self._repeats.reseeded(self._space.recipe(params))
         return Job(
             study=self.spec.study,
@@ -159,6 +161,7 @@ class Study:
 
     def _judge(self, running: Running, epoch: Epoch) -> bool:
         running.report(epoch)
+        point("reported")
         if epoch.index + 1 < running.train.epochs:
             self._optuna.pruner = running.pruner
             running.pruned = running.trial.should_prune()
@@ -224,6 +227,7 @@ class Study:
         one.pausing, one.before = False, len(one.epochs)
         self._asking.waiting.add(one)
         self.folder.trial(one.job.trial).paused.touch()
+        point("paused")
         return record.standing(one.job, one.epochs, "PAUSED")
 
     def _let_go(self, trial: int) -> Running:
@@ -253,6 +257,7 @@ class Study:
         self.folder.trial(trial).paused.unlink(missing_ok=True)
         with trouble_with(self.folder.database):
             self._tell(running.trial, result)
+        point("told")
         if self._asking.waiting.ladder:
             self._asking.waiting.ladder.leave(trial, result)
         return result

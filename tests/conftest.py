@@ -19,6 +19,15 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", default="", help="where to write the table of faults (tests/faults)")
+    parser.addoption("--first-seed", type=int, default=0, help="the seeds of tests/faults begin here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("FAULTS_FIRST_SEED", str(config.getoption("first_seed")))
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test leaves behind lies in its own folder."""

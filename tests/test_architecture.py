@@ -19,7 +19,18 @@ HOMES = {
     "typer": {"sweeper/cli.py"},
     "ray": {"sweeper/executors/ray.py"},
 }
-NO_TORCH = {"config", "errors", "files", "data/rows", "data/layouts", "data/challenge", "data/holdout", "data/images"}
+NO_TORCH = {
+    "config",
+    "crash",
+    "errors",
+    "files",
+    "sealed",
+    "data/rows",
+    "data/layouts",
+    "data/challenge",
+    "data/holdout",
+    "data/images",
+}
 NO_TORCH |= {"data/check", "data/cache", "data/demo", "data/garment", "__init__", "data/__init__", "models/__init__"}
 WORKER = {"sweeper/worker.py", "sweeper/executors/inline.py"}
 

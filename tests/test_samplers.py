@@ -118,7 +118,7 @@ CMA = {"seed": 3, "n_startup_trials": 4, "warn_independent_sampling": False}
 def test_replayed_cma_es_is_where_optunas_is():
     """After five generations and more, of trials that ended in the order of their numbers."""
     made = optuna.create_study(direction="maximize", sampler=CmaEsSampler(**CMA))
-    proposed(made, 40)
+    proposed(made, 41)
     theirs = CmaEsSampler(**CMA)._restore_optimizer(made.trials)
     replayed = Replayed(**CMA)
     replayed.sample_relative(made, made.ask(), SPACE)

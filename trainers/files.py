@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from trainers.crash import point
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
@@ -20,10 +22,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        point(f"written {path.name}")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    point(f"renamed {path.name}")
     sync_folder(path.parent)
 
 

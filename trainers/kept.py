@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.checkpoint import load_state, read_notes, sound
+from trainers.crash import point
 from trainers.errors import EnvironmentFault
 from trainers.files import sync_folder
 from trainers.sealed import load_array
@@ -41,6 +42,7 @@ def settle(folder: Path, done: int) -> None:
         new = folder / f"{NEXT}{name}"
         if known and new.exists():
             new.replace(folder / name)
+            point(f"settled {name}")
         new.unlink(missing_ok=True)
     sync_folder(folder)
 

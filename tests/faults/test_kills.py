@@ -1,0 +1,219 @@
+"""Kills of workers and of the coordinator: at random times, many seeds, and at every point between two writes."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from invariants import check
+from lab import CLIMB, QUICK, Lab, Running, gone, make, seeds
+
+SPACES = {"median": {"search": QUICK}, "promotion": {"search": CLIMB, "epochs": 5}}
+
+
+EPOCH = r" epoch \d+/"
+
+
+# ------------------------------------------------------------------------------------ the coordinator
+def kill_somewhere(running: Running, draw: random.Random) -> bool:
+    """SIGKILL a sweep while it starts, or some epochs later; False if it had ended by itself."""
+    if draw.random() < 0.2:
+        time.sleep(draw.uniform(0.0, 2.5))
+    else:
+        running.until(EPOCH, times=draw.randrange(1, 7))
+        time.sleep(draw.uniform(0.0, 0.12))
+    alive = running.process.poll() is None
+    running.kill()
+    running.end()
+    return alive
+
+
+def further(before: dict[str, int], lab: Lab) -> dict[str, int]:
+    """Epochs on record by trial; none may be fewer than before."""
+    now = {folder.name: whole_lines(folder / "history.jsonl") for folder in lab.trials}
+    assert all(now.get(name, 0) >= count for name, count in before.items()), (before, now)
+    return now
+
+
+def whole_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.fault("K2")
+@pytest.mark.parametrize("kind", ["median", "promotion"])
+@pytest.mark.parametrize("seed", seeds(26))
+def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
+    tmp_path, garments, reference, case, kind, seed
+):
+    """Six kills a seed; half of the seeds with MLflow."""
+    lab, draw = make(tmp_path, garments, **SPACES[kind]), random.Random(f"K2 {kind} {seed}")
+    words = [] if seed % 2 == 0 else ["--no-mlflow"]
+    ends, epochs = {}, {}
+    for _ in range(6):
+        running = lab.begin(*words)
+        case.kills += kill_somewhere(running, draw)
+        gone(lab, within=2)
+        now = lab.results()
+        assert ends.items() <= now.items()
+        ends, epochs = now, further(epochs, lab)
+    ended = lab.run(*words, SWEEP_FAKE_SECONDS="0")
+    same = reference(**SPACES[kind])
+    check(case, lab, before=ends, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
+
+
+LAST = {True: "browse: sweep ui question", False: "submit: sweep best question --export submission"}
+
+
+# ------------------------------------------------------------------------------------------- workers
+def assassin(lab: Lab, running: Running, draw: random.Random, count: int) -> int:
+    """SIGKILL workers, one after another, each after an epoch more than the last one had; returns how many."""
+    done, killed = 0, 0
+    while killed < count:
+        done = max(done + 1, running.said(EPOCH))
+        if not running.until(EPOCH, times=done):
+            break
+        time.sleep(draw.uniform(0.0, 0.15))
+        for pid in lab.workers()[:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+    return killed
+
+
+@pytest.mark.fault("K1")
+@pytest.mark.parametrize("seed", seeds(10))
+def test_workers_killed_at_random_times_lose_an_epoch_at_most(tmp_path, garments, reference, case, seed):
+    """Up to thirty-two kills a seed, one for each epoch of the sweep."""
+    lab, draw = make(tmp_path, garments, trials=10), random.Random(f"K1 {seed}")
+    running = lab.begin()
+    case.kills += assassin(lab, running, draw, count=32)
+    ended = running.end()
+    check(case, lab, ended=ended, last=LAST[True], same_as=reference(trials=10))
+
+
+@pytest.mark.fault("K1")
+@pytest.mark.parametrize("seed", seeds(3, sample=0))
+def test_with_two_workers_side_by_side_no_trial_is_lost_either(tmp_path, garments, case, seed):
+    lab, draw = make(tmp_path, garments, search="{sampler: random, pruner: none}"), random.Random(f"K1b {seed}")
+    running = lab.begin("--slots", "2")
+    case.kills += assassin(lab, running, draw, count=16)
+    ended = running.end()
+    check(case, lab, ended=ended, last=LAST[True])
+    assert [one["state"] for _, one in sorted(lab.results().items())] == ["COMPLETE"] * 8
+
+
+# --------------------------------------------------------------------------------------- every point
+FIRST = ["asked", "suggested", "half history.jsonl", "told", "written last.ckpt", "renamed result.json"]
+POINTS = """
+queued asked suggested reported told paused
+half history.jsonl|written history.jsonl|half ended.jsonl|written ended.jsonl
+written last.ckpt|renamed last.ckpt|written best.safetensors|renamed best.safetensors
+written config.json|renamed config.json|written result.json|renamed result.json
+written study.json|renamed study.json|written space.yaml|renamed space.yaml
+written resume|renamed resume|written seconds|renamed seconds|written ended.jsonl|renamed ended.jsonl
+written mlflow.json|renamed mlflow.json|written trials.csv|renamed trials.csv
+"""
+NAMES = [name for line in POINTS.strip().splitlines() for name in (line.split("|") if "|" in line else line.split())]
+NAMES = list(dict.fromkeys(NAMES))
+
+
+def points(every: int) -> list[object]:
+    """Each point at its first passing and at a later one; a few are for the fast suite."""
+    found = [(name, times) for name in NAMES for times in (1, every)]
+    return [
+        one if one in {("half history.jsonl", 1), ("told", every)} else pytest.param(*one, marks=pytest.mark.many)
+        for one in found
+    ]
+
+
+@pytest.mark.fault("K3")
+@pytest.mark.parametrize(("name", "times"), points(4))
+def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, reference, case, name, times):
+    """Whichever process comes to the point dies there, once."""
+    changes = {"search": CLIMB, "epochs": 3}
+    lab, mark = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0"}, **changes), tmp_path / "dead"
+    lab.run(SWEEP_CRASH=f"{name}@{times}={mark}")
+    before = lab.results()
+    gone(lab, within=2)
+    if times == 1:
+        assert mark.exists(), f"nothing came to the point {name!r}"
+    case.kills += mark.exists()
+    ended = lab.run()
+    check(case, lab, before=before, ended=ended, last=LAST[True], same_as=reference(**changes))
+
+
+@pytest.mark.fault("K3")
+@pytest.mark.many
+def test_every_point_that_a_sweep_comes_to_is_in_the_list(tmp_path, garments, case):
+    lab, seen = make(tmp_path, garments, search=CLIMB, env={"SWEEP_FAKE_SECONDS": "0"}), tmp_path / "seen"
+    assert lab.run(SWEEP_CRASH=f"?={seen}").code == 0
+    passed = Counter(seen.read_text().splitlines())
+    ours = {name for name in passed if (name.split(" ", 1)[-1] not in ELSEWHERE)}
+    assert ours <= set(NAMES), ours - set(NAMES)
+
+
+ELSEWHERE = {"preflight.json", "checked.json"}  # of the cache, which may be deleted at any time
+
+
+# ------------------------------------------------------------------------------------------- signals
+@pytest.mark.fault("K4")
+@pytest.mark.parametrize("seed", seeds(6))
+def test_a_request_to_end_finishes_the_epoch_and_says_how_to_go_on(lab, reference, case, seed):
+    running, draw = lab.begin(), random.Random(f"K4 {seed}")
+    running.until(EPOCH, times=draw.randrange(1, 12))
+    time.sleep(draw.uniform(0.0, 0.1))
+    running.kill(signal.SIGTERM)
+    began = time.monotonic()
+    ended = running.end()
+    assert time.monotonic() - began < 30
+    assert ended.code == 143
+    assert "finishing the epoch; press again to stop now" in ended.err
+    assert "resume: sweep run space.yaml --devices cpu" in ended.err
+    check(case, lab, ended=ended, code=143, mlflow=False)
+    before, ended = lab.results(), lab.run()
+    check(case, lab, before=before, ended=ended, last=LAST[True], same_as=reference())
+
+
+@pytest.mark.fault("K5")
+@pytest.mark.parametrize("seed", seeds(6))
+def test_one_interrupt_finishes_the_epoch_and_two_end_it_at_once(lab, reference, case, seed):
+    running, draw = lab.begin(), random.Random(f"K5 {seed}")
+    running.until(EPOCH, times=draw.randrange(1, 8))
+    running.kill(signal.SIGINT)
+    ended = running.end()
+    assert "finishing the epoch; press again to stop now" in ended.err
+    check(case, lab, ended=ended, code=130, mlflow=False)
+    before, running = lab.results(), lab.begin(SWEEP_FAKE_SECONDS="30")
+    running.until("trial")
+    running.kill(signal.SIGINT)
+    running.until("press again")
+    running.kill(signal.SIGINT)
+    began = time.monotonic()
+    ended = running.end()
+    assert time.monotonic() - began < 2
+    check(case, lab, before=before, ended=ended, code=130, mlflow=False)
+    ended = lab.run()
+    check(case, lab, before=before, ended=ended, last=LAST[True], same_as=reference())
+
+
+# ------------------------------------------------------------------------------------- two at a time
+@pytest.mark.fault("S4")
+def test_a_second_sweep_on_the_same_study_is_sent_away(lab, reference, case):
+    running = lab.begin("--no-mlflow")
+    running.until(EPOCH)
+    second = lab.run("--no-mlflow")
+    assert second.code == 4
+    assert f"process {running.pid} on {os.uname().nodename} is running this study" in second.err
+    ended = running.end()
+    check(case, lab, ended=ended, same_as=reference(), mlflow=False)
+
+
+@pytest.mark.fault("S4")
+@pytest.mark.many
+def test_of_sweeps_begun_at_once_one_wins_and_the_others_say_so(lab, reference, case):
+    crowd = [lab.begin("--no-mlflow") for _ in range(4)]
+    codes = [one.end().code for one in crowd]
+    assert sorted(codes) == [0, 4, 4, 4]
+    check(case, lab, same_as=reference(), mlflow=False)

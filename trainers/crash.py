@@ -1,0 +1,44 @@
+"""Crash points: where a test has a process killed, between two writes. SWEEP_CRASH is read here and nowhere else.
+
+`SWEEP_CRASH=POINT` kills the process (SIGKILL) when it comes to that point, `POINT@N` when it does for the N-th time,
+and `POINT@N=MARK` only if no file MARK is there, which is made first: so it happens once, however often processes
+are started anew. `SWEEP_CRASH=?=FILE` kills nothing and adds each point that is passed to FILE, a line each.
+"""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+SWITCH = "SWEEP_CRASH"
+_passed: Counter[str] = Counter()
+
+
+def point(name: str, torn: Callable[[], object] | None = None) -> None:
+    """Do nothing, unless the environment says that this is the point; `torn` then leaves half a write behind."""
+    wish = os.environ.get(SWITCH)
+    if not wish:
+        return
+    what, _, mark = wish.partition("=")
+    if what == "?":
+        with Path(mark).open("a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
+        return
+    wanted, _, times = what.partition("@")
+    _passed[name] += 1
+    if name == wanted and _passed[name] == int(times or 1) and _first(mark):
+        if torn:
+            torn()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _first(mark: str) -> bool:
+    """Whether it has not happened yet."""
+    if not mark:
+        return True
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
