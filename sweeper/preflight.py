@@ -91,7 +91,7 @@ def verdict(answer: Sequence[dict[str, Any]], place: Callable[[str], str] = str)
 def _passed(memory: Path) -> list[str]:
     try:
         stored = json.loads(memory.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return [str(key) for key in stored] if isinstance(stored, list) else []
 

@@ -25,6 +25,7 @@ NO_TORCH = {
     "errors",
     "files",
     "sealed",
+    "visible",
     "data/rows",
     "data/layouts",
     "data/challenge",

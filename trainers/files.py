@@ -1,12 +1,16 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading none that never ends."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from trainers.crash import point
+
+LARGEST = 1 << 30  # bytes of what is read in one piece
 
 
 @contextmanager
@@ -29,6 +33,16 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise
     point(f"renamed {path.name}")
     sync_folder(path.parent)
+
+
+def regular(path: Path) -> Path:
+    """The same path, if a file of bearable size is there; a pipe or a device would never end. Raises OSError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a file but a folder, a pipe or a device", str(path))
+    if found.st_size > LARGEST:
+        raise OSError(errno.EFBIG, f"a file of {found.st_size / 1e9:.1f} GB", str(path))
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
 from trainers.data.rows import Row, Table
 from trainers.errors import DataError, Fault
-from trainers.files import write_text
+from trainers.files import regular, write_text
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _findings(table: Table, faults: Iterable[Fault], progress: Progress | None) 
     def look(_: int, row: Row) -> _Look:
         path = table.root / row.path
         try:
-            content = path.read_bytes()
+            content = regular(path).read_bytes()
         except FileNotFoundError:
             other = spellings(path.parent).get(path.name.lower())
             return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
