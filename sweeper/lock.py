@@ -32,6 +32,15 @@ class Lock:
     """A lock that is held; the system lets go of it when the process ends, however it ends."""
 
     file: TextIOWrapper
+    path: Path
+
+    @property
+    def there(self) -> bool:
+        """Whether the file that is locked still lies at its path: else another process may hold the same study."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         self.file.close()
@@ -54,7 +63,7 @@ def acquire(path: Path) -> Lock:
     file.truncate(0)
     file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}) + "\n")
     file.flush()
-    return Lock(file)
+    return Lock(file, path)
 
 
 def holder(path: Path) -> Holder | None:

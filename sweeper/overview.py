@@ -136,7 +136,7 @@ def near(path: Path) -> str:
     """A path as a person here would write it."""
     try:
         return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # it lies elsewhere, or there is no current folder any more
         return str(path)
 
 

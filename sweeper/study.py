@@ -10,6 +10,7 @@ from optuna.trial import Trial, TrialState
 from sweeper import identity, lock, record, samplers
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
 from sweeper.repeats import Repeats
@@ -74,7 +75,8 @@ class Study:
     def close(self) -> None:
         """Let go of the database and of the study."""
         try:
-            self._clock.save(now=True)
+            if self._lock.there:
+                self._clock.save(now=True)
         finally:
             self._storage.close()
             self._lock.release()
@@ -172,12 +174,29 @@ class Study:
         return running.pausing
 
     def tick(self) -> None:
-        """Keep the time of sweeping through a kill; to be called while trials run."""
+        """Keep the time of sweeping through a kill, and see to it that the study is still there; to be called while
+        trials run.
+
+        Raises EnvironmentFault when its folder, or that of a running trial, was taken away.
+        """
+        running = (one.job.folder for one in self._running.values())
+        gone = next((folder for folder in running if not folder.exists()), None)
+        if gone or not self._lock.there:
+            raise EnvironmentFault(
+                "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
+                where=str(gone or self.folder.root),
+                help="put it back and run the same command again; without it the study begins anew",
+            )
         self._clock.save()
 
     def recorded(self, trial: int) -> int:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
+
+    def anew(self, trial: int, epoch: Epoch) -> bool:
+        """Whether `epoch` of a running trial is on record otherwise: it was trained again, not told again."""
+        epochs = self._running[trial].epochs
+        return epoch.index < len(epochs) and epochs[epoch.index] != epoch
 
     def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
         """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.

@@ -89,6 +89,8 @@ class _Sweep:
         """Record an epoch and answer; the worker trains on while tracker and view are told."""
         job, epoch = self.jobs[message.trial], message.epoch
         new = epoch.index >= self.study.recorded(job.trial)
+        if epoch.index == 0 and self.study.anew(job.trial, epoch):
+            self.view.note(f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says")
         keep = self.study.report(job.trial, epoch)
         self.look()
         self.executor.answer(job.trial, keep and self.ended is None)

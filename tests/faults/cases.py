@@ -26,4 +26,12 @@ CASES = {
     "X1": "stdout closed, a file, TERM=dumb, NO_COLOR, CI=1, 40 columns, LANG=C",
     "Z1": "secrets in the environment and in addresses",
     "Z2": "who may look at `sweep ui`",
+    "P1": "the project is moved to another place between two calls",
+    "P2": "the study's folder is deleted while it runs",
+    "P3": "SIGKILL of `sweep best --export` at random times",
+    "P4": "four studies begun at once in a fresh folder",
+    "P5": "24 file descriptors",
+    "P6": "SIGKILL of everything a sweep has started, but not of itself",
+    "P7": "a file of an ended trial is cut in half by hand",
+    "P8": "the current folder is deleted under a sweep",
 }

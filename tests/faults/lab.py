@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -81,15 +81,19 @@ class Running:
         """How many lines on stderr match `words`, a regular expression."""
         return sum(bool(re.search(words, line)) for line in self.lines)
 
-    def until(self, words: str, *, times: int = 1, patience: float = PATIENCE) -> bool:
+    def until(self, words: str, *, times: int = 1) -> bool:
         """Wait until so many lines match `words`; False if the process ended before."""
+        return self.wait_for(lambda: self.said(words) >= times)
+
+    def wait_for(self, seen: Callable[[], bool], patience: float = PATIENCE) -> bool:
+        """Wait for something to be seen on stderr; False if the process ended before."""
         deadline = time.monotonic() + patience
         with self.change:
-            while self.said(words) < times:
-                if self.process.poll() is not None and not any(one.is_alive() for one in self.readers):
-                    return self.said(words) >= times
+            while not seen():
+                if not any(one.is_alive() for one in self.readers):
+                    return seen()
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"{words!r} was not said in {patience} s:\n{''.join(self.lines)}")
+                    raise AssertionError(f"after {patience} s it has said only:\n{''.join(self.lines)}")
                 self.change.wait(0.1)
         return True
 

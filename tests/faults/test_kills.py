@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -11,7 +12,8 @@ import pytest
 from invariants import check
 from lab import CLIMB, QUICK, Lab, Running, gone, make, seeds
 
-SPACES = {"median": {"search": QUICK}, "promotion": {"search": CLIMB, "epochs": 5}}
+SPACES = {"median": {"search": QUICK, "trials": 12}, "promotion": {"search": CLIMB, "trials": 12}}
+KILLS = 12
 
 
 EPOCH = r" epoch \d+/"
@@ -23,7 +25,7 @@ def kill_somewhere(running: Running, draw: random.Random) -> bool:
     if draw.random() < 0.2:
         time.sleep(draw.uniform(0.0, 2.5))
     else:
-        running.until(EPOCH, times=draw.randrange(1, 7))
+        running.until(EPOCH, times=draw.randrange(1, 4))
         time.sleep(draw.uniform(0.0, 0.12))
     alive = running.process.poll() is None
     running.kill()
@@ -44,15 +46,15 @@ def whole_lines(path: Path) -> int:
 
 @pytest.mark.fault("K2")
 @pytest.mark.parametrize("kind", ["median", "promotion"])
-@pytest.mark.parametrize("seed", seeds(26))
+@pytest.mark.parametrize("seed", seeds(14))
 def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
     tmp_path, garments, reference, case, kind, seed
 ):
-    """Six kills a seed; half of the seeds with MLflow."""
+    """Twelve kills a seed; half of the seeds with MLflow."""
     lab, draw = make(tmp_path, garments, **SPACES[kind]), random.Random(f"K2 {kind} {seed}")
     words = [] if seed % 2 == 0 else ["--no-mlflow"]
     ends, epochs = {}, {}
-    for _ in range(6):
+    for _ in range(KILLS):
         running = lab.begin(*words)
         case.kills += kill_somewhere(running, draw)
         gone(lab, within=2)
@@ -69,21 +71,24 @@ LAST = {True: "browse: sweep ui question", False: "submit: sweep best question -
 
 # ------------------------------------------------------------------------------------------- workers
 def assassin(lab: Lab, running: Running, draw: random.Random, count: int) -> int:
-    """SIGKILL workers, one after another, each after an epoch more than the last one had; returns how many."""
-    done, killed = 0, 0
-    while killed < count:
-        done = max(done + 1, running.said(EPOCH))
-        if not running.until(EPOCH, times=done):
-            break
+    """SIGKILL workers, one after another, each after an epoch more than the last one had; returns how many.
+
+    For a trial whose worker dies twice in one epoch fails, as it should.
+    """
+    killed, seen = 0, 0
+    while killed < count and running.until(EPOCH, times=seen + 1):
         time.sleep(draw.uniform(0.0, 0.15))
+        before = running.said("interrupted"), running.said(EPOCH)
         for pid in lab.workers()[:1]:
             os.kill(pid, signal.SIGKILL)
             killed += 1
+        running.wait_for(lambda: running.said("interrupted") > before[0] or running.said(EPOCH) > before[1] + 1)  # noqa: B023
+        seen = running.said(EPOCH)
     return killed
 
 
 @pytest.mark.fault("K1")
-@pytest.mark.parametrize("seed", seeds(10))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_workers_killed_at_random_times_lose_an_epoch_at_most(tmp_path, garments, reference, case, seed):
     """Up to thirty-two kills a seed, one for each epoch of the sweep."""
     lab, draw = make(tmp_path, garments, trials=10), random.Random(f"K1 {seed}")
@@ -134,14 +139,19 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, refer
     """Whichever process comes to the point dies there, once."""
     changes = {"search": CLIMB, "epochs": 3}
     lab, mark = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0"}, **changes), tmp_path / "dead"
-    lab.run(SWEEP_CRASH=f"{name}@{times}={mark}")
+    words = [] if "mlflow.json" in name else ["--no-mlflow"]
+    if name == "renamed ended.jsonl":  # which is written anew where it lacks something
+        lab.run(*words, "--trials", "2")
+        (lab.study / "ended.jsonl").unlink()
+    lab.run(*words, SWEEP_CRASH=f"{name}@{times}={mark}")
     before = lab.results()
     gone(lab, within=2)
     if times == 1:
         assert mark.exists(), f"nothing came to the point {name!r}"
     case.kills += mark.exists()
-    ended = lab.run()
-    check(case, lab, before=before, ended=ended, last=LAST[True], same_as=reference(**changes))
+    ended = lab.run(*words)
+    same = reference(**changes)
+    check(case, lab, before=before, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
 
 
 @pytest.mark.fault("K3")
@@ -150,11 +160,11 @@ def test_every_point_that_a_sweep_comes_to_is_in_the_list(tmp_path, garments, ca
     lab, seen = make(tmp_path, garments, search=CLIMB, env={"SWEEP_FAKE_SECONDS": "0"}), tmp_path / "seen"
     assert lab.run(SWEEP_CRASH=f"?={seen}").code == 0
     passed = Counter(seen.read_text().splitlines())
-    ours = {name for name in passed if (name.split(" ", 1)[-1] not in ELSEWHERE)}
+    ours = {name for name in passed if not re.search(ELSEWHERE, name)}
     assert ours <= set(NAMES), ours - set(NAMES)
 
 
-ELSEWHERE = {"preflight.json", "checked.json"}  # of the cache, which may be deleted at any time
+ELSEWHERE = r" (preflight|[0-9a-f]{16})\.json$"  # of the cache, which may be deleted at any time
 
 
 # ------------------------------------------------------------------------------------------- signals
