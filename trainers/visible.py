@@ -15,9 +15,14 @@ def visible(text: str) -> str:
     return "".join(_escaped(c) if _steers(c) else c for c in text)
 
 
+def on_one_line(text: str) -> str:
+    """The same, line ends and tabs as escapes as well: for names and paths."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def brief(text: str) -> str:
     """The beginning of a long text, on one line."""
-    one = visible(text).replace("\n", "\\n").replace("\t", "\\t")
+    one = on_one_line(text)
     return one if len(one) <= LONGEST else one[: LONGEST - 3] + "..."
 
 

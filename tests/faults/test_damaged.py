@@ -20,9 +20,9 @@ DAMAGES = {
     "flipped at the start": lambda content: flipped(content, 20),
     "cut": lambda content: content[: len(content) // 3],
     "a byte short": lambda content: content[:-1],
-    "empty": lambda content: b"",
+    "empty": lambda content: content[:0],
     "of zeros": lambda content: bytes(len(content)),
-    "html": lambda content: b"<html>",
+    "html": lambda content: b"<html>" + content[:0],
 }
 EVERY = [(name, kind) for name in NAMES for kind in DAMAGES]
 FEW = {(name, "flipped in the middle") for name in NAMES} | {("best.safetensors", "empty"), ("last.ckpt", "cut")}

