@@ -254,6 +254,16 @@ def report(
 
 
 @app.command()
+def sync(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all studies here if left out")] = None,
+) -> None:
+    """Send MLflow what it lacks of a study."""
+    from sweeper import sync as syncing
+
+    _say(syncing.run(study))
+
+
+@app.command()
 def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
@@ -273,11 +283,11 @@ def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> No
     """Every fault of a space's data set."""
     from dataclasses import asdict
 
-    from sweeper import launch
+    from sweeper import progress
     from sweeper.errors import line
     from trainers.data import check
 
-    with launch.counting("checking images") as count:
+    with progress.counting("checking images") as count:
         found = check.check(_data(space, sets), count)
     if as_json:
         lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,8 @@ from sweeper.devices import Count
 from sweeper.errands import Facts
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
+from sweeper.patient import Patience
+from sweeper.progress import counting
 from sweeper.trial import State
 from trainers import files
 
@@ -52,6 +53,12 @@ class Options:
         found += [f"budget.trials={self.trials}"] if self.trials is not None else []
         found += [f"budget.hours={self.hours}"] if self.hours is not None else []
         return found + ([f"study={self.new_study}"] if self.new_study else [])
+
+    def teacher(self, space: Path) -> StudyFolder | None:
+        """The study that the file at `space` names, where another one is begun."""
+        from sweeper import spec
+
+        return StudyFolder.named(spec.read(space, sets=self.sets).study) if self.new_study else None
 
     def command(self, space: Path) -> str:
         """The same call again, quoted for a shell."""
@@ -160,9 +167,17 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     from sweeper.study import Study
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
-    with listening(stop):
-        fingerprint = prepared.table.fingerprint
-        study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache(), fingerprint=fingerprint)
+    patience = Patience(prepared.folder.database.name, stopped=lambda: stop.requested)
+    with listening(stop), stop.told():
+        study = Study.open(
+            prepared.spec,
+            prepared.space,
+            prepared.folder,
+            paths.cache(),
+            fingerprint=prepared.table.fingerprint,
+            patience=patience,
+            teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+        )
         files.write_text(prepared.folder.resume, command + "\n")
         if final:
             study.expect_final(*final)
@@ -181,6 +196,15 @@ def sweep(prepared: Prepared, options: Options, executor: "Executor", command: s
     ending.say(prepared.folder, command, reason)
     probing.tell_tau(prepared.folder)
     return outcome
+
+
+def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
+    """Have a new study learn from an earlier one, and say what."""
+    from sweeper import warm
+
+    if source:
+        for line in warm.take(prepared.spec, prepared.space, prepared.folder, source, prepared.table.fingerprint):
+            progress.talk(line)
 
 
 def _rehearsed(prepared: Prepared) -> tuple[float, float]:
@@ -202,6 +226,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
+    study.patience.say = view.note
     tracker = tracker_for(mlflow, view.note)
     tracker.opened(facts(prepared))
     state: State = "INTERRUPTED"
@@ -210,7 +235,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
     finally:
         view.closed()
-        tracker.closed(state, files=_tables(prepared.folder), patience=1.0 if stop.requested else 10.0)
+        tracker.closed(state, files=tables(prepared.folder), patience=1.0 if stop.requested else 10.0)
     return outcome
 
 
@@ -266,7 +291,7 @@ def facts(prepared: Prepared) -> Facts:
     )
 
 
-def _tables(folder: StudyFolder) -> list[Path]:
+def tables(folder: StudyFolder) -> list[Path]:
     """Write trials.csv anew; returns what is shown with the study."""
     from sweeper import leaderboard
 
@@ -274,26 +299,3 @@ def _tables(folder: StudyFolder) -> list[Path]:
     if results:
         files.write_text(folder.table, leaderboard.csv(results, folder))
     return [folder.table] if results else []
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A counter on stderr for long work: one moving line on a terminal, a line every few seconds elsewhere."""
-    lively, out = progress.lively(sys.stderr), progress.Deafened(sys.stderr)
-    pause = 0.1 if lively else 5.0
-    following, moving = time.monotonic() + pause, False
-
-    def count(done: int, total: int) -> None:
-        nonlocal following, moving
-        if time.monotonic() < following and not (moving and done == total):
-            return
-        following, moving = time.monotonic() + pause, lively
-        out.write(f"\r{what}: {done}/{total}" if lively else f"{what}: {done}/{total}\n")
-        out.flush()
-
-    try:
-        yield count
-    finally:
-        if moving:
-            out.write("\n")
-            out.flush()

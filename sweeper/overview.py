@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sweeper import board, clock, documents, identity, lock, paths, record, shown
+from sweeper import board, clock, documents, identity, lock, orphans, paths, record, shown
 from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
@@ -186,6 +186,8 @@ def status(one: Standing) -> Iterator[str]:
         yield f"best     {best(one.best)}"
     for final in one.finals:
         yield f"final    {near(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
+    for orphan in orphans.found():
+        yield f"warning  {orphan}"
     yield f"files    {near(one.study.root)}"
     yield f"next     {next_command(one)}"
 

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
 from rich import box
@@ -261,3 +262,26 @@ def _pretty(
     console.print(drawn)
     if room < len(headers):
         console.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A counter on stderr for long work: one moving line on a terminal, a line every few seconds elsewhere."""
+    moves, to = lively(sys.stderr), Deafened(sys.stderr)
+    pause = 0.1 if moves else 5.0
+    following, moving = time.monotonic() + pause, False
+
+    def count(done: int, total: int) -> None:
+        nonlocal following, moving
+        if time.monotonic() < following and not (moving and done == total):
+            return
+        following, moving = time.monotonic() + pause, moves
+        to.write(f"\r{what}: {done}/{total}" if moves else f"{what}: {done}/{total}\n")
+        to.flush()
+
+    try:
+        yield count
+    finally:
+        if moving:
+            to.write("\n")
+            to.flush()

@@ -33,6 +33,7 @@ from sweeper.search import (
     Search,
     SuccessiveHalving,
 )
+from sweeper.storage import Rehearsal
 from trainers.config import OneCycle, TrainConfig
 
 if TYPE_CHECKING:
@@ -204,8 +205,10 @@ def fixed(study: optuna.Study, space: "Space", clock: "Clock", *, free: bool) ->
 
 def _proposal(study: optuna.Study, space: "Space", chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that the next trial of `study` would have with those `chosen`; asked in a copy."""
-    rehearsal = optuna.create_study(direction="maximize", sampler=study.sampler)
-    rehearsal.add_trials(study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    learnt = [trial for trial in trials if trial.number < 0]
+    rehearsal = optuna.create_study(direction="maximize", sampler=study.sampler, storage=Rehearsal(learnt))
+    rehearsal.add_trials(trials[len(learnt) :])
     if chosen:
         rehearsal.enqueue_trial(dict(chosen))
     return space.suggest(rehearsal.ask())

@@ -34,6 +34,8 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
 
     Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
     """
+    if job.micro_batch:
+        log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
     try:
         return (yield from _run(job, device, fake if fake.Switches.read().on else Torch(threads, alone)))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
@@ -118,7 +120,16 @@ class Torch:
         if self.threads:
             use_threads(self.threads)
         data = _data(job.recipe.data, job.cache)
-        return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past, resident=self.alone)
+        return train(
+            job.recipe,
+            data,
+            job.folder,
+            fit=tuple(fit),
+            device=device,
+            past=job.past,
+            resident=self.alone and job.micro_batch is None,
+            micro_batch=job.micro_batch,
+        )
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.predict import predict, scores, shift

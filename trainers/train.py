@@ -15,6 +15,7 @@ from trainers import augment, average, computing, kept, losses, optim, posterior
 from trainers.checkpoint import save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, balanced, drawn, shuffled
+from trainers.data.level import SHELF
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.feed import Batch, Drawing
 from trainers.metrics import Tally
@@ -32,6 +33,7 @@ def train(
     device: str = "cpu",
     past: Sequence[float] = (),
     resident: bool = False,
+    micro_batch: int | None = None,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -42,17 +44,21 @@ def train(
     take the place of the others. Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
     `past` are the goal's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
     `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
+    `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
+    gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
+    SHELF.clear(unless=resident)
     run = Run(recipe, data, fit, torch.device(device), folder, past)
-    run.lens.resident = resident
+    run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
         began = time.monotonic()
         fitted, rate, pace = run.fit(index)
+        run.check(index, rate, "training", fitted)
         seen = run.evaluate()
-        run.check(index, rate, fitted, seen.val)
+        run.check(index, rate, "val", seen.val)
         epoch = Epoch(
             index=index,
             train=fitted,
@@ -92,7 +98,7 @@ class Run:
         past: Sequence[float] = (),
     ) -> None:
         self.recipe, self.config, self.data, self.device, self.folder = recipe, recipe.train, data, where, folder
-        self.past = past
+        self.past, self.micro_batch = past, recipe.train.batch_size
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
@@ -122,8 +128,7 @@ class Run:
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
-        tally = Tally(self.data.sizes, self.device)
-        total = torch.zeros((), device=self.device)
+        tally, total = Tally(self.data.sizes, self.device), torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
@@ -151,14 +156,23 @@ class Run:
 
     def _backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:
         """Add one batch's gradient to those of its step; returns the mean loss and the logits, detached."""
+        total, seen = torch.zeros((), device=self.device), []
+        for piece in batch.pieces(self.micro_batch):
+            loss, logits = self._losses(piece)
+            share = loss.mean() * (len(loss) / len(batch.images))
+            self.scaler.scale(share / batches).backward()  # type: ignore[no-untyped-call]
+            total += share.detach()
+            seen.append(logits.detach())
+        return total, torch.cat(seen)
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of each image, [B], and the logits."""
         with computing.autocast(self.config, self.device):
             logits = self.net(batch.images)
-        loss = self.objective(logits, batch.labels)  # [B]
-        if batch.own is not None and batch.partner is not None:
-            loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.labels[batch.partner])
-        mean = loss.mean()
-        self.scaler.scale(mean / batches).backward()  # type: ignore[no-untyped-call]
-        return mean.detach(), logits.detach()
+        loss = self.objective(logits, batch.labels)
+        if batch.own is not None and batch.other is not None:
+            loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.other)
+        return loss, logits
 
     def _step(self) -> None:
         """One update of the weights, and of their average."""
@@ -175,15 +189,14 @@ class Run:
         """Bring the average of the weights to the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
             some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
-            size = 2 * self.config.batch_size
+            size = 2 * self.micro_batch
             whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
-            average.renew_statistics(self.average.net, self.lens.images(some[:whole]))
+            average.renew_statistics(self.average.net, self.lens.images(some[:whole], size))
 
     @property
     def shown(self) -> network.Network:
         """The network that is evaluated and saved: the averaged one where there is one."""
-        averaged = self.average.net if self.average is not None and self.average.ready else self.net
-        return cast(network.Network, averaged)
+        return cast(network.Network, self.average.net if self.average and self.average.ready else self.net)
 
     def evaluate(self) -> Seen:
         """What the network makes of val."""
@@ -205,12 +218,11 @@ class Run:
             return Seen(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)
         return Seen(plain, None, corrected, logits)
 
-    def check(self, index: int, rate: float, *scores: Scores | None) -> None:
-        """Raise Diverged, with what led to it, where a loss is not finite."""
-        for split, found in zip(("training", "val"), scores, strict=True):
-            if found is not None and not math.isfinite(found.loss):
-                loss = " ".join(f"{key}={value}" for key, value in self.config.loss.model_dump().items() if value)
-                raise Diverged(f"{split} loss is {found.loss} in epoch {index + 1} (lr {rate:.3g}; loss {loss})")
+    def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
+        """Raise Diverged, with what led to it, where the loss of a split is not finite."""
+        if found is not None and not math.isfinite(found.loss):
+            where = f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
+            raise Diverged(f"{split} loss is {found.loss} in {where}")
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         """Put a finished epoch on disk, weights that are the best so far included."""

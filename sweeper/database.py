@@ -1,0 +1,79 @@
+"""The file of Optuna's database: opened in the right mode, and its troubles told in words."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import SCHEMA_VERSION
+
+from sweeper import mounts, paths
+from sweeper.errors import EnvironmentFault
+from sweeper.patient import Connection, Patience, connect
+
+ANEW = "move it away, with its -wal and -shm beside it: the same command makes another from the run folders"
+PLACE = "mend its permissions, or name another folder with SWEEP_HOME"
+REMEDIES = {"not a database": ANEW, "malformed": ANEW, "readonly": PLACE, "unable to open": PLACE}
+
+
+def opened(path: Path, patience: Patience) -> RDBStorage:
+    """The database at `path`, made if need be; `patience` waits while it is locked.
+
+    Readers (`sweep status`, a dashboard) do not block the writer, but on a network file system, where they must.
+    The address holds no path: one with a `?`, `#`, `%` or `{` would be misread.
+    """
+    if kind := mounts.network(path.parent):
+        patience.say(mounts.words(paths.home(), kind))
+    with closing(connect(path, patience)) as connection:
+        connection.execute(f"PRAGMA journal_mode={'DELETE' if kind else 'WAL'}")
+        _refuse_newer(connection, path)
+    address, settings = "sqlite:///study.db", {"creator": lambda: connect(path, patience, check_same_thread=False)}
+    try:
+        return RDBStorage(address, engine_kwargs=settings)
+    except RuntimeError as error:
+        if "no longer compatible" not in str(error):
+            raise
+        raise _other_version(path, _writer(path, patience)) from error
+
+
+def _refuse_newer(connection: Connection, path: Path) -> None:
+    """Raise EnvironmentFault for tables laid out as no Optuna of today does; Optuna itself looks at less."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'version_info'").fetchone():
+        row = connection.execute("SELECT schema_version, library_version FROM version_info").fetchone()
+        if row and row[0] > SCHEMA_VERSION:
+            raise _other_version(path, row[1])
+
+
+def _writer(path: Path, patience: Patience) -> str:
+    with closing(connect(path, patience)) as connection:
+        row = connection.execute("SELECT library_version FROM version_info").fetchone()
+    return row[0] if row else "another version"
+
+
+def _other_version(path: Path, writer: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the study's database is of Optuna {writer}; this is Optuna {optuna.__version__}, which cannot read it",
+        where=str(path),
+        help=f"pip install -U optuna, or optuna=={writer}; or {ANEW}",
+    )
+
+
+@contextmanager
+def trouble_with(database: Path) -> Iterator[None]:
+    """What is wrong with the file, or with the disk that it lies on, is told as such."""
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
+            raise  # our own mistakes
+        cause = str(getattr(error, "orig", None) or error.__cause__ or error).strip().splitlines()[0]
+        remedies = (remedy for words, remedy in REMEDIES.items() if words in cause)
+        raise EnvironmentFault(
+            f"the study's database cannot be used: {cause}",
+            where=str(database),
+            help=next(remedies, "free the disk and run the same command again"),
+        ) from error
