@@ -1,14 +1,48 @@
 """What a study asked when it began, kept in study.json; a resume must ask the same."""
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from sweeper import documents
 from sweeper.defaults import difference
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from trainers import files
+from trainers.config import Goal
+
+
+class _Open(BaseModel):
+    """Some of the keys are judged; the others are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Identity(_Open):
+    """What makes the study the one it is."""
+
+    data: dict[str, Any]
+    goal: Goal
+    train: dict[str, Any]
+
+
+class Limits(_Open):
+    """The budget that it began with."""
+
+    trials: int | None = None
+    hours: float | None = None
+
+
+class Asked(_Open):
+    """study.json."""
+
+    study: str
+    identity: Identity
+    fingerprint: str = ""
+    budget: Limits = Limits()
 
 
 def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str = "") -> None:
@@ -54,17 +88,11 @@ def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
     try:
-        document: dict[str, Any] = json.loads(folder.spec.read_text(encoding="utf-8"))
-        return document if document["identity"].keys() >= {"data", "goal", "train"} else _damaged(folder)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return _damaged(folder)
-
-
-def _damaged(folder: StudyFolder) -> NoReturn:
-    raise EnvironmentFault(
-        "this file is damaged: it does not say what the study asked when it began",
-        where=str(folder.spec),
-        help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
-    )
+        found = documents.read(folder.spec, Asked)
+    except EnvironmentFault as error:
+        raise EnvironmentFault(
+            "this file is damaged: it does not say what the study asked when it began",
+            where=str(folder.spec),
+            help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
+        ) from error
+    return found.model_dump(exclude_unset=True) if found else None

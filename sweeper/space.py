@@ -199,7 +199,7 @@ class Space:
         if endless:
             names = ", ".join(each.name for each in endless)
             raise UserError(
-                f"a grid cannot end: {names} continuous",
+                f"a grid tries every value, and {names} has no end of them",
                 where=endless[0].node.where,
                 help="write choice, int, or uniform with a step; or take another sampler",
             )

@@ -1,6 +1,5 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
-import io
 import logging
 import shutil
 import traceback
@@ -76,7 +75,7 @@ def _look(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """Leave the model and its predictions on test in the folder; returns test's scores where test has labels."""
-    import numpy as np
+    from trainers.sealed import save_array
 
     folder = RunFolder(job.folder)
     with folder.best.open("rb") as source, files.whole(folder.model) as target:
@@ -85,10 +84,7 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     if predicted is None:
         return None
     logits, scores = predicted
-    buffer = io.BytesIO()
-    np.save(buffer, logits)  # straight to a file, a full disk would be an error without a number
-    with files.whole(folder.test_logits) as file:
-        file.write(buffer.getbuffer())
+    save_array(folder.test_logits, logits)
     return scores
 
 

@@ -30,6 +30,8 @@ NO_TORCH = {
     "crash",
     "errors",
     "files",
+    "sealed",
+    "visible",
     "data/rows",
     "data/layouts",
     "data/challenge",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainers import metrics, predict
-from trainers.checkpoint import load_state, load_weights, read_notes, save_array, save_weights
+from trainers.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.config import (
     EMA,
     SGD,
@@ -28,6 +28,7 @@ from trainers.errors import Diverged, EnvironmentFault
 from trainers.feed import Batch, Drawing
 from trainers.models import network
 from trainers.optim import depths, learning, thaw
+from trainers.sealed import save_array
 from trainers.train import Run, train
 
 

@@ -1,6 +1,5 @@
 """Training as a generator of epochs. Whoever iterates is the callback; ceasing to iterate is stopping."""
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,22 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, average, computing, losses, optim, posterior
-from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
+from trainers import augment, average, computing, kept, losses, optim, posterior
+from trainers.checkpoint import save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
-from trainers.crash import point
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.data.level import SHELF
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.feed import Batch, Drawing
-from trainers.files import sync_folder
+from trainers.files import NEXT
 from trainers.metrics import Tally
 from trainers.models import network
 from trainers.predict import Lens
-
-log = logging.getLogger(__name__)
-
-NEXT = "next."  # before the names of files that wait for their epoch to be on record
+from trainers.sealed import save_array
 
 
 def train(
@@ -110,7 +105,7 @@ class Run:
         if not self.rows:
             raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
         computing.prepare(where)
-        state = self._state()
+        state = kept.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
         network.know(self.net, self.counts)
@@ -125,8 +120,6 @@ class Run:
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
         self.minority = augment.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
         self.epochs = self._restore(state) if state else []
-        folder.mkdir(parents=True, exist_ok=True)
-        self._settle_best()
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
@@ -233,34 +226,18 @@ class Run:
             raise Diverged(f"{split} loss is {found.loss} in {where}")
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Put a finished epoch on disk.
-
-        Weights that are the best so far lie under another name until the state that knows of their epoch is there:
-        a kill in between leaves the best of the epochs that count.
-        """
+        """Put a finished epoch on disk, weights that are the best so far included."""
         if epoch.val is None or all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
             self._save_best(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
-        self._settle_best()
+        kept.settle(self.folder, len(self.epochs))
 
     def _save_best(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
-            save_array(self.folder / f"{NEXT}val_logits.npy", logits)
+            save_array(self.folder / f"{NEXT}{kept.LOGITS}", logits)
         notes = {"recipe": self.recipe.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
-        save_weights(self.folder / f"{NEXT}best.safetensors", self.shown.state_dict(), notes)
-
-    def _settle_best(self) -> None:
-        """Give new best weights their name, last of all; drop those of an epoch that the state does not have."""
-        weights = self.folder / f"{NEXT}best.safetensors"
-        known = weights.exists() and read_notes(weights)["epoch"]["index"] == len(self.epochs) - 1
-        for name in ("val_logits.npy", "best.safetensors"):
-            new = self.folder / f"{NEXT}{name}"
-            if known and new.exists():
-                new.replace(self.folder / name)
-                point(f"settled {name}")
-            new.unlink(missing_ok=True)
-        sync_folder(self.folder)
+        save_weights(self.folder / f"{NEXT}{kept.WEIGHTS}", self.shown.state_dict(), notes)
 
     def _save_state(self) -> None:
         """After the last epoch without what only a further one would need: two thirds of the bytes."""
@@ -273,22 +250,12 @@ class Run:
             "scaler": self.scaler.state_dict() if going else None,
             "average": self.average.state_dict() if self.average and going else None,
         }
-        save_state(self.folder / "last.ckpt", state)
-
-    def _state(self) -> dict[str, Any] | None:
-        """What an earlier call left to go on from; None, said in the log, when that cannot be used."""
-        state = load_state(path := self.folder / "last.ckpt")
-        if state is None and path.exists():
-            log.warning("%s is damaged: training starts over", path)
-        if state is not None and state["recipe"] != self.recipe.model_dump_json():
-            log.warning("%s is of another recipe: training starts over", path)
-            return None
-        return state
+        save_state(self.folder / kept.STATE, state)
 
     def _network(self, state: dict[str, Any] | None) -> network.Network:
         if state is None:
             return network.build(self.config, self.data.sizes)
-        return network.restored(self.config, self.data.sizes, state["network"], self.folder / "last.ckpt")
+        return network.restored(self.config, self.data.sizes, state["network"], self.folder / kept.STATE)
 
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
         if state["optimizer"]:  # else the run is over
