@@ -71,6 +71,12 @@ class Artist:
         with self._change:
             self._ready.remove(drawing)
 
+    @property
+    def drawn(self) -> int:
+        """How many orders are done."""
+        with self._change:
+            return len(self._asked) - len(self._open)
+
     def wait(self) -> None:
         """Until nothing is being drawn, or nobody draws any more."""
         with self._change:

@@ -119,7 +119,8 @@ class Asking:
         """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
         grid = isinstance(self._spec.search.sampler, Grid)
         self._once(ENQUEUED, lambda: [] if grid else self._space.default())
-        tried = {_tried(trial) for trial in self._study.get_trials(deepcopy=False)} if grid else set()
+        own = [trial for trial in self._study.get_trials(deepcopy=False) if trial.number >= 0]
+        tried = {_tried(trial) for trial in own} if grid else set()
         self._configurations = (params for params in self._space.configurations() if key(params) not in tried)
 
     def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import card, confirm, overview, paths, record, retrain, shown, submission
+from sweeper import card, confirm, documents, overview, paths, record, retrain, shown, submission
 from sweeper.errors import NoResult, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
@@ -213,8 +213,7 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
 
 
 def _packed(folder: RunFolder, table: "Table", layout: str, goal: Goal, *, known: bool) -> Final:
-    seen = folder.test_scores
-    test = Scores.model_validate_json(seen.read_bytes()) if seen.exists() else None
+    test = documents.read(folder.test_scores, Scores)
     return Final(folder, sha256(folder.model), _submission(folder, table, layout), known, goal, test)
 
 

@@ -51,6 +51,7 @@ PLACES = {
     errno.EFBIG: ("a file may not grow that large", "see ulimit -f, or the largest file that the disk takes"),
     errno.EROFS: ("nothing can be written here", "run in a folder that is yours, or name one with SWEEP_HOME"),
     errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
+    errno.ENAMETOOLONG: ("a path is longer than the file system takes", "shorten it"),
     errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
 }
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
@@ -254,6 +255,16 @@ def report(
 
 
 @app.command()
+def sync(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all studies here if left out")] = None,
+) -> None:
+    """Send MLflow what it lacks of a study."""
+    from sweeper import sync as syncing
+
+    _say(syncing.run(study))
+
+
+@app.command()
 def clean(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all, and the cache, if left out")] = None,
     keep: Annotated[
@@ -384,29 +395,21 @@ def _print_json(document: dict[str, Any]) -> None:
 def main() -> None:
     """The program: a user's mistake becomes one message and its exit code; our own keep their traceback."""
     from sweeper.errors import UserError, message
+    from sweeper.streams import complain, fill_in
 
+    fill_in()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except UserError as error:
-        _complain(message(error))
+        complain(message(error))
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in PLACES:
             raise
         what, remedy = PLACES[error.errno]
-        _complain(f"error: {what}\n  --> {error.filename or 'mlruns'}\nhelp: {remedy}\n")
+        complain(f"error: {what}\n  --> {error.filename or 'mlruns'}\nhelp: {remedy}\n")
         sys.exit(3)
-
-
-def _complain(text: str) -> None:
-    """On stderr, if anybody listens, in the characters that it has."""
-    encoding = sys.stderr.encoding or "utf-8"
-    try:
-        sys.stderr.write(text.encode(encoding, "replace").decode(encoding))
-        sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _terminated(number: int, _: FrameType | None) -> NoReturn:

@@ -144,8 +144,9 @@ def _place(train: TrainConfig) -> tuple[str, int]:
 
 
 def kept(folder: StudyFolder) -> float:
-    """Seconds of sweeping in earlier calls; of a study that has not kept them, those in which a trial was trained."""
+    """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
     try:
-        return float(folder.clock.read_text())
-    except FileNotFoundError:
+        seconds = float(folder.clock.read_bytes())
+    except (FileNotFoundError, ValueError):
         return record.seconds(folder)
+    return seconds if 0 <= seconds < math.inf else record.seconds(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import paths
+from sweeper import mounts, orphans, paths, store
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -105,23 +105,14 @@ def _covers(arch: str, major: int, minor: int) -> bool:
 
 def _holders() -> Iterator[Finding]:
     """Who holds the memory of the GPUs, from nvidia-smi where there is one."""
-    if not shutil.which("nvidia-smi"):
-        return
-    for index, used, total in _smi("--query-gpu=index,memory.used,memory.total"):
+    for index, used, total in orphans.smi("--query-gpu=index,memory.used,memory.total"):
         busy = float(used) > 0.2 * float(total) if used.isdigit() and total.isdigit() else False
         yield Finding(f"memory of GPU {index}", not busy, f"{used} of {total} MiB taken")
-    for pid, name, used in _smi("--query-compute-apps=pid,process_name,used_memory"):
-        yield Finding("held by", True, f"{name} (pid {pid}): {used} MiB")
-
-
-def _smi(query: str) -> list[tuple[str, str, str]]:
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in ended.stdout.splitlines()]
-    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+    apps = orphans.smi(orphans.APPS)
+    lost = {str(one.pid): one for one in orphans.among(apps)}
+    for pid, name, used in apps:
+        why, remedy = (f", {lost[pid].why}", lost[pid].remedy) if pid in lost else ("", "")
+        yield Finding("held by", pid not in lost, f"{name} (pid {pid}): {used} MiB{why}", remedy)
 
 
 def _disk() -> Iterator[Finding]:
@@ -130,6 +121,8 @@ def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     help_ = "" if free > LOW_DISK else "remove old studies, or set SWEEP_HOME to another disk"
     yield Finding("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {home}", help_)
+    if kind := mounts.network(there):
+        yield Finding("network", False, mounts.words(home, kind), "set SWEEP_HOME to a folder on a local disk")
     writable = os.access(there, os.W_OK)
     if not writable:
         yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")
@@ -171,6 +164,8 @@ def _connect(host: str, port: int, patience: float) -> str:
 
 
 def _mlflow(database: Path) -> Finding:
+    if trouble := store.trouble(database):
+        return Finding("mlflow", False, *trouble)
     if not database.exists():
         return Finding("mlflow", True, f"no database yet; the first run makes {database}")
     count = "select count(*), count(case status when 'RUNNING' then 1 end) from runs"

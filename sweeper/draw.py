@@ -21,6 +21,7 @@ from trainers import files
 from trainers.config import DataConfig, Epoch
 from trainers.data import layouts
 from trainers.data.rows import Row, Table
+from trainers.sealed import load_array
 
 SQUARE = 2000  # classes whose confusion is still counted
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
@@ -99,10 +100,7 @@ class Run:
     def logits(self) -> tally.Array:
         """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
         path = self.place
-        try:
-            found: tally.Array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise EnvironmentFault("this file is damaged", where=str(path)) from error
+        found: tally.Array = load_array(path)
         wanted = (len(self.rows), sum(self.sizes))
         if found.shape != wanted:
             raise EnvironmentFault(

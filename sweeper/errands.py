@@ -2,18 +2,18 @@
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sweeper import curves, lock, mirror, shown
+from sweeper import arrived, curves, lock, mirror, shown
 from sweeper.artist import Artist, Drawing, Order
 from sweeper.mirror import RunTwin, Side, Sides, StudyTwin
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
-from sweeper.trial import Job, Kind, State, TrialResult
+from sweeper.trial import Job, State, TrialResult
+from trainers import crash
 from trainers.config import Goal
 
 STUDY, STANDING, CLOSE, DRAWN = "study", "standing", "close", "drawn"
@@ -59,6 +59,14 @@ class Facts:
     resume: str = "sweep run"
 
 
+@dataclass
+class Sent:
+    """What was sent so far: how many epochs of which runs."""
+
+    runs: set[str] = field(default_factory=set)
+    epochs: int = 0
+
+
 @dataclass(frozen=True)
 class End:
     """What is known of it when it is closed; one in a hurry does not wait for figures."""
@@ -77,6 +85,7 @@ class Errands:
     ) -> None:
         self.facts, self.sides, self.artist = facts, Sides(facts.study), artist
         self.end: End | None = None
+        self.sent = Sent()
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
         self._twin: StudyTwin | None = None
@@ -87,11 +96,16 @@ class Errands:
         """Whether MLflow has answered once; before that, loading it takes its time."""
         return self._twin is not None
 
+    @property
+    def moved(self) -> tuple[int, ...]:
+        """Another one whenever something was sent or drawn."""
+        return int(self.connected), len(self.sent.runs), self.sent.epochs, self.artist.drawn
+
     def do(self, errand: str) -> None:
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)
         if errand == STUDY:
-            for side in self.sides.load(lambda folder, result: _all_sent(folder, result, twin)):
+            for side in self.sides.load(lambda folder, result: arrived.all_sent(folder, result, twin)):
                 self._bring(server, twin, side)
             self._study(server, twin, "RUNNING")
             server.status(twin.run, "RUNNING", None)
@@ -107,18 +121,23 @@ class Errands:
 
     # ------------------------------------------------------------------------------------- study
     def _open(self, server: Server) -> StudyTwin:
-        """The study's run in MLflow: the one it had, if that is still there, else a new one."""
+        """The study's run in MLflow: the one it had, if that is still there, else a new one.
+
+        A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not.
+        """
         path, uri = self.facts.study.mirror, redacted(server.uri)
         twin = mirror.read(path, StudyTwin)
-        if twin is None or twin.uri != uri or (twin.run and not server.alive(twin.run)):
+        if twin is None or not (server.alive(twin.run) if twin.run else twin.uri == uri):
             twin = StudyTwin(uri=uri)
             mirror.write(path, twin)
+            crash.point("mlflow.study")
         name = Path(self.facts.data_name).resolve().name or "data"
         experiment = server.experiment(name)
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
         server.experiment(name, (twin.id, shown.view(run, self.facts.goal, self.facts.names)))
-        twin = twin.model_copy(update={"experiment": experiment, "run": run})
+        crash.point("mlflow.study.born")
+        twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         mirror.write(path, twin)
         server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))
@@ -128,7 +147,7 @@ class Errands:
         """Of the study and of every run in it."""
         space = hashlib.sha256(self.facts.spec_text.encode()).hexdigest()[:16]
         found = {"sweep.study": self.facts.study.name, "sweep.space": space, "mlflow.source.name": "sweep"}
-        commit = _commit()
+        commit = shown.commit()
         return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
 
     def _study(self, server: Server, twin: StudyTwin, state: State) -> None:
@@ -166,13 +185,13 @@ class Errands:
         result = side.result
         if side.lost:
             return
-        if not (side.twin and result and side.twin.sent == result.state and not side.files):
+        if not _has_all(side, result):
             try:
                 side.twin = self._send(server, twin, side, result)
             except Refused:
                 side.lost = True
                 raise
-        if result and _awaits_figures(side.folder, result, side.job.kind):
+        if result and arrived.awaits_figures(side.folder, result, side.job.kind):
             self.artist.ask(Order(key=side.key, folder=side.folder.root))
         elif result:
             self.sides.done(side)
@@ -180,6 +199,7 @@ class Errands:
     def _send(self, server: Server, twin: StudyTwin, side: Side, result: TrialResult | None) -> RunTwin:
         before = side.twin
         run = before.run if before else self._born(server, twin, side)
+        crash.point("mlflow.run.born")
         tags = shown.outcome(result) if result else {}
         if before and before.sent and side.live and result is None:
             server.status(run, "RUNNING", None)
@@ -187,11 +207,15 @@ class Errands:
         points = shown.points(side.job, side.epochs)
         news = points[side.points :] + (shown.looked(result, side.ended) if result else [])
         server.log(run, news, {} if side.points else shown.params(side.job), tags)
+        self.sent.runs.add(side.key)
+        self.sent.epochs += len(points) - side.points
         side.points = len(points)
+        crash.point("mlflow.run.points")
         if result is not None:
             self._ended(server, side, run, result)
         sent = result.state if result else "" if side.live else (before.sent if before else "")
-        after = RunTwin(parent=twin.run, run=run, sent=sent)
+        after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points)
+        crash.point("mlflow.run.sent")
         if after != before:
             mirror.write(side.folder.mirror, after)
         return after
@@ -253,48 +277,24 @@ class Errands:
         """Those of the study, where a run has some, and whatever is still being drawn."""
         trials = ((self.facts.study.trial(number), one) for number, (one, _) in self.sides.ends().items())
         finals = ((one.folder, one.result) for one in self.sides.all() if one.result and one.job.kind == "final")
-        if any(_drawable(*one, "trial") for one in trials) or any(_drawable(*one, "final") for one in finals):
+        if any(arrived.drawable(*one, "trial") for one in trials) or any(
+            arrived.drawable(*one, "final") for one in finals
+        ):
             self.artist.ask(Order(key=STUDY, folder=self.facts.study.root, study=True))
         self.artist.wait()
         self._hang(server, twin)
 
 
-def _all_sent(folder: RunFolder, result: TrialResult, twin: StudyTwin) -> bool:
-    """Whether MLflow has all of an ended trial, its figures too."""
-    known = mirror.read(folder.mirror, RunTwin)
-    there = known is not None and known.parent == twin.run and known.sent == result.state
-    return there and not _awaits_figures(folder, result, "trial")
-
-
-def _awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
-    return _drawable(folder, result, kind) and _undrawn(folder)
-
-
-def _drawable(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
-    """Whether a run has ended well and left predictions that can be compared with labels."""
-    if result.state != "COMPLETE" or kind == "confirm":
+def _has_all(side: Side, result: TrialResult | None) -> bool:
+    """Whether MLflow has the run as it stands."""
+    if side.twin is None or side.files:
         return False
-    return (folder.test_scores if kind == "final" else folder.val_logits).exists()
-
-
-def _undrawn(folder: RunFolder) -> bool:
-    """Whether figures are missing, older than the run's end, or younger than what MLflow has."""
-    made = [path.stat().st_mtime_ns for path in folder.figures.glob("[!.]*")]
-    if not made or not folder.mirror.exists() or not folder.result.exists():
-        return True
-    return min(made) < folder.result.stat().st_mtime_ns or max(made) > folder.mirror.stat().st_mtime_ns
+    if result is None:
+        return not side.live and bool(side.twin.sent) and side.twin.points == len(side.epochs)
+    return side.twin.sent == result.state
 
 
 def _files(side: Side) -> list[Path]:
     """The artifacts that were attached, and those of a final that are there."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
     return [path for path in dict.fromkeys([*usual, *side.files]) if path.exists()]
-
-
-def _commit() -> str:
-    """The commit checked out in the current folder, or nothing."""
-    try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return asked.stdout.strip() if asked.returncode == 0 else ""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from sweeper.notation import flow
 from sweeper.tree import Node, plain
 from trainers.errors import UserError
+from trainers.visible import brief
 
 Loc = tuple[int | str, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -21,7 +22,7 @@ _MUST = {
     "multiple_of": "must be a multiple of {multiple_of:g}",
     "literal_error": "must be {expected}",
     "string_type": "must be text",
-    "string_pattern_mismatch": "must match {pattern}",
+    "string_pattern_mismatch": "cannot be written so",
     "string_too_long": "must have at most {max_length} characters",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -113,7 +114,7 @@ def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
 
 
 def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
-    what = f"unknown key '{key}'" + (f" in {name}" if name else "")
+    what = f"unknown key '{brief(key)}'" + (f" in {name}" if name else "")
     raise UserError(what, where=at.key or at.where, help=close(key, known) or f"it can be {listed(known)}")
 
 
@@ -127,6 +128,8 @@ def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
 def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node) -> str:
     if kind == "literal_error":
         return close(str(at.value), context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+    if at.value is None:
+        return "write a value after the colon, or leave the key out"
     if isinstance(at.value, dict) and kind != "string_type":
         return "a value is left open with choice, uniform, loguniform, int or logint"
     return _HELP.get(kind, "") or _described(model, loc)

@@ -4,16 +4,19 @@ Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0), and
 a checkpoint is SWEEP_FAKE_BYTES larger than it need be (default 0). It keeps the promise of the real one:
 the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored epochs yielded again.
 
-A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, disk, error; kill (SIGKILL to itself)
-dies there every time, kill_once only the first time; hang stops the process.
+A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, oom_64 (while 64 images or more pass at
+once), disk, error; kill is a SIGKILL to itself, hang a SIGSTOP; stall waits for ever, with a process that is alive;
+grind computes for ever in C, which no other thread survives. `_once` behind it: only the first time.
 """
 
 import errno
+import itertools
 import json
 import math
 import os
 import signal
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -64,7 +67,7 @@ def train(job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:  # noqa
     checkpoint = _Checkpoint(folder, recipe, epochs)
     yield from epochs
     for index in range(len(epochs), recipe.train.epochs):
-        _break(recipe.train.backbone, index, folder)
+        _break(job, index)
         time.sleep(seconds)
         epoch = _epoch(recipe, index, names, validated="val" not in fit, seconds=seconds)
         checkpoint.add(epoch)
@@ -199,22 +202,34 @@ def _stored(folder: RunFolder, recipe: Recipe) -> list[Epoch]:
         return []
 
 
-def _break(backbone: str, index: int, folder: RunFolder) -> None:
-    family, _, trouble = backbone.partition(".")
+def _break(job: Job, index: int) -> None:
+    family, _, trouble = job.recipe.train.backbone.partition(".")
     if family != "broken" or index != 1:
         return
+    if trouble.endswith("_once") and not _first_time(RunFolder(job.folder)):
+        return
+    trouble = trouble.removesuffix("_once")
     if trouble == "nan":
         raise Diverged("the loss is nan in epoch 2")
-    if trouble == "oom":
+    if trouble == "oom" or (trouble == "oom_64" and (job.micro_batch or job.recipe.train.batch_size) >= 64):
         raise OutOfMemoryError("CUDA out of memory")
     if trouble == "disk":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if trouble == "kill" or (trouble == "kill_once" and _first_time(folder)):
+    if trouble == "error":
+        raise ValueError("this recipe is broken\nin two lines")
+    _vanish(trouble)
+
+
+def _vanish(trouble: str) -> None:
+    """Troubles of a process, of which it says nothing itself."""
+    if trouble == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if trouble == "hang":
         os.kill(os.getpid(), signal.SIGSTOP)
-    if trouble == "error":
-        raise ValueError("this recipe is broken\nin two lines")
+    if trouble == "stall":
+        threading.Event().wait()
+    if trouble == "grind":
+        sum(itertools.repeat(0))
 
 
 def _first_time(folder: RunFolder) -> bool:

@@ -3,12 +3,46 @@
 import json
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from sweeper import documents
 from sweeper.defaults import difference
-from sweeper.errors import UserError
+from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from trainers import files
+from trainers.config import Goal
+
+
+class _Open(BaseModel):
+    """Some of the keys are judged; the others are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Identity(_Open):
+    """What makes the study the one it is."""
+
+    data: dict[str, Any]
+    goal: Goal
+    train: dict[str, Any]
+
+
+class Limits(_Open):
+    """The budget that it began with."""
+
+    trials: int | None = None
+    hours: float | None = None
+
+
+class Asked(_Open):
+    """study.json."""
+
+    study: str
+    identity: Identity
+    fingerprint: str = ""
+    budget: Limits = Limits()
 
 
 def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str = "") -> None:
@@ -23,7 +57,8 @@ def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str 
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
             where=str(spec.source),
-            help=f"begin another study with --new-study NAME, or restore the file from {folder.space}",
+            help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
+            f"or restore the file from {folder.space}",
         )
     same_data(folder, fingerprint, spec.data.root)
     document = {
@@ -53,7 +88,11 @@ def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
     try:
-        document: dict[str, Any] = json.loads(folder.spec.read_text())
-    except FileNotFoundError:
-        return None
-    return document
+        found = documents.read(folder.spec, Asked)
+    except EnvironmentFault as error:
+        raise EnvironmentFault(
+            "this file is damaged: it does not say what the study asked when it began",
+            where=str(folder.spec),
+            help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
+        ) from error
+    return found.model_dump(exclude_unset=True) if found else None

@@ -16,6 +16,7 @@ from sweeper.errands import Facts
 from sweeper.errors import DiskFull
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
+from sweeper.patient import Patience
 from sweeper.room import Room
 from sweeper.trial import State
 from trainers import files
@@ -57,6 +58,12 @@ class Options:
         found += [f"budget.trials={self.trials}"] if self.trials is not None else []
         found += [f"budget.hours={self.hours}"] if self.hours is not None else []
         return found + ([f"study={self.new_study}"] if self.new_study else [])
+
+    def teacher(self, space: Path) -> StudyFolder | None:
+        """The study that the file at `space` names, where another one is begun."""
+        from sweeper import spec
+
+        return StudyFolder.named(spec.read(space, sets=self.sets).study) if self.new_study else None
 
     def command(self, space: Path) -> str:
         """The same call again, quoted for a shell."""
@@ -173,11 +180,12 @@ def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor
     from sweeper.stop import Stop, listening
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
+    patience = Patience(prepared.folder.database.name, stopped=lambda: stop.requested)
 
     def once() -> "Outcome":
-        return _once(prepared, options, executor(), stop, command, final)
+        return _once(prepared, options, executor(), stop, command, final, patience)
 
-    with listening(stop):
+    with listening(stop), stop.told():
         outcome = pausing.through(once, prepared.folder, stop)
     ending.say(prepared.folder, command, outcome.reason)
     probing.tell_tau(prepared.folder)
@@ -185,14 +193,27 @@ def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor
 
 
 def _once(
-    prepared: Prepared, options: Options, executor: "Executor", stop: "Stop", command: str, final: Growth
+    prepared: Prepared,
+    options: Options,
+    executor: "Executor",
+    stop: "Stop",
+    command: str,
+    final: Growth,
+    patience: Patience,
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper import pausing, probing
     from sweeper.study import Study
 
-    fingerprint = prepared.table.fingerprint
-    study = Study.open(prepared.spec, prepared.space, prepared.folder, paths.cache(), fingerprint=fingerprint)
+    study = Study.open(
+        prepared.spec,
+        prepared.space,
+        prepared.folder,
+        paths.cache(),
+        fingerprint=prepared.table.fingerprint,
+        patience=patience,
+        teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+    )
     try:
         files.write_text(prepared.folder.resume, command + "\n")
         if final:
@@ -209,6 +230,15 @@ def _once(
     study.close()
     idle = outcome.exit_code == 0 and record.results(prepared.folder) == before
     return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
+
+
+def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
+    """Have a new study learn from an earlier one, and say what."""
+    from sweeper import warm
+
+    if source:
+        for line in warm.take(prepared.spec, prepared.space, prepared.folder, source, prepared.table.fingerprint):
+            progress.talk(line)
 
 
 def _rehearsed(prepared: Prepared) -> tuple[float, float]:
@@ -230,6 +260,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
+    study.patience.say = view.note
     tracker = tracker_for(mlflow, view.note)
     tracker.opened(facts(prepared))
     state: State = "INTERRUPTED"
@@ -245,7 +276,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
     finally:
         patience = 1.0 if stop.requested or hurry else 10.0
         view.closed()
-        tracker.closed(state, files=_tables(prepared.folder), patience=patience)
+        tracker.closed(state, files=tables(prepared.folder), patience=patience)
     return outcome
 
 
@@ -286,7 +317,7 @@ def facts(prepared: Prepared) -> Facts:
     )
 
 
-def _tables(folder: StudyFolder) -> list[Path]:
+def tables(folder: StudyFolder) -> list[Path]:
     """Write trials.csv anew; returns what is shown with the study."""
     from sweeper import leaderboard
 

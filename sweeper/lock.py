@@ -37,7 +37,9 @@ class Lock:
 
     @property
     def there(self) -> bool:
-        """Whether the file that is locked still lies at its path: else another process may hold the same study."""
+        """Whether it is held, and the locked file still lies at its path: else another process may hold the study."""
+        if self.file.closed:
+            return False
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
         except FileNotFoundError:

@@ -27,13 +27,14 @@ class StudyTwin(BaseModel):
 
 
 class RunTwin(BaseModel):
-    """mlflow.json of a run folder; `sent` is the state up to which all has arrived."""
+    """mlflow.json of a run folder; `sent` is the state up to which all has arrived, with `points` epochs."""
 
     model_config = ConfigDict(frozen=True)
 
     parent: str
     run: str
     sent: str = ""
+    points: int = 0
 
 
 Model = TypeVar("Model", bound=BaseModel)

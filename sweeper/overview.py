@@ -10,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, clock, identity, lock, paths, record, shown
+from pydantic import BaseModel, ConfigDict
+
+from sweeper import board, clock, documents, identity, lock, orphans, paths, record, shown
 from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
@@ -18,6 +20,16 @@ from sweeper.trial import OPEN, State, TrialResult
 from trainers.files import write_text
 
 SPACES = Path("search_spaces")
+
+
+class Said(BaseModel):
+    """A line of scores.jsonl: what a board said, and when that was noted."""
+
+    model_config = ConfigDict(extra="allow")
+
+    value: float
+    note: str = ""
+    time: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def standing(study: StudyFolder) -> Standing:
 def resume(study: StudyFolder) -> str:
     """The command that goes on with `study`."""
     try:
-        return study.resume.read_text().strip()
+        return study.resume.read_text(errors="replace").strip()
     except FileNotFoundError:
         return f"sweep run {shlex.quote(near(study.space))}"
 
@@ -116,8 +128,8 @@ def finals(study: StudyFolder) -> Iterator[Final]:
 
 def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
     if folder.board.exists():
-        for line in folder.board.read_text().splitlines():
-            yield json.loads(line)
+        for number, line in enumerate(folder.board.read_bytes().splitlines(), 1):
+            yield documents.parsed(line, Said, f"{folder.board}:{number}").model_dump(exclude_unset=True)
 
 
 def near(path: Path) -> str:
@@ -136,7 +148,7 @@ def note_score(target: str, value: float, note: str) -> Path:
     """
     folder = _target(target)
     line = {"value": value, "note": note, "time": time.time()}
-    before = folder.board.read_text() if folder.board.exists() else ""
+    before = folder.board.read_text(errors="replace") if folder.board.exists() else ""
     write_text(folder.board, before + json.dumps(line) + "\n")
     return folder.board
 
@@ -174,6 +186,8 @@ def status(one: Standing) -> Iterator[str]:
         yield f"best     {best(one.best)}"
     for final in one.finals:
         yield f"final    {near(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
+    for orphan in orphans.found():
+        yield f"warning  {orphan}"
     yield f"files    {near(one.study.root)}"
     yield f"next     {next_command(one)}"
 

@@ -79,6 +79,11 @@ class StudyFolder:
         return self.root / "seconds"
 
     @property
+    def memory(self) -> Path:
+        """How many images of which backbone and size a GPU had room for, where that was less than a batch."""
+        return self.root / "memory.json"
+
+    @property
     def resume(self) -> Path:
         """The command that goes on with this study, as the shell takes it."""
         return self.root / "resume"
@@ -91,6 +96,11 @@ class StudyFolder:
     def probe(self) -> Path:
         """What was tried on frozen features before the first trial, and what came of it."""
         return self.root / "probe.json"
+
+    @property
+    def learnt(self) -> Path:
+        """What an earlier study has taught this one before its first trial."""
+        return self.root / "learnt.json"
 
     @property
     def report(self) -> Path:

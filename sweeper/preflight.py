@@ -100,7 +100,7 @@ def _passed(memory: Path) -> dict[str, dict[str, int]]:
     """The sizes that were found, by what was asked."""
     try:
         stored = json.loads(memory.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweeper import board, devices, paths, record
+from pydantic import BaseModel, ConfigDict
+
+from sweeper import board, devices, documents, paths, record
 from sweeper.errors import DiskFull, EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
@@ -59,6 +61,23 @@ def candidates(search: Search, space: "Space", asked: Probe) -> list[Params]:
     at_random = search.model_copy(update={"sampler": RandomSampler()})
     drawn = samplers.first(at_random, space, asked.candidates)
     return list({key(params): params for params in drawn}.values())
+
+
+class Candidate(BaseModel):
+    """One that was tried; `score` is None for what could not be judged, or diverged."""
+
+    model_config = ConfigDict(extra="allow")
+
+    params: Params
+    score: float | None
+
+
+class Probed(BaseModel):
+    """probe.json."""
+
+    model_config = ConfigDict(extra="allow")
+
+    scored: list[Candidate]
 
 
 def kept(verdicts: Sequence[Verdict], share: float) -> list[int]:
@@ -149,7 +168,7 @@ def tell_tau(folder: StudyFolder) -> None:
     """Say how the trials' values agree with the probe's scores, and note it in probe.json, if there was a probe."""
     if not folder.probe.exists():
         return
-    document = json.loads(folder.probe.read_text())
+    document = documents.parsed(folder.probe.read_bytes(), Probed, str(folder.probe)).model_dump(exclude_unset=True)
     pairs = list(_pairs(document, folder))
     found = tau(*zip(*pairs, strict=True)) if len(pairs) >= LEAST else None
     try:

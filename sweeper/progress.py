@@ -17,6 +17,7 @@ from sweeper.board import Board, Row
 from sweeper.trial import Job, TrialResult
 from trainers.config import Epoch
 from trainers.files import full
+from trainers.visible import visible
 
 FRAMES = 4  # a second, at most
 WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live table is shown
@@ -123,7 +124,7 @@ class Plain:
         self.note(board.ending(result))
 
     def note(self, text: str) -> None:
-        self._out.write(f"{text}\n")
+        self._out.write(f"{visible(text)}\n")
         self._out.flush()
 
     def closed(self) -> None:
@@ -163,7 +164,7 @@ class Live:
 
     def note(self, text: str) -> None:
         """Say `text` above the table."""
-        self._console.print(Text(text))
+        self._console.print(Text(visible(text)))
 
     def closed(self) -> None:
         self._screen.stop()
@@ -182,8 +183,8 @@ class Live:
             )
         for row in list(self._board.rows.values()):
             cells = self._cells(row)
-            table.add_row(*(cells[name] for name in columns))
-        words = [Text(line, style="dim") for line in self._where]
+            table.add_row(*(visible(cells[name]) for name in columns))
+        words = [Text(visible(line), style="dim") for line in self._where]
         return Group(*([table] if self._board.rows else []), Text(self._board.summary()), *words)
 
     def _cells(self, row: Row) -> dict[str, str]:
@@ -218,9 +219,12 @@ def _console(out: Deafened) -> Console:
 
 # ------------------------------------------------------------------------------------ what commands print
 def out(text: str, stream: TextIO | None = None) -> None:
-    """A result on stdout, or wherever `stream` says; nothing happens when nobody listens any more."""
+    """A result on stdout, or wherever `stream` says; nothing happens when nobody listens any more.
+
+    What would steer a terminal, in names of whoever's making, is shown as an escape.
+    """
     target = Deafened(sys.stdout if stream is None else stream)
-    target.write(f"{text}\n")
+    target.write(f"{visible(text)}\n")
     target.flush()
 
 
@@ -232,6 +236,7 @@ def talk(text: str) -> None:
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
     """A table on stdout: with as many columns as fit on a terminal, whole and plainly aligned anywhere else."""
     stream = sys.stdout if stream is None else stream
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     right = [all(_numeric(row[i]) for row in rows) for i in range(len(headers))]
     if lively(stream):

@@ -3,20 +3,16 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
-from sweeper import ledger, lock
-from sweeper.errors import EnvironmentFault
+from sweeper import documents, ledger, lock
 from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
-from sweeper.trial import Job, State, TrialResult, Trouble, Word
+from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers import files
 from trainers.config import Epoch, Scores
-
-Kept = TypeVar("Kept", bound=Word)
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
@@ -94,7 +90,7 @@ def write_config(folder: RunFolder, job: Job) -> None:
 
 def read_config(folder: RunFolder) -> Job | None:
     """The job as it was started, or None when it was not written yet."""
-    return _read(folder.config, Job)
+    return documents.read(folder.config, Job)
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:
@@ -106,20 +102,7 @@ def write_result(folder: RunFolder, result: TrialResult) -> None:
 
 def read_result(folder: RunFolder) -> TrialResult | None:
     """How the run ended, or None while it has not."""
-    return _read(folder.result, TrialResult)
-
-
-def _read(path: Path, kind: type[Kept]) -> Kept | None:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise EnvironmentFault(
-            f"this file is damaged, or of another version of sweep: {error.errors()[0]['msg']}",
-            where=str(path),
-            help="restore it from a copy, or move the folder it lies in away",
-        ) from error
+    return documents.read(folder.result, TrialResult)
 
 
 def standing(

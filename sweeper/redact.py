@@ -4,15 +4,18 @@ import os
 import re
 
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
+_QUERY = re.compile(
+    r"([?&][^=&#\s]*(?:token|secret|passw|key|sig|auth|credential)[^=&#\s]*=)[^&#\s/]+", re.IGNORECASE
+)
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 6  # shorter values would blot out innocent text
 
 
 def redacted(text: str) -> str:
-    """`text` with `***` for the login of every address and for the value of every secret in the environment."""
+    """`text` with `***` for logins and keys in addresses and for the value of every secret in the environment."""
     for value in _secrets():
         text = text.replace(value, "***")
-    return _LOGIN.sub("***@", text)
+    return _QUERY.sub(r"\1***", _LOGIN.sub("***@", text))
 
 
 def _secrets() -> list[str]:

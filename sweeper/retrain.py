@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TICK = 0.25  # seconds between two looks at `stop`
 RETRIES = 1  # of a worker that died or hung
+NO_MEMORY = "`sweep doctor` says who holds the GPU's; with more, or on a larger one, the same command continues it"
 Seal = Callable[[Job, Done, list[Epoch]], TrialResult]
 """What is left to do when a run has ended by itself; returns what goes on record."""
 
@@ -190,6 +191,8 @@ class _Runs:
             raise EnvironmentFault(
                 "the disk is full", where=log, help="free some space and run the same command again"
             )
+        if message.trouble == "oom":
+            raise RunFailed(f"{job.title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
         raise RunFailed(f"{job.title} failed: {message.text}", where=log, help="the same command continues it")
 
     def end(self, job: Job, result: TrialResult) -> None:

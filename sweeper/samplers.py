@@ -5,10 +5,12 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
+from optuna._transform import _SearchSpaceTransform as SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
@@ -31,6 +33,7 @@ from sweeper.search import (
     Search,
     SuccessiveHalving,
 )
+from sweeper.storage import Rehearsal
 from trainers.config import OneCycle, TrainConfig
 
 if TYPE_CHECKING:
@@ -61,9 +64,7 @@ def _sampler(search: Search, seed: int, known: "Known") -> BaseSampler:
                 warn_independent_sampling=False,
             )
         case CMAES() as chosen:
-            return optuna.samplers.CmaEsSampler(
-                seed=seed, n_startup_trials=chosen.startup_trials, warn_independent_sampling=False
-            )
+            return Replayed(seed=seed, n_startup_trials=chosen.startup_trials, warn_independent_sampling=False)
         case NSGA2() as chosen:
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=chosen.population_size)
         case RandomSampler() | Grid():  # a grid's values are queued, so nothing is left to sample
@@ -93,6 +94,32 @@ class Bounded(optuna.samplers.TPESampler):
         if len(trials) > BOUND:
             study = cast("optuna.Study", _Few(study, self._known.few(trials, trial.number)))
         return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+class Replayed(optuna.samplers.CmaEsSampler):
+    """CMA-ES whose state is worked out anew from the trials.
+
+    Optuna keeps it pickled in the database, and who unpickles what a stranger may have written runs his code.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._of = search_space, study.direction
+        return super().sample_relative(study, trial, search_space)
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """The optimizer after every generation that is whole, of which the first to end count."""
+        space = SearchSpaceTransform(self._of[0], transform_0_1=True)
+        optimizer: Any = self._init_optimizer(space, self._of[1])
+        trials, size = sorted(completed_trials, key=_ended), optimizer.population_size
+        while len(found := self._get_solution_trials(trials, optimizer.generation)) >= size:
+            optimizer.tell([(space.transform(trial.params), -(trial.value or 0.0)) for trial in found[:size]])
+        return optimizer
+
+
+def _ended(trial: FrozenTrial) -> tuple[datetime, int]:
+    return trial.datetime_complete or datetime.max, trial.number
 
 
 class _Few:
@@ -178,8 +205,10 @@ def fixed(study: optuna.Study, space: "Space", clock: "Clock", *, free: bool) ->
 
 def _proposal(study: optuna.Study, space: "Space", chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that the next trial of `study` would have with those `chosen`; asked in a copy."""
-    rehearsal = optuna.create_study(direction="maximize", sampler=study.sampler)
-    rehearsal.add_trials(study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    learnt = [trial for trial in trials if trial.number < 0]
+    rehearsal = optuna.create_study(direction="maximize", sampler=study.sampler, storage=Rehearsal(learnt))
+    rehearsal.add_trials(trials[len(learnt) :])
     if chosen:
         rehearsal.enqueue_trial(dict(chosen))
     return space.suggest(rehearsal.ask())

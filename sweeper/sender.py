@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+LOOK = 0.2  # seconds between two looks at whether something has moved
 PAUSE = 30.0  # seconds without an attempt after one has failed
 LINGER = 0.25  # seconds after an errand is asked in which more may come, to be carried in one go
 
@@ -48,17 +49,20 @@ class Sender:
         """Seconds that the errand under way has taken so far; 0 when there is none."""
         return time.monotonic() - self._since if self._busy else 0.0
 
-    def finish(self, patience: float) -> int:
-        """Try what is left, and once more what failed, for at most `patience` seconds; returns what is not done.
+    def finish(self, patience: float, moved: Callable[[], object] = lambda: None) -> int:
+        """Try what is left, and once more what failed; returns what is not done.
 
+        For at most `patience` seconds, counted anew whenever `moved` says something else: many errands take long.
         The errand under way is not broken off then, but no other is begun.
         """
-        deadline = time.monotonic() + patience
         with self._change:
             self._last = True
             self._change.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+        before, deadline = moved(), time.monotonic() + patience
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            self._thread.join(min(left, LOOK))
+            if (now := moved()) != before:
+                before, deadline = now, time.monotonic() + patience
         with self._change:
             self._over = True
             if self._thread.is_alive():

@@ -1,120 +1,24 @@
-"""The process of a local worker: takes jobs off a pipe, one after another, and ends with its coordinator."""
+"""The process of a local worker, whose life is bound to its coordinator's before anything heavy is loaded."""
 
 import argparse
-import contextlib
 import ctypes
 import os
-import queue
 import signal
 import socket
 import sys
-import threading
-import time
 
-from sweeper import pipe
-from sweeper.paths import RunFolder
-from sweeper.trial import Done, Failed, Progress, Word
-from sweeper.worker import advance, failed, run
-from trainers import files
-
-HEARTBEAT = 2.0  # seconds
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class Channel:
-    """The worker's end of the pipe: orders come in, words go out; the process ends with the other end."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._writing = threading.Lock()
-        self._orders: queue.SimpleQueue[pipe.Start | pipe.Answer] = queue.SimpleQueue()
-        for loop in (self._listen, self._beat):
-            threading.Thread(target=loop, daemon=True).start()
-
-    def order(self) -> pipe.Start | pipe.Answer:
-        """The coordinator's next word, waited for."""
-        return self._orders.get()
-
-    def send(self, word: Word) -> None:
-        with self._writing:
-            pipe.send(self._channel, word)
-
-    def _listen(self) -> None:
-        lines = pipe.Lines(self._channel)
-        while (received := lines.read()) is not None:
-            for line in received:
-                self._orders.put(pipe.ORDER.validate_json(line))
-        _end()
-
-    def _beat(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                time.sleep(HEARTBEAT)
-                self.send(pipe.Alive())
-
-
-def _end() -> None:
-    """End this process and whatever it started, at once: every file is written whole or not at all."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process when `parent` ends, however that ends. Elsewhere the pipe's end does it."""
+    """Have the kernel end this process when `parent` ends, however that ends, be it stopped or busy itself.
+
+    A parent that ended before is no parent any more. Where there is no such promise, the pipe's end does it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _log_to(folder: RunFolder) -> None:
-    """Send what this process prints, torch's own output included, to the end of the run's log."""
-    handle = os.open(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(handle, stream.fileno())
-    os.close(handle)
-
-
-def serve(channel: Channel) -> None:
-    """Do one job after another; the coordinator ends this by closing its end of the pipe."""
-    while isinstance(start := channel.order(), pipe.Start):
-        try:
-            _log_to(RunFolder(start.job.folder))
-        except OSError as error:
-            channel.send(failed(start.job, error))
-            continue
-        messages = run(start.job, start.device, threads=start.threads, alone=start.alone)
-        message = advance(messages, None)
-        while isinstance(message, Progress):
-            channel.send(message)
-            answer = channel.order()
-            keep = isinstance(answer, pipe.Answer) and answer.keep
-            if isinstance(answer, pipe.Answer) and "trainers.computing" in sys.modules:
-                sys.modules["trainers.computing"].use_threads(answer.threads)
-            message = advance(messages, keep)
-        if isinstance(message, Failed):
-            _note(message.detail)
-        del messages
-        if isinstance(message, Done):  # after an error the device may answer nothing any more
-            _release()
-        channel.send(message)
-
-
-def _note(text: str) -> None:
-    """Put `text` into the log; where the disk is full that is told by the message that follows."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        if not files.full(error):
-            raise
-
-
-def _release() -> None:
-    """What the job left on its GPU is for the next one there, whoever runs it."""
-    if "trainers.computing" in sys.modules:
-        sys.modules["trainers.computing"].release()
 
 
 def main() -> None:
@@ -124,6 +28,8 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     given = parser.parse_args()
     _die_with(given.parent)
+    from sweeper.serving import Channel, serve
+
     serve(Channel(socket.socket(fileno=given.fd)))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,3 +187,12 @@ def address(base: str, experiment: str, view: str) -> str:
     """Where in MLflow's pages that table opens."""
     where = f"{base.rstrip('/')}/#/experiments/{quote(experiment)}/runs"
     return f"{where}?workflowType=machine_learning&viewStateShareKey={quote(view)}"
+
+
+def commit() -> str:
+    """The commit checked out in the current folder, or nothing."""
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper import sensible
 from sweeper.defaults import difference, filled
 from sweeper.explain import checked, close, listed
+from sweeper.inside import Outside, candidates
 from sweeper.notation import flow
 from sweeper.search import Grid, StudySpec
 from sweeper.tree import Choice, Hole, Node, Open, closings, expand, leaf, open_values, plain, size
@@ -98,6 +99,20 @@ class Space:
             raise UserError(f"there is no open value {unknown[0]} here", help=close(unknown[0], used))
         return self._recipe(closed)
 
+    def params(self, train: TrainConfig) -> dict[str, Any]:
+        """The parameters that close the space to `train`, its seed aside; raises Outside where there are none."""
+        wanted, why = train.model_dump(mode="json", exclude={"seed"}), list[str]()
+        for params in candidates(self._tree, train.model_dump(mode="json"), "", why):
+            try:
+                found = self.recipe(params).train.model_dump(mode="json", exclude={"seed"})
+            except UserError as error:
+                why.append(error.what)
+                continue
+            if found == wanted:
+                return params
+            why += difference(wanted, found)
+        raise Outside(why[0])
+
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
         """The parameters of one trial, asked of Optuna in the order of the file, branches after their choice."""
         params, _ = next(closings(self._tree, "", lambda name, hole: [_suggested(trial, name, hole)]))
@@ -184,7 +199,7 @@ class Space:
         if endless:
             names = ", ".join(each.name for each in endless)
             raise UserError(
-                f"a grid cannot end: {names} continuous",
+                f"a grid tries every value, and {names} has no end of them",
                 where=endless[0].node.where,
                 help="write choice, int, or uniform with a step; or take another sampler",
             )

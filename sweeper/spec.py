@@ -27,10 +27,11 @@ from sweeper.tree import Node, open_values
 from trainers import families
 from trainers.config import Recipe
 from trainers.errors import UserError
+from trainers.visible import brief, visible
 
 __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
 
-LARGEST, DEEPEST = 1 << 20, 30  # bytes of a file, levels of nesting
+LARGEST, DEEPEST, MOST = 1 << 20, 30, 20_000  # bytes of a file, levels of nesting, keys and values
 Place = Callable[[int, int], str]
 """The words for a line and a column, both counted from 1."""
 
@@ -83,20 +84,29 @@ def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
 # ---------------------------------------------------------------------------------------- YAML -> tree
 def _text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = _bytes(path)
     except FileNotFoundError:
         near = close(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
         raise UserError("there is no such file", where=str(path), help=near) from None
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        advice = "name a YAML file that you may read"
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path), help=advice) from None
     if len(raw) > LARGEST:
-        raise UserError(f"too large for a search space: {len(raw)} bytes", where=str(path), help="1 MiB is the most")
+        raise UserError("too large for a search space", where=str(path), help="1 MiB is the most")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise UserError("not UTF-8 text", where=f"{path}:{line}:{column}", help="save the file as UTF-8") from None
+
+
+def _bytes(path: Path) -> bytes:
+    """What the file holds, and one byte too much of one that is too large; a pipe or a device would never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError("not a file but a pipe or a device", where=str(path), help="write the YAML into a file")
+    with path.open("rb") as file:
+        return file.read(LARGEST + 1)
 
 
 def _document(text: str, place: Place) -> Node:
@@ -150,7 +160,7 @@ class _Builder:
     """Makes a tree of the parser's events as they come, so that a bomb is met before it grows."""
 
     def __init__(self, events: Iterator[Event], place: Place) -> None:
-        self.events, self.place, self.depth = events, place, 0
+        self.events, self.place, self.depth, self.count = events, place, 0, 0
 
     def document(self) -> Node:
         root: Node | None = None
@@ -165,6 +175,9 @@ class _Builder:
     def node(self, event: Event) -> Node:
         where = self.at(event)
         self.refuse_extras(event, where)
+        self.count += 1
+        if self.count > MOST:
+            raise UserError(f"more than {MOST} values", where=where, help="a search space needs some dozens")
         if isinstance(event, ScalarEvent):
             return Node(self.scalar(event, where), where)
         self.depth += 1
@@ -181,9 +194,10 @@ class _Builder:
             self.refuse_extras(event, where)
             if not isinstance(event, ScalarEvent):
                 raise UserError("a key must be plain text", where=where, help="check the brackets and braces here")
+            self.refuse_controls(event.value, where)
             if event.value in entries:
-                first = entries[event.value].key
-                raise UserError(f"duplicate key '{event.value}'", where=where, help=f"it stands first at {first}")
+                first, key = entries[event.value].key, brief(event.value)
+                raise UserError(f"duplicate key '{key}'", where=where, help=f"it stands first at {first}")
             entries[event.value] = replace(self.node(next(self.events)), key=where)
         return entries
 
@@ -194,19 +208,27 @@ class _Builder:
         return items
 
     def scalar(self, event: ScalarEvent, where: str) -> Any:
+        self.refuse_controls(event.value, where)
         value = scalar(event.value) if event.implicit[0] else event.value
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{event.value} is not a finite number", where=where, help="write a number")
+            what = f"{brief(event.value)} is not a finite number"
+            raise UserError(what, where=where, help="write a number up to 1e308")
         return value
+
+    def refuse_controls(self, text: str, where: str) -> None:
+        """Escapes in quotes can spell what YAML itself refuses."""
+        if text != visible(text):
+            what = f"a character that cannot be seen: {brief(text)}"
+            raise UserError(what, where=where, help="write it without the escape")
 
     def refuse_extras(self, event: Any, where: str) -> None:
         """Aliases can grow without bound and tags can name types: neither has a place in a recipe."""
         if isinstance(event, AliasEvent) or event.anchor:
             sign = "*" if isinstance(event, AliasEvent) else "&"
-            raise UserError(f"no aliases here: {sign}{event.anchor}", where=where, help="write the value out")
+            raise UserError(f"no aliases here: {sign}{brief(event.anchor)}", where=where, help="write the value out")
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise UserError(f"no tags here: {tag}", where=where, help="write the value without it")
+            raise UserError(f"no tags here: {brief(tag)}", where=where, help="write the value without it")
 
     def at(self, event: Event) -> str:
         return self.place(event.start_mark.line + 1, event.start_mark.column + 1)

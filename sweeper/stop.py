@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from sweeper.errors import Stopped
+
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -23,6 +25,16 @@ class Stop:
     def exit_code(self) -> int:
         """What the shell is to see: 130 for SIGINT, 143 for SIGTERM and for a terminal that is gone."""
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Inside, a second signal ends what is under way as Stopped, in words and without a traceback."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.requested:
+                raise
+            raise Stopped(self.exit_code) from None
 
 
 @contextmanager

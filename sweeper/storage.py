@@ -4,13 +4,12 @@ import json
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import (
@@ -19,15 +18,16 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import StorageInternalError
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
-from sweeper import room
-from sweeper.errors import DiskFull, EnvironmentFault
+from sweeper import database
+from sweeper.patient import Patience, connect
 
-BUSY = 60  # seconds to wait for a database that somebody else has locked
+if TYPE_CHECKING:
+    from sweeper.warm import Lesson
+
 REPORT = """\
 INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
 VALUES (?, ?, ?, ?)
@@ -65,11 +65,12 @@ class Mirrored(InMemoryStorage):
     `Study.open` writes them again.
     """
 
-    def __init__(self, path: Path, study: str) -> None:
-        """Begin the study in the database, or load it."""
+    def __init__(self, path: Path, study: str, patience: Patience | None = None) -> None:
+        """Begin the study in the database, or load it; while it is locked, `patience` waits."""
         super().__init__()
-        self._disk = _database(path)
-        self._reports = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
+        patience = patience or Patience(path.name)
+        self._disk = database.opened(path, patience)
+        self._reports = connect(path, patience, isolation_level=None)
         self._reports.execute("PRAGMA synchronous=NORMAL")
         optuna.create_study(storage=self._disk, study_name=study, direction="maximize", load_if_exists=True)
         self._there = self._disk.get_study_id_from_name(study)
@@ -78,6 +79,7 @@ class Mirrored(InMemoryStorage):
             super().set_study_user_attr(here, key, value)
         for key, value in self._disk.get_study_system_attrs(self._there).items():
             super().set_study_system_attr(here, key, value)
+        self.learnt: list[FrozenTrial] = []  # of an earlier study, numbered below 0; samplers and pruners see them
         self.paused: set[int] = set()  # ids here of trials that a reader sees as pruned
         trials = loaded(self._reports, self._there)
         self._ids = {self._remember(here, trial): trial._trial_id for trial in trials}
@@ -99,10 +101,14 @@ class Mirrored(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Those in `paused` as pruned ones: a sampler learns from what they have shown. On disk they run."""
-        if not self.paused or states == (TrialState.WAITING,):
+        """Those in `paused` as pruned ones: a sampler learns from what they have shown. On disk they run.
+
+        Before them those `learnt`, which are on no disk: their numbers, budget and results are another study's.
+        """
+        if states == (TrialState.WAITING,) or not (self.paused or self.learnt):
             return super().get_all_trials(study_id, deepcopy, states)
-        trials = [self._seen(trial) for trial in super().get_all_trials(study_id, deepcopy)]
+        own = (self._seen(trial) for trial in super().get_all_trials(study_id, deepcopy))
+        trials = [*self.learnt, *own]
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
@@ -164,6 +170,47 @@ class Mirrored(InMemoryStorage):
         super().set_trial_system_attr(trial_id, key, value)
 
 
+class Rehearsal(InMemoryStorage):
+    """A copy of a study's trials in which to ask what would come next, those `learnt` among them."""
+
+    def __init__(self, learnt: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._learnt = learnt
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        learnt = [trial for trial in self._learnt if states is None or trial.state in states]
+        return [*learnt, *super().get_all_trials(study_id, deepcopy, states)]
+
+
+def remembered(
+    suggest: Callable[[Any], object],
+    params: Mapping[str, Any],
+    state: str,
+    value: float | None,
+    values: Sequence[float],
+) -> FrozenTrial:
+    """A trial in a `state` of Optuna's; `suggest` asks for its parameters, `values` are those after each epoch."""
+    asked = FixedTrial(dict(params))
+    suggest(asked)
+    return create_trial(
+        state=TrialState[state],
+        value={"COMPLETE": value, "PRUNED": values[-1] if values else None}.get(state),  # as Optuna's tell has it
+        params=asked.params,
+        distributions=asked.distributions,
+        intermediate_values=dict(enumerate(values, 1)),
+    )
+
+
+def taught(lessons: Sequence["Lesson"], suggest: Callable[[Any], object]) -> list[FrozenTrial]:
+    """The trials of another study, numbered from below 0 up to -1."""
+    trials = [remembered(suggest, one.params, one.state, one.value, one.values) for one in lessons]
+    for number, trial in enumerate(trials, -len(trials)):
+        trial.number = trial._trial_id = number
+    return trials
+
+
 def _numbered(trial: FrozenTrial, ident: int) -> FrozenTrial:
     mine = copy(trial)
     mine._trial_id = ident
@@ -218,50 +265,3 @@ def _stored(value: float) -> tuple[float | None, str]:
     if math.isnan(value):
         return None, "NAN"
     return (None, "INF_POS" if value > 0 else "INF_NEG") if math.isinf(value) else (value, "FINITE")
-
-
-def _database(path: Path) -> RDBStorage:
-    """The database at `path`, in a mode in which readers (`sweep status`, a dashboard) do not block the writer."""
-    connection = sqlite3.connect(path, timeout=BUSY)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.close()
-    return RDBStorage(f"sqlite:///{path.absolute()}", engine_kwargs={"connect_args": {"timeout": BUSY}})
-
-
-@contextmanager
-def trouble_with(database: Path) -> Iterator[None]:
-    """What the file system or a lock does to the database is told as such; DiskFull where no more can be written."""
-    try:
-        yield
-    except Exception as error:
-        said = _said(error)
-        if not isinstance(said or error, StorageInternalError | sqlite3.DatabaseError) or isinstance(said, OURS):
-            raise
-        cause = str(said or error.__cause__ or error).strip().splitlines()[0]
-        if said and _no_room(said, database):
-            raise DiskFull(str(database), cause) from error
-        raise EnvironmentFault(
-            f"the study's database cannot be used: {cause}",
-            where=str(database),
-            help="free the disk, or end the program that has it locked, and run the same command again",
-        ) from error
-
-
-def _said(error: BaseException | None) -> sqlite3.Error | None:
-    """What SQLite said, under all that Optuna and SQLAlchemy made of it."""
-    while error is not None and not isinstance(error, sqlite3.Error):
-        error = error.__cause__
-    return error
-
-
-def _no_room(said: sqlite3.Error, database: Path) -> bool:
-    """A used up quota, or limit on a file's size, is any failed write to SQLite: so the disk itself is asked."""
-    name = getattr(said, "sqlite_errorname", "")
-    return name == "SQLITE_FULL" or (
-        name.startswith("SQLITE_IOERR") and not room.takes(database.parent, _length(database))
-    )
-
-
-def _length(database: Path) -> int:
-    """Bytes that the larger of the database's files has, and one more page."""
-    return max(path.stat().st_size for path in database.parent.glob(f"{database.name}*")) + PAGE

@@ -7,18 +7,21 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from sweeper import identity, lock, record, samplers
+from sweeper import identity, lock, memory, rebuild, record, samplers, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.database import trouble_with
 from sweeper.errors import EnvironmentFault
 from sweeper.keeping import Kept
+from sweeper.memory import Memory
 from sweeper.paths import StudyFolder
+from sweeper.patient import Patience
 from sweeper.promotion import Ladder
-from sweeper.repeats import Repeats
+from sweeper.repeats import Repeats, digest
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from sweeper.storage import Mirrored, trouble_with
+from sweeper.storage import Mirrored, taught
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers import files
 from trainers.config import Epoch, Scores
@@ -34,11 +37,14 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock) -> None:
+    def __init__(
+        self, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, held: lock.Lock, patience: Patience
+    ) -> None:
+        self.patience = patience  # with a database that another program has locked
         self.spec, self.folder = spec, folder
         self._space, self._cache, self._lock = space, cache, held
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._storage = Mirrored(folder.database, spec.study)
+        self._storage = Mirrored(folder.database, spec.study, patience)
         self._optuna = optuna.load_study(
             storage=self._storage,
             study_name=spec.study,
@@ -50,27 +56,39 @@ class Study:
         self._clock = Clock(folder, spec.budget.hours)
         self._asking = Asking(spec, space, self._optuna, folder, self._clock, self._storage.paused)
         self._left: set[int] = set()  # trials that ran in this call and were left open
-        self._repeats = Repeats()
+        self._repeats, self._memory = Repeats(), Memory(folder.memory)
         self._kept = Kept(folder, spec.keep)
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
+        self._learn()
         self._recover()
         self._asking.begin()
 
     @classmethod
     def open(
-        cls, spec: StudySpec, space: Space, folder: StudyFolder, cache: Path, *, fingerprint: str = ""
+        cls,
+        spec: StudySpec,
+        space: Space,
+        folder: StudyFolder,
+        cache: Path,
+        *,
+        fingerprint: str = "",
+        patience: Patience | None = None,
+        teach: Callable[[], None] | None = None,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question, or of data with another `fingerprint`.
+        there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
+        what it can learn from an earlier one.
         """
         held = lock.acquire(folder.lock)
         try:
             record.tidy(folder.root)
+            if teach and identity.read(folder) is None:
+                teach()
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
-                return cls(spec, space, folder, cache, held)
+                return cls(spec, space, folder, cache, held, patience or Patience(folder.database.name))
         except BaseException:
             held.release()
             raise
@@ -117,7 +135,7 @@ class Study:
         folder = self.folder.trial(trial.number)
         job = record.read_config(folder) if adopted else None
         if job is None:
-            job = self._job(trial)
+            job = self._memory.begin(self._job(trial))
             record.write_config(folder, job)
             self._repeats.add(job)
         job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
@@ -125,6 +143,13 @@ class Study:
         self._left.discard(job.trial)
         self._running[job.trial] = self._stand(trial, job)
         return job
+
+    def refuse(self, job: Job) -> TrialResult | None:
+        """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
+        other = self._repeats.hopeless(job.recipe)
+        if other is None or self.recorded(job.trial):
+            return None
+        return self._end(job.trial, "FAILED", "oom", f"the same configuration ran out of memory in trial {other}")
 
     def _stand(self, trial: Trial, job: Job) -> Running:
         """A begun trial as its folder and Optuna know it."""
@@ -226,7 +251,7 @@ class Study:
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
         its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
-        other trials on its device.
+        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces.
         """
         epochs, chance = self.recorded(trial), trouble in RETRIED or (trouble == "oom" and crowded)
         if trouble == "disk":
@@ -235,8 +260,10 @@ class Study:
             return self._pause(self._let_go(trial))
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
-            self._asking.adoptable.append(self._running[trial].trial)
-            return self._leave(trial, trouble, text)
+            return self._again(trial, trouble, f"{text}; trying once more")
+        if trouble == "oom" and (smaller := self._memory.halve(self._running[trial].job)):
+            record.write_config(self.folder.trial(trial), smaller)
+            return self._again(trial, trouble, memory.said(smaller, text))
         return self._end(trial, "FAILED", trouble, text)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
@@ -262,6 +289,11 @@ class Study:
             self._clock.rest(rest)
         return running
 
+    def _again(self, trial: int, trouble: Trouble, text: str) -> TrialResult:
+        """Leave a trial open, to be the next."""
+        self._asking.adoptable.append(self._running[trial].trial)
+        return self._leave(trial, trouble, text)
+
     def _leave(self, trial: int, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
         running = self._let_go(trial)
         self._left.add(trial)
@@ -276,6 +308,8 @@ class Study:
         tta: Scores | None = None,
     ) -> TrialResult:
         running = self._let_go(trial)
+        if trouble == "oom":
+            self._repeats.give_up(digest(running.job.recipe), trial)
         result = record.standing(running.job, running.epochs, state, trouble=trouble, error=text, tta=tta)
         record.tidy(running.job.folder, ended=True)
         record.write_result(self.folder.trial(trial), result)
@@ -315,16 +349,26 @@ class Study:
         return record.results(self.folder)
 
     # ------------------------------------------------------------------------------ recovering
+    def _learn(self) -> None:
+        """Have sampler, pruner and seeds know what an earlier study has taught this one."""
+        if lessons := warm.read(self.folder):
+            self._storage.learnt = taught(lessons.trials, self._space.suggest)
+            for one in lessons.trials:
+                self._repeats.note(one.configuration, one.seed, None)
+
     def _recover(self) -> None:
         """Take up what earlier calls left: ends and epochs that Optuna was not told, and trials without an end."""
+        self._rebuild()
         trials = self._optuna.get_trials(deepcopy=False)
-        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING and trial.number >= 0]
         self._asking.begun = len(begun)
         ended = record.ended(self.folder)
         for trial in begun:
             entry = ended.get(trial.number)
             if entry:
                 self._repeats.note(entry.configuration, entry.seed, trial.number)
+            if entry and entry.result.trouble == "oom":
+                self._repeats.give_up(entry.configuration, trial.number)
             if trial.state == TrialState.RUNNING:
                 self._take_up(Trial(self._optuna, trial._trial_id), entry.result if entry else None)
             elif entry:
@@ -333,6 +377,16 @@ class Study:
                 self._kept.ended(entry.result)
         if self._asking.waiting.ladder:
             self._climb(self._asking.waiting.ladder)
+
+    def _rebuild(self) -> None:
+        """Have Optuna's database know every trial that has a folder, should it have been lost."""
+        known = sum(trial.number >= 0 for trial in self._optuna.get_trials(deepcopy=False))
+        lost = list(rebuild.missing(self.folder, known, self._space.suggest))
+        for trial in lost:
+            self._optuna.add_trial(trial)
+        if lost:
+            name = self.folder.database.name
+            self.patience.say(f"{name} lacked {len(lost)} trials; they were made anew from their folders")
 
     def _take_up(self, trial: Trial, result: TrialResult | None) -> None:
         folder = self.folder.trial(trial.number)

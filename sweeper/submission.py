@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.paths import RunFolder
 from trainers.files import whole, write_text
+from trainers.sealed import load_array
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table
@@ -61,7 +62,7 @@ def export(folder: RunFolder, table: "Table", layout: str) -> Submission:
     The lines follow the order of the table's test rows. The same scores give the same bytes on every machine.
     """
     rows = table.split("test")
-    predictions = choose(np.load(folder.test_logits, allow_pickle=False), table.categories)
+    predictions = choose(load_array(folder.test_logits), table.categories)
     body = text(predictions)
     write_text(folder.prediction, body)
     _pack(folder.submission, body)

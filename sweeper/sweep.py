@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TICK = 0.25  # seconds between two looks at `stop`
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
+REFUSED = 20  # proposals in a row that are refused, with nothing else to do, end a sweep
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class _Sweep:
     alike: list[TrialResult] = field(default_factory=list)
     next: Job | None = None  # begun, and held back for want of room on the disk
     ended: Outcome | None = None  # set when no trial may begin or go on
+    refused: int = 0  # proposals, since a trial was trained
     told: bool = False  # that a stop is under way
 
     def run(self) -> Outcome:
@@ -84,13 +86,27 @@ class _Sweep:
 
     def fill(self) -> None:
         """Give every free slot a job, as long as there are some, and room for what they put down."""
-        while self.ended is None and self.executor.free() and (job := self.next or self.study.next_job()):
+        while self.ended is None and self.executor.free() and (job := self.next or self.next_job()):
             if not self.fits(job):
                 return
             self.jobs[job.trial] = job
             slot = self.executor.start(job)
             self.tracker.started(job)
             self.view.started(job, slot)
+        if self.refused >= REFUSED and not self.jobs:
+            reason = f"the last {REFUSED} proposals are known to have no memory; a smaller image_size may"
+            self.ended = Outcome(0 if self.study.best else NoResult.exit_code, reason)
+
+    def next_job(self) -> Job | None:
+        """What to train next; what is refused goes on record at once."""
+        while self.refused < REFUSED and (job := self.study.next_job()):
+            result = self.study.refuse(job)
+            if result is None:
+                return job
+            self.refused += 1
+            self.tracker.started(job)
+            self.tell(job, result)
+        return None
 
     def fits(self, job: Job) -> bool:
         """Whether there is room for `job` now; it is held back where there is not."""
@@ -126,17 +142,22 @@ class _Sweep:
             result = self.study.finish(job.trial, message.stopped, message.tta)
         else:
             result = self.study.fail(job.trial, message.trouble, message.text, crowded=message.crowded)
+        self.refused = 0
+        self.tell(job, result)
+        if result.state == "INTERRUPTED" and result.error:
+            self.view.note(f"t{job.trial:04d}: {result.error}")
+        self.judge(result)
+
+    def tell(self, job: Job, result: TrialResult) -> None:
         self.tracker.ended(job, result)
         self.view.ended(result)
         if result.trouble == "disk":
             self.jobs[job.trial] = job  # what it needs is to be free before it goes on
-        self.judge(result)
 
     def settle(self) -> None:
         """End what is paused for good."""
         for job, result in self.study.settle() if self.ended is None else ():
-            self.tracker.ended(job, result)
-            self.view.ended(result)
+            self.tell(job, result)
 
     def judge(self, result: TrialResult) -> None:
         """End the sweep where to go on would only burn the budget."""
@@ -144,7 +165,7 @@ class _Sweep:
             raise DiskFull(str(self.study.folder.root), str(result.error))
         if result.state in OPEN:
             return
-        same = result.state == "FAILED" and all(result.error == other.error for other in self.alike)
+        same = result.state == "FAILED" and all(_alike(result, other) for other in self.alike)
         self.alike = [*self.alike, result] if same else [result] * (result.state == "FAILED")
         if len(self.alike) >= HOPELESS and self.study.best is None:
             self.ended = Outcome(NoResult.exit_code, f"{HOPELESS} trials in a row failed alike: {result.error}")
@@ -163,3 +184,8 @@ class _Sweep:
             return Outcome(reason=self.study.reason)
         words = ["no trial completed", *([self.study.reason] if self.study.reason else [])]
         return Outcome(NoResult.exit_code, "; ".join(words))
+
+
+def _alike(one: TrialResult, other: TrialResult) -> bool:
+    """Whether both failed for the same reason; of memory torch never says the same twice."""
+    return one.error == other.error or one.trouble == other.trouble == "oom"

@@ -1,8 +1,6 @@
 """The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
 
-import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -10,9 +8,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from sweeper import founding, mirror, paths, shown
+from sweeper import mirror, moved, paths, shown, store
 from sweeper.artist import Artist
-from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused
+from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
 from sweeper.mirror import StudyTwin
 from sweeper.paths import StudyFolder
@@ -23,6 +21,7 @@ from sweeper.trial import Job, State, TrialResult
 from trainers.config import Epoch
 
 HURRY = 2.0  # seconds of patience below which nothing more is drawn
+LOADING = 60.0  # seconds that a busy machine may take to load the library
 SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
 NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
@@ -30,7 +29,8 @@ FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_A
 
 
 class Tracker(Protocol):
-    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds.
+    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds, and more
+    as long as news arrive.
 
     The run folder comes first: a call is made when the record already holds what it tells. `opened` also brings
     up to date whatever an earlier sweep left behind, in any state.
@@ -104,13 +104,29 @@ class Mlflow:
 
     def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
         """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
+        hurry = patience < HURRY
+        begins = not (hurry or self._known.connected or self._down)
+        if self._finish(state, files, LOADING if begins else patience, lambda: None if hurry else self._known.moved):
+            either = f"`sweep sync {self._known.facts.study.name}` or the next `sweep run` of it"
+            self._note(f"MLflow still lacks a part of this study; {either} sends the rest")
+
+    def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
+        """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
+        return not self._finish(state, files, patience, lambda: self._known.moved)
+
+    @property
+    def sent(self) -> Sent:
+        """What was sent since the study was opened."""
+        return self._known.sent
+
+    def _finish(self, state: State, files: Sequence[Path], patience: float, moved: Callable[[], object]) -> int:
+        """How many errands are not done after `patience` seconds in which nothing has `moved`."""
         self._known.end = End(state, tuple(files), hurry=patience < HURRY)
         self._sender.ask(CLOSE)
-        left = self._sender.finish(patience)
+        left = self._sender.finish(patience, moved)
         self._known.artist.close()
         self._tell()
-        if left:
-            self._note("MLflow still lacks a part of this study; the next `sweep run` of it sends the rest")
+        return left
 
     @property
     def _known(self) -> Errands:
@@ -160,7 +176,7 @@ def _line(error: Exception) -> str:
 
 def uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, or the SQLite file under mlruns/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.database()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or store.address(paths.database())
 
 
 def link(study: StudyFolder, base: str) -> str | None:
@@ -174,14 +190,17 @@ class Server(Remote):
     """MLflow's client in our words; `note` is told once when it takes figures but no files."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        _hush()
+        store.hush()
         from mlflow import MlflowClient
 
         self.uri, self._note, self._files = uri(), note, True
         self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
-            if self.uri == f"sqlite:///{paths.database()}":
-                founding.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
+            if self.uri == store.address(paths.database()):
+                if trouble := store.trouble(paths.database()):
+                    raise Refused(trouble[0])
+                store.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
+                moved.follow(paths.database(), paths.artifacts())
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str, view: tuple[str, str] | None = None) -> str:
@@ -268,14 +287,3 @@ def _refusals() -> Iterator[None]:
         if error.error_code in FINAL_CODES:
             raise Refused(str(error)) from error
         raise
-
-
-def _hush() -> None:
-    """Set MLflow's patience, and keep its chatter off the terminal: what it cannot do, the caller tells."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")

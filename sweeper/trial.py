@@ -32,6 +32,9 @@ class Job(Word):
     cache: Path = Field(description="folder of the decoded images")
     adopted: bool = Field(False, description="it was begun before, and is continued")
     repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
+    micro_batch: int | None = Field(
+        None, ge=1, description="images that pass through the network at once, where a batch of them has no room"
+    )
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")

@@ -18,6 +18,7 @@ from typing import IO
 from sweeper import paths, tracking
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
+from sweeper.store import address
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself
@@ -104,7 +105,7 @@ class _Pages:
 @contextmanager
 def _serving(store: str, port: int) -> Iterator[_Pages]:
     """MLflow's server with one worker, in a process group that is gone afterwards."""
-    if store == f"sqlite:///{paths.database()}" and not paths.database().exists():
+    if store == address(paths.database()) and not paths.database().exists():
         raise EnvironmentFault(
             "there is nothing to show yet", where=str(paths.database()), help="start a sweep: sweep run SPACE.yaml"
         )

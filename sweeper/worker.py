@@ -1,6 +1,5 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
-import io
 import logging
 import shutil
 import traceback
@@ -34,6 +33,8 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
 
     Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
     """
+    if job.micro_batch:
+        log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
     try:
         return (yield from _run(job, device, fake if fake.Switches.read().on else Torch(threads, alone)))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
@@ -74,7 +75,7 @@ def _look(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """Leave the model and its predictions on test in the folder; returns test's scores where test has labels."""
-    import numpy as np
+    from trainers.sealed import save_array
 
     folder = RunFolder(job.folder)
     with folder.best.open("rb") as source, files.whole(folder.model) as target:
@@ -83,10 +84,7 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     if predicted is None:
         return None
     logits, scores = predicted
-    buffer = io.BytesIO()
-    np.save(buffer, logits)  # straight to a file, a full disk would be an error without a number
-    with files.whole(folder.test_logits) as file:
-        file.write(buffer.getbuffer())
+    save_array(folder.test_logits, logits)
     return scores
 
 
@@ -121,7 +119,16 @@ class Torch:
         if self.threads:
             use_threads(self.threads)
         data = _data(job.recipe.data, job.cache)
-        return train(job.recipe, data, job.folder, fit=tuple(fit), device=device, past=job.past, resident=self.alone)
+        return train(
+            job.recipe,
+            data,
+            job.folder,
+            fit=tuple(fit),
+            device=device,
+            past=job.past,
+            resident=self.alone and job.micro_batch is None,
+            micro_batch=job.micro_batch,
+        )
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.predict import predict, scores, shift

@@ -1,5 +1,9 @@
-"""`python coordinator.py SPACE.yaml SLOTS`: a sweep in a process of its own, for tests that kill it."""
+"""`python coordinator.py SPACE.yaml SLOTS [PATIENCE]`: a sweep in a process of its own, for tests that kill it.
 
+PATIENCE is the watchdog's, as JSON.
+"""
+
+import json
 import sys
 from pathlib import Path
 
@@ -9,13 +13,15 @@ from sweeper import sweep
 from sweeper.devices import Slot
 from sweeper.executors.local import Local
 from sweeper.stop import Stop, listening
+from sweeper.watch import Patience
 
 if __name__ == "__main__":
     stop = Stop()
     with listening(stop):
         study = opened(Path(sys.argv[1]))
         seen = Seen(loud=True)
-        executor = Local([Slot(f"cpu:{index}") for index in range(int(sys.argv[2]))])
+        patience = Patience(**json.loads(sys.argv[3])) if len(sys.argv) > 3 else None
+        executor = Local([Slot(f"cpu:{index}") for index in range(int(sys.argv[2]))], patience=patience)
         outcome = sweep.run(study, executor, seen, seen, stop=stop)
         study.close()
     print(outcome.reason, file=sys.stderr)

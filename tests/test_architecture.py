@@ -10,7 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HOMES = {
-    "optuna": {"sweeper/study.py", "sweeper/space.py", "sweeper/samplers.py", "sweeper/storage.py"},
+    "optuna": {
+        "sweeper/study.py",
+        "sweeper/space.py",
+        "sweeper/samplers.py",
+        "sweeper/storage.py",
+        "sweeper/database.py",
+    },
     "mlflow": {"sweeper/tracking.py"},
     "rich": {"sweeper/progress.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
@@ -24,6 +30,8 @@ NO_TORCH = {
     "crash",
     "errors",
     "files",
+    "sealed",
+    "visible",
     "data/rows",
     "data/layouts",
     "data/challenge",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.packing import Packing
 from sweeper.trial import Done, Failed, Job, Progress
+from sweeper.watch import Patience
 from trainers.config import Recipe
 
 Message = Progress | Done | Failed
@@ -214,7 +216,7 @@ def test_a_worker_that_cannot_start_says_why(make, tmp_path):
 
 
 def test_a_worker_that_hangs_is_killed_and_its_job_fails(make):
-    executor = Local([Slot("cpu")], silence=3.0)
+    executor = Local([Slot("cpu")], patience=Patience(silence=3.0))
     executor.start(make(backbone="broken.hang"))
     first = pid(executor)
     _, end = drain(executor)
@@ -222,6 +224,51 @@ def test_a_worker_that_hangs_is_killed_and_its_job_fails(make):
     assert isinstance(end, Failed)
     assert end.trouble == "hung"
     assert not alive(first)
+
+
+def test_training_that_hangs_in_a_process_that_lives_is_noticed(make):
+    """Its heartbeat goes on; the longest epoch so far was the first, with the start of the worker."""
+    executor = Local([Slot("cpu")], patience=Patience(floor=0.5, factor=1.0))
+    executor.start(make(backbone="broken.stall"))
+    first = pid(executor)
+    _, end = drain(executor)
+    executor.close()
+    assert isinstance(end, Failed)
+    assert end.trouble == "hung"
+    assert re.fullmatch(r"training hangs: no epoch ended in \d+s \(the longest of broken.stall took \d+s\)", end.text)
+    assert not alive(first)
+
+
+def test_a_worker_busy_in_c_says_nothing_and_is_killed(make):
+    executor = Local([Slot("cpu")], patience=Patience(silence=3.0))
+    executor.start(make(backbone="broken.grind"))
+    _, end = drain(executor)
+    executor.close()
+    assert isinstance(end, Failed)
+    assert (end.trouble, end.text) == ("hung", "the worker said nothing for 3s")
+
+
+def test_waiting_for_an_answer_is_not_hanging(make):
+    executor = Local([Slot("cpu")], patience=Patience(floor=0.5, factor=0.01))
+    executor.start(make())
+    assert isinstance(heard(executor), Progress)
+    assert executor.next(2.0) is None
+    executor.answer(0, keep=True)
+    assert drain(executor)[1] == Done(trial=0)
+    executor.close()
+
+
+@pytest.mark.parametrize("jump", [-1e8, 1e8])
+def test_a_worker_is_not_taken_for_hung_when_the_time_of_day_is_set(make, monkeypatch, jump):
+    monkeypatch.setenv("SWEEP_FAKE_SECONDS", "1")
+    executor = Local([Slot("cpu")], patience=Patience(silence=30, unknown=30, floor=30))
+    executor.start(make())
+    assert isinstance(heard(executor), Progress)
+    executor.answer(0, keep=True)
+    today = time.time
+    monkeypatch.setattr("time.time", lambda: today() + jump)
+    assert drain(executor)[1] == Done(trial=0)
+    executor.close()
 
 
 def test_what_training_prints_is_in_the_log_of_its_own_run(local, make):
@@ -314,19 +361,39 @@ def test_a_close_without_kill_lets_the_epoch_be_finished(make, monkeypatch):
 
 
 COORDINATOR = """
-import sys
+import os, signal, sys, time
 from pathlib import Path
 from sweeper.devices import Slot
 from sweeper.executors.local import Local
 from sweeper.trial import Job
 
 executor = Local([Slot("cpu")])
-executor.start(Job.model_validate_json(sys.stdin.read()))
+job, pause = sys.stdin.read().splitlines()
+executor.start(Job.model_validate_json(job))
+worker = next(iter(executor._workers.values())).process.pid
+if pause:
+    time.sleep(float(pause))
+    print(worker, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 executor.next(60)
-print(next(iter(executor._workers.values())).process.pid, flush=True)
+print(worker, flush=True)
 executor.answer(0, keep=True)
 executor.next(600)
 """
+
+
+@contextlib.contextmanager
+def coordinating(job: Job, pause: float | str = "") -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A coordinator in a process of its own and its worker, after an epoch; or killed `pause` s after its start."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as coordinator:
+        assert coordinator.stdin is not None
+        assert coordinator.stdout is not None
+        coordinator.stdin.write(f"{job.model_dump_json()}\n{pause}\n")
+        coordinator.stdin.close()
+        yield coordinator, int(coordinator.stdout.readline())
+        coordinator.kill()
 
 
 def test_workers_are_gone_two_seconds_after_the_coordinator_was_killed(make, monkeypatch):
@@ -336,14 +403,25 @@ def test_workers_are_gone_two_seconds_after_the_coordinator_was_killed(make, mon
     inline.next(0)  # so that there is one epoch to report at once
     inline.close()
     monkeypatch.setenv("SWEEP_FAKE_SECONDS", "60")
-    with subprocess.Popen(
-        [sys.executable, "-c", COORDINATOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as coordinator:
-        assert coordinator.stdin is not None
-        assert coordinator.stdout is not None
-        coordinator.stdin.write(job.model_dump_json())
-        coordinator.stdin.close()
-        worker = int(coordinator.stdout.readline())
+    with coordinating(job) as (coordinator, worker):
         assert alive(worker)
         coordinator.kill()
+        assert gone([worker], within=2)
+
+
+@pytest.mark.parametrize("trouble", ["stall", "grind", "hang"])
+def test_a_worker_that_can_do_nothing_itself_dies_with_the_coordinator(make, trouble):
+    """In a call that never returns, in C with the interpreter held, stopped."""
+    with coordinating(make(backbone=f"broken.{trouble}")) as (coordinator, worker):
+        time.sleep(0.5)  # it is in its trouble by then; the test holds before, too
+        assert alive(worker)
+        coordinator.kill()
+        assert gone([worker], within=2)
+
+
+@pytest.mark.parametrize("pause", [0.0, *(pytest.param(n / 20, marks=pytest.mark.slow) for n in range(1, 30))])
+def test_a_worker_whose_coordinator_dies_while_it_starts_is_gone_as_soon(make, pause):
+    """Before it could ask the kernel to be killed, too, and with its libraries half loaded."""
+    with coordinating(make(), pause) as (coordinator, worker):
+        coordinator.wait(10)
         assert gone([worker], within=2)

@@ -43,7 +43,7 @@ def epoch(data, config=STRONG, **how):
     feed, rows = Feed(data, 32, EYE, **how), np.arange(40)
     rare = np.zeros(len(data.table.rows), dtype=bool)
     batches = feed.training(in_order(rows, 16), Drawing(config, np.random.default_rng(1), rare))
-    return [(b.images.clone(), b.labels, b.own, b.partner) for b in batches]
+    return [(b.images.clone(), b.labels, b.own, b.other) for b in batches]
 
 
 def same(one, other):
@@ -186,10 +186,10 @@ def test_evaluation_without_room_tries_half_as_many_images_and_remembers(photos,
     torch.testing.assert_close(logits, lens.logits(Small(100), range(40)))
 
 
-def test_evaluation_without_room_for_a_batch_of_the_training_says_so(photos, data):
+def test_evaluation_without_room_for_a_single_image_says_so(photos, data):
     lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
     with pytest.raises(torch.OutOfMemoryError, match="no room"):
-        lens.logits(Small(7), range(40))
+        lens.logits(Small(0), range(40))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,7 +9,8 @@ from sweeper import doctor, lock, overview
 from sweeper.errors import UserError
 from sweeper.paths import StudyFolder, database
 
-IDENTITY = '{"identity": {"goal": "overall_accuracy"}, "budget": {"trials": %s, "hours": null}}'
+IDENTITY = """{"study": "focal", "identity": {"data": {}, "goal": "overall_accuracy", "train": {}},
+"budget": {"trials": %s, "hours": null}}"""
 
 
 def study(name: str = "focal", *, planned: int = 3, trials: int = 2) -> StudyFolder:

@@ -27,3 +27,16 @@ def test_a_short_or_an_innocent_value_stays(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "adam")
     monkeypatch.setenv("HOSTNAME", "machine-7")
     assert redacted("adam on machine-7") == "adam on machine-7"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("http://h:1/?token=abcdefgh", "http://h:1/?token=***"),
+        ("https://h/x?a=1&X-Amz-Signature=ffff&b=2", "https://h/x?a=1&X-Amz-Signature=***&b=2"),
+        ("http://h/?api_key=abc/api/2.0", "http://h/?api_key=***/api/2.0"),
+        ("http://h/?page=2", "http://h/?page=2"),
+    ],
+)
+def test_keys_in_the_query_of_an_address_are_taken_out(text: str, told: str):
+    assert redacted(text) == told

@@ -18,13 +18,14 @@ from disks import BLOCK, fill, small
 from played import opened, write
 from studies import begin, curve, end, epoch, job
 
-from sweeper import founding, ledger, lock, preflight, probing, record, room, spec
+from sweeper import ledger, lock, preflight, probing, record, room, spec, store
+from sweeper.database import trouble_with
 from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
-from sweeper.storage import Mirrored, trouble_with
+from sweeper.storage import Mirrored
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
 from trainers import files
@@ -179,7 +180,7 @@ def test_mlflow_s_database_is_whole_or_not_there(disk):
         raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(OSError, match="full"):
-        founding.create(path, touch)
+        store.create(path, touch)
     assert [each.name for each in disk.iterdir()] == ["mlflow.lock"]
 
 

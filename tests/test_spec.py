@@ -16,6 +16,7 @@ from sweeper.spec import LARGEST, StudySpec, read, recipe_yaml
 from sweeper.tree import plain
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.errors import UserError
+from trainers.visible import TURNING
 
 BAD = Path(__file__).parent / "bad_yaml"
 HEAD = "study: s\ndata: {root: d}\nbudget: {trials: 3}\n"
@@ -35,6 +36,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 # ------------------------------------------------------------------------------------- bad files
+@pytest.mark.fault("Y1")
 @pytest.mark.parametrize("path", sorted(BAD.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_bad_file_is_refused_in_these_words(path: Path, monkeypatch: pytest.MonkeyPatch):
     """SWEEP_GOLDEN=1 writes the words anew."""
@@ -70,6 +72,15 @@ def test_a_folder_is_not_a_search_space(tmp_path: Path):
         read(tmp_path)
 
 
+@pytest.mark.fault("Y1")
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/dev/null", "pipe"])
+def test_neither_a_pipe_nor_a_device_is_read(tmp_path: Path, path: str):
+    """Nobody writes into the pipe: to open it would be to wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="a pipe or a device"):
+        read(tmp_path / path)
+
+
 def test_a_file_of_more_than_a_mebibyte_is_refused(write: Write):
     with pytest.raises(UserError, match="too large"):
         write("#" * (LARGEST + 1))
@@ -78,6 +89,12 @@ def test_a_file_of_more_than_a_mebibyte_is_refused(write: Write):
 def test_a_hundred_thousand_brackets_are_refused_at_once(write: Write):
     with pytest.raises(UserError, match="levels deep"):
         write("a: " + "[" * 100_000)
+
+
+@pytest.mark.fault("Y1")
+def test_a_hundred_thousand_values_are_refused_before_they_are_compared(write: Write):
+    with pytest.raises(UserError, match="more than 20000 values"):
+        write("a: [" + ", ".join(map(str, range(100_000))) + "]")
 
 
 # ----------------------------------------------------------------------------------- good files
@@ -203,7 +220,8 @@ def test_a_key_inside_a_value_that_is_not_a_mapping_is_refused(write: Write):
 
 
 # --------------------------------------------------------------------------------- recipe_yaml
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
+STEERING = ["Cc", "Cs", "Zl", "Zp"]  # which a search space may not hold
+TEXT = st.text(st.characters(exclude_categories=STEERING, exclude_characters=TURNING), max_size=12)
 PARTS = st.fixed_dictionaries(
     {
         "backbone": TEXT,

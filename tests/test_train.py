@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainers import metrics, predict
-from trainers.checkpoint import load_state, load_weights, read_notes, save_array, save_weights
+from trainers.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.config import (
     EMA,
     SGD,
@@ -25,8 +25,10 @@ from trainers.config import (
 )
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.errors import Diverged, EnvironmentFault
+from trainers.feed import Batch, Drawing
 from trainers.models import network
 from trainers.optim import depths, learning, thaw
+from trainers.sealed import save_array
 from trainers.train import Run, train
 
 
@@ -381,3 +383,149 @@ def test_a_compiled_run_learns_what_the_plain_one_does(photos, data, tmp_path):
     assert [e.train.loss for e in fast] == pytest.approx([e.train.loss for e in plain], rel=1e-3)
     names = [set(load_weights(tmp_path / name / "best.safetensors")) for name in ("plain", "fast")]
     assert names[0] == names[1]
+
+
+# ------------------------------------------------------------------------------------ batches in pieces
+MIXED = Augment(flip=0, mixup=0.4)
+NORMLESS = {"backbone": "test_vit", "image_size": 160, "augment": Augment(flip=0), "head": LinearHead(), "epochs": 1}
+
+
+def gradients(how, data, folder, micro_batch):
+    """Loss, logits and gradients of the first batch."""
+    run = Run(how, data, ("train",), torch.device("cpu"), folder)
+    run.micro_batch = micro_batch
+    rng = np.random.default_rng(0)
+    (batch,) = run.lens.feed(how.train.image_size).training(
+        run._chunks(rng)[:1], Drawing(how.train.augment, rng, run.minority)
+    )
+    loss, logits = run._backward(batch, 1)
+    return {"loss": loss, "logits": logits} | {key: p.grad for key, p in run.net.named_parameters()}
+
+
+@pytest.mark.parametrize("micro_batch", [8, 6, 5, 1])
+@pytest.mark.parametrize("change", [{}, {"augment": MIXED}, {"augment": Augment(flip=0, cutmix=0.5)}])
+def test_pieces_of_a_batch_add_up_to_its_gradients(photos, data, tmp_path, micro_batch, change):
+    """6 and 5 do not divide 16; partners of mixed images lie in other pieces."""
+    how = recipe(photos, **(NORMLESS | change))
+    whole, pieces = (gradients(how, data, tmp_path / str(size), size) for size in (16, micro_batch))
+    assert whole.keys() == pieces.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(pieces[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_is_mixed_really_has_partners_in_other_pieces(photos, data, tmp_path):
+    """Else the test above would say nothing of them."""
+    plain, mixed = (
+        gradients(recipe(photos, **(NORMLESS | {"augment": how})), data, tmp_path / how.model_dump_json()[:9], 5)
+        for how in (Augment(flip=0), MIXED)
+    )
+    assert not torch.allclose(plain["loss"], mixed["loss"])
+
+
+def test_pieces_are_as_equal_as_can_be():
+    """A last piece of one image would be too few for a batch norm."""
+    batch = Batch(torch.arange(17.0), torch.zeros(17, 2))
+    assert [len(piece.images) for piece in batch.pieces(8)] == [5, 6, 6]
+    assert torch.equal(torch.cat([piece.images for piece in batch.pieces(8)]), batch.images)
+    assert [len(piece.images) for piece in batch.pieces(99)] == [17]
+
+
+@pytest.mark.parametrize("change", [{"accumulate": 2, "clip_norm": 0.5}, {"average": EMA(decay=0.9)}])
+def test_an_epoch_in_pieces_is_the_epoch_in_batches(photos, data, tmp_path, change):
+    how = recipe(photos, **NORMLESS, optimizer=SGD(lr=0.1), **change)
+    epochs = [next(train(how, data, tmp_path / str(size), micro_batch=size)) for size in (None, 6)]
+    states = [load_state(tmp_path / name / "last.ckpt")["network"] for name in ("None", "6")]
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-5)
+    assert epochs[1].train.loss == pytest.approx(epochs[0].train.loss, rel=1e-5)
+    assert epochs[1].lr == epochs[0].lr
+
+
+def test_a_whole_batch_is_one_piece_bit_for_bit(whole, data, tmp_path):
+    how, _, epochs = whole
+    assert comparable(islice(train(how, data, tmp_path, micro_batch=16), 2)) == comparable(epochs[:2])
+
+
+def test_a_run_in_pieces_continues_bit_for_bit(photos, data, tmp_path):
+    how = recipe(photos, epochs=2, average=SWA(start=0.5))
+    expected = list(train(how, data, tmp_path / "whole", micro_batch=5))
+    next(train(how, data, tmp_path / "part", micro_batch=5))
+    assert comparable(train(how, data, tmp_path / "part", micro_batch=5)) == comparable(expected)
+
+
+@pytest.fixture
+def small_memory():
+    """Every forward pass of 12 images or more runs out of memory, as on a small GPU; tells how many passed."""
+    seen = []
+
+    def refuse(module, inputs):
+        if isinstance(module, network.Network):
+            seen.append(len(inputs[0]))
+            if len(inputs[0]) >= 12:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    yield seen
+    handle.remove()
+
+
+def test_a_run_goes_on_in_pieces_where_a_whole_batch_has_no_room(photos, data, tmp_path, small_memory):
+    how = recipe(photos, epochs=2)
+    with pytest.raises(torch.OutOfMemoryError):
+        next(train(how, data, tmp_path))
+    assert [epoch.index for epoch in train(how, data, tmp_path, micro_batch=8)] == [0, 1]
+    assert small_memory.count(8) >= 12
+
+
+# ------------------------------------------------------------------------------------ no numbers
+def poisoned(epoch, spoil):
+    """Has `spoil` meet the network in every forward pass from `epoch` (from 1) on: 3 steps of training each."""
+    passes = []
+
+    def hook(module, inputs):
+        if isinstance(module, network.Network) and module.training:
+            passes.append(1)
+            if len(passes) > 3 * (epoch - 1):
+                spoil(module)
+
+    return torch.nn.modules.module.register_module_forward_pre_hook(hook)
+
+
+def one_head(value):
+    """A weight of the second category's classifier; the first category's stays sound."""
+
+    def spoil(net):
+        with torch.no_grad():
+            net.head[-1].weight[-1, 0] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_of_one_head_that_is_no_number_ends_the_run_in_its_epoch(photos, data, tmp_path, value):
+    handle = poisoned(3, one_head(value))
+    try:
+        epochs, how = [], recipe(photos, loss={"name": "focal", "gamma": 1.5})
+        with pytest.raises(
+            Diverged, match=r"training loss is (nan|inf) in epoch 3 \(lr 0.00\d+; loss focal .*gamma=1.5"
+        ):
+            epochs.extend(train(how, data, tmp_path))
+    finally:
+        handle.remove()
+    assert len(load_state(tmp_path / "last.ckpt")["epochs"]) == 2
+    assert not list(tmp_path.glob("next.*"))
+
+
+def test_val_that_is_no_number_ends_the_run_too(photos, data, tmp_path):
+    """A running statistic overflows: training, which does not use it, sees nothing."""
+
+    def spoil(net):
+        norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        norm.running_mean.fill_(float("nan"))
+
+    handle = poisoned(2, spoil)
+    try:
+        with pytest.raises(Diverged, match="val loss is nan in epoch 2"):
+            list(train(recipe(photos, posterior=Posterior(fit=True)), data, tmp_path))
+    finally:
+        handle.remove()

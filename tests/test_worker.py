@@ -148,7 +148,7 @@ def test_an_inline_failure_shows_its_traceback(photos, cache, tmp_path, capsys):
 
 
 def test_a_fake_worker_loads_no_torch():
-    code = "import sys, sweeper.serve, sweeper.worker; print('torch' in sys.modules)"
+    code = "import sys, sweeper.serving, sweeper.worker; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
 

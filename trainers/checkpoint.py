@@ -1,13 +1,11 @@
 """Weights and training states on disk: written whole, verified when read, never unpickled."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -15,73 +13,89 @@ from torch import Tensor
 
 from trainers.errors import EnvironmentFault
 from trainers.files import whole
+from trainers.sealed import intact, sealed
 
-_MARK = b"sha256:"
-_TAIL = len(_MARK) + 32
 FOREIGN = (".pth", ".pt", ".bin", ".tar")
-
-
-class _Hashing:
-    """A file that knows the digest of what was written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
+BLANK = "0" * 64  # where the digest of a weights file will stand
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state of tensors and plain types; the digest of the rest is its last 39 bytes."""
-    with whole(path) as file:
-        hashing = _Hashing(file)
-        torch.save(dict(state), hashing)  # type: ignore[arg-type]
-        file.write(_MARK + hashing.digest.digest())
+    with sealed(path) as file:
+        torch.save(dict(state), file)  # type: ignore[arg-type]
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The state saved at `path`, on the CPU; None when there is none, or when not every byte is as written."""
-    if not path.exists() or not _intact(path):
+    """The state saved at `path`, on the CPU; None when there is none, or when not every byte is as written.
+
+    None as well where code would have to be run to read it.
+    """
+    if not path.exists() or not intact(path):
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
-
-
-def _intact(path: Path) -> bool:
-    size = path.stat().st_size - _TAIL
-    if size <= 0:
-        return False
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while size and (chunk := file.read(min(size, 1 << 20))):
-            digest.update(chunk)
-            size -= len(chunk)
-        return file.read() == _MARK + digest.digest()
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001  its digest is right, so it was made to break, or to run something
+        return None
+    return state if isinstance(state, dict) else None
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
-    """Write weights as safetensors, with `notes` as JSON in its metadata."""
+    """Write weights as safetensors, with `notes` as JSON in its metadata, and there a digest of the whole file.
+
+    The digest is of the file as it would be with zeros in the digest's place.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    content = save(tensors, metadata={"sweep": json.dumps({"sha256": BLANK, **notes})})
+    at = content.index(BLANK.encode())  # the notes' first value, in the header that begins the file
     with whole(path) as file:
-        file.write(save(tensors, metadata={"sweep": json.dumps(notes)}))
+        file.write(content[:at])
+        file.write(hashlib.sha256(content).hexdigest().encode())
+        file.write(memoryview(content)[at + len(BLANK) :])
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file, by name: .safetensors, or one that torch.save wrote (FOREIGN).
 
-    Raises EnvironmentFault when it cannot be read as one, or would have to run code to be read.
+    Raises EnvironmentFault when it cannot be read as one, would have to run code to be read, or is one of ours and
+    not as it was written.
     """
     if path.suffix in FOREIGN:
         return _foreign(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+        sound = _as_written(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
+    if not sound:
+        raise _unreadable(path, "it is damaged: its digest is another than when it was written")
     return tensors
+
+
+def sound(path: Path) -> bool:
+    """Whether weights as safetensors are at `path`, and every byte is as it was written."""
+    try:
+        return _as_written(path)
+    except (OSError, SafetensorError, ValueError):
+        return False
+
+
+def _as_written(path: Path) -> bool:
+    """Whether a weights file has the digest that its notes tell; true where they tell none, as in other programs'.
+
+    Raises ValueError for notes that are not JSON.
+    """
+    told = _notes(path).get("sha256")
+    if not isinstance(told, str) or len(told) != len(BLANK):
+        return True
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, "little"))
+        digest = hashlib.sha256(start + header.replace(told.encode(), BLANK.encode(), 1))
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest() == told
 
 
 def _foreign(path: Path) -> dict[str, Tensor]:
@@ -105,15 +119,20 @@ def _unreadable(path: Path, why: str) -> EnvironmentFault:
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """The notes that `save_weights` put beside the weights; the weights themselves are not read."""
-    with safe_open(path, framework="numpy") as file:
-        notes: dict[str, Any] = json.loads(file.metadata()["sweep"])
+    """The notes that `save_weights` put beside the weights; the weights themselves are not read.
+
+    Raises EnvironmentFault where there are none.
+    """
+    try:
+        notes = _notes(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if notes.pop("sha256", None) is None:
+        raise _unreadable(path, "it has no notes of ours")
     return notes
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a numpy array as .npy."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)  # straight to a file, a full disk would be an error without a number
-    with whole(path) as file:
-        file.write(buffer.getbuffer())
+def _notes(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="numpy") as file:
+        notes: Any = json.loads((file.metadata() or {}).get("sweep", "{}"))
+    return notes if isinstance(notes, dict) else {}

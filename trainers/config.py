@@ -408,7 +408,12 @@ class TrainConfig(Part):
     thaw: Thaw = Field(default_factory=Thaw, description="when the layers of the backbone learn")
     average: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
     epochs: int = Field(20, ge=1, description="passes over the training images; the schedule's horizon")
-    batch_size: int = Field(64, ge=1, description="images a batch; the last, smaller one is dropped")
+    batch_size: int = Field(
+        64,
+        ge=1,
+        description="images a batch; the last, smaller one is dropped. Where a GPU has no room for it, a batch passes"
+        " in equal pieces, with the same steps and loss; batch-norm statistics are those of a piece then",
+    )
     accumulate: int = Field(
         1, ge=1, description="batches an optimizer step; batch-norm statistics stay those of one batch"
     )

@@ -1,7 +1,9 @@
 """Batches as a step wants them: a side thread gathers, draws and sends one while the step works on another."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +25,15 @@ class Batch:
     images: Tensor  # [B, 3, size, size] float32, changed and normalised
     labels: Tensor  # [B, K] int64
     own: Tensor | None = None  # [B], share of its own label; None without mixing
-    partner: Tensor | None = None  # [B] int64, the image that the rest is of
+    other: Tensor | None = None  # [B, K] int64, labels of the image that the rest is of
+
+    def pieces(self, most: int) -> Iterator["Batch"]:
+        """The batch in as few pieces of at most `most` images as can be, and these as equal as can be."""
+        count = len(self.images)
+        number = math.ceil(count / most)
+        for start, end in pairwise(count * k // number for k in range(number + 1)):
+            parts = (None if whole is None else whole[start:end] for whole in (self.own, self.other))
+            yield Batch(self.images[start:end], self.labels[start:end], *parts)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,8 @@ class Feed:
         def changed(rows: np.ndarray) -> Batch:
             how = self._draw(rows, drawing)
             images, own = host.apply(self.level, rows, how, self.size, self.eye, self.room)
-            return Batch(self._laid(images), self._labels(rows), own, how.partner)
+            labels = self._labels(rows)
+            return Batch(self._laid(images), labels, own, _of(labels, how.partner))
 
         yield from ahead(chunks, changed, self.eye.device)
 
@@ -110,7 +121,7 @@ class Feed:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
         x, own = augment.apply(images, raw.how, self.size, eye.mean, eye.std)
-        return Batch(self._laid(x), raw.labels, own, raw.how.partner)
+        return Batch(self._laid(x), raw.labels, own, _of(raw.labels, raw.how.partner))
 
     def _plain(self, images: Tensor, window: Window) -> Tensor:
         left, top, right, bottom, mirrored = window
@@ -120,3 +131,8 @@ class Feed:
 
     def _laid(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=self.eye.layout)
+
+
+def _of(labels: Tensor, partner: Tensor | None) -> Tensor | None:
+    """The labels of each image's partner, [B, K]."""
+    return None if partner is None else labels[partner]

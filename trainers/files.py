@@ -1,7 +1,8 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading none that never ends."""
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from trainers.crash import point
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEXT = "next."  # before the names of files that wait for their epoch to be on record
+LARGEST = 1 << 30  # bytes of what is read in one piece
 
 
 @contextmanager
@@ -64,6 +66,16 @@ def append(path: Path, line: bytes, *, sync: bool) -> None:
     finally:
         os.close(handle)
     point(f"written {path.name}")
+
+
+def regular(path: Path) -> Path:
+    """The same path, if a file of bearable size is there; a pipe or a device would never end. Raises OSError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a file but a folder, a pipe or a device", str(path))
+    if found.st_size > LARGEST:
+        raise OSError(errno.EINVAL, f"a file of {found.st_size / 1e9:.1f} GB", str(path))
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

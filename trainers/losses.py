@@ -142,6 +142,12 @@ def build(
     return objective
 
 
+def words(config: Loss) -> str:
+    """A loss and its parameters, for a message."""
+    given = config.model_dump(exclude={"name"}).items()
+    return " ".join([config.name, *(f"{key}={value}" for key, value in given if value)])
+
+
 def category_factors(config: Loss, names: Sequence[str]) -> list[float]:
     """Factor of each category's loss: its category weight, over the number of categories when they are averaged."""
     given = config.category_weights or {}

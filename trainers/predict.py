@@ -39,25 +39,27 @@ class Lens:
         """Batches of images for inputs of that side."""
         return Feed(self.data, size, self.eye, hosted=self.hosted, resident=self.resident)
 
-    def images(self, rows: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
-        """The images of `rows` as evaluation sees them, batch by batch, [B, 3, S, S] on the device."""
+    def images(self, rows: Sequence[int] | np.ndarray, at_once: int | None = None) -> Iterator[Tensor]:
+        """The images of `rows` as evaluation sees them, [B, 3, S, S] on the device: two batches of the training
+        `at_once`, where nothing is said.
+        """
         feed = self.feed(self.config.image_size)
-        yield from feed.plain(in_order(rows, 2 * self.config.batch_size), windows(feed.side, Views()))
+        yield from feed.plain(in_order(rows, at_once or 2 * self.config.batch_size), windows(feed.side, Views()))
 
     def logits(self, net: Network, rows: Sequence[int], views: Views | None = None) -> Tensor:
         """Logits of `rows` in their order, without augmentation, [N, sum C] float32 on the device.
 
         With `views`, the mean over the views of each image. Where a GPU has no room for so many images at once, half
-        as many are tried, down to the batch of the training.
+        as many are tried, down to one.
         """
         net.eval()
         while True:
             try:
                 return self._logits(net, rows, views or Views())
             except torch.OutOfMemoryError:
-                if self.batch <= self.config.batch_size:
+                if self.batch == 1:
                     raise
-            self.batch = max(self.config.batch_size, self.batch // 2)
+            self.batch //= 2
             release()
 
     @torch.inference_mode()

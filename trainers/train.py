@@ -1,6 +1,5 @@
 """Training as a generator of epochs. Whoever iterates is the callback; ceasing to iterate is stopping."""
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,21 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, average, computing, losses, optim, posterior
-from trainers.checkpoint import load_state, read_notes, save_array, save_state, save_weights
+from trainers import augment, average, computing, kept, losses, optim, posterior
+from trainers.checkpoint import save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
-from trainers.crash import point
 from trainers.data.batches import Data, balanced, drawn, shuffled
+from trainers.data.level import SHELF
 from trainers.errors import Diverged, EnvironmentFault
 from trainers.feed import Batch, Drawing
-from trainers.files import sync_folder
+from trainers.files import NEXT
 from trainers.metrics import Tally
 from trainers.models import network
 from trainers.predict import Lens
-
-log = logging.getLogger(__name__)
-
-NEXT = "next."  # before the names of files that wait for their epoch to be on record
+from trainers.sealed import save_array
 
 
 def train(
@@ -38,6 +34,7 @@ def train(
     device: str = "cpu",
     past: Sequence[float] = (),
     resident: bool = False,
+    micro_batch: int | None = None,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -48,17 +45,21 @@ def train(
     take the place of the others. Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
     `past` are the goal's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
     `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
+    `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
+    gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
 
     Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
     """
+    SHELF.clear(unless=resident)
     run = Run(recipe, data, fit, torch.device(device), folder, past)
-    run.lens.resident = resident
+    run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
         began = time.monotonic()
         fitted, rate, pace = run.fit(index)
+        run.check(index, rate, "training", fitted)
         seen = run.evaluate()
-        run.check(index, rate, fitted, seen.val)
+        run.check(index, rate, "val", seen.val)
         epoch = Epoch(
             index=index,
             train=fitted,
@@ -98,13 +99,13 @@ class Run:
         past: Sequence[float] = (),
     ) -> None:
         self.recipe, self.config, self.data, self.device, self.folder = recipe, recipe.train, data, where, folder
-        self.past = past
+        self.past, self.micro_batch = past, recipe.train.batch_size
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
             raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
         computing.prepare(where)
-        state = self._state()
+        state = kept.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
         network.know(self.net, self.counts)
@@ -119,8 +120,6 @@ class Run:
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
         self.minority = augment.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
         self.epochs = self._restore(state) if state else []
-        folder.mkdir(parents=True, exist_ok=True)
-        self._settle_best()
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
@@ -130,8 +129,7 @@ class Run:
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
-        tally = Tally(self.data.sizes, self.device)
-        total = torch.zeros((), device=self.device)
+        tally, total = Tally(self.data.sizes, self.device), torch.zeros((), device=self.device)
         began, rate = time.monotonic(), 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
@@ -147,9 +145,9 @@ class Run:
             tally.update(logits, batch.labels)
             total += loss * len(batch.images)  # stays on the device
         self._follow(index)
-        images_seen = sum(map(len, chunks))
-        mean = total.item() / images_seen  # waits for the device, once an epoch
-        return tally.scores(self.data.names, mean), rate, images_seen / (time.monotonic() - began)
+        images = sum(map(len, chunks))
+        scores = tally.scores(self.data.names, total.item() / images)  # waits for the device, once an epoch
+        return scores, rate, images / (time.monotonic() - began)
 
     def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
         if not self.config.balance:
@@ -159,14 +157,23 @@ class Run:
 
     def _backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:
         """Add one batch's gradient to those of its step; returns the mean loss and the logits, detached."""
+        total, seen = torch.zeros((), device=self.device), []
+        for piece in batch.pieces(self.micro_batch):
+            loss, logits = self._losses(piece)
+            share = loss.mean() * (len(loss) / len(batch.images))
+            self.scaler.scale(share / batches).backward()  # type: ignore[no-untyped-call]
+            total += share.detach()
+            seen.append(logits.detach())
+        return total, torch.cat(seen)
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of each image, [B], and the logits."""
         with computing.autocast(self.config, self.device):
             logits = self.net(batch.images)
-        loss = self.objective(logits, batch.labels)  # [B]
-        if batch.own is not None and batch.partner is not None:
-            loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.labels[batch.partner])
-        mean = loss.mean()
-        self.scaler.scale(mean / batches).backward()  # type: ignore[no-untyped-call]
-        return mean.detach(), logits.detach()
+        loss = self.objective(logits, batch.labels)
+        if batch.own is not None and batch.other is not None:
+            loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.other)
+        return loss, logits
 
     def _step(self) -> None:
         """One update of the weights, and of their average."""
@@ -183,15 +190,14 @@ class Run:
         """Bring the average of the weights to the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
             some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
-            size = 2 * self.config.batch_size
+            size = 2 * self.micro_batch
             whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
-            average.renew_statistics(self.average.net, self.lens.images(some[:whole]))
+            average.renew_statistics(self.average.net, self.lens.images(some[:whole], size))
 
     @property
     def shown(self) -> network.Network:
         """The network that is evaluated and saved: the averaged one where there is one."""
-        averaged = self.average.net if self.average is not None and self.average.ready else self.net
-        return cast(network.Network, averaged)
+        return cast(network.Network, self.average.net if self.average and self.average.ready else self.net)
 
     def evaluate(self) -> Seen:
         """What the network makes of val."""
@@ -213,43 +219,25 @@ class Run:
             return Seen(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)
         return Seen(plain, None, corrected, logits)
 
-    def check(self, index: int, rate: float, *scores: Scores | None) -> None:
-        """Raise Diverged, with what led to it, where a loss is not finite."""
-        for split, found in zip(("training", "val"), scores, strict=True):
-            if found is not None and not math.isfinite(found.loss):
-                loss = " ".join(f"{key}={value}" for key, value in self.config.loss.model_dump().items() if value)
-                raise Diverged(f"{split} loss is {found.loss} in epoch {index + 1} (lr {rate:.3g}; loss {loss})")
+    def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
+        """Raise Diverged, with what led to it, where the loss of a split is not finite."""
+        if found is not None and not math.isfinite(found.loss):
+            where = f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
+            raise Diverged(f"{split} loss is {found.loss} in {where}")
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Put a finished epoch on disk.
-
-        Weights that are the best so far lie under another name until the state that knows of their epoch is there:
-        a kill in between leaves the best of the epochs that count.
-        """
-        rank = self.recipe.rank(epoch)
-        if epoch.val is None or all(rank > self.recipe.rank(past) for past in self.epochs):
+        """Put a finished epoch on disk, weights that are the best so far included."""
+        if epoch.val is None or all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
             self._save_best(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
-        self._settle_best()
+        kept.settle(self.folder, len(self.epochs))
 
     def _save_best(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
-            save_array(self.folder / f"{NEXT}val_logits.npy", logits)
+            save_array(self.folder / f"{NEXT}{kept.LOGITS}", logits)
         notes = {"recipe": self.recipe.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
-        save_weights(self.folder / f"{NEXT}best.safetensors", self.shown.state_dict(), notes)
-
-    def _settle_best(self) -> None:
-        """Give new best weights their name, last of all; drop those of an epoch that the state does not have."""
-        weights = self.folder / f"{NEXT}best.safetensors"
-        known = weights.exists() and read_notes(weights)["epoch"]["index"] == len(self.epochs) - 1
-        for name in ("val_logits.npy", "best.safetensors"):
-            new = self.folder / f"{NEXT}{name}"
-            if known and new.exists():
-                new.replace(self.folder / name)
-                point(f"settled {name}")
-            new.unlink(missing_ok=True)
-        sync_folder(self.folder)
+        save_weights(self.folder / f"{NEXT}{kept.WEIGHTS}", self.shown.state_dict(), notes)
 
     def _save_state(self) -> None:
         """After the last epoch without what only a further one would need: two thirds of the bytes."""
@@ -262,23 +250,12 @@ class Run:
             "scaler": self.scaler.state_dict() if going else None,
             "average": self.average.state_dict() if self.average and going else None,
         }
-        save_state(self.folder / "last.ckpt", state)
-
-    def _state(self) -> dict[str, Any] | None:
-        """What an earlier call left to go on from; None, said in the log, when that cannot be used."""
-        path = self.folder / "last.ckpt"
-        state = load_state(path)
-        if state is None and path.exists():
-            log.warning("%s is damaged: training starts over", path)
-        if state is not None and state["recipe"] != self.recipe.model_dump_json():
-            log.warning("%s is of another recipe: training starts over", path)
-            return None
-        return state
+        save_state(self.folder / kept.STATE, state)
 
     def _network(self, state: dict[str, Any] | None) -> network.Network:
         if state is None:
             return network.build(self.config, self.data.sizes)
-        return network.restored(self.config, self.data.sizes, state["network"], self.folder / "last.ckpt")
+        return network.restored(self.config, self.data.sizes, state["network"], self.folder / kept.STATE)
 
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
         if state["optimizer"]:  # else the run is over

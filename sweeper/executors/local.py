@@ -10,13 +10,14 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sweeper import pipe
 from sweeper.devices import Slot
 from sweeper.packing import Packing
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
+from sweeper.watch import LOOK, Awake, Patience, Watch
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 GRACE = 5.0  # seconds for a process whose pipe has ended to end as well
@@ -33,7 +34,8 @@ class _Worker:
     lines: pipe.Lines
     job: Job | None = None
     waiting: bool = False  # for an answer
-    heard: float = field(default_factory=time.monotonic)
+    heard: float = 0.0  # when it last said anything
+    moved: float = 0.0  # since when it trains the epoch it is at
 
     def tell(self, word: pipe.Start | pipe.Answer) -> None:
         """Nobody there? Then its death is about to be read from the pipe."""
@@ -45,17 +47,20 @@ class Local:
     """Starts a process when a slot is first used and keeps it while its jobs end well.
 
     With a `packing`, a device takes as many jobs as that allows, and its cores are shared out among them.
-    A worker that says nothing for `silence` seconds, not even that it is alive, is killed: its job Failed(hung).
+    A worker that says nothing, not even that it is alive, or ends no epoch, for longer than the `patience` reaches,
+    is killed: its job Failed(hung).
     """
 
-    def __init__(self, slots: Sequence[Slot], *, silence: float = 60.0, packing: Packing | None = None) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], *, packing: Packing | None = None, patience: Patience | None = None
+    ) -> None:
         self._idle: list[Slot] = list(reversed(slots))
         self._shared = Counter(slot.home for slot in slots)
         self._packing = packing
         self._workers: dict[str, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._ready: deque[Progress | Done | Failed] = deque()
-        self._silence = silence
+        self._watch, self._awake = Watch(patience or Patience.read()), Awake()
 
     def free(self) -> int:
         return len(self._open())
@@ -64,7 +69,8 @@ class Local:
         slot = self._open()[-1]
         self._idle.remove(slot)
         worker = self._workers.get(slot.name) or self._spawn(slot, RunFolder(job.folder))
-        worker.job, worker.waiting, worker.heard = job, False, time.monotonic()
+        worker.job, worker.waiting = job, False
+        worker.heard = worker.moved = self._awake.now()
         worker.tell(self._order(slot, job))
         return slot.name
 
@@ -93,9 +99,9 @@ class Local:
         deadline = time.monotonic() + timeout
         while not self._ready:
             left = deadline - time.monotonic()
-            for key, _ in self._selector.select(max(left, 0)):
+            for key, _ in self._selector.select(min(max(left, 0), LOOK / 2)):
                 self._read(key.data)
-            self._end_silent()
+            self._end_hung()
             if left <= 0:
                 break
         return self._ready.popleft() if self._ready else None
@@ -103,7 +109,7 @@ class Local:
     def answer(self, trial: int, keep: bool) -> None:
         for worker in self._workers.values():
             if worker.waiting and worker.job and worker.job.trial == trial:
-                worker.waiting = False
+                worker.waiting, worker.moved = False, self._awake.now()
                 worker.tell(pipe.Answer(keep=keep, threads=self._threads(worker.slot)))
 
     def close(self, *, kill: bool = False) -> None:
@@ -149,7 +155,7 @@ class Local:
     # -------------------------------------------------------------------------------- messages
     def _read(self, worker: _Worker) -> None:
         lines = worker.lines.read()
-        worker.heard = time.monotonic()
+        worker.heard = self._awake.now()
         if lines is None:
             self._died(worker)
             return
@@ -164,6 +170,8 @@ class Local:
             return
         self._ready.append(message)
         worker.waiting = True
+        if worker.job:
+            self._watch.epoch(worker.job.recipe.train, message.epoch, worker.heard - worker.moved)
         if self._packing:
             self._packing.epoch(worker.slot.home, message.trial, message.epoch)
 
@@ -190,11 +198,14 @@ class Local:
         else:
             self._discard(worker)
 
-    def _end_silent(self) -> None:
-        limit = time.monotonic() - self._silence
-        for worker in list(self._workers.values()):
-            if worker.job and not worker.waiting and worker.heard < limit:
-                self._fail(worker, worker.job, "hung", f"the worker said nothing for {self._silence:.0f} s")
+    def _end_hung(self) -> None:
+        now = self._awake.now()
+        for worker in [one for one in self._workers.values() if one.job and not one.waiting]:
+            if worker.job and (text := self._trouble(worker, worker.job, now)):
+                self._fail(worker, worker.job, "hung", text)
+
+    def _trouble(self, worker: _Worker, job: Job, now: float) -> str | None:
+        return self._watch.trouble(job.recipe.train, now - worker.heard, now - worker.moved)
 
     def _fail(self, worker: _Worker, job: Job, trouble: Trouble, text: str) -> None:
         failed = Failed(trial=job.trial, trouble=trouble, text=text, detail=_tail(RunFolder(job.folder)))

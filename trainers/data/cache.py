@@ -21,7 +21,7 @@ from trainers.config import DataConfig
 from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
 from trainers.data.rows import Row, Table
 from trainers.errors import DataError, EnvironmentFault, Fault
-from trainers.files import full, sync_folder
+from trainers.files import full, regular, sync_folder
 
 VERSION = 1  # of the files below; another one is another cache
 SAMPLE = 2000  # images whose headers tell the usual size
@@ -69,7 +69,7 @@ def _sample(table: Table) -> list[tuple[int, int]]:
                 sizes.append((row.box[2] - row.box[0], row.box[3] - row.box[1]))
                 continue
             try:
-                with Image.open(table.root / row.path) as image:
+                with Image.open(regular(table.root / row.path)) as image:
                     sizes.append(image.size)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
                 continue  # the check names it
@@ -207,7 +207,7 @@ def _decode_all(table: Table, size: int, folder: Path, progress: Progress | None
 
         def work(index: int, row: Row) -> tuple[int, int]:
             try:
-                image, original = squashed((table.root / row.path).read_bytes(), size, row.box)
+                image, original = squashed(regular(table.root / row.path).read_bytes(), size, row.box)
             except (UnreadableImage, OSError) as error:
                 faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
                 return 0, 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainers.data.rows import Box, Category, Row, Split
 from trainers.errors import Fault
+from trainers.files import regular
 
 FASHION = {
     ("floral", "graphic", "striped", "embroidered", "pleated", "solid", "lattice"): "texture",
@@ -42,7 +43,7 @@ class Places:
         path = self.labels / name
         where = path.relative_to(self.root).as_posix()
         try:
-            text = path.read_bytes().decode("utf-8-sig")
+            text = regular(path).read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
             faults.append(Fault(where, "no such file", f"the layout keeps its label files in {self.labels.name}/"))
             return []

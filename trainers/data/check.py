@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache as memo
 from pathlib import Path
@@ -13,7 +13,7 @@ from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
 from trainers.data.rows import Row, Table
 from trainers.errors import DataError, Fault
-from trainers.files import write_text
+from trainers.files import regular, write_text
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _seen(table: Table, cache: Path) -> Path:
     return cache / "checked" / f"{key}.json"
 
 
-def _findings(table: Table, faults: Iterable[Fault], progress: Progress | None) -> Findings:
+def _findings(table: Table, faults: Sequence[Fault], progress: Progress | None) -> Findings:
     @memo
     def spellings(folder: Path) -> dict[str, str]:
         return {p.name.lower(): p.name for p in folder.iterdir()} if folder.is_dir() else {}
@@ -73,7 +73,7 @@ def _findings(table: Table, faults: Iterable[Fault], progress: Progress | None) 
     def look(_: int, row: Row) -> _Look:
         path = table.root / row.path
         try:
-            content = path.read_bytes()
+            content = regular(path).read_bytes()
         except FileNotFoundError:
             other = spellings(path.parent).get(path.name.lower())
             return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
@@ -87,8 +87,9 @@ def _findings(table: Table, faults: Iterable[Fault], progress: Progress | None) 
         found = [Fault(str(table.root), where, "are the images unpacked?")]
     else:
         found = [look.fault for look in looks if look.fault]
-    digests = [(row, look.digest) for row, look in zip(table.rows, looks, strict=True) if look.digest]
-    return Findings((*faults, *found), (*_unseen_classes(table), *_twins(digests)))
+    digests = [(r, look.digest) for r, look in zip(table.rows, looks, strict=True) if look.digest and not look.fault]
+    unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
+    return Findings((*faults, *found), (*unseen_classes, *_twins(digests)))
 
 
 def _of_image(row: Row, content: bytes) -> Fault | None:

@@ -7,16 +7,17 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from posixpath import normpath
+from typing import NoReturn
 
 from trainers.config import DataConfig
-from trainers.data import challenge
+from trainers.data import challenge, refused
 from trainers.data.challenge import EXTENSIONS, SPLITS
 from trainers.data.holdout import hold_out
 from trainers.data.rows import Box, Category, Row, Table, uncollected
 from trainers.errors import DataError, Fault
+from trainers.files import regular
+from trainers.visible import on_one_line
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan", "with_margin"]
 
@@ -60,8 +61,8 @@ def _scan(config: DataConfig) -> tuple[Table, list[Fault]]:
     faults: list[Fault] = []
     root = _root(config)
     base, groups, rows = _LAYOUTS[config.layout](config, root, faults)
-    rows = list(_inside(base, rows, faults))
-    faults += _listed_twice(rows) + _category_faults(groups, config)
+    rows = list(refused.inside(base, rows, faults))
+    faults += refused.listed_twice(rows) + refused.of_categories(groups, config.root)
     if not faults and not any(row.split == "train" for row in rows):
         faults.append(Fault(str(root), "no training image"))
     if not faults and not any(row.split == "val" for row in rows):
@@ -77,7 +78,7 @@ def categories(config: DataConfig) -> tuple[Category, ...]:
         found = challenge.attributes(_places(config, root), faults).categories
     else:
         found = _LAYOUTS[config.layout](config, root, faults)[1]
-    faults += _category_faults(found, config)
+    faults += refused.of_categories(found, config.root)
     if faults:
         raise DataError(faults)
     return found
@@ -148,7 +149,7 @@ class _Columns:
 def _records(root: Path, name: str, faults: list[Fault]) -> Iterator[tuple[str, list[str]]]:
     """The records of a CSV file with their places; blank lines are no records."""
     try:
-        with (root / name).open(encoding="utf-8-sig", newline="") as file:
+        with regular(root / name).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             try:
                 for record in reader:
@@ -190,7 +191,7 @@ def _folder(config: DataConfig, root: Path, faults: list[Fault]) -> Found:
         faults.append(Fault(str(root), f"a folder {min(splits)!r} and no folder 'train'", "name that one 'train'"))
     for name in sorted(set(found) - set(splits)) if splits else ():
         hint = _did_you_mean(name, SPLIT_NAMES) or "beside train there may be val and test"
-        faults.append(Fault(name, "neither train, val nor test", hint))
+        faults.append(Fault(on_one_line(name), "neither train, val nor test", hint))
     tops = [(found[name], split) for name, split in splits.items()] or [(root, "train")]
     known = [top for top, split in tops if split != "test"] or [top for top, _ in tops]
     classes = tuple(sorted({path.name for top in known for path in _folders(top)}))
@@ -205,9 +206,9 @@ def _folder_rows(root: Path, top: Path, split: str, classes: tuple[str, ...], fa
         label = code.get(folder.name) if folder != top else None
         for where in _images(root, folder, deep=folder != top):
             if label is None and split != "test":
-                faults.append(Fault(where, "an image outside the folder of a class"))
+                faults.append(Fault(on_one_line(where), "an image outside the folder of a class"))
             else:
-                yield Row(where, split, None, None if label is None else (label,), where)
+                yield Row(where, split, None, None if label is None else (label,), on_one_line(where))
 
 
 def _folders(top: Path) -> list[Path]:
@@ -216,12 +217,17 @@ def _folders(top: Path) -> list[Path]:
 
 def _images(root: Path, folder: Path, *, deep: bool) -> Iterator[str]:
     """The paths of images from `root`, with slashes."""
-    for where, below, names in os.walk(folder):
+    for where, below, names in os.walk(folder, onerror=_complain):
         below[:] = sorted(below) if deep else []
         place = Path(where).relative_to(root)
         for name in sorted(names):
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 yield f"{place.as_posix()}/{name}" if place.parts else name
+
+
+def _complain(error: OSError) -> NoReturn:
+    """A folder that may not be read is no empty one."""
+    raise error
 
 
 _LAYOUTS: dict[str, Callable[[DataConfig, Path, list[Fault]], Found]] = {
@@ -253,48 +259,3 @@ def _did_you_mean(word: str, words: Iterable[str]) -> str:
 def _no_boxes(config: DataConfig, faults: list[Fault]) -> None:
     if config.crop == "box":
         faults.append(Fault("data.crop", f"layout {config.layout} has no boxes", "set data.crop to none"))
-
-
-def _inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
-    """The rows whose path is relative, has neither '..' nor NUL, and follows no link out of the data set."""
-    home = base.resolve()
-
-    @cache  # few folders, many images
-    def leaving(folder: str) -> set[str] | None:
-        """The names in a folder that lead out of the data set; None where the folder itself does."""
-        place = base / folder
-        if not place.resolve().is_relative_to(home):
-            return None
-        links = [entry.name for entry in os.scandir(place) if entry.is_symlink()] if place.is_dir() else []
-        return {name for name in links if not (place / name).resolve().is_relative_to(home)}
-
-    for row in rows:
-        folder, _, name = row.path.rpartition("/")
-        if row.path.startswith("/") or "\0" in row.path or name in ("", ".") or ".." in row.path.split("/"):
-            help = "paths are relative to the data set, without '..'"
-            faults.append(Fault(row.where, f"the path {row.path!r} is refused", help))
-        elif (links := leaving(folder)) is None or name in links:
-            help = "copy the images, or let data.root be the folder that holds them"
-            faults.append(Fault(row.where, f"the path {row.path!r} is refused: a link out of the data set", help))
-        else:
-            yield row
-
-
-def _listed_twice(rows: list[Row]) -> list[Fault]:
-    first: dict[str, Row] = {}
-    faults = []
-    for row in rows:
-        plain = "//" not in row.path and "/." not in row.path and not row.path.startswith(".")
-        before = first.setdefault(row.path if plain else normpath(row.path), row)
-        if before is not row:
-            splits = f"in {row.split}" if before.split == row.split else f"in {before.split} and {row.split}"
-            faults.append(Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}"))
-    return faults
-
-
-def _category_faults(groups: tuple[Category, ...], config: DataConfig) -> list[Fault]:
-    return [
-        Fault(config.root, f"category {group.name!r} has {len(group.classes) or 'no'} class", "two are the fewest")
-        for group in groups
-        if len(group.classes) < 2
-    ]

@@ -61,6 +61,11 @@ class Shelf:
             self.levels[place] = images, _moved(images, device)
         return self.levels[place][1]
 
+    def clear(self, *, unless: bool = False) -> None:
+        """Let go of what lies here, `unless` it is still wanted."""
+        if not unless:
+            self.levels, self.home = {}, None
+
 
 def _place(images: NDArray[np.uint8]) -> str | int:
     """The file of a memory map, which is named for its content; of another array, which the shelf holds, its id."""

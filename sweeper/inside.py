@@ -1,0 +1,90 @@
+"""Where a recipe lies in a tree with open values: the parameters that close the tree to it, or what keeps them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sweeper.notation import flow
+from sweeper.tree import Choice, Node, Range
+
+
+class Outside(Exception):
+    """No parameters close the tree to the recipe; the text names the value that is why."""
+
+
+def candidates(node: Node, value: Any, name: str, why: list[str]) -> Iterator[dict[str, Any]]:
+    """Parameters that may close `node` to the plain `value`, which has every default; `why` others cannot is added.
+
+    They are candidates because the tree leaves defaults out: whoever asks closes the tree and compares.
+    """
+    match node.value:
+        case dict() as entries:
+            parts = [(_inner(name, key), child, _get(value, key)) for key, child in entries.items()]
+            yield from _products(parts, why)
+        case list() as items:
+            parts = [(_inner(name, n), child, _get(value, n)) for n, child in enumerate(items)]
+            yield from _products(parts, why)
+        case Choice() as hole:
+            yield from _chosen(hole, value, name, why)
+        case Range() as hole:
+            if reason := _beyond(hole, value):
+                why.append(f"{name} {reason}")
+            else:
+                yield {name: value}
+        case _:
+            if _same(node.value, value):
+                yield {}
+            else:
+                why.append(f"{name} was {flow(_kind(value))}, not {flow(node.value)}")
+
+
+def _inner(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _get(value: Any, key: Any) -> Any:
+    """An entry of a mapping or a list, or None."""
+    if isinstance(value, dict):
+        return value.get(key)
+    return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else None
+
+
+def _products(parts: list[tuple[str, Node, Any]], why: list[str]) -> Iterator[dict[str, Any]]:
+    if not parts:
+        yield {}
+        return
+    (name, child, value), *others = parts
+    for params in candidates(child, value, name, why):
+        for more in _products(others, why):
+            yield params | more
+
+
+def _chosen(hole: Choice, value: Any, name: str, why: list[str]) -> Iterator[dict[str, Any]]:
+    reasons: list[str] = []
+    found = False
+    for label, node in zip(hole.labels, hole.nodes, strict=True):
+        for params in candidates(node, value, _inner(name, label), reasons):
+            found = True
+            yield {name: label} | params
+    if not found:
+        kind = _kind(value)
+        deeper = [reason for reason in reasons if kind in hole.labels and reason.startswith(f"{name}.{kind}.")]
+        why.append(deeper[0] if deeper else f"{name} {flow(kind)} is not in {flow(list(hole.labels))}")
+
+
+def _beyond(hole: Range, value: Any) -> str:
+    """Why a range does not hold `value`, or nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"was {flow(value)}, not a number"
+    if value > hole.high or value < hole.low:
+        return f"{value:g} > {hole.high:g}" if value > hole.high else f"{value:g} < {hole.low:g}"
+    return "" if hole.near(value) == value else f"{value:g} is not in {hole}"
+
+
+def _same(mine: Any, value: Any) -> bool:
+    """Whether a closed value is meant; a part may stand as its name alone."""
+    return bool(mine == value) or (isinstance(mine, str) and mine == _kind(value))
+
+
+def _kind(value: Any) -> Any:
+    """The name of a part, or a value itself."""
+    return value["name"] if isinstance(value, dict) and isinstance(value.get("name"), str) else value

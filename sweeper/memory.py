@@ -1,0 +1,72 @@
+"""What a study has learnt of a GPU's memory: how many images of a backbone and size pass through it at once."""
+
+import math
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from sweeper.errors import EnvironmentFault
+from sweeper.trial import Job
+from trainers import files
+from trainers.config import TrainConfig
+
+LEAST = 4  # images: a batch norm makes nothing of fewer
+_KNOWN: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
+
+
+class Memory:
+    """The micro-batches that trials begin with, from those that ran out of memory before; kept in a small file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._known = path, _read(path)
+        self._halved: set[int] = set()  # trials that had their second chance in this call
+
+    def begin(self, job: Job) -> Job:
+        """The new `job`, with the micro-batch that its backbone and image size have room for."""
+        room = self._known.get(_place(job.recipe.train))
+        if room is None or room >= job.recipe.train.batch_size:
+            return job
+        return job.model_copy(update={"micro_batch": room})
+
+    def halve(self, job: Job) -> Job | None:
+        """The `job` that ran out of memory, with half the images at once; None when it had that chance already, or
+        when too few would be left.
+
+        Half is what later trials of its backbone and image size begin with, either way.
+        """
+        images = (job.micro_batch or job.recipe.train.batch_size) // 2
+        if images < LEAST:
+            return None
+        self._remember(_place(job.recipe.train), images)
+        if job.trial in self._halved:
+            return None
+        self._halved.add(job.trial)
+        return job.model_copy(update={"micro_batch": images})
+
+    def _remember(self, place: str, images: int) -> None:
+        self._known[place] = min(images, self._known.get(place, images))
+        files.write_text(self._path, _KNOWN.dump_json(self._known, indent=1).decode() + "\n")
+
+
+def said(job: Job, text: str) -> str:
+    """How a job that ran out of memory goes on; `text` is what its worker said."""
+    train, images = job.recipe.train, job.micro_batch or job.recipe.train.batch_size
+    where = (
+        "memory" if "MemoryError" in text.replace("OutOfMemoryError", "") or "CPUAllocator" in text else "GPU memory"
+    )
+    steps = math.ceil(train.batch_size / images) * train.accumulate
+    return f"out of {where}; goes on with micro-batches of {images}, {steps} a step"
+
+
+def _place(train: TrainConfig) -> str:
+    return f"{train.backbone} {train.image_size}"
+
+
+def _read(path: Path) -> dict[str, int]:
+    try:
+        return _KNOWN.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        help = "delete it: what it holds is learnt again"
+        raise EnvironmentFault("this file is damaged", where=str(path), help=help) from error

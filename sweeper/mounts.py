@@ -1,0 +1,54 @@
+"""On what kind of file system a folder lies, where the system tells."""
+
+from pathlib import Path
+
+MOUNTS = Path("/proc/mounts")
+NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "ceph",
+    "glusterfs",
+    "gpfs",
+    "beegfs",
+    "afs",
+    "9p",
+    "fuse.sshfs",
+    "fuse.s3fs",
+)
+"""How the names of file systems begin on which processes of several machines may write."""
+
+
+def network(folder: Path, mounts: str | None = None) -> str:
+    """The kind of the network file system that `folder` lies on, or nothing; `mounts` is what /proc/mounts says."""
+    if mounts is None:
+        mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
+    kind = _kind(folder.resolve(), mounts)
+    return kind if kind.startswith(NETWORK) else ""
+
+
+def _kind(folder: Path, mounts: str) -> str:
+    """The kind of the mount nearest above; of several at one place the last hides the others."""
+    best, found = -1, ""
+    for line in mounts.splitlines():
+        _, place, kind, *_ = [*line.split(" "), "", "", ""]
+        depth = len(Path(_plain(place)).parts)
+        if folder.is_relative_to(_plain(place)) and depth >= best:
+            best, found = depth, kind
+    return found
+
+
+def _plain(text: str) -> str:
+    """A path without the octal escapes of blanks and the like."""
+    for octal in ("040", "011", "012", "134"):
+        text = text.replace(f"\\{octal}", chr(int(octal, 8)))
+    return text
+
+
+def words(folder: Path, kind: str) -> str:
+    """What there is to say of a folder on a network file system."""
+    slower = "its databases do without a write-ahead log, which does not work there"
+    return (
+        f"{folder} lies on a network file system ({kind}): {slower}; SWEEP_HOME on a local disk is faster and safer"
+    )

@@ -1,0 +1,83 @@
+"""MLflow's own database file, and how its library is kept quiet. The library itself is not loaded here."""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sweeper import mounts
+from trainers.crash import point
+
+
+def hush() -> None:
+    """Set MLflow's patience, and keep its chatter off the terminal: what it cannot do, the caller tells."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")
+
+
+def create(database: Path, touch: Callable[[str], Any]) -> None:
+    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken.
+
+    So does a full disk, or a kill. A new database is made under another name, never the same twice (MLflow keeps
+    connections to what it once opened), and takes its own when all of it is there.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if database.exists():
+            touch(address(database))
+            return
+        new = database.with_name(f".{database.name}.{uuid4().hex[:8]}.tmp")
+        try:
+            touch(address(new))
+            point("founded mlflow.db")
+            new.rename(database)
+        finally:
+            for rest in database.parent.glob(f".{database.name}.*"):
+                rest.unlink()
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(f"PRAGMA journal_mode={'DELETE' if mounts.network(database.parent) else 'WAL'}")
+
+
+def address(database: Path) -> str:
+    """Where MLflow finds the file."""
+    return f"sqlite:///{database}"
+
+
+def trouble(database: Path) -> tuple[str, str] | None:
+    """Why this MLflow cannot use its database, and what to do; None where it can, as far as is seen from outside."""
+    if "?" in str(database):
+        return (
+            f"MLflow cannot open a file in a folder with a ? in its name: {database}",
+            "name another with SWEEP_HOME",
+        )
+    version, ours = unknown(database), metadata.version("mlflow")
+    if not version:
+        return None
+    what = f"{database.name} is of another MLflow: {ours}, which is here, does not know its tables ({version})"
+    return what, f"install that MLflow, or move {database} away: `sweep sync` makes another from the run folders"
+
+
+def unknown(database: Path) -> str:
+    """The version of the tables in a database that this MLflow does not know, or nothing."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)) as link:
+            ((version,),) = link.execute("SELECT version_num FROM alembic_version").fetchall()
+    except (sqlite3.Error, ValueError):
+        return ""  # not made yet, or in a trouble that MLflow itself will tell
+    spec = util.find_spec("mlflow")
+    homes = [Path(home) for home in (spec.submodule_search_locations or ())] if spec else []
+    known = [path for home in homes for path in home.glob(f"store/db_migrations/versions/{version}_*.py")]
+    return "" if known or not homes else str(version)

@@ -1,0 +1,138 @@
+"""What a new study learns from an earlier one: those of its trials that lie in the new space, kept in learnt.json."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from sweeper import identity, record
+from sweeper.defaults import difference
+from sweeper.errors import EnvironmentFault
+from sweeper.inside import Outside
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.repeats import digest
+from sweeper.search import StudySpec
+from sweeper.space import Space
+from sweeper.trial import Job, TrialResult, Word
+from trainers import files
+
+
+class Lesson(Word):
+    """A trial of another study in the words of this one: knowledge for sampler and pruner, no result."""
+
+    number: int
+    state: Literal["COMPLETE", "PRUNED"]
+    params: dict[str, Any]
+    value: float | None
+    values: tuple[float, ...]  # the goal after each epoch
+    configuration: str  # digest of the recipe without its seed
+    seed: int
+
+
+class Lessons(Word):
+    """All that a study has learnt from another; `of` so many that had ended there."""
+
+    schema_version: Literal[1] = 1
+    study: str
+    of: int
+    trials: tuple[Lesson, ...]
+
+
+def take(spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder, fingerprint: str) -> Iterator[str]:
+    """Learn what `source` has to teach, before the study in `folder` begins; yields what there is to say of it.
+
+    A trial is taken where some parameters of the new space give exactly its recipe, on the same data and for the
+    same goal: so whatever was closed and is open now, or the other way round, is judged by its value. Values on
+    other data, for another goal or after other epochs would not be comparable.
+    """
+    before = identity.read(source)
+    if before is None:
+        return
+    yield from _changes(before, spec, space, source)
+    ended = _ended(source)
+    if reason := _apart(before, spec, fingerprint):
+        yield f"nothing is learnt from {source.name}: {reason}"
+        ended = []
+    taken, left = _sorted(ended, space)
+    files.write_text(
+        folder.learnt, Lessons(study=source.name, of=len(ended), trials=tuple(taken)).model_dump_json() + "\n"
+    )
+    if not reason:
+        yield _said(source.name, taken, left)
+
+
+def read(folder: StudyFolder) -> Lessons | None:
+    """What the study in `folder` learnt when it began, or None."""
+    try:
+        return Lessons.model_validate_json(folder.learnt.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise EnvironmentFault(
+            "this file is damaged, or of another version of sweep",
+            where=str(folder.learnt),
+            help="remove it: then the study goes on without what another one has taught it",
+        ) from error
+
+
+def _changes(before: Mapping[str, Any], spec: StudySpec, space: Space, source: StudyFolder) -> Iterator[str]:
+    lines = difference(before["identity"], json.loads(json.dumps(space.identity())))
+    if lines:
+        yield f"{spec.source.name} no longer asks what study '{source.name}' asked:"
+        yield from (f"  {line}" for line in lines)
+
+
+def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
+    """Why no value of a study can be compared with values of this one, or nothing."""
+    asked, mine = before["identity"], spec.data.model_dump(mode="json")
+    if asked["goal"] != spec.goal:
+        return f"its goal was {asked['goal']}, not {spec.goal}"
+    if before.get("fingerprint", "") != fingerprint:
+        return "its images, labels or splits were others"
+    where = {"root": mine["root"]}  # the same data at another place are the same
+    lines = difference({**asked["data"], **where}, mine, "data")
+    return lines[0] if lines else ""
+
+
+def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:
+    """The trials whose values say something, by number."""
+    found = []
+    for _, folder in record.folders(source):
+        result, job = record.read_result(folder), record.read_config(folder)
+        if result and job and result.state in ("COMPLETE", "PRUNED"):
+            found.append((job, result, folder))
+    return found
+
+
+def _sorted(ended: list[tuple[Job, TrialResult, RunFolder]], space: Space) -> tuple[list[Lesson], list[str]]:
+    """The lessons, and why each of the others is none."""
+    taken: list[Lesson] = []
+    left: list[str] = []
+    for job, result, folder in ended:
+        try:
+            params = space.params(job.recipe.train)
+        except Outside as why:
+            left.append(str(why))
+            continue
+        values = tuple(epoch.value(job.recipe.goal) for epoch in record.history(folder))
+        taken.append(
+            Lesson(
+                number=result.number,
+                state="COMPLETE" if result.state == "COMPLETE" else "PRUNED",
+                params=params,
+                value=result.value,
+                values=values,
+                configuration=digest(job.recipe),
+                seed=job.recipe.train.seed,
+            )
+        )
+    return taken, left
+
+
+def _said(name: str, taken: list[Lesson], left: list[str]) -> str:
+    count = len(taken) + len(left)
+    if not count:
+        return f"nothing is learnt from {name}: no trial of it has ended"
+    text = f"learnt from {len(taken)} of {count} trials of {name}"
+    return f"{text}; {len(left)} lie outside the new space ({left[0]})" if left else text

@@ -1,0 +1,222 @@
+"""Trials that run out of memory: smaller pieces, remembered; and configurations that are not tried again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_tools import SPACE, lay_out
+from cli_tools import sweep as command
+from played import Seen, close_all, opened, write
+
+from sweeper import memory, record, sweep
+from sweeper.errors import EnvironmentFault
+from sweeper.executors.inline import Inline
+from sweeper.memory import Memory
+from sweeper.stop import Stop
+from sweeper.study import Study
+from sweeper.trial import Job
+from trainers.config import Recipe
+
+NO_PRUNER = "{sampler: random, pruner: none}"
+
+
+@pytest.fixture(autouse=True)
+def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    yield
+    close_all()
+
+
+def job(number: int = 0, *, batch: int = 64, backbone: str = "resnet18", size: int = 224, **more: object) -> Job:
+    train = {"backbone": backbone, "image_size": size, "batch_size": batch}
+    recipe = Recipe.model_validate({"data": {"root": "nothing"}, "train": train})
+    return Job(study="s", trial=number, recipe=recipe, folder=Path("run"), cache=Path("cache"), **more)
+
+
+def swept(path: Path) -> tuple[sweep.Outcome, Study, Seen]:
+    study, seen = opened(path), Seen()
+    ended = sweep.run(study, Inline(), seen, seen, stop=Stop())
+    study.close()
+    return ended, study, seen
+
+
+def micro_batches(study: Study) -> list[int | None]:
+    jobs = [record.read_config(study.folder.trial(one.number)) for one in study.results()]
+    return [job.micro_batch for job in jobs if job]
+
+
+# ------------------------------------------------------------------------------------- what is learnt
+def test_half_as_many_images_are_tried_once_a_call_and_half_of_those_are_remembered(tmp_path):
+    known = Memory(tmp_path / "memory.json")
+    first = known.halve(job())
+    assert first is not None
+    assert (first.micro_batch, first.recipe.train.batch_size) == (32, 64)
+    assert known.halve(first) is None
+    assert known.begin(job(1)).micro_batch == 16
+    assert Memory(tmp_path / "memory.json").halve(first).micro_batch == 16
+
+
+def test_only_the_same_backbone_and_image_size_begin_smaller_and_only_where_a_batch_is_larger(tmp_path):
+    known = Memory(tmp_path / "memory.json")
+    known.halve(job())
+    asked = [job(1), job(1, backbone="resnet50"), job(1, size=96), job(1, batch=32)]
+    assert [known.begin(one).micro_batch for one in asked] == [32, None, None, None]
+
+
+def test_what_one_trial_learnt_is_not_forgotten_by_a_larger_one(tmp_path):
+    known = Memory(tmp_path / "memory.json")
+    known.halve(job(0, batch=16))
+    known.halve(job(1, batch=64))
+    assert known.begin(job(2)).micro_batch == 8
+
+
+def test_too_few_images_at_once_are_not_tried(tmp_path):
+    known = Memory(tmp_path / "memory.json")
+    assert known.halve(job(batch=7)) is None
+    assert known.begin(job(1)).micro_batch is None
+
+
+def test_a_damaged_memory_is_said_with_the_remedy(tmp_path):
+    (tmp_path / "memory.json").write_text("{")
+    with pytest.raises(EnvironmentFault, match="delete it"):
+        Memory(tmp_path / "memory.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("OutOfMemoryError: CUDA out of memory", "GPU memory"), ("MemoryError", "memory")],
+)
+def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(text, where):
+    one = job(batch=100).model_copy(update={"micro_batch": 48})
+    assert memory.said(one, text) == f"out of {where}; goes on with micro-batches of 48, 3 a step"
+
+
+# ------------------------------------------------------------------------------------------ in a sweep
+def test_a_trial_without_room_goes_on_in_pieces_and_the_next_begins_so(tmp_path):
+    ended, study, seen = swept(write(tmp_path, backbone="broken.oom_64", budget="{trials: 3}", search=NO_PRUNER))
+    assert ended.exit_code == 0
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
+    assert micro_batches(study) == [32, 32, 32]
+    assert [word for word in seen.words if "memory" in word] == [
+        "note t0000: out of GPU memory; goes on with micro-batches of 32, 2 a step"
+    ]
+
+
+def test_a_trial_that_never_has_room_fails_and_the_search_goes_on(tmp_path):
+    path = write(tmp_path, backbone="{choice: [broken.oom, resnet18]}", search=NO_PRUNER)
+    ended, study, _ = swept(path)
+    assert ended.exit_code == 0
+    assert {(one.backbone, one.state, one.trouble) for one in study.results()} == {
+        ("broken.oom", "FAILED", "oom"),
+        ("resnet18", "COMPLETE", None),
+    }
+
+
+def test_a_sweep_that_never_has_room_ends_early_though_no_two_errors_are_alike(tmp_path):
+    ended, study, _ = swept(write(tmp_path, backbone="broken.oom", budget="{trials: 100}", search=NO_PRUNER))
+    assert ended.exit_code == 5
+    assert "5 trials in a row failed alike" in ended.reason
+    assert len(study.results()) == 5
+
+
+# ------------------------------------------------------------------------ what is not tried again
+CLOSED = """\
+study: question
+data: {{layout: folder, root: nothing}}
+budget: {budget}
+search: {search}
+train:
+  backbone: {backbone}
+  epochs: {epochs}
+  batch_size: {{choice: [32, 64]}}
+"""
+
+
+def closed(folder: Path, **more: str) -> Path:
+    """A space of few configurations: most proposals are repeats."""
+    kept = {"backbone": "{choice: [resnet18, broken.oom]}", "search": NO_PRUNER, "budget": "{trials: 12}"}
+    return write(folder, text=CLOSED, **(kept | more))
+
+
+def test_a_configuration_without_room_is_not_trained_again_with_another_seed(tmp_path):
+    ended, study, seen = swept(closed(tmp_path))
+    assert ended.exit_code == 0
+    lost = [one for one in study.results() if one.backbone == "broken.oom"]
+    assert len(study.results()) == 12
+    assert len(lost) > 2
+    first = {one.params["batch_size"]: one.number for one in reversed(lost)}
+    others = [one for one in lost if one.number not in first.values()]
+    assert {(one.state, one.trouble, one.epochs) for one in others} == {("FAILED", "oom", 0)}
+    for one in others:
+        known = first[one.params["batch_size"]]
+        assert one.error == f"the same configuration ran out of memory in trial {known}"
+    trained = {word.split()[1] for word in seen.words if word.endswith("cpu")}
+    assert not trained & {str(one.number) for one in others}
+    for one in others:
+        assert seen.words.count(f"told {one.number} FAILED") == 1
+
+
+def test_the_sampler_is_told_no_number_of_a_refused_configuration(tmp_path):
+    _, study, _ = swept(closed(tmp_path))
+    study = opened(closed(tmp_path))
+    for trial in study._optuna.get_trials():
+        if trial.params["backbone"] == "broken.oom":
+            assert (trial.state.name, trial.values) == ("FAIL", None)
+            assert set(trial.intermediate_values) <= {1}
+
+
+def test_a_later_call_refuses_it_too(tmp_path):
+    swept(closed(tmp_path))
+    _, study, seen = swept(closed(tmp_path, budget="{trials: 24}"))
+    again = [one for one in study.results()[12:] if one.backbone == "broken.oom"]
+    assert again
+    assert {one.epochs for one in again} == {0}
+    assert not [word for word in seen.words if "memory" in word]
+
+
+def test_a_trial_that_was_killed_before_it_could_be_refused_is_refused_by_the_next_call(tmp_path):
+    path = closed(tmp_path)
+    swept(path)
+    study = opened(closed(tmp_path, budget="{trials: 40}"))
+    while (begun := study.next_job()) and begun.recipe.train.backbone != "broken.oom":
+        pass  # left open, as by a kill
+    study.close()
+    _, study, _ = swept(path)
+    (one,) = [result for result in study.results() if result.number == begun.trial]
+    assert (one.state, one.trouble, one.epochs) == ("FAILED", "oom", 0)
+
+
+def test_a_grid_whose_every_configuration_has_no_room_ends(tmp_path):
+    path = write(
+        tmp_path,
+        backbone="{choice: [broken.oom, resnet18]}",
+        search="{sampler: grid, pruner: none}",
+        budget="{hours: 1}",
+        text=CLOSED,
+    )
+    ended, study, _ = swept(path)
+    assert ended.exit_code == 0
+    assert sorted(one.state for one in study.results()) == ["COMPLETE", "COMPLETE", "FAILED", "FAILED"]
+
+
+def test_a_sampler_that_proposes_nothing_else_ends_the_sweep_instead_of_looping(tmp_path):
+    """Hours alone would let it propose for ever."""
+    ended, study, _ = swept(closed(tmp_path, backbone="broken.oom", budget="{hours: 1}"))
+    epochs = [one.epochs for one in study.results()]
+    assert (ended.exit_code, sum(epochs), epochs[-sweep.REFUSED :]) == (5, 2, [0] * sweep.REFUSED)
+    assert f"the last {sweep.REFUSED} proposals" in ended.reason
+
+
+# ---------------------------------------------------------------------------------------- the winner
+def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_room_itself(tmp_path):
+    """The network has no room the first time in each folder: in the trial's, and in the final's."""
+    lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_once").replace("trials: 3", "trials: 1"))
+    assert command(tmp_path, "run", "space.yaml", "--devices", "cpu", "--no-mlflow").returncode == 0
+    export = ("best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
+    failed = command(tmp_path, *export)
+    assert failed.returncode == 1
+    assert "final t0000 ran out of memory: OutOfMemoryError: CUDA out of memory" in failed.stderr
+    assert "`sweep doctor` says who holds the GPU's" in failed.stderr
+    assert command(tmp_path, *export).returncode == 0
+    (config,) = tmp_path.glob("mlruns/studies/question/final/*/config.json")
+    assert Job.model_validate_json(config.read_text()).micro_batch == 32

@@ -1,0 +1,78 @@
+"""What no layout may hold: paths that leave the data set, images listed twice, names that cannot be shown."""
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from posixpath import normpath
+
+from trainers.data.rows import Category, Row
+from trainers.errors import Fault
+from trainers.visible import on_one_line
+
+
+def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
+    """The rows whose path is relative, has neither '..' nor NUL, and follows no link out of the data set."""
+    home = base.resolve()
+
+    @cache  # few folders, many images
+    def leaving(folder: str) -> set[str] | None:
+        """The names in a folder that lead out of the data set; None where the folder itself does."""
+        place = base / folder
+        if not _within(place, home):
+            return None
+        links = [entry.name for entry in os.scandir(place) if entry.is_symlink()] if place.is_dir() else []
+        return {name for name in links if not _within(place / name, home)}
+
+    for row in rows:
+        folder, _, name = row.path.rpartition("/")
+        if help := _unfit(row.path, name):
+            faults.append(Fault(row.where, f"the path {row.path!r} is refused", help))
+        elif (links := leaving(folder)) is None or name in links:
+            help = "copy the images, or let data.root be the folder that holds them"
+            faults.append(Fault(row.where, f"the path {row.path!r} is refused: a link out of the data set", help))
+        else:
+            yield row
+
+
+def _unfit(path: str, name: str) -> str:
+    """What a path must not be, if it is that."""
+    if path.startswith("/") or name in ("", ".") or ".." in path.split("/"):
+        return "paths are relative to the data set, without '..'"
+    if "\\" in path:
+        return "folders are parted by /"
+    if path != on_one_line(path):
+        return "rename the file: it has characters that cannot be seen"
+    return ""
+
+
+def _within(place: Path, home: Path) -> bool:
+    try:
+        return place.resolve().is_relative_to(home)
+    except RuntimeError:  # links that lead to each other
+        return True  # whoever opens it is told so
+
+
+def listed_twice(rows: list[Row]) -> list[Fault]:
+    first: dict[str, Row] = {}
+    faults = []
+    for row in rows:
+        plain = "//" not in row.path and "/." not in row.path and not row.path.startswith(".")
+        before = first.setdefault(row.path if plain else normpath(row.path), row)
+        if before is not row:
+            splits = f"in {row.split}" if before.split == row.split else f"in {before.split} and {row.split}"
+            faults.append(Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}"))
+    return faults
+
+
+def of_categories(groups: tuple[Category, ...], root: str) -> list[Fault]:
+    return [
+        Fault(root, f"category {group.name!r} has {len(group.classes) or 'no'} class", "two are the fewest")
+        for group in groups
+        if len(group.classes) < 2
+    ] + [
+        Fault(root, f"the name {name!r} in category {group.name!r}", "it has characters that cannot be seen")
+        for group in groups
+        for name in (group.name, *group.classes)
+        if name != on_one_line(name)
+    ]

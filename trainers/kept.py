@@ -1,0 +1,79 @@
+"""A run's folder between two epochs: its state, its best weights and logits, and whether a run can go on there.
+
+New best files lie under another name until the state that knows of their epoch is there: a kill in between leaves the
+best of the epochs that count.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from trainers.checkpoint import load_state, read_notes, sound
+from trainers.crash import point
+from trainers.errors import EnvironmentFault
+from trainers.files import NEXT, sync_folder
+from trainers.sealed import load_array
+
+log = logging.getLogger(__name__)
+
+STATE, WEIGHTS, LOGITS = "last.ckpt", "best.safetensors", "val_logits.npy"
+
+
+def state(folder: Path, recipe: str, *, validated: bool) -> dict[str, Any] | None:
+    """What an earlier call left to go on from; None, said in the log, when that cannot be used.
+
+    `recipe` is its JSON; `validated`: the run looks at val, and leaves logits of it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = load_state(folder / STATE)
+    why = _useless(folder, found, recipe, validated) if (folder / STATE).exists() else ""
+    if why:
+        log.warning("%s: training starts over", why)
+    found = None if why else found
+    settle(folder, len(found["epochs"]) if found else 0)
+    return found
+
+
+def settle(folder: Path, done: int) -> None:
+    """Give new best weights their name, last of all; drop those of an epoch after the `done` first ones."""
+    known = _epoch(folder / f"{NEXT}{WEIGHTS}") == done - 1
+    for name in (LOGITS, WEIGHTS):
+        new = folder / f"{NEXT}{name}"
+        if known and new.exists():
+            new.replace(folder / name)
+            point(f"settled {name}")
+        new.unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def _epoch(weights: Path) -> int | None:
+    """The epoch whose weights these are; None where there are none, or none that can be read."""
+    try:
+        return int(read_notes(weights)["epoch"]["index"])
+    except EnvironmentFault:
+        return None
+
+
+def _useless(folder: Path, found: dict[str, Any] | None, recipe: str, validated: bool) -> str:
+    """Why a run cannot go on from the state that was found; nothing where it can."""
+    if found is None:
+        return f"{folder / STATE} is damaged"
+    if found["recipe"] != recipe:
+        return f"{folder / STATE} is of another recipe"
+    for name in (WEIGHTS, LOGITS) if validated else (WEIGHTS,):
+        both = [path for path in (folder / f"{NEXT}{name}", folder / name) if path.exists()]
+        if not both:
+            return f"{folder / name} is missing"
+        if bad := [path for path in both if not _sound(path)]:
+            return f"{bad[0]} is damaged"
+    return ""
+
+
+def _sound(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return sound(path)
+    try:
+        load_array(path)
+    except EnvironmentFault:
+        return False
+    return True
