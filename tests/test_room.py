@@ -29,11 +29,12 @@ from sweeper.storage import Mirrored
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
 from trainers import files
-from trainers.checkpoint import save_array, save_state, save_weights
+from trainers.checkpoint import save_state, save_weights
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
 from trainers.data.batches import Data
 from trainers.data.rows import Category
 from trainers.models import network
+from trainers.sealed import save_array
 
 
 @pytest.fixture
