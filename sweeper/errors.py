@@ -18,12 +18,15 @@ __all__ = [
 
 
 class DiskFull(EnvironmentFault):
-    """The disk takes no more, or has too little room for the `need` bytes to come; `why` is what was noticed."""
+    """The disk takes no more, or, `ahead` of any write, has too little room for the `need` bytes to come.
 
-    def __init__(self, where: str, why: str, need: int = 0) -> None:
+    `why` is what was noticed.
+    """
+
+    def __init__(self, where: str, why: str, need: int = 0, *, ahead: bool = False) -> None:
         remedy = "free some space, for example with sweep clean, and run the same command again"
         super().__init__("the disk is full", where=where, help=remedy)
-        self.why, self.need = why, need
+        self.why, self.need, self.ahead = why, need, ahead
 
 
 class RunFailed(UserError):

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sweeper.errors import DiskFull
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
+from sweeper.room import Room
 from sweeper.trial import State
 from trainers import files
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 
+Growth = tuple[float, float] | None  # of a final over a trial, see `_rehearsed`
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 
 
@@ -85,6 +88,11 @@ class Prepared:
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
     weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
+
+    @cached_property
+    def room(self) -> Room:
+        """What is known of its disk, from one attempt to the next."""
+        return Room(self.folder, self.weights)
 
 
 def run(path: Path, options: Options) -> "Outcome":
@@ -190,7 +198,7 @@ def _once(
     executor: "Executor",
     stop: "Stop",
     command: str,
-    final: tuple[float, float] | None,
+    final: Growth,
     patience: Patience,
 ) -> "Outcome":
     """From opening the study to closing it."""
@@ -249,7 +257,6 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
 
 def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper import sweep
-    from sweeper.room import Room
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
@@ -259,10 +266,9 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
     state: State = "INTERRUPTED"
     hurry = False
     try:
-        room = Room(prepared.folder, prepared.weights)
-        if line := room.outlook(prepared.spec, prepared.space.recipes()):
+        if line := prepared.room.outlook(prepared.spec, prepared.space.recipes()):
             view.note(line)
-        outcome = sweep.run(study, executor, tracker, view, stop=stop, room=room)
+        outcome = sweep.run(study, executor, tracker, view, stop=stop, room=prepared.room)
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
     except DiskFull:
         hurry = True

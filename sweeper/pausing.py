@@ -20,8 +20,8 @@ def through(attempt: Callable[[], Outcome], folder: StudyFolder, stop: Stop) -> 
     """What `attempt` comes to, which is made again after every full disk, as soon as there is room.
 
     It has let go of the study and of its workers by then: what follows is what follows a kill, and while it waits
-    others may hold the study, `sweep clean` above all. Room is what the trials that ran need; each attempt that gets
-    no further doubles that, since then it was too little, or something else than room is lacking.
+    others may hold the study, `sweep clean` above all. Room is what the trials that ran need; each write that fails
+    in an attempt that got no further doubles that: it was too little, or something else than room is lacking.
     """
     known, factor = -1, 1
     while True:
@@ -32,7 +32,7 @@ def through(attempt: Callable[[], Outcome], folder: StudyFolder, stop: Stop) -> 
                 raise
             full = _as_full(error, folder)
         known, before = _known(folder), known
-        factor = factor * 2 if known == before else 1
+        factor = 1 if full.ahead or known != before else factor * 2
         try:
             if not _room(full, folder, stop, factor):
                 return Outcome(stop.exit_code, "stopped while the disk was full")

@@ -114,7 +114,8 @@ class Room:
 
     def __post_init__(self) -> None:
         for result in record.results(self.folder)[-RECENT:]:
-            self._measure(result.backbone, self.folder.trial(result.number), trains=result.state in OPEN)
+            whole = result.state in OPEN or result.epochs < result.planned  # the last epoch's state is smaller
+            self._measure(result.backbone, self.folder.trial(result.number), trains=whole)
 
     def _measure(self, backbone: str, folder: RunFolder, *, trains: bool) -> None:
         before = self._seen.get(backbone, Size(0, 0))
@@ -143,7 +144,7 @@ class Room:
         each = sum(size.rest for size in sizes) / len(sizes)
         room_for = free(self.folder.root) - SPARE - max(size.peak for size in sizes)
         count = trials if spec.keep is None else min(trials, spec.keep)
-        if not each or count * each <= room_for:
+        if not each or not trials or count * each <= room_for:
             return None
         some = max(1, min(10, int(room_for / each)))
         return (
@@ -158,7 +159,7 @@ class Room:
             return True
         if running:
             return False
-        raise DiskFull(str(self.folder.root), f"trial {job.trial} would not fit", need)
+        raise DiskFull(str(self.folder.root), f"trial {job.trial} would not fit", need, ahead=True)
 
 
 def _bytes(path: Path) -> int:

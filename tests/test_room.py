@@ -29,11 +29,12 @@ from sweeper.storage import Mirrored
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
 from trainers import files
-from trainers.checkpoint import save_array, save_state, save_weights
+from trainers.checkpoint import save_state, save_weights
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
 from trainers.data.batches import Data
 from trainers.data.rows import Category
 from trainers.models import network
+from trainers.sealed import save_array
 
 
 @pytest.fixture
@@ -302,3 +303,13 @@ def test_a_probe_whose_features_do_not_fit_is_a_full_disk(tmp_path, photos):
         filler.unlink()
         assert not list(place.rglob("*.tmp"))
         assert subprocess.run(program, input=asked, capture_output=True, text=True).returncode == 0
+
+
+def test_of_a_trial_that_was_given_up_the_state_is_measured_and_of_one_that_ended_it_is_worked_out(tmp_path):
+    study = StudyFolder(tmp_path / "question")
+    for number, count in ((0, 3), (1, 1)):
+        one = begin(job(study, number))
+        end(one, curve(one, count=count), "COMPLETE" if count == 3 else "PRUNED")
+        RunFolder(one.folder).best.write_bytes(bytes(10))
+        RunFolder(one.folder).checkpoint.write_bytes(bytes(11 if count == 3 else 25))
+        assert Room(study).size(one.recipe.train) == Size(10, 30 if number == 0 else 25)

@@ -151,8 +151,8 @@ def test_a_final_on_a_full_disk_says_so_and_the_same_command_goes_on(tmp_path, d
     assert ended.code == 3
     assert "error: the disk is full" in ended.err
     assert "run the same command again" in ended.err
-    check(case, lab, mlflow=False)
     filler.unlink()
+    check(case, lab, mlflow=False)
     ended = lab.sweep(*words)
     assert ended.code == 0, ended.err
     check(case, lab, mlflow=False)
