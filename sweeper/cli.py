@@ -1,6 +1,8 @@
 """The command line: parses, calls, prints. Only typer lives here; what is heavy is imported inside a command."""
 
+import atexit
 import errno
+import gc
 import json
 import os
 import signal
@@ -399,6 +401,7 @@ def main() -> None:
 
     fill_in()
     signal.signal(signal.SIGTERM, _terminated)
+    atexit.register(gc.freeze)  # or Python looks for cycles in every library once more, half a second at each exit
     try:
         app()
     except UserError as error:
