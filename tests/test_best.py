@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_tools import SPACE, command, environment, indices, lay_out, sweep
-from conftest import draw_photos
+from photos import draw_photos
 
 from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
 from sweeper.devices import Slot
