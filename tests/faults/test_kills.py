@@ -50,9 +50,9 @@ def whole_lines(path: Path) -> int:
 def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
     tmp_path, garments, reference, case, kind, seed
 ):
-    """Twelve kills a seed; half of the seeds with MLflow."""
+    """Twelve kills a seed; a quarter of the seeds with MLflow."""
     lab, draw = make(tmp_path, garments, **SPACES[kind]), random.Random(f"K2 {kind} {seed}")
-    words = [] if seed % 2 == 0 else ["--no-mlflow"]
+    words = [] if seed % 4 == 0 else ["--no-mlflow"]
     ends, epochs = {}, {}
     for _ in range(KILLS):
         running = lab.begin(*words)
