@@ -88,9 +88,8 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.add(tag)
         self.acting += [name for name, _ in attrs if name.startswith("on")]
-        self.acting += [
-            str(value) for name, value in attrs if name in ("src", "href") and not str(value).startswith(("data:", "#"))
-        ]
+        named = [str(value) for name, value in attrs if name in ("src", "href")]
+        self.acting += [one for one in named if not one.startswith(("data:", "#"))]
 
 
 def rendered(text: str) -> str:
@@ -173,6 +172,7 @@ def test_tables_for_programs_hold_the_true_names_formulas_or_not(swept, case):
     assert [one[0] for one in answers] == [one[0] for one in listed]
     for column, classes in enumerate(CATEGORIES.values(), 1):
         assert {one[column] for one in answers} <= set(classes)
+    assert "formulas to a spreadsheet" in swept.sweep("best", "--export", "submission", "--no-mlflow").out
     names, *trials = rows(swept.study / "trials.csv")
     assert {f"loss.category_weights.{name}" for name in CATEGORIES} <= set(names)
     assert len(trials) == 4

@@ -25,9 +25,8 @@ def missing(repository: str, filename: str) -> str:
 
 @cache
 def _silence() -> str:
-    """Why the hub, or the proxy before it, does not answer at all; nothing where it does. Asked once for all files."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    """Why the hub, or the proxy before it, does not answer at all; or nothing. Asked once for all files."""
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
