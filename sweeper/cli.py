@@ -1,20 +1,16 @@
 """The command line: parses, calls, prints. Only typer lives here; what is heavy is imported inside a command."""
 
-import errno
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from sweeper.devices import Count
-    from trainers.config import DataConfig
 
 app = typer.Typer(
     name="sweep",
@@ -45,28 +41,15 @@ AutoSlots = Annotated[
     ),
 ]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]
-PLACES = {
-    errno.ENOSPC: ("the disk is full", "free some space and try again"),
-    errno.EDQUOT: ("the disk's quota is used up", "free some space and try again"),
-    errno.EFBIG: ("a file may not grow that large", "see ulimit -f, or the largest file that the disk takes"),
-    errno.EROFS: ("nothing can be written here", "run in a folder that is yours, or name one with SWEEP_HOME"),
-    errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
-    errno.ENAMETOOLONG: ("a path is longer than the file system takes", "shorten it"),
-    errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
-}
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 
 
 @app.callback(invoke_without_command=True)
 def sweep(context: typer.Context, as_json: Json = False) -> None:
-    if context.invoked_subcommand is not None:
-        return None
-    from sweeper import overview
+    if context.invoked_subcommand is None:
+        from sweeper import overview
 
-    if as_json:
-        there = [overview.document(overview.standing(study)) for study in overview.studies()]
-        return _print_json({"schema_version": 1, "studies": there})
-    return _say(overview.here())
+        _answer(overview.everything() if as_json else overview.here())
 
 
 # ------------------------------------------------------------------------------------------- sweeping
@@ -89,8 +72,9 @@ def run(
 ) -> None:
     """Begin the study of a search space, or go on with it."""
     from sweeper import launch
+    from sweeper.options import Options
 
-    options = launch.Options(
+    options = Options(
         sets=tuple(sets or ()),
         trials=trials,
         hours=hours,
@@ -107,7 +91,7 @@ def run(
         from sweeper import best
 
         final = launch.final(space, options)
-        _say(best.ending(final, final.folder.study))
+        _answer(best.ending(final, final.folder.study))
 
 
 @app.command()
@@ -121,14 +105,11 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a sweep would try, and what it would cost."""
-    from sweeper import launch
     from sweeper import plan as planning
+    from sweeper.options import Options
 
-    options = launch.Options(tuple(sets or ()), trials, hours, devices, _count(slots))
-    made = planning.plan(space, options)
-    if as_json:
-        return _print_json(made.document())
-    return _say(planning.lines(made))
+    made = planning.plan(space, Options(tuple(sets or ()), trials, hours, devices, _count(slots)))
+    _answer(made.document() if as_json else planning.lines(made))
 
 
 @app.command()
@@ -137,9 +118,7 @@ def status(study: StudyName = None, as_json: Json = False) -> None:
     from sweeper import overview
 
     one = overview.standing(overview.find(study))
-    if as_json:
-        return _print_json({"schema_version": 1, **overview.document(one)})
-    return _say(overview.status(one))
+    _answer({"schema_version": 1, **overview.document(one)} if as_json else overview.status(one))
 
 
 @app.command()
@@ -164,16 +143,14 @@ def leaderboard(
     made = board.cross(results, *cross) if cross and results else board.grid(results, found)
     if as_json:
         document = board.document(results, found)
-        return _print_json(
-            document | {"trials": document["trials"][:top], "cross": made.document() if made else None}
-        )
+        return _answer(document | {"trials": document["trials"][:top], "cross": made.document() if made else None})
     if not results:
         return progress.talk(f"no trial of {found.name} has begun")
     if not cross:
         headers, rows = board.cells(board.frame(results, found))
         progress.table(headers, rows[:top])
     if made:
-        _say([*([] if cross else [""]), made.title])
+        _answer([*([] if cross else [""]), made.title])
         progress.table(*made.table())
     return None
 
@@ -206,15 +183,15 @@ def best(
     if confirm is not None:
         rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)
         if as_json and not export:
-            return _print_json(confirming.document(found, rows))
+            return _answer(confirming.document(found, rows))
         if not as_json:
             progress.table(confirming.HEADERS, confirming.cells(rows))
     won = winning.winner(found)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
-        return _print_json(winning.finished(final)) if as_json else _say(winning.ending(final, found))
+        return _answer(winning.finished(final) if as_json else winning.ending(final, found))
     if confirm is None:
-        return _print_json(winning.document(won)) if as_json else progress.out(winning.recipe(won).rstrip())
+        return _answer(winning.document(won) if as_json else [winning.recipe(won).rstrip()])
     return None
 
 
@@ -249,9 +226,8 @@ def report(
     made = reporting.write(found, output)
     for trouble in made.troubles:
         progress.talk(f"not drawn: {trouble}")
-    if as_json:
-        return _print_json({"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)})
-    return progress.out(overview.near(made.path))
+    document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}
+    _answer(document if as_json else [overview.near(made.path)])
 
 
 @app.command()
@@ -261,7 +237,7 @@ def sync(
     """Send MLflow what it lacks of a study."""
     from sweeper import sync as syncing
 
-    _say(syncing.run(study))
+    _answer(syncing.run(study))
 
 
 @app.command()
@@ -281,11 +257,11 @@ def clean(
 
     found = cleaning.find(study, keep)
     if not as_json:
-        _say(cleaning.lines(found))
+        _answer(cleaning.lines(found))
     sure = yes or (not as_json and bool(found.items) and sys.stdin.isatty() and typer.confirm("remove it?", err=True))
     freed = cleaning.remove(study, keep) if sure and found.items else None
     if as_json:
-        return _print_json(cleaning.document(found, freed))
+        return _answer(cleaning.document(found, freed))
     if freed is not None:
         return talk(f"{room.amount(freed)} freed")
     return talk("nothing was removed; --yes removes it") if found.items else None
@@ -309,21 +285,10 @@ def ui(
 @data.command("check")
 def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> None:
     """Every fault of a space's data set."""
-    from dataclasses import asdict
+    from sweeper import checking
 
-    from sweeper.counting import counting
-    from sweeper.errors import line
-    from trainers.data import check
-
-    with counting("checking images") as count:
-        found = check.check(_data(space, sets), count)
-    if as_json:
-        lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}
-        _print_json({"schema_version": 1, "ok": not found.faults, **lists})
-    else:
-        _say(f"fault  {line(fault)}" for fault in found.faults)
-        _say(f"note   {line(note)}" for note in found.notes)
-        _say([f"{len(found.faults)} faults, {len(found.notes)} notes"])
+    found = checking.run(space, sets or ())
+    _answer(checking.document(found) if as_json else checking.lines(found))
     raise typer.Exit(3 if found.faults else 0)
 
 
@@ -349,10 +314,10 @@ def data_demo(
 def data_cache(space: SpaceFile, sets: Sets = None) -> None:
     """Decode a space's images before a sweep does."""
     from sweeper import launch
+    from sweeper.options import Options
     from sweeper.progress import talk
 
-    made = launch.Options(tuple(sets or ()))
-    talk(f"{launch.cached(space, made)} images are decoded")
+    talk(f"{launch.cached(space, Options(tuple(sets or ())))} images are decoded")
 
 
 @app.command()
@@ -361,9 +326,7 @@ def doctor(as_json: Json = False) -> None:
     from sweeper import doctor as examining
 
     findings = examining.examine()
-    if as_json:
-        return _print_json(examining.document(findings))
-    return _say(examining.lines(findings))
+    _answer(examining.document(findings) if as_json else examining.lines(findings))
 
 
 def _count(slots: str) -> "Count":
@@ -374,47 +337,19 @@ def _count(slots: str) -> "Count":
     return int(slots)
 
 
-def _data(space: Path, sets: list[str] | None) -> "DataConfig":
-    from sweeper import spec
-
-    return spec.read(space, sets=sets or ()).data
-
-
-def _say(lines: Iterable[str]) -> None:
+def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
+    """Print one JSON document, or lines."""
     from sweeper.progress import out
 
-    for line in lines:
+    for line in [json.dumps(answer, indent=1)] if isinstance(answer, dict) else answer:
         out(line)
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    _say([json.dumps(document, indent=1)])
-
-
-# ------------------------------------------------------------------------------------------- the ends
 def main() -> None:
-    """The program: a user's mistake becomes one message and its exit code; our own keep their traceback."""
-    from sweeper.errors import UserError, message
-    from sweeper.streams import complain, fill_in
+    """The program, as the shell calls it."""
+    from sweeper import exits
 
-    fill_in()
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        app()
-    except UserError as error:
-        complain(message(error))
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in PLACES:
-            raise
-        what, remedy = PLACES[error.errno]
-        complain(f"error: {what}\n  --> {error.filename or 'mlruns'}\nhelp: {remedy}\n")
-        sys.exit(3)
-
-
-def _terminated(number: int, _: FrameType | None) -> NoReturn:
-    """As an exception, so that what is open is closed and who was started is ended."""
-    sys.exit(128 + number)
+    exits.through(app)
 
 
 if __name__ == "__main__":

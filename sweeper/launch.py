@@ -1,6 +1,5 @@
 """Assembles a sweep: from a YAML file, through every check, to the loop and the words at its end."""
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from sweeper import devices, ending, identity, overview, paths, progress, record, tracking
 from sweeper.counting import counting
-from sweeper.devices import Count
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull
+from sweeper.options import Options
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
@@ -35,47 +34,6 @@ if TYPE_CHECKING:
 
 Growth = tuple[float, float] | None  # of a final over a trial, see `_rehearsed`
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `sweep run` was given beside the file."""
-
-    sets: tuple[str, ...] = ()
-    trials: int | None = None
-    hours: float | None = None
-    devices: str | None = None
-    slots: Count = 1
-    new_study: str | None = None
-    inline: bool = False
-    mlflow: bool = True
-    then_best: bool = False  # a final follows, for which time is kept
-
-    @property
-    def assignments(self) -> list[str]:
-        """Everything that changes the file's values, as --set takes it."""
-        found = [*self.sets]
-        found += [f"budget.trials={self.trials}"] if self.trials is not None else []
-        found += [f"budget.hours={self.hours}"] if self.hours is not None else []
-        return found + ([f"study={self.new_study}"] if self.new_study else [])
-
-    def teacher(self, space: Path) -> StudyFolder | None:
-        """The study that the file at `space` names, where another one is begun."""
-        from sweeper import spec
-
-        return StudyFolder.named(spec.read(space, sets=self.sets).study) if self.new_study else None
-
-    def command(self, space: Path) -> str:
-        """The same call again, quoted for a shell."""
-        words = ["sweep", "run", str(space)]
-        for assignment in self.sets:
-            words += ["--set", assignment]
-        named = {"trials": self.trials, "hours": self.hours, "devices": self.devices, "new-study": self.new_study}
-        for name, value in named.items():
-            words += [f"--{name}", str(value)] if value is not None else []
-        words += ["--slots", str(self.slots)] if self.slots != 1 else []
-        flags = {"inline": self.inline, "no-mlflow": not self.mlflow, "then-best": self.then_best}
-        return shlex.join(words + [f"--{name}" for name, given in flags.items() if given])
 
 
 @dataclass(frozen=True)

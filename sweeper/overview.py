@@ -267,5 +267,10 @@ def document(one: Standing) -> dict[str, Any]:
     }
 
 
+def everything() -> dict[str, Any]:
+    """All studies here."""
+    return {"schema_version": 1, "studies": [document(standing(study)) for study in studies()]}
+
+
 def _final(final: Final) -> dict[str, Any]:
     return {"folder": str(final.folder.root), "trial": final.trial, "done": final.done, "scores": list(final.scores)}

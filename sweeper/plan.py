@@ -11,7 +11,8 @@ from typing import Any
 from sweeper import board, devices, launch, room, samplers
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.local import environment
-from sweeper.launch import Options, Prepared
+from sweeper.launch import Prepared
+from sweeper.options import Options
 from trainers.config import Recipe
 
 MODULE = "trainers.measure"

@@ -1,5 +1,6 @@
 """MLflow's own database file, and how its library is kept quiet. The library itself is not loaded here."""
 
+import atexit
 import fcntl
 import logging
 import os
@@ -40,15 +41,23 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
             touch(address(database))
             return
         new = database.with_name(f".{database.name}.{uuid4().hex[:8]}.tmp")
+        atexit.register(
+            _remove, new.parent, f"{new.name}*"
+        )  # this thread may be in the midst of it when the program ends
         try:
             touch(address(new))
             point("founded mlflow.db")
             new.rename(database)
         finally:
-            for rest in database.parent.glob(f".{database.name}.*"):
-                rest.unlink()
+            _remove(database.parent, f".{database.name}.*")
         with closing(sqlite3.connect(database)) as connection:
             connection.execute(f"PRAGMA journal_mode={'DELETE' if mounts.network(database.parent) else 'WAL'}")
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    """What is left of a database that was being made."""
+    for rest in folder.glob(pattern):
+        rest.unlink(missing_ok=True)
 
 
 def address(database: Path) -> str:

@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HOMES = {
     "optuna": {
-        "sweeper/study.py",
+        "sweeper/parts.py",
+        "sweeper/ends.py",
+        "sweeper/recovery.py",
         "sweeper/space.py",
         "sweeper/samplers.py",
         "sweeper/storage.py",

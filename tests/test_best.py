@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_tools import SPACE, command, environment, indices, lay_out, sweep
-from conftest import draw_photos
+from photos import draw_photos
 
 from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
 from sweeper.devices import Slot
 from sweeper.errors import NoResult, RunFailed
+from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from trainers import metrics
 from trainers.config import Corrected, Posterior, Scores
@@ -24,7 +25,7 @@ from trainers.data import layouts
 
 SLOTS = [Slot("cpu")]
 TABLE = SPACE.replace("layout: challenge, root: garments, crop: box", "layout: table, root: photos")
-PLAIN = launch.Options(inline=True, mlflow=False)
+PLAIN = Options(inline=True, mlflow=False)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +233,7 @@ def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch)
     draw_photos(tmp_path / "photos", train=12, val=6, test=3)
     enter(tmp_path, monkeypatch)
     (tmp_path / "space.yaml").write_text(text)
-    launch.run(tmp_path / "space.yaml", launch.Options(mlflow=False))
+    launch.run(tmp_path / "space.yaml", Options(mlflow=False))
     final = exported(StudyFolder.named("question"))
     assert indices(final.folder.history) == [0, 1, 2, 3]
 

@@ -125,8 +125,11 @@ def test_data_check_reports_the_same_as_json(fresh):
     assert (document["schema_version"], document["ok"], len(document["faults"])) == (1, False, 1)
 
 
-def test_our_own_bugs_keep_their_traceback(played):
-    (played / "mlruns" / "studies" / "question" / "study.json").write_text("{")
+def test_what_nobody_foresaw_keeps_its_traceback(played):
+    """Such as a folder where a result belongs."""
+    result = played / "mlruns" / "studies" / "question" / "trials" / "0000" / "result.json"
+    result.unlink()
+    result.mkdir()
     ended = sweep(played, "status")
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr

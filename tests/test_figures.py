@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import torch
-from conftest import draw_photos
+from photos import draw_photos
 from PIL import Image
 from studies import begin, curve, end, job
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from photos import SHARED
 from PIL import Image
 
 from trainers import augment, host

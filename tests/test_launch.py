@@ -13,7 +13,7 @@ from cli_tools import lay_out, sweep
 
 from sweeper import launch, plan, preflight, record, samplers, spec, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
-from sweeper.launch import Options
+from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from trainers import measure
 from trainers.config import DataConfig, Recipe, TrainConfig

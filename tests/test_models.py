@@ -6,7 +6,7 @@ import sys
 import pytest
 import timm
 import torch
-from conftest import SHARED
+from photos import SHARED
 
 from sweeper.preflight import preflight
 from trainers.checkpoint import save_weights

@@ -13,9 +13,11 @@ from cli_tools import environment
 from sweeper import orphans
 
 Tell = Callable[..., Path]
-IDENTITY = (
-    """{"identity": {"goal": "overall_accuracy", "data": {}, "train": {}}, "budget": {"trials": 3, "hours": null}}"""
-)
+IDENTITY = """{
+    "study": "s",
+    "identity": {"goal": "overall_accuracy", "data": {}, "train": {}},
+    "budget": {"trials": 3, "hours": null}
+}"""
 ASLEEP = "import sys, time; print('up', flush=True); time.sleep(600)"
 LEAVE = """
 import os, subprocess, sys

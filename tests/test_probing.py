@@ -17,7 +17,7 @@ from played import close_all, opened, write
 from sweeper import launch, probing, record, spec
 from sweeper.devices import Slot
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.launch import Options
+from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from sweeper.search import Probe
 from sweeper.space import Space

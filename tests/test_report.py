@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_photos
+from photos import draw_photos
 from test_figures import finished
 
 from sweeper import record, report
@@ -171,7 +171,8 @@ def test_the_command_prints_where_the_page_is(tmp_path):
 
     study = StudyFolder(tmp_path / "mlruns" / "studies" / "question")
     study.root.mkdir(parents=True)
-    study.spec.write_text("{}")
+    asked = {"study": "question", "identity": {"goal": "overall_accuracy", "data": {}, "train": {}}}
+    study.spec.write_text(json.dumps(asked))
     study.space.write_text("study: question\n")
     document = json.loads(sweep(tmp_path, "report", "question", "--json").stdout)
     assert document == {"schema_version": 1, "path": str(study.report), "troubles": []}

@@ -12,6 +12,7 @@ import pytest
 from played import CLIMB, QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import record
+from sweeper.ends import Ends
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
 from sweeper.study import Study
@@ -278,7 +279,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
         "report": (optuna.trial.Trial, "report"),
         "result": (record, "write_result"),
         "tell": (optuna.Study, "tell"),
-        "pause": (Study, "_pause"),
+        "pause": (Ends, "pause"),
     }
     name, _, after = point.partition("_")
     owner, attribute = targets[name]

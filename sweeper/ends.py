@@ -1,0 +1,133 @@
+"""How a trial stops running: it ends for good, is paused at a rung, or stays open to be gone on with."""
+
+from optuna.trial import Trial, TrialState
+
+from sweeper import memory, record
+from sweeper.database import trouble_with
+from sweeper.parts import Parts
+from sweeper.repeats import digest
+from sweeper.running import Running
+from sweeper.trial import State, TrialResult, Trouble
+from trainers.config import Scores
+from trainers.crash import point
+
+RETRIED: tuple[Trouble, ...] = ("died", "hung")
+
+
+class Ends:
+    """Decides which end a trial has that runs no more, writes it down, and has every part know of it.
+
+    The order of the writes is what recovery builds on: the result into the run's folder, then Optuna, then what
+    is removed.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.best: TrialResult | None = None
+        self.left: set[int] = set()  # trials that ran in this call and were left open
+        self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
+        self._folder, self._study, self._clock, self._asking = parts.folder, parts.study, parts.clock, parts.asking
+        self._repeats, self._memory, self._kept = parts.repeats, parts.memory, parts.kept
+
+    # ------------------------------------------------------------------------------- which end
+    def finish(self, one: Running, *, stopped: bool, tta: Scores | None) -> TrialResult:
+        """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if `stopped`."""
+        if one.pruned:
+            return self.end(one, "PRUNED")
+        if one.pausing:
+            return self.pause(self._let_go(one))
+        if stopped and one.left > 0:
+            return self._leave(one)
+        if not one.epochs:
+            return self.end(one, "FAILED", "error", "the worker ended without an epoch")
+        return self.end(one, "COMPLETE", tta=tta)
+
+    def fail(self, one: Running, trouble: Trouble, text: str, *, crowded: bool) -> TrialResult:
+        """The worker is lost: FAILED, or one of the second chances that `Study.fail` tells of."""
+        trial, epochs = one.job.trial, len(one.epochs)
+        chance = trouble in RETRIED or (trouble == "oom" and crowded)
+        if trouble == "disk":
+            return self._leave(one, trouble, text)
+        if chance and one.pausing:
+            return self.pause(self._let_go(one))
+        if chance and self._deaths.get(trial) != epochs:
+            self._deaths[trial] = epochs
+            return self._again(one, trouble, f"{text}; trying once more")
+        if trouble == "oom" and (smaller := self._memory.halve(one.job)):
+            record.write_config(self._folder.trial(trial), smaller)
+            return self._again(one, trouble, memory.said(smaller, text))
+        return self.end(one, "FAILED", trouble, text)
+
+    # -------------------------------------------------------------------------------- the ends
+    def pause(self, one: Running) -> TrialResult:
+        """Have a trial wait at the rung that it stands on."""
+        one.pausing, one.before = False, len(one.epochs)
+        self._asking.waiting.add(one)
+        self._folder.trial(one.job.trial).paused.touch()
+        point("paused")
+        return record.standing(one.job, one.epochs, "PAUSED")
+
+    def _again(self, one: Running, trouble: Trouble, text: str) -> TrialResult:
+        """Leave a trial open, to be the next."""
+        self._asking.adoptable.append(one.trial)
+        return self._leave(one, trouble, text)
+
+    def _leave(self, one: Running, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
+        self._let_go(one)
+        self.left.add(one.job.trial)
+        return record.standing(one.job, one.epochs, "INTERRUPTED", trouble=trouble, error=text)
+
+    def end(
+        self,
+        one: Running,
+        state: State,
+        trouble: Trouble | None = None,
+        text: str | None = None,
+        tta: Scores | None = None,
+    ) -> TrialResult:
+        """End a trial for good."""
+        trial, folder = one.job.trial, self._folder.trial(one.job.trial)
+        self._let_go(one)
+        if trouble == "oom":
+            self._repeats.give_up(digest(one.job.recipe), trial)
+        result = record.standing(one.job, one.epochs, state, trouble=trouble, error=text, tta=tta)
+        record.tidy(one.job.folder, ended=True)
+        record.write_result(folder, result)
+        folder.paused.unlink(missing_ok=True)
+        with trouble_with(self._folder.database):
+            self.tell(one.trial, result)
+        point("told")
+        self._kept.ended(result)
+        if self._asking.waiting.ladder:
+            self._asking.waiting.ladder.leave(trial, result)
+        return result
+
+    def _let_go(self, one: Running) -> Running:
+        """The trial runs no more; what it took beside its epochs is learnt."""
+        if (rest := one.rest) is not None:
+            self._clock.rest(rest)
+        return one
+
+    # -------------------------------------------------------------------------- who is to know
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        """Tell Optuna of an end that is on record."""
+        if result.state == "COMPLETE":
+            self._study.tell(trial, result.value)
+        elif result.state == "PRUNED":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr("trouble", f"{result.trouble}: {result.error}")
+            self._study.tell(trial, state=TrialState.FAIL)
+        self.note(result)
+
+    def note(self, result: TrialResult) -> None:
+        """Note an end that Optuna knows: it may be the best."""
+        if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
+            self.best = result
+            self.lead()
+
+    def lead(self) -> None:
+        """Have the clock know what would be retrained, where something will."""
+        if self._clock.wants_leader and self.best:
+            job = record.read_config(self._folder.trial(self.best.number))
+            if job:
+                self._clock.leads(job.recipe.train, (self.best.best_epoch or 0) + 1)

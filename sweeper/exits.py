@@ -1,0 +1,47 @@
+"""How the program ends: what an error, or a signal, becomes for the person and for the shell."""
+
+import atexit
+import errno
+import gc
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from sweeper.errors import UserError, message
+from sweeper.streams import complain, fill_in
+
+PLACES = {
+    errno.ENOSPC: ("the disk is full", "free some space and try again"),
+    errno.EDQUOT: ("the disk's quota is used up", "free some space and try again"),
+    errno.EFBIG: ("a file may not grow that large", "see ulimit -f, or the largest file that the disk takes"),
+    errno.EROFS: ("nothing can be written here", "run in a folder that is yours, or name one with SWEEP_HOME"),
+    errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
+    errno.EMFILE: ("too many files are open", "raise ulimit -n, or take fewer slots"),
+    errno.ENAMETOOLONG: ("a path is longer than the file system takes", "shorten it"),
+    errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
+}
+
+
+def through(command: Callable[[], object]) -> None:
+    """Do `command`: a user's mistake becomes one message and its exit code; our own keep their traceback."""
+    fill_in()
+    signal.signal(signal.SIGTERM, _terminated)
+    atexit.register(gc.freeze)  # or Python looks for cycles in every library once more, half a second at each exit
+    try:
+        command()
+    except UserError as error:
+        complain(message(error))
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        what, remedy = PLACES[error.errno]
+        complain(f"error: {what}\n  --> {error.filename or 'mlruns'}\nhelp: {remedy}\n")
+        sys.exit(3)
+
+
+def _terminated(number: int, _: FrameType | None) -> NoReturn:
+    """As an exception, so that what is open is closed and who was started is ended."""
+    sys.exit(128 + number)
