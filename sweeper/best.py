@@ -132,6 +132,8 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         yield f"submission: {overview.near(made.path)}, {made.images} images, sha256 {made.sha256}"
         if made.table:
             yield f"by name:    {overview.near(made.table)}"
+        if made.formulas:
+            yield "            (some names are formulas to a spreadsheet: import it as text)"
     else:
         yield "submission: none, the data set has no test images"
     if final.test:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import Job, TrialResult
 from trainers.config import Epoch, Scores
@@ -39,8 +40,8 @@ def card(facts: Facts, model: str, submission: str | None) -> str:
 
 def _head(facts: Facts) -> Iterator[str]:
     train, result = facts.job.recipe.train, facts.result
-    names = ", ".join(category.name for category in facts.table.categories)
-    yield f"# {train.backbone.split('.')[0]} for {names}"
+    names = ", ".join(plain(category.name) for category in facts.table.categories)
+    yield f"# {plain(train.backbone.split('.')[0])} for {names}"
     yield ""
     yield f"An image classifier with one answer in each of {len(facts.table.categories)} categories."
     yield ""
@@ -70,12 +71,13 @@ def _data(facts: Facts) -> Iterator[str]:
     splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
     yield "## Data"
     yield ""
-    yield f"`{facts.job.recipe.data.root}`, " + ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    yield f"{code(facts.job.recipe.elsewhere.data.root)}, {counts}"
     yield ""
     yield "| category | class | train + val | val |"
     yield "|---|---|--:|--:|"
     for category, name, both, val in _counts(facts.table):
-        yield f"| {_cell(category)} | {_cell(name)} | {both:,} | {val:,} |"
+        yield f"| {plain(category)} | {plain(name)} | {both:,} | {val:,} |"
 
 
 def _counts(table: "Table") -> Iterator[tuple[str, str, int, int]]:
@@ -107,7 +109,7 @@ def _metrics(facts: Facts) -> Iterator[str]:
     rows += [(name, [value]) for name, value in _asides(facts)]
     for name, values in rows:
         cells = [f"{value:.4f}" for value in values] + [""] * (1 + bool(test) - len(values))
-        yield f"| {_cell(name)} | " + " | ".join(cells) + " |"
+        yield f"| {plain(name)} | " + " | ".join(cells) + " |"
 
 
 def baseline(table: "Table") -> tuple[float, float]:
@@ -141,7 +143,7 @@ def _recipe(facts: Facts) -> Iterator[str]:
     yield "## Recipe"
     yield ""
     yield "```yaml"
-    yield spec.recipe_yaml(facts.study, facts.job.recipe).rstrip()
+    yield spec.recipe_yaml(facts.study, facts.job.recipe.elsewhere).rstrip()
     yield "```"
 
 
@@ -155,7 +157,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     even = {category.name: images / len(category.classes) for category in facts.table.categories}
     rare = [(both, name, category) for category, name, both, _ in counts if both * RARE < even[category]]
     if rare:
-        listed = ", ".join(f"{name} of {category} ({both})" for both, name, category in sorted(rare))
+        listed = ", ".join(f"{plain(name)} of {plain(category)} ({both})" for both, name, category in sorted(rare))
         yield f"- Classes are unequally frequent. Rare ones are hardly learnt, and their figures are noise: {listed}."
     else:
         yield "- No class is ten times rarer than an even share of its category."
@@ -168,7 +170,3 @@ def _files(model: str, submission: str | None) -> Iterator[str]:
     if submission:
         yield f"- `submission.zip`, sha256 `{submission}`"
     yield "- made with " + ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

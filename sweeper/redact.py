@@ -3,6 +3,9 @@
 import os
 import re
 
+from trainers.errors import UserError
+from trainers.visible import brief
+
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 _QUERY = re.compile(
     r"([?&][^=&#\s]*(?:token|secret|passw|key|sig|auth|credential)[^=&#\s]*=)[^&#\s/]+", re.IGNORECASE
@@ -16,6 +19,19 @@ def redacted(text: str) -> str:
     for value in _secrets():
         text = text.replace(value, "***")
     return _QUERY.sub(r"\1***", _LOGIN.sub("***@", text))
+
+
+def refuse_secret(text: str, where: str) -> None:
+    """Raise UserError for a value with a login, a key or a secret of the environment in it.
+
+    What a recipe holds is kept with each trial and shown; blotted out there, it could not be run again.
+    """
+    if redacted(text) != text:
+        raise UserError(
+            f"a login, a key or a secret of the environment: {brief(redacted(text))}",
+            where=where,
+            help="take it out, for values are kept and shown; weights and data are paths of this machine",
+        )
 
 
 def _secrets() -> list[str]:

@@ -229,10 +229,15 @@ def _figures(prefix: str, drawing: Drawing, without: Sequence[str] = ()) -> Iter
 def _svg(text: str, prefix: str, title: str) -> str:
     """The drawing as a part of the page: its ids made its own, no namespace, which HTML knows by itself."""
     prefix = re.sub(r"\W", "-", prefix)
-    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
-    return _figure(title, re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text))
+    return _figure(title, re.sub(r"<[^>]*>", lambda tag: _own(tag[0], prefix), text))
+
+
+def _own(tag: str, prefix: str) -> str:
+    """A tag of a drawing; the words between tags may be names that look like one's inside, and stay."""
+    tag = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", tag)
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
+    tag = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)
+    return re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)
 
 
 def _figure(title: str, content: str) -> str:

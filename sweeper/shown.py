@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import OPEN, Job, State, TrialResult
 from trainers.config import Epoch, Goal, Scores
@@ -151,9 +152,9 @@ def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int 
     parts = [f"{n} {name.lower()}" for name, n in count.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
     if top := best(results):
-        where = f"trial {top.number} ({top.backbone}), epoch {(top.best_epoch or 0) + 1}"
+        where = f"trial {top.number} ({plain(top.backbone)}), epoch {(top.best_epoch or 0) + 1}"
         lines.append(f"**Best {goal}**: {top.value:.4f}, {where}")
-    return "\n\n".join([*lines, f"Resume with `{redacted(resume)}`"])
+    return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
 
 # --------------------------------------------------------------------------------- the ready table

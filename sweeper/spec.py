@@ -22,6 +22,7 @@ from sweeper import sets as assignments
 from sweeper.explain import checked, close
 from sweeper.holes import closed, is_hole, opened
 from sweeper.notation import flow, scalar
+from sweeper.redact import redacted, refuse_secret
 from sweeper.search import Budget, Search, StudyFile, StudySpec
 from sweeper.tree import Node, open_values
 from trainers import families
@@ -45,6 +46,7 @@ def read(path: Path, *, sets: Sequence[str] = ()) -> StudySpec:
     text = _text(path)
     tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
     for assignment in sets:
+        refuse_secret(assignment, f"--set {redacted(assignment)}")
         keys, value = assignments.split(assignment)
         place = f"--set {assignment}"
         tree = assignments.put(tree, keys, _value(value, lambda line, column: place))  # noqa: ARG005, B023
@@ -209,6 +211,7 @@ class _Builder:
 
     def scalar(self, event: ScalarEvent, where: str) -> Any:
         self.refuse_controls(event.value, where)
+        refuse_secret(event.value, where)
         value = scalar(event.value) if event.implicit[0] else event.value
         if isinstance(value, float) and not math.isfinite(value):
             what = f"{brief(event.value)} is not a finite number"

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ class Submission:
     images: int
     categories: int
     table: Path | None  # predictions.csv, for layouts whose classes have names on disk
+    formulas: bool = False  # a name in it is one to a spreadsheet
 
 
 def choose(logits: NDArray[Any], categories: Sequence["Category"]) -> Predictions:
@@ -71,9 +72,9 @@ def export(folder: RunFolder, table: "Table", layout: str) -> Submission:
     if named:
         write_text(folder.predictions, _csv(predictions, table))
     digest = hashlib.sha256(folder.submission.read_bytes()).hexdigest()
-    return Submission(
-        folder.submission, digest, len(rows), len(table.categories), folder.predictions if named else None
-    )
+    by_name = folder.predictions if named else None
+    formulas = named and any(map(_formula, _names(table)))
+    return Submission(folder.submission, digest, len(rows), len(table.categories), by_name, formulas)
 
 
 def _pack(path: Path, body: str) -> None:
@@ -86,6 +87,10 @@ def _pack(path: Path, body: str) -> None:
 
 
 def _csv(predictions: Predictions, table: "Table") -> str:
+    """The names as they are, quoted where CSV asks for it, also those that a spreadsheet takes for formulas.
+
+    Programs join on these names, so none is changed here; whoever exports is told of them.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["path", *(category.name for category in table.categories)])
@@ -93,6 +98,18 @@ def _csv(predictions: Predictions, table: "Table") -> str:
         names = [c.classes[k] for c, k in zip(table.categories, classes, strict=True)]
         writer.writerow([row.path, *names])
     return out.getvalue()
+
+
+def _names(table: "Table") -> Iterator[str]:
+    """All that can stand in predictions.csv."""
+    yield from (row.path for row in table.split("test"))
+    for category in table.categories:
+        yield from (category.name, *category.classes)
+
+
+def _formula(name: str) -> bool:
+    """Whether a spreadsheet computes `name`; plain numbers with a sign do no harm."""
+    return name.startswith(("=", "+", "-", "@")) and not name[1:].replace(".", "", 1).isdecimal()
 
 
 def verify(path: Path, widths: Sequence[int], images: int) -> None:

@@ -135,17 +135,6 @@ def test_what_nobody_foresaw_keeps_its_traceback(played):
     assert "Traceback" in ended.stderr
 
 
-def test_an_unreachable_hub_is_told_before_a_study_exists(fresh):
-    (fresh / "space.yaml").write_text(SPACE.replace("pretrained: false", "pretrained: true"))
-    changes = {"SWEEP_TRAINER": "", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(fresh / "hub")}
-    ended = sweep(fresh, "run", "space.yaml", "--set", "train.backbone=resnet18", **changes)
-    assert ended.returncode == 3
-    assert "resnet18" in ended.stderr.splitlines()[0]
-    for way_out in ("train.weights", "HF_HOME", "train.pretrained=false"):
-        assert way_out in ended.stderr
-    assert not (fresh / "mlruns" / "studies").exists()
-
-
 # ------------------------------------------------------------------------------------------ running
 def test_a_sweep_ends_with_how_it_stands_and_the_commands_that_come_next(swept):
     _, ended = swept

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sweeper.redact import redacted
+from sweeper.redact import redacted, refuse_secret
+from trainers.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,10 @@ def test_a_short_or_an_innocent_value_stays(monkeypatch):
 )
 def test_keys_in_the_query_of_an_address_are_taken_out(text: str, told: str):
     assert redacted(text) == told
+
+
+def test_what_is_refused_is_not_shown_in_the_refusal():
+    with pytest.raises(UserError, match=r"https://\*\*\*@host") as caught:
+        refuse_secret("https://me:pw@host/w", "--set x")
+    assert "pw" not in f"{caught.value} {caught.value.where} {caught.value.help}"
+    refuse_secret("w/model.safetensors", "--set x")

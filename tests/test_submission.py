@@ -97,3 +97,11 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path):
     (tmp_path / "s.zip").write_text("no zip")
     with pytest.raises(DataError, match="not a readable zip"):
         submission.verify(tmp_path / "s.zip", [3, 2], 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "computed"),
+    [("=1+1", True), ("@SUM(1)", True), ("-cmd|x", True), ("+1", False), ("-0.5", False), ("a=1", False)],
+)
+def test_a_name_that_a_spreadsheet_computes_is_known(name, computed):
+    assert submission._formula(name) == computed

@@ -1,5 +1,7 @@
+import json
 import shutil
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,6 +306,14 @@ def test_images_grow_to_their_size_and_stay_there():
     grow = Grow(start=0.5, until=0.5)
     assert [grow.side(128, index / 8) for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
     assert Grow().side(100, 0.0) == 100
+
+
+def test_the_weights_notes_name_no_place_of_this_machine(photos, data, tmp_path):
+    how = recipe(photos, epochs=1)
+    list(train(how, data, tmp_path))
+    notes = read_notes(tmp_path / "best.safetensors")
+    assert notes["recipe"]["data"]["root"] == Path(how.data.root).name
+    assert str(Path(how.data.root).parent) not in json.dumps(notes)
 
 
 def test_a_growing_run_trains(photos, data, tmp_path):

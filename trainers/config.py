@@ -1,5 +1,6 @@
 """The recipe of one training run, and the record of one epoch. Importing this loads no torch."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -455,6 +456,18 @@ class Recipe(Part):
         if self.train.selection == "loss":
             return -seen.loss
         return epoch.value(self.goal if self.train.selection == "goal" else self.train.selection)
+
+    @property
+    def elsewhere(self) -> "Recipe":
+        """The same as it may be handed on: of the paths of this machine only their last names."""
+        weights = self.train.weights and _last(self.train.weights)
+        labels = Path(self.data.labels).name if Path(self.data.labels).is_absolute() else self.data.labels
+        data = self.data.model_copy(update={"root": _last(self.data.root), "labels": labels})
+        return self.model_copy(update={"data": data, "train": self.train.model_copy(update={"weights": weights})})
+
+
+def _last(path: str) -> str:
+    return Path(path).resolve().name or "data"
 
 
 # -------------------------------------------------------------------------------------------- epoch

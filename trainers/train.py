@@ -236,7 +236,7 @@ class Run:
     def _save_best(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
             save_array(self.folder / f"{NEXT}{kept.LOGITS}", logits)
-        notes = {"recipe": self.recipe.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
+        notes = {"recipe": self.recipe.elsewhere.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
         save_weights(self.folder / f"{NEXT}{kept.WEIGHTS}", self.shown.state_dict(), notes)
 
     def _save_state(self) -> None:

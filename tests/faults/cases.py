@@ -33,6 +33,7 @@ CASES = {
     "X-clean": "SIGKILL of `sweep clean`; clean beside a sweep; links",
     "X-code": "files that would run code when read",
     "X-changed": "files of a study that somebody has changed",
+    "X-html": "names that are HTML, Markdown or formulas",
     "X-handed-on": "what leaves the house: submissions, cards, reports",
     "P1": "the project is moved to another place between two calls",
     "P2": "the study's folder is deleted while it runs",

@@ -124,6 +124,41 @@ def test_secrets_of_the_environment_are_in_no_file_and_no_output(lab: Lab, case)
         assert not [one for one in secrets if one.encode() in content], path
 
 
+LOGIN = "https://someone:canarySix66666@host/w.safetensors"
+
+
+@pytest.mark.fault("Z1")
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        f"train.weights={LOGIN}",
+        pytest.param(f"train.wieghts={LOGIN}", marks=pytest.mark.many),
+        pytest.param(f"{LOGIN}=1", marks=pytest.mark.many),
+        pytest.param(f"train.epochs=2 # {LOGIN}", marks=pytest.mark.many),
+        pytest.param(f"train.weights=w/{CANARIES['HF_TOKEN']}.safetensors", marks=pytest.mark.many),
+        pytest.param("train.weights='https://host/w?api_key=canarySix66666'", marks=pytest.mark.many),
+    ],
+)
+def test_a_secret_given_with_set_is_refused_and_shown_nowhere(lab: Lab, case, assignment):
+    ended = lab.run("--no-mlflow", "--set", assignment, HF_TOKEN=CANARIES["HF_TOKEN"])
+    assert ended.code == 2, ended.err
+    assert "a login, a key or a secret of the environment" in ended.err
+    assert "canary" not in ended.out + ended.err
+    assert not lab.study.exists()
+
+
+@pytest.mark.fault("Z1")
+@pytest.mark.many
+def test_a_secret_in_the_file_itself_is_refused_with_its_place(lab: Lab, case):
+    space = lab.root / "space.yaml"
+    space.write_text(space.read_text().replace("pretrained: false", f"weights: '{LOGIN}'"))
+    ended = lab.run("--no-mlflow")
+    assert ended.code == 2, ended.err
+    assert "space.yaml:7:12" in ended.err
+    assert "canary" not in ended.out + ended.err
+    assert not lab.study.exists()
+
+
 @pytest.mark.fault("Z2")
 @pytest.mark.many
 def test_the_pages_are_served_to_this_machine_alone(lab: Lab, case):
@@ -157,10 +192,15 @@ def listening(port: int) -> set[str]:
 # ----------------------------------------------------------------------------------- what is handed on
 @pytest.mark.fault("X-handed-on")
 def test_a_submission_says_nothing_of_this_machine(lab: Lab, case):
-    lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
+    """With a data set and weights that are given by whole paths; the study's own files keep them."""
+    whole = f"data.root={lab.root / 'garments'}", f"train.weights={lab.root / 'mine' / 'w.safetensors'}"
+    sets = [word for one in (*whole, "train.pretrained=true") for word in ("--set", one)]
+    lab.run("--no-mlflow", *sets, SWEEP_FAKE_SECONDS="0")
     assert lab.sweep("best", "--export", "submission", "--no-mlflow").code == 0
     (final,) = lab.study.glob("final/*")
-    names = (str(lab.root), str(Path.home()), os.uname().nodename)
+    names = (str(lab.root), lab.root.name, str(Path.home()), os.uname().nodename)
+    assert str(lab.root) in (final / "config.json").read_text()
+    assert "root: garments" in (final / "card.md").read_text()
     with zipfile.ZipFile(final / "submission.zip") as archive:
         (entry,) = archive.infolist()
         assert (entry.filename, entry.date_time, entry.extra, entry.comment) == (

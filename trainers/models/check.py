@@ -9,14 +9,11 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import timm
 import torch
@@ -24,9 +21,8 @@ import torch
 from trainers import computing
 from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.errors import UserError
-from trainers.models import heads, majority, network
+from trainers.models import heads, hub, majority, network
 
-HUB_SECONDS = 10
 SCRATCH = "train from random weights with --set train.pretrained=false"
 
 
@@ -197,45 +193,17 @@ def _published(config: TrainConfig) -> Problem | None:
     if default is None or not default.has_weights:
         advice = f"set weights: to a local weights file, or {SCRATCH}"
         return Problem("train.backbone", f"timm has no published weights for {config.backbone}", advice, 2)
-    if not default.hf_hub_id or _fetched(default.hf_hub_id, default.hf_hub_filename or "model.safetensors"):
+    filename = default.hf_hub_filename or "model.safetensors"
+    why = hub.missing(default.hf_hub_id, filename) if default.hf_hub_id else ""
+    if not why:
         return None
     return Problem(
         "train.backbone",
-        f"the weights of {config.backbone} are not on this machine, and the model hub does not give them",
+        f"the weights of {config.backbone} are not on this machine, and the model hub does not give them ({why})",
         "give a local weights file with --set train.weights=PATH, fill the hub's cache from a machine that has"
         f" a network (HF_HOME names its folder), or {SCRATCH}",
         3,
     )
-
-
-def _fetched(repository: str, filename: str) -> bool:
-    """Whether the hub's file is in the local cache, fetching it where it is not."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if isinstance(try_to_load_from_cache(repository, filename), str):
-        return True
-    if not _hub_answers():
-        return False
-    try:
-        hf_hub_download(repository, filename, etag_timeout=HUB_SECONDS)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-        return False
-    return True
-
-
-@cache
-def _hub_answers() -> bool:
-    """Whether a connection to the hub opens at all: the library itself would try for half a minute a file."""
-    from huggingface_hub.constants import ENDPOINT
-
-    if any(name in os.environ for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    hub = urlsplit(ENDPOINT)
-    with suppress(OSError):
-        socket.create_connection((hub.hostname, hub.port or 443), timeout=HUB_SECONDS).close()
-        return True
-    return False
 
 
 def sizes(recipes: Iterable[Recipe], classes: Sequence[int]) -> dict[str, int]:

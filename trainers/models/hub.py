@@ -1,0 +1,41 @@
+"""What the model hub gives, asked for before a trial exists, and not for longer than a person waits."""
+
+from functools import cache
+
+
+def missing(repository: str, filename: str) -> str:
+    """Why the hub's file cannot be had; nothing where it is in the local cache, fetched if need be.
+
+    A hub that takes the call and never answers is left after HF_HUB_ETAG_TIMEOUT (10 s): it is asked once here,
+    since the library's own download would ask again and again for seven minutes.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repository, filename), str):
+        return ""
+    if why := _silence():
+        return why
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, filename))
+        hf_hub_download(repository, filename)
+    except Exception as error:  # noqa: BLE001  of whichever HTTP library is inside; it is told
+        return _reason(error)
+    return ""
+
+
+@cache
+def _silence() -> str:
+    """Why the hub, or the proxy before it, does not answer at all; or nothing. Asked once for all files."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:  # noqa: BLE001  of whichever HTTP library is inside; it is told
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error of the hub's library, whose others are about our own code."""
+    said = " ".join(str(error).split()).split(". ")[0]
+    return f"{type(error).__name__}: {said[:200]}".rstrip(": ")
