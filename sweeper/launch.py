@@ -234,7 +234,10 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
     finally:
         patience = 1.0 if stop.requested or hurry else 10.0
         view.closed()
-        tracker.closed(state, files=tables(prepared.folder), patience=patience)
+        if stop.again:  # the next sweep, or `sweep sync`, tells the rest
+            tracker.closed(state, patience=0.0)
+        else:
+            tracker.closed(state, files=tables(prepared.folder), patience=patience)
     return outcome
 
 

@@ -16,6 +16,7 @@ class Stop:
     """Whether the sweep has been asked to end: after the epochs that are under way."""
 
     signal: int | None = None
+    again: bool = False  # asked twice: at once
 
     @property
     def requested(self) -> bool:
@@ -42,9 +43,9 @@ def listening(stop: Stop) -> Iterator[None]:
     """Inside, the first signal sets `stop` and a second one raises KeyboardInterrupt wherever the program is."""
 
     def hear(number: int, _: FrameType | None) -> None:
-        again = stop.requested
+        stop.again = stop.requested
         stop.signal = number
-        if again:
+        if stop.again:
             raise KeyboardInterrupt
 
     heeded = [number for number in HEARD if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
