@@ -76,13 +76,17 @@ def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
     """Raise UserError where the study began on other images, labels or splits than those that are there now."""
-    before = (read(folder) or {}).get("fingerprint")
-    if before and fingerprint and before != fingerprint:
+    if not alike((read(folder) or {}).get("fingerprint", ""), fingerprint):
         raise UserError(
             f"the images, labels or splits are not those that study '{folder.name}' began with",
             where=root,
             help="its results cannot be compared with new ones: begin another with sweep run ... --new-study NAME",
         )
+
+
+def alike(before: str, now: str) -> bool:
+    """Whether two fingerprints may be of the same data; of one that says less, as far as it says something."""
+    return all(a == b for a, b in zip(before.split("-"), now.split("-"), strict=False) if a and b)
 
 
 def read(folder: StudyFolder) -> dict[str, Any] | None:

@@ -48,6 +48,13 @@ class Prepared:
     weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Of the images, labels and splits, as they were when this was first asked."""
+        from trainers.data import images
+
+        return images.fingerprint(self.table)
+
+    @cached_property
     def room(self) -> Room:
         """What is known of its disk, from one attempt to the next."""
         return Room(self.folder, self.weights)
@@ -168,7 +175,7 @@ def _once(
         prepared.space,
         prepared.folder,
         paths.cache(),
-        fingerprint=prepared.table.fingerprint,
+        fingerprint=prepared.fingerprint,
         patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
     )
@@ -195,7 +202,7 @@ def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
     from sweeper import warm
 
     if source:
-        for line in warm.take(prepared.spec, prepared.space, prepared.folder, source, prepared.table.fingerprint):
+        for line in warm.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
             progress.talk(line)
 
 
@@ -273,7 +280,7 @@ def facts(prepared: Prepared) -> Facts:
         spec_text=spec.text,
         planned=spec.budget.trials,
         names=prepared.space.names,
-        tags={"sweep.data": prepared.table.fingerprint},
+        tags={"sweep.data": prepared.fingerprint},
         resume=overview.resume(prepared.folder),
     )
 

@@ -14,6 +14,7 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.stop import Stop, listening
 from sweeper.trial import Done, Failed, Job, Progress, TrialResult
 from trainers.config import Epoch
+from trainers.data import images
 
 if TYPE_CHECKING:
     from sweeper.devices import Slot
@@ -55,7 +56,7 @@ def session(
 ) -> Iterator[Session]:
     """Hold `study`, with its data checked and decoded, its record in MLflow open, and signals heard."""
     table = launch.checked_table(data)
-    identity.same_data(study, table.fingerprint, data.root)
+    identity.same_data(study, images.fingerprint(table), data.root)
     launch.build_cache(table, data)
     state = overview.standing(study).state
     held, stop = lock.acquire(study.lock), Stop()
@@ -83,7 +84,7 @@ def _facts(study: StudyFolder, data: "DataConfig", table: "Table") -> Facts:
         spec_text=study.space.read_text(),
         planned=document["budget"]["trials"],
         names=list(dict.fromkeys(name for result in results for name in result.params)),
-        tags={"sweep.data": table.fingerprint},
+        tags={"sweep.data": images.fingerprint(table)},
         resume=overview.resume(study),
     )
 
