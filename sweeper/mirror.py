@@ -49,6 +49,9 @@ def read(path: Path, kind: type[Model]) -> Model | None:
 
 
 def write(path: Path, twin: BaseModel) -> None:
+    """Put down what is there now; what a kill left of an earlier attempt goes, and nobody else's files."""
+    for rest in path.parent.glob(f".{path.name}.*.tmp"):
+        rest.unlink(missing_ok=True)
     files.write_text(path, twin.model_dump_json(indent=1) + "\n")
 
 

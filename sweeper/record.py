@@ -50,8 +50,9 @@ def tidy(folder: Path, *, ended: bool = False) -> None:
 def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
     """What `tidy` would remove."""
     waiting = folder.glob(f"{files.NEXT}*") if ended else ()
-    begun = (path for path in folder.glob(".*.tmp") if not path.name.startswith(".mlflow.json."))
-    return sorted([*begun, *waiting])  # without the tracker's, which may be at it now
+    mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be at it now
+    begun = (path for path in folder.glob(".*.tmp") if path.name != mine)
+    return sorted([*begun, *waiting])
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:
