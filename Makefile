@@ -32,9 +32,10 @@ test-slow: install  ## the rest: more kills, slower samplers
 	$(BIN)/python -m pytest -m slow --ignore tests/faults
 
 FIRST ?= 0
+CASES ?=
 
-test-faults: install  ## the whole fault matrix; FIRST=N takes other seeds. Writes docs/faults.md
-	$(BIN)/python -m pytest tests/faults -n 2 --dist worksteal --first-seed $(FIRST) --table docs/faults.md
+test-faults: install  ## the fault matrix; FIRST=N: other seeds; CASES="K1 K2": every seed of these. Writes docs/faults.md
+	$(BIN)/python -m pytest tests/faults tests/test_spec.py -n 2 --dist worksteal --first-seed $(FIRST) --every-seed-of "$(CASES)" --table docs/faults.md
 
 BENCHMARKS := feed epoch stall overhead warm memory scale sweep rungs
 

@@ -16,6 +16,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it fo
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", default="", help="where to write the table of faults (tests/faults)")
+    parser.addoption("--every-seed-of", default="", help="cases of tests/faults; of the others one seed a test")
     parser.addoption("--first-seed", type=int, default=0, help="the seeds of tests/faults begin here")
 
 

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -21,8 +21,8 @@ from trainers.data.demo import draw
 HEAD = """\
 # What was done to it, and what held
 
-`make test-faults` writes this page: {count} tests in {minutes:.0f} minutes on {cores} cores, {day}, commit {commit};
-seeds from {first} on. A case is run for real, on processes, files, servers and databases; after it one function
+`make test-faults` writes this page. This one: {selection}, {count} tests in {minutes:.0f} minutes on {cores} cores,
+{day}, commit {commit}, seeds from {first} on. A case is run for real, on processes, files, servers and databases; after it one function
 (`tests/faults/invariants.py`) looks at
 
 - **I1** every trial that had ended keeps its number, parameters and value;
@@ -53,11 +53,17 @@ class Case:
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+def case() -> Case:
     """Counts for the table; a test without the mark `fault` has no place in it."""
-    one = Case()
-    yield one
-    request.node.user_properties.append(("case", json.dumps([one.kills, sorted(one.invariants)])))
+    return Case()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Put what a test counted into its report, before that is made."""
+    one = getattr(item, "funcargs", {}).get("case")
+    if call.when == "call" and isinstance(one, Case):
+        item.user_properties.append(("case", json.dumps([one.kills, sorted(one.invariants)])))
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +72,18 @@ def _no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SWEEP_HOME", raising=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("fault"):
             item.user_properties.append(("fault", mark.args[0]))
+    if whole := config.getoption("every_seed_of").split():
+        dropped = [one for one in items if one.get_closest_marker("many") and not _of(one, whole)]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [one for one in items if one not in set(dropped)]
+
+
+def _of(item: pytest.Item, cases: list[str]) -> bool:
+    return any(mark.args[0] in cases for mark in item.iter_markers("fault"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -79,10 +93,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         reports = [one for kind in ("passed", "failed", "error") for one in terminalreporter.stats.get(kind, [])]
         began = getattr(terminalreporter, "_sessionstarttime", None) or terminalreporter._session_start.time
         seconds = datetime.now(UTC).timestamp() - began
-        Path(path).write_text(_page(reports, seconds, config.getoption("first_seed")))
+        chosen = config.getoption("every_seed_of")
+        selection = f"every seed of {chosen}, of each other test one" if chosen else "the whole matrix"
+        Path(path).write_text(_page(reports, seconds, config.getoption("first_seed"), selection))
 
 
-def _page(reports: list[pytest.TestReport], seconds: float, first: int) -> str:
+def _page(reports: list[pytest.TestReport], seconds: float, first: int, selection: str) -> str:
     """docs/faults.md."""
     rows: dict[str, list[tuple[bool, int, set[str]]]] = defaultdict(list)
     for report in reports:
@@ -98,6 +114,7 @@ def _page(reports: list[pytest.TestReport], seconds: float, first: int) -> str:
         day=datetime.now(UTC).strftime("%Y-%m-%d"),
         commit=commit or "unknown",
         first=first,
+        selection=selection,
     )
     return (
         head + "".join(_row(name, rows.get(name, [])) for name in CASES) + f"\nPython {platform.python_version()}.\n"
