@@ -22,7 +22,9 @@ HEAD = """\
 # What was done to it, and what held
 
 `make test-faults` writes this page. This one: {selection}, {count} tests in {minutes:.0f} minutes on {cores} cores,
-{day}, commit {commit}, seeds from {first} on. A case is run for real, on processes, files, servers and databases; after it one function
+{day}, commit {commit}, seeds from {first} on.
+
+A case is run for real, on processes, files, servers and databases; after it one function
 (`tests/faults/invariants.py`) looks at
 
 - **I1** every trial that had ended keeps its number, parameters and value;
