@@ -31,26 +31,16 @@ def preflight(
 ) -> dict[str, int]:
     """The bytes of each backbone's weights, head included, as far as they were counted.
 
-    Raise for recipes whose network cannot be built here: unknown backbones, missing weights, wrong sizes.
-
-    Raise for GPUs, by their ids, that the installed torch cannot run.
-
-    UserError when all faults are the recipe's own, EnvironmentFault when weights or the hub are to blame. What
-    passed without needing the hub is remembered in `cache` and not built again; the fake trainer has no network.
-    `place` turns the name of a value, such as train.backbone, into file:line:column.
+    Raises for recipes whose network cannot be built here (unknown backbones, missing weights, wrong sizes), and for
+    GPUs, by their ids, that the installed torch cannot run: UserError when all faults are the recipe's own,
+    EnvironmentFault when weights, the hub or a GPU are to blame. What passed without needing the hub is remembered in
+    `cache` and not built again; the fake trainer has no network. `place` turns the name of a value, such as
+    train.backbone, into file:line:column.
     """
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
-    request = json.dumps(
-        {
-            "recipes": [recipe.model_dump(mode="json") for recipe in asked],
-            "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
-            "gpus": list(gpus),
-            "sizes": True,
-        },
-        sort_keys=True,
-    )
+    request = _request(asked, categories, gpus)
     memory, key = cache / "preflight.json", _key(request, asked)
     passed = _passed(memory)
     if key in passed:
@@ -63,6 +53,16 @@ def preflight(
         latest = list(passed.items())[1 - REMEMBERED :]
         write_text(memory, json.dumps({**dict(latest), key: sizes}))
     return sizes
+
+
+def _request(recipes: Sequence[Recipe], categories: Sequence["Category"], gpus: Sequence[str]) -> str:
+    asked = {
+        "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+        "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
+        "gpus": list(gpus),
+        "sizes": True,
+    }
+    return json.dumps(asked, sort_keys=True)
 
 
 def ask(request: str, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import identity, launch, lock, overview, progress, record
-from sweeper.errands import Facts
+from sweeper import identity, launch, lock, overview, progress, record, sync
 from sweeper.errors import EnvironmentFault, RunFailed, Stopped
 from sweeper.executors import Executor
 from sweeper.paths import RunFolder, StudyFolder
@@ -58,35 +57,20 @@ def session(
     table = launch.checked_table(data)
     identity.same_data(study, images.fingerprint(table), data.root)
     launch.build_cache(table, data)
-    state = overview.standing(study).state
+    standing = overview.standing(study)
     held, stop = lock.acquire(study.lock), Stop()
     try:
         with listening(stop):
             view = progress.choose(where=[f"files: {overview.near(study.root)}"])
             tracker = launch.tracker_for(mlflow, view.note)
-            tracker.opened(_facts(study, data, table))
+            tracker.opened(sync.facts(standing))
             try:
                 yield Session(table, tracker, view, slots, stop)
             finally:
                 view.closed()
-                tracker.closed(state)
+                tracker.closed(standing.state)
     finally:
         held.release()
-
-
-def _facts(study: StudyFolder, data: "DataConfig", table: "Table") -> Facts:
-    document = identity.read(study) or {}
-    results = record.results(study)
-    return Facts(
-        study=study,
-        data_name=data.root,
-        goal=document["identity"]["goal"],
-        spec_text=study.space.read_text(),
-        planned=document["budget"]["trials"],
-        names=list(dict.fromkeys(name for result in results for name in result.params)),
-        tags={"sweep.data": images.fingerprint(table)},
-        resume=overview.resume(study),
-    )
 
 
 def run(

@@ -82,7 +82,7 @@ def _count(number: int, what: str) -> str:
 
 
 def facts(one: Standing) -> Facts:
-    """What the record is told of a study that nobody sweeps: as its folder has it, without its data."""
+    """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
     document: Mapping[str, Any] = identity.read(one.study) or {}
     asked = document["identity"]
     fingerprint = document.get("fingerprint")

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from photos import draw_photos
+from played import close_all
 
 from trainers.config import DataConfig
 
@@ -42,3 +44,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for decoded images that all tests share."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The fake trainer; the studies that a test plays are closed after it."""
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    yield
+    close_all()
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    from sweeper import tracking
+
+    home = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_HOME", str(home))
+        tracking.Server(print)
+    return home / "mlflow.db"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import close_all, indices, opened, outcome, play, uninterrupted, write
+from played import indices, opened, outcome, play, uninterrupted, write
 
 from sweeper import mounts, store
 from sweeper.errors import EnvironmentFault
@@ -16,11 +16,7 @@ from sweeper.paths import StudyFolder
 QUICK = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
 
 
-@pytest.fixture(autouse=True)
-def faked(monkeypatch):
-    monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("faked")
 
 
 @pytest.fixture

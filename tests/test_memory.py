@@ -1,12 +1,11 @@
 """Trials that run out of memory: smaller pieces, remembered; and configurations that are not tried again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_tools import SPACE, lay_out
 from cli_tools import sweep as command
-from played import Seen, close_all, opened, write
+from played import Seen, opened, write
 
 from sweeper import memory, record, sweep
 from sweeper.errors import EnvironmentFault
@@ -20,11 +19,7 @@ from trainers.config import Recipe
 NO_PRUNER = "{sampler: random, pruner: none}"
 
 
-@pytest.fixture(autouse=True)
-def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("faked")
 
 
 def job(number: int = 0, *, batch: int = 64, backbone: str = "resnet18", size: int = 224, **more: object) -> Job:

@@ -1,12 +1,11 @@
 """Pausing and promotion: who waits, who goes on, and that kills change nothing of it."""
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import optuna
 import pytest
-from played import CLIMB, Seen, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, Seen, curve, indices, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import overview, record, spec, sweep
 from sweeper.devices import Slot
@@ -21,11 +20,7 @@ from trainers.data import cache, layouts
 THIRDS = "{sampler: random, pruner: {name: promotion, min_epochs: 1, reduction_factor: 3}}"
 
 
-@pytest.fixture(autouse=True)
-def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("faked")
 
 
 def states(study: Study) -> list[str]:

@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import optuna
 import pytest
-from played import CLIMB, QUICK, SPACE, close_all, curve, indices, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, QUICK, SPACE, curve, indices, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import record
 from sweeper.ends import Ends
@@ -18,12 +17,7 @@ from sweeper.paths import StudyFolder
 from sweeper.study import Study
 from trainers import files
 
-
-@pytest.fixture(autouse=True)
-def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("faked")
 
 
 @pytest.fixture

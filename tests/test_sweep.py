@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +23,7 @@ from sweeper.stop import Stop
 from sweeper.study import Study
 from sweeper.trial import TrialResult
 
-
-@pytest.fixture(autouse=True)
-def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("faked")
 
 
 def swept(

@@ -6,12 +6,11 @@ import socket
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from played import close_all, opened, play, write
 
-from sweeper import lock, paths, record, sync, tracking
+from sweeper import lock, paths, record, sync
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
 
@@ -19,16 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),  # sqlalchemy 2.1, of mlflow 3.17's own models
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(mlflow|google|starlette|alembic).*"),
 ]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> Path:
-    """An empty MLflow database; making one takes seconds, copying it none."""
-    home = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEP_HOME", str(home))
-        tracking.Server(print)
-    return home / "mlflow.db"
 
 
 @pytest.fixture

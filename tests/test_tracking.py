@@ -27,16 +27,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory) -> Path:
-    """An empty MLflow database; making one takes seconds, copying it none."""
-    home = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEP_HOME", str(home))
-        tracking.Server(print)
-    return home / "mlflow.db"
-
-
 @pytest.fixture
 def study(database) -> StudyFolder:
     """A study's folder beside an empty database."""

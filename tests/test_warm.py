@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import close_all, play, write
+from played import play, write
 
 from sweeper import spec, warm
 from sweeper.inside import Outside
@@ -20,11 +20,7 @@ CATEGORIES = ("pattern",)
 RANDOM = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
 
 
-@pytest.fixture(autouse=True)
-def faked(monkeypatch):
-    monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("faked")
 
 
 def read(folder: Path, **changes: str) -> tuple[StudySpec, Space]:
