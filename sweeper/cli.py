@@ -61,6 +61,9 @@ def run(
     hours: Hours = None,
     devices: Devices = None,
     slots: AutoSlots = "1",
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="train on a Ray cluster: its HOST:PORT, or auto")
+    ] = None,
     new_study: Annotated[
         str | None, typer.Option(metavar="NAME", help="ask the file's question anew, as NAME")
     ] = None,
@@ -80,6 +83,7 @@ def run(
         hours=hours,
         devices=devices,
         slots=_count(slots),
+        ray=ray,
         new_study=new_study,
         inline=inline,
         mlflow=not no_mlflow,

@@ -1,19 +1,17 @@
 """Assembles a sweep: from a YAML file, through every check, to the loop and the words at its end."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import devices, ending, identity, overview, paths, progress, record, tracking
 from sweeper.counting import counting
 from sweeper.errands import Facts
-from sweeper.errors import DiskFull
+from sweeper.errors import DiskFull, UserError
 from sweeper.options import Options
-from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
 from sweeper.room import Room
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 
+Executors = Callable[[Callable[[str], None]], "Executor"]  # made where there is somebody to talk to
 Growth = tuple[float, float] | None  # of a final over a trial, see `_rehearsed`
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 
@@ -68,11 +67,12 @@ def run(path: Path, options: Options) -> "Outcome":
     """
     from sweeper.executors import inline
 
+    options.check()
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
     build_cache(prepared.table, prepared.spec.data)
     with inline.environment(slots[0] if options.inline else None):
-        return sweep(prepared, options, lambda: _executor(slots, options), options.command(path))
+        return sweep(prepared, options, partial(_executor, prepared, options), options.command(path))
 
 
 def final(path: Path, options: Options) -> "Final":
@@ -139,7 +139,7 @@ def build_cache(table: "Table", data: "DataConfig") -> None:
         cache.open_cache(table, data, paths.cache(), progress=count)
 
 
-def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor]", command: str) -> "Outcome":
+def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
     """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
     from sweeper import pausing, probing
     from sweeper.stop import Stop, listening
@@ -148,7 +148,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor
     patience = Patience(prepared.folder.database.name, stopped=lambda: stop.requested)
 
     def once() -> "Outcome":
-        return _once(prepared, options, executor(), stop, command, final, patience)
+        return _once(prepared, options, executor, stop, command, final, patience)
 
     with listening(stop), stop.told():
         outcome = pausing.through(once, prepared.folder, stop)
@@ -160,7 +160,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor
 def _once(
     prepared: Prepared,
     options: Options,
-    executor: "Executor",
+    executor: "Executors",
     stop: "Stop",
     command: str,
     final: Growth,
@@ -220,7 +220,7 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
     return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
 
 
-def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop", *, mlflow: bool) -> "Outcome":
+def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper import sweep
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
@@ -233,7 +233,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
     try:
         if line := prepared.room.outlook(prepared.spec, prepared.space.recipes()):
             view.note(line)
-        outcome = sweep.run(study, executor, tracker, view, stop=stop, room=prepared.room)
+        outcome = sweep.run(study, executor(view.note), tracker, view, stop=stop, room=prepared.room)
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
     except DiskFull:
         hurry = True
@@ -251,14 +251,25 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executor", stop: "Stop"
 _STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 
-def _executor(slots: Sequence[devices.Slot], options: Options) -> "Executor":
+def _executor(prepared: Prepared, options: Options, note: Callable[[str], None]) -> "Executor":
     from sweeper.executors.inline import Inline
     from sweeper.executors.local import Local
 
     if options.inline:
-        return Inline(slots[0].device)
-    homes = Counter(slot.home for slot in slots)
-    return Local(slots, packing=Packing(devices.room(slots), homes) if options.slots == "auto" else None)
+        return Inline(prepared.slots[0].device)
+    if options.ray:
+        return _cluster(options.ray, prepared.folder, options, note)
+    return Local.on(prepared.slots, options.slots)
+
+
+def _cluster(address: str, folder: StudyFolder, options: Options, note: Callable[[str], None]) -> "Executor":
+    try:
+        from sweeper.executors.ray import Ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UserError("Ray is not installed", where="--ray", help="pip install 'sweep[ray]'") from None
+    return Ray(address, folder.lock, note, slots=options.slots, cpu=options.devices == "cpu")
 
 
 # ------------------------------------------------------------------------------------------ the record

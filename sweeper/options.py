@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.devices import Count
+from sweeper.errors import UserError
 from sweeper.paths import StudyFolder
 
 
@@ -19,8 +20,20 @@ class Options:
     slots: Count = 1
     new_study: str | None = None
     inline: bool = False
+    ray: str | None = None  # address of a cluster, which then trains
     mlflow: bool = True
     then_best: bool = False  # a final follows, for which time is kept
+
+    def check(self) -> None:
+        """Raises UserError for what does not go together."""
+        if self.ray and self.inline:
+            raise UserError("--inline trains in this process", where="--ray", help="leave one of the two out")
+        if self.ray and self.devices not in (None, "cpu"):
+            raise UserError(
+                "on a cluster all GPUs are used",
+                where="--devices",
+                help="leave it out, or say --devices cpu; CUDA_VISIBLE_DEVICES of ray start keeps GPUs from it",
+            )
 
     @property
     def assignments(self) -> list[str]:
@@ -41,9 +54,10 @@ class Options:
         words = ["sweep", "run", str(space)]
         for assignment in self.sets:
             words += ["--set", assignment]
-        named = {"trials": self.trials, "hours": self.hours, "devices": self.devices, "new-study": self.new_study}
+        named = {"trials": self.trials, "hours": self.hours, "devices": self.devices, "ray": self.ray}
         for name, value in named.items():
             words += [f"--{name}", str(value)] if value is not None else []
+        words += ["--new-study", self.new_study] if self.new_study else []
         words += ["--slots", str(self.slots)] if self.slots != 1 else []
         flags = {"inline": self.inline, "no-mlflow": not self.mlflow, "then-best": self.then_best}
         return shlex.join(words + [f"--{name}" for name, given in flags.items() if given])

@@ -1,5 +1,6 @@
 """The loop: asks the study, has the executor train, tells the study, the tracker and the view. It decides nothing."""
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sweeper.tracking import Tracker
 
 TICK = 0.25  # seconds between two looks at `stop`
+PATIENCE = 15.0  # seconds without a place to train at, before it is said
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
 REFUSED = 20  # proposals in a row that are refused, with nothing else to do, end a sweep
 
@@ -65,7 +67,8 @@ class _Sweep:
     room: "Room | None" = None
     jobs: dict[int, Job] = field(default_factory=dict)
     alike: list[TrialResult] = field(default_factory=list)
-    next: Job | None = None  # begun, and held back for want of room on the disk
+    next: Job | None = None  # begun, and held back for want of room on the disk, or of a place
+    waiting: float | None = None  # for a place, since when
     ended: Outcome | None = None  # set when no trial may begin or go on
     refused: int = 0  # proposals, since a trial was trained
     told: bool = False  # that a stop is under way
@@ -73,7 +76,7 @@ class _Sweep:
     def run(self) -> Outcome:
         while True:
             self.fill()
-            if not self.jobs:
+            if not self.jobs and not self.stranded():
                 self.settle()
                 return self.outcome()
             message = self.executor.next(TICK)
@@ -84,12 +87,24 @@ class _Sweep:
                 self.end(message)
             self.look()
 
+    def stranded(self) -> bool:
+        """Whether a trial waits for a place to train at: those of a cluster come and go."""
+        if self.ended or self.executor.free():
+            return False
+        self.next = self.next or self.next_job()
+        now = time.monotonic()
+        self.waiting = self.waiting or now
+        if self.next and now - self.waiting > PATIENCE:
+            self.view.note("there is no place to train at; waiting for one")
+            self.waiting = float("inf")  # said once
+        return self.next is not None
+
     def fill(self) -> None:
         """Give every free slot a job, as long as there are some, and room for what they put down."""
         while self.ended is None and self.executor.free() and (job := self.next or self.next_job()):
             if not self.fits(job):
                 return
-            self.jobs[job.trial] = job
+            self.jobs[job.trial], self.waiting = job, None
             slot = self.executor.start(job)
             self.tracker.started(job)
             self.view.started(job, slot)

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import util
 from pathlib import Path
 
+import cluster as clusters
 import pytest
+from cluster import Cluster
 
 from sweeper.devices import Slot
 from sweeper.executors import Executor
@@ -43,9 +46,38 @@ def make(tmp_path: Path) -> Make:
     return job
 
 
-@pytest.fixture(params=["inline", "local"])
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One node."""
+    if util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'sweep[ray]'")
+    with clusters.running(nodes=1) as made, pytest.MonkeyPatch.context() as patch:
+        for name, text in made.env.items():
+            patch.setenv(name, text)  # Ray reads them when it is imported
+        yield made
+
+
+def on_ray(request: pytest.FixtureRequest) -> Executor:
+    """On a node whose place is there: one is waited for."""
+    cluster, folder = request.getfixturevalue("cluster"), request.getfixturevalue("tmp_path")
+    request.getfixturevalue("monkeypatch").chdir(folder)
+    from sweeper.executors.ray import Ray
+
+    (folder / "lock").write_text("ours")
+    made = Ray(cluster.address, folder / "lock", lambda words: pytest.fail(words))
+    while not made.free():
+        assert made.next(0.1) is None
+    return made
+
+
+@pytest.fixture(params=["inline", "local", "ray"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    made: Executor = Inline() if request.param == "inline" else Local([Slot("cpu")])
+    makers: dict[str, Callable[[], Executor]] = {
+        "inline": Inline,
+        "local": lambda: Local([Slot("cpu")]),
+        "ray": lambda: on_ray(request),
+    }
+    made = makers[request.param]()
     yield made
     made.close(kill=True)
 

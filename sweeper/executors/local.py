@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeper import pipe
-from sweeper.devices import Slot
+from sweeper import devices, pipe
+from sweeper.devices import Count, Slot
 from sweeper.packing import Packing
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
@@ -61,6 +61,12 @@ class Local:
         self._selector = selectors.DefaultSelector()
         self._ready: deque[Progress | Done | Failed] = deque()
         self._watch, self._awake = Watch(patience or Patience.read()), Awake()
+
+    @classmethod
+    def on(cls, slots: Sequence[Slot], per_device: Count) -> "Local":
+        """One on these slots, of which as many are used as fit and pay where `per_device` is auto."""
+        homes = Counter(slot.home for slot in slots)
+        return cls(slots, packing=Packing(devices.room(slots), homes) if per_device == "auto" else None)
 
     def free(self) -> int:
         return len(self._open())
@@ -208,7 +214,7 @@ class Local:
         return self._watch.trouble(job.recipe.train, now - worker.heard, now - worker.moved)
 
     def _fail(self, worker: _Worker, job: Job, trouble: Trouble, text: str) -> None:
-        failed = Failed(trial=job.trial, trouble=trouble, text=text, detail=_tail(RunFolder(job.folder)))
+        failed = Failed(trial=job.trial, trouble=trouble, text=text, detail=tail(RunFolder(job.folder)))
         self._ready.append(self._end(worker, failed))
 
 
@@ -230,7 +236,7 @@ def _cause(code: int) -> str:
     return f"the worker was killed by {signal.Signals(-code).name}"
 
 
-def _tail(folder: RunFolder) -> str:
+def tail(folder: RunFolder) -> str:
     """The end of the run's log."""
     try:
         return folder.log.read_bytes()[-TAIL:].decode(errors="replace")

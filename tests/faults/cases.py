@@ -26,7 +26,7 @@ CASES = {
     "X1": "stdout closed, a file, TERM=dumb, NO_COLOR, CI=1, 40 columns, LANG=C",
     "Z1": "secrets in the environment and in addresses",
     "Z2": "who may look at `sweep ui`",
-    "R1": "Ray: a node or an actor killed (there is no Ray executor yet)",
+    "R1": "Ray: a worker, an actor, a node, the head, the sweep killed",
     "X-clock": "the workers' and the sweep's clocks jump by -10 min and +1 day",
     "X-folder": "folders that may not be written to, or with odd names",
     "X-newer": "mlflow.db of a newer MLflow",

@@ -1,0 +1,418 @@
+"""A Ray cluster: an actor for every GPU, or for every node without one, and in each the executor of one machine.
+
+Ray finds places, reserves them, and notices what is gone. Trials run as they do without it: in processes of their
+own, in folders that every node sees.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "1000000"  # noqa: SIM112  else Ray ends us with its head  # noqa: SIM112
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray  # it reads them now
+from ray._private import worker as driver
+from ray.exceptions import ActorUnavailableError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweeper import devices
+from sweeper.devices import Count
+from sweeper.errors import EnvironmentFault
+from sweeper.executors import local
+from sweeper.executors.local import Local
+from sweeper.paths import RunFolder
+from sweeper.stop import HEARD
+from sweeper.trial import Done, Failed, Job, Message, Progress, Word
+from sweeper.watch import Awake, Patience
+
+SURVEY = 2.0  # seconds between two looks at what the cluster has
+POLL = 0.5  # seconds that an actor waits for its workers' words before it answers
+BROKEN = 3  # actors in a row that did not come up, with none that did, before it is no accident
+LOST = 60.0  # seconds without an answer of the cluster's head
+KNOCK = 5.0  # seconds for a connection to it
+GRACE = 5.0  # seconds for an actor to end its workers
+
+
+# ------------------------------------------------------------------------------------- on a node
+class Setting(Word):
+    """What an actor is told of the sweep it works for."""
+
+    folder: Path = Field(description="current folder, from which the data set's path counts")
+    lock: Path = Field(description="the study's lock, which every node must see with the same content")
+    content: str
+    per_device: Count
+    threads: int = Field(ge=1, description="of the CPU, for the whole actor")
+    variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
+
+
+class Opened(Word):
+    """An actor is there; or is of no use, for a `fault`."""
+
+    name: str = ""
+    free: int = 0
+    fault: str = ""
+
+
+class Order(Word):
+    """To an actor: trials to start, and answers to those that reported an epoch."""
+
+    starts: tuple[Job, ...] = ()
+    answers: tuple[tuple[int, bool], ...] = ()
+
+
+class Reply(Word):
+    """From an actor: what its workers said, and how many trials may start there now."""
+
+    messages: tuple[Message, ...]
+    free: int
+
+
+class Host:
+    """The inside of an actor. Words come and go as JSON; a call at a time, in the process's first thread."""
+
+    def __init__(self) -> None:
+        self._local: Local | None = None
+        self._held: deque[Job] = deque()  # until the device takes one more
+
+    def open(self, setting: str) -> str:
+        """Take up what Ray has reserved; returns Opened."""
+        given = Setting.model_validate_json(setting)
+        os.environ.update(given.variables)
+        if fault := _unshared(given):
+            return Opened(fault=fault).model_dump_json()
+        os.chdir(given.folder)
+        slots = devices.slots(",".join(map(str, ray.get_gpu_ids())) or "cpu", given.per_device)
+        threads = given.threads if given.per_device == "auto" else max(1, given.threads // len(slots))
+        self._local = Local.on([replace(slot, threads=threads) for slot in slots], given.per_device)
+        name = ",".join(f"cuda:{one}" for one in ray.get_gpu_ids()) or "cpu"
+        return Opened(name=name, free=self._local.free()).model_dump_json()
+
+    def exchange(self, order: str, timeout: float) -> str:
+        """Carry out an Order, wait for words, `timeout` seconds at most, and return a Reply."""
+        if self._local is None:
+            raise RuntimeError("not open")
+        given = Order.model_validate_json(order)
+        self._held.extend(given.starts)
+        while self._held and self._local.free():
+            self._local.start(self._held.popleft())
+        for trial, keep in given.answers:
+            self._local.answer(trial, keep)
+        words = [self._local.next(timeout)]
+        while words[-1]:
+            words.append(self._local.next(0.0))
+        free = max(0, self._local.free() - len(self._held))
+        return Reply(messages=tuple(word for word in words if word), free=free).model_dump_json()
+
+    def close(self) -> None:
+        """End the workers, and this process."""
+        if self._local:
+            self._local.close(kill=True)
+        ray.actor.exit_actor()
+
+
+def _unshared(given: Setting) -> str:
+    """Why this node cannot work for the sweep; nothing where it sees the sweep's files."""
+    if not given.folder.is_dir():
+        return f"does not see the folder {given.folder}"
+    try:
+        same = given.lock.read_text(encoding="utf-8") == given.content
+    except OSError:
+        same = False
+    return "" if same else f"does not see the files of {given.lock.parent}"
+
+
+# ------------------------------------------------------------------------------ in the coordinator
+@dataclass
+class _Place:
+    """An actor, the call to it that is under way, and what it is to be told with the next one."""
+
+    node: str
+    host: str
+    actor: Any
+    call: Any
+    name: str = ""  # none: it has not answered yet
+    free: int = 0
+    jobs: dict[int, Job] = field(default_factory=dict)
+    starts: list[Job] = field(default_factory=list)
+    answers: list[tuple[int, bool]] = field(default_factory=list)
+    since: float = 0.0  # when the call began
+
+    def send(self, now: float) -> None:
+        """Call the actor, unless a call is under way or there is nothing to ask."""
+        if self.call is None and self.jobs:
+            order = Order(starts=tuple(self.starts), answers=tuple(self.answers))
+            self.call, self.since = self.actor.exchange.remote(order.model_dump_json(), POLL), now
+            self.starts, self.answers = [], []
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a node has for trials: so many places, each with its part of the node."""
+
+    host: str
+    places: int
+    cpus: int
+    gpus: int
+
+
+class _Roll:
+    """What the nodes have, asked in a thread of its own: while the cluster's head is gone, the question blocks."""
+
+    def __init__(self, *, cpu: bool) -> None:
+        self._cpu, self._ended = cpu, threading.Event()
+        self._here = ray.get_runtime_context().get_node_id()
+        self._news: dict[str, _Share] | None = None
+        self._heard, self.cut_off = time.monotonic(), False  # cut off: this machine's part of the cluster is gone
+        self._look()
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last answer."""
+        return time.monotonic() - self._heard
+
+    def news(self) -> dict[str, _Share] | None:
+        """The latest answer, once."""
+        news, self._news = self._news, None
+        return news
+
+    def close(self) -> None:
+        self._ended.set()
+
+    def _ask(self) -> None:
+        while not self._ended.wait(SURVEY):
+            with contextlib.suppress(RayError):  # then the last answer grows older
+                self._look()
+
+    def _look(self) -> None:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        self.cut_off = self._here not in {node["NodeID"] for node in nodes}
+        self._news, self._heard = _shares(nodes, cpu=self._cpu), time.monotonic()
+
+
+class Ray:
+    """Keeps the promise of an executor on all GPUs of a cluster, or on all nodes where it has none.
+
+    Nodes may come and go, and GPUs may be taken by others for a time: trials run where they can now. What is lost
+    with an actor or a node becomes a Failed(died) of its jobs. Actors end with this process, however that ends.
+    `say` is told of nodes that are of no use.
+
+    Raises EnvironmentFault when no cluster answers at `address`, or no node can be used.
+    """
+
+    def __init__(
+        self, address: str, lock: Path, say: Callable[[str], None], *, slots: Count = 1, cpu: bool = False
+    ) -> None:
+        self._say, self._slots, self._lock = say, slots, lock
+        self._places: list[_Place] = []
+        self._ready: deque[Progress | Done | Failed] = deque()
+        self._refused: dict[str, str] = {}  # nodes of no use, and why
+        self._broken = 0
+        self._awake, self._silence = Awake(), Patience.read().silence
+        _connect(address)
+        self._roll = _Roll(cpu=cpu)
+
+    def free(self) -> int:
+        self._survey()
+        return sum(place.free for place in self._places)
+
+    def start(self, job: Job) -> str:
+        place = max(self._places, key=lambda one: one.free)
+        place.free -= 1
+        place.jobs[job.trial] = job
+        place.starts.append(job)
+        place.send(self._awake.now())
+        return place.name
+
+    def next(self, timeout: float) -> Progress | Done | Failed | None:
+        deadline = time.monotonic() + timeout
+        while not self._ready:
+            self._survey()
+            left = deadline - time.monotonic()
+            self._listen(max(left, 0.0))
+            if left <= 0:
+                break
+        return self._ready.popleft() if self._ready else None
+
+    def answer(self, trial: int, keep: bool) -> None:
+        for place in self._places:
+            if trial in place.jobs:
+                place.answers.append((trial, keep))
+                place.send(self._awake.now())
+
+    def close(self, *, kill: bool = False) -> None:
+        """Without `kill`, busy workers are stopped at the end of their epoch; what they still say is lost."""
+        while not kill and any(place.jobs for place in self._places):
+            if isinstance(message := self.next(1.0), Progress):
+                self.answer(message.trial, keep=False)
+        with contextlib.suppress(RayError):
+            ended = [place.actor.close.remote() for place in self._places if place.name]
+            if ended:
+                ray.wait(ended, num_returns=len(ended), timeout=GRACE)
+        for place in list(self._places):
+            self._discard(place)
+        self._roll.close()
+        ray.shutdown()
+
+    # ---------------------------------------------------------------------------------- places
+    def _survey(self) -> None:
+        """Ask for a place on everything that the cluster has now and that has none yet."""
+        if shares := self._roll.news():
+            held = Counter(place.node for place in self._places)
+            for node in shares.keys() - self._refused.keys():
+                self._places += [self._open(node, shares[node]) for _ in range(shares[node].places - held[node])]
+        if self._roll.cut_off:
+            raise EnvironmentFault("Ray has ended on this machine", where="--ray", help=AGAIN)
+        if self._roll.age > LOST and not self._places:
+            raise EnvironmentFault("the Ray cluster does not answer any more", where="--ray", help=AGAIN)
+        if self._refused and not self._places:
+            raise EnvironmentFault("no node of the cluster can be used", where="--ray", help=_reasons(self._refused))
+
+    def _open(self, node: str, share: _Share) -> _Place:
+        made = ray.remote(Host).options(
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        setting = Setting(
+            folder=Path.cwd(),
+            lock=self._lock,
+            content=self._lock.read_text(encoding="utf-8"),
+            per_device=self._slots,
+            threads=max(1, share.cpus),
+            variables={name: text for name, text in os.environ.items() if name.startswith("SWEEP_")},
+        )
+        actor = made.remote()
+        return _Place(node, share.host, actor, actor.open.remote(setting.model_dump_json()), since=float("inf"))
+
+    def _discard(self, place: _Place) -> None:
+        self._places.remove(place)
+        with contextlib.suppress(RayError):
+            ray.kill(place.actor)
+
+    # -------------------------------------------------------------------------------- messages
+    def _listen(self, timeout: float) -> None:
+        """Hear whoever has something to say first, and end who has been silent for too long."""
+        now = self._awake.now()
+        for place in self._places:
+            place.send(now)
+        calls = {place.call: place for place in self._places if place.call is not None}
+        if not calls:
+            time.sleep(timeout)
+            return
+        ended, _ = ray.wait(list(calls), num_returns=1, timeout=timeout)
+        for call in ended:
+            self._hear(calls[call])
+        now = self._awake.now()
+        for place in [one for one in calls.values() if one.call is not None and now - one.since > self._silence]:
+            self._lose(place, "it does not answer")
+
+    def _hear(self, place: _Place) -> None:
+        call, place.call = place.call, None
+        try:
+            text = ray.get(call)
+        except RayError as error:
+            self._lose(place, _words(error))
+            return
+        if not place.name:
+            self._opened(place, Opened.model_validate_json(text))
+            return
+        reply = Reply.model_validate_json(text)
+        place.free = max(0, reply.free - len(place.starts))
+        for message in reply.messages:
+            if not isinstance(message, Progress):
+                del place.jobs[message.trial]
+            self._ready.append(message)
+
+    def _opened(self, place: _Place, opened: Opened) -> None:
+        if opened.fault:
+            self._refused[place.node] = f"{place.host} {opened.fault}"
+            self._say(f"left out: {self._refused[place.node]}")
+            self._discard(place)
+            return
+        self._broken = 0
+        place.name, place.free = f"{place.host}/{opened.name}", opened.free
+
+    def _lose(self, place: _Place, why: str) -> None:
+        """The actor is gone, and all that ran there."""
+        self._discard(place)
+        if not place.name:
+            self._broken += 1
+            if self._broken >= BROKEN:
+                raise EnvironmentFault(f"no actor starts on {place.host}: {why}", where="--ray", help=INSTALLED)
+        for job in place.jobs.values():
+            text, detail = f"{place.name} was lost: {why}", local.tail(RunFolder(job.folder))
+            self._ready.append(Failed(trial=job.trial, trouble="died", text=text[:300], detail=detail))
+
+
+BEGIN = "ray start --head begins one and prints its address; with a token, RAY_AUTH_TOKEN_PATH must name it here too"
+AGAIN = "begin the cluster again, and run the same command again"
+INSTALLED = "every node needs this project in the same Python, and the log of the cluster says more"
+
+
+def _words(error: Exception) -> str:
+    """The first line of what Ray says; of what it cannot reach it says numbers only."""
+    if isinstance(error, ActorUnavailableError):
+        return "it cannot be reached"
+    said = str(error).strip().partition("\n")[0].rstrip(".")
+    return said[:1].lower() + said[1:]
+
+
+def _reasons(refused: Mapping[str, str]) -> str:
+    return "; ".join(sorted(set(refused.values()))) + "; put project, data and mlruns where every node sees them"
+
+
+def _shares(nodes: Sequence[Mapping[str, Any]], *, cpu: bool) -> dict[str, _Share]:
+    """What each node has: its GPUs, each with its part of the cores; or its cores, where no node has GPUs."""
+    gpus = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes) and not cpu
+    return dict(
+        _share_of(node, gpus=gpus) for node in nodes if node["Resources"].get("GPU" if gpus else "CPU", 0) >= 1
+    )
+
+
+def _share_of(node: Mapping[str, Any], *, gpus: bool) -> tuple[str, _Share]:
+    has = node["Resources"]
+    places = int(has["GPU"]) if gpus else 1
+    return node["NodeID"], _Share(node["NodeManagerHostname"], places, int(has.get("CPU", 0)) // places, int(gpus))
+
+
+def _connect(address: str) -> None:
+    driver._worker_logs_enabled = False  # or it prints what its own processes say, on stdout
+    try:
+        _knock(address)
+        with _our_signals():
+            ray.init(address=address, log_to_driver=False, logging_level="critical", namespace="sweep")
+    except (OSError, RayError, RuntimeError, ValueError) as error:
+        said = _words(error)
+        raise EnvironmentFault(f"no Ray cluster at {address}: {said}", where="--ray", help=BEGIN) from None
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, which Ray would try to reach for two minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray puts handlers of its own in the place of those that end a sweep well."""
+    before = {number: signal.getsignal(number) for number in HEARD}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
