@@ -2,7 +2,7 @@
 
 from optuna.trial import Trial, TrialState
 
-from sweeper import memory, record
+from sweeper import record
 from sweeper.database import trouble_with
 from sweeper.parts import Parts
 from sweeper.repeats import digest
@@ -54,7 +54,7 @@ class Ends:
             return self._again(one, trouble, f"{text}; trying once more")
         if trouble == "oom" and (smaller := self._memory.halve(one.job)):
             record.write_config(self._folder.trial(trial), smaller)
-            return self._again(one, trouble, memory.said(smaller, text))
+            return self._again(one, trouble, self._memory.said(smaller, text))
         return self.end(one, "FAILED", trouble, text)
 
     # -------------------------------------------------------------------------------- the ends

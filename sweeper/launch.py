@@ -12,6 +12,7 @@ from sweeper import devices, ending, identity, overview, paths, progress, record
 from sweeper.counting import counting
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull
+from sweeper.memory import Here
 from sweeper.options import Options
 from sweeper.packing import Packing
 from sweeper.paths import StudyFolder
@@ -53,6 +54,11 @@ class Prepared:
         from trainers.data import images
 
         return images.fingerprint(self.table)
+
+    @property
+    def here(self) -> Here:
+        """What its trials train on."""
+        return Here(len(self.table.split("train")))
 
     @cached_property
     def room(self) -> Room:
@@ -178,6 +184,7 @@ def _once(
         fingerprint=prepared.fingerprint,
         patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+        here=prepared.here,
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")

@@ -11,6 +11,7 @@ from sweeper import identity, lock, record, recovery
 from sweeper.database import trouble_with
 from sweeper.ends import Ends
 from sweeper.errors import EnvironmentFault
+from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
@@ -56,12 +57,13 @@ class Study:
         fingerprint: str = "",
         patience: Patience | None = None,
         teach: Callable[[], None] | None = None,
+        here: Here = UNKNOWN,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
         there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
-        what it can learn from an earlier one.
+        what it can learn from an earlier one. `here` is what this call trains on.
         """
         held = lock.acquire(folder.lock)
         try:
@@ -71,7 +73,7 @@ class Study:
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
                 patience = patience or Patience(folder.database.name)
-                return cls(Parts.open(spec, space, folder, patience), cache, held, patience)
+                return cls(Parts.open(spec, space, folder, patience, here), cache, held, patience)
         except BaseException:
             held.release()
             raise

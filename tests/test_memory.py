@@ -7,10 +7,10 @@ from cli_tools import SPACE, lay_out
 from cli_tools import sweep as command
 from played import Seen, opened, write
 
-from sweeper import memory, record, sweep
+from sweeper import record, sweep
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
-from sweeper.memory import Memory
+from sweeper.memory import Here, Memory
 from sweeper.stop import Stop
 from sweeper.study import Study
 from sweeper.trial import Job
@@ -65,6 +65,23 @@ def test_what_one_trial_learnt_is_not_forgotten_by_a_larger_one(tmp_path):
     assert known.begin(job(2)).micro_batch == 8
 
 
+def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
+    """A split of 100 images is one batch of 100, whatever batch_size says."""
+    known = Memory(tmp_path / "memory.json", Here(images=100))
+    first = known.halve(job(batch=512))
+    assert first is not None
+    assert first.micro_batch == 50
+    assert "micro-batches of 50, 2 a step" in known.said(first, "OutOfMemoryError")
+    assert known.begin(job(1, batch=1024)).micro_batch == 50
+    large = job(2, batch=512, micro_batch=256)  # as an earlier call may have left it
+    assert known.halve(large).micro_batch == 50
+
+
+def test_a_batch_in_pieces_that_no_batch_fills_is_whole(tmp_path):
+    Memory(tmp_path / "memory.json").halve(job(batch=512))
+    assert Memory(tmp_path / "memory.json", Here(images=100)).begin(job(1, batch=512)).micro_batch is None
+
+
 def test_too_few_images_at_once_are_not_tried(tmp_path):
     known = Memory(tmp_path / "memory.json")
     assert known.halve(job(batch=7)) is None
@@ -81,9 +98,12 @@ def test_a_damaged_memory_is_said_with_the_remedy(tmp_path):
     ("text", "where"),
     [("OutOfMemoryError: CUDA out of memory", "GPU memory"), ("MemoryError", "memory")],
 )
-def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(text, where):
+def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, text, where):
     one = job(batch=100).model_copy(update={"micro_batch": 48})
-    assert memory.said(one, text) == f"out of {where}; goes on with micro-batches of 48, 3 a step"
+    assert (
+        Memory(tmp_path / "memory.json").said(one, text)
+        == f"out of {where}; goes on with micro-batches of 48, 3 a step"
+    )
 
 
 # ------------------------------------------------------------------------------------------ in a sweep
@@ -214,4 +234,4 @@ def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_roo
     assert "`sweep doctor` says who holds the GPU's" in failed.stderr
     assert command(tmp_path, *export).returncode == 0
     (config,) = tmp_path.glob("mlruns/studies/question/final/*/config.json")
-    assert Job.model_validate_json(config.read_text()).micro_batch == 32
+    assert Job.model_validate_json(config.read_text()).micro_batch == 15
