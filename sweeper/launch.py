@@ -55,11 +55,6 @@ class Prepared:
 
         return images.fingerprint(self.table)
 
-    @property
-    def here(self) -> Here:
-        """What its trials train on."""
-        return Here(len(self.table.split("train")))
-
     @cached_property
     def room(self) -> Room:
         """What is known of its disk, from one attempt to the next."""
@@ -184,7 +179,7 @@ def _once(
         fingerprint=prepared.fingerprint,
         patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
-        here=prepared.here,
+        here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")

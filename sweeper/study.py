@@ -134,8 +134,8 @@ class Study:
         other = self._repeats.hopeless(job.recipe)
         if other is None or self.recorded(job.trial):
             return None
-        said = f"the same configuration ran out of memory in trial {other}"
-        return self._ends.end(self._running.pop(job.trial), "FAILED", "oom", said)
+        said = f"the same configuration ran out of memory in trial {other.number}"
+        return self._ends.end(self._running.pop(job.trial), "FAILED", "oom", said, gpu_gib=other.gpu_gib)
 
     def _job(self, trial: "Trial") -> Job:
         """The job of a trial; values that a kill kept from being drawn are drawn now, and come out the same."""
@@ -216,14 +216,17 @@ class Study:
         """
         return self._ends.finish(self._running.pop(trial), stopped=stopped, tta=tta)
 
-    def fail(self, trial: int, trouble: Trouble, text: str, *, crowded: bool = False) -> TrialResult:
+    def fail(
+        self, trial: int, trouble: Trouble, text: str, *, crowded: bool = False, gpu_gib: float | None = None
+    ) -> TrialResult:
         """Record that a trial failed.
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
         its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
-        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces.
+        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces. That the
+        GPU had no room is known of those that are not larger than `gpu_gib` in all.
         """
-        return self._ends.fail(self._running.pop(trial), trouble, text, crowded=crowded)
+        return self._ends.fail(self._running.pop(trial), trouble, text, crowded=crowded, gpu_gib=gpu_gib)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.
