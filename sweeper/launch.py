@@ -133,9 +133,13 @@ def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFold
 
 
 def build_cache(table: "Table", data: "DataConfig") -> None:
-    """Decode the images, unless that was done before."""
+    """Decode the images, unless that was done before and they are still what they were."""
     from trainers.data import cache
 
+    with counting("reading the decoded images, MB") as count:
+        damage = cache.mend(table, data, paths.cache(), progress=count)
+    if damage:
+        progress.talk(f"the decoded images are damaged and are made anew: {damage}")
     with counting("decoding images") as count:
         cache.open_cache(table, data, paths.cache(), progress=count)
 
