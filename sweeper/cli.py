@@ -122,7 +122,7 @@ def status(study: StudyName = None, as_json: Json = False) -> None:
     from sweeper import overview
 
     one = overview.standing(overview.find(study))
-    _answer({"schema_version": 1, **overview.document(one)} if as_json else overview.status(one))
+    _answer(overview.report(one) if as_json else overview.status(one))
 
 
 @app.command()

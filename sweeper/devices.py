@@ -68,15 +68,29 @@ def ids(slots: Sequence[Slot]) -> list[str]:
 def room(slots: Sequence[Slot]) -> dict[str, float | None]:
     """Free memory of each device in GiB, by name; None where nobody says."""
     homes = {slot.home: slot for slot in slots}
-    return {home: _gpu_memory(one) if one.device.startswith("cuda") else _memory() for home, one in homes.items()}
+    return {
+        home: _gpu_memory(one, "free") if one.device.startswith("cuda") else _memory() for home, one in homes.items()
+    }
 
 
-def _gpu_memory(slot: Slot) -> float | None:
+def smallest(slots: Sequence[Slot]) -> float | None:
+    """Memory in all, in GiB, of the GPU among them that has the least; None where nobody says, or one is no GPU."""
+    homes = {slot.home: slot for slot in slots}.values()
+    found = [_gpu_memory(one, "total") if one.device.startswith("cuda") else None for one in homes]
+    known = [one for one in found if one is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def _gpu_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
     """What nvidia-smi says; it does not say it of MIG slices."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={slot.env['CUDA_VISIBLE_DEVICES']}"]
+    query = [
+        f"--query-gpu=memory.{which}",
+        "--format=csv,noheader,nounits",
+        f"--id={slot.env['CUDA_VISIBLE_DEVICES']}",
+    ]
     try:
         asked = subprocess.run([program, *query], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:

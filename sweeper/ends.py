@@ -2,7 +2,7 @@
 
 from optuna.trial import Trial, TrialState
 
-from sweeper import memory, record
+from sweeper import record
 from sweeper.database import trouble_with
 from sweeper.parts import Parts
 from sweeper.repeats import digest
@@ -41,7 +41,7 @@ class Ends:
             return self.end(one, "FAILED", "error", "the worker ended without an epoch")
         return self.end(one, "COMPLETE", tta=tta)
 
-    def fail(self, one: Running, trouble: Trouble, text: str, *, crowded: bool) -> TrialResult:
+    def fail(self, one: Running, trouble: Trouble, text: str, *, crowded: bool, gpu_gib: float | None) -> TrialResult:
         """The worker is lost: FAILED, or one of the second chances that `Study.fail` tells of."""
         trial, epochs = one.job.trial, len(one.epochs)
         chance = trouble in RETRIED or (trouble == "oom" and crowded)
@@ -52,10 +52,10 @@ class Ends:
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
             return self._again(one, trouble, f"{text}; trying once more")
-        if trouble == "oom" and (smaller := self._memory.halve(one.job)):
+        if trouble == "oom" and (smaller := self._memory.halve(one.job, gpu_gib)):
             record.write_config(self._folder.trial(trial), smaller)
-            return self._again(one, trouble, memory.said(smaller, text))
-        return self.end(one, "FAILED", trouble, text)
+            return self._again(one, trouble, self._memory.said(smaller, text))
+        return self.end(one, "FAILED", trouble, text, gpu_gib=gpu_gib)
 
     # -------------------------------------------------------------------------------- the ends
     def pause(self, one: Running) -> TrialResult:
@@ -83,13 +83,14 @@ class Ends:
         trouble: Trouble | None = None,
         text: str | None = None,
         tta: Scores | None = None,
+        gpu_gib: float | None = None,
     ) -> TrialResult:
         """End a trial for good."""
-        trial, folder = one.job.trial, self._folder.trial(one.job.trial)
+        folder = self._folder.trial(one.job.trial)
         self._let_go(one)
+        result = record.standing(one.job, one.epochs, state, trouble=trouble, error=text, tta=tta, gpu_gib=gpu_gib)
         if trouble == "oom":
-            self._repeats.give_up(digest(one.job.recipe), trial)
-        result = record.standing(one.job, one.epochs, state, trouble=trouble, error=text, tta=tta)
+            self._repeats.give_up(digest(one.job.recipe), result)
         record.tidy(one.job.folder, ended=True)
         record.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
@@ -98,7 +99,7 @@ class Ends:
         point("told")
         self._kept.ended(result)
         if self._asking.waiting.ladder:
-            self._asking.waiting.ladder.leave(trial, result)
+            self._asking.waiting.ladder.leave(result.number, result)
         return result
 
     def _let_go(self, one: Running) -> Running:

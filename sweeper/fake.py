@@ -1,8 +1,9 @@
 """A trainer that learns a curve in no time, for tests of everything around training. Loads no torch.
 
-Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0), and each file of
-a checkpoint is SWEEP_FAKE_BYTES larger than it need be (default 0). It keeps the promise of the real one:
-the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored epochs yielded again.
+Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0), each file of a checkpoint is
+SWEEP_FAKE_BYTES larger than it need be (default 0), and a GPU has SWEEP_FAKE_GIB of memory in all. It keeps the
+promise of the real one: the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored
+epochs yielded again.
 
 A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, oom_64 (while 64 images or more pass at
 once), disk, error; kill is a SIGKILL to itself, hang a SIGSTOP; stall waits for ever, with a process that is alive;
@@ -43,14 +44,16 @@ class Switches:
     on: bool
     seconds: float
     padding: int
+    gib: float | None
 
     @classmethod
     def read(cls) -> "Switches":
-        """From SWEEP_TRAINER, SWEEP_FAKE_SECONDS and SWEEP_FAKE_BYTES."""
+        """From SWEEP_TRAINER, SWEEP_FAKE_SECONDS, SWEEP_FAKE_BYTES and SWEEP_FAKE_GIB."""
         return cls(
             on=os.environ.get("SWEEP_TRAINER") == "fake",
             seconds=float(os.environ.get("SWEEP_FAKE_SECONDS") or 0),
             padding=int(os.environ.get("SWEEP_FAKE_BYTES") or 0),
+            gib=float(os.environ.get("SWEEP_FAKE_GIB") or 0) or None,
         )
 
 
@@ -94,6 +97,11 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
 def look(job: Job, weights: Path, device: str) -> Scores | None:  # noqa: ARG001
     """A formula looks the same from every side."""
     return None
+
+
+def memory(device: str) -> float | None:  # noqa: ARG001
+    """As much as the environment says."""
+    return Switches.read().gib
 
 
 def categories(recipe: Recipe) -> tuple[str, ...]:

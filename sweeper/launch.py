@@ -11,6 +11,7 @@ from sweeper import devices, ending, identity, overview, paths, progress, record
 from sweeper.counting import counting
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
+from sweeper.memory import Here
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
@@ -132,9 +133,13 @@ def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFold
 
 
 def build_cache(table: "Table", data: "DataConfig") -> None:
-    """Decode the images, unless that was done before."""
+    """Decode the images, unless that was done before and they are still what they were."""
     from trainers.data import cache
 
+    with counting("reading the decoded images, MB") as count:
+        damage = cache.mend(table, data, paths.cache(), progress=count)
+    if damage:
+        progress.talk(f"the decoded images are damaged and are made anew: {damage}")
     with counting("decoding images") as count:
         cache.open_cache(table, data, paths.cache(), progress=count)
 
@@ -178,6 +183,7 @@ def _once(
         fingerprint=prepared.fingerprint,
         patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+        here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")

@@ -1,72 +1,113 @@
 """What a study has learnt of a GPU's memory: how many images of a backbone and size pass through it at once."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from sweeper.errors import EnvironmentFault
-from sweeper.trial import Job
+from sweeper.trial import Job, Word
 from trainers import files
 from trainers.config import TrainConfig
 
 LEAST = 4  # images: a batch norm makes nothing of fewer
-_KNOWN: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
+LARGER = 1.1  # times the memory: what another GPU had no room for may fit
+
+
+class Room(Word):
+    """So many images passed, or are hoped to pass, through a GPU of so much memory in all."""
+
+    images: int
+    gib: float | None = Field(None, description="None where nobody knew: then it is true of every GPU")
+
+
+_KNOWN: TypeAdapter[dict[str, int | list[Room]]] = TypeAdapter(dict[str, int | list[Room]])  # int: before Room was
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a call of a sweep has; None where that is not known."""
+
+    images: int | None = None  # to train on
+    gpu: Callable[[], float | None] = lambda: None  # GiB in all of its smallest GPU, asked when it matters
+
+
+UNKNOWN = Here()
 
 
 class Memory:
     """The micro-batches that trials begin with, from those that ran out of memory before; kept in a small file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._known = path, _read(path)
+    def __init__(self, path: Path, here: Here = UNKNOWN) -> None:
+        self._path, self._here, self._known = path, here, _read(path)
         self._halved: set[int] = set()  # trials that had their second chance in this call
 
     def begin(self, job: Job) -> Job:
         """The new `job`, with the micro-batch that its backbone and image size have room for."""
-        room = self._known.get(_place(job.recipe.train))
-        if room is None or room >= job.recipe.train.batch_size:
+        rooms = self._known.get(_place(job.recipe.train), [])
+        images = min((room.images for room in rooms if not self.outgrown(room.gib)), default=None)
+        if images is None or images >= self._batch(job.recipe.train):
             return job
-        return job.model_copy(update={"micro_batch": room})
+        return job.model_copy(update={"micro_batch": images})
 
-    def halve(self, job: Job) -> Job | None:
-        """The `job` that ran out of memory, with half the images at once; None when it had that chance already, or
-        when too few would be left.
+    def outgrown(self, gib: float | None) -> bool:
+        """Whether every GPU here is larger than one of `gib` in all, so that what had no room there may have it."""
+        return gib is not None and self._gpu is not None and self._gpu > LARGER * gib
 
-        Half is what later trials of its backbone and image size begin with, either way.
+    @cached_property
+    def _gpu(self) -> float | None:
+        return self._here.gpu()
+
+    def halve(self, job: Job, gib: float | None = None) -> Job | None:
+        """The `job` that ran out of memory, with half the images at once that it had; None when it had that chance
+        already, or when too few would be left.
+
+        Half is what later trials of its backbone and image size begin with, either way, on GPUs that are not larger
+        than this one, of `gib` in all.
         """
-        images = (job.micro_batch or job.recipe.train.batch_size) // 2
+        batch = self._batch(job.recipe.train)
+        images = min(job.micro_batch or batch, batch) // 2
         if images < LEAST:
             return None
-        self._remember(_place(job.recipe.train), images)
+        self._remember(_place(job.recipe.train), Room(images=images, gib=gib))
         if job.trial in self._halved:
             return None
         self._halved.add(job.trial)
         return job.model_copy(update={"micro_batch": images})
 
-    def _remember(self, place: str, images: int) -> None:
-        self._known[place] = min(images, self._known.get(place, images))
-        files.write_text(self._path, _KNOWN.dump_json(self._known, indent=1).decode() + "\n")
+    def said(self, job: Job, text: str) -> str:
+        """How a job that ran out of memory goes on; `text` is what its worker said."""
+        train, batch = job.recipe.train, self._batch(job.recipe.train)
+        hosts = "MemoryError" in text.replace("OutOfMemoryError", "") or "CPUAllocator" in text
+        images, batches = job.micro_batch or batch, (self._here.images or math.inf) // batch
+        steps = math.ceil(batch / images) * int(min(train.accumulate, batches))
+        return f"out of {'memory' if hosts else 'GPU memory'}; goes on with micro-batches of {images}, {steps} a step"
 
+    def _batch(self, train: TrainConfig) -> int:
+        """Images in the largest batch that really occurs: there may be fewer to train on than a batch has."""
+        return min(train.batch_size, self._here.images or train.batch_size)
 
-def said(job: Job, text: str) -> str:
-    """How a job that ran out of memory goes on; `text` is what its worker said."""
-    train, images = job.recipe.train, job.micro_batch or job.recipe.train.batch_size
-    where = (
-        "memory" if "MemoryError" in text.replace("OutOfMemoryError", "") or "CPUAllocator" in text else "GPU memory"
-    )
-    steps = math.ceil(train.batch_size / images) * train.accumulate
-    return f"out of {where}; goes on with micro-batches of {images}, {steps} a step"
+    def _remember(self, place: str, room: Room) -> None:
+        """One figure a size of GPU: the least."""
+        alike = [one.images for one in self._known.get(place, []) if one.gib == room.gib]
+        others = [one for one in self._known.get(place, []) if one.gib != room.gib]
+        self._known[place] = [*others, Room(images=min([room.images, *alike]), gib=room.gib)]
+        files.write_text(self._path, _KNOWN.dump_json(dict(self._known), indent=1).decode() + "\n")
 
 
 def _place(train: TrainConfig) -> str:
     return f"{train.backbone} {train.image_size}"
 
 
-def _read(path: Path) -> dict[str, int]:
+def _read(path: Path) -> dict[str, list[Room]]:
     try:
-        return _KNOWN.validate_json(path.read_bytes())
+        known = _KNOWN.validate_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValidationError as error:
         help = "delete it: what it holds is learnt again"
         raise EnvironmentFault("this file is damaged", where=str(path), help=help) from error
+    return {place: [Room(images=one)] if isinstance(one, int) else one for place, one in known.items()}

@@ -16,12 +16,13 @@ class Orphan:
     """A holder of GPU memory: its process, how much, why it is one, and the command that frees it."""
 
     pid: int
-    memory: str  # as nvidia-smi says it
+    mib: int | None  # None where nvidia-smi does not say
     why: str
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.memory} of GPU memory held by {self.why} (pid {self.pid}); {self.remedy}"
+        memory = "an unknown share" if self.mib is None else f"{self.mib} MiB"
+        return f"{memory} of GPU memory held by {self.why} (pid {self.pid}); {self.remedy}"
 
 
 def found(*, patience: float = PATIENCE) -> list[Orphan]:
@@ -33,7 +34,7 @@ def among(apps: Sequence[Sequence[str]]) -> Iterator[Orphan]:
     """The orphans among lines of (pid, name, MiB)."""
     for pid, _, used in apps:
         if pid.isdigit() and (seen := _judged(int(pid))):
-            yield Orphan(int(pid), f"{used} MiB" if used.isdigit() else "an unknown share", *seen)
+            yield Orphan(int(pid), int(used) if used.isdigit() else None, *seen)
 
 
 def _judged(pid: int) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,13 @@ def _first_command(space: Path | None) -> str:
 
 
 # ------------------------------------------------------------------------------------------ as JSON
+def report(one: Standing) -> dict[str, Any]:
+    """What `status` tells, as one JSON document."""
+    return {"schema_version": 1, **document(one), "orphans": [asdict(orphan) for orphan in orphans.found()]}
+
+
 def document(one: Standing) -> dict[str, Any]:
+    """A study, without what is true of the whole machine."""
     return {
         "study": one.study.name,
         "state": one.state,

@@ -9,7 +9,7 @@ from sweeper import record, samplers
 from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.keeping import Kept
-from sweeper.memory import Memory
+from sweeper.memory import UNKNOWN, Here, Memory
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
 from sweeper.repeats import Repeats
@@ -36,7 +36,9 @@ class Parts:
     kept: Kept
 
     @classmethod
-    def open(cls, spec: StudySpec, space: Space, folder: StudyFolder, patience: Patience) -> "Parts":
+    def open(
+        cls, spec: StudySpec, space: Space, folder: StudyFolder, patience: Patience, here: Here = UNKNOWN
+    ) -> "Parts":
         """Those of the study in `folder`, which the caller holds; `patience` waits while its database is locked."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = Mirrored(folder.database, spec.study, patience)
@@ -48,7 +50,7 @@ class Parts:
         )
         clock = Clock(folder, spec.budget.hours)
         asking = Asking(spec, space, study, folder, clock, storage.paused)
-        repeats, memory, kept = Repeats(), Memory(folder.memory), Kept(folder, spec.keep)
+        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep)
         return cls(spec, space, folder, storage, study, clock, asking, repeats, memory, kept)
 
     def stand(self, trial: Trial, job: Job) -> Running:

@@ -114,6 +114,7 @@ def standing(
     trouble: Trouble | None = None,
     error: str | None = None,
     tta: Scores | None = None,
+    gpu_gib: float | None = None,
 ) -> TrialResult:
     """How `job` stands after `epochs`: its value is the goal's at the best of them, the earliest of equals.
 
@@ -135,6 +136,7 @@ def standing(
         seconds=sum(epoch.seconds for epoch in done),
         trouble=trouble,
         error=error,
+        gpu_gib=gpu_gib,
         repeat_of=job.repeat_of,
         tta=tta,
     )

@@ -9,7 +9,6 @@ from sweeper.ends import Ends
 from sweeper.ledger import Entry
 from sweeper.parts import Parts
 from sweeper.promotion import Ladder
-from sweeper.repeats import Repeats
 from sweeper.storage import taught
 from sweeper.trial import TrialResult
 
@@ -25,7 +24,7 @@ def recover(parts: Parts, ends: Ends, say: Callable[[str], None]) -> None:
     for trial in begun:
         entry = ended.get(trial.number)
         if entry:
-            _remember(parts.repeats, entry)
+            _remember(parts, entry)
         if trial.state == TrialState.RUNNING:
             _take_up(parts, ends, Trial(parts.study, trial._trial_id), entry.result if entry else None)
         elif entry:
@@ -54,12 +53,11 @@ def _rebuild(parts: Parts, say: Callable[[str], None]) -> None:
         say(f"{parts.folder.database.name} lacked {len(lost)} trials; they were made anew from their folders")
 
 
-def _remember(repeats: Repeats, entry: Entry) -> None:
-    """Have a configuration that was tried known as such, with what it lacked memory for."""
-    number = entry.result.number
-    repeats.note(entry.configuration, entry.seed, number)
-    if entry.result.trouble == "oom":
-        repeats.give_up(entry.configuration, number)
+def _remember(parts: Parts, entry: Entry) -> None:
+    """Have a configuration that was tried known as such, and as too large where there is not more memory now."""
+    parts.repeats.note(entry.configuration, entry.seed, entry.result.number)
+    if entry.result.trouble == "oom" and not parts.memory.outgrown(entry.result.gpu_gib):
+        parts.repeats.give_up(entry.configuration, entry.result)
 
 
 def _take_up(parts: Parts, ends: Ends, trial: Trial, result: TrialResult | None) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from sweeper.trial import Job
+from sweeper.trial import Job, TrialResult
 from trainers.config import Recipe
 
 
@@ -11,7 +11,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._trials: dict[str, dict[int, int | None]] = {}  # digest of a configuration -> seed -> trial
-        self._hopeless: dict[str, int] = {}  # digest -> the first trial that it had no memory for
+        self._hopeless: dict[str, TrialResult] = {}  # digest -> the first trial that there was no memory for
 
     def add(self, job: Job) -> None:
         """Note that `job` exists."""
@@ -21,11 +21,11 @@ class Repeats:
         """The same of a trial that is known by the digest of its configuration; None for one of another study."""
         self._trials.setdefault(configuration, {})[seed] = trial
 
-    def give_up(self, configuration: str, trial: int) -> None:
-        """Note that `trial` ended for want of memory, which another seed does not change."""
-        self._hopeless.setdefault(configuration, trial)
+    def give_up(self, configuration: str, result: TrialResult) -> None:
+        """Note that a trial ended for want of memory, which another seed does not change."""
+        self._hopeless.setdefault(configuration, result)
 
-    def hopeless(self, recipe: Recipe) -> int | None:
+    def hopeless(self, recipe: Recipe) -> TrialResult | None:
         """The trial that showed that there is no memory for this recipe, whatever its seed."""
         return self._hopeless.get(digest(recipe))
 

@@ -11,6 +11,7 @@ from sweeper import identity, lock, record, recovery
 from sweeper.database import trouble_with
 from sweeper.ends import Ends
 from sweeper.errors import EnvironmentFault
+from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
@@ -56,12 +57,13 @@ class Study:
         fingerprint: str = "",
         patience: Patience | None = None,
         teach: Callable[[], None] | None = None,
+        here: Here = UNKNOWN,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
         there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
-        what it can learn from an earlier one.
+        what it can learn from an earlier one. `here` is what this call trains on.
         """
         held = lock.acquire(folder.lock)
         try:
@@ -71,7 +73,7 @@ class Study:
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
                 patience = patience or Patience(folder.database.name)
-                return cls(Parts.open(spec, space, folder, patience), cache, held, patience)
+                return cls(Parts.open(spec, space, folder, patience, here), cache, held, patience)
         except BaseException:
             held.release()
             raise
@@ -132,8 +134,8 @@ class Study:
         other = self._repeats.hopeless(job.recipe)
         if other is None or self.recorded(job.trial):
             return None
-        said = f"the same configuration ran out of memory in trial {other}"
-        return self._ends.end(self._running.pop(job.trial), "FAILED", "oom", said)
+        said = f"the same configuration ran out of memory in trial {other.number}"
+        return self._ends.end(self._running.pop(job.trial), "FAILED", "oom", said, gpu_gib=other.gpu_gib)
 
     def _job(self, trial: "Trial") -> Job:
         """The job of a trial; values that a kill kept from being drawn are drawn now, and come out the same."""
@@ -214,14 +216,17 @@ class Study:
         """
         return self._ends.finish(self._running.pop(trial), stopped=stopped, tta=tta)
 
-    def fail(self, trial: int, trouble: Trouble, text: str, *, crowded: bool = False) -> TrialResult:
+    def fail(
+        self, trial: int, trouble: Trouble, text: str, *, crowded: bool = False, gpu_gib: float | None = None
+    ) -> TrialResult:
         """Record that a trial failed.
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
         its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
-        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces.
+        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces. That the
+        GPU had no room is known of those that are not larger than `gpu_gib` in all.
         """
-        return self._ends.fail(self._running.pop(trial), trouble, text, crowded=crowded)
+        return self._ends.fail(self._running.pop(trial), trouble, text, crowded=crowded, gpu_gib=gpu_gib)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.

@@ -156,7 +156,8 @@ class _Sweep:
         if isinstance(message, Done):
             result = self.study.finish(job.trial, message.stopped, message.tta)
         else:
-            result = self.study.fail(job.trial, message.trouble, message.text, crowded=message.crowded)
+            crowded, gib = message.crowded, message.gpu_gib
+            result = self.study.fail(job.trial, message.trouble, message.text, crowded=crowded, gpu_gib=gib)
         self.refused = 0
         self.tell(job, result)
         if result.state == "INTERRUPTED" and result.error:

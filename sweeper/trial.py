@@ -77,6 +77,7 @@ class Failed(Word):
     text: str
     detail: str = ""
     crowded: bool = Field(False, description="other trials ran on the same device")
+    gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
 
 
 Message = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
@@ -97,5 +98,6 @@ class TrialResult(Word):
     seconds: float = Field(0.0, description="time spent in epochs")
     trouble: Trouble | None = None
     error: str | None = Field(None, description="one line")
+    gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
     tta: Scores | None = Field(None, description="the best epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None

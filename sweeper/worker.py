@@ -35,10 +35,12 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
     """
     if job.micro_batch:
         log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
+    trainer: Trainer = fake if fake.Switches.read().on else Torch(threads, alone)
     try:
-        return (yield from _run(job, device, fake if fake.Switches.read().on else Torch(threads, alone)))
+        return (yield from _run(job, device, trainer))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
-        return failed(job, error)
+        short = _trouble(error) == "oom" and not _of_host(error)
+        return failed(job, error, trainer.memory(device) if short else None)
 
 
 def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
@@ -104,6 +106,10 @@ class Trainer(Protocol):
         """Val with the recipe's test-time augmentation; None where there is none, or no val."""
         ...
 
+    def memory(self, device: str) -> float | None:
+        """Memory in all of a GPU, GiB; None of anything else."""
+        ...
+
 
 @dataclass(frozen=True)
 class Torch:
@@ -154,6 +160,11 @@ class Torch:
             return None
         return look(job.recipe, data, weights, device=device)
 
+    def memory(self, device: str) -> float | None:
+        from trainers.computing import memory_gib
+
+        return memory_gib(device)
+
 
 @lru_cache(maxsize=1)
 def _data(config: DataConfig, cache: Path) -> "Data":
@@ -164,14 +175,14 @@ def _data(config: DataConfig, cache: Path) -> "Data":
 
 
 # ------------------------------------------------------------------------------------------- errors
-def failed(job: Job, error: Exception) -> Failed:
-    """What is told of a job that `error` ended."""
+def failed(job: Job, error: Exception, gpu_gib: float | None = None) -> Failed:
+    """What is told of a job that `error` ended; `gpu_gib` is the memory in all of the GPU that had no room."""
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
     text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
-    return Failed(trial=job.trial, trouble=_trouble(error), text=text[:300], detail=detail)
+    return Failed(trial=job.trial, trouble=_trouble(error), text=text[:300], detail=detail, gpu_gib=gpu_gib)
 
 
 def _trouble(error: Exception) -> Trouble:
@@ -180,7 +191,13 @@ def _trouble(error: Exception) -> Trouble:
         return "nan"
     if files.full(error):
         return "disk"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"OutOfMemoryError", "MemoryError"} or "DefaultCPUAllocator: can't allocate memory" in str(error):
-        return "oom"
-    return "error"
+    return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) else "error"
+
+
+def _of_host(error: Exception) -> bool:
+    """Whether it was the machine's own memory that did not suffice."""
+    return "MemoryError" in _names(error) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _names(error: Exception) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import spec
+from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
@@ -51,12 +52,17 @@ def write(
 
 
 def opened(
-    path: Path, *, sets: Sequence[str] = (), fingerprint: str = "", categories: Sequence[str] = ("pattern",)
+    path: Path,
+    *,
+    sets: Sequence[str] = (),
+    fingerprint: str = "",
+    categories: Sequence[str] = ("pattern",),
+    here: Here = UNKNOWN,
 ) -> Study:
     """The study of the file at `path`, begun or taken up again beside it."""
     read = spec.read(path, sets=sets)
     space, folder = Space(read, categories), StudyFolder(path.parent / "question")
-    study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint)
+    study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint, here=here)
     OPEN.append(study)
     return study
 

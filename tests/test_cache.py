@@ -4,13 +4,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from trainers.config import DataConfig
-from trainers.data import cache, demo, layouts
+from trainers.data import cache, demo, digests, layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.rows import Category, Row, Table
 from trainers.errors import DataError, EnvironmentFault
@@ -157,6 +158,73 @@ def test_a_cache_that_lost_a_file_is_built_again(drawn: Path, tmp_path: Path):
     opened(drawn, tmp_path)
     next(tmp_path.glob("*-64/half.npy")).unlink()
     assert opened(drawn, tmp_path).half.shape == (80, 32, 32, 3)
+
+
+# ------------------------------------------------------------------------------------------- damage
+DAMAGES = {
+    "flipped": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "a block of zeros": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+}
+
+
+def mend(root: Path, folder: Path, **settings: Any) -> str:
+    return cache.mend(layouts.read(config(root)), config(root), folder, **settings)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("name", [*cache.FILES, "digests.json"])
+def test_a_byte_that_is_not_as_it_was_written_is_found_and_the_images_are_made_anew(
+    drawn: Path, tmp_path: Path, name: str, kind: str
+):
+    whole = np.array(opened(drawn, tmp_path).images)
+    (place,) = tmp_path.glob("*-64")
+    before = (place / name).read_bytes()
+    (place / name).write_bytes(DAMAGES[kind](before))
+    said = mend(drawn, tmp_path)
+    assert said.startswith(f"{place}: ")
+    assert "is not as it was written" in said or "digests.json is damaged" in said
+    assert not place.exists()
+    np.testing.assert_array_equal(opened(drawn, tmp_path).images, whole)
+    assert (place / name).read_bytes() == before
+    assert mend(drawn, tmp_path) == ""
+
+
+def test_a_cache_that_is_whole_stays_and_is_read_to_its_end(drawn: Path, tmp_path: Path):
+    opened(drawn, tmp_path, 64)
+    (place,) = tmp_path.glob("*-64")
+    seen, before = [], place.stat().st_ino
+    assert mend(drawn, tmp_path, progress=lambda done, total: seen.append((done, total))) == ""
+    assert seen == [(4, 12), (8, 12), (12, 12)]
+    assert place.stat().st_ino == before
+
+
+def test_a_cache_without_digests_is_made_anew_and_none_at_all_is_no_damage(drawn: Path, tmp_path: Path):
+    assert mend(drawn, tmp_path / "nothing") == ""
+    opened(drawn, tmp_path)
+    (place,) = tmp_path.glob("*-64")
+    (place / "digests.json").unlink()
+    assert mend(drawn, tmp_path) == f"{place}: there is no digests.json"
+
+
+def test_more_than_the_memory_holds_is_not_read(drawn: Path, tmp_path: Path):
+    opened(drawn, tmp_path)
+    (place,) = tmp_path.glob("*-64")
+    (place / "digests.json").unlink()
+    assert mend(drawn, tmp_path, most=10**6) == ""
+    assert mend(drawn, tmp_path, most=2 * 10**6).endswith("no digests.json")
+
+
+def test_every_block_counts_and_so_does_their_number(tmp_path: Path):
+    content = np.random.default_rng(0).bytes(2 * digests.BLOCK + 5)
+    (tmp_path / "x").write_bytes(content)
+    digests.write(tmp_path, ["x"])
+    assert digests.wrong(tmp_path, ["x"]) == ""
+    for at in (0, digests.BLOCK - 1, digests.BLOCK, len(content) - 1):
+        (tmp_path / "x").write_bytes(content[:at] + bytes([content[at] ^ 128]) + content[at + 1 :])
+        assert digests.wrong(tmp_path, ["x"]) == "x is not as it was written"
+    for other in (content[: digests.BLOCK], content + b"x", content + bytes(digests.BLOCK), b""):
+        (tmp_path / "x").write_bytes(other)
+        assert digests.wrong(tmp_path, ["x"]) == "x is not as it was written"
 
 
 @pytest.mark.parametrize(

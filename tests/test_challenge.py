@@ -218,6 +218,14 @@ def test_a_wrong_count_of_attributes_and_a_torn_line_are_named(challenge: Path):
     ]
 
 
+def test_labels_are_not_judged_by_a_list_of_attributes_that_has_faults(challenge: Path):
+    text = (challenge / "split/list_attr_cloth.txt").read_text()
+    put(challenge, "split/list_attr_cloth.txt", text.replace("26", "27", 1))
+    put(challenge, "split/train_attr.txt", "9 9 9\n")
+    assert [f.where for f in faults(challenge)] == ["split/list_attr_cloth.txt:1", "split/train_attr.txt:1"]
+    assert "1 lines for the 2 images" in faults(challenge)[1].what
+
+
 def test_all_faults_come_in_one_pass(challenge: Path):
     put(challenge, "split/train_attr.txt", "5 1 2 0 2\n9 0 0 3 5 0\n")
     put(challenge, "split/val_bbox.txt", "x 2 3 4\n")

@@ -125,6 +125,14 @@ def test_a_missing_image_suggests_the_spelling_that_is_there(root: Path):
     assert (fault.where, fault.help) == ("split/train.txt:3", "did you mean '00002.JPG'?")
 
 
+def test_a_path_with_a_folder_too_much_or_something_behind_it_suggests_the_image(root: Path):
+    listed = (root / "split/train.txt").read_text().splitlines()
+    listed[1:4] = [f"set/{listed[1]}", f"{listed[2]} 1", f"nowhere/{'x' * 300}.jpg"]
+    (root / "split/train.txt").write_text("\n".join(listed))
+    helps = [fault.help for fault in found(root).faults]
+    assert helps == ["did you mean 'img/00001.jpg'?", "did you mean 'img/00002.jpg'?", ""]
+
+
 def test_no_image_at_all_is_one_fault(root: Path):
     (root / "img").rename(root / "images")
     (fault,) = found(root).faults

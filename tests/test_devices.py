@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import devices
-from sweeper.devices import slots
+from sweeper.devices import Slot, slots
 from sweeper.errors import EnvironmentFault, UserError
 
 TWO = """\
@@ -52,6 +52,19 @@ def test_every_gpu_is_a_slot_that_sees_itself_alone(machine):
         ("cuda:0", "cuda:0", "GPU-aaaa"),
         ("cuda:1", "cuda:0", "GPU-bbbb"),
     ]
+
+
+def test_the_smallest_gpu_is_the_one_of_which_nvidia_smi_says_the_least(machine):
+    machine("24564\n")
+    one, two = (Slot(name, "cuda:0", env={"CUDA_VISIBLE_DEVICES": f"GPU-{name}"}, home=name) for name in "ab")
+    assert devices.smallest([one, one, two]) == 24564 / 1024
+    assert devices.smallest([one, Slot("cpu")]) is None
+    assert devices.smallest([]) is None
+
+
+def test_a_gpu_of_which_nvidia_smi_says_nothing_has_no_known_size(machine):
+    machine("[N/A]\n")
+    assert devices.smallest([Slot("a", "cuda:0", env={"CUDA_VISIBLE_DEVICES": "MIG-a"}, home="a")]) is None
 
 
 def test_a_gpu_in_slices_counts_as_its_slices(machine):

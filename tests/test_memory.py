@@ -1,5 +1,7 @@
 """Trials that run out of memory: smaller pieces, remembered; and configurations that are not tried again."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,10 @@ from cli_tools import SPACE, lay_out
 from cli_tools import sweep as command
 from played import Seen, opened, write
 
-from sweeper import memory, record, sweep
+from sweeper import record, sweep
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
-from sweeper.memory import Memory
+from sweeper.memory import UNKNOWN, Here, Memory
 from sweeper.stop import Stop
 from sweeper.study import Study
 from sweeper.trial import Job
@@ -28,8 +30,13 @@ def job(number: int = 0, *, batch: int = 64, backbone: str = "resnet18", size: i
     return Job(study="s", trial=number, recipe=recipe, folder=Path("run"), cache=Path("cache"), **more)
 
 
-def swept(path: Path) -> tuple[sweep.Outcome, Study, Seen]:
-    study, seen = opened(path), Seen()
+def on(gib: float | None) -> Here:
+    """A machine with one GPU of so much memory."""
+    return Here(gpu=lambda: gib)
+
+
+def swept(path: Path, here: Here = UNKNOWN) -> tuple[sweep.Outcome, Study, Seen]:
+    study, seen = opened(path, here=here), Seen()
     ended = sweep.run(study, Inline(), seen, seen, stop=Stop())
     study.close()
     return ended, study, seen
@@ -65,6 +72,23 @@ def test_what_one_trial_learnt_is_not_forgotten_by_a_larger_one(tmp_path):
     assert known.begin(job(2)).micro_batch == 8
 
 
+def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
+    """A split of 100 images is one batch of 100, whatever batch_size says."""
+    known = Memory(tmp_path / "memory.json", Here(images=100))
+    first = known.halve(job(batch=512))
+    assert first is not None
+    assert first.micro_batch == 50
+    assert "micro-batches of 50, 2 a step" in known.said(first, "OutOfMemoryError")
+    assert known.begin(job(1, batch=1024)).micro_batch == 50
+    large = job(2, batch=512, micro_batch=256)  # as an earlier call may have left it
+    assert known.halve(large).micro_batch == 50
+
+
+def test_a_batch_in_pieces_that_no_batch_fills_is_whole(tmp_path):
+    Memory(tmp_path / "memory.json").halve(job(batch=512))
+    assert Memory(tmp_path / "memory.json", Here(images=100)).begin(job(1, batch=512)).micro_batch is None
+
+
 def test_too_few_images_at_once_are_not_tried(tmp_path):
     known = Memory(tmp_path / "memory.json")
     assert known.halve(job(batch=7)) is None
@@ -77,13 +101,49 @@ def test_a_damaged_memory_is_said_with_the_remedy(tmp_path):
         Memory(tmp_path / "memory.json")
 
 
+# --------------------------------------------------------------------------------- on another GPU
+def test_what_a_smaller_gpu_had_no_room_for_binds_no_larger_one(tmp_path):
+    path = tmp_path / "memory.json"
+    Memory(path).halve(job(), 24.0)
+    gpus = {None: 32, 16.0: 32, 24.0: 32, 26.4: 32, 26.5: None}
+    assert {gib: Memory(path, on(gib)).begin(job(1)).micro_batch for gib in gpus} == gpus
+
+
+def test_each_size_of_gpu_has_its_own_figure(tmp_path):
+    path = tmp_path / "memory.json"
+    Memory(path).halve(job(0, batch=16), 24.0)
+    Memory(path).halve(job(1, batch=64), 80.0)
+    known = {gib: Memory(path, on(gib)).begin(job(2, batch=256)).micro_batch for gib in (16.0, 24.0, 80.0, 141.0)}
+    assert known == {16.0: 8, 24.0: 8, 80.0: 32, 141.0: None}
+
+
+def test_a_file_without_sizes_is_true_of_every_gpu(tmp_path):
+    path = tmp_path / "memory.json"
+    path.write_text('{\n "resnet18 224": 16\n}\n')
+    assert Memory(path, on(141.0)).begin(job()).micro_batch == 16
+    Memory(path, on(141.0)).halve(job(1, batch=256), 141.0)
+    assert Memory(path, on(141.0)).begin(job(2)).micro_batch == 16
+
+
+def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
+    def nobody() -> float:
+        raise AssertionError("nvidia-smi may take seconds")
+
+    path = tmp_path / "memory.json"
+    Memory(path).halve(job())
+    assert Memory(path, Here(gpu=nobody)).begin(job(1)).micro_batch == 32
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [("OutOfMemoryError: CUDA out of memory", "GPU memory"), ("MemoryError", "memory")],
 )
-def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(text, where):
+def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, text, where):
     one = job(batch=100).model_copy(update={"micro_batch": 48})
-    assert memory.said(one, text) == f"out of {where}; goes on with micro-batches of 48, 3 a step"
+    assert (
+        Memory(tmp_path / "memory.json").said(one, text)
+        == f"out of {where}; goes on with micro-batches of 48, 3 a step"
+    )
 
 
 # ------------------------------------------------------------------------------------------ in a sweep
@@ -202,6 +262,51 @@ def test_a_sampler_that_proposes_nothing_else_ends_the_sweep_instead_of_looping(
     assert f"the last {sweep.REFUSED} proposals" in ended.reason
 
 
+# ------------------------------------------------------------------------------- a sweep on another GPU
+LARGER = "{choice: [broken.oom, broken.oom_64, resnet18]}"
+
+
+def test_a_larger_gpu_is_asked_anew_and_what_it_refuses_stays_refused_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEP_FAKE_GIB", "24")
+    _, study, _ = swept(closed(tmp_path), on(24.0))
+    small = [one for one in study.results() if one.trouble == "oom"]
+    assert small
+    assert {one.gpu_gib for one in small} == {24.0}
+    monkeypatch.setenv("SWEEP_FAKE_GIB", "80")
+    _, study, _ = swept(closed(tmp_path, budget="{trials: 36}"), on(80.0))
+    large = [one for one in study.results()[12:] if one.trouble == "oom"]
+    assert {one.gpu_gib for one in large} == {80.0}
+    trained = [one for one in large if one.epochs]
+    assert len({one.params["batch_size"] for one in trained}) == len(trained) > 0
+    later = {one.error for one in large if not one.epochs}
+    assert later <= {f"the same configuration ran out of memory in trial {one.number}" for one in trained}
+
+
+def graphics(folder: Path, mib: int) -> dict[str, str]:
+    """The environment of a machine with one GPU of so much memory, as a real program called nvidia-smi says."""
+    program = folder / "bin/nvidia-smi"
+    program.parent.mkdir(exist_ok=True)
+    listed = "echo 'GPU 0: NVIDIA A40 (UUID: GPU-aaaa)'"
+    program.write_text(f"#!/bin/sh\ncase $1 in -L) {listed};; --query-gpu=memory.total) echo {mib};; esac\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    return {"PATH": path, "SWEEP_FAKE_GIB": str(round(mib / 1024, 1)), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_the_command_on_a_larger_gpu_begins_whole_again_and_on_the_old_one_in_pieces(tmp_path):
+    lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_64"))
+    begun = []
+    for trials, mib in ((1, 24564), (2, 24564), (3, 81559), (4, 24564), (5, 81559)):
+        words = ("run", "space.yaml", "--no-mlflow", "--trials", str(trials))
+        ended = command(tmp_path, *words, **graphics(tmp_path, mib))
+        assert ended.returncode == 0, ended.stderr
+        begun.append("out of GPU memory" in ended.stderr)
+    assert begun == [True, False, True, False, False]
+    assert json.loads((tmp_path / "mlruns/studies/question/memory.json").read_text()) == {
+        "broken.oom_64 32": [{"images": 15, "gib": 24.0}, {"images": 15, "gib": 79.6}]
+    }
+
+
 # ---------------------------------------------------------------------------------------- the winner
 def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_room_itself(tmp_path):
     """The network has no room the first time in each folder: in the trial's, and in the final's."""
@@ -214,4 +319,4 @@ def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_roo
     assert "`sweep doctor` says who holds the GPU's" in failed.stderr
     assert command(tmp_path, *export).returncode == 0
     (config,) = tmp_path.glob("mlruns/studies/question/final/*/config.json")
-    assert Job.model_validate_json(config.read_text()).micro_batch == 32
+    assert Job.model_validate_json(config.read_text()).micro_batch == 15

@@ -1,5 +1,6 @@
 """GPU memory that nobody uses any more, as a real program called nvidia-smi tells it of real processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -105,14 +106,39 @@ def test_a_driver_that_does_not_answer_is_not_waited_for(tell):
     assert time.monotonic() - began < 5
 
 
+def asked(folder: Path, *words: str) -> str:
+    """What a command prints in a folder with one study."""
+    (folder / "mlruns/studies/s").mkdir(parents=True)
+    (folder / "mlruns/studies/s/study.json").write_text(IDENTITY)
+    command = [sys.executable, "-m", "sweeper.cli", *words]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("command", ["status", "doctor"])
 def test_both_commands_warn_of_it(tell, orphan, tmp_path, command):
     tell((orphan, "4321"))
-    (tmp_path / "mlruns/studies/s").mkdir(parents=True)
-    (tmp_path / "mlruns/studies/s/study.json").write_text(IDENTITY)
-    words = [sys.executable, "-m", "sweeper.cli", command]
-    said = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True).stdout
+    said = asked(tmp_path, command)
     (line,) = [line for line in said.splitlines() if str(orphan) in line and "whose sweep is gone" in line]
     assert line.startswith("warn")
     assert "4321 MiB" in line
     assert f"kill -9 {orphan} frees it" in said
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_both_tell_scripts_in_figures(tell, orphan, tmp_path, command):
+    tell((orphan, "4321"), (pid := dead(), "[N/A]"), (os.getpid(), "100"))
+    document = json.loads(asked(tmp_path, command, "--json"))
+    assert document["schema_version"] == 1
+    first, second = document["orphans"]
+    assert first == {
+        "pid": orphan,
+        "mib": 4321,
+        "why": "a worker whose sweep is gone",
+        "remedy": f"kill -9 {orphan} frees it",
+    }
+    assert (second["pid"], second["mib"]) == (pid, None)
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_scripts_see_an_empty_list_where_there_is_none(tmp_path, command):
+    assert json.loads(asked(tmp_path, command, "--json"))["orphans"] == []

@@ -84,6 +84,13 @@ def scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=half_format(config, device) is torch.float16)
 
 
+def memory_gib(device: str) -> float | None:
+    """Memory in all of a GPU, GiB; None of anything else."""
+    if not device.startswith("cuda"):
+        return None
+    return round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1)
+
+
 def peak_memory_gb(device: torch.device) -> float:
     """Peak memory so far, GiB: allocated on a GPU, resident in this process elsewhere."""
     if device.type == "cuda":

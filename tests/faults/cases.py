@@ -15,7 +15,7 @@ CASES = {
     "D3": "paths that lead out of the data set",
     "E1": "a full disk while a checkpoint, the database, the history are written",
     "E3": "history.jsonl cut at every byte of its last two lines",
-    "E4": "last.ckpt and the weights: a flipped byte, cut, empty",
+    "E4": "last.ckpt, the weights and the decoded images: a flipped byte, cut, empty",
     "S1": "another process holds the databases exclusively for 3 and 30 s",
     "S4": "a second sweep on the same study",
     "M1": "MLflow: port closed, silent, failing, killed and started again",

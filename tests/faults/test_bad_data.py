@@ -129,14 +129,6 @@ def bad_lists(root: Path) -> None:
     (split / "test_attr.txt").write_text("0 0 0 0 0 0\n")
 
 
-def harmless_lists(root: Path) -> None:
-    """A BOM, DOS line ends, header lines and a blank last line stop nothing."""
-    for path in (root / "split").glob("*.txt"):
-        head = {"train.txt": "image_name\n", "train_attr.txt": "a b c d e f\n", "train_bbox.txt": "x1 y1 x2 y2\n"}
-        text = head.get(path.name, "") + path.read_text()
-        path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n")
-
-
 def bad_encoding(root: Path) -> None:
     split = root / "split"
     (split / "train_attr.txt").write_bytes(b"\xff" + (split / "train_attr.txt").read_bytes())
@@ -144,6 +136,81 @@ def bad_encoding(root: Path) -> None:
     os.mkfifo(split / "val.txt")
     (split / "test.txt").unlink()
     (split / "test.txt").mkdir()
+
+
+# ------------------------------------------------------------------------------------- deepfashion
+CLASSES = (7, 3, 3, 4, 6, 3)  # of the six categories that `garments` has
+
+
+def flags(indices: str) -> str:
+    """A line of class numbers as DeepFashion writes it: a flag an attribute, and a blank behind the last."""
+    chosen = [int(word) for word in indices.split()]
+    return "".join(f"{int(k == one)} " for one, size in zip(chosen, CLASSES, strict=True) for k in range(size))
+
+
+def as_deepfashion(root: Path) -> Path:
+    """The challenge's files as DeepFashion has them: flags in Anno_fine/, images in folders below Img/."""
+    labels = (root / "split").rename(root / "Anno_fine")
+    (root / "Img/img").mkdir(parents=True)
+    (root / "img").rename(root / "Img/img/Sheer_Blouse")
+    for split in ("train", "val", "test"):
+        paths = (labels / f"{split}.txt").read_text()
+        (labels / f"{split}.txt").write_text(paths.replace("img/", "img/Sheer_Blouse/"))
+        lines = ["0 0 0 0 0 0"] * 6 if split == "test" else (labels / f"{split}_attr.txt").read_text().splitlines()
+        (labels / f"{split}_attr.txt").write_text("".join(f"{flags(line)}\n" for line in lines))
+    return labels
+
+
+def bad_flags(root: Path) -> None:
+    labels, good = as_deepfashion(root), flags("0 0 0 0 0 0").strip()
+    lines = [
+        good[:-2],
+        good + " 0",
+        "0 0 0 0 0",
+        "0 0 0 0 0 0",
+        "0 0 0 0 0 0 0",
+        "-1" + good[1:],
+        "7" + good[1:],
+        "0.5" + good[1:],
+        "n" + good[1:],
+        "0" + good[1:],
+        good[:-1] + "1",
+        "",
+        good.replace(" ", ","),
+    ]
+    for line, text in enumerate(lines, 2):
+        changed(labels / "train_attr.txt", line, text)
+    paths = [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "Img/img/Sheer_Blouse/00003.jpg",
+        "img\\Sheer_Blouse\\00004.jpg",
+        "img/Sheer_Blouse/0\0.jpg",
+        "img/Sheer_Blouse/\x1b[31m.jpg",
+        "img/Sheer_Blouse/00007.JPG",
+        "img/Sheer_Blouse/00008.jpg ",
+        "img/Sheer_Blouse/00008.jpg",
+        "img/Sheer_Blouse/00009.jpg 1",
+    ]
+    for line, text in enumerate(paths, 2):
+        changed(labels / "train.txt", line, text)
+    changed(labels / "val.txt", 1, "img/Sheer_Blouse/00020.jpg")
+    changed(labels / "test.txt", 1, "img//Sheer_Blouse/00021.jpg")
+    for line, text in enumerate(["1 1 10", "10 10 1 1", "0 0 5 5", "1 1 9999 9999", "1.0 1 5 5"], 1):
+        changed(labels / "val_bbox.txt", line, text)
+    (labels / "val_attr.txt").write_text((labels / "val_attr.txt").read_text() + good + "\n")
+    (labels / "test_attr.txt").write_text(good + "\n")
+    (labels / "test_bbox.txt").unlink()
+
+
+def bad_attributes(root: Path) -> None:
+    """The list of the attributes itself, on which the meaning of every flag hangs."""
+    labels = as_deepfashion(root)
+    changed(labels / "list_attr_cloth.txt", 1, "27")
+    changed(labels / "list_attr_cloth.txt", 4, "graphic")
+    changed(labels / "list_attr_cloth.txt", 5, "floral 1")
+    (labels / "val_attr.txt").unlink()
+    (labels / "test_attr.txt").write_bytes((labels / "test_attr.txt").read_bytes()[:-1] + b"\xff\n")
 
 
 # ------------------------------------------------------------------------------------- other layouts
@@ -202,22 +269,25 @@ SETS: dict[str, tuple[str, str, str, Build]] = {
     "images": ("D1", "challenge", "", bad_images),
     "lists": ("D2", "challenge", ", crop: box", bad_lists),
     "encoding": ("D2", "challenge", "", bad_encoding),
+    "flags": ("D2", "deepfashion", ", crop: box", bad_flags),
+    "attributes": ("D2", "deepfashion", "", bad_attributes),
     "table": ("D3", "table", "", bad_table),
     "folder": ("D3", "folder", "", bad_folder),
 }
+SLOWER = ("encoding", "attributes")  # what others show, too: not in the fast suite
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.fault(case), *([pytest.mark.many] if name == "encoding" else [])])
+        pytest.param(name, marks=[pytest.mark.fault(case), *([pytest.mark.many] if name in SLOWER else [])])
         for name, (case, *_) in SETS.items()
     ],
 )
 def test_every_fault_comes_in_one_pass_in_these_words(tmp_path, garments, case, name):
     _, layout, more, build = SETS[name]
     root = tmp_path / "set"
-    if layout == "challenge":
+    if layout in ("challenge", "deepfashion"):
         shutil.copytree(garments, root)
     root.mkdir(exist_ok=True)
     build(root)
@@ -229,11 +299,36 @@ def test_every_fault_comes_in_one_pass_in_these_words(tmp_path, garments, case, 
             assert line.removeprefix("fault  ").split(": ", 1)[1].split(" (")[0] in refused
 
 
+def harmless(text: str, head: str = "") -> bytes:
+    """The same with a BOM, DOS line ends, a header line and a blank last line."""
+    return b"\xef\xbb\xbf" + f"{head}{text}\n".replace("\n", "\r\n").encode()
+
+
+def harmless_lists(labels: Path) -> None:
+    attributes = "a b c d e f\n" if labels.name == "split" else f"{' '.join(f'a{k}' for k in range(26))}\n"
+    heads = {"train.txt": "image_name\n", "train_attr.txt": attributes, "train_bbox.txt": "x1 y1 x2 y2\n"}
+    for path in labels.glob("*.txt"):
+        path.write_bytes(harmless(path.read_text(), heads.get(path.name, "")))
+
+
+def harmless_table(root: Path) -> None:
+    for k in range(4):
+        picture(root / f"{k}.png", k)
+    lines = ["path,split,colour", "0.png,train,red", "1.png,train,blue", "2.png,val,red", "3.png,val,blue"]
+    (root / "labels.csv").write_bytes(harmless("\n".join(lines) + "\n"))
+
+
 @pytest.mark.fault("D2")
-def test_a_byte_order_mark_dos_lines_headers_and_a_blank_end_are_no_faults(tmp_path, garments, case):
-    shutil.copytree(garments, tmp_path / "set")
-    harmless_lists(tmp_path / "set")
-    (tmp_path / "space.yaml").write_text(SPACE.format(layout="challenge", more=", crop: box"))
+@pytest.mark.parametrize("layout", ["challenge", pytest.param("deepfashion", marks=pytest.mark.many), "table"])
+def test_a_byte_order_mark_dos_lines_headers_and_a_blank_end_are_no_faults(tmp_path, garments, case, layout):
+    root, more = tmp_path / "set", ", crop: box"
+    if layout == "table":
+        harmless_table(root)
+        more = ""
+    else:
+        shutil.copytree(garments, root)
+        harmless_lists(as_deepfashion(root) if layout == "deepfashion" else root / "split")
+    (tmp_path / "space.yaml").write_text(SPACE.format(layout=layout, more=more))
     checked = sweep(tmp_path, "data", "check", "space.yaml")
     assert (checked.returncode, checked.stdout.splitlines()[-1][:9]) == (0, "0 faults,")
 

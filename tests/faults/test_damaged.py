@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lab import make
 
 from trainers.checkpoint import load_state, load_weights
 from trainers.config import DataConfig, Epoch, Recipe, TrainConfig
@@ -88,3 +89,18 @@ def test_a_missing_file_is_noticed_too(recipe, data, whole, tmp_path, case, capl
     assert f"{tmp_path / name} is missing: training starts over" in caplog.text
     load_array(tmp_path / "val_logits.npy")
     load_weights(tmp_path / "best.safetensors")
+
+
+@pytest.mark.fault("E4")
+def test_decoded_images_with_a_flipped_byte_are_made_anew_before_anybody_trains_on_them(tmp_path, garments, case):
+    lab = make(tmp_path, garments, trials=1)
+    assert lab.run("--no-mlflow").code == 0
+    (path,) = tmp_path.glob("mlruns/cache/*/images.npy")
+    sound = path.read_bytes()
+    path.write_bytes(flipped(sound, len(sound) // 2))
+    before, ended = lab.results(), lab.run("--no-mlflow", "--trials", "2")
+    assert (ended.code, path.read_bytes() == sound) == (0, True)
+    said = f"the decoded images are damaged and are made anew: {path.parent}: images.npy is not as it was written"
+    assert ended.err.count(said) == 1
+    assert lab.results()[0] == before[0]
+    assert "damaged" not in lab.run("--no-mlflow", "--trials", "3").err

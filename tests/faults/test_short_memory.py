@@ -11,7 +11,7 @@ import pytest
 from invariants import check
 from lab import Lab, gone, make, seeds
 
-LINE = "t0000: out of GPU memory; goes on with micro-batches of 32, 2 a step"
+LINE = "t0000: out of GPU memory; goes on with micro-batches of 15, 2 a step"  # half of the thirty in train
 RANDOM = "{sampler: random, pruner: none}"
 SPOILED = """\
 import builtins, os, sys
@@ -64,8 +64,8 @@ def test_a_trial_without_room_goes_on_in_pieces_says_so_and_the_next_begins_so(t
     check(case, lab, mlflow=False, ended=ended)
     assert ended.err.count("out of GPU memory") == ended.err.count(LINE) == 1
     assert [one["state"] for one in lab.results().values()] == ["COMPLETE"] * 3
-    assert micro_batches(lab) == [32, 32, 32]
-    assert "pieces of 32 images" in (lab.trials[0] / "log.txt").read_text()
+    assert micro_batches(lab) == [15, 15, 15]
+    assert "pieces of 15 images" in (lab.trials[0] / "log.txt").read_text()
 
 
 @pytest.mark.fault("O1")
@@ -83,7 +83,7 @@ def test_a_kill_around_the_want_of_memory_loses_nothing_of_what_was_learnt(tmp_p
     before, kept = lab.results(), [one for one in micro_batches(lab) if one]
     ended = lab.run("--no-mlflow")
     check(case, lab, mlflow=False, before=before, ended=ended, same_as=reference(**changes))
-    assert micro_batches(lab) == [32, 32, 32]
+    assert micro_batches(lab) == [15, 15, 15]
     assert not kept or "out of GPU memory" not in ended.err
 
 
@@ -140,6 +140,18 @@ def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garme
     assert "t0000: out of GPU memory; goes on with micro-batches of 8, 2 a step" in ended.err
     assert lab.results()[0]["state"] == "COMPLETE"
     assert micro_batches(lab) == [8]
+
+
+@pytest.mark.fault("O1")
+@pytest.mark.many
+def test_a_batch_larger_than_the_split_is_halved_from_what_the_split_has(tmp_path, garments, case):
+    """Thirty images are one batch; pieces of 32 would be no change, and the trial lost with nothing tried."""
+    lab = real(tmp_path, garments, "oom 16")
+    ended = lab.run("--no-mlflow", "--set", "train.batch_size=64")
+    check(case, lab, mlflow=False, ended=ended)
+    assert "t0000: out of GPU memory; goes on with micro-batches of 15, 2 a step" in ended.err
+    assert lab.results()[0]["state"] == "COMPLETE"
+    assert micro_batches(lab) == [15]
 
 
 # ---------------------------------------------------------------------------------------- the host's

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainers.config import DataConfig
+from trainers.data import digests
 from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
 from trainers.data.rows import Row, Table
 from trainers.errors import DataError, EnvironmentFault, Fault
 from trainers.files import full, regular, sync_folder
 
 VERSION = 1  # of the files below; another one is another cache
+FILES = ("images.npy", "half.npy", "sizes.npy")
 SAMPLE = 2000  # images whose headers tell the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
 OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size"
@@ -100,6 +102,29 @@ def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Prog
     return found
 
 
+def mend(
+    table: Table, config: DataConfig, folder: Path, *, most: int | None = None, progress: Progress | None = None
+) -> str:
+    """Discard the decoded images of `table` where a byte of them is not as it was written, or nobody can tell.
+
+    Returns what is wrong, in words, or nothing; `open_cache` then decodes them anew. All of them are read, with
+    `progress` in MB, unless they are more than `most` bytes: the machine's memory, when left out. What is read here
+    the first epoch need not fetch from the disk; of more than the memory holds, it would have to.
+    """
+    place = folder / _name(table, config.size or 0)
+    found = _opened(place, len(table.rows), config.size or 0)
+    if found is None:
+        return ""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if most is None else most
+    if found.images.nbytes + found.half.nbytes > most or not digests.wrong(place, FILES, progress):
+        return ""
+    with alone(folder):
+        if place.exists() and (what := digests.wrong(place, FILES)):
+            discard(place)
+            return f"{place}: {what}"
+    return ""
+
+
 def _name(table: Table, size: int) -> str:
     """Of the content alone: neither labels nor splits, so that other questions about the images share it."""
     return hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16] + f"-{size}"
@@ -112,7 +137,7 @@ def _shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
 def _opened(place: Path, count: int, size: int) -> Cache | None:
     """The cache at `place`, or None where it is not there whole."""
     try:
-        maps = [np.load(place / f"{name}.npy", mmap_mode="r") for name in ("images", "half", "sizes")]
+        maps = [np.load(place / name, mmap_mode="r") for name in FILES]
     except (OSError, ValueError):
         return None
     wanted = [*_shapes(count, size).values(), (count, 2)]
@@ -173,6 +198,7 @@ def _build(table: Table, size: int, place: Path, progress: Progress | None) -> N
         _write_sizes(temporary / "sizes.npy", sizes)
         about = {"version": VERSION, "size": size, "images": len(sizes), "root": str(table.root.resolve())}
         (temporary / "meta.json").write_text(json.dumps(about, indent=1) + "\n")
+        digests.write(temporary, FILES)
         sync_folder(temporary)
         temporary.rename(place)
     except BaseException as error:

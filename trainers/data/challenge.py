@@ -45,7 +45,9 @@ class Places:
         try:
             text = regular(path).read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
-            faults.append(Fault(where, "no such file", f"the layout keeps its label files in {self.labels.name}/"))
+            optional = "; data.crop: none does without boxes" if name.endswith("_bbox.txt") else ""
+            help = f"the layout keeps its label files in {self.labels.name}/{optional}"
+            faults.append(Fault(where, "no such file", help))
             return []
         except OSError as error:
             faults.append(Fault(where, f"cannot be read: {error.strerror}"))
@@ -62,10 +64,14 @@ class Places:
 
 @dataclass(frozen=True)
 class Attributes:
-    """The categories of list_attr_cloth.txt, and which of its columns each takes in one-hot flags."""
+    """The categories of list_attr_cloth.txt, and which of its columns each takes in one-hot flags.
+
+    `sure` where that file has no fault: else nobody can tell what labels mean, and they are not judged by it.
+    """
 
     categories: tuple[Category, ...]
     columns: tuple[tuple[int, ...], ...]
+    sure: bool = True
 
     @property
     def flags(self) -> int:
@@ -74,6 +80,7 @@ class Attributes:
 
 def attributes(places: Places, faults: list[Fault]) -> Attributes:
     """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number a line."""
+    before = len(faults)
     lines = places.lines("list_attr_cloth.txt", faults)
     count = lines.pop(0) if lines and re.fullmatch("[0-9]{1,9}", lines[0][1]) else None
     if lines and lines[0][1].lower().startswith("attribute_name"):
@@ -95,6 +102,7 @@ def attributes(places: Places, faults: list[Fault]) -> Attributes:
     return Attributes(
         tuple(Category(FASHION.get(names, f"category{n}"), names) for n, names in enumerate(classes, 1)),
         tuple(tuple(column for column, _ in group) for group in groups),
+        sure=len(faults) == before,
     )
 
 
@@ -114,14 +122,18 @@ def _split(places: Places, found: Attributes, split: Split, boxes: bool, faults:
     labels: list[tuple[int, ...] | None] = [None] * len(paths)
     if split != "test" or (places.labels / "test_attr.txt").exists():
         lines = _numbers(places, f"{split}_attr.txt", len(paths), faults)
-        onehot = 2 * sum(len(text.split()) == found.flags for _, text in lines) > len(lines)
-        labels[: len(lines)] = [(_flags if onehot else _indices)(line, found, faults) for line in lines]
+        labels[: len(lines)] = _labels(lines, found, faults) if found.sure else []
     corners: list[Box | None] = [None] * len(paths)
     if boxes:
         lines = _numbers(places, f"{split}_bbox.txt", len(paths), faults)
         corners[: len(lines)] = [_box(line, faults) for line in lines]
     rows = zip(paths, corners, labels, strict=False)
     return [Row(path, split, box, label, where) for (where, path), box, label in rows]
+
+
+def _labels(lines: list[Line], found: Attributes, faults: list[Fault]) -> list[tuple[int, ...] | None]:
+    onehot = 2 * sum(len(text.split()) == found.flags for _, text in lines) > len(lines)
+    return [(_flags if onehot else _indices)(line, found, faults) for line in lines]
 
 
 def _is_header(line: str) -> bool:
@@ -150,11 +162,20 @@ def _whole(line: Line, faults: list[Fault]) -> list[int] | None:
     return None
 
 
+def _columns(words: list[str]) -> str:
+    return f"{len(words)} column{'s' * (len(words) != 1)}"
+
+
+def _no_commas(line: Line) -> str:
+    """What to add to a remedy where blanks were meant."""
+    return ", parted by blanks" if re.search("[,;]", line[1]) else ""
+
+
 def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
     where, words = line[0], line[1].split()
     if len(words) != len(found.categories):
-        hint = f"one index a category, or {found.flags} flags 0/1"
-        faults.append(Fault(where, f"{len(words)} columns, and there are {len(found.categories)} categories", hint))
+        hint = f"one index a category, or {found.flags} flags 0/1{_no_commas(line)}"
+        faults.append(Fault(where, f"{_columns(words)}, and there are {len(found.categories)} categories", hint))
         return None
     if (values := _whole(line, faults)) is None:
         return None
@@ -168,7 +189,8 @@ def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, .
 def _flags(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
     where, words = line[0], line[1].split()
     if len(words) != found.flags:
-        faults.append(Fault(where, f"{len(words)} columns, and there are {found.flags} attributes"))
+        hint = f"a flag 0/1 for each, as in the other lines of this file{_no_commas(line)}"
+        faults.append(Fault(where, f"{_columns(words)}, and there are {found.flags} attributes", hint))
         return None
     if wrong := [word for word in words if word not in ("0", "1")]:
         faults.append(Fault(where, f"{wrong[0]!r} is not a flag", "flags are 0 or 1"))
@@ -185,7 +207,8 @@ def _box(line: Line, faults: list[Fault]) -> Box | None:
     """1-based inclusive corners -> Pillow's terms."""
     where, words = line[0], line[1].split()
     if len(words) != 4:
-        faults.append(Fault(where, f"{len(words)} columns, and a box is x1 y1 x2 y2"))
+        hint = f"four numbers a line{_no_commas(line)}"
+        faults.append(Fault(where, f"{_columns(words)}, and a box is x1 y1 x2 y2", hint))
         return None
     if (corners := _whole(line, faults)) is None:
         return None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -75,7 +76,7 @@ def _findings(table: Table, faults: Sequence[Fault], progress: Progress | None) 
         try:
             content = regular(path).read_bytes()
         except FileNotFoundError:
-            other = spellings(path.parent).get(path.name.lower())
+            other = spellings(path.parent).get(path.name.lower()) or _other_path(table.root, row.path)
             return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
         except OSError as error:
             return _Look(_fault(row, f"cannot be read: {error.strerror}"))
@@ -84,12 +85,21 @@ def _findings(table: Table, faults: Sequence[Fault], progress: Progress | None) 
     looks = over(table.rows, look, progress)
     if looks and all(look.missing for look in looks):
         where = f"none of the {len(looks)} images is there; the first is {table.rows[0].path!r}"
-        found = [Fault(str(table.root), where, "are the images unpacked?")]
+        first = looks[0].fault.help if looks[0].fault else ""
+        found = [Fault(str(table.root), where, first or "are the images unpacked?")]
     else:
         found = [look.fault for look in looks if look.fault]
     digests = [(r, look.digest) for r, look in zip(table.rows, looks, strict=True) if look.digest and not look.fault]
     unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
     return Findings((*faults, *found), (*unseen_classes, *_twins(digests)))
+
+
+def _other_path(root: Path, path: str) -> str | None:
+    """The image that was meant where a path names a folder too much in front, or is followed by something else."""
+    for other in (path.partition("/")[2], path.rpartition(" ")[0]):
+        if other and other == other.strip("/") and os.path.isfile(root / other):  # noqa: PTH113  it never raises
+            return other
+    return None
 
 
 def _of_image(row: Row, content: bytes) -> Fault | None:
