@@ -151,10 +151,17 @@ def sweep(prepared: Prepared, options: Options, executor: "Callable[[], Executor
         return _once(prepared, options, executor(), stop, command, final, patience)
 
     with listening(stop), stop.told():
-        outcome = pausing.through(once, prepared.folder, stop)
+        outcome = pausing.through(once, prepared.folder, stop) or _given_up(stop)
     ending.say(prepared.folder, command, outcome.reason)
     probing.tell_tau(prepared.folder)
     return outcome
+
+
+def _given_up(stop: "Stop") -> "Outcome":
+    """Where a person ends the waiting for room."""
+    from sweeper.sweep import Outcome
+
+    return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
 
 
 def _once(
