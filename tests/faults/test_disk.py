@@ -14,6 +14,9 @@ from disks import fill, small
 from invariants import TIMES, check, history, plain
 from lab import Lab, Running, make, seeds
 
+from sweeper.clock import kept
+from sweeper.paths import StudyFolder
+
 EPOCH = r" epoch \d+/"
 SIZE = 3_000_000  # bytes of each file of a checkpoint
 LAST = {True: "browse: sweep ui question", False: "submit: sweep best question --export submission"}
@@ -79,6 +82,23 @@ def test_a_signal_ends_the_pause_and_the_same_command_goes_on(
     filler.unlink()
     ended = lab.run("--no-mlflow")
     check(case, lab, before=before, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
+def test_the_hours_do_not_count_a_pause(tmp_path, disk, garments, reference, case):
+    lab = on(disk, tmp_path, garments)
+    running = lab.begin("--no-mlflow", "--hours", "0.5")
+    running.until(EPOCH, times=5)
+    filler = fill(disk)
+    paused(lab, running)
+    swept = kept(StudyFolder(lab.study))
+    time.sleep(4)  # seconds that a clock which runs on would count
+    filler.unlink()
+    began = time.monotonic()
+    ended = running.end()
+    assert kept(StudyFolder(lab.study)) - swept <= time.monotonic() - began
+    check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
 
 
 @pytest.mark.fault("E1")
