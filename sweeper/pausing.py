@@ -88,9 +88,9 @@ def _largest(folder: StudyFolder) -> int:
 
 
 def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
-    there = room.amount(room.free(folder.root))
-    where = overview.near(Path(full.where))
+    there, where = room.free(folder.root), overview.near(Path(full.where))
+    less = f"{room.amount(there)} are free" if there < need else "a quota or a limit leaves less"
     talk(
-        f"disk full: {full.why} ({where}); {there} are free, {room.amount(need)} are needed: free some space, for "
-        "example with sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
+        f"disk full: {full.why} ({where}); {room.amount(need)} are needed, {less}: free some space, for example with "
+        "sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
     )

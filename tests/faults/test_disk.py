@@ -1,5 +1,6 @@
 """Full disks: sweeps, finals and confirmations wait, and go on by themselves when there is room."""
 
+import errno
 import json
 import random
 import resource
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disks import fill, small
+from disks import fill, rationed, small
 from invariants import TIMES, check, history, plain
 from lab import Lab, Running, make, seeds
 
@@ -139,10 +140,32 @@ def test_a_limit_on_the_size_of_files_is_waited_for_as_well(tmp_path, garments, 
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (SIZE // 2, hard))
     running.until(PAUSED)
     assert list(lab.processes()) == [running.pid]
+    assert running.said("a quota or a limit leaves less")
     resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (hard, hard))
     running.until(ON)
     ended = running.end()
     check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
+def test_a_quota_that_is_used_up_is_waited_for_as_well(tmp_path, garments, reference, case):
+    """The disk itself has room."""
+    with rationed(tmp_path / "disk") as (disk, limit):
+        lab = on(disk, tmp_path, garments)
+        running = lab.begin("--no-mlflow")
+        running.until(EPOCH, times=2)
+        limit("1M")
+        paused(lab, running)
+        with pytest.raises(OSError, match="quota") as refused:
+            (disk / "more").write_bytes(bytes(SIZE))
+        assert refused.value.errno == errno.EDQUOT
+        assert running.said("a quota or a limit leaves less")
+        (disk / "more").unlink(missing_ok=True)
+        limit("none")
+        running.until(ON)
+        ended = running.end()
+        check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
 
 
 # -------------------------------------------------------------------------------- what is no sweep yet
