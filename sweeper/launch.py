@@ -185,6 +185,7 @@ def _once(
         fingerprint=prepared.fingerprint,
         patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+        draws=options.mlflow,
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")
