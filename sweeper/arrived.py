@@ -18,10 +18,15 @@ def awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
 
 
 def drawable(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
-    """Whether a run has ended well and left predictions that can be compared with labels."""
+    """Whether a run has ended well and left predictions that can be compared with labels, or figures of them."""
     if result.state != "COMPLETE" or kind == "confirm":
         return False
-    return (folder.test_scores if kind == "final" else folder.val_logits).exists()
+    return (folder.test_scores if kind == "final" else folder.val_logits).exists() or drawn(folder)
+
+
+def drawn(folder: RunFolder) -> bool:
+    """Whether all figures of a run are there: its predictions are needed no more."""
+    return folder.last_figure.exists()
 
 
 def _undrawn(folder: RunFolder) -> bool:

@@ -149,6 +149,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
 
     The recipe is unchanged, its schedule's horizon too; training ends after the winner's best epoch. A final of the
     same trial that was interrupted is continued, a finished one is packed again from its predictions, unless `again`.
+    On a full disk it waits, and goes on when there is room.
     """
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
@@ -156,18 +157,23 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
         from sweeper import launch
 
         return _packed(folder, launch.checked_table(data), data.layout, won.result.goal, known=True)
-    job = _job(won, folder)
-    with retrain.session(won.study, data, slots, mlflow=mlflow) as session:
-
-        def seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-            return _seal(won, job, ended.scores, epochs, session.table)
-
-        session.view.note(f"retraining trial {job.trial} on train and val for {job.stop_after} epochs")
-        session.train([job], seal)
-        final = _packed(folder, session.table, data.layout, won.result.goal, known=False)
+    final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     for rest in (folder.best, folder.checkpoint):  # what they held is in model.safetensors
         rest.unlink(missing_ok=True)
     return final
+
+
+def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
+    """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
+    job = _job(won, folder)
+
+    def seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+        return _seal(won, job, ended.scores, epochs, session.table)
+
+    if record.read_result(folder) is None:
+        session.view.note(f"retraining trial {job.trial} on train and val for {job.stop_after} epochs")
+        session.train([job], seal)
+    return _packed(folder, session.table, job.recipe.data.layout, won.result.goal, known=False)
 
 
 def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:

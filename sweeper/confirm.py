@@ -62,12 +62,18 @@ def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
 
 
 def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bool = True) -> list[Row]:
-    """Train every leader on train `repeats` times with new seeds, those on record excepted; best mean first."""
+    """Train every leader on train `repeats` times with new seeds, those on record excepted; best mean first.
+
+    On a full disk it waits, and goes on when there is room.
+    """
     front = leaders(study)
-    jobs = [job for repeat in range(1, repeats + 1) for one in front if (job := _job(study, one, repeat))]
-    if jobs:
-        with retrain.session(study, jobs[0].recipe.data, slots, mlflow=mlflow) as session:
-            session.train(jobs, _seal)
+
+    def left() -> list[Job]:
+        return [job for repeat in range(1, repeats + 1) for one in front if (job := _job(study, one, repeat))]
+
+    if jobs := left():
+        data = jobs[0].recipe.data
+        retrain.session(study, data, slots, lambda session: session.train(left(), _seal), mlflow=mlflow)
     values = confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
     return sorted(rows, key=lambda row: (-row.mean, row.trial))

@@ -26,13 +26,13 @@ REMEDIES = {"not a database": ANEW, "malformed": ANEW, "readonly": PLACE, "unabl
 def opened(path: Path, patience: Patience) -> RDBStorage:
     """The database at `path`, made if need be; `patience` waits while it is locked.
 
-    Readers (`sweep status`, a dashboard) do not block the writer, but on a network file system, where they must.
+    Readers (`sweep status`, a dashboard) do not block the writer, but on some file systems, where they must.
     The address holds no path: one with a `?`, `#`, `%` or `{` would be misread.
     """
     if kind := mounts.network(path.parent):
         patience.say(mounts.words(paths.home(), kind))
     with closing(connect(path, patience)) as connection:
-        connection.execute(f"PRAGMA journal_mode={'DELETE' if kind else 'WAL'}")
+        connection.execute(f"PRAGMA journal_mode={mounts.journal(path.parent)}")
         _refuse_newer(connection, path)
     address, settings = "sqlite:///study.db", {"creator": lambda: connect(path, patience, check_same_thread=False)}
     try:

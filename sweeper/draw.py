@@ -140,8 +140,8 @@ def run(folder: RunFolder) -> Drawing:
     if one.seen or (folder.figures / "confusion.png").exists():
         easel.put("confusion.png", lambda: _confusion(one))
     easel.put("labels.svg", lambda: _weighed(one))
-    if one.seen or (folder.figures / "mistakes.png").exists():
-        easel.put("mistakes.png", lambda: _mistakes(one))
+    if one.seen or folder.last_figure.exists():
+        easel.put(folder.last_figure.name, lambda: _mistakes(one))
     return Drawing(key=str(folder.root), files=tuple(easel.files), troubles=tuple(easel.troubles))
 
 

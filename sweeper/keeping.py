@@ -1,25 +1,29 @@
 """Whose checkpoints are kept: those of a study's best trials, as many as its file says."""
 
 from bisect import insort
+from pathlib import Path
 
-from sweeper import record
+from sweeper import arrived, record
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
 from trainers.crash import point
 
 Rank = tuple[bool, float, int]
+QUEUE = 50  # trials whose predictions may wait for figures; they are few bytes beside weights
 
 
 class Kept:
     """The ended trials whose checkpoints lie there, where a study keeps `limit` of them; None keeps all.
 
-    A trial that is open or paused has not ended, and is never touched. What a kill keeps from being removed is
-    removed when the study is taken up again.
+    A trial that is open or paused has not ended, and is never touched. Where figures are drawn while it sweeps
+    (`draws`), predictions stay until theirs are there. What a kill keeps from being removed is removed when the study
+    is taken up again.
     """
 
-    def __init__(self, folder: StudyFolder, limit: int | None) -> None:
-        self._folder, self._limit = folder, limit
+    def __init__(self, folder: StudyFolder, limit: int | None, *, draws: bool = False) -> None:
+        self._folder, self._limit, self._draws = folder, limit, draws
         self._ranks: list[Rank] = []  # the worst first
+        self._undrawn: list[RunFolder] = []  # the oldest first
 
     def ended(self, result: TrialResult) -> None:
         """Note an ended trial, whose end is on record; the checkpoints of the one that is too many go."""
@@ -27,8 +31,24 @@ class Kept:
             return
         insort(self._ranks, rank(result))
         while len(self._ranks) > self._limit:
-            *_, number = self._ranks.pop(0)
-            drop(self._folder.trial(-number))
+            completed, _, number = self._ranks.pop(0)
+            self._drop(self._folder.trial(-number), drawable=completed)
+        self.settle()
+
+    def _drop(self, folder: RunFolder, *, drawable: bool) -> None:
+        if self._draws and drawable and folder.val_logits.exists():
+            self._undrawn.append(folder)
+            drop(folder, but=folder.val_logits)
+        else:
+            drop(folder)
+
+    def settle(self) -> None:
+        """Remove the predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
+        late = self._undrawn[:-QUEUE]
+        done = [folder for folder in self._undrawn if folder in late or arrived.drawn(folder)]
+        self._undrawn = [folder for folder in self._undrawn if folder not in done]
+        for folder in done:
+            drop(folder)
 
 
 def rank(result: TrialResult) -> Rank:
@@ -42,9 +62,10 @@ def beyond(results: list[TrialResult], limit: int) -> list[TrialResult]:
     return sorted(worse, key=lambda result: result.number)
 
 
-def drop(folder: RunFolder) -> None:
-    """Remove a run's weights, training state and predictions; its record, log and figures stay."""
+def drop(folder: RunFolder, *, but: Path | None = None) -> None:
+    """Remove a run's weights, training state and predictions `but` one; its record, log and figures stay."""
     record.tidy(folder.root, ended=True)
     for path in folder.checkpoints:
-        path.unlink(missing_ok=True)
-        point(f"dropped {path.name}")
+        if path != but:
+            path.unlink(missing_ok=True)
+            point(f"dropped {path.name}")

@@ -156,10 +156,17 @@ def sweep(prepared: Prepared, options: Options, executor: "Executors", command: 
         return _once(prepared, options, executor, stop, command, final, patience)
 
     with listening(stop), stop.told():
-        outcome = pausing.through(once, prepared.folder, stop)
+        outcome = pausing.through(once, prepared.folder, stop) or _given_up(stop)
     ending.say(prepared.folder, command, outcome.reason)
     probing.tell_tau(prepared.folder)
     return outcome
+
+
+def _given_up(stop: "Stop") -> "Outcome":
+    """Where a person ends the waiting for room."""
+    from sweeper.sweep import Outcome
+
+    return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
 
 
 def _once(
@@ -184,6 +191,7 @@ def _once(
         patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
         here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
+        draws=options.mlflow,
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")

@@ -153,10 +153,6 @@ class Sides:
                 self._done[number] = entry.result, entry.ended
             elif job := record.read_config(folder):
                 yield self.of(job, folder)
-        for folder in self._others():
+        for folder in record.retrainings(self.study):
             if job := record.read_config(folder):
                 yield self.of(job, folder)
-
-    def _others(self) -> Iterator[RunFolder]:
-        for folder in (self.study.confirms, self.study.finals):
-            yield from (RunFolder(path) for path in sorted(folder.glob("*")) if path.is_dir())

@@ -18,18 +18,25 @@ NETWORK = (
     "fuse.s3fs",
 )
 """How the names of file systems begin on which processes of several machines may write."""
+COPYING = ("btrfs",)
+"""Those that put changed bytes at a new place: to change mapped memory on a full disk kills the process (SIGBUS)."""
 
 
 def network(folder: Path, mounts: str | None = None) -> str:
     """The kind of the network file system that `folder` lies on, or nothing; `mounts` is what /proc/mounts says."""
-    if mounts is None:
-        mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
     kind = _kind(folder.resolve(), mounts)
     return kind if kind.startswith(NETWORK) else ""
 
 
-def _kind(folder: Path, mounts: str) -> str:
+def journal(folder: Path, mounts: str | None = None) -> str:
+    """How SQLite is to keep changes in `folder`: WAL, or DELETE where the mapped index of a WAL does harm."""
+    return "DELETE" if _kind(folder.resolve(), mounts).startswith((*NETWORK, *COPYING)) else "WAL"
+
+
+def _kind(folder: Path, mounts: str | None) -> str:
     """The kind of the mount nearest above; of several at one place the last hides the others."""
+    if mounts is None:
+        mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
     best, found = -1, ""
     for line in mounts.splitlines():
         _, place, kind, *_ = [*line.split(" "), "", "", ""]

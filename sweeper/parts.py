@@ -37,9 +37,19 @@ class Parts:
 
     @classmethod
     def open(
-        cls, spec: StudySpec, space: Space, folder: StudyFolder, patience: Patience, here: Here = UNKNOWN
+        cls,
+        spec: StudySpec,
+        space: Space,
+        folder: StudyFolder,
+        patience: Patience,
+        here: Here = UNKNOWN,
+        *,
+        draws: bool = False,
     ) -> "Parts":
-        """Those of the study in `folder`, which the caller holds; `patience` waits while its database is locked."""
+        """Those of the study in `folder`, which the caller holds; `patience` waits while its database is locked.
+
+        `draws`: somebody draws figures of what ends.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = Mirrored(folder.database, spec.study, patience)
         study = optuna.load_study(
@@ -50,7 +60,7 @@ class Parts:
         )
         clock = Clock(folder, spec.budget.hours)
         asking = Asking(spec, space, study, folder, clock, storage.paused)
-        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep)
+        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep, draws=draws)
         return cls(spec, space, folder, storage, study, clock, asking, repeats, memory, kept)
 
     def stand(self, trial: Trial, job: Job) -> Running:

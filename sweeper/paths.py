@@ -222,5 +222,10 @@ class RunFolder:
         return self.root / "figures"
 
     @property
+    def last_figure(self) -> Path:
+        """The one that is drawn last."""
+        return self.figures / "mistakes.png"
+
+    @property
     def study(self) -> StudyFolder:
         return StudyFolder(self.root.parent.parent)

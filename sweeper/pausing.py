@@ -1,27 +1,29 @@
-"""What a sweep does on a full disk: lets go of everything, waits until there is room, goes on as after a kill."""
+"""What training does on a full disk: lets go of everything, waits until there is room, goes on as after a kill."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sweeper import lock, overview, record, room, sender
 from sweeper.errors import DiskFull
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
 from sweeper.stop import Stop
-from sweeper.sweep import Outcome
 from trainers import files
 
 LOOK = 2.0  # seconds between two looks at the disk
 TICK = 0.1  # seconds between two looks at `stop`
+Made = TypeVar("Made")
 
 
-def through(attempt: Callable[[], Outcome], folder: StudyFolder, stop: Stop) -> Outcome:
-    """What `attempt` comes to, which is made again after every full disk, as soon as there is room.
+def through(attempt: Callable[[], Made], folder: StudyFolder, stop: Stop) -> Made | None:
+    """What `attempt` comes to, which is made again after every full disk, as soon as there is room; None where a
+    person ends the waiting.
 
     It has let go of the study and of its workers by then: what follows is what follows a kill, and while it waits
-    others may hold the study, `sweep clean` above all. Room is what the trials that ran need; each write that fails
-    in an attempt that got no further doubles that: it was too little, or something else than room is lacking.
+    others may hold the study, `sweep clean` above all. Room is what the runs under way need; each write that fails in
+    an attempt that got no further doubles that: it was too little, or something else than room is lacking.
     """
     known, factor = -1, 1
     while True:
@@ -35,9 +37,9 @@ def through(attempt: Callable[[], Outcome], folder: StudyFolder, stop: Stop) -> 
         factor = 1 if full.ahead or known != before else factor * 2
         try:
             if not _room(full, folder, stop, factor):
-                return Outcome(stop.exit_code, "stopped while the disk was full")
+                return None
         except KeyboardInterrupt:
-            return Outcome(stop.exit_code, "stopped at once")
+            return None
 
 
 def pauses(error: BaseException) -> bool:
@@ -52,8 +54,8 @@ def _as_full(error: DiskFull | OSError, folder: StudyFolder) -> DiskFull:
 
 
 def _known(folder: StudyFolder) -> int:
-    """Bytes on record of the trials: more of them is to have got further."""
-    runs = (run for _, run in record.folders(folder))
+    """Bytes on record of the runs: more of them is to have got further."""
+    runs = record.runs(folder)
     return sum(path.stat().st_size for run in runs for path in (run.history, run.result) if path.exists())
 
 
@@ -81,14 +83,14 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
 
 def _largest(folder: StudyFolder) -> int:
     """Bytes of the largest checkpoint."""
-    found = (path for _, run in record.folders(folder) for path in (run.best, run.checkpoint))
+    found = (path for run in record.runs(folder) for path in (run.best, run.checkpoint))
     return max((path.stat().st_size for path in found if path.exists()), default=0)
 
 
 def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
-    there = room.amount(room.free(folder.root))
-    where = overview.near(Path(full.where))
+    there, where = room.free(folder.root), overview.near(Path(full.where))
+    less = f"{room.amount(there)} are free" if there < need else "a quota or a limit leaves less"
     talk(
-        f"disk full: {full.why} ({where}); {there} are free, {room.amount(need)} are needed: free some space, for "
-        "example with sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
+        f"disk full: {full.why} ({where}); {room.amount(need)} are needed, {less}: free some space, for example with "
+        "sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
     )

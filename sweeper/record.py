@@ -148,6 +148,17 @@ def folders(study: StudyFolder) -> list[tuple[int, RunFolder]]:
     return [(number, study.trial(number)) for number in numbers]
 
 
+def retrainings(study: StudyFolder) -> list[RunFolder]:
+    """The folders of the runs that no search decides on: confirmations and finals."""
+    places = (path for place in (study.confirms, study.finals) for path in sorted(place.glob("*")))
+    return [RunFolder(path) for path in places if path.is_dir()]
+
+
+def runs(study: StudyFolder) -> list[RunFolder]:
+    """The folders of all that was trained."""
+    return [*(folder for _, folder in folders(study)), *retrainings(study)]
+
+
 def results(study: StudyFolder) -> list[TrialResult]:
     """Every trial that was begun, by number; one without an end is RUNNING if a sweep holds the study."""
     unfinished: State = "RUNNING" if lock.holder(study.lock) else "INTERRUPTED"

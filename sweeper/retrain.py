@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import identity, launch, lock, overview, progress, record, sync
-from sweeper.errors import EnvironmentFault, RunFailed, Stopped
+from sweeper import identity, launch, lock, overview, pausing, progress, record, sync
+from sweeper.errors import DiskFull, RunFailed, Stopped
 from sweeper.executors import Executor
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.room import Room
 from sweeper.stop import Stop, listening
 from sweeper.trial import Done, Failed, Job, Progress, TrialResult
+from trainers import files
 from trainers.config import Epoch
 from trainers.data import images
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 TICK = 0.25  # seconds between two looks at `stop`
+PATIENCE, HURRY = 10.0, 1.0  # seconds for MLflow to take the rest; where the disk is full, or somebody hurries
 RETRIES = 1  # of a worker that died or hung
 NO_MEMORY = "`sweep doctor` says who holds the GPU's; with more, or on a larger one, the same command continues it"
+Made = TypeVar("Made")
 Seal = Callable[[Job, Done, list[Epoch]], TrialResult]
 """What is left to do when a run has ended by itself; returns what goes on record."""
 
@@ -38,53 +42,86 @@ class Session:
     view: "View"
     slots: "Sequence[Slot]"
     stop: Stop
+    room: Room
 
     def train(self, jobs: Sequence[Job], seal: Seal) -> list[TrialResult]:
-        """Train `jobs`; raises Stopped when a signal keeps some from ending."""
+        """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
         from sweeper.executors.local import Local
 
-        ended = run(jobs, Local(self.slots), self.tracker, self.view, stop=self.stop, seal=seal)
+        ended = run(jobs, Local(self.slots), self.tracker, self.view, stop=self.stop, seal=seal, room=self.room)
         if self.stop.requested and len(ended) < len(jobs):
             raise Stopped(self.stop.exit_code)
         return ended
 
 
-@contextmanager
 def session(
-    study: StudyFolder, data: "DataConfig", slots: "Sequence[Slot]", *, mlflow: bool = True
-) -> Iterator[Session]:
-    """Hold `study`, with its data checked and decoded, its record in MLflow open, and signals heard."""
+    study: StudyFolder,
+    data: "DataConfig",
+    slots: "Sequence[Slot]",
+    work: Callable[[Session], Made],
+    *,
+    mlflow: bool = True,
+) -> Made:
+    """What `work` comes to while `study` is held, with its data checked and decoded, its record in MLflow open, and
+    signals heard.
+
+    On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
+    person does not wait for that.
+    """
     table = launch.checked_table(data)
     identity.same_data(study, images.fingerprint(table), data.root)
     launch.build_cache(table, data)
+    stop, room = Stop(), Room(study)
+
+    def once() -> Made:
+        with _held(study, table, slots, stop, room, mlflow=mlflow) as session:
+            return work(session)
+
+    with listening(stop), stop.told():
+        made = pausing.through(once, study, stop)
+    if made is None:
+        raise Stopped(stop.exit_code)
+    return made
+
+
+@contextmanager
+def _held(
+    study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: Room, *, mlflow: bool
+) -> Iterator[Session]:
     standing = overview.standing(study)
-    held, stop = lock.acquire(study.lock), Stop()
+    held, patience = lock.acquire(study.lock), PATIENCE
     try:
-        with listening(stop):
-            view = progress.choose(where=[f"files: {overview.near(study.root)}"])
-            tracker = launch.tracker_for(mlflow, view.note)
-            tracker.opened(sync.facts(standing))
-            try:
-                yield Session(table, tracker, view, slots, stop)
-            finally:
-                view.closed()
-                tracker.closed(standing.state)
+        view = progress.choose(where=[f"files: {overview.near(study.root)}"])
+        tracker = launch.tracker_for(mlflow, view.note)
+        tracker.opened(sync.facts(standing))
+        try:
+            yield Session(table, tracker, view, slots, stop, room)
+        except BaseException as error:
+            patience = HURRY if stop.again or pausing.pauses(error) else PATIENCE
+            raise
+        finally:
+            view.closed()
+            tracker.closed(standing.state, patience=patience)
     finally:
         held.release()
 
 
 def run(
-    jobs: Sequence[Job], executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, seal: Seal
+    jobs: Sequence[Job], executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, seal: Seal, room: Room
 ) -> list[TrialResult]:
     """Train `jobs`, each where its folder left off; returns the ends of those that ended, in no special order.
 
-    On a stop the running ones finish their epoch and stay open for the next call. Raises RunFailed, or
-    EnvironmentFault on a full disk, at the first that fails; afterwards no worker is left.
+    On a stop the running ones finish their epoch and stay open for the next call. Raises RunFailed at the first that
+    fails, and DiskFull, with what those that ran need, where the disk takes no more, or where the next would not fit;
+    afterwards no worker is left.
     """
+    runs = _Runs(list(jobs), executor, tracker, view, stop, seal, room)
     try:
-        ended = _Runs(list(jobs), executor, tracker, view, stop, seal).run()
-    except BaseException:
+        ended = runs.run()
+    except BaseException as error:
         executor.close(kill=True)
+        if isinstance(error, OSError) and files.full(error):
+            raise runs.full(str(error), str(error.filename or room.folder.root)) from error
         raise
     executor.close()
     return ended
@@ -98,11 +135,13 @@ class _Runs:
     view: "View"
     stop: Stop
     seal: Seal
+    room: Room
     running: dict[int, Job] = field(default_factory=dict)
     epochs: dict[int, list[Epoch]] = field(default_factory=dict)
     deaths: dict[Path, int] = field(default_factory=dict)
     ended: list[TrialResult] = field(default_factory=list)
     told: bool = False
+    crowded: bool = False  # a run was held back for want of room, and that was said
 
     def run(self) -> list[TrialResult]:
         while True:
@@ -122,10 +161,22 @@ class _Runs:
         """Start what there is room for; of one trial only one run at a time, since messages go by its number."""
         while not self.stop.requested and self.executor.free():
             job = next((job for job in self.waiting if job.trial not in self.running), None)
-            if job is None:
+            if job is None or not self.fits(job):
                 return
             self.waiting.remove(job)
             self.start(job)
+
+    def fits(self, job: Job) -> bool:
+        """Whether there is room for `job` now. Raises DiskFull where there is not, and nothing runs."""
+        fits = self.room.enough(job, self.running.values())
+        if not fits and not self.crowded:
+            self.crowded = True
+            self.view.note(f"the disk is nearly full: {job.title} begins when there is room, or none runs")
+        return fits
+
+    def full(self, why: str, where: str) -> DiskFull:
+        """The disk is full, with the bytes that those that run still need."""
+        return DiskFull(where, why, self.room.needed(self.running.values()))
 
     def start(self, job: Job) -> None:
         folder = RunFolder(job.folder)
@@ -142,6 +193,7 @@ class _Runs:
         if new:
             record.append(RunFolder(job.folder), epoch)
             known.append(epoch)
+        self.room.learn(job)
         self.look()
         stored = epoch.index + 1 < len(known)  # it is told again; stopping here would gain nothing
         self.executor.answer(job.trial, keep=stored or not self.stop.requested)
@@ -163,6 +215,8 @@ class _Runs:
 
     def failed(self, message: Failed) -> None:
         """Once more for a worker that died; otherwise the run stays open, and whoever asked is told."""
+        if message.trouble == "disk":
+            raise self.full(message.text, str(self.running[message.trial].folder))
         job = self.running.pop(message.trial)
         epochs = self.epochs.pop(message.trial)
         deaths = self.deaths[job.folder] = self.deaths.get(job.folder, 0) + 1
@@ -172,10 +226,6 @@ class _Runs:
             return
         self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
         log = str(RunFolder(job.folder).log)
-        if message.trouble == "disk":
-            raise EnvironmentFault(
-                "the disk is full", where=log, help="free some space and run the same command again"
-            )
         if message.trouble == "oom":
             raise RunFailed(f"{job.title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
         raise RunFailed(f"{job.title} failed: {message.text}", where=log, help="the same command continues it")

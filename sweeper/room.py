@@ -159,7 +159,8 @@ class Room:
             return True
         if running:
             return False
-        raise DiskFull(str(self.folder.root), f"trial {job.trial} would not fit", need, ahead=True)
+        what = f"trial {job.trial}" if job.kind == "trial" else job.title
+        raise DiskFull(str(self.folder.root), f"{what} would not fit", need, ahead=True)
 
 
 def _bytes(path: Path) -> int:

@@ -51,7 +51,7 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
         finally:
             _remove(database.parent, f".{database.name}.*")
         with closing(sqlite3.connect(database)) as connection:
-            connection.execute(f"PRAGMA journal_mode={'DELETE' if mounts.network(database.parent) else 'WAL'}")
+            connection.execute(f"PRAGMA journal_mode={mounts.journal(database.parent)}")
 
 
 def _remove(folder: Path, pattern: str) -> None:

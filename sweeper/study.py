@@ -58,12 +58,14 @@ class Study:
         patience: Patience | None = None,
         teach: Callable[[], None] | None = None,
         here: Here = UNKNOWN,
+        draws: bool = False,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
         there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
-        what it can learn from an earlier one. `here` is what this call trains on.
+        what it can learn from an earlier one. `here` is what this call trains on. With `draws`, predictions that are
+        not kept stay until they are drawn.
         """
         held = lock.acquire(folder.lock)
         try:
@@ -73,7 +75,7 @@ class Study:
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
                 patience = patience or Patience(folder.database.name)
-                return cls(Parts.open(spec, space, folder, patience, here), cache, held, patience)
+                return cls(Parts.open(spec, space, folder, patience, here, draws=draws), cache, held, patience)
         except BaseException:
             held.release()
             raise
@@ -82,6 +84,7 @@ class Study:
         """Let go of the database and of the study; a full disk costs the time since it was last kept, a second."""
         try:
             if self._lock.there:
+                self._parts.kept.settle()
                 self._clock.save(now=True)
         except OSError as error:
             if not files.full(error):

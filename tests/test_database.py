@@ -168,6 +168,14 @@ def test_the_nearest_mount_says_whether_a_folder_is_on_the_network(place, kind):
     assert mounts.network(Path(place), MOUNTS) == kind
 
 
+@pytest.mark.parametrize(
+    ("place", "way"),
+    [("/home/me/mlruns", "DELETE"), ("/home/local/mlruns", "WAL"), ("/mnt/copies/mlruns", "DELETE"), ("/", "WAL")],
+)
+def test_no_index_is_mapped_where_that_does_harm(place, way):
+    assert mounts.journal(Path(place), MOUNTS + "/dev/sdb1 /mnt/copies btrfs rw 0 0\n") == way
+
+
 def test_a_system_that_names_no_mounts_has_no_network(tmp_path):
     assert mounts.network(tmp_path, "") == ""
 

@@ -16,7 +16,7 @@ from photos import draw_photos
 from PIL import Image
 from studies import begin, curve, end, job
 
-from sweeper import draw, figures, gallery, paths, record, tally, trends
+from sweeper import arrived, draw, figures, gallery, keeping, paths, record, tally, trends
 from sweeper.artist import Artist, Order
 from sweeper.errands import CLOSE, DRAWN, STUDY, End, Errands
 from sweeper.paths import RunFolder, StudyFolder
@@ -233,6 +233,49 @@ def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_tr
     drawing = draw.run(folder)
     assert {path.name for path in drawing.files} == {"categories.svg", "labels.svg"}
     assert drawing.troubles == ()
+
+
+def ended(kept: keeping.Kept, study: StudyFolder, data: DataConfig, count: int) -> list[RunFolder]:
+    """Trials with checkpoints that end one after the other."""
+    made = [finished(study, number, data) for number in range(count)]
+    for folder in made:
+        for path in (folder.best, folder.checkpoint):
+            path.write_bytes(b"weights")
+        if result := record.read_result(folder):
+            kept.ended(result)
+    return made
+
+
+def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
+    kept = keeping.Kept(study, 1, draws=True)
+    best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
+    assert (best.best.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
+    assert (worse.best.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
+    assert len(draw.run(worse).files) == 4
+    kept.settle()
+    assert not worse.val_logits.exists()
+    assert len(draw.run(worse).files) == 4
+    assert best.val_logits.exists()
+
+
+def test_predictions_go_at_once_where_nobody_draws(study, photos):
+    _, worse = ended(keeping.Kept(study, 1), study, photos, 2)
+    assert not worse.val_logits.exists()
+
+
+def test_only_so_many_predictions_wait_to_be_drawn(study, photos, monkeypatch):
+    monkeypatch.setattr(keeping, "QUEUE", 2)
+    folders = ended(keeping.Kept(study, 1, draws=True), study, photos, 5)
+    assert [folder.val_logits.exists() for folder in folders] == [True, False, False, True, True]
+
+
+def test_figures_of_predictions_that_are_gone_are_sent(study, photos):
+    folder = finished(study, 0, photos)
+    draw.run(folder)
+    folder.val_logits.unlink()
+    result = record.read_result(folder)
+    assert result
+    assert arrived.awaits_figures(folder, result, "trial")
 
 
 def test_a_data_set_that_is_gone_is_told_in_a_line(study, tmp_path):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,8 @@ class Reference:
         return top["number"], top["params"], top["value"], top["best_epoch"]
 
 
-def plain(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if key not in TIMES}
+def plain(result: Mapping[str, Any], *, but: Sequence[str] = TIMES) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key not in but}
 
 
 def check(

@@ -1,16 +1,22 @@
-"""Full disks: a sweep waits, and goes on by itself when there is room."""
+"""Full disks: sweeps, finals and confirmations wait, and go on by themselves when there is room."""
 
+import errno
+import json
 import random
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disks import fill, small
-from invariants import check
+from disks import fill, rationed, small
+from invariants import TIMES, check, history, plain
 from lab import Lab, Running, make, seeds
+
+from sweeper.clock import kept
+from sweeper.paths import StudyFolder
 
 EPOCH = r" epoch \d+/"
 SIZE = 3_000_000  # bytes of each file of a checkpoint
@@ -81,6 +87,23 @@ def test_a_signal_ends_the_pause_and_the_same_command_goes_on(
 
 @pytest.mark.fault("E1")
 @pytest.mark.many
+def test_the_hours_do_not_count_a_pause(tmp_path, disk, garments, reference, case):
+    lab = on(disk, tmp_path, garments)
+    running = lab.begin("--no-mlflow", "--hours", "0.5")
+    running.until(EPOCH, times=5)
+    filler = fill(disk)
+    paused(lab, running)
+    swept = kept(StudyFolder(lab.study))
+    time.sleep(4)  # seconds that a clock which runs on would count
+    filler.unlink()
+    began = time.monotonic()
+    ended = running.end()
+    assert kept(StudyFolder(lab.study)) - swept <= time.monotonic() - began
+    check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
 def test_a_disk_that_is_full_from_the_start_is_waited_for(tmp_path, disk, garments, reference, case):
     """Room for the decoded images, and for nothing more: the study itself cannot begin."""
     lab = on(disk, tmp_path, garments)
@@ -117,10 +140,32 @@ def test_a_limit_on_the_size_of_files_is_waited_for_as_well(tmp_path, garments, 
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (SIZE // 2, hard))
     running.until(PAUSED)
     assert list(lab.processes()) == [running.pid]
+    assert running.said("a quota or a limit leaves less")
     resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (hard, hard))
     running.until(ON)
     ended = running.end()
     check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
+def test_a_quota_that_is_used_up_is_waited_for_as_well(tmp_path, garments, reference, case):
+    """The disk itself has room."""
+    with rationed(tmp_path / "disk") as (disk, limit):
+        lab = on(disk, tmp_path, garments)
+        running = lab.begin("--no-mlflow")
+        running.until(EPOCH, times=2)
+        limit("1M")
+        paused(lab, running)
+        with pytest.raises(OSError, match="quota") as refused:
+            (disk / "more").write_bytes(bytes(SIZE))
+        assert refused.value.errno == errno.EDQUOT
+        assert running.said("a quota or a limit leaves less")
+        (disk / "more").unlink(missing_ok=True)
+        limit("none")
+        running.until(ON)
+        ended = running.end()
+        check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
 
 
 # -------------------------------------------------------------------------------- what is no sweep yet
@@ -138,23 +183,114 @@ def test_decoding_on_a_full_disk_says_so_and_leaves_nothing(tmp_path, garments):
         assert not list((lab.home / "cache").glob(".*"))
 
 
+# ------------------------------------------------------------------------- finals and confirmations
+EXPORT = ("best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
+OWN = ("log.txt", "mlflow.json")  # which tell of pauses, and of a database
+CONFIRM = ("best", "--confirm", "2", "--devices", "cpu", "--no-mlflow")
+
+
+@pytest.fixture
+def swept(tmp_path: Path, disk: Path, garments: Path) -> Lab:
+    """A lab on the disk whose sweep is over."""
+    lab = on(disk, tmp_path, garments)
+    assert lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0").code == 0
+    return lab
+
+
+def calm(lab: Lab, tmp_path: Path, *words: str) -> dict[str, object]:
+    """What `words` come to in a copy of the lab that lies on a disk with room."""
+    home = shutil.copytree(lab.home, tmp_path / "calm")
+    ended = lab.sweep(*words, SWEEP_HOME=str(home), SWEEP_FAKE_SECONDS="0")
+    assert ended.code == 0, ended.err
+    return made(Lab(lab.root, {"SWEEP_HOME": str(home)}))
+
+
+def made(lab: Lab) -> dict[str, object]:
+    """What finals and confirmations have left: every file, but for the times in them and where they were made."""
+    found = (path for kind in ("final", "confirm") for path in (lab.study / kind).rglob("*") if path.is_file())
+    return {str(path.relative_to(lab.study)): content(path) for path in found if path.name not in OWN}
+
+
+def content(path: Path) -> object:
+    if path.name == "history.jsonl":
+        return [plain(epoch) for epoch in history(path.parent)]
+    if path.name in ("result.json", "config.json"):
+        return plain(json.loads(path.read_text()), but=(*TIMES, "folder", "cache"))
+    return None if path.name == "last.ckpt" else path.read_bytes()  # that tells the times, too
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.parametrize(
+    ("leaving", "mlflow"),
+    [
+        (0, False),
+        pytest.param(SIZE // 2, True, marks=pytest.mark.many),
+        pytest.param(SIZE + 16_384, False, marks=pytest.mark.many),
+    ],
+)
+def test_a_final_waits_for_room_and_comes_to_the_same(tmp_path, disk, swept, case, leaving, mlflow):
+    """The disk takes no more of an epoch, nor the model, nor, beside that, what comes after it."""
+    words = EXPORT[: -1 if mlflow else None]
+    wanted = calm(swept, tmp_path, *EXPORT)
+    running = swept.start(*words)
+    running.until(EPOCH)
+    filler = fill(disk, leaving=leaving)
+    paused(swept, running)
+    before = swept.results()
+    filler.unlink()
+    assert running.until(ON)
+    check(case, swept, before=before, ended=running.end(), mlflow=mlflow)
+    assert made(swept) == wanted
+    case.held("I8")
+
+
 @pytest.mark.fault("E1")
 @pytest.mark.many
-def test_a_final_on_a_full_disk_says_so_and_the_same_command_goes_on(tmp_path, disk, garments, case):
-    lab = on(disk, tmp_path, garments)
-    assert lab.run("--no-mlflow").code == 0
-    words = ("best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
-    running = lab.start(*words)
-    assert running.until(EPOCH)
-    filler = fill(disk, leaving=4096)
-    ended = running.end()
-    assert ended.code == 3
-    assert "error: the disk is full" in ended.err
-    assert "run the same command again" in ended.err
+def test_confirmations_wait_for_room_and_come_to_the_same(tmp_path, disk, swept, case):
+    wanted = calm(swept, tmp_path, *CONFIRM)
+    running = swept.start(*CONFIRM)
+    running.until(r"epoch 2/", times=2)
+    filler = fill(disk)
+    paused(swept, running)
+    assert len(list(swept.study.glob("confirm/*/result.json"))) == 1
     filler.unlink()
-    check(case, lab, mlflow=False)
-    ended = lab.sweep(*words)
-    assert ended.code == 0, ended.err
-    check(case, lab, mlflow=False)
-    (final,) = (lab.study / "final").glob("*/submission.zip")
-    assert final.stat().st_size > 0
+    assert running.until(ON)
+    check(case, swept, ended=running.end(), mlflow=False)
+    assert made(swept) == wanted
+    case.held("I8")
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("words", [EXPORT, CONFIRM], ids=["final", "confirmation"])
+def test_a_signal_ends_the_pause_of_a_final_and_the_same_command_goes_on(
+    tmp_path, disk, swept, case, words, number, code
+):
+    wanted = calm(swept, tmp_path, *words)
+    running = swept.start(*words)
+    running.until(EPOCH, times=2)
+    filler = fill(disk)
+    paused(swept, running)
+    running.kill(number)
+    began = time.monotonic()
+    ended = running.end()
+    assert time.monotonic() - began < 3
+    filler.unlink()
+    check(case, swept, ended=ended, code=code, last="help: the same command goes on with it", mlflow=False)
+    check(case, swept, ended=swept.sweep(*words), mlflow=False)
+    assert made(swept) == wanted
+    case.held("I8")
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.many
+def test_a_final_that_would_not_fit_is_not_begun(disk, swept, case):
+    filler = fill(disk, leaving=4 * SIZE)
+    running = swept.start(*EXPORT)
+    assert running.until(PAUSED)
+    assert running.said("disk full: final t0000 would not fit")
+    assert not list(swept.study.glob("final/*"))
+    filler.unlink()
+    check(case, swept, ended=running.end(), mlflow=False)
+    assert list(swept.study.glob("final/*/submission.zip"))
