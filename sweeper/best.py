@@ -154,9 +154,9 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
     if done:
-        from sweeper import launch
+        from sweeper import dataset
 
-        return _packed(folder, launch.checked_table(data), data.layout, won.result.goal, known=True)
+        return _packed(folder, dataset.checked(data), data.layout, won.result.goal, known=True)
     final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     for rest in (folder.best, folder.checkpoint):  # what they held is in model.safetensors
         rest.unlink(missing_ok=True)

@@ -7,8 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import devices, ending, identity, overview, paths, progress, record, tracking
-from sweeper.counting import counting
+from sweeper import dataset, devices, ending, overview, paths, progress, record, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
 from sweeper.memory import Here
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from sweeper.stop import Stop
     from sweeper.study import Study
     from sweeper.sweep import Outcome
-    from trainers.config import DataConfig
     from trainers.data.layouts import Table
 
 
@@ -71,7 +69,7 @@ def run(path: Path, options: Options) -> "Outcome":
     options.check()
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
-    build_cache(prepared.table, prepared.spec.data)
+    dataset.decode(prepared.table, prepared.spec.data)
     with inline.environment(slots[0] if options.inline else None):
         return sweep(prepared, options, partial(_executor, prepared, options), options.command(path))
 
@@ -88,7 +86,7 @@ def final(path: Path, options: Options) -> "Final":
 def cached(path: Path, options: Options) -> int:
     """Decode what the study of the file at `path` would; returns the number of images."""
     prepared = prepare(path, options, networks=False)
-    build_cache(prepared.table, prepared.spec.data)
+    dataset.decode(prepared.table, prepared.spec.data)
     return len(prepared.table.rows)
 
 
@@ -98,50 +96,18 @@ def prepare(path: Path, options: Options, *, networks: bool = True, slots: Seque
     from sweeper.space import Space
 
     read = spec.read(path, sets=options.assignments)
-    table = checked_table(read.data)
+    table = dataset.checked(read.data)
     folder = StudyFolder.named(read.study)
     names = [category.name for category in table.categories]
     space = Space(read, names)
     weighing.refuse_unseen(read.train, table)
-    read = replace(read, data=sized(read.data, space.largest_image_size, table, folder))
+    read = replace(read, data=dataset.sized(read.data, space.largest_image_size, table, folder))
     space = Space(read, names)
     weights: Mapping[str, int] = {}
     if networks:
         recipes, cache, gpus = space.recipes(), paths.cache(), devices.ids(slots)
         weights = preflight.preflight(recipes, table.categories, cache=cache, gpus=gpus, place=space.place)
     return Prepared(read, space, table, folder, tuple(slots), weights)
-
-
-def checked_table(data: "DataConfig") -> "Table":
-    """The data set, every label and image of which was looked at once. Raises DataError with every fault."""
-    from trainers.data import check
-
-    with counting("checking images") as count:
-        return check.ensure(data, paths.cache(), count)
-
-
-def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
-    """The data with the side of its cached images: as given, as the study began with, or as the space asks for."""
-    if data.size is not None:
-        return data
-    before = identity.read(folder)
-    if before:
-        return data.model_copy(update={"size": before["identity"]["data"]["size"]})
-    from trainers.data import cache
-
-    return data.model_copy(update={"size": cache.side(image_size, table)})
-
-
-def build_cache(table: "Table", data: "DataConfig") -> None:
-    """Decode the images, unless that was done before and they are still what they were."""
-    from trainers.data import cache
-
-    with counting("reading the decoded images, MB") as count:
-        damage = cache.mend(table, data, paths.cache(), progress=count)
-    if damage:
-        progress.talk(f"the decoded images are damaged and are made anew: {damage}")
-    with counting("decoding images") as count:
-        cache.open_cache(table, data, paths.cache(), progress=count)
 
 
 def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
@@ -228,8 +194,8 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
     from sweeper import best, leaderboard  # noqa: F401
 
     begun = time.monotonic()
-    table = checked_table(prepared.spec.data)
-    build_cache(table, prepared.spec.data)
+    table = dataset.checked(prepared.spec.data)
+    dataset.decode(table, prepared.spec.data)
     train = len(table.split("train"))
     return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import identity, launch, lock, overview, pausing, progress, record, sync
+from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sync
 from sweeper.errors import DiskFull, RunFailed, Stopped
 from sweeper.executors import Executor
 from sweeper.paths import RunFolder, StudyFolder
@@ -68,9 +68,9 @@ def session(
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
-    table = launch.checked_table(data)
+    table = dataset.checked(data)
     identity.same_data(study, images.fingerprint(table), data.root)
-    launch.build_cache(table, data)
+    dataset.decode(table, data)
     stop, room = Stop(), Room(study)
 
     def once() -> Made:

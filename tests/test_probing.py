@@ -14,7 +14,7 @@ import pytest
 from cli_tools import lay_out
 from played import close_all, opened, write
 
-from sweeper import launch, probing, record, spec
+from sweeper import dataset, launch, probing, record, spec
 from sweeper.devices import Slot
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.options import Options
@@ -117,7 +117,7 @@ def test_a_sweep_tries_the_defaults_then_the_best_candidates_of_the_probe(here, 
 def test_no_more_is_queued_than_the_budget_has_trials(here):
     sets = ("search.probe={candidates: 6, keep: 1.0, epochs: 1}", "budget.trials=3")
     prepared = launch.prepare(here, Options(sets, devices="cpu"))
-    launch.build_cache(prepared.table, prepared.spec.data)
+    dataset.decode(prepared.table, prepared.spec.data)
     assert len(probing.queue(prepared, Slot("cpu"), Stop())) == 2
 
 

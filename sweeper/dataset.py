@@ -1,0 +1,43 @@
+"""The data set of a study: looked at whole, given a size, and decoded, before anything trains on it."""
+
+from typing import TYPE_CHECKING
+
+from sweeper import identity, paths, progress
+from sweeper.counting import counting
+from sweeper.paths import StudyFolder
+
+if TYPE_CHECKING:
+    from trainers.config import DataConfig
+    from trainers.data.layouts import Table
+
+
+def checked(data: "DataConfig") -> "Table":
+    """The data set, every label and image of which was looked at once. Raises DataError with every fault."""
+    from trainers.data import check
+
+    with counting("checking images") as count:
+        return check.ensure(data, paths.cache(), count)
+
+
+def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
+    """The data with the side of its cached images: as given, as the study began with, or as the space asks for."""
+    if data.size is not None:
+        return data
+    before = identity.read(folder)
+    if before:
+        return data.model_copy(update={"size": before["identity"]["data"]["size"]})
+    from trainers.data import cache
+
+    return data.model_copy(update={"size": cache.side(image_size, table)})
+
+
+def decode(table: "Table", data: "DataConfig") -> None:
+    """Decode the images, unless that was done before and they are still what they were."""
+    from trainers.data import cache
+
+    with counting("reading the decoded images, MB") as count:
+        damage = cache.mend(table, data, paths.cache(), progress=count)
+    if damage:
+        progress.talk(f"the decoded images are damaged and are made anew: {damage}")
+    with counting("decoding images") as count:
+        cache.open_cache(table, data, paths.cache(), progress=count)
