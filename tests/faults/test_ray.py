@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from importlib import util
 
 import cluster as clusters
 import pytest
@@ -15,7 +16,9 @@ from cluster import Cluster
 from invariants import check
 from lab import Ended, Lab, Running, gone, make, seeds
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'sweep[ray]'")
+pytestmark = pytest.mark.skipif(
+    util.find_spec("ray") is None, reason="Ray is not installed: pip install 'sweep[ray]'"
+)
 EPOCH = r" epoch \d+/"
 HIT = r"trial (\d+) interrupted"
 LAST = "submit: sweep best question --export submission"
