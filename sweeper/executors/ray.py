@@ -176,7 +176,8 @@ class _Roll:
         self._news: dict[str, _Share] | None = None
         self._heard, self.cut_off = time.monotonic(), False  # cut off: this machine's part of the cluster is gone
         self._look()
-        threading.Thread(target=self._ask, daemon=True).start()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
 
     @property
     def age(self) -> float:
@@ -189,7 +190,9 @@ class _Roll:
         return news
 
     def close(self) -> None:
+        """Ask no more; a question that nobody answers is not waited for."""
         self._ended.set()
+        self._thread.join(SURVEY / 2)
 
     def _ask(self) -> None:
         while not self._ended.wait(SURVEY):
