@@ -342,9 +342,10 @@ class Ray:
 
     def _opened(self, place: _Place, opened: Opened) -> None:
         if opened.fault:
-            self._refused[place.node] = f"{place.host} {opened.fault}"
-            self._say(f"left out: {self._refused[place.node]}")
             self._discard(place)
+            if place.node not in self._refused:  # it has a place a GPU
+                self._refused[place.node] = f"{place.host} {opened.fault}"
+                self._say(f"left out: {self._refused[place.node]}")
             return
         self._broken = 0
         place.name, place.free = f"{place.host}/{opened.name}", opened.free
