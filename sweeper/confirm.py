@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper import paths, record, retrain
 from sweeper.errors import NoResult
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.ranking import Ranking
 from sweeper.trial import Done, Job, TrialResult
 from trainers.config import Epoch
 
@@ -38,15 +39,12 @@ def leaders(study: StudyFolder) -> list[TrialResult]:
 
     Three where the goal has no standard error. Raises NoResult where no trial completed.
     """
-    from sweeper import leaderboard
-
     results = record.results(study)
-    table = leaderboard.frame(results, study)
-    ranked = table[table["state"] == "COMPLETE"]
-    if ranked.empty:
+    ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
+    if not ranked:
         raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
-    known = bool(ranked["tied"].notna().any())
-    numbers = ranked[ranked["tied"]]["trial"].tolist()[:MOST] if known else ranked["trial"].tolist()[:UNSURE]
+    tied = [row["trial"] for row in ranked if row["tied"]][:MOST]
+    numbers = tied or [row["trial"] for row in ranked][:UNSURE]
     found = {result.number: result for result in results}
     return [found[number] for number in numbers]
 

@@ -14,6 +14,7 @@ from sweeper.memory import Here
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from sweeper.patient import Patience
+from sweeper.ranking import Ranking
 from sweeper.room import Room
 from sweeper.trial import State
 from trainers import files
@@ -191,7 +192,7 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
 
     What it needs is loaded here, before the hours begin to count.
     """
-    from sweeper import best, leaderboard  # noqa: F401
+    from sweeper import best  # noqa: F401
 
     begun = time.monotonic()
     table = dataset.checked(prepared.spec.data)
@@ -278,12 +279,10 @@ def facts(prepared: Prepared) -> Facts:
 
 def tables(folder: StudyFolder) -> list[Path]:
     """Write trials.csv anew; returns what is shown with the study."""
-    from sweeper import leaderboard
-
     results = record.results(folder)
     try:
         if results:
-            files.write_text(folder.table, leaderboard.csv(results, folder))
+            files.write_text(folder.table, Ranking.of(results, folder).csv())
     except OSError as error:  # on a full disk the table of before stays
         if not files.full(error):
             raise

@@ -1,116 +1,30 @@
-"""The leaderboard of a study as a table, a JSON document or CSV: the only place that uses pandas."""
+"""The leaderboard of a study as a table or a JSON document: the only place that uses pandas."""
 
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
 
-from sweeper import identity, record
+from sweeper import identity
 from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.notation import flow
 from sweeper.paths import StudyFolder
+from sweeper.ranking import COLUMNS, LAST, Ranking, order
 from sweeper.trial import TrialResult
 
 SCHEMA_VERSION = 1
-COLUMNS = (
-    "rank",
-    "trial",
-    "state",
-    "value",
-    "standard_error",
-    "tied",
-    "best_epoch",
-    "epochs",
-    "planned",
-    "seconds",
-    "backbone",
-)
-LAST = ("repeat_of", "trouble", "error")
 
 
 def frame(results: Sequence[TrialResult], study: StudyFolder) -> pd.DataFrame:
-    """A row a trial, best value first and the earlier of equals, those without a value after them, FAILED last.
-
-    Only COMPLETE trials can win, so only they have a `rank`; `tied` says which of them are within one standard error
-    of the best. `best_epoch` is 1 for the first epoch. A column for every open value stands after `backbone`.
-    """
-    labels = _labels(study)
-    ordered = sorted(results, key=_order)
-    names = list(dict.fromkeys(name for result in results for name in result.params if name != "backbone"))
-    rows = [_row(result, names, labels) for result in ordered]
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *map(_column, names), *LAST])
-    complete = table["state"].eq("COMPLETE")
-    table["rank"] = complete.cumsum().where(complete).astype("Int64")
-    table["tied"] = _tied(table, complete)
-    return table.astype({"best_epoch": "Int64", "repeat_of": "Int64"})
-
-
-def _order(result: TrialResult) -> tuple[bool, float, int]:
-    value = -math.inf if result.value is None or math.isnan(result.value) else result.value
-    return result.state == "FAILED", -value, result.number
-
-
-def _row(result: TrialResult, names: Sequence[str], labels: int | None) -> dict[str, Any]:
-    fixed = {
-        "trial": result.number,
-        "state": result.state,
-        "value": result.value,
-        "standard_error": _standard_error(result, labels),
-        "best_epoch": None if result.best_epoch is None else result.best_epoch + 1,
-        "epochs": result.epochs,
-        "planned": result.planned,
-        "seconds": round(result.seconds, 1),
-        "backbone": result.backbone,
-        "repeat_of": result.repeat_of,
-        "trouble": result.trouble,
-        "error": result.error,
-    }
-    return fixed | {_column(name): result.params.get(name) for name in names}
-
-
-def _column(name: str) -> str:
-    """An open value's column; `train.` tells one from a column of ours that is called the same."""
-    return f"train.{name}" if name in COLUMNS or name in LAST else name
-
-
-def _labels(study: StudyFolder) -> int | None:
-    """Number of labels in val (images x categories), if a trial has left its predictions."""
-    for _, folder in record.folders(study):
-        images = _length(folder.val_logits)
-        if images and (epochs := record.history(folder)) and (val := epochs[-1].val):
-            return images * len(val.category_accuracy)
-    return None
-
-
-def _length(path: Path) -> int | None:
-    """Images in a file of predictions; None where there is none, or one that is damaged: another trial's will do."""
-    import numpy as np
-
-    try:
-        return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-def _standard_error(result: TrialResult, labels: int | None) -> float | None:
-    """Of a share: sqrt(p (1 - p) / n). Known for the overall accuracy alone, the only goal that is one share."""
-    if result.goal != "overall_accuracy" or result.value is None or not labels:
-        return None
-    return math.sqrt(max(0.0, result.value * (1 - result.value)) / labels)
-
-
-def _tied(table: pd.DataFrame, complete: "pd.Series[bool]") -> "pd.Series[Any]":
-    ranked = table[complete]
-    if ranked.empty or pd.isna(ranked["standard_error"].iloc[0]):
-        return pd.Series([None] * len(table), index=table.index, dtype="boolean")
-    near: pd.Series[Any] = table["value"] >= ranked["value"].iloc[0] - ranked["standard_error"].iloc[0]
-    return near.where(complete).astype("boolean")
+    """The rows of `Ranking` as a table; what is not known is missing in it."""
+    ranking = Ranking.of(results, study)
+    table = pd.DataFrame(ranking.rows, columns=ranking.columns)
+    return table.astype({"rank": "Int64", "tied": "boolean", "best_epoch": "Int64", "repeat_of": "Int64"})
 
 
 # --------------------------------------------------------------------------------------- ways out
@@ -123,11 +37,6 @@ def document(results: Sequence[TrialResult], study: StudyFolder) -> dict[str, An
     best = next((row["trial"] for row in fixed if row["rank"] == 1), None)
     goal = results[0].goal if results else None
     return {"schema_version": SCHEMA_VERSION, "study": study.name, "goal": goal, "best": best, "trials": trials}
-
-
-def csv(results: Sequence[TrialResult], study: StudyFolder) -> str:
-    """The same as text for trials.csv."""
-    return frame(results, study).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -285,7 +194,7 @@ def _crossed(found: Sequence[TrialResult] | None, over: str | None) -> Cell | No
         return None
     values = [one.value for one in found if one.state == "COMPLETE" and one.value is not None]
     if not values:
-        top = min(found, key=_order)
+        top = min(found, key=order)
         return Cell(top.value, None, 0, len(found), top.state)
     error = _error(values) if over else None
     return Cell(mean(values) if over else max(values), error, len(values), len(found), "COMPLETE")

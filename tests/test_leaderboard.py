@@ -14,6 +14,7 @@ from studies import begin, curve, job
 from sweeper import leaderboard, record
 from sweeper.errors import UserError
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.ranking import Ranking
 from sweeper.trial import TrialResult
 
 
@@ -103,7 +104,7 @@ def test_an_empty_study_has_an_empty_leaderboard(study):
     assert len(leaderboard.frame([], study)) == 0
     document = leaderboard.document([], study)
     assert (document["best"], document["trials"]) == (None, [])
-    assert leaderboard.csv([], study).startswith("rank,trial,state")
+    assert Ranking.of([], study).csv().startswith("rank,trial,state")
     assert leaderboard.cells(leaderboard.frame([], study))[1] == []
 
 
@@ -117,7 +118,7 @@ def test_the_document_is_plain_json_with_a_version(study):
 
 
 def test_the_csv_reads_back(study):
-    table = pd.read_csv(io.StringIO(leaderboard.csv([result(0, 0.8), result(1, 0.9)], study)))
+    table = pd.read_csv(io.StringIO(Ranking.of([result(0, 0.8), result(1, 0.9)], study).csv()))
     assert table["trial"].tolist() == [1, 0]
     assert table["loss.gamma"].tolist() == [1.5, 1.5]
 
