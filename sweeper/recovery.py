@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeper import rebuild, record, warm
 from sweeper.ends import Ends
@@ -26,7 +26,7 @@ def recover(parts: Parts, ends: Ends, say: Callable[[str], None]) -> None:
         if entry:
             _remember(parts, entry)
         if trial.state == TrialState.RUNNING:
-            _take_up(parts, ends, Trial(parts.study, trial._trial_id), entry.result if entry else None)
+            _take_up(parts, ends, trial, entry.result if entry else None)
         elif entry:
             ends.note(entry.result)
         if entry:
@@ -60,17 +60,21 @@ def _remember(parts: Parts, entry: Entry) -> None:
         parts.repeats.give_up(entry.configuration, entry.result)
 
 
-def _take_up(parts: Parts, ends: Ends, trial: Trial, result: TrialResult | None) -> None:
+def _take_up(parts: Parts, ends: Ends, trial: FrozenTrial, result: TrialResult | None) -> None:
     """Have Optuna know what the folder of a trial knows that is running there; without an end it is handed out."""
-    folder = parts.folder.trial(trial.number)
-    if job := record.read_config(folder):
+    number, found = trial.number, trial._trial_id
+    job = record.read_config(parts.folder.trial(number))
+    if job:
         parts.repeats.add(job)
-        values = {epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(folder)}
-        parts.storage.catch_up(trial._trial_id, values)
-        if job.params.keys() - trial.params.keys():
-            trial = parts.storage.fixed(parts.study, trial, job.params)
-            parts.space.suggest(trial)
-    ends.tell(trial, result) if result else parts.asking.adoptable.append(trial)
+        values = {
+            epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(parts.folder.trial(number))
+        }
+        parts.storage.catch_up(found, values)
+    live = Trial(parts.study, found)  # only now: its pruner sees the epochs that Optuna knew when it was made
+    if job and job.params.keys() - live.params.keys():
+        live = parts.storage.fixed(parts.study, live, job.params)
+        parts.space.suggest(live)
+    ends.tell(live, result) if result else parts.asking.adoptable.append(live)
 
 
 def _climb(parts: Parts, ends: Ends, ladder: Ladder) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from invariants import check
+from invariants import check, history
 from lab import CLIMB, QUICK, Lab, Running, gone, make, seeds
 
 SPACES = {"median": {"search": QUICK, "trials": 12}, "promotion": {"search": CLIMB, "trials": 12}}
@@ -157,6 +157,21 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, refer
     ended = lab.run(*words)
     same = reference(**changes)
     check(case, lab, before=before, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
+
+
+@pytest.mark.fault("K3")
+@pytest.mark.parametrize("line", [10, pytest.param(24, marks=pytest.mark.many)])
+def test_an_epoch_that_ends_a_trial_ends_it_after_a_kill_too(tmp_path, garments, reference, case, line):
+    """The kill comes when the epoch is on record and Optuna does not know it: the pruner must see it afterwards."""
+    lab, mark = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0"}, **SPACES["median"]), tmp_path / "dead"
+    lab.run("--no-mlflow", SWEEP_CRASH=f"written history.jsonl@{line}={mark}")
+    assert mark.exists()
+    case.kills += 1
+    last = lab.trials[-1]
+    assert (len(history(last)), (last / "result.json").exists()) == (2, False)
+    ended = lab.run("--no-mlflow")
+    assert lab.results()[int(last.name)]["state"] == "PRUNED"
+    check(case, lab, ended=ended, last=LAST[False], same_as=reference(**SPACES["median"]), mlflow=False)
 
 
 @pytest.mark.fault("K3")
