@@ -60,6 +60,19 @@ def test_the_command_that_resumes_says_every_option_again_and_is_quoted():
     assert words[13:] == ["--new-study", "new", "--slots", "2", "--inline", "--no-mlflow", "--then-best"]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Options(ray="auto", inline=True), "--inline trains in this process"),
+        (Options(ray="auto", devices="0,1"), "on a cluster all GPUs are used"),
+    ],
+)
+def test_a_cluster_is_not_had_together_with_this_process_or_chosen_gpus(here, given, said):
+    with pytest.raises(UserError, match=said):
+        launch.run(here, given)
+    assert Options(ray="host:1", devices="cpu").command(here).endswith("--devices cpu --ray host:1")
+
+
 def test_options_become_values_of_the_file():
     options = Options(("train.epochs=2",), trials=4, hours=0.5, new_study="new")
     assert options.assignments == ["train.epochs=2", "budget.trials=4", "budget.hours=0.5", "study=new"]
