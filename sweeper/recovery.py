@@ -62,15 +62,12 @@ def _remember(parts: Parts, entry: Entry) -> None:
 
 def _take_up(parts: Parts, ends: Ends, trial: FrozenTrial, result: TrialResult | None) -> None:
     """Have Optuna know what the folder of a trial knows that is running there; without an end it is handed out."""
-    number, found = trial.number, trial._trial_id
-    job = record.read_config(parts.folder.trial(number))
-    if job:
+    folder = parts.folder.trial(trial.number)
+    if job := record.read_config(folder):
         parts.repeats.add(job)
-        values = {
-            epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(parts.folder.trial(number))
-        }
-        parts.storage.catch_up(found, values)
-    live = Trial(parts.study, found)  # only now: its pruner sees the epochs that Optuna knew when it was made
+        values = {epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(folder)}
+        parts.storage.catch_up(trial._trial_id, values)
+    live = Trial(parts.study, trial._trial_id)  # only now: a pruner sees the epochs that Optuna knew when it was made
     if job and job.params.keys() - live.params.keys():
         live = parts.storage.fixed(parts.study, live, job.params)
         parts.space.suggest(live)

@@ -89,15 +89,15 @@ class _Sweep:
 
     def stranded(self) -> bool:
         """Whether a trial waits for a place to train at: those of a cluster come and go."""
-        if self.ended or self.executor.free():
+        if self.ended or not (job := self.next or self.next_job()):
             return False
-        self.next = self.next or self.next_job()
+        self.next = job
         now = time.monotonic()
         self.waiting = self.waiting or now
-        if self.next and now - self.waiting > PATIENCE:
+        if now - self.waiting > PATIENCE:
             self.view.note("there is no place to train at; waiting for one")
             self.waiting = float("inf")  # said once
-        return self.next is not None
+        return True
 
     def fill(self) -> None:
         """Give every free slot a job, as long as there are some, and room for what they put down."""

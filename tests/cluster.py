@@ -62,7 +62,7 @@ class Cluster:
     def actors(self) -> list[int]:
         """Process ids of the actors of a sweep."""
         raylets = set(self.raylets())
-        return [pid for pid, line in _processes() if line.startswith("ray::Host") and _parent(pid) in raylets]
+        return [pid for pid, line in _processes() if line.startswith("ray::SweepActor") and _parent(pid) in raylets]
 
     def processes(self) -> Iterator[tuple[int, str]]:
         """Process id and command line of all that is named after the folder, oldest first."""

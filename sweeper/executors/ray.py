@@ -13,13 +13,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "1000000"  # noqa: SIM112  else Ray ends us with its head  # noqa: SIM112
+os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "1000000"  # noqa: SIM112  else Ray ends us with its head
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray  # it reads them now
@@ -27,14 +25,13 @@ from ray._private import worker as driver
 from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeper import devices
 from sweeper.devices import Count
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import local
-from sweeper.executors.local import Local
+from sweeper.executors.node import Host, Opened, Order, Reply, Setting
 from sweeper.paths import RunFolder
 from sweeper.stop import HEARD
-from sweeper.trial import Done, Failed, Job, Message, Progress, Word
+from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.watch import Awake, Patience
 
 SURVEY = 2.0  # seconds between two looks at what the cluster has
@@ -45,95 +42,19 @@ KNOCK = 5.0  # seconds for a connection to it
 GRACE = 5.0  # seconds for an actor to end its workers
 
 
-# ------------------------------------------------------------------------------------- on a node
-class Setting(Word):
-    """What an actor is told of the sweep it works for."""
-
-    folder: Path = Field(description="current folder, from which the data set's path counts")
-    lock: Path = Field(description="the study's lock, which every node must see with the same content")
-    content: str
-    per_device: Count
-    threads: int = Field(ge=1, description="of the CPU, for the whole actor")
-    variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
-
-
-class Opened(Word):
-    """An actor is there; or is of no use, for a `fault`."""
-
-    name: str = ""
-    free: int = 0
-    fault: str = ""
-
-
-class Order(Word):
-    """To an actor: trials to start, and answers to those that reported an epoch."""
-
-    starts: tuple[Job, ...] = ()
-    answers: tuple[tuple[int, bool], ...] = ()
-
-
-class Reply(Word):
-    """From an actor: what its workers said, and how many trials may start there now."""
-
-    messages: tuple[Message, ...]
-    free: int
-
-
-class Host:
-    """The inside of an actor. Words come and go as JSON; a call at a time, in the process's first thread."""
-
-    def __init__(self) -> None:
-        self._local: Local | None = None
-        self._held: deque[Job] = deque()  # until the device takes one more
+class SweepActor(Host):
+    """What Ray reserves on a node, and works for a sweep there; the cluster's pages show it under this name."""
 
     def open(self, setting: str) -> str:
         """Take up what Ray has reserved; returns Opened."""
-        given = Setting.model_validate_json(setting)
-        os.environ.update(given.variables)
-        if fault := _unshared(given):
-            return Opened(fault=fault).model_dump_json()
-        os.chdir(given.folder)
-        slots = devices.slots(",".join(map(str, ray.get_gpu_ids())) or "cpu", given.per_device)
-        threads = given.threads if given.per_device == "auto" else max(1, given.threads // len(slots))
-        self._local = Local.on([replace(slot, threads=threads) for slot in slots], given.per_device)
-        name = ",".join(f"cuda:{one}" for one in ray.get_gpu_ids()) or "cpu"
-        return Opened(name=name, free=self._local.free()).model_dump_json()
-
-    def exchange(self, order: str, timeout: float) -> str:
-        """Carry out an Order, wait for words, `timeout` seconds at most, and return a Reply."""
-        if self._local is None:
-            raise RuntimeError("not open")
-        given = Order.model_validate_json(order)
-        self._held.extend(given.starts)
-        while self._held and self._local.free():
-            self._local.start(self._held.popleft())
-        for trial, keep in given.answers:
-            self._local.answer(trial, keep)
-        words = [self._local.next(timeout)]
-        while words[-1]:
-            words.append(self._local.next(0.0))
-        free = max(0, self._local.free() - len(self._held))
-        return Reply(messages=tuple(word for word in words if word), free=free).model_dump_json()
+        return self.take_up(setting, ray.get_gpu_ids())
 
     def close(self) -> None:
         """End the workers, and this process."""
-        if self._local:
-            self._local.close(kill=True)
+        super().close()
         ray.actor.exit_actor()
 
 
-def _unshared(given: Setting) -> str:
-    """Why this node cannot work for the sweep; nothing where it sees the sweep's files."""
-    if not given.folder.is_dir():
-        return f"does not see the folder {given.folder}"
-    try:
-        same = given.lock.read_text(encoding="utf-8") == given.content
-    except OSError:
-        same = False
-    return "" if same else f"does not see the files of {given.lock.parent}"
-
-
-# ------------------------------------------------------------------------------ in the coordinator
 @dataclass
 class _Place:
     """An actor, the call to it that is under way, and what it is to be told with the next one."""
@@ -284,7 +205,7 @@ class Ray:
             raise EnvironmentFault("no node of the cluster can be used", where="--ray", help=_reasons(self._refused))
 
     def _open(self, node: str, share: _Share) -> _Place:
-        made = ray.remote(Host).options(
+        made = ray.remote(SweepActor).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
             max_restarts=0,

@@ -50,6 +50,13 @@ def begin(lab: Lab, cluster: Cluster, *words: str) -> Running:
     return lab.start("run", "space.yaml", "--ray", cluster.address, "--no-mlflow", *words)
 
 
+def under_way(lab: Lab, cluster: Cluster) -> Running:
+    """A sweep on the cluster: trial 1 is at work, on its own node, trial 0 is or has just ended."""
+    running = begin(lab, cluster)
+    running.until(r"trial 1 epoch 2/")
+    return running
+
+
 def assassin(running: Running, victims: Callable[[], list[int]], draw: random.Random, count: int) -> int:
     """SIGKILL so many of the victims, each trial no more than once an epoch; returns how many were hit."""
     killed = 0
@@ -109,8 +116,7 @@ def test_a_sweep_killed_on_a_cluster_leaves_nothing_behind_and_goes_on(
 @pytest.mark.many
 def test_a_node_dies_and_another_joins(tmp_path, garments, reference, case, own):
     lab = lay_out(tmp_path, garments, own)
-    running = begin(lab, own)
-    running.until(r"trial 1 epoch 2/")
+    running = under_way(lab, own)
     os.kill(own.raylets()[-1], signal.SIGKILL)
     case.kills += 1
     running.until("was lost: it cannot be reached; trying once more|the actor died")
@@ -124,8 +130,7 @@ def test_a_node_dies_and_another_joins(tmp_path, garments, reference, case, own)
 @pytest.mark.many
 def test_without_its_head_the_cluster_goes_on_with_what_it_has(tmp_path, garments, reference, case, own):
     lab = lay_out(tmp_path, garments, own)
-    running = begin(lab, own)
-    running.until(r"trial 1 epoch 2/")
+    running = under_way(lab, own)
     os.kill(own.head(), signal.SIGKILL)
     case.kills += 1
     ended = running.end()
@@ -139,8 +144,7 @@ def test_a_cluster_that_is_gone_is_said_and_the_same_command_goes_on_without_it(
 ):
     """All nodes and the head are killed: an exit in words, after the minute for which a head may be away."""
     lab = lay_out(tmp_path, garments, own)
-    running = begin(lab, own)
-    running.until(r"trial 1 epoch 2/")
+    running = under_way(lab, own)
     before = lab.results()
     own.end()
     ended = running.end()
@@ -154,12 +158,12 @@ def test_a_cluster_that_is_gone_is_said_and_the_same_command_goes_on_without_it(
 @pytest.mark.many
 def test_ctrl_c_on_a_cluster_ends_in_order(tmp_path, garments, reference, case, shared):
     lab = lay_out(tmp_path, garments, shared)
-    running = begin(lab, shared)
-    running.until(r"trial 1 epoch 2/")
+    running = under_way(lab, shared)
     running.kill(signal.SIGINT)
     ended = running.end()
-    check(case, lab, ended=ended, code=130, last="resume: sweep run space.yaml --ray", mlflow=False)
+    check(case, lab, ended=ended, code=130, mlflow=False)
     assert "finishing the epoch" in ended.err
+    assert "\nresume: sweep run space.yaml --ray" in ended.err
     again = begin(lab, shared).end()
     check(case, lab, ended=again, last=LAST, same_as=reference(**SPACE), mlflow=False)
 

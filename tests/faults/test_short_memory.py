@@ -133,25 +133,15 @@ def real(tmp_path: Path, garments: Path, spoil: str) -> Lab:
 
 @pytest.mark.fault("O1")
 @pytest.mark.many
-def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garments, case):
+@pytest.mark.parametrize(("batch", "half"), [(16, 8), (64, 15)])
+def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garments, case, batch, half):
+    """Thirty images are less than a batch of 64: pieces of 32 would be no change, and nothing would be tried."""
     lab = real(tmp_path, garments, "oom 16")
-    ended = lab.run("--no-mlflow", "--set", "train.batch_size=16")
+    ended = lab.run("--no-mlflow", "--set", f"train.batch_size={batch}")
     check(case, lab, mlflow=False, ended=ended)
-    assert "t0000: out of GPU memory; goes on with micro-batches of 8, 2 a step" in ended.err
+    assert f"t0000: out of GPU memory; goes on with micro-batches of {half}, 2 a step" in ended.err
     assert lab.results()[0]["state"] == "COMPLETE"
-    assert micro_batches(lab) == [8]
-
-
-@pytest.mark.fault("O1")
-@pytest.mark.many
-def test_a_batch_larger_than_the_split_is_halved_from_what_the_split_has(tmp_path, garments, case):
-    """Thirty images are one batch; pieces of 32 would be no change, and the trial lost with nothing tried."""
-    lab = real(tmp_path, garments, "oom 16")
-    ended = lab.run("--no-mlflow", "--set", "train.batch_size=64")
-    check(case, lab, mlflow=False, ended=ended)
-    assert "t0000: out of GPU memory; goes on with micro-batches of 15, 2 a step" in ended.err
-    assert lab.results()[0]["state"] == "COMPLETE"
-    assert micro_batches(lab) == [15]
+    assert micro_batches(lab) == [half]
 
 
 # ---------------------------------------------------------------------------------------- the host's

@@ -1,0 +1,103 @@
+"""What works for a sweep on a node of a cluster, whichever cluster that is: words in, trials run, words out."""
+
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from sweeper import devices
+from sweeper.devices import Count
+from sweeper.executors.local import Local
+from sweeper.trial import Job, Message, Word
+
+
+class Setting(Word):
+    """What an actor is told of the sweep it works for."""
+
+    folder: Path = Field(description="current folder, from which the data set's path counts")
+    lock: Path = Field(description="the study's lock, which every node must see with the same content")
+    content: str
+    per_device: Count
+    threads: int = Field(ge=1, description="of the CPU, for the whole actor")
+    variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
+
+
+class Opened(Word):
+    """An actor is there; or is of no use, for a `fault`."""
+
+    name: str = ""
+    free: int = 0
+    fault: str = ""
+
+
+class Order(Word):
+    """To an actor: trials to start, and answers to those that reported an epoch."""
+
+    starts: tuple[Job, ...] = ()
+    answers: tuple[tuple[int, bool], ...] = ()
+
+
+class Reply(Word):
+    """From an actor: what its workers said, and how many trials may start there now."""
+
+    messages: tuple[Message, ...]
+    free: int
+
+
+class Host:
+    """The executor of one machine, at work for a sweep on another.
+
+    Words come and go as JSON; a call at a time, in the process's first thread.
+    """
+
+    def __init__(self) -> None:
+        self._local: Local | None = None
+        self._held: deque[Job] = deque()  # until the device takes one more
+
+    def take_up(self, setting: str, gpus: Sequence[int]) -> str:
+        """Open on these GPUs, or on the cores where there are none; returns Opened."""
+        given = Setting.model_validate_json(setting)
+        os.environ.update(given.variables)
+        if fault := _unshared(given):
+            return Opened(fault=fault).model_dump_json()
+        os.chdir(given.folder)
+        slots = devices.slots(",".join(map(str, gpus)) or "cpu", given.per_device)
+        threads = given.threads if given.per_device == "auto" else max(1, given.threads // len(slots))
+        self._local = Local.on([replace(slot, threads=threads) for slot in slots], given.per_device)
+        name = ",".join(f"cuda:{one}" for one in gpus) or "cpu"
+        return Opened(name=name, free=self._local.free()).model_dump_json()
+
+    def exchange(self, order: str, timeout: float) -> str:
+        """Carry out an Order, wait for words, `timeout` seconds at most, and return a Reply."""
+        if self._local is None:
+            raise RuntimeError("not open")
+        given = Order.model_validate_json(order)
+        self._held.extend(given.starts)
+        while self._held and self._local.free():
+            self._local.start(self._held.popleft())
+        for trial, keep in given.answers:
+            self._local.answer(trial, keep)
+        words = [self._local.next(timeout)]
+        while words[-1]:
+            words.append(self._local.next(0.0))
+        free = max(0, self._local.free() - len(self._held))
+        return Reply(messages=tuple(word for word in words if word), free=free).model_dump_json()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._local:
+            self._local.close(kill=True)
+
+
+def _unshared(given: Setting) -> str:
+    """Why this node cannot work for the sweep; nothing where it sees the sweep's files."""
+    if not given.folder.is_dir():
+        return f"does not see the folder {given.folder}"
+    try:
+        same = given.lock.read_text(encoding="utf-8") == given.content
+    except OSError:
+        same = False
+    return "" if same else f"does not see the files of {given.lock.parent}"
