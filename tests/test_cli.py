@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def test_every_command_has_a_help_that_fits_its_list(tmp_path):
     listed = re.findall(rf"^  ({names}) +(\S.*)$", said, re.MULTILINE)
     assert len(listed) == 10
     assert all(not text.endswith("...") for _, text in listed)
+
+
+def test_the_version_is_that_of_the_project(tmp_path):
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    ended = sweep(tmp_path, "--version")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"sweep {project['version']}\n", "")
 
 
 def test_a_misspelt_command_is_answered_with_the_right_one(tmp_path):
