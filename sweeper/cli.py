@@ -44,22 +44,17 @@ NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLf
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib import metadata
-
-        _answer([f"sweep {metadata.version('sweep')}"])
-        raise typer.Exit
-
-
 @app.callback(invoke_without_command=True)
 def sweep(
     context: typer.Context,
     as_json: Json = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="say which version this is")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="say which version this is")] = False,
 ) -> None:
+    if version:
+        from importlib import metadata
+
+        _answer([f"sweep {metadata.version('sweep')}"])
+        raise typer.Exit
     if context.invoked_subcommand is None:
         from sweeper import overview
 

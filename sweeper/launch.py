@@ -239,18 +239,19 @@ def _executor(prepared: Prepared, options: Options, note: Callable[[str], None])
     if options.inline:
         return Inline(prepared.slots[0].device)
     if options.ray:
-        return _cluster(options.ray, prepared.folder, options, note)
+        return _cluster(options.ray, prepared, options, note)
     return Local.on(prepared.slots, options.slots)
 
 
-def _cluster(address: str, folder: StudyFolder, options: Options, note: Callable[[str], None]) -> "Executor":
+def _cluster(address: str, prepared: Prepared, options: Options, note: Callable[[str], None]) -> "Executor":
     try:
         from sweeper.executors.ray import Ray
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
         raise UserError("Ray is not installed", where="--ray", help="pip install 'sweep[ray]'") from None
-    return Ray(address, folder.lock, note, slots=options.slots, cpu=options.devices == "cpu")
+    image = prepared.table.root / prepared.table.rows[0].path
+    return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
 
 
 # ------------------------------------------------------------------------------------------ the record

@@ -64,7 +64,8 @@ def on_ray(request: pytest.FixtureRequest) -> Executor:
     from sweeper.executors.ray import Ray
 
     (folder / "lock").write_text("ours")
-    made = Ray(cluster.address, folder / "lock", lambda words: pytest.fail(words))
+    (folder / "image.jpg").touch()
+    made = Ray(cluster.address, folder / "lock", folder / "image.jpg", lambda words: pytest.fail(words))
     while not made.free():
         assert made.next(0.1) is None
     return made

@@ -20,6 +20,7 @@ class Setting(Word):
     folder: Path = Field(description="current folder, from which the data set's path counts")
     lock: Path = Field(description="the study's lock, which every node must see with the same content")
     content: str
+    image: Path = Field(description="one of the data set, which every node must see, too")
     per_device: Count
     threads: int = Field(ge=1, description="of the CPU, for the whole actor")
     variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
@@ -100,4 +101,6 @@ def _unshared(given: Setting) -> str:
         same = given.lock.read_text(encoding="utf-8") == given.content
     except OSError:
         same = False
-    return "" if same else f"does not see the files of {given.lock.parent}"
+    if not same:
+        return f"does not see the files of {given.lock.parent}"
+    return "" if (given.folder / given.image).is_file() else f"does not see {given.image}"

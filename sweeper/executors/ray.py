@@ -131,15 +131,22 @@ class Ray:
 
     Nodes may come and go, and GPUs may be taken by others for a time: trials run where they can now. What is lost
     with an actor or a node becomes a Failed(died) of its jobs. Actors end with this process, however that ends.
-    `say` is told of nodes that are of no use.
+    Nodes must see the study's `lock` and an `image` of its data; `say` is told of those that are of no use.
 
     Raises EnvironmentFault when no cluster answers at `address`, or no node can be used.
     """
 
     def __init__(
-        self, address: str, lock: Path, say: Callable[[str], None], *, slots: Count = 1, cpu: bool = False
+        self,
+        address: str,
+        lock: Path,
+        image: Path,
+        say: Callable[[str], None],
+        *,
+        slots: Count = 1,
+        cpu: bool = False,
     ) -> None:
-        self._say, self._slots, self._lock = say, slots, lock
+        self._say, self._slots, self._lock, self._image = say, slots, lock, image
         self._places: list[_Place] = []
         self._ready: deque[Progress | Done | Failed] = deque()
         self._refused: dict[str, str] = {}  # nodes of no use, and why
@@ -215,6 +222,7 @@ class Ray:
             folder=Path.cwd(),
             lock=self._lock,
             content=self._lock.read_text(encoding="utf-8"),
+            image=self._image,
             per_device=self._slots,
             threads=max(1, share.cpus),
             variables={name: text for name, text in os.environ.items() if name.startswith("SWEEP_")},

@@ -169,18 +169,29 @@ def test_ctrl_c_on_a_cluster_ends_in_order(tmp_path, garments, reference, case, 
 
 
 @pytest.mark.fault("R1")
-def test_a_node_that_does_not_see_the_files_is_left_out_and_none_that_does_is_said(tmp_path, garments, case, shared):
-    """The study's folder lies on a file system that only the sweep's own process sees."""
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        ("mount -t tmpfs none mlruns", "does not see the files of"),
+        ("mount --bind {garments} elsewhere", "does not see elsewhere/"),
+    ],
+)
+def test_a_node_that_does_not_see_the_files_is_left_out_and_none_that_does_is_said(
+    tmp_path, garments, case, shared, disk, words
+):
+    """The study's folder, or the data set, lies on a file system that only the sweep's own process sees."""
     lab = lay_out(tmp_path, garments, shared)
-    (tmp_path / "mlruns").mkdir()
-    words = command("run", "space.yaml", "--ray", shared.address, "--no-mlflow")
-    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none mlruns && exec "$@"', "sh", *words]
+    for name in ("mlruns", "elsewhere"):
+        (tmp_path / name).mkdir()
+    root = ["--set", "data.root=elsewhere"] if "elsewhere" in disk else []
+    call = command("run", "space.yaml", "--ray", shared.address, "--no-mlflow", *root)
+    hidden = ["unshare", "--mount", "sh", "-c", f'{disk.format(garments=garments)} && exec "$@"', "sh", *call]
     done = subprocess.run(
         hidden, cwd=tmp_path, env=environment(**lab.env), capture_output=True, text=True, timeout=60
     )
     ended = Ended(done.returncode, done.stdout, done.stderr)
     assert ended.code == 3, ended.err
-    assert "does not see the files of" in ended.err
+    assert words in ended.err
     assert "put project, data and mlruns where every node sees them" in ended.last
 
 
