@@ -9,6 +9,7 @@ Exit code 1 where ours and the plain script end further apart on val than chance
 
 import copy
 import math
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import rounds
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it; torch reads it when it is loaded
+
 import torch
 from feed import by_torchvision
 from pictures import draw
