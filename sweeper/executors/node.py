@@ -15,19 +15,19 @@ from sweeper.trial import Job, Message, Word
 
 
 class Setting(Word):
-    """What an actor is told of the sweep it works for."""
+    """What a host is told of the sweep it works for."""
 
     folder: Path = Field(description="current folder, from which the data set's path counts")
     lock: Path = Field(description="the study's lock, which every node must see with the same content")
     content: str
     image: Path = Field(description="one of the data set, which every node must see, too")
     per_device: Count
-    threads: int = Field(ge=1, description="of the CPU, for the whole actor")
+    threads: int = Field(ge=1, description="of the CPU, for the whole host")
     variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
 
 
 class Opened(Word):
-    """An actor is there; or is of no use, for a `fault`."""
+    """A host is there; or is of no use, for a `fault`."""
 
     name: str = ""
     free: int = 0
@@ -35,14 +35,14 @@ class Opened(Word):
 
 
 class Order(Word):
-    """To an actor: trials to start, and answers to those that reported an epoch."""
+    """To a host: trials to start, and answers to those that reported an epoch."""
 
     starts: tuple[Job, ...] = ()
     answers: tuple[tuple[int, bool], ...] = ()
 
 
 class Reply(Word):
-    """From an actor: what its workers said, and how many trials may start there now."""
+    """From a host: what its workers said, and how many trials may start there now."""
 
     messages: tuple[Message, ...]
     free: int
