@@ -35,7 +35,7 @@ def test_a_path_that_leads_out_is_refused_and_quoted(challenge: Path, path: str)
 
 def test_a_refused_path_is_not_in_the_table(challenge: Path):
     put(challenge, "split/train.txt", "img/00000.jpg\n/etc/passwd\n")
-    found, _ = layouts.scan(DataConfig(root=str(challenge)))
+    found, *_ = layouts.scan(DataConfig(root=str(challenge)))
     assert [row.path for row in found.rows] == ["img/00000.jpg", "img/00002.jpg", "img/00003.jpg"]
 
 

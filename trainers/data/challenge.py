@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.data.rows import Box, Category, Row, Split
+from trainers.data.images import EXTENSIONS
+from trainers.data.rows import SPLITS, Box, Category, Row, Split
 from trainers.errors import Fault
 from trainers.files import regular
 
@@ -16,8 +17,6 @@ FASHION = {
     ("denim", "chiffon", "cotton", "leather", "faux", "knit"): "material",
     ("tight", "loose", "conventional"): "fit",
 }  # the well-known 26 attributes have well-known names; any other category is category1, category2, ...
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 WHOLE_NUMBERS = re.compile(r"-?[0-9]{1,9}(\s+-?[0-9]{1,9})*")
 Line = tuple[str, str]  # where ("split/train.txt:3"), text
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache as memo
 from pathlib import Path
@@ -39,7 +39,7 @@ def check(config: DataConfig, progress: Progress | None = None) -> Findings:
 
     `progress` is called with images done and images in all. Raises DataError only where there is no data set.
     """
-    return _findings(*layouts.scan(config), progress)
+    return _findings(layouts.scan(config), progress)
 
 
 def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) -> Table:
@@ -49,11 +49,12 @@ def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) ->
     another check; another margin around the boxes does not, for boxes are judged as listed. Raises DataError with
     every fault.
     """
-    table, faults = layouts.scan(config)
+    found = layouts.scan(config)
+    table = found.table
     seen = _seen(table, cache)
-    if not faults and seen.exists():
+    if not found.faults and seen.exists():
         return layouts.with_margin(table, config)
-    findings = _findings(table, faults, progress)
+    findings = _findings(found, progress)
     if findings.faults:
         raise DataError(findings.faults)
     notes = [asdict(note) for note in findings.notes]
@@ -66,7 +67,9 @@ def _seen(table: Table, cache: Path) -> Path:
     return cache / "checked" / f"{key}.json"
 
 
-def _findings(table: Table, faults: Sequence[Fault], progress: Progress | None) -> Findings:
+def _findings(scan: layouts.Scan, progress: Progress | None) -> Findings:
+    table, faults, notes = scan
+
     @memo
     def spellings(folder: Path) -> dict[str, str]:
         return {p.name.lower(): p.name for p in folder.iterdir()} if folder.is_dir() else {}
@@ -91,7 +94,7 @@ def _findings(table: Table, faults: Sequence[Fault], progress: Progress | None) 
         found = [look.fault for look in looks if look.fault]
     digests = [(r, look.digest) for r, look in zip(table.rows, looks, strict=True) if look.digest and not look.fault]
     unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
-    return Findings((*faults, *found), (*unseen_classes, *_twins(digests)))
+    return Findings((*faults, *found), (*notes, *unseen_classes, *_twins(digests)))
 
 
 def _other_path(root: Path, path: str) -> str | None:

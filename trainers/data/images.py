@@ -18,6 +18,7 @@ from trainers.data.rows import Box, Row, Table
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of files taken for images
 MANY = 10_000  # rows whose state is digested at once
 CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
 TURNS = {

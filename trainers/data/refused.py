@@ -1,11 +1,13 @@
 """What no layout may hold: paths that leave the data set, images listed twice, names that cannot be shown."""
 
+import difflib
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from posixpath import normpath
 
+from trainers.config import DataConfig
 from trainers.data.rows import Category, Row
 from trainers.errors import Fault
 from trainers.visible import on_one_line
@@ -76,3 +78,14 @@ def of_categories(groups: tuple[Category, ...], root: str) -> list[Fault]:
         for name in (group.name, *group.classes)
         if name != on_one_line(name)
     ]
+
+
+def boxes(config: DataConfig, faults: list[Fault]) -> None:
+    """For layouts that have none."""
+    if config.crop == "box":
+        faults.append(Fault("data.crop", f"layout {config.layout} has no boxes", "set data.crop to none"))
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f"did you mean {near[0]!r}?" if near else ""

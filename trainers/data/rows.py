@@ -5,12 +5,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from trainers.errors import Fault
+
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 Box = tuple[int, int, int, int]
 """Left, upper, right, lower in pixels as Pillow counts them: right and lower are the first pixels outside."""
 
@@ -60,6 +64,18 @@ class Table:
         for row in self.rows:
             digest.update(f"{row.path!r} {row.split} {row.box} {row.labels}\n".encode())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What reading a data set brings up: `faults` must be mended before any training, `notes` are worth knowing."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+
+
+Found = tuple[Path, tuple[Category, ...], list[Row]]
+"""What a layout reads: the folder that the paths are relative to, the categories, and every row."""
 
 
 @contextmanager
