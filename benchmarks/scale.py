@@ -150,7 +150,7 @@ def decode(root: Path) -> dict[str, float]:
     from trainers.data.images import over, squashed
 
     found = {"check": rounds.wall(lambda: check.ensure(config(root), paths.cache()))}
-    table = check.ensure(config(root), paths.cache())
+    table = check.ensure(config(root), paths.cache()).table
     contents = [(root / "drawn" / f"{number}.jpg").read_bytes() for number in range(DISTINCT)]
 
     def bare(_: int, row: Row) -> None:

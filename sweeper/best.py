@@ -12,6 +12,7 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
 from sweeper.trial import Done, Job, TrialResult
 from trainers.config import Epoch, Goal, Scores
+from trainers.data.summary import Summary
 from trainers.files import write_text
 
 if TYPE_CHECKING:
@@ -119,9 +120,14 @@ def finished(final: Final) -> dict[str, Any]:
         "folder": str(final.folder.root),
         "known": final.known,
         "model": {"path": str(final.folder.model), "sha256": final.sha256},
-        "submission": {"path": str(made.path), "sha256": made.sha256, "images": made.images} if made else None,
+        "submission": _document(made) if made else None,
         "test": final.test.model_dump(mode="json") if final.test else None,
     }
+
+
+def _document(made: Submission) -> dict[str, Any]:
+    classes = {category.name: list(category.classes) for category in made.classes}
+    return {"path": str(made.path), "sha256": made.sha256, "images": made.images, "classes": classes}
 
 
 def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
@@ -132,6 +138,10 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         yield f"submission: {overview.near(made.path)}, {made.images} images, sha256 {made.sha256}"
         if made.table:
             yield f"by name:    {overview.near(made.table)}"
+        for category, number in made.renumbered():
+            name = category.classes[number]
+            what = f"{number} of {category.name} is {name!r}"
+            yield f"            {submission.MEMBER} counts classes from 0: {what} (see the card)"
         if made.formulas:
             yield "            (some names are formulas to a spreadsheet: import it as text)"
     else:
@@ -156,7 +166,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     if done:
         from sweeper import dataset
 
-        return _packed(folder, dataset.checked(data), data.layout, won.result.goal, known=True)
+        return _packed(folder, dataset.checked(data).table, data.layout, won.result.goal, known=True)
     final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     for rest in (folder.best, folder.checkpoint):  # what they held is in model.safetensors
         rest.unlink(missing_ok=True)
@@ -213,7 +223,9 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     if scores:
         write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")
     made = _submission(folder, table, job.recipe.data.layout)
-    facts = card.Facts(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores)
+    data = documents.read(won.study.data, Summary)
+    notes = data.notes if data else ()
+    facts = card.Facts(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     value = getattr(scores, job.recipe.goal) if scores else None
     ended = record.standing(job, epochs, "COMPLETE")

@@ -30,6 +30,7 @@ class Facts:
     job: Job
     table: "Table"
     test: Scores | None
+    notes: tuple[str, ...] = ()  # on the data set
 
 
 def card(facts: Facts, model: str, submission: str | None) -> str:
@@ -74,10 +75,17 @@ def _data(facts: Facts) -> Iterator[str]:
     counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
     yield f"{code(facts.job.recipe.elsewhere.data.root)}, {counts}"
     yield ""
-    yield "| category | class | train + val | val |"
-    yield "|---|---|--:|--:|"
-    for category, name, both, val in _counts(facts.table):
-        yield f"| {plain(category)} | {plain(name)} | {both:,} | {val:,} |"
+    for note in facts.notes:
+        yield f"- note: {plain(note)}"
+    if facts.notes:
+        yield ""
+    yield "| category | number | class | train + val | val |"
+    yield "|---|--:|---|--:|--:|"
+    numbers = [number for category in facts.table.categories for number in range(len(category.classes))]
+    for number, (category, name, both, val) in zip(numbers, _counts(facts.table), strict=True):
+        yield f"| {plain(category)} | {number} | {plain(name)} | {both:,} | {val:,} |"
+    yield ""
+    yield "The numbers are those of `prediction.txt`: a category's classes counted from 0."
 
 
 def _counts(table: "Table") -> Iterator[tuple[str, str, int, int]]:

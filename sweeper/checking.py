@@ -1,31 +1,81 @@
-"""What `sweep data check` answers: every fault of a search space's data set, and what may surprise."""
+"""What `sweep data check` answers: what was understood of a data set, and every fault and note."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeper import spec
 from sweeper.counting import counting
 from sweeper.errors import line
-from trainers.data import check
+from trainers.config import DataConfig
+from trainers.data import check, layouts
 from trainers.data.check import Findings
+from trainers.data.summary import Summary, summary
+
+SPACES = (".yaml", ".yml")
+SHOWN = 20  # notes that are printed; --json has all
 
 
-def run(space: Path, sets: Sequence[str]) -> Findings:
-    """What is found in the data of the file at `space`; its images are counted as they are looked at."""
+class Checked(NamedTuple):
+    """How the data were read, and what was found."""
+
+    data: DataConfig
+    found: Findings
+
+    @property
+    def summary(self) -> Summary:
+        found = self.found
+        return summary(self.data, found.table, held_out=found.held_out, notes=found.gist)
+
+
+def run(path: Path, sets: Sequence[str]) -> Checked:
+    """What is found in the data of a search space, in a folder, or in a file of labels.
+
+    Images are counted on stderr as they are looked at. Raises DataError only where there is no data set.
+    """
+    data = _asked(path, sets)
     with counting("checking images") as count:
-        return check.check(spec.read(space, sets=sets).data, count)
+        return Checked(data, check.check(data, count))
 
 
-def document(found: Findings) -> dict[str, Any]:
+def _asked(path: Path, sets: Sequence[str]) -> DataConfig:
+    text = f"study: check\ndata: {_yaml(path)}\ntrain: {{backbone: none}}\n" if _is_data(path) else None
+    return spec.read(path, sets=sets, text=text).data
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in layouts.TABLES
+
+
+def _yaml(path: Path) -> str:
+    """The value of `data` for what lies at `path`; JSON strings are YAML."""
+    guessed = layouts.guess(path)
+    keys = {"layout": guessed.layout, "root": guessed.root}
+    keys |= {"labels": guessed.labels} if guessed.labels != DataConfig(root="").labels else {}
+    return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()) + "}"
+
+
+def document(checked: Checked) -> dict[str, Any]:
     """As plain values for --json."""
+    found = checked.found
     lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}
-    return {"schema_version": 1, "ok": not found.faults, **lists}
+    return {"schema_version": 1, "ok": not found.faults, "data": checked.summary.model_dump(mode="json"), **lists}
 
 
-def lines(found: Findings) -> Iterator[str]:
-    """As a person reads it."""
+def lines(checked: Checked, path: Path) -> Iterator[str]:
+    """As a person reads it; `path` is what was to be checked."""
+    found = checked.found
+    if _is_data(path):
+        yield f"in a search space: data: {_yaml(path)}"
+    yield from checked.summary.lines()
     yield from (f"fault  {line(fault)}" for fault in found.faults)
-    yield from (f"note   {line(note)}" for note in found.notes)
-    yield f"{len(found.faults)} faults, {len(found.notes)} notes"
+    yield from (f"note   {line(note)}" for note in found.notes[:SHOWN])
+    if len(found.notes) > SHOWN:
+        yield f"       and {len(found.notes) - SHOWN} more notes: --json lists them all"
+    yield f"{_count(len(found.faults), 'fault')}, {_count(len(found.notes), 'note')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -296,13 +296,22 @@ def ui(
 
 # ------------------------------------------------------------------------------------------- data
 @data.command("check")
-def data_check(space: SpaceFile, sets: Sets = None, as_json: Json = False) -> None:
-    """Every fault of a space's data set."""
+def data_check(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="a search space, the folder of a data set, or a file of labels", show_default=False
+        ),
+    ],
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is understood of a data set, and everything wrong with it."""
     from sweeper import checking
 
-    found = checking.run(space, sets or ())
-    _answer(checking.document(found) if as_json else checking.lines(found))
-    raise typer.Exit(3 if found.faults else 0)
+    checked = checking.run(path, sets or ())
+    _answer(checking.document(checked) if as_json else checking.lines(checked, path))
+    raise typer.Exit(3 if checked.found.faults else 0)
 
 
 @data.command("demo")

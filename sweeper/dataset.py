@@ -1,5 +1,7 @@
 """The data set of a study: looked at whole, given a size, and decoded, before anything trains on it."""
 
+import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sweeper import identity, paths, progress
@@ -8,15 +10,27 @@ from sweeper.paths import StudyFolder
 
 if TYPE_CHECKING:
     from trainers.config import DataConfig
+    from trainers.data.check import Findings
     from trainers.data.layouts import Table
+    from trainers.data.summary import Summary
+
+IN_SHORT = 3  # kinds of notes in one line
 
 
-def checked(data: "DataConfig") -> "Table":
+def checked(data: "DataConfig") -> "Findings":
     """The data set, every label and image of which was looked at once. Raises DataError with every fault."""
     from trainers.data import check
 
     with counting("checking images") as count:
         return check.ensure(data, paths.cache(), count)
+
+
+def understood(data: "Summary", source: str) -> Iterator[str]:
+    """What a sweep on the file `source` makes of its data set: the figures, and all notes in one line."""
+    yield from data.lines()
+    if data.notes:
+        more = f"; and {len(data.notes) - IN_SHORT} more" if len(data.notes) > IN_SHORT else ""
+        yield f"note: {'; '.join(data.notes[:IN_SHORT])}{more} (details: sweep data check {shlex.quote(source)})"
 
 
 def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":

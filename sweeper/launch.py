@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from sweeper.stop import Stop
     from sweeper.study import Study
     from sweeper.sweep import Outcome
+    from trainers.data.check import Findings
     from trainers.data.layouts import Table
+    from trainers.data.summary import Summary
 
 
 Executors = Callable[[Callable[[str], None]], "Executor"]  # made where there is somebody to talk to
@@ -41,10 +43,23 @@ class Prepared:
 
     spec: "StudySpec"
     space: "Space"
-    table: "Table"
+    found: "Findings"
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
     weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
+
+    @property
+    def table(self) -> "Table":
+        """The data set."""
+        return self.found.table
+
+    @cached_property
+    def summary(self) -> "Summary":
+        """What was understood of it."""
+        from trainers.data.summary import summary
+
+        found = self.found
+        return summary(self.spec.data, found.table, held_out=found.held_out, notes=found.gist)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -70,6 +85,8 @@ def run(path: Path, options: Options) -> "Outcome":
     options.check()
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
+    for line in dataset.understood(prepared.summary, str(path)):
+        progress.talk(line)
     dataset.decode(prepared.table, prepared.spec.data)
     with inline.environment(slots[0] if options.inline else None):
         return sweep(prepared, options, partial(_executor, prepared, options), options.command(path))
@@ -97,7 +114,8 @@ def prepare(path: Path, options: Options, *, networks: bool = True, slots: Seque
     from sweeper.space import Space
 
     read = spec.read(path, sets=options.assignments)
-    table = dataset.checked(read.data)
+    found = dataset.checked(read.data)
+    table = found.table
     folder = StudyFolder.named(read.study)
     names = [category.name for category in table.categories]
     space = Space(read, names)
@@ -108,7 +126,7 @@ def prepare(path: Path, options: Options, *, networks: bool = True, slots: Seque
     if networks:
         recipes, cache, gpus = space.recipes(), paths.cache(), devices.ids(slots)
         weights = preflight.preflight(recipes, table.categories, cache=cache, gpus=gpus, place=space.place)
-    return Prepared(read, space, table, folder, tuple(slots), weights)
+    return Prepared(read, space, found, folder, tuple(slots), weights)
 
 
 def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
@@ -162,6 +180,7 @@ def _once(
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")
+        files.write_text(prepared.folder.data, prepared.summary.model_dump_json(indent=1) + "\n")
         if final:
             study.expect_final(*final)
         before = study.results()
@@ -195,7 +214,7 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
     from sweeper import best  # noqa: F401
 
     begun = time.monotonic()
-    table = dataset.checked(prepared.spec.data)
+    table = dataset.checked(prepared.spec.data).table
     dataset.decode(table, prepared.spec.data)
     train = len(table.split("train"))
     return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun

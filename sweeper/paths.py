@@ -89,6 +89,11 @@ class StudyFolder:
         return self.root / "resume"
 
     @property
+    def data(self) -> Path:
+        """What was understood of the data set: splits, categories, counts, notes."""
+        return self.root / "data.json"
+
+    @property
     def table(self) -> Path:
         return self.root / "trials.csv"
 

@@ -4,16 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, devices, launch, room, samplers
+from sweeper import board, dataset, devices, launch, room, samplers
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.local import environment
 from sweeper.launch import Prepared
 from sweeper.options import Options
 from trainers.config import Recipe
+from trainers.data.summary import Summary
 
 MODULE = "trainers.measure"
 SAMPLES = 3
@@ -35,9 +36,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found; `hours` counts every trial to its end, on all slots (auto: one a device)."""
+    """What was found in the file `source`; `hours` is every trial to its end on all slots (auto: one a device)."""
 
     study: str
+    source: str
     trials: int | None
     budget_hours: float | None
     configurations: int | None
@@ -54,9 +56,11 @@ class Plan:
     keep: int | None = None
     running_gb: float = 0.0  # that the running trials need beside
     free_gb: float = 0.0
+    data: Summary | None = None
 
     def document(self) -> dict[str, Any]:
-        return {"schema_version": 1, **asdict(self)}
+        data = self.data.model_dump(mode="json") if self.data else None
+        return {"schema_version": 1, **asdict(replace(self, data=None)), "data": data}
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -75,6 +79,7 @@ def plan(path: Path, options: Options) -> Plan:
     size = spec.data.size or 0
     return Plan(
         study=spec.study,
+        source=str(path),
         trials=trials,
         budget_hours=spec.budget.hours,
         configurations=space.size,
@@ -91,6 +96,7 @@ def plan(path: Path, options: Options) -> Plan:
         keep=spec.keep,
         running_gb=round(len(slots) * max(one.peak for one in bytes_of) / 1e9, 3),
         free_gb=round(room.free(prepared.folder.root) / 1e9, 3),
+        data=prepared.summary,
     )
 
 
@@ -144,6 +150,8 @@ def lines(plan: Plan) -> Iterator[str]:
         )
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
     yield f"images: {images}; decoded {plan.cache_gb:.2f} GB"
+    if plan.data:
+        yield from dataset.understood(plan.data, plan.source)
     yield f"on {plan.device}, measured with random images"
     for cost in plan.costs:
         step = cost.batch_size / cost.train_images_per_second

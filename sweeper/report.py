@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-from sweeper import best, curves, draw, leaderboard, overview, record, shown, spec
+from sweeper import best, curves, documents, draw, leaderboard, overview, record, shown, spec
 from sweeper.artist import Drawing
 from sweeper.best import Winner
 from sweeper.errors import UserError
@@ -17,6 +17,7 @@ from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
 from trainers import files
 from trainers.config import Epoch
+from trainers.data.summary import Summary
 
 TITLES = {
     "categories.svg": "Accuracy of each category over the epochs",
@@ -113,7 +114,7 @@ def _into_card(study: StudyFolder, final: overview.Final) -> None:
 def page(one: Standing, won: Winner | None, drawings: Mapping[str, Drawing], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
     study = one.study
-    parts = [*_head(one), *_troubles(troubles), *_board(study)]
+    parts = [*_head(one), *_troubles(troubles), *_data(study), *_board(study)]
     parts += _figures("study", drawings["study"], ["labels.svg"] if won else [])
     if won:
         parts += _won(won, drawings["winner"])
@@ -147,6 +148,15 @@ def question(text: str) -> str:
         if "yaml-language-server" not in line:
             comment.append(line.lstrip("#").strip())
     return "\n".join(comment).strip()
+
+
+def _data(study: StudyFolder) -> Iterator[str]:
+    """What was understood of the data set when the study last ran."""
+    if found := documents.read(study.data, Summary):
+        yield "<h2>Data</h2>"
+        yield f"<pre>{escape(chr(10).join(found.lines()))}</pre>"
+        if found.notes:
+            yield "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in found.notes) + "</ul>"
 
 
 def _troubles(troubles: Sequence[str]) -> Iterator[str]:

@@ -68,7 +68,7 @@ def session(
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
-    table = dataset.checked(data)
+    table = dataset.checked(data).table
     identity.same_data(study, images.fingerprint(table), data.root)
     dataset.decode(table, data)
     stop, room = Stop(), Room(study)

@@ -37,13 +37,14 @@ Place = Callable[[int, int], str]
 """The words for a line and a column, both counted from 1."""
 
 
-def read(path: Path, *, sets: Sequence[str] = ()) -> StudySpec:
+def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> StudySpec:
     """The search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
 
     Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
-    values of `train` are judged by `sweeper.space.Space`, which knows the categories.
+    values of `train` are judged by `sweeper.space.Space`, which knows the categories. `text` stands for what the
+    file holds.
     """
-    text = _text(path)
+    text = _text(path) if text is None else text
     tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
     for assignment in sets:
         refuse_secret(assignment, f"--set {redacted(assignment)}")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,21 @@ Predictions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Submission:
-    """What was written: the zip, its sha256, and how many images and categories it answers for."""
+    """What was written: the zip, its sha256, how many images it answers for, and what its numbers mean."""
 
     path: Path
     sha256: str
     images: int
-    categories: int
+    classes: tuple["Category", ...]  # in the order of the numbers
     table: Path | None  # predictions.csv, for layouts whose classes have names on disk
     formulas: bool = False  # a name in it is one to a spreadsheet
+
+    def renumbered(self) -> "Iterator[tuple[Category, int]]":
+        """Categories whose classes are numbers themselves, but other ones: each with the first that differs."""
+        for category in self.classes:
+            if all(name.isdecimal() for name in category.classes):
+                differing = (k for k, name in enumerate(category.classes) if name != str(k))
+                yield from ((category, k) for k in itertools.islice(differing, 1))
 
 
 def choose(logits: NDArray[Any], categories: Sequence["Category"]) -> Predictions:
@@ -74,7 +82,7 @@ def export(folder: RunFolder, table: "Table", layout: str) -> Submission:
     digest = hashlib.sha256(folder.submission.read_bytes()).hexdigest()
     by_name = folder.predictions if named else None
     formulas = named and any(map(_formula, _names(table)))
-    return Submission(folder.submission, digest, len(rows), len(table.categories), by_name, formulas)
+    return Submission(folder.submission, digest, len(rows), table.categories, by_name, formulas)
 
 
 def _pack(path: Path, body: str) -> None:

@@ -97,7 +97,7 @@ def test_a_box_beyond_its_image_is_a_fault(root: Path):
 def test_a_margin_may_leave_the_image_and_excuses_no_box_that_does(root: Path, tmp_path: Path):
     config = DataConfig(root=str(root), crop="box", box_margin=1.0)
     assert check.check(config).faults == ()
-    table = check.ensure(config, tmp_path)
+    table = check.ensure(config, tmp_path).table
     assert table == layouts.read(config)
     assert min(row.box[0] for row in table.rows) < 0
     Image.new("RGB", (60, 140)).save(root / "img/00000.jpg")
@@ -106,7 +106,8 @@ def test_a_margin_may_leave_the_image_and_excuses_no_box_that_does(root: Path, t
 
 
 def test_another_margin_is_not_another_check(root: Path, tmp_path: Path):
-    tables = [check.ensure(DataConfig(root=str(root), crop="box", box_margin=m), tmp_path) for m in (0, 0.2)]
+    configs = [DataConfig(root=str(root), crop="box", box_margin=m) for m in (0, 0.2)]
+    tables = [check.ensure(config, tmp_path).table for config in configs]
     assert len(list(tmp_path.glob("checked/*"))) == 1
     assert tables[0].fingerprint != tables[1].fingerprint
 
@@ -163,9 +164,29 @@ def test_a_class_without_training_image_is_a_note(root: Path):
 def test_a_checked_data_set_is_not_checked_again(root: Path, tmp_path: Path):
     config, calls = DataConfig(root=str(root)), []
     for _ in range(2):
-        table = check.ensure(config, tmp_path / "cache", lambda done, total: calls.append((done, total)))
+        found = check.ensure(config, tmp_path / "cache", lambda done, total: calls.append((done, total)))
     assert calls == [(32, 42), (42, 42)]
-    assert len(table.rows) == 42
+    assert len(found.table.rows) == 42
+
+
+def test_copies_are_remembered_and_said_in_one_sentence(root: Path, tmp_path: Path):
+    for name in ("00001", "00024", "00036"):
+        (root / f"img/{name}.jpg").write_bytes((root / "img/00000.jpg").read_bytes())
+    first, again = (check.ensure(DataConfig(root=str(root)), tmp_path) for _ in range(2))
+    assert first == again
+    assert sum("byte for byte" in note.what for note in again.notes) == 3
+    (gist,) = [line for line in again.gist if "copies" in line]
+    assert gist.startswith("3 images are copies of others (1 across train and val, 1 across train and test")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"copies": 3}', '{"root": "x", "notes": []}'])
+def test_a_remembered_check_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, content: str):
+    first = check.ensure(DataConfig(root=str(root)), tmp_path)
+    (remembered,) = tmp_path.glob("checked/*")
+    whole = remembered.read_text()
+    remembered.write_text(content)
+    assert check.ensure(DataConfig(root=str(root)), tmp_path) == first
+    assert remembered.read_text() == whole
 
 
 def test_a_changed_image_is_checked_again(root: Path, tmp_path: Path):

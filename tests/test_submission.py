@@ -105,3 +105,17 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path):
 )
 def test_a_name_that_a_spreadsheet_computes_is_known(name, computed):
     assert submission._formula(name) == computed
+
+
+def test_classes_that_are_other_numbers_than_their_places_are_named(tmp_path):
+    kinds = (
+        Category("digit", ("0", "1", "3", "5")),
+        Category("grade", ("0", "1", "2")),
+        Category("size", ("a", "b")),
+    )
+    labels = Row("img/9.jpg", "train", None, (0, 0, 0), "")
+    rows = (labels, Row("img/0.jpg", "test", None, None, ""))
+    (tmp_path / "final").mkdir()
+    np.save(tmp_path / "final" / "test_logits.npy", np.zeros((1, 9), dtype=np.float32))
+    made = submission.export(RunFolder(tmp_path / "final"), Table(tmp_path, kinds, rows), "table")
+    assert list(made.renumbered()) == [(kinds[0], 2)]

@@ -17,6 +17,7 @@ FASHION = {
     ("denim", "chiffon", "cotton", "leather", "faux", "knit"): "material",
     ("tight", "loose", "conventional"): "fit",
 }  # the well-known 26 attributes have well-known names; any other category is category1, category2, ...
+ATTRIBUTES = "list_attr_cloth.txt"
 WHOLE_NUMBERS = re.compile(r"-?[0-9]{1,9}(\s+-?[0-9]{1,9})*")
 Line = tuple[str, str]  # where ("split/train.txt:3"), text
 
@@ -80,7 +81,7 @@ class Attributes:
 def attributes(places: Places, faults: list[Fault]) -> Attributes:
     """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number a line."""
     before = len(faults)
-    lines = places.lines("list_attr_cloth.txt", faults)
+    lines = places.lines(ATTRIBUTES, faults)
     count = lines.pop(0) if lines and re.fullmatch("[0-9]{1,9}", lines[0][1]) else None
     if lines and lines[0][1].lower().startswith("attribute_name"):
         lines.pop(0)

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache as memo
 from pathlib import Path
 
@@ -19,10 +19,17 @@ from trainers.files import regular, write_text
 
 @dataclass(frozen=True)
 class Findings:
-    """`faults` must be mended before any training; `notes` are worth knowing and stop nothing."""
+    """A data set and what is to be said of it.
 
+    `faults` must be mended before any training; `notes` are worth knowing and stop nothing. `gist` says the notes in
+    few sentences, one for each kind.
+    """
+
+    table: Table
+    held_out: bool  # val was chosen here
     faults: tuple[Fault, ...]
     notes: tuple[Fault, ...]
+    gist: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -34,32 +41,52 @@ class _Look:
     digest: bytes | None = None
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """What all images showed: the faults, and the places in the table of copies, each behind that of the first."""
+
+    faults: list[Fault]
+    copies: list[tuple[int, int]]
+
+
 def check(config: DataConfig, progress: Progress | None = None) -> Findings:
     """Every fault of the label files and of each image, which is read and decoded whole; on all cores.
 
     `progress` is called with images done and images in all. Raises DataError only where there is no data set.
     """
-    return _findings(layouts.scan(config), progress)
+    scan = layouts.scan(config)
+    return _findings(scan, _look(scan.table, progress))
 
 
-def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) -> Table:
-    """The table of a data set without faults, checked once for all its labels and images as they now are.
+def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) -> Findings:
+    """A data set without faults, checked once for all its labels and images as they now are.
 
     That it was is noted in `cache`/checked. A change of a label file, or of the size or time of an image, means
     another check; another margin around the boxes does not, for boxes are judged as listed. Raises DataError with
     every fault.
     """
-    found = layouts.scan(config)
-    table = found.table
-    seen = _seen(table, cache)
-    if not found.faults and seen.exists():
-        return layouts.with_margin(table, config)
-    findings = _findings(found, progress)
+    scan = layouts.scan(config)
+    seen = _seen(scan.table, cache)
+    looked = None if scan.faults else _remembered(seen)
+    if looked is None:
+        looked = _look(scan.table, progress)
+        if not scan.faults and not looked.faults:
+            write_text(seen, json.dumps({"root": str(scan.table.root), "copies": looked.copies}))
+    findings = _findings(scan, looked)
     if findings.faults:
         raise DataError(findings.faults)
-    notes = [asdict(note) for note in findings.notes]
-    write_text(seen, json.dumps({"root": str(table.root), "images": len(table.rows), "notes": notes}, indent=1))
-    return layouts.with_margin(table, config)
+    return replace(findings, table=layouts.with_margin(scan.table, config))
+
+
+def _remembered(seen: Path) -> _Looked | None:
+    """What was found when these images were looked at; None where they were not, or where nobody can tell."""
+    try:
+        copies = json.loads(seen.read_text())["copies"]
+        return _Looked([], [(int(first), int(other)) for first, other in copies])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):  # of an earlier version, or damaged: look again
+        return None
 
 
 def _seen(table: Table, cache: Path) -> Path:
@@ -67,8 +94,17 @@ def _seen(table: Table, cache: Path) -> Path:
     return cache / "checked" / f"{key}.json"
 
 
-def _findings(scan: layouts.Scan, progress: Progress | None) -> Findings:
-    table, faults, notes = scan
+def _findings(scan: layouts.Scan, looked: _Looked) -> Findings:
+    table, faults, notes, held_out = scan
+    unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
+    copies = [(table.rows[first], table.rows[other]) for first, other in looked.copies]
+    every = (*notes, *unseen_classes, *(_twin(first, row) for first, row in copies))
+    gist = (*(note.what for note in (*notes, *unseen_classes)), *_copies(copies))
+    return Findings(table, held_out, (*faults, *looked.faults), every, gist)
+
+
+def _look(table: Table, progress: Progress | None) -> _Looked:
+    """Every image of the table, read and decoded."""
 
     @memo
     def spellings(folder: Path) -> dict[str, str]:
@@ -92,9 +128,7 @@ def _findings(scan: layouts.Scan, progress: Progress | None) -> Findings:
         found = [Fault(str(table.root), where, first or "are the images unpacked?")]
     else:
         found = [look.fault for look in looks if look.fault]
-    digests = [(r, look.digest) for r, look in zip(table.rows, looks, strict=True) if look.digest and not look.fault]
-    unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
-    return Findings((*faults, *found), (*notes, *unseen_classes, *_twins(digests)))
+    return _Looked(found, _twins(table.rows, looks))
 
 
 def _other_path(root: Path, path: str) -> str | None:
@@ -119,12 +153,24 @@ def _fault(row: Row, what: str, help: str = "") -> Fault:
     return Fault(row.where, f"{row.path!r} {what}", help)
 
 
-def _twins(digests: Iterable[tuple[Row, bytes]]) -> list[Fault]:
-    """Images that are the same byte for byte: an honest data set has some, so they stop nothing."""
-    groups: dict[bytes, list[Row]] = defaultdict(list)
-    for row, digest in digests:
-        groups[digest].append(row)
-    return [_twin(first, row) for first, *others in groups.values() for row in others if row.path != first.path]
+def _twins(rows: Sequence[Row], looks: Sequence[_Look]) -> list[tuple[int, int]]:
+    """Images that are the same byte for byte, the first and another; honest data sets have some."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, look in enumerate(looks):
+        if look.digest and not look.fault:
+            groups[look.digest].append(index)
+    pairs = ((first, other) for first, *others in groups.values() for other in others)
+    return [(first, other) for first, other in pairs if rows[first].path != rows[other].path]
+
+
+def _copies(twins: Sequence[tuple[Row, Row]]) -> list[str]:
+    """In one sentence, how many there are, and how many of them make a figure look better than it is."""
+    across = Counter(f"{a.split} and {b.split}" for a, b in twins if a.split != b.split)
+    disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in twins)
+    more = [f"{count} across {splits}" for splits, count in across.items()]
+    more += [f"{disagree} with other labels"] if disagree else []
+    what = f"{len(twins)} images are copies of others" if len(twins) > 1 else "1 image is a copy of another"
+    return [f"{what} ({', '.join(more)})" if more else what] if twins else []
 
 
 def _twin(first: Row, row: Row) -> Fault:
@@ -140,8 +186,8 @@ def _unseen_classes(table: Table) -> list[Fault]:
 
 def unseen(table: Table) -> list[str]:
     """Every class without a training image, in words: 'lattice' of texture."""
-    train = [row.labels for row in table.split("train") if row.labels]
-    seen = {answer for labels in train for answer in enumerate(labels)}
+    shown = {row.labels for row in table.split("train") if row.labels}  # far fewer than rows
+    seen = {answer for labels in shown for answer in enumerate(labels)}
     return [
         f"{name!r} of {category.name}"
         for c, category in enumerate(table.categories)

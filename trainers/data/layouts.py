@@ -12,17 +12,18 @@ from trainers.data.holdout import hold_out
 from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
 from trainers.errors import DataError, Fault
 
-__all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan", "with_margin"]
+__all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "guess", "read", "scan", "with_margin"]
 
 DEMO_ROOT = "data/demo"
+TABLES = (".csv", ".tsv")  # endings of a file of labels
 
 
 def read(config: DataConfig) -> Table:
     """The whole data set as one table. Raises DataError with every fault of its label files, found in one pass."""
-    table, faults, _ = scan(config)
-    if faults:
-        raise DataError(faults)
-    return with_margin(table, config)
+    found = scan(config)
+    if found.faults:
+        raise DataError(found.faults)
+    return with_margin(found.table, config)
 
 
 def with_margin(table: Table, config: DataConfig) -> Table:
@@ -45,6 +46,7 @@ class Scan(NamedTuple):
     table: Table
     faults: list[Fault]
     notes: list[Fault]
+    held_out: bool = False  # val was chosen here
 
 
 def scan(config: DataConfig) -> Scan:
@@ -65,9 +67,26 @@ def _scan(config: DataConfig) -> Scan:
     faults += refused.listed_twice(rows) + refused.of_categories(groups, config.root)
     if not faults and not any(row.split == "train" for row in rows):
         faults.append(Fault(str(root), "no training image"))
-    if not faults and not any(row.split == "val" for row in rows):
+    held_out = not faults and not any(row.split == "val" for row in rows)
+    if held_out:
         rows = hold_out(rows, share=config.val_share, seed=config.split_seed)
-    return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes)
+    return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes, held_out)
+
+
+def guess(path: Path) -> DataConfig:
+    """The layout of a folder, or of a file of labels, by what lies there."""
+    if not path.is_dir():
+        return DataConfig(layout="table", root=str(path.parent), labels=path.name)
+    if (path / "Anno_fine").is_dir():
+        return DataConfig(layout="deepfashion", root=str(path))
+    if (path / "split" / challenge.ATTRIBUTES).exists():
+        return DataConfig(layout="challenge", root=str(path))
+    tables = sorted(one.name for one in path.iterdir() if one.suffix.lower() in TABLES)
+    if len(tables) == 1 or "labels.csv" in tables:
+        return DataConfig(
+            layout="table", root=str(path), labels="labels.csv" if "labels.csv" in tables else tables[0]
+        )
+    return DataConfig(layout="folder", root=str(path))
 
 
 def categories(config: DataConfig) -> tuple[Category, ...]:

@@ -1,0 +1,120 @@
+"""`sweep data check`, and what a sweep says of its data set: on the terminal, in the report, in the card."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_tools import lay_out, sweep
+from datasets import put
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose val holds copies of training images."""
+    folder = lay_out(tmp_path_factory.mktemp("copied"))
+    for k in range(3):
+        shutil.copy(folder / f"garments/img/{k:05d}.jpg", folder / f"garments/img/{30 + k:05d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(copied: Path) -> tuple[Path, str]:
+    ended = sweep(copied, "run", "space.yaml", "--no-mlflow")
+    assert ended.returncode == 0
+    return copied, ended.stderr
+
+
+NOTE = "3 images are copies of others (3 across train and val"
+
+
+def test_a_sweep_says_what_it_understood_and_its_notes_in_one_line(swept):
+    _, said = swept
+    lines = said.splitlines()
+    assert "data: garments, layout challenge: 30 train, 12 val, 6 test" in lines
+    assert any(line.startswith("  texture   7 classes: ") for line in lines)
+    (note,) = [line for line in lines if line.startswith("note: ")]
+    assert NOTE in note
+    assert note.endswith("(details: sweep data check space.yaml)")
+
+
+def test_report_and_card_have_the_notes(swept):
+    folder, _ = swept
+    assert sweep(folder, "best", "--export", "submission", "--no-mlflow").returncode == 0
+    assert sweep(folder, "report").returncode == 0
+    study = folder / "mlruns/studies/question"
+    (card,) = study.glob("final/*/card.md")
+    assert NOTE in card.read_text().replace("\\", "")
+    page = (study / "report.html").read_text()
+    assert NOTE in page
+    assert "data: garments, layout challenge: 30 train, 12 val, 6 test" in page
+
+
+def test_the_card_says_which_number_is_which_class(swept):
+    folder, _ = swept
+    sweep(folder, "best", "--export", "submission", "--no-mlflow")
+    (card,) = (folder / "mlruns/studies/question").glob("final/*/card.md")
+    rows = [line.split(" | ")[:3] for line in card.read_text().splitlines() if line.startswith("| sleeve")]
+    assert rows == [
+        ["| sleeve", "0", "long_sleeve"],
+        ["| sleeve", "1", "short_sleeve"],
+        ["| sleeve", "2", "sleeveless"],
+    ]
+
+
+def test_a_plan_has_it_too_as_text_and_json(copied):
+    ended = sweep(copied, "plan", "space.yaml", "--json")
+    data = json.loads(ended.stdout)["data"]
+    assert data["images"] == {"train": 30, "val": 12, "test": 6}
+    assert [category["name"] for category in data["categories"]][:2] == ["texture", "sleeve"]
+    assert data["notes"][-1].startswith(NOTE)
+
+
+def pets(root: str, count: int) -> list[str]:
+    return [
+        f"{root}/{split}/{pet}/{k}.png" for split in ("train", "val") for pet in ("cat", "dog") for k in range(count)
+    ]
+
+
+def pictures(folder: Path, *names: str) -> None:
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (k, 2 * k, 255 - k)).save(folder / name)
+
+
+def test_a_folder_is_checked_without_a_yaml_file(tmp_path: Path):
+    pictures(tmp_path, *pets("my pets", 6))
+    ended = sweep(tmp_path, "data", "check", "my pets")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines() == [
+        'in a search space: data: {layout: "folder", root: "my pets"}',
+        "data: my pets, layout folder: 12 train, 12 val, 0 test",
+        "  class  2 classes: cat 12, dog 12",
+        "0 faults, 0 notes",
+    ]
+
+
+def test_a_file_of_labels_is_checked_with_settings_from_the_command_line(tmp_path: Path):
+    pictures(tmp_path, *(f"images/{k}.png" for k in range(20)))
+    put(tmp_path, "set.csv", "path,kind\n" + "".join(f"images/{k}.png,{'ab'[k % 2]}\n" for k in range(20)))
+    ended = sweep(tmp_path, "data", "check", "set.csv", "--set", "data.val_share=0.4", "--json")
+    document = json.loads(ended.stdout)
+    assert ended.returncode == 0
+    assert document["data"]["images"] == {"train": 12, "val": 8, "test": 0}
+    assert document["data"]["held_out"] is True
+
+
+def test_a_missing_path_is_an_error_in_words(tmp_path: Path):
+    ended = sweep(tmp_path, "data", "check", "nothing")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: there is no such file")
+
+
+def test_more_notes_than_a_screen_holds_are_counted(tmp_path: Path):
+    pictures(tmp_path, *pets("set", 15))
+    for path in (tmp_path / "set/val").rglob("*.png"):
+        shutil.copy(tmp_path / "set/train" / path.relative_to(tmp_path / "set/val"), path)
+    lines = sweep(tmp_path, "data", "check", "set").stdout.splitlines()
+    assert sum(line.startswith("note ") for line in lines) == 20
+    assert lines[-2:] == ["       and 10 more notes: --json lists them all", "0 faults, 30 notes"]

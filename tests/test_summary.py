@@ -1,0 +1,94 @@
+"""What is said of a data set before anything trains on it."""
+
+from pathlib import Path
+
+import pytest
+from datasets import challenge_set, put
+from PIL import Image
+
+from trainers.config import DataConfig
+from trainers.data import layouts
+from trainers.data.rows import Category, Row, Table
+from trainers.data.summary import WIDTH, Summary, summary
+
+
+def of(table: Table, **settings: str) -> Summary:
+    return summary(DataConfig(root="set", **settings), table, held_out=False, notes=())
+
+
+def table(*counts: int, test: int = 0) -> Table:
+    """One category with so many training images of each class, and test images without labels."""
+    names = tuple(f"class{k}" for k in range(len(counts)))
+    labels = [k for k, count in enumerate(counts) for _ in range(count)]
+    rows = [Row(f"{i}.jpg", "train", None, (k,), "") for i, k in enumerate(labels)]
+    rows += [Row(f"t{i}.jpg", "test", None, None, "") for i in range(test)]
+    return Table(Path("set"), (Category("kind", names),), tuple(rows))
+
+
+def test_classes_are_counted_by_split_in_label_order():
+    made = of(table(3, 1, test=4), layout="table")
+    assert made.images == {"train": 4, "val": 0, "test": 4}
+    assert [(one.name, one.images["train"], one.images["test"]) for one in made.categories[0].classes] == [
+        ("class0", 3, 0),
+        ("class1", 1, 0),
+    ]
+
+
+def test_the_words_name_splits_categories_and_classes_the_most_frequent_first():
+    assert list(of(table(1, 1_234, test=4), layout="table").lines()) == [
+        "data: set, layout table: 1,235 train, 0 val, 4 test",
+        "  kind  2 classes: class1 1,234, class0 1",
+    ]
+
+
+def test_of_many_classes_those_that_fit_are_named_and_the_rarest():
+    (_, line) = of(table(*range(200, 0, -1))).lines()
+    assert line.startswith("  kind  200 classes: class0 200, class1 199, ")
+    assert line.endswith("more, class199 1")
+    assert len(line) <= WIDTH + len("  kind  ")
+
+
+def test_many_categories_stay_on_one_screen():
+    rows = (Row("0.jpg", "train", None, (0,) * 40, ""), Row("1.jpg", "train", None, (1,) * 40, ""))
+    groups = tuple(Category(f"c{k}", ("a", "b")) for k in range(40))
+    lines = list(of(Table(Path("set"), groups, rows)).lines())
+    assert len(lines) == 22
+    assert lines[-1] == "  and 20 more categories"
+
+
+def test_a_chosen_val_is_said():
+    made = summary(DataConfig(root="set"), table(3, 1), held_out=True, notes=())
+    assert "val was held out of train: the data set names none" in next(made.lines())
+
+
+# ------------------------------------------------------------------------------------------ guessing
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "layout", "labels"),
+    [
+        (["labels.csv", "other.csv"], ".", "table", "labels.csv"),
+        (["answers.csv", "images/1.png"], ".", "table", "answers.csv"),
+        (["answers.tsv"], ".", "table", "answers.tsv"),
+        (["a.csv", "b.csv"], "b.csv", "table", "b.csv"),
+        (["cat/1.png", "dog/1.png"], ".", "folder", "labels.csv"),
+        (["train/cat/1.png"], ".", "folder", "labels.csv"),
+        (["Anno_fine/train.txt"], ".", "deepfashion", "labels.csv"),
+    ],
+)
+def test_the_layout_is_guessed_from_what_lies_there(
+    tmp_path: Path, files: list[str], asked: str, layout: str, labels: str
+):
+    for name in files:
+        picture(tmp_path / name) if name.endswith("png") else put(tmp_path, name)
+    guessed = layouts.guess(tmp_path / asked)
+    assert (guessed.layout, guessed.labels, Path(guessed.root)) == (layout, labels, tmp_path)
+
+
+def test_the_challenge_layout_is_guessed_and_read(tmp_path: Path):
+    challenge_set(tmp_path)
+    assert layouts.guess(tmp_path).layout == "challenge"
+    assert layouts.read(layouts.guess(tmp_path)).rows
