@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trainers.config import DataConfig
 from trainers.data import challenge, class_folders, csv_table, refused
-from trainers.data.holdout import hold_out
+from trainers.data.holdout import hold_out, judge
 from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
 from trainers.errors import DataError, Fault
 
@@ -65,8 +65,10 @@ def _scan(config: DataConfig) -> Scan:
     faults += refused.listed_twice(rows) + refused.of_categories(groups, config.root)
     if not faults and not any(row.split == "train" for row in rows):
         faults.append(Fault(str(root), "no training image"))
-    if not faults and not any(row.split == "val" for row in rows):
-        rows = hold_out(rows, share=config.val_share, seed=config.split_seed)
+    if not faults:
+        held_out = not any(row.split == "val" for row in rows)
+        rows = hold_out(rows, share=config.val_share, seed=config.split_seed) if held_out else rows
+        judge(rows, str(root), remarks, held_out=held_out)
     return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes)
 
 
