@@ -185,16 +185,6 @@ def test_a_misspelt_split_folder_is_named(tmp_path: Path):
     assert (fault.where, fault.help) == ("tets", "did you mean 'test'?")
 
 
-def test_a_test_folder_among_classes_is_not_taken_for_one(tmp_path: Path):
-    for name in ("cat/a.jpg", "dog/a.jpg", "test/a.jpg"):
-        put(tmp_path, name)
-    assert "a folder 'test' and no folder 'train'" in [f.what for f in faults(tmp_path, layout="folder")]
-
-
-def test_an_empty_folder_has_no_class(tmp_path: Path):
-    assert [f.what for f in faults(tmp_path, layout="folder")] == ["category 'class' has no class"]
-
-
 # -------------------------------------------------------------------------------------------------------- real data
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="the clothing photographs are not there")
 def test_the_clothing_photographs_are_read():
