@@ -101,6 +101,13 @@ def test_rows_of_test_may_leave_all_labels_empty(tmp_path: Path):
     ]
 
 
+def test_the_splits_of_a_table_have_more_than_one_name_each(tmp_path: Path):
+    names = ("Training", "train", "VAL", "dev", "valid", "testing")
+    lines = [f"{k}.jpg,{name},{'xy'[k % 2]}" for k, name in enumerate(names)]
+    put(tmp_path, "labels.csv", "\n".join(["path,split,kind", *lines]))
+    assert [row.split for row in table(tmp_path).rows] == ["train", "train", "val", "val", "val", "test"]
+
+
 def test_every_wrong_row_of_a_table_is_named(tmp_path: Path):
     put(
         tmp_path,

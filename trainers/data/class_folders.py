@@ -157,7 +157,8 @@ def _fault(tree: Tree, tops: list[_Top], classes: tuple[str, ...], others: Count
     filled = [folder for folder, look in top.below.items() if look.images]
     if len(filled) == 1 and (inner := _inner(tree, filled[0])) is not None:
         return Fault(root, f"one folder {filled[0].name!r}, and more folders below it", f"write data.root: {inner}")
-    inside = {split_of(path.name) for folder in filled for path in tree.folders(folder)}
+    places = [image.split("/") for look in top.below.values() for image in look.images]
+    inside = {split_of(name) for name in {place[1] if len(place) > 2 else "" for place in places}}
     if None not in inside and {"train"} < inside:
         return Fault(root, f"splits lie below the classes, as in {filled[0].name!r}", SHAPE)
     return None
