@@ -36,6 +36,7 @@ NO_TORCH = {
     "visible",
     "data/rows",
     "data/layouts",
+    "data/tree",
     "data/challenge",
     "data/holdout",
     "data/images",

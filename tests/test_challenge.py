@@ -81,6 +81,14 @@ def test_without_the_crop_boxes_are_neither_read_nor_needed(challenge: Path):
     assert [f.where for f in faults(challenge, crop="box")] == ["split/train_bbox.txt"]
 
 
+def test_a_first_line_that_names_a_picture_of_any_kind_is_no_header(challenge: Path):
+    put(challenge, "split/train.txt", "00000.heic\n00001.jpg\n")
+    assert [row.path for row in layouts.read(DataConfig(root=str(challenge))).split("train")] == [
+        "00000.heic",
+        "00001.jpg",
+    ]
+
+
 def test_bom_crlf_header_lines_and_blank_last_lines_are_harmless(challenge: Path):
     plain = layouts.read(DataConfig(root=str(challenge), crop="box"))
     headers = {"": "picture_filename", "_attr": "category1 category2 c3 c4 c5 c6", "_bbox": "x_1 y_1 x_2 y_2"}

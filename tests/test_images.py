@@ -98,6 +98,11 @@ def test_what_is_no_image_is_refused_with_its_beginning():
     assert refusal(b"<!DOCTYPE html><html>") == "is not an image: it begins with b'<!DOCTYPE html><'"
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_an_iphone_photograph_under_another_name_is_called_what_it_is(brand: bytes):
+    assert "is HEIC" in refusal(b"\0\0\0\x18ftyp" + brand + bytes(100))
+
+
 @pytest.mark.parametrize("side", [9_500, 14_200])  # Pillow warns of the first and refuses the second
 def test_an_image_of_too_many_pixels_is_refused_without_decoding_it(side: int):
     bits = Image.new("1", (side, side))

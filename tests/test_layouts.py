@@ -101,6 +101,13 @@ def test_rows_of_test_may_leave_all_labels_empty(tmp_path: Path):
     ]
 
 
+def test_the_splits_of_a_table_have_more_than_one_name_each(tmp_path: Path):
+    names = ("Training", "train", "VAL", "dev", "valid", "testing")
+    lines = [f"{k}.jpg,{name},{'xy'[k % 2]}" for k, name in enumerate(names)]
+    put(tmp_path, "labels.csv", "\n".join(["path,split,kind", *lines]))
+    assert [row.split for row in table(tmp_path).rows] == ["train", "train", "val", "val", "val", "test"]
+
+
 def test_every_wrong_row_of_a_table_is_named(tmp_path: Path):
     put(
         tmp_path,
@@ -183,16 +190,6 @@ def test_a_misspelt_split_folder_is_named(tmp_path: Path):
         put(tmp_path, name)
     (fault,) = faults(tmp_path, layout="folder")
     assert (fault.where, fault.help) == ("tets", "did you mean 'test'?")
-
-
-def test_a_test_folder_among_classes_is_not_taken_for_one(tmp_path: Path):
-    for name in ("cat/a.jpg", "dog/a.jpg", "test/a.jpg"):
-        put(tmp_path, name)
-    assert "a folder 'test' and no folder 'train'" in [f.what for f in faults(tmp_path, layout="folder")]
-
-
-def test_an_empty_folder_has_no_class(tmp_path: Path):
-    assert [f.what for f in faults(tmp_path, layout="folder")] == ["category 'class' has no class"]
 
 
 # -------------------------------------------------------------------------------------------------------- real data

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.data.images import EXTENSIONS
+from trainers.data.images import EXTENSIONS, UNREAD
 from trainers.data.rows import SPLITS, Box, Category, Row, Split
 from trainers.errors import Fault
 from trainers.files import regular
@@ -137,7 +137,7 @@ def _labels(lines: list[Line], found: Attributes, faults: list[Fault]) -> list[t
 
 
 def _is_header(line: str) -> bool:
-    return "/" not in line and not line.lower().endswith(EXTENSIONS)
+    return "/" not in line and not line.lower().endswith((*EXTENSIONS, *UNREAD))
 
 
 def _numbers(places: Places, name: str, wanted: int, faults: list[Fault]) -> list[Line]:

@@ -1,63 +1,172 @@
 """The layout `folder`: images in a folder of their class, below a folder of their split or none."""
 
-import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from trainers.config import DataConfig
 from trainers.data import refused
-from trainers.data.images import EXTENSIONS
 from trainers.data.refused import did_you_mean
-from trainers.data.rows import SPLIT_NAMES, Category, Found, Remarks, Row
+from trainers.data.rows import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
+from trainers.data.tree import Look, Tree, told
 from trainers.errors import Fault
 from trainers.visible import on_one_line
 
+AROUND = {"", "set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder"}
+SHAPE = "layout folder wants <class>/*.jpg or <split>/<class>/*.jpg"
+
+
+@dataclass(frozen=True)
+class _Top:
+    """The folder of a split, or the root: the images that lie in it, and those of each folder below."""
+
+    path: Path
+    split: str
+    own: Look
+    below: dict[Path, Look]
+
+    @property
+    def others(self) -> Counter[str]:
+        return sum((look.others for look in self.below.values()), self.own.others)
+
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
-    """Every image below `root`; what is wrong goes to `remarks`."""
-    faults = remarks.faults
-    refused.boxes(config, faults)
-    found = {path.name: path for path in _folders(root)}
-    splits = {name: SPLIT_NAMES[name.lower()] for name in found if name.lower() in SPLIT_NAMES}
-    if splits and "train" not in splits.values():
-        faults.append(Fault(str(root), f"a folder {min(splits)!r} and no folder 'train'", "name that one 'train'"))
-    for name in sorted(set(found) - set(splits)) if splits else ():
-        hint = did_you_mean(name, SPLIT_NAMES) or "beside train there may be val and test"
-        faults.append(Fault(on_one_line(name), "neither train, val nor test", hint))
-    tops = [(found[name], split) for name, split in splits.items()] or [(root, "train")]
-    known = [top for top, split in tops if split != "test"] or [top for top, _ in tops]
-    classes = tuple(sorted({path.name for top in known for path in _folders(top)}))
-    rows = [row for top, split in tops for row in _folder_rows(root, top, split, classes, faults)]
-    return root, (Category("class", classes),), rows
+    """Every image below `root`; what is wrong, and what was left out, goes to `remarks`."""
+    refused.boxes(config, remarks.faults)
+    tree = Tree(root)
+    tops = _tops(tree, remarks)
+    others = sum((top.others for top in tops), Counter[str]())
+    classes = _classes(root, tops, remarks)
+    rows = [row for top in tops for row in _rows(top, classes, remarks)] if classes else []
+    fault = _fault(tree, tops, classes, others) if tops else None
+    if fault:
+        remarks.faults.append(fault)
+    tree.remark(remarks, others)
+    return (root, (Category("class", classes),), rows) if tops and not fault else (root, (), [])
 
 
-def _folder_rows(root: Path, top: Path, split: str, classes: tuple[str, ...], faults: list[Fault]) -> Iterator[Row]:
-    """The images below `top`; the class is the first folder. In test, other folders and none mean: unknown."""
+def split_of(name: str) -> str | None:
+    """The split that a folder is named after: Training, test_set, Validation-Images, trainset."""
+    words = [re.sub("(set|data|images?)$", "", word) for word in re.split(r"[\W_]+", name.lower())]
+    named = [word for word in words if word not in AROUND]
+    return SPLIT_NAMES.get(named[0]) if len(named) == 1 else None
+
+
+def _tops(tree: Tree, remarks: Remarks) -> list[_Top]:
+    """The folders of splits, or the root alone; none where it cannot be told which they are."""
+    found = tree.folders(tree.root)
+    splits = {path: split for path in found if (split := split_of(path.name))}
+    if not splits:
+        return [_top(tree, tree.root, "train")]
+    tops = [_top(tree, _unwrapped(tree, path, split), split) for path, split in splits.items()]
+    others = [path for path in found if path not in splits and tree.look(path).images]
+    if fault := _unlike_splits(tree.root, list(splits), tops):
+        remarks.faults.append(fault)
+        return []
+    for path in others:
+        hint = did_you_mean(path.name, SPLIT_NAMES) or "beside train there may be val and test"
+        remarks.faults.append(Fault(on_one_line(path.name), "neither train, val nor test", hint))
+    odd = [(top.path.relative_to(tree.root).as_posix(), top.split) for top in tops]
+    if any(name not in SPLITS for name, _ in odd):
+        what = "read as splits: " + ", ".join(f"{name!r} as {split}" for name, split in odd)
+        remarks.notes.append(Fault(str(tree.root), what))
+    return tops
+
+
+def _top(tree: Tree, path: Path, split: str) -> _Top:
+    below = {folder: tree.look(folder) for folder in tree.folders(path)}
+    return _Top(path, split, tree.look(path, deep=False), below)
+
+
+def _unwrapped(tree: Tree, path: Path, split: str) -> Path:
+    """The inner training_set of training_set/training_set/<class>."""
+    inner = tree.folders(path)
+    alone = len(inner) == 1 and split_of(inner[0].name) == split and not tree.look(path, deep=False).images
+    return _unwrapped(tree, inner[0], split) if alone else path
+
+
+def _unlike_splits(root: Path, paths: list[Path], tops: list[_Top]) -> Fault | None:
+    """Why folders that are named like splits cannot be read as such."""
+    names = " and ".join(repr(path.name) for path in paths)
+    splits = [top.split for top in tops]
+    if "train" not in splits:
+        help = f"put the folders of the classes into {str(root / 'train')!r}; rename a class that is called so"
+        return Fault(str(root), f"named like a split: {names}; and no folder 'train' beside it", help)
+    if twice := [split for split, times in Counter(splits).items() if times > 1]:
+        names = " and ".join(repr(path.name) for path in paths if split_of(path.name) == twice[0])
+        return Fault(str(root), f"more than one folder is named like {twice[0]}: {names}", "keep one of them")
+    train = tops[splits.index("train")]
+    if train.own.images and not any(look.images for look in train.below.values()):
+        what = f"the folder {train.path.name!r} is named like a split, and holds images and no folders of classes"
+        help = f"{SHAPE}; rename it if it is a class; labels in a CSV file are layout: table"
+        return Fault(str(root), what, help)
+    return None
+
+
+def _classes(root: Path, tops: list[_Top], remarks: Remarks) -> tuple[str, ...]:
+    """The names of the folders that hold images, in NFC; of those in test only where there is nothing else."""
+    known = [top for top in tops if top.split != "test"] or tops
+    names = {_name(folder) for top in known for folder, look in top.below.items() if look.images}
+    forms: dict[str, set[str]] = defaultdict(set)
+    for top in tops:
+        for folder, look in top.below.items():
+            forms[_name(folder)].add(folder.name)
+            where = on_one_line(folder.relative_to(root).as_posix())
+            if names and look.unread and not look.images:
+                remarks.faults.append(Fault(where, f"holds no image that can be read: {told(look.others)}"))
+            elif names and not look.images and _name(folder) not in names:
+                remarks.notes.append(Fault(where, "holds no image, so it is no class"))
+    for name, spellings in forms.items():
+        if len(spellings) > 1:
+            what = f"{len(spellings)} spellings of the class {name!r} differ in their Unicode form alone"
+            remarks.notes.append(Fault(on_one_line(name), what, "they are read as one class"))
+    return tuple(sorted(names))
+
+
+def _name(folder: Path) -> str:
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _rows(top: _Top, classes: tuple[str, ...], remarks: Remarks) -> Iterator[Row]:
+    """The images of a split; the class is the first folder. In test, other folders and none mean: unknown."""
     code = {name: k for k, name in enumerate(classes)}
-    for folder in (top, *_folders(top)):
-        label = code.get(folder.name) if folder != top else None
-        for where in _images(root, folder, deep=folder != top):
-            if label is None and split != "test":
-                faults.append(Fault(on_one_line(where), "an image outside the folder of a class"))
+    found = [(None, top.own), *((code.get(_name(folder)), look) for folder, look in top.below.items())]
+    for label, look in found:
+        for where in look.images:
+            if label is None and top.split != "test":
+                remarks.faults.append(Fault(on_one_line(where), "an image outside the folder of a class"))
             else:
-                yield Row(where, split, None, None if label is None else (label,), on_one_line(where))
+                yield Row(where, top.split, None, None if label is None else (label,), on_one_line(where))
 
 
-def _folders(top: Path) -> list[Path]:
-    return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+def _fault(tree: Tree, tops: list[_Top], classes: tuple[str, ...], others: Counter[str]) -> Fault | None:
+    """What is wrong with the whole, where one line says it better than a line an image."""
+    root, top = str(tree.root), tops[0]
+    own = sum(len(one.own.images) for one in tops)
+    if not classes and not own:
+        return Fault(root, "no image that can be read", told(others) or SHAPE)
+    if not classes:
+        return Fault(
+            root, f"{own} images and no folder of a class", f"{SHAPE}; labels in a CSV file are layout: table"
+        )
+    if top.path != tree.root or own:
+        return None
+    filled = [folder for folder, look in top.below.items() if look.images]
+    if len(filled) == 1 and (inner := _inner(tree, filled[0])) is not None:
+        return Fault(root, f"one folder {filled[0].name!r}, and more folders below it", f"write data.root: {inner}")
+    places = [image.split("/") for look in top.below.values() for image in look.images]
+    inside = {split_of(name) for name in {place[1] if len(place) > 2 else "" for place in places}}
+    if None not in inside and {"train"} < inside:
+        return Fault(root, f"splits lie below the classes, as in {filled[0].name!r}", SHAPE)
+    return None
 
 
-def _images(root: Path, folder: Path, *, deep: bool) -> Iterator[str]:
-    """The paths of images from `root`, with slashes."""
-    for where, below, names in os.walk(folder, onerror=_complain):
-        below[:] = sorted(below) if deep else []
-        place = Path(where).relative_to(root)
-        for name in sorted(names):
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield f"{place.as_posix()}/{name}" if place.parts else name
-
-
-def _complain(error: OSError) -> NoReturn:
-    """A folder that may not be read is no empty one."""
-    raise error
+def _inner(tree: Tree, path: Path) -> Path | None:
+    """The folder below `path` that is meant as the root: the first that holds several and no image of its own."""
+    below = tree.folders(path)
+    if tree.look(path, deep=False).images or not below:
+        return None
+    return _inner(tree, below[0]) if len(below) == 1 else path

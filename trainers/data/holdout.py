@@ -2,41 +2,104 @@
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from trainers.data.rows import Row
+import numpy as np
+
+from trainers.data.rows import Remarks, Row
+from trainers.errors import Fault
+
+FEWEST = 10  # images of val that can rank trials at all, where the data set has enough for them
+ENOUGH = 5 * FEWEST  # images in all: with fewer, a small val is all that can be had
+FEW = 50  # images of val below which it is said how little a score says
+UNIT = 1_000_000  # one image, so that parts of images are whole numbers: no rounding differs between machines
 
 
 def hold_out(rows: Sequence[Row], *, share: float, seed: int) -> list[Row]:
     """The same rows in the same order, `share` of the labelled train rows renamed to val.
 
-    Classes are served from the rarest to the most frequent, over all categories (Sechidis et al. 2011, for one
-    answer a category), so each class has about its share in val, and one image at least stays in train.
+    Stratified over all categories at once: val has its share to the nearest image, every class about its share, and
+    one image of each class stays in train, which comes first where the three cannot be had together. (The iterative
+    algorithm of Sechidis et al. 2011 rounds each class for itself: of classes of two images it holds none out.)
     Which images go is decided by a hash of seed and path alone: neither order nor platform matters.
     """
     train = {row.path: row.labels for row in rows if row.split == "train" and row.labels is not None}
-    val = _choose(train, share, seed)
+    paths = sorted(train, key=lambda path: hashlib.sha256(f"{seed}\0{path}".encode()).digest())
+    if not paths:
+        return list(rows)
+    val = {paths[at] for at in _chosen(_codes([train[path] for path in paths]), share)}
     return [replace(row, split="val") if row.split == "train" and row.path in val else row for row in rows]
 
 
-def _choose(labels: dict[str, tuple[int, ...]], share: float, seed: int) -> set[str]:
-    order = sorted(labels, key=lambda path: hashlib.sha256(f"{seed}\0{path}".encode()).digest())
-    members: dict[tuple[int, int], list[str]] = {}
-    for path in order:
-        for question in enumerate(labels[path]):
-            members.setdefault(question, []).append(path)
-    val: set[str] = set()
-    settled: set[str] = set()
-    for paths in _rarest_first(members):
-        wanted = min(len(paths) - 1, math.floor(share * len(paths) + 0.5))
-        missing = max(0, wanted - sum(path in val for path in paths))
-        val.update([path for path in paths if path not in settled][:missing])
-        settled.update(paths)
-    return val or set(order[: len(order) > 1])
+def judge(rows: Sequence[Row], root: str, remarks: Remarks, *, held_out: bool) -> None:
+    """A fault where the held-out val is too small to rank trials, a note where any val has few images."""
+    val = sum(row.split == "val" for row in rows)
+    both = sum(row.split == "train" for row in rows) + val
+    if not val:
+        help = "a class needs two images, one for train and one for val"
+        remarks.faults.append(
+            Fault(root, "no image can be held out for val: every image is the only one of a class", help)
+        )
+    elif held_out and val < FEWEST and both >= ENOUGH:
+        what = f"val would be {val} of {both} images: one image is {100 / val:.0f} points of accuracy"
+        help = f"raise data.val_share until val has {FEWEST} or more; a class keeps one image in train"
+        remarks.faults.append(Fault(root, what, help))
+    elif val < FEW:
+        error = f"accuracies have a standard error of up to {0.5 / math.sqrt(val):.2f}"
+        what = f"val has {val} image{'s' * (val > 1)}: {error}"
+        remarks.notes.append(Fault(root, what, "trials that differ by less are tied; a larger val tells them apart"))
 
 
-def _rarest_first(members: dict[tuple[int, int], list[str]]) -> Iterable[list[str]]:
-    sizes = Counter({question: len(paths) for question, paths in members.items()})
-    return (members[question] for question in sorted(members, key=lambda q: (sizes[q], q)))
+def _codes(labels: list[tuple[int, ...]]) -> np.ndarray:
+    """[K, N]: a number for each class that differs between categories, too."""
+    answers = np.array(labels, dtype=np.int32).T
+    return answers + np.cumsum([0, *answers[:-1].max(1) + 1], dtype=np.int32)[:, None]
+
+
+def _chosen(codes: np.ndarray, share: float) -> np.ndarray:
+    """Positions for val, out of [K, N].
+
+    They begin as every so many-th image in the order of its labels. Then the image whose classes have most above
+    their share is exchanged for the one whose classes lack most, as long as the squares of what is above and
+    below grow fewer.
+    """
+    free = np.setdiff1d(np.arange(codes.shape[1]), _kept(codes))
+    wanted = min(max(1, math.floor(share * codes.shape[1] + 0.5)), len(free))
+    if not wanted:
+        return free
+    free = free[np.lexsort(codes[::-1, free])]
+    picked = np.zeros(len(free), dtype=bool)
+    picked[(2 * np.arange(wanted) + 1) * len(free) // (2 * wanted)] = True
+    sizes = np.bincount(codes.ravel())
+    above = UNIT * np.bincount(codes[:, free[picked]].ravel(), minlength=len(sizes))
+    above -= np.rint(UNIT * share * sizes).astype(np.int64)
+    _exchange(codes[:, free], picked, above)
+    return free[picked]
+
+
+def _exchange(codes: np.ndarray, picked: np.ndarray, above: np.ndarray) -> None:
+    """Improve `picked` [N] in place; `above` is what each class has over its share, in parts of an image."""
+    most = np.iinfo(np.int64).max
+    score = above[codes].sum(0)  # [N], over the classes of each image
+    while not picked.all():
+        out = int(np.where(picked, score, -most).argmax())
+        less = score - UNIT * (codes == codes[:, [out]]).sum(0)
+        new = int(np.where(picked, most, less).argmin())
+        if score[out] - less[new] <= UNIT * len(codes):
+            return
+        score = less + UNIT * (codes == codes[:, [new]]).sum(0)
+        picked[[out, new]] = False, True
+
+
+def _kept(codes: np.ndarray) -> list[int]:
+    """Positions of images that show every class, few of them: the rarest class chooses first."""
+    classes, first, sizes = np.unique(codes.T.ravel(), return_index=True, return_counts=True)
+    kept: dict[int, None] = {}
+    shown: set[int] = set()
+    for at in np.lexsort((classes, sizes)):
+        if classes[at] not in shown:
+            image = int(first[at]) // len(codes)
+            kept[image] = None
+            shown.update(codes[:, image].tolist())
+    return list(kept)

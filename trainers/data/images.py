@@ -11,14 +11,35 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from trainers.data.rows import Box, Row, Table
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of files taken for images
+DECODERS = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif"), ""),
+    **dict.fromkeys((".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"), ""),
+    **dict.fromkeys((".webp",), "webp"),
+    **dict.fromkeys((".avif",), "avif"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "jpg_2000"),
+}  # endings of files taken for images -> what Pillow must have been built with
+RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".raw")
+
+
+def _built(feature: str) -> bool:
+    return not feature or (feature in {*features.modules, *features.codecs} and bool(features.check(feature)))
+
+
+EXTENSIONS = tuple(ending for ending, feature in DECODERS.items() if _built(feature))
+UNREAD = {
+    **{e: f"this Pillow reads no {f}: convert them to JPEG" for e, f in DECODERS.items() if e not in EXTENSIONS},
+    **dict.fromkeys((".heic", ".heif", ".hif"), "Pillow cannot read HEIC: convert them to JPEG"),
+    **dict.fromkeys(RAW, "raw data of a camera: develop them to JPEG"),
+    **dict.fromkeys((".svg", ".pdf", ".psd"), "no pixels that could be read: export them as PNG"),
+}  # endings of pictures that cannot be read -> why, and what to do
+HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # bytes 4 to 12 of such files
 MANY = 10_000  # rows whose state is digested at once
 CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
 TURNS = {
@@ -94,6 +115,8 @@ def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UnreadableImage(f"has more than {limit} million pixels, the limit; make it smaller") from None
     except UnidentifiedImageError:
+        if content[4:12] in HEIF:
+            raise UnreadableImage("is HEIC whatever its name says, and Pillow cannot read that; convert it") from None
         raise UnreadableImage(f"is not an image: it begins with {content[:16]!r}") from None
     except (UnreadableImage, MemoryError):
         raise

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trainers.config import DataConfig
 from trainers.data import challenge, class_folders, csv_table, refused
-from trainers.data.holdout import hold_out
+from trainers.data.holdout import hold_out, judge
 from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
 from trainers.errors import DataError, Fault
 
@@ -70,6 +70,8 @@ def _scan(config: DataConfig) -> Scan:
     held_out = not faults and not any(row.split == "val" for row in rows)
     if held_out:
         rows = hold_out(rows, share=config.val_share, seed=config.split_seed)
+    if not faults:
+        judge(rows, str(root), remarks, held_out=held_out)
     return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes, held_out)
 
 
@@ -83,9 +85,8 @@ def guess(path: Path) -> DataConfig:
         return DataConfig(layout="challenge", root=str(path))
     tables = sorted(one.name for one in path.iterdir() if one.suffix.lower() in TABLES)
     if len(tables) == 1 or "labels.csv" in tables:
-        return DataConfig(
-            layout="table", root=str(path), labels="labels.csv" if "labels.csv" in tables else tables[0]
-        )
+        labels = "labels.csv" if "labels.csv" in tables else tables[0]
+        return DataConfig(layout="table", root=str(path), labels=labels)
     return DataConfig(layout="folder", root=str(path))
 
 

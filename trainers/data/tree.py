@@ -1,0 +1,139 @@
+"""What lies below a folder: images in order, other files by their ending, and what nobody means to train on."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import NoReturn
+
+from trainers.data.images import EXTENSIONS, UNREAD
+from trainers.data.rows import Remarks
+from trainers.errors import Fault
+from trainers.visible import on_one_line
+
+SERVICE = {"__macosx", "__pycache__", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+JUNK = {"thumbs.db", "desktop.ini"}
+SHOWN = 8  # endings or folders named in one note
+ARCHIVES = dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2"), "unpack it")
+WHY = ARCHIVES | UNREAD
+
+
+@dataclass(frozen=True)
+class Look:
+    """The images of one folder, as paths from the root with slashes, and its other files by ending."""
+
+    images: list[str]
+    others: Counter[str]
+
+    @property
+    def unread(self) -> bool:
+        """Whether it holds pictures that somebody must convert first."""
+        return any(ending in UNREAD for ending in self.others)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The folders of a data set. Links inside it are followed, each folder once below the one that was asked for."""
+
+    root: Path
+    hidden: dict[str, int] = field(default_factory=dict)
+    outside: dict[str, Fault] = field(default_factory=dict)
+    loops: dict[str, Fault] = field(default_factory=dict)
+
+    def folders(self, top: Path) -> list[Path]:
+        """Those in `top` that may hold images of the data set."""
+        return sorted(path for path in top.iterdir() if path.is_dir() and self._enters(path))
+
+    def look(self, folder: Path, *, deep: bool = True) -> Look:
+        """What is in a folder, with all below it unless `deep` is False."""
+        look = Look([], Counter())
+        done: set[Path] = set()
+        todo = [folder]
+        while todo:
+            top = todo.pop(0)
+            if top.resolve() not in done:
+                todo += self._walk(top, deep, done, look)
+        return look
+
+    def remark(self, remarks: Remarks, others: Counter[str]) -> None:
+        """Say what was left out: hidden images, links, and these files by ending."""
+        remarks.faults.extend(self.outside.values())
+        remarks.notes.extend(self.loops.values())
+        if self.hidden:
+            images = sum(self.hidden.values())
+            where = _some(f"{on_one_line(name)} ({count})" for name, count in sorted(self.hidden.items()))
+            what = f"left out: {images} hidden image{'s' * (images > 1)} in {where}"
+            remarks.notes.append(Fault(str(self.root), what, "what systems and tools leave behind is no data"))
+        if others:
+            remarks.notes.append(Fault(str(self.root), f"left out: {told(others)}"))
+
+    def _walk(self, top: Path, deep: bool, done: set[Path], look: Look) -> list[Path]:
+        """Add what is there to `look`; returns the linked folders, whose turn comes after all others."""
+        links: list[Path] = []
+        for where, below, names in os.walk(top, onerror=_complain):
+            place = Path(where)
+            done.add(place.resolve())
+            inner = [place / name for name in sorted(below)] if deep else []
+            entered = [path for path in inner if self._enters(path) and path.resolve() not in done]
+            below[:] = [path.name for path in entered]
+            links += [path for path in entered if path.is_symlink()]
+            self._sort(place, sorted(names), look)
+        return links
+
+    def _sort(self, place: Path, names: list[str], look: Look) -> None:
+        inside = place.relative_to(self.root)
+        before = f"{inside.as_posix()}/" if inside.parts else ""
+        for name in names:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                look.images.append(before + name)
+            elif not name.startswith(".") and name.lower() not in JUNK:
+                ending = PurePath(name).suffix.lower()
+                if before or ending in WHY:  # in the root there may be anything
+                    look.others[ending] += 1
+        if hidden := sum(name.startswith(".") and name.lower().endswith(EXTENSIONS) for name in names):
+            self.hidden[f"{before}.*"] = hidden
+
+    def _enters(self, path: Path) -> bool:
+        """Whether a folder belongs to the data set; those that do not are noted."""
+        name = path.relative_to(self.root).as_posix()
+        if path.name.startswith((".", "@")) or path.name.lower() in SERVICE:
+            if images := sum(file.lower().endswith(EXTENSIONS) for _, _, files in os.walk(path) for file in files):
+                self.hidden[name] = images
+            return False
+        if path.is_symlink():
+            target = path.resolve()
+            if not target.is_relative_to(self.root.resolve()):
+                help = "copy the images, or let data.root be the folder that holds them"
+                what = f"the folder {name!r} is refused: a link out of the data set"
+                self.outside[name] = Fault(on_one_line(name), what, help)
+                return False
+            if path.parent.resolve().is_relative_to(target):
+                self.loops[name] = Fault(on_one_line(name), "a link to a folder that it lies in: not followed")
+                return False
+        return not _of_sweep(path)
+
+
+def told(others: Counter[str]) -> str:
+    """12 .heic (Pillow cannot read HEIC: convert them to JPEG), 3 .txt"""
+    counts = sorted(others.items(), key=lambda item: (item[0] not in WHY, -item[1], item[0]))
+    return _some(
+        f"{count} {on_one_line(ending) or 'without ending'}" + (f" ({WHY[ending]})" if ending in WHY else "")
+        for ending, count in counts
+    )
+
+
+def _some(words: Iterator[str]) -> str:
+    shown = list(words)
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return ", ".join(shown[:SHOWN]) + more
+
+
+def _of_sweep(path: Path) -> bool:
+    """Whether a study left it: mlruns, or whatever SWEEP_HOME names."""
+    return (path / "studies").is_dir() and ((path / "cache").is_dir() or (path / "mlflow.db").is_file())
+
+
+def _complain(error: OSError) -> NoReturn:
+    """A folder that may not be read is no empty one."""
+    raise error
