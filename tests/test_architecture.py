@@ -37,6 +37,11 @@ NO_TORCH = {
     "data/rows",
     "data/layouts",
     "data/challenge",
+    "data/csv_file",
+    "data/csv_table",
+    "data/columns",
+    "data/located",
+    "data/names",
     "data/holdout",
     "data/images",
 }

@@ -13,7 +13,7 @@ from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
 from trainers.data.rows import Row, Table
-from trainers.errors import DataError, Fault
+from trainers.errors import DataError, Fault, folded
 from trainers.files import regular, write_text
 
 
@@ -72,14 +72,16 @@ def _findings(scan: layouts.Scan, progress: Progress | None) -> Findings:
 
     @memo
     def spellings(folder: Path) -> dict[str, str]:
-        return {p.name.lower(): p.name for p in folder.iterdir()} if folder.is_dir() else {}
+        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        return {Path(name).stem.lower(): name for name in names} | {name.lower(): name for name in names}
 
     def look(_: int, row: Row) -> _Look:
         path = table.root / row.path
         try:
             content = regular(path).read_bytes()
         except FileNotFoundError:
-            other = spellings(path.parent).get(path.name.lower()) or _other_path(table.root, row.path)
+            known = spellings(path.parent)
+            other = known.get(path.name.lower()) or known.get(path.stem.lower()) or _other_path(table.root, row.path)
             return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
         except OSError as error:
             return _Look(_fault(row, f"cannot be read: {error.strerror}"))
@@ -91,7 +93,7 @@ def _findings(scan: layouts.Scan, progress: Progress | None) -> Findings:
         first = looks[0].fault.help if looks[0].fault else ""
         found = [Fault(str(table.root), where, first or "are the images unpacked?")]
     else:
-        found = [look.fault for look in looks if look.fault]
+        found = list(folded((look.missing or look.fault, look.fault) for look in looks if look.fault))
     digests = [(r, look.digest) for r, look in zip(table.rows, looks, strict=True) if look.digest and not look.fault]
     unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
     return Findings((*faults, *found), (*notes, *unseen_classes, *_twins(digests)))

@@ -8,6 +8,7 @@ from typing import NoReturn
 from trainers.config import DataConfig
 from trainers.data import refused
 from trainers.data.images import EXTENSIONS
+from trainers.data.names import class_order
 from trainers.data.refused import did_you_mean
 from trainers.data.rows import SPLIT_NAMES, Category, Found, Remarks, Row
 from trainers.errors import Fault
@@ -27,7 +28,7 @@ def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
         faults.append(Fault(on_one_line(name), "neither train, val nor test", hint))
     tops = [(found[name], split) for name, split in splits.items()] or [(root, "train")]
     known = [top for top, split in tops if split != "test"] or [top for top, _ in tops]
-    classes = tuple(sorted({path.name for top in known for path in _folders(top)}))
+    classes = class_order(path.name for top in known for path in _folders(top))
     rows = [row for top, split in tops for row in _folder_rows(root, top, split, classes, faults)]
     return root, (Category("class", classes),), rows
 

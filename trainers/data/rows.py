@@ -14,7 +14,11 @@ from trainers.errors import Fault
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 Box = tuple[int, int, int, int]
 """Left, upper, right, lower in pixels as Pillow counts them: right and lower are the first pixels outside."""
 
