@@ -80,8 +80,8 @@ def _findings(scan: layouts.Scan, progress: Progress | None) -> Findings:
         try:
             content = regular(path).read_bytes()
         except FileNotFoundError:
-            known = spellings(path.parent)
-            other = known.get(path.name.lower()) or known.get(path.stem.lower()) or _other_path(table.root, row.path)
+            known, stem = spellings(path.parent), path.stem.lower()
+            other = known.get(path.name.lower()) or _other_path(table.root, row.path) or known.get(stem)
             return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
         except OSError as error:
             return _Look(_fault(row, f"cannot be read: {error.strerror}"))

@@ -29,10 +29,14 @@ Record = tuple[str, list[str]]
 
 @dataclass(frozen=True)
 class Sheet:
-    """The header, and every record with as many cells; `whole` unless what follows could not be read."""
+    """The header, and every record with as many cells; `whole` unless what follows could not be read.
+
+    `tall` are the places of records that run over several lines.
+    """
 
     header: list[str]
     records: list[Record]
+    tall: set[str]
     whole: bool
 
     def column(self, name: str) -> list[str]:
@@ -51,10 +55,10 @@ def read(root: Path, name: str, remarks: Remarks) -> Sheet:
         line = len(re.split("\r\n|\r|\n", error.object[: error.start].decode(encoding)))
         help = "save the file as UTF-8, in Excel as 'CSV UTF-8'; or iconv -f windows-1252 -t utf-8"
         remarks.faults.append(Fault(f"{name}:{line}", f"not {said or 'UTF-8'} text", help))
-        return Sheet([], [], whole=False)
+        return Sheet([], [], set(), whole=False)
     if 4 * text[:400].count("\0") > len(text[:400]):
         remarks.faults.append(Fault(f"{name}:1", "UTF-16 text without its mark (BOM)", "save the file as UTF-8"))
-        return Sheet([], [], whole=False)
+        return Sheet([], [], set(), whole=False)
     separator = _separator(text)
     unusual = [SEPARATORS.get(separator, repr(separator))] * (separator != ",") + [said] * bool(said)
     unusual += ["Windows line ends"] * ("\r\n" in text[:4096])
@@ -93,17 +97,21 @@ def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
         next(found)
     _, _, header = next(found, (0, 0, []))
     records: list[Record] = []
+    tall: set[str] = set()
     wrong: list[tuple[str, Fault]] = []
     for first, last, cells in found:
         if len(cells) == len(header):
-            records.append((f"{name}:{first}", cells))
+            where = f"{name}:{first}"
+            records.append((where, cells))
+            if last > first:
+                tall.add(where)
         else:
             what = f"{len(cells)} column{'s' * (len(cells) != 1)}, and the header has {len(header)}"
             help = f"the row runs to line {last}: is a quote not closed?" if last > first else ""
             wrong.append((what, Fault(f"{name}:{first}", what, help)))
     whole = len(remarks.faults) == before
     remarks.faults.extend(folded(wrong))
-    return Sheet(header, records, whole)
+    return Sheet(header, records, tall, whole)
 
 
 def _records(

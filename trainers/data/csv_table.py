@@ -60,7 +60,7 @@ class _Table:
 
     def __init__(self, config: DataConfig, sheet: Sheet, groups: Sequence[Category], split: int | None) -> None:
         places = {name: k for k, name in enumerate(sheet.header)}
-        self.config, self.path, self.split = config, places["path"], split
+        self.config, self.tall, self.path, self.split = config, sheet.tall, places["path"], split
         self.labels = [(g.name, places[g.name], {label: k for k, label in enumerate(g.classes)}) for g in groups]
         self.used = [self.path, *[at for _, at, _ in self.labels], *([] if split is None else [split])]
         self.known: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -68,7 +68,7 @@ class _Table:
     def row(self, record: Record, causes: Causes) -> Row | None:
         """One image; what is wrong with it goes to `causes`, and the path of such a row is looked at nevertheless."""
         where, cells = record
-        if any(BREAK in cells[at] for at in self.used):
+        if where in self.tall and any(BREAK in cells[at] for at in self.used):
             causes.append(("break", Fault(where, "a cell runs over several lines", "is a quote not closed here?")))
             return None
         given = "train" if self.split is None else cells[self.split]

@@ -21,18 +21,19 @@ def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Ro
     if not rows or unfit(rows[0].path) or os.path.lexists(f"{root}/{rows[0].path}"):
         return rows
     find, found = _finder(root), list[Row]()
-    doubtful, completed = list[tuple[str, Fault]](), list[str]()
+    doubtful, example, completed = list[tuple[str, Fault]](), "", 0
     for row in rows:
         path, *others = find(row.path)
         if others:
             doubtful.append(("place", Fault(row.where, f"{row.path!r} can be {path!r} or {others[0]!r}", HELP)))
             continue
         if path != row.path:
-            completed.append(f"{row.path!r} is read as {path!r}")
+            completed += 1
+            example = example or f"{row.path!r} is read as {path!r}"
         found.append(Row(path, row.split, row.box, row.labels, row.where))
     remarks.faults.extend(folded(doubtful))
     if completed:
-        remarks.notes.append(Fault(name, f"paths are completed in {len(completed)} rows: {completed[0]}"))
+        remarks.notes.append(Fault(name, f"paths are completed in {completed} rows: {example}"))
     return found
 
 

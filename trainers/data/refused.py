@@ -45,10 +45,10 @@ def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row
 
 def unfit(path: str, homes: tuple[str, ...] = ()) -> str:
     """What a path must not be, if it is that; `homes` are the ways to write where the data set lies."""
-    if home := next((home for home in homes if path.startswith(home)), ""):
-        return f"paths are relative to the data set: leave out {home!r} in front"
     if not path:
         return "every row names an image"
+    if path.startswith("/") and (home := next((home for home in homes if path.startswith(home)), "")):
+        return f"paths are relative to the data set: leave out {home!r} in front"
     if path.startswith("/") or path.rpartition("/")[2] in ("", ".") or ".." in path.split("/"):
         return "paths are relative to the data set, without '..'"
     if "\\" in path:
