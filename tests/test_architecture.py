@@ -38,6 +38,11 @@ NO_TORCH = {
     "data/layouts",
     "data/tree",
     "data/challenge",
+    "data/csv_file",
+    "data/csv_table",
+    "data/columns",
+    "data/located",
+    "data/names",
     "data/holdout",
     "data/images",
 }

@@ -131,7 +131,7 @@ def test_every_wrong_row_of_a_table_is_named(tmp_path: Path):
         ("", "no column 'path'"),
         ("path,split\na.jpg,train\n", "no category"),
         ("path,a,a\nx.jpg,1,2\ny.jpg,2,1\n", "2 columns are called 'a'"),
-        ('path,a\n"x.jpg,1\n', "not a CSV file: unexpected end of data"),
+        ('path,a\n"x.jpg,1\n', "a quote is opened here and not closed"),
         (b"path,a\nx.jpg,\xff\n", "not UTF-8 text"),
     ],
 )

@@ -27,6 +27,12 @@ class DataConfig(Part):
     )
     root: str = Field(description="folder of the data set, relative to the current folder or absolute")
     labels: str = Field("labels.csv", description="layout table: the CSV file, relative to root")
+    categories: tuple[str, ...] | None = Field(
+        None, description="layout table: the columns that are categories, in this order; every other one is left out"
+    )
+    ignore: tuple[str, ...] | None = Field(
+        None, description="layout table: columns that are no categories; every one beside these, path and split is"
+    )
     crop: Literal["none", "box"] = Field("none", description="box: cut every image to its bounding box")
     box_margin: float = Field(
         0.0, ge=0, le=1, description="crop box: what is kept around the box, as a share of its longer side"
@@ -41,6 +47,20 @@ class DataConfig(Part):
         multiple_of=32,
         description="side in pixels of the images in the cache; derived from the space when left out",
     )
+
+    @model_validator(mode="after")
+    def _columns(self) -> "DataConfig":
+        given = {"categories": self.categories, "ignore": self.ignore}
+        for key, names in given.items():
+            if names is None:
+                continue
+            if self.layout != "table":
+                raise ValueError(f"{key} is for layout table, and the layout is {self.layout}: leave it out")
+            if len(set(names)) < max(1, len(names)):
+                raise ValueError(f"{key} names {'a column twice' if names else 'no column: leave it out'}")
+        if None not in given.values():
+            raise ValueError("categories and ignore do not go together: keep one of them")
+        return self
 
 
 # ---------------------------------------------------------------------------------------------- loss

@@ -1,7 +1,10 @@
 """What a user can get wrong: one exception, with the place, the finding and the remedy."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+FEW = 10  # faults of one cause that are told one by one where they differ
 
 
 @dataclass(frozen=True)
@@ -11,6 +14,19 @@ class Fault:
     where: str
     what: str
     help: str = ""
+
+
+def folded(found: Iterable[tuple[Hashable, Fault]]) -> Iterator[Fault]:
+    """Faults with their causes, as one for each cause and file where all say the same, or are many."""
+    groups: dict[tuple[Hashable, str], list[Fault]] = {}
+    for cause, fault in found:
+        groups.setdefault((cause, re.sub(r":\d+$", "", fault.where)), []).append(fault)
+    for (_, file), faults in groups.items():
+        first, alike = faults[0], len({fault.what for fault in faults}) == 1
+        if len(faults) > (1 if alike else FEW):
+            yield Fault(file, f"{first.what} ({len(faults)} rows, first {first.where})", first.help)
+        else:
+            yield from faults
 
 
 class UserError(Exception):

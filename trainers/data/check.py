@@ -13,7 +13,7 @@ from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
 from trainers.data.rows import Row, Table
-from trainers.errors import DataError, Fault
+from trainers.errors import DataError, Fault, folded
 from trainers.files import regular, write_text
 
 
@@ -108,14 +108,16 @@ def _look(table: Table, progress: Progress | None) -> _Looked:
 
     @memo
     def spellings(folder: Path) -> dict[str, str]:
-        return {p.name.lower(): p.name for p in folder.iterdir()} if folder.is_dir() else {}
+        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        return {Path(name).stem.lower(): name for name in names} | {name.lower(): name for name in names}
 
     def look(_: int, row: Row) -> _Look:
         path = table.root / row.path
         try:
             content = regular(path).read_bytes()
         except FileNotFoundError:
-            other = spellings(path.parent).get(path.name.lower()) or _other_path(table.root, row.path)
+            known, stem = spellings(path.parent), path.stem.lower()
+            other = known.get(path.name.lower()) or _other_path(table.root, row.path) or known.get(stem)
             return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
         except OSError as error:
             return _Look(_fault(row, f"cannot be read: {error.strerror}"))
@@ -127,7 +129,7 @@ def _look(table: Table, progress: Progress | None) -> _Looked:
         first = looks[0].fault.help if looks[0].fault else ""
         found = [Fault(str(table.root), where, first or "are the images unpacked?")]
     else:
-        found = [look.fault for look in looks if look.fault]
+        found = list(folded((look.missing or look.fault, look.fault) for look in looks if look.fault))
     return _Looked(found, _twins(table.rows, looks))
 
 

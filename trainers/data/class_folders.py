@@ -1,7 +1,6 @@
 """The layout `folder`: images in a folder of their class, below a folder of their split or none."""
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from trainers.config import DataConfig
 from trainers.data import refused
+from trainers.data.names import class_order, form
 from trainers.data.refused import did_you_mean
 from trainers.data.rows import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
 from trainers.data.tree import Look, Tree, told
@@ -123,11 +123,11 @@ def _classes(root: Path, tops: list[_Top], remarks: Remarks) -> tuple[str, ...]:
         if len(spellings) > 1:
             what = f"{len(spellings)} spellings of the class {name!r} differ in their Unicode form alone"
             remarks.notes.append(Fault(on_one_line(name), what, "they are read as one class"))
-    return tuple(sorted(names))
+    return class_order(names)
 
 
 def _name(folder: Path) -> str:
-    return unicodedata.normalize("NFC", folder.name)
+    return form(folder.name)
 
 
 def _rows(top: _Top, classes: tuple[str, ...], remarks: Remarks) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainers.config import DataConfig
-from trainers.data import challenge, class_folders, csv_table, refused
+from trainers.data import challenge, class_folders, csv_table, names, refused
 from trainers.data.holdout import hold_out, judge
 from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
 from trainers.errors import DataError, Fault
@@ -64,7 +64,8 @@ def _scan(config: DataConfig) -> Scan:
     faults, root = remarks.faults, _root(config)
     base, groups, rows = _LAYOUTS[config.layout](config, root, remarks)
     rows = list(refused.inside(base, rows, faults))
-    faults += refused.listed_twice(rows) + refused.of_categories(groups, config.root)
+    faults += refused.listed_twice(rows) + refused.of_categories(groups, config)
+    remarks.notes.extend(names.alike(groups, rows, config.root))
     if not faults and not any(row.split == "train" for row in rows):
         faults.append(Fault(str(root), "no training image"))
     held_out = not faults and not any(row.split == "val" for row in rows)
@@ -98,7 +99,7 @@ def categories(config: DataConfig) -> tuple[Category, ...]:
         found = challenge.attributes(_places(config, root), faults).categories
     else:
         found = _LAYOUTS[config.layout](config, root, remarks)[1]
-    faults += refused.of_categories(found, config.root)
+    faults += refused.of_categories(found, config)
     if faults:
         raise DataError(faults)
     return found

@@ -1,21 +1,24 @@
 """What no layout may hold: paths that leave the data set, images listed twice, names that cannot be shown."""
 
 import difflib
+import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from posixpath import normpath
 
 from trainers.config import DataConfig
 from trainers.data.rows import Category, Row
-from trainers.errors import Fault
+from trainers.errors import Fault, folded
 from trainers.visible import on_one_line
 
 
 def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
     """The rows whose path is relative, has neither '..' nor NUL, and follows no link out of the data set."""
     home = base.resolve()
+    homes = (f"{home}/", f"{base.absolute()}/")
 
     @cache  # few folders, many images
     def leaving(folder: str) -> set[str] | None:
@@ -26,20 +29,27 @@ def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row
         links = [entry.name for entry in os.scandir(place) if entry.is_symlink()] if place.is_dir() else []
         return {name for name in links if not _within(place / name, home)}
 
+    refused: list[tuple[str, Fault]] = []
     for row in rows:
         folder, _, name = row.path.rpartition("/")
-        if help := _unfit(row.path, name):
-            faults.append(Fault(row.where, f"the path {row.path!r} is refused", help))
+        if help := unfit(row.path, homes):
+            refused.append((help, Fault(row.where, f"the path {row.path!r} is refused", help)))
         elif (links := leaving(folder)) is None or name in links:
             help = "copy the images, or let data.root be the folder that holds them"
-            faults.append(Fault(row.where, f"the path {row.path!r} is refused: a link out of the data set", help))
+            what = f"the path {row.path!r} is refused: a link out of the data set"
+            refused.append((help, Fault(row.where, what, help)))
         else:
             yield row
+    faults += folded(refused)
 
 
-def _unfit(path: str, name: str) -> str:
-    """What a path must not be, if it is that."""
-    if path.startswith("/") or name in ("", ".") or ".." in path.split("/"):
+def unfit(path: str, homes: tuple[str, ...] = ()) -> str:
+    """What a path must not be, if it is that; `homes` are the ways to write where the data set lies."""
+    if not path:
+        return "every row names an image"
+    if path.startswith("/") and (home := next((home for home in homes if path.startswith(home)), "")):
+        return f"paths are relative to the data set: leave out {home!r} in front"
+    if path.startswith("/") or path.rpartition("/")[2] in ("", ".") or ".." in path.split("/"):
         return "paths are relative to the data set, without '..'"
     if "\\" in path:
         return "folders are parted by /"
@@ -57,27 +67,44 @@ def _within(place: Path, home: Path) -> bool:
 
 def listed_twice(rows: list[Row]) -> list[Fault]:
     first: dict[str, Row] = {}
-    faults = []
+    faults: list[tuple[str, Fault]] = []
     for row in rows:
         plain = "//" not in row.path and "/." not in row.path and not row.path.startswith(".")
         before = first.setdefault(row.path if plain else normpath(row.path), row)
         if before is not row:
             splits = f"in {row.split}" if before.split == row.split else f"in {before.split} and {row.split}"
-            faults.append(Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}"))
-    return faults
+            fault = Fault(row.where, f"{row.path!r} is listed twice {splits}", f"first at {before.where}")
+            faults.append((splits, fault))
+    return list(folded(faults))
 
 
-def of_categories(groups: tuple[Category, ...], root: str) -> list[Fault]:
+def of_categories(groups: tuple[Category, ...], config: DataConfig) -> list[Fault]:
+    few = [group for group in groups if len(group.classes) < 2]
+    help = "two are the fewest"
+    if few and config.layout == "table":
+        help += f"; {leaving_out(config, [group.name for group in few])} does without"
     return [
-        Fault(root, f"category {group.name!r} has {len(group.classes) or 'no'} class", "two are the fewest")
-        for group in groups
-        if len(group.classes) < 2
+        Fault(config.root, f"category {group.name!r} has {len(group.classes) or 'no'} class", help) for group in few
     ] + [
-        Fault(root, f"the name {name!r} in category {group.name!r}", "it has characters that cannot be seen")
+        Fault(config.root, f"the name {name!r} in category {group.name!r}", "it has characters that cannot be seen")
         for group in groups
         for name in (group.name, *group.classes)
         if name != on_one_line(name)
     ]
+
+
+def leaving_out(config: DataConfig, names: Collection[str]) -> str:
+    """What to write so that these columns are no categories."""
+    if config.categories is not None:
+        return f"data: {{categories: {listed(name for name in config.categories if name not in names)}}}"
+    return f"data: {{ignore: {listed([*(config.ignore or ()), *names])}}}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a list in YAML."""
+    plain = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+    words = [name if plain.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names]
+    return on_one_line(f"[{', '.join(words)}]")
 
 
 def boxes(config: DataConfig, faults: list[Fault]) -> None:

@@ -1,0 +1,434 @@
+"""Tables as people have them: read as meant, or refused with the true line, the true cause and what to write."""
+
+from pathlib import Path
+
+import pytest
+from datasets import faults, put
+from PIL import Image
+
+from sweeper.space import Space
+from sweeper.spec import read, recipe_yaml
+from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.data import check, layouts
+from trainers.errors import Fault
+
+HEAD = "path,split,garment,wearer"
+GARMENTS, WEARERS = ("skirt", "coat"), ("adult", "child")
+
+
+def rows(count: int = 12, sep: str = ",") -> list[str]:
+    """Two thirds to train on, the rest for val."""
+    return [
+        sep.join((f"images/{k}.png", "train" if 3 * k < 2 * count else "val", GARMENTS[k % 2], WEARERS[k // 2 % 2]))
+        for k in range(count)
+    ]
+
+
+def write(root: Path, header: str, lines: list[str], *, encoding: str = "utf-8", end: str = "\n") -> None:
+    put(root, "labels.csv", (end.join([header, *lines]) + end).encode(encoding))
+
+
+def draw(root: Path, *names: str) -> None:
+    for k, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (k, 90, len(name))).save(root / name)
+
+
+def config(root: Path, **settings: object) -> DataConfig:
+    return DataConfig.model_validate({"layout": "table", "root": str(root), **settings})
+
+
+def categories(root: Path, **settings: object) -> dict[str, tuple[str, ...]]:
+    return {c.name: c.classes for c in layouts.read(config(root, **settings)).categories}
+
+
+def notes(root: Path) -> list[str]:
+    return [note.what for note in layouts.scan(config(root)).notes]
+
+
+def wrong(root: Path, **settings: object) -> list[Fault]:
+    return layouts.scan(config(root, **settings)).faults
+
+
+PLAIN = {"garment": ("coat", "skirt"), "wearer": ("adult", "child")}
+
+
+# ------------------------------------------------------------------------------------- separator, encoding, quotes
+@pytest.mark.parametrize(("sep", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "pipes")])
+def test_another_separator_is_found_and_said(tmp_path: Path, sep: str, word: str):
+    write(tmp_path, HEAD.replace(",", sep), rows(sep=sep))
+    assert categories(tmp_path) == PLAIN
+    assert notes(tmp_path) == [f"read as: {word}"]
+
+
+def test_the_plain_table_is_read_without_a_note(tmp_path: Path):
+    write(tmp_path, HEAD, rows())
+    assert (categories(tmp_path), notes(tmp_path)) == (PLAIN, [])
+
+
+def test_commas_and_bars_in_the_cells_do_not_part_the_columns(tmp_path: Path):
+    lines = [f"{line};{k},5|a,b" for k, line in enumerate(rows(sep=";"))]
+    write(tmp_path, "path;split;garment;wearer;note, short|long", lines)
+    assert categories(tmp_path, ignore=["note, short|long"]) == PLAIN
+
+
+def test_without_a_column_path_the_separator_is_the_one_by_which_lines_have_as_many_cells(tmp_path: Path):
+    write(tmp_path, "file;garment, or so;price", [f"{k}.png;skirt;1,50" for k in range(4)])
+    (fault,) = wrong(tmp_path)
+    assert fault.help == "if 'file' holds the paths, call it 'path' in the first line"
+
+
+def test_a_line_that_tells_excel_the_separator_is_obeyed(tmp_path: Path):
+    write(tmp_path, "sep=;", [HEAD.replace(",", ";"), *rows(sep=";")])
+    assert categories(tmp_path) == PLAIN
+    assert layouts.read(config(tmp_path)).rows[0].where == "labels.csv:3"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "end", "said"),
+    [
+        ("utf-8-sig", "\n", ["read as: UTF-8 with BOM"]),
+        ("utf-8", "\r\n", ["read as: Windows line ends"]),
+        ("utf-8", "\r", []),
+        ("utf-16", "\r\n", ["read as: UTF-16, Windows line ends"]),
+        ("utf-32", "\n", ["read as: UTF-32"]),
+    ],
+)
+def test_marks_line_ends_and_encodings_with_a_mark_are_read(tmp_path: Path, encoding: str, end: str, said: list[str]):
+    write(tmp_path, HEAD, [line.replace("coat", "größe") for line in rows()], encoding=encoding, end=end)
+    assert categories(tmp_path)["garment"] == ("größe", "skirt")
+    assert notes(tmp_path) == said
+
+
+def test_another_encoding_is_named_at_its_line_and_nothing_else_is(tmp_path: Path):
+    lines = rows(900)
+    lines[700] = lines[700].replace("skirt", "größe")
+    write(tmp_path, HEAD, lines, encoding="latin-1", end="\r\n")
+    (fault,) = wrong(tmp_path)
+    assert (fault.where, fault.what) == ("labels.csv:702", "not UTF-8 text")
+    assert "iconv" in fault.help
+
+
+def test_utf_16_without_its_mark_is_named(tmp_path: Path):
+    write(tmp_path, HEAD, rows(), encoding="utf-16-le")
+    assert [fault.what for fault in wrong(tmp_path)] == ["UTF-16 text without its mark (BOM)"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({4: '"images/4.png,train,skirt,adult'}, 6),
+        ({4: '"images/4.png,train,skirt,adult', 8: '"images/8.png",val,skirt,adult'}, 6),
+        ({3: 'images/3.png,train,"coat\n",adult', 4: '"images/4.png,train,skirt,adult'}, 7),
+        ({11: 'images/11.png,val,coat,"child'}, 13),
+        ({5: 'images/5.png,train,"a\nb ""c"" d","adult'}, 8),
+    ],
+)
+def test_a_quote_that_is_never_closed_is_named_where_it_was_opened(
+    tmp_path: Path, changes: dict[int, str], where: int
+):
+    write(tmp_path, HEAD, [changes.get(k, line) for k, line in enumerate(rows())])
+    quote = [fault for fault in wrong(tmp_path) if fault.what.startswith("a quote")]
+    assert [(fault.where, fault.what) for fault in quote] == [
+        (f"labels.csv:{where}", "a quote is opened here and not closed")
+    ]
+
+
+def test_a_quote_left_open_in_a_large_table_is_named_where_it_was_opened(tmp_path: Path):
+    lines = rows(9000)
+    lines[7] = '"' + lines[7]
+    write(tmp_path, HEAD, lines)
+    assert [fault.where for fault in wrong(tmp_path)] == ["labels.csv:9"]
+
+
+def test_a_quote_closed_by_one_that_was_meant_for_another_cell_is_named(tmp_path: Path):
+    lines = rows()
+    lines[4], lines[8] = f'"{lines[4]}', 'images/8.png",val,skirt,adult'
+    write(tmp_path, HEAD, lines)
+    assert [(f.where, f.what) for f in wrong(tmp_path)] == [("labels.csv:6", "a cell runs over several lines")]
+
+
+def test_text_behind_a_closing_quote_is_named(tmp_path: Path):
+    lines = rows()
+    lines[4] = 'images/4.png,train,"skirt" long,adult'
+    write(tmp_path, HEAD, lines)
+    assert ("labels.csv:6", "a cell goes on behind its closing quote") in [(f.where, f.what) for f in wrong(tmp_path)]
+
+
+def test_rows_behind_a_cell_of_several_lines_keep_their_true_lines(tmp_path: Path):
+    lines = [f'{line},"one\ntwo {k}"' for k, line in enumerate(rows())]
+    lines[3] = "images/3.png,train,coat"
+    write(tmp_path, f"{HEAD},text", lines)
+    assert [(f.where, f.what) for f in wrong(tmp_path, ignore=["text"])] == [
+        ("labels.csv:8", "3 columns, and the header has 5")
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ columns, doubtful
+@pytest.mark.parametrize(
+    ("name", "value", "figures"),
+    [
+        ("id", "{}", "12 values in 12 rows"),
+        ("sku", "AB-{}", "12 values in 12 rows"),
+        ("price", "{}.50", "12 values in 12 rows, numbers such as '0.50'"),
+        ("price", "{},50 €", "12 values in 12 rows, numbers such as '0,50 €'"),
+        ("uploaded", "2021-03-04 10:{}", "12 values in 12 rows, dates such as '2021-03-04 10:0'"),
+        ("month", "01.02.2021", "1 values in 12 rows, dates such as '01.02.2021'"),
+        ("weight", "1.5", "1 values in 12 rows, numbers such as '1.5'"),
+        ("text", "long " * 20, "1 values in 12 rows, long texts"),
+    ],
+)
+def test_a_column_that_looks_like_no_category_is_a_fault_with_the_line_to_write(
+    tmp_path: Path, name: str, value: str, figures: str
+):
+    write(tmp_path, f"{HEAD},{name}", [f'{line},"{value.format(k)}"' for k, line in enumerate(rows())])
+    (fault,) = wrong(tmp_path)
+    assert (fault.where, fault.what) == ("labels.csv:1", f"'{name}' has {figures}: is it a category?")
+    assert f"data: {{ignore: [{name}]}}, else data: {{categories: [garment, wearer, {name}]}}" in fault.help
+    assert categories(tmp_path, ignore=[name]) == PLAIN
+
+
+def test_all_doubtful_columns_stand_in_one_line_to_write(tmp_path: Path):
+    lines = [f"{k},{line},{k}.5,shop {k}" for k, line in enumerate(rows())]
+    write(tmp_path, f"nr,{HEAD},price,Shop name", lines)
+    assert ['{ignore: [nr, price, "Shop name"]}' in fault.help for fault in wrong(tmp_path)] == [True] * 3
+
+
+def test_a_column_that_is_listed_as_a_category_is_believed(tmp_path: Path):
+    write(tmp_path, f"{HEAD},price", [f"{line},{k}.50" for k, line in enumerate(rows())])
+    assert list(categories(tmp_path, categories=["price", "garment"])) == ["price", "garment"]
+
+
+def test_a_listed_column_of_one_class_is_a_fault(tmp_path: Path):
+    write(tmp_path, f"{HEAD},shop", [f"{line},here" for line in rows()])
+    (fault,) = wrong(tmp_path, categories=["shop", "garment"])
+    assert fault.what == "category 'shop' has 1 class"
+    assert "data: {categories: [garment]}" in fault.help
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "doubtful"),
+    [(12, 6, False), (9, 9, False), (12, 9, False), (20, 10, False), (19, 10, True), (10, 10, True), (100, 51, True)],
+)
+def test_values_are_too_many_from_ten_on_where_a_row_or_two_have_each(
+    tmp_path: Path, count: int, classes: int, doubtful: bool
+):
+    write(tmp_path, "path,kind", [f"{k}.png,kind {k % classes}" for k in range(count)])
+    assert bool(wrong(tmp_path)) == doubtful
+
+
+@pytest.mark.parametrize(
+    ("value", "doubtful"),
+    [
+        (lambda k: 199 + 50 * (k % 40), True),  # prices
+        (lambda k: 15970 + 31 * (k // 3), True),  # three photographs of an article
+        (lambda k: k % 100, False),  # numbered classes
+        (lambda k: 10 * (1 + k % 30), False),
+        (lambda k: 1960 + k % 60, False),
+        (lambda k: f"{k % 5}.0", False),  # whole numbers as pandas writes them beside blanks
+        (lambda k: f"{k % 5}.{k % 3}", True),
+    ],
+)
+def test_whole_numbers_are_classes_unless_their_gaps_are_wide(tmp_path: Path, value, doubtful: bool):
+    write(tmp_path, "path,kind", [f"{k}.png,{value(k)}" for k in range(300)])
+    assert bool(wrong(tmp_path)) == doubtful
+
+
+def test_an_index_without_a_name_is_told_in_pandas_words(tmp_path: Path):
+    write(tmp_path, f",{HEAD}", [f"{k},{line}" for k, line in enumerate(rows())])
+    (fault,) = wrong(tmp_path)
+    assert fault.what == "column 1 has no name"
+    assert "pandas' index" in fault.help
+    assert "index=False" in fault.help
+
+
+def test_an_index_that_was_saved_twice_is_told_in_pandas_words(tmp_path: Path):
+    write(tmp_path, f"Unnamed: 0,{HEAD}", [f"{k},{line}" for k, line in enumerate(rows())])
+    (fault,) = wrong(tmp_path)
+    assert "index=False" in fault.help
+    assert 'data: {ignore: ["Unnamed: 0"]}' in fault.help
+    assert categories(tmp_path, ignore=["Unnamed: 0"]) == PLAIN
+
+
+def test_blank_columns_without_a_name_are_left_out_and_said(tmp_path: Path):
+    write(tmp_path, f"{HEAD},,", [f"{line},," for line in rows()])
+    assert categories(tmp_path) == PLAIN
+    assert notes(tmp_path) == ["2 blank columns without a name: left out"]
+
+
+# ------------------------------------------------------------------------------------------------- columns, by name
+@pytest.mark.parametrize(
+    "name", ["Path", "PATH", "filename", "file_name", "Image", "img_path", "paths", "id", "photo"]
+)
+def test_a_column_of_paths_under_another_name_is_named(tmp_path: Path, name: str):
+    ids = [line.replace(".png", "") for line in rows()] if name == "id" else rows()
+    write(tmp_path, HEAD.replace("path", name), ids)
+    (fault,) = wrong(tmp_path)
+    assert fault.help == f"if {name!r} holds the paths, call it 'path' in the first line"
+
+
+def test_a_table_without_a_header_is_told(tmp_path: Path):
+    first, *others = rows()
+    write(tmp_path, first, others)
+    assert "the first line is an image already" in wrong(tmp_path)[0].help
+
+
+@pytest.mark.parametrize("name", ["Split", "set", "subset"])
+def test_a_column_of_splits_under_another_name_is_no_category(tmp_path: Path, name: str):
+    write(tmp_path, HEAD.replace("split", name), rows())
+    (fault,) = wrong(tmp_path)
+    assert fault.what == f"'{name}' holds the names of splits: is it a category?"
+    assert "call it 'split' in the first line" in fault.help
+
+
+def test_a_name_that_is_no_column_suggests_the_one_that_is(tmp_path: Path):
+    write(tmp_path, HEAD, rows())
+    found = wrong(tmp_path, categories=["garmnet", "wearer", "path"])
+    assert [(f.where, f.what, f.help) for f in found] == [
+        ("data.categories", "no column 'garmnet' in labels.csv", "did you mean 'garment'?"),
+        ("data.categories", "'path' is never a category", "leave it out here"),
+    ]
+    (fault,) = wrong(tmp_path, ignore=["price"])
+    assert (fault.where, fault.help) == ("data.ignore", "the columns are path, split, garment, wearer")
+
+
+def test_the_order_of_the_categories_is_the_recipes_and_belongs_to_the_fingerprint(tmp_path: Path):
+    write(tmp_path, HEAD, rows())
+    asked = [{}, {"categories": ["garment", "wearer"]}, {"categories": ["wearer", "garment"]}, {"ignore": ["wearer"]}]
+    tables = [layouts.read(config(tmp_path, **settings)) for settings in asked]
+    assert tables[0].fingerprint == tables[1].fingerprint
+    assert len({table.fingerprint for table in tables}) == 3
+    assert tables[2].rows[1].labels == (0, 0)
+
+
+@pytest.mark.parametrize("settings", [{"categories": ("kind", "in the sea")}, {"ignore": ("no", "1", 'a "b"')}])
+def test_the_keys_are_part_of_what_a_study_asks_and_of_the_best_recipe(tmp_path: Path, settings: dict[str, object]):
+    recipe = Recipe(data=config(tmp_path, **settings), train=TrainConfig(backbone="b"))
+    (tmp_path / "s.yaml").write_text(recipe_yaml("s", recipe))
+    space = Space(read(tmp_path / "s.yaml"), [])
+    assert space.recipe({}) == recipe
+    (key, names), *_ = settings.items()
+    assert space.identity()["data"][key] == list(names)
+
+
+# ---------------------------------------------------------------------------------------------------- splits, folded
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Training", "dev", "testing"), ("TRAIN", "Validation", "Test"), ("training", "valid", "test")],
+)
+def test_names_of_splits_are_read_in_any_case(tmp_path: Path, train: str, val: str, test: str):
+    lines = [line.replace("train", train).replace("val", val) for line in rows()]
+    write(tmp_path, HEAD, [*lines, f"images/12.png,{test},,"])
+    found = layouts.read(config(tmp_path))
+    assert [len(found.split(name)) for name in ("train", "val", "test")] == [8, 4, 1]
+
+
+def test_a_wrong_split_in_many_rows_is_one_fault(tmp_path: Path):
+    write(tmp_path, HEAD, [line.replace("train", "trian") for line in rows(300)])
+    (fault,) = wrong(tmp_path)
+    assert fault == Fault("labels.csv", "no split 'trian' (200 rows, first labels.csv:2)", "did you mean 'train'?")
+
+
+def test_a_blank_column_of_splits_is_none(tmp_path: Path):
+    write(tmp_path, HEAD, [line.replace("train", "").replace("val", "") for line in rows()])
+    assert layouts.read(config(tmp_path)).split("val")
+    assert notes(tmp_path) == ["the column 'split' is blank: 0.2 becomes val"]
+
+
+def test_some_blank_splits_are_one_fault_with_their_number(tmp_path: Path):
+    write(tmp_path, HEAD, [line.replace("val", "") for line in rows()])
+    (fault,) = wrong(tmp_path)
+    assert fault.what == "no split in 4 of 12 rows, the first labels.csv:10"
+    assert "leave the whole column blank" in fault.help
+
+
+def test_blank_labels_are_one_fault_a_column_with_the_line_that_drops_it(tmp_path: Path):
+    write(tmp_path, HEAD, [line if k % 2 else line.rsplit(",", 2)[0] + ",," for k, line in enumerate(rows())])
+    found = {fault.what: fault.help for fault in wrong(tmp_path)}
+    assert "no label for garment (6 rows, first labels.csv:2)" in found
+    assert "data: {ignore: [wearer]}" in found["no label for wearer (6 rows, first labels.csv:2)"]
+
+
+def test_a_row_tells_every_fault_it_has(tmp_path: Path):
+    write(tmp_path, HEAD, ["/far/0.png,trian,,adult", *rows()])
+    assert {fault.what for fault in wrong(tmp_path)} == {
+        "no split 'trian'",
+        "no label for garment",
+        "the path '/far/0.png' is refused",
+    }
+
+
+def test_absolute_paths_are_one_fault_that_says_what_to_leave_out(tmp_path: Path):
+    write(tmp_path, HEAD, [f"{tmp_path}/{line}" for line in rows()])
+    (fault,) = wrong(tmp_path)
+    assert fault.what == f"the path '{tmp_path}/images/0.png' is refused (12 rows, first labels.csv:2)"
+    assert fault.help == f"paths are relative to the data set: leave out '{tmp_path}/' in front"
+
+
+def test_paths_with_backslashes_and_blank_ones_are_one_fault_each(tmp_path: Path):
+    lines = [line.replace("/", "\\") if k % 2 else line.partition(".png")[2] for k, line in enumerate(rows(40))]
+    write(tmp_path, HEAD, lines)
+    assert [(fault.what.rpartition(" (")[2], fault.help) for fault in wrong(tmp_path)] == [
+        ("20 rows, first labels.csv:2)", "every row names an image"),
+        ("20 rows, first labels.csv:3)", "folders are parted by /"),
+    ]
+
+
+def test_missing_images_are_named_where_they_are_few_and_counted_where_they_are_many(tmp_path: Path):
+    write(tmp_path, HEAD, rows(40))
+    draw(tmp_path, *(f"images/{k}.png" for k in range(38)))
+    few = check.check(config(tmp_path)).faults
+    assert [fault.what for fault in few] == ["'images/38.png' is missing", "'images/39.png' is missing"]
+    for k in range(20, 38):
+        (tmp_path / f"images/{k}.png").unlink()
+    (many,) = check.check(config(tmp_path)).faults
+    assert (many.where, many.what) == ("labels.csv", "'images/20.png' is missing (20 rows, first labels.csv:22)")
+
+
+# ---------------------------------------------------------------------------------------------- ids without an ending
+@pytest.mark.parametrize("left", ["images/{}.png", "images/{}", "{}.png", "{}"])
+def test_paths_without_folder_or_ending_are_completed_and_said(tmp_path: Path, left: str):
+    write(tmp_path, HEAD, [line.replace(f"images/{k}.png", left.format(k)) for k, line in enumerate(rows())])
+    draw(tmp_path, *(f"images/{k}.png" for k in range(12)))
+    found = check.check(config(tmp_path))
+    assert found.faults == ()
+    assert [row.path for row in layouts.read(config(tmp_path)).rows] == [f"images/{k}.png" for k in range(12)]
+    said = [f"paths are completed in 12 rows: '{left.format(0)}' is read as 'images/0.png'"]
+    assert notes(tmp_path) == (said if "images" not in left or "png" not in left else [])
+
+
+def test_ids_of_images_with_several_endings_and_deeper_folders_are_completed(tmp_path: Path):
+    write(tmp_path, "path,kind", ["train/a.1,x", "train/b,y", "test/b,x", "train/c,y"])
+    draw(tmp_path, "data/train/a.1.png", "data/train/b.JPG", "data/test/b.png", "data/train/c.webp")
+    paths = [row.path for row in layouts.read(config(tmp_path)).rows]
+    assert paths == ["data/train/a.1.png", "data/train/b.JPG", "data/test/b.png", "data/train/c.webp"]
+
+
+def test_ids_that_can_be_two_images_are_one_fault(tmp_path: Path):
+    write(tmp_path, HEAD, [line.replace(f"images/{k}.png", str(k)) for k, line in enumerate(rows())])
+    draw(tmp_path, *(f"{folder}/{k}.png" for k in range(12) for folder in ("images", "masks")))
+    (fault,) = wrong(tmp_path)
+    assert fault.what == "'0' can be 'images/0.png' or 'masks/0.png' (12 rows, first labels.csv:2)"
+
+
+def test_one_id_listed_with_and_without_its_ending_is_listed_twice(tmp_path: Path):
+    write(tmp_path, "path,kind", ["a,x", "b,y", "a.png,x"])
+    draw(tmp_path, "a.png", "b.png")
+    assert [fault.what for fault in wrong(tmp_path)] == ["'a.png' is listed twice in train"]
+
+
+def test_an_image_with_another_ending_or_none_is_suggested(tmp_path: Path):
+    write(tmp_path, "path,kind", ["a.png,x", "b.jpg,y", "c,x"])
+    draw(tmp_path, "a.png", "b.png", "c.png")
+    assert [f.help for f in check.check(config(tmp_path)).faults] == [
+        "did you mean 'b.png'?",
+        "did you mean 'c.png'?",
+    ]
+
+
+def test_no_folder_outside_the_data_set_is_listed_for_a_path(tmp_path: Path):
+    draw(tmp_path, "outside/0.png")
+    write(tmp_path / "set", HEAD, [line.replace("images/", "../outside/") for line in rows()])
+    assert [fault.help for fault in faults(tmp_path / "set", layout="table")] == [
+        "paths are relative to the data set, without '..'"
+    ]

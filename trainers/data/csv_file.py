@@ -1,0 +1,149 @@
+"""A CSV file as people have it: encoding and separator are found, and said where they are not the plain ones."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.data.refused import did_you_mean
+from trainers.data.rows import Remarks
+from trainers.errors import DataError, Fault, folded
+from trainers.files import regular
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with BOM"),
+    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)
+SAMPLE = 50  # lines by which the separator is told
+DECLARED = re.compile(r"sep=(.)\s")  # a first line for Excel
+QUOTES = 'inside a quoted cell, " is written ""'
+Record = tuple[str, list[str]]
+"""Where a record begins ("labels.csv:3"), and its cells."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The header, and every record with as many cells; `whole` unless what follows could not be read.
+
+    `tall` are the places of records that run over several lines.
+    """
+
+    header: list[str]
+    records: list[Record]
+    tall: set[str]
+    whole: bool
+
+    def column(self, name: str) -> list[str]:
+        """The cells under `name`, in order."""
+        at = self.header.index(name)
+        return [cells[at] for _, cells in self.records]
+
+
+def read(root: Path, name: str, remarks: Remarks) -> Sheet:
+    """The CSV file `name` in `root`; blank lines are no records. Raises DataError where there is no file."""
+    content = _content(root, name)
+    encoding, said = next(((code, words) for mark, code, words in MARKS if content.startswith(mark)), ("utf-8", ""))
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = len(re.split("\r\n|\r|\n", error.object[: error.start].decode(encoding)))
+        help = "save the file as UTF-8, in Excel as 'CSV UTF-8'; or iconv -f windows-1252 -t utf-8"
+        remarks.faults.append(Fault(f"{name}:{line}", f"not {said or 'UTF-8'} text", help))
+        return Sheet([], [], set(), whole=False)
+    if 4 * text[:400].count("\0") > len(text[:400]):
+        remarks.faults.append(Fault(f"{name}:1", "UTF-16 text without its mark (BOM)", "save the file as UTF-8"))
+        return Sheet([], [], set(), whole=False)
+    separator = _separator(text)
+    unusual = [SEPARATORS.get(separator, repr(separator))] * (separator != ",") + [said] * bool(said)
+    unusual += ["Windows line ends"] * ("\r\n" in text[:4096])
+    if unusual:
+        remarks.notes.append(Fault(name, f"read as: {', '.join(unusual)}"))
+    return _sheet(name, text, separator, remarks)
+
+
+def _content(root: Path, name: str) -> bytes:
+    try:
+        return regular(root / name).read_bytes()
+    except OSError as error:
+        near = did_you_mean(name, [p.name for p in root.glob("*.csv")])
+        raise DataError([Fault(str(root / name), f"cannot be read: {error.strerror}", near)]) from None
+
+
+def _separator(text: str) -> str:
+    """The one by which the header has a column 'path', or else most lines have as many cells as the header."""
+    if declared := DECLARED.match(text):
+        return declared[1]
+    lines = text[: 1 << 16].splitlines(keepends=True)[:SAMPLE]
+
+    def fit(separator: str) -> tuple[bool, int, int]:
+        found = [record for record in csv.reader(lines, delimiter=separator, skipinitialspace=True) if any(record)]
+        header = [cell.strip().lower() for cell in found[0]] if found else []
+        alike = sum(len(record) == len(header) for record in found) * (len(header) > 1)
+        return "path" in header, alike, len(header)
+
+    return max(SEPARATORS, key=fit)  # of equals the first
+
+
+def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
+    before = len(remarks.faults)
+    found = _records(name, io.StringIO(text, newline=""), separator, remarks.faults)
+    if DECLARED.match(text):
+        next(found)
+    _, _, header = next(found, (0, 0, []))
+    records: list[Record] = []
+    tall: set[str] = set()
+    wrong: list[tuple[str, Fault]] = []
+    for first, last, cells in found:
+        if len(cells) == len(header):
+            where = f"{name}:{first}"
+            records.append((where, cells))
+            if last > first:
+                tall.add(where)
+        else:
+            what = f"{len(cells)} column{'s' * (len(cells) != 1)}, and the header has {len(header)}"
+            help = f"the row runs to line {last}: is a quote not closed?" if last > first else ""
+            wrong.append((what, Fault(f"{name}:{first}", what, help)))
+    whole = len(remarks.faults) == before
+    remarks.faults.extend(folded(wrong))
+    return Sheet(header, records, tall, whole)
+
+
+def _records(
+    name: str, lines: Iterable[str], separator: str, faults: list[Fault]
+) -> Iterator[tuple[int, int, list[str]]]:
+    """The first line, the last line and the cells of each record that is not blank."""
+    pending: list[str] = []  # the lines of the record that is being read
+
+    def fed() -> Iterator[str]:
+        for line in lines:
+            pending.append(line)
+            yield line
+
+    reader = csv.reader(fed(), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        for record in reader:
+            if any(record):
+                yield reader.line_num - len(pending) + 1, reader.line_num, [cell.strip() for cell in record]
+            pending.clear()
+    except csv.Error as error:
+        faults.append(_torn(name, reader.line_num - len(pending) + 1, pending, str(error)))
+
+
+def _torn(name: str, first: int, lines: list[str], error: str) -> Fault:
+    """What is wrong with the quotes of a record that begins at line `first`, and in which line."""
+    if "expected after" in error:  # the first quote of the last line closed a cell that had long been open
+        lines = lines[:-1]
+        if not lines:
+            return Fault(f"{name}:{first}", "a cell goes on behind its closing quote", QUOTES)
+    opened, inside = first, False
+    for number, line in enumerate(lines, first):
+        for _ in range(line.count('"')):
+            inside = not inside
+            opened = number if inside else opened
+    return Fault(f"{name}:{opened}", "a quote is opened here and not closed", QUOTES)

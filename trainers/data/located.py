@@ -1,0 +1,66 @@
+"""Where the images of a table lie that names them without their ending or their folder."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from trainers.data.images import EXTENSIONS
+from trainers.data.refused import unfit
+from trainers.data.rows import Remarks, Row
+from trainers.errors import Fault, folded
+
+HELP = "write the paths from data.root on, with folder and ending"
+
+
+def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Row]:
+    """The rows with the paths of their images, where only one can be meant; each folder is listed once.
+
+    Nothing is looked for where the first image is in its place.
+    """
+    if not rows or unfit(rows[0].path) or os.path.lexists(f"{root}/{rows[0].path}"):
+        return rows
+    find, found = _finder(root), list[Row]()
+    doubtful, example, completed = list[tuple[str, Fault]](), "", 0
+    for row in rows:
+        path, *others = find(row.path)
+        if others:
+            doubtful.append(("place", Fault(row.where, f"{row.path!r} can be {path!r} or {others[0]!r}", HELP)))
+            continue
+        if path != row.path:
+            completed += 1
+            example = example or f"{row.path!r} is read as {path!r}"
+        found.append(Row(path, row.split, row.box, row.labels, row.where))
+    remarks.faults.extend(folded(doubtful))
+    if completed:
+        remarks.notes.append(Fault(name, f"paths are completed in {completed} rows: {example}"))
+    return found
+
+
+def _finder(root: Path) -> Callable[[str], list[str]]:
+    """Finds what a path can mean: a file in its folder, or in that folder of one of the folders in `root`."""
+    tops = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    inner = [top for top in tops if not top.startswith((".", "__MACOSX"))]
+
+    @cache
+    def names(folder: str) -> dict[str, list[str]]:
+        """The files of a folder by their names, and its images by their names without the ending."""
+        try:
+            files = [entry.name for entry in os.scandir(root / folder) if not entry.is_dir()]
+        except OSError:
+            return {}  # nothing is found there: whoever opens the image is told why
+        found: dict[str, list[str]] = {}
+        for file in sorted(files):
+            if file.lower().endswith(EXTENSIONS):
+                found.setdefault(file.rpartition(".")[0], []).append(file)
+        return found | {file: [file] for file in files}
+
+    def find(path: str) -> list[str]:
+        folder, _, name = path.rpartition("/")
+        if unfit(path):
+            return [path]
+        here = [f"{folder}/{file}" if folder else file for file in names(folder).get(name, ())]
+        below = (f"{top}/{folder}".rstrip("/") for top in inner)
+        return here or [f"{place}/{file}" for place in below for file in names(place).get(name, ())] or [path]
+
+    return find

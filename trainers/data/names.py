@@ -1,0 +1,123 @@
+"""Names of classes: their order, and those that are perhaps two spellings of one."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
+
+from trainers.data.rows import Category, Row
+from trainers.errors import Fault
+
+WHOLE = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # 3, and the 3.0 that a spreadsheet makes of it
+SHORTEST, LONGEST = 4, 60  # characters of names in which one letter may be a slip
+
+
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """In alphabetical order, or, where all are whole numbers, in that of numbers: 2 before 10."""
+    known = sorted(set(names))
+    numbers = [WHOLE.fullmatch(name) for name in known]
+    if not all(numbers):
+        return tuple(known)
+    return tuple(name for _, name in sorted((int(found[1]), found[0]) for found in numbers if found))
+
+
+def form(name: str) -> str:
+    """The name in the Unicode form in which equal looks are equal characters: NFC."""
+    return unicodedata.normalize("NFC", name)
+
+
+def alike(categories: Sequence[Category], rows: Iterable[Row], where: str) -> list[Fault]:
+    """A note for each class that is perhaps another one misspelt, with the images of both."""
+    labels = [row.labels for row in rows if row.labels is not None]
+    notes = []
+    for c, category in enumerate(categories):
+        counted = Counter(answers[c] for answers in labels)
+        images = {name: counted[k] for k, name in enumerate(category.classes)}
+        for name, other, how in (*_same_but_for_form(images), *_one_letter_apart(images)):
+            what = f"{_shown(name)} ({images[name]} image{'s' * (images[name] != 1)}) differs from"
+            what += f" {_shown(other)} ({images[other]}) only in {how}"
+            notes.append(Fault(where, f"{what}, in {category.name!r}", "one class? spell them alike"))
+    return notes
+
+
+def _shown(name: str) -> str:
+    """In quotes, with an escape for whatever is not the plain character that it looks like."""
+    return repr(name) if form(name) == name else ascii(name)
+
+
+# ----------------------------------------------------------------------------- case, blanks, Unicode form
+def _seen(name: str) -> str:
+    return "".join(c for c in name if unicodedata.category(c) != "Cf")
+
+
+WAYS: dict[str, Callable[[str], str]] = {
+    "blanks": lambda name: " ".join(name.split()),
+    "case": str.casefold,
+    "Unicode form": lambda name: unicodedata.normalize("NFKC", name),
+    "characters that cannot be seen": _seen,
+}
+
+
+def _same(name: str, ways: Iterable[str] = WAYS) -> str:
+    for way in ways:
+        name = WAYS[way](name)
+    return name
+
+
+def _same_but_for_form(images: dict[str, int]) -> Iterator[tuple[str, str, str]]:
+    """Name, the commonest name that is the same but for its form, and in which ways it differs."""
+    groups: dict[str, list[str]] = {}
+    for name in images:
+        groups.setdefault(_same(name), []).append(name)
+    for group in groups.values():
+        first, *others = sorted(group, key=lambda name: -images[name])
+        for other in others:
+            yield other, first, _how(other, first)
+
+
+def _how(one: str, other: str) -> str:
+    """The fewest ways in which two names have to be made alike."""
+    for count in range(1, len(WAYS)):
+        for ways in combinations(WAYS, count):
+            if _same(one, ways) == _same(other, ways):
+                return " and ".join(ways)
+    return " and ".join(WAYS)
+
+
+# ------------------------------------------------------------------------------------------- one letter
+def _one_letter_apart(images: dict[str, int]) -> Iterator[tuple[str, str, str]]:
+    """Names with one image that a slip makes of a name with several: a letter more, less, other, or swapped.
+
+    Names without one of their letters are looked up, so that a thousand classes take as long as their letters.
+    """
+    plain = {name: same for name in images if SHORTEST <= len(same := _same(name)) <= LONGEST}
+    common: dict[str, list[str]] = {}
+    for name, same in plain.items():
+        for part in _parts(same) if images[name] > 1 else ():
+            common.setdefault(part, []).append(name)
+    for name, same in plain.items():
+        parts = _parts(same) if images[name] == 1 else ()
+        near = {other for part in parts for other in common.get(part, ()) if _slip(same, plain[other])}
+        if near:
+            yield name, min(near, key=lambda other: (-images[other], other)), "one letter"
+
+
+def _parts(name: str) -> set[str]:
+    """The name, and what is left of it without one of its letters."""
+    return {name, *(name[:k] + name[k + 1 :] for k in range(len(name)))}
+
+
+def _after_shared(a: str, b: str) -> tuple[str, str]:
+    """Both without the beginning that they share."""
+    same = next((k for k, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
+    return a[same:], b[same:]
+
+
+def _slip(a: str, b: str) -> bool:
+    """Whether two names differ by one letter, or by two that are swapped; digits are no slips."""
+    a, b = _after_shared(a, b)
+    a, b = _after_shared(a[::-1], b[::-1])
+    if any(c.isdigit() for c in a + b):
+        return False
+    return max(len(a), len(b)) == 1 or (len(a) == 2 and a == b[::-1])
