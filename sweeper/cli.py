@@ -359,7 +359,11 @@ def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
 
 
 def main() -> None:
-    """The program, as the shell calls it."""
+    """The program, for `sweeper.__main__`, and for those who run this module."""
+    from sweeper import children, interrupt
+
+    interrupt.heed()
+    children.settle()
     from sweeper import exits
 
     exits.through(app)
