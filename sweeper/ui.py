@@ -34,9 +34,10 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     """
     store = tracking.uri()
     if study and tracking.link(study, "") is None:
-        say(f"study {study.name} is not in MLflow (was it run with --no-mlflow?); this shows what is")
+        say(f"study {study.name} is not in MLflow (was it run with --no-mlflow?): sweep sync {study.name} sends it")
     if store.startswith("http"):
         return say(_address(study, store))
+    _refuse_nothing(study, store)
     with _stoppable(), _serving(store, free_port(port)) as pages:
         say(_address(study, pages.base))
         pages.await_answer()
@@ -44,6 +45,13 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
         pages.server.wait()
         raise EnvironmentFault(f"MLflow's server ended by itself: {pages.last_words()}", where=pages.base)
     return None
+
+
+def _refuse_nothing(study: StudyFolder | None, store: str) -> None:
+    """Raise EnvironmentFault where nothing was ever sent to MLflow."""
+    if store == address(paths.database()) and not paths.database().exists():
+        help = f"sweep sync {study.name} sends that study" if study else "start a sweep: sweep run SPACE.yaml"
+        raise EnvironmentFault("there is nothing to show yet", where=str(paths.database()), help=help)
 
 
 def _address(study: StudyFolder | None, base: str) -> str:
@@ -73,9 +81,10 @@ class _Pages:
 
     def await_answer(self) -> None:
         deadline = time.monotonic() + STARTING
+        straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while self.server.poll() is None and time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.base}/health", timeout=2):  # noqa: S310  (our own address)
+                with straight.open(f"{self.base}/health", timeout=2):
                     return
             except OSError:
                 time.sleep(0.1)
@@ -105,10 +114,6 @@ class _Pages:
 @contextmanager
 def _serving(store: str, port: int) -> Iterator[_Pages]:
     """MLflow's server with one worker, in a process group that is gone afterwards."""
-    if store == address(paths.database()) and not paths.database().exists():
-        raise EnvironmentFault(
-            "there is nothing to show yet", where=str(paths.database()), help="start a sweep: sweep run SPACE.yaml"
-        )
     command = children.python("-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     command += ["--backend-store-uri", store, "--default-artifact-root", paths.artifacts().as_uri()]
     command += ["--uvicorn-opts", f"--log-level warning --app-dir {shlex.quote(APP)}"]
