@@ -28,6 +28,7 @@ from sweeper.tree import Node, open_values
 from trainers import families
 from trainers.config import Recipe
 from trainers.errors import UserError
+from trainers.files import recordable
 from trainers.visible import brief, visible
 
 __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
@@ -43,7 +44,7 @@ def read(path: Path, *, sets: Sequence[str] = ()) -> StudySpec:
     Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
     values of `train` are judged by `sweeper.space.Space`, which knows the categories.
     """
-    text = _text(path)
+    text = _text(recordable(path))
     tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
     for assignment in sets:
         refuse_secret(assignment, f"--set {redacted(assignment)}")

@@ -16,7 +16,7 @@ from trainers.data.challenge import EXTENSIONS, SPLITS
 from trainers.data.holdout import hold_out
 from trainers.data.rows import Box, Category, Row, Table, uncollected
 from trainers.errors import DataError, Fault
-from trainers.files import regular
+from trainers.files import as_on_disk, regular
 from trainers.visible import on_one_line
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "read", "scan", "with_margin"]
@@ -240,7 +240,7 @@ _LAYOUTS: dict[str, Callable[[DataConfig, Path, list[Fault]], Found]] = {
 
 # -------------------------------------------------------------------------------------------- common to all
 def _root(config: DataConfig) -> Path:
-    root = Path(config.root)
+    root = as_on_disk(Path(config.root))
     if root.is_dir():
         return root
     what = "is a file" if root.exists() else "no such folder"
