@@ -4,14 +4,12 @@ The process lives as long as whoever asks: its orders come as JSON lines, and it
 """
 
 import contextlib
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from sweeper import paths
+from sweeper import children, paths
 from sweeper.trial import Word
 
 
@@ -98,13 +96,13 @@ class Artist:
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "sweeper.draw"],
+            children.python("-m", "sweeper.draw"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,  # Ctrl-C is the coordinator's to hear
-            env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **os.environ},
+            env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **children.environment()},
         )
         threading.Thread(target=self._listen, args=(process,), name="artist", daemon=True).start()
         return process

@@ -22,8 +22,15 @@ app = typer.Typer(
 data = typer.Typer(help="Check a data set, draw one, decode its images.", rich_markup_mode=None)
 app.add_typer(data, name="data")
 
+
+def _path(given: str) -> Path:
+    from trainers.files import expanded
+
+    return Path(expanded(given))  # a shell does not, behind = or in quotes
+
+
 SpaceFile = Annotated[
-    Path, typer.Argument(metavar="SPACE.yaml", help="a search space, or a recipe", show_default=False)
+    Path, typer.Argument(metavar="SPACE.yaml", parser=_path, help="a search space, or a recipe", show_default=False)
 ]
 StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="the last one if left out")]
 Sets = Annotated[
@@ -225,7 +232,7 @@ def score(
 def report(
     study: StudyName = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="instead of report.html in the study's folder")
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of report.html in the study's folder")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -316,7 +323,7 @@ def data_check(
 
 @data.command("demo")
 def data_demo(
-    root: Annotated[Path | None, typer.Argument(help="a new folder", show_default="data/demo")] = None,
+    root: Annotated[Path | None, typer.Argument(parser=_path, help="a new folder", show_default="data/demo")] = None,
     images: Annotated[
         tuple[int, int, int], typer.Option(metavar="TRAIN VAL TEST", min=0, help="how many images of each split")
     ] = (800, 200, 200),
@@ -368,7 +375,11 @@ def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
 
 
 def main() -> None:
-    """The program, as the shell calls it."""
+    """The program, for `sweeper.__main__`, and for those who run this module."""
+    from sweeper import children, interrupt
+
+    interrupt.heed()
+    children.settle()
     from sweeper import exits
 
     exits.through(app)

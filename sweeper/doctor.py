@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import mounts, orphans, paths, store
+from sweeper import children, mounts, orphans, paths, store
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -85,7 +85,7 @@ def _versions() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     """Asked in another process: importing torch takes seconds and may take a device's memory."""
     try:
-        ended = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120)
+        ended = children.ask("-c", TORCH, timeout=120, quiet=True)
         seen = json.loads(ended.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         yield Finding("device", False, "torch does not start", "reinstall torch and torchvision together")

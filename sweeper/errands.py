@@ -30,8 +30,9 @@ class Server(Protocol):
 
     uri: str
 
-    def experiment(self, name: str, view: tuple[str, str] | None = None) -> str: ...
-    def alive(self, run: str) -> bool: ...
+    def experiment(self, name: str) -> str: ...
+    def view(self, experiment: str, key: str, state: str) -> None: ...
+    def home(self, run: str) -> str | None: ...
     def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None, new: bool) -> str: ...
     def log(
         self, run: str, points: Sequence[shown.Point], params: Mapping[str, str], tags: Mapping[str, str]
@@ -123,19 +124,20 @@ class Errands:
     def _open(self, server: Server) -> StudyTwin:
         """The study's run in MLflow: the one it had, if that is still there, else a new one.
 
-        A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not.
+        A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not. So is
+        the study's own id, which its runs there have as a tag: where its run is gone, those below it are found.
         """
         path, uri = self.facts.study.mirror, redacted(server.uri)
         twin = mirror.read(path, StudyTwin)
-        if twin is None or not (server.alive(twin.run) if twin.run else twin.uri == uri):
-            twin = StudyTwin(uri=uri)
+        experiment = server.home(twin.run) if twin and twin.run else None
+        if twin is None or experiment is None:
+            twin = twin.model_copy(update={"uri": uri, "run": ""}) if twin else StudyTwin(uri=uri)
             mirror.write(path, twin)
             crash.point("mlflow.study")
-        name = Path(self.facts.data_name).resolve().name or "data"
-        experiment = server.experiment(name)
+            experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.experiment(name, (twin.id, shown.view(run, self.facts.goal, self.facts.names)))
+        server.view(experiment, twin.id, shown.view(run, self.facts.goal, self.facts.names))
         crash.point("mlflow.study.born")
         twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         mirror.write(path, twin)

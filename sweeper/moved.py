@@ -20,16 +20,19 @@ def follow(database: Path, artifacts: Path) -> int:
             known = link.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
             strays = [(ident, place) for ident, place in known if _strayed(place or "", artifacts)]
             for ident, place in strays:
-                _repoint(link, ident, place, (artifacts / Path(place).name).as_uri())
+                _repoint(link, ident, place, (artifacts / _folder(place).name).as_uri())
             return len(strays)
     except sqlite3.DatabaseError:
         return 0
 
 
 def _strayed(place: str, artifacts: Path) -> bool:
-    address = urlsplit(place)
-    folder = Path(unquote(address.path)).parent
-    return address.scheme == "file" and folder.name == artifacts.name and folder != artifacts
+    folder = _folder(place).parent
+    return urlsplit(place).scheme == "file" and folder.name == artifacts.name and folder != artifacts
+
+
+def _folder(place: str) -> Path:
+    return Path(unquote(urlsplit(place).path))
 
 
 def _repoint(link: sqlite3.Connection, ident: int, old: str, new: str) -> None:

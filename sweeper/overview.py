@@ -1,6 +1,7 @@
 """How things stand in this folder: its studies, and the command that comes next."""
 
 import json
+import math
 import shlex
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, State, TrialResult
-from trainers.files import write_text
+from trainers.files import expanded, write_text
 
 SPACES = Path("search_spaces")
 
@@ -146,6 +147,8 @@ def note_score(target: str, value: float, note: str) -> Path:
 
     `target` is a submission.zip, a final's folder, or a study, whose newest finished final is meant.
     """
+    if not math.isfinite(value):
+        raise UserError(f"a board's score is a number, and not {value}", help="sweep score STUDY 0.8731")
     folder = _target(target)
     line = {"value": value, "note": note, "time": time.time()}
     before = folder.board.read_text(errors="replace") if folder.board.exists() else ""
@@ -154,7 +157,7 @@ def note_score(target: str, value: float, note: str) -> Path:
 
 
 def _target(target: str) -> RunFolder:
-    path = Path(target)
+    path = Path(expanded(target))
     is_study = target in [study.name for study in studies()]
     if not is_study and (path.is_file() or path.is_dir()):
         folder = RunFolder((path if path.is_dir() else path.parent).absolute())

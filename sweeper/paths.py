@@ -4,10 +4,17 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.errors import EnvironmentFault
+from trainers import files
+
 
 def home() -> Path:
     """Absolute folder that holds all that running leaves: $SWEEP_HOME, or mlruns in the current folder."""
-    return Path(os.environ.get("SWEEP_HOME") or "mlruns").absolute()
+    given = os.environ.get("SWEEP_HOME") or "mlruns"
+    try:
+        return files.recordable(Path(files.expanded(given)).absolute())
+    except ValueError as error:
+        raise EnvironmentFault(str(error), where="SWEEP_HOME") from None
 
 
 def studies() -> Path:

@@ -1,14 +1,12 @@
 """The plan: what a sweep would try, and what it would cost here. A few steps are timed, nothing is trained."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, dataset, devices, launch, room, samplers
+from sweeper import board, children, dataset, devices, launch, room, samplers
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.local import environment
 from sweeper.launch import Prepared
@@ -119,13 +117,7 @@ def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot)
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
         "categories": [{"name": c.name, "classes": list(c.classes)} for c in prepared.table.categories],
     }
-    ended = subprocess.run(
-        [sys.executable, "-m", MODULE],
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(slot),
-    )
+    ended = children.ask("-m", MODULE, request=json.dumps(request), env=environment(slot))
     lines = ended.stdout.strip().splitlines()
     if ended.returncode or not lines:
         raise EnvironmentFault(

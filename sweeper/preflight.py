@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper import children
 from sweeper.errors import DataError, EnvironmentFault, Fault, UserError
 from trainers.config import Recipe
 from trainers.files import write_text
@@ -72,8 +72,7 @@ def ask(request: str, *, module: str = MODULE, shown: Sequence[str] = ()) -> lis
     """
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(shown)} if shown else {}
     quiet = {} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    env = {**os.environ, **quiet, **seen}
-    ended = subprocess.run([sys.executable, "-m", module], input=request, stdout=subprocess.PIPE, text=True, env=env)
+    ended = children.ask("-m", module, request=request, env={**children.environment(), **quiet, **seen})
     lines = ended.stdout.strip().splitlines()
     try:
         answer = json.loads(lines[-1]) if lines else None

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sweeper import board, devices, documents, paths, record
+from sweeper import board, children, devices, documents, paths, record
 from sweeper.errors import DiskFull, EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
@@ -114,7 +113,7 @@ def _verdicts(request: Mapping[str, Any], slot: devices.Slot, stop: "Stop") -> l
     with tempfile.TemporaryFile("w+") as asked:
         json.dump(request, asked)
         asked.seek(0)
-        program = [sys.executable, "-m", MODULE]
+        program = children.python("-m", MODULE)
         with subprocess.Popen(
             program, stdin=asked, stdout=subprocess.PIPE, text=True, env=environment(slot), start_new_session=True
         ) as child:

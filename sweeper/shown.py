@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ STATUS: dict[str, str] = {
     "FAILED": "FAILED",
     "INTERRUPTED": "KILLED",
 }
+LONGEST = 200  # characters of a key: with what stands before it MLflow takes 250
 COLUMNS = 40  # of the ready table; more would not fit into a tag
 _OTHERS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1")  # macro_recall is the second
 
@@ -65,7 +67,8 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
 
 def _others(val: Scores, goal: Goal) -> dict[str, float]:
     found = {f"val/{name}": float(getattr(val, name)) for name in _OTHERS if name != goal}
-    return found | {f"category_accuracy/{key(name)}": value for name, value in val.category_accuracy.items()}
+    named = keys(val.category_accuracy)
+    return found | {f"category_accuracy/{named[name]}": value for name, value in val.category_accuracy.items()}
 
 
 def _corrected(epoch: Epoch, goal: Goal) -> dict[str, float]:
@@ -111,8 +114,18 @@ def _ms(seconds: float) -> int:
 
 
 def key(name: str) -> str:
-    """`name` in the characters that MLflow allows in the name of a metric or parameter."""
-    return re.sub(r"[^\w.\- /]", "_", name)[:250]
+    """`name` as a part of the name of a metric or parameter, which MLflow wants to be the name of a file as well."""
+    plain = re.sub(r"[^\w.\- ]", "_", name)[:LONGEST]
+    return plain if plain.strip(".") else "_" * max(1, len(plain))
+
+
+def keys(names: Iterable[str]) -> dict[str, str]:
+    """The key of each name, no two the same: who has to change gives way, and of several the later gets a number."""
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: key(name) != name):
+        numbered = chain([key(name)], (f"{key(name)}_{number}" for number in count(2)))
+        found[name] = next(one for one in numbered if one not in found.values())
+    return found
 
 
 def params(job: Job) -> dict[str, str]:
@@ -148,8 +161,8 @@ def public(result: TrialResult) -> dict[str, Any]:
 
 def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
     """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
-    count = {state: sum(r.state == state for r in results) for state in STATUS}
-    parts = [f"{n} {name.lower()}" for name, n in count.items() if n]
+    counts = {state: sum(r.state == state for r in results) for state in STATUS}
+    parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
     if top := best(results):
         where = f"trial {top.number} ({plain(top.backbone)}), epoch {(top.best_epoch or 0) + 1}"

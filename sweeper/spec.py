@@ -28,6 +28,7 @@ from sweeper.tree import Node, open_values
 from trainers import families
 from trainers.config import Recipe
 from trainers.errors import UserError
+from trainers.files import recordable
 from trainers.visible import brief, visible
 
 __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
@@ -44,7 +45,7 @@ def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> St
     values of `train` are judged by `sweeper.space.Space`, which knows the categories. `text` stands for what the
     file holds.
     """
-    text = _text(path) if text is None else text
+    text = _text(recordable(path)) if text is None else text
     tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
     for assignment in sets:
         refuse_secret(assignment, f"--set {redacted(assignment)}")

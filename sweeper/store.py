@@ -16,6 +16,8 @@ from uuid import uuid4
 from sweeper import mounts
 from trainers.crash import point
 
+ESCAPED = set("%?#")  # in a path that is part of an address
+
 
 def hush() -> None:
     """Set MLflow's patience, and keep its chatter off the terminal: what it cannot do, the caller tells."""
@@ -23,6 +25,7 @@ def hush() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)\b")
@@ -61,17 +64,20 @@ def _remove(folder: Path, pattern: str) -> None:
 
 
 def address(database: Path) -> str:
-    """Where MLflow finds the file."""
-    return f"sqlite:///{database}"
+    """Where MLflow finds the file.
+
+    What an address would misread is escaped as the SQL library here has it. The driver is then named because MLflow
+    makes the folders of a plain `sqlite:///`, and would make one with the escapes in its name.
+    """
+    if not set(str(database)) & ESCAPED:
+        return f"sqlite:///{database}"
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
 
 
 def trouble(database: Path) -> tuple[str, str] | None:
     """Why this MLflow cannot use its database, and what to do; None where it can, as far as is seen from outside."""
-    if "?" in str(database):
-        return (
-            f"MLflow cannot open a file in a folder with a ? in its name: {database}",
-            "name another with SWEEP_HOME",
-        )
     version, ours = unknown(database), metadata.version("mlflow")
     if not version:
         return None

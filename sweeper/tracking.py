@@ -19,6 +19,7 @@ from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
 from sweeper.trial import Job, State, TrialResult
 from trainers.config import Epoch
+from trainers.visible import brief
 
 HURRY = 2.0  # seconds of patience below which nothing more is drawn
 LOADING = 60.0  # seconds that a busy machine may take to load the library
@@ -74,7 +75,7 @@ class Mlflow:
         self._sender = Sender(self._do, self._failed, pause=pause)
         self._news: SimpleQueue[str] = SimpleQueue()
         self._reasons: set[str] = set()
-        self._down = self._slow = False
+        self._down = self._slow = self._named = False
 
     def opened(self, facts: Facts) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
@@ -88,6 +89,7 @@ class Mlflow:
         self._ask(side.key)
 
     def epoch(self, job: Job, epoch: Epoch) -> None:
+        self._tell_names(epoch)
         side = self._known.sides.of(job)
         side.take(epoch)
         self._ask(side.key)
@@ -144,6 +146,15 @@ class Mlflow:
         if self._known.connected and self._sender.busy > SLOW and not self._slow:
             self._slow = True
             self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
+
+    def _tell_names(self, epoch: Epoch) -> None:
+        """Say once which categories MLflow knows by other names."""
+        if epoch.val and not self._named:
+            self._named = True
+            others = [one for one in shown.keys(epoch.val.category_accuracy).items() if one[0] != one[1]]
+            if others:
+                named = ", ".join(f"{brief(name)!r} is {brief(key)!r}" for name, key in others)
+                self._note(f"MLflow takes no such names of categories: {named} there")
 
     def _do(self, errand: str) -> None:
         try:
@@ -203,36 +214,57 @@ class Server(Remote):
                 moved.follow(paths.database(), paths.artifacts())
             self._client = MlflowClient(tracking_uri=self.uri)
 
-    def experiment(self, name: str, view: tuple[str, str] | None = None) -> str:
-        """The id of the experiment `name`, made or restored if need be; `view` is a ready table: key and state."""
+    def experiment(self, name: str) -> str:
+        """The id of the experiment `name`, made or restored if need be."""
         with _refusals():
             found = self._client.get_experiment_by_name(name)
-            place = None if self._remote else (paths.artifacts() / shown.key(name).replace("/", "_")).as_uri()
+            place = None if self._remote else (paths.artifacts() / shown.key(name)).as_uri()
             ident = found.experiment_id if found else self._client.create_experiment(name, artifact_location=place)
             if found and found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(ident)
-            if view:
-                self._client.set_experiment_tag(ident, f"mlflow.sharedViewState.{view[0]}", view[1])
             return str(ident)
 
-    def alive(self, run: str) -> bool:
-        """Whether the run is there and not deleted."""
+    def view(self, experiment: str, key: str, state: str) -> None:
+        """Put down a ready table of the experiment, which its address names by `key`."""
+        with _refusals():
+            self._client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{key}", state)
+
+    def home(self, run: str) -> str | None:
+        """The id of the experiment of a run, or None where there is no such run.
+
+        Where somebody deleted the experiment, or the run, it is brought back with the runs below it: made anew, all
+        would be there twice as soon as somebody restores it.
+        """
+        from mlflow.entities import ViewType
+
         try:
             with _refusals():
-                return bool(self._client.get_run(run).info.lifecycle_stage == "active")
+                ident = self._client.get_run(run).info.experiment_id
+                if self._client.get_experiment(ident).lifecycle_stage == "deleted":
+                    self._client.restore_experiment(ident)
+                if self._client.get_run(run).info.lifecycle_stage == "deleted":
+                    self._client.restore_run(run)
+                    while lost := self._client.search_runs([ident], shown.children(run), ViewType.DELETED_ONLY):
+                        for one in lost:
+                            self._client.restore_run(one.info.run_id)
+                return str(ident)
         except Refused:
-            return False
+            return None
 
     def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None, new: bool) -> str:
-        """The id of the run with this `sweep.id`; made now, unless an attempt whose answer got lost has made it.
+        """The id of the run with this `sweep.id`, which gets these tags; made now, unless it was made before.
 
-        No such attempt is looked for where the run is `new`.
+        It may have been by an attempt whose answer got lost, or below a study's run that is gone. Nothing is looked
+        for where the run is `new`.
         """
         sought = f"tags.`sweep.id` = '{tags['sweep.id']}'"
         with _refusals():
             found = [] if new else self._client.search_runs([experiment], sought, max_results=1)
-            run = found[0] if found else self._client.create_run(experiment, start, dict(tags), run_name=name)
-            return str(run.info.run_id)
+            if not found:
+                return str(self._client.create_run(experiment, start, dict(tags), run_name=name).info.run_id)
+            run = str(found[0].info.run_id)
+        self.log(run, (), {}, tags)
+        return run
 
     def log(self, run: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Send it all in as few calls as MLflow allows; what it has already is not doubled."""

@@ -1,11 +1,11 @@
 """MLflow's pages, served on this machine for as long as someone looks. MLflow itself runs in a process of its own."""
 
-import ctypes
 import os
+import shlex
 import signal
 import socket
 import subprocess
-import sys
+import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper import paths, tracking
+from sweeper import children, paths, tracking
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.store import address
@@ -23,7 +23,7 @@ from sweeper.store import address
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself
 STARTING = 90.0  # seconds that it gets to answer
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+APP = sysconfig.get_path("stdlib")  # where its web server looks for modules first: else in the current folder
 
 
 def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = PORT) -> None:
@@ -34,9 +34,10 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     """
     store = tracking.uri()
     if study and tracking.link(study, "") is None:
-        say(f"study {study.name} is not in MLflow (was it run with --no-mlflow?); this shows what is")
+        say(f"study {study.name} is not in MLflow (was it run with --no-mlflow?): sweep sync {study.name} sends it")
     if store.startswith("http"):
         return say(_address(study, store))
+    _refuse_nothing(study, store)
     with _stoppable(), _serving(store, free_port(port)) as pages:
         say(_address(study, pages.base))
         pages.await_answer()
@@ -44,6 +45,13 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
         pages.server.wait()
         raise EnvironmentFault(f"MLflow's server ended by itself: {pages.last_words()}", where=pages.base)
     return None
+
+
+def _refuse_nothing(study: StudyFolder | None, store: str) -> None:
+    """Raise EnvironmentFault where nothing was ever sent to MLflow."""
+    if store == address(paths.database()) and not paths.database().exists():
+        help = f"sweep sync {study.name} sends that study" if study else "start a sweep: sweep run SPACE.yaml"
+        raise EnvironmentFault("there is nothing to show yet", where=str(paths.database()), help=help)
 
 
 def _address(study: StudyFolder | None, base: str) -> str:
@@ -73,9 +81,10 @@ class _Pages:
 
     def await_answer(self) -> None:
         deadline = time.monotonic() + STARTING
+        straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while self.server.poll() is None and time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.base}/health", timeout=2):  # noqa: S310  (our own address)
+                with straight.open(f"{self.base}/health", timeout=2):
                     return
             except OSError:
                 time.sleep(0.1)
@@ -105,13 +114,9 @@ class _Pages:
 @contextmanager
 def _serving(store: str, port: int) -> Iterator[_Pages]:
     """MLflow's server with one worker, in a process group that is gone afterwards."""
-    if store == address(paths.database()) and not paths.database().exists():
-        raise EnvironmentFault(
-            "there is nothing to show yet", where=str(paths.database()), help="start a sweep: sweep run SPACE.yaml"
-        )
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port)]
+    command = children.python("-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     command += ["--backend-store-uri", store, "--default-artifact-root", paths.artifacts().as_uri()]
-    command += ["--uvicorn-opts", "--log-level warning"]
+    command += ["--uvicorn-opts", f"--log-level warning --app-dir {shlex.quote(APP)}"]
     with tempfile.TemporaryFile() as words:
         server = subprocess.Popen(
             command,
@@ -119,7 +124,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
             start_new_session=True,
             stdout=words,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=children.end_with_us(signal.SIGTERM),  # it then ends its own processes
         )
         pages = _Pages(server, f"http://{HOST}:{port}", words)
         try:
@@ -128,14 +133,9 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
             pages.end()
 
 
-def _end_with_parent() -> None:
-    """In the server: have the system end it when `sweep ui` is killed; it then ends its own processes."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def _environment() -> dict[str, str]:
     """Ours without any stray setting of MLflow's, and what keeps it small (0.5 instead of 3.4 GB) and discreet."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    kept = {name: value for name, value in children.environment().items() if not name.startswith("MLFLOW_")}
     return kept | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

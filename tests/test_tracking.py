@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from studies import START, begin, curve, end, epoch, job
 
-from sweeper import paths, record, shown, tracking
+from sweeper import mirror, moved, paths, record, shown, store, tracking
+from sweeper.mirror import StudyTwin
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
 from sweeper.trial import TrialResult
@@ -72,8 +73,8 @@ def client(study):
 
 
 def runs(client, *, kind: str = "trial"):
-    experiment = client.get_experiment_by_name("clothes")
-    found = client.search_runs([experiment.experiment_id], f"tags.`sweep.kind` = '{kind}'")
+    there = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(there, f"tags.`sweep.kind` = '{kind}'")
     return sorted(found, key=lambda run: run.info.run_name)
 
 
@@ -281,6 +282,54 @@ def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
     assert len(runs(client)) == 1
 
 
+def delete_experiment(client, study) -> None:
+    client.delete_experiment(mirror.read(study.mirror, StudyTwin).experiment)
+
+
+def delete_both(client, study) -> None:
+    client.delete_run(runs(client)[0].info.run_id)
+    delete_parent(client, study)
+
+
+def delete_parent(client, study) -> None:
+    client.delete_run(runs(client, kind="study")[0].info.run_id)
+
+
+def lose_parent(client, study) -> None:
+    """As `mlflow gc` does, which leaves those below it."""
+    twin = mirror.read(study.mirror, StudyTwin)
+    delete_parent(client, study)
+    mirror.write(study.mirror, twin.model_copy(update={"run": "0" * 32}))
+
+
+def lose_the_twins(client, study) -> None:
+    """What the folders know of the runs; but not the name that the study has there."""
+    twin = mirror.read(study.mirror, StudyTwin)
+    mirror.write(study.mirror, twin.model_copy(update={"run": ""}))
+    study.trial(0).mirror.unlink()
+
+
+def rename_experiment(client, study) -> None:
+    client.rename_experiment(mirror.read(study.mirror, StudyTwin).experiment, "my clothes")
+
+
+@pytest.mark.parametrize(
+    "somebody", [delete_experiment, delete_both, delete_parent, lose_parent, lose_the_twins, rename_experiment]
+)
+def test_whatever_somebody_does_in_mlflow_a_study_and_its_trials_are_there_once(study, client, somebody):
+    sweep = Sweep(study)
+    sweep.trial(0)
+    sweep.close()
+    somebody(client, study)
+    again = Sweep(study)
+    again.trial(1)
+    assert again.close() == []
+    (parent,), trials = runs(client, kind="study"), runs(client)
+    assert {trial.data.tags["mlflow.parentRunId"] for trial in trials} == {parent.info.run_id}
+    assert sorted(trial.data.tags["sweep.trial"] for trial in trials) == ["0", "1"]
+    assert {trial.info.experiment_id for trial in trials} == {parent.info.experiment_id}
+
+
 def test_a_study_that_mlflow_no_longer_knows_is_sent_as_a_whole(study, client):
     sweep = Sweep(study)
     sweep.trial(0)
@@ -317,6 +366,97 @@ def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client
     notes = again.close()
     assert len(notes) == 1
     assert "refuses" in notes[0]
+
+
+# --------------------------------------------------------------------------------- names and places
+NAMES = (
+    "colour",
+    "colour/",
+    "either//or",
+    "/top",
+    "a/../b",
+    ".",
+    "..",
+    "x" * 300,
+    "x" * 299,
+    "Länge ≤ 1",
+    "p=1",
+    "p:1",
+)
+
+
+def test_mlflow_takes_every_name_and_none_stands_for_two():
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+
+    for names in (NAMES, ("a/", "a_", "a:"), ("a/b", "a_b", "a_b_2", "a:b")):
+        found = shown.keys(names)
+        assert set(found) == set(names)
+        assert len(set(found.values())) == len(names)
+        for key in found.values():
+            _validate_metric_name(f"category_accuracy/{key}")
+            _validate_param_name(f"loss.category_weights.{key}")
+
+
+def test_a_name_that_mlflow_takes_stays():
+    assert shown.keys(("a/", "a_")) == {"a/": "a__2", "a_": "a_"}
+
+
+def test_categories_of_another_name_are_told_once(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    for one in curve(started, 0.8):
+        val = one.val.model_copy(update={"category_accuracy": {"colour/": 0.5, "..": 0.25}})
+        sweep.tracker.epoch(started, one.model_copy(update={"val": val}))
+    (note,) = sweep.close("INTERRUPTED")
+    assert note == "MLflow takes no such names of categories: 'colour/' is 'colour_', '..' is '__' there"
+    (run,) = runs(client)
+    assert run.data.metrics["category_accuracy/colour_"] == 0.5
+    assert run.data.metrics["category_accuracy/__"] == 0.25
+
+
+ODD = (
+    "my%20project",
+    "100%",
+    "%",
+    "a?b",
+    "a#b",
+    "a b",
+    "Kleider ä",
+    "it's",
+    'say "x"',
+    "u:p@h",
+    "a;b&c=d",
+    "{x}",
+    "+",
+)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_mlflow_finds_its_file_and_its_files_in_a_folder_of_any_name(database, tmp_path, name):
+    from mlflow import MlflowClient
+
+    (tmp_path / name).mkdir()
+    place = tmp_path / name / "mlflow.db"
+    shutil.copy(database, place)
+    client = MlflowClient(tracking_uri=store.address(place))
+    experiment = client.create_experiment("x", artifact_location=(tmp_path / name / "artifacts" / "x y").as_uri())
+    client.log_text(client.create_run(experiment).info.run_id, "text", "file.txt")
+    with closing(sqlite3.connect(place)) as link:
+        assert link.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert len(list((tmp_path / name / "artifacts" / "x y").rglob("file.txt"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_files_follow_a_folder_of_any_name(database, tmp_path, name):
+    from mlflow import MlflowClient
+
+    shutil.copy(database, tmp_path / "mlflow.db")
+    before, after = tmp_path / "before" / "artifacts", tmp_path / "after" / "artifacts"
+    client = MlflowClient(tracking_uri=store.address(tmp_path / "mlflow.db"))
+    experiment = client.create_experiment("x", artifact_location=(before / name).as_uri())
+    assert moved.follow(tmp_path / "mlflow.db", after) == 1
+    assert client.get_experiment(experiment).artifact_location == (after / name).as_uri()
 
 
 # ---------------------------------------------------------------------------------------- trouble

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from trainers.files import expanded
 
 Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Place = Annotated[str, AfterValidator(expanded)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 GRAIN = 16  # pixels between two sides that a growing run takes
 
@@ -25,8 +28,8 @@ class DataConfig(Part):
     layout: Literal["challenge", "deepfashion", "table", "folder"] = Field(
         "challenge", description="how the folder is laid out; see the README, 'Data sets'"
     )
-    root: str = Field(description="folder of the data set, relative to the current folder or absolute")
-    labels: str = Field("labels.csv", description="layout table: the CSV file, relative to root")
+    root: Place = Field(description="folder of the data set, relative to the current folder or absolute")
+    labels: Place = Field("labels.csv", description="layout table: the CSV file, relative to root")
     categories: tuple[str, ...] | None = Field(
         None, description="layout table: the columns that are categories, in this order; every other one is left out"
     )
@@ -400,7 +403,7 @@ class TrainConfig(Part):
 
     backbone: str = Field(description="timm model name, such as seresnet50.ra2_in1k")
     pretrained: bool = Field(True, description="start from published weights; false: from random ones")
-    weights: str | None = Field(
+    weights: Place | None = Field(
         None,
         description="local file (.safetensors, or .pth, .pt, .bin, .tar of tensors), or a folder of"
         " <backbone>.safetensors, instead of the model hub",

@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from trainers.crash import point
+from trainers.errors import EnvironmentFault
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEXT = "next."  # before the names of files that wait for their epoch to be on record
@@ -66,6 +68,42 @@ def append(path: Path, line: bytes, *, sync: bool) -> None:
     finally:
         os.close(handle)
     point(f"written {path.name}")
+
+
+def expanded(path: str) -> str:
+    """`path` with the folder that a leading ~ or ~USER stands for. Raises ValueError where there is none."""
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {path!r}; ./{path} is a folder of that name") from None
+
+
+def recordable(path: Path) -> Path:
+    """The same path. Raises EnvironmentFault for one that is not UTF-8, which no record could name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        help = "rename that file or folder, or take another"
+        raise EnvironmentFault("a name that is not UTF-8", where=str(path), help=help) from None
+    return path
+
+
+def as_on_disk(path: Path) -> Path:
+    """`path`, or where nothing is there the path whose names are the same in another Unicode form.
+
+    An ä is one character or two, and macOS and unzip do not agree which; a person sees no difference.
+    """
+    if path.exists() or str(path).isascii():
+        return path
+    parent = as_on_disk(path.parent)
+    same = [one for one in parent.iterdir() if _form(one.name) == _form(path.name)] if parent.is_dir() else []
+    return same[0] if len(same) == 1 else path
+
+
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def regular(path: Path) -> Path:

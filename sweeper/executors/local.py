@@ -6,13 +6,12 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeper import devices, pipe
+from sweeper import children, devices, pipe
 from sweeper.devices import Count, Slot
 from sweeper.packing import Packing
 from sweeper.paths import RunFolder
@@ -133,10 +132,10 @@ class Local:
     # ------------------------------------------------------------------------------- processes
     def _spawn(self, slot: Slot, folder: RunFolder) -> _Worker:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "sweeper.serve", "--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
+        words = ["--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
         with theirs, folder.log.open("ab") as log:
             process = subprocess.Popen(
-                command,
+                children.python("-m", "sweeper.serve", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -225,7 +224,8 @@ def environment(slot: Slot) -> dict[str, str]:
     cores, other workers first, up to tenfold.
     """
     threads = dict.fromkeys(THREADS, str(slot.threads))
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
+    given = {"OMP_WAIT_POLICY": "PASSIVE"} | children.environment()
+    return given | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
 
 
 def _cause(code: int) -> str:

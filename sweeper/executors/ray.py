@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray  # it reads them now
 from ray._private import worker as driver
 from ray.exceptions import ActorUnavailableError, RayError
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.devices import Count
@@ -327,7 +328,10 @@ def _connect(address: str) -> None:
     try:
         _knock(address)
         with _our_signals():
-            ray.init(address=address, log_to_driver=False, logging_level="critical", namespace="sweep")
+            apart = JobConfig(_client_job=True)  # else actors import what lies in the current folder
+            ray.init(
+                address=address, log_to_driver=False, logging_level="critical", namespace="sweep", job_config=apart
+            )
     except (OSError, RayError, RuntimeError, ValueError) as error:
         said = _words(error)
         raise EnvironmentFault(f"no Ray cluster at {address}: {said}", where="--ray", help=BEGIN) from None

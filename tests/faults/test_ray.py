@@ -196,6 +196,16 @@ def test_a_node_that_does_not_see_the_files_is_left_out_and_none_that_does_is_sa
 
 
 @pytest.mark.fault("R1")
+def test_an_actor_does_not_execute_a_users_files(tmp_path, garments, shared):
+    lab = lay_out(tmp_path, garments, shared)
+    for name in ("trainers", "pydantic", "optuna"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('executed')\n")
+    ended = begin(lab, shared).end()
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.fault("R1")
 def test_no_cluster_is_said_before_any_trial(tmp_path, garments, case, shared):
     lab = lay_out(tmp_path, garments, shared)
     for address, words in {"127.0.0.1:1": "Connection refused", "nonsense": "invalid address format"}.items():

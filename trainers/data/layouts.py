@@ -11,6 +11,7 @@ from trainers.data import challenge, class_folders, csv_table, names, refused
 from trainers.data.holdout import hold_out, judge
 from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
 from trainers.errors import DataError, Fault
+from trainers.files import as_on_disk
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "guess", "read", "scan", "with_margin"]
 
@@ -134,7 +135,7 @@ _LAYOUTS: dict[str, Callable[[DataConfig, Path, Remarks], Found]] = {
 
 # -------------------------------------------------------------------------------------------- common to all
 def _root(config: DataConfig) -> Path:
-    root = Path(config.root)
+    root = as_on_disk(Path(config.root))
     if root.is_dir():
         return root
     what = "is a file" if root.exists() else "no such folder"

@@ -1,0 +1,185 @@
+"""What lies in the current folder is not imported, Ctrl-C is one word, and this machine is asked without a proxy."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from cli_tools import environment, lay_out
+
+from sweeper import children
+
+PROGRAM = str(Path(sys.executable).with_name("sweep"))
+NAMES = ("random", "json", "numpy", "typer", "pydantic", "optuna", "timm", "torch", "mlflow", "uvicorn", "matplotlib")
+FOLDERS = ("trainers", "sweeper", "PIL", "pandas", "sqlalchemy", "ruamel")
+TRAP = "raise SystemExit('a file of the user was executed: ' + __file__)\n"
+SPACE = """\
+study: question
+data: {layout: challenge, root: garments, crop: box}
+budget: {trials: 1}
+train: {backbone: test_resnet, pretrained: false, image_size: 32, epochs: 1}
+"""
+COMMANDS = (
+    "sweep",
+    "sweep data check space.yaml",
+    "sweep plan space.yaml --devices cpu",
+    "sweep run space.yaml --devices cpu",
+    "sweep leaderboard",
+    "sweep best --export submission --devices cpu",
+    "sweep report",
+    "sweep sync",
+    "sweep doctor",
+)
+AT_ONCE = (
+    "--version",
+    "--help",
+    "doctor",
+    "plan space.yaml",
+    "run space.yaml",
+    "data check space.yaml",
+    "status",
+    "ui",
+)
+PATHS = ("", os.pathsep + "/nowhere", ".", os.curdir + os.pathsep + os.curdir)
+
+
+@pytest.fixture
+def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a data set, a space, and files with the names of libraries, ours included."""
+    folder = lay_out(tmp_path / "mine", SPACE)
+    for name in NAMES:
+        (folder / f"{name}.py").write_text(TRAP)
+    for name in FOLDERS:
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(TRAP)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def ran(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    words = [PROGRAM, *command.split()[1:]]
+    return subprocess.run(words, env=environment(**changes), capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, path):
+    monkeypatch.setenv("PYTHONPATH", path)
+    found = children.ask("-c", "import random, trainers, sys; print(trainers.__file__, *sys.path, sep='\\n')").stdout
+    module, *entries = found.splitlines()
+    assert Path(module).parents[1] == Path(children.OWN)
+    assert str(littered) not in entries
+    assert "" not in entries
+
+
+def test_what_a_child_starts_finds_none_either(littered):
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import random'], check=True)"  # as uvicorn
+    assert children.ask("-c", code).returncode == 0
+
+
+def test_other_folders_stay_on_the_path(littered, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"/one{os.pathsep}{os.pathsep}{littered}{os.pathsep}/two")
+    assert children.environment()["PYTHONPATH"] == f"/one{os.pathsep}/two"
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_a_sweep_does_not_execute_a_users_files(littered, path):
+    if path:  # then Python itself finds it before a line of ours
+        (littered / "sweeper").rename(littered / "swept")
+    ended = ran("sweep run space.yaml --no-mlflow --devices cpu", PYTHONPATH=path)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_no_command_executes_a_users_files(littered):
+    for command in COMMANDS:
+        ended = ran(command, SWEEP_TRAINER="", SWEEP_HOME=str(littered / "runs"))
+        assert ended.returncode == 0, (command, ended.stderr)
+        assert "executed" not in ended.stdout + ended.stderr
+    with subprocess.Popen(
+        [PROGRAM, "ui"], env=environment(SWEEP_HOME=str(littered / "runs")), stdout=subprocess.PIPE, text=True
+    ) as pages:
+        assert "experiments" in pages.stdout.readline()
+        assert "ready" in pages.stdout.readline()
+        pages.send_signal(signal.SIGTERM)
+
+
+# ------------------------------------------------------------------------------------------- Ctrl-C
+def left(group: int) -> list[str]:
+    """The processes that were started in the session of `group` and are still there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == group and fields[0] != "Z":
+            found.append(path.parent.name)
+    return found
+
+
+def interrupted(words: list[str], seconds: float) -> tuple[int, str, list[str]]:
+    """Ctrl-C to the whole group, `seconds` after its start: the code, all that was printed, and who is left."""
+    process = subprocess.Popen(
+        words,
+        env=environment(SWEEP_TRAINER=""),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[0].decode()
+    return process.returncode, said, left(process.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("command", "seconds"), [("plan space.yaml", 0.15), ("--help", 0.1), ("run space.yaml", 2.0)]
+)
+def test_ctrl_c_is_one_word_and_leaves_nobody(littered, command, seconds):
+    code, said, remain = interrupted([PROGRAM, *command.split()], seconds)
+    assert (code, said.splitlines()[-1:]) == (130, ["stopped"]), said
+    assert "Traceback" not in said
+    assert not remain
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("command", AT_ONCE)
+def test_ctrl_c_at_any_moment_of_the_beginning(littered, command):
+    for tenths in (1, 2, 3, 5, 8, 13, 21, 34, 55):
+        code, said, remain = interrupted([PROGRAM, *command.split()], tenths / 10)
+        assert code in (0, 130), (tenths, said)
+        assert "Traceback" not in said, (tenths, said)
+        assert not remain, tenths
+
+
+# ------------------------------------------------------------------------------------------- proxies
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ({}, None),
+        ({"HTTP_PROXY": "http://proxy:8"}, "127.0.0.1,localhost,::1"),
+        ({"all_proxy": "socks5://proxy:8", "NO_PROXY": "intern, localhost"}, "intern,localhost,127.0.0.1,::1"),
+        ({"https_proxy": "http://proxy:8", "no_proxy": "*"}, "*"),
+        ({"no_proxy": "intern"}, "intern"),
+    ],
+)
+def test_this_machine_is_asked_without_a_proxy(monkeypatch, given, hosts):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    env = children.environment()
+    assert (env.get("no_proxy") or env.get("NO_PROXY")) == hosts
+    for name in ("no_proxy", "NO_PROXY"):
+        if name in env:
+            monkeypatch.setenv(name, env[name])
+    if "HTTP_PROXY" in given:
+        assert urllib.request.proxy_bypass("127.0.0.1:5000")
+        assert not urllib.request.proxy_bypass("example.org")
