@@ -135,7 +135,7 @@ class Errands:
         experiment = server.experiment(name)
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.experiment(name, (twin.id, shown.view(run, self.facts.goal, self.facts.names)))
+        server.experiment(name, (twin.id, shown.view(run, self.facts.names)))
         crash.point("mlflow.study.born")
         twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         mirror.write(path, twin)
