@@ -324,3 +324,20 @@ def test_the_epoch_that_counts_has_one_number_in_every_document(swept):
     number = documents["status"]["best"]["number"]
     rows = {row["trial"]: row["epoch"] for row in documents["leaderboard"]["trials"]}
     assert documents["status"]["best"]["epoch"] == rows[number] == documents["best"]["result"]["epoch"] == 4
+
+
+@pytest.mark.parametrize("words", [(), ("status",), ("leaderboard",), ("best",), ("run", "space.yaml")], ids=str)
+def test_a_study_of_an_earlier_version_is_said_to_be_one(swept, tmp_path, words):
+    """Its epochs counted from 0, and its weights were those of the best one."""
+    folder = Path(shutil.copytree(swept[0], tmp_path / "here"))
+    study = folder / "mlruns" / "studies" / "question"
+    (study / "ended.jsonl").unlink()
+    for trial in study.glob("trials/*"):
+        for name, new, old in (("result.json", '"epoch":', '"best_epoch":'), ("config.json", '"last"', '"goal"')):
+            (trial / name).write_text((trial / name).read_text().replace(new, old))
+        (trial / "history.jsonl").write_text((trial / "history.jsonl").read_text().replace('"number":', '"index":'))
+        (trial / "model.safetensors").rename(trial / "best.safetensors")
+    said = sweep(folder, *words, "--no-mlflow") if "run" in words else sweep(folder, *words)
+    assert said.returncode == 3
+    assert "of another version of sweep" in said.stderr
+    assert "Traceback" not in said.stderr

@@ -1,5 +1,9 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -208,6 +212,46 @@ def test_weights_whose_epoch_is_on_record_get_their_name(whole, data, tmp_path):
     save_weights(tmp_path / "next.model.safetensors", {"w": torch.zeros(1)}, last)
     list(train(how, data, tmp_path))
     assert list(load_weights(tmp_path / "model.safetensors")) == ["w"]
+
+
+KILLED = """\
+import sys
+from pathlib import Path
+from trainers.config import Recipe
+from trainers.data.batches import Data
+from trainers.train import train
+how = Recipe.model_validate_json(sys.argv[1])
+for _ in train(how, Data.open(how.data, Path(sys.argv[2])), Path(sys.argv[3])):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    [
+        "renamed next.val_logits.npy@3",
+        "written next.model.safetensors@3",
+        "renamed next.model.safetensors@3",
+        "written last.ckpt@4",
+        "renamed last.ckpt@4",
+        "settled val_logits.npy@2",
+        "settled model.safetensors@4",
+    ],
+)
+def test_after_a_kill_at_any_point_the_model_is_that_of_the_state(whole, data, cache, tmp_path, point):
+    how, folder, _ = whole
+    words = [sys.executable, "-c", KILLED, how.model_dump_json(), str(cache), str(tmp_path)]
+    killed = subprocess.run(words, env=os.environ | {"SWEEP_CRASH": point}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = train(how, data, tmp_path)
+    next(again)  # what the kill left is settled
+    stored = len(load_state(tmp_path / "last.ckpt")["epochs"])
+    assert read_notes(tmp_path / "model.safetensors")["epoch"]["number"] == stored
+    list(again)
+    ours, theirs = (load_weights(where / "model.safetensors") for where in (tmp_path, folder))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert (tmp_path / "val_logits.npy").read_bytes() == (folder / "val_logits.npy").read_bytes()
 
 
 def test_a_state_of_a_format_without_a_scaler_can_be_continued(photos, data, tmp_path):
