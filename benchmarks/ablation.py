@@ -35,6 +35,7 @@ BASE: dict[str, Any] = {
     "schedule": {"name": "cosine", "warmup_epochs": 1},
     "augment": {"flip": 0.5, "crop": "random"},
     "epochs": 8,
+    "selection": "metric",
     "batch_size": 64,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -62,9 +63,9 @@ def measured(data: Data, train_config: dict[str, Any], seed: int) -> dict[str, A
     recipe = Recipe(data=DataConfig(root="x"), goal="mean_class_accuracy", train={**train_config, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
-        best = Path(folder) / "best.safetensors"
-        logits = {split: predict(recipe, data, best, split=split) for split in ("val", "test")}
-        tta = {split: predict(recipe, data, best, split=split, views=VIEWS) for split in ("val", "test")}
+        model = Path(folder) / "model.safetensors"
+        logits = {split: predict(recipe, data, model, split=split) for split in ("val", "test")}
+        tta = {split: predict(recipe, data, model, split=split, views=VIEWS) for split in ("val", "test")}
     found = {"as it is": both(data, logits), "TTA": both(data, tta), "corrected": corrected(data, logits)}
     return found | {"seconds": sum(epoch.seconds for epoch in epochs)}
 

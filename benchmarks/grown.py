@@ -135,7 +135,7 @@ def _epoch(number: int, index: int, value: float) -> Epoch:
         category_accuracy={"pattern": value, "sleeve": value},
     )
     return Epoch(
-        index=index,
+        number=index + 1,
         train=scores,
         val=scores,
         lr=1e-3,

@@ -47,6 +47,7 @@ train:
     {{flip: 0.5, crop: resized, min_area: {{uniform: [0.2, 1.0]}}, brightness: {{uniform: [0.0, 0.4]}}}}
   tta: {{flip: false, scales: [1.0]}}
   epochs: {epochs}
+  selection: metric
   batch_size: 64
 """
 
@@ -170,6 +171,7 @@ def fixed(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
                 "schedule": {"name": "cosine", "warmup_epochs": FIXED["warmup"]},
                 "augment": {"flip": 0.5, "crop": "resized", "min_area": FIXED["min_area"], "brightness": 0.2},
                 "epochs": given.epochs,
+                "selection": "metric",
                 "batch_size": plain.BATCH,
                 "seed": seed,
             },
@@ -177,12 +179,12 @@ def fixed(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
     )
     opened = Data.open(recipe.data, out / "cache")
     list(train(recipe, opened, out / "run", device=given.device))
-    logits = predict(recipe, opened, out / "run/best.safetensors", split="test")
+    logits = predict(recipe, opened, out / "run/model.safetensors", split="test")
     ours = scored(answers(opened, logits))
     read = [int(split.labels.sum()) for split in hand.splits.values()]
     seen = [int(opened.labels(opened.table.indices(name)).sum()) for name in hand.splits]
     count = sum(p.numel() for p in plain.Net("", sum(opened.sizes)).parameters())
-    mine = sum(tensor.size for name, tensor in _tensors(out / "run/best.safetensors") if _learnt(name))
+    mine = sum(tensor.size for name, tensor in _tensors(out / "run/model.safetensors") if _learnt(name))
     return {"sweep": ours, "plain": theirs, "labels": [seen, read], "parameters": [mine, count]}
 
 

@@ -90,7 +90,7 @@ def by_sweep(given: argparse.Namespace, data: Path, out: Path, seed: int) -> lis
         result = json.loads((folder / "result.json").read_text())
         recipe = Recipe.model_validate(json.loads((folder / "config.json").read_text())["recipe"])
         table = Data.open(recipe.data, out / "mlruns/cache")
-        logits = predict(recipe, table, folder / "best.safetensors", split="test")
+        logits = predict(recipe, table, folder / "model.safetensors", split="test")
         ended = (folder / "result.json").stat().st_mtime
         points.append(
             Point(ended - began, result["value"], *question.scored(question.answers(table, logits)), result["epochs"])

@@ -106,7 +106,7 @@ def fresh(job: Job, place: Path, device: str) -> float:
     words = [sys.executable, "-c", ALONE, place / "recipe.json", job.cache, place / "run", device]
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     whole = rounds.wall(lambda: subprocess.run(words, check=True, env=env))
-    return whole - float(read_notes(place / "run/best.safetensors")["epoch"]["seconds"])
+    return whole - float(read_notes(place / "run/model.safetensors")["epoch"]["seconds"])
 
 
 def resumed(job: Job, place: Path, device: str) -> list[float]:
@@ -171,7 +171,7 @@ def main() -> None:
     print(rounds.hardware(given.device))
     print(f"{backbone} at 64 pixels, 640 drawn images, 6 categories; MLflow on\n")
     print(rounds.table(["", "figure", "goal", ""], [[*row, _judged(row[1], row[2])] for row in rows]))
-    whole = len(first.epochs) == trials and all(epoch.index == 0 for epoch in first.epochs)
+    whole = len(first.epochs) == trials and all(epoch.number == 1 for epoch in first.epochs)
     print(f"\ngate: {'held' if whole else 'BROKEN'}: {len(first.epochs)} trials of one epoch on record")
     sys.exit(0 if whole else 1)
 

@@ -33,8 +33,8 @@ class Winner:
 
     @property
     def epoch(self) -> Epoch:
-        """Its best epoch."""
-        return record.history(self.study.trial(self.result.number))[self.result.best_epoch or 0]
+        """The one whose value, weights and predictions are its own."""
+        return record.history(self.study.trial(self.result.number))[(self.result.epoch or 1) - 1]
 
     @property
     def views(self) -> bool:
@@ -92,7 +92,7 @@ def recipe(won: Winner) -> str:
     result = won.result
     comment = (
         f"The best of study {won.study.name}: trial {result.number}, {result.goal} {result.value:.4f} on val"
-        f" at epoch {(result.best_epoch or 0) + 1} of {result.planned}."
+        f" after epoch {result.epoch} of {result.planned}."
     )
     if won.confirmed:
         mean = sum(won.confirmed) / len(won.confirmed)
@@ -105,7 +105,7 @@ def document(won: Winner) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "study": won.study.name,
-        "result": shown.public(won.result),
+        "result": won.result.model_dump(mode="json"),
         "confirmed": list(won.confirmed),
         "recipe": won.job.recipe.model_dump(mode="json"),
         "finals": overview.document(overview.standing(won.study))["finals"],
@@ -157,9 +157,9 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
 def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True) -> Final:
     """Retrain the winner on train and val, predict test, and pack what it says.
 
-    The recipe is unchanged, its schedule's horizon too; training ends after the winner's best epoch. A final of the
-    same trial that was interrupted is continued, a finished one is packed again from its predictions, unless `again`.
-    On a full disk it waits, and goes on when there is room.
+    The recipe is unchanged, its schedule's horizon too; where its selection chose an epoch of the winner, training
+    ends after as many. A final of the same trial that was interrupted is continued, a finished one is packed again
+    from its predictions, unless `again`. On a full disk it waits, and goes on when there is room.
     """
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
@@ -168,8 +168,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
 
         return _packed(folder, dataset.checked(data).table, data.layout, won.result.goal, known=True)
     final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
-    for rest in (folder.best, folder.checkpoint):  # what they held is in model.safetensors
-        rest.unlink(missing_ok=True)
+    folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
 
 
@@ -181,7 +180,7 @@ def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
         return _seal(won, job, ended.scores, epochs, session.table)
 
     if record.read_result(folder) is None:
-        session.view.note(f"retraining trial {job.trial} on train and val for {job.stop_after} epochs")
+        session.view.note(f"retraining trial {job.trial} on train and val for {job.length}")
         session.train([job], seal)
     return _packed(folder, session.table, job.recipe.data.layout, won.result.goal, known=False)
 
@@ -209,7 +208,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "folder": folder.root,
         "cache": paths.cache(),
         "adopted": False,
-        "stop_after": (won.result.best_epoch or 0) + 1,
+        "stop_after": won.result.epoch,
         "tau": won.tau,
         "views": won.views,
         "past": tuple(epoch.value(won.result.goal) for epoch in record.history(won.study.trial(won.result.number))),
@@ -229,7 +228,7 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     value = getattr(scores, job.recipe.goal) if scores else None
     ended = record.standing(job, epochs, "COMPLETE")
-    return ended.model_copy(update={"value": value, "best_epoch": epochs[-1].index if epochs else None})
+    return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 
 
 def _packed(folder: RunFolder, table: "Table", layout: str, goal: Goal, *, known: bool) -> Final:

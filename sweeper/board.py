@@ -27,7 +27,7 @@ class Row:
     @property
     def done(self) -> int:
         """Epochs done, those of an earlier sweep included."""
-        return self.epochs[-1].index + 1 if self.epochs else 0
+        return self.epochs[-1].number if self.epochs else 0
 
     @property
     def values(self) -> list[float]:
@@ -143,12 +143,9 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     if result.state == "FAILED":
         return f"{clock} trial {result.number} failed: {result.error or result.trouble}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
-    best = (
-        f", {result.goal} {short(result.value)} at epoch {(result.best_epoch or 0) + 1}"
-        if result.value is not None
-        else ""
-    )
-    return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{best}"
+    value = f", {result.goal} {short(result.value)}" if result.value is not None else ""
+    where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
+    return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
 
 
 def short(value: float | None) -> str:

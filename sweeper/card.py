@@ -21,7 +21,7 @@ METRICS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card tells of: the winning trial with its best epoch, and the final job that repeated it."""
+    """What the card tells of: the winning trial with the epoch that counts, and the final job that repeated it."""
 
     study: str
     result: TrialResult
@@ -50,7 +50,7 @@ def _head(facts: Facts) -> Iterator[str]:
     if facts.confirmed:
         average = sum(facts.confirmed) / len(facts.confirmed)
         yield f"- trained again with {len(facts.confirmed)} new seeds: mean {result.goal} {average:.4f} on val"
-    yield f"- this model: the same recipe on train and val, {facts.job.stop_after} of {train.epochs} epochs"
+    yield f"- this model: the same recipe on train and val, {facts.job.length}"
     yield from _predictions(facts)
     yield f"- starts from {'published weights' if train.pretrained else 'random weights'}"
 

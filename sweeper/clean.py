@@ -80,7 +80,7 @@ def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
     for run in _runs(study.confirms):
         yield from _files(CONFIRMS, run.checkpoints if run.result.exists() else ())
     for run in _runs(study.finals):
-        yield from _files(FINALS, (run.best, run.checkpoint) if run.result.exists() and run.model.exists() else ())
+        yield from _files(FINALS, (run.checkpoint,) if run.result.exists() and run.model.exists() else ())
     for run in (*_runs(study.confirms), *_runs(study.finals)):
         yield from _files(LEFT, record.leftovers(run.root, ended=run.result.exists()))
     yield from _files(LEFT, record.leftovers(study.root))

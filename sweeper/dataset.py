@@ -34,9 +34,7 @@ def understood(data: "Summary", source: str) -> Iterator[str]:
 
 
 def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
-    """The data with the side of its cached images: as given, as the study began with, or as the space asks for."""
-    if data.size is not None:
-        return data
+    """The data with the side of its cached images, if none was written: the study's own, or what the space asks."""
     before = identity.read(folder)
     if before:
         return data.model_copy(update={"size": before["identity"]["data"]["size"]})

@@ -153,7 +153,7 @@ def _categories(one: Run) -> bytes:
         val={name: [scores.category_accuracy[name] for scores in val] for name in val[0].category_accuracy},
         train={n: [epoch.train.category_accuracy[n] for epoch in one.epochs] for n in val[0].category_accuracy},
         macro={name: [getattr(scores, field) for scores in val] for name, field in MACRO.items()},
-        best=one.result.best_epoch,
+        epoch=one.result.epoch,
     )
     return figures.categories(learning, one.name("accuracy by category"))
 

@@ -131,4 +131,4 @@ class Ends:
         if self._clock.wants_leader and self.best:
             job = record.read_config(self._folder.trial(self.best.number))
             if job:
-                self._clock.leads(job.recipe.train, (self.best.best_epoch or 0) + 1)
+                self._clock.leads(job.recipe.train, self.best.epoch or 0)

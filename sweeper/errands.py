@@ -137,7 +137,7 @@ class Errands:
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.view(experiment, twin.id, shown.view(run, self.facts.goal, self.facts.names))
+        server.view(experiment, twin.id, shown.view(run, self.facts.names))
         crash.point("mlflow.study.born")
         twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         mirror.write(path, twin)

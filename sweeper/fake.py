@@ -128,7 +128,7 @@ def _epoch(recipe: Recipe, index: int, names: Sequence[str], *, validated: bool,
     learnt = 1 - math.exp(-3 * (index + 1) / config.epochs)
     value = quality(config) * learnt + 0.01 * _noise(config.backbone, config.seed, index)
     return Epoch(
-        index=index,
+        number=index + 1,
         train=_scores(min(value + 0.02, 1.0), names),
         val=_scores(value, names) if validated else None,
         lr=config.optimizer.lr,
@@ -161,14 +161,14 @@ class _Checkpoint:
         self._best = max(map(self._rank, epochs), default=-math.inf)
 
     def _rank(self, epoch: Epoch) -> float:
-        return self._recipe.rank(epoch) if epoch.val else epoch.index
+        return self._recipe.rank(epoch) if epoch.val else epoch.number
 
     def add(self, epoch: Epoch) -> None:
-        """Put down `epoch`, and the weights if it is the best so far."""
+        """Put down `epoch`, and the weights if it is the one that counts so far."""
         self._lines.append(epoch.model_dump_json())
         if self._rank(epoch) > self._best:
             self._best = self._rank(epoch)
-            _put(self._folder.best, _safetensors(epoch.value(self._recipe.goal), self._padding))
+            _put(self._folder.model, _safetensors(epoch.value(self._recipe.goal), self._padding))
         filler = "0" * self._padding
         state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}], "padding": "{filler}"}}'
         _put(self._folder.checkpoint, state.encode())

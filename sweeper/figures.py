@@ -111,7 +111,7 @@ class Learning:
     val: Mapping[str, Sequence[float]]
     train: Mapping[str, Sequence[float]]
     macro: Mapping[str, Sequence[float]]
-    best: int | None = None  # index of the best epoch
+    epoch: int | None = None  # number of the one that counts
 
 
 def categories(run: Learning, title: str) -> bytes:
@@ -137,7 +137,7 @@ def _accuracy(axes: Axes, run: Learning, name: str) -> None:
     val, train = run.val[name], run.train.get(name, ())
     axes.plot(range(1, len(train) + 1), train, color=MIDDLE, linestyle="--", linewidth=1.2, label="train")
     axes.plot(range(1, len(val) + 1), val, color=DARK, marker="o", markersize=3, linewidth=1.8, label="val")
-    axes.set_title(short(name) + (f" {val[run.best]:.3f}" if run.best is not None else ""))
+    axes.set_title(short(name) + (f" {val[run.epoch - 1]:.3f}" if run.epoch is not None else ""))
 
 
 def _macro(axes: Axes, run: Learning) -> None:
@@ -154,8 +154,8 @@ def _epochs(axes: Axes, run: Learning) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.tick_params(labelbottom=True)
     axes.set_xlabel("epoch")
-    if run.best is not None:
-        axes.axvline(run.best + 1, color=MIDDLE, linewidth=0.8, linestyle=(0, (1, 2)))
+    if run.epoch is not None and run.epoch < max(map(len, run.val.values()), default=0):
+        axes.axvline(run.epoch, color=MIDDLE, linewidth=0.8, linestyle=(0, (1, 2)))
 
 
 # ---------------------------------------------------------------------------------------- confusion

@@ -120,8 +120,10 @@ def prepare(path: Path, options: Options, *, networks: bool = True, slots: Seque
     names = [category.name for category in table.categories]
     space = Space(read, names)
     weighing.refuse_unseen(read.train, table)
-    read = replace(read, data=dataset.sized(read.data, space.largest_image_size, table, folder))
-    space = Space(read, names)
+    if read.data.size is None:
+        data = dataset.sized(read.data, space.largest_image_size, table, folder)
+        read = replace(read, data=data, derived=("data.size",))
+        space = Space(read, names)
     weights: Mapping[str, int] = {}
     if networks:
         recipes, cache, gpus = space.recipes(), paths.cache(), devices.ids(slots)

@@ -24,7 +24,7 @@ def frame(results: Sequence[TrialResult], study: StudyFolder) -> pd.DataFrame:
     """The rows of `Ranking` as a table; what is not known is missing in it."""
     ranking = Ranking.of(results, study)
     table = pd.DataFrame(ranking.rows, columns=ranking.columns)
-    return table.astype({"rank": "Int64", "tied": "boolean", "best_epoch": "Int64", "repeat_of": "Int64"})
+    return table.astype({"rank": "Int64", "tied": "boolean", "epoch": "Int64", "repeat_of": "Int64"})
 
 
 # --------------------------------------------------------------------------------------- ways out
@@ -48,7 +48,8 @@ def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         minutes=[f"{seconds / 60:.1f}" for seconds in table["seconds"]],
     )
     params = list(table.columns[len(COLUMNS) : -len(LAST)])
-    wanted = ["rank", "trial", "state", "value", "best_epoch", "epochs", "minutes", "backbone", *params]
+    chosen = ["epoch"] if (table["epoch"] < table["epochs"]).any() else []
+    wanted = ["rank", "trial", "state", "value", *chosen, "epochs", "minutes", "backbone", *params]
     wanted += [name for name in ("repeat_of", "error") if table[name].notna().any()]
     rows = [[_cell(value) for value in row] for row in shown[wanted].itertuples(index=False)]
     return [name.replace("_", " ") for name in wanted], rows

@@ -80,7 +80,7 @@ class Side:
 
     def take(self, epoch: Epoch) -> None:
         """Add `epoch` unless it is known: a resumed worker tells its epochs from the first."""
-        if epoch.index == len(self.epochs):
+        if epoch.number == len(self.epochs) + 1:
             self.epochs.append(epoch)
 
     def end(self, result: TrialResult) -> None:

@@ -196,7 +196,7 @@ def status(one: Standing) -> Iterator[str]:
 
 
 def best(result: TrialResult) -> str:
-    at = f"epoch {(result.best_epoch or 0) + 1}/{result.planned}"
+    at = f"epoch {result.epoch}/{result.planned}"
     return f"{result.goal} {board.short(result.value)}, trial {result.number} ({result.backbone}), {at}"
 
 
@@ -267,8 +267,8 @@ def document(one: Standing) -> dict[str, Any]:
         "goal": one.goal,
         "planned": one.planned,
         "trials": dict(Counter(result.state for result in one.results)),
-        "best": shown.public(one.best) if one.best else None,
-        "running": [shown.public(r) for r in one.results if r.state == "RUNNING"],
+        "best": one.best.model_dump(mode="json") if one.best else None,
+        "running": [r.model_dump(mode="json") for r in one.results if r.state == "RUNNING"],
         "holder": one.holder.model_dump() if one.holder else None,
         "finals": [_final(final) for final in one.finals],
         "folder": str(one.study.root),

@@ -66,6 +66,6 @@ class Parts:
     def stand(self, trial: Trial, job: Job) -> Running:
         """A begun trial as its folder and Optuna know it."""
         epochs = record.mend(self.folder.trial(trial.number))
-        reported = {step - 1 for step in self.storage.get_trial(trial._trial_id).intermediate_values}
+        reported = set(self.storage.get_trial(trial._trial_id).intermediate_values)
         pruner = samplers.pruner(self.spec.search, job.recipe.train)
         return Running(job, trial, epochs, reported, pruner, before=len(epochs))

@@ -182,8 +182,9 @@ class RunFolder:
         return self.root / "last.ckpt"
 
     @property
-    def best(self) -> Path:
-        return self.root / "best.safetensors"
+    def model(self) -> Path:
+        """The weights of the epoch that counts."""
+        return self.root / "model.safetensors"
 
     @property
     def val_logits(self) -> Path:
@@ -192,7 +193,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> tuple[Path, ...]:
         """What an ended run can do without: its record does not need it."""
-        return self.val_logits, self.checkpoint, self.best
+        return self.val_logits, self.checkpoint, self.model
 
     @property
     def test_logits(self) -> Path:
@@ -207,10 +208,6 @@ class RunFolder:
     def board(self) -> Path:
         """What boards said of a submission, a line a score."""
         return self.root / "scores.jsonl"
-
-    @property
-    def model(self) -> Path:
-        return self.root / "model.safetensors"
 
     @property
     def prediction(self) -> Path:

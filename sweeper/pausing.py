@@ -83,7 +83,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
 
 def _largest(folder: StudyFolder) -> int:
     """Bytes of the largest checkpoint."""
-    found = (path for run in record.runs(folder) for path in (run.best, run.checkpoint))
+    found = (path for run in record.runs(folder) for path in (run.model, run.checkpoint))
     return max((path.stat().st_size for path in found if path.exists()), default=0)
 
 

@@ -196,7 +196,6 @@ class Live:
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
             "value": board.short(row.values[-1] if last else None),
-            "best": board.short(max(row.values, default=None)),
             "img/s": f"{last.images_per_second:,.0f}" if last else "-",
             "eta": "-" if left is None else board.duration(left),
             "curve": board.sparkline(row.values, 12, self._out.blocks),
@@ -206,10 +205,10 @@ class Live:
 def _columns(width: int) -> list[str]:
     """The columns of the live table for which a terminal of `width` has room."""
     if width >= WIDE:
-        return ["trial", "backbone", "device", "epoch", "value", "best", "img/s", "eta", "curve"]
+        return ["trial", "backbone", "device", "epoch", "value", "img/s", "eta", "curve"]
     if width >= MIDDLE:
-        return ["trial", "backbone", "device", "epoch", "value", "best", "eta"]
-    return ["trial", "epoch", "value", "best", "eta"]
+        return ["trial", "backbone", "device", "epoch", "value", "eta"]
+    return ["trial", "epoch", "value", "eta"]
 
 
 def _console(out: Deafened) -> Console:

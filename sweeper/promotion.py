@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sweeper.running import Running
 from sweeper.search import Promotion, Pruner
-from sweeper.trial import TrialResult
+from sweeper.trial import FIRST, TrialResult
 
 
 @dataclass
@@ -51,11 +51,13 @@ class Ladder:
         """The trials that may climb on from this rung, or have: the best 1/factor of all that reached it.
 
         Of equals the earlier one. Those that ended there count among all, and leave their places to the next. With
-        `last`, when no new trial will come, the best rises however few there are: some trial gets to the end.
+        `last`, when no new trial will come, the best rises however few there are, and so does the study's first: some
+        trial of its own gets to the end, whatever it has learnt from another study.
         """
         reached = self._rungs.get(epochs, {})
         able = sorted(reached.keys() - self._ended.get(epochs, set()), key=lambda number: (-reached[number], number))
-        return set(able[: max(len(reached) // self.factor, 1 if last else 0)])
+        best = able[: max(len(reached) // self.factor, 1 if last else 0)]
+        return {*best, *(number for number in able if last and number == FIRST)}
 
     def rises(self, trial: int, epochs: int, *, last: bool) -> bool:
         """Whether `trial` is one of those."""

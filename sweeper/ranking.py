@@ -19,7 +19,7 @@ COLUMNS = (
     "value",
     "standard_error",
     "tied",
-    "best_epoch",
+    "epoch",
     "epochs",
     "planned",
     "seconds",
@@ -33,7 +33,7 @@ class Ranking:
     """A row a trial, best value first and the earlier of equals, those without a value after them, FAILED last.
 
     Only COMPLETE trials can win, so only they have a `rank`; `tied` says which of them are within one standard error
-    of the best, None where nobody knows. `best_epoch` is 1 for the first epoch. A column for every open value stands
+    of the best, None where nobody knows. `epoch` is the one that counts, from 1. A column for every open value stands
     after `backbone`.
     """
 
@@ -87,7 +87,7 @@ def _row(result: TrialResult, names: Sequence[str], labels: int | None) -> dict[
         "state": result.state,
         "value": result.value,
         "standard_error": _standard_error(result, labels),
-        "best_epoch": None if result.best_epoch is None else result.best_epoch + 1,
+        "epoch": result.epoch,
         "epochs": result.epochs,
         "planned": result.planned,
         "seconds": round(result.seconds, 1),

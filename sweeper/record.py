@@ -18,12 +18,12 @@ from trainers.config import Epoch, Scores
 def append(folder: RunFolder, epoch: Epoch) -> None:
     """Add `epoch` to the history as one synced line; on a full disk the history stays as it was (OSError)."""
     files.append(folder.history, epoch.model_dump_json().encode() + b"\n", sync=True)
-    if epoch.index == 0:
+    if epoch.number == 1:
         files.sync_folder(folder.root)
 
 
 def history(folder: RunFolder) -> list[Epoch]:
-    """The epochs on record, in order from 0; a torn tail is left out. Writes nothing, so anyone may ask."""
+    """The epochs on record, in order from 1; a torn tail is left out. Writes nothing, so anyone may ask."""
     return _sound(folder.history)[0]
 
 
@@ -61,7 +61,7 @@ def _sound(path: Path) -> tuple[list[Epoch], int]:
     length = 0
     for line in _lines(path):
         epoch = _parse(line)
-        if epoch is None or epoch.index != len(epochs):
+        if epoch is None or epoch.number != len(epochs) + 1:
             break
         epochs.append(epoch)
         length += len(line)
@@ -116,19 +116,18 @@ def standing(
     tta: Scores | None = None,
     gpu_gib: float | None = None,
 ) -> TrialResult:
-    """How `job` stands after `epochs`: its value is the goal's at the best of them, the earliest of equals.
-
-    Which is best the recipe's selection says: the goal itself, another metric, or the loss.
+    """How `job` stands after `epochs`: its value is the goal's after the last, or after the one that its recipe's
+    selection chooses, the earliest of equals.
     """
     done = list(epochs)
     goal = job.recipe.goal
-    best = max(done, key=job.recipe.rank, default=None)
+    counts = max(done, key=job.recipe.rank, default=None)
     return TrialResult(
         number=job.trial,
         state=state,
         goal=goal,
-        value=best.value(goal) if best else None,
-        best_epoch=best.index if best else None,
+        value=counts.value(goal) if counts else None,
+        epoch=counts.number if counts else None,
         epochs=len(done),
         planned=job.stop_after or job.recipe.train.epochs,
         backbone=job.recipe.train.backbone,

@@ -65,7 +65,7 @@ def _take_up(parts: Parts, ends: Ends, trial: FrozenTrial, result: TrialResult |
     folder = parts.folder.trial(trial.number)
     if job := record.read_config(folder):
         parts.repeats.add(job)
-        values = {epoch.index + 1: epoch.value(job.recipe.goal) for epoch in record.history(folder)}
+        values = {epoch.number: epoch.value(job.recipe.goal) for epoch in record.history(folder)}
         parts.storage.catch_up(trial._trial_id, values)
     live = Trial(parts.study, trial._trial_id)  # only now: a pruner sees the epochs that Optuna knew when it was made
     if job and job.params.keys() - live.params.keys():

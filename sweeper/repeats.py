@@ -43,6 +43,6 @@ class Repeats:
 
 
 def digest(recipe: Recipe) -> str:
-    """16 hex digits over everything in a recipe but the seed."""
-    text = recipe.model_dump_json(exclude={"train": {"seed"}})
+    """16 hex digits over everything in a recipe but the seed, and but whether a value was written or derived."""
+    text = recipe.model_dump_json(exclude={"train": {"seed"}, "derived": True})
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

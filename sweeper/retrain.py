@@ -189,13 +189,13 @@ class _Runs:
 
     def progress(self, message: Progress) -> None:
         job, epoch, known = self.running[message.trial], message.epoch, self.epochs[message.trial]
-        new = epoch.index == len(known)
+        new = epoch.number == len(known) + 1
         if new:
             record.append(RunFolder(job.folder), epoch)
             known.append(epoch)
         self.room.learn(job)
         self.look()
-        stored = epoch.index + 1 < len(known)  # it is told again; stopping here would gain nothing
+        stored = epoch.number < len(known)  # it is told again; stopping here would gain nothing
         self.executor.answer(job.trial, keep=stored or not self.stop.requested)
         self.tracker.epoch(job, epoch)
         if new:

@@ -71,7 +71,7 @@ def amount(count: float) -> str:
 # ------------------------------------------------------------------------------------------ one trial
 @dataclass(frozen=True)
 class Size:
-    """Bytes of a trial's files: best.safetensors, last.ckpt while it trains, val_logits.npy."""
+    """Bytes of a trial's files: model.safetensors, last.ckpt while it trains, val_logits.npy."""
 
     weights: int
     state: int
@@ -119,7 +119,7 @@ class Room:
 
     def _measure(self, backbone: str, folder: RunFolder, *, trains: bool) -> None:
         before = self._seen.get(backbone, Size(0, 0))
-        found = Size(_bytes(folder.best), _bytes(folder.checkpoint) if trains else 0, _bytes(folder.val_logits))
+        found = Size(_bytes(folder.model), _bytes(folder.checkpoint) if trains else 0, _bytes(folder.val_logits))
         pairs = ((getattr(before, name), getattr(found, name)) for name in ("weights", "state", "logits"))
         self._seen[backbone] = Size(*(max(pair) for pair in pairs))
 

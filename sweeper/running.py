@@ -47,6 +47,6 @@ class Running:
 
     def report(self, epoch: Epoch) -> None:
         """Tell Optuna of `epoch`, unless it knows."""
-        if epoch.index not in self.reported:
-            self.trial.report(epoch.value(self.job.recipe.goal), step=epoch.index + 1)
-            self.reported.add(epoch.index)
+        if epoch.number not in self.reported:
+            self.trial.report(epoch.value(self.job.recipe.goal), step=epoch.number)
+            self.reported.add(epoch.number)

@@ -195,3 +195,4 @@ class StudySpec:
     source: Path
     text: str = field(repr=False)
     keep: int | None = None
+    derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others

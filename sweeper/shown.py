@@ -39,17 +39,18 @@ class Point:
 
 def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
     """One point an epoch; the same epochs always give the same points, so that sending them again adds none."""
-    best, found = epochs[0] if epochs else None, []
+    counts, found = epochs[0] if epochs else None, []
     for epoch in epochs:
-        best = max((best, epoch), key=job.recipe.rank) if best else epoch
-        figures = _figures(job, epoch) | (_goal(job, epoch, best) if epoch.val or job.kind != "final" else {})
-        found.append(Point(epoch.index + 1, _ms(epoch.time), _tidy(figures)))
+        counts = max((counts, epoch), key=job.recipe.rank) if counts else epoch
+        figures = _figures(job, epoch) | (_goal(job, epoch, counts) if epoch.val or job.kind != "final" else {})
+        found.append(Point(epoch.number, _ms(epoch.time), _tidy(figures)))
     return found
 
 
-def _goal(job: Job, epoch: Epoch, best: Epoch) -> dict[str, float]:
+def _goal(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
+    """The goal's curve, and what the trial is worth so far, by which MLflow's table is sorted."""
     goal = job.recipe.goal
-    return {goal: epoch.value(goal), f"best_{goal}": best.value(goal)}
+    return {goal: epoch.value(goal), "value": counts.value(goal)}
 
 
 def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
@@ -79,13 +80,13 @@ def _corrected(epoch: Epoch, goal: Goal) -> dict[str, float]:
 
 
 def looked(result: TrialResult, time: float) -> list[Point]:
-    """The best epoch with test-time augmentation, as figures of its step; none where the recipe has none."""
-    if result.tta is None or result.best_epoch is None:
+    """The epoch that counts with test-time augmentation, as figures of its step; none where the recipe has none."""
+    if result.tta is None or result.epoch is None:
         return []
     figures = {
         f"tta/{name}": float(getattr(result.tta, name)) for name in ("overall_accuracy", "mean_class_accuracy")
     }
-    return [Point(result.best_epoch + 1, _ms(time), _tidy(figures))]
+    return [Point(result.epoch, _ms(time), _tidy(figures))]
 
 
 def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
@@ -153,19 +154,13 @@ def best(results: Iterable[TrialResult]) -> TrialResult | None:
     return max(done, key=lambda r: (r.value or 0.0, -r.number), default=None)
 
 
-def public(result: TrialResult) -> dict[str, Any]:
-    """A result for --json; its `best_epoch` is 1 for the first, as everywhere that people read."""
-    first = None if result.best_epoch is None else result.best_epoch + 1
-    return result.model_dump(mode="json") | {"best_epoch": first}
-
-
 def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
     """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
     counts = {state: sum(r.state == state for r in results) for state in STATUS}
     parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
     if top := best(results):
-        where = f"trial {top.number} ({plain(top.backbone)}), epoch {(top.best_epoch or 0) + 1}"
+        where = f"trial {top.number} ({plain(top.backbone)}), epoch {top.epoch}"
         lines.append(f"**Best {goal}**: {top.value:.4f}, {where}")
     return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
@@ -176,14 +171,14 @@ def children(parent: str) -> str:
     return f"tags.`mlflow.parentRunId` = '{parent}'"
 
 
-def view(parent: str, goal: Goal, names: Sequence[str]) -> str:
+def view(parent: str, names: Sequence[str]) -> str:
     """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns."""
-    goal_column, model = f"metrics.`best_{goal}`", "params.`model`"
+    value, model = "metrics.`value`", "params.`model`"
     opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
-    columns = [goal_column, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:COLUMNS]
+    columns = [value, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:COLUMNS]
     state = {
         "searchFilter": children(parent),
-        "orderByKey": goal_column,
+        "orderByKey": value,
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -191,7 +186,7 @@ def view(parent: str, goal: Goal, names: Sequence[str]) -> str:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {goal_column: 185, model: 150},
+        "columnWidths": {value: 185, model: 150},
         "runsHiddenMode": "FIRST_20_RUNS",
     }
     return json.dumps(state)

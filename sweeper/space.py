@@ -153,7 +153,8 @@ class Space:
         return closings(self._tree, "", options)
 
     def _recipe(self, closed: Node) -> Recipe:
-        return Recipe(data=self._spec.data, goal=self._spec.goal, train=self._train(closed))
+        spec = self._spec
+        return Recipe(data=spec.data, goal=spec.goal, train=self._train(closed), derived=spec.derived)
 
     def _train(self, closed: Node) -> TrainConfig:
         """A closed tree as a config, what it leaves out from its backbone's family."""
@@ -166,7 +167,9 @@ class Space:
     def _judge(self) -> None:
         """Validate each open value at its extremes, the others at their first."""
         for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
-            self._refuse_unknown_categories(self._train(closed), closed)
+            train = self._train(closed)
+            self._refuse_unknown_categories(train, closed)
+            self._refuse_enlarged(train, closed)
 
     def _corners(self) -> Iterator[Mapping[str, Any]]:
         yield {}
@@ -185,6 +188,18 @@ class Space:
                     where=_weight(closed, name).key,
                     help=close(name, self._categories) or f"it can be {listed(self._categories)}",
                 )
+
+    def _refuse_enlarged(self, train: TrainConfig, closed: Node) -> None:
+        """A side that somebody wrote for the decoded images must not be below what the network takes."""
+        side = self._spec.data.size
+        if side is None or side >= train.image_size or "data.size" in self._spec.derived:
+            return
+        entries = closed.value if isinstance(closed.value, dict) else {}
+        raise UserError(
+            f"train.image_size {train.image_size} is more than data.size {side}: the images would only be enlarged",
+            where=entries["image_size"].where if "image_size" in entries else str(self._spec.source),
+            help="leave data.size out, and it follows from image_size; or write a smaller image_size",
+        )
 
     def _refuse_ambiguous(self) -> None:
         seen: dict[str, Open] = {}

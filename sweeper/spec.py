@@ -243,12 +243,14 @@ class _Builder:
 def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     """A search space with nothing left open, which `read` accepts and which closes to an equal recipe.
 
-    Every value is written, defaults too, so that the text means the same when defaults change.
+    Every value is written, defaults too, so that the text means the same when defaults change. Only what was derived
+    is left out: it follows from the others again, also where one of them is changed.
     """
     lines = [f"# {_printable(line)}".rstrip() for line in comment.splitlines()]
     train = recipe.train.model_dump()
     train = _written(train) | {part: None for part in families.PARTS if train[part] is None}  # not the family's
-    lines += [f"study: {flow(study)}", f"data: {flow(_written(recipe.data.model_dump()))}", f"goal: {recipe.goal}"]
+    data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
+    lines += [f"study: {flow(study)}", f"data: {flow(_written(data))}", f"goal: {recipe.goal}"]
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,7 @@ from sweeper.patient import Patience
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from sweeper.trial import Job, TrialResult, Trouble
+from sweeper.trial import FIRST, Job, TrialResult, Trouble
 from trainers import files
 from trainers.config import Epoch, Scores
 from trainers.crash import point
@@ -163,9 +163,9 @@ class Study:
         by the ladder, though: whether the trial may go on from there was asked when it was handed out.
         """
         running = self._running[trial]
-        if epoch.index + 1 < len(running.epochs):
+        if epoch.number < len(running.epochs):
             return True
-        new = epoch.index == len(running.epochs)
+        new = epoch.number == len(running.epochs) + 1
         if new:
             record.append(self.folder.trial(trial), epoch)
             running.epochs.append(epoch)
@@ -177,7 +177,7 @@ class Study:
     def _judge(self, running: Running, epoch: Epoch) -> bool:
         running.report(epoch)
         point("reported")
-        if epoch.index + 1 < running.train.epochs:
+        if epoch.number < running.train.epochs and running.job.trial != FIRST:
             self._optuna.pruner = running.pruner
             running.pruned = running.trial.should_prune()
         return not running.pruned
@@ -209,13 +209,13 @@ class Study:
     def anew(self, trial: int, epoch: Epoch) -> bool:
         """Whether `epoch` of a running trial is on record otherwise: it was trained again, not told again."""
         epochs = self._running[trial].epochs
-        return epoch.index < len(epochs) and epochs[epoch.index] != epoch
+        return epoch.number <= len(epochs) and epochs[epoch.number - 1] != epoch
 
     def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
         """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.
 
-        `tta` is its best epoch on val with test-time augmentation, if it has that. One stopped for another reason is
-        INTERRUPTED: it stays open, and the next sweep goes on with it.
+        `tta` is the epoch that counts on val with test-time augmentation, if it has that. One stopped for another
+        reason is INTERRUPTED: it stays open, and the next sweep goes on with it.
         """
         return self._ends.finish(self._running.pop(trial), stopped=stopped, tta=tta)
 

@@ -138,10 +138,10 @@ class _Sweep:
     def progress(self, message: Progress) -> None:
         """Record an epoch and answer; the worker trains on while tracker and view are told."""
         job, epoch = self.jobs[message.trial], message.epoch
-        new = epoch.index >= self.study.recorded(job.trial)
+        new = epoch.number > self.study.recorded(job.trial)
         if self.room:
             self.room.learn(job)
-        if epoch.index == 0 and self.study.anew(job.trial, epoch):
+        if epoch.number == 1 and self.study.anew(job.trial, epoch):
             self.view.note(f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says")
         keep = self.study.report(job.trial, epoch)
         self.look()

@@ -9,6 +9,7 @@ from trainers.config import Epoch, Goal, Recipe, Scores
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+FIRST = 0  # a study's first trial is never pruned: so the study has a winner, however short it is
 OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may go on
 Trouble = Literal["nan", "oom", "died", "hung", "disk", "error"]
 
@@ -40,6 +41,13 @@ class Job(Word):
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
     views: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
     tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
+
+    @property
+    def length(self) -> str:
+        """How long a final trains, and why where that is not its whole schedule."""
+        train = self.recipe.train
+        why = "" if train.selection == "last" else f", as many as selection: {train.selection} chose on val"
+        return f"{self.stop_after} of {train.epochs} epochs{why}"
 
     @property
     def title(self) -> str:
@@ -89,8 +97,8 @@ class TrialResult(Word):
     number: int
     state: State
     goal: Goal
-    value: float | None = Field(None, description="the goal at the best epoch")
-    best_epoch: int | None = Field(None, description="index of that epoch, from 0")
+    value: float | None = Field(None, description="the goal after the epoch that counts")
+    epoch: int | None = Field(None, description="number of that epoch, from 1: the last, or what `selection` chose")
     epochs: int = Field(0, description="epochs done")
     planned: int = Field(description="epochs the recipe asks for")
     backbone: str
@@ -99,5 +107,5 @@ class TrialResult(Word):
     trouble: Trouble | None = None
     error: str | None = Field(None, description="one line")
     gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
-    tta: Scores | None = Field(None, description="the best epoch on val, with the recipe's test-time augmentation")
+    tta: Scores | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None

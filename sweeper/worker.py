@@ -1,7 +1,6 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import logging
-import shutil
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
     last = job.stop_after or job.recipe.train.epochs
     for epoch in trainer.train(job, fit, device):
         keep = yield Progress(trial=job.trial, epoch=epoch)
-        if epoch.index + 1 >= last:
+        if epoch.number >= last:
             break
         if not keep:
             return Done(trial=job.trial, stopped=True)
@@ -69,19 +68,17 @@ def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
 def _look(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """An aside: a trial that is trained does not fail for it."""
     try:
-        return trainer.look(job, RunFolder(job.folder).best, device)
+        return trainer.look(job, RunFolder(job.folder).model, device)
     except Exception:
         log.exception("test-time augmentation on val failed; the trial counts without it")
         return None
 
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
-    """Leave the model and its predictions on test in the folder; returns test's scores where test has labels."""
+    """Leave the model's predictions on test in the folder; returns test's scores where test has labels."""
     from trainers.sealed import save_array
 
     folder = RunFolder(job.folder)
-    with folder.best.open("rb") as source, files.whole(folder.model) as target:
-        shutil.copyfileobj(source, target)
     predicted = trainer.predict(job, folder.model, device)
     if predicted is None:
         return None

@@ -46,7 +46,7 @@ def lay_out(folder: Path, space: str = SPACE) -> Path:
     return folder
 
 
-def indices(history: Path) -> list[int]:
+def numbers(history: Path) -> list[int]:
     import json
 
-    return [json.loads(line)["index"] for line in history.read_text().splitlines()]
+    return [json.loads(line)["number"] for line in history.read_text().splitlines()]

@@ -117,7 +117,7 @@ class Seen:
         self.say("start", job.trial, *([slot] if slot else []))
 
     def epoch(self, job: Job, epoch: Epoch, *best: TrialResult | None) -> None:
-        self.say("epoch" if best else "logged", job.trial, epoch.index)
+        self.say("epoch" if best else "logged", job.trial, epoch.number)
 
     def ended(self, *words: Job | TrialResult) -> None:
         result = words[-1]
@@ -130,7 +130,7 @@ class Seen:
 
 def outcome(study: Study) -> list[tuple[object, ...]]:
     """What must not depend on interruptions."""
-    return [(one.number, one.state, one.params, one.value, one.best_epoch, one.epochs) for one in study.results()]
+    return [(one.number, one.state, one.params, one.value, one.epoch, one.epochs) for one in study.results()]
 
 
 def uninterrupted(folder: Path, *, epochs: int, search: str = QUICK, trials: int = 8) -> list[tuple[object, ...]]:
@@ -144,6 +144,6 @@ def uninterrupted(folder: Path, *, epochs: int, search: str = QUICK, trials: int
     return outcome(study)
 
 
-def indices(folder: RunFolder) -> list[int]:
-    """The epochs in a history file, as they stand."""
-    return [Epoch.model_validate_json(line).index for line in folder.history.read_text().splitlines()]
+def numbers(folder: RunFolder) -> list[int]:
+    """The epochs' numbers in a history file, as they stand."""
+    return [Epoch.model_validate_json(line).number for line in folder.history.read_text().splitlines()]

@@ -34,7 +34,7 @@ def epoch(index: int, value: float, **changes: Any) -> Epoch:
         "peak_memory_gb": 3.2,
         "time": START + 10 * index,
     }
-    return Epoch(index=index, **(fields | changes))
+    return Epoch(number=index + 1, **(fields | changes))
 
 
 def job(study: StudyFolder, number: int, **changes: Any) -> Job:
@@ -42,7 +42,11 @@ def job(study: StudyFolder, number: int, **changes: Any) -> Job:
     backbone = changes.pop("backbone", "resnet18.a1_in1k")
     gamma = changes.pop("gamma", 2.0 + number / 7)
     train = TrainConfig(
-        backbone=backbone, epochs=changes.pop("epochs", 3), loss=Focal(gamma=gamma), optimizer=AdamW(lr=1e-3)
+        backbone=backbone,
+        epochs=changes.pop("epochs", 3),
+        loss=Focal(gamma=gamma),
+        optimizer=AdamW(lr=1e-3),
+        selection=changes.pop("selection", "last"),
     )
     recipe = Recipe(data=DataConfig(root="data/clothes"), goal=goal, train=train)
     params = {"backbone": backbone, "loss.gamma": gamma, "schedule": "cosine"}

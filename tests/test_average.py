@@ -84,4 +84,4 @@ def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkey
     monkeypatch.setattr(average, "STATISTICS", 17)
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
     recipe = Recipe(data=photos, train={**train, "head": "category_mlp", "average": {"name": "swa", "start": 0}})
-    assert [epoch.index for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [0]
+    assert [epoch.number for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [1]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_tools import SPACE, command, environment, indices, lay_out, sweep
+from cli_tools import SPACE, command, environment, lay_out, numbers, sweep
 from photos import draw_photos
 
 from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
 from sweeper.devices import Slot
-from sweeper.errors import NoResult, RunFailed
+from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from trainers import metrics
@@ -83,9 +83,38 @@ def test_the_recipe_is_the_trials_own_and_closed(study):
     won = best.winner(study)
     Path("best.yaml").write_text(best.recipe(won))
     read = spec.read(Path("best.yaml"))
-    assert read.data == won.job.recipe.data
+    assert read.data == won.job.recipe.data.model_copy(update={"size": None})
     assert read.budget.trials == 1
     assert f"lr: {won.result.params['optimizer.lr']}" in best.recipe(won)
+
+
+@pytest.mark.parametrize(("image_size", "decoded"), [(32, 64), (64, 96), (96, 96)])
+def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image_size, decoded):
+    """A larger network's inputs are decoded anew, and are not the smaller images blown up."""
+    Path("best.yaml").write_text(best.recipe(best.winner(study)))
+    options = Options((f"train.image_size={image_size}",), inline=True, mlflow=False)
+    launch.run(Path("best.yaml"), options)
+    job = record.read_config(StudyFolder.named("question-best").trial(0))
+    assert job
+    assert (job.recipe.data.size, job.recipe.train.image_size) == (decoded, image_size)
+
+
+def test_a_size_that_somebody_wrote_is_printed(tmp_path, monkeypatch):
+    study = small_study(TABLE.replace("root: photos", "root: photos, size: 96"), tmp_path, monkeypatch)
+    text = best.recipe(best.winner(study))
+    assert "size: 96" in text
+    Path("best.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"image_size 128 is more than data\.size 96") as caught:
+        launch.prepare(Path("best.yaml"), Options(("train.image_size=128",)))
+    assert "--set train.image_size=128" in caught.value.where
+
+
+def test_the_card_does_not_pin_it_and_the_record_has_it(study):
+    final = exported(study)
+    text = final.folder.card.read_text()
+    assert "image_size: 32" in text
+    assert ", size: " not in text
+    assert '"size": 64' in final.folder.config.read_text()
 
 
 def test_the_recipe_says_where_it_comes_from(study):
@@ -93,7 +122,7 @@ def test_the_recipe_says_where_it_comes_from(study):
     first = best.recipe(won).splitlines()[0]
     assert first == (
         f"# The best of study question: trial {won.result.number}, overall_accuracy {won.result.value:.4f} on val"
-        f" at epoch {(won.result.best_epoch or 0) + 1} of 4."
+        " after epoch 4 of 4."
     )
 
 
@@ -104,29 +133,43 @@ def test_without_a_completed_trial_there_is_no_winner(study):
 
 
 # ------------------------------------------------------------------------------------------ the final
-def test_the_final_keeps_the_recipe_and_ends_after_the_winners_best_epoch(study):
+def test_the_final_keeps_the_recipe_and_runs_the_whole_schedule(study):
     won = best.winner(study)
-    earlier = won.result.model_copy(update={"best_epoch": 1})
-    record.write_result(study.trial(won.result.number), earlier)
     final = exported(study)
     job = record.read_config(final.folder)
     assert job
     assert job.recipe == won.job.recipe
+    assert numbers(final.folder.history) == [1, 2, 3, 4]
+    assert "on train and val, 4 of 4 epochs\n" in final.folder.card.read_text()
+    assert not final.folder.checkpoint.exists()
+
+
+def test_the_final_of_a_trial_whose_selection_chose_an_epoch_has_as_many_and_says_so(study, capfd):
+    won = best.winner(study)
+    train = won.job.recipe.train.model_copy(update={"selection": "metric"})
+    chosen = won.job.model_copy(update={"recipe": won.job.recipe.model_copy(update={"train": train})})
+    record.write_config(study.trial(won.result.number), chosen)
+    record.write_result(study.trial(won.result.number), won.result.model_copy(update={"epoch": 2}))
+    final = exported(study)
+    job = record.read_config(final.folder)
+    assert job
     assert job.recipe.train.epochs == 4
-    assert indices(final.folder.history) == [0, 1]
+    assert numbers(final.folder.history) == [1, 2]
+    said = "on train and val, 2 of 4 epochs, as many as selection: metric chose on val"
+    assert said in final.folder.card.read_text()
+    assert said.replace("val, ", "val for ", 1) in capfd.readouterr().err
 
 
 def corrected(study: StudyFolder, **posterior: object) -> best.Winner:
-    """The winner as if its recipe had asked for a correction, its best epoch saying what was fitted."""
+    """The winner as if its recipe had asked for a correction, its last epoch saying what was fitted."""
     won = best.winner(study)
-    folder, number = study.trial(won.result.number), won.result.best_epoch or 0
+    folder = study.trial(won.result.number)
     train = won.job.recipe.train.model_copy(update={"posterior": Posterior(**posterior)})
     recipe = won.job.recipe.model_copy(update={"train": train})
     record.write_config(folder, won.job.model_copy(update={"recipe": recipe}))
     fitted = {recipe.goal: Corrected(tau=0.7, value=0.9)}
     lines = [epoch.model_copy(update={"corrected": fitted}) for epoch in record.history(folder)]
     folder.history.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
-    assert number < len(lines)
     return best.winner(study)
 
 
@@ -224,7 +267,7 @@ def test_a_final_that_was_interrupted_is_continued(study):
     final = exported(study)
     assert final.folder == begun.folder
     assert final.folder.history.read_text().startswith(before)
-    assert indices(final.folder.history) == [0, 1, 2, 3]
+    assert numbers(final.folder.history) == [1, 2, 3, 4]
 
 
 def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch):
@@ -235,7 +278,7 @@ def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch)
     (tmp_path / "space.yaml").write_text(text)
     launch.run(tmp_path / "space.yaml", Options(mlflow=False))
     final = exported(StudyFolder.named("question"))
-    assert indices(final.folder.history) == [0, 1, 2, 3]
+    assert numbers(final.folder.history) == [1, 2, 3, 4]
 
 
 def test_a_final_that_fails_stays_open_and_names_its_log(study):
@@ -314,7 +357,7 @@ def test_a_later_trial_that_is_better_outdoes_old_confirmations(study):
 
 def test_two_runs_of_one_trial_never_train_side_by_side(study):
     confirm.run(study, 2, [Slot("cpu:0"), Slot("cpu:1"), Slot("cpu:2"), Slot("cpu:3")], mlflow=False)
-    assert all(indices(path) == [0, 1, 2, 3] for path in study.confirms.rglob("history.jsonl"))
+    assert all(numbers(path) == [1, 2, 3, 4] for path in study.confirms.rglob("history.jsonl"))
 
 
 def test_the_table_of_confirmations_is_there_as_json(study):

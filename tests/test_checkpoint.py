@@ -58,7 +58,7 @@ def test_an_evil_pickle_is_never_run(tmp_path):
 
 
 def test_weights_come_back_with_their_notes(tmp_path):
-    path = tmp_path / "best.safetensors"
+    path = tmp_path / "model.safetensors"
     checkpoint.save_weights(path, {"w": torch.ones(2, 3).t()}, {"epoch": 4})
     assert torch.equal(checkpoint.load_weights(path)["w"], torch.ones(3, 2))
     assert checkpoint.read_notes(path) == {"epoch": 4}
@@ -72,7 +72,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
 
 
 def test_any_flipped_bit_of_the_weights_is_noticed(tmp_path):
-    path = tmp_path / "best.safetensors"
+    path = tmp_path / "model.safetensors"
     checkpoint.save_weights(path, {"w": torch.arange(40.0)}, {"epoch": 4})
     content = path.read_bytes()
     names = (b"__metadata__", b"sweep", b"sha256")
@@ -89,7 +89,7 @@ def test_any_flipped_bit_of_the_weights_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("left", [0, 7, 100, 300, -1])
 def test_cut_weights_are_noticed(tmp_path, left):
-    path = tmp_path / "best.safetensors"
+    path = tmp_path / "model.safetensors"
     checkpoint.save_weights(path, {"w": torch.arange(40.0)}, {})
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(EnvironmentFault, match="cannot read weights"):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_tools import SPACE, command, environment, indices, lay_out, sweep
+from cli_tools import SPACE, command, environment, lay_out, numbers, sweep
 
 from sweeper import lock
 from sweeper.paths import StudyFolder
@@ -219,14 +219,14 @@ def test_a_signal_ends_the_sweep_after_the_epoch_and_the_same_command_goes_on(fr
     with subprocess.Popen(
         words, cwd=fresh, env=environment(SWEEP_FAKE_SECONDS="0.3"), stderr=subprocess.PIPE, text=True
     ) as process:
-        until(lambda: history.exists() and bool(indices(history)))
+        until(lambda: history.exists() and bool(numbers(history)))
         process.send_signal(number)
         said = process.communicate(timeout=30)[1]
     assert process.returncode == code
     assert "resume: sweep run space.yaml --no-mlflow" in said
-    assert len(indices(history)) < 4
+    assert len(numbers(history)) < 4
     assert sweep(fresh, "run", "space.yaml", "--no-mlflow").returncode == 0
-    assert indices(history) == [0, 1, 2, 3]
+    assert numbers(history) == [1, 2, 3, 4]
 
 
 # ------------------------------------------------------------------------------------------ reporting
@@ -317,10 +317,27 @@ def test_a_file_where_results_belong_ends_with_3_and_no_traceback(fresh):
     assert "Traceback" not in ended.stderr
 
 
-def test_the_best_epoch_counts_from_1_in_every_document(swept):
+def test_the_epoch_that_counts_has_one_number_in_every_document(swept):
     documents = {
         name: json.loads(sweep(swept[0], name, "--json").stdout) for name in ("status", "leaderboard", "best")
     }
     number = documents["status"]["best"]["number"]
-    rows = {row["trial"]: row["best_epoch"] for row in documents["leaderboard"]["trials"]}
-    assert documents["status"]["best"]["best_epoch"] == rows[number] == documents["best"]["result"]["best_epoch"]
+    rows = {row["trial"]: row["epoch"] for row in documents["leaderboard"]["trials"]}
+    assert documents["status"]["best"]["epoch"] == rows[number] == documents["best"]["result"]["epoch"] == 4
+
+
+@pytest.mark.parametrize("words", [(), ("status",), ("leaderboard",), ("best",), ("run", "space.yaml")], ids=str)
+def test_a_study_of_an_earlier_version_is_said_to_be_one(swept, tmp_path, words):
+    """Its epochs counted from 0, and its weights were those of the best one."""
+    folder = Path(shutil.copytree(swept[0], tmp_path / "here"))
+    study = folder / "mlruns" / "studies" / "question"
+    (study / "ended.jsonl").unlink()
+    for trial in study.glob("trials/*"):
+        for name, new, old in (("result.json", '"epoch":', '"best_epoch":'), ("config.json", '"last"', '"goal"')):
+            (trial / name).write_text((trial / name).read_text().replace(new, old))
+        (trial / "history.jsonl").write_text((trial / "history.jsonl").read_text().replace('"number":', '"index":'))
+        (trial / "model.safetensors").rename(trial / "best.safetensors")
+    said = sweep(folder, *words, "--no-mlflow") if "run" in words else sweep(folder, *words)
+    assert said.returncode == 3
+    assert "of another version of sweep" in said.stderr
+    assert "Traceback" not in said.stderr

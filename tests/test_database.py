@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import indices, opened, outcome, play, uninterrupted, write
+from played import numbers, opened, outcome, play, uninterrupted, write
 
 from sweeper import mounts, store
 from sweeper.errors import EnvironmentFault
@@ -48,7 +48,7 @@ def test_a_lost_database_is_made_anew_and_no_number_is_used_twice(half, tmp_path
     study.close()
     (tmp_path / "whole").mkdir()
     assert outcome(study) == uninterrupted(tmp_path / "whole", epochs=3)
-    assert [indices(study.folder.trial(n)) == list(range(one.epochs)) for n, one in enumerate(study.results())]
+    assert [numbers(study.folder.trial(n)) == list(range(1, one.epochs + 1)) for n, one in enumerate(study.results())]
 
 
 def test_a_rebuilt_database_says_what_the_lost_one_said(half):

@@ -1,5 +1,6 @@
 """The user's own question, with real training: killed in the middle, continued, and carried to a submission."""
 
+import csv
 import json
 import os
 import signal
@@ -10,10 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from trainers.checkpoint import read_notes
 from trainers.data.demo import draw
 
 ROOT = Path(__file__).parents[1]
-CLOSED = ("backbone=test_resnet", "pretrained=false", "image_size=32", "epochs=3", "batch_size=16")
+CLOSED = (
+    "backbone=test_resnet",
+    "pretrained=false",
+    "image_size=32",
+    "epochs=3",
+    "batch_size=16",
+    "selection=metric",
+)
 RUN = ["run", str(ROOT / "search_spaces" / "focal_weights.yaml"), "--trials", "4", "--no-mlflow", "--devices", "cpu"]
 RUN += [word for value in CLOSED for word in ("--set", f"train.{value}")]
 CLOCKS = ("seconds", "images_per_second", "peak_memory_gb", "time")
@@ -75,7 +84,27 @@ def test_no_epoch_is_recorded_twice_and_every_epoch_is_bit_for_bit_the_same(fold
     whole, killed = folders
     for trial in range(4):
         assert history(killed, trial) == history(whole, trial)
-        assert [epoch["index"] for epoch in history(killed, trial)] == list(range(len(history(whole, trial))))
+        assert [epoch["number"] for epoch in history(killed, trial)] == list(range(1, len(history(whole, trial)) + 1))
+
+
+def test_an_epoch_has_one_number_in_every_file_and_document(folders):
+    folder = folders[1]
+    sweep(folder, "best", "--export", "submission", "--no-mlflow")
+    study = folder / "mlruns" / "studies" / "focal_weights"
+    documents = {name: json.loads(sweep(folder, name, "--json").stdout) for name in ("best", "status", "leaderboard")}
+    best = documents["best"]["result"]
+    place, epoch = study / "trials" / f"{best['number']:04d}", best["epoch"]
+    lines = [json.loads(line) for line in (place / "history.jsonl").read_text().splitlines()]
+    assert [line["number"] for line in lines] == list(range(1, best["epochs"] + 1))
+    assert lines[epoch - 1]["val"]["overall_accuracy"] == best["value"]
+    assert json.loads((place / "result.json").read_text())["epoch"] == epoch
+    assert read_notes(place / "model.safetensors")["epoch"]["number"] == epoch
+    assert documents["status"]["best"]["epoch"] == epoch
+    assert documents["leaderboard"]["trials"][0]["epoch"] == epoch
+    with (study / "trials.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["epoch"] == str(epoch)
+    (card,) = study.glob("final/*/card.md")
+    assert f"on train and val, {epoch} of 3 epochs, as many as selection: metric chose on val" in card.read_text()
 
 
 def test_the_submission_has_a_line_for_each_line_of_the_test_list(folders):

@@ -126,7 +126,7 @@ def gone(pids: list[int], within: float) -> bool:
 def test_a_job_ends_in_one_done_after_all_its_epochs(executor, make):
     executor.start(make(7))
     epochs, end = drain(executor)
-    assert [message.epoch.index for message in epochs] == [0, 1, 2]
+    assert [message.epoch.number for message in epochs] == [1, 2, 3]
     assert end == Done(trial=7)
     assert executor.next(0.05) is None
 
@@ -182,7 +182,7 @@ def test_a_job_goes_on_from_its_checkpoint_and_repeats_the_stored_epochs(executo
     first, _ = drain(executor, keep=1)
     executor.start(job)
     epochs, end = drain(executor)
-    assert [message.epoch.index for message in epochs] == [0, 1, 2, 3]
+    assert [message.epoch.number for message in epochs] == [1, 2, 3, 4]
     assert [message.epoch for message in epochs[:2]] == [message.epoch for message in first]
     assert end == Done(trial=0)
 

@@ -98,7 +98,7 @@ DOTS = [
 
 def drawn() -> dict[str, bytes]:
     logits, labels = guesses()
-    learning = figures.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, best=1)
+    learning = figures.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, epoch=2)
     counted = tally.counts(labels, SIZES)
     weighed = [figures.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
     return {
@@ -180,7 +180,7 @@ def write_again(folder: RunFolder, one: Epoch, names: list[str]) -> None:
         part: getattr(one, part).model_copy(update={"category_accuracy": dict.fromkeys(names, 0.5)})
         for part in ("train", "val")
     }
-    lines = [] if one.index == 0 else folder.history.read_text().splitlines()[: one.index]
+    lines = [] if one.number == 1 else folder.history.read_text().splitlines()[: one.number - 1]
     folder.history.write_text("\n".join([*lines, one.model_copy(update=changes).model_dump_json()]) + "\n")
 
 
@@ -239,7 +239,7 @@ def ended(kept: keeping.Kept, study: StudyFolder, data: DataConfig, count: int) 
     """Trials with checkpoints that end one after the other."""
     made = [finished(study, number, data) for number in range(count)]
     for folder in made:
-        for path in (folder.best, folder.checkpoint):
+        for path in (folder.model, folder.checkpoint):
             path.write_bytes(b"weights")
         if result := record.read_result(folder):
             kept.ended(result)
@@ -249,8 +249,8 @@ def ended(kept: keeping.Kept, study: StudyFolder, data: DataConfig, count: int) 
 def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
     kept = keeping.Kept(study, 1, draws=True)
     best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
-    assert (best.best.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
-    assert (worse.best.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
+    assert (best.model.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
+    assert (worse.model.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
     assert len(draw.run(worse).files) == 4
     kept.settle()
     assert not worse.val_logits.exists()

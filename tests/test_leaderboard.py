@@ -24,7 +24,7 @@ def study() -> StudyFolder:
 
 
 def result(number: int, value: float | None, state="COMPLETE", **changes) -> TrialResult:
-    fields = {"params": {"backbone": "resnet18", "loss.gamma": 1.5}, "epochs": 3, "best_epoch": 1}
+    fields = {"params": {"backbone": "resnet18", "loss.gamma": 1.5}, "epochs": 3, "epoch": 3}
     fields |= {"goal": "overall_accuracy", "planned": 3, "backbone": "resnet18", "seconds": 90.0}
     return TrialResult(number=number, value=value, state=state, **(fields | changes))
 
@@ -84,8 +84,11 @@ def test_a_goal_that_is_no_single_share_has_no_standard_error(study, goal):
     assert table["tied"].isna().all()
 
 
-def test_the_best_epoch_is_counted_from_one(study):
-    assert leaderboard.frame([result(0, 0.8)], study)["best_epoch"].iloc[0] == 2
+def test_the_epoch_that_counts_is_shown_where_it_is_not_the_last(study):
+    ends = [result(0, 0.8), result(1, 0.7, epoch=2)]
+    assert list(leaderboard.frame(ends, study)["epoch"]) == [3, 2]
+    assert "epoch" in leaderboard.cells(leaderboard.frame(ends, study))[0]
+    assert "epoch" not in leaderboard.cells(leaderboard.frame(ends[:1], study))[0]
 
 
 def test_values_that_only_some_trials_have_stay_empty_elsewhere(study):

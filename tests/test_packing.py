@@ -16,7 +16,7 @@ def epoch(index: int, pace: float, memory: float = 2.0) -> Epoch:
         category_accuracy={},
     )  # fmt: skip
     return Epoch(
-        index=index,
+        number=index + 1,
         train=scores,
         val=scores,
         lr=0.1,

@@ -51,7 +51,7 @@ def terminal():
 
 
 def result(number: int, state="COMPLETE", value=0.8217, **changes) -> TrialResult:
-    fields = {"goal": "overall_accuracy", "best_epoch": 1, "epochs": 3, "planned": 3, "seconds": 30.0}
+    fields = {"goal": "overall_accuracy", "epoch": 2, "epochs": 3, "planned": 3, "seconds": 30.0}
     return TrialResult(number=number, state=state, value=value, backbone="resnet18", **(fields | changes))
 
 
@@ -123,7 +123,7 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     sweep(view)
     view.closed()
     frame = read().split("backbone")[-1]
-    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+\.4000\s+\.4000\s+1,235\s+20s\s+▁", frame)
+    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+\.4000\s+1,235\s+20s\s+▁", frame)
     assert "1 done, 0 pruned, 1 failed, 58 to go; best .8217 (trial 4)" in frame
     assert "files  mlruns/studies/x" in frame
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import CLIMB, Seen, curve, indices, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, Seen, curve, numbers, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import overview, record, spec, sweep
 from sweeper.devices import Slot
@@ -46,6 +46,15 @@ def test_when_no_trial_will_come_the_best_rises_however_few_there_are():
     ladder = Ladder(min_epochs=1, factor=3)
     ladder.learn(4, [0.5])
     assert (ladder.rises(4, 1, last=False), ladder.rises(4, 1, last=True)) == (False, True)
+
+
+def test_when_no_trial_will_come_the_studys_first_rises_too():
+    ladder = Ladder(min_epochs=1, factor=3)
+    for trial, value in enumerate([0.1, 0.5, 0.4, 0.3]):
+        ladder.learn(trial, [value])
+    ladder.learn(-1, [0.9])  # of another study
+    assert ladder.rising(1, last=False) == {-1}
+    assert ladder.rising(1, last=True) == {-1, 0}
 
 
 def test_a_trial_that_failed_keeps_no_other_from_rising():
@@ -95,13 +104,14 @@ def test_a_trial_that_is_good_enough_goes_on_without_giving_up_its_slot(tmp_path
     assert kept == [False, False, True]
 
 
-def test_at_the_end_one_trial_completes_and_the_rest_is_pruned(tmp_path):
+def test_at_the_end_the_first_trial_and_the_best_complete_and_the_rest_is_pruned(tmp_path):
     study = opened(write(tmp_path, search=THIRDS, budget="{trials: 5}"))
     play(study)
-    ended = sorted(states(study))
+    ended, values = states(study), [one.value for one in study.results()]
     paused = list(study.folder.trials.glob("*/paused"))
     study.close()
-    assert ended == ["COMPLETE"] + ["PRUNED"] * 4
+    assert {n for n, state in enumerate(ended) if state == "COMPLETE"} == {0, values.index(max(values))}
+    assert set(ended) == {"COMPLETE", "PRUNED"}
     assert not paused
 
 
@@ -187,9 +197,9 @@ def test_a_study_reopened_after_every_few_jobs_comes_to_the_same(tmp_path, jobs,
     path = climb(tmp_path)
     for _ in count():
         study = opened(path)
-        before = [indices(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
+        before = [numbers(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
         play(study, jobs)
-        after = [indices(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
+        after = [numbers(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
         if before == after:
             break
         study.close()
@@ -242,7 +252,7 @@ def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
     assert ended == sweep.Outcome(0)
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
     for one in study.results():
-        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+        assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
 
 
 def test_the_loop_tells_tracker_and_view_of_pauses_and_of_their_end(tmp_path):

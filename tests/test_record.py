@@ -26,7 +26,7 @@ def scores(value: float, loss: float = 1.0) -> Scores:
 
 def epoch(index: int, value: float = 0.5, *, seconds: float = 1.0, end: float | None = None) -> Epoch:
     return Epoch(
-        index=index,
+        number=index + 1,
         train=scores(value),
         val=scores(value),
         lr=1e-3,
@@ -74,21 +74,21 @@ def test_a_history_cut_at_any_byte_of_its_last_two_lines_loses_only_what_was_cut
     for cut in range(ends[1], len(whole) + 1):
         run.history.write_bytes(whole[:cut])
         kept = sum(end <= cut for end in ends)
-        assert [one.index for one in record.history(run)] == list(range(kept))
+        assert [one.number for one in record.history(run)] == list(range(1, kept + 1))
         assert record.mend(run) == record.history(run)
         assert run.history.read_bytes() == whole[: ends[kept - 1]]
 
 
 def test_reading_a_torn_history_leaves_the_file_alone(run):
-    run.history.write_bytes(b'{"index": 0, "tr')
+    run.history.write_bytes(b'{"number": 1, "tr')
     assert record.history(run) == []
-    assert run.history.read_bytes() == b'{"index": 0, "tr'
+    assert run.history.read_bytes() == b'{"number": 1, "tr'
 
 
 def test_an_epoch_out_of_order_ends_what_is_believed(run):
     for index in (0, 1, 1):
         record.append(run, epoch(index))
-    assert [one.index for one in record.mend(run)] == [0, 1]
+    assert [one.number for one in record.mend(run)] == [1, 2]
 
 
 def test_a_run_without_a_history_has_no_epochs(run):
@@ -100,9 +100,27 @@ def test_a_job_comes_back_from_its_config(run):
     assert record.read_config(run) == job(run)
 
 
-def test_the_value_of_a_trial_is_that_of_its_best_epoch(run):
-    result = record.standing(job(run), [epoch(0, 0.2), epoch(1, 0.7), epoch(2, 0.7), epoch(3, 0.4)], "COMPLETE")
-    assert (result.value, result.best_epoch, result.epochs, result.seconds) == (0.7, 1, 4, 4.0)
+UNEVEN = [epoch(0, 0.2), epoch(1, 0.7), epoch(2, 0.7), epoch(3, 0.4)]
+
+
+@pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "PAUSED", "INTERRUPTED"])
+def test_the_value_of_a_trial_is_that_of_its_last_epoch(run, state):
+    result = record.standing(job(run), UNEVEN, state)
+    assert (result.value, result.epoch, result.epochs, result.seconds) == (0.4, 4, 4, 4.0)
+
+
+@pytest.mark.parametrize("selection", ["metric", "overall_accuracy"])
+def test_with_a_selection_it_is_that_of_the_best_epoch_the_earliest_of_equals(run, selection):
+    made = job(run)
+    train = made.recipe.train.model_copy(update={"selection": selection})
+    chosen = made.model_copy(update={"recipe": made.recipe.model_copy(update={"train": train})})
+    result = record.standing(chosen, UNEVEN, "COMPLETE")
+    assert (result.value, result.epoch, result.epochs) == (0.7, 2, 4)
+
+
+def test_without_an_epoch_a_trial_has_no_value(run):
+    result = record.standing(job(run), [], "FAILED")
+    assert (result.value, result.epoch) == (None, None)
 
 
 def test_results_list_ended_and_unended_trials_by_number(study):

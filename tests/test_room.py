@@ -69,7 +69,7 @@ def test_a_history_on_a_full_disk_stays_whole(disk):
     assert 0 < len(kept) < 40
     filler.unlink()
     appended(one, epochs[len(kept) :])
-    assert [each.index for each in record.history(RunFolder(one.folder))] == list(range(40))
+    assert [each.number for each in record.history(RunFolder(one.folder))] == list(range(1, 41))
 
 
 def test_the_ledger_on_a_full_disk_stays_whole(disk):
@@ -89,7 +89,7 @@ def test_the_ledger_on_a_full_disk_stays_whole(disk):
     "save",
     [
         lambda path: save_state(path, {"network": {"w": torch.zeros(400_000)}}),
-        lambda path: save_weights(path, {"w": torch.zeros(400_000)}, {"epoch": {"index": 0}}),
+        lambda path: save_weights(path, {"w": torch.zeros(400_000)}, {"epoch": {"number": 1}}),
         lambda path: save_array(path, np.zeros(400_000, dtype=np.float32)),
     ],
     ids=["state", "weights", "array"],
@@ -215,7 +215,7 @@ def test_what_trials_put_down_takes_the_place_of_what_was_counted(tmp_path):
     one = begin(job(study, 0))
     known = Room(study, {one.recipe.train.backbone: 1000})
     assert known.needed([one]) == room.SPARE + 2 * 4000 - record_size(one.folder)
-    RunFolder(one.folder).best.write_bytes(bytes(10))
+    RunFolder(one.folder).model.write_bytes(bytes(10))
     RunFolder(one.folder).checkpoint.write_bytes(bytes(25))
     known.learn(one)
     assert known.size(one.recipe.train) == Size(10, 25)
@@ -310,6 +310,6 @@ def test_of_a_trial_that_was_given_up_the_state_is_measured_and_of_one_that_ende
     for number, count in ((0, 3), (1, 1)):
         one = begin(job(study, number))
         end(one, curve(one, count=count), "COMPLETE" if count == 3 else "PRUNED")
-        RunFolder(one.folder).best.write_bytes(bytes(10))
+        RunFolder(one.folder).model.write_bytes(bytes(10))
         RunFolder(one.folder).checkpoint.write_bytes(bytes(11 if count == 3 else 25))
         assert Room(study).size(one.recipe.train) == Size(10, 30 if number == 0 else 25)

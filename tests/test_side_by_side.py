@@ -62,6 +62,6 @@ def test_packed_trials_are_bit_for_bit_those_that_had_the_device_alone(photos, c
     )
     assert packed == alone
     for number in range(len(RATES)):
-        files = [tmp_path / how / f"{number:04d}" / "best.safetensors" for how in ("alone", "packed")]
+        files = [tmp_path / how / f"{number:04d}" / "model.safetensors" for how in ("alone", "packed")]
         one, other = map(load_weights, files)
         assert all((one[name] == other[name]).all() for name in one)

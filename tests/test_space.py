@@ -3,6 +3,7 @@
 import json
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,37 @@ def test_a_value_knows_its_place_in_the_file(tmp_path):
     assert space.place("train.backbone") == f"{path}:4:13"
     assert space.place("train.weights") == f"{path}: train.weights"
     assert space.place("weights/x.safetensors") == "weights/x.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("train", "place"),
+    [
+        ("backbone: b\n  image_size: 96", ":5:15"),
+        ("backbone: b\n  image_size: {choice: [64, 96]}", ":5:29"),
+        ("backbone: b\n  image_size: {int: [32, 96], step: 32}", ":5:26"),
+        ("backbone: b", ""),  # 224 by itself
+    ],
+)
+def test_a_written_size_below_the_networks_input_is_refused_where_the_input_stands(tmp_path, train, place):
+    path = tmp_path / "s.yaml"
+    path.write_text(f"study: s\nbudget: {{trials: 1}}\ntrain:\n  {train}\ndata: {{root: d, size: 64}}\n")
+    with pytest.raises(UserError, match=r"is more than data.size 64") as caught:
+        Space(read(path), [])
+    assert caught.value.where.endswith(place or "s.yaml")
+    assert "leave data.size out" in caught.value.help
+
+
+def test_a_derived_size_may_be_below_the_networks_input():
+    """The files may hold no more than that."""
+    spec = read(written("train: {backbone: b, image_size: 96}"))
+    spec = replace(spec, data=spec.data.model_copy(update={"size": 64}), derived=("data.size",))
+    assert Space(spec, []).recipe({}).derived == ("data.size",)
+
+
+def test_the_former_name_of_a_selection_is_answered():
+    for value in ("goal", "{choice: [goal, loss]}"):
+        with pytest.raises(UserError, match=r"train\.selection: 'goal' was renamed to 'metric'"):
+            Space(read(written(f"train: {{backbone: b, selection: {value}}}")), [])
 
 
 # ------------------------------------------------------------------------------------- what is left out

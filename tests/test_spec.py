@@ -252,6 +252,13 @@ def test_a_recipe_written_as_yaml_reads_back_as_itself(
     assert spec.study == "study-1"
 
 
+def test_what_was_derived_is_left_out():
+    recipe = Recipe(data=DataConfig(root="d", size=64), train=TrainConfig(backbone="b"), derived=("data.size",))
+    written = recipe.model_copy(update={"derived": ()})
+    assert "size" not in recipe_yaml("s", recipe).splitlines()[1]
+    assert "size: 64" in recipe_yaml("s", written).splitlines()[1]
+
+
 def test_a_recipe_begins_with_its_comment():
     recipe = Recipe(data=DataConfig(root="d"), train=TrainConfig(backbone="b"))
     assert recipe_yaml("s", recipe, comment="Answer: yes\n\nreally").startswith(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import CLIMB, QUICK, SPACE, curve, indices, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, QUICK, SPACE, curve, numbers, opened, outcome, play, played, uninterrupted, write
 
 from sweeper import record
 from sweeper.ends import Ends
@@ -166,16 +166,20 @@ def test_the_same_configuration_again_is_a_new_seed_of_the_first(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------- telling
-def test_a_trial_is_worth_its_best_epoch(path):
+@pytest.mark.parametrize("selection", ["last", "metric"])
+def test_a_trial_is_worth_its_last_epoch_or_the_one_that_its_selection_chooses(tmp_path, selection):
+    path = write(tmp_path, selection=selection)
     study = opened(path)
     job = study.next_job()
     assert job
-    for epoch in curve(job):
-        worse = epoch.index > 2
-        study.report(0, epoch.model_copy(update={"val": epoch.train if worse else epoch.val}))
+    first, *others = curve(job)
+    for epoch in (first, *others):
+        study.report(0, epoch.model_copy(update={"val": first.val if epoch.number > 3 else epoch.val}))
     result = study.finish(0, stopped=False)
     study.close()
-    assert result.value == max(epoch.value("overall_accuracy") for epoch in record.history(study.folder.trial(0)))
+    values = [epoch.value("overall_accuracy") for epoch in record.history(study.folder.trial(0))]
+    assert values[-1] < max(values)
+    assert result.value == (max(values) if selection == "metric" else values[-1])
     assert database(path).trials[0].value == result.value
 
 
@@ -317,7 +321,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, point, search, 
     assert {one.state for one in study.results()} == {"COMPLETE", "PRUNED"}
     assert {trial.state.name for trial in database(path).trials} == {"COMPLETE", "PRUNED"}
     for one in study.results():
-        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+        assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
 
 
 def test_what_a_power_cut_takes_from_the_database_is_mended_from_the_histories(tmp_path, expected):
@@ -340,7 +344,7 @@ def test_what_a_power_cut_takes_from_the_database_is_mended_from_the_histories(t
     assert outcome(study) == expected[QUICK]
     histories = [record.history(study.folder.trial(number)) for number in range(8)]
     for trial, epochs in zip(database(path).trials, histories, strict=True):
-        assert trial.intermediate_values == {one.index + 1: one.value("overall_accuracy") for one in epochs}
+        assert trial.intermediate_values == {one.number: one.value("overall_accuracy") for one in epochs}
         result = study.results()[trial.number]
         assert (trial.state.name, trial.params) == (result.state, result.params)
 
@@ -374,7 +378,7 @@ def test_an_adopted_trial_keeps_number_parameters_and_history(path):
     assert study.recorded(again.trial) == 2
     played(study, again)
     study.close()
-    assert indices(study.folder.trial(job.trial)) == list(range(6))
+    assert numbers(study.folder.trial(job.trial)) == list(range(1, 7))
 
 
 def test_a_torn_line_is_mended_when_its_trial_is_adopted(path):
@@ -385,7 +389,7 @@ def test_a_torn_line_is_mended_when_its_trial_is_adopted(path):
     study.report(0, epochs[0])
     study.close()
     with study.folder.trial(0).history.open("ab") as file:
-        file.write(b'{"index": 1, "tra')
+        file.write(b'{"number": 2, "tra')
     study = opened(path)
     again = study.next_job()
     assert again
@@ -492,9 +496,9 @@ def test_a_reader_does_not_keep_the_study_from_writing(path):
 def test_numbers_are_never_used_twice(path):
     study = opened(path)
     play(study)
-    numbers = [one.number for one in study.results()]
+    seen = [one.number for one in study.results()]
     study.close()
-    assert all(b == a + 1 for a, b in pairwise(numbers))
+    assert all(b == a + 1 for a, b in pairwise(seen))
 
 
 def test_a_grid_after_another_sampler_tries_what_is_left(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from played import CLIMB, QUICK, Seen, close_all, indices, opened, outcome, uninterrupted, write
+from played import CLIMB, QUICK, Seen, close_all, numbers, opened, outcome, uninterrupted, write
 
 from sweeper import record, sweep
 from sweeper.devices import Slot
@@ -51,7 +51,7 @@ def test_tracker_and_view_hear_of_everything_once_and_in_order(tmp_path):
     _, _, seen = swept(path)
     assert seen.words == [
         *["start 0", "start 0 cpu"],
-        *["logged 0 0", "epoch 0 0", "logged 0 1", "epoch 0 1"],
+        *["logged 0 1", "epoch 0 1", "logged 0 2", "epoch 0 2"],
         *["told 0 COMPLETE", "end 0 COMPLETE"],
     ]
 
@@ -111,8 +111,10 @@ def test_a_worker_that_is_killed_once_costs_nothing(tmp_path):
     assert ended.exit_code == 0
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6), ("COMPLETE", 6)]
     assert seen.words.count("told 0 INTERRUPTED") == 1
-    assert indices(folder(path).trial(0)) == list(range(6))
-    assert [word for word in seen.words if word.startswith("epoch 0")] == [f"epoch 0 {index}" for index in range(6)]
+    assert numbers(folder(path).trial(0)) == list(range(1, 7))
+    assert [word for word in seen.words if word.startswith("epoch 0")] == [
+        f"epoch 0 {number}" for number in range(1, 7)
+    ]
 
 
 def test_a_worker_that_is_killed_in_the_same_epoch_again_fails_its_trial(tmp_path):
@@ -155,7 +157,7 @@ def test_a_stop_finishes_the_epoch_and_the_next_sweep_goes_on_from_there(tmp_pat
     assert seen.words.count("note finishing the epoch; press again to stop now") == 1
     assert seen.words[-2:] == ["told 1 INTERRUPTED", "end 1 INTERRUPTED"]
     assert [one.state for one in study.results()] == ["COMPLETE", "INTERRUPTED"]
-    assert indices(folder(path).trial(1)) in ([0, 1], [0, 1, 2])
+    assert numbers(folder(path).trial(1)) in ([1, 2], [1, 2, 3])
     ended, study, _ = swept(path)
     assert ended.exit_code == 0
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
@@ -188,7 +190,7 @@ def until(process: "subprocess.Popen[str]", line: Callable[[str], bool]) -> str:
 
 def test_an_interrupt_finishes_the_epoch_and_exits_130(tmp_path):
     with start(write(tmp_path), seconds=0.1) as process:
-        until(process, lambda said: said == "epoch 0 1")
+        until(process, lambda said: said == "epoch 0 2")
         process.send_signal(signal.SIGINT)
         said, error = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -200,7 +202,7 @@ def test_an_interrupt_finishes_the_epoch_and_exits_130(tmp_path):
 def test_a_second_interrupt_kills_the_workers_and_exits_130_within_two_seconds(tmp_path):
     write(tmp_path)
     with start(write(tmp_path)) as process:  # one epoch at once, so that a slow one can follow
-        until(process, lambda said: said == "epoch 0 0")
+        until(process, lambda said: said == "epoch 0 1")
         process.kill()
         process.communicate()
     with start(tmp_path / "question.yaml", seconds=60) as process:
@@ -265,7 +267,7 @@ def test_a_sweep_killed_again_and_again_comes_to_the_same(tmp_path, seed, expect
     study = opened(path)
     assert outcome(study) == expected
     for one in study.results():
-        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+        assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -302,5 +304,5 @@ def test_kills_of_sweep_and_workers_change_nothing_of_pauses_and_promotions(tmp_
     study = opened(path)
     assert outcome(study) == climbed
     for one in study.results():
-        assert indices(study.folder.trial(one.number)) == list(range(one.epochs))
+        assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
     assert not children(tmp_path)

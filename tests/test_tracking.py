@@ -118,7 +118,7 @@ def test_an_epoch_is_a_point_of_every_figure_at_its_recorded_time(study, client)
     (run,) = runs(client)
     assert run.data.metrics == {
         "overall_accuracy": 0.12346,
-        "best_overall_accuracy": 0.12346,
+        "value": 0.12346,
         "train/overall_accuracy": 0.14346,
         "val_loss": 0.5,
         "train_loss": 1.2346,
@@ -135,13 +135,14 @@ def test_an_epoch_is_a_point_of_every_figure_at_its_recorded_time(study, client)
     assert (point.step, point.timestamp) == (1, START * 1000)
 
 
-def test_the_best_of_a_trial_does_not_fall_with_its_last_epoch(study, client):
+@pytest.mark.parametrize(("selection", "worth"), [("last", [0.5, 0.8, 0.7]), ("metric", [0.5, 0.8, 0.8])])
+def test_the_value_of_a_trial_is_that_of_the_epoch_that_counts_so_far(study, client, selection, worth):
     sweep = Sweep(study)
-    started = sweep.start(0)
+    started = sweep.start(0, selection=selection)
     for index, value in enumerate([0.5, 0.8, 0.7]):
         sweep.tracker.epoch(started, epoch(index, value))
     sweep.close("INTERRUPTED")
-    assert history(client, runs(client)[0], "best_overall_accuracy") == [(1, 0.5), (2, 0.8), (3, 0.8)]
+    assert history(client, runs(client)[0], "value") == list(enumerate(worth, 1))
 
 
 def test_what_is_no_number_makes_no_point():

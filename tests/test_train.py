@@ -1,5 +1,9 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -67,7 +71,7 @@ def whole(photos, data, tmp_path_factory):
 
 
 def test_a_run_yields_every_epoch_once(whole):
-    assert [epoch.index for epoch in whole[2]] == [0, 1, 2, 3]
+    assert [epoch.number for epoch in whole[2]] == [1, 2, 3, 4]
 
 
 def test_a_network_learns_what_the_pictures_show(photos, data, tmp_path):
@@ -102,7 +106,7 @@ def test_a_finished_run_asked_again_yields_the_same_epochs_at_once(whole, data):
 
 def test_a_checkpoint_is_on_disk_before_its_epoch_is_yielded(photos, data, tmp_path):
     for epoch in islice(train(recipe(photos), data, tmp_path), 2):
-        assert len(load_state(tmp_path / "last.ckpt")["epochs"]) == epoch.index + 1
+        assert len(load_state(tmp_path / "last.ckpt")["epochs"]) == epoch.number
 
 
 def test_a_damaged_checkpoint_is_said_and_training_starts_over(whole, data, tmp_path, caplog):
@@ -121,15 +125,15 @@ def test_the_checkpoint_of_another_recipe_is_not_continued(whole, photos, data, 
     assert "another recipe" in caplog.text
 
 
-def test_the_best_weights_and_logits_are_those_of_the_best_epoch(whole, photos, data):
+def test_the_model_and_the_logits_are_those_of_the_last_epoch(whole, photos, data):
     how, folder, epochs = whole
     logits = np.load(folder / "val_logits.npy")
     np.testing.assert_allclose(
-        predict.predict(how, data, folder / "best.safetensors", split="val"), logits, atol=1e-5
+        predict.predict(how, data, folder / "model.safetensors", split="val"), logits, atol=1e-5
     )
     labels = data.labels(data.table.indices("val"))
     right = [(part.argmax(1) == labels[:, k]).mean() for k, part in enumerate(np.split(logits, [3], axis=1))]
-    assert np.mean(right) == pytest.approx(max(epoch.val.overall_accuracy for epoch in epochs))
+    assert np.mean(right) == pytest.approx(epochs[-1].val.overall_accuracy)
 
 
 def test_training_and_val_together_leave_nothing_to_judge_by(photos, data, tmp_path):
@@ -137,7 +141,7 @@ def test_training_and_val_together_leave_nothing_to_judge_by(photos, data, tmp_p
     assert [epoch.val for epoch in epochs] == [None, None]
     newest = load_state(tmp_path / "last.ckpt")["network"]
     assert all(
-        torch.equal(tensor, newest[key]) for key, tensor in load_weights(tmp_path / "best.safetensors").items()
+        torch.equal(tensor, newest[key]) for key, tensor in load_weights(tmp_path / "model.safetensors").items()
     )
 
 
@@ -189,25 +193,65 @@ def test_a_plateau_schedule_is_repeated_from_the_values_of_an_earlier_run(photos
     assert rates == pytest.approx([3e-3, 3e-3, 3e-4, 3e-4])
 
 
-def test_best_weights_whose_epoch_never_came_on_record_are_dropped(whole, data, tmp_path):
-    """As after a kill between the best weights and the state that knows of them."""
+def test_weights_whose_epoch_never_came_on_record_are_dropped(whole, data, tmp_path):
+    """As after a kill between the weights and the state that knows of them."""
     how, folder, epochs = whole
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    before = (tmp_path / "best.safetensors").read_bytes()
-    save_weights(tmp_path / "next.best.safetensors", {"w": torch.zeros(1)}, {"epoch": {"index": 9}})
+    before = (tmp_path / "model.safetensors").read_bytes()
+    save_weights(tmp_path / "next.model.safetensors", {"w": torch.zeros(1)}, {"epoch": {"number": 9}})
     save_array(tmp_path / "next.val_logits.npy", np.zeros(1))
     assert list(train(how, data, tmp_path)) == epochs
-    assert (tmp_path / "best.safetensors").read_bytes() == before
+    assert (tmp_path / "model.safetensors").read_bytes() == before
     assert not list(tmp_path.glob("next.*"))
 
 
-def test_best_weights_whose_epoch_is_on_record_get_their_name(whole, data, tmp_path):
+def test_weights_whose_epoch_is_on_record_get_their_name(whole, data, tmp_path):
     how, folder, epochs = whole
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    last = {"epoch": {"index": epochs[-1].index}}
-    save_weights(tmp_path / "next.best.safetensors", {"w": torch.zeros(1)}, last)
+    last = {"epoch": {"number": epochs[-1].number}}
+    save_weights(tmp_path / "next.model.safetensors", {"w": torch.zeros(1)}, last)
     list(train(how, data, tmp_path))
-    assert list(load_weights(tmp_path / "best.safetensors")) == ["w"]
+    assert list(load_weights(tmp_path / "model.safetensors")) == ["w"]
+
+
+KILLED = """\
+import sys
+from pathlib import Path
+from trainers.config import Recipe
+from trainers.data.batches import Data
+from trainers.train import train
+how = Recipe.model_validate_json(sys.argv[1])
+for _ in train(how, Data.open(how.data, Path(sys.argv[2])), Path(sys.argv[3])):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    [
+        "renamed next.val_logits.npy@3",
+        "written next.model.safetensors@3",
+        "renamed next.model.safetensors@3",
+        "written last.ckpt@4",
+        "renamed last.ckpt@4",
+        "settled val_logits.npy@2",
+        "settled model.safetensors@4",
+    ],
+)
+def test_after_a_kill_at_any_point_the_model_is_that_of_the_state(whole, data, cache, tmp_path, point):
+    how, folder, _ = whole
+    words = [sys.executable, "-c", KILLED, how.model_dump_json(), str(cache), str(tmp_path)]
+    killed = subprocess.run(words, env=os.environ | {"SWEEP_CRASH": point}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = train(how, data, tmp_path)
+    next(again)  # what the kill left is settled
+    stored = len(load_state(tmp_path / "last.ckpt")["epochs"])
+    assert read_notes(tmp_path / "model.safetensors")["epoch"]["number"] == stored
+    list(again)
+    ours, theirs = (load_weights(where / "model.safetensors") for where in (tmp_path, folder))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert (tmp_path / "val_logits.npy").read_bytes() == (folder / "val_logits.npy").read_bytes()
 
 
 def test_a_state_of_a_format_without_a_scaler_can_be_continued(photos, data, tmp_path):
@@ -241,7 +285,7 @@ def test_an_averaged_run_continues_bit_for_bit(photos, data, tmp_path, kind):
     list(islice(train(how, data, tmp_path / "part"), 3))
     again = list(train(how, data, tmp_path / "part"))
     assert comparable(again) == comparable(whole)
-    one, other = (load_weights(tmp_path / name / "best.safetensors") for name in ("whole", "part"))
+    one, other = (load_weights(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -311,7 +355,7 @@ def test_images_grow_to_their_size_and_stay_there():
 def test_the_weights_notes_name_no_place_of_this_machine(photos, data, tmp_path):
     how = recipe(photos, epochs=1)
     list(train(how, data, tmp_path))
-    notes = read_notes(tmp_path / "best.safetensors")
+    notes = read_notes(tmp_path / "model.safetensors")
     assert notes["recipe"]["data"]["root"] == Path(how.data.root).name
     assert str(Path(how.data.root).parent) not in json.dumps(notes)
 
@@ -334,13 +378,14 @@ def test_balanced_draws_show_every_class_equally_often():
 
 
 # ------------------------------------------------------------------------------------ selection, correction, views
-@pytest.mark.parametrize("selection", ["loss", "macro_f1"])
-def test_the_best_epoch_is_chosen_by_what_the_recipe_says(photos, data, tmp_path, selection):
+@pytest.mark.parametrize("selection", ["loss", "macro_f1", "metric"])
+def test_the_epoch_that_counts_is_chosen_by_what_the_recipe_says(photos, data, tmp_path, selection):
     how = recipe(photos, selection=selection, epochs=4)
     epochs = list(train(how, data, tmp_path))
     sign = -1 if selection == "loss" else 1
-    wanted = max(epochs, key=lambda epoch: sign * getattr(epoch.val, selection))
-    assert read_notes(tmp_path / "best.safetensors")["epoch"]["index"] == wanted.index
+    name = "overall_accuracy" if selection == "metric" else selection
+    wanted = max(epochs, key=lambda epoch: sign * getattr(epoch.val, name))
+    assert read_notes(tmp_path / "model.safetensors")["epoch"]["number"] == wanted.number
 
 
 def test_every_epoch_records_what_a_correction_would_give(whole):
@@ -375,7 +420,7 @@ def test_views_are_windows_and_their_mirror_images():
 
 def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
     _, folder, _ = whole
-    how, best = recipe(photos, tta=Views(flip=True)), folder / "best.safetensors"
+    how, best = recipe(photos, tta=Views(flip=True)), folder / "model.safetensors"
     both = predict.predict(how, data, best, split="val", views=how.train.tta)
     plain = predict.predict(how, data, best, split="val")
     assert not np.allclose(both, plain)
@@ -391,7 +436,7 @@ def test_a_compiled_run_learns_what_the_plain_one_does(photos, data, tmp_path):
     plain = list(train(recipe(photos, **how), data, tmp_path / "plain"))
     fast = list(train(recipe(photos, **how, compile=True), data, tmp_path / "fast"))
     assert [e.train.loss for e in fast] == pytest.approx([e.train.loss for e in plain], rel=1e-3)
-    names = [set(load_weights(tmp_path / name / "best.safetensors")) for name in ("plain", "fast")]
+    names = [set(load_weights(tmp_path / name / "model.safetensors")) for name in ("plain", "fast")]
     assert names[0] == names[1]
 
 
@@ -483,7 +528,7 @@ def test_a_run_goes_on_in_pieces_where_a_whole_batch_has_no_room(photos, data, t
     how = recipe(photos, epochs=2)
     with pytest.raises(torch.OutOfMemoryError):
         next(train(how, data, tmp_path))
-    assert [epoch.index for epoch in train(how, data, tmp_path, micro_batch=8)] == [0, 1]
+    assert [epoch.number for epoch in train(how, data, tmp_path, micro_batch=8)] == [1, 2]
     assert small_memory.count(8) >= 12
 
 

@@ -94,7 +94,7 @@ def rows(address: str, picture: Path) -> list[str]:
         page = browser.new_page(viewport={"width": 1700, "height": 900})
         page.goto(address)
         headers = page.get_by_role("columnheader")
-        for column in ("best_overall_accuracy", "val_loss", "sweep.state", "model", "loss.gamma", "schedule"):
+        for column in ("value", "val_loss", "sweep.state", "model", "loss.gamma", "schedule"):
             expect(headers.get_by_text(column, exact=True).first).to_be_visible(timeout=30_000)
         links = page.get_by_role("link").filter(has_text="seresnet50")
         expect(links).to_have_count(3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import play, write
+from played import curve, play, write
 
 from sweeper import spec, warm
 from sweeper.inside import Outside
@@ -15,6 +15,7 @@ from sweeper.record import read_config, read_result
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.study import Study
+from trainers.config import Epoch
 
 CATEGORIES = ("pattern",)
 RANDOM = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
@@ -246,6 +247,38 @@ def test_every_sampler_and_pruner_takes_lessons(tmp_path, earlier, sampler, prun
     play(study)
     study.close()
     assert {read_result(study.folder.trial(n)).state for n in range(4)} <= {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        "{name: median, startup_trials: 0, min_trials: 1, warmup_epochs: 0}",
+        "{name: percentile, percentile: 1, startup_trials: 0, min_trials: 1, warmup_epochs: 0}",
+        "hyperband",
+        "successive_halving",
+        "{name: successive_halving, reduction_factor: 2}",
+        "{name: promotion, min_epochs: 1, reduction_factor: 2}",
+        "{name: patient, patience: 0}",
+        "none",
+    ],
+)
+def test_the_first_trial_of_a_study_is_never_pruned_however_bad_it_is(tmp_path, earlier, pruner):
+    """A study of one trial that has learnt from better ones would end without a result."""
+
+    def worse(epoch: Epoch) -> Epoch:
+        return epoch.model_copy(
+            update={"val": epoch.val.model_copy(update={"overall_accuracy": 0.01 / epoch.number})}
+        )
+
+    search = f"{{sampler: random, pruner: {pruner}}}"
+    study, _ = begun(tmp_path, "other", earlier, search=search, budget="{trials: 1}")
+    while job := study.next_job():
+        whole = all(study.report(job.trial, worse(epoch)) for epoch in curve(job))
+        study.finish(job.trial, stopped=not whole)
+    study.settle()
+    study.close()
+    assert lessons(study) == set(range(12))
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 3)]
 
 
 def test_a_bad_old_trial_is_pruned_by_what_was_learnt(tmp_path, earlier):

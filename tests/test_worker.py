@@ -13,6 +13,7 @@ from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
 from trainers import posterior
+from trainers.checkpoint import read_notes
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data
 from trainers.errors import Diverged, EnvironmentFault
@@ -42,9 +43,9 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> None:
 # -------------------------------------------------------------------------------------------- real
 def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
     said = messages(job(photos, tmp_path / "run", cache))
-    assert [message.epoch.index for message in said if isinstance(message, Progress)] == [0, 1, 2]
+    assert [message.epoch.number for message in said if isinstance(message, Progress)] == [1, 2, 3]
     assert said[-1] == Done(trial=4)
-    assert RunFolder(tmp_path / "run").best.exists()
+    assert RunFolder(tmp_path / "run").model.exists()
 
 
 def looking(one: Job, **views: object) -> Job:
@@ -63,8 +64,8 @@ def test_a_second_look_that_fails_costs_the_trial_nothing(photos, cache, tmp_pat
     running = run(one, "cpu")
     said = [advance(running, None)]
     while isinstance(said[-1], Progress):
-        if said[-1].epoch.index == 2:
-            RunFolder(one.folder).best.write_bytes(b"not weights any more")
+        if said[-1].epoch.number == 3:
+            RunFolder(one.folder).model.write_bytes(b"not weights any more")
         said.append(advance(running, True))
     assert said[-1] == Done(trial=4)
 
@@ -74,7 +75,7 @@ def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(phot
     said = messages(one)
     folder = RunFolder(one.folder)
     assert [message.epoch.val for message in said if isinstance(message, Progress)] == [None, None]
-    assert folder.model.read_bytes() == folder.best.read_bytes()
+    assert read_notes(folder.model)["epoch"]["number"] == 2
     assert np.load(folder.test_logits).shape == (12, 3 + 2)
     end = said[-1]
     assert isinstance(end, Done)
@@ -110,7 +111,7 @@ def test_the_fake_keeps_what_the_real_trainer_promises(photos, cache, tmp_path):
     assert [message.tag for message in first] == ["progress", "progress", "done"]
     assert first[-1] == Done(trial=4, stopped=True)
     assert messages(one)[:2] == first[:2]
-    assert RunFolder(one.folder).best.exists()
+    assert RunFolder(one.folder).model.exists()
 
 
 @pytest.mark.usefixtures("faked")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trainers.files import expanded
 
@@ -381,7 +381,13 @@ class Views(Part):
         return (1 + self.flip) * sum(self.crops if scale > 1 else 1 for scale in self.scales)
 
 
-Selection = Literal["goal", "loss", Goal]
+def _renamed(value: Any) -> Any:
+    if value == "goal":
+        raise ValueError("'goal' was renamed to 'metric'")
+    return value
+
+
+Selection = Annotated[Literal["last", "metric", "loss", Goal], BeforeValidator(_renamed)]
 
 
 class Normalize(Part):
@@ -443,7 +449,9 @@ class TrainConfig(Part):
     )
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; none when left out")
     selection: Selection = Field(
-        "goal", description="what the best epoch has the highest of on val, or the lowest: loss"
+        "last",
+        description="the epoch whose value, weights and predictions are the trial's: the last; or the one with the"
+        " highest goal on val (metric), the highest other metric, by its name, or the lowest loss",
     )
     posterior: Posterior = Field(default_factory=Posterior, description="correction by class frequency")
     tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
@@ -472,13 +480,21 @@ class Recipe(Part):
     data: DataConfig
     goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
     train: TrainConfig
+    derived: tuple[str, ...] = Field(
+        (), description="keys that nobody wrote, such as data.size: they follow from others"
+    )
 
     def rank(self, epoch: "Epoch") -> float:
-        """What the best epoch has most of: the goal, another metric, or the loss with its sign turned."""
-        seen = epoch.val or epoch.train
-        if self.train.selection == "loss":
-            return -seen.loss
-        return epoch.value(self.goal if self.train.selection == "goal" else self.train.selection)
+        """What the epoch that counts has most of: its number, a metric, or the loss with its sign turned."""
+        match self.train.selection:
+            case "last":
+                return epoch.number
+            case "loss":
+                return -(epoch.val or epoch.train).loss
+            case "metric":
+                return epoch.value(self.goal)
+            case metric:
+                return epoch.value(metric)
 
     @property
     def elsewhere(self) -> "Recipe":
@@ -518,7 +534,7 @@ class Corrected(Part):
 class Epoch(Part):
     """What one pass over the training images left behind: one line of history.jsonl."""
 
-    index: int = Field(ge=0, description="0 for the first")
+    number: int = Field(ge=1, description="1 for the first")
     train: Scores = Field(description="on the augmented images, as they passed")
     val: Scores | None = Field(description="on val, without augmentation; none when there is no val")
     plain: Scores | None = Field(None, description="val without the correction that the recipe asks for")

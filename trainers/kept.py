@@ -1,7 +1,7 @@
-"""A run's folder between two epochs: its state, its best weights and logits, and whether a run can go on there.
+"""A run's folder between two epochs: its state, its model and logits, and whether a run can go on there.
 
-New best files lie under another name until the state that knows of their epoch is there: a kill in between leaves the
-best of the epochs that count.
+A new model and its logits lie under another name until the state that knows of their epoch is there: a kill in
+between leaves those of an epoch on record.
 """
 
 import logging
@@ -16,7 +16,7 @@ from trainers.sealed import load_array
 
 log = logging.getLogger(__name__)
 
-STATE, WEIGHTS, LOGITS = "last.ckpt", "best.safetensors", "val_logits.npy"
+STATE, WEIGHTS, LOGITS = "last.ckpt", "model.safetensors", "val_logits.npy"
 
 
 def state(folder: Path, recipe: str, *, validated: bool) -> dict[str, Any] | None:
@@ -35,8 +35,8 @@ def state(folder: Path, recipe: str, *, validated: bool) -> dict[str, Any] | Non
 
 
 def settle(folder: Path, done: int) -> None:
-    """Give new best weights their name, last of all; drop those of an epoch after the `done` first ones."""
-    known = _epoch(folder / f"{NEXT}{WEIGHTS}") == done - 1
+    """Give new weights their name, last of all; drop those of an epoch after the `done` first ones."""
+    known = _epoch(folder / f"{NEXT}{WEIGHTS}") == done
     for name in (LOGITS, WEIGHTS):
         new = folder / f"{NEXT}{name}"
         if known and new.exists():
@@ -47,9 +47,9 @@ def settle(folder: Path, done: int) -> None:
 
 
 def _epoch(weights: Path) -> int | None:
-    """The epoch whose weights these are; None where there are none, or none that can be read."""
+    """The number of the epoch whose weights these are; None where there are none, or none that can be read."""
     try:
-        return int(read_notes(weights)["epoch"]["index"])
+        return int(read_notes(weights)["epoch"]["number"])
     except EnvironmentFault:
         return None
 

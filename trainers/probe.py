@@ -30,7 +30,7 @@ FOLDER = "features"  # inside the cache
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the probe makes of a recipe: its goal on val at the best epoch, or why there is none."""
+    """What the probe makes of a recipe: its goal on val after the last epoch, or why there is none."""
 
     score: float | None = None
     diverged: bool = False
@@ -93,17 +93,17 @@ class Bout:
         self.losses: list[Tensor] = []  # of each epoch, [T]
 
     def verdicts(self) -> list[Verdict]:
-        """Train to the end; the goal of each at its best epoch, corrected as its recipe asks."""
+        """Train to the end; the goal of each then, corrected as its recipe asks."""
         torch.manual_seed(self.configs[0].seed)  # dropout
-        best = torch.zeros(0)
+        logits = torch.zeros(0)
         for epoch in range(self.epochs):
             self._fit(epoch)
             logits = self.heads.evaluate(self.features.val.float()).cpu()  # [T, M, sum C]
-            better = self._judge(logits)
-            best = torch.where(better[:, None, None], logits, best) if epoch else logits
-        ruined = ~torch.stack(self.losses).isfinite().all(0) | ~best.isfinite().flatten(1).all(1).to(self.device)
+            for past, one in zip(self.past, logits, strict=True):
+                past.append(self._value(one.numpy()))
+        ruined = ~torch.stack(self.losses).isfinite().all(0) | ~logits.isfinite().flatten(1).all(1).to(self.device)
         return [
-            Verdict(diverged=True) if ruined[t] else Verdict(self._corrected(t, best[t].numpy()))
+            Verdict(diverged=True) if ruined[t] else Verdict(self._corrected(t, logits[t].numpy()))
             for t in range(len(self.configs))
         ]
 
@@ -129,25 +129,17 @@ class Bout:
         ]
         return torch.tensor(found, device=self.device)
 
-    def _judge(self, logits: Tensor) -> Tensor:
-        """Note the goal of each head; returns whose is better than before, [T] bool."""
-        values = [self._value(one.numpy()) for one in logits]
-        better = [not past or value > max(past) for value, past in zip(values, self.past, strict=True)]
-        for value, past in zip(values, self.past, strict=True):
-            past.append(value)
-        return torch.tensor(better)
-
     def _value(self, logits: np.ndarray) -> float:
         found = metrics.scores(logits, self.truth, self.data.table.categories, loss=0.0)
         return float(getattr(found, self.goal))
 
     def _corrected(self, t: int, logits: np.ndarray) -> float:
-        """The goal of head `t` at its best epoch, whose logits [M, sum C] these are, corrected as its recipe asks."""
+        """The goal of head `t`, whose logits [M, sum C] these are, corrected as its recipe asks."""
         asked, prior = self.configs[t].posterior, posterior.log_prior(self.counts)
         if asked.tau:
             return self._value(logits - np.float32(asked.tau) * prior)
         if not asked.fit:
-            return max(self.past[t])
+            return self.past[t][-1]
         fitting = posterior.Fitting(logits, self.truth, prior, self.data.names, self.data.sizes)
         return float(getattr(fitting.fit(self.goal, 0.0).scores, self.goal))
 

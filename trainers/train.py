@@ -40,9 +40,10 @@ def train(
 
     What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
     at once, then training goes on, on a CPU with as many threads bit for bit as if it had never stopped (unless the
-    recipe compiles). Before an epoch is yielded its last.ckpt is on disk, and, where it is the best so far by the
-    recipe's selection, best.safetensors and val_logits.npy (corrected where the recipe says so). Averaged weights
-    take the place of the others. Without val (it is fitted, or there is none) best.safetensors is the newest epoch.
+    recipe compiles). Before an epoch is yielded its last.ckpt is on disk, and model.safetensors and val_logits.npy
+    (corrected where the recipe says so) are those of the epoch that counts so far: this one, or the best by the
+    recipe's selection. Averaged weights take the place of the others. Without val (it is fitted, or there is none)
+    the newest epoch counts.
     `past` are the goal's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
     `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
     `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
@@ -61,7 +62,7 @@ def train(
         seen = run.evaluate()
         run.check(index, rate, "val", seen.val)
         epoch = Epoch(
-            index=index,
+            number=index + 1,
             train=fitted,
             val=seen.val,
             plain=seen.plain,
@@ -226,14 +227,14 @@ class Run:
             raise Diverged(f"{split} loss is {found.loss} in {where}")
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Put a finished epoch on disk, weights that are the best so far included."""
+        """Put a finished epoch on disk, its weights and logits too where it is the one that counts so far."""
         if epoch.val is None or all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
-            self._save_best(epoch, logits)
+            self._save_model(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
         kept.settle(self.folder, len(self.epochs))
 
-    def _save_best(self, epoch: Epoch, logits: np.ndarray | None) -> None:
+    def _save_model(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
             save_array(self.folder / f"{NEXT}{kept.LOGITS}", logits)
         notes = {"recipe": self.recipe.elsewhere.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}

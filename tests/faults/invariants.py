@@ -37,7 +37,7 @@ class Reference:
     def best(self) -> tuple[Any, ...]:
         done = [one for one in self.results.values() if one["state"] == "COMPLETE"]
         top = max(done, key=lambda one: one["value"])
-        return top["number"], top["params"], top["value"], top["best_epoch"]
+        return top["number"], top["params"], top["value"], top["epoch"]
 
 
 def plain(result: Mapping[str, Any], *, but: Sequence[str] = TIMES) -> dict[str, Any]:
@@ -118,8 +118,8 @@ def history(folder: Path) -> list[dict[str, Any]]:
 def _i3(lab: Lab) -> str:
     ends = lab.results()
     for folder in lab.trials:
-        steps = [epoch["index"] for epoch in history(folder)]
-        assert steps == list(range(len(steps))), f"{folder.name}: epochs {steps}"
+        steps = [epoch["number"] for epoch in history(folder)]
+        assert steps == list(range(1, len(steps) + 1)), f"{folder.name}: epochs {steps}"
         if (end := ends.get(int(folder.name))) is not None:
             assert len(steps) == end["epochs"], (
                 f"{folder.name}: {len(steps)} epochs on record, {end['epochs']} in its end"
@@ -135,7 +135,7 @@ def _i4(lab: Lab) -> str:
             json.loads(content)
         else:
             assert content[-MARK:] == b"sha256:" + hashlib.sha256(content[:-MARK]).digest(), f"{path} is damaged"
-    for path in lab.study.glob("*/*/best.safetensors"):
+    for path in lab.study.glob("*/*/model.safetensors"):
         content = path.read_bytes()
         size = int.from_bytes(content[:8], "little")
         ends = [one["data_offsets"][1] for name, one in json.loads(content[8 : 8 + size]).items() if name[0] != "_"]
@@ -161,9 +161,7 @@ def _i5(lab: Lab) -> str:
 def _same(link: sqlite3.Connection, run: str, folder: Path) -> None:
     epochs = history(folder)
     rows = link.execute("SELECT step, value FROM metrics WHERE run_uuid = ? AND key = 'val_loss'", (run,)).fetchall()
-    assert sorted(step for step, _ in rows) == [epoch["index"] + 1 for epoch in epochs], (
-        f"{folder.name}: steps {rows}"
-    )
+    assert sorted(step for step, _ in rows) == [epoch["number"] for epoch in epochs], f"{folder.name}: steps {rows}"
     for step, value in rows:
         assert value == float(f"{epochs[step - 1]['val']['loss']:.5g}"), f"{folder.name}: {value} at step {step}"
     doubled = "SELECT key, step, count(*) FROM metrics WHERE run_uuid = ? GROUP BY key, step HAVING count(*) > 1"

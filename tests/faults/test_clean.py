@@ -12,7 +12,7 @@ from invariants import check
 from lab import Lab, make
 
 LAST = "submit: sweep best question --export submission"
-FILES = ("best.safetensors", "last.ckpt")
+FILES = ("model.safetensors", "last.ckpt")
 
 
 def holding(lab: Lab) -> set[int]:
@@ -46,7 +46,7 @@ def test_the_best_keep_their_checkpoints_and_every_trial_its_record(tmp_path, ga
 @pytest.mark.fault("X-keep")
 @pytest.mark.many
 @pytest.mark.parametrize("times", [1, 2, 4])
-@pytest.mark.parametrize("name", ["val_logits.npy", "last.ckpt", "best.safetensors"])
+@pytest.mark.parametrize("name", ["val_logits.npy", "last.ckpt", "model.safetensors"])
 def test_a_kill_while_checkpoints_are_removed_is_mended_by_the_next_start(
     tmp_path, garments, reference, case, name, times
 ):
@@ -148,7 +148,7 @@ def test_only_what_no_study_uses_goes_from_the_cache_and_no_link_is_followed(don
     (outside / "precious").write_bytes(bytes(10_000))
     (outside / "meta.json").write_text(json.dumps({"root": "/", "size": 1}))
     cache.with_name("link").symlink_to(outside)
-    weights = done.trials[0] / "best.safetensors" if 0 not in best(done, 1) else done.trials[1] / "best.safetensors"
+    weights = done.trials[0] / "model.safetensors" if 0 not in best(done, 1) else done.trials[1] / "model.safetensors"
     weights.unlink()
     weights.symlink_to(outside / "precious")
     old(cache)

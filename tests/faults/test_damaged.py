@@ -14,7 +14,7 @@ from trainers.data.batches import Data
 from trainers.sealed import load_array
 from trainers.train import train
 
-NAMES = ("last.ckpt", "best.safetensors", "val_logits.npy")
+NAMES = ("last.ckpt", "model.safetensors", "val_logits.npy")
 DAMAGES = {
     "flipped in the middle": lambda content: flipped(content, len(content) // 2),
     "flipped at the end": lambda content: flipped(content, len(content) - 1),
@@ -26,7 +26,7 @@ DAMAGES = {
     "html": lambda content: b"<html>" + content[:0],
 }
 EVERY = [(name, kind) for name in NAMES for kind in DAMAGES]
-FEW = {(name, "flipped in the middle") for name in NAMES} | {("best.safetensors", "empty"), ("last.ckpt", "cut")}
+FEW = {(name, "flipped in the middle") for name in NAMES} | {("model.safetensors", "empty"), ("last.ckpt", "cut")}
 CHANGING = {"seconds", "time", "images_per_second", "peak_memory_gb"}
 
 
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_noticed_and_the_run_comes_to_the_same(
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(NAMES)
     assert load_state(tmp_path / "last.ckpt") is not None
     assert (tmp_path / "val_logits.npy").read_bytes() == (folder / "val_logits.npy").read_bytes()
-    ours, theirs = (load_weights(where / "best.safetensors") for where in (tmp_path, folder))
+    ours, theirs = (load_weights(where / "model.safetensors") for where in (tmp_path, folder))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     case.held("I3", "I4", "I8")
 
@@ -88,7 +88,7 @@ def test_a_missing_file_is_noticed_too(recipe, data, whole, tmp_path, case, capl
         assert told(train(recipe, data, tmp_path)) == whole[1]
     assert f"{tmp_path / name} is missing: training starts over" in caplog.text
     load_array(tmp_path / "val_logits.npy")
-    load_weights(tmp_path / "best.safetensors")
+    load_weights(tmp_path / "model.safetensors")
 
 
 @pytest.mark.fault("E4")

@@ -117,7 +117,7 @@ FIRST = ["asked", "suggested", "half history.jsonl", "told", "written last.ckpt"
 POINTS = """
 queued asked suggested reported told paused
 half history.jsonl|written history.jsonl|half ended.jsonl|written ended.jsonl
-written last.ckpt|renamed last.ckpt|written best.safetensors|renamed best.safetensors
+written last.ckpt|renamed last.ckpt|written model.safetensors|renamed model.safetensors
 written config.json|renamed config.json|written result.json|renamed result.json
 written study.json|renamed study.json|written space.yaml|renamed space.yaml
 written resume|renamed resume|written seconds|renamed seconds|written ended.jsonl|renamed ended.jsonl

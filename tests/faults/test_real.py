@@ -60,7 +60,7 @@ def bits(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for folder in lab.trials:
         found[folder.name] = [{k: v for k, v in one.items() if k not in TIMES} for one in history(folder)]
-        for name in ("best.safetensors", "val_logits.npy"):
+        for name in ("model.safetensors", "val_logits.npy"):
             found[f"{folder.name}/{name}"] = digest(folder / name)
     return found
 
