@@ -86,7 +86,8 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
         _unknown_key(str(loc[-1]), at, ".".join(name.split(".")[:-1]), fields(model, loc[:-1]))
     if kind == "missing":
         what = f"{loc[-1]} is missing" + (f" in {name}" if name else "")
-        raise UserError(what, where=at.key or at.where, help=_described(model, loc))
+        remedy = hints.MISSING.get(str(loc[-1])) or _described(model, loc)
+        raise UserError(what, where=at.key or at.where, help=remedy)
     if kind == "union_tag_not_found":
         raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {listed(_tags(model, loc))}")
     if kind == "union_tag_invalid":
@@ -117,7 +118,8 @@ def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
 
 def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
     what = f"unknown key '{brief(key)}'" + (f" in {name}" if name else "")
-    remedy = hints.HABITS.get(key) or close(key, known) or hints.key(key) or f"it can be {listed(known)}"
+    elsewhere = hints.key(key) if "." not in name else ""  # a part of several kinds has keys of its own
+    remedy = hints.HABITS.get(key) or close(key, known) or elsewhere or f"it can be {listed(known)}"
     raise UserError(what, where=at.key or at.where, help=remedy)
 
 
@@ -146,8 +148,12 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
 
 def _opened(at: Node) -> str:
     """How a list is written that stands for a value which is left open."""
-    written = hints.opening(plain(at)) if isinstance(at.value, list) else ""
-    return f"to try each of them write {written}" if written else ""
+    values = plain(at)
+    if not isinstance(values, list) or not values:
+        return ""
+    numbers = len(values) == 2 and all(isinstance(one, int | float) for one in values)
+    between = f", to search between them {hints.between(*values)}" if numbers else ""
+    return f"to try each of them write {hints.choice(values)}{between}"
 
 
 def _shown(node: Node) -> str:

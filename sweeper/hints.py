@@ -38,6 +38,7 @@ HABITS = {
     "num_trials": "it is called budget.trials",
     "max_trials": "it is called budget.trials",
     "timeout": "it is called budget.hours, and counts hours",
+    "name": "it is called study",
     "num_classes": "classes are those of the data set; there is nothing to set",
 }
 """By a key that there is not, what to do instead."""
@@ -56,6 +57,15 @@ VALUES = {
     "recall": "macro_recall",
 }
 """By a value that there is not, the one that is probably meant."""
+
+MISSING = {
+    "data": "add data: {layout: folder, root: FOLDER}; the README says which layouts there are",
+    "train": "add train: {backbone: resnet18.a1_in1k}, or another of timm's models",
+    "backbone": "add backbone: a model of timm's, such as convnext_tiny.fb_in1k on a GPU or"
+    " mobilenetv3_small_100.lamb_in1k on a CPU",
+    "root": "add root: the folder of the data set, from the current folder on",
+}
+"""By a key that is needed and missing, what to write."""
 
 _LISTS, _BOUNDS = ("values", "value"), (("min", "max"), ("low", "high"))
 _BESIDE = {"values", "value", "min", "max", "low", "high", "distribution", "log", "q", "step"}
@@ -116,8 +126,8 @@ def choice(values: list[Any]) -> str:
 
 
 def between(low: Any, high: Any) -> str:
-    """A range of whole numbers, or on the scale that its bounds suggest."""
-    if isinstance(low, int) and isinstance(high, int):
+    """A range of whole numbers, or on the scale that its bounds suggest; 0 to 1 are no two whole numbers."""
+    if isinstance(low, int) and isinstance(high, int) and high > 1:
         return f"{{int: {flow([low, high])}}}"
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     wide = numbers and low > 0 and high >= 20 * low

@@ -115,7 +115,8 @@ def resume(study: StudyFolder) -> str:
     try:
         return study.resume.read_text(errors="replace").strip()
     except FileNotFoundError:
-        return f"sweep run {shlex.quote(near(study.space))}"
+        words = ["sweep", "run", near(study.space), "--set", f"study={study.name}"]  # the copy has another name
+        return shlex.join(words)
 
 
 def finals(study: StudyFolder) -> Iterator[Final]:
