@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli_tools import lay_out, sweep
 
-from sweeper import launch, plan, preflight, record, samplers, spec, weighing
+from sweeper import ending, launch, plan, preflight, record, samplers, spec, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
@@ -251,3 +251,9 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
     assert third.startswith("images: ")
     assert time == "time: at most 15m on 2 slots, less what is pruned"
     assert "as many trials as fit, each of 1 epoch" in next(plan.lines(replace(made, trials=None, epochs=1)))
+
+
+def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
+    """The error that ended the sweep says it."""
+    ending.say(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
+    assert capsys.readouterr() == ("", "")

@@ -364,3 +364,23 @@ def test_pieces_of_a_batch_have_two_images_or_more_however_little_room_there_is(
         batch = Batch(torch.zeros(count, 1), torch.zeros(count, 1))
         for most in range(LEAST, count + 1):
             assert min(len(piece.images) for piece in batch.pieces(most)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ViT-B16", "vit_base_patch16_224"),
+        ("ViT-L/14", "vit_large_patch14_224"),
+        ("Swin-T", "swin_tiny_patch4_window7_224"),
+        ("ConvNeXt-L", "convnext_large"),
+        ("EfficientNet-B0", "efficientnet_b0"),
+        ("ResNet-50", "resnet50"),
+        ("DenseNet-121", "densenet121"),
+    ],
+)
+def test_a_backbone_as_papers_write_it_is_named_as_timm_does(written, meant):
+    assert only(backbone=written).help.startswith(f"did you mean '{meant}'")
+
+
+def test_a_backbone_like_no_other_is_answered_with_the_list():
+    assert "timm.list_models()" in only(backbone="zzzzzz").help
