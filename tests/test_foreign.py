@@ -163,6 +163,16 @@ def test_a_file_that_was_cut_short_is_said_to_be(tmp_path, save, share):
     assert "damaged or cut short" in fault(path).what
 
 
+def test_a_header_that_looks_like_a_pickle_is_none(tmp_path):
+    """The first byte of safetensors is the lowest of a length."""
+    firsts = set()
+    for extra in range(0, 256, 8):
+        save_file(WHOLE, tmp_path / "w.safetensors", metadata={"note": "x" * extra})
+        firsts.add((tmp_path / "w.safetensors").read_bytes()[:1])
+        assert foreign.read(tmp_path / "w.safetensors").tensors.keys() == WHOLE.keys()
+    assert b"\x80" in firsts
+
+
 def test_a_file_is_read_for_what_it_is_whatever_its_name(tmp_path):
     save_file(WHOLE, tmp_path / "w.pth")
     torch.save(WHOLE, tmp_path / "w.safetensors", _use_new_zipfile_serialization=False)
@@ -202,6 +212,7 @@ def test_objects_in_a_checkpoint_are_named_and_the_line_that_is_offered_works(tm
     assert load_file(tmp_path / "w.safetensors")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_a_torchscript_program_is_not_run(tmp_path):
     path = tmp_path / "w.pt"
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), path)

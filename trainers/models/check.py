@@ -225,9 +225,9 @@ def _trained_on_one(config: TrainConfig) -> None:
     side = config.grow.side(config.image_size, 0.0)
     with torch.device("meta"):
         backbone = network.create(config)
-        net = network.Network(backbone, network.head(config, backbone, [2])).train()
-        optim.thaw(net.backbone, optim.learning(config.thaw, config.epochs - 1))
-        net(torch.empty(1, 3, side, side))
+        head = network.head(config, backbone.train(), [2]).train()
+        optim.thaw(backbone, optim.learning(config.thaw, config.epochs - 1))
+        head(backbone(torch.empty(1, 3, side, side)))  # a Network's autocast knows no "meta"
 
 
 def _compiler(config: TrainConfig) -> Problem | None:

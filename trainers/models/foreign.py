@@ -44,7 +44,7 @@ def read(path: Path) -> Weights:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), "name a file that you may read") from error
     _refuse_others(path, start)
-    if not start.startswith((b"PK", b"\x80")):
+    if start[8:9] == b"{" or not start.startswith((b"PK", b"\x80")):  # a header's length may begin with \x80
         return Weights(_safetensors(path, start))
     return _unwrapped(path, _torch(path))
 
@@ -127,7 +127,8 @@ def _torch(path: Path) -> Any:
     """What torch.save wrote; raises EnvironmentFault where more than tensors and plain types are in it."""
     _refuse_archives(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its path torch would go by its name
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of whoever's making breaks in every way there is
         if names := _objects(path):
             raise _unreadable(path, _named(names), _way_out(path, names)) from error
