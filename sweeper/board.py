@@ -109,7 +109,7 @@ class Board:
         return sum(whole) / len(whole) if whole else None
 
     def summary(self) -> str:
-        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best .8217 (trial 4); eta 38m`, and paused ones if any."""
+        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best 0.8217 (trial 4); eta 38m`, and paused ones if any."""
         counts = [
             f"{self.ended['COMPLETE']} done",
             f"{self.ended['PRUNED']} pruned",
@@ -128,7 +128,7 @@ class Board:
 
 
 def line(board: Board, row: Row, now: float | None = None) -> str:
-    """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy .8123 (best .8217, trial 4) eta 38m."""
+    """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     best = f" (best {short(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
@@ -149,8 +149,13 @@ def ending(result: TrialResult, now: float | None = None) -> str:
 
 
 def short(value: float | None) -> str:
-    """Four decimals without the leading zero: .8123."""
-    return "-" if value is None else f"{value:.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
+    """A score as every command writes it, with four decimals: 0.8123."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -3,23 +3,74 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from sweeper.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.devices import Count
 
+
+class Commands(TyperGroup):
+    """Commands whose usage errors are told as all other errors are."""
+
+    def make_context(self, *words: Any, **more: Any) -> Any:
+        with _in_our_words():
+            return super().make_context(*words, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _in_our_words():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    try:
+        yield
+    except TyperException as error:
+        raise _usage(error) from None
+
+
+def _usage(error: Any) -> UserError:
+    """What typer found wrong with the words of a command."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "sweep"
+    option = str(getattr(error, "option_name", ""))
+    if not option or not hasattr(error, "possibilities"):
+        what = error.format_message().rstrip(".")
+        return UserError(what[:1].lower() + what[1:], where=command, help=f"see {command} --help")
+    near = f"did you mean {' or '.join(sorted(error.possibilities))}?" if error.possibilities else ""
+    help = _instead(option) or near or f"see {command} --help"
+    return UserError(f"no option {option}", where=command, help=help)
+
+
+def _instead(option: str) -> str:
+    """What to write for an option that there is not, where a key of the file is called so, or habit knows it."""
+    from sweeper import hints
+
+    key = option.lstrip("-").replace("-", "_")
+    if key == "seed":
+        return "--set search.seed=1 for the sampler, --set train.seed=1 for the training"
+    found = hints.places(key)
+    return hints.HABITS.get(key) or (f"--set {found[0]}=VALUE" if found else "")
+
+
 app = typer.Typer(
     name="sweep",
+    cls=Commands,
     help="Hyper-parameter sweeps for image classifiers: from a YAML file to the best model and a submission.",
     epilog="Results go to stdout, everything else to stderr. `sweep` alone says how things stand here.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
 )
-data = typer.Typer(help="Check a data set, draw one, decode its images.", rich_markup_mode=None)
+data = typer.Typer(cls=Commands, help="Check a data set, draw one, decode its images.", rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 
@@ -351,11 +402,12 @@ def data_cache(space: SpaceFile, sets: Sets = None) -> None:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """What of this machine a sweep will meet."""
+    """Check this machine: versions, devices, disk, model hub, MLflow. Exit code 3 where something is not well."""
     from sweeper import doctor as examining
 
     findings = examining.examine()
     _answer(examining.document(findings) if as_json else examining.lines(findings))
+    raise typer.Exit(0 if all(one.ok for one in findings) else 3)
 
 
 def _count(slots: str) -> "Count":

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sweeper.explain import parts
+from sweeper.hints import parts
 from sweeper.holes import KINDS
 from sweeper.notation import flow
 

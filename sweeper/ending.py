@@ -8,7 +8,12 @@ from sweeper.progress import talk
 
 
 def say(folder: StudyFolder, command: str, reason: str = "") -> None:
-    """Tell on stderr how the study stands, where its files are, and the commands that come next."""
+    """Tell on stderr how the study stands, where its files are, and the commands that come next.
+
+    Nothing of a study whose folder is gone: the error that ended the sweep says that.
+    """
+    if not folder.root.exists():
+        return
     one = overview.standing(folder)
     if reason:
         talk(reason)

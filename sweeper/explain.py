@@ -1,11 +1,13 @@
 """What pydantic found wrong, in the user's words and with the place in the file."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar, get_args
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sweeper import hints
+from sweeper.hints import parts
 from sweeper.notation import flow
 from sweeper.tree import Node, plain
 from trainers.errors import UserError
@@ -22,7 +24,7 @@ _MUST = {
     "multiple_of": "must be a multiple of {multiple_of:g}",
     "literal_error": "must be {expected}",
     "string_type": "must be text",
-    "string_pattern_mismatch": "cannot be written so",
+    "string_pattern_mismatch": "cannot be a name",
     "string_too_long": "must have at most {max_length} characters",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -84,7 +86,8 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
         _unknown_key(str(loc[-1]), at, ".".join(name.split(".")[:-1]), fields(model, loc[:-1]))
     if kind == "missing":
         what = f"{loc[-1]} is missing" + (f" in {name}" if name else "")
-        raise UserError(what, where=at.key or at.where, help=_described(model, loc))
+        remedy = hints.MISSING.get(str(loc[-1])) or _described(model, loc)
+        raise UserError(what, where=at.key or at.where, help=remedy)
     if kind == "union_tag_not_found":
         raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {listed(_tags(model, loc))}")
     if kind == "union_tag_invalid":
@@ -115,7 +118,9 @@ def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
 
 def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
     what = f"unknown key '{brief(key)}'" + (f" in {name}" if name else "")
-    raise UserError(what, where=at.key or at.where, help=close(key, known) or f"it can be {listed(known)}")
+    elsewhere = hints.key(key) if "." not in name else ""  # a part of several kinds has keys of its own
+    remedy = hints.HABITS.get(key) or close(key, known) or elsewhere or f"it can be {listed(known)}"
+    raise UserError(what, where=at.key or at.where, help=remedy)
 
 
 def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
@@ -127,12 +132,28 @@ def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
 
 def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node) -> str:
     if kind == "literal_error":
-        return close(str(at.value), context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+        known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        meant = hints.value(str(at.value), known)
+        return f"did you mean '{meant}'?" if meant else close(str(at.value), known) or _opened(at)
     if at.value is None:
         return "write a value after the colon, or leave the key out"
+    if isinstance(at.value, list) and kind not in ("tuple_type", "too_long", "too_short"):
+        return _opened(at)
+    if kind == "string_pattern_mismatch" and (name := hints.name(str(at.value))):
+        return f"try '{name}'; a name has a-z, 0-9, _, . and -"
     if isinstance(at.value, dict) and kind != "string_type":
         return "a value is left open with choice, uniform, loguniform, int or logint"
     return _HELP.get(kind, "") or _described(model, loc)
+
+
+def _opened(at: Node) -> str:
+    """How a list is written that stands for a value which is left open."""
+    values = plain(at)
+    if not isinstance(values, list) or not values:
+        return ""
+    numbers = len(values) == 2 and all(isinstance(one, int | float) for one in values)
+    between = f", to search between them {hints.between(*values)}" if numbers else ""
+    return f"to try each of them write {hints.choice(values)}{between}"
 
 
 def _shown(node: Node) -> str:
@@ -158,14 +179,6 @@ def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
         inner = [m.model_fields[str(part)].annotation for m in models if part in m.model_fields]
         models = named or [m for annotation in inner for m in parts(annotation)]
     return models
-
-
-def parts(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that an annotation names, members of unions included."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for member in get_args(annotation):
-        yield from parts(member)
 
 
 def _tag(model: type[BaseModel]) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NoReturn, get_args
 
+from sweeper import hints
 from sweeper.explain import close
 from sweeper.notation import Scalar, flow
 from sweeper.tree import Choice, Each, Kind, Node, Range, plain
@@ -44,7 +45,11 @@ def closed(node: Node, name: str) -> None:
 
 
 def _refuse_misspelt(entries: dict[str, Node], name: str) -> None:
-    """`{unifrom: [0, 5]}` is a misspelt open value, not a mapping."""
+    """`{unifrom: [0, 5]}` is a misspelt open value, and `{min: 0, max: 5}` one of another tool: no mappings."""
+    free = name.endswith((".category_weights", ".backbone_args"))  # keys of the user's own
+    if not free and (written := hints.opening({key: plain(child) for key, child in entries.items()})):
+        key, first = next(iter(entries.items()))
+        raise UserError(f"unknown kind of open value '{key}' in {name}", where=first.key, help=f"write {written}")
     for key, child in entries.items():
         if len(entries) == 1 and isinstance(child.value, list) and (near := close(key, KINDS)):
             raise UserError(f"unknown kind of open value '{key}' in {name}", where=child.key, help=near)

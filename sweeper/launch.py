@@ -108,8 +108,18 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-def prepare(path: Path, options: Options, *, networks: bool = True, slots: Sequence[devices.Slot] = ()) -> Prepared:
-    """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first."""
+def prepare(
+    path: Path,
+    options: Options,
+    *,
+    networks: bool = True,
+    slots: Sequence[devices.Slot] = (),
+    unfetched: bool = False,
+) -> Prepared:
+    """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first.
+
+    `unfetched`: the hub need not give the backbones' weights.
+    """
     from sweeper import preflight, spec, weighing
     from sweeper.space import Space
 
@@ -126,8 +136,15 @@ def prepare(path: Path, options: Options, *, networks: bool = True, slots: Seque
         space = Space(read, names)
     weights: Mapping[str, int] = {}
     if networks:
-        recipes, cache, gpus = space.recipes(), paths.cache(), devices.ids(slots)
-        weights = preflight.preflight(recipes, table.categories, cache=cache, gpus=gpus, place=space.place)
+        weights = preflight.preflight(
+            space.recipes(smallest="batch_size"),
+            table.categories,
+            cache=paths.cache(),
+            images=len(table.split("train")),
+            gpus=devices.ids(slots),
+            place=space.place,
+            unfetched=unfetched,
+        )
     return Prepared(read, space, found, folder, tuple(slots), weights)
 
 

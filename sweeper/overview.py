@@ -116,7 +116,8 @@ def resume(study: StudyFolder) -> str:
     try:
         return study.resume.read_text(errors="replace").strip()
     except FileNotFoundError:
-        return f"sweep run {shlex.quote(near(study.space))}"
+        words = ["sweep", "run", near(study.space), "--set", f"study={study.name}"]  # the copy has another name
+        return shlex.join(words)
 
 
 def finals(study: StudyFolder) -> Iterator[Final]:
@@ -178,7 +179,7 @@ def status(one: Standing) -> Iterator[str]:
     count: Counter[str] = Counter(result.state for result in one.results)
     parts = [f"{count[state]} {state.lower()}" for state in shown.STATUS if count[state]]
     planned = f" of {one.planned}" if one.planned else ""
-    yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} trials begun"
+    yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)} begun"
     yield f"trials   {', '.join(parts) or 'none yet'}"
     if one.holder:
         yield f"held by  {one.holder} since {datetime.fromtimestamp(one.holder.started):%d %b %H:%M}"
@@ -193,6 +194,10 @@ def status(one: Standing) -> Iterator[str]:
         yield f"warning  {orphan}"
     yield f"files    {near(one.study.root)}"
     yield f"next     {next_command(one)}"
+
+
+def _trials(one: Standing) -> str:
+    return "trial" if (one.planned or len(one.results)) == 1 else "trials"
 
 
 def best(result: TrialResult) -> str:
@@ -228,7 +233,7 @@ def here() -> Iterator[str]:
         planned = f"/{one.planned}" if one.planned else ""
         top = f", best {board.short(one.best.value)} (trial {one.best.number})" if one.best else ""
         scored = "".join(_scored(final) for final in one.finals)
-        yield f"{one.study.name}: {one.state.lower()}, {len(one.results)}{planned} trials{top}{scored}"
+        yield f"{one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)}{top}{scored}"
     if there:
         yield f"next: {next_command(there[0])}"
         return

@@ -62,9 +62,12 @@ class Plan:
 
 
 def plan(path: Path, options: Options) -> Plan:
-    """The plan of the study of the file at `path`; raises what a run would raise before its first trial."""
+    """The plan of the study of the file at `path`; raises what a run would raise before its first trial.
+
+    But for weights that the model hub does not give: a plan trains nothing and does without.
+    """
     slots = devices.slots(options.devices, 1 if options.slots == "auto" else options.slots)
-    prepared = launch.prepare(path, options, slots=slots)
+    prepared = launch.prepare(path, options, slots=slots, unfetched=True)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
     answers = _measured(prepared, recipes, slots[0])
@@ -131,15 +134,9 @@ def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot)
 # ------------------------------------------------------------------------------------------ telling
 def lines(plan: Plan) -> Iterator[str]:
     """The plan as text."""
-    many = "endless" if plan.configurations is None else f"{plan.configurations:,}"
-    yield f"study {plan.study}: {plan.trials or 'as many as fit'} trials of {plan.epochs} epochs"
-    yield f"open values ({many} configurations)"
-    yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
-    yield "first samples (later trials depend on the results of earlier ones)"
-    for number, params in enumerate(plan.samples):
-        yield f"  {number}: " + (
-            ", ".join(f"{name}={_short(value)}" for name, value in params.items()) or "the recipe"
-        )
+    many = board.counted(plan.trials, "trial") if plan.trials else "as many trials as fit"
+    yield f"study {plan.study}: {many}, each of {board.counted(plan.epochs, 'epoch')}"
+    yield from _opened(plan)
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
     yield f"images: {images}; decoded {plan.cache_gb:.2f} GB"
     if plan.data:
@@ -154,7 +151,8 @@ def lines(plan: Plan) -> Iterator[str]:
         )
     if plan.hours is not None:
         limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
-        yield f"time: at most {board.duration(plan.hours * 3600)} on {plan.slots} slots, less what is pruned{limit}"
+        most, slots = board.duration(plan.hours * 3600), board.counted(plan.slots, "slot")
+        yield f"time: at most {most} on {slots}, less what is pruned{limit}"
     elif plan.budget_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
     if plan.disk_gb is not None:
@@ -163,6 +161,19 @@ def lines(plan: Plan) -> Iterator[str]:
             f"disk: up to {plan.disk_gb:.2f} GB of checkpoints{of}, {plan.running_gb:.2f} GB while trials run; "
             f"{plan.free_gb:.1f} GB are free"
         )
+
+
+def _opened(plan: Plan) -> Iterator[str]:
+    """What is left open, and what comes first."""
+    if not plan.open_values:
+        yield "nothing is left open: a recipe"
+        return
+    many = "endless" if plan.configurations is None else f"{plan.configurations:,}"
+    yield f"open values ({many} configuration{'' if plan.configurations == 1 else 's'})"
+    yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
+    yield "first samples (later trials depend on the results of earlier ones)"
+    for number, params in enumerate(plan.samples):
+        yield f"  {number}: " + ", ".join(f"{name}={_short(value)}" for name, value in params.items())
 
 
 def _short(value: Any) -> str:

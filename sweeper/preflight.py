@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import children
 from sweeper.errors import DataError, EnvironmentFault, Fault, UserError
+from sweeper.progress import talk
 from trainers.config import Recipe
 from trainers.files import write_text
 
@@ -26,21 +27,24 @@ def preflight(
     categories: Sequence["Category"],
     *,
     cache: Path,
+    images: int | None = None,
     gpus: Sequence[str] = (),
     place: Callable[[str], str] = str,
+    unfetched: bool = False,
 ) -> dict[str, int]:
     """The bytes of each backbone's weights, head included, as far as they were counted.
 
     Raises for recipes whose network cannot be built here (unknown backbones, missing weights, wrong sizes), and for
     GPUs, by their ids, that the installed torch cannot run: UserError when all faults are the recipe's own,
-    EnvironmentFault when weights, the hub or a GPU are to blame. What passed without needing the hub is remembered in
-    `cache` and not built again; the fake trainer has no network. `place` turns the name of a value, such as
-    train.backbone, into file:line:column.
+    EnvironmentFault when weights, the hub or a GPU are to blame. What passed in silence and without the hub is
+    remembered in `cache` and not built again; the fake trainer has no network. `images` are those to train on,
+    `place` turns the name of a value, such as train.backbone, into file:line:column. `unfetched`: nothing is to be
+    trained, so that weights which the hub does not give are only said.
     """
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
-    request = _request(asked, categories, gpus)
+    request = _request(asked, categories, images, gpus, unfetched=unfetched)
     memory, key = cache / "preflight.json", _key(request, asked)
     passed = _passed(memory)
     if key in passed:
@@ -48,19 +52,31 @@ def preflight(
     found = ask(request, shown=gpus)
     if faults := [one for one in found if "what" in one]:
         raise verdict(faults, place)
-    sizes = {one["backbone"]: int(one["bytes"]) for one in found}
-    if not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
+    notes = [one["note"] for one in found if "note" in one]
+    for note in notes:
+        talk(note)
+    sizes = {one["backbone"]: int(one["bytes"]) for one in found if "bytes" in one}
+    if not notes and not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
         latest = list(passed.items())[1 - REMEMBERED :]
         write_text(memory, json.dumps({**dict(latest), key: sizes}))
     return sizes
 
 
-def _request(recipes: Sequence[Recipe], categories: Sequence["Category"], gpus: Sequence[str]) -> str:
+def _request(
+    recipes: Sequence[Recipe],
+    categories: Sequence["Category"],
+    images: int | None,
+    gpus: Sequence[str],
+    *,
+    unfetched: bool,
+) -> str:
     asked = {
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
         "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
+        "images": images,
         "gpus": list(gpus),
         "sizes": True,
+        "unfetched": unfetched,
     }
     return json.dumps(asked, sort_keys=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from sweeper.explain import parts
+from sweeper.hints import parts
 from sweeper.notation import flow
 from trainers.config import DataConfig, TrainConfig
 from trainers.files import write_text

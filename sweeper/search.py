@@ -167,10 +167,11 @@ class Search(Part):
 class StudyFile(Part):
     """The keys of a search space; `train` is a TrainConfig with some values left open."""
 
-    study: str = Field(
+    study: str | None = Field(
+        None,
         pattern=r"^[a-z0-9_][a-z0-9_.-]*$",
         max_length=64,
-        description="name of the study and of its folder: a-z, 0-9, _, . and -",
+        description="name of the study and of its folder: a-z, 0-9, _, . and -; the file's own name when left out",
     )
     data: DataConfig = Field(description="which images, and how they are read")
     goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")

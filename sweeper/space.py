@@ -134,9 +134,12 @@ class Space:
             raise TypeError("train is a mapping")
         return replace(self._tree, value={**entries, "backbone": Node(backbone)})
 
-    def recipes(self) -> Iterator[Recipe]:
-        """One recipe for each network and image size that can be reached, the rest at its default."""
-        return (self._recipe(closed) for _, closed in self._over(*BUILT_FROM))
+    def recipes(self, *, smallest: str = "") -> Iterator[Recipe]:
+        """One recipe for each network and image size that can be reached, the rest at its default.
+
+        The value called `smallest` is at its smallest.
+        """
+        return (self._recipe(closed) for _, closed in self._over(*BUILT_FROM, smallest=smallest))
 
     def configurations(self) -> Iterator[dict[str, Any]]:
         """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
@@ -144,10 +147,12 @@ class Space:
         for params, _ in closings(self._tree, "", lambda _, hole: list(hole.values() or ())):
             yield params
 
-    def _over(self, *keys: str) -> Iterator[tuple[dict[str, Any], Node]]:
-        """The default, and every corner of the open values under `keys`."""
+    def _over(self, *keys: str, smallest: str = "") -> Iterator[tuple[dict[str, Any], Node]]:
+        """The default, and every corner of the open values under `keys`; of the one named `smallest` the least."""
 
         def options(name: str, hole: Hole) -> list[Any]:
+            if name == smallest:
+                return [min(hole.corners())]
             return hole.corners() if name.split(".")[0] in keys else [hole.middle()]
 
         return closings(self._tree, "", options)

@@ -18,6 +18,7 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
 )
 
+from sweeper import hints
 from sweeper import sets as assignments
 from sweeper.explain import checked, close
 from sweeper.holes import closed, is_hole, opened
@@ -70,7 +71,16 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
     train = opened(train, "train")
     budget = _budget(file, tree, train)
-    return StudySpec(file.study, file.data, file.goal, budget, file.search, train, path, text, keep=file.keep)
+    return StudySpec(
+        file.study or _named(path), file.data, file.goal, budget, file.search, train, path, text, keep=file.keep
+    )
+
+
+def _named(path: Path) -> str:
+    """A study's name from that of its file."""
+    if name := hints.name(path.stem):
+        return name
+    raise UserError("study is missing, and the file's name makes none", where=str(path), help="add study: NAME")
 
 
 def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
@@ -117,10 +127,14 @@ def _document(text: str, place: Place) -> Node:
     """The mapping that a file holds."""
     node = _value(text, place)
     if node.value is None:
-        raise UserError("the file is empty", where=node.where, help="a search space begins with study: NAME")
+        raise UserError(
+            "the file is empty", where=node.where, help="a search space has data: and train:; see the README"
+        )
     if not isinstance(node.value, dict):
         kind = "a list" if isinstance(node.value, list) else "a single value"
-        raise UserError(f"{kind} at the top, where keys belong", where=node.where, help="begin with study: NAME")
+        raise UserError(
+            f"{kind} at the top, where keys belong", where=node.where, help="write data: and train:; see the README"
+        )
     return node
 
 

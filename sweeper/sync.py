@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper import identity, lock, overview, paths, store, tracking
+from sweeper import board, identity, lock, overview, paths, store, tracking
 from sweeper.defaults import opened
 from sweeper.errands import Facts
 from sweeper.errors import EnvironmentFault, StudyHeld
@@ -53,7 +53,8 @@ def _sent(study: StudyFolder) -> str:
         done = tracker.caught_up(_state(standing), files=tables(study), patience=STILL)
     finally:
         held.release()
-    words = f"{_count(len(tracker.sent.runs), 'run')}, {_count(tracker.sent.epochs, 'epoch')}"
+    runs, epochs = len(tracker.sent.runs), tracker.sent.epochs
+    words = f"{board.counted(runs, 'run')} and {board.counted(epochs, 'epoch')}"
     why = [note.removesuffix("; training goes on") for note in notes]
     if not done:
         raise EnvironmentFault(
@@ -63,7 +64,7 @@ def _sent(study: StudyFolder) -> str:
         )
     for note in why:
         talk(note)
-    return words
+    return f"sent {words}" if runs or epochs else "MLflow has everything"
 
 
 def _held(study: StudyFolder) -> lock.Lock:
@@ -75,10 +76,6 @@ def _held(study: StudyFolder) -> lock.Lock:
 
 def _state(one: Standing) -> State:
     return "FAILED" if one.state == "COMPLETE" and one.best is None else one.state
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def facts(one: Standing) -> Facts:

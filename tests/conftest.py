@@ -26,6 +26,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("FAULTS_FIRST_SEED", str(config.getoption("first_seed")))
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line: what a browser that is not here would have tested, and how to get it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if count := sum("Chromium" in str(one.longrepr) for one in skipped):
+        many = f"{count} test{'s' if count > 1 else ''}"
+        print(f"{many} skipped for want of Chromium: put chromium on the path (Debian: apt-get install chromium)")
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test leaves behind lies in its own folder."""

@@ -80,6 +80,34 @@ def test_every_command_has_a_help_that_fits_its_list(tmp_path):
     assert all(not text.endswith("...") for _, text in listed)
 
 
+@pytest.mark.parametrize(
+    ("words", "what", "remedy"),
+    [
+        (
+            "run s.yaml --gpus 2",
+            "no option --gpus",
+            "devices are chosen with sweep run --devices 0,1 or --devices cpu",
+        ),
+        ("run s.yaml --seed 2", "no option --seed", "--set search.seed=1 for the sampler, --set train.seed=1"),
+        ("run s.yaml --epochs 2", "no option --epochs", "--set train.epochs=VALUE"),
+        ("plan s.yaml --lr 2", "no option --lr", "--set train.optimizer.lr=VALUE"),
+        ("run s.yaml --hour 2", "no option --hour", "did you mean --hours?"),
+        ("run", "missing argument 'SPACE.yaml'", "see sweep run --help"),
+        ("data chek", "no such command 'chek'", "see sweep data --help"),
+        ("best --export onnx", "'onnx' is not 'submission'", "see sweep --help"),
+        ("run s.yaml --set epochs=3", "unknown key 'epochs'", "did you mean 'train.epochs'?"),
+    ],
+)
+def test_a_slip_in_the_words_of_a_command_is_told_as_every_other_error(tmp_path, words, what, remedy):
+    (tmp_path / "s.yaml").write_text(SPACE)
+    ended = sweep(tmp_path, *words.split())
+    assert ended.returncode == 2
+    first, place, help = ended.stderr.splitlines()
+    assert (first[:7], place[:6], help[:6]) == ("error: ", "  --> ", "help: ")
+    assert what in first
+    assert remedy in help
+
+
 def test_the_version_is_that_of_the_project(tmp_path):
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     ended = sweep(tmp_path, "--version")
@@ -244,7 +272,9 @@ def test_the_leaderboard_is_cut_to_its_top(swept):
 
 
 def test_the_doctor_looks_at_everything(tmp_path):
-    document = json.loads(sweep(tmp_path, "doctor", "--json").stdout)
+    ended = sweep(tmp_path, "doctor", "--json")
+    document = json.loads(ended.stdout)
+    assert ended.returncode == (0 if document["ok"] else 3)
     names = {finding["name"] for finding in document["findings"]}
     assert {"python", "torch", "optuna", "mlflow", "disk", "hub", "ray"} <= names
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli_tools import lay_out, sweep
 
-from sweeper import launch, plan, preflight, record, samplers, spec, weighing
+from sweeper import ending, launch, plan, preflight, record, samplers, spec, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
@@ -240,7 +240,20 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
         disk_gb=0.1,
     )
     said = "\n".join(plan.lines(made))
+    assert "study question: 3 trials, each of 4 epochs\nopen values (endless configurations)" in said
     assert "later trials depend on the results of earlier ones" in said
     assert "0: optimizer.lr=0.00316" in said
     assert "0.050 s/step" in said
-    assert "time: at most 15m on 1 slots, less what is pruned; the budget ends it after 0.5 h" in said
+    assert "time: at most 15m on 1 slot, less what is pruned; the budget ends it after 0.5 h" in said
+    closed = replace(made, trials=1, open_values={}, configurations=1, samples=({},), slots=2, budget_hours=None)
+    first, second, third, *_, time, _ = plan.lines(closed)
+    assert (first, second) == ("study question: 1 trial, each of 4 epochs", "nothing is left open: a recipe")
+    assert third.startswith("images: ")
+    assert time == "time: at most 15m on 2 slots, less what is pruned"
+    assert "as many trials as fit, each of 1 epoch" in next(plan.lines(replace(made, trials=None, epochs=1)))
+
+
+def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
+    """The error that ended the sweep says it."""
+    ending.say(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
+    assert capsys.readouterr() == ("", "")

@@ -8,12 +8,14 @@ import timm
 import torch
 from photos import SHARED
 
+from sweeper.memory import LEAST
 from sweeper.preflight import preflight
 from trainers.checkpoint import save_weights
 from trainers.config import Recipe, TrainConfig
 from trainers.data.rows import Category
 from trainers.errors import DataError, EnvironmentFault
 from trainers.families import family
+from trainers.feed import Batch
 from trainers.models import network
 from trainers.models.check import problems
 
@@ -273,14 +275,16 @@ def test_absent_local_weights_are_an_environments_fault(tmp_path):
 
 
 def test_a_hub_that_does_not_answer_is_said_with_the_ways_out(tmp_path):
-    request = json.dumps({"recipes": [recipe(pretrained=True).model_dump(mode="json")]})
+    both = [recipe(pretrained=True, backbone=name, image_size=64) for name in ("test_resnet", "test_vit")]
+    request = json.dumps({"recipes": [one.model_dump(mode="json") for one in both]})
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": ""}
     ended = subprocess.run(
         [sys.executable, "-m", "trainers.models.check"], input=request, env=closed, capture_output=True, text=True
     )
     (problem,) = json.loads(ended.stdout)
     assert problem["exit_code"] == 3
-    assert "test_resnet" in problem["what"]
+    assert "the weights of test_resnet, test_vit are not on this machine" in problem["what"]
+    assert problem["what"].endswith("(no connection)")
     for way_out in ("train.weights=PATH", "HF_HOME", "train.pretrained=false"):
         assert way_out in problem["help"]
 
@@ -324,3 +328,59 @@ def test_gpus_that_torch_cannot_use_are_named_before_a_trial_exists(tmp_path):
     assert (fault.where, raised.value.exit_code) == ("--devices", 3)
     assert fault.what.startswith("the driver lists 2 GPUs, of which torch")
     assert fault.what.endswith("can use 0")
+
+
+# ------------------------------------------------------------------------------------ batches of one image
+ALONE = {
+    "a map of one pixel": ({"image_size": 32}, True),
+    "a map of four pixels": ({"image_size": 64}, False),
+    "small images first": ({"image_size": 64, "grow": {"start": 0.5}}, True),
+    "layer norm": ({"backbone": "test_vit", "image_size": 64}, False),
+    "a head's batch norm": ({"backbone": "test_vit", "image_size": 64, "head": "category_mlp"}, True),
+    "a frozen backbone": ({"thaw": {"frozen_epochs": 3}, "epochs": 3}, False),
+    "a backbone that thaws": ({"thaw": {"frozen_epochs": 2}, "epochs": 3}, True),
+}
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_batches_of_one_image_are_refused_where_a_batch_norm_cannot_learn_from_them(kind):
+    more, refused = ALONE[kind]
+    found = problems([recipe(batch_size=1, **more)])
+    assert [(one.where, one.exit_code) for one in found] == [("train.batch_size", 2)] * refused
+    assert all(one.help == "write batch_size: 2 or more, such as 32" for one in found)
+    assert problems([recipe(batch_size=2, **more)]) == []
+
+
+def test_a_single_image_to_train_on_is_a_batch_of_one():
+    (found,) = problems([recipe(batch_size=8)], images=1)
+    assert (found.where, found.exit_code) == ("data", 3)
+    assert "one image to train on" in found.what
+    assert problems([recipe(batch_size=8)], images=2) == []
+
+
+def test_pieces_of_a_batch_have_two_images_or_more_however_little_room_there_is():
+    """So a batch norm works in them: halving ends at LEAST."""
+    for count in range(2, 130):
+        batch = Batch(torch.zeros(count, 1), torch.zeros(count, 1))
+        for most in range(LEAST, count + 1):
+            assert min(len(piece.images) for piece in batch.pieces(most)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ViT-B16", "vit_base_patch16_224"),
+        ("ViT-L/14", "vit_large_patch14_224"),
+        ("Swin-T", "swin_tiny_patch4_window7_224"),
+        ("ConvNeXt-L", "convnext_large"),
+        ("EfficientNet-B0", "efficientnet_b0"),
+        ("ResNet-50", "resnet50"),
+        ("DenseNet-121", "densenet121"),
+    ],
+)
+def test_a_backbone_as_papers_write_it_is_named_as_timm_does(written, meant):
+    assert only(backbone=written).help.startswith(f"did you mean '{meant}'")
+
+
+def test_a_backbone_like_no_other_is_answered_with_the_list():
+    assert "timm.list_models()" in only(backbone="zzzzzz").help

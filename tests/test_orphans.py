@@ -111,7 +111,11 @@ def asked(folder: Path, *words: str) -> str:
     (folder / "mlruns/studies/s").mkdir(parents=True)
     (folder / "mlruns/studies/s/study.json").write_text(IDENTITY)
     command = [sys.executable, "-m", "sweeper.cli", *words]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True).stdout
+    ended = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode in ((0, 3) if words[0] == "doctor" else (0,)), (
+        ended.stderr
+    )  # 3: such as a hub out of reach
+    return ended.stdout
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])

@@ -76,7 +76,7 @@ def test_an_epoch_is_one_plain_line():
     for index in range(5):
         row = shown.epoch(job(STUDY, 7, epochs=12), epoch(index, 0.8123, seconds=60.0), None)
     line = CLOCK.sub("", board.line(shown, row))
-    assert line == "trial 7 epoch 5/12 overall_accuracy .8123 (best .8217, trial 4) eta 31m"
+    assert line == "trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 31m"
 
 
 def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
@@ -87,14 +87,14 @@ def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
     view.closed()
     lines = [CLOCK.sub("", line) for line in stream.getvalue().splitlines()]
     assert lines == [
-        "trial 4 epoch 1/3 overall_accuracy .5000 eta 14m",
-        "trial 4 epoch 2/3 overall_accuracy .6000 eta 14m",
-        "trial 4 epoch 3/3 overall_accuracy .7000 eta 14m",
-        "trial 4 done after 3/3 epochs, overall_accuracy .8217 at epoch 2",
+        "trial 4 epoch 1/3 overall_accuracy 0.5000 eta 14m",
+        "trial 4 epoch 2/3 overall_accuracy 0.6000 eta 14m",
+        "trial 4 epoch 3/3 overall_accuracy 0.7000 eta 14m",
+        "trial 4 done after 3/3 epochs, overall_accuracy 0.8217 at epoch 2",
         "trial 5 failed: out of GPU memory",
-        "trial 6 epoch 1/3 overall_accuracy .4000 (best .8217, trial 4) eta 14m",
+        "trial 6 epoch 1/3 overall_accuracy 0.4000 (best 0.8217, trial 4) eta 14m",
         "finishing the epoch",
-        "1 done, 0 pruned, 1 failed, 58 to go; best .8217 (trial 4); eta 14m",
+        "1 done, 0 pruned, 1 failed, 58 to go; best 0.8217 (trial 4); eta 14m",
     ]
 
 
@@ -123,8 +123,8 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     sweep(view)
     view.closed()
     frame = read().split("backbone")[-1]
-    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+\.4000\s+1,235\s+20s\s+▁", frame)
-    assert "1 done, 0 pruned, 1 failed, 58 to go; best .8217 (trial 4)" in frame
+    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", frame)
+    assert "1 done, 0 pruned, 1 failed, 58 to go; best 0.8217 (trial 4)" in frame
     assert "files  mlruns/studies/x" in frame
 
 
@@ -223,7 +223,7 @@ def test_a_duration_is_told_in_its_largest_units(seconds, text):
     assert board.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.8123, ".8123"), (1.0, "1.0000"), (0.0, ".0000"), (None, "-")])
+@pytest.mark.parametrize(("value", "text"), [(0.8123, "0.8123"), (1.0, "1.0000"), (0.0, "0.0000"), (None, "-")])
 def test_a_value_has_four_decimals_and_no_leading_zero(value, text):
     assert board.short(value) == text
 
@@ -238,7 +238,7 @@ def test_a_sparkline_spans_its_own_least_and_greatest():
 def test_trials_of_an_earlier_sweep_count():
     shown = board.Board()
     shown.plan(10, [result(0), result(1, "PRUNED"), result(2, "INTERRUPTED")])
-    assert shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best .8217 (trial 0); eta 4m"
+    assert shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best 0.8217 (trial 0); eta 4m"
 
 
 def test_two_devices_halve_the_time_left():

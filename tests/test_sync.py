@@ -50,14 +50,14 @@ def states() -> Counter[str]:
 
 
 def test_what_mlflow_lacks_is_sent_and_nothing_is_sent_twice(study):
-    assert list(sync.run(None)) == ["question: 3 runs, 6 epochs"]
+    assert list(sync.run(None)) == ["question: sent 3 runs and 6 epochs"]
     told = shown()
     assert [len(points) for points in told.values()] == [3, 3]
     for number, points in enumerate(told.values()):
         losses = [epoch.val.loss for epoch in record.history(study.trial(number))]
         assert [value for _, value in points] == pytest.approx(losses, rel=1e-4)
     assert states() == {"FINISHED": 2, "KILLED": 2}
-    assert list(sync.run("question")) == ["question: 0 runs, 0 epochs"]
+    assert list(sync.run("question")) == ["question: MLflow has everything"]
     assert shown() == told
 
 
@@ -67,7 +67,7 @@ def test_a_server_that_does_not_answer_is_said_and_nothing_hangs(study, monkeypa
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
         with pytest.raises(EnvironmentFault, match="does not answer") as caught:
             list(sync.run("question"))
-    assert "0 runs, 0 epochs were sent; `sweep sync question` sends the rest" in caught.value.help
+    assert "0 runs and 0 epochs were sent; `sweep sync question` sends the rest" in caught.value.help
 
 
 def test_a_study_that_is_swept_is_left_alone(study):

@@ -15,7 +15,6 @@ from trainers.errors import EnvironmentFault
 from trainers.files import whole
 from trainers.sealed import intact, sealed
 
-FOREIGN = (".pth", ".pt", ".bin", ".tar")
 BLANK = "0" * 64  # where the digest of a weights file will stand
 
 
@@ -56,13 +55,10 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, 
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, by name: .safetensors, or one that torch.save wrote (FOREIGN).
+    """The tensors of a safetensors file, by name.
 
-    Raises EnvironmentFault when it cannot be read as one, would have to run code to be read, or is one of ours and
-    not as it was written.
+    Raises EnvironmentFault when it cannot be read as one, or is one of ours and not as it was written.
     """
-    if path.suffix in FOREIGN:
-        return _foreign(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
         sound = _as_written(path)
@@ -98,24 +94,8 @@ def _as_written(path: Path) -> bool:
     return digest.hexdigest() == told
 
 
-def _foreign(path: Path) -> dict[str, Tensor]:
-    """Tensors at the top level or under `state_dict` or `model`; the prefix of a parallel model is taken off."""
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of whoever's making breaks in every way there is
-        raise _unreadable(path, (str(error) or type(error).__name__).split(". ")[0]) from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise _unreadable(path, "it does not hold tensors by name")
-    parallel = all(name.startswith("module.") for name in found)
-    return {name.removeprefix("module.") if parallel else name: value for name, value in found.items()}
-
-
 def _unreadable(path: Path, why: str) -> EnvironmentFault:
-    advice = "a .safetensors file is needed, or a .pth file of tensors alone"
-    return EnvironmentFault(f"cannot read weights: {why}", where=str(path), help=advice)
+    return EnvironmentFault(f"cannot read weights: {why}", where=str(path), help="a .safetensors file is needed")
 
 
 def read_notes(path: Path) -> dict[str, Any]:

@@ -411,7 +411,7 @@ class TrainConfig(Part):
     pretrained: bool = Field(True, description="start from published weights; false: from random ones")
     weights: Place | None = Field(
         None,
-        description="local file (.safetensors, or .pth, .pt, .bin, .tar of tensors), or a folder of"
+        description="local file (.safetensors, or what torch.save wrote of tensors), or a folder of"
         " <backbone>.safetensors, instead of the model hub",
     )
     backbone_args: dict[str, str | int | float | bool] = Field(
@@ -442,7 +442,8 @@ class TrainConfig(Part):
         64,
         ge=1,
         description="images a batch; the last, smaller one is dropped. Where a GPU has no room for it, a batch passes"
-        " in equal pieces, with the same steps and loss; batch-norm statistics are those of a piece then",
+        " in equal pieces, with the same steps and loss; batch-norm statistics are those of a piece then. One image a"
+        " batch is refused where a batch norm would see a single value a channel",
     )
     accumulate: int = Field(
         1, ge=1, description="batches an optimizer step; batch-norm statistics stay those of one batch"

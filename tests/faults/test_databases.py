@@ -151,7 +151,7 @@ def test_a_server_in_trouble_slows_no_epoch_and_sync_sends_what_it_missed(lab, r
         assert (refused.code, time.monotonic() - began < 60) == (3, True)
         assert "sends the rest when MLflow answers again" in refused.last
     synced = lab.sweep("sync")
-    assert synced.out == f"question: 8 runs, {sum(map(len, map(history, lab.trials)))} epochs\n"
+    assert synced.out == f"question: sent 8 runs and {sum(map(len, map(history, lab.trials)))} epochs\n"
     check(case, lab, ended=ended, last="browse: sweep ui question", same_as=reference())
 
 
@@ -221,7 +221,7 @@ def test_a_replay_that_is_killed_and_one_that_is_repeated_add_nothing(lab, refer
     assert lab.sweep("sync").code == 0
     check(case, lab, ended=ended, last=LAST[False], same_as=reference())
     again = lab.sweep("sync")
-    assert (again.code, again.out) == (0, "question: 0 runs, 0 epochs\n")
+    assert (again.code, again.out) == (0, "question: MLflow has everything\n")
     check(case, lab, ended=ended, last=LAST[False])
 
 
@@ -238,7 +238,7 @@ def test_a_deleted_mlflow_database_is_made_anew_and_a_killed_run_is_ended(lab, r
     for path in lab.home.glob("mlflow.db*"):
         path.unlink()
     synced = lab.sweep("sync", "question")
-    assert synced.out == f"question: 4 runs, {sum(map(len, map(history, lab.trials)))} epochs\n"
+    assert synced.out == f"question: sent 4 runs and {sum(map(len, map(history, lab.trials)))} epochs\n"
     check(case, lab, ended=synced)
     ended = lab.run(SWEEP_FAKE_SECONDS="0")
     check(case, lab, ended=ended, last=LAST[True], same_as=reference())

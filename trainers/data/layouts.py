@@ -143,4 +143,4 @@ def _root(config: DataConfig) -> Path:
     hint = refused.did_you_mean(root.name, near)
     if not hint and config.layout == "challenge" and not root.exists():
         hint = f"`sweep data demo {shlex.quote(config.root)}` draws a made-up data set there"
-    raise DataError([Fault(str(root), what, hint or f"data.root is looked for from {Path.cwd()}")])
+    raise DataError([Fault(str(root), what, hint or f"set it: --set data.root=FOLDER, from {Path.cwd()} on")])

@@ -7,6 +7,7 @@ are built without memory ("meta"). Published weights that are not cached yet are
 import difflib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -14,15 +15,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 
-from trainers import computing
+from trainers import computing, optim
 from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.errors import UserError
 from trainers.models import heads, hub, majority, network
+from trainers.models.foreign import Weights
 
+SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 SCRATCH = "train from random weights with --set train.pretrained=false"
 
 
@@ -36,23 +40,54 @@ class Problem:
     exit_code: int
 
 
-def problems(recipes: Iterable[Recipe]) -> list[Problem]:
-    """Everything that keeps these recipes' networks from being built, each thing once."""
+def problems(recipes: Iterable[Recipe], images: int | None = None) -> list[Problem]:
+    """Everything that keeps these recipes' networks from being built and trained, each thing once.
+
+    images: how many there are to train on, where that is known. What the model hub lacks is not asked here.
+    """
     found: dict[Problem, None] = {}
     for recipe in recipes:
         config = recipe.train
-        for look in (_name, _size, _growing, _head, _weights, _compiler):
-            if problem := look(config):
-                found[problem] = None
-                break
+        looks = (_name, _size, _growing, _head, lambda config: _lone(config, images), _weights, _compiler)
+        if problem := next(filter(None, (look(config) for look in looks)), None):
+            found[problem] = None
     return list(found)
+
+
+def notes(recipes: Iterable[Recipe]) -> list[str]:
+    """What was chosen or left out where local weights were read, each thing once."""
+    found: dict[str, None] = {}
+    for config in (recipe.train for recipe in recipes):
+        path = network.weights_file(config) if config.pretrained else None
+        if path is not None:
+            found |= dict.fromkeys(f"{path}: {note}" for note in _fitted(config, path).notes)
+    return list(found)
+
+
+def absent(recipes: Iterable[Recipe]) -> list[Problem]:
+    """One problem that names all backbones whose published weights can be had neither here nor from the hub."""
+    published = [r.train for r in recipes if r.train.pretrained and not r.train.weights]
+    found = {config.backbone: why for config in published if (why := _not_given(config))}
+    if not found:
+        return []
+    names, reasons = ", ".join(found), "; ".join(dict.fromkeys(found.values()))
+    return [
+        Problem(
+            "train.backbone",
+            f"the weights of {names} are not on this machine, and the model hub does not give them ({reasons})",
+            "give a local weights file with --set train.weights=PATH, fill the hub's cache from a machine that has"
+            f" a network (HF_HOME names its folder), or {SCRATCH}",
+            3,
+        )
+    ]
 
 
 def _name(config: TrainConfig) -> Problem | None:
     architecture, _, tag = config.backbone.partition(".")
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "see timm.list_models()"
+        near = _alike(architecture)
+        all_names = "python -c 'import timm; print(*timm.list_models())' lists all"
+        advice = f"did you mean {' or '.join(map(repr, near))}?" if near else all_names
         return Problem("train.backbone", f"timm has no model {architecture!r}", advice, 2)
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
@@ -60,6 +95,19 @@ def _name(config: TrainConfig) -> Problem | None:
         advice = f"it has {', '.join(near)}" if near else "leave the part after the dot out"
         return Problem("train.backbone", f"{architecture!r} has no weights named {tag!r}", advice, 2)
     return None
+
+
+def _alike(architecture: str) -> list[str]:
+    """Up to three names of timm's that are near to one as papers write it, such as ViT-B/16 or Swin-T."""
+    known, plain = timm.list_models(), re.sub(r"[-/ ]", "_", architecture.lower())
+    whole = re.sub(
+        r"_([tsblhg])_?(\d*)(?=_|$)", lambda m: f"_{SIZES[m[1]]}" + (f"_patch{m[2]}" if m[2] else ""), plain
+    )
+    for text in (plain, whole):
+        begun = [name for name in known if name == text or name.startswith(f"{text}_")]
+        if begun:
+            return sorted(begun, key=lambda name: ("224" not in name and name != text, len(name)))[:1]
+    return difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
 
 
 def _size(config: TrainConfig) -> Problem | None:
@@ -153,6 +201,35 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
     return None
 
 
+def _lone(config: TrainConfig, images: int | None) -> Problem | None:
+    """Whether a batch norm would see a single value a channel, which is no statistic: batches of one image."""
+    if min(config.batch_size, images or config.batch_size) > 1:
+        return None
+    try:
+        _trained_on_one(config)
+    except NotImplementedError:
+        return None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        what = f"a batch norm of {config.backbone} with the head {config.head.name} cannot learn from one image"
+        if config.batch_size > 1:
+            return Problem("data", f"there is one image to train on, and {what}", "add images to train", 3)
+        advice = "write batch_size: 2 or more, such as 32"
+        return Problem("train.batch_size", f"batches of one image: {what} at a time", advice, 2)
+    return None
+
+
+def _trained_on_one(config: TrainConfig) -> None:
+    """One image through the network as it is trained in its last epoch, without memory; raises what torch raises."""
+    side = config.grow.side(config.image_size, 0.0)
+    with torch.device("meta"):
+        backbone = network.create(config)
+        head = network.head(config, backbone.train(), [2]).train()
+        optim.thaw(backbone, optim.learning(config.thaw, config.epochs - 1))
+        head(backbone(torch.empty(1, 3, side, side)))  # a Network's autocast knows no "meta"
+
+
 def _compiler(config: TrainConfig) -> Problem | None:
     """torch.compile writes C++ (and, for a GPU, what calls its kernels) and needs a compiler on the machine."""
     named = os.environ.get("CXX")
@@ -182,10 +259,14 @@ def _local(config: TrainConfig, path: Path) -> Problem | None:
     if not path.exists():
         advice = f"give a weights file with --set train.weights=PATH, or {SCRATCH}"
         return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
+    _fitted(config, path)
+    return None
+
+
+def _fitted(config: TrainConfig, path: Path) -> Weights:
     with torch.device("meta"):
         backbone = network.create(config)
-    network.fitting(backbone, path)
-    return None
+    return network.fitting(backbone, path)
 
 
 def _published(config: TrainConfig) -> Problem | None:
@@ -193,17 +274,15 @@ def _published(config: TrainConfig) -> Problem | None:
     if default is None or not default.has_weights:
         advice = f"set weights: to a local weights file, or {SCRATCH}"
         return Problem("train.backbone", f"timm has no published weights for {config.backbone}", advice, 2)
-    filename = default.hf_hub_filename or "model.safetensors"
-    why = hub.missing(default.hf_hub_id, filename) if default.hf_hub_id else ""
-    if not why:
-        return None
-    return Problem(
-        "train.backbone",
-        f"the weights of {config.backbone} are not on this machine, and the model hub does not give them ({why})",
-        "give a local weights file with --set train.weights=PATH, fill the hub's cache from a machine that has"
-        f" a network (HF_HOME names its folder), or {SCRATCH}",
-        3,
-    )
+    return None
+
+
+def _not_given(config: TrainConfig) -> str:
+    """Why the hub's weights of a backbone cannot be had, or nothing."""
+    default = timm.get_pretrained_cfg(config.backbone)
+    if default is None or not default.hf_hub_id:
+        return ""
+    return hub.missing(default.hf_hub_id, default.hf_hub_filename or "model.safetensors")
 
 
 def sizes(recipes: Iterable[Recipe], classes: Sequence[int]) -> dict[str, int]:
@@ -249,17 +328,26 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Read {"recipes", "gpus", "categories", "sizes"} on stdin; write the problems, a list, as one line of JSON.
+    """Read {"recipes", "images", "gpus", "categories", "sizes", "unfetched"} on stdin; write one line of JSON.
 
-    Where there are none and sizes are asked for, these: {"backbone", "bytes"} each.
+    A list: of problems; or, where there are none, of what is to be said, {"note"} each, and, if sizes are asked for,
+    of these, {"backbone", "bytes"} each. unfetched: weights that the hub does not give are only said.
     """
     asked = json.load(sys.stdin)
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
-    found = [asdict(problem) for problem in [*gpus(asked.get("gpus", [])), *problems(recipes)]]
-    if not found and asked.get("sizes"):
-        classes = [len(category["classes"]) for category in asked["categories"]]
-        found = [{"backbone": name, "bytes": count} for name, count in sizes(recipes, classes).items()]
-    print(json.dumps(found))
+    found = [*gpus(asked.get("gpus", [])), *problems(recipes, asked.get("images"))]
+    missing = absent(recipes)
+    if not asked.get("unfetched"):
+        found += missing
+    print(json.dumps([asdict(problem) for problem in found] or _answer(asked, recipes, missing)))
+
+
+def _answer(asked: dict[str, Any], recipes: Sequence[Recipe], missing: Sequence[Problem]) -> list[dict[str, Any]]:
+    said = [*notes(recipes), *(f"{one.what}; until then weights are random" for one in missing)]
+    classes = [len(category["classes"]) for category in asked.get("categories", [])]
+    counted = sizes(recipes, classes) if asked.get("sizes") else {}
+    each = [{"backbone": name, "bytes": count} for name, count in counted.items()]
+    return [*({"note": note} for note in said), *each]
 
 
 if __name__ == "__main__":

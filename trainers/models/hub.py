@@ -2,6 +2,15 @@
 
 from functools import cache
 
+REFUSALS = {401: "it asks for a token: see hf auth login", 403: "it forbids it", 404: "it has no such file"}
+TROUBLES = {
+    "Offline": "HF_HUB_OFFLINE is set",
+    "Timeout": "it does not answer",
+    "Proxy": "the proxy gives no connection",
+    "Connect": "no connection",
+}
+"""By a part of the names of the errors that tell them."""
+
 
 def missing(repository: str, filename: str) -> str:
     """Why the hub's file cannot be had; nothing where it is in the local cache, fetched if need be.
@@ -36,6 +45,12 @@ def _silence() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of an error of the hub's library, whose others are about our own code."""
-    said = " ".join(str(error).split()).split(". ")[0]
-    return f"{type(error).__name__}: {said[:200]}".rstrip(": ")
+    """What went wrong with the hub, in words, whichever HTTP library is inside."""
+    kind, status = type(error).__name__, getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return REFUSALS.get(status, f"it answers with HTTP status {status}")
+    for part, words in TROUBLES.items():
+        if part in kind:
+            return words
+    said = " ".join(str(error).split()).split(". ")[0]  # the other sentences are about our own code
+    return said[:200] or kind

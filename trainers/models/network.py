@@ -11,10 +11,10 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
-from trainers.checkpoint import load_weights
 from trainers.config import Normalize, TrainConfig
 from trainers.errors import EnvironmentFault
-from trainers.models import bare, heads, majority, van
+from trainers.models import bare, foreign, heads, majority, van
+from trainers.models.foreign import Weights
 
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)
@@ -59,7 +59,7 @@ def restored(config: TrainConfig, sizes: Sequence[int], weights: Mapping[str, Te
         return Network(backbone, head(config, backbone, sizes))
 
     def fitting(net: Network) -> Mapping[str, Tensor]:
-        if faults := _mismatches(net.state_dict(), weights):
+        if faults := _faults(net.state_dict(), weights):
             raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
         return weights
 
@@ -95,7 +95,7 @@ def _filled(config: TrainConfig) -> Any:
     """The backbone with its published weights, or those of the recipe's file."""
     local = weights_file(config)
     if local is not None:
-        return bare.filled(lambda: create(config), lambda backbone: fitting(backbone, local))
+        return bare.filled(lambda: create(config), lambda backbone: fitting(backbone, local).tensors)
     arguments = json.dumps(_arguments(config), sort_keys=True)
     weights = _published(config.backbone, arguments, heads.NEEDS[config.head.name])
     return bare.filled(lambda: create(config), lambda _: weights)
@@ -139,25 +139,40 @@ def weights_file(config: TrainConfig) -> Path | None:
     return path / f"{config.backbone}.safetensors" if path.is_dir() else path
 
 
-def fitting(backbone: Any, path: Path) -> dict[str, Tensor]:
+def fitting(backbone: Any, path: Path) -> Weights:
     """Every tensor of a backbone, by name, from a file in timm's key layout; a classifier it lacks is left out.
 
-    Raises EnvironmentFault when a weight of the backbone is missing, has another shape, or a key fits nowhere.
+    Raises EnvironmentFault when a weight of the backbone is missing, has another shape or is no number, or when a
+    key fits nowhere.
     """
     wanted = backbone.state_dict()
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
+    found = foreign.under(_read(path, *stamp), wanted)
     counters = {key: torch.zeros_like(value, device="cpu") for key, value in wanted.items() if _counts(key)}
     classifier = tuple(f"{name}." for name in _classifiers(backbone))
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
-    tensors = _read(path, *stamp)
-    given = counters | {k: v for k, v in tensors.items() if k in wanted or not k.startswith(classifier)}
-    faults = _mismatches(wanted, given)
-    if faults:
+    given = counters | {k: v for k, v in found.tensors.items() if k in wanted or not k.startswith(classifier)}
+    if faults := _faults(wanted, given):
+        both = f"the file begins with {_first(found.tensors)}; the network with {_first(wanted)}"
         raise EnvironmentFault(
-            f"the weights do not fit the backbone: {'; '.join(faults[:3])}{' ...' if len(faults) > 3 else ''}",
+            f"the weights do not fit the backbone: {'; '.join(faults)} ({both})",
             where=str(path),
             help="the file must have timm's key names for this backbone; check backbone and backbone_args",
         )
-    return given
+    _refuse_no_numbers(wanted, given, path)
+    return Weights(given, found.notes)
+
+
+def _first(tensors: Mapping[str, Tensor]) -> str:
+    return f"{', '.join(list(tensors)[:3])} ({len(tensors)} keys)"
+
+
+def _refuse_no_numbers(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    """Raise EnvironmentFault where a value is NaN or infinite, or becomes so in the network's own format."""
+    bad = [key for key, tensor in given.items() if not torch.isfinite(tensor.to(wanted[key].dtype)).all()]
+    if bad:
+        more = f" and in {len(bad) - 1} more" if bad[1:] else ""
+        advice = "take weights from before that training diverged, or fetch the file again"
+        raise EnvironmentFault(f"the weights hold NaN or infinity, in {bad[0]}{more}", where=str(path), help=advice)
 
 
 def _counts(key: str) -> bool:
@@ -165,8 +180,8 @@ def _counts(key: str) -> bool:
 
 
 @lru_cache(maxsize=KEPT)
-def _read(path: Path, time: int, size: int) -> dict[str, Tensor]:  # noqa: ARG001  another time or size is another file
-    return load_weights(path)
+def _read(path: Path, time: int, size: int) -> Weights:  # noqa: ARG001  another time or size is another file
+    return foreign.read(path)
 
 
 def _classifiers(backbone: Any) -> tuple[str, ...]:
@@ -174,16 +189,20 @@ def _classifiers(backbone: Any) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _mismatches(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    return [
-        *(f"{key} is missing" for key in wanted if key not in given),
-        *(f"{key} is not in the network" for key in given if key not in wanted),
-        *(
-            f"{key} has shape {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in given and given[key].shape != wanted[key].shape
-        ),
-    ]
+def _faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What does not fit, a line for what is missing, for what is too much, and for other shapes, with counts."""
+    shapes = [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
+    kinds = (
+        ([key for key in wanted if key not in given], "is missing"),
+        ([key for key in given if key not in wanted], "is not in the network"),
+        (shapes, f"has shape {_shape(given, shapes)}, not {_shape(wanted, shapes)}"),
+    )
+    return [f"{keys[0]} {what}" + (f" and {len(keys) - 1} more" if keys[1:] else "") for keys, what in kinds if keys]
+
+
+def _shape(tensors: Mapping[str, Tensor], keys: Sequence[str]) -> tuple[int, ...]:
+    """Of the first of these tensors."""
+    return tuple(tensors[keys[0]].shape) if keys else ()
 
 
 def normalization(config: TrainConfig, network: Network) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,139 @@
+"""What people write of habit, from other tools or from memory, and what it is called here."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from sweeper.notation import flow
+from sweeper.search import StudyFile
+from trainers.config import TrainConfig
+
+WORKERS = "images are decoded once, there are no workers to set; trials side by side are sweep run --slots N"
+STOPPING = "trials are stopped early by search.pruner, such as search: {pruner: median}"
+PLACE = "devices are chosen with sweep run --devices 0,1 or --devices cpu"
+PRECISION = "train.precision is auto: bf16 or fp16 on a GPU that has it"
+HABITS = {
+    "num_workers": WORKERS,
+    "workers": WORKERS,
+    "n_jobs": WORKERS,
+    "early_stopping": STOPPING,
+    "early_stop": STOPPING,
+    "gpus": PLACE,
+    "gpu": PLACE,
+    "device": PLACE,
+    "amp": PRECISION,
+    "mixed_precision": PRECISION,
+    "fp16": PRECISION,
+    "model": "it is called train.backbone",
+    "arch": "it is called train.backbone",
+    "architecture": "it is called train.backbone",
+    "learning_rate": "it is called train.optimizer.lr",
+    "img_size": "it is called train.image_size",
+    "input_size": "it is called train.image_size",
+    "metric": "it is called goal",
+    "monitor": "it is called goal",
+    "n_trials": "it is called budget.trials",
+    "num_trials": "it is called budget.trials",
+    "max_trials": "it is called budget.trials",
+    "timeout": "it is called budget.hours, and counts hours",
+    "name": "it is called study",
+    "num_classes": "classes are those of the data set; there is nothing to set",
+}
+"""By a key that there is not, what to do instead."""
+
+VALUES = {
+    "csv": "table",
+    "imagefolder": "folder",
+    "image_folder": "folder",
+    "f1": "macro_f1",
+    "f1_macro": "macro_f1",
+    "accuracy": "overall_accuracy",
+    "acc": "overall_accuracy",
+    "top1": "overall_accuracy",
+    "balanced_accuracy": "mean_class_accuracy",
+    "precision": "macro_precision",
+    "recall": "macro_recall",
+}
+"""By a value that there is not, the one that is probably meant."""
+
+MISSING = {
+    "data": "add data: {layout: folder, root: FOLDER}; the README says which layouts there are",
+    "train": "add train: {backbone: resnet18.a1_in1k}, or another of timm's models",
+    "backbone": "add backbone: a model of timm's, such as convnext_tiny.fb_in1k on a GPU or"
+    " mobilenetv3_small_100.lamb_in1k on a CPU",
+    "root": "add root: the folder of the data set, from the current folder on",
+}
+"""By a key that is needed and missing, what to write."""
+
+_LISTS, _BOUNDS = ("values", "value"), (("min", "max"), ("low", "high"))
+_BESIDE = {"values", "value", "min", "max", "low", "high", "distribution", "log", "q", "step"}
+
+
+def key(name: str) -> str:
+    """What to do instead of writing the key `name`: a habit, or the place where a key of this name stands."""
+    found = places(name)
+    return HABITS.get(name) or (f"did you mean '{found[0]}'?" if found else "")
+
+
+def value(text: str, known: list[str]) -> str:
+    """The value among the `known` that is probably meant by `text`, or nothing."""
+    meant = VALUES.get(text.lower(), "")
+    return meant if meant in known else ""
+
+
+def places(name: str) -> list[str]:
+    """The dotted paths of all keys of a search space that are called so, those nearest to the top first."""
+    whole = [*_paths(StudyFile, ""), *_paths(TrainConfig, "train")]
+    return sorted({path for path in whole if path.split(".")[-1] == name}, key=lambda path: (path.count("."), path))
+
+
+def _paths(model: type[BaseModel], above: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = f"{above}.{name}" if above else name
+        yield path
+        for part in parts(field.annotation):
+            yield from _paths(part, path)
+
+
+def parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation names, members of unions included."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for member in get_args(annotation):
+        yield from parts(member)
+
+
+# ---------------------------------------------------------------------------------------- open values
+def opening(given: Any) -> str:
+    """The open value that a mapping of another tool, or a list, means, as it is written here; or nothing."""
+    if isinstance(given, list):
+        return choice(given) if given else ""
+    if not isinstance(given, dict) or not given.keys() <= _BESIDE:
+        return ""
+    for name in _LISTS:
+        if name in given:
+            return choice(given[name]) if isinstance(given[name], list) else flow(given[name])
+    for low, high in _BOUNDS:
+        if low in given and high in given:
+            return between(given[low], given[high])
+    return ""
+
+
+def choice(values: list[Any]) -> str:
+    return f"{{choice: {flow(values)}}}"
+
+
+def between(low: Any, high: Any) -> str:
+    """A range of whole numbers, or on the scale that its bounds suggest; 0 to 1 are no two whole numbers."""
+    if isinstance(low, int) and isinstance(high, int) and high > 1:
+        return f"{{int: {flow([low, high])}}}"
+    numbers = isinstance(low, int | float) and isinstance(high, int | float)
+    wide = numbers and low > 0 and high >= 20 * low
+    return f"{{{'loguniform' if wide else 'uniform'}: {flow([low, high])}}}"
+
+
+def name(text: str) -> str:
+    """The name of a study that is nearest to `text`, or nothing."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-.")[:64]
