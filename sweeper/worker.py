@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -186,12 +187,21 @@ def failed(job: Job, error: Exception, gpu_gib: float | None = None) -> Failed:
 
 
 def _trouble(error: Exception) -> Trouble:
-    """Torch's errors are known by name and text: a worker that never loaded torch must not load it here."""
+    """A worker that never loaded torch must not load it here: its own errors are known by their names."""
     if isinstance(error, Diverged):
         return "nan"
     if files.full(error):
         return "disk"
-    return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) else "error"
+    return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) or _no_room(error) else "error"
+
+
+def _no_room(error: Exception) -> bool:
+    """Whether a GPU, or a library on it, had no room left. Only where torch is loaded can it have been that."""
+    if "torch" not in sys.modules:
+        return False
+    from trainers.computing import no_room
+
+    return no_room(error)
 
 
 def _of_host(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """What a worker makes of a job, with the real trainer and with the fake one."""
 
+import builtins
 import errno
 import subprocess
 import sys
@@ -169,7 +170,24 @@ def test_an_error_is_filed_under_its_trouble(error, trouble):
     assert _trouble(error) == trouble
 
 
-def test_torch_running_out_of_memory_is_known():
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ("AcceleratorError", "CUDA error: out of memory"),
+        ("RuntimeError", "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        ("RuntimeError", "GET was unable to find an engine to execute this computation"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a"),
+    ],
+)
+def test_every_way_in_which_a_gpu_runs_out_of_memory_is_filed_as_that(monkeypatch, kind, said):
+    """On a GPU that is nearly full, which some of these words need to be believed."""
     import torch
 
-    assert _trouble(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")) == "oom"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 100))
+    assert _trouble(vars(builtins).get(kind, getattr(torch, kind, RuntimeError))(said)) == "oom"
