@@ -214,7 +214,9 @@ class _Runs:
         self.end(job, result)
 
     def failed(self, message: Failed) -> None:
-        """Once more for a worker that died; otherwise the run stays open, and whoever asked is told."""
+        """Once more for a worker that died, or without the images on the GPU; otherwise the run stays open, and
+        whoever asked is told.
+        """
         if message.trouble == "disk":
             raise self.full(message.text, str(self.running[message.trial].folder))
         job = self.running.pop(message.trial)
@@ -223,6 +225,10 @@ class _Runs:
         if message.trouble in ("died", "hung") and deaths <= RETRIES:
             self.view.note(f"{job.title}: {message.text}; trying once more")
             self.waiting.insert(0, job)
+            return
+        if message.trouble == "oom" and message.resident:
+            self.view.note(f"{job.title}: {message.text}; trying once more with the images in the host's memory")
+            self.waiting.insert(0, job.model_copy(update={"resident": False}))
             return
         self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
         log = str(RunFolder(job.folder).log)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainers.computing import no_room, unsupported
+from trainers.computing import no_room, peak_memory_gb, unsupported
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
@@ -36,6 +36,12 @@ def test_code_for_one_chip_alone_runs_on_no_other():
 
 def test_a_torch_without_gpu_code_runs_on_none():
     assert "no GPU" in unsupported((9, 0), [])
+
+
+def test_the_memory_that_is_told_of_a_gpu_is_what_others_do_without(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 3 * 2**30)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2 * 2**30)
+    assert peak_memory_gb(torch.device("cuda", 0)) == 3.0
 
 
 # ------------------------------------------------------------------------------------ no room on a GPU

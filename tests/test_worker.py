@@ -4,6 +4,7 @@ import builtins
 import errno
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,52 @@ def test_a_fake_worker_loads_no_torch():
 )
 def test_an_error_is_filed_under_its_trouble(error, trouble):
     assert _trouble(error) == trouble
+
+
+@pytest.fixture
+def full() -> Iterator[None]:
+    """Whatever passes through a network finds no memory."""
+    import torch
+
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    yield
+    hook.remove()
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    ("alone", "wanted", "micro_batch", "lay"),
+    [(True, True, None, True), (True, False, None, False), (False, True, None, False), (True, True, 4, False)],
+)
+def test_want_of_memory_says_whether_the_images_lay_on_the_device(
+    photos, cache, tmp_path, alone, wanted, micro_batch, lay
+):
+    import torch
+
+    from trainers.data.level import SHELF
+
+    one = job(photos, tmp_path / "run", cache).model_copy(update={"resident": wanted, "micro_batch": micro_batch})
+    SHELF.take(Data.open(photos, cache).cache.images, torch.device("cpu"))
+    ended = advance(run(one, "cpu", alone=alone), None)
+    SHELF.clear()
+    assert (ended.trouble, ended.resident) == ("oom", lay)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_process_with_neighbours_gives_memory_back_after_each_epoch(photos, cache, tmp_path, monkeypatch, alone):
+    import torch
+
+    given = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append(1))
+    running = run(job(photos, tmp_path / "run", cache), "cpu", alone=alone)
+    advance(running, None)
+    advance(running, True)
+    running.close()
+    assert len(given) == (0 if alone else 2)
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ def memory_gib(device: str) -> float | None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Peak memory so far, GiB: allocated on a GPU, resident in this process elsewhere."""
+    """Peak memory so far, GiB: of a GPU what torch took, used or not; elsewhere resident in this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        return torch.cuda.max_memory_reserved(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

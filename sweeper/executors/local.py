@@ -225,7 +225,12 @@ def environment(slot: Slot) -> dict[str, str]:
     cores, other workers first, up to tenfold.
     """
     threads = dict.fromkeys(THREADS, str(slot.threads))
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
+    ours = {"OMP_WAIT_POLICY": "PASSIVE"}
+    if slot.device.startswith("cuda") and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
+        ours["PYTORCH_ALLOC_CONF"] = (
+            "expandable_segments:True"  # batches of many sizes leave no holes that nobody fits
+        )
+    return ours | dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
 
 
 def _cause(code: int) -> str:
