@@ -14,7 +14,7 @@ from trainers.config import Recipe
 
 from . import subjects
 from .findings import Notes
-from .place import Cpu
+from .place import GIB, Cpu
 
 TEXTS = (
     "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
@@ -33,6 +33,9 @@ def memory(place: Cpu, notes: Notes) -> None:
     side, level = (224, 256) if place.cuda else (32, 64)
     _evaluation(place, notes, subjects.recipe(side, level, epochs=1, **how))
     place.forget()
+    if lacking := _lacking(place):
+        notes.skip("training without room", lacking)
+        return
     with subjects.folder() as folder:
         _training(place, notes, subjects.recipe(side, level, epochs=1, **how), folder)
 
@@ -99,6 +102,7 @@ def _draw(root: Path, count: int, side: int) -> None:
         Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(place / f"{number}.png")
 
 
-def lacks_memory(place: Cpu) -> bool:
-    """Whether this GPU is too small for what is tried here."""
-    return place.cuda and torch.cuda.mem_get_info()[0] < 1.5 * LIMIT * 2**30
+def _lacking(place: Cpu) -> str:
+    """Why this GPU is too small, or too full, for what is tried here."""
+    free = torch.cuda.mem_get_info()[0] / GIB if place.cuda else LIMIT
+    return "" if free >= LIMIT else f"{free:.1f} GiB are free, and {LIMIT} are needed"
