@@ -228,7 +228,9 @@ class _Runs:
             return
         if message.trouble == "oom" and message.resident:
             self.view.note(f"{job.title}: {message.text}; trying once more with the images in the host's memory")
-            self.waiting.insert(0, job.model_copy(update={"resident": False}))
+            job = job.model_copy(update={"resident": False})
+            record.write_config(RunFolder(job.folder), job)
+            self.waiting.insert(0, job)
             return
         self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
         log = str(RunFolder(job.folder).log)
