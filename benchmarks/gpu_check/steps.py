@@ -18,9 +18,10 @@ from .findings import Notes
 from .place import Cpu
 from .subjects import MEDIUM, STRONG
 
-LOSSES = ("cross_entropy", "focal", "asymmetric", {"name": "asymmetric", "over": "sigmoid"}, "dice", "logit_adjusted")
-HEADS = ("relu_logits", "logits_mlp", "category_mlp", "shared_mlp")
-HEADS += ({"name": "query2label", "width": 64, "feed_forward": 64},)  # type: ignore[assignment]
+Part = str | dict[str, Any]  # of a recipe: a name, or a name with settings
+SIGMOID, DECODER = {"name": "asymmetric", "over": "sigmoid"}, {"name": "query2label", "width": 64, "feed_forward": 64}
+LOSSES: tuple[Part, ...] = ("cross_entropy", "focal", "asymmetric", SIGMOID, "dice", "logit_adjusted")
+HEADS: tuple[Part, ...] = ("relu_logits", "logits_mlp", "category_mlp", "shared_mlp", DECODER)
 FORMATS_MATTER = (
     {"optimizer": "adamw"},
     {"optimizer": "adam", "clip_norm": 1.0},

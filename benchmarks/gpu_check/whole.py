@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -58,9 +59,8 @@ def _copies(place: Cpu) -> dict[str, float]:
     return {"device": round(inside / 1e9, 1), "pinned_host_to_device": round(across / 1e9, 1)}
 
 
-def _seconds(place: Cpu, copy: object, times: int = 8) -> float:
+def _seconds(place: Cpu, copy: Callable[[], object], times: int = 8) -> float:
     """Of one copy among several, after one that warms up."""
-    assert callable(copy)
     copy()
     place.wait()
     began = time.perf_counter()
@@ -132,7 +132,8 @@ def _sweep(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def _environment(home: Path) -> dict[str, str]:
     """Nothing is asked of a network, and everything lies in `home`."""
-    ours = {"SWEEP_HOME": str(home / "mlruns"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CI": "1"}
+    shown = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ours = {"SWEEP_HOME": str(home / "mlruns"), "PYTHONPATH": shown, "HF_HUB_OFFLINE": "1", "CI": "1"}
     return {**os.environ, **ours}
 
 
