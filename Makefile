@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-slow test-faults benchmarks check format lock schema clean
+.PHONY: help install quickstart demo test test-slow test-faults benchmarks gpu-check check format lock schema clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,12 @@ benchmarks: install  ## the quick benchmarks, a quarter of an hour on two quiet 
 	@failed=; for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py --quick || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "gates that did not hold:$$failed"; exit 1; }
+
+DEVICE ?= cuda
+ONLY ?=
+
+gpu-check: install  ## the acceptance on one GPU, eight minutes at most; DEVICE=cpu: what needs no CUDA; ONLY=env,waits
+	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE) --only "$(ONLY)"
 
 check: install  ## lint, format, types, arrows, schema
 	$(BIN)/ruff check .

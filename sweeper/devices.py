@@ -1,5 +1,6 @@
 """The slots that trials run on: which devices there are, found without torch."""
 
+import json
 import os
 import platform
 import re
@@ -10,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from sweeper import driver
 from sweeper.errors import EnvironmentFault, UserError
 
 Count = int | Literal["auto"]  # of trials side by side on a device; auto: as many as fit and gain
 MOST = 8  # slots that auto opens on a device
+DEV = Path("/dev")
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,27 @@ class _Device:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+CPU = _Device("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})
+
+
 def slots(devices: str | None = None, per_device: Count = 1) -> list[Slot]:
     """`per_device` slots on each of `devices`: all GPUs, else Apple's, else the CPU, when left out.
 
-    `devices` is cpu, mps, or a list of the GPUs' numbers or ids such as `0,1`. The host's cores are shared out.
-    Raises UserError for a device that is not there, EnvironmentFault when the driver does not answer.
+    `devices` is cpu, mps, or a list of the GPUs' numbers or ids such as `0,1`; numbers count the GPUs that are
+    visible, as torch does. The host's cores are shared out. Raises UserError for a device that is not there,
+    EnvironmentFault when the driver does not answer.
     """
     if per_device != "auto" and per_device < 1:
         raise UserError(f"{per_device} trials a device", help="at least 1, or auto")
-    chosen = _named(devices) if devices else _found()
+    return _opened(_named(devices) if devices else _found(), per_device)
+
+
+def assigned(gpus: Sequence[int | str], per_device: Count) -> list[Slot]:
+    """Slots on the GPUs that a cluster assigned, by what CUDA_VISIBLE_DEVICES calls them; without any, on the CPU."""
+    return _opened([_cuda(index, str(one)) for index, one in enumerate(gpus)] or [CPU], per_device)
+
+
+def _opened(chosen: Sequence[_Device], per_device: Count) -> list[Slot]:
     many = {one.name: _most(one) if per_device == "auto" else per_device for one in chosen}
     threads = max(1, cores() // (len(chosen) if per_device == "auto" else sum(many.values())))
     return [
@@ -82,10 +97,10 @@ def smallest(slots: Sequence[Slot]) -> float | None:
 
 
 def _gpu_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
-    """What nvidia-smi says; it does not say it of MIG slices."""
+    """What nvidia-smi says, or else, as of MIG slices, CUDA's driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None
+        return _driver_memory(slot, which)
     query = [
         f"--query-gpu=memory.{which}",
         "--format=csv,noheader,nounits",
@@ -96,7 +111,12 @@ def _gpu_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
     except subprocess.TimeoutExpired:
         return None
     found = asked.stdout.strip()
-    return int(found) / 1024 if found.isdigit() else None
+    return int(found) / 1024 if found.isdigit() else _driver_memory(slot, which)
+
+
+def _driver_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
+    found = _asked_driver(which, slot.env["CUDA_VISIBLE_DEVICES"]).get("gpus")
+    return found[0][which] / 2**30 if found else None
 
 
 def _memory() -> float | None:
@@ -132,7 +152,7 @@ def gpus() -> list[str]:
 def _listed() -> list[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
-        return []
+        return _unlisted()
     try:
         asked = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
@@ -147,6 +167,33 @@ def _listed() -> list[str]:
     return _ids(asked.stdout)
 
 
+def _unlisted() -> list[str]:
+    """The ids that CUDA's driver knows, for machines without nvidia-smi: many containers, WSL."""
+    if sys.platform != "linux":
+        return []
+    answer = _asked_driver("ids")
+    if not answer["gpus"] and (there := sorted(DEV.glob("nvidia[0-9]*"))):
+        said = answer["fault"] or "libcuda finds no GPU"
+        what = f"{there[0]} says that there is a GPU; nvidia-smi is not on PATH, and {said}"
+        raise EnvironmentFault(what, help="give this machine the driver's libraries, or choose --devices cpu")
+    return [one["id"] for one in answer["gpus"]]
+
+
+def _asked_driver(what: str, visible: str | None = None) -> dict[str, Any]:
+    """What `driver.py` answers, in a process of its own: a driver may hang, and this process stays free of CUDA."""
+    shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **shown}
+    command = [sys.executable, "-I", "-S", driver.__file__, what]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
+    except subprocess.TimeoutExpired:
+        return {"gpus": [], "fault": "libcuda does not answer"}
+    if asked.returncode:
+        return {"gpus": [], "fault": f"asking libcuda ended with code {asked.returncode}"}
+    answer: dict[str, Any] = json.loads(asked.stdout)
+    return answer
+
+
 def _ids(listing: str) -> list[str]:
     """The ids in what `nvidia-smi -L` prints; a GPU that is cut into MIG slices counts as its slices."""
     ids = re.findall(r"\(UUID: ((?:GPU|MIG)-[^)\s]+)\)", listing)
@@ -157,18 +204,18 @@ def _ids(listing: str) -> list[str]:
 def _found() -> list[_Device]:
     if ids := gpus():
         return [_cuda(index, one) for index, one in enumerate(ids)]
-    return [_Device("mps", "mps")] if _apple() else [_Device("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})]
+    return [_Device("mps", "mps")] if _apple() else [CPU]
 
 
 def _named(devices: str) -> list[_Device]:
     words = [word.strip().removeprefix("cuda:") for word in devices.split(",") if word.strip()]
     if words == ["cpu"]:
-        return [_Device("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})]
+        return [CPU]
     if words == ["mps"] and _apple():
         return [_Device("mps", "mps")]
     ids = gpus()
     known = {str(index): _cuda(index, one) for index, one in enumerate(ids)}
-    known |= {one: _cuda(index, one) for index, one in enumerate(ids)}
+    known |= {one: _cuda(index, one) for index, one in enumerate(ids) if not one.isdigit()}  # digits are no id
     for word in words:
         if word not in known:
             there = [f"{index}" for index in range(len(ids))] + ["mps"] * _apple() + ["cpu"]

@@ -22,13 +22,13 @@ LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "panda
 LOW_DISK = 5e9  # bytes
 TORCH = """
 import json, torch
+from trainers.computing import unsupported
 cuda = torch.cuda.is_available()
-name, capability = torch.cuda.get_device_name, torch.cuda.get_device_capability
-devices = range(torch.cuda.device_count()) if cuda else ()
+name, capability, archs = torch.cuda.get_device_name, torch.cuda.get_device_capability, torch.cuda.get_arch_list()
+found = [(name(i), capability(i)) for i in range(torch.cuda.device_count() if cuda else 0)]
 print(json.dumps({
-    "built_for": torch.version.cuda, "cuda": cuda, "threads": torch.get_num_threads(),
-    "archs": torch.cuda.get_arch_list() if cuda else [],
-    "devices": [{"name": name(i), "capability": capability(i)} for i in devices],
+    "cuda": cuda, "threads": torch.get_num_threads(),
+    "devices": [{"name": one, "capability": other, "fault": unsupported(other, archs)} for one, other in found],
 }))
 """
 
@@ -95,15 +95,9 @@ def _torch() -> Iterator[Finding]:
         yield Finding("device", not help_, f"no GPU in reach; cpu with {seen['threads']} threads", help_)
     for index, device in enumerate(seen["devices"]):
         major, minor = device["capability"]
-        known = any(_covers(arch, major, minor) for arch in seen["archs"])
-        remedy = "" if known else f"this torch has no code for it (it has {', '.join(seen['archs'])})"
-        yield Finding(f"cuda:{index}", known, f"{device['name']}, compute capability {major}.{minor}", remedy)
-
-
-def _covers(arch: str, major: int, minor: int) -> bool:
-    """Binaries run on the same major generation from their minor version on."""
-    digits = arch.rsplit("_", 1)[-1].rstrip("af")
-    return digits.isdigit() and int(digits[:-1]) == major and int(digits[-1]) <= minor
+        said = device["fault"] or f"compute capability {major}.{minor}"
+        help_ = "install a torch built for it, or name another GPU with --devices" if device["fault"] else ""
+        yield Finding(f"cuda:{index}", not help_, f"{device['name']}: {said}", help_)
 
 
 def _holders() -> Iterator[Finding]:

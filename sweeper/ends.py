@@ -41,7 +41,9 @@ class Ends:
             return self.end(one, "FAILED", "error", "the worker ended without an epoch")
         return self.end(one, "COMPLETE", tta=tta)
 
-    def fail(self, one: Running, trouble: Trouble, text: str, *, crowded: bool, gpu_gib: float | None) -> TrialResult:
+    def fail(
+        self, one: Running, trouble: Trouble, text: str, *, crowded: bool, resident: bool, gpu_gib: float | None
+    ) -> TrialResult:
         """The worker is lost: FAILED, or one of the second chances that `Study.fail` tells of."""
         trial, epochs = one.job.trial, len(one.epochs)
         chance = trouble in RETRIED or (trouble == "oom" and crowded)
@@ -52,7 +54,8 @@ class Ends:
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
             return self._again(one, trouble, f"{text}; trying once more")
-        if trouble == "oom" and (smaller := self._memory.halve(one.job, gpu_gib)):
+        lighten = self._memory.unload if resident else self._memory.halve
+        if trouble == "oom" and (smaller := lighten(one.job, gpu_gib)):
             record.write_config(self._folder.trial(trial), smaller)
             return self._again(one, trouble, self._memory.said(smaller, text))
         return self.end(one, "FAILED", trouble, text, gpu_gib=gpu_gib)

@@ -6,8 +6,9 @@ promise of the real one: the same epochs for the same recipe, a checkpoint on di
 epochs yielded again.
 
 A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, oom_64 (while 64 images or more pass at
-once), disk, error; kill is a SIGKILL to itself, hang a SIGSTOP; stall waits for ever, with a process that is alive;
-grind computes for ever in C, which no other thread survives. `_once` behind it: only the first time.
+once), oom_images (while the decoded images may lie on the GPU), disk, error; kill is a SIGKILL to itself, hang a
+SIGSTOP; stall waits for ever, with a process that is alive; grind computes for ever in C, which no other thread
+survives. `_once` behind it: only the first time.
 """
 
 import errno
@@ -102,6 +103,11 @@ def look(job: Job, weights: Path, device: str) -> Scores | None:  # noqa: ARG001
 def memory(device: str) -> float | None:  # noqa: ARG001
     """As much as the environment says."""
     return Switches.read().gib
+
+
+def resident(job: Job) -> bool:
+    """Images that nobody decodes take no room, but of a GPU that has none for them."""
+    return job.resident and job.recipe.train.backbone == "broken.oom_images"
 
 
 def categories(recipe: Recipe) -> tuple[str, ...]:
@@ -220,6 +226,8 @@ def _break(job: Job, index: int) -> None:
     if trouble == "nan":
         raise Diverged("the loss is nan in epoch 2")
     if trouble == "oom" or (trouble == "oom_64" and (job.micro_batch or job.recipe.train.batch_size) >= 64):
+        raise OutOfMemoryError("CUDA out of memory")
+    if trouble == "oom_images" and job.resident:
         raise OutOfMemoryError("CUDA out of memory")
     if trouble == "disk":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,7 @@
 """What a study has learnt of a GPU's memory: how many images of a backbone and size pass through it at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,9 @@ LARGER = 1.1  # times the memory: what another GPU had no room for may fit
 class Room(Word):
     """So many images passed, or are hoped to pass, through a GPU of so much memory in all."""
 
-    images: int
+    images: int | None = Field(None, description="None: a whole batch")
     gib: float | None = Field(None, description="None where nobody knew: then it is true of every GPU")
+    resident: bool = Field(True, description="whether the decoded images may lie on the GPU as well")
 
 
 _KNOWN: TypeAdapter[dict[str, int | list[Room]]] = TypeAdapter(dict[str, int | list[Room]])  # int: before Room was
@@ -46,12 +47,14 @@ class Memory:
         self._halved: set[int] = set()  # trials that had their second chance in this call
 
     def begin(self, job: Job) -> Job:
-        """The new `job`, with the micro-batch that its backbone and image size have room for."""
-        rooms = self._known.get(_place(job.recipe.train), [])
-        images = min((room.images for room in rooms if not self.outgrown(room.gib)), default=None)
-        if images is None or images >= self._batch(job.recipe.train):
-            return job
-        return job.model_copy(update={"micro_batch": images})
+        """The new `job`, with the micro-batch that its backbone and image size have room for, and its images on the
+        host where they had none on the GPU.
+        """
+        rooms = [room for room in self._known.get(_place(job.recipe.train), []) if not self.outgrown(room.gib)]
+        images = _least(rooms)
+        whole = images is None or images >= self._batch(job.recipe.train)
+        resident = job.resident and all(room.resident for room in rooms)
+        return job.model_copy(update={"micro_batch": job.micro_batch if whole else images, "resident": resident})
 
     def outgrown(self, gib: float | None) -> bool:
         """Whether every GPU here is larger than one of `gib` in all, so that what had no room there may have it."""
@@ -60,6 +63,13 @@ class Memory:
     @cached_property
     def _gpu(self) -> float | None:
         return self._here.gpu()
+
+    def unload(self, job: Job, gib: float | None = None) -> Job:
+        """The `job` that ran out of memory beside the decoded images, without these on the GPU: the first remedy, for
+        it changes no number. So later trials of its backbone and image size begin, on GPUs that are not larger.
+        """
+        self._remember(_place(job.recipe.train), Room(gib=gib, resident=False))
+        return job.model_copy(update={"resident": False})
 
     def halve(self, job: Job, gib: float | None = None) -> Job | None:
         """The `job` that ran out of memory, with half the images at once that it had; None when it had that chance
@@ -80,9 +90,11 @@ class Memory:
 
     def said(self, job: Job, text: str) -> str:
         """How a job that ran out of memory goes on; `text` is what its worker said."""
+        if job.micro_batch is None:
+            return "out of GPU memory; goes on with the images in the host's"
         train, batch = job.recipe.train, self._batch(job.recipe.train)
         hosts = "MemoryError" in text.replace("OutOfMemoryError", "") or "CPUAllocator" in text
-        images, batches = job.micro_batch or batch, (self._here.images or math.inf) // batch
+        images, batches = job.micro_batch, (self._here.images or math.inf) // batch
         steps = math.ceil(batch / images) * int(min(train.accumulate, batches))
         return f"out of {'memory' if hosts else 'GPU memory'}; goes on with micro-batches of {images}, {steps} a step"
 
@@ -92,10 +104,17 @@ class Memory:
 
     def _remember(self, place: str, room: Room) -> None:
         """One figure a size of GPU: the least."""
-        alike = [one.images for one in self._known.get(place, []) if one.gib == room.gib]
+        alike = [room, *(one for one in self._known.get(place, []) if one.gib == room.gib)]
         others = [one for one in self._known.get(place, []) if one.gib != room.gib]
-        self._known[place] = [*others, Room(images=min([room.images, *alike]), gib=room.gib)]
-        files.write_text(self._path, _KNOWN.dump_json(dict(self._known), indent=1).decode() + "\n")
+        least = Room(images=_least(alike), gib=room.gib, resident=all(one.resident for one in alike))
+        self._known[place] = [*others, least]
+        known = _KNOWN.dump_json(dict(self._known), indent=1, exclude_defaults=True)
+        files.write_text(self._path, known.decode() + "\n")
+
+
+def _least(rooms: Iterable[Room]) -> int | None:
+    """The fewest images at once; None where whole batches passed."""
+    return min((room.images for room in rooms if room.images is not None), default=None)
 
 
 def _place(train: TrainConfig) -> str:

@@ -8,7 +8,7 @@ from trainers.config import Epoch, Recipe
 
 SHARE = 0.9  # of a device's memory that trials may fill together
 SLACK = 1.1  # memory of the next trial over the largest so far
-CONTEXT = 0.6  # GiB that a process takes on a GPU besides its tensors
+CONTEXT = 0.6  # GiB that a process takes on a GPU besides what torch takes there
 GAIN = 1.05  # one trial more must bring this much more images a second, all together
 ENOUGH = 2  # epochs alone before one trial more is tried: the first of a process is a slow one
 PATIENCE = 8  # trials that end without a verdict on so many side by side

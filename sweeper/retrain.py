@@ -214,7 +214,9 @@ class _Runs:
         self.end(job, result)
 
     def failed(self, message: Failed) -> None:
-        """Once more for a worker that died; otherwise the run stays open, and whoever asked is told."""
+        """Once more for a worker that died, or without the images on the GPU; otherwise the run stays open, and
+        whoever asked is told.
+        """
         if message.trouble == "disk":
             raise self.full(message.text, str(self.running[message.trial].folder))
         job = self.running.pop(message.trial)
@@ -222,6 +224,12 @@ class _Runs:
         deaths = self.deaths[job.folder] = self.deaths.get(job.folder, 0) + 1
         if message.trouble in ("died", "hung") and deaths <= RETRIES:
             self.view.note(f"{job.title}: {message.text}; trying once more")
+            self.waiting.insert(0, job)
+            return
+        if message.trouble == "oom" and message.resident:
+            self.view.note(f"{job.title}: {message.text}; trying once more with the images in the host's memory")
+            job = job.model_copy(update={"resident": False})
+            record.write_config(RunFolder(job.folder), job)
             self.waiting.insert(0, job)
             return
         self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))

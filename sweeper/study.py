@@ -220,16 +220,25 @@ class Study:
         return self._ends.finish(self._running.pop(trial), stopped=stopped, tta=tta)
 
     def fail(
-        self, trial: int, trouble: Trouble, text: str, *, crowded: bool = False, gpu_gib: float | None = None
+        self,
+        trial: int,
+        trouble: Trouble,
+        text: str,
+        *,
+        crowded: bool = False,
+        resident: bool = False,
+        gpu_gib: float | None = None,
     ) -> TrialResult:
         """Record that a trial failed.
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
         its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
-        other trials on its device; and when it ran out of memory for the first time: then in smaller pieces. That the
-        GPU had no room is known of those that are not larger than `gpu_gib` in all.
+        other trials on its device; and when it ran out of memory for the first time: then without the images that
+        were `resident` on the GPU, or else in smaller pieces. That the GPU had no room is known of those that are not
+        larger than `gpu_gib` in all.
         """
-        return self._ends.fail(self._running.pop(trial), trouble, text, crowded=crowded, gpu_gib=gpu_gib)
+        one = self._running.pop(trial)
+        return self._ends.fail(one, trouble, text, crowded=crowded, resident=resident, gpu_gib=gpu_gib)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.

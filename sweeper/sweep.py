@@ -156,8 +156,14 @@ class _Sweep:
         if isinstance(message, Done):
             result = self.study.finish(job.trial, message.stopped, message.tta)
         else:
-            crowded, gib = message.crowded, message.gpu_gib
-            result = self.study.fail(job.trial, message.trouble, message.text, crowded=crowded, gpu_gib=gib)
+            result = self.study.fail(
+                job.trial,
+                message.trouble,
+                message.text,
+                crowded=message.crowded,
+                resident=message.resident,
+                gpu_gib=message.gpu_gib,
+            )
         self.refused = 0
         self.tell(job, result)
         if result.state == "INTERRUPTED" and result.error:

@@ -36,6 +36,9 @@ class Job(Word):
     micro_batch: int | None = Field(
         None, ge=1, description="images that pass through the network at once, where a batch of them has no room"
     )
+    resident: bool = Field(
+        True, description="whether the decoded images may lie on the GPU that trains alone on them"
+    )
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
@@ -85,6 +88,7 @@ class Failed(Word):
     text: str
     detail: str = ""
     crowded: bool = Field(False, description="other trials ran on the same device")
+    resident: bool = Field(False, description="oom: the decoded images lay on the GPU, too")
     gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
 
 

@@ -1,6 +1,7 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import logging
+import shutil
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
     try:
         return (yield from _run(job, device, trainer))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
-        short = _trouble(error) == "oom" and not _of_host(error)
-        return failed(job, error, trainer.memory(device) if short else None)
+        if _trouble(error) != "oom" or _of_host(error):
+            return failed(job, error)
+        lack = {"gpu_gib": trainer.memory(device), "resident": trainer.resident(job)}
+        return failed(job, error).model_copy(update=lack)
 
 
 def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
@@ -107,6 +110,10 @@ class Trainer(Protocol):
         """Memory in all of a GPU, GiB; None of anything else."""
         ...
 
+    def resident(self, job: Job) -> bool:
+        """Whether decoded images lie on the GPU."""
+        ...
+
 
 @dataclass(frozen=True)
 class Torch:
@@ -116,22 +123,25 @@ class Torch:
     alone: bool
 
     def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
-        from trainers.computing import use_threads
+        from trainers.computing import release, use_threads
         from trainers.train import train
 
         if self.threads:
             use_threads(self.threads)
         data = _data(job.recipe.data, job.cache)
-        return train(
+        for epoch in train(
             job.recipe,
             data,
             job.folder,
             fit=tuple(fit),
             device=device,
             past=job.past,
-            resident=self.alone and job.micro_batch is None,
+            resident=self.alone and job.resident and job.micro_batch is None,
             micro_batch=job.micro_batch,
-        )
+        ):
+            if not self.alone:
+                release()  # what evaluation took beyond training is for the neighbours
+            yield epoch
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.predict import predict, scores, shift
@@ -162,6 +172,11 @@ class Torch:
 
         return memory_gib(device)
 
+    def resident(self, job: Job) -> bool:  # noqa: ARG002  the fake one asks the job
+        from trainers.data.level import SHELF
+
+        return bool(SHELF.levels)
+
 
 @lru_cache(maxsize=1)
 def _data(config: DataConfig, cache: Path) -> "Data":
@@ -172,23 +187,32 @@ def _data(config: DataConfig, cache: Path) -> "Data":
 
 
 # ------------------------------------------------------------------------------------------- errors
-def failed(job: Job, error: Exception, gpu_gib: float | None = None) -> Failed:
-    """What is told of a job that `error` ended; `gpu_gib` is the memory in all of the GPU that had no room."""
+def failed(job: Job, error: Exception) -> Failed:
+    """What is told of a job that `error` ended."""
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
     text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
-    return Failed(trial=job.trial, trouble=_trouble(error), text=text[:300], detail=detail, gpu_gib=gpu_gib)
+    return Failed(trial=job.trial, trouble=_trouble(error), text=text[:300], detail=detail)
 
 
 def _trouble(error: Exception) -> Trouble:
-    """Torch's errors are known by name and text: a worker that never loaded torch must not load it here."""
+    """A worker that never loaded torch must not load it here: its own errors are known by their names."""
     if isinstance(error, Diverged):
         return "nan"
     if files.full(error):
         return "disk"
-    return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) else "error"
+    return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) or _no_room(error) else "error"
+
+
+def _no_room(error: Exception) -> bool:
+    """Whether a GPU, or a library on it, had no room left. Only where torch is loaded can it have been that."""
+    if "torch" not in sys.modules:
+        return False
+    from trainers.computing import no_room
+
+    return no_room(error)
 
 
 def _of_host(error: Exception) -> bool:

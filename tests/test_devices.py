@@ -1,6 +1,9 @@
 """Which slots there are, on machines with and without GPUs. The driver's listing is a script that prints one."""
 
+import shutil
+import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,41 @@ def test_devices_can_be_chosen_by_number_or_id(machine, named):
     assert [slot.name for slot in slots(named)] == ["cuda:1", "cuda:0"]
 
 
+@pytest.mark.parametrize(
+    ("visible", "named", "opened"),
+    [
+        ("1,0", "cuda:0", [("cuda:0", "1")]),
+        ("1,0", "1", [("cuda:1", "0")]),
+        ("2,0", "0,1", [("cuda:0", "2"), ("cuda:1", "0")]),
+        ("3,1,0", "1,0", [("cuda:1", "1"), ("cuda:0", "3")]),
+        ("GPU-bbbb,GPU-aaaa", "GPU-aaaa", [("cuda:1", "GPU-aaaa")]),
+        ("MIG-2222,MIG-1111", "MIG-1111,0", [("cuda:1", "MIG-1111"), ("cuda:0", "MIG-2222")]),
+        ("1,0", None, [("cuda:0", "1"), ("cuda:1", "0")]),
+    ],
+)
+def test_numbers_count_the_visible_gpus_as_torch_does(machine, monkeypatch, visible, named, opened):
+    machine(TWO)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [(slot.name, slot.env["CUDA_VISIBLE_DEVICES"]) for slot in slots(named)] == opened
+
+
+@pytest.mark.parametrize(("visible", "named"), [("2,0", "2"), ("3,5", "5"), ("1,0", "GPU-aaaa")])
+def test_a_number_that_the_environment_hides_is_refused(machine, monkeypatch, visible, named):
+    machine(TWO)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match="no device") as raised:
+        slots(named)
+    assert "0, 1, cpu" in raised.value.help
+
+
+@pytest.mark.parametrize(("gpus", "opened"), [([2], ["2"]), ([3, 1], ["3", "1"]), (["MIG-1"], ["MIG-1"]), ([], [""])])
+def test_the_gpus_that_a_cluster_assigned_are_taken_by_their_ids(machine, monkeypatch, gpus, opened):
+    """Ray shows a process what it assigned: ids, which number nothing there."""
+    machine(TWO)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, gpus)))
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in devices.assigned(gpus, 1)] == opened
+
+
 def test_a_device_can_hold_several_trials(machine):
     machine(TWO)
     assert [slot.name for slot in slots("0", 2)] == ["cuda:0.0", "cuda:0.1"]
@@ -135,3 +173,98 @@ def test_macs_use_their_gpu(machine, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert [(slot.name, slot.device) for slot in slots()] == [("mps", "mps")]
+
+
+# ------------------------------------------------------------------------------------ no nvidia-smi
+LIBCUDA = r"""
+#include <stdlib.h>
+#include <string.h>
+static int setting(const char *name) { const char *found = getenv(name); return found ? atoi(found) : 0; }
+int cuInit(unsigned flags) { return setting("FAKE_CUINIT"); }
+int cuDeviceGetCount(int *count) { *count = getenv("CUDA_VISIBLE_DEVICES") ? 1 : setting("FAKE_GPUS"); return 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return setting("FAKE_GET"); }
+int cuDeviceGetUuid(unsigned char *id, int device) { memset(id, 0xa0 + device, 16); return 0; }
+int cuDeviceGetUuid_v2(unsigned char *id, int device) {
+  memset(id, 0xa0 + device, 16);
+  if (device == 1) id[15] = 0;
+  return 0;
+}
+int cuDeviceTotalMem_v2(size_t *total, int device) { *total = 24ul << 30; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { return 0; }
+int cuCtxSetCurrent(void *context) { return 0; }
+int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 20ul << 30; *total = 24ul << 30; return 0; }
+"""
+COMPILER = shutil.which("cc")
+NO_CC = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+A, B = "GPU-a0a0a0a0-a0a0-a0a0-a0a0-a0a0a0a0a0a0", "MIG-a1a1a1a1-a1a1-a1a1-a1a1-a1a1a1a1a100"
+
+
+@pytest.fixture(scope="module")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a driver library with made-up GPUs, the second of them a MIG slice."""
+    folder = tmp_path_factory.mktemp("lib")
+    command = [str(COMPILER), "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), "-xc", "-"]
+    subprocess.run(command, input=LIBCUDA, text=True, check=True)
+    return folder
+
+
+@pytest.fixture
+def driver(libcuda: Path, machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Makes this a machine without nvidia-smi, but with the driver's library, and so many GPUs."""
+
+    def make(count: int, **settings: int) -> None:
+        machine(None)
+        monkeypatch.setattr(devices, "DEV", tmp_path)
+        for name, value in {"FAKE_GPUS": count, **settings}.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(libcuda))
+        (tmp_path / "nvidia0").touch()
+        (tmp_path / "nvidiactl").touch()
+
+    return make
+
+
+@NO_CC
+def test_without_nvidia_smi_the_drivers_library_lists_the_gpus(driver):
+    driver(2)
+    assert [(slot.name, slot.env["CUDA_VISIBLE_DEVICES"]) for slot in slots()] == [("cuda:0", A), ("cuda:1", B)]
+
+
+@NO_CC
+def test_without_nvidia_smi_the_drivers_library_says_the_memory(driver):
+    driver(1)
+    assert devices.room(slots()) == {"cuda:0": 20.0}
+    assert devices.smallest(slots()) == 24.0
+
+
+@NO_CC
+@pytest.mark.parametrize("settings", [{"FAKE_CUINIT": 803}, {"FAKE_CUINIT": 999}, {"FAKE_GET": 101}])
+def test_a_driver_that_fails_is_not_taken_for_no_gpu(driver, settings):
+    driver(1, **settings)
+    with pytest.raises(EnvironmentFault, match=f"code {next(iter(settings.values()))}") as raised:
+        slots()
+    assert "--devices cpu" in raised.value.help
+    assert [slot.name for slot in slots("cpu")] == ["cpu"]
+
+
+@NO_CC
+def test_a_driver_that_sees_no_gpu_where_there_is_one_is_not_believed(driver):
+    driver(0, FAKE_CUINIT=100)
+    with pytest.raises(EnvironmentFault, match="nvidia0 says that there is a GPU"):
+        slots()
+
+
+@pytest.mark.skipif(find_library("cuda") is not None, reason="this machine has the driver's library")
+def test_a_gpu_of_which_neither_program_nor_library_knows_is_said(machine, monkeypatch, tmp_path):
+    machine(None)
+    monkeypatch.setattr(devices, "DEV", tmp_path)
+    (tmp_path / "nvidia3").touch()
+    with pytest.raises(EnvironmentFault, match="nvidia3"):
+        slots()
+
+
+@NO_CC
+def test_a_library_without_a_gpu_or_its_node_leaves_the_cpu(driver, monkeypatch, tmp_path):
+    driver(0, FAKE_CUINIT=100)
+    (tmp_path / "nvidia0").unlink()
+    assert [slot.name for slot in slots()] == ["cpu"]

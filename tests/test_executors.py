@@ -366,6 +366,20 @@ def test_a_worker_sees_its_device_alone_and_its_share_of_the_cores():
     assert (env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]) == ("GPU-1", "3")
 
 
+def test_a_workers_memory_on_a_gpu_grows_in_segments_unless_the_user_says_otherwise(monkeypatch):
+    from sweeper.executors.local import environment
+
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    gpu = Slot("cuda:0", "cuda:0", 1, {"CUDA_VISIBLE_DEVICES": "0"})
+    assert environment(gpu)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in environment(Slot("cpu"))
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
+    assert "PYTORCH_ALLOC_CONF" not in environment(gpu)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "garbage_collection_threshold:0.8")
+    assert environment(gpu)["PYTORCH_ALLOC_CONF"] == "garbage_collection_threshold:0.8"
+
+
 @pytest.mark.parametrize("kill", [True, False])
 def test_after_close_no_worker_is_left(make, kill):
     executor = Local([Slot("a"), Slot("b")])

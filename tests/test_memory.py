@@ -146,6 +146,52 @@ def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, te
     )
 
 
+# ------------------------------------------------------------------- decoded images on the GPU
+def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so(tmp_path):
+    known = Memory(tmp_path / "memory.json")
+    first = known.unload(job())
+    assert (first.resident, first.micro_batch) == (False, None)
+    assert known.said(first, "OutOfMemoryError") == "out of GPU memory; goes on with the images in the host's"
+    for one in (known, Memory(tmp_path / "memory.json")):
+        begun = one.begin(job(1))
+        assert (begun.resident, begun.micro_batch) == (False, None)
+        assert one.begin(job(1, size=96)).resident
+    assert known.halve(first).micro_batch == 32
+
+
+def test_that_images_had_no_room_binds_no_larger_gpu_and_is_kept_beside_the_figure_of_a_batch(tmp_path):
+    path = tmp_path / "memory.json"
+    known = Memory(path)
+    known.halve(known.unload(job(), 24.0), 24.0)
+    begun = {gib: Memory(path, on(gib)).begin(job(1)) for gib in (24.0, 80.0)}
+    assert {gib: (one.resident, one.micro_batch) for gib, one in begun.items()} == {
+        24.0: (False, 32),
+        80.0: (True, None),
+    }
+    assert json.loads(path.read_text()) == {"resnet18 224": [{"images": 32, "gib": 24.0, "resident": False}]}
+
+
+def test_a_trial_without_room_beside_the_images_goes_on_with_whole_batches(tmp_path):
+    ended, study, seen = swept(write(tmp_path, backbone="broken.oom_images", budget="{trials: 3}", search=NO_PRUNER))
+    assert ended.exit_code == 0
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
+    assert micro_batches(study) == [None, None, None]
+    assert [word for word in seen.words if "memory" in word] == [
+        "note t0000: out of GPU memory; goes on with the images in the host's"
+    ]
+
+
+def test_a_final_whose_images_have_no_room_is_trained_without_them_on_the_gpu(tmp_path):
+    lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_images").replace("trials: 3", "trials: 1"))
+    assert command(tmp_path, "run", "space.yaml", "--devices", "cpu", "--no-mlflow").returncode == 0
+    (trial,) = tmp_path.glob("mlruns/studies/question/trials/*/config.json")
+    kept = json.loads(trial.read_text())
+    trial.write_text(json.dumps(kept | {"resident": True}))  # as if the trial had had a larger GPU
+    ended = command(tmp_path, "best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
+    assert ended.returncode == 0, ended.stderr
+    assert "trying once more with the images in the host's memory" in ended.stderr
+
+
 # ------------------------------------------------------------------------------------------ in a sweep
 def test_a_trial_without_room_goes_on_in_pieces_and_the_next_begins_so(tmp_path):
     ended, study, seen = swept(write(tmp_path, backbone="broken.oom_64", budget="{trials: 3}", search=NO_PRUNER))

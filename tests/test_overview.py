@@ -119,8 +119,29 @@ def test_no_mlflow_database_is_well(tmp_path: Path):
     assert doctor._mlflow(tmp_path / "mlflow.db").ok
 
 
-def test_a_gpu_without_code_for_it_is_found():
-    assert doctor._covers("sm_90", 9, 0)
-    assert doctor._covers("sm_86", 8, 9)
-    assert not doctor._covers("sm_75", 6, 0)
-    assert not doctor._covers("sm_90", 8, 0)
+MADE_UP = """
+import torch
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
+torch.cuda.get_device_name, torch.cuda.get_device_capability = lambda i: "Made Up", lambda i: {capability}
+torch.cuda.get_arch_list = lambda: {archs}
+"""
+
+
+@pytest.mark.parametrize(
+    ("capability", "archs", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_86"], True),
+        ((6, 0), ["sm_75"], False),
+        ((13, 0), ["sm_90", "compute_120"], True),  # the driver compiles it
+        ((9, 1), ["sm_90a"], False),  # for one chip alone
+    ],
+)
+def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, capability, archs, runs):
+    (tmp_path / "sitecustomize.py").write_text(MADE_UP.format(capability=capability, archs=archs))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (finding,) = doctor._torch()
+    assert (finding.name, finding.ok) == ("cuda:0", runs)
+    assert "Made Up" in finding.text
+    assert "{}.{}".format(*capability) in finding.text
+    assert ("torch built for it" in finding.help) is not runs

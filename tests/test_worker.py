@@ -1,8 +1,10 @@
 """What a worker makes of a job, with the real trainer and with the fake one."""
 
+import builtins
 import errno
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +172,70 @@ def test_an_error_is_filed_under_its_trouble(error, trouble):
     assert _trouble(error) == trouble
 
 
-def test_torch_running_out_of_memory_is_known():
+@pytest.fixture
+def full() -> Iterator[None]:
+    """Whatever passes through a network finds no memory."""
     import torch
 
-    assert _trouble(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")) == "oom"
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    yield
+    hook.remove()
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    ("alone", "wanted", "micro_batch", "lay"),
+    [(True, True, None, True), (True, False, None, False), (False, True, None, False), (True, True, 4, False)],
+)
+def test_want_of_memory_says_whether_the_images_lay_on_the_device(
+    photos, cache, tmp_path, alone, wanted, micro_batch, lay
+):
+    import torch
+
+    from trainers.data.level import SHELF
+
+    one = job(photos, tmp_path / "run", cache).model_copy(update={"resident": wanted, "micro_batch": micro_batch})
+    SHELF.take(Data.open(photos, cache).cache.images, torch.device("cpu"))
+    ended = advance(run(one, "cpu", alone=alone), None)
+    SHELF.clear()
+    assert (ended.trouble, ended.resident) == ("oom", lay)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_process_with_neighbours_gives_memory_back_after_each_epoch(photos, cache, tmp_path, monkeypatch, alone):
+    import torch
+
+    given = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append(1))
+    running = run(job(photos, tmp_path / "run", cache), "cpu", alone=alone)
+    advance(running, None)
+    advance(running, True)
+    running.close()
+    assert len(given) == (0 if alone else 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ("AcceleratorError", "CUDA error: out of memory"),
+        ("RuntimeError", "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        ("RuntimeError", "GET was unable to find an engine to execute this computation"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a"),
+    ],
+)
+def test_every_way_in_which_a_gpu_runs_out_of_memory_is_filed_as_that(monkeypatch, kind, said):
+    """On a GPU that is nearly full, which some of these words need to be believed."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 100))
+    assert _trouble(vars(builtins).get(kind, getattr(torch, kind, RuntimeError))(said)) == "oom"

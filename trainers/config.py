@@ -545,7 +545,7 @@ class Epoch(Part):
     lr: float = Field(description="learning rate of the head at the last step")
     seconds: float = Field(description="wall time of the epoch, evaluation included")
     images_per_second: float = Field(description="training images over the time spent training")
-    peak_memory_gb: float = Field(description="peak memory, GiB: of the GPU, or of the process on a CPU")
+    peak_memory_gb: float = Field(description="peak memory, GiB: taken from the GPU, or of the process on a CPU")
     time: float = Field(description="Unix time when the epoch ended, seconds")
 
     def value(self, goal: Goal) -> float:

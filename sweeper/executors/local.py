@@ -221,11 +221,14 @@ def environment(slot: Slot) -> dict[str, str]:
     """Ours, with the slot's device and its share of the cores.
 
     A thread that waits must sleep: one that spins, as OpenMP's do by themselves, slows whatever else runs on the
-    cores, other workers first, up to tenfold.
+    cores, other workers first, up to tenfold. A GPU's memory grows in segments: batches of many sizes leave no holes
+    in it.
     """
     threads = dict.fromkeys(THREADS, str(slot.threads))
-    given = {"OMP_WAIT_POLICY": "PASSIVE"} | children.environment()
-    return given | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
+    ours = {"OMP_WAIT_POLICY": "PASSIVE"}
+    if slot.device.startswith("cuda") and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name of the same
+        ours["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    return ours | children.environment() | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
 
 
 def _cause(code: int) -> str:

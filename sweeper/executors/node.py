@@ -58,14 +58,14 @@ class Host:
         self._local: Local | None = None
         self._held: deque[Job] = deque()  # until the device takes one more
 
-    def take_up(self, setting: str, gpus: Sequence[int]) -> str:
+    def take_up(self, setting: str, gpus: Sequence[int | str]) -> str:
         """Open on these GPUs, or on the cores where there are none; returns Opened."""
         given = Setting.model_validate_json(setting)
         os.environ.update(given.variables)
         if fault := _unshared(given):
             return Opened(fault=fault).model_dump_json()
         os.chdir(given.folder)
-        slots = devices.slots(",".join(map(str, gpus)) or "cpu", given.per_device)
+        slots = devices.assigned(gpus, given.per_device)
         threads = given.threads if given.per_device == "auto" else max(1, given.threads // len(slots))
         self._local = Local.on([replace(slot, threads=threads) for slot in slots], given.per_device)
         name = ",".join(f"cuda:{one}" for one in gpus) or "cpu"

@@ -1,0 +1,103 @@
+"""What sections work on: made-up data, recipes, and runs that take the GPU's way on any device."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from trainers.config import Recipe
+from trainers.data.batches import Data
+from trainers.data.cache import Cache
+from trainers.data.rows import Category, Row, Table
+from trainers.feed import Batch, Drawing
+from trainers.train import Run
+
+from .place import Cpu
+
+GARMENT = (("sleeve", 7), ("neck", 3), ("waist", 3), ("print", 4), ("fabric", 6), ("fit", 3))
+COLOUR = (("colour", 4),)
+MEDIUM = {"flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2}
+STRONG = MEDIUM | {"rotate": 10, "saturation": 0.2, "hue": 0.05, "policy": "trivial", "noise": 0.5, "erase": 0.3}
+STRONG |= {"mixup": 0.2, "cutmix": 1.0}
+TINY = "test_resnet"  # what stands for a network on a CPU
+
+
+def noise(train: int, val: int, side: int, categories: Sequence[tuple[str, int]] = GARMENT) -> Data:
+    """Images of noise with random labels, decoded at that side."""
+    rng = np.random.default_rng(0)
+    known = tuple(Category(name, tuple(f"{name}{k}" for k in range(count))) for name, count in categories)
+    rows = tuple(
+        Row(f"{split}{number}", split, None, tuple(int(rng.integers(count)) for _, count in categories), "")
+        for split, count in (("train", train), ("val", val))
+        for number in range(count)
+    )
+    return _data(Table(Path(), known, rows), rng.integers(0, 256, (len(rows), side, side, 3), dtype=np.uint8))
+
+
+def colours(train: int, val: int, side: int) -> Data:
+    """Images whose colour is their class: whatever learns at all learns this."""
+    data, rng = noise(train, val, side, COLOUR), np.random.default_rng(1)
+    paint = rng.integers(40, 216, (len(data.table.categories[0].classes), 3))
+    labels = data.labels(range(len(data.table.rows)))[:, 0]
+    images = 0.25 * data.cache.images + 0.75 * paint[labels][:, None, None]
+    return _data(data.table, images.astype(np.uint8))
+
+
+def _data(table: Table, images: np.ndarray) -> Data:
+    side = images.shape[1]
+    half = np.ascontiguousarray(images[:, ::2, ::2][:, : side // 2, : side // 2])
+    return Data(table, Cache(side, images, half, np.full((len(images), 2), side, dtype=np.int32)))
+
+
+def recipe(side: int, level: int, **train: Any) -> Recipe:
+    """Of a small network for images of that side, decoded at `level`, and what is said besides."""
+    base = {
+        "backbone": TINY,
+        "pretrained": False,
+        "image_size": side,
+        "batch_size": 8,
+        "epochs": 2,
+        "augment": MEDIUM,
+    }
+    return Recipe.model_validate({"data": {"root": ".", "size": level}, "train": base | train})
+
+
+def level(side: int) -> int:
+    """The side at which images for networks of that side are decoded."""
+    return -(-round(1.14 * side) // 32) * 32
+
+
+@contextmanager
+def run(place: Cpu, how: Recipe, data: Data) -> Iterator[Run]:
+    """A run whose images change on the device, be it a CPU; its folder goes with it."""
+    with folder() as where:
+        made = Run(how, data, ("train",), place.device, where)
+        made.lens.hosted = False
+        yield made
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder for a while."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def batches(of: Run, count: int) -> Iterator[Batch]:
+    """So many batches as an epoch has them."""
+    size = of.config.batch_size
+    rows = np.resize(np.asarray(of.rows), count * size)
+    drawing = Drawing(of.config.augment, np.random.default_rng(0), of.minority)
+    feed = of.lens.feed(of.config.image_size)
+    return feed.training([rows[k * size : (k + 1) * size] for k in range(count)], drawing)
+
+
+def step(of: Run, batch: Batch) -> tuple[Tensor, Tensor]:
+    """One step of training on `batch`; its mean loss, and logits. The only private names of the project in here."""
+    loss, logits = of._backward(batch, 1)
+    of._step()
+    return loss, logits

@@ -1,0 +1,119 @@
+"""Whole runs: they learn in every format, resume, leave nothing behind, and may be compiled."""
+
+import importlib.util
+import itertools
+import os
+import shutil
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+from torch._dynamo.utils import counters
+
+from trainers.predict import predict
+from trainers.train import train
+
+from . import subjects
+from .findings import Notes
+from .place import Cpu
+
+AVERAGES: tuple[dict[str, Any], ...] = ({}, {"average": {"name": "ema", "decay": 0.9}})
+AVERAGES += ({"average": {"name": "swa", "start": 0.5}},)
+
+
+def learns(place: Cpu, notes: Notes) -> None:
+    """Every format learns what is easy, and the model says on the CPU what it said on the device."""
+    data, epochs = subjects.colours(256, 96, 64), 6
+    size = {"backbone": "resnet18" if place.cuda else subjects.TINY, "batch_size": 32, "epochs": epochs}
+    for number, precision in enumerate(place.formats):
+        for average in AVERAGES if number == 0 else AVERAGES[:1]:
+            rate = {"optimizer": {"name": "adamw", "lr": 1e-3 if place.cuda else 1e-2}}
+            how = subjects.recipe(64, 64, precision=precision, **size, **average, **rate)
+            plain = how.model_copy(update={"train": how.train.model_copy(update={"precision": "fp32"})})
+            with subjects.folder() as folder:
+                seen = list(train(how, data, folder, device=place.name))
+                weights = folder / "best.safetensors"
+                there = predict(how, data, weights, split="val", device=place.name)
+                here = predict(plain, data, weights, split="val")
+            accuracy = max(epoch.val.overall_accuracy for epoch in seen if epoch.val)
+            alike = float(np.mean(here.argmax(1) == there.argmax(1)))
+            name = average.get("average", {}).get("name", "no average")
+            figures = {"accuracy": round(accuracy, 3), "same_answers_on_the_cpu": round(alike, 3)}
+            apart = float(np.abs(here - there).max())
+            notes.promise(f"learns in {precision}, {name}", accuracy > 0.9 and alike > 0.97, **figures, apart=apart)
+
+
+def resumes(place: Cpu, notes: Notes) -> None:
+    """A run that was left after two of four epochs goes on from its file as if it had not been."""
+    data = subjects.colours(256, 96, 64)
+    for precision in [name for name in place.formats if name != "fp32"] or ["fp32"]:
+        how = subjects.recipe(64, 64, precision=precision, epochs=4, batch_size=32, average="ema", clip_norm=1.0)
+        with subjects.folder() as one, subjects.folder() as other:
+            whole = [epoch.val.loss for epoch in train(how, data, one, device=place.name) if epoch.val]
+            list(itertools.islice(train(how, data, other, device=place.name), 2))
+            resumed = [epoch.val.loss for epoch in train(how, data, other, device=place.name) if epoch.val]
+        apart = max(abs(a - b) for a, b in zip(whole, resumed, strict=True))
+        holds = len(resumed) == 4 and apart <= (0.2 if place.cuda else 0.0)
+        notes.promise(f"resumes in {precision}", holds, apart=apart, whole=whole, resumed=resumed)
+
+
+def trial(place: Cpu, notes: Notes) -> None:
+    """A whole trial: how much of its time is neither training nor evaluation, and that nothing of it stays."""
+    how = {"backbone": "resnet50", "batch_size": 64} if place.cuda else {}
+    side, level, images = (224, 256, 2560) if place.cuda else (32, 64, 64)
+    data = subjects.noise(images, images // 5, level)
+    inside, stamps = [], []
+    with subjects.folder() as folder:
+        asked = subjects.recipe(side, level, epochs=4, average="ema", **how)
+        for epoch in train(asked, data, folder, device=place.name, resident=True):
+            inside.append(epoch.seconds)
+            stamps.append(time.perf_counter())
+        mib = {path.name: path.stat().st_size >> 20 for path in folder.iterdir()}
+    between = [after - before for before, after in itertools.pairwise(stamps)]
+    share = statistics.median(max(0.0, 1 - work / whole) for work, whole in zip(inside[1:], between, strict=True))
+    figures = {"epoch_s": round(statistics.median(inside), 2), "files_mib": mib}
+    notes.figure(
+        "share of a trial between its epochs (checkpoints)", share=round(share, 3), **figures, **place.peaks()
+    )
+    place.forget()
+    notes.promise("a trial that is over leaves no tensors", place.used() < 64, mib=round(place.used()))
+
+
+def compiled(place: Cpu, notes: Notes) -> None:
+    """torch.compile: what it costs, what it gains, and that the loss is the same."""
+    if lacking := _no_compiler(place):
+        notes.skip("torch.compile", lacking)
+        return
+    how = {"backbone": "resnet18", "batch_size": 64} if place.cuda else {}
+    side, level, images = (224, 256, 1024) if place.cuda else (32, 64, 32)
+    data, paces, losses = subjects.noise(images, images // 5, level), {}, {}
+    for on in (False, True):
+        counters.clear()
+        asked = subjects.recipe(side, level, epochs=4, compile=on, augment={"flip": 0.0}, **how)
+        with subjects.run(place, asked, data) as run:
+            began = time.perf_counter()
+            losses[on] = run.fit(0)[0].loss
+            run.evaluate()
+            seconds = time.perf_counter() - began
+            paces[on] = max(run.fit(index)[2] for index in (1, 2))
+        graphs, breaks = counters["stats"]["unique_graphs"], dict(counters["graph_break"])
+        notes.figure(
+            f"compile: {str(on).lower()}",
+            first_epoch_s=round(seconds, 1),
+            images_per_s=round(paces[on]),
+            graphs=graphs,
+            breaks=breaks,
+        )
+    same = abs(losses[True] - losses[False]) < 0.05 * abs(losses[False])
+    notes.promise(
+        "a compiled network has the same loss", same, losses=losses, gain=round(paces[True] / paces[False], 2)
+    )
+
+
+def _no_compiler(place: Cpu) -> str:
+    """Why torch.compile cannot work here; nothing where it may."""
+    named = os.environ.get("CXX", "").split()[:1] or ["g++", "clang++"]
+    if not any(map(shutil.which, named)):
+        return "there is no C++ compiler"
+    return "there is no triton" if place.cuda and importlib.util.find_spec("triton") is None else ""
