@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from trainers.computing import unsupported
+from trainers.computing import no_room, unsupported
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
@@ -35,3 +36,78 @@ def test_code_for_one_chip_alone_runs_on_no_other():
 
 def test_a_torch_without_gpu_code_runs_on_none():
     assert "no GPU" in unsupported((9, 0), [])
+
+
+# ------------------------------------------------------------------------------------ no room on a GPU
+NO_ROOM = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA driver error: out of memory"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("HIP error: out of memory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.01 GB, other allocations: 1.00 GB)"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLASLT_STATUS_ALLOC_FAILED"),
+    RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+]
+PERHAPS = [
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. You may have passed in a non-contiguous input."),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+OTHERS = [
+    RuntimeError("CUDA error: device-side assert triggered"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied (8x512 and 256x3)"),
+    ValueError("the text of a label: CUDA out of memory"),
+    MemoryError("CUDA"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Have torch see a GPU of 100 bytes of which so many are free."""
+
+    def set_(count):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (count, 100))
+
+    return set_
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=str)
+def test_every_library_has_its_own_words_for_want_of_memory(error):
+    assert no_room(error)
+
+
+@pytest.mark.parametrize("error", PERHAPS, ids=str)
+def test_words_that_mean_other_faults_too_count_on_a_gpu_that_is_nearly_full(error, free):
+    assert not no_room(error), "without a GPU"
+    free(4)
+    assert no_room(error)
+    free(6)
+    assert not no_room(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_other_errors_are_no_want_of_memory_even_on_a_full_gpu(error, free):
+    free(0)
+    assert not no_room(error)
+
+
+@pytest.mark.parametrize(("said", "room"), [("out of memory", False), ("an illegal memory access", True)])
+def test_a_gpu_that_can_no_longer_be_asked_answers_by_its_error(said, room, free, monkeypatch):
+    def broken():
+        raise torch.AcceleratorError(f"CUDA error: {said}")
+
+    free(0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
+    assert no_room(PERHAPS[0]) is not room

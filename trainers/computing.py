@@ -14,6 +14,18 @@ from trainers.config import TrainConfig
 if platform.system() != "Windows":
     import resource
 
+SCARCE = 0.05  # of a GPU's memory: where less is free, a library that fails has probably found none
+_NO_ROOM = re.compile(
+    r"\b(CUDA|HIP|MPS|XPU)\b.*\bout of memory|cudaErrorMemoryAllocation|hipErrorOutOfMemory"
+    r"|\b(CU|HIP|ROC)[A-Z]+_(STATUS_)?(ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)",
+    re.IGNORECASE,
+)
+_PERHAPS_NO_ROOM = re.compile(
+    r"\b(CU|HIP)(BLAS|BLASLT|DNN|SOLVER)_STATUS_(NOT_INITIALIZED|NOT_SUPPORTED|EXECUTION_FAILED)"
+    r"|unable to find an engine|miopenStatusUnknownError",
+    re.IGNORECASE,
+)
+
 
 def prepare(device: torch.device) -> None:
     """Settings of the process that training on `device` wants: TF32 where there is no other format."""
@@ -61,6 +73,29 @@ def release() -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether a GPU says by this error that it has no memory left.
+
+    Not every want of memory is torch's OutOfMemoryError: contexts, library handles, workspaces and pinned memory are
+    taken past torch's allocator, and each library has its own words. Some of these mean other faults as well: they
+    count only where the GPU is nearly full.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return bool(_NO_ROOM.search(text)) or (bool(_PERHAPS_NO_ROOM.search(text)) and _nearly_full())
+
+
+def _nearly_full() -> bool:
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError as error:  # of a GPU that has failed, whose answer is the error before
+        return bool(_NO_ROOM.search(str(error)))
+    return free < SCARCE * total
 
 
 def half_format(config: TrainConfig, device: torch.device) -> torch.dtype | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainers import losses, metrics, posterior
 from trainers.checkpoint import load_weights
-from trainers.computing import autocast, prepare, release
+from trainers.computing import autocast, no_room, prepare, release
 from trainers.config import Recipe, Scores, TrainConfig, Views
 from trainers.data.batches import Data, in_order
 from trainers.feed import Feed
@@ -56,8 +56,8 @@ class Lens:
         while True:
             try:
                 return self._logits(net, rows, views or Views())
-            except torch.OutOfMemoryError:
-                if self.batch == 1:
+            except RuntimeError as error:
+                if self.batch == 1 or not no_room(error):
                     raise
             self.batch //= 2
             release()
