@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sync
+from sweeper.ends import IN_FULL
 from sweeper.errors import DiskFull, RunFailed, Stopped
 from sweeper.executors import Executor
 from sweeper.paths import RunFolder, StudyFolder
@@ -214,7 +215,9 @@ class _Runs:
         self.end(job, result)
 
     def failed(self, message: Failed) -> None:
-        """Once more for a worker that died; otherwise the run stays open, and whoever asked is told."""
+        """Once more for a worker that died, and in 32 bits where fp16 diverged; otherwise the run stays open, and
+        whoever asked is told.
+        """
         if message.trouble == "disk":
             raise self.full(message.text, str(self.running[message.trial].folder))
         job = self.running.pop(message.trial)
@@ -222,6 +225,12 @@ class _Runs:
         deaths = self.deaths[job.folder] = self.deaths.get(job.folder, 0) + 1
         if message.trouble in ("died", "hung") and deaths <= RETRIES:
             self.view.note(f"{job.title}: {message.text}; trying once more")
+            self.waiting.insert(0, job)
+            return
+        if message.trouble == "overflow":
+            self.view.note(f"{job.title}: {message.text}; {IN_FULL}")
+            job = job.model_copy(update={"full_precision": True})
+            record.write_config(RunFolder(job.folder), job)
             self.waiting.insert(0, job)
             return
         self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))

@@ -10,7 +10,7 @@ from trainers.config import Epoch, Goal, Recipe, Scores
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may go on
-Trouble = Literal["nan", "oom", "died", "hung", "disk", "error"]
+Trouble = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
 
 class Word(BaseModel):
@@ -35,11 +35,17 @@ class Job(Word):
     micro_batch: int | None = Field(
         None, ge=1, description="images that pass through the network at once, where a batch of them has no room"
     )
+    full_precision: bool = Field(False, description="32 bits whatever the recipe says: in fp16 it diverged")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
     views: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
     tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
+
+    @property
+    def computed(self) -> Recipe:
+        """The recipe as it is really computed."""
+        return self.recipe.in_full if self.full_precision else self.recipe
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from trainers import files
 from trainers.config import DataConfig, Epoch, Scores
-from trainers.errors import Diverged, UserError
+from trainers.errors import Diverged, Overflowed, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,6 +134,7 @@ class Torch:
             past=job.past,
             resident=self.alone and job.micro_batch is None,
             micro_batch=job.micro_batch,
+            full_precision=job.full_precision,
         )
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
@@ -145,7 +146,7 @@ class Torch:
             return None
         fit = ("train", "val")
         views = job.recipe.train.tta if job.views else None
-        seen = predict(job.recipe, data, weights, split="test", device=device, views=views)
+        seen = predict(job.computed, data, weights, split="test", device=device, views=views)
         logits = seen - shift(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
         if any(row.labels is None for row in rows):
             return logits, None
@@ -158,7 +159,7 @@ class Torch:
         data = _data(job.recipe.data, job.cache)
         if train.tta.count == 1 or not data.table.split("val"):
             return None
-        return look(job.recipe, data, weights, device=device)
+        return look(job.computed, data, weights, device=device)
 
     def memory(self, device: str) -> float | None:
         from trainers.computing import memory_gib
@@ -188,7 +189,7 @@ def failed(job: Job, error: Exception, gpu_gib: float | None = None) -> Failed:
 def _trouble(error: Exception) -> Trouble:
     """Torch's errors are known by name and text: a worker that never loaded torch must not load it here."""
     if isinstance(error, Diverged):
-        return "nan"
+        return "overflow" if isinstance(error, Overflowed) else "nan"
     if files.full(error):
         return "disk"
     return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) else "error"

@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+from timm.models import _registry
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
@@ -172,6 +173,36 @@ def test_decay_is_timms_for_every_family(name, layer_decay):
     theirs = param_groups_weight_decay(backbone, 0.1, no_weight_decay_list=spared)
     decays, expected = ({id(p): g["weight_decay"] for g in all for p in g["params"]} for all in (ours, theirs))
     assert {key: decays[key] for key in expected} == expected
+
+
+WITHOUT_MATCHER = ["caformer_s18", "poolformer_s12", "pit_ti_224", "mobilenetv5_300m_enc", "csatv2"]
+
+
+def kinds():
+    """Of every module of timm one model for each first word of a name, the shortest."""
+    for names in _registry._module_to_models.values():
+        yield from {name.split("_")[0]: name for name in sorted(names, key=lambda name: (-len(name), name))}.values()
+
+
+def layered(name):
+    with torch.device("meta"):
+        depth = optim.depths(timm.create_model(name, num_classes=0))
+    levels = sorted(set(depth.values()))
+    assert len(levels) > 2, f"{name}: {levels}"
+    assert (levels[0], levels[-1]) == (pytest.approx(1 / len(levels)), 1.0)
+    first, last = list(depth.values())[0], list(depth.values())[-1]
+    assert first > 0.5 > last or name in ("test_byobnet", "test_efficientnet"), (name, first, last)
+
+
+@pytest.mark.parametrize("name", WITHOUT_MATCHER)
+def test_a_backbone_without_a_matcher_has_many_layers(name):
+    layered(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(kinds()))
+def test_every_architecture_has_layers_whose_rates_rise_towards_the_head(name):
+    layered(name)
 
 
 # ------------------------------------------------------------------------------------------ momentum

@@ -458,6 +458,11 @@ class Recipe(Part):
         return epoch.value(self.goal if self.train.selection == "goal" else self.train.selection)
 
     @property
+    def in_full(self) -> "Recipe":
+        """The same in 32 bits."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": "fp32"})})
+
+    @property
     def elsewhere(self) -> "Recipe":
         """The same as it may be handed on: of the paths of this machine only their last names."""
         weights = self.train.weights and _last(self.train.weights)
