@@ -162,14 +162,24 @@ class Run:
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
-        rng = np.random.default_rng([self.config.seed, index])
+        rng, began = np.random.default_rng([self.config.seed, index]), time.monotonic()
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = self._chunks(rng)
+        tally, mean, rate = self.passed(index, chunks, rng)
+        self._follow(index)
+        self._mend(index, rate, mean, len(chunks))
+        scores = tally.scores(self.data.names, mean.value())  # waits for the device, once an epoch
+        return scores, rate, sum(map(len, chunks)) / (time.monotonic() - began)
+
+    def passed(
+        self, index: int, chunks: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> tuple[Tally, "Mean", float]:
+        """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
-        began, rate = time.monotonic(), 0.0
+        rate = 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
         for step, batch in enumerate(feed.training(chunks, drawing)):
@@ -183,10 +193,7 @@ class Run:
                 self._step()
             tally.update(logits, batch.labels)
             mean.add(loss, len(batch.images))
-        self._follow(index)
-        self._mend(index, rate, mean, len(chunks))
-        scores = tally.scores(self.data.names, mean.value())  # waits for the device, once an epoch
-        return scores, rate, sum(map(len, chunks)) / (time.monotonic() - began)
+        return tally, mean, rate
 
     def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
         if not self.config.balance:
