@@ -7,7 +7,6 @@ from trainers import measure
 from trainers.config import Recipe
 from trainers.data.rows import Category
 from trainers.models import network
-from trainers.train import Run
 
 CATEGORIES = [Category("a", ("x", "y", "z"))]
 
@@ -39,7 +38,7 @@ def test_what_has_no_room_is_timed_in_pieces_and_that_is_said(small, capsys):
     room[0] = 7
     found = measure.measure(recipe(), CATEGORIES, "cpu")
     assert found["train_images_per_second"] > 0
-    assert {count for count, training in seen if training} == {16, 8, 5, 6, 4} & {count for count, _ in seen}
+    assert {count for count, training in seen if training} == {16, 8, 4}
     assert "test_resnet: no room for 8 images at once, timed with 4" in capsys.readouterr().err
 
 
@@ -47,12 +46,6 @@ def test_what_has_no_room_for_a_few_images_says_so(small):
     small[1][0] = 3
     with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
         measure.measure(recipe(), CATEGORIES, "cpu")
-
-
-def test_another_error_is_not_tried_again(small):
-    small[0].clear()
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        measure.measure(recipe(head={"name": "relu_logits"}, backbone_args={"num_classes": 7}), CATEGORIES, "cpu")
 
 
 def test_val_is_looked_at_in_whole_chunks(small):
