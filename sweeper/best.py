@@ -97,7 +97,7 @@ def recipe(won: Winner) -> str:
     if won.confirmed:
         mean = sum(won.confirmed) / len(won.confirmed)
         comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean:.4f}."
-    return spec.recipe_yaml(f"{won.study.name[:59]}-best", won.job.recipe, comment=comment)
+    return spec.recipe_yaml(f"{won.study.name[:59]}-best", won.job.computed, comment=comment)
 
 
 def document(won: Winner) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def document(won: Winner) -> dict[str, Any]:
         "study": won.study.name,
         "result": won.result.model_dump(mode="json"),
         "confirmed": list(won.confirmed),
-        "recipe": won.job.recipe.model_dump(mode="json"),
+        "recipe": won.job.computed.model_dump(mode="json"),
         "finals": overview.document(overview.standing(won.study))["finals"],
     }
 

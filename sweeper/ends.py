@@ -12,6 +12,7 @@ from trainers.config import Scores
 from trainers.crash import point
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
+IN_FULL = "goes on in full precision"
 
 
 class Ends:
@@ -58,6 +59,9 @@ class Ends:
         if trouble == "oom" and (smaller := lighten(one.job, gpu_gib)):
             record.write_config(self._folder.trial(trial), smaller)
             return self._again(one, trouble, self._memory.said(smaller, text))
+        if trouble == "overflow" and not one.job.full_precision:
+            record.write_config(self._folder.trial(trial), one.job.model_copy(update={"full_precision": True}))
+            return self._again(one, trouble, f"{text}; {IN_FULL}")
         return self.end(one, "FAILED", trouble, text, gpu_gib=gpu_gib)
 
     # -------------------------------------------------------------------------------- the ends

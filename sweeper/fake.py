@@ -5,10 +5,10 @@ SWEEP_FAKE_BYTES larger than it need be (default 0), and a GPU has SWEEP_FAKE_GI
 promise of the real one: the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored
 epochs yielded again.
 
-A backbone named `broken.<trouble>` fails in its second epoch: nan, oom, oom_64 (while 64 images or more pass at
-once), oom_images (while the decoded images may lie on the GPU), disk, error; kill is a SIGKILL to itself, hang a
-SIGSTOP; stall waits for ever, with a process that is alive; grind computes for ever in C, which no other thread
-survives. `_once` behind it: only the first time.
+A backbone named `broken.<trouble>` fails in its second epoch: nan, overflow (unless in full precision), oom, oom_64
+(while 64 images or more pass at once), oom_images (while the decoded images may lie on the GPU), disk, error; kill is
+a SIGKILL to itself, hang a SIGSTOP; stall waits for ever, with a process that is alive; grind computes for ever in C,
+which no other thread survives. `_once` behind it: only the first time.
 """
 
 import errno
@@ -33,7 +33,7 @@ from sweeper.trial import Job
 from trainers.config import Epoch, Recipe, Scores, TrainConfig
 from trainers.crash import point
 from trainers.data import layouts
-from trainers.errors import Diverged, UserError
+from trainers.errors import Diverged, Overflowed, UserError
 
 CATEGORIES = ("pattern", "sleeve")  # where the data set is absent
 
@@ -225,6 +225,8 @@ def _break(job: Job, index: int) -> None:
     trouble = trouble.removesuffix("_once")
     if trouble == "nan":
         raise Diverged("the loss is nan in epoch 2")
+    if trouble == "overflow" and not job.full_precision:
+        raise Overflowed("fp16 overflows in epoch 2")
     if trouble == "oom" or (trouble == "oom_64" and (job.micro_batch or job.recipe.train.batch_size) >= 64):
         raise OutOfMemoryError("CUDA out of memory")
     if trouble == "oom_images" and job.resident:

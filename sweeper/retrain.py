@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sync
+from sweeper.ends import IN_FULL
 from sweeper.errors import DiskFull, RunFailed, Stopped
 from sweeper.executors import Executor
 from sweeper.paths import RunFolder, StudyFolder
@@ -214,8 +215,8 @@ class _Runs:
         self.end(job, result)
 
     def failed(self, message: Failed) -> None:
-        """Once more for a worker that died, or without the images on the GPU; otherwise the run stays open, and
-        whoever asked is told.
+        """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged;
+        otherwise the run stays open, and whoever asked is told.
         """
         if message.trouble == "disk":
             raise self.full(message.text, str(self.running[message.trial].folder))
@@ -226,9 +227,10 @@ class _Runs:
             self.view.note(f"{job.title}: {message.text}; trying once more")
             self.waiting.insert(0, job)
             return
-        if message.trouble == "oom" and message.resident:
-            self.view.note(f"{job.title}: {message.text}; trying once more with the images in the host's memory")
-            job = job.model_copy(update={"resident": False})
+        if change := _remedy(message):
+            remedy, update = change
+            self.view.note(f"{job.title}: {message.text}; {remedy}")
+            job = job.model_copy(update=update)
             record.write_config(RunFolder(job.folder), job)
             self.waiting.insert(0, job)
             return
@@ -247,3 +249,12 @@ class _Runs:
         if self.stop.requested and not self.told:
             self.told = True
             self.view.note("finishing the epoch; press again to stop now")
+
+
+def _remedy(message: Failed) -> tuple[str, dict[str, bool]] | None:
+    """In words, and as a change of the job, what may let a run that failed go on."""
+    if message.trouble == "oom" and message.resident:
+        return "trying once more with the images in the host's memory", {"resident": False}
+    if message.trouble == "overflow":
+        return IN_FULL, {"full_precision": True}
+    return None

@@ -233,9 +233,9 @@ class Study:
 
         INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
         its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
-        other trials on its device; and when it ran out of memory for the first time: then without the images that
-        were `resident` on the GPU, or else in smaller pieces. That the GPU had no room is known of those that are not
-        larger than `gpu_gib` in all.
+        other trials on its device; when it ran out of memory for the first time: then without the images that were
+        `resident` on the GPU, or else in smaller pieces; and when it diverged in fp16: then in 32 bits. That the GPU
+        had no room is known of those that are not larger than `gpu_gib` in all.
         """
         one = self._running.pop(trial)
         return self._ends.fail(one, trouble, text, crowded=crowded, resident=resident, gpu_gib=gpu_gib)

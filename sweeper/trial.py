@@ -11,7 +11,7 @@ Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 FIRST = 0  # a study's first trial is never pruned: so the study has a winner, however short it is
 OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may go on
-Trouble = Literal["nan", "oom", "died", "hung", "disk", "error"]
+Trouble = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
 
 class Word(BaseModel):
@@ -39,6 +39,7 @@ class Job(Word):
     resident: bool = Field(
         True, description="whether the decoded images may lie on the GPU that trains alone on them"
     )
+    full_precision: bool = Field(False, description="32 bits whatever the recipe says: in fp16 it diverged")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
@@ -51,6 +52,11 @@ class Job(Word):
         train = self.recipe.train
         why = "" if train.selection == "last" else f", as many as selection: {train.selection} chose on val"
         return f"{self.stop_after} of {train.epochs} epochs{why}"
+
+    @property
+    def computed(self) -> Recipe:
+        """The recipe as it is really computed."""
+        return self.recipe.in_full if self.full_precision else self.recipe
 
     @property
     def title(self) -> str:

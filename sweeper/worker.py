@@ -1,7 +1,7 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import logging
-import shutil
+import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from trainers import files
 from trainers.config import DataConfig, Epoch, Scores
-from trainers.errors import Diverged, UserError
+from trainers.errors import Diverged, Overflowed, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +138,7 @@ class Torch:
             past=job.past,
             resident=self.alone and job.resident and job.micro_batch is None,
             micro_batch=job.micro_batch,
+            full_precision=job.full_precision,
         ):
             if not self.alone:
                 release()  # what evaluation took beyond training is for the neighbours
@@ -152,7 +153,7 @@ class Torch:
             return None
         fit = ("train", "val")
         views = job.recipe.train.tta if job.views else None
-        seen = predict(job.recipe, data, weights, split="test", device=device, views=views)
+        seen = predict(job.computed, data, weights, split="test", device=device, views=views)
         logits = seen - shift(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
         if any(row.labels is None for row in rows):
             return logits, None
@@ -165,7 +166,7 @@ class Torch:
         data = _data(job.recipe.data, job.cache)
         if train.tta.count == 1 or not data.table.split("val"):
             return None
-        return look(job.recipe, data, weights, device=device)
+        return look(job.computed, data, weights, device=device)
 
     def memory(self, device: str) -> float | None:
         from trainers.computing import memory_gib
@@ -200,7 +201,7 @@ def failed(job: Job, error: Exception) -> Failed:
 def _trouble(error: Exception) -> Trouble:
     """A worker that never loaded torch must not load it here: its own errors are known by their names."""
     if isinstance(error, Diverged):
-        return "nan"
+        return "overflow" if isinstance(error, Overflowed) else "nan"
     if files.full(error):
         return "disk"
     return "oom" if _of_host(error) or "OutOfMemoryError" in _names(error) or _no_room(error) else "error"

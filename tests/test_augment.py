@@ -4,7 +4,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers import augment, noise, policy
 from trainers.config import Augment
@@ -420,3 +422,87 @@ def test_mixup_of_the_minority_leaves_the_majority_untouched():
 def test_mixup_of_the_minority_wants_to_know_which_images_are():
     with pytest.raises(ValueError, match="nobody says which"):
         augment.draw(Augment(mixup=1.0, mixup_of="minority"), np.full((2, 2), 64), np.random.default_rng(0))
+
+
+# ------------------------------------------------------------------------------------ as evaluation, on a device
+def detailed(batch=6, side=256, seed=0):
+    """Pictures with as much detail at every scale as photographs have (1 / f), [B, 3, S, S] uint8."""
+    rng, frequency = np.random.default_rng(seed), np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
+    frequency[0, 0] = 1
+    waves = np.fft.ifft2(np.fft.fft2(rng.standard_normal((batch, 3, side, side))) / frequency).real
+    waves /= waves.std((2, 3), keepdims=True)
+    return torch.from_numpy((128 + 40 * waves).clip(0, 255).astype(np.uint8))
+
+
+def detail(x):
+    return float((x[..., 1:] - x[..., :-1]).square().mean())
+
+
+@pytest.mark.parametrize("size", [192, 160, 144, 132, 96])
+@pytest.mark.parametrize("config", [{"crop": "random", "margin": 0.02}, {"crop": "random", "margin": 0.0}], ids=str)
+def test_windows_are_as_smooth_as_what_evaluation_sees(size, config):
+    images = detailed()
+    how = augment.draw(Augment(**OFF, **config), np.full((6, 2), 256), np.random.default_rng(0), None, 256)
+    ours = augment.apply(images, how, size, ZERO, ONE)[0]
+    assert detail(ours) / detail(augment.plain(images, size, ZERO, ONE)) == pytest.approx(1, abs=0.06)
+
+
+def test_a_small_window_of_a_large_image_is_not_blurred():
+    """What is not made smaller is sampled once for each pixel, beside others that are made smaller."""
+    images = detailed(2)
+    how = augment.draw(Augment(**OFF, crop="random", margin=0.0), np.full((2, 2), 256), np.random.default_rng(0))
+    affine = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    ours = augment.apply(images, replace(how, affine=affine), 128, ZERO, ONE)[0]
+    torch.testing.assert_close(ours[0], images[0, :, 64:192, 64:192] / 255)
+    assert psnr(ours[1], augment.plain(images[1:], 128, ZERO, ONE)[0]) > 30
+
+
+def turned(batch=8, side=64):
+    config = Augment(crop="resized", rotate=20, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, policy="rand")
+    return augment.draw(config, np.full((batch, 2), (80, 60)), np.random.default_rng(3), None, side)
+
+
+def test_a_grid_by_broadcasting_is_torchs():
+    how, middles = turned(), augment._middles(48, torch.device("cpu"))[None]
+    theirs = F.affine_grid(how.affine, [8, 3, 48, 48], align_corners=False)
+    torch.testing.assert_close(augment._grid(how.affine, middles, middles), theirs, atol=1e-6, rtol=0)
+
+
+def test_colour_by_broadcasting_is_a_product_of_matrices():
+    how, x = turned(), torch.rand(8, 3, 48, 48)
+    grey = torch.einsum("bchw,c->b", x, torch.tensor(policy.GREY)) / 48**2 * how.contrast
+    theirs = torch.baddbmm(grey[:, None, None], how.colour, x.flatten(2)).clamp(0, 1).view_as(x)
+    torch.testing.assert_close(augment._recolour(x, how.colour, how.contrast), theirs, atol=1e-6, rtol=0)
+
+
+class Products(TorchDispatchMode):
+    """Notes every product of matrices, which a GPU may compute with 10 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in (
+            "mm",
+            "bmm",
+            "addmm",
+            "baddbmm",
+            "addbmm",
+            "addmv",
+            "mv",
+            "affine_grid_generator",
+        ):
+            self.found.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", [64, 48])
+def test_no_image_is_made_by_a_product_of_matrices(size):
+    with Products() as products:
+        augment.apply(photos(8), turned(), size, ZERO, ONE)
+        augment.plain(photos(8), size, ZERO, ONE)
+    assert not products.found
+    with Products() as products:
+        F.affine_grid(turned().affine, [8, 3, 48, 48], align_corners=False)
+    assert products.found, "this test would see one"

@@ -4,6 +4,7 @@ from torch import nn
 from trainers import average
 from trainers.config import EMA, SWA, NoAverage, Recipe
 from trainers.data.batches import Data
+from trainers.train import Run
 from trainers.train import train as train_
 
 
@@ -85,3 +86,16 @@ def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkey
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
     recipe = Recipe(data=photos, train={**train, "head": "category_mlp", "average": {"name": "swa", "start": 0}})
     assert [epoch.number for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [1]
+
+
+def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path):
+    """In mixed precision where the recipe has it: other formats, other statistics."""
+    train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
+    more = {"precision": "bf16", "average": {"name": "swa", "start": 0}}
+    run = Run(
+        Recipe(data=photos, train=train | more), Data.open(photos, cache), ("train",), torch.device("cpu"), tmp_path
+    )
+    first, seen = next(m for m in run.average.net.modules() if isinstance(m, nn.Conv2d)), []
+    first.register_forward_hook(lambda _module, _inputs, out: seen.append(out.dtype))
+    run.fit(0)
+    assert set(seen) == {torch.bfloat16}

@@ -167,23 +167,46 @@ def _net(photos, data):
 class Small(nn.Module):
     """A network with room for so many images."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, error: RuntimeError | None = None) -> None:
         super().__init__()
         self.room, self.seen = room, []
+        self.error = error or torch.OutOfMemoryError("no room")
 
     def forward(self, x):
         self.seen.append(len(x))
         if len(x) > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
         return x.mean((2, 3))
 
 
-def test_evaluation_without_room_tries_half_as_many_images_and_remembers(photos, data):
+@pytest.mark.parametrize("error", [None, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")], ids=str)
+def test_evaluation_without_room_tries_half_as_many_images_and_remembers(photos, data, error):
     lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
-    lens.batch, net = 32, Small(10)
+    lens.batch, net = 32, Small(10, error)
     logits = lens.logits(net, range(40))
     assert (logits.shape, lens.batch, net.seen[:3]) == ((40, 3), 8, [32, 16, 8])
     torch.testing.assert_close(logits, lens.logits(Small(100), range(40)))
+
+
+def test_another_error_of_evaluation_is_not_tried_again(photos, data):
+    lens, net = Lens(recipe(photos).train, data, _net(photos, data), CPU), Small(0, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        lens.logits(net, range(40))
+    assert len(net.seen) == 1
+
+
+def test_a_device_gets_images_in_one_shape_and_every_row_once(photos, data):
+    lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
+    lens.batch, found = 16, []
+    for lens.hosted in (True, False):
+        net = Small(100)
+        found.append(lens.logits(net, range(41), Views(flip=True)))
+        assert net.seen == ([16] * 4 + [9] * 2 if lens.hosted else [16] * 6)
+    assert found[0].shape == found[1].shape == (41, 3)
+    torch.testing.assert_close(*found, atol=0.05, rtol=0)
+    few = Small(100)
+    assert lens.logits(few, range(9)).shape == (9, 3)
+    assert few.seen == [9]  # no more than there are
 
 
 def test_evaluation_without_room_for_a_single_image_says_so(photos, data):

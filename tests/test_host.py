@@ -68,12 +68,12 @@ def test_the_cpu_changes_each_image_as_a_device_would(config, layout):
 
 
 def test_what_is_made_smaller_is_smoothed_as_evaluation_smooths_it():
-    """There the lane of devices, which does not smooth, is no more than near: 25 dB at half the size."""
+    """The lane of devices, which blurs as much with another kernel, is near: 35 dB at half the size."""
     images, config = photographs(128), {"crop": "random", "margin": 0.0, "flip": 0.0}
     ours, theirs = both(images, 64, **config)
     whole = host.look(shared(images), np.arange(len(images)), (0, 0, 128, 128, False), 64, EYE, host.Room())
     torch.testing.assert_close(ours, whole * EYE.std[:, None, None] + EYE.mean[:, None, None])
-    assert psnr(ours, theirs) > 25
+    assert psnr(ours, theirs) > 35
 
 
 @pytest.mark.parametrize("size", [96, 160])

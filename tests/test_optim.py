@@ -1,6 +1,8 @@
 import pytest
 import timm
 import torch
+from timm.models import _registry
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from trainers import optim
@@ -142,8 +144,108 @@ def test_norms_and_biases_are_decayed_only_where_the_recipe_says_so():
             assert decays[id(parameter)] == (0.1 if parameter.ndim > 1 or decay_norms else 0.0)
 
 
-def test_a_backbone_that_names_no_layers_is_one_layer():
+def test_a_backbone_that_names_no_layers_has_one_a_module():
     assert set(optim.depths(nn.Linear(2, 2)).values()) == {1.0}
+    depth = optim.depths(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))))
+    assert depth == pytest.approx(
+        {"0.weight": 1, "0.bias": 1, "1.0.weight": 2 / 3, "1.0.bias": 2 / 3, "1.1.weight": 1 / 3, "1.1.bias": 1 / 3}
+    )
+
+
+def test_what_timm_spares_is_not_decayed_unless_the_recipe_says_so():
+    for decay_norms in (False, True):
+        backbone, _, optimizer = built(AdamW(weight_decay=0.1, decay_norms=decay_norms))
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in backbone.named_parameters():
+            spared = parameter.ndim <= 1 or name in ("cls_token", "pos_embed", "reg_token")
+            assert decays[id(parameter)] == (0.1 if decay_norms or not spared else 0.0), name
+
+
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "beit_base_patch16_224", "convnext_atto"]
+)
+@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
+def test_decay_is_timms_for_every_family(name, layer_decay):
+    with torch.device("meta"):
+        backbone, head = timm.create_model(name, num_classes=0), nn.Linear(4, 2)
+    ours = optim.build(AdamW(weight_decay=0.1, layer_decay=layer_decay), backbone, head).param_groups
+    spared = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    theirs = param_groups_weight_decay(backbone, 0.1, no_weight_decay_list=spared)
+    decays, expected = ({id(p): g["weight_decay"] for g in all for p in g["params"]} for all in (ours, theirs))
+    assert {key: decays[key] for key in expected} == expected
+
+
+WITHOUT_MATCHER = ["caformer_s18", "poolformer_s12", "pit_ti_224", "mobilenetv5_300m_enc", "csatv2"]
+
+
+def kinds():
+    """Of every module of timm one model for each first word of a name, the shortest."""
+    current = set(timm.list_models())
+    for module in _registry._module_to_models.values():
+        names = sorted(current & module, key=lambda name: (-len(name), name))
+        yield from {name.split("_")[0]: name for name in names}.values()
+
+
+def layered(name):
+    with torch.device("meta"):
+        depth = optim.depths(timm.create_model(name, num_classes=0))
+    levels = sorted(set(depth.values()))
+    assert len(levels) > 2, f"{name}: {levels}"
+    assert (levels[0], levels[-1]) == (pytest.approx(1 / len(levels)), 1.0)
+    quarter = len(depth) // 4
+    first, last = (sum(part) / quarter for part in (list(depth.values())[:quarter], list(depth.values())[-quarter:]))
+    assert first > 0.5 > last, (name, first, last)
+
+
+@pytest.mark.parametrize("name", WITHOUT_MATCHER)
+def test_a_backbone_without_a_matcher_has_many_layers(name):
+    layered(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(kinds()))
+def test_every_architecture_has_layers_whose_rates_rise_towards_the_head(name):
+    layered(name)
+
+
+# ------------------------------------------------------------------------------------------ momentum
+def fitted(module, optimizer, images=4):
+    labels = torch.arange(images) % 3
+    nn.functional.cross_entropy(module(torch.randn(images, 3, 32, 32)), labels).backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.8])
+@pytest.mark.parametrize("config", [AdamW(), Adam(), SGD(), SGD(nesterov=True), SGD(momentum=0.0)], ids=str)
+def test_layers_that_join_in_later_learn_with_every_optimizer(config, layer_decay):
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    net = nn.Sequential(backbone, nn.Linear(backbone.num_features, 3))
+    optimizer = optim.build(config.model_copy(update={"lr": 0.01, "layer_decay": layer_decay}), *net)
+    how, first = Thaw(frozen_epochs=1, staged_epochs=2), next(backbone.parameters())
+    for epoch in range(4):
+        before = first.detach().clone()
+        optim.thaw(backbone, optim.learning(how, epoch))
+        fitted(net, optimizer)
+        assert torch.equal(first, before) is (epoch < 3)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_that_begins_as_zeros_gives_torchs_own_numbers(nesterov):
+    ours, theirs = nn.Linear(8, 3), nn.Linear(8, 3)
+    theirs.load_state_dict(ours.state_dict())
+    how = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01}
+    stepped = (
+        (ours, optim.build(SGD(**how, decay_norms=True), nn.Module(), ours)),
+        (theirs, torch.optim.SGD(theirs.parameters(), **how, fused=True)),
+    )
+    for _ in range(5):
+        x = torch.randn(4, 8)
+        for net, optimizer in stepped:
+            net(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_all_layers_learn_where_nothing_is_frozen():

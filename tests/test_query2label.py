@@ -121,3 +121,20 @@ def test_a_class_token_is_no_place_of_the_map():
     images = torch.randn(1, 3, 64, 64)
     net, grid = seen_map("test_vit", images)
     assert torch.equal(grid.flatten(2).transpose(1, 2), net.forward_features(images)[:, net.num_prefix_tokens :])
+
+
+def test_in_mixed_precision_only_the_last_layers_are_wide():
+    config = TrainConfig(
+        backbone="test_resnet", pretrained=False, image_size=32, head={"name": "query2label", **SMALL.model_dump()}
+    )
+    net, seen = network.build(config, [3, 2]).eval(), {}
+    for name, module in net.head.named_modules():
+        module.register_forward_hook(lambda _module, _inputs, out, name=name: seen.update({name: out}))
+    images = torch.randn(2, 3, 32, 32)
+    plain = net(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = net(images)
+    kinds = {name: out.dtype for name, out in seen.items() if isinstance(out, torch.Tensor)}
+    assert {kinds[name] for name in ("project", "decoders.0.linear1", "encoders.0.linear2")} == {torch.bfloat16}
+    assert {kinds[name] for name in ("ends.0", "ends.1", "")} == {torch.float32}
+    torch.testing.assert_close(mixed, plain, atol=0.05, rtol=0.05)

@@ -221,6 +221,25 @@ def test_a_failed_trial_is_recorded_and_counted(path):
     assert trial.user_attrs["trouble"] == "nan: the loss is nan in epoch 2"
 
 
+def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    study.report(0, curve(job)[0])
+    left = study.fail(0, "overflow", "fp16 overflows in epoch 2")
+    assert (left.state, left.error) == ("INTERRUPTED", "fp16 overflows in epoch 2; goes on in full precision")
+    again = study.next_job()
+    assert again
+    assert (again.trial, again.full_precision, again.recipe) == (0, True, job.recipe)
+    study.close()
+    study = opened(path)  # after a kill
+    again = study.next_job()
+    assert again
+    assert (again.trial, again.full_precision, again.computed.train.precision) == (0, True, "fp32")
+    assert study.fail(0, "nan", "the loss is nan in epoch 2").state == "FAILED"
+    study.close()
+
+
 def test_a_trial_whose_worker_died_is_handed_out_again_once_for_every_epoch_it_gains(path):
     study = opened(path)
     job = study.next_job()

@@ -93,6 +93,15 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path):
     assert states == {"broken.nan": ("FAILED", "nan"), "resnet18": ("COMPLETE", None)}
 
 
+def test_a_trial_that_overflows_in_fp16_completes_in_full_precision_and_that_is_said(tmp_path):
+    path = write(tmp_path, backbone="broken.overflow", budget="{trials: 2}", search="{sampler: tpe, pruner: none}")
+    ended, study, seen = swept(path)
+    assert ended.exit_code == 0
+    assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6), ("COMPLETE", 6)]
+    assert "note t0000: Overflowed: fp16 overflows in epoch 2; goes on in full precision" in seen.words
+    assert numbers(folder(path).trial(0)) == list(range(1, 7))
+
+
 def test_a_sweep_in_which_every_trial_fails_alike_ends_early(tmp_path):
     ended, study, _ = swept(write(tmp_path, backbone="broken.error", budget="{trials: 100}"))
     assert ended.exit_code == 5

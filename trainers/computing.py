@@ -1,6 +1,7 @@
 """What differs between devices: number formats, memory, and settings made once."""
 
 import gc
+import logging
 import platform
 import re
 import sys
@@ -8,12 +9,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from trainers.config import TrainConfig
 
 if platform.system() != "Windows":
     import resource
 
+log = logging.getLogger(__name__)
+
+GRAPHS = 64  # of one network, one for each shape of its input and each set of layers that learn
 SCARCE = 0.05  # of a GPU's memory: where less is free, a library that fails has probably found none
 _NO_ROOM = re.compile(
     r"\b(CUDA|HIP|MPS|XPU)\b.*\bout of memory|cudaErrorMemoryAllocation|hipErrorOutOfMemory"
@@ -42,7 +48,7 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def send(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`; to a GPU through pinned memory, for a copy from any other makes the host wait."""
     if device.type != "cuda":
         return tensor.to(device)
@@ -112,6 +118,35 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
     """Mixed precision as the recipe and the device have it."""
     dtype = half_format(config, device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def in_full(module: nn.Module, x: Tensor) -> Tensor:
+    """`module` of `x` in float32 in the midst of mixed precision: 16 bits would tie classes that are close."""
+    with torch.autocast(x.device.type, enabled=False):
+        found: Tensor = module(x.float())
+    return found
+
+
+class Compiled:
+    """A network as torch.compile makes it, one graph a shape; the network itself stays as it is.
+
+    Where it would take more than GRAPHS graphs, the network goes on uncompiled, and says so.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        torch.compiler.reset()  # what other trials of this process compiled counts against the limit
+        torch._dynamo.config.recompile_limit = GRAPHS
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        self._net, self._now = net, torch.compile(net, dynamic=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        try:
+            found: Tensor = self._now(x)
+        except FailOnRecompileLimitHit:
+            log.warning("torch.compile has made %d graphs of this network, its limit: it goes on uncompiled", GRAPHS)
+            self._now = self._net
+            found = self._net(x)
+        return found
 
 
 def scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:

@@ -138,7 +138,7 @@ class _Optimizer(Part):
         1.0, gt=0, le=1, description="rate of each backbone layer as a share of the one above it (Clark et al. 2020)"
     )
     weight_decay: float = Field(0.0, ge=0, description="decay of the weights")
-    decay_norms: bool = Field(False, description="decay biases and the scales of norms, too")
+    decay_norms: bool = Field(False, description="decay biases, scales of norms, and what timm spares, too")
 
 
 class AdamW(_Optimizer):
@@ -496,6 +496,11 @@ class Recipe(Part):
                 return epoch.value(self.goal)
             case metric:
                 return epoch.value(metric)
+
+    @property
+    def in_full(self) -> "Recipe":
+        """The same in 32 bits."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": "fp32"})})
 
     @property
     def elsewhere(self) -> "Recipe":

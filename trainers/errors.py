@@ -61,3 +61,7 @@ class DataError(EnvironmentFault):
 
 class Diverged(Exception):
     """The loss is no longer a number. Not a user's mistake: the trial fails, the sweep goes on."""
+
+
+class Overflowed(Diverged):
+    """It computed in fp16, and may learn in full precision."""

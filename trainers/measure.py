@@ -1,6 +1,7 @@
 """How fast a recipe trains on this device, over a few steps of random images; answers in JSON on stdout."""
 
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -18,22 +19,43 @@ from trainers.data.cache import Cache
 from trainers.data.rows import Category, Row, Table
 from trainers.train import Run
 
-STEPS = 3  # in one go
+STEPS = 3  # in one go, at least
+GO = 0.5  # seconds that one takes on a GPU: each begins and ends with some in which nobody computes
 SECONDS = 2.0  # of timing, at least
+LEAST = 4  # images that pass through the network at once: fewer are no batch
 
 
 def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict[str, float]:
     """Images a second in training and in evaluation, peak memory in GiB, and the number of parameters.
 
     The very steps of `trainers.train`, gathering and augmentation included; weights are random, nothing is kept.
+    Where a GPU has no room for a batch, it passes in pieces of a half, as it would in a sweep, or of a half of that.
     """
     train = recipe.train.model_copy(update={"pretrained": False})
     plain = recipe.model_copy(update={"train": train})
+    micro = train.batch_size
+    while True:
+        try:
+            return _measured(plain, categories, device, micro)
+        except RuntimeError as error:
+            if micro // 2 < LEAST or not computing.no_room(error):
+                raise
+        micro //= 2
+        computing.release()
+        print(f"{train.backbone}: no room for {2 * micro} images at once, timed with {micro}", file=sys.stderr)
+
+
+def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(plain, _random(plain, categories), ("train",), torch.device(device), Path(folder))
+        run = Run(recipe, _random(recipe, categories), ("train",), torch.device(device), Path(folder))
+        run.micro_batch = micro
         run.fit(0)  # the first steps warm up
-        paces, until = [run.fit(0)[2]], time.monotonic() + SECONDS
-        while time.monotonic() < until:
+        paces = [run.fit(0)[2]]
+        if run.device.type == "cuda":
+            run.rows *= math.ceil(GO * paces.pop() / len(run.rows))
+        run.val = _whole(run)
+        until = time.monotonic() + SECONDS
+        while not paces or time.monotonic() < until:
             paces.append(run.fit(0)[2])
         return {
             "parameters": sum(p.numel() for p in run.net.parameters()),
@@ -41,6 +63,12 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
             "val_images_per_second": round(_evaluation(run), 3),
             "peak_memory_gb": round(computing.peak_memory_gb(run.device), 3),
         }
+
+
+def _whole(run: Run) -> list[int]:
+    """Rows of val in whole chunks, two at least, some more than once."""
+    chunk = run.lens.batch
+    return list(np.resize(run.val, chunk * max(2, math.ceil(len(run.val) / chunk))))
 
 
 def _evaluation(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ Group = dict[str, Any]
 def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
     """An optimizer over groups of equal rate and decay, the head's last.
 
-    Vectors (biases, scales of norms) are not decayed unless decay_norms. Each group carries its peak rate as `peak`:
-    lr in the head, lr x backbone_lr x layer_decay^(12 d) in the backbone, where d is what `depths` says.
+    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless decay_norms. Each
+    group carries its peak rate as `peak`: lr in the head, lr x backbone_lr x layer_decay^(12 d) in the backbone,
+    where d is what `depths` says.
     """
     fused = next(head.parameters()).device.type in ("cpu", "cuda")
     groups = [*_backbone_groups(config, backbone), *_groups(config, head.named_parameters(), config.lr)]
@@ -29,40 +31,67 @@ def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.opti
         case Adam(betas=betas):
             return torch.optim.Adam(groups, lr=config.lr, betas=betas, fused=fused)
         case SGD(momentum=momentum, nesterov=nesterov):
-            return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+            sgd = torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+            return _with_momentum(sgd) if momentum else sgd
+
+
+def _with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
+    """SGD whose momentum begins as zeros: the numbers are those of a first step that makes its own.
+
+    A fused step takes no list in which only some have momentum, as when layers join in, and leaves what it has just
+    made unwritten where a scaler skips it.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def _backbone_groups(config: Optimizer, backbone: nn.Module) -> Iterator[Group]:
     peak, named = config.lr * config.backbone_lr, list(backbone.named_parameters())
+    spared = tuple(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else ()  # type: ignore[operator]
     if config.layer_decay == 1:
-        yield from _groups(config, named, peak)
+        yield from _groups(config, named, peak, spared)
         return
     depth = depths(backbone)
     for level in sorted(set(depth.values()), reverse=True):
         inside = [(name, p) for name, p in named if depth[name] == level]
-        yield from _groups(config, inside, peak * config.layer_decay ** (DEPTH * level))
+        yield from _groups(config, inside, peak * config.layer_decay ** (DEPTH * level), spared)
 
 
-def _groups(config: Optimizer, named: Named, peak: float) -> Iterator[Group]:
-    parameters = [p for _, p in named if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
-    others = [p for p in parameters if p.ndim <= 1 and not config.decay_norms]
-    for chosen, decay in ((decayed, config.weight_decay), (others, 0.0)):
-        if chosen:
+def _groups(config: Optimizer, named: Named, peak: float, spared: Sequence[str] = ()) -> Iterator[Group]:
+    """Those that are decayed and those that are not: vectors, and names that match a pattern in `spared`."""
+
+    def decays(name: str, parameter: nn.Parameter) -> bool:
+        alone = parameter.ndim <= 1 or any(fnmatchcase(name, pattern) for pattern in spared)
+        return config.decay_norms or not alone
+
+    learning = [(p, decays(name, p)) for name, p in named if p.requires_grad]
+    for wanted, decay in ((True, config.weight_decay), (False, 0.0)):
+        if chosen := [p for p, decayed in learning if decayed is wanted]:
             yield {"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay}
 
 
 def depths(backbone: nn.Module) -> dict[str, float]:
     """How far below the head each parameter lies, by name: 1/L for the last of L layers, 1 for the first.
 
-    Layers are those of timm's group_matcher; a backbone without one is a single layer.
+    Layers are those of timm's group_matcher; in a backbone without one, every module with weights of its own is a
+    layer, in the order of their definition.
     """
     names = [name for name, _ in backbone.named_parameters()]
-    if not hasattr(backbone, "group_matcher"):
-        return dict.fromkeys(names, 1.0)
-    layer = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
-    ranks = {level: rank for rank, level in enumerate(sorted({layer[name] for name in names}))}
+    layer = _layers(backbone, names)
+    ranks = {level: rank for rank, level in enumerate(sorted(set(layer.values())))}
     return {name: 1 - ranks[layer[name]] / len(ranks) for name in names}
+
+
+def _layers(backbone: nn.Module, names: Sequence[str]) -> dict[str, int]:
+    if hasattr(backbone, "group_matcher"):
+        matcher = backbone.group_matcher(coarse=False)  # type: ignore[operator]
+        found: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
+        return found
+    owners = {name: name.rpartition(".")[0] for name in names}
+    place = {owner: number for number, owner in enumerate(dict.fromkeys(owners.values()))}
+    return {name: place[owner] for name, owner in owners.items()}
 
 
 # ---------------------------------------------------------------------------------------------- thaw

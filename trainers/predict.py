@@ -65,9 +65,17 @@ class Lens:
     @torch.inference_mode()
     def _logits(self, net: Network, rows: Sequence[int], views: Views) -> Tensor:
         feed = self.feed(self.config.image_size)
-        asked, chunks = windows(feed.side, views), in_order(rows, self.batch)
+        asked, chunks = windows(feed.side, views), self._chunks(rows)
         images = feed.plain(chunks, asked)
-        return torch.cat([torch.stack([self._one(net, next(images)) for _ in asked]).mean(0) for _ in chunks])
+        found = [torch.stack([self._one(net, next(images)) for _ in asked]).mean(0) for _ in chunks]
+        return torch.cat(found)[: len(rows)]
+
+    def _chunks(self, rows: Sequence[int]) -> list[np.ndarray]:
+        """So many rows at once; a GPU, which prepares itself for each shape, gets the last ones filled up."""
+        chunks = in_order(rows, self.batch)
+        if not self.hosted and len(chunks) > 1:
+            chunks[-1] = np.resize(chunks[-1], self.batch)
+        return chunks
 
     def _one(self, net: Network, images: Tensor) -> Tensor:
         with autocast(self.config, self.device):

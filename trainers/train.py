@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +16,15 @@ from trainers.checkpoint import save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.data.level import SHELF
-from trainers.errors import Diverged, EnvironmentFault
+from trainers.errors import Diverged, EnvironmentFault, Overflowed
 from trainers.feed import Batch, Drawing
 from trainers.files import NEXT
 from trainers.metrics import Tally
 from trainers.models import network
 from trainers.predict import Lens
 from trainers.sealed import save_array
+
+FEW = 3  # batches of an epoch that may overflow in fp16, or a twentieth of them: a scaler leaves them out
 
 
 def train(
@@ -35,6 +37,7 @@ def train(
     past: Sequence[float] = (),
     resident: bool = False,
     micro_batch: int | None = None,
+    full_precision: bool = False,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -48,11 +51,13 @@ def train(
     `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
     `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
     gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
+    `full_precision`: 32 bits whatever the recipe says, for a run whose 16 did not suffice.
 
-    Raises Diverged when the loss is no longer finite, EnvironmentFault when there is nothing to train on.
+    Raises Diverged when the loss is no longer finite, Overflowed where fp16 may be why, EnvironmentFault when there
+    is nothing to train on.
     """
     SHELF.clear(unless=resident)
-    run = Run(recipe, data, fit, torch.device(device), folder, past)
+    run = Run(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
@@ -77,6 +82,39 @@ def train(
         yield epoch
 
 
+class Mean:
+    """The mean loss over the images of an epoch, which stays on the device until it is asked for.
+
+    handled: a scaler leaves out the steps whose loss is not finite, so these do not count here either.
+    """
+
+    def __init__(self, device: torch.device, *, handled: bool) -> None:
+        self.handled, self.images = handled, 0
+        self.total, self.left_out = torch.zeros((), device=device), torch.zeros(2, device=device)  # images, batches
+
+    def add(self, loss: Tensor, images: int) -> None:
+        """Take in the mean loss of a batch; does not wait for the device."""
+        self.images += images
+        if self.handled:
+            finite = loss.isfinite()
+            self.left_out += torch.stack([~finite * images, ~finite])
+            loss = loss.where(finite, 0)
+        self.total += loss * images
+
+    def lost(self) -> int:
+        """How many batches do not count."""
+        return round(self.left_out[1].item())
+
+    def value(self) -> float:
+        counted = self.images - self.left_out[0].item()
+        return self.total.item() / counted if counted else math.nan
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    found = [tensor.isfinite().all() for tensor in tensors]
+    return not found or bool(torch.stack(found).all().item())
+
+
 @dataclass(frozen=True)
 class Seen:
     """Val as a network sees it: scores and logits [N, sum C], both corrected where the recipe asks for it."""
@@ -98,8 +136,11 @@ class Run:
         where: torch.device,
         folder: Path,
         past: Sequence[float] = (),
+        *,
+        full_precision: bool = False,
     ) -> None:
-        self.recipe, self.config, self.data, self.device, self.folder = recipe, recipe.train, data, where, folder
+        self.recipe, self.data, self.device, self.folder = recipe, data, where, folder
+        self.config = recipe.in_full.train if full_precision else recipe.train
         self.past, self.micro_batch = past, recipe.train.batch_size
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
@@ -111,9 +152,7 @@ class Run:
         self.counts = data.counts(self.rows)
         network.know(self.net, self.counts)
         self.average = average.build(self.config.average, self.net, self.config.epochs)
-        if self.config.compile:
-            torch.compiler.reset()  # what other trials of this process compiled counts against a limit
-            self.net.compile()  # in place: the names of the weights stay, and the average stays as it is
+        self.forward = computing.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Lens(self.config, data, self.net, where)
         self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = computing.scaler(self.config, where)
@@ -124,14 +163,24 @@ class Run:
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
-        rng = np.random.default_rng([self.config.seed, index])
+        rng, began = np.random.default_rng([self.config.seed, index]), time.monotonic()
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = self._chunks(rng)
+        tally, mean, rate = self.passed(index, chunks, rng)
+        self._follow(index)
+        self._mend(index, rate, mean, len(chunks))
+        scores = tally.scores(self.data.names, mean.value())  # waits for the device, once an epoch
+        return scores, rate, sum(map(len, chunks)) / (time.monotonic() - began)
+
+    def passed(
+        self, index: int, chunks: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> tuple[Tally, "Mean", float]:
+        """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
-        tally, total = Tally(self.data.sizes, self.device), torch.zeros((), device=self.device)
-        began, rate = time.monotonic(), 0.0
+        tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
+        rate = 0.0
         self.net.train()
         optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
         for step, batch in enumerate(feed.training(chunks, drawing)):
@@ -144,11 +193,8 @@ class Run:
                 rate = optim.set_rate(self.optimizer, share)
                 self._step()
             tally.update(logits, batch.labels)
-            total += loss * len(batch.images)  # stays on the device
-        self._follow(index)
-        images = sum(map(len, chunks))
-        scores = tally.scores(self.data.names, total.item() / images)  # waits for the device, once an epoch
-        return scores, rate, images / (time.monotonic() - began)
+            mean.add(loss, len(batch.images))
+        return tally, mean, rate
 
     def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
         if not self.config.balance:
@@ -170,7 +216,7 @@ class Run:
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of each image, [B], and the logits."""
         with computing.autocast(self.config, self.device):
-            logits = self.net(batch.images)
+            logits = self.forward(batch.images)
         loss = self.objective(logits, batch.labels)
         if batch.own is not None and batch.other is not None:
             loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.other)
@@ -190,10 +236,30 @@ class Run:
     def _follow(self, index: int) -> None:
         """Bring the average of the weights to the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
-            some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
-            size = 2 * self.micro_batch
-            whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
-            average.renew_statistics(self.average.net, self.lens.images(some[:whole], size))
+            self._renew(self.average.net, index)
+
+    def _renew(self, net: torch.nn.Module, index: int) -> None:
+        """Take the statistics of norms from some training images, as evaluation sees and computes them."""
+        some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
+        size = 2 * self.micro_batch
+        whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
+        with computing.autocast(self.config, self.device):
+            average.renew_statistics(net, self.lens.images(some[:whole], size))
+
+    def _mend(self, index: int, rate: float, mean: "Mean", steps: int) -> None:
+        """After an epoch in fp16, whose scaler has left out the steps that overflowed: raise Overflowed where there
+        were more than a few of them, and take statistics of norms anew where one has spoilt them.
+        """
+        if not self.scaler.is_enabled():
+            return
+        lost = mean.lost()
+        if lost > max(FEW, steps // 20) or self.scaler.get_scale() < 1 or not _finite(self.net.parameters()):
+            where = self._where(index, rate)
+            raise Overflowed(f"fp16 overflows in {lost} of {steps} batches, or in the weights, in {where}")
+        if lost:
+            for net in {self.net, self.shown}:
+                if not _finite(net.buffers()):
+                    self._renew(net.eval(), index)
 
     @property
     def shown(self) -> network.Network:
@@ -223,8 +289,11 @@ class Run:
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
         """Raise Diverged, with what led to it, where the loss of a split is not finite."""
         if found is not None and not math.isfinite(found.loss):
-            where = f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
-            raise Diverged(f"{split} loss is {found.loss} in {where}")
+            kind = Overflowed if self.scaler.is_enabled() else Diverged
+            raise kind(f"{split} loss is {found.loss} in {self._where(index, rate)}")
+
+    def _where(self, index: int, rate: float) -> str:
+        return f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         """Put a finished epoch on disk, its weights and logits too where it is the one that counts so far."""

@@ -11,9 +11,10 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
+from trainers.computing import in_full
 from trainers.config import Normalize, TrainConfig
 from trainers.errors import EnvironmentFault
-from trainers.models import bare, foreign, heads, majority, van
+from trainers.models import bare, foreign, heads, majority, query2label, van
 from trainers.models.foreign import Weights
 
 for _entry in (*van.MODELS, majority.majority):
@@ -32,9 +33,10 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.backbone(images)
-        with torch.autocast(features.device.type, enabled=False):  # 16 bits would tie classes that are close
-            logits: Tensor = self.head(features.float())
-        return logits
+        if isinstance(self.head, query2label.Decoder):  # deep, and computes its own last layers in full
+            logits: Tensor = self.head(features)
+            return logits
+        return in_full(self.head, features)
 
 
 def build(config: TrainConfig, sizes: Sequence[int]) -> Network:

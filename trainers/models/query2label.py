@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.computing import in_full
 from trainers.config import Query2Label
 
 
@@ -37,7 +38,7 @@ class Decoder(nn.Module):
         for decoder in self.decoders:
             queries = decoder(queries, seen)
         answers = self.norm(queries).unbind(1)  # [K] of [B, d]
-        return torch.cat([end(answer) for end, answer in zip(self.ends, answers, strict=True)], dim=1)
+        return torch.cat([in_full(end, answer) for end, answer in zip(self.ends, answers, strict=True)], dim=1)
 
 
 class Layer(nn.Module):

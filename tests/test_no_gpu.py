@@ -1,0 +1,277 @@
+"""The path of a GPU where there is none: what would lie on the wrong device, and what would wait for it.
+
+On `meta` the steps of an epoch are the very ones of `Run`, backward included; tensors there hold nothing, so whatever
+asks for a value fails. A fake CUDA device (torch's FakeTensorMode) has autocast, and refuses what lies on two
+devices; autograd cannot run there, so gradients are made up, and it knows neither fused SGD nor means of weights.
+"""
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainers import feed, measure
+from trainers.config import Recipe
+from trainers.data.rows import Category
+from trainers.feed import Drawing, Raw
+from trainers.metrics import Tally
+from trainers.models import network
+from trainers.predict import windows
+from trainers.train import Mean, Run
+
+TO = nn.Module.to
+META, CUDA = torch.device("meta"), torch.device("cuda", 0)
+CATEGORIES = [Category(name, tuple(f"{name}{n}" for n in range(count))) for name, count in (("a", 4), ("b", 3))]
+STRONG = {
+    "crop": "resized",
+    "rotate": 10,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "hue": 0.05,
+    "policy": "trivial",
+    "noise": 0.5,
+    "erase": 0.3,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+}
+LOSSES = [
+    {"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": "effective_number"},
+    {"name": "focal", "gamma": 0.5},
+    {"name": "asymmetric"},
+    {"name": "asymmetric", "over": "sigmoid"},
+    {"name": "dice"},
+    {"name": "logit_adjusted"},
+]
+HEADS = [
+    {"name": "linear", "dropout": 0.1},
+    {"name": "relu_logits"},
+    {"name": "logits_mlp"},
+    {"name": "category_mlp"},
+    {"name": "shared_mlp"},
+    {"name": "query2label", "width": 16, "heads": 2, "feed_forward": 16},
+]
+OPTIMIZERS = [
+    {"name": "adamw", "layer_decay": 0.8},
+    {"name": "adam"},
+    {"name": "sgd", "nesterov": True},
+    {"name": "sgd", "momentum": 0.0},
+]
+AUGMENTS = [{"flip": 0.5}, STRONG, STRONG | {"policy": "rand", "cutmix": 0}, {"mixup": 0.2, "mixup_of": "minority"}]
+FAMILIES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
+OTHERS = [
+    {"average": {"name": "ema"}, "clip_norm": 1.0, "accumulate": 2},
+    {"thaw": {"frozen_epochs": 0, "staged_epochs": 1}, "optimizer": {"name": "sgd"}},
+    {"balance": 0.5, "grow": {"start": 0.5, "until": 1.0}},
+]
+FAKED = [
+    *({"loss": loss} for loss in LOSSES),
+    *({"head": head} for head in HEADS),
+    *({"optimizer": optimizer} for optimizer in OPTIMIZERS[:2]),
+    *({"augment": augment} for augment in AUGMENTS),
+    *({"backbone": backbone} for backbone in FAMILIES),
+]
+ONE_BY_ONE = [*FAKED, *({"optimizer": optimizer} for optimizer in OPTIMIZERS[2:]), *OTHERS]
+
+
+def recipe(**more):
+    side = 160 if more.get("backbone") == "test_vit" else 64
+    base = {"backbone": "test_resnet", "pretrained": False, "image_size": side, "batch_size": 4, "epochs": 2}
+    return Recipe.model_validate(
+        {"data": {"root": ".", "size": 2 * side}, "train": base | {"augment": STRONG} | more}
+    )
+
+
+def a_run(how, device, folder):
+    return Run(how, measure._random(how, CATEGORIES), ("train",), device, folder)
+
+
+@pytest.fixture(scope="module")
+def no_autocast():
+    """Which knows no device without numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "autocast", lambda *_how, **_more: nullcontext())
+        yield
+
+
+def steps(run):
+    """Those of an epoch, and evaluation."""
+    rng = np.random.default_rng(0)
+    tally, mean, _ = run.passed(0, run._chunks(rng), rng)
+    assert {tally.counts.device, mean.total.device, *(p.device for p in run.net.parameters())} == {META}
+    assert run.lens.logits(run.shown, run.val).device == META
+
+
+@pytest.mark.parametrize("more", ONE_BY_ONE, ids=str)
+@pytest.mark.usefixtures("no_autocast")
+def test_no_step_asks_for_a_value(tmp_path, more):
+    run = a_run(recipe(**more), META, tmp_path)
+    run.rows, run.micro_batch = run.rows[:8], 3
+    steps(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augment", AUGMENTS, ids=range(len(AUGMENTS)))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head["name"])
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.usefixtures("no_autocast")
+def test_no_step_of_any_combination_asks_for_a_value(tmp_path, loss, head, optimizer, augment):
+    run = a_run(recipe(loss=loss, head=head, optimizer=optimizer, augment=augment), META, tmp_path)
+    run.rows = run.rows[:4]
+    steps(run)
+
+
+FAULTS = {
+    "cpu": lambda losses: losses.cpu().to(losses.device),
+    "item": lambda losses: losses * (1 if losses.sum().item() > 0 else 2),
+    "if": lambda losses: losses * 2 if losses.sum() > 0 else losses,
+    "mask": lambda losses: losses[losses > 0],
+    "nonzero": lambda losses: losses[losses.nonzero()[:, 0]],
+}
+
+
+def spoilt(run, fault):
+    """The run with an objective that does as `fault` does."""
+    sound = run.objective
+    run.objective = lambda logits, labels: fault(sound(logits, labels))
+    return run
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("no_autocast")
+def test_a_step_that_asks_for_a_value_would_be_found(tmp_path, fault):
+    run = spoilt(a_run(recipe(augment={"flip": 0.5}), META, tmp_path), FAULTS[fault])
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        steps(run)
+
+
+# ------------------------------------------------------------------------------------ fake CUDA
+class Waits(TorchDispatchMode):
+    """Fails where the host would wait for the device."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        there = isinstance(args[0] if args else None, torch.Tensor) and args[0].device.type == "cuda"
+        home = name == "_to_copy" and torch.device(kwargs.get("device") or CUDA).type == "cpu"
+        if there and (home or name in self.NAMES or (name.startswith("index") and _by_mask(args[1]))):
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **kwargs)
+
+
+def _by_mask(indices):
+    asked = indices if isinstance(indices, (list, tuple)) else ()
+    return any(isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in asked)
+
+
+def moved(module, device=None, **how):
+    """What nn.Module.to does with everything but fakes."""
+    if device is None:
+        return TO(module, **how)
+    for one in module.modules():
+        for name, parameter in one._parameters.items():
+            if parameter is not None:
+                one._parameters[name] = nn.Parameter(parameter.detach().to(device))
+        for name, buffer in one._buffers.items():
+            if buffer is not None:
+                one._buffers[name] = buffer.to(device)
+    return module
+
+
+def real(make):
+    """Networks are drawn, which takes values, before they are faked."""
+
+    def made(*args):
+        with unset_fake_temporarily():
+            return make(*args)
+
+    return made
+
+
+@contextmanager
+def fake_cuda():
+    """torch as it is with a GPU, as far as one can be faked: without threads and streams."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("init", "reset_peak_memory_stats", "manual_seed_all"):
+            patch.setattr(torch.cuda, name, lambda *_args: None)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda **_how: True)
+        patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+        patch.setattr("torch.amp.grad_scaler.torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+        patch.setattr(feed, "ahead", lambda asked, make, *_args, **_how: map(make, asked))
+        patch.setattr(nn.Module, "to", moved)
+        patch.setattr(network, "build", real(network.build))
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+
+
+def batch(run):
+    """The first one, changed on the device."""
+    rows = np.asarray(run.rows[: run.config.batch_size])
+    eye = run.lens.feed(run.config.image_size)
+    with unset_fake_temporarily():
+        images, labels = torch.from_numpy(np.asarray(eye.images[rows])), torch.from_numpy(run.data.labels(rows))
+        how = eye._draw(rows, Drawing(run.config.augment, np.random.default_rng(0), run.minority))
+    return eye._change(Raw(images.to(CUDA), labels.to(CUDA), how.to(CUDA)))
+
+
+def step(run):
+    """One step, its gradients made up, with what is counted of it."""
+    tally, mean = Tally(run.data.sizes, CUDA), Mean(CUDA, handled=run.scaler.is_enabled())
+    run.net.train()
+    seen = batch(run)
+    with Waits():
+        losses, logits = run._losses(seen)
+        assert (losses.dtype, logits.dtype, losses.device, logits.device) == (torch.float32,) * 2 + (CUDA,) * 2
+        run.scaler.scale(losses.mean())
+        for parameter in run.net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        run._step()
+        tally.update(logits.detach(), seen.labels)
+        mean.add(losses.mean().detach(), len(seen.images))
+
+
+def look(run):
+    """Evaluation of what a test-time view shows."""
+    eye = run.lens.feed(run.config.image_size)
+    images = torch.zeros((4, eye.side, eye.side, 3), dtype=torch.uint8, device=CUDA)
+    run.net.eval()
+    with torch.no_grad(), Waits():
+        for window in windows(eye.side, run.config.tta):
+            logits = run.lens._one(run.shown, eye._plain(images, window))
+            assert (logits.dtype, logits.device) == (torch.float32, CUDA)
+
+
+@pytest.mark.parametrize("more", [*FAKED, {"precision": "fp16"}, {"precision": "fp32"}], ids=str)
+def test_nothing_lies_on_another_device_or_waits(tmp_path, more):
+    with fake_cuda():
+        run = a_run(recipe(tta={"flip": True, "scales": [1.0, 1.15]}, **more), CUDA, tmp_path)
+        step(run)
+        look(run)
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "if"])
+def test_a_step_that_waits_would_be_found(tmp_path, fault):
+    with fake_cuda():
+        run = spoilt(a_run(recipe(augment={"flip": 0.5}), CUDA, tmp_path), FAULTS[fault])
+        with pytest.raises(AssertionError, match="waits for the device"):
+            step(run)
+
+
+@pytest.mark.parametrize("where", ["objective", "images"])
+def test_a_tensor_on_the_wrong_device_would_be_found(tmp_path, where):
+    with fake_cuda():
+        run = a_run(recipe(augment={"flip": 0.5}), CUDA, tmp_path)
+        if where == "objective":
+            spoilt(run, lambda losses: losses + torch.zeros(4))
+        else:
+            run.lens.eye = replace(run.lens.eye, mean=torch.zeros(3))
+        with pytest.raises(RuntimeError, match="device"):
+            step(run)
