@@ -12,7 +12,7 @@ from urllib.parse import quote
 from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import OPEN, Job, State, TrialResult
-from trainers.config import Epoch, Goal, Scores
+from trainers.config import METRICS, Epoch, Goal, Scores
 
 STATUS: dict[str, str] = {
     "RUNNING": "RUNNING",
@@ -23,7 +23,6 @@ STATUS: dict[str, str] = {
     "INTERRUPTED": "KILLED",
 }
 COLUMNS = 40  # of the ready table; more would not fit into a tag
-_OTHERS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1")  # macro_recall is the second
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
 
 
 def _others(val: Scores, goal: Goal) -> dict[str, float]:
-    found = {f"val/{name}": float(getattr(val, name)) for name in _OTHERS if name != goal}
+    found = {f"val/{name}": float(getattr(val, name)) for name in METRICS if name != goal}
     return found | {f"category_accuracy/{key(name)}": value for name, value in val.category_accuracy.items()}
 
 
