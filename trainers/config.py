@@ -499,6 +499,12 @@ class Scores(Part):
     category_accuracy: dict[str, float] = Field(description="accuracy of each category, by name")
 
 
+class Look(Scores):
+    """Val through the views of test-time augmentation."""
+
+    tau: float | None = Field(None, description="strength of the correction that was fitted to these predictions")
+
+
 class Corrected(Part):
     """What posterior correction makes of a metric on val."""
 
