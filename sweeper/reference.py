@@ -33,21 +33,11 @@ def write(path: Path = PATH) -> None:
     write_text(path, text())
 
 
-def _goals() -> Iterator[str]:
+def _goals() -> list[str]:
     """A table of the metrics that a goal may be."""
-    yield from (
-        "",
-        "## goal",
-        "",
-        "The metric on val by which epochs and trials are judged. Means are over the classes",
-    )
-    yield from (
-        "of all categories at once, each class counting the same.",
-        "",
-        "| metric | what it is |",
-        "|---|---|",
-    )
-    yield from (f"| `{name}` | {meaning} |" for name, meaning in METRICS.items())
+    text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
+    return ["", "## goal", "", text, "", "| metric | what it is |", "|---|---|", *rows]
 
 
 def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
