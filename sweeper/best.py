@@ -44,9 +44,16 @@ class Winner:
 
     @property
     def tau(self) -> float | None:
-        """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that."""
-        fitted = self.epoch.corrected.get(self.result.goal)
-        return fitted.tau if fitted and self.job.recipe.train.posterior.fit else None
+        """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that.
+
+        Where predictions take several views, it is fitted to their mean, whose logits are flatter.
+        """
+        if not self.job.recipe.train.posterior.fit:
+            return None
+        seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.goal)
+        if self.views and seen and seen.tau is not None:
+            return seen.tau
+        return fitted.tau if fitted else None
 
 
 @dataclass(frozen=True)

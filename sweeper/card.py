@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import Job, TrialResult
-from trainers.config import Epoch, Scores
+from trainers.config import METRICS, Epoch, Scores
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 LIBRARIES = ("sweep", "torch", "timm", "numpy", "pillow")
 RARE = 10  # times rarer than an even share: worth a warning
-METRICS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1", "loss")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _metrics(facts: Facts) -> Iterator[str]:
     yield ""
     yield f"| metric | val |{' test |' if test else ''}"
     yield f"|---|--:|{'--:|' if test else ''}"
-    rows = [(name, [getattr(s, name) for s in (val, test) if s]) for name in METRICS]
+    rows = [(name, [getattr(s, name) for s in (val, test) if s]) for name in (*METRICS, "loss")]
     if val:
         for name in val.category_accuracy:
             rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in (val, test) if s]))

@@ -8,7 +8,7 @@ from sweeper.parts import Parts
 from sweeper.repeats import digest
 from sweeper.running import Running
 from sweeper.trial import State, TrialResult, Trouble
-from trainers.config import Scores
+from trainers.config import Look
 from trainers.crash import point
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
@@ -30,7 +30,7 @@ class Ends:
         self._repeats, self._memory, self._kept = parts.repeats, parts.memory, parts.kept
 
     # ------------------------------------------------------------------------------- which end
-    def finish(self, one: Running, *, stopped: bool, tta: Scores | None) -> TrialResult:
+    def finish(self, one: Running, *, stopped: bool, tta: Look | None) -> TrialResult:
         """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if `stopped`."""
         if one.pruned:
             return self.end(one, "PRUNED")
@@ -89,7 +89,7 @@ class Ends:
         state: State,
         trouble: Trouble | None = None,
         text: str | None = None,
-        tta: Scores | None = None,
+        tta: Look | None = None,
         gpu_gib: float | None = None,
     ) -> TrialResult:
         """End a trial for good."""

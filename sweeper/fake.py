@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from sweeper.paths import RunFolder
 from sweeper.trial import Job
-from trainers.config import Epoch, Recipe, Scores, TrainConfig
+from trainers.config import Epoch, Look, Recipe, Scores, TrainConfig
 from trainers.crash import point
 from trainers.data import layouts
 from trainers.errors import Diverged, Overflowed, UserError
@@ -95,7 +95,7 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
     return logits, _scores(quality(job.recipe.train), names) if labelled else None
 
 
-def look(job: Job, weights: Path, device: str) -> Scores | None:  # noqa: ARG001
+def look(job: Job, weights: Path, device: str) -> Look | None:  # noqa: ARG001
     """A formula looks the same from every side."""
     return None
 

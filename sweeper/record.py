@@ -12,7 +12,7 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
 from sweeper.trial import Job, State, TrialResult, Trouble
 from trainers import files
-from trainers.config import Epoch, Scores
+from trainers.config import Epoch, Look
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
@@ -113,7 +113,7 @@ def standing(
     *,
     trouble: Trouble | None = None,
     error: str | None = None,
-    tta: Scores | None = None,
+    tta: Look | None = None,
     gpu_gib: float | None = None,
 ) -> TrialResult:
     """How `job` stands after `epochs`: its value is the goal's after the last, or after the one that its recipe's

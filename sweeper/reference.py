@@ -1,4 +1,4 @@
-"""docs/keys.md: every key under `train` and `data` with its default and meaning, generated from the models."""
+"""docs/keys.md: what each goal is, and every key under `train` and `data`, generated from the models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from sweeper.hints import parts
 from sweeper.notation import flow
-from trainers.config import DataConfig, TrainConfig
+from trainers.config import METRICS, DataConfig, TrainConfig
 from trainers.files import write_text
 
 PATH = Path(__file__).parent.parent / "docs" / "keys.md"
@@ -21,6 +21,7 @@ def text() -> str:
         "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posterior and tta, where a file",
         "leaves them out, come from the backbone's family (`trainers/families.py`), not from here. A part with names",
         "is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
+        *_goals(),
         *_section("data", DataConfig),
         *_section("train", TrainConfig),
     ]
@@ -30,6 +31,13 @@ def text() -> str:
 def write(path: Path = PATH) -> None:
     """Put the page at `path`."""
     write_text(path, text())
+
+
+def _goals() -> list[str]:
+    """A table of the metrics that a goal may be."""
+    text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
+    return ["", "## goal", "", text, "", "| metric | what it is |", "|---|---|", *rows]
 
 
 def _section(name: str, model: type[BaseModel]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sweeper.tree import Node
-from trainers.config import DataConfig, Goal, Part
+from trainers.config import JUDGED, DataConfig, Goal, Part
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -174,7 +174,7 @@ class StudyFile(Part):
         description="name of the study and of its folder: a-z, 0-9, _, . and -; the file's own name when left out",
     )
     data: DataConfig = Field(description="which images, and how they are read")
-    goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
+    goal: Goal = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
     keep: Positive | None = Field(

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import OPEN, Job, State, TrialResult
-from trainers.config import Epoch, Goal, Scores
+from trainers.config import METRICS, Epoch, Goal, Scores
 
 STATUS: dict[str, str] = {
     "RUNNING": "RUNNING",
@@ -25,7 +25,6 @@ STATUS: dict[str, str] = {
 }
 LONGEST = 200  # characters of a key: with what stands before it MLflow takes 250
 COLUMNS = 40  # of the ready table; more would not fit into a tag
-_OTHERS = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_f1")  # macro_recall is the second
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
 
 
 def _others(val: Scores, goal: Goal) -> dict[str, float]:
-    found = {f"val/{name}": float(getattr(val, name)) for name in _OTHERS if name != goal}
+    found = {f"val/{name}": float(getattr(val, name)) for name in METRICS if name != goal}
     named = keys(val.category_accuracy)
     return found | {f"category_accuracy/{named[name]}": value for name, value in val.category_accuracy.items()}
 

@@ -20,7 +20,7 @@ from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.trial import FIRST, Job, TrialResult, Trouble
 from trainers import files
-from trainers.config import Epoch, Scores
+from trainers.config import Epoch, Look
 from trainers.crash import point
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Study:
         epochs = self._running[trial].epochs
         return epoch.number <= len(epochs) and epochs[epoch.number - 1] != epoch
 
-    def finish(self, trial: int, stopped: bool, tta: Scores | None = None) -> TrialResult:
+    def finish(self, trial: int, stopped: bool, tta: Look | None = None) -> TrialResult:
         """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.
 
         `tta` is the epoch that counts on val with test-time augmentation, if it has that. One stopped for another

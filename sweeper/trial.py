@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainers.config import Epoch, Goal, Recipe, Scores
+from trainers.config import Epoch, Goal, Look, Recipe, Scores
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -82,7 +82,7 @@ class Done(Word):
     trial: int
     stopped: bool = False
     scores: Scores | None = Field(None, description="final: on test, where its images have labels")
-    tta: Scores | None = Field(None, description="on val with the recipe's test-time augmentation, where it has one")
+    tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, where it has one")
 
 
 class Failed(Word):
@@ -117,5 +117,5 @@ class TrialResult(Word):
     trouble: Trouble | None = None
     error: str | None = Field(None, description="one line")
     gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
-    tta: Scores | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
+    tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None

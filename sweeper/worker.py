@@ -13,7 +13,7 @@ from sweeper import fake
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from trainers import files
-from trainers.config import DataConfig, Epoch, Scores
+from trainers.config import DataConfig, Epoch, Look, Scores
 from trainers.errors import Diverged, Overflowed, UserError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
     return Done(trial=job.trial, tta=_look(job, device, trainer))
 
 
-def _look(job: Job, device: str, trainer: "Trainer") -> Scores | None:
+def _look(job: Job, device: str, trainer: "Trainer") -> Look | None:
     """An aside: a trial that is trained does not fail for it."""
     try:
         return trainer.look(job, RunFolder(job.folder).model, device)
@@ -102,7 +102,7 @@ class Trainer(Protocol):
         """Logits [N, sum of classes] of the test images, their scores if all have labels; None without images."""
         ...
 
-    def look(self, job: Job, weights: Path, device: str) -> Scores | None:
+    def look(self, job: Job, weights: Path, device: str) -> Look | None:
         """Val with the recipe's test-time augmentation; None where there is none, or no val."""
         ...
 
@@ -159,7 +159,7 @@ class Torch:
             return logits, None
         return logits, scores(job.recipe, data, logits, split="test", fit=fit)
 
-    def look(self, job: Job, weights: Path, device: str) -> Scores | None:
+    def look(self, job: Job, weights: Path, device: str) -> Look | None:
         from trainers.predict import look
 
         train = job.recipe.train

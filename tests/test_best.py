@@ -20,7 +20,7 @@ from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from trainers import metrics
-from trainers.config import Corrected, Posterior, Scores
+from trainers.config import Corrected, Look, Posterior, Scores
 from trainers.data import layouts
 
 SLOTS = [Slot("cpu")]
@@ -187,11 +187,22 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
 @pytest.mark.parametrize(("gain", "views"), [(0.01, True), (-0.01, False)])
 def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(study, gain, views):
     won = best.winner(study)
-    seen = won.epoch.val.model_copy(update={won.result.goal: won.result.value + gain})
+    seen = Look(**{**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain})
     record.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
     job = record.read_config(exported(study).folder)
     assert job
     assert job.views is views
+
+
+@pytest.mark.parametrize(
+    ("gain", "fitted", "tau"), [(0.01, 0.4, 0.4), (0.0, 0.4, 0.4), (-0.01, 0.4, 0.7), (0.01, None, 0.7)]
+)
+def test_a_final_that_takes_several_views_takes_the_strength_that_was_fitted_to_them(study, gain, fitted, tau):
+    won = corrected(study, fit=True)
+    values = {**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain}
+    result = won.result.model_copy(update={"tta": Look(**values, tau=fitted)})
+    record.write_result(study.trial(won.result.number), result)
+    assert best.winner(study).tau == tau
 
 
 def test_the_card_says_what_the_commonest_classes_would_score(study):

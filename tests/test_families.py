@@ -1,10 +1,11 @@
 import re
+from typing import get_args
 
 import pytest
 import timm
 
 from trainers import families
-from trainers.config import TrainConfig
+from trainers.config import Goal, TrainConfig
 
 NAMES = ["mobilenetv2_100", "efficientnet_b3", "convnext_tiny.fb_in1k", "swin_tiny_patch4_window7_224", "van_b0"]
 NAMES += ["vit_tiny_patch16_224", "resnet50.a1_in1k", "seresnext50_32x4d"]
@@ -29,7 +30,7 @@ def test_a_part_that_is_written_stays_as_it_is_written():
     assert (made.optimizer.name, made.optimizer.layer_decay) == ("sgd", 1.0)
     assert (made.augment.flip, made.augment.crop) == (0, "none")
     assert made.drop_path is None
-    assert made.schedule.name == families.defaults("convnext_tiny")["schedule"]["name"]
+    assert made.schedule.name == families.defaults("convnext_tiny", "macro_f1")["schedule"]["name"]
 
 
 def test_random_weights_learn_at_one_rate():
@@ -69,3 +70,12 @@ def test_a_correction_is_fitted_where_the_goal_is_a_mean_over_classes_and_the_re
     assert [config(goal, backbone="a").posterior.fit for goal in goals] == [False, True, True]
     assert not config("mean_class_accuracy", backbone="a", posterior={}).posterior.fit
     assert config(backbone="a", posterior={"fit": True}).posterior.fit
+
+
+@pytest.mark.parametrize("goal", get_args(Goal))
+def test_labels_are_smoothed_only_where_the_goal_is_no_mean_over_classes(goal):
+    smoothing = 0.1 if goal == "overall_accuracy" else 0.0
+    for train in ({"backbone": "resnet50"}, {"backbone": "van_b0", "pretrained": False}):
+        assert config(goal, **train).loss.label_smoothing == smoothing
+    written = {"name": "cross_entropy", "label_smoothing": 0.2}
+    assert config(goal, backbone="resnet50", loss=written).loss.label_smoothing == 0.2

@@ -1,46 +1,81 @@
+import warnings
+
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from trainers.config import METRICS
 from trainers.data.rows import Category
 from trainers.metrics import HITS, PREDICTED, TRUE, Tally, scores
 
 CATEGORIES = (Category("sleeve", ("a", "b", "c")), Category("fit", ("d", "e")))
 
 
-def plain(logits, labels, sizes):
-    """The same figures image by image, in plain Python."""
-    start, hits, recalls, precisions, f1s, per = 0, 0, [], [], [], []
-    for k, size in enumerate(sizes):
-        guesses = [int(np.argmax(row[start : start + size])) for row in logits]
-        truth = [int(label[k]) for label in labels]
-        start += size
-        right = sum(g == t for g, t in zip(guesses, truth, strict=True))
-        hits += right
-        per.append(right / len(truth))
-        for c in range(size):
-            if truth.count(c):
-                both = sum(g == t == c for g, t in zip(guesses, truth, strict=True))
-                recall, precision = both / truth.count(c), both / max(1, guesses.count(c))
-                recalls.append(recall)
-                precisions.append(precision)
-                f1s.append(2 * recall * precision / (recall + precision) if both else 0.0)
-    mean = lambda values: sum(values) / len(values)  # noqa: E731
-    return hits / (len(labels) * len(sizes)), mean(recalls), mean(precisions), mean(f1s), per
+CASES = {
+    "every class occurs and is predicted": ([0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0]),
+    "a class is only predicted": ([0, 0, 1, 1], [0, 2, 1, 1]),
+    "a class occurs and is never predicted": ([0, 1, 2, 0], [0, 1, 1, 0]),
+    "a class neither occurs nor is predicted": ([0, 0, 2, 2], [0, 2, 2, 2]),
+    "every answer is wrong": ([0, 0], [1, 2]),
+    "two classes are only predicted": ([0, 0, 0], [0, 1, 2]),
+    "one image": ([1], [1]),
+}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_metric_equals_a_plain_second_computation(seed):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(40, 5)).astype(np.float32)
-    labels = np.stack([rng.choice(3, 40, p=[0.8, 0.2, 0.0]), rng.integers(0, 2, 40)], 1)
-    found = scores(logits, labels, CATEGORIES, loss=0.5)
-    overall, recall, precision, f1, per = plain(logits, labels, [3, 2])
-    assert found.overall_accuracy == pytest.approx(overall)
-    assert found.mean_class_accuracy == found.macro_recall == pytest.approx(recall)
-    assert found.macro_precision == pytest.approx(precision)
-    assert found.macro_f1 == pytest.approx(f1)
-    assert list(found.category_accuracy.values()) == pytest.approx(per)
+def single(true, said):
+    """Scores of answers in one category of three classes."""
+    logits, labels = np.eye(3, dtype=np.float32)[said], np.array(true)[:, None]
+    return scores(logits, labels, [Category("colour", ("a", "b", "c"))], loss=0.5)
+
+
+def of_scikit_learn(true, said):
+    """The figures of the same names, each class of each category a label of its own."""
+    average = {"average": "macro", "zero_division": 0}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        warnings.filterwarnings("ignore", "A single label was found")
+        balanced = sklearn.metrics.balanced_accuracy_score(true, said)
+    return {
+        "overall_accuracy": sklearn.metrics.accuracy_score(true, said),
+        "mean_class_accuracy": balanced,
+        "macro_f1": sklearn.metrics.f1_score(true, said, **average),
+        "macro_precision": sklearn.metrics.precision_score(true, said, **average),
+        "macro_recall": sklearn.metrics.recall_score(true, said, **average),
+    }
+
+
+@pytest.mark.parametrize(("true", "said"), CASES.values(), ids=CASES)
+def test_every_metric_is_scikit_learns_of_that_name(true, said):
+    expected = of_scikit_learn(true, said)
+    assert set(expected) == set(METRICS)
+    assert single(true, said).model_dump(include=set(METRICS)) == pytest.approx(expected)
+
+
+def test_a_class_that_is_only_predicted_costs_the_macro_figures_and_not_the_mean_class_accuracy():
+    found = single([0, 0, 1, 1], [0, 2, 1, 1])  # recall 1/2 and 1, precision 1 and 1, F1 2/3 and 1; class 2: 0
+    assert found.mean_class_accuracy == pytest.approx(3 / 4)
+    assert found.macro_recall == pytest.approx(1 / 2)
+    assert found.macro_precision == pytest.approx(2 / 3)
+    assert found.macro_f1 == pytest.approx(5 / 9)
+
+
+ANSWERS = st.lists(st.tuples(*(st.integers(0, size - 1) for size in (3, 2, 3, 2))), min_size=1, max_size=30)
+
+
+@given(ANSWERS)
+@settings(deadline=None, derandomize=True)
+def test_several_categories_are_counted_as_one_set_of_classes(answers):
+    true, said = np.array(answers)[:, :2], np.array(answers)[:, 2:]
+    logits = np.concatenate([np.eye(size, dtype=np.float32)[said[:, k]] for k, size in enumerate([3, 2])], 1)
+    found = scores(logits, true, CATEGORIES, loss=0.5)
+    start = np.array([0, 3])
+    assert found.model_dump(include=set(METRICS)) == pytest.approx(
+        of_scikit_learn((true + start).ravel(), (said + start).ravel())
+    )
+    assert list(found.category_accuracy.values()) == pytest.approx((true == said).mean(0).tolist())
 
 
 def test_predicting_the_majority_everywhere_scores_one_class_a_category():

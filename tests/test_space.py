@@ -144,7 +144,7 @@ def test_the_first_trial_of_a_backbone_has_its_familys_rates():
     path.write_text(HEAD + f"train: {train}{{name: adamw, layer_decay: {{uniform: [0.5, 1]}}}}}}\n")
     first, second = Space(read(path), CATEGORIES).default()
     for params in (first, second):
-        usual = families.defaults(params["backbone"])
+        usual = families.defaults(params["backbone"], "overall_accuracy")
         assert params["optimizer.layer_decay"] == usual["optimizer"]["layer_decay"]
         assert params["drop_path"] == 0.05  # the nearest that is offered
     assert first["optimizer.layer_decay"] != second["optimizer.layer_decay"]
@@ -157,6 +157,13 @@ def test_the_first_trial_takes_the_branch_that_is_usual_and_of_another_its_own_d
     )
     usual = {"loss": "cross_entropy", "loss.cross_entropy.label_smoothing": 0.1, "optimizer.lr": 0.1}
     assert found.default() == [usual]
+
+
+def test_a_search_for_a_mean_over_classes_begins_without_smoothing():
+    text = "train: {backbone: a, loss: {name: cross_entropy, label_smoothing: {uniform: [0, 0.3]}}}"
+    for goal, smoothing in (("overall_accuracy", 0.1), ("macro_recall", 0.0)):
+        found = Space(read(written(f"goal: {goal}\n{text}")), CATEGORIES)
+        assert found.default() == [{"loss.label_smoothing": smoothing}]
 
 
 def test_there_is_one_default_a_backbone():
@@ -276,8 +283,8 @@ def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str
 
 def test_another_goal_and_other_data_are_differences():
     head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
-    found = changes("epochs: 3, posterior: {}", "epochs: 3, posterior: {}", head=head)
-    assert found == ["data.root: d -> e", "goal: overall_accuracy -> macro_f1"]
+    train = "epochs: 3, loss: cross_entropy, posterior: {}"  # the parts whose defaults depend on the goal
+    assert changes(train, train, head=head) == ["data.root: d -> e", "goal: overall_accuracy -> macro_f1"]
 
 
 # -------------------------------------------------------------------------------------- judging

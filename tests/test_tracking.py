@@ -124,6 +124,7 @@ def test_an_epoch_is_a_point_of_every_figure_at_its_recorded_time(study, client)
         "train_loss": 1.2346,
         "val/mean_class_accuracy": 0.023457,
         "val/macro_precision": 0.073457,
+        "val/macro_recall": 0.023457,
         "val/macro_f1": 0.043457,
         "category_accuracy/material": 0.13346,
         "category_accuracy/sleeve length": 0.11346,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import metrics, predict
+from trainers import metrics, posterior, predict
 from trainers.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.config import (
     EMA,
@@ -21,6 +21,7 @@ from trainers.config import (
     Augment,
     Grow,
     LinearHead,
+    Look,
     Plateau,
     Posterior,
     Recipe,
@@ -427,6 +428,17 @@ def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
     labels = data.labels(data.table.indices("val"))
     found = metrics.scores(both, labels, data.table.categories, loss=0.0)
     assert predict.look(how, data, best).overall_accuracy == found.overall_accuracy
+
+
+def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
+    _, folder, _ = whole
+    how = recipe(photos, tta=Views(flip=True), posterior=Posterior(fit=True))
+    found = predict.look(how, data, folder / "best.safetensors")
+    logits = predict.predict(how, data, folder / "best.safetensors", split="val", views=how.train.tta)
+    labels = data.labels(data.table.indices("val"))
+    prior = posterior.log_prior(data.counts(data.table.indices("train")))
+    fit = posterior.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.goal, found.loss)
+    assert found == Look(**fit.scores.model_dump(), tau=fit.tau)
 
 
 @pytest.mark.slow

@@ -8,6 +8,20 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from trainers.files import expanded
 
 Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
+METRICS: dict[Goal, str] = {
+    "overall_accuracy": "right answers / (images x categories); scikit-learn's accuracy_score",
+    "mean_class_accuracy": "mean recall of the classes that occur; scikit-learn's balanced_accuracy_score",
+    "macro_f1": "mean F1 of the classes that occur or are predicted, 0 for one that is only predicted; scikit-learn's"
+    " f1_score(average='macro')",
+    "macro_precision": "mean precision of the classes that occur or are predicted, 0 for one that is never predicted;"
+    " scikit-learn's precision_score(average='macro')",
+    "macro_recall": "mean recall of the classes that occur or are predicted, 0 for one that is only predicted;"
+    " scikit-learn's recall_score(average='macro')",
+}
+"""What each metric is. Means are over the classes of all categories at once."""
+JUDGED = "the metric on val by which epochs and trials are judged. " + "; ".join(
+    f"{name}: {meaning}" for name, meaning in METRICS.items()
+)
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[str, AfterValidator(expanded)]
@@ -479,7 +493,7 @@ class Recipe(Part):
     """Everything one training run depends on: a search space with no value left open."""
 
     data: DataConfig
-    goal: Goal = Field("overall_accuracy", description="the metric on val by which epochs and trials are judged")
+    goal: Goal = Field("overall_accuracy", description=JUDGED)
     train: TrainConfig
     derived: tuple[str, ...] = Field(
         (), description="keys that nobody wrote, such as data.size: they follow from others"
@@ -522,12 +536,18 @@ class Scores(Part):
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
     loss: float = Field(description="mean over images of the objective, without mixing or smoothing on val")
-    overall_accuracy: float = Field(description="correct labels / (images x categories)")
-    mean_class_accuracy: float = Field(description="mean recall of all classes that occur in the split")
-    macro_precision: float = Field(description="mean precision of those classes; 0 for one never predicted")
-    macro_recall: float = Field(description="the same figure as mean_class_accuracy, under its other name")
-    macro_f1: float = Field(description="mean F1 of those classes")
+    overall_accuracy: float = Field(description=METRICS["overall_accuracy"])
+    mean_class_accuracy: float = Field(description=METRICS["mean_class_accuracy"])
+    macro_precision: float = Field(description=METRICS["macro_precision"])
+    macro_recall: float = Field(description=METRICS["macro_recall"])
+    macro_f1: float = Field(description=METRICS["macro_f1"])
     category_accuracy: dict[str, float] = Field(description="accuracy of each category, by name")
+
+
+class Look(Scores):
+    """Val through the views of test-time augmentation."""
+
+    tau: float | None = Field(None, description="strength of the correction that was fitted to these predictions")
 
 
 class Corrected(Part):

@@ -68,20 +68,22 @@ def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category
 
 
 def scores_of(counts: np.ndarray, names: Sequence[str], sizes: Sequence[int], loss: float) -> Scores:
-    """Every metric of counts [3, sum C], as in `Tally`; names [K] and sizes [K] are the categories'."""
+    """Every metric of counts [3, sum C], as in `Tally`; names [K] and sizes [K] are the categories'.
+
+    Classes of different categories are different ones. Each metric is scikit-learn's of the same name, and the mean
+    class accuracy its balanced accuracy: macro ones count a class that is only predicted, as 0.
+    """
     true, predicted, hits = counts
-    present = true > 0  # a class without an image in the split is left out of every mean
-    recall = hits[present] / true[present]
-    precision = hits[present] / np.maximum(predicted[present], 1)
-    f1 = 2 * hits[present] / (true[present] + predicted[present])
+    seen = true + predicted
+    recall, precision, f1 = (hits / np.maximum(whole, 1) for whole in (true, predicted, seen / 2))
     right, images = (np.add.reduceat(row, _starts(sizes)) for row in (hits, true))
     return Scores(
         loss=loss,
         overall_accuracy=_ratio(hits.sum(), true.sum()),
-        mean_class_accuracy=float(recall.mean()) if len(recall) else 0.0,
-        macro_precision=float(precision.mean()) if len(recall) else 0.0,
-        macro_recall=float(recall.mean()) if len(recall) else 0.0,
-        macro_f1=float(f1.mean()) if len(recall) else 0.0,
+        mean_class_accuracy=_mean(recall, true),
+        macro_precision=_mean(precision, seen),
+        macro_recall=_mean(recall, seen),
+        macro_f1=_mean(f1, seen),
         category_accuracy={name: _ratio(*pair) for name, *pair in zip(names, right, images, strict=True)},
     )
 
@@ -89,6 +91,11 @@ def scores_of(counts: np.ndarray, names: Sequence[str], sizes: Sequence[int], lo
 def _starts(sizes: Sequence[int]) -> np.ndarray:
     """Where each category begins among all classes, [K]."""
     return np.cumsum([0, *sizes])[:-1]
+
+
+def _mean(values: np.ndarray, counted: np.ndarray) -> float:
+    """Mean over the classes whose count is not 0, [sum C] both."""
+    return float(values[counted > 0].mean()) if counted.any() else 0.0
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from trainers import losses, metrics, posterior
 from trainers.checkpoint import load_weights
 from trainers.computing import autocast, no_room, prepare, release
-from trainers.config import Recipe, Scores, TrainConfig, Views
+from trainers.config import Look, Recipe, Scores, TrainConfig, Views
 from trainers.data.batches import Data, in_order
 from trainers.feed import Feed
 from trainers.host import Eye, Window
@@ -103,7 +103,7 @@ def shift(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:
     return tau * posterior.log_prior(data.counts(data.table.indices(*fit)))
 
 
-def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Scores:
+def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
     """Val through the recipe's test-time augmentation and posterior correction, by a model fitted on train.
 
     A fitted correction is fitted to these logits, and cross-fitted.
@@ -114,7 +114,10 @@ def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> S
     prior = posterior.log_prior(data.counts(data.table.indices("train")))
     labels = data.labels(data.table.indices("val"))
     fitting = posterior.Fitting(logits, labels, prior, data.names, data.sizes)
-    return fitting.fit(recipe.goal, loss).scores if train.posterior.fit else fitting.at(train.posterior.tau, loss)
+    if not train.posterior.fit:
+        return Look(**fitting.at(train.posterior.tau, loss).model_dump())
+    fit = fitting.fit(recipe.goal, loss)
+    return Look(**fit.scores.model_dump(), tau=fit.tau)
 
 
 def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: Sequence[str]) -> Scores:
