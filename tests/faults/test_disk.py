@@ -225,11 +225,10 @@ def content(path: Path) -> object:
     [
         (0, False),
         pytest.param(SIZE // 2, True, marks=pytest.mark.many),
-        pytest.param(SIZE + 16_384, False, marks=pytest.mark.many),
     ],
 )
 def test_a_final_waits_for_room_and_comes_to_the_same(tmp_path, disk, swept, case, leaving, mlflow):
-    """The disk takes no more of an epoch, nor the model, nor, beside that, what comes after it."""
+    """The disk takes nothing more of an epoch, or half of its model."""
     words = EXPORT[: -1 if mlflow else None]
     wanted = calm(swept, tmp_path, *EXPORT)
     running = swept.start(*words)
