@@ -99,7 +99,10 @@ def test_no_command_executes_a_users_files(littered):
         assert ended.returncode == 0, (command, ended.stderr)
         assert "executed" not in ended.stdout + ended.stderr
     with subprocess.Popen(
-        [PROGRAM, "ui"], env=environment(SWEEP_HOME=str(littered / "runs")), stdout=subprocess.PIPE, text=True
+        [PROGRAM, "ui"],
+        env=environment(SWEEP_HOME=str(littered / "runs"), HTTP_PROXY="http://127.0.0.1:9"),
+        stdout=subprocess.PIPE,
+        text=True,
     ) as pages:
         assert "experiments" in pages.stdout.readline()
         assert "ready" in pages.stdout.readline()

@@ -370,6 +370,14 @@ def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client
     assert "refuses" in notes[0]
 
 
+def test_mlflow_prints_nothing_on_stdout_whatever_the_environment_says(study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")
+    tracking.Server(print)
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
+
+
 # --------------------------------------------------------------------------------- names and places
 NAMES = (
     "colour",

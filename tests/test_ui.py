@@ -140,3 +140,11 @@ def test_the_server_inherits_no_setting_of_mlflow(monkeypatch):
         "MLFLOW_DISABLE_TELEMETRY",
         "MLFLOW_LOGGING_LEVEL",
     }
+
+
+def test_a_study_that_mlflow_lacks_is_sent_by_sync():
+    study = StudyFolder.named("question")
+    with pytest.raises(EnvironmentFault, match=r"sweep sync question"):
+        ui.serve(study, lambda _: None)
+    with pytest.raises(EnvironmentFault, match=r"sweep run SPACE\.yaml"):
+        ui.serve(None, lambda _: None)
