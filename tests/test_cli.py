@@ -92,9 +92,9 @@ def test_every_command_has_a_help_that_fits_its_list(tmp_path):
         ("run s.yaml --epochs 2", "no option --epochs", "--set train.epochs=VALUE"),
         ("plan s.yaml --lr 2", "no option --lr", "--set train.optimizer.lr=VALUE"),
         ("run s.yaml --hour 2", "no option --hour", "did you mean --hours?"),
-        ("run", "missing argument 'SPACE.yaml'", "see sweep run --help"),
-        ("data chek", "no such command 'chek'", "see sweep data --help"),
-        ("best --export onnx", "'onnx' is not 'submission'", "see sweep --help"),
+        ("run", "missing argument 'SPACE.yaml'", "run --help"),
+        ("data chek", "no such command 'chek'", "data --help"),
+        ("best --export onnx", "'onnx' is not 'submission'", "best --help"),
         ("run s.yaml --set epochs=3", "unknown key 'epochs'", "did you mean 'train.epochs'?"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_study_that_is_held_is_running_and_says_by_whom():
 
 def test_a_study_without_a_remembered_command_is_resumed_from_its_own_copy(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert overview.resume(study()) == "sweep run mlruns/studies/focal/space.yaml"
+    assert overview.resume(study()) == "sweep run mlruns/studies/focal/space.yaml --set study=focal"
 
 
 def test_the_last_study_is_meant_where_none_is_named():

@@ -91,7 +91,7 @@ def test_evil_weights_of_a_recipe_are_refused_before_a_trial_exists(tmp_path, ca
         (("backbone: test_resnet", "backbone: 'hf-hub:evil/repo'"), 2, "timm has no model"),
         (("backbone: test_resnet", "backbone: 'local-dir:/tmp/x'"), 2, "timm has no model"),
         (("pretrained: false", "weights: /etc/passwd"), 3, "cannot read weights"),
-        (("study: question", "study: ../x"), 2, "cannot be written so"),
+        (("study: question", "study: ../x"), 2, "cannot be a name"),
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, case, change, code, said):

@@ -101,7 +101,7 @@ def _refuse_others(path: Path, start: bytes) -> None:
             raise _unreadable(path, f"it is a {kind} archive", "unpack it, and name the weights file inside")
     if (text := _text(start)) is not None:
         page = text.lstrip().startswith("<")
-        kind = "a web page, perhaps a server's refusal" if page else f"a text that begins {text.split()[:4]}"
+        kind = "a web page, perhaps a server's refusal" if page else "a text"
         raise _unreadable(path, f"it is {kind}, not weights", f"{AGAIN}, from the address of the file itself")
 
 
