@@ -227,7 +227,7 @@ class _Runs:
             self.view.note(f"{job.title}: {message.text}; trying once more")
             self.waiting.insert(0, job)
             return
-        if message.trouble == "overflow":
+        if message.trouble == "overflow" and not job.full_precision:
             self.view.note(f"{job.title}: {message.text}; {IN_FULL}")
             job = job.model_copy(update={"full_precision": True})
             record.write_config(RunFolder(job.folder), job)
