@@ -227,7 +227,7 @@ class _Runs:
             self.view.note(f"{job.title}: {message.text}; trying once more")
             self.waiting.insert(0, job)
             return
-        if change := _remedy(message):
+        if change := _remedy(job, message):
             remedy, update = change
             self.view.note(f"{job.title}: {message.text}; {remedy}")
             job = job.model_copy(update=update)
@@ -251,10 +251,10 @@ class _Runs:
             self.view.note("finishing the epoch; press again to stop now")
 
 
-def _remedy(message: Failed) -> tuple[str, dict[str, bool]] | None:
+def _remedy(job: Job, message: Failed) -> tuple[str, dict[str, bool]] | None:
     """In words, and as a change of the job, what may let a run that failed go on."""
     if message.trouble == "oom" and message.resident:
         return "trying once more with the images in the host's memory", {"resident": False}
-    if message.trouble == "overflow":
+    if message.trouble == "overflow" and not job.full_precision:
         return IN_FULL, {"full_precision": True}
     return None

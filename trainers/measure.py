@@ -22,6 +22,7 @@ from trainers.train import Run
 STEPS = 3  # in one go, at least
 GO = 0.5  # seconds that one takes on a GPU: each begins and ends with some in which nobody computes
 SECONDS = 2.0  # of timing, at least
+STILL = 1e-9  # rate of the head: hundreds of steps on noise must not overflow
 LEAST = 4  # images that pass through the network at once: fewer are no batch
 
 
@@ -31,7 +32,8 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
     The very steps of `trainers.train`, gathering and augmentation included; weights are random, nothing is kept.
     Where a GPU has no room for a batch, it passes in pieces of a half, as it would in a sweep, or of a half of that.
     """
-    train = recipe.train.model_copy(update={"pretrained": False})
+    still = recipe.train.optimizer.model_copy(update={"lr": STILL})
+    train = recipe.train.model_copy(update={"pretrained": False, "optimizer": still})
     plain = recipe.model_copy(update={"train": train})
     micro = train.batch_size
     while True:
