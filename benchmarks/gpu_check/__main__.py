@@ -68,6 +68,7 @@ def main() -> int:
     given = _arguments()
     if given.section:
         return _child(given)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the section ends, too
     out, began = Path(given.out), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     ended: list[Ended] = []
