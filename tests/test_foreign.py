@@ -134,7 +134,7 @@ FILES = {
     "pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"),
                 "Git LFS pointer", "git lfs pull"),
     "page": (lambda p: p.write_text("\n<!DOCTYPE html><html>Sign in"), "web page", "fetch the file again"),
-    "json": (lambda p: p.write_text('{"weight_map": {"a": "b"}}'), "a text, not weights", "fetch the file again"),
+    "json": (lambda p: p.write_text('{"weight_map": {"a": "b"}}'), "it is a text, not", "fetch the file again"),
     "empty": (lambda p: p.write_bytes(b""), "the file is empty", "fetch the file again"),
     "zip": (zipped, "zip archive, of resnet.pth", "unpack it"),
     "numpy": (numpys, "zip archive, of a.npy", "unpack it"),
