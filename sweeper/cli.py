@@ -364,7 +364,7 @@ def data_check(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is understood of a data set, and everything wrong with it."""
+    """Show what is understood of a data set, and its faults."""
     from sweeper import checking
 
     checked = checking.run(path, sets or ())

@@ -29,7 +29,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "sweeper.cli", *words]
+    return [sys.executable, "-m", "sweeper", *words]
 
 
 def sweep(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:

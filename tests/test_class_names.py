@@ -125,4 +125,5 @@ def test_the_notes_reach_every_layout(tmp_path: Path):
         put(tmp_path, f"folders/val/{name}")
     for layout, root in (("table", tmp_path), ("folder", tmp_path / "folders")):
         notes = layouts.scan(DataConfig.model_validate({"layout": layout, "root": str(root)})).notes
-        assert [note.what.partition(" only in ")[2].partition(",")[0] for note in notes] == ["case"]
+        alike = [note.what.partition(" only in ")[2].partition(",")[0] for note in notes if " differs " in note.what]
+        assert alike == ["case"]

@@ -176,7 +176,7 @@ def test_a_sweep_ends_with_how_it_stands_and_the_commands_that_come_next(swept):
     assert ended.returncode == 0
     assert ended.stdout == ""
     last = ended.stderr.splitlines()[-5:]
-    assert last[0].startswith("best:   overall_accuracy .")
+    assert last[0].startswith("best:   overall_accuracy 0.")
     assert last[1:] == [
         "files:  mlruns/studies/question",
         "resume: sweep run space.yaml",

@@ -225,6 +225,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
     cost = plan.Cost("test_resnet", 32, 16, 375_210, 320.0, 900.0, 0.75, 0.1)
     made = plan.Plan(
         study="question",
+        source="space.yaml",
         trials=3,
         budget_hours=0.5,
         configurations=None,

@@ -43,7 +43,8 @@ def categories(root: Path, **settings: object) -> dict[str, tuple[str, ...]]:
 
 
 def notes(root: Path) -> list[str]:
-    return [note.what for note in layouts.scan(config(root)).notes]
+    """Those on the table itself: that val is small is another test's subject."""
+    return [note.what for note in layouts.scan(config(root)).notes if not note.what.startswith("val has ")]
 
 
 def wrong(root: Path, **settings: object) -> list[Fault]:
@@ -214,7 +215,7 @@ def test_values_are_too_many_from_ten_on_where_a_row_or_two_have_each(
     tmp_path: Path, count: int, classes: int, doubtful: bool
 ):
     write(tmp_path, "path,kind", [f"{k}.png,kind {k % classes}" for k in range(count)])
-    assert bool(wrong(tmp_path)) == doubtful
+    assert any("is it a category" in fault.what for fault in wrong(tmp_path)) == doubtful
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_values_are_too_many_from_ten_on_where_a_row_or_two_have_each(
 )
 def test_whole_numbers_are_classes_unless_their_gaps_are_wide(tmp_path: Path, value, doubtful: bool):
     write(tmp_path, "path,kind", [f"{k}.png,{value(k)}" for k in range(300)])
-    assert bool(wrong(tmp_path)) == doubtful
+    assert any("is it a category" in fault.what for fault in wrong(tmp_path)) == doubtful
 
 
 def test_an_index_without_a_name_is_told_in_pandas_words(tmp_path: Path):

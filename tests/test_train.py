@@ -433,8 +433,8 @@ def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
 def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     _, folder, _ = whole
     how = recipe(photos, tta=Views(flip=True), posterior=Posterior(fit=True))
-    found = predict.look(how, data, folder / "best.safetensors")
-    logits = predict.predict(how, data, folder / "best.safetensors", split="val", views=how.train.tta)
+    found = predict.look(how, data, folder / "model.safetensors")
+    logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
     prior = posterior.log_prior(data.counts(data.table.indices("train")))
     fit = posterior.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.goal, found.loss)

@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,8 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 def in_full(module: nn.Module, x: Tensor) -> Tensor:
     """`module` of `x` in float32 in the midst of mixed precision: 16 bits would tie classes that are close."""
-    with torch.autocast(x.device.type, enabled=False):
+    precise = torch.autocast(x.device.type, enabled=False) if torch.amp.is_autocast_available(x.device.type) else None
+    with precise or nullcontext():  # "meta" knows no autocast
         found: Tensor = module(x.float())
     return found
 

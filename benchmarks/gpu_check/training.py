@@ -33,7 +33,7 @@ def learns(place: Cpu, notes: Notes) -> None:
             plain = how.model_copy(update={"train": how.train.model_copy(update={"precision": "fp32"})})
             with subjects.folder() as folder:
                 seen = list(train(how, data, folder, device=place.name))
-                weights = folder / "best.safetensors"
+                weights = folder / "model.safetensors"
                 there = predict(how, data, weights, split="val", device=place.name)
                 here = predict(plain, data, weights, split="val")
             accuracy = max(epoch.val.overall_accuracy for epoch in seen if epoch.val)
