@@ -38,12 +38,18 @@ def card(facts: Facts, model: str, submission: str | None) -> str:
     return redacted("\n".join(line for part in parts for line in [*part, ""]))
 
 
+def answers(categories: int) -> str:
+    """What the model says of an image."""
+    each = f" in each of {categories} categories" if categories > 1 else ""
+    return f"An image classifier with one answer{each}."
+
+
 def _head(facts: Facts) -> Iterator[str]:
     train, result = facts.job.recipe.train, facts.result
     names = ", ".join(plain(category.name) for category in facts.table.categories)
     yield f"# {plain(train.backbone.split('.')[0])} for {names}"
     yield ""
-    yield f"An image classifier with one answer in each of {len(facts.table.categories)} categories."
+    yield answers(len(facts.table.categories))
     yield ""
     yield f"- study `{facts.study}`, trial {result.number}: the best {result.goal} on val, {result.value:.4f}"
     if facts.confirmed:

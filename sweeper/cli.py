@@ -105,7 +105,9 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout"
 @app.callback(invoke_without_command=True)
 def sweep(
     context: typer.Context,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="without a command: how things stand, as one JSON document")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="say which version this is")] = False,
 ) -> None:
     if version:
@@ -113,6 +115,8 @@ def sweep(
 
         _answer([f"sweep {metadata.version('sweep')}"])
         raise typer.Exit
+    if as_json and context.invoked_subcommand:
+        raise UserError("--json before a command asks it nothing", where="sweep", help="write it behind the command")
     if context.invoked_subcommand is None:
         from sweeper import overview
 
@@ -402,7 +406,7 @@ def data_cache(space: SpaceFile, sets: Sets = None) -> None:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: versions, devices, disk, model hub, MLflow. Exit code 3 where something is not well."""
+    """Check this machine: versions, devices, disk, hub, MLflow. Exit code 3 where something is not well."""
     from sweeper import doctor as examining
 
     findings = examining.examine()

@@ -205,6 +205,11 @@ def test_a_final_that_takes_several_views_takes_the_strength_that_was_fitted_to_
     assert best.winner(study).tau == tau
 
 
+def test_a_card_counts_categories_where_there_are_several():
+    assert card.answers(1) == "An image classifier with one answer."
+    assert card.answers(3) == "An image classifier with one answer in each of 3 categories."
+
+
 def test_the_card_says_what_the_commonest_classes_would_score(study):
     table = layouts.read(best.winner(study).job.recipe.data)
     overall, classes = card.baseline(table)

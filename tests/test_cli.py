@@ -108,6 +108,14 @@ def test_a_slip_in_the_words_of_a_command_is_told_as_every_other_error(tmp_path,
     assert remedy in help
 
 
+@pytest.mark.parametrize("words", [["status"], ["doctor"], ["run", "space.yaml"], ["data", "check", "space.yaml"]])
+def test_json_before_a_command_is_not_passed_over_in_silence(tmp_path, words):
+    ended = sweep(tmp_path, "--json", *words)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--json" in ended.stderr
+    assert "behind the command" in ended.stderr
+
+
 def test_the_version_is_that_of_the_project(tmp_path):
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     ended = sweep(tmp_path, "--version")

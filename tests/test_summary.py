@@ -56,6 +56,14 @@ def test_many_categories_stay_on_one_screen():
     assert lines[-1] == "  and 20 more categories"
 
 
+def test_a_very_long_name_does_not_push_the_other_categories_off_the_screen():
+    groups = (Category("n" * 300, ("a", "b")), Category("kind", ("a", "b")))
+    rows = (Row("0.jpg", "train", None, (0, 1), ""),)
+    (_, _, line) = of(Table(Path("set"), groups, rows)).lines()
+    assert line.startswith("  kind  ")
+    assert len(line) < 80
+
+
 def test_a_chosen_val_is_said():
     made = summary(DataConfig(root="set"), table(3, 1), held_out=True, notes=())
     assert "val was held out of train: the data set names none" in next(made.lines())

@@ -10,6 +10,7 @@ from trainers.data.rows import SPLITS, Table
 
 WIDTH = 100  # characters of a line
 SHOWN = 20  # categories that have a line of their own
+LONG = 30  # characters of a name that the others are aligned with
 
 
 class ClassSummary(Part):
@@ -41,7 +42,7 @@ class Summary(Part):
         counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
         chosen = " (val was held out of train: the data set names none)" if self.held_out else ""
         yield f"data: {self.root}, layout {self.layout}: {counts}{chosen}"
-        width = max((len(category.name) for category in self.categories[:SHOWN]), default=0)
+        width = min(LONG, max((len(category.name) for category in self.categories[:SHOWN]), default=0))
         yield from (f"  {category.name:{width}}  {_classes(category)}" for category in self.categories[:SHOWN])
         if len(self.categories) > SHOWN:
             yield f"  and {len(self.categories) - SHOWN} more categories"
