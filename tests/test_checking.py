@@ -91,7 +91,9 @@ def test_a_folder_is_checked_without_a_yaml_file(tmp_path: Path):
         'in a search space: data: {layout: "folder", root: "my pets"}',
         "data: my pets, layout folder: 12 train, 12 val, 0 test",
         "  class  2 classes: cat 12, dog 12",
-        "0 faults, 0 notes",
+        "note   my pets: val has 12 images, so accuracies have a standard error of up to 0.14"
+        " (trials that differ by less are tied; a larger val tells them apart)",
+        "0 faults, 1 note",
     ]
 
 
@@ -117,4 +119,4 @@ def test_more_notes_than_a_screen_holds_are_counted(tmp_path: Path):
         shutil.copy(tmp_path / "set/train" / path.relative_to(tmp_path / "set/val"), path)
     lines = sweep(tmp_path, "data", "check", "set").stdout.splitlines()
     assert sum(line.startswith("note ") for line in lines) == 20
-    assert lines[-2:] == ["       and 10 more notes: --json lists them all", "0 faults, 30 notes"]
+    assert lines[-2:] == ["       and 11 more notes: --json lists them all", "0 faults, 31 notes"]

@@ -44,7 +44,8 @@ def categories(root: Path, **settings: object) -> dict[str, tuple[str, ...]]:
 
 
 def notes(root: Path) -> list[str]:
-    return [note.what for note in layouts.scan(config(root)).notes]
+    """All but the one on a small val, which is test_holdout's."""
+    return [note.what for note in layouts.scan(config(root)).notes if "standard error" not in note.what]
 
 
 def wrong(root: Path, **settings: object) -> list[Fault]:
@@ -242,7 +243,7 @@ def test_values_are_too_many_from_ten_on_where_a_row_or_two_have_each(
     tmp_path: Path, count: int, classes: int, doubtful: bool
 ):
     write(tmp_path, "path,kind", [f"{k}.png,kind {k % classes}" for k in range(count)])
-    assert bool(wrong(tmp_path)) == doubtful
+    assert any("is it a category?" in fault.what for fault in wrong(tmp_path)) == doubtful
 
 
 @pytest.mark.parametrize(
