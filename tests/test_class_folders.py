@@ -85,6 +85,34 @@ def test_folders_named_like_splits_are_read_as_splits_and_said(tmp_path: Path, n
     assert f"read as splits: '{names[1]}' as test, '{names[0]}' as train" in noted(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("seg_train", "seg_test", "test"),
+        ("flowers-train", "flowers-val", "val"),
+        ("x_train", "x_valid", "val"),
+        ("1_Training", "2_Testing", "test"),
+    ],
+)
+@pytest.mark.parametrize("inner", ["", "images/", "{}/"])
+def test_names_of_splits_may_share_a_word_and_be_wrapped(
+    tmp_path: Path, train: str, other: str, split: str, inner: str
+):
+    names = (train, other)
+    fill(tmp_path, *(f"{n}/{inner.format(n)}{label}" for n in names for label in ("forest", "sea")), images=5)
+    assert classes(tmp_path) == ("forest", "sea")
+    assert len(read(tmp_path).split(split)) == 10
+    assert f"{train}{'/' + inner.format(train).strip('/') if inner else ''}' as train" in noted(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("test_tube", "test_strip"), ("night_train", "night_bus"), ("clean_test", "clean_val")]
+)
+def test_classes_that_share_a_word_are_no_splits(tmp_path: Path, names: tuple[str, str]):
+    fill(tmp_path, *names, "shelf")
+    assert classes(tmp_path) == tuple(sorted((*names, "shelf")))
+
+
 def test_a_split_folder_wrapped_in_itself_is_unwrapped(tmp_path: Path):
     fill(
         tmp_path, *(f"{s}_set/{s}_set/{label}" for s in ("training", "test") for label in ("cats", "dogs")), images=5
@@ -129,10 +157,32 @@ def test_splits_below_the_classes_are_a_fault(tmp_path: Path):
     assert fault(tmp_path).what == "splits lie below the classes, as in 'cat'"
 
 
+def test_images_below_the_folders_of_classes_are_noted(tmp_path: Path):
+    fill(tmp_path, "animals/cat", "animals/dog", "plants/oak", "plants")
+    assert classes(tmp_path) == ("animals", "plants")
+    assert "9 images in folders below classes, the first 'animals/cat/0.jpg'" in noted(tmp_path)
+
+
 # --------------------------------------------------------------------------------------------------- what is no class
+def test_an_environment_of_python_beside_the_classes_is_no_class(tmp_path: Path):
+    fill(tmp_path, "cat", "dog", "env/lib")
+    put(tmp_path, "env/pyvenv.cfg")
+    assert classes(tmp_path) == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     "folder",
-    ["@eaDir", ".thumbs", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information"],
+    [
+        "@eaDir",
+        "#snapshot",
+        "Network Trash Folder",
+        ".thumbs",
+        ".ipynb_checkpoints",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "__MACOSX",
+        "System Volume Information",
+    ],
 )
 @pytest.mark.parametrize("place", ["", "cat/", "cat/deep/"])
 def test_hidden_and_service_folders_are_left_out_at_any_depth_and_counted(tmp_path: Path, place: str, folder: str):

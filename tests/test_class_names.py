@@ -72,6 +72,8 @@ def test_numbers_keep_their_order_in_tables_and_folders(tmp_path: Path):
         (unicodedata.normalize("NFD", "café"), "café", "'cafe\\u0301'", "Unicode form"),
         ("\uff43oat", "coat", "'\uff43oat'", "Unicode form"),
         ("co\u200bat", "coat", "'co\\u200bat'", "characters that cannot be seen"),
+        ("1.0", "1", "'1.0'", "the way a number is written"),
+        ("01", "1", "'01'", "the way a number is written"),
         ("chlid", "child", "'chlid'", "one letter"),
         ("chid", "child", "'chid'", "one letter"),
         ("childd", "child", "'childd'", "one letter"),
@@ -84,6 +86,11 @@ def test_a_second_spelling_is_noted_with_both_counts(one: str, other: str, shown
 
 def test_spellings_that_differ_by_more_than_a_letter_are_noted_whatever_their_counts():
     assert told(Adult=40, adult=152) == ["'Adult' (40 images) differs from 'adult' (152) only in case"]
+
+
+@pytest.mark.parametrize("name", ["NaN", "N/A", "null", "?", "<NA>"])
+def test_what_programs_write_for_a_missing_label_is_noted(name: str):
+    assert spelt({"coat": 9, name: 3, "none": 4}) == [f"{name!r} is read as a class (3 images)"]
 
 
 def test_three_spellings_are_compared_with_the_commonest():
@@ -125,5 +132,5 @@ def test_the_notes_reach_every_layout(tmp_path: Path):
         put(tmp_path, f"folders/val/{name}")
     for layout, root in (("table", tmp_path), ("folder", tmp_path / "folders")):
         notes = layouts.scan(DataConfig.model_validate({"layout": layout, "root": str(root)})).notes
-        alike = [note.what.partition(" only in ")[2].partition(",")[0] for note in notes if " differs " in note.what]
-        assert alike == ["case"]
+        how = [what.partition(",")[0] for note in notes for what in note.what.split(" only in ")[1:]]
+        assert how == ["case"]

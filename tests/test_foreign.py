@@ -195,6 +195,8 @@ OBJECTS = {
     "a numpy scalar": ({"model": WHOLE, "best": np.float64(0.9)}, "numpy."),
     "a module": (nn.Sequential(nn.Linear(2, 2)), "torch.nn.modules.container.Sequential"),
     "a module inside": ({"ema": nn.Linear(2, 2), "epoch": 3}, "torch.nn.modules.linear.Linear"),
+    "a module that mentions a key": (timm.create_model("test_resnet"), "timm.models.resnet"),
+    "arrays of numpy": ({"state_dict": {k: v.numpy() for k, v in WHOLE.items()}}, "numpy."),
     "an average's module": ({"model": Own()}, "test_foreign.Own"),
 }
 
@@ -234,6 +236,11 @@ def test_a_value_that_is_no_number_is_found_before_a_trial(tmp_path, value, key)
     assert found.what == f"the weights hold NaN or infinity, in {key}"
     with pytest.raises(EnvironmentFault, match="NaN or infinity"):
         network.build(recipe(tmp_path / "w.safetensors").train, [3])
+
+
+def test_quantized_weights_are_refused(tmp_path):
+    torch.save(WHOLE | {"conv1.0.weight": (WHOLE["conv1.0.weight"] * 99).to(torch.int8)}, tmp_path / "w.pth")
+    assert fault(tmp_path / "w.pth").what == "the weights are quantized: conv1.0.weight is int8"
 
 
 def test_a_number_that_the_networks_format_cannot_hold_is_found(tmp_path):

@@ -1,5 +1,6 @@
 """Tables as people have them: read as meant, or refused with the true line, the true cause and what to write."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,8 @@ def categories(root: Path, **settings: object) -> dict[str, tuple[str, ...]]:
 
 
 def notes(root: Path) -> list[str]:
-    """Those on the table itself: that val is small is another test's subject."""
-    return [note.what for note in layouts.scan(config(root)).notes if not note.what.startswith("val has ")]
+    """All but the one on a small val, which is test_holdout's."""
+    return [note.what for note in layouts.scan(config(root)).notes if "standard error" not in note.what]
 
 
 def wrong(root: Path, **settings: object) -> list[Fault]:
@@ -176,6 +177,10 @@ def test_rows_behind_a_cell_of_several_lines_keep_their_true_lines(tmp_path: Pat
         ("uploaded", "2021-03-04 10:{}", "12 values in 12 rows, dates such as '2021-03-04 10:0'"),
         ("month", "01.02.2021", "1 values in 12 rows, dates such as '01.02.2021'"),
         ("weight", "1.5", "1 values in 12 rows, numbers such as '1.5'"),
+        ("month", "2021-{:02}", "12 values in 12 rows, dates such as '2021-00'"),
+        ("taken", "{}/3/21", "12 values in 12 rows, dates such as '0/3/21'"),
+        ("fat", "10%", "1 values in 12 rows, numbers such as '10%'"),
+        ("batch", "3f" * 16, f"1 values in 12 rows, hashes such as '{'3f' * 16}'"),
         ("text", "long " * 20, "1 values in 12 rows, long texts"),
     ],
 )
@@ -187,6 +192,29 @@ def test_a_column_that_looks_like_no_category_is_a_fault_with_the_line_to_write(
     assert (fault.where, fault.what) == ("labels.csv:1", f"'{name}' has {figures}: is it a category?")
     assert f"data: {{ignore: [{name}]}}, else data: {{categories: [garment, wearer, {name}]}}" in fault.help
     assert categories(tmp_path, ignore=[name]) == PLAIN
+
+
+@pytest.mark.parametrize("name", ["fold", "kfold", "is_valid", "is_train", "in_test"])
+def test_a_column_named_like_a_way_to_split_is_doubtful_beside_others_alone(tmp_path: Path, name: str):
+    write(tmp_path, f"{HEAD},{name}", [f"{line},{k % 2}" for k, line in enumerate(rows())])
+    assert categories(tmp_path, ignore=[name]) == PLAIN
+    assert wrong(tmp_path)[0].what.startswith(f"'{name}' ")
+    write(tmp_path, f"path,{name}", [f"{k}.png,{k % 2}" for k in range(12)])
+    assert list(categories(tmp_path)) == [name]
+
+
+def test_the_classes_of_another_column_under_other_names_are_doubtful(tmp_path: Path):
+    lines = [f"{line},{GARMENTS.index(line.split(',')[2])}" for line in rows()]
+    write(tmp_path, f"{HEAD},garment_id", lines)
+    (fault,) = wrong(tmp_path)
+    assert fault.what == "'garment_id' has the classes of 'garment' under other names: is it a category?"
+    assert "{ignore: [garment_id]}" in fault.help
+
+
+@pytest.mark.parametrize("values", [("Training", "PublicTest", "PrivateTest"), ("train", "public_test", "test")])
+def test_splits_of_several_tests_under_another_name_are_no_category(tmp_path: Path, values: tuple[str, ...]):
+    write(tmp_path, "path,Usage,kind", [f"{k}.png,{values[k % 3]},{GARMENTS[k % 2]}" for k in range(12)])
+    assert "'Usage' holds the names of splits" in wrong(tmp_path)[0].what
 
 
 def test_all_doubtful_columns_stand_in_one_line_to_write(tmp_path: Path):
@@ -215,7 +243,7 @@ def test_values_are_too_many_from_ten_on_where_a_row_or_two_have_each(
     tmp_path: Path, count: int, classes: int, doubtful: bool
 ):
     write(tmp_path, "path,kind", [f"{k}.png,kind {k % classes}" for k in range(count)])
-    assert any("is it a category" in fault.what for fault in wrong(tmp_path)) == doubtful
+    assert any("is it a category?" in fault.what for fault in wrong(tmp_path)) == doubtful
 
 
 @pytest.mark.parametrize(
@@ -396,6 +424,18 @@ def test_paths_without_folder_or_ending_are_completed_and_said(tmp_path: Path, l
     assert [row.path for row in layouts.read(config(tmp_path)).rows] == [f"images/{k}.png" for k in range(12)]
     said = [f"paths are completed in 12 rows: '{left.format(0)}' is read as 'images/0.png'"]
     assert notes(tmp_path) == (said if "images" not in left or "png" not in left else [])
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("path", ["{}", "images/{}", "images/{}.png"])
+def test_paths_in_another_unicode_form_are_found(tmp_path: Path, written: str, path: str):
+    names = ["plain", "café", "naïve"]
+    other = {"NFC": "NFD", "NFD": "NFC"}[written]
+    lines = [f"{unicodedata.normalize(other, path.format(name))},{'xyx'[k]}" for k, name in enumerate(names)]
+    write(tmp_path, "path,kind", lines)
+    disk = [f"images/{unicodedata.normalize(written, name)}.png" for name in names]
+    draw(tmp_path, *disk)
+    assert sorted(row.path for row in layouts.read(config(tmp_path)).rows) == sorted(disk)
 
 
 def test_ids_of_images_with_several_endings_and_deeper_folders_are_completed(tmp_path: Path):

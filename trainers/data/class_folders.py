@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,26 +44,45 @@ def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     fault = _fault(tree, tops, classes, others) if tops else None
     if fault:
         remarks.faults.append(fault)
+    elif classes:
+        remarks.notes.extend(_deeper(root, tops))
     tree.remark(remarks, others)
     return (root, (Category("class", classes),), rows) if tops and not fault else (root, (), [])
 
 
 def split_of(name: str) -> str | None:
     """The split that a folder is named after: Training, test_set, Validation-Images, trainset."""
-    words = [re.sub("(set|data|images?)$", "", word) for word in re.split(r"[\W_]+", name.lower())]
-    named = [word for word in words if word not in AROUND]
+    named = [word for word in _words(name) if word not in AROUND]
     return SPLIT_NAMES.get(named[0]) if len(named) == 1 else None
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """The folders named after splits, with what they share left out, or numbers: seg_train and seg_test, 1_train."""
+    names = list(names)
+    plain = {name: split for name in names if (split := split_of(name))}
+    words = {name: {word for word in _words(name) if not word.isdigit()} for name in names}
+    named = {name: inside for name, inside in words.items() if inside & SPLIT_NAMES.keys()}
+    if plain or len(named) < 2:
+        return plain
+    shared = set.intersection(*named.values())
+    bare = {name: split for name, inside in named.items() if (split := split_of(" ".join(inside - shared)))}
+    return bare if "train" in bare.values() else {}
+
+
+def _words(name: str) -> list[str]:
+    return [re.sub("(set|data|images?)$", "", word) for word in re.split(r"[\W_]+", name.lower())]
 
 
 def _tops(tree: Tree, remarks: Remarks) -> list[_Top]:
     """The folders of splits, or the root alone; none where it cannot be told which they are."""
     found = tree.folders(tree.root)
-    splits = {path: split for path in found if (split := split_of(path.name))}
+    named = splits_of(path.name for path in found)
+    splits = {path: named[path.name] for path in found if path.name in named}
     if not splits:
         return [_top(tree, tree.root, "train")]
     tops = [_top(tree, _unwrapped(tree, path, split), split) for path, split in splits.items()]
     others = [path for path in found if path not in splits and tree.look(path).images]
-    if fault := _unlike_splits(tree.root, list(splits), tops):
+    if fault := _unlike_splits(tree.root, splits, tops):
         remarks.faults.append(fault)
         return []
     for path in others:
@@ -82,13 +101,16 @@ def _top(tree: Tree, path: Path, split: str) -> _Top:
 
 
 def _unwrapped(tree: Tree, path: Path, split: str) -> Path:
-    """The inner training_set of training_set/training_set/<class>."""
+    """The inner folder of training_set/training_set/<class> or train/images/<class>."""
     inner = tree.folders(path)
-    alone = len(inner) == 1 and split_of(inner[0].name) == split and not tree.look(path, deep=False).images
-    return _unwrapped(tree, inner[0], split) if alone else path
+    if len(inner) != 1 or tree.look(path, deep=False).images:
+        return path
+    name = inner[0].name
+    alike = name == path.name or split_of(name) == split or (set(_words(name)) <= AROUND and tree.folders(inner[0]))
+    return _unwrapped(tree, inner[0], split) if alike else path
 
 
-def _unlike_splits(root: Path, paths: list[Path], tops: list[_Top]) -> Fault | None:
+def _unlike_splits(root: Path, paths: dict[Path, str], tops: list[_Top]) -> Fault | None:
     """Why folders that are named like splits cannot be read as such."""
     names = " and ".join(repr(path.name) for path in paths)
     splits = [top.split for top in tops]
@@ -96,7 +118,7 @@ def _unlike_splits(root: Path, paths: list[Path], tops: list[_Top]) -> Fault | N
         help = f"put the folders of the classes into {str(root / 'train')!r}; rename a class that is called so"
         return Fault(str(root), f"named like a split: {names}; and no folder 'train' beside it", help)
     if twice := [split for split, times in Counter(splits).items() if times > 1]:
-        names = " and ".join(repr(path.name) for path in paths if split_of(path.name) == twice[0])
+        names = " and ".join(repr(path.name) for path, split in paths.items() if split == twice[0])
         return Fault(str(root), f"more than one folder is named like {twice[0]}: {names}", "keep one of them")
     train = tops[splits.index("train")]
     if train.own.images and not any(look.images for look in train.below.values()):
@@ -162,6 +184,15 @@ def _fault(tree: Tree, tops: list[_Top], classes: tuple[str, ...], others: Count
     if None not in inside and {"train"} < inside:
         return Fault(root, f"splits lie below the classes, as in {filled[0].name!r}", SHAPE)
     return None
+
+
+def _deeper(root: Path, tops: list[_Top]) -> Iterator[Fault]:
+    """A note on folders below those of classes: perhaps they are the classes, or hold masks."""
+    looks = [(folder.relative_to(root).as_posix() + "/", look) for top in tops for folder, look in top.below.items()]
+    deep = [image for folder, look in looks for image in look.images if "/" in image[len(folder) :]]
+    if deep:
+        what = f"{len(deep)} image{'s' * (len(deep) != 1)} in folders below classes, the first {deep[0]!r}"
+        yield Fault(str(root), what, "each counts for the folder right below the root or the split")
 
 
 def _inner(tree: Tree, path: Path) -> Path | None:

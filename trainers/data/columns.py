@@ -19,8 +19,14 @@ UNLIKELY = 10  # fewer different values are never too many: small tables are jud
 SPARSE = 10  # rows a value from which on, and gaps up to which, whole numbers are names of classes
 LONG = 80  # characters of a value, from which on it is text
 SPLIT = "holds the names of splits"
-NUMBER = re.compile(r"[$€£¥]? ?[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)? ?[$€£¥]?")
-DATE = re.compile(r"([0-9]{4}([-/.])[0-9]{1,2}\2[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\3[0-9]{4})([T ].*)?")
+NUMBER = re.compile(r"[$€£¥]? ?[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)? ?([$€£¥%]|EUR|USD|GBP)?")
+DATE = re.compile(
+    r"([0-9]{4}([-/.])[0-9]{1,2}(\2[0-9]{1,2})?|[0-9]{1,2}([-/.])[0-9]{1,2}\4([0-9]{4}|[0-9]{2}))([T ].*)?"
+)
+TOKEN = re.compile(r"(?=.*[0-9])([0-9a-f]{32,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
+SPLITTING = re.compile(
+    r"(k_?)?folds?|(is|in|for)_(train(ing)?|val(id(ation)?)?|test(ing)?)|(train|val(id)?|test)_?flag"
+)
 
 
 def categories(config: DataConfig, sheet: Sheet, remarks: Remarks) -> list[str]:
@@ -33,6 +39,7 @@ def categories(config: DataConfig, sheet: Sheet, remarks: Remarks) -> list[str]:
     if not names:
         remarks.faults.append(Fault(where, "no category", "every column beside path and split is one"))
     doubts = {name: why for name in names if sheet.whole and (why := _doubt(sheet.column(name)))}
+    doubts |= _beside(sheet, [name for name in names if name not in doubts]) if sheet.whole else {}
     sure, without = [name for name in names if name not in doubts], leaving_out(config, doubts)
     for name, why in doubts.items():
         help = f"if not, write {without}, else data: {{categories: {listed([*sure, name])}}}"
@@ -97,12 +104,29 @@ def _doubt(column: list[str]) -> str:
     given = [value for value in column if value]
     values = set(given)
     splits = {SPLIT_NAMES.get(value.lower()) for value in values}
-    if len(splits) > 1 and None not in splits:
+    words = (re.sub("(?<=[a-z])(?=[A-Z])", " ", value).lower() for value in values)
+    if len(splits) > 1 and (
+        None not in splits or all(SPLIT_NAMES.keys() & re.split(r"[\W_]+", word) for word in words)
+    ):
         return SPLIT
     kind = _kind(values)
     if kind or _too_many(values, len(given)):
         return f"has {len(values)} values in {len(given)} rows{kind}"
     return ""
+
+
+def _beside(sheet: Sheet, names: list[str]) -> dict[str, str]:
+    """Why some columns are perhaps none beside the others: folds, flags of splits, the classes of another again."""
+    splitting = {name for name in names if SPLITTING.fullmatch(name.lower())}
+    doubts = dict.fromkeys(splitting, "is named like a way to split") if splitting < set(names) else {}
+    partitions: dict[tuple[int, ...], str] = {}
+    for name in names:
+        codes: dict[str, int] = {}
+        column = tuple([codes.setdefault(value, len(codes)) for value in sheet.column(name)])
+        first = partitions.setdefault(column, name)
+        if first != name and len(column) >= SPARSE and len(codes) > 1:
+            doubts[name] = f"has the classes of {first!r} under other names"
+    return doubts
 
 
 def _kind(values: set[str]) -> str:
@@ -111,6 +135,8 @@ def _kind(values: set[str]) -> str:
         return ""
     if all(map(DATE.fullmatch, values)):
         return f", dates such as {min(values)!r}"
+    if all(map(TOKEN.fullmatch, values)):
+        return f", hashes such as {min(values)!r}"
     odd = min((value for value in values if not WHOLE.fullmatch(value)), default="")
     if odd and all(map(NUMBER.fullmatch, values)):
         return f", numbers such as {odd!r}"

@@ -47,7 +47,7 @@ def judge(rows: Sequence[Row], root: str, remarks: Remarks, *, held_out: bool) -
         remarks.faults.append(Fault(root, what, help))
     elif val < FEW:
         error = f"accuracies have a standard error of up to {0.5 / math.sqrt(val):.2f}"
-        what = f"val has {val} image{'s' * (val > 1)}: {error}"
+        what = f"val has {val} image{'s' * (val > 1)}, so {error}"
         remarks.notes.append(Fault(root, what, "trials that differ by less are tied; a larger val tells them apart"))
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from trainers.data.images import EXTENSIONS
+from trainers.data.names import form
 from trainers.data.refused import unfit
 from trainers.data.rows import Remarks, Row
 from trainers.errors import Fault, folded
@@ -16,9 +17,10 @@ HELP = "write the paths from data.root on, with folder and ending"
 def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Row]:
     """The rows with the paths of their images, where only one can be meant; each folder is listed once.
 
-    Nothing is looked for where the first image is in its place.
+    Nothing is looked for where the first image is in its place, nor the first whose path is not in ASCII.
     """
-    if not rows or unfit(rows[0].path) or os.path.lexists(f"{root}/{rows[0].path}"):
+    firsts = [*rows[:1], *[row for row in rows if not row.path.isascii()][:1]]
+    if all(unfit(row.path) or os.path.lexists(f"{root}/{row.path}") for row in firsts):
         return rows
     find, found = _finder(root), list[Row]()
     doubtful, example, completed = list[tuple[str, Fault]](), "", 0
@@ -53,14 +55,18 @@ def _finder(root: Path) -> Callable[[str], list[str]]:
         for file in sorted(files):
             if file.lower().endswith(EXTENSIONS):
                 found.setdefault(file.rpartition(".")[0], []).append(file)
-        return found | {file: [file] for file in files}
+        alike = {form(name): those for name, those in found.items()} | {form(file): [file] for file in files}
+        return alike | found | {file: [file] for file in files}
+
+    def seek(folder: str, name: str) -> list[str]:
+        return names(folder).get(name) or names(folder).get(form(name), [])
 
     def find(path: str) -> list[str]:
         folder, _, name = path.rpartition("/")
         if unfit(path):
             return [path]
-        here = [f"{folder}/{file}" if folder else file for file in names(folder).get(name, ())]
+        here = [f"{folder}/{file}" if folder else file for file in seek(folder, name)]
         below = (f"{top}/{folder}".rstrip("/") for top in inner)
-        return here or [f"{place}/{file}" for place in below for file in names(place).get(name, ())] or [path]
+        return here or [f"{place}/{file}" for place in below for file in seek(place, name)] or [path]
 
     return find

@@ -28,17 +28,24 @@ def form(name: str) -> str:
 
 
 def alike(categories: Sequence[Category], rows: Iterable[Row], where: str) -> list[Fault]:
-    """A note for each class that is perhaps another one misspelt, with the images of both."""
+    """A note for each class that is perhaps another one misspelt, with the images of both, or a missing label."""
     labels = [row.labels for row in rows if row.labels is not None]
     notes = []
     for c, category in enumerate(categories):
         counted = Counter(answers[c] for answers in labels)
         images = {name: counted[k] for k, name in enumerate(category.classes)}
+        for name in filter(_absent, images):
+            what = f"{_shown(name)} is read as a class ({images[name]} image{'s' * (images[name] != 1)})"
+            notes.append(Fault(where, f"{what}, in {category.name!r}", "a missing label? take these rows out"))
         for name, other, how in (*_same_but_for_form(images), *_one_letter_apart(images)):
             what = f"{_shown(name)} ({images[name]} image{'s' * (images[name] != 1)}) differs from"
             what += f" {_shown(other)} ({images[other]}) only in {how}"
             notes.append(Fault(where, f"{what}, in {category.name!r}", "one class? spell them alike"))
     return notes
+
+
+def _absent(name: str) -> bool:
+    return name.strip().lower() in ABSENT
 
 
 def _shown(name: str) -> str:
@@ -51,12 +58,19 @@ def _seen(name: str) -> str:
     return "".join(c for c in name if unicodedata.category(c) != "Cf")
 
 
+def _number(name: str) -> str:
+    found = WHOLE.fullmatch(name)
+    return str(int(found[1])) if found else name
+
+
 WAYS: dict[str, Callable[[str], str]] = {
     "blanks": lambda name: " ".join(name.split()),
     "case": str.casefold,
     "Unicode form": lambda name: unicodedata.normalize("NFKC", name),
     "characters that cannot be seen": _seen,
+    "the way a number is written": _number,
 }
+ABSENT = {"nan", "na", "n/a", "#n/a", "<na>", "null", "?", "-", "--"}  # what programs write where a label is missing
 
 
 def _same(name: str, ways: Iterable[str] = WAYS) -> str:

@@ -12,7 +12,10 @@ from trainers.data.rows import Remarks
 from trainers.errors import Fault
 from trainers.visible import on_one_line
 
-SERVICE = {"__macosx", "__pycache__", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+SERVICE = {
+    *("__macosx", "__pycache__", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"),
+    *("network trash folder", "temporary items", "node_modules", "wandb", "lightning_logs"),
+}
 JUNK = {"thumbs.db", "desktop.ini"}
 SHOWN = 8  # endings or folders named in one note
 ARCHIVES = dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2"), "unpack it")
@@ -111,7 +114,7 @@ class Tree:
             if path.parent.resolve().is_relative_to(target):
                 self.loops[name] = Fault(on_one_line(name), "a link to a folder that it lies in: not followed")
                 return False
-        return not _of_sweep(path)
+        return not _of_sweep(path) and not (path / "pyvenv.cfg").is_file()
 
 
 def told(others: Counter[str]) -> str:

@@ -1,5 +1,6 @@
 """Weights files of other people's making: known by their content, read without running code, put into timm's keys."""
 
+import pickletools
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -168,20 +169,33 @@ def _named(names: list[str]) -> str:
 
 def _way_out(path: Path, names: list[str]) -> str:
     """For a pickled module its state, else what lies under the key that weights have."""
-    key = next((key for key in (*AVERAGED, *PLAIN) if _mentions(path, key)), "")
+    content = _pickle(path)
+    keys = (*AVERAGED, *PLAIN) if _is_mapping(content) else ()
+    key = next((key for key in keys if _mentions(content, key)), "")
     inside = f"c[{key!r}]" if key else "c"
     whole = any(name.startswith("torch.nn.modules.") for name in names)
     how = ", 'cpu', weights_only=False"
     return _line(path, "torch.load", how, f"{inside}.state_dict()" if whole else inside)
 
 
-def _mentions(path: Path, text: str) -> bool:
-    """Whether the pickle in a file of torch.save holds this text (opcode BINUNICODE)."""
+def _pickle(path: Path) -> bytes:
+    """The pickle in a file of torch.save; nothing in one of a torch before 1.6."""
     if not zipfile.is_zipfile(path):
-        return False
+        return b""
     with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        return b"X" + len(text).to_bytes(4, "little") + text.encode() in archive.read(name)
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
+def _is_mapping(content: bytes) -> bool:
+    """Whether a pickle begins with a dict, rather than with the class of a module that was saved whole."""
+    operations = ((code.name, value) for code, value, _ in pickletools.genops(content)) if content else ()
+    first = next((one for one in operations if one[0] != "PROTO"), ("", None))
+    return first in (("EMPTY_DICT", None), ("GLOBAL", "collections OrderedDict"))
+
+
+def _mentions(content: bytes, text: str) -> bool:
+    """Whether a pickle holds this text (opcode BINUNICODE)."""
+    return b"X" + len(text).to_bytes(4, "little") + text.encode() in content
 
 
 def _line(path: Path, load: str, how: str, weights: str) -> str:
@@ -189,7 +203,7 @@ def _line(path: Path, load: str, how: str, weights: str) -> str:
     target = str(path.with_suffix(".safetensors"))
     code = (
         f"import torch; from safetensors.torch import save_file; c = {load}({str(path)!r}{how}); "
-        f"save_file({{k: v.contiguous().clone() for k, v in {weights}.items()}}, {target!r})"
+        f"save_file({{k: torch.as_tensor(v).contiguous().clone() for k, v in {weights}.items()}}, {target!r})"
     )
     return f'if you trust it, save the tensors alone: python -c "{code}"'
 

@@ -169,7 +169,11 @@ def _first(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _refuse_no_numbers(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    """Raise EnvironmentFault where a value is NaN or infinite, or becomes so in the network's own format."""
+    """Raise EnvironmentFault where a value is NaN or infinite, becomes so in the network's format, or is whole."""
+    whole = [key for key, value in given.items() if wanted[key].is_floating_point() > value.is_floating_point()]
+    if whole:
+        what = f"the weights are quantized: {whole[0]} is {given[whole[0]].dtype}".replace("torch.", "")
+        raise EnvironmentFault(what, where=str(path), help="take the weights from before they were quantized")
     bad = [key for key, tensor in given.items() if not torch.isfinite(tensor.to(wanted[key].dtype)).all()]
     if bad:
         more = f" and in {len(bad) - 1} more" if bad[1:] else ""
