@@ -185,7 +185,7 @@ def _processes(root: Path) -> Iterator[tuple[int, str]]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if "sweeper." in line and (folder / "cwd").readlink() == root.resolve():
+            if "-m sweeper" in line and (folder / "cwd").readlink() == root.resolve():
                 yield int(folder.name), line
 
 

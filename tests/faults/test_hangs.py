@@ -71,7 +71,7 @@ def test_a_coordinator_that_slept_takes_no_worker_for_hung(tmp_path, case, aslee
     """The machine: all stop at once, and a worker is later up than the coordinator. The coordinator: as by Ctrl-Z."""
     path = write(tmp_path, budget="{trials: 1}", epochs=3)
     with coordinating(path, 1.0, silence=4.0, floor=4.0, factor=0.01) as process:
-        until(process, lambda line: line == "epoch 0 0")
+        until(process, lambda line: line == "epoch 0 1")
         worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
         stopped = [process.pid, *([worker] if asleep == "machine" else [])]
         time.sleep(0.5)
