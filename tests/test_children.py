@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -97,7 +98,10 @@ def test_a_sweep_does_not_execute_a_users_files(littered, path):
 def test_no_command_executes_a_users_files(littered):
     for command in COMMANDS:
         ended = ran(command, SWEEP_TRAINER="", SWEEP_HOME=str(littered / "runs"))
-        assert ended.returncode == 0, (command, ended.stderr)
+        assert ended.returncode in ((0, 3) if command.endswith("doctor") else (0,)), (
+            command,
+            ended.stderr,
+        )  # 3: no hub
         assert "executed" not in ended.stdout + ended.stderr
     with subprocess.Popen(
         [PROGRAM, "ui"],
@@ -111,6 +115,9 @@ def test_no_command_executes_a_users_files(littered):
 
 
 # ------------------------------------------------------------------------------------------- Ctrl-C
+DYING = 2.0  # seconds that the system may take to end children whose parent has ended
+
+
 def left(group: int) -> list[str]:
     """The processes that were started in the session of `group` and are still there."""
     found = []
@@ -135,7 +142,10 @@ def interrupted(command: str, seconds: float) -> tuple[int, list[str], list[str]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGINT)
     lines = process.communicate(timeout=60)[0].splitlines()
-    return process.returncode, lines, left(process.pid)
+    until = time.monotonic() + DYING
+    while (remain := left(process.pid)) and time.monotonic() < until:
+        time.sleep(0.02)  # they are told to end as we end, and take a moment
+    return process.returncode, lines, remain
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -7,6 +7,7 @@ from torch import nn
 
 from trainers import optim
 from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Plateau, Step, Thaw
+from trainers.models import majority
 
 
 def rates(schedule, epochs=10, **more):
@@ -179,8 +180,8 @@ WITHOUT_MATCHER = ["caformer_s18", "poolformer_s12", "pit_ti_224", "mobilenetv5_
 
 
 def kinds():
-    """Of every module of timm one model for each first word of a name, the shortest."""
-    current = set(timm.list_models())
+    """Of every module of timm one model for each first word of a name, the shortest; the baseline is no network."""
+    current = set(timm.list_models()) - {majority.NAME}
     for module in _registry._module_to_models.values():
         names = sorted(current & module, key=lambda name: (-len(name), name))
         yield from {name.split("_")[0]: name for name in names}.values()
