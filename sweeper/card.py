@@ -10,6 +10,7 @@ from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import Job, TrialResult
 from trainers.config import METRICS, Epoch, Scores
+from trainers.data.rows import counted
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
@@ -95,11 +96,10 @@ def _data(facts: Facts) -> Iterator[str]:
 
 def _counts(table: "Table") -> Iterator[tuple[str, str, int, int]]:
     """Category, class, images in train and val, images in val."""
-    both = [row.labels for row in table.split("train", "val") if row.labels]
-    val = [row.labels for row in table.split("val") if row.labels]
+    both, val = counted(table.split("train", "val")), counted(table.split("val"))
     for k, category in enumerate(table.categories):
         for c, name in enumerate(category.classes):
-            yield category.name, name, sum(one[k] == c for one in both), sum(one[k] == c for one in val)
+            yield category.name, name, both[k, c], val[k, c]
 
 
 def _metrics(facts: Facts) -> Iterator[str]:

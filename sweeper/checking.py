@@ -7,27 +7,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper import spec
+from sweeper.board import counted
 from sweeper.counting import counting
 from sweeper.errors import line
 from trainers.config import DataConfig
 from trainers.data import check, layouts
 from trainers.data.check import Findings
-from trainers.data.summary import Summary, summary
+from trainers.data.summary import Summary
 
 SPACES = (".yaml", ".yml")
 SHOWN = 20  # notes that are printed; --json has all
 
 
 class Checked(NamedTuple):
-    """How the data were read, and what was found."""
+    """What was understood of a data set, and what was found."""
 
-    data: DataConfig
+    summary: Summary
     found: Findings
-
-    @property
-    def summary(self) -> Summary:
-        found = self.found
-        return summary(self.data, found.table, held_out=found.held_out, notes=found.gist)
 
 
 def run(path: Path, sets: Sequence[str]) -> Checked:
@@ -37,7 +33,8 @@ def run(path: Path, sets: Sequence[str]) -> Checked:
     """
     data = _asked(path, sets)
     with counting("checking images") as count:
-        return Checked(data, check.check(data, count))
+        found = check.check(data, count)
+    return Checked(found.summary(data), found)
 
 
 def _asked(path: Path, sets: Sequence[str]) -> DataConfig:
@@ -74,8 +71,4 @@ def lines(checked: Checked, path: Path) -> Iterator[str]:
     yield from (f"note   {line(note)}" for note in found.notes[:SHOWN])
     if len(found.notes) > SHOWN:
         yield f"       and {len(found.notes) - SHOWN} more notes: --json lists them all"
-    yield f"{_count(len(found.faults), 'fault')}, {_count(len(found.notes), 'note')}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    yield f"{counted(len(found.faults), 'fault')}, {counted(len(found.notes), 'note')}"

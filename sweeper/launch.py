@@ -56,10 +56,7 @@ class Prepared:
     @cached_property
     def summary(self) -> "Summary":
         """What was understood of it."""
-        from trainers.data.summary import summary
-
-        found = self.found
-        return summary(self.spec.data, found.table, held_out=found.held_out, notes=found.gist)
+        return self.found.summary(self.spec.data)
 
     @cached_property
     def fingerprint(self) -> str:

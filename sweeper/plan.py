@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         data = self.data.model_dump(mode="json") if self.data else None
-        return {"schema_version": 1, **asdict(replace(self, data=None)), "data": data}
+        return {"schema_version": 1, **asdict(self), "data": data}
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -168,8 +168,10 @@ def _opened(plan: Plan) -> Iterator[str]:
     if not plan.open_values:
         yield "nothing is left open: a recipe"
         return
-    many = "endless" if plan.configurations is None else f"{plan.configurations:,}"
-    yield f"open values ({many} configuration{'' if plan.configurations == 1 else 's'})"
+    many = "endless configurations"
+    if plan.configurations is not None:
+        many = board.counted(plan.configurations, "configuration")
+    yield f"open values ({many})"
     yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
     yield "first samples (later trials depend on the results of earlier ones)"
     for number, params in enumerate(plan.samples):

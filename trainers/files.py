@@ -98,11 +98,12 @@ def as_on_disk(path: Path) -> Path:
     if path.exists() or str(path).isascii():
         return path
     parent = as_on_disk(path.parent)
-    same = [one for one in parent.iterdir() if _form(one.name) == _form(path.name)] if parent.is_dir() else []
+    same = [one for one in parent.iterdir() if form(one.name) == form(path.name)] if parent.is_dir() else []
     return same[0] if len(same) == 1 else path
 
 
-def _form(name: str) -> str:
+def form(name: str) -> str:
+    """The name in the Unicode form in which equal looks are equal characters: NFC."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
-from trainers.data.rows import Row, Table
+from trainers.data.rows import Row, Table, counted
+from trainers.data.summary import Summary, summary
 from trainers.errors import DataError, Fault, folded
 from trainers.files import regular, write_text
 
@@ -30,6 +31,10 @@ class Findings:
     faults: tuple[Fault, ...]
     notes: tuple[Fault, ...]
     gist: tuple[str, ...]
+
+    def summary(self, config: DataConfig) -> Summary:
+        """What was understood, in figures; `config` is how the data were read."""
+        return summary(config, self.table, held_out=self.held_out, notes=self.gist)
 
 
 @dataclass(frozen=True)
@@ -188,8 +193,7 @@ def _unseen_classes(table: Table) -> list[Fault]:
 
 def unseen(table: Table) -> list[str]:
     """Every class without a training image, in words: 'lattice' of texture."""
-    shown = {row.labels for row in table.split("train") if row.labels}  # far fewer than rows
-    seen = {answer for labels in shown for answer in enumerate(labels)}
+    seen = counted(table.split("train"))
     return [
         f"{name!r} of {category.name}"
         for c, category in enumerate(table.categories)

@@ -6,10 +6,11 @@ from functools import cache
 from pathlib import Path
 
 from trainers.data.images import EXTENSIONS
-from trainers.data.names import form
 from trainers.data.refused import unfit
 from trainers.data.rows import Remarks, Row
+from trainers.data.tree import is_service
 from trainers.errors import Fault, folded
+from trainers.files import form
 
 HELP = "write the paths from data.root on, with folder and ending"
 
@@ -41,8 +42,7 @@ def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Ro
 
 def _finder(root: Path) -> Callable[[str], list[str]]:
     """Finds what a path can mean: a file in its folder, or in that folder of one of the folders in `root`."""
-    tops = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    inner = [top for top in tops if not top.startswith((".", "__MACOSX"))]
+    inner = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_service(entry.name))
 
     @cache
     def names(folder: str) -> dict[str, list[str]]:

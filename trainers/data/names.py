@@ -2,12 +2,12 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from trainers.data.rows import Category, Row
+from trainers.data.rows import Category, Row, counted
 from trainers.errors import Fault
+from trainers.files import form
 
 WHOLE = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # 3, and the 3.0 that a spreadsheet makes of it
 SHORTEST, LONGEST = 4, 60  # characters of names in which one letter may be a slip
@@ -22,18 +22,11 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(found[1]), found[0]) for found in numbers if found))
 
 
-def form(name: str) -> str:
-    """The name in the Unicode form in which equal looks are equal characters: NFC."""
-    return unicodedata.normalize("NFC", name)
-
-
 def alike(categories: Sequence[Category], rows: Iterable[Row], where: str) -> list[Fault]:
     """A note for each class that is perhaps another one misspelt, with the images of both, or a missing label."""
-    labels = [row.labels for row in rows if row.labels is not None]
-    notes = []
+    counts, notes = counted(rows), []
     for c, category in enumerate(categories):
-        counted = Counter(answers[c] for answers in labels)
-        images = {name: counted[k] for k, name in enumerate(category.classes)}
+        images = {name: counts[c, k] for k, name in enumerate(category.classes)}
         for name in filter(_absent, images):
             what = f"{_shown(name)} is read as a class ({images[name]} image{'s' * (images[name] != 1)})"
             notes.append(Fault(where, f"{what}, in {category.name!r}", "a missing label? take these rows out"))

@@ -1,12 +1,11 @@
 """What was understood of a data set: splits, categories, classes with their images, and what is worth knowing."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
 from trainers.config import DataConfig, Part
-from trainers.data.rows import SPLITS, Table
+from trainers.data.rows import SPLITS, Table, counted
 
 WIDTH = 100  # characters of a line
 SHOWN = 20  # categories that have a line of their own
@@ -50,7 +49,7 @@ class Summary(Part):
 
 def summary(config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str]) -> Summary:
     """The figures of `table`, which was read as `config` says."""
-    counts = {split: _counts(table, split) for split in SPLITS}
+    counts = {split: counted(table.split(split)) for split in SPLITS}
     categories = tuple(
         CategorySummary(
             name=category.name,
@@ -69,15 +68,6 @@ def summary(config: DataConfig, table: Table, *, held_out: bool, notes: Sequence
         categories=categories,
         notes=tuple(notes),
     )
-
-
-def _counts(table: Table, split: str) -> Counter[tuple[int, int]]:
-    """Labelled images of each (category, class)."""
-    counts: Counter[tuple[int, int]] = Counter()
-    for labels, times in Counter(row.labels for row in table.split(split)).items():  # far fewer than rows
-        for label in enumerate(labels or ()):
-            counts[label] += times
-    return counts
 
 
 def _classes(category: CategorySummary) -> str:

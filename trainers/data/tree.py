@@ -63,9 +63,8 @@ class Tree:
         """Say what was left out: hidden images, links, and these files by ending."""
         remarks.faults.extend(self.outside.values())
         remarks.notes.extend(self.loops.values())
-        if self.hidden:
-            images = sum(self.hidden.values())
-            where = _some(f"{on_one_line(name)} ({count})" for name, count in sorted(self.hidden.items()))
+        if images := sum(self.hidden.values()):
+            where = _some(f"{on_one_line(name)} ({count})" for name, count in sorted(self.hidden.items()) if count)
             what = f"left out: {images} hidden image{'s' * (images > 1)} in {where}"
             remarks.notes.append(Fault(str(self.root), what, "what systems and tools leave behind is no data"))
         if others:
@@ -88,21 +87,21 @@ class Tree:
         inside = place.relative_to(self.root)
         before = f"{inside.as_posix()}/" if inside.parts else ""
         for name in names:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            if _is_image(name) and not name.startswith("."):
                 look.images.append(before + name)
             elif not name.startswith(".") and name.lower() not in JUNK:
                 ending = PurePath(name).suffix.lower()
                 if before or ending in WHY:  # in the root there may be anything
                     look.others[ending] += 1
-        if hidden := sum(name.startswith(".") and name.lower().endswith(EXTENSIONS) for name in names):
+        if hidden := sum(name.startswith(".") and _is_image(name) for name in names):
             self.hidden[f"{before}.*"] = hidden
 
     def _enters(self, path: Path) -> bool:
         """Whether a folder belongs to the data set; those that do not are noted."""
         name = path.relative_to(self.root).as_posix()
-        if path.name.startswith((".", "@")) or path.name.lower() in SERVICE:
-            if images := sum(file.lower().endswith(EXTENSIONS) for _, _, files in os.walk(path) for file in files):
-                self.hidden[name] = images
+        if is_service(path.name):
+            if name not in self.hidden:  # it may be large, such as an environment of Python: it is counted once
+                self.hidden[name] = sum(_is_image(file) for _, _, files in os.walk(path) for file in files)
             return False
         if path.is_symlink():
             target = path.resolve()
@@ -115,6 +114,15 @@ class Tree:
                 self.loops[name] = Fault(on_one_line(name), "a link to a folder that it lies in: not followed")
                 return False
         return not _of_sweep(path) and not (path / "pyvenv.cfg").is_file()
+
+
+def is_service(name: str) -> bool:
+    """Whether a folder of this name is a system's or a tool's, and holds no data."""
+    return name.startswith((".", "@")) or name.lower() in SERVICE
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
 
 
 def told(others: Counter[str]) -> str:

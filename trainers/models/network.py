@@ -174,11 +174,16 @@ def _refuse_no_numbers(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]
     if whole:
         what = f"the weights are quantized: {whole[0]} is {given[whole[0]].dtype}".replace("torch.", "")
         raise EnvironmentFault(what, where=str(path), help="take the weights from before they were quantized")
-    bad = [key for key, tensor in given.items() if not torch.isfinite(tensor.to(wanted[key].dtype)).all()]
+    bad = [key for key, tensor in given.items() if not _finite(tensor.to(wanted[key].dtype))]
     if bad:
         more = f" and in {len(bad) - 1} more" if bad[1:] else ""
         advice = "take weights from before that training diverged, or fetch the file again"
         raise EnvironmentFault(f"the weights hold NaN or infinity, in {bad[0]}{more}", where=str(path), help=advice)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all its values are. A sum that is finite says so, in a tenth of the time, for each trial asks again."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _counts(key: str) -> bool:
