@@ -1,56 +1,70 @@
 """What a study begins or goes on with next: open trials, paused ones that may climb, queued ones, new ones."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from sweeper import record, samplers
+from sweeper import record
 from sweeper.clock import Clock
+from sweeper.optimizer import Optimizer
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Waiting
 from sweeper.search import Grid, StudySpec
 from sweeper.space import Space, key
 from sweeper.trial import Job
-from trainers.crash import point
 
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial, Trial
+Params = Mapping[str, Any]
 
-ENQUEUED = "sweep:enqueued"  # attribute of the Optuna study: the first configurations are queued
-PROBED = "sweep:probed"  # so are those that a probe chose
+
+class Next(NamedTuple):
+    """A trial to be trained: a new one with its parameters, or one that is resumed, whose config.json has them."""
+
+    number: int
+    params: dict[str, Any] | None = None
 
 
 class Asking:
-    """Hands out Optuna's trials in the order in which they are to be trained, as long as the budget has room."""
+    """Hands out trials in the order in which they are to be trained, as long as the budget has room."""
 
     def __init__(
-        self,
-        spec: StudySpec,
-        space: Space,
-        study: "optuna.Study",
-        folder: StudyFolder,
-        clock: Clock,
-        hidden: set[int],
+        self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, clock: Clock
     ) -> None:
-        self._spec, self._space, self._study, self._folder, self._clock = spec, space, study, folder, clock
-        self.adoptable: deque[Trial] = deque()  # trials that ran when a sweep or a worker died
-        self.waiting = Waiting(spec.search.pruner, hidden)
+        self._spec, self._space, self._optimizer, self._folder, self._clock = spec, space, optimizer, folder, clock
+        self.adoptable: deque[int] = deque()  # trials that ran when a sweep or a worker died
+        self.waiting = Waiting(spec.search.pruner)
         self.begun = 0  # trials, whatever became of them
-        self._queued = 0  # configurations that Optuna hands out before it proposes
+        self._grid = isinstance(spec.search.sampler, Grid)
+        self._planned: Iterator[Params] = iter(())  # configurations to be tried before Optuna is asked
+        self._queued: Params | None = None  # the next of them
         self._last = self._late = False  # no new trial can begin; for want of time
         self._refused: int | None = None  # what the clock had learnt when it had room for none
 
-    def next(self) -> "tuple[Trial, bool] | None":
-        """The next trial, and whether it was begun before; None when none may begin or go on."""
-        if trial := self._adopted() or self._promoted():
-            return trial, True
+    def begin(self, known: Collection[Params]) -> None:
+        """Queue the configurations of a grid that were not tried yet; else the first of any study, but those `known`
+        from another, as many as the study has not begun with.
+        """
+        own = self._optimizer.own_trials()
+        self.begun = len(own)
+        if self._grid:
+            tried = {key(trial.params) for trial in own}
+            self._planned = (params for params in self._space.configurations() if key(params) not in tried)
+        else:
+            first = [params for params in self._space.default() if params not in known]
+            self._planned = iter(first[self.begun :])
+        self._queued = next(self._planned, None)
+
+    def next(self) -> Next | None:
+        """The next trial; None when none may begin or go on."""
+        resumed = self._adopted()
+        if resumed is None:
+            resumed = self._promoted()
+        if resumed is not None:
+            return Next(resumed)
         new = self._new()
         self._last = new is None
-        if new:
-            return new, False
-        trial = self._promoted()
-        return (trial, True) if trial else None
+        if new is None and (resumed := self._promoted()) is not None:
+            return Next(resumed)
+        return new
 
     @property
     def reason(self) -> str:
@@ -67,74 +81,53 @@ class Asking:
     def _all_begun(self) -> bool:
         return self._spec.budget.trials is not None and self.begun >= self._spec.budget.trials
 
-    def _adopted(self) -> "Trial | None":
+    def _adopted(self) -> int | None:
         """The next open trial for whose next epoch there is time."""
         for trial in self.adoptable:
-            job = record.read_config(self._folder.trial(trial.number)) if self._clock.limited else None
-            if job is None or self._due(trial, job) or self._clock.fits(job.recipe.train, 1):
+            job = record.read_config(self._folder.trial(trial)) if self._clock.limited else None
+            if job is None or self._due(job) or self._clock.fits(job.recipe.train, 1):
                 self.adoptable.remove(trial)
                 return trial
         self._late = self._late or bool(self.adoptable)
         return None
 
-    def _due(self, trial: "Trial", job: Job) -> bool:
+    def _due(self, job: Job) -> bool:
         """Whether all its epochs are on record, and only its end is not."""
-        return len(record.history(self._folder.trial(trial.number))) >= job.recipe.train.epochs
+        return len(record.history(self._folder.trial(job.trial))) >= job.recipe.train.epochs
 
-    def _promoted(self) -> "Trial | None":
+    def _promoted(self) -> int | None:
         one = self.waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self.closing)
-        return one.trial if one else None
+        if one is None:
+            return None
+        self._optimizer.resume(one.job.trial)
+        return one.job.trial
 
-    def _new(self) -> "Trial | None":
-        """A new trial, if the budget has room for it: the sampler's, else one with a backbone that fits."""
-        if self._all_begun:
+    def _new(self) -> Next | None:
+        """A new trial, if the budget has room for it: what is queued, or the sampler's."""
+        if self._all_begun or (self._grid and self._queued is None):
             return None
         if self._refused == self._clock.learnt:
             return None  # nothing was learnt since, and time only got shorter
-        free = not self._queued and not isinstance(self._spec.search.sampler, Grid)
-        fixed = samplers.fixed(self._study, self._space, self._clock, free=free)
+        fixed = self._fitting()
         self._late = fixed is None
         self._refused = self._clock.learnt if fixed is None else None
-        if fixed:
-            self._study.enqueue_trial(fixed)
-            self._queued += 1
-        return None if fixed is None else self._ask()
-
-    def _ask(self) -> "Trial | None":
-        """A new trial of Optuna's, without values yet."""
-        if self._queued:
-            self._queued -= 1
-        elif isinstance(self._spec.search.sampler, Grid):
-            params = next(self._configurations, None)
-            if params is None:
-                return None
-            self._study.enqueue_trial(params)
+        if fixed is None:
+            return None
         self.begun += 1
-        trial = self._study.ask()
-        point("asked")
-        return trial
+        self._queued = next(self._planned, None)
+        return Next(*self._optimizer.ask(fixed))
 
-    # --------------------------------------------------------------------------------- the queue
-    def begin(self) -> None:
-        """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
-        grid = isinstance(self._spec.search.sampler, Grid)
-        self._once(ENQUEUED, lambda: [] if grid else self._space.default())
-        own = [trial for trial in self._study.get_trials(deepcopy=False) if trial.number >= 0]
-        tried = {_tried(trial) for trial in own} if grid else set()
-        self._configurations = (params for params in self._space.configurations() if key(params) not in tried)
-
-    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
-        self._once(PROBED, asked)
-
-    def _once(self, mark: str, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        if mark not in self._study.user_attrs:
-            for params in asked():
-                self._study.enqueue_trial(dict(params), skip_if_exists=True)
-                point("queued")
-            self._study.set_user_attr(mark, value=True)
-        self._queued = sum(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False))
-
-
-def _tried(trial: "FrozenTrial") -> str:
-    return key({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+    def _fitting(self) -> Params | None:
+        """What to fix of the next trial so that it ends within the hours: what is queued, else nothing, or its
+        backbone. None where nothing makes it fit.
+        """
+        queued = self._queued or {}
+        if self._clock.full() or self._clock.roomy():
+            return None if self._clock.full() else queued
+        free = not queued and "backbone" in self._space.names
+        backbones = dict.fromkeys(recipe.train.backbone for recipe in self._space.recipes() if free)
+        for chosen in [queued, *({"backbone": backbone} for backbone in backbones)]:
+            train = self._space.recipe(self._optimizer.preview(chosen)).train
+            if self._clock.fits(train, train.epochs):
+                return chosen
+        return None

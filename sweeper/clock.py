@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import mean, median
 
 from sweeper import record
+from sweeper.ledger import Entry
 from sweeper.paths import StudyFolder
 from trainers import files
 from trainers.config import Epoch, TrainConfig
@@ -21,8 +22,10 @@ class Clock:
     what lies between epochs. The pace of a backbone that was never trained is the mean of the known.
     """
 
-    def __init__(self, folder: StudyFolder, hours: float | None) -> None:
-        """Go on where the last call in `folder` was; the histories tell the paces."""
+    def __init__(self, folder: StudyFolder, hours: float | None, ended: Mapping[int, Entry]) -> None:
+        """Go on where the last call in `folder` was; the trials that have `ended`, and the histories of the others,
+        tell the paces.
+        """
         self._folder, self._limit = folder, math.inf if hours is None else hours * 3600
         self._paces: dict[tuple[str, int], tuple[float, int]] = {}  # seconds and epochs
         self._planned: set[float] = set()  # epochs of trials
@@ -31,13 +34,16 @@ class Clock:
         self._winner: tuple[TrainConfig, int] | None = None
         self.learnt = 0  # how often something was
         if hours is not None:
-            self._read()
+            self._read(ended)
         self._before = kept(folder)
         self._opened = self._saved = time.monotonic()
 
-    def _read(self) -> None:
-        for _, folder in record.folders(self._folder):
-            if job := record.read_config(folder):
+    def _read(self, ended: Mapping[int, Entry]) -> None:
+        for entry in ended.values():
+            one = entry.result
+            self._learn((one.backbone, entry.image_size), one.seconds, one.epochs, one.planned)
+        for number, folder in record.folders(self._folder):
+            if number not in ended and (job := record.read_config(folder)):
                 for epoch in record.history(folder):
                     self.epoch(job.recipe.train, epoch)
 
@@ -56,10 +62,14 @@ class Clock:
     # ---------------------------------------------------------------------------------- learning
     def epoch(self, train: TrainConfig, epoch: Epoch) -> None:
         """Learn what an epoch took."""
-        self.learnt += 1
-        seconds, count = self._paces.get(_place(train), (0.0, 0))
-        self._paces[_place(train)] = seconds + epoch.seconds, count + 1
-        self._planned.add(train.epochs)
+        self._learn(_place(train), epoch.seconds, 1, train.epochs)
+
+    def _learn(self, place: tuple[str, int], seconds: float, epochs: int, planned: int) -> None:
+        if epochs:
+            self.learnt += 1
+            before, count = self._paces.get(place, (0.0, 0))
+            self._paces[place] = before + seconds, count + epochs
+            self._planned.add(planned)
 
     def rest(self, seconds: float) -> None:
         """Learn what a trial took beside its epochs."""

@@ -1,9 +1,6 @@
 """How a trial stops running: it ends for good, is paused at a rung, or stays open to be gone on with."""
 
-from optuna.trial import Trial, TrialState
-
 from sweeper import record
-from sweeper.database import trouble_with
 from sweeper.parts import Parts
 from sweeper.repeats import digest
 from sweeper.running import Running
@@ -18,15 +15,15 @@ IN_FULL = "goes on in full precision"
 class Ends:
     """Decides which end a trial has that runs no more, writes it down, and has every part know of it.
 
-    The order of the writes is what recovery builds on: the result into the run's folder, then Optuna, then what
-    is removed.
+    The result goes into the run's folder before anything is removed: recovery builds on that.
     """
 
     def __init__(self, parts: Parts) -> None:
         self.best: TrialResult | None = None
         self.left: set[int] = set()  # trials that ran in this call and were left open
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
-        self._folder, self._study, self._clock, self._asking = parts.folder, parts.study, parts.clock, parts.asking
+        self._folder, self._optimizer = parts.folder, parts.optimizer
+        self._clock, self._asking = parts.clock, parts.asking
         self._repeats, self._memory, self._kept = parts.repeats, parts.memory, parts.kept
 
     # ------------------------------------------------------------------------------- which end
@@ -69,13 +66,14 @@ class Ends:
         """Have a trial wait at the rung that it stands on."""
         one.pausing, one.before = False, len(one.epochs)
         self._asking.waiting.add(one)
+        self._optimizer.pause(one.job.trial)
         self._folder.trial(one.job.trial).paused.touch()
         point("paused")
         return record.standing(one.job, one.epochs, "PAUSED")
 
     def _again(self, one: Running, trouble: Trouble, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
-        self._asking.adoptable.append(one.trial)
+        self._asking.adoptable.append(one.job.trial)
         return self._leave(one, trouble, text)
 
     def _leave(self, one: Running, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
@@ -101,9 +99,8 @@ class Ends:
         record.tidy(one.job.folder, ended=True)
         record.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
-        with trouble_with(self._folder.database):
-            self.tell(one.trial, result)
-        point("told")
+        self._optimizer.tell(result)
+        self.note(result)
         self._kept.ended(result)
         if self._asking.waiting.ladder:
             self._asking.waiting.ladder.leave(result.number, result)
@@ -116,19 +113,8 @@ class Ends:
         return one
 
     # -------------------------------------------------------------------------- who is to know
-    def tell(self, trial: Trial, result: TrialResult) -> None:
-        """Tell Optuna of an end that is on record."""
-        if result.state == "COMPLETE":
-            self._study.tell(trial, result.value)
-        elif result.state == "PRUNED":
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            trial.set_user_attr("trouble", f"{result.trouble}: {result.error}")
-            self._study.tell(trial, state=TrialState.FAIL)
-        self.note(result)
-
     def note(self, result: TrialResult) -> None:
-        """Note an end that Optuna knows: it may be the best."""
+        """Note an end that is on record: it may be the best."""
         if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
             self.best = result
             self.lead()

@@ -7,13 +7,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import dataset, devices, ending, overview, paths, progress, record, tracking
+from sweeper import dataset, devices, ending, mounts, overview, paths, progress, record, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
 from sweeper.memory import Here
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
-from sweeper.patient import Patience
 from sweeper.ranking import Ranking
 from sweeper.room import Room
 from sweeper.trial import State
@@ -151,10 +150,9 @@ def sweep(prepared: Prepared, options: Options, executor: "Executors", command: 
     from sweeper.stop import Stop, listening
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
-    patience = Patience(prepared.folder.database.name, stopped=lambda: stop.requested)
 
     def once() -> "Outcome":
-        return _once(prepared, options, executor, stop, command, final, patience)
+        return _once(prepared, options, executor, stop, command, final)
 
     with listening(stop), stop.told():
         outcome = pausing.through(once, prepared.folder, stop) or _given_up(stop)
@@ -177,10 +175,9 @@ def _once(
     stop: "Stop",
     command: str,
     final: Growth,
-    patience: Patience,
 ) -> "Outcome":
     """From opening the study to closing it."""
-    from sweeper import pausing, probing
+    from sweeper import pausing
     from sweeper.study import Study
 
     study = Study.open(
@@ -189,7 +186,6 @@ def _once(
         prepared.folder,
         paths.cache(),
         fingerprint=prepared.fingerprint,
-        patience=patience,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
         here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
         draws=options.mlflow,
@@ -200,8 +196,6 @@ def _once(
         if final:
             study.expect_final(*final)
         before = study.results()
-        if prepared.spec.search.probe:
-            study.enqueue(lambda: probing.queue(prepared, prepared.slots[0], stop))
         outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
     except BaseException as error:
         study.close()
@@ -241,7 +235,8 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
-    study.patience.say = view.note
+    if kind := mounts.network(prepared.folder.root):
+        view.note(mounts.words(paths.home(), kind))
     tracker = tracker_for(mlflow, view.note)
     tracker.opened(facts(prepared))
     state: State = "INTERRUPTED"

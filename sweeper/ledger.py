@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult, Word
@@ -13,11 +13,15 @@ from trainers import files
 class Entry(Word):
     """A trial that has ended, and how its result.json looked when that was noted."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
     size: int
     changed: int  # ns
     result: TrialResult
     configuration: str  # digest of the recipe without its seed
     seed: int
+    image_size: int
+    values: tuple[float, ...]  # the goal after each epoch
     spans: tuple[tuple[float, float], ...]  # Unix times between which it was in epochs
 
     @property

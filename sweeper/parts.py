@@ -1,22 +1,20 @@
 """What a study is made of: its question, its folder, Optuna's side of it, and what is known of time and memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import optuna
-from optuna.trial import Trial
-
-from sweeper import record, samplers
+from sweeper import history, record, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.keeping import Kept
+from sweeper.ledger import Entry
 from sweeper.memory import UNKNOWN, Here, Memory
+from sweeper.optimizer import Optimizer
 from sweeper.paths import StudyFolder
-from sweeper.patient import Patience
 from sweeper.repeats import Repeats
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from sweeper.storage import Mirrored
 from sweeper.trial import Job
 
 
@@ -27,8 +25,8 @@ class Parts:
     spec: StudySpec
     space: Space
     folder: StudyFolder
-    storage: Mirrored
-    study: optuna.Study
+    ended: Mapping[int, Entry]  # the trials that had ended when it was opened
+    optimizer: Optimizer
     clock: Clock
     asking: Asking
     repeats: Repeats
@@ -37,35 +35,26 @@ class Parts:
 
     @classmethod
     def open(
-        cls,
-        spec: StudySpec,
-        space: Space,
-        folder: StudyFolder,
-        patience: Patience,
-        here: Here = UNKNOWN,
-        *,
-        draws: bool = False,
+        cls, spec: StudySpec, space: Space, folder: StudyFolder, here: Here = UNKNOWN, *, draws: bool = False
     ) -> "Parts":
-        """Those of the study in `folder`, which the caller holds; `patience` waits while its database is locked.
-
-        `draws`: somebody draws figures of what ends.
-        """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = Mirrored(folder.database, spec.study, patience)
-        study = optuna.load_study(
-            storage=storage,
-            study_name=spec.study,
-            sampler=samplers.sampler(spec.search),
-            pruner=samplers.pruner(spec.search, next(space.recipes()).train),
+        """Those of the study in `folder`, which the caller holds. `draws`: somebody draws figures of what ends."""
+        ended, lessons = record.ended(folder), warm.read(folder)
+        learnt = lessons.trials if lessons else ()
+        optimizer = Optimizer(
+            spec.search,
+            space,
+            history.past_trials(folder, ended, space.suggest),
+            history.transferred(learnt, space.suggest),
         )
-        clock = Clock(folder, spec.budget.hours)
-        asking = Asking(spec, space, study, folder, clock, storage.paused)
+        clock = Clock(folder, spec.budget.hours, ended)
+        asking = Asking(spec, space, optimizer, folder, clock)
+        asking.begin([one.params for one in learnt])
         repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep, draws=draws)
-        return cls(spec, space, folder, storage, study, clock, asking, repeats, memory, kept)
+        for one in learnt:
+            repeats.note(one.configuration, one.seed, None)
+        return cls(spec, space, folder, ended, optimizer, clock, asking, repeats, memory, kept)
 
-    def stand(self, trial: Trial, job: Job) -> Running:
-        """A begun trial as its folder and Optuna know it."""
-        epochs = record.mend(self.folder.trial(trial.number))
-        reported = set(self.storage.get_trial(trial._trial_id).intermediate_values)
-        pruner = samplers.pruner(self.spec.search, job.recipe.train)
-        return Running(job, trial, epochs, reported, pruner, before=len(epochs))
+    def stand(self, job: Job) -> Running:
+        """A trial that has begun, as its folder knows it."""
+        epochs = record.mend(self.folder.trial(job.trial))
+        return Running(job, epochs, before=len(epochs))

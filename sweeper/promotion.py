@@ -71,18 +71,13 @@ class Ladder:
 
 
 class Waiting:
-    """The paused trials of a study, and the ladder that they stand on. With another pruner nobody waits.
+    """The paused trials of a study, and the ladder that they stand on. With another pruner nobody waits."""
 
-    The ids of Optuna's in `hidden` are theirs: a sampler sees these trials as pruned, so it learns from what they
-    showed, though they are open.
-    """
-
-    def __init__(self, pruner: Pruner, hidden: set[int]) -> None:
+    def __init__(self, pruner: Pruner) -> None:
         self.ladder: Ladder | None = None
         if isinstance(pruner, Promotion):
             self.ladder = Ladder(pruner.min_epochs, pruner.reduction_factor)
         self._paused: dict[int, Running] = {}
-        self._hidden = hidden
 
     def stops(self, one: Running, *, last: bool) -> bool:
         """Whether a trial that runs stands at a rung from which it may not go on, yet."""
@@ -94,23 +89,18 @@ class Waiting:
 
     def add(self, one: Running) -> None:
         self._paused[one.job.trial] = one
-        self._hidden.add(one.trial._trial_id)
 
     def next(self, fits: Callable[[Running], bool], *, last: bool) -> Running | None:
         """Take out the one to go on with: of the highest rung, the best; None while none may, or `fits`."""
         able = [one for one in self._rising(last) if fits(one)]
         best = max(able, key=lambda one: (len(one.epochs), max(one.values), -one.job.trial), default=None)
-        return self._take(best) if best else None
+        return self._paused.pop(best.job.trial) if best else None
 
     def stuck(self) -> list[Running]:
         """Take out all, if none may go on now that no new trial comes."""
         if self._rising(last=True):
             return []
-        return [self._take(self._paused[number]) for number in sorted(self._paused)]
-
-    def _take(self, one: Running) -> Running:
-        self._hidden.discard(one.trial._trial_id)
-        return self._paused.pop(one.job.trial)
+        return [self._paused.pop(number) for number in sorted(self._paused)]
 
     def _rising(self, last: bool) -> list[Running]:
         """Those that may climb on, by number; each rung is looked at once."""

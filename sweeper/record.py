@@ -97,8 +97,8 @@ def read_config(folder: RunFolder) -> Job | None:
 def write_result(folder: RunFolder, result: TrialResult) -> None:
     """Put the end of a run into result.json, and that of a trial into its study's ledger as well."""
     files.write_text(folder.result, result.model_dump_json(indent=1) + "\n")
-    if folder == folder.study.trial(result.number) and (entry := _entry(folder)):
-        ledger.add(folder.study, entry)
+    if folder == folder.study.trial(result.number) and (found := entry(folder)):
+        ledger.add(folder.study, found)
 
 
 def read_result(folder: RunFolder) -> TrialResult | None:
@@ -202,25 +202,29 @@ def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def ended(study: StudyFolder) -> dict[int, Entry]:
-    """Every trial that has ended, by number; mends the ledger. Only for whoever holds the study."""
+    """Every trial that has ended, by number in their order; mends the ledger. Only for whoever holds the study."""
     known = ledger.read(study)
     missing = [folder for number, folder in folders(study) if number not in known and folder.result.exists()]
-    found = known | {entry.result.number: entry for folder in missing if (entry := _entry(folder))}
+    found = known | {one.result.number: one for folder in missing if (one := entry(folder))}
     lines = study.ledger.read_bytes().count(b"\n") if study.ledger.exists() else 0
     if found != known or lines != len(found):
         ledger.rewrite(study, found.values())
-    return found
+    return dict(sorted(found.items()))
 
 
-def _entry(folder: RunFolder) -> Entry | None:
+def entry(folder: RunFolder) -> Entry | None:
+    """What the ledger has of a trial, as its folder says it; None before its end."""
     stamp, result, job = ledger.stamp(folder), read_result(folder), read_config(folder)
     if stamp is None or result is None or job is None:
         return None
+    epochs = history(folder)
     return Entry(
         size=stamp[0],
         changed=stamp[1],
         result=result,
         configuration=digest(job.recipe),
         seed=job.recipe.train.seed,
-        spans=_spans(history(folder)),
+        image_size=job.recipe.train.image_size,
+        values=tuple(epoch.value(job.recipe.goal) for epoch in epochs),
+        spans=_spans(epochs),
     )

@@ -2,14 +2,9 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from sweeper.trial import Job
 from trainers.config import Epoch, TrainConfig
-
-if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
-    from optuna.trial import Trial
 
 
 @dataclass
@@ -17,10 +12,7 @@ class Running:
     """One that trains, or is paused."""
 
     job: Job
-    trial: "Trial"
     epochs: list[Epoch]
-    reported: set[int]  # epochs that Optuna has
-    pruner: "BasePruner"
     pruned: bool = False
     pausing: bool = False  # at the rung that it stands on
     since: float = field(default_factory=time.monotonic)
@@ -44,9 +36,3 @@ class Running:
         """Seconds since it began that were not of epochs; None where it trained none."""
         trained = self.epochs[self.before :]
         return time.monotonic() - self.since - sum(epoch.seconds for epoch in trained) if trained else None
-
-    def report(self, epoch: Epoch) -> None:
-        """Tell Optuna of `epoch`, unless it knows."""
-        if epoch.number not in self.reported:
-            self.trial.report(epoch.value(self.job.recipe.goal), step=epoch.number)
-            self.reported.add(epoch.number)

@@ -1,30 +1,25 @@
 """The study: what the loop asks it and tells it. Optuna decides, the folder remembers.
 
-With `ends` and `recovery` it is the only writer of Optuna's database and of the records.
+With `ends` and `recovery` it is the only writer of the records.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper import identity, lock, record, recovery
-from sweeper.database import trouble_with
+from sweeper.asking import Next
 from sweeper.ends import Ends
 from sweeper.errors import EnvironmentFault
 from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
-from sweeper.paths import StudyFolder
-from sweeper.patient import Patience
+from sweeper.paths import RunFolder, StudyFolder
 from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.trial import FIRST, Job, TrialResult, Trouble
 from trainers import files
 from trainers.config import Epoch, Look
-from trainers.crash import point
-
-if TYPE_CHECKING:
-    from optuna.trial import Trial
 
 
 class Study:
@@ -34,17 +29,15 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, parts: Parts, cache: Path, held: lock.Lock, patience: Patience) -> None:
-        self.patience = patience  # with a database that another program has locked
+    def __init__(self, parts: Parts, cache: Path, held: lock.Lock) -> None:
         self.spec, self.folder = parts.spec, parts.folder
         self._parts, self._cache, self._lock = parts, cache, held
-        self._space, self._storage, self._optuna = parts.space, parts.storage, parts.study
+        self._space, self._optimizer = parts.space, parts.optimizer
         self._clock, self._asking = parts.clock, parts.asking
         self._repeats, self._memory = parts.repeats, parts.memory
         self._running: dict[int, Running] = {}
         self._ends = Ends(parts)
-        recovery.recover(parts, self._ends, patience.say)
-        self._asking.begin()
+        recovery.recover(parts, self._ends)
 
     @classmethod
     def open(
@@ -55,7 +48,6 @@ class Study:
         cache: Path,
         *,
         fingerprint: str = "",
-        patience: Patience | None = None,
         teach: Callable[[], None] | None = None,
         here: Here = UNKNOWN,
         draws: bool = False,
@@ -73,15 +65,13 @@ class Study:
             if teach and identity.read(folder) is None:
                 teach()
             identity.settle(spec, space, folder, fingerprint)
-            with trouble_with(folder.database):
-                patience = patience or Patience(folder.database.name)
-                return cls(Parts.open(spec, space, folder, patience, here, draws=draws), cache, held, patience)
+            return cls(Parts.open(spec, space, folder, here, draws=draws), cache, held)
         except BaseException:
             held.release()
             raise
 
     def close(self) -> None:
-        """Let go of the database and of the study; a full disk costs the time since it was last kept, a second."""
+        """Let go of the study; a full disk costs the time since it was last kept, a second."""
         try:
             if self._lock.there:
                 self._parts.kept.settle()
@@ -90,7 +80,6 @@ class Study:
             if not files.full(error):
                 raise
         finally:
-            self._storage.close()
             self._lock.release()
 
     # ---------------------------------------------------------------------------------- asking
@@ -100,14 +89,8 @@ class Study:
 
         None when the budget is used up, or a grid has no configuration left, and no paused trial may go on.
         """
-        with trouble_with(self.folder.database):
-            found = self._asking.next()
-            return self._begin(found[0], adopted=found[1]) if found else None
-
-    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
-        with trouble_with(self.folder.database):
-            self._asking.enqueue(asked)
+        found = self._asking.next()
+        return self._begin(found) if found else None
 
     @property
     def reason(self) -> str:
@@ -119,18 +102,23 @@ class Study:
         self._clock.expect_final(growth, seconds)
         self._ends.lead()
 
-    def _begin(self, trial: "Trial", *, adopted: bool) -> Job:
-        folder = self.folder.trial(trial.number)
-        job = record.read_config(folder) if adopted else None
-        if job is None:
-            job = self._memory.begin(self._job(trial))
-            record.write_config(folder, job)
-            self._repeats.add(job)
-        job = job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": adopted})
+    def _begin(self, found: Next) -> Job:
+        folder = self.folder.trial(found.number)
+        job = self._resumed(folder) if found.params is None else self._born(found.number, found.params)
         folder.paused.unlink(missing_ok=True)
         self._ends.left.discard(job.trial)
-        self._running[job.trial] = self._parts.stand(trial, job)
+        self._running[job.trial] = self._parts.stand(job)
         return job
+
+    def _resumed(self, folder: RunFolder) -> Job:
+        job = record.read_config(folder)
+        if job is None:
+            raise EnvironmentFault(
+                "the configuration of a trial that has no end is gone",
+                where=str(folder.config),
+                help="put it back, or remove the trial's folder, and run the same command again",
+            )
+        return job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
         """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
@@ -140,20 +128,23 @@ class Study:
         said = f"the same configuration ran out of memory in trial {other.number}"
         return self._ends.end(self._running.pop(job.trial), "FAILED", "oom", said, gpu_gib=other.gpu_gib)
 
-    def _job(self, trial: "Trial") -> Job:
-        """The job of a trial; values that a kill kept from being drawn are drawn now, and come out the same."""
-        params = self._space.suggest(trial)
-        point("suggested")
+    def _born(self, number: int, params: dict[str, Any]) -> Job:
+        """The job of a new trial, which exists once its config.json is written."""
         recipe, repeat_of = self._repeats.reseeded(self._space.recipe(params))
-        return Job(
+        folder = self.folder.trial(number)
+        job = Job(
             study=self.spec.study,
-            trial=trial.number,
+            trial=number,
             recipe=recipe,
             params=params,
-            folder=self.folder.trial(trial.number).root,
+            folder=folder.root,
             cache=self._cache,
             repeat_of=repeat_of,
         )
+        job = self._memory.begin(job)
+        record.write_config(folder, job)
+        self._repeats.add(job)
+        return job
 
     # --------------------------------------------------------------------------------- telling
     def report(self, trial: int, epoch: Epoch) -> bool:
@@ -170,16 +161,14 @@ class Study:
             record.append(self.folder.trial(trial), epoch)
             running.epochs.append(epoch)
             self._clock.epoch(running.train, epoch)
-        with trouble_with(self.folder.database):
-            goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
+        goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
         return goes_on and not (running.left and self._clock.late(running.train, len(running.epochs)))
 
     def _judge(self, running: Running, epoch: Epoch) -> bool:
-        running.report(epoch)
-        point("reported")
-        if epoch.number < running.train.epochs and running.job.trial != FIRST:
-            self._optuna.pruner = running.pruner
-            running.pruned = running.trial.should_prune()
+        number = running.job.trial
+        self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.goal))
+        if epoch.number < running.train.epochs and number != FIRST:
+            running.pruned = self._optimizer.should_prune(number, running.train)
         return not running.pruned
 
     def _pauses(self, running: Running) -> bool:

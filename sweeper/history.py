@@ -1,0 +1,74 @@
+"""Past trials as Optuna trials: those of a study's run folders, and those that it learnt from another study."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+
+from sweeper import record
+from sweeper.ledger import Entry
+from sweeper.paths import RunFolder, StudyFolder
+
+if TYPE_CHECKING:
+    from sweeper.warm import Lesson
+
+TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
+Suggest = Callable[[Any], object]
+"""Asks an Optuna trial for its parameters, in the order of the search space."""
+
+
+def past_trial(
+    suggest: Suggest, params: Mapping[str, Any], state: TrialState, value: float | None, values: Sequence[float]
+) -> FrozenTrial:
+    """A trial with its parameters, its value when COMPLETE, and its `values` after each epoch, from epoch 1."""
+    fixed = FixedTrial(dict(params))
+    suggest(fixed)
+    last = values[-1] if values else None
+    return create_trial(
+        state=state,
+        value={TrialState.COMPLETE: value, TrialState.PRUNED: last}.get(state),  # as `Study.tell` has it
+        params=fixed.params,
+        distributions=fixed.distributions,
+        intermediate_values=dict(enumerate(values, 1)),
+    )
+
+
+def past_trials(study: StudyFolder, ended: Mapping[int, Entry], suggest: Suggest) -> list[FrozenTrial]:
+    """The trials of a study by number, from 0 without a gap; `ended` has those with an end.
+
+    A trial was born when its config.json was written. A number whose folder somebody has removed stays taken: it is
+    a failed trial here.
+    """
+    found = {number: of_folder(folder, ended.get(number), suggest) for number, folder in record.folders(study)}
+    last = max((number for number, trial in found.items() if trial), default=-1)
+    return [found.get(number) or gone() for number in range(last + 1)]
+
+
+def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> FrozenTrial | None:
+    """The trial in a folder, RUNNING without an end; None before it was born."""
+    if entry:
+        result = entry.result
+        trial = past_trial(suggest, result.params, TOLD[result.state], result.value, entry.values)
+        if entry.spans:
+            trial.datetime_start = datetime.fromtimestamp(entry.spans[0][0])
+            trial.datetime_complete = datetime.fromtimestamp(entry.ended)
+        return trial
+    job = record.read_config(folder)
+    if job is None:
+        return None
+    values = [epoch.value(job.recipe.goal) for epoch in record.history(folder)]
+    return past_trial(suggest, job.params, TrialState.RUNNING, None, values)
+
+
+def gone() -> FrozenTrial:
+    """What stands for a trial whose folder was removed."""
+    return create_trial(state=TrialState.FAIL)
+
+
+def transferred(lessons: Sequence["Lesson"], suggest: Suggest) -> list[FrozenTrial]:
+    """The trials of another study, numbered from below 0 up to -1: no sampler takes them for the study's own."""
+    trials = [past_trial(suggest, one.params, TrialState[one.state], one.value, one.values) for one in lessons]
+    for number, trial in enumerate(trials, -len(trials)):
+        trial.number = trial._trial_id = number
+    return trials
