@@ -1,8 +1,7 @@
 """What a study begins or goes on with next: open trials, paused ones that may climb, queued ones, new ones."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeper import record, samplers
 from sweeper.clock import Clock
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 ENQUEUED = "sweep:enqueued"  # attribute of the Optuna study: the first configurations are queued
-PROBED = "sweep:probed"  # so are those that a probe chose
 
 
 class Asking:
@@ -118,22 +116,15 @@ class Asking:
     def begin(self) -> None:
         """Queue the configurations to begin with, once in the life of a study; a grid is queued as it is asked."""
         grid = isinstance(self._spec.search.sampler, Grid)
-        self._once(ENQUEUED, lambda: [] if grid else self._space.default())
+        if ENQUEUED not in self._study.user_attrs:
+            for params in [] if grid else self._space.default():
+                self._study.enqueue_trial(dict(params), skip_if_exists=True)
+                point("queued")
+            self._study.set_user_attr(ENQUEUED, value=True)
+        self._queued = sum(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False))
         own = [trial for trial in self._study.get_trials(deepcopy=False) if trial.number >= 0]
         tried = {_tried(trial) for trial in own} if grid else set()
         self._configurations = (params for params in self._space.configurations() if key(params) not in tried)
-
-    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
-        self._once(PROBED, asked)
-
-    def _once(self, mark: str, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        if mark not in self._study.user_attrs:
-            for params in asked():
-                self._study.enqueue_trial(dict(params), skip_if_exists=True)
-                point("queued")
-            self._study.set_user_attr(mark, value=True)
-        self._queued = sum(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False))
 
 
 def _tried(trial: "FrozenTrial") -> str:

@@ -147,7 +147,7 @@ def prepare(
 
 def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
     """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
-    from sweeper import pausing, probing
+    from sweeper import pausing
     from sweeper.stop import Stop, listening
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
@@ -159,7 +159,6 @@ def sweep(prepared: Prepared, options: Options, executor: "Executors", command: 
     with listening(stop), stop.told():
         outcome = pausing.through(once, prepared.folder, stop) or _given_up(stop)
     ending.say(prepared.folder, command, outcome.reason)
-    probing.tell_tau(prepared.folder)
     return outcome
 
 
@@ -180,7 +179,7 @@ def _once(
     patience: Patience,
 ) -> "Outcome":
     """From opening the study to closing it."""
-    from sweeper import pausing, probing
+    from sweeper import pausing
     from sweeper.study import Study
 
     study = Study.open(
@@ -200,8 +199,6 @@ def _once(
         if final:
             study.expect_final(*final)
         before = study.results()
-        if prepared.spec.search.probe:
-            study.enqueue(lambda: probing.queue(prepared, prepared.slots[0], stop))
         outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
     except BaseException as error:
         study.close()

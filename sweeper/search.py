@@ -131,21 +131,11 @@ Pruner = Annotated[
 ]
 
 
-# -------------------------------------------------------------------------------------------- probe
-class Probe(Part):
-    """A rung before the first trial: heads on the features of the frozen backbone say which draws get a trial."""
-
-    candidates: int = Field(64, ge=2, description="configurations drawn at random and scored, the defaults included")
-    keep: float = Field(0.5, gt=0, le=1, description="share of them that is queued, the best first")
-    epochs: Positive = Field(2, description="passes over the features; few ones agreed best with the full training")
-
-
 class Search(Part):
     """How the open values are chosen, and when a trial is given up."""
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
-    probe: Probe | None = Field(None, description="what is tried on frozen features first; nothing when left out")
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
 
     @model_validator(mode="before")
@@ -155,12 +145,6 @@ class Search(Part):
         if not isinstance(value, dict):
             return value
         return value | {k: {"name": value[k]} for k in ("sampler", "pruner") if isinstance(value.get(k), str)}
-
-    @model_validator(mode="after")
-    def _queue(self) -> "Search":
-        if self.probe and isinstance(self.sampler, Grid):
-            raise ValueError("a grid tries every configuration: leave probe out, or take another sampler")
-        return self
 
 
 # ------------------------------------------------------------------------------------------- a file

@@ -3,9 +3,9 @@
 With `ends` and `recovery` it is the only writer of Optuna's database and of the records.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeper import identity, lock, record, recovery
 from sweeper.database import trouble_with
@@ -103,11 +103,6 @@ class Study:
         with trouble_with(self.folder.database):
             found = self._asking.next()
             return self._begin(found[0], adopted=found[1]) if found else None
-
-    def enqueue(self, asked: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """Queue what `asked` returns behind what waits already; asked once in the life of a study."""
-        with trouble_with(self.folder.database):
-            self._asking.enqueue(asked)
 
     @property
     def reason(self) -> str:
