@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sweeper.running import Running
-from sweeper.search import Promotion, Pruner
+from sweeper.search import Asha, Pruner
 from sweeper.trial import FIRST, TrialResult
 
 
@@ -79,7 +79,7 @@ class Waiting:
 
     def __init__(self, pruner: Pruner, hidden: set[int]) -> None:
         self.ladder: Ladder | None = None
-        if isinstance(pruner, Promotion):
+        if isinstance(pruner, Asha) and pruner.type == "promotion":
             self.ladder = Ladder(pruner.min_epochs, pruner.reduction_factor)
         self._paused: dict[int, Running] = {}
         self._hidden = hidden

@@ -64,7 +64,10 @@ Sampler = Annotated[TPE | RandomSampler | GP | CMAES | NSGA2 | Grid, Field(discr
 
 
 # ------------------------------------------------------------------------------------------- pruner
-class _Ranked(Part):
+class Median(Part):
+    """Stops a trial whose best value so far is below the median of the others at that epoch."""
+
+    name: Literal["median"] = "median"
     startup_trials: int = Field(5, ge=0, description="trials that complete before any is judged")
     warmup_epochs: int | None = Field(
         None,
@@ -74,47 +77,23 @@ class _Ranked(Part):
     min_trials: Positive = Field(5, description="trials that must have reached an epoch to be compared there")
 
 
-class Median(_Ranked):
-    """Stops a trial whose best value so far is below the median of the others at that epoch."""
+class Asha(Part):
+    """Asynchronous successive halving (Li et al. 2020): at each rung only the best go on."""
 
-    name: Literal["median"] = "median"
-
-
-class Percentile(_Ranked):
-    """The same with another share than one half."""
-
-    name: Literal["percentile"] = "percentile"
-    percentile: float = Field(25.0, gt=0, lt=100, description="share of trials that goes on, in percent")
-
-
-class Hyperband(Part):
-    """Several successive halvings side by side (Li et al. 2018); from about 60 trials."""
-
-    name: Literal["hyperband"] = "hyperband"
-    min_epochs: Positive = Field(1, description="epochs every trial gets")
-    reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
-
-
-class SuccessiveHalving(Part):
-    """Asynchronous successive halving (Li et al. 2020)."""
-
-    name: Literal["successive_halving"] = "successive_halving"
-    min_epochs: Positive = Field(1, description="epochs every trial gets")
-    reduction_factor: int = Field(4, ge=2, description="of so many trials one goes on at each rung")
-
-
-class Promotion(Part):
-    """Asynchronous successive halving that pauses: a trial waits at a rung and goes on if it proves to be good."""
-
-    name: Literal["promotion"] = "promotion"
+    name: Literal["asha"] = "asha"
+    type: Literal["promotion", "stopping"] = Field(
+        "promotion",
+        description="what becomes of the others: promotion pauses them, to go on if they prove to be good; stopping"
+        " ends them",
+    )
     min_epochs: Positive = Field(1, description="epochs every trial gets; the first rung")
     reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
 
 
-class Patient(Part):
+class EarlyStopping(Part):
     """Stops a trial that has not improved on itself for a while, whatever the others do."""
 
-    name: Literal["patient"] = "patient"
+    name: Literal["early_stopping"] = "early_stopping"
     patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
     min_delta: float = Field(0.0, ge=0, description="an improvement is more than this")
 
@@ -125,10 +104,7 @@ class NoPruner(Part):
     name: Literal["none"] = "none"
 
 
-Pruner = Annotated[
-    Median | Percentile | Hyperband | SuccessiveHalving | Promotion | Patient | NoPruner,
-    Field(discriminator="name"),
-]
+Pruner = Annotated[Median | Asha | EarlyStopping | NoPruner, Field(discriminator="name")]
 
 
 class Search(Part):
