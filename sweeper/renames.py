@@ -11,6 +11,8 @@ RENAMED = {
 
 REMOVED = {
     "search.probe": "leave it out; search.pruner stops hopeless trials early",
+    "search.sampler: cmaes": "use tpe, or gp where all open values are numbers",
+    "search.sampler: nsga2": "use tpe",
     "search.pruner: hyperband": "use asha, with a larger min_epochs where trials begin slowly",
     "search.pruner: percentile": "use median, or asha with a reduction_factor",
 }

@@ -5,12 +5,10 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
-from optuna._transform import _SearchSpaceTransform as SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
@@ -18,9 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search import (
-    CMAES,
     GP,
-    NSGA2,
     TPE,
     Asha,
     EarlyStopping,
@@ -60,10 +56,6 @@ def _sampler(search: Search, seed: int, known: "Known") -> BaseSampler:
                 independent_sampler=_tpe(seed, chosen.startup_trials, known),
                 warn_independent_sampling=False,
             )
-        case CMAES() as chosen:
-            return Replayed(seed=seed, n_startup_trials=chosen.startup_trials, warn_independent_sampling=False)
-        case NSGA2() as chosen:
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=chosen.population_size)
         case RandomSampler() | Grid():  # a grid's values are queued, so nothing is left to sample
             return optuna.samplers.RandomSampler(seed=seed)
 
@@ -91,32 +83,6 @@ class Bounded(optuna.samplers.TPESampler):
         if len(trials) > BOUND:
             study = cast("optuna.Study", _Few(study, self._known.few(trials, trial.number)))
         return super().sample_independent(study, trial, param_name, param_distribution)
-
-
-class Replayed(optuna.samplers.CmaEsSampler):
-    """CMA-ES whose state is worked out anew from the trials.
-
-    Optuna keeps it pickled in the database, and who unpickles what a stranger may have written runs his code.
-    """
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        self._of = search_space, study.direction
-        return super().sample_relative(study, trial, search_space)
-
-    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        """The optimizer after every generation that is whole, of which the first to end count."""
-        space = SearchSpaceTransform(self._of[0], transform_0_1=True)
-        optimizer: Any = self._init_optimizer(space, self._of[1])
-        trials, size = sorted(completed_trials, key=_ended), optimizer.population_size
-        while len(found := self._get_solution_trials(trials, optimizer.generation)) >= size:
-            optimizer.tell([(space.transform(trial.params), -(trial.value or 0.0)) for trial in found[:size]])
-        return optimizer
-
-
-def _ended(trial: FrozenTrial) -> tuple[datetime, int]:
-    return trial.datetime_complete or datetime.max, trial.number
 
 
 class _Few:

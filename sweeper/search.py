@@ -40,27 +40,13 @@ class GP(Part):
     startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
 
 
-class CMAES(Part):
-    """Covariance matrix adaptation (Hansen 2016); needs numbers, choices are drawn at random."""
-
-    name: Literal["cmaes"] = "cmaes"
-    startup_trials: Positive = Field(1, description="trials drawn at random before the model takes over")
-
-
-class NSGA2(Part):
-    """A genetic algorithm (Deb et al. 2002)."""
-
-    name: Literal["nsga2"] = "nsga2"
-    population_size: int = Field(50, ge=2, description="trials a generation")
-
-
 class Grid(Part):
     """Every configuration once; needs a space of choices, whole numbers and steps."""
 
     name: Literal["grid"] = "grid"
 
 
-Sampler = Annotated[TPE | RandomSampler | GP | CMAES | NSGA2 | Grid, Field(discriminator="name")]
+Sampler = Annotated[TPE | RandomSampler | GP | Grid, Field(discriminator="name")]
 
 
 # ------------------------------------------------------------------------------------------- pruner

@@ -125,7 +125,7 @@ def trained(study: Study, seconds: dict[str, float], jobs: int) -> None:
         study.finish(job.trial, stopped=False)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_where_the_proposal_does_not_fit_another_backbone_is_taken(tmp_path, monkeypatch, sampler):
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
     study = opened(

@@ -111,8 +111,6 @@ SAMPLERS = [
     "random",
     "{name: tpe, startup_trials: 3}",
     pytest.param("{name: gp, startup_trials: 3}", marks=pytest.mark.slow),  # loads torch
-    "{name: cmaes, startup_trials: 3}",
-    "{name: nsga2, population_size: 3}",
 ]
 
 
