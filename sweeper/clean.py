@@ -13,13 +13,12 @@ from sweeper.paths import RunFolder, StudyFolder
 from trainers.crash import point
 from trainers.data import cache
 
-HOUR, DAY = 3600.0, 86400.0  # seconds without use after which decoded images, and frozen features, may go
+HOUR = 3600.0  # seconds without use after which decoded images may go
 CHECKPOINTS = "checkpoints of trials that have ended, beyond the best {keep}"
 CONFIRMS = "checkpoints of confirmations that have ended"
 FINALS = "training state of finals, whose model.safetensors is there"
 LEFT = "what kills left half written"
 IMAGES = "decoded images that no study here uses"
-FEATURES = "frozen features that were not used for a day"
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,6 @@ def of_cache() -> Iterator[Item]:
             yield Item(IMAGES, place.folder, _total(place.folder))
     unfinished = (path for path in sorted(root.glob(".*.building")) if _old(path, HOUR) and not path.is_symlink())
     yield from (Item(LEFT, path, _total(path)) for path in unfinished)
-    features = sorted((root / "features").glob("*.safetensors")) if _inside(root / "features") else []
-    yield from _files(FEATURES, (path for path in features if _old(path, DAY)))
-    yield from _files(LEFT, (path for path in (root / "features").glob(".*.tmp") if _old(path, HOUR)))
 
 
 def _images(study: StudyFolder) -> tuple[str, int] | None:

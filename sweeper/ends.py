@@ -102,8 +102,7 @@ class Ends:
         self._optimizer.tell(result)
         self.note(result)
         self._kept.ended(result)
-        if self._asking.waiting.ladder:
-            self._asking.waiting.ladder.leave(result.number, result)
+        self._asking.waiting.ended(result.number, result.state, result.epochs)
         return result
 
     def _let_go(self, one: Running) -> Running:

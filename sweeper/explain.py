@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sweeper import hints
+from sweeper import hints, renames
 from sweeper.hints import parts
 from sweeper.notation import flow
 from sweeper.tree import Node, plain
@@ -83,11 +83,14 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
     path, at = _place(node, loc)
     name = ".".join(filter(None, [root, *map(str, path)]))
     if kind == "extra_forbidden":
+        renames.refuse(name, at.key or at.where)
         _unknown_key(str(loc[-1]), at, ".".join(name.split(".")[:-1]), fields(model, loc[:-1]))
     if kind == "missing":
         what = f"{loc[-1]} is missing" + (f" in {name}" if name else "")
         remedy = hints.MISSING.get(str(loc[-1])) or _described(model, loc)
         raise UserError(what, where=at.key or at.where, help=remedy)
+    if kind in ("union_tag_invalid", "literal_error"):
+        renames.refuse(f"{name}: {_text(_named(at))}", _named(at).where)
     if kind == "union_tag_not_found":
         raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {listed(_tags(model, loc))}")
     if kind == "union_tag_invalid":
@@ -124,10 +127,15 @@ def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoRetur
 
 
 def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
-    at = at.value["name"] if isinstance(at.value, dict) else at
+    at = _named(at)
     near, options = close(str(at.value), known), listed(known)
     what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
     raise UserError(what, where=at.where, help=f"{near} It can be {options}" if near else f"it can be {options}")
+
+
+def _named(at: Node) -> Node:
+    """The name in a mapping, or what stands in its place."""
+    return at.value.get("name", at) if isinstance(at.value, dict) else at
 
 
 def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node) -> str:

@@ -146,7 +146,7 @@ def prepare(
 
 def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
     """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
-    from sweeper import pausing, probing
+    from sweeper import pausing
     from sweeper.stop import Stop, listening
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
@@ -157,7 +157,6 @@ def sweep(prepared: Prepared, options: Options, executor: "Executors", command: 
     with listening(stop), stop.told():
         outcome = pausing.through(once, prepared.folder, stop) or _given_up(stop)
     ending.say(prepared.folder, command, outcome.reason)
-    probing.tell_tau(prepared.folder)
     return outcome
 
 

@@ -1,6 +1,6 @@
 """What a study is made of: its question, its folder, Optuna's side of it, and what is known of time and memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeper import history, record, warm
@@ -16,6 +16,7 @@ from sweeper.running import Running
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.trial import Job
+from sweeper.warm import Lesson
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Parts:
     space: Space
     folder: StudyFolder
     ended: Mapping[int, Entry]  # the trials that had ended when it was opened
+    learnt: Sequence[Lesson]  # of another study
     optimizer: Optimizer
     clock: Clock
     asking: Asking
@@ -52,7 +54,7 @@ class Parts:
         repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep, draws=draws)
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
-        return cls(spec, space, folder, ended, optimizer, clock, asking, repeats, memory, kept)
+        return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)
 
     def stand(self, job: Job) -> Running:
         """A trial that has begun, as its folder knows it."""

@@ -105,11 +105,6 @@ class StudyFolder:
         return self.root / "trials.csv"
 
     @property
-    def probe(self) -> Path:
-        """What was tried on frozen features before the first trial, and what came of it."""
-        return self.root / "probe.json"
-
-    @property
     def learnt(self) -> Path:
         """What an earlier study has taught this one before its first trial."""
         return self.root / "learnt.json"

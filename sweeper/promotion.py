@@ -1,11 +1,11 @@
-"""Asynchronous successive halving with pausing: which trials wait at a rung, and which of them climb on."""
+"""Asynchronous successive halving: which trials end or wait at a rung, and which of those that wait climb on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sweeper.running import Running
-from sweeper.search import Promotion, Pruner
-from sweeper.trial import FIRST, TrialResult
+from sweeper.search import Asha, Pruner
+from sweeper.trial import FIRST, State
 
 
 @dataclass
@@ -34,13 +34,6 @@ class Ladder:
         """Take out a trial that failed: it will not climb, and must not keep another from it."""
         for reached in self._rungs.values():
             reached.pop(trial, None)
-
-    def leave(self, trial: int, result: TrialResult) -> None:
-        """Note how a trial ended."""
-        if result.state == "FAILED":
-            self.forget(trial)
-        elif result.state == "PRUNED":
-            self.retire(trial, result.epochs)
 
     def retire(self, trial: int, epochs: int) -> None:
         """Note that a trial ended for good after so many epochs: if that is a rung, its place there is another's."""
@@ -71,21 +64,40 @@ class Ladder:
 
 
 class Waiting:
-    """The paused trials of a study, and the ladder that they stand on. With another pruner nobody waits."""
+    """The paused trials of a study, and the ladder that they stand on. With another pruner nobody waits.
+
+    Where those that are not among the best end (`stopping`), they keep their places: so a trial has to be among the
+    best 1/factor of all that came there before it, and the best so far always goes on.
+    """
 
     def __init__(self, pruner: Pruner) -> None:
         self.ladder: Ladder | None = None
-        if isinstance(pruner, Promotion):
+        if isinstance(pruner, Asha):
             self.ladder = Ladder(pruner.min_epochs, pruner.reduction_factor)
+        self._ends = isinstance(pruner, Asha) and pruner.type == "stopping"
         self._paused: dict[int, Running] = {}
 
-    def stops(self, one: Running, *, last: bool) -> bool:
+    def pauses(self, one: Running, *, last: bool) -> bool:
         """Whether a trial that runs stands at a rung from which it may not go on, yet."""
+        return not self._ends and self._fails(one, last=last)
+
+    def ends(self, one: Running) -> bool:
+        """Whether a trial that runs ends for good at the rung where it stands: it is not among the best there."""
+        return self._ends and self._fails(one, last=True)
+
+    def _fails(self, one: Running, *, last: bool) -> bool:
         if self.ladder is None:
             return False
         self.ladder.learn(one.job.trial, one.values)
         judged = self.ladder.stops(len(one.epochs), one.train.epochs)
         return judged and not self.ladder.rises(one.job.trial, len(one.epochs), last=last)
+
+    def ended(self, trial: int, state: State, epochs: int) -> None:
+        """Note how a trial of so many epochs ended."""
+        if self.ladder and state == "FAILED":
+            self.ladder.forget(trial)
+        elif self.ladder and state == "PRUNED" and not self._ends:
+            self.ladder.retire(trial, epochs)
 
     def add(self, one: Running) -> None:
         self._paused[one.job.trial] = one

@@ -34,13 +34,16 @@ def _remember(parts: Parts, entry: Entry) -> None:
 
 def _climb(parts: Parts, ends: Ends, ladder: Ladder, running: list[Running]) -> None:
     """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
+    waiting = parts.asking.waiting
+    for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):
+        ladder.learn(number, lesson.values)
+        waiting.ended(number, lesson.state, len(lesson.values))
     for number, entry in parts.ended.items():
-        if entry.result.state != "FAILED":
-            ladder.learn(number, entry.values)
-            ladder.leave(number, entry.result)
+        ladder.learn(number, entry.values)
+        waiting.ended(number, entry.result.state, entry.result.epochs)
     for one in running:
         ladder.learn(one.job.trial, one.values)
     for one in running:
-        if parts.asking.waiting.stops(one, last=parts.asking.closing):
+        if waiting.pauses(one, last=parts.asking.closing):
             parts.asking.adoptable.remove(one.job.trial)
             ends.pause(one)

@@ -17,16 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper.search import (
     GP,
     TPE,
+    Asha,
+    EarlyStopping,
     Grid,
-    Hyperband,
     Median,
     NoPruner,
-    Patient,
-    Percentile,
-    Promotion,
     RandomSampler,
     Search,
-    SuccessiveHalving,
 )
 from trainers.config import OneCycle, TrainConfig
 
@@ -76,30 +73,18 @@ def first(search: Search, space: "Space", count: int) -> Iterator[dict[str, Any]
 def pruner(search: Search, train: TrainConfig) -> BasePruner:
     """The pruner of `search` for a trial of `train`: its learning rate's warm-up and its epochs matter."""
     match search.pruner:
-        case Median() | Percentile() as chosen:
+        case Median() as chosen:
             warmup = _warmup(train) if chosen.warmup_epochs is None else chosen.warmup_epochs
-            percentile = chosen.percentile if isinstance(chosen, Percentile) else 50.0
-            return optuna.pruners.PercentilePruner(
-                percentile,
+            return optuna.pruners.MedianPruner(
                 n_startup_trials=chosen.startup_trials,
                 n_warmup_steps=warmup + 1,  # steps count from 1
                 n_min_trials=chosen.min_trials,
             )
-        case Hyperband() as chosen:
-            return optuna.pruners.HyperbandPruner(
-                min_resource=chosen.min_epochs,
-                max_resource=train.epochs,
-                reduction_factor=chosen.reduction_factor,
-            )
-        case SuccessiveHalving() as chosen:
-            return optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=chosen.min_epochs, reduction_factor=chosen.reduction_factor
-            )
-        case Patient() as chosen:
+        case EarlyStopping() as chosen:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
-        case NoPruner() | Promotion():  # the study's own ladder judges
+        case NoPruner() | Asha():  # the study's own ladder judges
             return optuna.pruners.NopPruner()
 
 

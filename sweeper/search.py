@@ -50,7 +50,10 @@ Sampler = Annotated[TPE | RandomSampler | GP | Grid, Field(discriminator="name")
 
 
 # ------------------------------------------------------------------------------------------- pruner
-class _Ranked(Part):
+class Median(Part):
+    """Stops a trial whose best value so far is below the median of the others at that epoch."""
+
+    name: Literal["median"] = "median"
     startup_trials: int = Field(5, ge=0, description="trials that complete before any is judged")
     warmup_epochs: int | None = Field(
         None,
@@ -60,47 +63,23 @@ class _Ranked(Part):
     min_trials: Positive = Field(5, description="trials that must have reached an epoch to be compared there")
 
 
-class Median(_Ranked):
-    """Stops a trial whose best value so far is below the median of the others at that epoch."""
+class Asha(Part):
+    """Asynchronous successive halving (Li et al. 2020): at each rung only the best go on."""
 
-    name: Literal["median"] = "median"
-
-
-class Percentile(_Ranked):
-    """The same with another share than one half."""
-
-    name: Literal["percentile"] = "percentile"
-    percentile: float = Field(25.0, gt=0, lt=100, description="share of trials that goes on, in percent")
-
-
-class Hyperband(Part):
-    """Several successive halvings side by side (Li et al. 2018); from about 60 trials."""
-
-    name: Literal["hyperband"] = "hyperband"
-    min_epochs: Positive = Field(1, description="epochs every trial gets")
-    reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
-
-
-class SuccessiveHalving(Part):
-    """Asynchronous successive halving (Li et al. 2020)."""
-
-    name: Literal["successive_halving"] = "successive_halving"
-    min_epochs: Positive = Field(1, description="epochs every trial gets")
-    reduction_factor: int = Field(4, ge=2, description="of so many trials one goes on at each rung")
-
-
-class Promotion(Part):
-    """Asynchronous successive halving that pauses: a trial waits at a rung and goes on if it proves to be good."""
-
-    name: Literal["promotion"] = "promotion"
+    name: Literal["asha"] = "asha"
+    type: Literal["promotion", "stopping"] = Field(
+        "promotion",
+        description="what becomes of the others: promotion pauses them, to go on if they prove to be good; stopping"
+        " ends them",
+    )
     min_epochs: Positive = Field(1, description="epochs every trial gets; the first rung")
     reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
 
 
-class Patient(Part):
+class EarlyStopping(Part):
     """Stops a trial that has not improved on itself for a while, whatever the others do."""
 
-    name: Literal["patient"] = "patient"
+    name: Literal["early_stopping"] = "early_stopping"
     patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
     min_delta: float = Field(0.0, ge=0, description="an improvement is more than this")
 
@@ -111,19 +90,7 @@ class NoPruner(Part):
     name: Literal["none"] = "none"
 
 
-Pruner = Annotated[
-    Median | Percentile | Hyperband | SuccessiveHalving | Promotion | Patient | NoPruner,
-    Field(discriminator="name"),
-]
-
-
-# -------------------------------------------------------------------------------------------- probe
-class Probe(Part):
-    """A rung before the first trial: heads on the features of the frozen backbone say which draws get a trial."""
-
-    candidates: int = Field(64, ge=2, description="configurations drawn at random and scored, the defaults included")
-    keep: float = Field(0.5, gt=0, le=1, description="share of them that is queued, the best first")
-    epochs: Positive = Field(2, description="passes over the features; few ones agreed best with the full training")
+Pruner = Annotated[Median | Asha | EarlyStopping | NoPruner, Field(discriminator="name")]
 
 
 class Search(Part):
@@ -131,7 +98,6 @@ class Search(Part):
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
-    probe: Probe | None = Field(None, description="what is tried on frozen features first; nothing when left out")
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
 
     @model_validator(mode="before")
@@ -141,12 +107,6 @@ class Search(Part):
         if not isinstance(value, dict):
             return value
         return value | {k: {"name": value[k]} for k in ("sampler", "pruner") if isinstance(value.get(k), str)}
-
-    @model_validator(mode="after")
-    def _queue(self) -> "Search":
-        if self.probe and isinstance(self.sampler, Grid):
-            raise ValueError("a grid tries every configuration: leave probe out, or take another sampler")
-        return self
 
 
 # ------------------------------------------------------------------------------------------- a file

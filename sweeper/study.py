@@ -168,11 +168,12 @@ class Study:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.goal))
         if epoch.number < running.train.epochs and number != FIRST:
-            running.pruned = self._optimizer.should_prune(number, running.train)
+            pruned = self._optimizer.should_prune(number, running.train)
+            running.pruned = self._asking.waiting.ends(running) or pruned
         return not running.pruned
 
     def _pauses(self, running: Running) -> bool:
-        running.pausing = self._asking.waiting.stops(running, last=self._asking.closing)
+        running.pausing = self._asking.waiting.pauses(running, last=self._asking.closing)
         return running.pausing
 
     def tick(self) -> None:

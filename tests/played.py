@@ -27,7 +27,7 @@ train:
   epochs: {epochs}
 """
 QUICK = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
-CLIMB = "{sampler: {name: tpe, startup_trials: 3}, pruner: {name: promotion, min_epochs: 1, reduction_factor: 2}}"
+CLIMB = "{sampler: {name: tpe, startup_trials: 3}, pruner: {name: asha, min_epochs: 1, reduction_factor: 2}}"
 OPEN: list[Study] = []
 
 

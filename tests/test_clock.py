@@ -125,7 +125,7 @@ def trained(study: Study, seconds: dict[str, float], jobs: int) -> None:
         study.finish(job.trial, stopped=False)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_where_the_proposal_does_not_fit_another_backbone_is_taken(tmp_path, monkeypatch, sampler):
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
     study = opened(
@@ -150,7 +150,7 @@ def test_where_nothing_fits_no_trial_begins(studied):
 
 def test_paused_trials_that_lack_the_time_stay_open_for_more_hours(tmp_path, monkeypatch):
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    search = "{sampler: random, pruner: {name: promotion, reduction_factor: 2}}"
+    search = "{sampler: random, pruner: {name: asha, reduction_factor: 2}}"
     path = write(tmp_path, search=search, budget="{hours: 0.01}")
     study = opened(path)
     for job in [job for job in (study.next_job(), study.next_job()) if job]:
@@ -212,7 +212,7 @@ def test_without_a_completed_trial_there_is_nothing_to_retrain(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pruner", ["median", "promotion"])
+@pytest.mark.parametrize("pruner", ["median", "asha"])
 @pytest.mark.parametrize(("seconds", "slots", "then_best", "seed"), CASES)
 def test_a_sweep_keeps_its_hours_within_a_tenth(tmp_path, seconds, slots, then_best, seed, pruner):
     folder = lay_out(tmp_path, SPACE.replace("SEED", str(seed)).replace("PRUNER", pruner))

@@ -17,7 +17,7 @@ from sweeper.stop import Stop
 from sweeper.study import Study
 from trainers.data import cache, layouts
 
-THIRDS = "{sampler: random, pruner: {name: promotion, min_epochs: 1, reduction_factor: 3}}"
+THIRDS = "{sampler: random, pruner: {name: asha, min_epochs: 1, reduction_factor: 3}}"
 
 
 pytestmark = pytest.mark.usefixtures("faked")
@@ -227,7 +227,7 @@ train:
 def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path, photos, monkeypatch):
     monkeypatch.delenv("SWEEP_TRAINER")
     epochs = {}
-    for pruner in ("none", "{name: promotion, reduction_factor: 2}"):
+    for pruner in ("none", "{name: asha, reduction_factor: 2}"):
         folder = tmp_path / str(len(epochs))
         folder.mkdir()
         path = folder / "question.yaml"

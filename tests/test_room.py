@@ -18,7 +18,7 @@ from disks import BLOCK, fill, small
 from played import opened, write
 from studies import begin, curve, end, epoch, job
 
-from sweeper import ledger, lock, preflight, probing, record, room, spec, store
+from sweeper import ledger, lock, preflight, record, room, spec, store
 from sweeper.database import trouble_with
 from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
@@ -31,7 +31,6 @@ from sweeper.worker import failed
 from trainers import files
 from trainers.checkpoint import save_state, save_weights
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
-from trainers.data.batches import Data
 from trainers.data.rows import Category
 from trainers.models import network
 from trainers.sealed import save_array
@@ -288,21 +287,6 @@ def test_what_is_kept_is_no_part_of_what_a_study_asks(tmp_path):
     assert json.loads((tmp_path / "question" / "study.json").read_text())["keep"] == 2
     with pytest.raises(UserError, match="keep"):
         spec.read(path, sets=["keep=0"])
-
-
-def test_a_probe_whose_features_do_not_fit_is_a_full_disk(tmp_path, photos):
-    train = TrainConfig(backbone="test_resnet", image_size=32, pretrained=False, epochs=2)
-    recipe = Recipe(data=photos, train=train).model_dump(mode="json")
-    with small(tmp_path / "large", 80) as place:
-        Data.open(photos, place)
-        filler = fill(place)
-        asked = json.dumps({"device": "cpu", "cache": str(place), "epochs": 1, "recipes": [recipe, recipe]})
-        program = [sys.executable, "-m", probing.MODULE]
-        ended = subprocess.run(program, input=asked, capture_output=True, text=True)
-        assert ended.returncode == probing.NO_ROOM, ended.stderr
-        filler.unlink()
-        assert not list(place.rglob("*.tmp"))
-        assert subprocess.run(program, input=asked, capture_output=True, text=True).returncode == 0
 
 
 def test_of_a_trial_that_was_given_up_the_state_is_measured_and_of_one_that_ended_it_is_worked_out(tmp_path):

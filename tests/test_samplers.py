@@ -1,19 +1,16 @@
-"""TPE in long studies: Optuna's own up to a bound, and beyond it as good. CMA-ES without a pickle."""
+"""TPE in long studies: Optuna's own up to a bound, and beyond it as good."""
 
 import datetime
-import os
-import pickle
 import random
 from statistics import mean
 
-import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.samplers import CmaEsSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.samplers import BOUND, GOOD, SAMPLE, Bounded, Known, Replayed
+from sweeper.samplers import BOUND, GOOD, SAMPLE, Bounded, Known
 
 SPACE = {"x": FloatDistribution(-5, 5), "y": FloatDistribution(1e-4, 1.0, log=True)}
 SETTINGS = {"seed": 3, "n_startup_trials": 10, "multivariate": False, "constant_liar": True}
@@ -109,46 +106,3 @@ def test_a_trial_that_was_paused_is_ranked_anew_when_it_has_gone_on():
     known.few([trial(0, 0.9, 0.95), *others], asking=31)
     assert known._ranked[0][1] == 0
     assert len(known._ranked) == 30
-
-
-# ------------------------------------------------------------------------------------------- CMA-ES
-CMA = {"seed": 3, "n_startup_trials": 4, "warn_independent_sampling": False}
-
-
-def test_replayed_cma_es_is_where_optunas_is():
-    """After five generations and more, of trials that ended in the order of their numbers."""
-    made = optuna.create_study(direction="maximize", sampler=CmaEsSampler(**CMA))
-    proposed(made, 41)
-    theirs = CmaEsSampler(**CMA)._restore_optimizer(made.trials)
-    replayed = Replayed(**CMA)
-    replayed.sample_relative(made, made.ask(), SPACE)
-    ours = replayed._restore_optimizer(made.get_trials(states=[TrialState.COMPLETE]))
-    assert ours.generation == theirs.generation >= 5
-    for name in ("_mean", "_C", "_p_sigma", "_pc"):
-        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
-    assert ours._sigma == theirs._sigma
-
-
-def test_replayed_cma_es_keeps_no_pickle():
-    made = optuna.create_study(direction="maximize", sampler=Replayed(**CMA))
-    proposed(made, 30)
-    assert not [key for trial in made.trials for key in trial.system_attrs if "optimizer" in key]
-
-
-class Evil:
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.canary),)
-
-
-@pytest.mark.parametrize(("kind", "runs"), [(CmaEsSampler, True), (Replayed, False)])
-def test_a_pickle_in_the_database_is_run_by_optunas_cma_es_and_not_by_ours(tmp_path, kind, runs):
-    made = optuna.create_study(direction="maximize", sampler=kind(**CMA))
-    evil = {"cma:optimizer:0": pickle.dumps(Evil(tmp_path / "canary")).hex(), "cma:generation": 0}
-    for number in range(5):
-        values = {"x": float(number), "y": 0.1}
-        made.add_trial(optuna.trial.create_trial(value=0.0, params=values, distributions=SPACE, system_attrs=evil))
-    made.ask(SPACE)
-    assert (tmp_path / "canary").exists() == runs

@@ -138,7 +138,6 @@ def test_sampler_and_pruner_are_names_or_mappings(write: Write):
     assert spec.search.model_dump() == {
         "sampler": {"name": "tpe", "startup_trials": 3},
         "pruner": {"name": "none"},
-        "probe": None,
         "seed": 0,
     }
 

@@ -239,8 +239,8 @@ def test_the_defaults_are_not_tried_again_where_they_are_known(tmp_path, earlier
     assert not any(one.params in old for one in study.results())
 
 
-@pytest.mark.parametrize("pruner", ["median", "{name: promotion, min_epochs: 1, reduction_factor: 2}", "hyperband"])
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "nsga2", "random"])
+@pytest.mark.parametrize("pruner", ["median", "{name: asha, min_epochs: 1, reduction_factor: 2}"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_every_sampler_and_pruner_takes_lessons(tmp_path, earlier, sampler, pruner):
     search = f"{{sampler: {sampler}, pruner: {pruner}}}"
     study, _ = begun(tmp_path, "other", earlier, search=search, budget="{trials: 4}")
@@ -253,12 +253,10 @@ def test_every_sampler_and_pruner_takes_lessons(tmp_path, earlier, sampler, prun
     "pruner",
     [
         "{name: median, startup_trials: 0, min_trials: 1, warmup_epochs: 0}",
-        "{name: percentile, percentile: 1, startup_trials: 0, min_trials: 1, warmup_epochs: 0}",
-        "hyperband",
-        "successive_halving",
-        "{name: successive_halving, reduction_factor: 2}",
-        "{name: promotion, min_epochs: 1, reduction_factor: 2}",
-        "{name: patient, patience: 0}",
+        "{name: asha, type: stopping}",
+        "{name: asha, type: stopping, reduction_factor: 2}",
+        "{name: asha, min_epochs: 1, reduction_factor: 2}",
+        "{name: early_stopping, patience: 0}",
         "none",
     ],
 )

@@ -31,7 +31,7 @@ train:
   epochs: {epochs}
 """
 QUICK = "{sampler: tpe, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"
-CLIMB = "{sampler: tpe, pruner: {name: promotion, reduction_factor: 2}}"
+CLIMB = "{sampler: tpe, pruner: {name: asha, reduction_factor: 2}}"
 PATIENCE = 120.0  # seconds for a sweep to end
 
 

@@ -12,7 +12,7 @@ import pytest
 from invariants import check, history
 from lab import CLIMB, QUICK, Lab, Running, gone, make, seeds
 
-SPACES = {"median": {"search": QUICK, "trials": 12}, "promotion": {"search": CLIMB, "trials": 12}}
+SPACES = {"median": {"search": QUICK, "trials": 12}, "asha": {"search": CLIMB, "trials": 12}}
 KILLS = 12
 
 
@@ -45,7 +45,7 @@ def whole_lines(path: Path) -> int:
 
 
 @pytest.mark.fault("K2")
-@pytest.mark.parametrize("kind", ["median", "promotion"])
+@pytest.mark.parametrize("kind", ["median", "asha"])
 @pytest.mark.parametrize("seed", seeds(13))
 def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
     tmp_path, garments, reference, case, kind, seed

@@ -1,0 +1,27 @@
+"""What earlier versions called otherwise, and what is gone: by the path of a key, or of a key and its value."""
+
+from trainers.errors import UserError
+
+RENAMED = {
+    "search.pruner: patient": "early_stopping",
+    "search.pruner: promotion": "asha",
+    "search.pruner: successive_halving": "{name: asha, type: stopping}",
+}
+"""By an old path the new word: the last key of a path, or what is written after the colon."""
+
+REMOVED = {
+    "search.probe": "leave it out; search.pruner stops hopeless trials early",
+    "search.sampler: cmaes": "use tpe, or gp where all open values are numbers",
+    "search.sampler: nsga2": "use tpe",
+    "search.pruner: hyperband": "use asha, with a larger min_epochs where trials begin slowly",
+    "search.pruner: percentile": "use median, or asha with a reduction_factor",
+}
+"""By an old path what to write in its place."""
+
+
+def refuse(path: str, where: str) -> None:
+    """Raise UserError where `path`, such as `search.probe` or `search.pruner: patient`, was renamed or removed."""
+    if path in RENAMED:
+        raise UserError(f"{path} was renamed to '{RENAMED[path]}'", where=where, help="write the new name")
+    if path in REMOVED:
+        raise UserError(f"{path} was removed", where=where, help=REMOVED[path])
