@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sweeper import documents, ledger, lock
+from sweeper.errors import EnvironmentFault
 from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
@@ -92,6 +93,18 @@ def write_config(folder: RunFolder, job: Job) -> None:
 def read_config(folder: RunFolder) -> Job | None:
     """The job as it was started, or None when it was not written yet."""
     return documents.read(folder.config, Job)
+
+
+def begun(folder: RunFolder) -> Job:
+    """The job of a trial that has begun and not ended. Raises EnvironmentFault where it is gone."""
+    job = read_config(folder)
+    if job is None:
+        raise EnvironmentFault(
+            "the configuration of a trial that has no end is gone",
+            where=str(folder.config),
+            help="put it back, or remove the trial's folder, and run the same command again",
+        )
+    return job
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:
