@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from played import CLIMB, QUICK, SPACE, close_all, curve, numbers, opened, outcome, past, play, played, write
 
-from sweeper import ends, record
+from sweeper import defaults, ends, record, spec
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
+from sweeper.space import Space
 from trainers import files
 
 pytestmark = pytest.mark.usefixtures("faked")
@@ -530,6 +531,23 @@ def test_a_changed_question_is_refused_with_the_difference(path, change, line):
     opened(path).close()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"study": "x"}', '{"identity": {"goal": "macro_f1"}}', "null"])
+def test_a_damaged_study_file_is_said_in_words(path, text):
+    opened(path).close()
+    folder = StudyFolder(path.parent / "question")
+    folder.spec.write_text(text)
+    for _ in range(2):  # which does not hold the study
+        with pytest.raises(EnvironmentFault, match="this file is damaged") as caught:
+            opened(path)
+        assert caught.value.where == str(folder.spec)
+
+
+def test_what_a_study_asks_names_its_open_values_as_its_space_does(path):
+    opened(path).close()
+    asked = json.loads((path.parent / "question" / "study.json").read_text())["identity"]["train"]
+    assert sorted(defaults.opened(asked)) == sorted(Space(spec.read(path), ("pattern",)).names)
+
+
 def test_budget_and_search_may_change(path):
     opened(path).close()
     opened(path, sets=["budget.trials=99", "search.sampler=random"]).close()
@@ -540,15 +558,6 @@ def test_budget_and_search_may_change(path):
 def test_the_study_keeps_the_file_it_was_begun_with(path):
     opened(path).close()
     assert (path.parent / "question" / "space.yaml").read_text() == path.read_text()
-
-
-def test_a_study_that_cannot_be_opened_is_not_held(path):
-    opened(path).close()
-    folder = StudyFolder(path.parent / "question")
-    files.write_text(folder.spec, "this is no study")
-    for _ in range(2):
-        with pytest.raises(EnvironmentFault, match="this file is damaged"):
-            opened(path)
 
 
 def test_numbers_are_never_used_twice(path):
