@@ -100,6 +100,25 @@ def test_a_preview_is_what_is_asked_then(tmp_path, space, fixed):
     assert fixed.items() <= params.items()
 
 
+@pytest.mark.parametrize(
+    "pruner", ["{name: early_stopping, patience: 1}", "{name: median, startup_trials: 1, min_trials: 1}"]
+)
+def test_a_trial_is_judged_after_a_kill_as_it_was_to_be_before(tmp_path, space, pruner):
+    asked, train = search(tmp_path, pruner=pruner), TrainConfig(backbone="resnet18", epochs=9)
+    optimizer = Optimizer(asked, space)
+    for values in ([0.5, 0.6, 0.7, 0.8, 0.9, 0.9], [0.4, 0.3, 0.3, 0.3, 0.3, 0.3]):
+        number, params = optimizer.ask()
+        judged = []
+        for epoch, value in enumerate(values, 1):
+            optimizer.report(number, epoch, value)
+            again = Optimizer(asked, space, optimizer.own_trials())
+            again.report(number, epoch, value)  # what is on record is told once more
+            judged.append(optimizer.should_prune(number, train))
+            assert again.should_prune(number, train) == judged[-1]
+        assert any(judged) == (number == 1)
+        optimizer.tell(result(number, params, "COMPLETE", values[-1]))
+
+
 # -------------------------------------------------------------------------------------- who is seen
 def test_a_paused_trial_is_a_pruned_one_until_it_goes_on_and_can_be_told_its_end(tmp_path, space):
     optimizer = Optimizer(search(tmp_path), space)
