@@ -370,6 +370,26 @@ def test_what_the_next_call_takes_from_the_folders_is_what_became_of_the_trials(
         assert trial.intermediate_values == {epoch.number: epoch.value("overall_accuracy") for epoch in epochs}
 
 
+@pytest.mark.parametrize("budget", ["{trials: 12}", "{trials: 12, hours: 1}"])
+@pytest.mark.parametrize("search", [QUICK, CLIMB])
+def test_a_study_of_thousands_is_opened_by_its_ledger_alone(tmp_path, search, budget):
+    """Of a trial that has ended no other file is read."""
+    asked = []
+    for folder in two(tmp_path):
+        study = opened(write(folder, search=search, budget=budget))
+        play(study, 8)
+        study.close()
+        if asked:
+            for _, run in record.folders(study.folder):
+                for path in (run.config, run.history) if run.result.exists() else ():
+                    path.write_text("{")
+        study = opened(folder / "question.yaml")
+        asked.append([job.params for job in (study.next_job() for _ in range(3)) if job])
+        study.close()
+    assert asked[0] == asked[1]
+    assert asked[0]
+
+
 def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
     path = write(tmp_path, search=QUICK)
     study = opened(path)
