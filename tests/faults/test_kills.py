@@ -118,7 +118,7 @@ paused
 half history.jsonl|written history.jsonl|half ended.jsonl|written ended.jsonl
 written last.ckpt|renamed last.ckpt|written model.safetensors|renamed model.safetensors
 written config.json|renamed config.json|written result.json|renamed result.json
-written study.json|renamed study.json|written space.yaml|renamed space.yaml
+written study.json|renamed study.json|written space.yaml|renamed space.yaml|written data.json|renamed data.json
 written resume|renamed resume|written seconds|renamed seconds|written ended.jsonl|renamed ended.jsonl
 written mlflow.json|renamed mlflow.json|written trials.csv|renamed trials.csv
 written digests.json|renamed digests.json
