@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sweeper.space import Space
     from sweeper.stop import Stop
     from sweeper.study import Study
-    from sweeper.sweep import Outcome
+    from sweeper.trial import Outcome
     from trainers.data.check import Findings
     from trainers.data.layouts import Table
     from trainers.data.summary import Summary
@@ -162,7 +162,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Executors", command: 
 
 def _given_up(stop: "Stop") -> "Outcome":
     """Where a person ends the waiting for room."""
-    from sweeper.sweep import Outcome
+    from sweeper.trial import Outcome
 
     return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
 

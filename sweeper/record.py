@@ -7,12 +7,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sweeper import documents, ledger, lock
+from sweeper.errors import EnvironmentFault
 from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
-from sweeper.trial import Job, State, TrialResult, Trouble
+from sweeper.trial import Done, Failed, Job, State, TrialResult
 from trainers import files
-from trainers.config import Epoch, Look
+from trainers.config import Epoch
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
@@ -110,34 +111,46 @@ def standing(
     job: Job,
     epochs: Iterable[Epoch],
     state: State,
-    *,
-    trouble: Trouble | None = None,
-    error: str | None = None,
-    tta: Look | None = None,
-    gpu_gib: float | None = None,
+    message: Done | Failed | None = None,
 ) -> TrialResult:
     """How `job` stands after `epochs`: its value is the goal's after the last, or after the one that its recipe's
-    selection chooses, the earliest of equals.
+    selection chooses, the earliest of equals. `message` is its worker's last.
     """
-    done = list(epochs)
+    failed = message if isinstance(message, Failed) else None
+    done = message if isinstance(message, Done) else None
+    known = list(epochs)
     goal = job.recipe.goal
-    counts = max(done, key=job.recipe.rank, default=None)
+    counts = max(known, key=job.recipe.rank, default=None)
     return TrialResult(
         number=job.trial,
         state=state,
         goal=goal,
         value=counts.value(goal) if counts else None,
         epoch=counts.number if counts else None,
-        epochs=len(done),
+        epochs=len(known),
         planned=job.stop_after or job.recipe.train.epochs,
         backbone=job.recipe.train.backbone,
         params=job.params,
-        seconds=sum(epoch.seconds for epoch in done),
-        trouble=trouble,
-        error=error,
-        gpu_gib=gpu_gib,
+        seconds=sum(epoch.seconds for epoch in known),
+        trouble=failed.trouble if failed else None,
+        error=failed.text if failed else None,
+        gpu_gib=failed.gpu_gib if failed else None,
         repeat_of=job.repeat_of,
-        tta=tta,
+        tta=done.tta if done else None,
+    )
+
+
+def refuse_gone(runs: Iterable[Path]) -> None:
+    """Raise EnvironmentFault where the folder of a run under way was taken away."""
+    if taken := next((folder for folder in runs if not folder.exists()), None):
+        raise gone(taken)
+
+
+def gone(folder: Path) -> EnvironmentFault:
+    return EnvironmentFault(
+        "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
+        where=str(folder),
+        help="put it back and run the same command again; without it the study begins anew",
     )
 
 

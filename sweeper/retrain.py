@@ -234,7 +234,7 @@ class _Runs:
             record.write_config(RunFolder(job.folder), job)
             self.waiting.insert(0, job)
             return
-        self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
+        self.end(job, record.standing(job, epochs, "FAILED", message))
         log = str(RunFolder(job.folder).log)
         if message.trouble == "oom":
             raise RunFailed(f"{job.title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)

@@ -8,7 +8,7 @@ from sweeper.errors import DiskFull, NoResult
 from sweeper.executors import Executor
 from sweeper.stop import Stop
 from sweeper.study import Study
-from sweeper.trial import OPEN, Done, Failed, Job, Progress, TrialResult
+from sweeper.trial import Done, Failed, Job, Outcome, Progress, TrialResult
 from trainers import files
 
 if TYPE_CHECKING:
@@ -20,14 +20,6 @@ TICK = 0.25  # seconds between two looks at `stop`
 PATIENCE = 15.0  # seconds without a place to train at, before it is said
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
 REFUSED = 20  # proposals in a row that are refused, with nothing else to do, end a sweep
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a sweep ended: the exit code, and one line that says why where that is not plain."""
-
-    exit_code: int = 0
-    reason: str = ""
 
 
 def run(
@@ -141,7 +133,7 @@ class _Sweep:
         new = epoch.number > self.study.recorded(job.trial)
         if self.room:
             self.room.learn(job)
-        if epoch.number == 1 and self.study.anew(job.trial, epoch):
+        if epoch.number == 1 and self.study.restarted(job.trial, epoch):
             self.view.note(f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says")
         keep = self.study.report(job.trial, epoch)
         self.look()
@@ -153,17 +145,7 @@ class _Sweep:
     def end(self, message: Done | Failed) -> None:
         """Record the end of a trial."""
         job = self.jobs.pop(message.trial)
-        if isinstance(message, Done):
-            result = self.study.finish(job.trial, message.stopped, message.tta)
-        else:
-            result = self.study.fail(
-                job.trial,
-                message.trouble,
-                message.text,
-                crowded=message.crowded,
-                resident=message.resident,
-                gpu_gib=message.gpu_gib,
-            )
+        result = self.study.finish(message)
         self.refused = 0
         self.tell(job, result)
         if result.state == "INTERRUPTED" and result.error:
@@ -185,12 +167,7 @@ class _Sweep:
         """End the sweep where to go on would only burn the budget."""
         if result.trouble == "disk":
             raise DiskFull(str(self.study.folder.root), str(result.error))
-        if result.state in OPEN:
-            return
-        same = result.state == "FAILED" and all(_alike(result, other) for other in self.alike)
-        self.alike = [*self.alike, result] if same else [result] * (result.state == "FAILED")
-        if len(self.alike) >= HOPELESS and self.study.best is None:
-            self.ended = Outcome(NoResult.exit_code, f"{HOPELESS} trials in a row failed alike: {result.error}")
+        self.ended = self.ended or self.study.over
 
     def look(self) -> None:
         """Heed a signal that came meanwhile."""
@@ -202,12 +179,4 @@ class _Sweep:
     def outcome(self) -> Outcome:
         if self.ended:
             return self.ended
-        if self.study.best:
-            return Outcome(reason=self.study.reason)
-        words = ["no trial completed", *([self.study.reason] if self.study.reason else [])]
-        return Outcome(NoResult.exit_code, "; ".join(words))
-
-
-def _alike(one: TrialResult, other: TrialResult) -> bool:
-    """Whether both failed for the same reason; of memory torch never says the same twice."""
-    return one.error == other.error or one.trouble == other.trouble == "oom"
+        return self.study.outcome

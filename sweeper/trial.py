@@ -1,5 +1,6 @@
 """The words in which coordinator, workers and record speak of a trial."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,11 @@ class Job(Word):
         return self.recipe.in_full if self.full_precision else self.recipe
 
     @property
+    def label(self) -> str:
+        """What messages call the run."""
+        return f"trial {self.trial}" if self.kind == "trial" else self.title
+
+    @property
     def title(self) -> str:
         """What tells runs apart, in the first 14 characters."""
         backbone = self.recipe.train.backbone.split(".")[0]
@@ -99,6 +105,14 @@ class Failed(Word):
 
 
 Message = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended: the exit code, and one line that says why where that is not plain."""
+
+    exit_code: int = 0
+    reason: str = ""
 
 
 class TrialResult(Word):

@@ -10,7 +10,7 @@ from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
-from sweeper.trial import Job, Progress, TrialResult
+from sweeper.trial import Done, Job, Progress, TrialResult
 from sweeper.worker import advance, run
 from trainers.config import Epoch
 
@@ -87,9 +87,9 @@ def played(study: Study, job: Job) -> None:
     """Train `job` to its end, as the loop would."""
     for epoch in curve(job):
         if not study.report(job.trial, epoch):
-            study.finish(job.trial, stopped=True)
+            study.finish(Done(trial=job.trial, stopped=True))
             return
-    study.finish(job.trial, stopped=False)
+    study.finish(Done(trial=job.trial))
 
 
 def play(study: Study, jobs: int | None = None) -> None:

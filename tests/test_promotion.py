@@ -15,6 +15,7 @@ from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
 from sweeper.stop import Stop
 from sweeper.study import Study
+from sweeper.trial import Failed
 from trainers.data import cache, layouts
 
 THIRDS = "{sampler: random, pruner: {name: asha, min_epochs: 1, reduction_factor: 3}}"
@@ -151,7 +152,7 @@ def test_a_worker_that_dies_while_its_trial_is_paused_costs_nothing(tmp_path):
     job = study.next_job()
     assert job
     assert not study.report(0, curve(job)[0])
-    assert study.fail(0, "died", "killed").state == "PAUSED"
+    assert study.finish(Failed(trial=0, trouble="died", text="killed")).state == "PAUSED"
     study.close()
 
 

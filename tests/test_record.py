@@ -8,7 +8,7 @@ import pytest
 from sweeper import lock, record
 from sweeper.errors import EnvironmentFault, StudyHeld
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import Failed, Job, TrialResult
 from trainers.config import Epoch, Recipe, Scores
 
 
@@ -128,7 +128,7 @@ def test_results_list_ended_and_unended_trials_by_number(study):
         folder = study.trial(number)
         record.write_config(folder, job(folder, number))
     record.append(study.trial(10), epoch(0, 0.4))
-    ended = record.standing(job(study.trial(2), 2), [], "FAILED", trouble="nan", error="no number")
+    ended = record.standing(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, trouble="nan", text="no number"))
     record.write_result(study.trial(2), ended)
     found = record.results(study)
     assert [(one.number, one.state, one.value) for one in found] == [(2, "FAILED", None), (10, "INTERRUPTED", 0.4)]

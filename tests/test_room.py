@@ -17,15 +17,15 @@ import torch
 from disks import BLOCK, fill, small
 from played import opened, write
 from studies import begin, curve, end, epoch, job
+from sweeper.database import trouble_with
+from sweeper.storage import Mirrored
 
 from sweeper import ledger, lock, preflight, record, room, spec, store
-from sweeper.database import trouble_with
 from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
-from sweeper.storage import Mirrored
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
 from trainers import files

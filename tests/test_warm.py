@@ -15,6 +15,7 @@ from sweeper.record import read_config, read_result
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.study import Study
+from sweeper.trial import Done
 from trainers.config import Epoch
 
 CATEGORIES = ("pattern",)
@@ -272,7 +273,7 @@ def test_the_first_trial_of_a_study_is_never_pruned_however_bad_it_is(tmp_path, 
     study, _ = begun(tmp_path, "other", earlier, search=search, budget="{trials: 1}")
     while job := study.next_job():
         whole = all(study.report(job.trial, worse(epoch)) for epoch in curve(job))
-        study.finish(job.trial, stopped=not whole)
+        study.finish(Done(trial=job.trial, stopped=not whole))
     study.settle()
     study.close()
     assert lessons(study) == set(range(12))
