@@ -20,7 +20,7 @@ HOMES = {
         "sweeper/database.py",
     },
     "mlflow": {"sweeper/tracking.py"},
-    "rich": {"sweeper/progress.py"},
+    "rich": {"sweeper/progress.py", "sweeper/counting.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/spec.py"},
