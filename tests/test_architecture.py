@@ -25,6 +25,7 @@ HOMES = {
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/spec.py"},
     "typer": {"sweeper/cli.py"},
+    "jinja2": {"sweeper/report.py", "sweeper/card.py"},
     "ray": {"sweeper/executors/ray.py"},
 }
 NO_TORCH = {
