@@ -1,4 +1,4 @@
-"""Talk with the person at the terminal: a live table, or plain lines. The only place that uses rich."""
+"""Talk with the person at the terminal: a live table, or plain lines."""
 
 import os
 import sys
@@ -136,7 +136,7 @@ class Live:
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = ()) -> None:
         self._out, self._board, self._where = Deafened(stream), Board(), where
-        self._console = _console(self._out)
+        self._console = console(self._out)
         self._screen = Screen(
             get_renderable=self._frame,
             console=self._console,
@@ -211,7 +211,8 @@ def _columns(width: int) -> list[str]:
     return ["trial", "epoch", "value", "eta"]
 
 
-def _console(out: Deafened) -> Console:
+def console(out: Deafened) -> Console:
+    """Rich's, which leaves names as they are."""
     colours: Any = None if os.environ.get("NO_COLOR") else "auto"
     return Console(file=out, color_system=colours, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
 
@@ -253,13 +254,13 @@ def _numeric(cell: str) -> bool:
 def _pretty(
     headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], widths: Sequence[int], to: Deafened
 ) -> None:
-    console = _console(to)
-    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= console.width) or 1
+    screen = console(to)
+    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= screen.width) or 1
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header, justified in list(zip(headers, right, strict=True))[:room]:
         drawn.add_column(header, justify="right" if justified else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row[:room]))
-    console.print(drawn)
+    screen.print(drawn)
     if room < len(headers):
-        console.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))
+        screen.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))

@@ -20,11 +20,12 @@ HOMES = {
         "sweeper/database.py",
     },
     "mlflow": {"sweeper/tracking.py"},
-    "rich": {"sweeper/progress.py"},
+    "rich": {"sweeper/progress.py", "sweeper/counting.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/spec.py"},
     "typer": {"sweeper/cli.py"},
+    "jinja2": {"sweeper/report.py", "sweeper/card.py"},
     "ray": {"sweeper/executors/ray.py"},
 }
 NO_TORCH = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -316,6 +317,14 @@ def test_a_table_with_labelled_test_images_gets_names_and_scores(tmp_path, monke
         card := final.folder.card.read_text()
     )
     assert f"| {scores.overall_accuracy:.4f} |" in card
+
+
+def test_the_card_names_the_folders_of_figures_where_they_are_drawn(study):
+    final, val = exported(study), study.trial(best.winner(study).result.number).figures
+    (line,) = [line for line in final.folder.card.read_text().splitlines() if line.startswith("- figures")]
+    named = [final.folder.root / name for name in re.findall("`(.+?)/`", line)]
+    folders = [val] if final.test is None else [final.folder.figures, val]
+    assert [folder.resolve() for folder in named] == [folder.resolve() for folder in folders]
 
 
 def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkeypatch):

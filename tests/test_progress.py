@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from studies import epoch, job
 
-from sweeper import board, progress
+from sweeper import board, counting, progress
 from sweeper.paths import StudyFolder
 from sweeper.trial import TrialResult
 
@@ -260,3 +260,66 @@ def test_an_unlimited_study_promises_no_end():
 def test_the_clock_is_that_of_the_place():
     at = time.mktime((2026, 11, 21, 12, 1, 5, 0, 0, -1))
     assert board.ending(result(3, "PRUNED"), at).startswith("12:01:05 trial 3 pruned after 3/3 epochs")
+
+
+# ----------------------------------------------------------------------------------------- counting
+def count_up(to: int = 40) -> None:
+    with counting.counting("decoding images") as count:
+        for done in range(1, to + 1):
+            count(done, to)
+
+
+def interrupted_at(done: int) -> None:
+    with counting.counting("decoding images") as count:
+        count(done, 40)
+        raise KeyError
+
+
+def test_long_work_has_a_bar_on_a_terminal_which_ends_full(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 0)
+    count_up()
+    assert re.search(r"decoding images .*40/40", read())
+    assert sys.stderr is stream
+
+
+@pytest.mark.parametrize("to", [0, 40])
+def test_work_that_is_done_at_once_shows_no_bar(terminal, monkeypatch, to):
+    stream, read = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 60)
+    count_up(to)
+    assert read() == ""
+
+
+@pytest.mark.parametrize(("pause", "lines"), [(0, 40), (60, 0)])
+def test_long_work_says_a_line_now_and_then_elsewhere(monkeypatch, pause, lines):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "PAUSE", pause)
+    count_up()
+    assert stream.getvalue() == "".join(f"decoding images: {n}/40\n" for n in range(1, lines + 1))
+
+
+def test_a_terminal_that_is_gone_does_not_end_long_work(monkeypatch):
+    master, slave = pty.openpty()
+    stream = os.fdopen(slave, "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 0)
+    with counting.counting("decoding images") as count:
+        count(1, 40)
+        os.close(master)
+        count(40, 40)
+    stream.close()
+
+
+def test_an_error_in_long_work_leaves_no_bar_behind(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 0)
+    with pytest.raises(KeyError):
+        interrupted_at(1)
+    read()
+    progress.talk("next")
+    assert read() == "next\r\n"
