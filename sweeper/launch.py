@@ -251,7 +251,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
     finally:
         patience = 1.0 if stop.requested or hurry else 10.0
         view.closed()
-        if stop.again:  # the next sweep, or `sweep sync`, tells the rest
+        if stop.again:  # the next `sweep run` or `sweep ui` tells the rest
             tracker.closed(state, patience=0.0)
         else:
             tracker.closed(state, files=tables(prepared.folder), patience=patience)

@@ -81,8 +81,9 @@ def trouble(database: Path) -> tuple[str, str] | None:
     version, ours = unknown(database), metadata.version("mlflow")
     if not version:
         return None
+    remedy = f"install that MLflow, or move {database} away: the next `sweep run` or `sweep ui` makes another"
     what = f"{database.name} is of another MLflow: {ours}, which is here, does not know its tables ({version})"
-    return what, f"install that MLflow, or move {database} away: `sweep sync` makes another from the run folders"
+    return what, f"{remedy} from the run folders"
 
 
 def unknown(database: Path) -> str:

@@ -109,8 +109,7 @@ class Mlflow:
         hurry = patience < HURRY
         begins = not (hurry or self._known.connected or self._down)
         if self._finish(state, files, LOADING if begins else patience, lambda: None if hurry else self._known.moved):
-            either = f"`sweep sync {self._known.facts.study.name}` or the next `sweep run` of it"
-            self._note(f"MLflow still lacks a part of this study; {either} sends the rest")
+            self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
     def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
         """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""

@@ -33,7 +33,6 @@ COMMANDS = (
     "sweep leaderboard",
     "sweep best --export submission --devices cpu",
     "sweep report",
-    "sweep sync",
     "sweep doctor",
 )
 AT_ONCE = (
