@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from sweeper import paths, record, spec
+from sweeper.identity import Definition
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
@@ -40,7 +41,7 @@ def question(name: str, trials: int, *, pruner: str = "median", epochs: int = EP
 def opened(name: str, trials: int, **changes: Any) -> Study:
     """The study of that question, begun or taken up again."""
     read, space = question(name, trials, **changes)
-    return Study.open(read, space, StudyFolder.named(name), paths.cache())
+    return Study.open(Definition(read, space, StudyFolder.named(name)), paths.cache())
 
 
 def grow(name: str, trials: int) -> StudyFolder:

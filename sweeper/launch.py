@@ -177,14 +177,12 @@ def _once(
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper import pausing
+    from sweeper.identity import Definition
     from sweeper.study import Study
 
     study = Study.open(
-        prepared.spec,
-        prepared.space,
-        prepared.folder,
+        Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
         paths.cache(),
-        fingerprint=prepared.fingerprint,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
         here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
         draws=options.mlflow,

@@ -11,12 +11,11 @@ from sweeper import identity, lock, record, recovery
 from sweeper.asking import Next
 from sweeper.ends import Ends
 from sweeper.errors import EnvironmentFault, NoResult
+from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.paths import RunFolder
 from sweeper.running import Running
-from sweeper.search import StudySpec
-from sweeper.space import Space
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
 from trainers import files
 from trainers.config import Epoch
@@ -47,30 +46,28 @@ class Study:
     @classmethod
     def open(
         cls,
-        spec: StudySpec,
-        space: Space,
-        folder: StudyFolder,
+        definition: Definition,
         cache: Path,
         *,
-        fingerprint: str = "",
         teach: Callable[[], None] | None = None,
         here: Here = UNKNOWN,
         draws: bool = False,
     ) -> "Study":
-        """Begin the study in `folder`, or take it up again.
+        """Begin the study in its folder, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
+        there asks another question, or of data with another fingerprint. A new study is told first, by `teach`,
         what it can learn from an earlier one. `here` is what this call trains on. With `draws`, predictions that are
         not kept stay until they are drawn.
         """
+        folder = definition.folder
         held = lock.acquire(folder.lock)
         try:
             record.tidy(folder.root)
             if teach and identity.read(folder) is None:
                 teach()
-            identity.settle(spec, space, folder, fingerprint)
-            return cls(Parts.open(spec, space, folder, here, draws=draws), cache, held)
+            identity.settle(definition)
+            return cls(Parts.open(definition, here, draws=draws), cache, held)
         except BaseException:
             held.release()
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import spec
+from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
@@ -62,7 +63,7 @@ def opened(
     """The study of the file at `path`, begun or taken up again beside it."""
     read = spec.read(path, sets=sets)
     space, folder = Space(read, categories), StudyFolder(path.parent / "question")
-    study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint, here=here)
+    study = Study.open(Definition(read, space, folder, fingerprint), path.parent / "cache", here=here)
     OPEN.append(study)
     return study
 

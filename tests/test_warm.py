@@ -9,6 +9,7 @@ import pytest
 from played import curve, play, write
 
 from sweeper import spec, warm
+from sweeper.identity import Definition
 from sweeper.inside import Outside
 from sweeper.paths import StudyFolder
 from sweeper.record import read_config, read_result
@@ -40,7 +41,7 @@ def begun(folder: Path, name: str, source: StudyFolder | None = None, fingerprin
         if source:
             said.extend(warm.take(asked, space, place, source, fingerprint))
 
-    study = Study.open(asked, space, place, folder / "cache", fingerprint=fingerprint, teach=teach)
+    study = Study.open(Definition(asked, space, place, fingerprint), folder / "cache", teach=teach)
     return study, said
 
 
