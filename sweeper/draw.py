@@ -17,7 +17,7 @@ from sweeper.artist import Drawing, Order
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Job, TrialResult
-from trainers import files
+from trainers import files, frequency
 from trainers.config import DataConfig, Epoch
 from trainers.data import layouts
 from trainers.data.rows import Row, Table
@@ -174,7 +174,8 @@ def _weighed(one: Run) -> bytes:
         figures.Labels(
             category,
             count,
-            tally.class_weights(count.tolist(), loss.class_weights, beta=loss.beta) * factors.get(category.name, 1.0),
+            frequency.class_weights(count.tolist(), loss.class_weights, beta=loss.beta)
+            * factors.get(category.name, 1.0),
         )
         for category, count in zip(one.table.categories, counted, strict=True)
     ]

@@ -21,7 +21,6 @@ from sweeper.artist import Artist, Order
 from sweeper.errands import CLOSE, DRAWN, STUDY, End, Errands
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
-from trainers import losses
 from trainers.config import DataConfig, Epoch, Recipe
 from trainers.data import layouts
 from trainers.data.rows import Category
@@ -38,14 +37,6 @@ def guesses(count: int = 40, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------ numbers
-@pytest.mark.parametrize("kind", ["none", "inverse_frequency", "effective_number"])
-@pytest.mark.parametrize("counts", [[768, 853, 334, 19], [5, 0, 1], [7], [3, 3]])
-@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])
-def test_class_weights_are_those_of_the_loss(kind, counts, beta):
-    ours = tally.class_weights(counts, kind, beta=beta)
-    np.testing.assert_allclose(ours, losses.class_weights(counts, kind, beta=beta).numpy(), rtol=1e-6)
-
-
 def test_a_confusion_counts_true_rows_and_said_columns():
     logits = np.array([[9, 0, 0, 0, 9], [0, 9, 0, 9, 0], [0, 9, 0, 0, 9.0]])
     first, second = tally.confusion(logits, np.array([[0, 1], [2, 0], [1, 0]]), SIZES)
