@@ -1,7 +1,6 @@
 """How Python is started, here and by what is started in turn: without the current folder on its path.
 
-Nobody else starts one, but `devices`, whose script needs nothing at all on its path. What lies in the current folder
-is the user's: a random.py there is no library.
+Nobody else starts one. What lies in the current folder is the user's: a random.py there is no library.
 """
 
 import os
