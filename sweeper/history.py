@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
@@ -24,7 +25,7 @@ def past_trial(
     """A trial with its parameters, its value when COMPLETE, and its `values` after each epoch, from epoch 1."""
     fixed = FixedTrial(dict(params))
     suggest(fixed)
-    last = values[-1] if values else None
+    last = values[-1] if values and not isnan(values[-1]) else None
     return create_trial(
         state=state,
         value={TrialState.COMPLETE: value, TrialState.PRUNED: last}.get(state),  # as `Study.tell` has it
@@ -46,7 +47,10 @@ def past_trials(study: StudyFolder, ended: Mapping[int, Entry], suggest: Suggest
 
 
 def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> FrozenTrial | None:
-    """The trial in a folder, RUNNING without an end; None before it was born."""
+    """The trial in a folder, RUNNING without an end; None before it was born.
+
+    Raises EnvironmentFault where its config.json is gone: a trial that is begun anew must not go on from its history.
+    """
     if entry:
         result = entry.result
         trial = past_trial(suggest, result.params, TOLD[result.state], result.value, entry.values)
@@ -54,9 +58,9 @@ def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> Froze
             trial.datetime_start = datetime.fromtimestamp(entry.spans[0][0])
             trial.datetime_complete = datetime.fromtimestamp(entry.ended)
         return trial
-    job = record.read_config(folder)
-    if job is None:
+    if not folder.config.exists() and not folder.history.exists():
         return None
+    job = record.begun(folder)
     values = [epoch.value(job.recipe.goal) for epoch in record.history(folder)]
     return past_trial(suggest, job.params, TrialState.RUNNING, None, values)
 

@@ -95,6 +95,18 @@ def read_config(folder: RunFolder) -> Job | None:
     return documents.read(folder.config, Job)
 
 
+def begun(folder: RunFolder) -> Job:
+    """The job of a trial that has begun and not ended. Raises EnvironmentFault where it is gone."""
+    job = read_config(folder)
+    if job is None:
+        raise EnvironmentFault(
+            "the configuration of a trial that has no end is gone",
+            where=str(folder.config),
+            help="put it back, or remove the trial's folder, and run the same command again",
+        )
+    return job
+
+
 def write_result(folder: RunFolder, result: TrialResult) -> None:
     """Put the end of a run into result.json, and that of a trial into its study's ledger as well."""
     files.write_text(folder.result, result.model_dump_json(indent=1) + "\n")

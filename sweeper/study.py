@@ -111,13 +111,7 @@ class Study:
         return job
 
     def _resumed(self, folder: RunFolder) -> Job:
-        job = record.read_config(folder)
-        if job is None:
-            raise EnvironmentFault(
-                "the configuration of a trial that has no end is gone",
-                where=str(folder.config),
-                help="put it back, or remove the trial's folder, and run the same command again",
-            )
+        job = record.begun(folder)
         return job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
@@ -169,9 +163,9 @@ class Study:
     def _judge(self, running: Running, epoch: Epoch) -> bool:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.goal))
-        if epoch.number < running.train.epochs and number != FIRST:
-            pruned = self._optimizer.should_prune(number, running.train)
-            running.pruned = self._asking.waiting.ends(running) or pruned
+        if epoch.number < running.train.epochs:
+            ends = self._asking.waiting.ends(running)  # which the ladder learns from, the first trial's too
+            running.pruned = number != FIRST and (ends or self._optimizer.should_prune(number, running.train))
         return not running.pruned
 
     def _pauses(self, running: Running) -> bool:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from optuna.trial import FrozenTrial
 
-from sweeper import spec
+from sweeper import history, record, spec
 from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
@@ -66,6 +67,12 @@ def opened(
     study = Study.open(Definition(read, space, folder, fingerprint), path.parent / "cache", here=here)
     OPEN.append(study)
     return study
+
+
+def past(path: Path, study: str = "question") -> list[FrozenTrial]:
+    """The trials of `study`, begun beside its file at `path`, as Optuna has them in the next call."""
+    space, folder = Space(spec.read(path), ("pattern",)), StudyFolder(path.parent / study)
+    return history.past_trials(folder, record.ended(folder), space.suggest)
 
 
 def close_all() -> None:

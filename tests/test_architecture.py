@@ -10,15 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HOMES = {
-    "optuna": {
-        "sweeper/parts.py",
-        "sweeper/ends.py",
-        "sweeper/recovery.py",
-        "sweeper/space.py",
-        "sweeper/samplers.py",
-        "sweeper/storage.py",
-        "sweeper/database.py",
-    },
+    "optuna": {"sweeper/optimizer.py", "sweeper/history.py", "sweeper/samplers.py", "sweeper/export.py"},
     "mlflow": {"sweeper/tracking.py"},
     "rich": {"sweeper/progress.py", "sweeper/counting.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},

@@ -13,6 +13,7 @@ from cli_tools import command, environment, lay_out, sweep
 from played import close_all, curve, opened, write
 from studies import epoch
 
+from sweeper import record
 from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
 from sweeper.study import Study
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 def clock(folder: StudyFolder, seconds: float, **paces: float) -> Clock:
     """One that knows how many seconds an epoch takes."""
-    made = Clock(folder, seconds / 3600)
+    made = Clock(folder, seconds / 3600, {})
     for name, pace in paces.items():
         made.epoch(TrainConfig(backbone=name, epochs=10), epoch(0, 0.5, seconds=pace))
     return made
@@ -38,16 +39,16 @@ def clock(folder: StudyFolder, seconds: float, **paces: float) -> Clock:
 
 # ------------------------------------------------------------------------------------------ the time
 def test_time_is_counted_over_all_calls(folder):
-    first = Clock(folder, None)
+    first = Clock(folder, None, {})
     time.sleep(0.05)
     first.save(now=True)
-    again = Clock(folder, None)
+    again = Clock(folder, None, {})
     assert 0.05 <= again.spent < 5
     assert again.spent >= float(folder.clock.read_text())
 
 
 def test_without_hours_everything_fits(folder):
-    made = Clock(folder, None)
+    made = Clock(folder, None, {})
     made.epoch(SMALL, epoch(0, 0.5, seconds=1e9))
     assert made.roomy()
     assert made.fits(SMALL, 10)
@@ -77,7 +78,20 @@ def test_paces_are_learnt_from_the_histories(tmp_path, monkeypatch):
     assert job
     made.report(0, curve(job)[0].model_copy(update={"seconds": 7.0}))
     made.close()
-    assert Clock(made.folder, 1.0).cost(job.recipe.train, 2) == pytest.approx(14)
+    assert Clock(made.folder, 1.0, {}).cost(job.recipe.train, 2) == pytest.approx(14)
+
+
+def test_paces_of_ended_trials_are_learnt_from_the_ledger_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    made = opened(write(tmp_path, backbone="resnet18", search="{sampler: random, pruner: none}"))
+    trained(made, {"resnet18": 7.0}, 2)
+    made.close()
+    train = TrainConfig(backbone="resnet18", epochs=6)
+    whole = Clock(made.folder, 1.0, {}).cost(train, 2)
+    ended = record.ended(made.folder)
+    for number in ended:
+        made.folder.trial(number).history.unlink()
+    assert Clock(made.folder, 1.0, ended).cost(train, 2) == whole == pytest.approx(14)
 
 
 # ------------------------------------------------------------------------------------------ what fits

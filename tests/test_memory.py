@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cli_tools import SPACE, lay_out
 from cli_tools import sweep as command
-from played import Seen, opened, write
+from played import Seen, opened, past, write
 
 from sweeper import record, sweep
 from sweeper.errors import EnvironmentFault
@@ -258,9 +258,8 @@ def test_a_configuration_without_room_is_not_trained_again_with_another_seed(tmp
 
 
 def test_the_sampler_is_told_no_number_of_a_refused_configuration(tmp_path):
-    _, study, _ = swept(closed(tmp_path))
-    study = opened(closed(tmp_path))
-    for trial in study._optuna.get_trials():
+    swept(closed(tmp_path))
+    for trial in past(closed(tmp_path)):
         if trial.params["backbone"] == "broken.oom":
             assert (trial.state.name, trial.values) == ("FAIL", None)
             assert set(trial.intermediate_values) <= {1}

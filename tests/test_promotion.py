@@ -3,9 +3,8 @@
 from itertools import count
 from pathlib import Path
 
-import optuna
 import pytest
-from played import CLIMB, Seen, curve, numbers, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, Seen, curve, numbers, opened, outcome, past, play, played, uninterrupted, write
 
 from sweeper import overview, record, spec, sweep
 from sweeper.devices import Slot
@@ -134,17 +133,7 @@ def test_a_paused_trial_is_called_so_and_stays_open(tmp_path):
     one = overview.standing(StudyFolder(tmp_path / "question"))
     assert [result.state for result in one.results] == ["PAUSED", "PAUSED"]
     assert "trials   2 paused" in list(overview.status(one))
-    there = optuna.load_study(study_name="question", storage=f"sqlite:///{study.folder.database}").trials
-    assert [trial.state.name for trial in there][:2] == ["RUNNING", "RUNNING"]
-
-
-def test_to_the_sampler_a_paused_trial_is_a_pruned_one(tmp_path):
-    study = opened(write(tmp_path, search=THIRDS))
-    play(study, 2)
-    seen = study._optuna.get_trials(states=(optuna.trial.TrialState.PRUNED,))
-    study.close()
-    assert [trial.number for trial in seen] == [0, 1]
-    assert all(len(trial.intermediate_values) == 1 for trial in seen)
+    assert [trial.state.name for trial in past(path)] == ["RUNNING", "RUNNING"]
 
 
 def test_a_worker_that_dies_while_its_trial_is_paused_costs_nothing(tmp_path):

@@ -1,20 +1,17 @@
 """The study: what it asks, what it remembers, and that it goes on after any interruption."""
 
 import json
-import sqlite3
-from contextlib import closing
+import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import optuna
 import pytest
-from played import CLIMB, QUICK, SPACE, curve, numbers, opened, outcome, play, played, uninterrupted, write
+from played import CLIMB, QUICK, SPACE, close_all, curve, numbers, opened, outcome, past, play, played, write
 
-from sweeper import record
-from sweeper.ends import Ends
+from sweeper import ends, record
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
-from sweeper.study import Study
 from sweeper.trial import Done, Failed
 from trainers import files
 
@@ -28,16 +25,6 @@ def path(tmp_path: Path) -> Path:
 
 class Killed(BaseException):
     """A kill -9, as far as one process can do that to itself: nothing that follows is run."""
-
-
-def killed(study: Study) -> None:
-    """What the system does with a process that was killed: the lock and the database are let go of."""
-    study.close()
-
-
-def database(path: Path) -> optuna.Study:
-    """What Optuna itself sees."""
-    return optuna.load_study(study_name="question", storage=f"sqlite:///{path.parent}/question/study.db")
 
 
 # ----------------------------------------------------------------------------------------- asking
@@ -96,9 +83,13 @@ def test_the_hours_of_a_study_that_did_not_count_them_are_those_of_its_epochs(pa
     study.close()
 
 
+def finite() -> str:
+    """A space of twelve configurations."""
+    return SPACE.replace("{{uniform: [0.0, 5.0]}}", "1").replace("{{loguniform: [1.0e-5, 1.0e-1]}}", "1.0e-3")
+
+
 def test_a_grid_asks_every_configuration_once_and_ends(tmp_path):
-    text = SPACE.replace("{{uniform: [0.0, 5.0]}}", "1").replace("{{loguniform: [1.0e-5, 1.0e-1]}}", "1.0e-3")
-    path = write(tmp_path, search="{sampler: grid, pruner: none}", budget="{hours: 1}", text=text, epochs=1)
+    path = write(tmp_path, search="{sampler: grid, pruner: none}", budget="{hours: 1}", text=finite(), epochs=1)
     for jobs in (5, None):
         study = opened(path)
         play(study, jobs)
@@ -147,8 +138,7 @@ def test_every_pruner_of_a_study_file_works(tmp_path, pruner):
 
 
 def test_the_same_configuration_again_is_a_new_seed_of_the_first(tmp_path):
-    text = SPACE.replace("{{uniform: [0.0, 5.0]}}", "1").replace("{{loguniform: [1.0e-5, 1.0e-1]}}", "1.0e-3")
-    text = text.replace("{{int: [1, 5]}}", "2")
+    text = finite().replace("{{int: [1, 5]}}", "2")
     study = opened(write(tmp_path, search="{sampler: random, pruner: none}", text=text, epochs=1))
     play(study)
     jobs = [record.read_config(folder) for _, folder in record.folders(study.folder)]
@@ -177,7 +167,7 @@ def test_a_trial_is_worth_its_last_epoch_or_the_one_that_its_selection_chooses(t
     values = [epoch.value("overall_accuracy") for epoch in record.history(study.folder.trial(0))]
     assert values[-1] < max(values)
     assert result.value == (max(values) if selection == "metric" else values[-1])
-    assert database(path).trials[0].value == result.value
+    assert past(path)[0].value == result.value
 
 
 def test_bad_trials_are_pruned_and_say_so_everywhere(tmp_path):
@@ -189,9 +179,7 @@ def test_bad_trials_are_pruned_and_say_so_everywhere(tmp_path):
     pruned = {one.number for one in results if one.state == "PRUNED"}
     assert pruned
     assert all(one.epochs >= 4 for one in results)
-    there = database(path).trials
-    assert pruned == {trial.number for trial in there if trial.state == optuna.trial.TrialState.PRUNED}
-    assert {trial.number: trial.last_step for trial in there} == {one.number: one.epochs for one in results}
+    assert pruned == {number for number, trial in enumerate(past(path)) if trial.state.name == "PRUNED"}
 
 
 def test_the_warm_up_of_the_learning_rate_is_not_judged(tmp_path):
@@ -213,9 +201,7 @@ def test_a_failed_trial_is_recorded_and_counted(path):
     assert (result.state, result.trouble, result.error, result.epochs) == ("FAILED", "nan", result.error, 1)
     assert upcoming
     assert upcoming.trial == 1
-    trial = database(path).trials[0]
-    assert trial.state == optuna.trial.TrialState.FAIL
-    assert trial.user_attrs["trouble"] == "nan: the loss is nan in epoch 2"
+    assert [trial.state.name for trial in past(path)] == ["FAIL", "RUNNING"]
 
 
 def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
@@ -281,91 +267,110 @@ def test_a_full_disk_leaves_the_trial_open(path):
 
 
 # ------------------------------------------------------------------------------------- recovering
-POINTS = ["suggest", "config", "append", "append_after", "report", "report_after", "result", "tell", "tell_after"]
+PRUNERS = {
+    "none": "none",
+    "median": "{name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 0}",
+    "asha": "{name: asha, min_epochs: 1, reduction_factor: 2}",
+    "asha stopping": "{name: asha, type: stopping, min_epochs: 1, reduction_factor: 2}",
+    "early_stopping": "{name: early_stopping, patience: 0, min_delta: 0.2}",
+}
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, point: str, count: int) -> None:
-    """Have the `count`th passage of a point in the order of writes end the process."""
-    targets = {
-        "suggest": (optuna.trial.Trial, "_suggest"),
-        "config": (record, "write_config"),
-        "append": (record, "append"),
-        "report": (optuna.trial.Trial, "report"),
-        "result": (record, "write_result"),
-        "tell": (optuna.Study, "tell"),
-        "pause": (Ends, "pause"),
-    }
-    name, _, after = point.partition("_")
-    owner, attribute = targets[name]
-    original, left = getattr(owner, attribute), [count]
+def wishes(patch: pytest.MonkeyPatch, come: Callable[[str, Callable[[], object] | None], None]) -> None:
+    """Have `come` called at every point between two writes, with what half a write leaves."""
+    for place in (files, ends):
+        patch.setattr(place, "point", lambda name, torn=None: come(name, torn))
 
-    def wrapped(*args, **kwargs):
-        left[0] -= 1
-        if left[0] or after:
-            value = original(*args, **kwargs)
-        if not left[0]:
+
+def dies(path: Path, wanted: str, times: int) -> bool:
+    """Play the study until it comes to the point `wanted` for so many times; False where it never does."""
+    left = times
+
+    def come(name: str, torn: Callable[[], object] | None) -> None:
+        nonlocal left
+        left -= name == wanted
+        if name == wanted and left == 0:
+            if torn:
+                torn()
             raise Killed
-        return value
 
-    monkeypatch.setattr(owner, attribute, wrapped)
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[object, ...]]]:
-    """What sweeps without a fault come to, by their search."""
-    folder = tmp_path_factory.mktemp
-    return {search: uninterrupted(folder("whole"), epochs=3, search=search) for search in (QUICK, CLIMB)}
-
-
-CLIMBING = [(point, CLIMB) for point in [*POINTS, "pause", "pause_after"]]
+    with pytest.MonkeyPatch.context() as patch:
+        wishes(patch, come)
+        try:
+            play(opened(path))
+        except Killed:
+            return True
+        finally:
+            patch.undo()
+            close_all()
+    return False
 
 
-@pytest.mark.parametrize(("point", "search"), [*((point, QUICK) for point in POINTS), *CLIMBING])
-def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, point, search, expected):
-    path = write(tmp_path, search=search, epochs=3, budget="{trials: 8}")
-    for count in (1, 3, 2):
-        study = opened(path)
-        with pytest.MonkeyPatch.context() as patch:
-            kill_at(patch, point, count)
-            with pytest.raises(Killed):
-                play(study)
-        killed(study)
+def passed(path: Path) -> list[str]:
+    """The points that a study comes to which nothing disturbs, by their first time."""
+    names: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        wishes(patch, lambda name, _: names.append(name))
+        play(opened(path))
+    close_all()
+    return list(dict.fromkeys(names))
+
+
+def ended(path: Path) -> list[tuple[object, ...]]:
+    study = opened(path)
+    assert study.next_job() is None
+    study.close()
+    return outcome(study)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
+def test_a_study_killed_at_one_point_between_two_writes_after_another_comes_to_the_same(tmp_path, sampler, pruner):
+    whole, cut = (
+        write(
+            folder,
+            search=f"{{sampler: {sampler}, pruner: {PRUNERS[pruner]}}}",
+            text=finite() if sampler == "grid" else SPACE,
+            epochs=3,
+            budget="{trials: 8}",
+        )
+        for folder in two(tmp_path)
+    )
+    names = passed(whole)
+    names.insert(names.index("renamed result.json") + 1, "renamed ended.jsonl")  # which a kill there leaves to do
+    died = [name for name in names if dies(cut, name, 1)]
+    for name in names:
+        dies(cut, name, 2)
+    dies(cut, "", 1)
+    assert died == names
+    assert ended(cut) == ended(whole)
+    assert len(ended(cut)) == 8
+    assert ("PRUNED" in {one[1] for one in ended(whole)}) == (pruner != "none")
+    study = StudyFolder(cut.parent / "question")
+    for one in record.results(study):
+        assert numbers(study.trial(one.number)) == list(range(1, one.epochs + 1))
+
+
+@pytest.mark.parametrize("search", [QUICK, CLIMB])
+def test_what_the_next_call_takes_from_the_folders_is_what_became_of_the_trials(tmp_path, search):
+    path = write(tmp_path, search=search)
     study = opened(path)
     play(study)
+    results = study.results()
     study.close()
-    assert outcome(study) == expected[search]
-    assert {one.state for one in study.results()} == {"COMPLETE", "PRUNED"}
-    assert {trial.state.name for trial in database(path).trials} == {"COMPLETE", "PRUNED"}
-    for one in study.results():
-        assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
+    there = past(path)
+    assert [(one.number, one.state, one.params) for one in results] == [
+        (number, trial.state.name, trial.params) for number, trial in enumerate(there)
+    ]
+    assert [one.value for one in results if one.state == "COMPLETE"] == [
+        trial.value for trial in there if trial.state.name == "COMPLETE"
+    ]
+    for one, trial in zip(results, there, strict=True):
+        epochs = record.history(study.folder.trial(one.number))
+        assert trial.intermediate_values == {epoch.number: epoch.value("overall_accuracy") for epoch in epochs}
 
 
-def test_what_a_power_cut_takes_from_the_database_is_mended_from_the_histories(tmp_path, expected):
-    path = write(tmp_path, search=QUICK, epochs=3, budget="{trials: 8}")
-    study = opened(path)
-    play(study, 4)
-    job = study.next_job()
-    assert job
-    for epoch in curve(job)[:2]:
-        study.report(job.trial, epoch)
-    killed(study)
-    with closing(sqlite3.connect(study.folder.database)) as lost, lost:
-        lost.execute("DELETE FROM trial_values WHERE trial_id = 4")  # the end of trial 3, and what came after it
-        lost.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = 4")
-        lost.execute("DELETE FROM trial_intermediate_values WHERE trial_id >= 4")
-        lost.execute("DELETE FROM trial_params WHERE trial_id >= 4")
-    study = opened(path)
-    play(study)
-    study.close()
-    assert outcome(study) == expected[QUICK]
-    histories = [record.history(study.folder.trial(number)) for number in range(8)]
-    for trial, epochs in zip(database(path).trials, histories, strict=True):
-        assert trial.intermediate_values == {one.number: one.value("overall_accuracy") for one in epochs}
-        result = study.results()[trial.number]
-        assert (trial.state.name, trial.params) == (result.state, result.params)
-
-
-def test_optuna_reads_back_every_value_that_is_reported(tmp_path):
+def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
     path = write(tmp_path, search=QUICK)
     study = opened(path)
     job = study.next_job()
@@ -374,9 +379,58 @@ def test_optuna_reads_back_every_value_that_is_reported(tmp_path):
     for epoch, value in zip(curve(job), values, strict=False):
         seen = epoch.train.model_copy(update={"overall_accuracy": value})
         study.report(0, epoch.model_copy(update={"val": seen}))
+    study.fail(0, "nan", "the loss is nan")
     study.close()
-    there = database(path).trials[0].intermediate_values
-    assert str([there[step] for step in sorted(there)]) == str(values)
+    assert record.ended(study.folder)[0].values[:2] == (0.25, float("inf"))
+    (trial,) = past(path)
+    assert str([trial.intermediate_values[step] for step in range(1, 6)]) == str(values)
+
+
+# ------------------------------------------------------------------------------------- what was removed
+def test_a_number_whose_folder_was_removed_stays_taken(path):
+    study = opened(path)
+    play(study, 3)
+    study.close()
+    shutil.rmtree(study.folder.trial(1).root)
+    study = opened(path, sets=["budget.trials=5"])
+    play(study)
+    study.close()
+    assert [one.number for one in study.results()] == [0, 2, 3, 4]
+    assert past(path)[1].state.name == "FAIL"
+
+
+def test_a_trial_is_born_with_its_config_and_its_number_is_given_out_again_before(path):
+    study = opened(path)
+    play(study, 2)
+    study.close()
+    study.folder.trial(2).root.mkdir()
+    (study.folder.trial(2).root / ".config.json.1.tmp").write_text("{")
+    study = opened(path)
+    assert len(past(path)) == 2
+    job = study.next_job()
+    study.close()
+    assert job
+    assert (job.trial, job.adopted) == (2, False)
+    assert [one.name for one in job.folder.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_trial_without_an_end_whose_config_is_gone_is_not_begun_anew_over_its_history(path, number):
+    study = opened(path)
+    jobs = [study.next_job() for _ in range(3)]
+    for job in jobs:
+        assert job
+        study.report(job.trial, curve(job)[0])
+    study.close()
+    lost = study.folder.trial(number).config
+    lost.unlink()
+    with pytest.raises(EnvironmentFault, match="the configuration of a trial that has no end is gone") as caught:
+        opened(path)
+    assert caught.value.where == str(lost)
+    shutil.rmtree(lost.parent)
+    study = opened(path)
+    assert [job.trial for job in (study.next_job() for _ in range(3)) if job] == [[0, 2, 3], [0, 1, 2]][number - 1]
+    study.close()
 
 
 def test_an_adopted_trial_keeps_number_parameters_and_history(path):
@@ -414,7 +468,7 @@ def test_a_torn_line_is_mended_when_its_trial_is_adopted(path):
     assert record.history(study.folder.trial(0)) == epochs
 
 
-def test_an_end_that_optuna_was_not_told_is_told_when_the_study_is_opened(path):
+def test_an_end_that_is_on_record_alone_is_known_when_the_study_is_opened(path):
     study = opened(path)
     job = study.next_job()
     assert job
@@ -429,7 +483,7 @@ def test_an_end_that_optuna_was_not_told_is_told_when_the_study_is_opened(path):
     study.close()
     assert upcoming
     assert upcoming.trial == 1
-    assert database(path).trials[0].value == study.best.value
+    assert past(path)[0].value == study.best.value
 
 
 def test_a_moved_folder_is_taken_up_where_it_is(path, tmp_path):
@@ -473,7 +527,7 @@ def test_a_changed_question_is_refused_with_the_difference(path, change, line):
     assert "--new-study NAME" in raised.value.help
     assert raised.value.exit_code == 2
     assert (path.parent / "question" / "study.json").read_text() == before
-    assert database(path).trials[0].state == optuna.trial.TrialState.WAITING
+    assert not past(path)
     opened(path).close()
 
 
@@ -492,21 +546,10 @@ def test_the_study_keeps_the_file_it_was_begun_with(path):
 def test_a_study_that_cannot_be_opened_is_not_held(path):
     opened(path).close()
     folder = StudyFolder(path.parent / "question")
-    files.write_text(folder.database, "this is no database, but it is long enough to be looked at")
-    with pytest.raises(EnvironmentFault, match="database cannot be used"):
-        opened(path)
-    with pytest.raises(EnvironmentFault, match="database cannot be used"):
-        opened(path)
-
-
-def test_a_reader_does_not_keep_the_study_from_writing(path):
-    study = opened(path)
-    with sqlite3.connect(study.folder.database) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM trials").fetchone()
-        play(study, 1)
-    reader.close()
-    study.close()
+    files.write_text(folder.spec, "this is no study")
+    for _ in range(2):
+        with pytest.raises(EnvironmentFault, match="this file is damaged"):
+            opened(path)
 
 
 def test_numbers_are_never_used_twice(path):

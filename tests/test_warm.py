@@ -4,9 +4,8 @@ import math
 import shutil
 from pathlib import Path
 
-import optuna
 import pytest
-from played import curve, play, write
+from played import curve, past, play, write
 
 from sweeper import spec, warm
 from sweeper.identity import Definition
@@ -171,8 +170,7 @@ def test_what_was_learnt_is_no_result_and_takes_no_number(tmp_path, earlier):
     play(study)
     assert [result.number for result in study.results()] == [0, 1, 2]
     study.close()
-    there = optuna.load_study(study_name="question", storage=f"sqlite:///{study.folder.database}").trials
-    assert [trial.number for trial in there] == [0, 1, 2]
+    assert len(past(tmp_path / "question.yaml", "again")) == 3
 
 
 def test_what_was_learnt_survives_a_kill_and_comes_to_the_same(tmp_path, earlier):
@@ -293,14 +291,3 @@ def test_a_bad_old_trial_is_pruned_by_what_was_learnt(tmp_path, earlier):
         states[name] = [one.state for one in study.results()]
     assert states["cold"] == ["COMPLETE", "COMPLETE"]
     assert "PRUNED" in states["taught"]
-
-
-def test_what_is_rehearsed_for_the_hours_is_what_is_asked_then(tmp_path, earlier):
-    from sweeper import samplers
-
-    study, _ = begun(tmp_path, "other", earlier, search="{sampler: tpe, pruner: none}", budget="{trials: 3}")
-    for _ in range(3):
-        proposed = samplers._proposal(study._optuna, study._space, {})
-        job = study.next_job()
-        assert job.params == proposed
-    study.close()
