@@ -37,19 +37,9 @@ class Parts:
 
     @classmethod
     def open(
-        cls,
-        spec: StudySpec,
-        space: Space,
-        folder: StudyFolder,
-        patience: Patience,
-        here: Here = UNKNOWN,
-        *,
-        draws: bool = False,
+        cls, spec: StudySpec, space: Space, folder: StudyFolder, patience: Patience, here: Here = UNKNOWN
     ) -> "Parts":
-        """Those of the study in `folder`, which the caller holds; `patience` waits while its database is locked.
-
-        `draws`: somebody draws figures of what ends.
-        """
+        """Those of the study in `folder`, which the caller holds; `patience` waits while its database is locked."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = Mirrored(folder.database, spec.study, patience)
         study = optuna.load_study(
@@ -60,7 +50,7 @@ class Parts:
         )
         clock = Clock(folder, spec.budget.hours)
         asking = Asking(spec, space, study, folder, clock, storage.paused)
-        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep, draws=draws)
+        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep)
         return cls(spec, space, folder, storage, study, clock, asking, repeats, memory, kept)
 
     def stand(self, trial: Trial, job: Job) -> Running:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-from sweeper import best, curves, documents, draw, leaderboard, overview, record, shown, spec
+from sweeper import best, documents, draw, leaderboard, overview, record, shown, spec
 from sweeper.artist import Drawing
 from sweeper.best import Winner
 from sweeper.errors import UserError
@@ -20,6 +20,7 @@ from trainers.config import Epoch
 from trainers.data.summary import Summary
 
 TITLES = {
+    "curves.svg": "Learning curves; train is dashed",
     "categories.svg": "Accuracy of each category over the epochs",
     "confusion.png": "Answers: rows are true classes, columns what was said",
     "mistakes.png": "The worst mistakes: largest cross entropy first",
@@ -190,8 +191,6 @@ def _won(won: Winner, drawing: Drawing) -> Iterator[str]:
         values = ", ".join(f"{value:.4f}" for value in won.confirmed)
         yield f"<p>Trained again with {len(won.confirmed)} new seeds: {values}.</p>"
     yield f"<h3>Recipe</h3><pre>{escape(spec.recipe_yaml(won.study.name, won.job.recipe).rstrip())}</pre>"
-    learning = curves.learning(epochs, won.result.goal, won.job.title)
-    yield _svg(learning, "curves", "Learning curves; train is dashed")
     if epochs:
         yield from _corrected(won.epoch)
     yield from _figures("winner", drawing)

@@ -10,23 +10,22 @@ from sweeper import dataset, identity, launch, lock, overview, pausing, progress
 from sweeper.ends import IN_FULL
 from sweeper.errors import DiskFull, RunFailed, Stopped
 from sweeper.executors import Executor
+from sweeper.observers import Observers
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room
 from sweeper.stop import Stop, listening
-from sweeper.trial import Done, Failed, Job, Progress, TrialResult
+from sweeper.trial import Closing, Done, Failed, Job, Observer, Progress, TrialResult
 from trainers import files
 from trainers.config import Epoch
 from trainers.data import images
 
 if TYPE_CHECKING:
     from sweeper.devices import Slot
-    from sweeper.progress import View
-    from sweeper.tracking import Tracker
     from trainers.config import DataConfig
     from trainers.data.layouts import Table
 
 TICK = 0.25  # seconds between two looks at `stop`
-PATIENCE, HURRY = 10.0, 1.0  # seconds for MLflow to take the rest; where the disk is full, or somebody hurries
+PATIENCE, HURRY = 10.0, 1.0  # seconds for observers to take the rest; where the disk is full, or somebody hurries
 RETRIES = 1  # of a worker that died or hung
 NO_MEMORY = "`sweep doctor` says who holds the GPU's; with more, or on a larger one, the same command continues it"
 Made = TypeVar("Made")
@@ -39,8 +38,7 @@ class Session:
     """A study that is held so that runs can be added to it; `table` is its data set."""
 
     table: "Table"
-    tracker: "Tracker"
-    view: "View"
+    observers: Observers
     slots: "Sequence[Slot]"
     stop: Stop
     room: Room
@@ -49,7 +47,7 @@ class Session:
         """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
         from sweeper.executors.local import Local
 
-        ended = run(jobs, Local(self.slots), self.tracker, self.view, stop=self.stop, seal=seal, room=self.room)
+        ended = run(jobs, Local(self.slots), self.observers, stop=self.stop, seal=seal, room=self.room)
         if self.stop.requested and len(ended) < len(jobs):
             raise Stopped(self.stop.exit_code)
         return ended
@@ -90,25 +88,23 @@ def _held(
     study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: Room, *, mlflow: bool
 ) -> Iterator[Session]:
     standing = overview.standing(study)
-    held, patience = lock.acquire(study.lock), PATIENCE
+    held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = progress.choose(where=[f"files: {overview.near(study.root)}"])
-        tracker = launch.tracker_for(mlflow, view.note)
-        tracker.opened(sync.facts(standing))
+        observers = launch.observers_for(view, sync.facts(standing), mlflow=mlflow)
         try:
-            yield Session(table, tracker, view, slots, stop, room)
+            yield Session(table, observers, slots, stop, room)
         except BaseException as error:
-            patience = HURRY if stop.again or pausing.pauses(error) else PATIENCE
+            timeout = HURRY if stop.again or pausing.pauses(error) else PATIENCE
             raise
         finally:
-            view.closed()
-            tracker.closed(standing.state, patience=patience)
+            observers.closed(Closing(standing.state, timeout=timeout))
     finally:
         held.release()
 
 
 def run(
-    jobs: Sequence[Job], executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, seal: Seal, room: Room
+    jobs: Sequence[Job], executor: Executor, observers: Observer, *, stop: Stop, seal: Seal, room: Room
 ) -> list[TrialResult]:
     """Train `jobs`, each where its folder left off; returns the ends of those that ended, in no special order.
 
@@ -116,7 +112,7 @@ def run(
     fails, and DiskFull, with what those that ran need, where the disk takes no more, or where the next would not fit;
     afterwards no worker is left.
     """
-    runs = _Runs(list(jobs), executor, tracker, view, stop, seal, room)
+    runs = _Runs(list(jobs), executor, observers, stop, seal, room)
     try:
         ended = runs.run()
     except BaseException as error:
@@ -132,8 +128,7 @@ def run(
 class _Runs:
     waiting: list[Job]
     executor: Executor
-    tracker: "Tracker"
-    view: "View"
+    observers: Observer
     stop: Stop
     seal: Seal
     room: Room
@@ -172,7 +167,7 @@ class _Runs:
         fits = self.room.enough(job, self.running.values())
         if not fits and not self.crowded:
             self.crowded = True
-            self.view.note(f"the disk is nearly full: {job.title} begins when there is room, or none runs")
+            self.observers.note(f"the disk is nearly full: {job.title} begins when there is room, or none runs")
         return fits
 
     def full(self, why: str, where: str) -> DiskFull:
@@ -185,8 +180,7 @@ class _Runs:
             record.write_config(folder, job)
         self.running[job.trial], self.epochs[job.trial] = job, record.mend(folder)
         slot = self.executor.start(job)
-        self.tracker.started(job)
-        self.view.started(job, slot)
+        self.observers.started(job, slot)
 
     def progress(self, message: Progress) -> None:
         job, epoch, known = self.running[message.trial], message.epoch, self.epochs[message.trial]
@@ -198,21 +192,20 @@ class _Runs:
         self.look()
         stored = epoch.number < len(known)  # it is told again; stopping here would gain nothing
         self.executor.answer(job.trial, keep=stored or not self.stop.requested)
-        self.tracker.epoch(job, epoch)
         if new:
-            self.view.epoch(job, epoch, None)
+            self.observers.epoch(job, epoch, None)
 
     def done(self, message: Done) -> None:
         job = self.running.pop(message.trial)
         epochs = self.epochs.pop(message.trial)
         if message.stopped and len(epochs) < (job.stop_after or job.recipe.train.epochs):
-            self.end(job, record.standing(job, epochs, "INTERRUPTED"))
+            self.observers.ended(job, record.standing(job, epochs, "INTERRUPTED"))
             return
         result = self.seal(job, message, epochs)
         record.tidy(job.folder, ended=True)
         record.write_result(RunFolder(job.folder), result)
         self.ended.append(result)
-        self.end(job, result)
+        self.observers.ended(job, result)
 
     def failed(self, message: Failed) -> None:
         """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged;
@@ -224,31 +217,27 @@ class _Runs:
         epochs = self.epochs.pop(message.trial)
         deaths = self.deaths[job.folder] = self.deaths.get(job.folder, 0) + 1
         if message.trouble in ("died", "hung") and deaths <= RETRIES:
-            self.view.note(f"{job.title}: {message.text}; trying once more")
+            self.observers.note(f"{job.title}: {message.text}; trying once more")
             self.waiting.insert(0, job)
             return
         if change := _remedy(job, message):
             remedy, update = change
-            self.view.note(f"{job.title}: {message.text}; {remedy}")
+            self.observers.note(f"{job.title}: {message.text}; {remedy}")
             job = job.model_copy(update=update)
             record.write_config(RunFolder(job.folder), job)
             self.waiting.insert(0, job)
             return
-        self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
+        result = record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text)
+        self.observers.ended(job, result)
         log = str(RunFolder(job.folder).log)
         if message.trouble == "oom":
             raise RunFailed(f"{job.title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
         raise RunFailed(f"{job.title} failed: {message.text}", where=log, help="the same command continues it")
 
-    def end(self, job: Job, result: TrialResult) -> None:
-        self.tracker.ended(job, result)
-        judged = job.kind == "confirm"  # a final's value is of test, and its epochs' of train: not of one kind
-        self.view.ended(result if judged else result.model_copy(update={"value": None}))
-
     def look(self) -> None:
         if self.stop.requested and not self.told:
             self.told = True
-            self.view.note("finishing the epoch; press again to stop now")
+            self.observers.note("finishing the epoch; press again to stop now")
 
 
 def _remedy(job: Job, message: Failed) -> tuple[str, dict[str, bool]] | None:

@@ -58,14 +58,12 @@ class Study:
         patience: Patience | None = None,
         teach: Callable[[], None] | None = None,
         here: Here = UNKNOWN,
-        draws: bool = False,
     ) -> "Study":
         """Begin the study in `folder`, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
         there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
-        what it can learn from an earlier one. `here` is what this call trains on. With `draws`, predictions that are
-        not kept stay until they are drawn.
+        what it can learn from an earlier one. `here` is what this call trains on.
         """
         held = lock.acquire(folder.lock)
         try:
@@ -75,7 +73,7 @@ class Study:
             identity.settle(spec, space, folder, fingerprint)
             with trouble_with(folder.database):
                 patience = patience or Patience(folder.database.name)
-                return cls(Parts.open(spec, space, folder, patience, here, draws=draws), cache, held, patience)
+                return cls(Parts.open(spec, space, folder, patience, here), cache, held, patience)
         except BaseException:
             held.release()
             raise

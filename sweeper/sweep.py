@@ -1,4 +1,4 @@
-"""The loop: asks the study, has the executor train, tells the study, the tracker and the view. It decides nothing."""
+"""The loop: asks the study, has the executor train, tells the study and the observers. It decides nothing."""
 
 import time
 from dataclasses import dataclass, field
@@ -8,13 +8,11 @@ from sweeper.errors import DiskFull, NoResult
 from sweeper.executors import Executor
 from sweeper.stop import Stop
 from sweeper.study import Study
-from sweeper.trial import OPEN, Done, Failed, Job, Progress, TrialResult
+from sweeper.trial import OPEN, Done, Failed, Job, Observer, Progress, TrialResult
 from trainers import files
 
 if TYPE_CHECKING:
-    from sweeper.progress import View
     from sweeper.room import Room
-    from sweeper.tracking import Tracker
 
 TICK = 0.25  # seconds between two looks at `stop`
 PATIENCE = 15.0  # seconds without a place to train at, before it is said
@@ -30,16 +28,14 @@ class Outcome:
     reason: str = ""
 
 
-def run(
-    study: Study, executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, room: "Room | None" = None
-) -> Outcome:
+def run(study: Study, executor: Executor, observers: Observer, *, stop: Stop, room: "Room | None" = None) -> Outcome:
     """Train until the budget is used up or `stop` is requested; afterwards no worker is left.
 
     A stop lets every running trial finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way
     the trials stay open for the next sweep. Raises DiskFull, with what the trials that ran need, where the disk takes
     no more, or where the next trial would not fit: then, too, they stay open.
     """
-    sweep = _Sweep(study, executor, tracker, view, stop, room)
+    sweep = _Sweep(study, executor, observers, stop, room)
     try:
         outcome = sweep.run()
     except BaseException as error:
@@ -61,8 +57,7 @@ class _Sweep:
 
     study: Study
     executor: Executor
-    tracker: "Tracker"
-    view: "View"
+    observers: Observer
     stop: Stop
     room: "Room | None" = None
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -95,7 +90,7 @@ class _Sweep:
         now = time.monotonic()
         self.waiting = self.waiting or now
         if now - self.waiting > PATIENCE:
-            self.view.note("there is no place to train at; waiting for one")
+            self.observers.note("there is no place to train at; waiting for one")
             self.waiting = float("inf")  # said once
         return True
 
@@ -106,8 +101,7 @@ class _Sweep:
                 return
             self.jobs[job.trial], self.waiting = job, None
             slot = self.executor.start(job)
-            self.tracker.started(job)
-            self.view.started(job, slot)
+            self.observers.started(job, slot)
         if self.refused >= REFUSED and not self.jobs:
             reason = f"the last {REFUSED} proposals are known to have no memory; a smaller image_size may"
             self.ended = Outcome(0 if self.study.best else NoResult.exit_code, reason)
@@ -119,7 +113,6 @@ class _Sweep:
             if result is None:
                 return job
             self.refused += 1
-            self.tracker.started(job)
             self.tell(job, result)
         return None
 
@@ -128,7 +121,7 @@ class _Sweep:
         held = self.next
         self.next = None if self.room is None or self.room.enough(job, self.jobs.values()) else job
         if self.next and not held:
-            self.view.note(f"the disk is nearly full: trial {job.trial} begins when there is room, or none runs")
+            self.observers.note(f"the disk is nearly full: trial {job.trial} begins when there is room, or none runs")
         return self.next is None
 
     def full(self, why: str, where: str) -> DiskFull:
@@ -136,19 +129,20 @@ class _Sweep:
         return DiskFull(where, why, self.room.needed(self.jobs.values()) if self.room else 0)
 
     def progress(self, message: Progress) -> None:
-        """Record an epoch and answer; the worker trains on while tracker and view are told."""
+        """Record an epoch and answer; the worker trains on while observers are told."""
         job, epoch = self.jobs[message.trial], message.epoch
         new = epoch.number > self.study.recorded(job.trial)
         if self.room:
             self.room.learn(job)
         if epoch.number == 1 and self.study.anew(job.trial, epoch):
-            self.view.note(f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says")
+            self.observers.note(
+                f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says"
+            )
         keep = self.study.report(job.trial, epoch)
         self.look()
         self.executor.answer(job.trial, keep and self.ended is None)
-        self.tracker.epoch(job, epoch)
         if new:
-            self.view.epoch(job, epoch, self.study.best)
+            self.observers.epoch(job, epoch, self.study.best)
 
     def end(self, message: Done | Failed) -> None:
         """Record the end of a trial."""
@@ -167,12 +161,11 @@ class _Sweep:
         self.refused = 0
         self.tell(job, result)
         if result.state == "INTERRUPTED" and result.error:
-            self.view.note(f"t{job.trial:04d}: {result.error}")
+            self.observers.note(f"t{job.trial:04d}: {result.error}")
         self.judge(result)
 
     def tell(self, job: Job, result: TrialResult) -> None:
-        self.tracker.ended(job, result)
-        self.view.ended(result)
+        self.observers.ended(job, result)
         if result.trouble == "disk":
             self.jobs[job.trial] = job  # what it needs is to be free before it goes on
 
@@ -197,7 +190,7 @@ class _Sweep:
         if self.stop.requested and not self.told:
             self.told = True
             self.ended = Outcome(self.stop.exit_code, "stopped")
-            self.view.note("finishing the epoch; press again to stop now")
+            self.observers.note("finishing the epoch; press again to stop now")
 
     def outcome(self) -> Outcome:
         if self.ended:

@@ -46,9 +46,7 @@ def _sent(study: StudyFolder) -> str:
     held = _held(study)
     try:
         notes: list[str] = []
-        tracker = tracker_for(True, notes.append)
-        if not isinstance(tracker, tracking.Mlflow):
-            raise TypeError("MLflow was asked for")
+        tracker = tracker_for(notes.append)
         tracker.opened(facts(standing))
         done = tracker.caught_up(_state(standing), files=tables(study), patience=STILL)
     finally:
