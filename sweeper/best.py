@@ -190,7 +190,7 @@ def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
         return _seal(won, job, ended.scores, epochs, session.table)
 
     if record.read_result(folder) is None:
-        session.view.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
         session.train([job], seal)
     return _packed(folder, session.table, job.recipe.data.layout, won.result.goal, known=False)
 

@@ -37,8 +37,8 @@ class Parts:
     kept: Kept
 
     @classmethod
-    def open(cls, definition: Definition, here: Here = UNKNOWN, *, draws: bool = False) -> "Parts":
-        """Those of a study that the caller holds. `draws`: somebody draws figures of what ends."""
+    def open(cls, definition: Definition, here: Here = UNKNOWN) -> "Parts":
+        """Those of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
         ended, lessons = record.ended(folder), warm.read(folder)
         learnt = lessons.trials if lessons else ()
@@ -51,7 +51,7 @@ class Parts:
         clock = Clock(folder, spec.budget.hours, ended)
         asking = Asking(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
-        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep, draws=draws)
+        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep)
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper import best, curves, documents, draw, leaderboard, overview, record, shown, spec
+from sweeper import best, documents, draw, leaderboard, overview, record, shown, spec
 from sweeper.artist import Drawing
 from sweeper.best import Winner
 from sweeper.errors import UserError
@@ -20,6 +20,7 @@ from trainers.config import Epoch
 from trainers.data.summary import Summary
 
 TITLES = {
+    "curves.svg": "Learning curves; train is dashed",
     "categories.svg": "Accuracy of each category over the epochs",
     "confusion.png": "Answers: rows are true classes, columns what was said",
     "mistakes.png": "The worst mistakes: largest cross entropy first",
@@ -115,12 +116,10 @@ def question(text: str) -> str:
 
 def _won(won: Winner, drawing: Drawing) -> dict[str, object]:
     epochs = record.history(won.study.trial(won.result.number))
-    learning = curves.learning(epochs, won.result.goal, won.job.title)
     return {
         "best": overview.best(won.result),
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),
         "recipe": spec.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
-        "learning": [_drawn(learning, "curves", "Learning curves; train is dashed")],
         "corrected": _corrected(won.epoch) if epochs else [],
         "winner": _figures("winner", drawing),
     }

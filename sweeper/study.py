@@ -10,7 +10,7 @@ from typing import Any
 from sweeper import identity, lock, record, recovery
 from sweeper.asking import Next
 from sweeper.ends import Ends
-from sweeper.errors import EnvironmentFault, NoResult
+from sweeper.errors import NoResult
 from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
@@ -51,14 +51,12 @@ class Study:
         *,
         teach: Callable[[], None] | None = None,
         here: Here = UNKNOWN,
-        draws: bool = False,
     ) -> "Study":
         """Begin the study in its folder, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
         there asks another question, or of data with another fingerprint. A new study is told first, by `teach`,
-        what it can learn from an earlier one. `here` is what this call trains on. With `draws`, predictions that are
-        not kept stay until they are drawn.
+        what it can learn from an earlier one. `here` is what this call trains on.
         """
         folder = definition.folder
         held = lock.acquire(folder.lock)
@@ -67,7 +65,7 @@ class Study:
             if teach and identity.read(folder) is None:
                 teach()
             identity.settle(definition)
-            return cls(Parts.open(definition, here, draws=draws), cache, held)
+            return cls(Parts.open(definition, here), cache, held)
         except BaseException:
             held.release()
             raise

@@ -36,9 +36,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
     held = lock.acquire(study.lock)
     try:
         notes: list[str] = []
-        tracker = tracker_for(True, notes.append)
-        if not isinstance(tracker, tracking.Mlflow):
-            raise TypeError("MLflow was asked for")
+        tracker = tracker_for(notes.append)
         tracker.opened(facts(standing))
         patience = SILENT if tracking.uri().startswith("http") else STILL
         done = tracker.caught_up(_state(standing), files=tables(study), patience=patience)

@@ -6,54 +6,25 @@ from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from sweeper import mirror, moved, paths, shown, store
-from sweeper.artist import Artist
-from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused, Sent
+from sweeper.errands import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
-from sweeper.mirror import StudyTwin
-from sweeper.paths import StudyFolder
+from sweeper.mirror import Event, StudyTwin
+from sweeper.paths import RunFolder, StudyFolder
 from sweeper.redact import redacted
 from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
-from sweeper.trial import Job, State, TrialResult
+from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.config import Epoch
 from trainers.visible import brief
 
-HURRY = 2.0  # seconds of patience below which nothing more is drawn
 LOADING = 60.0  # seconds that a busy machine may take to load the library
 SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
 NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
-
-
-class Tracker(Protocol):
-    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds, and more
-    as long as news arrive.
-
-    The run folder comes first: a call is made when the record already holds what it tells. `opened` also brings
-    up to date whatever an earlier sweep left behind, in any state.
-    """
-
-    def opened(self, facts: Facts) -> None: ...
-    def started(self, job: Job) -> None: ...
-    def epoch(self, job: Job, epoch: Epoch) -> None: ...
-    def ended(self, job: Job, result: TrialResult) -> None: ...
-    def attached(self, job: Job, files: Sequence[Path]) -> None: ...
-    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None: ...
-
-
-class Silent:
-    """Shows nothing: for tests, and for --no-mlflow."""
-
-    def opened(self, facts: Facts) -> None: ...
-    def started(self, job: Job) -> None: ...
-    def epoch(self, job: Job, epoch: Epoch) -> None: ...
-    def ended(self, job: Job, result: TrialResult) -> None: ...
-    def attached(self, job: Job, files: Sequence[Path]) -> None: ...
-    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None: ...
 
 
 class Mlflow:
@@ -79,53 +50,52 @@ class Mlflow:
 
     def opened(self, facts: Facts) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
-        artist = Artist(lambda: self._sender.ask(DRAWN), self._news.put)
-        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text, artist)
+        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
         self._sender.ask(STUDY)
 
-    def started(self, job: Job) -> None:
-        side = self._known.sides.of(job)
-        side.result, side.live, side.new = None, True, job.kind == "trial" and not job.adopted
-        self._ask(side.key)
+    def started(self, job: Job, _slot: str) -> None:
+        self._hear(job, "started")
 
-    def epoch(self, job: Job, epoch: Epoch) -> None:
+    def epoch(self, job: Job, epoch: Epoch, _best: TrialResult | None) -> None:
         self._tell_names(epoch)
-        side = self._known.sides.of(job)
-        side.take(epoch)
-        self._ask(side.key)
+        self._hear(job, epoch)
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        side = self._known.sides.of(job)
-        side.end(result)
-        self._ask(side.key)
+        self._hear(job, result)
         self._sender.ask(STANDING, NOTED)
 
-    def attached(self, job: Job, files: Sequence[Path]) -> None:
-        """Add `files` to the run's artifacts; those of a final are taken from its folder by themselves."""
-        self._ask(self._known.sides.attach(job, files).key)
+    def attached(self, job: Job | None, files: Sequence[Path]) -> None:
+        """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
+        if job is None:
+            self._known.hear(None, tuple(files))
+            self._ask(FILES)
+        else:
+            self._hear(job, tuple(files))
 
-    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
-        """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
-        hurry = patience < HURRY
-        begins = not (hurry or self._known.connected or self._down)
-        if self._finish(state, files, LOADING if begins else patience, lambda: None if hurry else self._known.moved):
+    def note(self, text: str) -> None:
+        """MLflow shows no words."""
+
+    def closed(self, closing: Closing) -> None:
+        """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
+        begins = not (closing.hurried or self._known.connected or self._down)
+        timeout = LOADING if begins else closing.timeout
+        if self._finish(closing, timeout, lambda: None if closing.hurried else self._known.moved):
             self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
     def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
         """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
-        return not self._finish(state, files, patience, lambda: self._known.moved)
+        return not self._finish(Closing(state, tuple(files)), patience, lambda: self._known.moved)
 
     @property
     def sent(self) -> Sent:
         """What was sent since the study was opened."""
         return self._known.sent
 
-    def _finish(self, state: State, files: Sequence[Path], patience: float, moved: Callable[[], object]) -> int:
-        """How many errands are not done after `patience` seconds in which nothing has `moved`."""
-        self._known.end = End(state, tuple(files), hurry=patience < HURRY)
+    def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
+        """How many errands are not done after `timeout` seconds in which nothing has `moved`."""
+        self._known.hear(None, closing)
         self._sender.ask(CLOSE)
-        left = self._sender.finish(patience, moved)
-        self._known.artist.close()
+        left = self._sender.finish(timeout, moved)
         self._tell()
         return left
 
@@ -134,6 +104,10 @@ class Mlflow:
         if self._errands is None:
             raise RuntimeError("the study was not opened")
         return self._errands
+
+    def _hear(self, job: Job, event: Event) -> None:
+        self._known.hear(job, event)
+        self._ask(mirror.key(RunFolder(job.folder)))
 
     def _ask(self, key: str) -> None:
         self._sender.ask(key)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -133,3 +133,32 @@ class TrialResult(Word):
     gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
     tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a session ends: the study's state, files to be shown with it, and the seconds without progress after which
+    an observer gives up what is left.
+    """
+
+    state: State
+    files: tuple[Path, ...] = ()
+    timeout: float = 10.0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether only what is next to nothing may still be done."""
+        return self.timeout < 2.0
+
+
+class Observer(Protocol):
+    """Is told what happens to runs, when it is on record, and decides nothing. No call waits but `closed`.
+
+    It can be brought up to date from the folders at any later time, so whatever it lacks costs nobody anything else.
+    """
+
+    def started(self, job: Job, slot: str, /) -> None: ...
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None, /) -> None: ...
+    def ended(self, job: Job, result: TrialResult, /) -> None: ...
+    def note(self, text: str, /) -> None: ...
+    def closed(self, closing: Closing, /) -> None: ...

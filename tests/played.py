@@ -12,7 +12,7 @@ from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
-from sweeper.trial import Done, Job, Progress, TrialResult
+from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker import advance, run
 from trainers.config import Epoch
 
@@ -110,7 +110,7 @@ def play(study: Study, jobs: int | None = None) -> None:
 
 
 class Seen:
-    """A tracker and a view in one that write down what they are told; `loud` also prints it."""
+    """An observer that writes down what it is told; `loud` also prints it."""
 
     def __init__(self, *, loud: bool = False) -> None:
         self.loud = loud
@@ -121,19 +121,20 @@ class Seen:
         if self.loud:
             print(self.words[-1], flush=True)
 
-    def started(self, job: Job, slot: str | None = None) -> None:
+    def started(self, job: Job, slot: str) -> None:
         self.say("start", job.trial, *([slot] if slot else []))
 
-    def epoch(self, job: Job, epoch: Epoch, *best: TrialResult | None) -> None:
-        self.say("epoch" if best else "logged", job.trial, epoch.number)
+    def epoch(self, job: Job, epoch: Epoch, _: TrialResult | None) -> None:
+        self.say("epoch", job.trial, epoch.number)
 
-    def ended(self, *words: Job | TrialResult) -> None:
-        result = words[-1]
-        if isinstance(result, TrialResult):
-            self.say("end" if len(words) == 1 else "told", result.number, result.state)
+    def ended(self, _: Job, result: TrialResult) -> None:
+        self.say("end", result.number, result.state)
 
     def note(self, text: str) -> None:
         self.say("note", text)
+
+    def closed(self, closing: Closing) -> None:
+        self.say("closed", closing.state)
 
 
 def outcome(study: Study) -> list[tuple[object, ...]]:

@@ -14,7 +14,7 @@ from studies import epoch, job
 
 from sweeper import board, counting, progress
 from sweeper.paths import StudyFolder
-from sweeper.trial import TrialResult
+from sweeper.trial import Closing, TrialResult
 
 STUDY = StudyFolder(Path("studies/x"))
 CLOCK = re.compile(r"\d\d:\d\d:\d\d ")
@@ -63,8 +63,8 @@ def sweep(view: progress.View) -> None:
     view.started(second, "cuda:1")
     for index in range(3):
         view.epoch(first, epoch(index, 0.5 + index / 10), None)
-    view.ended(result(4))
-    view.ended(result(5, "FAILED", trouble="oom", error="out of GPU memory"))
+    view.ended(first, result(4))
+    view.ended(second, result(5, "FAILED", trouble="oom", error="out of GPU memory"))
     view.started(third, "cuda:0")
     view.epoch(third, epoch(0, 0.4), result(4))
 
@@ -84,7 +84,7 @@ def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
     view = progress.choose(stream)
     sweep(view)
     view.note("finishing the epoch")
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     lines = [CLOCK.sub("", line) for line in stream.getvalue().splitlines()]
     assert lines == [
         "trial 4 epoch 1/3 overall_accuracy 0.5000 eta 14m",
@@ -104,7 +104,7 @@ def test_a_terminal_that_asks_for_it_gets_plain_lines(terminal, monkeypatch, nam
     monkeypatch.setenv(name, value)
     view = progress.choose(stream)
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     assert "\x1b" not in read()
     assert isinstance(view, progress.Plain)
 
@@ -121,7 +121,7 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     stream, read = terminal
     view = progress.choose(stream, where=["files  mlruns/studies/x"])
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     frame = read().split("backbone")[-1]
     assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", frame)
     assert "1 done, 0 pruned, 1 failed, 58 to go; best 0.8217 (trial 4)" in frame
@@ -134,7 +134,7 @@ def test_no_line_of_the_table_is_wider_than_the_terminal(terminal, monkeypatch, 
     monkeypatch.setenv("COLUMNS", str(width))
     view = progress.choose(stream)
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read())
     assert max(map(len, re.split(r"[\r\n]+", plain))) <= width
     assert "0/3" in plain or "1/3" in plain
@@ -145,7 +145,7 @@ def test_no_color_leaves_no_colour_and_no_bold(terminal, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     view = progress.choose(stream)
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     assert not re.search(r"\x1b\[[0-9;]*m", read())
 
 
@@ -154,7 +154,7 @@ def test_a_terminal_without_unicode_gets_a_table_in_ascii():
     with os.fdopen(slave, "w", encoding="ascii") as stream:
         view = progress.choose(stream)
         sweep(view)
-        view.closed()
+        view.closed(Closing("COMPLETE"))
         assert os.read(master, 65536).isascii()
     os.close(master)
 
@@ -166,7 +166,7 @@ def test_a_reader_that_went_away_ends_nothing():
     with os.fdopen(writer, "w") as stream:
         view = progress.choose(stream)
         sweep(view)
-        view.closed()
+        view.closed(Closing("COMPLETE"))
 
 
 def test_a_stream_that_was_closed_ends_nothing():
@@ -174,7 +174,7 @@ def test_a_stream_that_was_closed_ends_nothing():
     view = progress.choose(stream)
     stream.close()
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
 
 
 def test_output_cut_by_head_leaves_no_traceback():

@@ -120,7 +120,7 @@ def test_the_page_has_the_question_the_trials_the_winner_and_its_figures(full):
     assert "yaml-language-server" not in said
     assert "The winner: trial 0" in said
     assert "backbone: resnet18.a1_in1k" in said
-    assert (page.tags.count("svg"), page.tags.count("img")) == (5, 4)
+    assert (page.tags.count("svg"), page.tags.count("img")) == (6, 4)
 
 
 def test_a_final_has_its_card_which_no_report_changes(full):

@@ -17,6 +17,7 @@ from sweeper import paths, store, tracking, ui
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.tracking import Facts, Mlflow
+from sweeper.trial import Closing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
@@ -34,9 +35,9 @@ def shown_study(tops: dict[int, float]) -> None:
     tracker.opened(Facts(study, "data/clothes", "overall_accuracy", "study: x\n", names=names))
     for number, top in tops.items():
         started = begin(job(study, number, backbone="seresnet50.ra2_in1k"))
-        tracker.started(started)
+        tracker.started(started, "cpu")
         tracker.ended(started, end(started, curve(started, top), "COMPLETE"))
-    tracker.closed("COMPLETE", patience=60)
+    tracker.closed(Closing("COMPLETE", timeout=60))
 
 
 def served(port: int) -> subprocess.Popen[str]:
