@@ -7,8 +7,9 @@ from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from sweeper import mirror, moved, paths, shown, store
+from sweeper import mirror, paths, shown, store
 from sweeper.errands import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
 from sweeper.mirror import Event, StudyTwin
@@ -184,7 +185,6 @@ class Server(Remote):
                 if trouble := store.trouble(paths.database()):
                     raise Refused(trouble[0])
                 store.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
-                moved.follow(paths.database(), paths.artifacts())
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str) -> str:
@@ -195,6 +195,8 @@ class Server(Remote):
             ident = found.experiment_id if found else self._client.create_experiment(name, artifact_location=place)
             if found and found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(ident)
+            if found:
+                self._keep_files_here(found.artifact_location)
             return str(ident)
 
     def view(self, experiment: str, key: str, state: str) -> None:
@@ -213,7 +215,9 @@ class Server(Remote):
         try:
             with _refusals():
                 ident = self._client.get_run(run).info.experiment_id
-                if self._client.get_experiment(ident).lifecycle_stage == "deleted":
+                found = self._client.get_experiment(ident)
+                self._keep_files_here(found.artifact_location)
+                if found.lifecycle_stage == "deleted":
                     self._client.restore_experiment(ident)
                 if self._client.get_run(run).info.lifecycle_stage == "deleted":
                     self._client.restore_run(run)
@@ -263,6 +267,15 @@ class Server(Remote):
 
     def file(self, run: str, path: Path) -> None:
         self._file(run, lambda: self._client.log_artifact(run, str(path)))
+
+    def _keep_files_here(self, place: str) -> None:
+        """Send no files where our own database keeps them in another mlruns: this one was moved since."""
+        old, ours = Path(unquote(urlsplit(place).path)).parent, paths.artifacts()
+        own = self.uri == store.address(paths.database()) and old.name == ours.name
+        if own and self._files and old.resolve() != ours.resolve():
+            self._files = False
+            again = f"delete {paths.database()} and {ours}, and the next `sweep run` sends all anew"
+            self._note(f"mlruns was moved, and MLflow keeps files at {old}: only figures are sent; {again}")
 
     def _file(self, run: str, send: Callable[[], None]) -> None:
         """Files may have no way there while figures have (an artifact store of another machine): then do without."""

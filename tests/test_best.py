@@ -341,6 +341,13 @@ def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
 
 
+def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study):
+    exported(study)
+    assert tracking.link(study, "") is None
+    assert best.export(best.winner(study), SLOTS).known
+    assert tracking.link(study, "") is not None
+
+
 # ------------------------------------------------------------------------------------------ confirming
 def test_leaders_are_trained_again_with_new_seeds_and_the_best_mean_wins(study):
     rows = confirm.run(study, 2, SLOTS, mlflow=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from studies import START, begin, curve, end, epoch, job
 
-from sweeper import mirror, moved, paths, record, shown, store, tracking
+from sweeper import mirror, paths, record, shown, store, tracking
 from sweeper.mirror import StudyTwin
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
@@ -458,15 +458,24 @@ def test_mlflow_finds_its_file_and_its_files_in_a_folder_of_any_name(database, t
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_files_follow_a_folder_of_any_name(database, tmp_path, name):
+def test_nothing_is_written_to_the_old_place_of_a_folder_that_was_moved(database, tmp_path, name):
     from mlflow import MlflowClient
 
-    shutil.copy(database, tmp_path / "mlflow.db")
-    before, after = tmp_path / "before" / "artifacts", tmp_path / "after" / "artifacts"
-    client = MlflowClient(tracking_uri=store.address(tmp_path / "mlflow.db"))
-    experiment = client.create_experiment("x", artifact_location=(before / name).as_uri())
-    assert moved.follow(tmp_path / "mlflow.db", after) == 1
-    assert client.get_experiment(experiment).artifact_location == (after / name).as_uri()
+    paths.home().mkdir(parents=True, exist_ok=True)
+    shutil.copy(database, paths.database())
+    old = tmp_path / "before" / name / "artifacts"
+    client = MlflowClient(tracking_uri=store.address(paths.database()))
+    client.create_experiment("x", artifact_location=(old / "x").as_uri())
+    notes: list[str] = []
+    server = tracking.Server(notes.append)
+    run = server.run(server.experiment("x"), "run", {"sweep.id": "1"}, None, True)
+    again = tracking.Server(notes.append)
+    again.home(run)
+    for one in (server, again):
+        one.text(run, "file.txt", "text")
+    assert not (tmp_path / "before").exists()
+    assert len(notes) == 2
+    assert all(f"MLflow keeps files at {old}" in note and f"delete {paths.database()}" in note for note in notes)
 
 
 # ---------------------------------------------------------------------------------------- trouble
