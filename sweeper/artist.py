@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sweeper import children, paths
 from sweeper.trial import Word
 
-CLOSE_TIMEOUT_S = 5.0  # that a killed process may take to be gone
+CLOSE_TIMEOUT_S = 5.0  # that a process without orders may take to be gone
 
 
 class Order(Word):
@@ -139,11 +139,13 @@ class Artist:
         process, self._process = self._process, None
         if process is None:
             return None
-        process.kill()
         for pipe in (process.stdin, process.stdout):
             if pipe:
                 with contextlib.suppress(OSError):  # an order that it no longer took
                     pipe.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(CLOSE_TIMEOUT_S)
+        process.kill()
         return process.wait()
 
 

@@ -207,8 +207,9 @@ class Errands:
         if side.lost:
             return
         try:
-            there = side.twin if side.twin and _has_all(side, side.twin) else self._send(server, twin, side)
-            side.twin = self._attach(server, side, there)
+            if side.twin is None or not _has_all(side, side.twin):
+                side.twin = self._send(server, twin, side)
+            side.twin = self._attach(server, side, side.twin)
         except Refused:
             side.lost = True
             raise

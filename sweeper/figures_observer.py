@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from sweeper import ledger, record
 from sweeper.artist import Artist, Drawing, Order
@@ -13,7 +14,7 @@ from sweeper.trial import Closing, Job, Kind, TrialResult
 from trainers.config import Epoch
 
 STUDY = "study"
-LOADING_TIMEOUT_S = 60.0  # that a busy machine may take to load the plotting library
+DRAWING_TIMEOUT_S = 60.0  # that a busy machine may take for the figures of one folder; an idle one takes two
 Shown = Callable[[Job | None, Sequence[Path]], None]  # files of a run, or of the study
 
 
@@ -27,8 +28,7 @@ class Figures:
         self._study, self._note, self._shown = study, note, shown
         self._artist = Artist()
         self._reasons: set[str] = set()
-        self._loaded = False
-        self._failed = ""  # why earlier runs could not be looked through
+        self._troubles: SimpleQueue[str] = SimpleQueue()  # why runs could not be looked through, from any thread
 
     def opened(self) -> None:
         """Have drawn, too, what earlier sessions left; found by a thread, as there may be ten thousand runs."""
@@ -50,19 +50,19 @@ class Figures:
         """Figures show no words."""
 
     def closed(self, closing: Closing) -> None:
-        """Wait for what is being drawn and for the study's own, while something comes every `timeout` seconds."""
+        """Wait for what is being drawn and for the study's own, unless in a hurry, as long as something comes."""
         try:
             if not closing.hurried:
-                self._finish(closing.timeout)
+                self._finish()
         finally:
             self._artist.close()
         self._deliver()
 
-    def _finish(self, timeout: float) -> None:
+    def _finish(self) -> None:
         with self._telling():
             if any(record.drawable(*one) for one in _ended(self._study)):
                 self._artist.ask(Order(key=STUDY, folder=self._study.root, study=True))
-        while self._artist.left and self._artist.wait(timeout if self._loaded else max(timeout, LOADING_TIMEOUT_S)):
+        while self._artist.left and self._artist.wait(DRAWING_TIMEOUT_S):
             self._deliver()
         if left := self._artist.left:
             self._miss(f"{left} {'folder was' if left == 1 else 'folders were'} not drawn in time", "late")
@@ -79,24 +79,26 @@ class Figures:
         try:
             yield
         except (UserError, OSError) as error:
-            self._failed = str(error).splitlines()[0]
+            self._troubles.put(str(error).splitlines()[0])
 
     def _deliver(self) -> None:
         """Pass on what was drawn since."""
         for order, drawing in self._artist.finished():
-            self._loaded = True
             for trouble in drawing.troubles:
                 self._miss(f"{order.key}: {trouble}", trouble)
             if drawing.files and self._shown is not None:
                 self._show(order, drawing, self._shown)
-        if self._failed:
-            self._miss(self._failed, self._failed)
+        while not self._troubles.empty():
+            trouble = self._troubles.get()
+            self._miss(trouble, trouble)
 
     def _show(self, order: Order, drawing: Drawing, shown: Shown) -> None:
         if order.study:
             shown(None, drawing.files)
-        elif job := record.read_config(RunFolder(order.folder)):
-            shown(job.model_copy(update={"folder": order.folder}), drawing.files)
+            return
+        with self._telling():
+            if job := record.read_config(RunFolder(order.folder)):
+                shown(job.model_copy(update={"folder": order.folder}), drawing.files)
 
     def _miss(self, text: str, reason: str) -> None:
         if reason not in self._reasons:

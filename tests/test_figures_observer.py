@@ -147,13 +147,13 @@ def test_a_drawing_process_that_dies_costs_a_notice_and_no_trial(study, photos, 
 
 
 def test_a_process_that_does_not_answer_is_waited_for_no_longer_than_it_takes(study, photos, monkeypatch):
-    monkeypatch.setattr("sweeper.figures_observer.LOADING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("sweeper.figures_observer.DRAWING_TIMEOUT_S", 0.1)
     notes = []
     figures = Figures(study, notes.append)
     ended(figures, finished(study, 0, photos))
     until(drawing)
     os.kill(drawing()[0], signal.SIGSTOP)
-    figures.closed(Closing("COMPLETE", timeout=2.0))
+    figures.closed(DONE)
     assert notes == ["figures are missing: 2 folders were not drawn in time; `sweep report` tries again"]
     assert drawing() == []
 

@@ -414,9 +414,9 @@ def test_a_name_that_mlflow_takes_stays():
 def test_categories_of_another_name_are_told_once(study, client):
     sweep = Sweep(study)
     started = sweep.start(0)
-    for one in curve(started, 0.8):
-        val = one.val.model_copy(update={"category_accuracy": {"colour/": 0.5, "..": 0.25}})
-        sweep.tracker.epoch(started, one.model_copy(update={"val": val}), None)
+    val = epoch(0, 0.8).val.model_copy(update={"category_accuracy": {"colour/": 0.5, "..": 0.25}})
+    for index in range(3):
+        sweep.tracker.epoch(started, epoch(index, 0.8, val=val), None)
     (note,) = sweep.close("INTERRUPTED")
     assert note == "MLflow takes no such names of categories: 'colour/' is 'colour_', '..' is '__' there"
     (run,) = runs(client)
