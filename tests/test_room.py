@@ -1,5 +1,6 @@
 """Full disks, small and real: what is written is whole or not at all, and what there is room for is known before."""
 
+import contextlib
 import errno
 import json
 import os
@@ -11,14 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from disks import BLOCK, fill, small
-from played import opened, write
+from played import close_all, opened, write
 from studies import begin, curve, end, epoch, job
-from sweeper.database import trouble_with
-from sweeper.storage import Mirrored
 
 from sweeper import ledger, lock, preflight, record, room, spec, store
 from sweeper.devices import Slot
@@ -134,42 +132,20 @@ def test_a_lock_is_held_on_a_full_disk(disk):
     held.release()
 
 
-# ----------------------------------------------------------------------------------------- databases
-@pytest.mark.parametrize("blocks", range(0, 90, 9))
-def test_a_study_s_database_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(disk, blocks):
-    path = disk / "study.db"
+# ------------------------------------------------------------------------------------------- studies
+@pytest.mark.parametrize("blocks", range(12))
+def test_a_study_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(disk, blocks, faked):
+    path = write(disk)
     filler = fill(disk, leaving=blocks * BLOCK)
-    try:
-        with trouble_with(path):
-            Mirrored(path, "s").close()
-    except DiskFull as full:
-        assert full.where == str(path)  # noqa: PT017
+    with contextlib.suppress(OSError, DiskFull):
+        opened(path).next_job()
+    close_all()
     filler.unlink()
-    storage = Mirrored(path, "s")
-    assert optuna.load_study(storage=storage, study_name="s").ask().number == 0
-    storage.close()
-
-
-def until_it_fails(study: optuna.Study) -> None:
-    while True:
-        trial = study.ask()
-        trial.suggest_float("lr", 0, 1)
-        trial.report(0.5, 1)
-        study.tell(trial, 0.5)
-
-
-def test_memory_and_database_say_the_same_after_a_write_that_failed(disk):
-    path = disk / "study.db"
-    storage = Mirrored(path, "s")
-    study = optuna.load_study(storage=storage, study_name="s")
-    study.ask().suggest_float("lr", 0, 1)
-    fill(disk)
-    with pytest.raises(DiskFull), trouble_with(path):
-        until_it_fails(study)
-    here = [(one.number, one.state, one.params, one.intermediate_values) for one in storage.get_all_trials(0)]
-    storage.close()
-    theirs = optuna.load_study(storage=f"sqlite:///{path}", study_name="s").trials
-    assert here == [(one.number, one.state, one.params, one.intermediate_values) for one in theirs]
+    study = opened(path)
+    job = study.next_job()
+    study.close()
+    assert job
+    assert (job.trial, record.read_config(RunFolder(job.folder))) == (0, job.model_copy(update={"adopted": False}))
 
 
 def test_mlflow_s_database_is_whole_or_not_there(disk):

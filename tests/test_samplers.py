@@ -1,108 +1,91 @@
-"""TPE in long studies: Optuna's own up to a bound, and beyond it as good."""
+"""Samplers and pruners as a study file names them: what is proposed depends on seed, number and record alone."""
 
-import datetime
-import random
-from statistics import mean
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.samplers import TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from played import opened, play, write
 
-from sweeper.samplers import BOUND, GOOD, SAMPLE, Bounded, Known
+from sweeper import samplers, spec
+from sweeper.search import Search
+from sweeper.space import Space
+from trainers.config import Cosine, OneCycle, TrainConfig
 
 SPACE = {"x": FloatDistribution(-5, 5), "y": FloatDistribution(1e-4, 1.0, log=True)}
-SETTINGS = {"seed": 3, "n_startup_trials": 10, "multivariate": False, "constant_liar": True}
 
 
-def worth(x: float, y: float) -> float:
-    return -((x - 1) ** 2) - (y - 0.1) ** 2
+def search(**given: object) -> Search:
+    return Search.model_validate(given)
 
 
-def study(count: int, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    """`count` trials at random; each third was pruned, and one runs."""
-    draw, states = random.Random(0), [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED]
-    made = optuna.create_study(direction="maximize", sampler=sampler)
-    for number in range(count - 1):
-        params = {"x": draw.uniform(-5, 5), "y": 10 ** draw.uniform(-4, 0)}
-        value, state = worth(**params), states[number % 3]
-        final = value if state == TrialState.COMPLETE else None
-        trial = optuna.trial.create_trial(
-            state=state, value=final, params=params, distributions=SPACE, intermediate_values={number % 7: value}
-        )
-        made.add_trial(trial)
-    made.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=SPACE))
-    return made
+def study(seed: int) -> optuna.Study:
+    return optuna.create_study(direction="maximize", sampler=samplers.sampler(search(sampler="tpe", seed=seed)))
 
 
-def proposed(made: optuna.Study, count: int) -> list[dict[str, float]]:
-    found = []
-    for _ in range(count):
-        trial = made.ask(SPACE)
-        found.append(trial.params)
-        made.tell(trial, worth(**trial.params))
-    return found
+def test_the_seed_and_the_number_decide_and_no_draw_between():
+    first, again, other = study(0), study(0), study(1)
+    early = again.ask()
+    assert early.suggest_float("y", 1e-4, 1.0, log=True) == first.ask(SPACE).params["y"]  # whatever is drawn first
+    assert first.ask(SPACE).params == again.ask(SPACE).params != other.ask(SPACE).params
 
 
-@pytest.mark.parametrize("count", [5, 60, BOUND - 6])
-def test_up_to_the_bound_the_proposals_are_those_of_optunas_tpe(count):
-    ours, theirs = study(count, Bounded(Known(), **SETTINGS)), study(count, TPESampler(**SETTINGS))
-    assert proposed(ours, 6) == proposed(theirs, 6)
-
-
-def test_beyond_the_bound_the_good_trials_are_those_that_optuna_takes():
-    from optuna.samplers._tpe.sampler import _split_trials, default_gamma
-
-    made = study(2 * BOUND, Bounded(Known(), **SETTINGS))
-    few = Known().few(made.trials, asking=7)
-    good, _ = _split_trials(made, made.trials, default_gamma(len(made.trials)))
-    assert len(good) == GOOD
-    kept, _ = _split_trials(made, few, default_gamma(len(few)))
-    assert numbers(kept) == numbers(good)
-
-
-def test_beyond_the_bound_a_trial_sees_a_sample_of_its_own_and_all_that_run():
-    trials = study(2 * BOUND, Bounded(Known(), **SETTINGS)).trials
-    known = Known()
-    first, second = known.few(trials, asking=7), known.few(trials, asking=8)
-    assert len(first) == len(second) == GOOD + SAMPLE + 1
-    assert numbers(first) == sorted(numbers(first))
-    assert first[-1].state == second[-1].state == TrialState.RUNNING
-    assert numbers(first) != numbers(second)
-    assert numbers(Known().few(trials, asking=8)) == numbers(second)  # whatever was asked before
-
-
-def numbers(trials: list[FrozenTrial]) -> list[int]:
-    return [trial.number for trial in trials]
-
-
-def test_beyond_the_bound_what_is_proposed_is_as_good():
-    ours, theirs = (
-        proposed(study(2 * BOUND, sampler), 30) for sampler in (Bounded(Known(), **SETTINGS), TPESampler(**SETTINGS))
+@pytest.mark.parametrize("sampler", ["random", "tpe", "{name: gp, startup_trials: 10}", "grid"])
+def test_the_first_that_a_plan_shows_are_the_first_that_are_asked(tmp_path, faked, sampler):
+    path = write(
+        tmp_path,
+        search=f"{{sampler: {sampler}, pruner: none}}",
+        budget="{trials: 5}",
+        epochs=1,
+        loss="{name: focal, gamma: {choice: [0, 1, 2]}}",
+        optimizer="{name: adamw, lr: {choice: [0.1, 0.01]}}",
     )
-    chance = mean(worth(**trial.params) for trial in study(300, TPESampler(**SETTINGS)).trials)
-    gains = [mean(worth(**params) for params in found) - chance for found in (ours, theirs)]
-    assert gains[0] > 0.95 * gains[1] > 0
-    assert max(worth(**params) for params in ours) > -0.01
+    read = spec.read(path)
+    shown = list(samplers.first(read.search, Space(read, ("pattern",)), 5))
+    begun = opened(path)
+    jobs = [begun.next_job() for _ in range(5)]
+    begun.close()
+    assert [job.params for job in jobs if job] == shown
 
 
-def test_a_trial_that_was_paused_is_ranked_anew_when_it_has_gone_on():
-    known, start = Known(), datetime.datetime.now(datetime.UTC)
+def test_of_a_grid_smaller_than_what_is_shown_all_is_shown(tmp_path):
+    path = write(tmp_path, search="{sampler: grid, pruner: none}", loss="focal", optimizer="adamw")
+    read = spec.read(path)
+    assert len(list(samplers.first(read.search, Space(read, ("pattern",)), 5))) == 2
 
-    def trial(number, *values, complete=True):
-        made = optuna.trial.create_trial(
-            state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-            value=values[-1] if complete else None,
-            intermediate_values=dict(enumerate(values, 1)),
-        )
-        made.number, made.datetime_start = number, start
-        made.datetime_complete = start + datetime.timedelta(seconds=1) if complete else start  # as the storage has it
-        return made
 
-    others = [trial(number, 0.5) for number in range(1, 30)]
-    known.few([trial(0, 0.9, complete=False), *others], asking=30)
-    assert known._ranked[-1][1] == 0
-    known.few([trial(0, 0.9, 0.95), *others], asking=31)
-    assert known._ranked[0][1] == 0
-    assert len(known._ranked) == 30
+@pytest.mark.parametrize(
+    ("schedule", "judged"),
+    [
+        (Cosine(warmup_epochs=0), 4),
+        (Cosine(warmup_epochs=5), 6),
+        (OneCycle(rise=0.25), 6),
+    ],
+)
+def test_no_trial_is_judged_by_the_median_before_its_learning_rate_has_risen(schedule, judged):
+    train = TrainConfig(backbone="resnet18", epochs=20, schedule=schedule)
+    pruner = samplers.pruner(
+        search(sampler="random", pruner={"name": "median", "startup_trials": 1, "min_trials": 1}), train
+    )
+    made = optuna.create_study(direction="maximize")
+    made.add_trial(optuna.trial.create_trial(value=0.9, intermediate_values=dict.fromkeys(range(1, 21), 0.9)))
+    trial, ends = made.ask(), []
+    for epoch in range(1, 21):
+        trial.report(0.1, epoch)
+        ends.append(pruner.prune(made, made.trials[-1]))
+    assert ends.index(True) + 1 == judged
+
+
+@pytest.mark.parametrize("pruner", ["none", "asha", {"name": "asha", "type": "stopping"}])
+def test_where_the_studys_own_rungs_judge_optuna_prunes_nothing(pruner):
+    made = samplers.pruner(search(sampler="random", pruner=pruner), TrainConfig(backbone="resnet18"))
+    assert isinstance(made, optuna.pruners.NopPruner)
+
+
+def test_a_study_of_every_value_proposed_ends(tmp_path: Path, faked):
+    """A grid after its last configuration asks nothing of the sampler."""
+    path = write(tmp_path, search="{sampler: grid, pruner: none}", loss="focal", optimizer="adamw", epochs=1)
+    begun = opened(path)
+    play(begun)
+    begun.close()
+    assert len(begun.results()) == 2

@@ -84,22 +84,29 @@ def _i1(lab: Lab, before: Mapping[int, dict[str, Any]]) -> str:
 
 
 def _i2(lab: Lab) -> str:
-    """Numbers are the database's, 0 to n - 1, and each has one folder; nothing was evaluated to the end twice."""
-    with closing(sqlite3.connect(lab.study / "study.db")) as link:
-        rows = link.execute("SELECT number, state FROM trials ORDER BY number").fetchall()
-    numbers = [number for number, _ in rows]
-    assert numbers == list(range(len(rows))), f"numbers in the database: {numbers}"
-    begun = {number for number, state in rows if state != "WAITING"}
-    assert {int(folder.name) for folder in lab.trials} <= begun
+    """Numbers are 0 to n - 1, the last perhaps not born yet, and each is its folder's; the ledger has the ends on
+    record, each once; nothing was evaluated to the end twice.
+    """
+    numbers = [int(folder.name) for folder in lab.trials]
+    assert numbers == list(range(len(numbers))), f"numbers of the folders: {numbers}"
+    unborn = [number for number in numbers if not (lab.study / f"trials/{number:04d}/config.json").exists()]
+    assert unborn in ([], numbers[-1:]), f"folders without a configuration: {unborn}"
     ends = {number: one["state"] for number, one in lab.results().items()}
-    told = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAILED": "FAIL"}
-    for number, state in rows:
-        if number in ends:
-            assert told[ends[number]] == state, f"trial {number}: {ends[number]} on record, {state} in the database"
+    assert {number: one["number"] for number, one in lab.results().items()} == {number: number for number in ends}
+    noted = [(one["number"], one["state"]) for one in _noted(lab)]
+    assert set(noted) <= set(ends.items()), f"{noted} in the ledger, {ends} on record"
+    assert len(noted) == len(set(noted)), f"twice in the ledger: {noted}"
     done = [number for number, state in ends.items() if state == "COMPLETE"]
     recipes = Counter(json.dumps(_config(lab, number)["recipe"], sort_keys=True) for number in done)
     assert max(recipes.values(), default=1) == 1, "a configuration was evaluated twice"
     return "I2"
+
+
+def _noted(lab: Lab) -> list[dict[str, Any]]:
+    """The ends in the ledger; its last line may be torn, which the next call mends."""
+    path = lab.study / "ended.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line)["result"] for line in lines if line.endswith("\n")]
 
 
 def _config(lab: Lab, number: int) -> dict[str, Any]:

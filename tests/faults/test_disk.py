@@ -46,7 +46,7 @@ def paused(lab: Lab, running: Running) -> None:
 @pytest.mark.fault("E1")
 @pytest.mark.parametrize("seed", seeds(6))
 def test_a_sweep_waits_for_room_and_comes_to_the_same(tmp_path, disk, garments, reference, case, seed):
-    """The disk is full, or nearly, at some moment: while a checkpoint, the database or the history is written."""
+    """The disk is full, or nearly, at some moment: while a checkpoint, an end or the history is written."""
     draw, mlflow = random.Random(f"E1 {seed}"), seed % 2 == 1
     lab = on(disk, tmp_path, garments, size=draw.choice([SIZE, 20_000]))
     running = lab.begin(*([] if mlflow else ["--no-mlflow"]))
