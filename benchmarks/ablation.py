@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers import metrics, posterior
+from trainers import frequency, metrics, posterior
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data
 from trainers.predict import predict
@@ -79,7 +79,7 @@ def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float
 
 
 def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    prior = posterior.log_prior(data.counts(data.table.indices("train")))
+    prior = frequency.log_prior(data.counts(data.table.indices("train")))
     labels = {split: data.labels(data.table.indices(split)) for split in logits}
     val = posterior.Fitting(logits["val"], labels["val"], prior, data.names, data.sizes)
     test = posterior.Fitting(logits["test"], labels["test"], prior, data.names, data.sizes)

@@ -22,7 +22,7 @@ from rounds import arguments, hardware
 from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
-from trainers import computing, families, losses, metrics, optim, posterior
+from trainers import computing, families, frequency, losses, metrics, optim, posterior
 from trainers.checkpoint import load_state
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data, in_order, shuffled
@@ -65,7 +65,7 @@ class Bench:
         return Recipe(data=DataConfig(root="x"), goal=GOAL, train=families.filled(config, GOAL))
 
     def prior(self, fit: str) -> np.ndarray:
-        return posterior.log_prior(self.data.counts(self.data.table.indices(*FITS[fit])))
+        return frequency.log_prior(self.data.counts(self.data.table.indices(*FITS[fit])))
 
     def run(self, smoothing: float, seed: int, fit: str) -> Logits:
         """Logits of one training, from the folder where they are there already."""

@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 from sweeper import paths, record, spec
+from sweeper.identity import Definition
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
@@ -41,7 +42,7 @@ def question(
 def opened(name: str, trials: int, **changes: Any) -> Study:
     """The study of that question, begun or taken up again."""
     read, space = question(name, trials, **changes)
-    return Study.open(read, space, StudyFolder.named(name), paths.cache())
+    return Study.open(Definition(read, space, StudyFolder.named(name)), paths.cache())
 
 
 def grow(name: str, trials: int) -> StudyFolder:

@@ -27,9 +27,10 @@ from sweeper import paths, record, spec, sweep, tracking
 from sweeper.devices import Slot
 from sweeper.errands import Facts
 from sweeper.executors.local import Local
+from sweeper.observers import Observers
 from sweeper.paths import StudyFolder
 from sweeper.stop import Stop
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import Closing, Job, TrialResult
 from trainers.config import Epoch
 
 GOAL, FLOOR = 100.0, 167.0  # ms a trial beyond raw Optuna; what one batch an epoch was measured to cost MLflow
@@ -40,18 +41,18 @@ names = (f"s{number}" for number in count())
 
 @dataclass
 class Watch:
-    """A view that only looks at the clock."""
+    """An observer that only looks at the clock."""
 
     ends: list[float] = field(default_factory=list)
 
     def started(self, job: Job, slot: str) -> None: ...
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None: ...
-    def closed(self) -> None: ...
+    def closed(self, closing: Closing) -> None: ...
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr)
 
-    def ended(self, _: TrialResult) -> None:
+    def ended(self, _: Job, __: TrialResult) -> None:
         self.ends.append(time.perf_counter())
 
 
@@ -59,9 +60,9 @@ def ours(trials: int, *, mlflow: bool) -> float:
     """ms a trial of `sweep run`'s loop."""
     name, watch = next(names), Watch()
     study = grown.opened(name, trials, pruner="none")
-    tracker = _tracker(watch, study.folder, trials) if mlflow else tracking.Silent()
-    sweep.run(study, Local([Slot("cpu:0")]), tracker, watch, stop=Stop())  # type: ignore[arg-type]
-    tracker.closed("COMPLETE", patience=120.0)
+    observers = Observers([watch, *([_tracker(watch, study.folder, trials)] if mlflow else [])], watch.note)
+    sweep.run(study, Local([Slot("cpu:0")]), observers, stop=Stop())
+    observers.closed(Closing("COMPLETE", timeout=120.0))
     spent = time.perf_counter() - watch.ends[0]
     study.close()
     _complete(study.folder, trials)
@@ -124,10 +125,10 @@ def waiting(seconds: float, trials: int, epochs: int) -> float:
     os.environ["SWEEP_FAKE_SECONDS"] = str(seconds)
     name, watch = next(names), Watch()
     study = grown.opened(name, trials, pruner="none", epochs=epochs)
-    tracker = _tracker(watch, study.folder, trials)
+    observers = Observers([watch, _tracker(watch, study.folder, trials)], watch.note)
     slots = [Slot(f"cpu:{number}") for number in range(8)]
-    sweep.run(study, Local(slots), tracker, watch, stop=Stop())  # type: ignore[arg-type]
-    tracker.closed("COMPLETE", patience=120.0)
+    sweep.run(study, Local(slots), observers, stop=Stop())
+    observers.closed(Closing("COMPLETE", timeout=120.0))
     study.close()
     os.environ["SWEEP_FAKE_SECONDS"] = "0"
     found = [record.history(folder) for _, folder in record.folders(study.folder)]

@@ -1,16 +1,19 @@
 """Has figures drawn by a process of its own, so that nobody waits for them. Draws nothing, loads no library.
 
-The process lives as long as whoever asks: its orders come as JSON lines, and it ends, at once, where they end.
+The process lives as long as whoever asks: its orders come as JSON lines, and it ends where they end.
 """
 
 import contextlib
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from sweeper import children, paths
 from sweeper.trial import Word
+
+CLOSE_TIMEOUT_S = 5.0  # that a process without orders may take to be gone
 
 
 class Order(Word):
@@ -30,108 +33,129 @@ class Drawing(Word):
 
 
 class Artist:
-    """Takes orders; `finished` is called, in a thread of its own, whenever something was drawn.
+    """Has orders drawn one after the other, the study's first, by a thread that alone speaks to the process."""
 
-    `note` is told once of each reason why something was not.
-    """
-
-    def __init__(self, finished: Callable[[], None], note: Callable[[str], None]) -> None:
-        self._finished, self._note = finished, note
-        self._process: subprocess.Popen[str] | None = None
+    def __init__(self) -> None:
         self._asked: set[str] = set()
-        self._open: set[str] = set()
-        self._ready: list[Drawing] = []
-        self._told: set[str] = set()
-        self._closed = False
+        self._waiting: list[Order] = []
+        self._busy = self._closed = self._dead = False
+        self._finished: list[tuple[Order, Drawing]] = []
+        self._process: subprocess.Popen[str] | None = None
         self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="artist", daemon=True)
 
     def ask(self, order: Order) -> None:
         """Have it drawn some time; returns at once. The same key again is not drawn again."""
         with self._change:
-            if self._closed or order.key in self._asked:
+            if self._closed or self._dead or order.key in self._asked:
                 return
             self._asked.add(order.key)
-            self._open.add(order.key)
-            process = self._process = self._process or self._start()
-        try:
-            if process.stdin:
-                process.stdin.write(order.model_dump_json() + "\n")
-                process.stdin.flush()
-        except OSError:
-            self._ended(process)
+            self._waiting.insert(0 if order.study else len(self._waiting), order)
+            if self._thread.ident is None:
+                self._thread.start()
+            self._change.notify_all()
 
-    def ready(self) -> list[Drawing]:
-        """What was drawn and not yet taken."""
+    def finished(self) -> list[tuple[Order, Drawing]]:
+        """What was drawn since this was last asked."""
         with self._change:
-            return list(self._ready)
-
-    def taken(self, drawing: Drawing) -> None:
-        with self._change:
-            self._ready.remove(drawing)
+            found, self._finished = self._finished, []
+            return found
 
     @property
-    def drawn(self) -> int:
-        """How many orders are done."""
+    def left(self) -> int:
+        """How many orders are not done."""
         with self._change:
-            return len(self._asked) - len(self._open)
+            return len(self._waiting) + self._busy
 
-    def wait(self) -> None:
-        """Until nothing is being drawn, or nobody draws any more."""
+    def wait(self, timeout: float) -> bool:
+        """Until something is finished, or nothing is left; False where neither comes in `timeout` seconds."""
         with self._change:
-            self._change.wait_for(lambda: not self._open)
+            return self._change.wait_for(lambda: bool(self._finished) or not (self._waiting or self._busy), timeout)
 
     def close(self) -> None:
         """End the process, whatever it is at; what it has not finished is not waited for."""
         with self._change:
             self._closed = True
-            self._open.clear()
+            self._waiting.clear()
+            process = self._process
             self._change.notify_all()
-            process, self._process = self._process, None
         if process:
             process.kill()
-            process.wait()
-            if process.stdin:
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _work(self) -> None:
+        try:
+            while order := self._next():
+                self._finish(order, self._draw(order))
+        finally:
+            self._end()
+
+    def _next(self) -> Order | None:
+        """The next order, waiting for one; None when there will be no other."""
+        with self._change:
+            self._change.wait_for(lambda: self._closed or self._waiting)
+            if self._closed:
+                return None
+            self._busy = True
+            return self._waiting.pop(0)
+
+    def _finish(self, order: Order, drawing: Drawing) -> None:
+        with self._change:
+            self._busy = False
+            if self._dead:
+                self._waiting.clear()
+            if not self._closed:
+                self._finished.append((order, drawing))
+            self._change.notify_all()
+
+    def _draw(self, order: Order) -> Drawing:
+        """The process's answer. Where it gives none, it is asked no more."""
+        try:
+            answer = self._answer(order)
+            if answer:
+                return Drawing.model_validate_json(answer)
+            trouble = f"the process that draws has ended with code {self._end()}"
+        except (OSError, ValidationError) as error:
+            trouble = f"the process that draws does not answer ({error})".splitlines()[0]
+        self._dead = True
+        return Drawing(key=order.key, troubles=(trouble,))
+
+    def _answer(self, order: Order) -> str:
+        """A line, or nothing from a process that has ended."""
+        process = self._process = self._process or _start()
+        with self._change:
+            if self._closed:
+                return ""
+        if process.stdin is None or process.stdout is None:
+            raise OSError("it has no pipes")
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as its answer shows
+            process.stdin.write(order.model_dump_json() + "\n")
+            process.stdin.flush()
+        return process.stdout.readline()
+
+    def _end(self) -> int | None:
+        """End the process; its exit code, or None where there is none."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
                 with contextlib.suppress(OSError):  # an order that it no longer took
-                    process.stdin.close()
+                    pipe.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(CLOSE_TIMEOUT_S)
+        process.kill()
+        return process.wait()
 
-    def _start(self) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            children.python("-m", "sweeper.draw"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # Ctrl-C is the coordinator's to hear
-            env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **children.environment()},
-        )
-        threading.Thread(target=self._listen, args=(process,), name="artist", daemon=True).start()
-        return process
 
-    def _listen(self, process: "subprocess.Popen[str]") -> None:
-        if process.stdout:
-            with process.stdout as lines:
-                for line in lines:
-                    self._hear(Drawing.model_validate_json(line))
-        self._ended(process)
-
-    def _hear(self, drawing: Drawing) -> None:
-        for trouble in drawing.troubles:
-            self._tell(f"{drawing.key}: {trouble}", trouble)
-        with self._change:
-            self._open.discard(drawing.key)
-            self._ready.append(drawing)
-            self._change.notify_all()
-        self._finished()
-
-    def _ended(self, process: "subprocess.Popen[str]") -> None:
-        with self._change:
-            lost, self._closed = bool(self._open) and not self._closed, True
-            self._open.clear()
-            self._change.notify_all()
-        if lost:
-            self._tell(f"the process that draws has ended with code {process.wait()}", "ended")
-
-    def _tell(self, text: str, reason: str) -> None:
-        if reason not in self._told:
-            self._told.add(reason)
-            self._note(f"figures are missing: {text}; `sweep report` tries again")
+def _start() -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        children.python("-m", "sweeper.draw_process"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # Ctrl-C is the coordinator's to hear
+        env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **children.environment()},
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import card, confirm, documents, overview, paths, record, retrain, shown, submission
+from sweeper import card, confirm, documents, overview, paths, progress, record, retrain, shown, submission, sync
 from sweeper.errors import NoResult, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
@@ -173,7 +173,10 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     if done:
         from sweeper import dataset
 
-        return _packed(folder, dataset.checked(data).table, data.layout, won.result.goal, known=True)
+        final = _packed(folder, dataset.checked(data).table, data.layout, won.result.goal, known=True)
+        if mlflow:
+            sync.catch_up([won.study], progress.talk)
+        return final
     final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
@@ -187,7 +190,7 @@ def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
         return _seal(won, job, ended.scores, epochs, session.table)
 
     if record.read_result(folder) is None:
-        session.view.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
         session.train([job], seal)
     return _packed(folder, session.table, job.recipe.data.layout, won.result.goal, known=False)
 

@@ -1,12 +1,17 @@
 """The model card: what the model is, where it comes from, how good it is, and what it should not be trusted with."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
 from sweeper.markdown import code, plain
+from sweeper.paths import RunFolder
 from sweeper.redact import redacted
 from sweeper.trial import Job, TrialResult
 from trainers.config import METRICS, Epoch, Scores
@@ -35,8 +40,35 @@ class Facts:
 
 def card(facts: Facts, model: str, submission: str | None) -> str:
     """The card as Markdown; `model` and `submission` are sha256 digests."""
-    parts = [_head(facts), _data(facts), _metrics(facts), _recipe(facts), _limits(facts), _files(model, submission)]
-    return redacted("\n".join(line for part in parts for line in [*part, ""]))
+    from sweeper import spec
+
+    recipe = facts.job.recipe.elsewhere
+    splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
+    text = _template().render(
+        facts=facts,
+        answers=answers(len(facts.table.categories)),
+        predictions=list(_predictions(facts)),
+        recipe=recipe,
+        recipe_yaml=spec.recipe_yaml(facts.study, recipe).rstrip(),
+        images=", ".join(f"{count:,} {name}" for name, count in splits.items()),
+        classes=list(_classes(facts.table)),
+        baseline=baseline(facts.table),
+        metrics=list(_metrics(facts)),
+        rare=_rare(facts.table),
+        figures=_figures(facts),
+        versions=", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES),
+        model=model,
+        submission=submission,
+    )
+    return redacted(text)
+
+
+def _template() -> Template:
+    """Names in it go through `plain` or `code`, for Markdown may hold HTML."""
+    pages = Environment(loader=PackageLoader("sweeper"), undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
+    pages.trim_blocks = pages.lstrip_blocks = True
+    pages.filters |= {"plain": plain, "code": code}
+    return pages.get_template("card.md.j2")
 
 
 def answers(categories: int) -> str:
@@ -45,84 +77,37 @@ def answers(categories: int) -> str:
     return f"An image classifier with one answer{each}."
 
 
-def _head(facts: Facts) -> Iterator[str]:
-    train, result = facts.job.recipe.train, facts.result
-    names = ", ".join(plain(category.name) for category in facts.table.categories)
-    yield f"# {plain(train.backbone.split('.')[0])} for {names}"
-    yield ""
-    yield answers(len(facts.table.categories))
-    yield ""
-    yield f"- study `{facts.study}`, trial {result.number}: the best {result.goal} on val, {result.value:.4f}"
-    if facts.confirmed:
-        average = sum(facts.confirmed) / len(facts.confirmed)
-        yield f"- trained again with {len(facts.confirmed)} new seeds: mean {result.goal} {average:.4f} on val"
-    yield f"- this model: the same recipe on train and val, {facts.job.length}"
-    yield from _predictions(facts)
-    yield f"- starts from {'published weights' if train.pretrained else 'random weights'}"
-
-
 def _predictions(facts: Facts) -> Iterator[str]:
     """How answers are made of logits, where that is more than taking the largest."""
     train, fitted = facts.job.recipe.train, facts.job.tau
     tau = train.posterior.tau if fitted is None else fitted
     if tau or fitted is not None:
         source = "the recipe's" if fitted is None else "fitted on val by the winning trial"
-        yield f"- answers are corrected for class frequency: logits - {tau:g} log(prior), {source}"
+        yield f"answers are corrected for class frequency: logits - {tau:g} log(prior), {source}"
     if train.tta.count > 1 and facts.job.views:
-        yield f"- answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
+        yield f"answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
     elif train.tta.count > 1:
-        yield "- answers are of one view an image: on val the recipe's test-time augmentation was worse"
+        yield "answers are of one view an image: on val the recipe's test-time augmentation was worse"
 
 
-def _data(facts: Facts) -> Iterator[str]:
-    splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
-    yield "## Data"
-    yield ""
-    counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
-    yield f"{code(facts.job.recipe.elsewhere.data.root)}, {counts}"
-    yield ""
-    for note in facts.notes:
-        yield f"- note: {plain(note)}"
-    if facts.notes:
-        yield ""
-    yield "| category | number | class | train + val | val |"
-    yield "|---|--:|---|--:|--:|"
-    numbers = [number for category in facts.table.categories for number in range(len(category.classes))]
-    for number, (category, name, both, val) in zip(numbers, _counts(facts.table), strict=True):
-        yield f"| {plain(category)} | {number} | {plain(name)} | {both:,} | {val:,} |"
-    yield ""
-    yield "The numbers are those of `prediction.txt`: a category's classes counted from 0."
-
-
-def _counts(table: "Table") -> Iterator[tuple[str, str, int, int]]:
-    """Category, class, images in train and val, images in val."""
+def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
+    """Category, number and name of each class, its images in train and val, and in val."""
     both, val = counted(table.split("train", "val")), counted(table.split("val"))
     for k, category in enumerate(table.categories):
         for c, name in enumerate(category.classes):
-            yield category.name, name, both[k, c], val[k, c]
+            yield category.name, c, name, both[k, c], val[k, c]
 
 
-def _metrics(facts: Facts) -> Iterator[str]:
+def _metrics(facts: Facts) -> Iterator[tuple[str, list[str]]]:
+    """The name of each metric, and its cells: of val, and of test where that has labels."""
     val, test = facts.epoch.val, facts.test
-    yield "## Metrics"
-    yield ""
-    yield "Val is of the winning trial, which had not seen it; this model has. Choosing the best of many trials by"
-    yield f"val makes its figure too good. Test is of this model{'.' if test else ': it has no labels here.'}"
-    yield ""
-    overall, classes = baseline(facts.table)
-    yield f"The commonest class of each category for every image: overall accuracy {overall:.4f}, mean class accuracy"
-    yield f"{classes:.4f} on val."
-    yield ""
-    yield f"| metric | val |{' test |' if test else ''}"
-    yield f"|---|--:|{'--:|' if test else ''}"
     rows = [(name, [getattr(s, name) for s in (val, test) if s]) for name in (*METRICS, "loss")]
     if val:
         for name in val.category_accuracy:
             rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in (val, test) if s]))
     rows += [(name, [value]) for name, value in _asides(facts)]
     for name, values in rows:
-        cells = [f"{value:.4f}" for value in values] + [""] * (1 + bool(test) - len(values))
-        yield f"| {plain(name)} | " + " | ".join(cells) + " |"
+        yield name, [f"{value:.4f}" for value in values] + [""] * (1 + bool(test) - len(values))
 
 
 def baseline(table: "Table") -> tuple[float, float]:
@@ -150,36 +135,16 @@ def _asides(facts: Facts) -> Iterator[tuple[str, float]]:
         yield f"{facts.result.goal} with test-time augmentation{also}", value
 
 
-def _recipe(facts: Facts) -> Iterator[str]:
-    from sweeper import spec
-
-    yield "## Recipe"
-    yield ""
-    yield "```yaml"
-    yield spec.recipe_yaml(facts.study, facts.job.recipe.elsewhere).rstrip()
-    yield "```"
+def _rare(table: "Table") -> list[str]:
+    """The classes that are much rarer than an even share of their category, the rarest first."""
+    images = len(table.split("train", "val"))
+    even = {category.name: images / len(category.classes) for category in table.categories}
+    found = [(both, name, category) for category, _, name, both, _ in _classes(table) if both * RARE < even[category]]
+    return [f"{plain(name)} of {plain(category)} ({both})" for both, name, category in sorted(found)]
 
 
-def _limits(facts: Facts) -> Iterator[str]:
-    yield "## Limits"
-    yield ""
-    yield "- It knows the categories and classes above, and answers with one of them whatever the image shows."
-    yield "- Images unlike those it was trained on, in subject, framing or light, were not tested."
-    counts = list(_counts(facts.table))
-    images = len(facts.table.split("train", "val"))
-    even = {category.name: images / len(category.classes) for category in facts.table.categories}
-    rare = [(both, name, category) for category, name, both, _ in counts if both * RARE < even[category]]
-    if rare:
-        listed = ", ".join(f"{plain(name)} of {plain(category)} ({both})" for both, name, category in sorted(rare))
-        yield f"- Classes are unequally frequent. Rare ones are hardly learnt, and their figures are noise: {listed}."
-    else:
-        yield "- No class is ten times rarer than an even share of its category."
-
-
-def _files(model: str, submission: str | None) -> Iterator[str]:
-    yield "## Files"
-    yield ""
-    yield f"- `model.safetensors`, sha256 `{model}`"
-    if submission:
-        yield f"- `submission.zip`, sha256 `{submission}`"
-    yield "- made with " + ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+def _figures(facts: Facts) -> dict[str, str]:
+    """Where those on test and on val are drawn, from the card's own folder."""
+    folder = RunFolder(facts.job.folder)
+    val = folder.study.trial(facts.result.number).figures
+    return {"test": folder.figures.name, "val": Path(os.path.relpath(val, folder.root)).as_posix()}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sweeper import spec
 from sweeper.board import counted
 from sweeper.counting import counting
-from sweeper.errors import line
+from sweeper.errors import UserError, line
 from trainers.config import DataConfig
 from trainers.data import check, layouts
 from trainers.data.check import Findings
@@ -35,6 +35,16 @@ def run(path: Path, sets: Sequence[str]) -> Checked:
     with counting("checking images") as count:
         found = check.check(data, count)
     return Checked(found.summary(data), found)
+
+
+def refuse_uncached(path: Path) -> None:
+    """Raise UserError where `path` is no search space: how large images are decoded is said by its image sizes."""
+    if _is_data(path):
+        raise UserError(
+            "--cache wants a search space: its image sizes say how large images are decoded",
+            where=str(path),
+            help="sweep data check SPACE.yaml --cache",
+        )
 
 
 def _asked(path: Path, sets: Sequence[str]) -> DataConfig:

@@ -1,14 +1,11 @@
 """How Python is started, here and by what is started in turn: without the current folder on its path.
 
-Nobody else starts one, but `devices`, whose script needs nothing at all on its path. What lies in the current folder
-is the user's: a random.py there is no library.
+Nobody else starts one. What lies in the current folder is the user's: a random.py there is no library.
 """
 
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 OWN = str(Path(__file__).resolve().parents[1])
@@ -35,30 +32,6 @@ def settle() -> None:
     sys.path[:] = [entry for entry in sys.path if entry not in unwanted]
     if OWN not in sys.path:  # the current folder is that of an editable install
         sys.path.append(OWN)
-
-
-def ask(
-    *words: str,
-    request: str = "",
-    env: Mapping[str, str] | None = None,
-    timeout: float | None = None,
-    quiet: bool = False,
-) -> subprocess.CompletedProcess[str]:
-    """Python with `words`, to its end: `request` on its stdin, its stdout in what comes back; `quiet`: no stderr.
-
-    Ctrl-C is not its to hear, and it ends with us, however we end.
-    """
-    return subprocess.run(
-        python(*words),
-        input=request,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL if quiet else None,
-        text=True,
-        env=env or environment(),
-        timeout=timeout,
-        process_group=0,
-        preexec_fn=end_with_us(signal.SIGKILL),
-    )
 
 
 def end_with_us(number: int) -> Callable[[], None] | None:

@@ -70,7 +70,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
 )
-data = typer.Typer(cls=Commands, help="Check a data set, draw one, decode its images.", rich_markup_mode=None)
+data = typer.Typer(cls=Commands, help="Check a data set, or draw one.", rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 
@@ -306,16 +306,6 @@ def report(
 
 
 @app.command()
-def sync(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all studies here if left out")] = None,
-) -> None:
-    """Send MLflow what it lacks of a study."""
-    from sweeper import sync as syncing
-
-    _answer(syncing.run(study))
-
-
-@app.command()
 def clean(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all, and the cache, if left out")] = None,
     keep: Annotated[
@@ -366,14 +356,26 @@ def data_check(
         ),
     ],
     sets: Sets = None,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="then decode the images of a search space, as its sweep would")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what is understood of a data set, and its faults."""
     from sweeper import checking
 
+    if cache:
+        checking.refuse_uncached(path)
     checked = checking.run(path, sets or ())
     _answer(checking.document(checked) if as_json else checking.lines(checked, path))
-    raise typer.Exit(3 if checked.found.faults else 0)
+    if checked.found.faults:
+        raise typer.Exit(3)
+    if cache:
+        from sweeper import launch
+        from sweeper.options import Options
+        from sweeper.progress import talk
+
+        talk(f"{launch.cached(path, Options(tuple(sets or ())))} images are decoded")
 
 
 @data.command("demo")
@@ -392,16 +394,6 @@ def data_demo(
     place = root or Path(DEMO_ROOT)
     demo.draw(place, images=images, seed=seed)
     out(str(place))
-
-
-@data.command("cache")
-def data_cache(space: SpaceFile, sets: Sets = None) -> None:
-    """Decode a space's images before a sweep does."""
-    from sweeper import launch
-    from sweeper.options import Options
-    from sweeper.progress import talk
-
-    talk(f"{launch.cached(space, Options(tuple(sets or ())))} images are decoded")
 
 
 @app.command()

@@ -96,7 +96,7 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
 
 
 def _seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-    return record.standing(job, epochs, "COMPLETE", tta=ended.tta)
+    return record.standing(job, epochs, "COMPLETE", ended)
 
 
 # --------------------------------------------------------------------------------------- ways out

@@ -5,27 +5,44 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from sweeper import progress
+
+SOON = 0.1  # seconds; work that takes less shows no bar
+PAUSE = 5.0  # seconds between two lines
+
+Count = Callable[[int, int], None]
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Call what it gives with done and total: one moving line on a terminal, a line every few seconds elsewhere."""
-    lively, out = progress.lively(sys.stderr), progress.Deafened(sys.stderr)
-    pause = 0.1 if lively else 5.0
-    following, moving = time.monotonic() + pause, False
+def counting(what: str) -> Iterator[Count]:
+    """Call what it gives with done and total: a bar on a terminal, a line every few seconds elsewhere."""
+    if not progress.lively(sys.stderr):
+        yield _lines(what)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+    bar = Progress(*columns, console=progress.console(progress.Deafened(sys.stderr)), redirect_stdout=False)
+    task, began = bar.add_task(what, total=None), time.monotonic()
 
     def count(done: int, total: int) -> None:
-        nonlocal following, moving
-        if time.monotonic() < following and not (moving and done == total):
-            return
-        following, moving = time.monotonic() + pause, lively
-        out.write(f"\r{what}: {done}/{total}" if lively else f"{what}: {done}/{total}\n")
-        out.flush()
+        bar.update(task, completed=done, total=total)
+        if time.monotonic() > began + SOON:
+            bar.start()
 
     try:
         yield count
     finally:
-        if moving:
-            out.write("\n")
-            out.flush()
+        bar.stop()
+
+
+def _lines(what: str) -> Count:
+    following = time.monotonic() + PAUSE
+
+    def count(done: int, total: int) -> None:
+        nonlocal following
+        if time.monotonic() >= following:
+            following = time.monotonic() + PAUSE
+            progress.talk(f"{what}: {done}/{total}")
+
+    return count

@@ -1,6 +1,5 @@
 """The slots that trials run on: which devices there are, found without torch."""
 
-import json
 import os
 import platform
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeper import driver
+from sweeper.ask import ask
 from sweeper.errors import EnvironmentFault, UserError
 
 Count = int | Literal["auto"]  # of trials side by side on a device; auto: as many as fit and gain
@@ -183,14 +183,11 @@ def _asked_driver(what: str, visible: str | None = None) -> dict[str, Any]:
     """What `driver.py` answers, in a process of its own: a driver may hang, and this process stays free of CUDA."""
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **shown}
-    command = [sys.executable, "-I", "-S", driver.__file__, what]
+    words = ("-I", "-S", driver.__file__, what)  # it needs nothing on its path
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
-    except subprocess.TimeoutExpired:
-        return {"gpus": [], "fault": "libcuda does not answer"}
-    if asked.returncode:
-        return {"gpus": [], "fault": f"asking libcuda ended with code {asked.returncode}"}
-    answer: dict[str, Any] = json.loads(asked.stdout)
+        answer: dict[str, Any] = ask(*words, what="libcuda", env=env, timeout=60, quiet=True)
+    except EnvironmentFault as error:
+        return {"gpus": [], "fault": error.what}
     return answer
 
 

@@ -1,12 +1,10 @@
 """The doctor: what of this machine a sweep will meet, one line a finding. Loads no heavy library itself."""
 
-import json
 import os
 import platform
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import children, mounts, orphans, paths, store
+from sweeper import mounts, orphans, paths, store
+from sweeper.ask import ask
+from sweeper.errors import EnvironmentFault
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -85,9 +85,8 @@ def _versions() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     """Asked in another process: importing torch takes seconds and may take a device's memory."""
     try:
-        ended = children.ask("-c", TORCH, timeout=120, quiet=True)
-        seen = json.loads(ended.stdout.strip().splitlines()[-1])
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        seen = ask("-c", TORCH, what="torch", timeout=120, quiet=True)
+    except EnvironmentFault:
         yield Finding("device", False, "torch does not start", "reinstall torch and torchvision together")
         return
     if not seen["cuda"]:

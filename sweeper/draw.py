@@ -1,10 +1,7 @@
-"""What is drawn of a run's folder and of a study's, and the process that does it. The drawing itself is elsewhere."""
+"""What is drawn of a run's folder and of a study's. The drawing itself is elsewhere."""
 
-import json
-import os
-import queue
-import sys
-import threading
+import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from sweeper import figures, gallery, identity, record, shown, tally, trends
-from sweeper.artist import Drawing, Order
+from sweeper.artist import Drawing
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, TrialResult
-from trainers import files
+from sweeper.trial import OPEN, Job, TrialResult
+from trainers import files, frequency
 from trainers.config import DataConfig, Epoch
 from trainers.data import layouts
 from trainers.data.rows import Row, Table
@@ -28,31 +25,40 @@ MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_
 
 
 class Easel:
-    """The figures of one folder: those younger than `since` (ns) stay, the others are made; no trouble is raised."""
+    """The figures of one folder: those drawn from the same `source` stay, the others are made. Raises no trouble."""
 
-    def __init__(self, folder: Path, since: int) -> None:
-        self.folder, self.since = folder, since
-        self.files: list[Path] = []
+    def __init__(self, folder: RunFolder | StudyFolder, source: str) -> None:
+        self.folder, self.source = folder, source
+        self.known = record.drawn_from(folder, source)
+        self._files: list[Path] = []
         self._failed: dict[str, list[str]] = {}
 
+    def has(self, name: str) -> bool:
+        """Whether the figure needs no drawing."""
+        return name in (self.known or ())
+
     def put(self, name: str, make: Callable[[], bytes]) -> None:
-        path = self.folder / name
+        path = self.folder.figures / name
         try:
-            if not path.exists() or path.stat().st_mtime_ns < self.since:
+            if not self.has(name):
                 content = make()
                 with files.whole(path) as file:
                     file.write(content)
-            self.files.append(path)
+            self._files.append(path)
         except Exception as error:  # noqa: BLE001  (a figure that cannot be drawn must not cost the others)
-            self._failed.setdefault(_line(error), []).append(name)
+            self._failed.setdefault(reason(error), []).append(name)
 
-    @property
-    def troubles(self) -> list[str]:
-        """A line for each reason, with the figures that it cost."""
-        return [f"{', '.join(names)}: {reason}" for reason, names in self._failed.items()]
+    def done(self) -> Drawing:
+        """Every figure that is there, which goes on record, and a line for each reason why others are not."""
+        names = tuple(path.name for path in self._files)
+        if names != self.known:
+            record.write_drawn(self.folder, self.source, names)
+        troubles = (f"{', '.join(lost)}: {why}" for why, lost in self._failed.items())
+        return Drawing(key=str(self.folder.root), files=tuple(self._files), troubles=tuple(troubles))
 
 
-def _line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why something was not drawn, in one line."""
     if isinstance(error, UserError):
         return f"{error.what}{f' ({error.where})' if error.where else ''}".splitlines()[0]
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
@@ -130,19 +136,34 @@ def _labels(rows: Sequence[Row], split: str) -> tally.Ints:
 
 
 def run(folder: RunFolder) -> Drawing:
-    """Every figure of a finished run; those that are there and younger than its result are not drawn again."""
+    """Every figure of a finished run; those that are there and show this end of it are not drawn again."""
     job, result = record.read_config(folder), record.read_result(folder)
     if job is None or result is None:
         return Drawing(key=str(folder.root), troubles=("the run has not ended",))
-    one, easel = Run(folder, job, result), Easel(folder.figures, folder.result.stat().st_mtime_ns)
+    one, easel = Run(folder, job, result), Easel(folder, record.checksum(folder))
+    easel.put("curves.svg", lambda: _curves(one))
     if job.kind != "final":
         easel.put("categories.svg", lambda: _categories(one))
-    if one.seen or (folder.figures / "confusion.png").exists():
+    if one.seen or easel.has("confusion.png"):
         easel.put("confusion.png", lambda: _confusion(one))
     easel.put("labels.svg", lambda: _weighed(one))
-    if one.seen or folder.last_figure.exists():
+    if one.seen or easel.has(folder.last_figure.name):
         easel.put(folder.last_figure.name, lambda: _mistakes(one))
-    return Drawing(key=str(folder.root), files=tuple(easel.files), troubles=tuple(easel.troubles))
+    return easel.done()
+
+
+def _curves(one: Run) -> bytes:
+    if not one.epochs:
+        raise EnvironmentFault("no epoch is on record", where=str(one.folder.history))
+    quantities = [figures.Curves(name, *_train_and_val(one.epochs, name)) for name in (one.job.recipe.goal, "loss")]
+    return figures.curves(quantities, one.name("learning curves"))
+
+
+def _train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list[float]]:
+    """A figure by epoch; of val nothing where no epoch was evaluated on it."""
+    val = [getattr(epoch.val, name, math.nan) for epoch in epochs]
+    seen = any(epoch.val for epoch in epochs)
+    return [getattr(epoch.train, name) for epoch in epochs], val if seen else []
 
 
 def _categories(one: Run) -> bytes:
@@ -174,7 +195,8 @@ def _weighed(one: Run) -> bytes:
         figures.Labels(
             category,
             count,
-            tally.class_weights(count.tolist(), loss.class_weights, beta=loss.beta) * factors.get(category.name, 1.0),
+            frequency.class_weights(count.tolist(), loss.class_weights, beta=loss.beta)
+            * factors.get(category.name, 1.0),
         )
         for category, count in zip(one.table.categories, counted, strict=True)
     ]
@@ -191,12 +213,11 @@ def _mistakes(one: Run) -> bytes:
 
 # ------------------------------------------------------------------------------------------ studies
 def study(folder: StudyFolder) -> Drawing:
-    """The study's own figures, drawn anew when a trial ended since."""
+    """The study's own figures, drawn anew when a trial has ended since."""
     results = [result for result in record.results(folder) if result.value is not None]
-    ends = [run.result.stat().st_mtime_ns for _, run in record.folders(folder) if run.result.exists()]
     if not results:
         return Drawing(key=folder.name)
-    easel = Easel(folder.figures, max(ends, default=0))
+    easel = Easel(folder, _ends(results))
     dots = [trends.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
     logarithmic = _logarithmic(identity.read(folder) or {})
     goal = results[0].goal
@@ -205,7 +226,13 @@ def study(folder: StudyFolder) -> Drawing:
         title = f"{folder.name}: value against each open value"
         easel.put("slices.svg", lambda: trends.slices(dots, goal, title, logarithmic))
     _of_data(folder, shown.best(results) or results[0], easel)
-    return Drawing(key=folder.name, files=tuple(easel.files), troubles=tuple(easel.troubles))
+    return easel.done()
+
+
+def _ends(results: Sequence[TrialResult]) -> str:
+    """A checksum of how the trials that have ended did."""
+    lines = (one.model_dump_json() for one in results if one.state not in OPEN)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _of_data(folder: StudyFolder, result: TrialResult, easel: Easel) -> None:
@@ -240,49 +267,3 @@ def _logs(node: Any, name: str) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _logs(value, name)
-
-
-# ---------------------------------------------------------------------------------------- the process
-def serve(order: Order) -> Drawing:
-    """Draw what is ordered; whatever goes wrong is told, and the process lives on."""
-    try:
-        if not order.study:
-            drawing = run(RunFolder(order.folder))
-        else:
-            from sweeper import report
-
-            drawing = report.drawn(StudyFolder(order.folder))
-    except Exception as error:  # noqa: BLE001  (the boundary: one folder's trouble must not reach the next)
-        drawing = Drawing(key=order.key, troubles=(_line(error),))
-    return drawing.model_copy(update={"key": order.key})
-
-
-def main() -> None:
-    """`python -m sweeper.draw`: a Drawing for every Order on stdin, until that ends."""
-    os.nice(10)
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    orders: Orders = queue.PriorityQueue()
-    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    while True:
-        *_, line = orders.get()
-        drawing = serve(Order.model_validate_json(line))
-        out.write(drawing.model_dump_json() + "\n")
-        out.flush()
-
-
-Orders = queue.PriorityQueue[tuple[bool, int, str]]
-
-
-def _listen(orders: Orders) -> None:
-    """Hand the orders on, those of a study first, as it is about to be closed.
-
-    Where they end, so does this process, at once: files are written whole or not at all.
-    """
-    for number, line in enumerate(sys.stdin):
-        orders.put((not json.loads(line)["study"], number, line))
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,7 @@ from sweeper import record
 from sweeper.parts import Parts
 from sweeper.repeats import digest
 from sweeper.running import Running
-from sweeper.trial import State, TrialResult, Trouble
-from trainers.config import Look
+from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
 from trainers.crash import point
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
@@ -27,39 +26,49 @@ class Ends:
         self._repeats, self._memory, self._kept = parts.repeats, parts.memory, parts.kept
 
     # ------------------------------------------------------------------------------- which end
-    def finish(self, one: Running, *, stopped: bool, tta: Look | None) -> TrialResult:
-        """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if `stopped`."""
+    def finish(self, one: Running, message: Done | Failed) -> TrialResult:
+        """Record how the run of a trial ended, as its worker says it."""
+        return self._fail(one, message) if isinstance(message, Failed) else self._finish(one, message)
+
+    def _finish(self, one: Running, message: Done) -> TrialResult:
+        """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if stopped."""
         if one.pruned:
             return self.end(one, "PRUNED")
         if one.pausing:
             return self.pause(self._let_go(one))
-        if stopped and one.left > 0:
+        if message.stopped and one.left > 0:
             return self._leave(one)
         if not one.epochs:
-            return self.end(one, "FAILED", "error", "the worker ended without an epoch")
-        return self.end(one, "COMPLETE", tta=tta)
+            text = "the worker ended without an epoch"
+            return self.end(one, "FAILED", Failed(trial=one.job.trial, trouble="error", text=text))
+        return self.end(one, "COMPLETE", message)
 
-    def fail(
-        self, one: Running, trouble: Trouble, text: str, *, crowded: bool, resident: bool, gpu_gib: float | None
-    ) -> TrialResult:
-        """The worker is lost: FAILED, or one of the second chances that `Study.fail` tells of."""
+    def _fail(self, one: Running, message: Failed) -> TrialResult:
+        """The worker is lost: FAILED, or one of the second chances that `Study.finish` tells of."""
         trial, epochs = one.job.trial, len(one.epochs)
-        chance = trouble in RETRIED or (trouble == "oom" and crowded)
-        if trouble == "disk":
-            return self._leave(one, trouble, text)
+        chance = message.trouble in RETRIED or (message.trouble == "oom" and message.crowded)
+        if message.trouble == "disk":
+            return self._leave(one, message)
         if chance and one.pausing:
             return self.pause(self._let_go(one))
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
-            return self._again(one, trouble, f"{text}; trying once more")
-        lighten = self._memory.unload if resident else self._memory.halve
-        if trouble == "oom" and (smaller := lighten(one.job, gpu_gib)):
-            record.write_config(self._folder.trial(trial), smaller)
-            return self._again(one, trouble, self._memory.said(smaller, text))
-        if trouble == "overflow" and not one.job.full_precision:
-            record.write_config(self._folder.trial(trial), one.job.model_copy(update={"full_precision": True}))
-            return self._again(one, trouble, f"{text}; {IN_FULL}")
-        return self.end(one, "FAILED", trouble, text, gpu_gib=gpu_gib)
+            return self._again(one, message, f"{message.text}; trying once more")
+        if remedy := self._remedy(one.job, message):
+            job, text = remedy
+            record.write_config(self._folder.trial(trial), job)
+            return self._again(one, message, text)
+        return self.end(one, "FAILED", message)
+
+    def _remedy(self, job: Job, message: Failed) -> tuple[Job, str] | None:
+        """The job changed so that the trouble may not come again, and in words how it goes on."""
+        if message.trouble == "oom":
+            lighten = self._memory.unload if message.resident else self._memory.halve
+            smaller = lighten(job, message.gpu_gib)
+            return (smaller, self._memory.said(smaller, message.text)) if smaller else None
+        if message.trouble == "overflow" and not job.full_precision:
+            return job.model_copy(update={"full_precision": True}), f"{message.text}; {IN_FULL}"
+        return None
 
     # -------------------------------------------------------------------------------- the ends
     def pause(self, one: Running) -> TrialResult:
@@ -71,30 +80,22 @@ class Ends:
         point("paused")
         return record.standing(one.job, one.epochs, "PAUSED")
 
-    def _again(self, one: Running, trouble: Trouble, text: str) -> TrialResult:
+    def _again(self, one: Running, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
         self._asking.adoptable.append(one.job.trial)
-        return self._leave(one, trouble, text)
+        return self._leave(one, message.model_copy(update={"text": text}))
 
-    def _leave(self, one: Running, trouble: Trouble | None = None, text: str | None = None) -> TrialResult:
+    def _leave(self, one: Running, message: Failed | None = None) -> TrialResult:
         self._let_go(one)
         self.left.add(one.job.trial)
-        return record.standing(one.job, one.epochs, "INTERRUPTED", trouble=trouble, error=text)
+        return record.standing(one.job, one.epochs, "INTERRUPTED", message)
 
-    def end(
-        self,
-        one: Running,
-        state: State,
-        trouble: Trouble | None = None,
-        text: str | None = None,
-        tta: Look | None = None,
-        gpu_gib: float | None = None,
-    ) -> TrialResult:
+    def end(self, one: Running, state: State, message: Done | Failed | None = None) -> TrialResult:
         """End a trial for good."""
         folder = self._folder.trial(one.job.trial)
         self._let_go(one)
-        result = record.standing(one.job, one.epochs, state, trouble=trouble, error=text, tta=tta, gpu_gib=gpu_gib)
-        if trouble == "oom":
+        result = record.standing(one.job, one.epochs, state, message)
+        if result.trouble == "oom":
             self._repeats.give_up(digest(one.job.recipe), result)
         record.tidy(one.job.folder, ended=True)
         record.write_result(folder, result)

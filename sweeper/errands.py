@@ -5,18 +5,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol
 
-from sweeper import arrived, curves, lock, mirror, shown
-from sweeper.artist import Artist, Drawing, Order
-from sweeper.mirror import RunTwin, Side, Sides, StudyTwin
+from sweeper import lock, mirror, record, shown
+from sweeper.mirror import Event, RunTwin, Side, Sides, StudyTwin
 from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
-from sweeper.trial import Job, State, TrialResult
+from sweeper.trial import Closing, Job, State, TrialResult
 from trainers import crash
 from trainers.config import Goal
 
-STUDY, STANDING, CLOSE, DRAWN = "study", "standing", "close", "drawn"
+STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
 LOG_TAIL = 64_000  # characters of a failed run's log
 FINAL = ("submission", "prediction", "predictions", "card", "history")  # files of a final's folder that are shown
 
@@ -66,27 +66,22 @@ class Sent:
 
     runs: set[str] = field(default_factory=set)
     epochs: int = 0
-
-
-@dataclass(frozen=True)
-class End:
-    """What is known of it when it is closed; one in a hurry does not wait for figures."""
-
-    state: State
-    files: tuple[Path, ...]
-    hurry: bool = False
+    files: int = 0
 
 
 class Errands:
     """By name: `study` opens it and looks through its folders, `standing` sends its own figures, `close` ends it,
-    `drawn` sends drawings that are there now, any other is a run's key."""
+    `files` sends files of its own, any other is a run's key.
 
-    def __init__(
-        self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str], artist: Artist
-    ) -> None:
-        self.facts, self.sides, self.artist = facts, Sides(facts.study), artist
-        self.end: End | None = None
+    All but `hear` belongs to the thread that does the errands.
+    """
+
+    def __init__(self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
+        self.facts, self.sides = facts, Sides(facts.study)
         self.sent = Sent()
+        self._heard: SimpleQueue[tuple[Job | None, Event | Closing]] = SimpleQueue()
+        self._closing: Closing | None = None
+        self._files: list[Path] = []  # of the study, to be sent
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
         self._twin: StudyTwin | None = None
@@ -99,26 +94,41 @@ class Errands:
 
     @property
     def moved(self) -> tuple[int, ...]:
-        """Another one whenever something was sent or drawn."""
-        return int(self.connected), len(self.sent.runs), self.sent.epochs, self.artist.drawn
+        """Another one whenever something was sent."""
+        return int(self.connected), len(self.sent.runs), self.sent.epochs, self.sent.files
+
+    def hear(self, job: Job | None, event: Event | Closing) -> None:
+        """Take note, in any thread, of what happens to the run of `job`, or to the study."""
+        self._heard.put((job, event))
 
     def do(self, errand: str) -> None:
+        while not self._heard.empty():
+            self._take(*self._heard.get())
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)
         if errand == STUDY:
-            for side in self.sides.load(lambda folder, result: arrived.all_sent(folder, result, twin)):
+            for side in self.sides.load(lambda folder, result: mirror.all_sent(folder, result, twin)):
                 self._bring(server, twin, side)
             self._study(server, twin, "RUNNING")
             server.status(twin.run, "RUNNING", None)
         elif errand == STANDING:
-            if self.end is None:
+            if self._closing is None:
                 self._study(server, twin, "RUNNING")
-        elif errand == CLOSE and self.end:
-            self._close(server, twin, self.end)
-        elif errand == DRAWN:
-            self._hang(server, twin)
+        elif errand == CLOSE and self._closing:
+            self._close(server, twin, self._closing.state)
+        elif errand == FILES:
+            self._show(server, twin)
         elif asked := self.sides.get(errand):
             self._bring(server, twin, asked)
+
+    def _take(self, job: Job | None, event: Event | Closing) -> None:
+        if isinstance(event, Closing):
+            self._closing = event
+            self._files += event.files
+        elif job is None:
+            self._files += event if isinstance(event, tuple) else ()
+        else:
+            self.sides.of(job).take(event)
 
     # ------------------------------------------------------------------------------------- study
     def _open(self, server: Server) -> StudyTwin:
@@ -131,7 +141,7 @@ class Errands:
         twin = mirror.read(path, StudyTwin)
         experiment = server.home(twin.run) if twin and twin.run else None
         if twin is None or experiment is None:
-            twin = twin.model_copy(update={"uri": uri, "run": ""}) if twin else StudyTwin(uri=uri)
+            twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudyTwin(uri=uri)
             mirror.write(path, twin)
             crash.point("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
@@ -162,7 +172,7 @@ class Errands:
         server.log(twin.run, points[self._points :], {}, tags)
         self._points = len(points)
 
-    def _close(self, server: Server, twin: StudyTwin, end: End) -> None:
+    def _close(self, server: Server, twin: StudyTwin, state: State) -> None:
         """What has no end is interrupted; unless another process holds the study, and these are its runs."""
         holder = lock.holder(self.facts.study.lock)
         alone = holder is None or holder.pid == os.getpid()
@@ -170,13 +180,23 @@ class Errands:
             if side.result is None and (alone or side.live):
                 side.result = side.standing("PAUSED" if side.folder.paused.exists() else "INTERRUPTED")
                 self._bring(server, twin, side)
-        for path in end.files:
-            server.file(twin.run, path)
+        self._show(server, twin)
         if alone:
-            self._study(server, twin, end.state)
-            server.status(twin.run, shown.STATUS[end.state], None)
-        if not end.hurry:
-            self._last_figures(server, twin)
+            self._study(server, twin, state)
+            server.status(twin.run, shown.STATUS[state], None)
+
+    def _show(self, server: Server, twin: StudyTwin) -> None:
+        """Send the study's files that MLflow lacks, or has otherwise."""
+        stamps = {path: _checksum(path) for path in self._files if path.exists()}
+        for path, stamp in stamps.items():
+            if twin.files.get(path.name) != stamp:
+                server.file(twin.run, path)
+                self.sent.files += 1
+        self._files.clear()
+        after = twin.model_copy(update={"files": {**twin.files, **{path.name: one for path, one in stamps.items()}}})
+        if after != twin:
+            self._twin = after
+            mirror.write(self.facts.study.mirror, after)
 
     # --------------------------------------------------------------------------------------- run
     def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
@@ -184,22 +204,20 @@ class Errands:
         if side.twin is None:
             known = mirror.read(side.folder.mirror, RunTwin)
             side.twin = known if known and known.parent == twin.run else None
-        result = side.result
         if side.lost:
             return
-        if not _has_all(side, result):
-            try:
-                side.twin = self._send(server, twin, side, result)
-            except Refused:
-                side.lost = True
-                raise
-        if result and arrived.awaits_figures(side.folder, result, side.job.kind):
-            self.artist.ask(Order(key=side.key, folder=side.folder.root))
-        elif result:
+        try:
+            if side.twin is None or not _has_all(side, side.twin):
+                side.twin = self._send(server, twin, side)
+            side.twin = self._attach(server, side, side.twin)
+        except Refused:
+            side.lost = True
+            raise
+        if side.result:
             self.sides.done(side)
 
-    def _send(self, server: Server, twin: StudyTwin, side: Side, result: TrialResult | None) -> RunTwin:
-        before = side.twin
+    def _send(self, server: Server, twin: StudyTwin, side: Side) -> RunTwin:
+        before, result = side.twin, side.result
         run = before.run if before else self._born(server, twin, side)
         crash.point("mlflow.run.born")
         tags = shown.outcome(result) if result else {}
@@ -216,7 +234,8 @@ class Errands:
         if result is not None:
             self._ended(server, side, run, result)
         sent = result.state if result else "" if side.live else (before.sent if before else "")
-        after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points)
+        figures = before.figures if before else ()
+        after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures)
         crash.point("mlflow.run.sent")
         if after != before:
             mirror.write(side.folder.mirror, after)
@@ -239,64 +258,43 @@ class Errands:
         return run
 
     def _ended(self, server: Server, side: Side, run: str, result: TrialResult) -> None:
-        if side.epochs:
-            drawing = curves.learning(side.epochs, side.job.recipe.goal, side.job.title)
-            server.text(run, "curves.svg", drawing)
         if result.state == "FAILED" and side.folder.log.exists():
             said = side.folder.log.read_text(encoding="utf-8", errors="replace")
             server.text(run, "log.txt", redacted(said[-LOG_TAIL:]))
         for path in _files(side):
             server.file(run, path)
-        side.files.clear()
         end = round(side.ended * 1000) if side.epochs else None
         server.status(run, shown.STATUS[result.state], end)
 
-    # ----------------------------------------------------------------------------------- figures
-    def _hang(self, server: Server, twin: StudyTwin) -> None:
-        """Send what was drawn; what MLflow refuses is not sent again."""
-        for drawing in self.artist.ready():
-            try:
-                self._show(server, twin, drawing)
-            except Refused:
-                self.artist.taken(drawing)
-                raise
-            self.artist.taken(drawing)
-
-    def _show(self, server: Server, twin: StudyTwin, drawing: Drawing) -> None:
-        """A run's twin is written anew: that it is younger than the figures says that they have arrived."""
-        if drawing.key == STUDY:
-            for path in drawing.files:
-                server.file(twin.run, path)
-            return
-        side = self.sides.get(drawing.key)
-        if side and side.twin and not side.lost:
-            for path in drawing.files:
-                server.file(side.twin.run, path)
-            mirror.write(side.folder.mirror, side.twin)
-            self.sides.done(side)
-
-    def _last_figures(self, server: Server, twin: StudyTwin) -> None:
-        """Those of the study, where a run has some, and whatever is still being drawn."""
-        trials = ((self.facts.study.trial(number), one) for number, (one, _) in self.sides.ends().items())
-        finals = ((one.folder, one.result) for one in self.sides.all() if one.result and one.job.kind == "final")
-        if any(arrived.drawable(*one, "trial") for one in trials) or any(
-            arrived.drawable(*one, "final") for one in finals
-        ):
-            self.artist.ask(Order(key=STUDY, folder=self.facts.study.root, study=True))
-        self.artist.wait()
-        self._hang(server, twin)
+    def _attach(self, server: Server, side: Side, there: RunTwin) -> RunTwin:
+        """Send what was attached, and the figures of an ended run, as far as MLflow lacks them."""
+        drawn = (record.drawn(side.folder) or ()) if side.result else ()
+        paths = [*side.files, *(side.folder.figures / name for name in drawn)]
+        news = {path.name: path for path in paths if path.name not in there.figures and path.exists()}
+        for path in news.values():
+            server.file(there.run, path)
+            self.sent.files += 1
+        side.files.clear()
+        if not news:
+            return there
+        after = there.model_copy(update={"figures": (*there.figures, *news)})
+        mirror.write(side.folder.mirror, after)
+        return after
 
 
-def _has_all(side: Side, result: TrialResult | None) -> bool:
-    """Whether MLflow has the run as it stands."""
-    if side.twin is None or side.files:
-        return False
-    if result is None:
-        return not side.live and bool(side.twin.sent) and side.twin.points == len(side.epochs)
-    return side.twin.sent == result.state
+def _has_all(side: Side, twin: RunTwin) -> bool:
+    """Whether MLflow has the run as it stands, but for its figures."""
+    if side.result is None:
+        return not side.live and bool(twin.sent) and twin.points == len(side.epochs)
+    return twin.sent == side.result.state
 
 
 def _files(side: Side) -> list[Path]:
-    """The artifacts that were attached, and those of a final that are there."""
+    """The artifacts of a final that are there."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
-    return [path for path in dict.fromkeys([*usual, *side.files]) if path.exists()]
+    return [path for path in usual if path.exists()]
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -26,6 +26,8 @@ WIDTH = 9.2  # inches that a page gives a figure
 MOST = 24  # panels of one figure
 LONGEST = 22  # characters of a name
 DPI = 110
+TRAIN: Any = {"color": MIDDLE, "linestyle": "--", "linewidth": 1.2}
+VAL: Any = {"color": DARK, "marker": "o", "markersize": 3, "linewidth": 1.8}
 STYLE: Any = {  # the library types its names one by one
     "font.size": SMALL,
     "font.family": "DejaVu Sans",  # comes with the library, so a figure is the same on every machine
@@ -105,6 +107,37 @@ def grid(axes: Axes) -> None:
 
 # ----------------------------------------------------------------------------------------- learning
 @dataclass(frozen=True)
+class Curves:
+    """One quantity epoch by epoch, [E] each: on train and val, NaN or infinity where it has no finite value."""
+
+    name: str
+    train: Sequence[float]
+    val: Sequence[float] = ()
+
+
+def curves(quantities: Sequence[Curves], title: str) -> bytes:
+    """SVG: a panel for each quantity over the epochs."""
+    with style("curves"):
+        count = len(quantities)
+        figure, axes = panels(count, columns=count, width=WIDTH / count, heights=[2.6])
+        for one, panel in zip(quantities, axes, strict=True):
+            _train_and_val(panel, one.train, one.val)
+            panel.set_title(one.name.replace("_", " "))
+            _over_epochs(panel)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+        return svg(figure)
+
+
+def _train_and_val(axes: Axes, train: Sequence[float], val: Sequence[float]) -> None:
+    """Train dashed, val with markers; what is no finite number leaves a gap."""
+    for label, values, look in (("train", train, TRAIN), ("val", val, VAL)):
+        if values:
+            finite = np.where(np.isfinite(values), values, np.nan)
+            axes.plot(range(1, len(values) + 1), finite, label=label, **look)
+
+
+@dataclass(frozen=True)
 class Learning:
     """A run epoch by epoch: each category's accuracy on val and train, and the macro figures on val, [E] each."""
 
@@ -134,9 +167,8 @@ def categories(run: Learning, title: str) -> bytes:
 
 
 def _accuracy(axes: Axes, run: Learning, name: str) -> None:
-    val, train = run.val[name], run.train.get(name, ())
-    axes.plot(range(1, len(train) + 1), train, color=MIDDLE, linestyle="--", linewidth=1.2, label="train")
-    axes.plot(range(1, len(val) + 1), val, color=DARK, marker="o", markersize=3, linewidth=1.8, label="val")
+    val = run.val[name]
+    _train_and_val(axes, run.train.get(name, ()), val)
     axes.set_title(short(name) + (f" {val[run.epoch - 1]:.3f}" if run.epoch is not None else ""))
 
 
@@ -149,11 +181,15 @@ def _macro(axes: Axes, run: Learning) -> None:
     axes.legend(frameon=False, loc="best")
 
 
-def _epochs(axes: Axes, run: Learning) -> None:
+def _over_epochs(axes: Axes) -> None:
     grid(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.tick_params(labelbottom=True)
     axes.set_xlabel("epoch")
+
+
+def _epochs(axes: Axes, run: Learning) -> None:
+    _over_epochs(axes)
     if run.epoch is not None and run.epoch < max(map(len, run.val.values()), default=0):
         axes.axvline(run.epoch, color=MIDDLE, linewidth=0.8, linestyle=(0, (1, 2)))
 

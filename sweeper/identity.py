@@ -1,6 +1,7 @@
 """What a study asked when it began, kept in study.json; a resume must ask the same."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -45,12 +46,25 @@ class Asked(_Open):
     budget: Limits = Limits()
 
 
-def settle(spec: StudySpec, space: Space, folder: StudyFolder, fingerprint: str = "") -> None:
+@dataclass(frozen=True)
+class Definition:
+    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
+    labels and splits.
+    """
+
+    spec: StudySpec
+    space: Space
+    folder: StudyFolder
+    fingerprint: str = ""
+
+
+def settle(study: Definition) -> None:
     """Write down what the study asks, or compare it with what it asked before.
 
     Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
-    else, and where the data's `fingerprint`, of its images, labels and splits, is another than it was.
+    else, and where the data's fingerprint is another than it was.
     """
+    spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = read(folder)
     if before and (lines := difference(before["identity"], asked)):

@@ -3,7 +3,7 @@
 from bisect import insort
 from pathlib import Path
 
-from sweeper import arrived, record
+from sweeper import record
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
 from trainers.crash import point
@@ -15,13 +15,12 @@ QUEUE = 50  # trials whose predictions may wait for figures; they are few bytes 
 class Kept:
     """The ended trials whose checkpoints lie there, where a study keeps `limit` of them; None keeps all.
 
-    A trial that is open or paused has not ended, and is never touched. Where figures are drawn while it sweeps
-    (`draws`), predictions stay until theirs are there. What a kill keeps from being removed is removed when the study
-    is taken up again.
+    A trial that is open or paused has not ended, and is never touched. Predictions stay until their figures are
+    there. What a kill keeps from being removed is removed when the study is taken up again.
     """
 
-    def __init__(self, folder: StudyFolder, limit: int | None, *, draws: bool = False) -> None:
-        self._folder, self._limit, self._draws = folder, limit, draws
+    def __init__(self, folder: StudyFolder, limit: int | None) -> None:
+        self._folder, self._limit = folder, limit
         self._ranks: list[Rank] = []  # the worst first
         self._undrawn: list[RunFolder] = []  # the oldest first
 
@@ -36,7 +35,7 @@ class Kept:
         self.settle()
 
     def _drop(self, folder: RunFolder, *, drawable: bool) -> None:
-        if self._draws and drawable and folder.val_logits.exists():
+        if drawable and folder.val_logits.exists():
             self._undrawn.append(folder)
             drop(folder, but=folder.val_logits)
         else:
@@ -45,7 +44,7 @@ class Kept:
     def settle(self) -> None:
         """Remove the predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
         late = self._undrawn[:-QUEUE]
-        done = [folder for folder in self._undrawn if folder in late or arrived.drawn(folder)]
+        done = [folder for folder in self._undrawn if folder in late or record.predictions_drawn(folder)]
         self._undrawn = [folder for folder in self._undrawn if folder not in done]
         for folder in done:
             drop(folder)

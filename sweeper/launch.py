@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from sweeper import dataset, devices, ending, mounts, overview, paths, progress, record, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
+from sweeper.figures_observer import Figures
 from sweeper.memory import Here
+from sweeper.observers import Observers
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from sweeper.ranking import Ranking
 from sweeper.room import Room
-from sweeper.trial import State
+from sweeper.trial import Closing, Observer, State
 from trainers import files
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from sweeper.space import Space
     from sweeper.stop import Stop
     from sweeper.study import Study
-    from sweeper.sweep import Outcome
+    from sweeper.trial import Outcome
     from trainers.data.check import Findings
     from trainers.data.layouts import Table
     from trainers.data.summary import Summary
@@ -162,7 +164,7 @@ def sweep(prepared: Prepared, options: Options, executor: "Executors", command: 
 
 def _given_up(stop: "Stop") -> "Outcome":
     """Where a person ends the waiting for room."""
-    from sweeper.sweep import Outcome
+    from sweeper.trial import Outcome
 
     return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
 
@@ -177,17 +179,14 @@ def _once(
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper import pausing
+    from sweeper.identity import Definition
     from sweeper.study import Study
 
     study = Study.open(
-        prepared.spec,
-        prepared.space,
-        prepared.folder,
+        Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
         paths.cache(),
-        fingerprint=prepared.fingerprint,
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
         here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
-        draws=options.mlflow,
     )
     try:
         files.write_text(prepared.folder.resume, command + "\n")
@@ -231,30 +230,31 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
 
 def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper import sweep
+    from sweeper.export import OptunaExport
 
     view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
     if kind := mounts.network(prepared.folder.root):
         view.note(mounts.words(paths.home(), kind))
-    tracker = tracker_for(mlflow, view.note)
-    tracker.opened(facts(prepared))
+    export = OptunaExport(prepared.folder, prepared.space.suggest, view.note)
+    observers = observers_for(view, facts(prepared), export, mlflow=mlflow)
+    export.opened()
     state: State = "INTERRUPTED"
     hurry = False
     try:
         if line := prepared.room.outlook(prepared.spec, prepared.space.recipes()):
             view.note(line)
-        outcome = sweep.run(study, executor(view.note), tracker, view, stop=stop, room=prepared.room)
+        outcome = sweep.run(study, executor(view.note), observers, stop=stop, room=prepared.room)
         state = _STATES.get(outcome.exit_code, "INTERRUPTED")
     except DiskFull:
         hurry = True
         raise
     finally:
-        patience = 1.0 if stop.requested or hurry else 10.0
-        view.closed()
-        if stop.again:  # the next sweep, or `sweep sync`, tells the rest
-            tracker.closed(state, patience=0.0)
+        if stop.again:  # the next `sweep run` or `sweep ui` shows the rest
+            observers.closed(Closing(state, timeout=0.0))
         else:
-            tracker.closed(state, files=tables(prepared.folder), patience=patience)
+            timeout = 1.0 if stop.requested or hurry else 10.0
+            observers.closed(Closing(state, tuple(tables(prepared.folder)), timeout))
     return outcome
 
 
@@ -284,11 +284,19 @@ def _cluster(address: str, prepared: Prepared, options: Options, note: Callable[
 
 
 # ------------------------------------------------------------------------------------------ the record
-def tracker_for(mlflow: bool, note: Callable[[str], None]) -> tracking.Tracker:
+def observers_for(view: progress.View, facts: Facts, *others: Observer, mlflow: bool) -> Observers:
+    """The view, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
+    tracker = [tracker_for(view.note)] if mlflow else []
+    figures = Figures(facts.study, view.note, *(one.attached for one in tracker))
+    for one in tracker:
+        one.opened(facts)
+    figures.opened()
+    return Observers([view, figures, *others, *tracker], progress.talk)
+
+
+def tracker_for(note: Callable[[str], None]) -> tracking.Mlflow:
     from sweeper import spec
 
-    if not mlflow:
-        return tracking.Silent()
     return tracking.Mlflow(note, recipe_text=lambda job: spec.recipe_yaml(job.study, job.recipe, comment=job.title))
 
 

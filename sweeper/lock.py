@@ -5,10 +5,9 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from sweeper.errors import StudyHeld
@@ -28,74 +27,65 @@ class Holder(BaseModel):
         return f"process {self.pid} on {self.host}"
 
 
-@dataclass
 class Lock:
-    """A lock that is held; the system lets go of it when the process ends, however it ends."""
+    """A study held by this process; the system lets go of it when the process ends, however it ends.
 
-    file: TextIOWrapper
-    path: Path
+    Raises StudyHeld, naming the holder, while another one holds it.
+    """
 
-    @property
-    def there(self) -> bool:
-        """Whether it is held, and the locked file still lies at its path: else another process may hold the study."""
-        if self.file.closed:
-            return False
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(
+            path, PATIENCE, thread_local=False, poll_interval=0.02, fallback_to_soft=False, on_acquired=self._sign
+        )
         try:
-            return os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        self.file.close()
-
-
-def acquire(path: Path) -> Lock:
-    """Hold `path` until released; raises StudyHeld, naming the holder, while another process does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
-    deadline = time.monotonic() + PATIENCE
-    while not _locked(file, fcntl.LOCK_EX):
-        if time.monotonic() > deadline:
-            file.close()
+            self._lock.acquire()
+        except Timeout:
             raise StudyHeld(
                 f"{_read(path) or 'another process'} is running this study",
                 where=str(path),
                 help="wait for it, stop it, or begin another study with --new-study NAME",
-            )
-        time.sleep(0.02)
-    _sign(file)
-    return Lock(file, path)
+            ) from None
+
+    def _sign(self, file: int) -> None:
+        """Say in the file who holds it, in the place of who did; on a full disk that may stay unsaid."""
+        self._file = os.fstat(file)
+        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}) + "\n"
+        try:
+            written = os.pwrite(file, text.encode(), 0)
+        except OSError as error:
+            if not full(error):
+                raise
+            written = 0
+        os.ftruncate(file, written)
+
+    @property
+    def there(self) -> bool:
+        """Whether it is held, and the locked file still lies at its path: else another process may hold the study."""
+        try:
+            return self._lock.is_locked and os.path.samestat(Path(self._lock.lock_file).stat(), self._file)
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        self._lock.release()
 
 
-def _sign(file: TextIOWrapper) -> None:
-    """Say in the file who holds it, in the place of who did; on a full disk that may stay unsaid."""
-    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}) + "\n"
-    try:
-        written = os.pwrite(file.fileno(), text.encode(), 0)
-    except OSError as error:
-        if not full(error):
-            raise
-        written = 0
-    os.ftruncate(file.fileno(), written)
+def acquire(path: Path) -> Lock:
+    """Hold `path` until released."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Lock(path)
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock at `path` now, or None."""
+    """Who holds the lock at `path` now, or None. It is only read, and may be another user's; any number may look."""
     try:
         with path.open(encoding="utf-8") as file:
-            if _locked(file, fcntl.LOCK_SH):
-                return None
-            return _read(path) or Holder(pid=0, host="another machine", started=0)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
-
-
-def _locked(file: TextIOWrapper, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        return _read(path) or Holder(pid=0, host="another machine", started=0)
+    return None
 
 
 def _read(path: Path) -> Holder | None:

@@ -1,9 +1,8 @@
 """What a study knows of its twin in MLflow: which runs it owns there, and what of them has been sent."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,7 +15,10 @@ from trainers.config import Epoch
 
 
 class StudyTwin(BaseModel):
-    """mlflow.json of a study. `id` is made up before the run is, so that a run whose answer got lost is found."""
+    """mlflow.json of a study. `id` is made up before the run is, so that a run whose answer got lost is found.
+
+    `files` are the study's own that were sent, each with a checksum of its content.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,10 +26,13 @@ class StudyTwin(BaseModel):
     id: str = Field(default_factory=lambda: uuid4().hex[:12])
     experiment: str = ""
     run: str = ""
+    files: Mapping[str, str] = Field(default_factory=dict)
 
 
 class RunTwin(BaseModel):
-    """mlflow.json of a run folder; `sent` is the state up to which all has arrived, with `points` epochs."""
+    """mlflow.json of a run folder; `sent` is the state up to which all has arrived, with `points` epochs, and
+    `figures` are the files of it that were sent beside.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,8 +40,11 @@ class RunTwin(BaseModel):
     run: str
     sent: str = ""
     points: int = 0
+    figures: tuple[str, ...] = ()
 
 
+Event = Literal["started"] | Epoch | TrialResult | tuple[Path, ...]
+"""What happens to a run: it starts, an epoch is done, it ends, files are to be shown with it."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -53,6 +61,14 @@ def write(path: Path, twin: BaseModel) -> None:
     for rest in path.parent.glob(f".{path.name}.*.tmp"):
         rest.unlink(missing_ok=True)
     files.write_text(path, twin.model_dump_json(indent=1) + "\n")
+
+
+def all_sent(folder: RunFolder, result: TrialResult, twin: StudyTwin) -> bool:
+    """Whether MLflow has all of an ended trial, with those of its figures that there are."""
+    known = read(folder.mirror, RunTwin)
+    if known is None or known.parent != twin.run or known.sent != result.state:
+        return False
+    return {*(record.drawn(folder) or ())} <= {*known.figures}
 
 
 def key(folder: RunFolder) -> str:
@@ -78,10 +94,17 @@ class Side:
     def key(self) -> str:
         return key(self.folder)
 
-    def take(self, epoch: Epoch) -> None:
-        """Add `epoch` unless it is known: a resumed worker tells its epochs from the first."""
-        if epoch.number == len(self.epochs) + 1:
-            self.epochs.append(epoch)
+    def take(self, event: Event) -> None:
+        """Take note of what happens to the run."""
+        match event:
+            case "started":
+                self.result, self.live, self.new = None, True, self.job.kind == "trial" and not self.job.adopted
+            case Epoch(number=number) if number == len(self.epochs) + 1:
+                self.epochs.append(event)
+            case TrialResult():
+                self.end(event)
+            case tuple():
+                self.files += event
 
     def end(self, result: TrialResult) -> None:
         """Note the end; epochs nobody told of are taken from the record."""
@@ -100,13 +123,12 @@ class Side:
 
 
 class Sides:
-    """The runs of one study, by key; both the caller's thread and the sender's look here."""
+    """The runs of one study, by key; they belong to the sender's thread alone."""
 
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
         self._sides: dict[str, Side] = {}
         self._done: dict[int, tuple[TrialResult, float]] = {}  # trials of which MLflow has all: end, and when
-        self._lock = threading.Lock()
 
     def get(self, key: str) -> Side | None:
         """The run called so, unless it is done with."""
@@ -115,34 +137,22 @@ class Sides:
     def of(self, job: Job, folder: RunFolder | None = None) -> Side:
         """The side of `job`; the first time, with the epochs and the end that its folder already holds."""
         folder = folder or RunFolder(job.folder)
-        with self._lock:
-            known = self._sides.get(key(folder))
-            return known or self._sides.setdefault(key(folder), Side(job, folder))
+        known = self._sides.get(key(folder))
+        return known or self._sides.setdefault(key(folder), Side(job, folder))
 
     def all(self) -> list[Side]:
-        with self._lock:
-            return list(self._sides.values())
-
-    def attach(self, job: Job, files: Sequence[Path]) -> Side:
-        """Have `files` sent with the run of `job`."""
-        side = self.of(job)
-        with self._lock:
-            side = self._sides.setdefault(side.key, side)
-            side.files = [*side.files, *files]
-        return side
+        return list(self._sides.values())
 
     def done(self, side: Side) -> None:
         """Forget an ended trial but for its end: thousands of histories are too much to keep."""
-        with self._lock:
-            if side.job.kind == "trial" and side.result and not side.files and side.result.state != "INTERRUPTED":
-                self._done[side.job.trial] = side.result, side.ended
-                self._sides.pop(side.key, None)
+        if side.job.kind == "trial" and side.result and side.result.state != "INTERRUPTED":
+            self._done[side.job.trial] = side.result, side.ended
+            self._sides.pop(side.key, None)
 
     def ends(self) -> dict[int, tuple[TrialResult, float]]:
         """How every trial stands, by number, and when its last epoch ended (Unix time)."""
-        with self._lock:
-            trials = [side for side in self._sides.values() if side.job.kind == "trial"]
-            return self._done | {side.job.trial: (side.standing(), side.ended) for side in trials}
+        trials = [side for side in self._sides.values() if side.job.kind == "trial"]
+        return self._done | {side.job.trial: (side.standing(), side.ended) for side in trials}
 
     def load(self, sent: Callable[[RunFolder, TrialResult], bool]) -> Iterator[Side]:
         """The runs that have a folder, trials first; of ended trials of which all is `sent` only the end is read."""

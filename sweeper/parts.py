@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sweeper import history, record, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
+from sweeper.identity import Definition
 from sweeper.keeping import Kept
 from sweeper.ledger import Entry
 from sweeper.memory import UNKNOWN, Here, Memory
@@ -36,10 +37,9 @@ class Parts:
     kept: Kept
 
     @classmethod
-    def open(
-        cls, spec: StudySpec, space: Space, folder: StudyFolder, here: Here = UNKNOWN, *, draws: bool = False
-    ) -> "Parts":
-        """Those of the study in `folder`, which the caller holds. `draws`: somebody draws figures of what ends."""
+    def open(cls, definition: Definition, here: Here = UNKNOWN) -> "Parts":
+        """Those of a study that the caller holds."""
+        spec, space, folder = definition.spec, definition.space, definition.folder
         ended, lessons = record.ended(folder), warm.read(folder)
         learnt = lessons.trials if lessons else ()
         optimizer = Optimizer(
@@ -51,7 +51,7 @@ class Parts:
         clock = Clock(folder, spec.budget.hours, ended)
         asking = Asking(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
-        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep, draws=draws)
+        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep)
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)

@@ -114,6 +114,11 @@ class StudyFolder:
         return self.root / "report.html"
 
     @property
+    def drawn(self) -> Path:
+        """Which figures there are, and of which record; hidden among them, so that it goes where they go."""
+        return self.figures / ".drawn.json"
+
+    @property
     def figures(self) -> Path:
         """What is drawn of the whole study."""
         return self.root / "figures"
@@ -219,6 +224,11 @@ class RunFolder:
     @property
     def card(self) -> Path:
         return self.root / "card.md"
+
+    @property
+    def drawn(self) -> Path:
+        """Which figures there are, and of which record; hidden among them, so that it goes where they go."""
+        return self.figures / ".drawn.json"
 
     @property
     def figures(self) -> Path:

@@ -1,13 +1,12 @@
 """The plan: what a sweep would try, and what it would cost here. A few steps are timed, nothing is trained."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, children, dataset, devices, launch, room, samplers
-from sweeper.errors import EnvironmentFault
+from sweeper import board, dataset, devices, launch, room, samplers
+from sweeper.ask import ask
 from sweeper.executors.local import environment
 from sweeper.launch import Prepared
 from sweeper.options import Options
@@ -120,14 +119,9 @@ def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot)
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
         "categories": [{"name": c.name, "classes": list(c.classes)} for c in prepared.table.categories],
     }
-    ended = children.ask("-m", MODULE, request=json.dumps(request), env=environment(slot))
-    lines = ended.stdout.strip().splitlines()
-    if ended.returncode or not lines:
-        raise EnvironmentFault(
-            f"the steps could not be timed (code {ended.returncode})",
-            help="see the messages above: often it is memory",
-        )
-    answers: list[dict[str, Any]] = json.loads(lines[-1])
+    answers: list[dict[str, Any]] = ask(
+        "-m", MODULE, what="the timing of a few steps", request=request, env=environment(slot)
+    )
     return answers
 
 

@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper import ask as process
 from sweeper import children
-from sweeper.errors import DataError, EnvironmentFault, Fault, UserError
+from sweeper.errors import DataError, Fault, UserError
 from sweeper.progress import talk
 from trainers.config import Recipe
 from trainers.files import write_text
@@ -69,8 +70,8 @@ def _request(
     gpus: Sequence[str],
     *,
     unfetched: bool,
-) -> str:
-    asked = {
+) -> dict[str, Any]:
+    return {
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
         "categories": [{"name": c.name, "classes": list(c.classes)} for c in categories],
         "images": images,
@@ -78,26 +79,19 @@ def _request(
         "sizes": True,
         "unfetched": unfetched,
     }
-    return json.dumps(asked, sort_keys=True)
 
 
-def ask(request: str, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """What the module finds in `request`: faults, or sizes. JSON in on stdin, a JSON list as the last line of stdout.
+def ask(request: object, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What the module finds in `request`: faults, or sizes.
 
     `shown` are the only GPUs that CUDA shows it, where there are any.
     """
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(shown)} if shown else {}
     quiet = {} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    ended = children.ask("-m", module, request=request, env={**children.environment(), **quiet, **seen})
-    lines = ended.stdout.strip().splitlines()
-    try:
-        answer = json.loads(lines[-1]) if lines else None
-    except ValueError:
-        answer = None
-    if not isinstance(answer, list):
-        raise EnvironmentFault(
-            f"the check of the backbones died with code {ended.returncode}", help="see its messages above"
-        )
+    env = {**children.environment(), **quiet, **seen}
+    answer: list[dict[str, Any]] = process.ask(
+        "-m", module, what="the check of the backbones", request=request, env=env
+    )
     return answer
 
 
@@ -120,9 +114,9 @@ def _passed(memory: Path) -> dict[str, dict[str, int]]:
     return stored if isinstance(stored, dict) else {}
 
 
-def _key(request: str, recipes: Sequence[Recipe]) -> str:
+def _key(request: object, recipes: Sequence[Recipe]) -> str:
     """What the answer depends on: the recipes, the libraries, and the local weights as they lie there now."""
-    state = [request, *(metadata.version(name) for name in ("torch", "timm"))]
+    state = [json.dumps(request, sort_keys=True), *(metadata.version(name) for name in ("torch", "timm"))]
     for name in sorted({recipe.train.weights for recipe in recipes if recipe.train.weights}):
         path = Path(name)
         state += [f"{p} {p.stat().st_mtime_ns} {p.stat().st_size}" for p in (path, *path.glob("*")) if p.exists()]

@@ -1,4 +1,4 @@
-"""Talk with the person at the terminal: a live table, or plain lines. The only place that uses rich."""
+"""Talk with the person at the terminal: a live table, or plain lines."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sweeper import board
 from sweeper.board import Board, Row
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.config import Epoch
 from trainers.files import full
 from trainers.visible import visible
@@ -23,15 +23,10 @@ FRAMES = 4  # a second, at most
 WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live table is shown
 
 
-class View(Protocol):
+class View(Observer, Protocol):
     """Shows a sweep while it runs. No call raises: a terminal that is gone does not end a sweep."""
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None: ...
-    def started(self, job: Job, slot: str) -> None: ...
-    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None: ...
-    def ended(self, result: TrialResult) -> None: ...
-    def note(self, text: str) -> None: ...
-    def closed(self) -> None: ...
 
 
 def choose(stream: TextIO | None = None, *, where: Sequence[str] = ()) -> View:
@@ -104,6 +99,11 @@ def _let_go(stream: TextIO) -> None:
         os.close(nothing)
 
 
+def _comparable(job: Job, result: TrialResult) -> TrialResult:
+    """Without the value of a final, which is of test where its epochs' are of train."""
+    return result.model_copy(update={"value": None}) if job.kind == "final" else result
+
+
 class Plain:
     """A line an epoch and a line an end, with the time of day: for files, pipes and logs."""
 
@@ -119,7 +119,8 @@ class Plain:
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self.note(board.line(self._board, self._board.epoch(job, epoch, best)))
 
-    def ended(self, result: TrialResult) -> None:
+    def ended(self, job: Job, result: TrialResult) -> None:
+        result = _comparable(job, result)
         self._board.end(result)
         self.note(board.ending(result))
 
@@ -127,7 +128,7 @@ class Plain:
         self._out.write(f"{visible(text)}\n")
         self._out.flush()
 
-    def closed(self) -> None:
+    def closed(self, _closing: Closing) -> None:
         self.note(self._board.summary())
 
 
@@ -136,7 +137,7 @@ class Live:
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = ()) -> None:
         self._out, self._board, self._where = Deafened(stream), Board(), where
-        self._console = _console(self._out)
+        self._console = console(self._out)
         self._screen = Screen(
             get_renderable=self._frame,
             console=self._console,
@@ -157,7 +158,8 @@ class Live:
         self._board.epoch(job, epoch, best)
         self._show()
 
-    def ended(self, result: TrialResult) -> None:
+    def ended(self, job: Job, result: TrialResult) -> None:
+        result = _comparable(job, result)
         self._board.end(result)
         if result.state == "FAILED":
             self.note(board.ending(result))
@@ -166,7 +168,7 @@ class Live:
         """Say `text` above the table."""
         self._console.print(Text(visible(text)))
 
-    def closed(self) -> None:
+    def closed(self, _closing: Closing) -> None:
         self._screen.stop()
 
     def _show(self) -> None:
@@ -211,7 +213,8 @@ def _columns(width: int) -> list[str]:
     return ["trial", "epoch", "value", "eta"]
 
 
-def _console(out: Deafened) -> Console:
+def console(out: Deafened) -> Console:
+    """Rich's, which leaves names as they are."""
     colours: Any = None if os.environ.get("NO_COLOR") else "auto"
     return Console(file=out, color_system=colours, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
 
@@ -253,13 +256,13 @@ def _numeric(cell: str) -> bool:
 def _pretty(
     headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], widths: Sequence[int], to: Deafened
 ) -> None:
-    console = _console(to)
-    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= console.width) or 1
+    screen = console(to)
+    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= screen.width) or 1
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header, justified in list(zip(headers, right, strict=True))[:room]:
         drawn.add_column(header, justify="right" if justified else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row[:room]))
-    console.print(drawn)
+    screen.print(drawn)
     if room < len(headers):
-        console.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))
+        screen.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))

@@ -1,19 +1,20 @@
 """The record: what the coordinator writes into run folders, and how it is read back."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from sweeper import documents, ledger, lock
 from sweeper.errors import EnvironmentFault
 from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
-from sweeper.trial import Job, State, TrialResult, Trouble
+from sweeper.trial import Done, Failed, Job, Kind, State, TrialResult, Word
 from trainers import files
-from trainers.config import Epoch, Look
+from trainers.config import Epoch
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
@@ -123,34 +124,46 @@ def standing(
     job: Job,
     epochs: Iterable[Epoch],
     state: State,
-    *,
-    trouble: Trouble | None = None,
-    error: str | None = None,
-    tta: Look | None = None,
-    gpu_gib: float | None = None,
+    message: Done | Failed | None = None,
 ) -> TrialResult:
     """How `job` stands after `epochs`: its value is the goal's after the last, or after the one that its recipe's
-    selection chooses, the earliest of equals.
+    selection chooses, the earliest of equals. `message` is its worker's last.
     """
-    done = list(epochs)
+    failed = message if isinstance(message, Failed) else None
+    done = message if isinstance(message, Done) else None
+    known = list(epochs)
     goal = job.recipe.goal
-    counts = max(done, key=job.recipe.rank, default=None)
+    counts = max(known, key=job.recipe.rank, default=None)
     return TrialResult(
         number=job.trial,
         state=state,
         goal=goal,
         value=counts.value(goal) if counts else None,
         epoch=counts.number if counts else None,
-        epochs=len(done),
+        epochs=len(known),
         planned=job.stop_after or job.recipe.train.epochs,
         backbone=job.recipe.train.backbone,
         params=job.params,
-        seconds=sum(epoch.seconds for epoch in done),
-        trouble=trouble,
-        error=error,
-        gpu_gib=gpu_gib,
+        seconds=sum(epoch.seconds for epoch in known),
+        trouble=failed.trouble if failed else None,
+        error=failed.text if failed else None,
+        gpu_gib=failed.gpu_gib if failed else None,
         repeat_of=job.repeat_of,
-        tta=tta,
+        tta=done.tta if done else None,
+    )
+
+
+def refuse_gone(runs: Iterable[Path]) -> None:
+    """Raise EnvironmentFault where the folder of a run under way was taken away."""
+    if taken := next((folder for folder in runs if not folder.exists()), None):
+        raise gone(taken)
+
+
+def gone(folder: Path) -> EnvironmentFault:
+    return EnvironmentFault(
+        "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
+        where=str(folder),
+        help="put it back and run the same command again; without it the study begins anew",
     )
 
 
@@ -241,3 +254,54 @@ def entry(folder: RunFolder) -> Entry | None:
         values=tuple(epoch.value(job.recipe.goal) for epoch in epochs),
         spans=_spans(epochs),
     )
+
+
+# ------------------------------------------------------------------------------------------ figures
+class Drawn(Word):
+    """figures/.drawn.json: the figures of a run or a study, and what they show. No time of a file counts."""
+
+    source: str = Field(description="a checksum of the record that they show")
+    figures: tuple[str, ...] = ()
+
+
+def drawn_from(folder: RunFolder | StudyFolder, source: str) -> tuple[str, ...] | None:
+    """The figures in `folder` that were drawn from `source`; None where nobody has tried to."""
+    try:
+        found = Drawn.model_validate_json(folder.drawn.read_bytes())
+    except (FileNotFoundError, ValidationError):  # derived: without it they are drawn anew
+        return None
+    if found.source != source:
+        return None
+    return tuple(name for name in found.figures if (folder.figures / name).exists())
+
+
+def write_drawn(folder: RunFolder | StudyFolder, source: str, figures: tuple[str, ...]) -> None:
+    """Record which figures of `source` there are."""
+    files.write_text(folder.drawn, Drawn(source=source, figures=figures).model_dump_json(indent=1) + "\n")
+
+
+def checksum(folder: RunFolder) -> str:
+    """Of a run's result.json, or nothing while there is none."""
+    return hashlib.sha256(folder.result.read_bytes()).hexdigest()[:16] if folder.result.exists() else ""
+
+
+def drawn(folder: RunFolder) -> tuple[str, ...] | None:
+    """The figures that show how a run has ended; None where nobody has tried to draw them."""
+    return drawn_from(folder, checksum(folder)) if folder.drawn.exists() else None
+
+
+def predictions_drawn(folder: RunFolder) -> bool:
+    """Whether a run's predictions are needed no more: all figures of them are there."""
+    return folder.last_figure.name in (drawn(folder) or ())
+
+
+def drawable(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
+    """Whether a run has ended well and left predictions that can be compared with labels, or figures of them."""
+    if result.state != "COMPLETE" or kind == "confirm":
+        return False
+    return (folder.test_scores if kind == "final" else folder.val_logits).exists() or predictions_drawn(folder)
+
+
+def awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
+    """Whether a run can be drawn and nobody has tried to."""
+    return drawable(folder, result, kind) and drawn(folder) is None

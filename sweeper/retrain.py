@@ -1,32 +1,29 @@
 """Training runs that no search decides on: the final and the confirmations. The same handshake, record and views."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sync
+from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sweep, sync
 from sweeper.ends import IN_FULL
-from sweeper.errors import DiskFull, RunFailed, Stopped
-from sweeper.executors import Executor
+from sweeper.errors import RunFailed, Stopped
+from sweeper.observers import Observers
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room
 from sweeper.stop import Stop, listening
-from sweeper.trial import Done, Failed, Job, Progress, TrialResult
-from trainers import files
+from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
 from trainers.config import Epoch
 from trainers.data import images
 
 if TYPE_CHECKING:
     from sweeper.devices import Slot
-    from sweeper.progress import View
-    from sweeper.tracking import Tracker
     from trainers.config import DataConfig
     from trainers.data.layouts import Table
 
-TICK = 0.25  # seconds between two looks at `stop`
-PATIENCE, HURRY = 10.0, 1.0  # seconds for MLflow to take the rest; where the disk is full, or somebody hurries
+PATIENCE, HURRY = 10.0, 1.0  # seconds for observers to take the rest; where the disk is full, or somebody hurries
 RETRIES = 1  # of a worker that died or hung
 NO_MEMORY = "`sweep doctor` says who holds the GPU's; with more, or on a larger one, the same command continues it"
 Made = TypeVar("Made")
@@ -39,8 +36,7 @@ class Session:
     """A study that is held so that runs can be added to it; `table` is its data set."""
 
     table: "Table"
-    tracker: "Tracker"
-    view: "View"
+    observers: Observers
     slots: "Sequence[Slot]"
     stop: Stop
     room: Room
@@ -49,10 +45,13 @@ class Session:
         """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
         from sweeper.executors.local import Local
 
-        ended = run(jobs, Local(self.slots), self.tracker, self.view, stop=self.stop, seal=seal, room=self.room)
-        if self.stop.requested and len(ended) < len(jobs):
+        source = Retraining(self.room.folder, jobs, seal)
+        sweep.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
+        if source.failure:
+            raise source.failure
+        if len(source.ended) < len(jobs):
             raise Stopped(self.stop.exit_code)
-        return ended
+        return source.ended
 
 
 def session(
@@ -90,165 +89,128 @@ def _held(
     study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: Room, *, mlflow: bool
 ) -> Iterator[Session]:
     standing = overview.standing(study)
-    held, patience = lock.acquire(study.lock), PATIENCE
+    held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = progress.choose(where=[f"files: {overview.near(study.root)}"])
-        tracker = launch.tracker_for(mlflow, view.note)
-        tracker.opened(sync.facts(standing))
+        observers = launch.observers_for(view, sync.facts(standing), mlflow=mlflow)
         try:
-            yield Session(table, tracker, view, slots, stop, room)
+            yield Session(table, observers, slots, stop, room)
         except BaseException as error:
-            patience = HURRY if stop.again or pausing.pauses(error) else PATIENCE
+            timeout = HURRY if stop.again or pausing.pauses(error) else PATIENCE
             raise
         finally:
-            view.closed()
-            tracker.closed(standing.state, patience=patience)
+            observers.closed(Closing(standing.state, timeout=timeout))
     finally:
         held.release()
 
 
-def run(
-    jobs: Sequence[Job], executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, seal: Seal, room: Room
-) -> list[TrialResult]:
-    """Train `jobs`, each where its folder left off; returns the ends of those that ended, in no special order.
+class Retraining:
+    """A source of jobs that are known beforehand, each of which goes on where its folder left off.
 
-    On a stop the running ones finish their epoch and stay open for the next call. Raises RunFailed at the first that
-    fails, and DiskFull, with what those that ran need, where the disk takes no more, or where the next would not fit;
-    afterwards no worker is left.
+    `seal` says what goes on record at the end of one. The first that fails for good ends the session.
     """
-    runs = _Runs(list(jobs), executor, tracker, view, stop, seal, room)
-    try:
-        ended = runs.run()
-    except BaseException as error:
-        executor.close(kill=True)
-        if isinstance(error, OSError) and files.full(error):
-            raise runs.full(str(error), str(error.filename or room.folder.root)) from error
-        raise
-    executor.close()
-    return ended
 
+    def __init__(self, folder: StudyFolder, jobs: Sequence[Job], seal: Seal) -> None:
+        self.folder, self._waiting, self._seal = folder, list(jobs), seal
+        self._running: dict[int, _Run] = {}
+        self._deaths: Counter[Path] = Counter()
+        self.ended: list[TrialResult] = []  # those that came to their end
+        self.failure: RunFailed | None = None
 
-@dataclass
-class _Runs:
-    waiting: list[Job]
-    executor: Executor
-    tracker: "Tracker"
-    view: "View"
-    stop: Stop
-    seal: Seal
-    room: Room
-    running: dict[int, Job] = field(default_factory=dict)
-    epochs: dict[int, list[Epoch]] = field(default_factory=dict)
-    deaths: dict[Path, int] = field(default_factory=dict)
-    ended: list[TrialResult] = field(default_factory=list)
-    told: bool = False
-    crowded: bool = False  # a run was held back for want of room, and that was said
-
-    def run(self) -> list[TrialResult]:
-        while True:
-            self.fill()
-            if not self.running:
-                return self.ended
-            message = self.executor.next(TICK)
-            if isinstance(message, Progress):
-                self.progress(message)
-            elif isinstance(message, Done):
-                self.done(message)
-            elif message:
-                self.failed(message)
-            self.look()
-
-    def fill(self) -> None:
-        """Start what there is room for; of one trial only one run at a time, since messages go by its number."""
-        while not self.stop.requested and self.executor.free():
-            job = next((job for job in self.waiting if job.trial not in self.running), None)
-            if job is None or not self.fits(job):
-                return
-            self.waiting.remove(job)
-            self.start(job)
-
-    def fits(self, job: Job) -> bool:
-        """Whether there is room for `job` now. Raises DiskFull where there is not, and nothing runs."""
-        fits = self.room.enough(job, self.running.values())
-        if not fits and not self.crowded:
-            self.crowded = True
-            self.view.note(f"the disk is nearly full: {job.title} begins when there is room, or none runs")
-        return fits
-
-    def full(self, why: str, where: str) -> DiskFull:
-        """The disk is full, with the bytes that those that run still need."""
-        return DiskFull(where, why, self.room.needed(self.running.values()))
-
-    def start(self, job: Job) -> None:
+    def next_job(self) -> Job | None:
+        """One of another trial than those that run, since messages go by its number."""
+        job = next((job for job in self._waiting if job.trial not in self._running), None)
+        if job is None:
+            return None
+        self._waiting.remove(job)
         folder = RunFolder(job.folder)
         if record.read_config(folder) is None:
             record.write_config(folder, job)
-        self.running[job.trial], self.epochs[job.trial] = job, record.mend(folder)
-        slot = self.executor.start(job)
-        self.tracker.started(job)
-        self.view.started(job, slot)
+        self._running[job.trial] = _Run(job, folder, record.mend(folder))
+        return job
 
-    def progress(self, message: Progress) -> None:
-        job, epoch, known = self.running[message.trial], message.epoch, self.epochs[message.trial]
-        new = epoch.number == len(known) + 1
-        if new:
-            record.append(RunFolder(job.folder), epoch)
-            known.append(epoch)
-        self.room.learn(job)
-        self.look()
-        stored = epoch.number < len(known)  # it is told again; stopping here would gain nothing
-        self.executor.answer(job.trial, keep=stored or not self.stop.requested)
-        self.tracker.epoch(job, epoch)
-        if new:
-            self.view.epoch(job, epoch, None)
+    def refuse(self, _job: Job) -> None:
+        """All are trained."""
 
-    def done(self, message: Done) -> None:
-        job = self.running.pop(message.trial)
-        epochs = self.epochs.pop(message.trial)
-        if message.stopped and len(epochs) < (job.stop_after or job.recipe.train.epochs):
-            self.end(job, record.standing(job, epochs, "INTERRUPTED"))
-            return
-        result = self.seal(job, message, epochs)
-        record.tidy(job.folder, ended=True)
-        record.write_result(RunFolder(job.folder), result)
+    def recorded(self, trial: int) -> int:
+        return len(self._running[trial].epochs)
+
+    def restarted(self, trial: int, epoch: Epoch) -> bool:
+        known = self._running[trial].epochs
+        return epoch.number <= len(known) and known[epoch.number - 1] != epoch
+
+    def report(self, trial: int, epoch: Epoch) -> bool:
+        run = self._running[trial]
+        if epoch.number == len(run.epochs) + 1:
+            record.append(run.folder, epoch)
+            run.epochs.append(epoch)
+        return True
+
+    def finish(self, message: Done | Failed) -> TrialResult:
+        """COMPLETE, INTERRUPTED when it was stopped or is tried again, or FAILED; then it stays open all the same."""
+        run = self._running.pop(message.trial)
+        if isinstance(message, Failed):
+            return self._failed(run, message)
+        if message.stopped:
+            return record.standing(run.job, run.epochs, "INTERRUPTED")
+        result = self._seal(run.job, message, run.epochs)
+        record.tidy(run.folder.root, ended=True)
+        record.write_result(run.folder, result)
         self.ended.append(result)
-        self.end(job, result)
+        return result
 
-    def failed(self, message: Failed) -> None:
-        """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged;
-        otherwise the run stays open, and whoever asked is told.
-        """
+    def _failed(self, run: "_Run", message: Failed) -> TrialResult:
+        """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged."""
         if message.trouble == "disk":
-            raise self.full(message.text, str(self.running[message.trial].folder))
-        job = self.running.pop(message.trial)
-        epochs = self.epochs.pop(message.trial)
-        deaths = self.deaths[job.folder] = self.deaths.get(job.folder, 0) + 1
-        if message.trouble in ("died", "hung") and deaths <= RETRIES:
-            self.view.note(f"{job.title}: {message.text}; trying once more")
-            self.waiting.insert(0, job)
-            return
-        if change := _remedy(job, message):
+            return record.standing(run.job, run.epochs, "INTERRUPTED", message)
+        self._deaths[run.folder.root] += 1
+        if message.trouble in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
+            return self._again(run, run.job, message, "trying once more")
+        if change := _remedy(run.job, message):
             remedy, update = change
-            self.view.note(f"{job.title}: {message.text}; {remedy}")
-            job = job.model_copy(update=update)
-            record.write_config(RunFolder(job.folder), job)
-            self.waiting.insert(0, job)
-            return
-        self.end(job, record.standing(job, epochs, "FAILED", trouble=message.trouble, error=message.text))
-        log = str(RunFolder(job.folder).log)
-        if message.trouble == "oom":
-            raise RunFailed(f"{job.title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
-        raise RunFailed(f"{job.title} failed: {message.text}", where=log, help="the same command continues it")
+            job = run.job.model_copy(update=update)
+            record.write_config(run.folder, job)
+            return self._again(run, job, message, remedy)
+        self.failure = _failure(run, message)
+        return record.standing(run.job, run.epochs, "FAILED", message)
 
-    def end(self, job: Job, result: TrialResult) -> None:
-        self.tracker.ended(job, result)
-        judged = job.kind == "confirm"  # a final's value is of test, and its epochs' of train: not of one kind
-        self.view.ended(result if judged else result.model_copy(update={"value": None}))
+    def _again(self, run: "_Run", job: Job, message: Failed, how: str) -> TrialResult:
+        self._waiting.insert(0, job)
+        told = message.model_copy(update={"text": f"{message.text}; {how}"})
+        return record.standing(run.job, run.epochs, "INTERRUPTED", told)
 
-    def look(self) -> None:
-        if self.stop.requested and not self.told:
-            self.told = True
-            self.view.note("finishing the epoch; press again to stop now")
+    def settle(self) -> list[tuple[Job, TrialResult]]:
+        """Nothing waits here."""
+        return []
+
+    def tick(self) -> None:
+        record.refuse_gone(run.folder.root for run in self._running.values())
+
+    best: TrialResult | None = None  # there is none to compare with
+
+    @property
+    def over(self) -> Outcome | None:
+        return Outcome(RunFailed.exit_code, str(self.failure)) if self.failure else None
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run under way, with its epochs on record."""
+
+    job: Job
+    folder: RunFolder
+    epochs: list[Epoch]
+
+
+def _failure(run: _Run, message: Failed) -> RunFailed:
+    title, log = run.job.title, str(run.folder.log)
+    if message.trouble == "oom":
+        return RunFailed(f"{title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
+    return RunFailed(f"{title} failed: {message.text}", where=log, help="the same command continues it")
 
 
 def _remedy(job: Job, message: Failed) -> tuple[str, dict[str, bool]] | None:

@@ -1,7 +1,6 @@
 """MLflow's own database file, and how its library is kept quiet. The library itself is not loaded here."""
 
 import atexit
-import fcntl
 import logging
 import os
 import sqlite3
@@ -12,6 +11,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from filelock import FileLock
 
 from sweeper import mounts
 from trainers.crash import point
@@ -38,8 +39,7 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
     connections to what it once opened), and takes its own when all of it is there.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_suffix(".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(database.with_suffix(".lock"), fallback_to_soft=False):
         if database.exists():
             touch(address(database))
             return
@@ -81,8 +81,9 @@ def trouble(database: Path) -> tuple[str, str] | None:
     version, ours = unknown(database), metadata.version("mlflow")
     if not version:
         return None
+    remedy = f"install that MLflow, or move {database} away: the next `sweep run` or `sweep ui` makes another"
     what = f"{database.name} is of another MLflow: {ours}, which is here, does not know its tables ({version})"
-    return what, f"install that MLflow, or move {database} away: `sweep sync` makes another from the run folders"
+    return what, f"{remedy} from the run folders"
 
 
 def unknown(database: Path) -> str:

@@ -10,16 +10,18 @@ from typing import Any
 from sweeper import identity, lock, record, recovery
 from sweeper.asking import Next
 from sweeper.ends import Ends
-from sweeper.errors import EnvironmentFault
+from sweeper.errors import NoResult
+from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.paths import RunFolder
 from sweeper.running import Running
-from sweeper.search import StudySpec
-from sweeper.space import Space
-from sweeper.trial import FIRST, Job, TrialResult, Trouble
+from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
 from trainers import files
-from trainers.config import Epoch, Look
+from trainers.config import Epoch
+
+HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
+REFUSED = 20  # trials in a row that are refused, with nothing else to do, end a sweep
 
 
 class Study:
@@ -36,36 +38,34 @@ class Study:
         self._clock, self._asking = parts.clock, parts.asking
         self._repeats, self._memory = parts.repeats, parts.memory
         self._running: dict[int, Running] = {}
+        self._refused = 0  # trials in a row, known to have no memory
+        self._failures: list[TrialResult] = []  # in a row, all alike
         self._ends = Ends(parts)
         recovery.recover(parts, self._ends)
 
     @classmethod
     def open(
         cls,
-        spec: StudySpec,
-        space: Space,
-        folder: StudyFolder,
+        definition: Definition,
         cache: Path,
         *,
-        fingerprint: str = "",
         teach: Callable[[], None] | None = None,
         here: Here = UNKNOWN,
-        draws: bool = False,
     ) -> "Study":
-        """Begin the study in `folder`, or take it up again.
+        """Begin the study in its folder, or take it up again.
 
         Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question, or of data with another `fingerprint`. A new study is told first, by `teach`,
-        what it can learn from an earlier one. `here` is what this call trains on. With `draws`, predictions that are
-        not kept stay until they are drawn.
+        there asks another question, or of data with another fingerprint. A new study is told first, by `teach`,
+        what it can learn from an earlier one. `here` is what this call trains on.
         """
+        folder = definition.folder
         held = lock.acquire(folder.lock)
         try:
             record.tidy(folder.root)
             if teach and identity.read(folder) is None:
                 teach()
-            identity.settle(spec, space, folder, fingerprint)
-            return cls(Parts.open(spec, space, folder, here, draws=draws), cache, held)
+            identity.settle(definition)
+            return cls(Parts.open(definition, here), cache, held)
         except BaseException:
             held.release()
             raise
@@ -87,15 +87,13 @@ class Study:
         """What to train next: first trials that were running when a sweep or a worker died, then paused ones that
         may go on, then new ones.
 
-        None when the budget is used up, or a grid has no configuration left, and no paused trial may go on.
+        None when the budget is used up, or a grid has no configuration left, and no paused trial may go on; and
+        after so many trials in a row that were refused, until another ends.
         """
+        if self._refused >= REFUSED:
+            return None
         found = self._asking.next()
         return self._begin(found) if found else None
-
-    @property
-    def reason(self) -> str:
-        """Why no new trial begins, where that is the hours' doing."""
-        return self._asking.reason
 
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
         """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
@@ -119,8 +117,10 @@ class Study:
         other = self._repeats.hopeless(job.recipe)
         if other is None or self.recorded(job.trial):
             return None
+        self._refused += 1
         said = f"the same configuration ran out of memory in trial {other.number}"
-        return self._ends.end(self._running.pop(job.trial), "FAILED", "oom", said, gpu_gib=other.gpu_gib)
+        message = Failed(trial=job.trial, trouble="oom", text=said, gpu_gib=other.gpu_gib)
+        return self._ends.end(self._running.pop(job.trial), "FAILED", message)
 
     def _born(self, number: int, params: dict[str, Any]) -> Job:
         """The job of a new trial, which exists once its config.json is written."""
@@ -176,53 +176,60 @@ class Study:
 
         Raises EnvironmentFault when its folder, or that of a running trial, was taken away.
         """
-        running = (one.job.folder for one in self._running.values())
-        gone = next((folder for folder in running if not folder.exists()), None)
-        if gone or not self._lock.there:
-            raise EnvironmentFault(
-                "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
-                where=str(gone or self.folder.root),
-                help="put it back and run the same command again; without it the study begins anew",
-            )
+        record.refuse_gone(one.job.folder for one in self._running.values())
+        if not self._lock.there:
+            raise record.gone(self.folder.root)
         self._clock.save()
 
     def recorded(self, trial: int) -> int:
         """Number of epochs on record of a running trial."""
         return len(self._running[trial].epochs)
 
-    def anew(self, trial: int, epoch: Epoch) -> bool:
+    def restarted(self, trial: int, epoch: Epoch) -> bool:
         """Whether `epoch` of a running trial is on record otherwise: it was trained again, not told again."""
         epochs = self._running[trial].epochs
         return epoch.number <= len(epochs) and epochs[epoch.number - 1] != epoch
 
-    def finish(self, trial: int, stopped: bool, tta: Look | None = None) -> TrialResult:
-        """Record the end of a trial whose worker is done: COMPLETE, or PRUNED or PAUSED when `report` said so.
+    def finish(self, message: Done | Failed) -> TrialResult:
+        """Record how the run of a trial ended: COMPLETE, or PRUNED or PAUSED when `report` said so.
 
-        `tta` is the epoch that counts on val with test-time augmentation, if it has that. One stopped for another
-        reason is INTERRUPTED: it stays open, and the next sweep goes on with it.
-        """
-        return self._ends.finish(self._running.pop(trial), stopped=stopped, tta=tta)
-
-    def fail(
-        self,
-        trial: int,
-        trouble: Trouble,
-        text: str,
-        *,
-        crowded: bool = False,
-        resident: bool = False,
-        gpu_gib: float | None = None,
-    ) -> TrialResult:
-        """Record that a trial failed.
-
-        INTERRUPTED instead, so still open: on a full disk; and, to be handed out again by `next_job` at once, when
-        its worker died or hung for the first time since the trial's last epoch, or ran out of memory `crowded` by
+        One that was stopped for another reason is INTERRUPTED: it stays open, and the next sweep goes on with it. One
+        that failed is FAILED, or INTERRUPTED on a full disk; and, to be handed out again by `next_job` at once, when
+        its worker died or hung for the first time since the trial's last epoch, or ran out of memory crowded by
         other trials on its device; when it ran out of memory for the first time: then without the images that were
-        `resident` on the GPU, or else in smaller pieces; and when it diverged in fp16: then in 32 bits. That the GPU
-        had no room is known of those that are not larger than `gpu_gib` in all.
+        resident on the GPU, or else in smaller pieces; and when it diverged in fp16: then in 32 bits. That the GPU
+        had no room is known of those that have no more memory in all.
         """
-        one = self._running.pop(trial)
-        return self._ends.fail(one, trouble, text, crowded=crowded, resident=resident, gpu_gib=gpu_gib)
+        result = self._ends.finish(self._running.pop(message.trial), message)
+        self._refused = 0
+        self._count_alike(result)
+        return result
+
+    def _count_alike(self, result: TrialResult) -> None:
+        """Remember the failures in a row that are alike."""
+        if result.state in OPEN:
+            return
+        same = result.state == "FAILED" and all(_alike(result, other) for other in self._failures)
+        self._failures = [*self._failures, result] if same else [result] * (result.state == "FAILED")
+
+    @property
+    def over(self) -> Outcome | None:
+        """Why nothing more may run, where to go on would only burn the budget."""
+        if self._refused >= REFUSED and not self._running:
+            return self.outcome
+        if len(self._failures) < HOPELESS or self.best is not None:
+            return None
+        reason = f"{HOPELESS} trials in a row failed alike: {self._failures[-1].error}"
+        return Outcome(NoResult.exit_code, reason)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How a sweep ended that nothing stopped."""
+        refused = f"the last {REFUSED} configurations are known to run out of GPU memory; try a smaller image_size"
+        reason = refused if self._refused >= REFUSED else self._asking.reason
+        if self.best:
+            return Outcome(reason=reason)
+        return Outcome(NoResult.exit_code, "; ".join(filter(None, ["no trial completed", reason])))
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.
@@ -240,3 +247,8 @@ class Study:
     def results(self) -> list[TrialResult]:
         """Every trial that was begun, by number, the running ones as they stand."""
         return record.results(self.folder)
+
+
+def _alike(one: TrialResult, other: TrialResult) -> bool:
+    """Whether both failed for the same reason; of memory torch never says the same twice."""
+    return one.error == other.error or one.trouble == other.trouble == "oom"

@@ -1,213 +1,209 @@
-"""The loop: asks the study, has the executor train, tells the study, the tracker and the view. It decides nothing."""
+"""The loop: has an executor train a source's jobs, and tells source and observers. It decides nothing."""
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from sweeper.errors import DiskFull, NoResult
+from sweeper.errors import DiskFull
 from sweeper.executors import Executor
+from sweeper.paths import StudyFolder
 from sweeper.stop import Stop
-from sweeper.study import Study
-from sweeper.trial import OPEN, Done, Failed, Job, Progress, TrialResult
+from sweeper.trial import Done, Failed, Job, Observer, Outcome, Progress, TrialResult
 from trainers import files
+from trainers.config import Epoch
 
 if TYPE_CHECKING:
-    from sweeper.progress import View
     from sweeper.room import Room
-    from sweeper.tracking import Tracker
 
-TICK = 0.25  # seconds between two looks at `stop`
-PATIENCE = 15.0  # seconds without a place to train at, before it is said
-HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
-REFUSED = 20  # proposals in a row that are refused, with nothing else to do, end a sweep
+POLL_INTERVAL_S = 0.25  # between two looks at `stop`
+NO_SLOT_NOTICE_S = 15.0  # without a place to train at, before it is said
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a sweep ended: the exit code, and one line that says why where that is not plain."""
+class JobSource(Protocol):
+    """Where jobs come from, and who puts on record what becomes of them: a study's search, or its retraining."""
 
-    exit_code: int = 0
-    reason: str = ""
+    @property
+    def folder(self) -> StudyFolder: ...
+
+    def next_job(self) -> Job | None:
+        """What to train next, none of whose trial runs already; None while there is nothing."""
+        ...
+
+    def refuse(self, job: Job) -> TrialResult | None:
+        """The end of a job that need not be trained; None for any other."""
+        ...
+
+    def recorded(self, trial: int) -> int:
+        """Number of epochs on record of a running trial."""
+        ...
+
+    def restarted(self, trial: int, epoch: Epoch) -> bool:
+        """Whether `epoch` is on record otherwise: it was trained again."""
+        ...
+
+    def report(self, trial: int, epoch: Epoch) -> bool:
+        """Put an epoch on record, once; whether the trial goes on."""
+        ...
+
+    def finish(self, message: Done | Failed) -> TrialResult:
+        """Put on record how a run ended; INTERRUPTED where `next_job` hands it out again."""
+        ...
+
+    def settle(self) -> list[tuple[Job, TrialResult]]:
+        """End for good what waits, when nothing runs any more; returns what ended."""
+        ...
+
+    def tick(self) -> None:
+        """Called every POLL_INTERVAL_S or sooner; raises EnvironmentFault when the folders are gone."""
+        ...
+
+    @property
+    def best(self) -> TrialResult | None: ...
+
+    @property
+    def over(self) -> Outcome | None:
+        """Why nothing more may run, though there may be jobs."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended when nothing is left to do."""
+        ...
 
 
 def run(
-    study: Study, executor: Executor, tracker: "Tracker", view: "View", *, stop: Stop, room: "Room | None" = None
+    source: JobSource, executor: Executor, observers: Observer, *, stop: Stop, room: "Room | None" = None
 ) -> Outcome:
-    """Train until the budget is used up or `stop` is requested; afterwards no worker is left.
+    """Train until nothing is left or `stop` is requested; afterwards no worker is left.
 
-    A stop lets every running trial finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way
-    the trials stay open for the next sweep. Raises DiskFull, with what the trials that ran need, where the disk takes
-    no more, or where the next trial would not fit: then, too, they stay open.
+    A stop lets every run finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way the runs
+    stay open for the next session. Raises DiskFull, with what those that ran need, where the disk takes no more, or
+    where the next would not fit: then, too, they stay open.
     """
-    sweep = _Sweep(study, executor, tracker, view, stop, room)
+    loop = _Loop(source, executor, observers, stop, room)
     try:
-        outcome = sweep.run()
+        outcome = loop.run()
     except BaseException as error:
         executor.close(kill=True)
         if isinstance(error, KeyboardInterrupt) and stop.requested:
             return Outcome(stop.exit_code, "stopped at once")
         if isinstance(error, OSError) and files.full(error):
-            raise sweep.full(str(error), str(error.filename or study.folder.root)) from error
+            raise loop.full(str(error), str(error.filename or source.folder.root)) from error
         if isinstance(error, DiskFull) and not error.need:
-            raise sweep.full(error.why, error.where) from error
+            raise loop.full(error.why, error.where) from error
         raise
     executor.close()
     return outcome
 
 
 @dataclass
-class _Sweep:
-    """The loop's variables: the jobs that run, and the trials that failed alike with none in between."""
+class _Loop:
+    """The loop's variables."""
 
-    study: Study
+    source: JobSource
     executor: Executor
-    tracker: "Tracker"
-    view: "View"
+    observers: Observer
     stop: Stop
     room: "Room | None" = None
-    jobs: dict[int, Job] = field(default_factory=dict)
-    alike: list[TrialResult] = field(default_factory=list)
-    next: Job | None = None  # begun, and held back for want of room on the disk, or of a place
-    waiting: float | None = None  # for a place, since when
-    ended: Outcome | None = None  # set when no trial may begin or go on
-    refused: int = 0  # proposals, since a trial was trained
-    told: bool = False  # that a stop is under way
+    jobs: dict[int, Job] = field(default_factory=dict)  # that run, by trial
+    held: Job | None = None  # the next, for want of disk space, or of a slot
+    since: float | None = None  # when the waiting for a slot began
+    ended: Outcome | None = None  # set when nothing may start or go on
 
     def run(self) -> Outcome:
         while True:
             self.fill()
             if not self.jobs and not self.stranded():
-                self.settle()
-                return self.outcome()
-            message = self.executor.next(TICK)
-            self.study.tick()
+                return self.close()
+            message = self.executor.next(POLL_INTERVAL_S)
+            self.source.tick()
             if isinstance(message, Progress):
                 self.progress(message)
             elif message:
                 self.end(message)
             self.look()
 
-    def stranded(self) -> bool:
-        """Whether a trial waits for a place to train at: those of a cluster come and go."""
-        if self.ended or not (job := self.next or self.next_job()):
-            return False
-        self.next = job
-        now = time.monotonic()
-        self.waiting = self.waiting or now
-        if now - self.waiting > PATIENCE:
-            self.view.note("there is no place to train at; waiting for one")
-            self.waiting = float("inf")  # said once
-        return True
-
+    # ------------------------------------------------------------------------------------ starting
     def fill(self) -> None:
-        """Give every free slot a job, as long as there are some, and room for what they put down."""
-        while self.ended is None and self.executor.free() and (job := self.next or self.next_job()):
+        """Give every free slot a job, as long as there are some, and disk space for what they write."""
+        while self.ended is None and self.executor.free() and (job := self.next_job()):
             if not self.fits(job):
                 return
-            self.jobs[job.trial], self.waiting = job, None
+            self.jobs[job.trial], self.since = job, None
             slot = self.executor.start(job)
-            self.tracker.started(job)
-            self.view.started(job, slot)
-        if self.refused >= REFUSED and not self.jobs:
-            reason = f"the last {REFUSED} proposals are known to have no memory; a smaller image_size may"
-            self.ended = Outcome(0 if self.study.best else NoResult.exit_code, reason)
+            self.observers.started(job, slot)
 
     def next_job(self) -> Job | None:
-        """What to train next; what is refused goes on record at once."""
-        while self.refused < REFUSED and (job := self.study.next_job()):
-            result = self.study.refuse(job)
+        """The job held back, or the source's next; what is refused is told at once."""
+        while not self.held and (job := self.source.next_job()):
+            result = self.source.refuse(job)
             if result is None:
                 return job
-            self.refused += 1
-            self.tracker.started(job)
-            self.tell(job, result)
-        return None
+            self.observers.started(job, "")
+            self.observers.ended(job, result)
+        return self.held
 
     def fits(self, job: Job) -> bool:
-        """Whether there is room for `job` now; it is held back where there is not."""
-        held = self.next
-        self.next = None if self.room is None or self.room.enough(job, self.jobs.values()) else job
-        if self.next and not held:
-            self.view.note(f"the disk is nearly full: trial {job.trial} begins when there is room, or none runs")
-        return self.next is None
+        """Whether there is disk space for `job` now; it is held back where there is not."""
+        held = self.held
+        self.held = None if self.room is None or self.room.enough(job, self.jobs.values()) else job
+        if self.held and not held:
+            what = f"{job.label} waits for free space or for the running trials to finish"
+            self.observers.note(f"disk nearly full: {what}")
+        return self.held is None
+
+    def stranded(self) -> bool:
+        """Whether a job waits for a slot: those of a cluster come and go."""
+        self.held = None if self.ended else self.next_job()
+        if self.held is None:
+            return False
+        now = time.monotonic()
+        self.since = self.since or now
+        if now - self.since > NO_SLOT_NOTICE_S:
+            self.observers.note("there is no place to train at; waiting for one")
+            self.since = float("inf")  # said once
+        return True
+
+    def close(self) -> Outcome:
+        """End for good what still waits, where nothing else ended the loop."""
+        self.ended = self.ended or self.source.over
+        for job, result in self.source.settle() if self.ended is None else ():
+            self.observers.ended(job, result)
+        return self.ended or self.source.outcome
+
+    # ------------------------------------------------------------------------------------ listening
+    def progress(self, message: Progress) -> None:
+        """Record an epoch and answer; the worker trains on while observers are told."""
+        job, epoch = self.jobs[message.trial], message.epoch
+        new = epoch.number > self.source.recorded(job.trial)
+        if self.room:
+            self.room.learn(job)
+        if epoch.number == 1 and self.source.restarted(job.trial, epoch):
+            self.observers.note(f"{job.label} restarts from scratch: its checkpoint is unusable (see log.txt)")
+        keep = self.source.report(job.trial, epoch)
+        self.look()
+        self.executor.answer(job.trial, keep and self.ended is None)
+        if new:
+            self.observers.epoch(job, epoch, self.source.best)
+
+    def end(self, message: Done | Failed) -> None:
+        """Record the end of a run."""
+        job = self.jobs.pop(message.trial)
+        result = self.source.finish(message)
+        self.observers.ended(job, result)
+        if result.trouble == "disk":
+            self.jobs[job.trial] = job  # what it needs is to be free before it goes on
+            raise DiskFull(str(self.source.folder.root), str(result.error))
+        if result.state == "INTERRUPTED" and result.error:
+            self.observers.note(f"{job.label}: {result.error}")
+        self.ended = self.ended or self.source.over
+
+    def look(self) -> None:
+        """Heed a signal that came meanwhile."""
+        if self.stop.requested and (self.ended is None or self.ended.exit_code != self.stop.exit_code):
+            self.ended = Outcome(self.stop.exit_code, "stopped")
+            self.observers.note("finishing the epoch; press again to stop now")
 
     def full(self, why: str, where: str) -> DiskFull:
         """The disk is full, with the bytes that those that run still need."""
         return DiskFull(where, why, self.room.needed(self.jobs.values()) if self.room else 0)
-
-    def progress(self, message: Progress) -> None:
-        """Record an epoch and answer; the worker trains on while tracker and view are told."""
-        job, epoch = self.jobs[message.trial], message.epoch
-        new = epoch.number > self.study.recorded(job.trial)
-        if self.room:
-            self.room.learn(job)
-        if epoch.number == 1 and self.study.anew(job.trial, epoch):
-            self.view.note(f"trial {job.trial} begins anew: its checkpoint could not be used, as its log.txt says")
-        keep = self.study.report(job.trial, epoch)
-        self.look()
-        self.executor.answer(job.trial, keep and self.ended is None)
-        self.tracker.epoch(job, epoch)
-        if new:
-            self.view.epoch(job, epoch, self.study.best)
-
-    def end(self, message: Done | Failed) -> None:
-        """Record the end of a trial."""
-        job = self.jobs.pop(message.trial)
-        if isinstance(message, Done):
-            result = self.study.finish(job.trial, message.stopped, message.tta)
-        else:
-            result = self.study.fail(
-                job.trial,
-                message.trouble,
-                message.text,
-                crowded=message.crowded,
-                resident=message.resident,
-                gpu_gib=message.gpu_gib,
-            )
-        self.refused = 0
-        self.tell(job, result)
-        if result.state == "INTERRUPTED" and result.error:
-            self.view.note(f"t{job.trial:04d}: {result.error}")
-        self.judge(result)
-
-    def tell(self, job: Job, result: TrialResult) -> None:
-        self.tracker.ended(job, result)
-        self.view.ended(result)
-        if result.trouble == "disk":
-            self.jobs[job.trial] = job  # what it needs is to be free before it goes on
-
-    def settle(self) -> None:
-        """End what is paused for good."""
-        for job, result in self.study.settle() if self.ended is None else ():
-            self.tell(job, result)
-
-    def judge(self, result: TrialResult) -> None:
-        """End the sweep where to go on would only burn the budget."""
-        if result.trouble == "disk":
-            raise DiskFull(str(self.study.folder.root), str(result.error))
-        if result.state in OPEN:
-            return
-        same = result.state == "FAILED" and all(_alike(result, other) for other in self.alike)
-        self.alike = [*self.alike, result] if same else [result] * (result.state == "FAILED")
-        if len(self.alike) >= HOPELESS and self.study.best is None:
-            self.ended = Outcome(NoResult.exit_code, f"{HOPELESS} trials in a row failed alike: {result.error}")
-
-    def look(self) -> None:
-        """Heed a signal that came meanwhile."""
-        if self.stop.requested and not self.told:
-            self.told = True
-            self.ended = Outcome(self.stop.exit_code, "stopped")
-            self.view.note("finishing the epoch; press again to stop now")
-
-    def outcome(self) -> Outcome:
-        if self.ended:
-            return self.ended
-        if self.study.best:
-            return Outcome(reason=self.study.reason)
-        words = ["no trial completed", *([self.study.reason] if self.study.reason else [])]
-        return Outcome(NoResult.exit_code, "; ".join(words))
-
-
-def _alike(one: TrialResult, other: TrialResult) -> bool:
-    """Whether both failed for the same reason; of memory torch never says the same twice."""
-    return one.error == other.error or one.trouble == other.trouble == "oom"

@@ -1,77 +1,55 @@
-"""Brings MLflow to where the folders of studies are; nothing is trained."""
+"""Brings MLflow to where the folders of studies are, where nothing is trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sweeper import board, identity, lock, overview, paths, store, tracking
+from sweeper import board, identity, lock, overview, tracking
 from sweeper.defaults import opened
 from sweeper.errands import Facts
-from sweeper.errors import EnvironmentFault, StudyHeld
+from sweeper.errors import StudyHeld, UserError
 from sweeper.launch import tables, tracker_for
 from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
-from sweeper.progress import talk
-from sweeper.redact import redacted
 from sweeper.trial import State
 
-STILL = 60.0  # seconds in which nothing arrives, after which MLflow is taken for dead
+STILL, SILENT = 60.0, 10.0  # seconds in which nothing arrives, after which our own file, or a server, is given up
 
 
-def run(name: str | None) -> Iterator[str]:
-    """Send what MLflow lacks of the study called `name`, or of all here; yields a line a study.
+def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None]) -> None:
+    """Send what MLflow lacks of `studies`, and say what that was, or why it was not.
 
-    All, because what is missing is often the database, which they share. Raises StudyHeld while a sweep holds the
-    one that is named, and EnvironmentFault when MLflow does not answer.
+    Nothing is raised for it, and a server that is slow or dead is given up. A study that a sweep is at is left to it.
     """
-    _refuse_unusable()
-    there = [overview.find(name)] if name or not overview.studies() else overview.studies()
-    for study in there:
+    for study in studies:
         try:
-            yield f"{study.name}: {_sent(study)}"
+            if not _sent(study, say):
+                return
         except StudyHeld:
-            if name:
-                raise
-            yield f"{study.name}: a sweep is at it, and sends its news itself"
+            continue
+        except (UserError, OSError) as error:
+            say(f"nothing of {study.name} is sent to MLflow: {str(error).splitlines()[0]}")
 
 
-def _refuse_unusable() -> None:
-    database = paths.database()
-    if tracking.uri() == store.address(database) and (trouble := store.trouble(database)):
-        raise EnvironmentFault(trouble[0], where=str(database), help=trouble[1])
-
-
-def _sent(study: StudyFolder) -> str:
-    """Bring one study up to date; returns what was sent."""
+def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
+    """Bring one study up to date; whether MLflow has all of it then."""
     standing = overview.standing(study)
-    held = _held(study)
+    held = lock.acquire(study.lock)
     try:
         notes: list[str] = []
-        tracker = tracker_for(True, notes.append)
-        if not isinstance(tracker, tracking.Mlflow):
-            raise TypeError("MLflow was asked for")
+        tracker = tracker_for(notes.append)
         tracker.opened(facts(standing))
-        done = tracker.caught_up(_state(standing), files=tables(study), patience=STILL)
+        patience = SILENT if tracking.uri().startswith("http") else STILL
+        done = tracker.caught_up(_state(standing), files=tables(study), patience=patience)
     finally:
         held.release()
+    for note in notes:
+        say(note.removesuffix("; training goes on"))
     runs, epochs = len(tracker.sent.runs), tracker.sent.epochs
-    words = f"{board.counted(runs, 'run')} and {board.counted(epochs, 'epoch')}"
-    why = [note.removesuffix("; training goes on") for note in notes]
+    if runs or epochs:
+        say(f"sent MLflow {board.counted(runs, 'run')} and {board.counted(epochs, 'epoch')} of {study.name}")
     if not done:
-        raise EnvironmentFault(
-            (why or ["MLflow does not answer"])[-1],
-            where=redacted(tracking.uri()),
-            help=f"{words} were sent; `sweep sync {study.name}` sends the rest when MLflow answers again",
-        )
-    for note in why:
-        talk(note)
-    return f"sent {words}" if runs or epochs else "MLflow has everything"
-
-
-def _held(study: StudyFolder) -> lock.Lock:
-    try:
-        return lock.acquire(study.lock)
-    except StudyHeld as held:
-        raise StudyHeld(held.what, where=held.where, help="that sweep sends what MLflow lacks by itself") from None
+        say(f"MLflow still lacks a part of {study.name}; the next `sweep run` or `sweep ui` sends the rest")
+    return done
 
 
 def _state(one: Standing) -> State:

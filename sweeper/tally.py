@@ -1,4 +1,4 @@
-"""The numbers behind the figures, in numpy alone: counts, weights, mistakes. Nothing is drawn here."""
+"""The numbers behind the figures, in numpy alone: counts, mistakes. Nothing is drawn here."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from trainers.config import ClassWeights
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -61,20 +59,4 @@ def mistakes(logits: Array, labels: Ints, sizes: Sequence[int]) -> list[Mistake]
 def _log_softmax(logits: Array) -> Floats:
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     found: Floats = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return found
-
-
-def class_weights(count: Sequence[int], kind: ClassWeights, *, beta: float = 0.999) -> Floats:
-    """Weight of each class of one category: the twin of trainers.losses.class_weights, which needs torch.
-
-    count [C] images a class -> [C], mean 1 over the counted images. A class without images weighs as if it had one.
-    """
-    seen = np.asarray(count, dtype=np.float64)
-    n = np.maximum(1.0, seen)
-    if kind == "none" or not seen.sum():
-        return np.ones(len(n))
-    raw = 1 / n if kind == "inverse_frequency" else np.ones_like(n)
-    if kind == "effective_number" and beta:
-        raw = -(1 - beta) / np.expm1(n * math.log(beta))
-    found: Floats = raw * seen.sum() / (raw * seen).sum()
     return found

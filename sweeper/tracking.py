@@ -6,54 +6,26 @@ from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from sweeper import mirror, moved, paths, shown, store
-from sweeper.artist import Artist
-from sweeper.errands import CLOSE, DRAWN, STANDING, STUDY, End, Errands, Facts, Refused, Sent
+from sweeper import mirror, paths, shown, store
+from sweeper.errands import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
-from sweeper.mirror import StudyTwin
-from sweeper.paths import StudyFolder
+from sweeper.mirror import Event, StudyTwin
+from sweeper.paths import RunFolder, StudyFolder
 from sweeper.redact import redacted
 from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
-from sweeper.trial import Job, State, TrialResult
+from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.config import Epoch
 from trainers.visible import brief
 
-HURRY = 2.0  # seconds of patience below which nothing more is drawn
 LOADING = 60.0  # seconds that a busy machine may take to load the library
 SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
 NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
-
-
-class Tracker(Protocol):
-    """Shows a study while it runs. No call raises, none waits; only `closed` may take `patience` seconds, and more
-    as long as news arrive.
-
-    The run folder comes first: a call is made when the record already holds what it tells. `opened` also brings
-    up to date whatever an earlier sweep left behind, in any state.
-    """
-
-    def opened(self, facts: Facts) -> None: ...
-    def started(self, job: Job) -> None: ...
-    def epoch(self, job: Job, epoch: Epoch) -> None: ...
-    def ended(self, job: Job, result: TrialResult) -> None: ...
-    def attached(self, job: Job, files: Sequence[Path]) -> None: ...
-    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None: ...
-
-
-class Silent:
-    """Shows nothing: for tests, and for --no-mlflow."""
-
-    def opened(self, facts: Facts) -> None: ...
-    def started(self, job: Job) -> None: ...
-    def epoch(self, job: Job, epoch: Epoch) -> None: ...
-    def ended(self, job: Job, result: TrialResult) -> None: ...
-    def attached(self, job: Job, files: Sequence[Path]) -> None: ...
-    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None: ...
 
 
 class Mlflow:
@@ -79,54 +51,52 @@ class Mlflow:
 
     def opened(self, facts: Facts) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
-        artist = Artist(lambda: self._sender.ask(DRAWN), self._news.put)
-        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text, artist)
+        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
         self._sender.ask(STUDY)
 
-    def started(self, job: Job) -> None:
-        side = self._known.sides.of(job)
-        side.result, side.live, side.new = None, True, job.kind == "trial" and not job.adopted
-        self._ask(side.key)
+    def started(self, job: Job, _slot: str) -> None:
+        self._hear(job, "started")
 
-    def epoch(self, job: Job, epoch: Epoch) -> None:
+    def epoch(self, job: Job, epoch: Epoch, _best: TrialResult | None) -> None:
         self._tell_names(epoch)
-        side = self._known.sides.of(job)
-        side.take(epoch)
-        self._ask(side.key)
+        self._hear(job, epoch)
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        side = self._known.sides.of(job)
-        side.end(result)
-        self._ask(side.key)
+        self._hear(job, result)
         self._sender.ask(STANDING, NOTED)
 
-    def attached(self, job: Job, files: Sequence[Path]) -> None:
-        """Add `files` to the run's artifacts; those of a final are taken from its folder by themselves."""
-        self._ask(self._known.sides.attach(job, files).key)
+    def attached(self, job: Job | None, files: Sequence[Path]) -> None:
+        """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
+        if job is None:
+            self._known.hear(None, tuple(files))
+            self._ask(FILES)
+        else:
+            self._hear(job, tuple(files))
 
-    def closed(self, state: State, *, files: Sequence[Path] = (), patience: float = 10.0) -> None:
-        """End the study's run with `state`, and every run that has no end as INTERRUPTED."""
-        hurry = patience < HURRY
-        begins = not (hurry or self._known.connected or self._down)
-        if self._finish(state, files, LOADING if begins else patience, lambda: None if hurry else self._known.moved):
-            either = f"`sweep sync {self._known.facts.study.name}` or the next `sweep run` of it"
-            self._note(f"MLflow still lacks a part of this study; {either} sends the rest")
+    def note(self, text: str) -> None:
+        """MLflow shows no words."""
+
+    def closed(self, closing: Closing) -> None:
+        """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
+        begins = not (closing.hurried or self._known.connected or self._down)
+        timeout = LOADING if begins else closing.timeout
+        if self._finish(closing, timeout, lambda: None if closing.hurried else self._known.moved):
+            self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
     def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
         """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
-        return not self._finish(state, files, patience, lambda: self._known.moved)
+        return not self._finish(Closing(state, tuple(files)), patience, lambda: self._known.moved)
 
     @property
     def sent(self) -> Sent:
         """What was sent since the study was opened."""
         return self._known.sent
 
-    def _finish(self, state: State, files: Sequence[Path], patience: float, moved: Callable[[], object]) -> int:
-        """How many errands are not done after `patience` seconds in which nothing has `moved`."""
-        self._known.end = End(state, tuple(files), hurry=patience < HURRY)
+    def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
+        """How many errands are not done after `timeout` seconds in which nothing has `moved`."""
+        self._known.hear(None, closing)
         self._sender.ask(CLOSE)
-        left = self._sender.finish(patience, moved)
-        self._known.artist.close()
+        left = self._sender.finish(timeout, moved)
         self._tell()
         return left
 
@@ -135,6 +105,10 @@ class Mlflow:
         if self._errands is None:
             raise RuntimeError("the study was not opened")
         return self._errands
+
+    def _hear(self, job: Job, event: Event) -> None:
+        self._known.hear(job, event)
+        self._ask(mirror.key(RunFolder(job.folder)))
 
     def _ask(self, key: str) -> None:
         self._sender.ask(key)
@@ -211,7 +185,6 @@ class Server(Remote):
                 if trouble := store.trouble(paths.database()):
                     raise Refused(trouble[0])
                 store.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
-                moved.follow(paths.database(), paths.artifacts())
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str) -> str:
@@ -222,6 +195,8 @@ class Server(Remote):
             ident = found.experiment_id if found else self._client.create_experiment(name, artifact_location=place)
             if found and found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(ident)
+            if found:
+                self._keep_files_here(found.artifact_location)
             return str(ident)
 
     def view(self, experiment: str, key: str, state: str) -> None:
@@ -240,7 +215,9 @@ class Server(Remote):
         try:
             with _refusals():
                 ident = self._client.get_run(run).info.experiment_id
-                if self._client.get_experiment(ident).lifecycle_stage == "deleted":
+                found = self._client.get_experiment(ident)
+                self._keep_files_here(found.artifact_location)
+                if found.lifecycle_stage == "deleted":
                     self._client.restore_experiment(ident)
                 if self._client.get_run(run).info.lifecycle_stage == "deleted":
                     self._client.restore_run(run)
@@ -290,6 +267,15 @@ class Server(Remote):
 
     def file(self, run: str, path: Path) -> None:
         self._file(run, lambda: self._client.log_artifact(run, str(path)))
+
+    def _keep_files_here(self, place: str) -> None:
+        """Send no files where our own database keeps them in another mlruns: this one was moved since."""
+        old, ours = Path(unquote(urlsplit(place).path)).parent, paths.artifacts()
+        own = self.uri == store.address(paths.database()) and old.name == ours.name
+        if own and self._files and old.resolve() != ours.resolve():
+            self._files = False
+            again = f"delete {paths.database()} and {ours}, and the next `sweep run` sends all anew"
+            self._note(f"mlruns was moved, and MLflow keeps files at {old}: only figures are sent; {again}")
 
     def _file(self, run: str, send: Callable[[], None]) -> None:
         """Files may have no way there while figures have (an artifact store of another machine): then do without."""

@@ -1,7 +1,8 @@
 """The words in which coordinator, workers and record speak of a trial."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -59,6 +60,11 @@ class Job(Word):
         return self.recipe.in_full if self.full_precision else self.recipe
 
     @property
+    def label(self) -> str:
+        """What messages call the run."""
+        return f"trial {self.trial}" if self.kind == "trial" else self.title
+
+    @property
     def title(self) -> str:
         """What tells runs apart, in the first 14 characters."""
         backbone = self.recipe.train.backbone.split(".")[0]
@@ -101,6 +107,14 @@ class Failed(Word):
 Message = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended: the exit code, and one line that says why where that is not plain."""
+
+    exit_code: int = 0
+    reason: str = ""
+
+
 class TrialResult(Word):
     """How a trial stands; result.json once it has ended."""
 
@@ -119,3 +133,32 @@ class TrialResult(Word):
     gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
     tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a session ends: the study's state, files to be shown with it, and the seconds without progress after which
+    an observer gives up what is left.
+    """
+
+    state: State
+    files: tuple[Path, ...] = ()
+    timeout: float = 10.0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether only what is next to nothing may still be done."""
+        return self.timeout < 2.0
+
+
+class Observer(Protocol):
+    """Is told what happens to runs, when it is on record, and decides nothing. No call waits but `closed`.
+
+    It can be brought up to date from the folders at any later time, so whatever it lacks costs nobody anything else.
+    """
+
+    def started(self, job: Job, slot: str, /) -> None: ...
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None, /) -> None: ...
+    def ended(self, job: Job, result: TrialResult, /) -> None: ...
+    def note(self, text: str, /) -> None: ...
+    def closed(self, closing: Closing, /) -> None: ...

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper import children, paths, tracking
+from sweeper import children, overview, paths, sync, tracking
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
-from sweeper.store import address
+from sweeper.progress import talk
+from sweeper.store import address, trouble
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself
@@ -29,15 +30,16 @@ APP = sysconfig.get_path("stdlib")  # where its web server looks for modules fir
 def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = PORT) -> None:
     """Show MLflow until Ctrl-C or SIGTERM; `say` is told first where `study` opens. Afterwards no process is left.
 
-    Only this machine can connect. The next free port is taken when `port` is not. Where MLFLOW_TRACKING_URI names
-    a server, there is nothing to start, and only the address is told.
+    What MLflow lacks of the studies here is sent before. Only this machine can connect. The next free port is taken
+    when `port` is not. Where MLFLOW_TRACKING_URI names a server, there is nothing to start, and only the address is
+    told.
     """
     store = tracking.uri()
-    if study and tracking.link(study, "") is None:
-        say(f"study {study.name} is not in MLflow (was it run with --no-mlflow?): sweep sync {study.name} sends it")
+    if store == address(paths.database()):
+        _refuse_unusable()
+    sync.catch_up(overview.studies(), talk)
     if store.startswith("http"):
         return say(_address(study, store))
-    _refuse_nothing(study, store)
     with _stoppable(), _serving(store, free_port(port)) as pages:
         say(_address(study, pages.base))
         pages.await_answer()
@@ -47,11 +49,14 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     return None
 
 
-def _refuse_nothing(study: StudyFolder | None, store: str) -> None:
-    """Raise EnvironmentFault where nothing was ever sent to MLflow."""
-    if store == address(paths.database()) and not paths.database().exists():
-        help = f"sweep sync {study.name} sends that study" if study else "start a sweep: sweep run SPACE.yaml"
-        raise EnvironmentFault("there is nothing to show yet", where=str(paths.database()), help=help)
+def _refuse_unusable() -> None:
+    """Raise EnvironmentFault where there is nothing to show, or another MLflow's database."""
+    database = paths.database()
+    if not database.exists() and not overview.studies():
+        help = "start a sweep: sweep run SPACE.yaml"
+        raise EnvironmentFault("there is nothing to show yet", where=str(database), help=help)
+    if found := trouble(database):
+        raise EnvironmentFault(found[0], where=str(database), help=found[1])
 
 
 def _address(study: StudyFolder | None, base: str) -> str:

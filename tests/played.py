@@ -7,11 +7,12 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from sweeper import history, record, spec
+from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
-from sweeper.trial import Job, Progress, TrialResult
+from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker import advance, run
 from trainers.config import Epoch
 
@@ -63,7 +64,7 @@ def opened(
     """The study of the file at `path`, begun or taken up again beside it."""
     read = spec.read(path, sets=sets)
     space, folder = Space(read, categories), StudyFolder(path.parent / "question")
-    study = Study.open(read, space, folder, path.parent / "cache", fingerprint=fingerprint, here=here)
+    study = Study.open(Definition(read, space, folder, fingerprint), path.parent / "cache", here=here)
     OPEN.append(study)
     return study
 
@@ -94,9 +95,9 @@ def played(study: Study, job: Job) -> None:
     """Train `job` to its end, as the loop would."""
     for epoch in curve(job):
         if not study.report(job.trial, epoch):
-            study.finish(job.trial, stopped=True)
+            study.finish(Done(trial=job.trial, stopped=True))
             return
-    study.finish(job.trial, stopped=False)
+    study.finish(Done(trial=job.trial))
 
 
 def play(study: Study, jobs: int | None = None) -> None:
@@ -109,7 +110,7 @@ def play(study: Study, jobs: int | None = None) -> None:
 
 
 class Seen:
-    """A tracker and a view in one that write down what they are told; `loud` also prints it."""
+    """An observer that writes down what it is told; `loud` also prints it."""
 
     def __init__(self, *, loud: bool = False) -> None:
         self.loud = loud
@@ -120,19 +121,20 @@ class Seen:
         if self.loud:
             print(self.words[-1], flush=True)
 
-    def started(self, job: Job, slot: str | None = None) -> None:
+    def started(self, job: Job, slot: str) -> None:
         self.say("start", job.trial, *([slot] if slot else []))
 
-    def epoch(self, job: Job, epoch: Epoch, *best: TrialResult | None) -> None:
-        self.say("epoch" if best else "logged", job.trial, epoch.number)
+    def epoch(self, job: Job, epoch: Epoch, _: TrialResult | None) -> None:
+        self.say("epoch", job.trial, epoch.number)
 
-    def ended(self, *words: Job | TrialResult) -> None:
-        result = words[-1]
-        if isinstance(result, TrialResult):
-            self.say("end" if len(words) == 1 else "told", result.number, result.state)
+    def ended(self, _: Job, result: TrialResult) -> None:
+        self.say("end", result.number, result.state)
 
     def note(self, text: str) -> None:
         self.say("note", text)
+
+    def closed(self, closing: Closing) -> None:
+        self.say("closed", closing.state)
 
 
 def outcome(study: Study) -> list[tuple[object, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper import record
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, State, TrialResult, Trouble
+from sweeper.trial import Failed, Job, State, TrialResult, Trouble
 from trainers.config import AdamW, DataConfig, Epoch, Focal, Goal, Recipe, Scores, TrainConfig
 
 START = 1_800_000_000.0  # Unix time of the first epoch
@@ -65,7 +65,8 @@ def end(
     job: Job, epochs: list[Epoch], state: State, *, trouble: Trouble | None = None, error: str | None = None
 ) -> TrialResult:
     """Put the end of a run on record."""
-    result = record.standing(job, epochs, state, trouble=trouble, error=error)
+    failed = Failed(trial=job.trial, trouble=trouble, text=error or "") if trouble else None
+    result = record.standing(job, epochs, state, failed)
     if state != "INTERRUPTED":
         record.write_result(RunFolder(job.folder), result)
     return result

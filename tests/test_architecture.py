@@ -12,11 +12,12 @@ SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / 
 HOMES = {
     "optuna": {"sweeper/optimizer.py", "sweeper/history.py", "sweeper/samplers.py", "sweeper/export.py"},
     "mlflow": {"sweeper/tracking.py"},
-    "rich": {"sweeper/progress.py"},
+    "rich": {"sweeper/progress.py", "sweeper/counting.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/spec.py"},
     "typer": {"sweeper/cli.py"},
+    "jinja2": {"sweeper/report.py", "sweeper/card.py"},
     "ray": {"sweeper/executors/ray.py"},
 }
 NO_TORCH = {
@@ -99,10 +100,32 @@ def test_only_the_worker_trains(path):
 
 
 def test_the_loop_knows_neither_optuna_nor_the_command_line():
-    allowed = {"sweeper.study", "sweeper.tracking", "sweeper.executors", "sweeper.progress", "sweeper.trial"}
-    allowed |= {"sweeper.errors", "sweeper.stop"}
+    allowed = {"sweeper.study", "sweeper.executors", "sweeper.trial", "sweeper.errors", "sweeper.stop"}
     ours = {module for module in imports(ROOT / "sweeper" / "sweep.py") if module.startswith("sweeper.")}
     assert {".".join(module.split(".")[:2]) for module in ours} <= allowed
+
+
+TRACKING = {"tracking", "errands", "mirror", "sender", "shown", "store"}
+FIGURES = {"figures_observer", "artist", "draw", "draw_process", "figures", "trends", "gallery"}
+
+
+def modules(names: set[str]) -> set[str]:
+    return {f"sweeper.{name}" for name in names}
+
+
+@pytest.mark.parametrize("module", sorted(TRACKING))
+def test_tracking_knows_nothing_of_figures(module):
+    assert not imports(ROOT / "sweeper" / f"{module}.py") & modules(FIGURES)
+
+
+@pytest.mark.parametrize("module", sorted(FIGURES))
+def test_figures_know_nothing_of_tracking(module):
+    assert not imports(ROOT / "sweeper" / f"{module}.py") & (modules(TRACKING) - {"sweeper.shown"})
+
+
+@pytest.mark.parametrize("module", ["study", "parts", "ends", "recovery", "keeping", "record"])
+def test_the_study_knows_neither_tracking_nor_figures(module):
+    assert not imports(ROOT / "sweeper" / f"{module}.py") & modules(TRACKING | FIGURES)
 
 
 @pytest.mark.parametrize(

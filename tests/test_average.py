@@ -68,6 +68,14 @@ def test_renewed_statistics_are_those_of_the_batches():
     assert layers.momentum == 0.1
 
 
+def test_statistics_are_renewed_as_evaluation_sees_images_without_dropout():
+    layers, batches = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)).eval(), [torch.randn(8, 3) for _ in range(4)]
+    average.renew_statistics(layers, batches)
+    means = torch.stack([batch.mean(0) for batch in batches]).mean(0)
+    torch.testing.assert_close(layers[1].running_mean, means)
+    assert not any(module.training for module in layers.modules())
+
+
 def test_the_state_of_a_follower_is_enough_to_go_on():
     first = net(1.0)
     followed, other = (average.Averaged(EMA(decay=0.9), first, epochs=3) for _ in range(2))

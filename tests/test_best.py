@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -318,6 +319,14 @@ def test_a_table_with_labelled_test_images_gets_names_and_scores(tmp_path, monke
     assert f"| {scores.overall_accuracy:.4f} |" in card
 
 
+def test_the_card_names_the_folders_of_figures_where_they_are_drawn(study):
+    final, val = exported(study), study.trial(best.winner(study).result.number).figures
+    (line,) = [line for line in final.folder.card.read_text().splitlines() if line.startswith("- figures")]
+    named = [final.folder.root / name for name in re.findall("`(.+?)/`", line)]
+    folders = [val] if final.test is None else [final.folder.figures, val]
+    assert [folder.resolve() for folder in named] == [folder.resolve() for folder in folders]
+
+
 def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkeypatch):
     final = exported(small_study(TABLE, tmp_path, monkeypatch, test=0))
     assert final.submission is None
@@ -330,6 +339,13 @@ def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
     best.export(best.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
+
+
+def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study):
+    exported(study)
+    assert tracking.link(study, "") is None
+    assert best.export(best.winner(study), SLOTS).known
+    assert tracking.link(study, "") is not None
 
 
 # ------------------------------------------------------------------------------------------ confirming

@@ -71,6 +71,15 @@ def test_a_plan_has_it_too_as_text_and_json(copied):
     assert data["notes"][-1].startswith(NOTE)
 
 
+def test_it_decodes_the_images_when_asked_and_only_those_of_a_search_space(copied):
+    ended = sweep(copied, "data", "check", "space.yaml", "--cache")
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (0, "48 images are decoded")
+    assert list(copied.glob("mlruns/cache/*/images.npy"))
+    refused = sweep(copied, "data", "check", "garments", "--cache")
+    assert refused.returncode == 2
+    assert "sweep data check SPACE.yaml --cache" in refused.stderr
+
+
 def pets(root: str, count: int) -> list[str]:
     return [
         f"{root}/{split}/{pet}/{k}.png" for split in ("train", "val") for pet in ("cat", "dog") for k in range(count)

@@ -12,6 +12,8 @@ import pytest
 from cli_tools import environment, lay_out
 
 from sweeper import children
+from sweeper.ask import ask
+from sweeper.errors import EnvironmentFault
 
 PROGRAM = str(Path(sys.executable).with_name("sweep"))
 NAMES = ("random", "json", "numpy", "typer", "pydantic", "optuna", "timm", "torch", "mlflow", "uvicorn", "matplotlib")
@@ -31,7 +33,6 @@ COMMANDS = (
     "sweep leaderboard",
     "sweep best --export submission --devices cpu",
     "sweep report",
-    "sweep sync",
     "sweep doctor",
 )
 AT_ONCE = (
@@ -69,8 +70,8 @@ def ran(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("path", PATHS)
 def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, path):
     monkeypatch.setenv("PYTHONPATH", path)
-    found = children.ask("-c", "import random, trainers, sys; print(trainers.__file__, *sys.path, sep='\\n')").stdout
-    module, *entries = found.splitlines()
+    code = "import json, random, trainers, sys; print(json.dumps([trainers.__file__, *sys.path]))"
+    module, *entries = ask("-c", code, what="it")
     assert Path(module).parents[1] == Path(children.OWN)
     assert str(littered) not in entries
     assert "" not in entries
@@ -78,7 +79,32 @@ def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, pa
 
 def test_what_a_child_starts_finds_none_either(littered):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import random'], check=True)"  # as uvicorn
-    assert children.ask("-c", code).returncode == 0
+    assert ask("-c", f"{code}; print([])", what="it") == []
+
+
+def test_a_child_is_asked_in_json_and_its_last_line_is_the_answer(littered):
+    code = "import json, sys; print('a library talks'); print(json.dumps({'heard': json.load(sys.stdin)}))"
+    assert ask("-c", code, what="it", request={"a": [1, "é"]}) == {"heard": {"a": [1, "é"]}}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("", "it died with code 0"),
+        ("print(3)", "it died with code 0"),
+        ("print('[]'); print('no answer')", "it died with code 0"),
+        ("raise SystemExit(7)", "it died with code 7"),
+        ("import os; os.kill(os.getpid(), 9)", "it died with code -9"),
+    ],
+)
+def test_a_child_that_gives_no_answer_is_a_fault_of_the_environment(littered, code, words):
+    with pytest.raises(EnvironmentFault, match=words):
+        ask("-c", code, what="it")
+
+
+def test_a_child_that_takes_too_long_is_ended(littered):
+    with pytest.raises(EnvironmentFault, match=r"it does not answer within 0\.1 s"):
+        ask("-c", "import time; time.sleep(60)", what="it", timeout=0.1)
 
 
 def test_other_folders_stay_on_the_path(littered, monkeypatch):

@@ -17,6 +17,7 @@ from sweeper import record
 from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
 from sweeper.study import Study
+from sweeper.trial import Done
 from trainers.config import TrainConfig
 
 SMALL, LARGE, OTHER = (TrainConfig(backbone=name, epochs=10) for name in ("small", "large", "other"))
@@ -136,7 +137,7 @@ def trained(study: Study, seconds: dict[str, float], jobs: int) -> None:
         assert job
         for each in curve(job):
             study.report(job.trial, each.model_copy(update={"seconds": seconds[job.recipe.train.backbone]}))
-        study.finish(job.trial, stopped=False)
+        study.finish(Done(trial=job.trial))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -169,7 +170,7 @@ def test_paused_trials_that_lack_the_time_stay_open_for_more_hours(tmp_path, mon
     study = opened(path)
     for job in [job for job in (study.next_job(), study.next_job()) if job]:
         study.report(job.trial, curve(job)[0].model_copy(update={"seconds": 30.0}))
-        study.finish(job.trial, stopped=True)
+        study.finish(Done(trial=job.trial, stopped=True))
     assert study.next_job() is None
     assert study.settle() == []
     study.close()

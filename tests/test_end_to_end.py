@@ -87,6 +87,19 @@ def test_no_epoch_is_recorded_twice_and_every_epoch_is_bit_for_bit_the_same(fold
         assert [epoch["number"] for epoch in history(killed, trial)] == list(range(1, len(history(whole, trial)) + 1))
 
 
+def test_completed_trials_and_the_study_are_drawn_without_mlflow_through_a_kill(folders):
+    for folder in folders:
+        study = folder / "mlruns" / "studies" / "focal_weights"
+        for number, state, *_ in trials(folder):
+            figures = study / "trials" / f"{number:04d}" / "figures"
+            names = {path.name for path in figures.glob("[!.]*")}
+            expected = {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
+            assert names == (expected if state == "COMPLETE" else set())
+        of_study = {path.name for path in (study / "figures").glob("[!.]*")}
+        assert of_study >= {"history.svg", "slices.svg", "labels.svg"}
+        assert (study / "report.html").exists()
+
+
 def test_an_epoch_has_one_number_in_every_file_and_document(folders):
     folder = folders[1]
     sweep(folder, "best", "--export", "submission", "--no-mlflow")

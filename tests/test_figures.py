@@ -1,4 +1,4 @@
-"""Figures: the numbers behind them, the bytes, what is drawn of a folder, and who is told when it is not."""
+"""Figures: the numbers behind them, the bytes, and what is drawn of a folder."""
 
 import functools
 import io
@@ -6,8 +6,8 @@ import math
 import os
 import re
 import shutil
-import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +16,8 @@ from photos import draw_photos
 from PIL import Image
 from studies import begin, curve, end, job
 
-from sweeper import arrived, draw, figures, gallery, keeping, paths, record, tally, trends
-from sweeper.artist import Artist, Order
-from sweeper.errands import CLOSE, DRAWN, STUDY, End, Errands
+from sweeper import draw, figures, gallery, keeping, record, tally, trends
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.tracking import Facts, Mlflow
-from trainers import losses
 from trainers.config import DataConfig, Epoch, Recipe
 from trainers.data import layouts
 from trainers.data.rows import Category
@@ -38,14 +34,6 @@ def guesses(count: int = 40, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------ numbers
-@pytest.mark.parametrize("kind", ["none", "inverse_frequency", "effective_number"])
-@pytest.mark.parametrize("counts", [[768, 853, 334, 19], [5, 0, 1], [7], [3, 3]])
-@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])
-def test_class_weights_are_those_of_the_loss(kind, counts, beta):
-    ours = tally.class_weights(counts, kind, beta=beta)
-    np.testing.assert_allclose(ours, losses.class_weights(counts, kind, beta=beta).numpy(), rtol=1e-6)
-
-
 def test_a_confusion_counts_true_rows_and_said_columns():
     logits = np.array([[9, 0, 0, 0, 9], [0, 9, 0, 9, 0], [0, 9, 0, 0, 9.0]])
     first, second = tally.confusion(logits, np.array([[0, 1], [2, 0], [1, 0]]), SIZES)
@@ -191,36 +179,84 @@ def study() -> StudyFolder:
     return folder
 
 
-def test_a_completed_trial_gets_four_figures(study, photos):
+def test_a_completed_trial_gets_five_figures(study, photos):
     folder = finished(study, 0, photos)
     drawing = draw.run(folder)
     assert drawing.troubles == ()
     names = {path.name for path in drawing.files}
-    assert names == {"categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
+    assert names == {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
     assert all(path.parent == folder.figures and path.stat().st_size < 500_000 for path in drawing.files)
 
 
-def test_figures_that_are_younger_than_the_result_are_not_drawn_again(study, photos):
+def times(folder: Path) -> dict[str, int]:
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+
+def test_only_figures_that_are_missing_are_drawn_again(study, photos):
     folder = finished(study, 0, photos)
     before = {path: path.stat().st_mtime_ns for path in draw.run(folder).files}
-    assert {path: path.stat().st_mtime_ns for path in draw.run(folder).files} == before
-    os.utime(folder.figures / "labels.svg", (0, 0))
     (folder.figures / "confusion.png").unlink()
-    again = {path.name for path in draw.run(folder).files if path.stat().st_mtime_ns != before[path]}
-    assert again == {"labels.svg", "confusion.png"}
+    assert {path.name for path in draw.run(folder).files if path.stat().st_mtime_ns != before[path]} == {
+        "confusion.png"
+    }
+
+
+def test_figures_of_another_end_are_drawn_again(study, photos):
+    folder = finished(study, 0, photos)
+    before = {path: path.stat().st_mtime_ns for path in draw.run(folder).files}
+    folder.result.write_text(folder.result.read_text().replace('"epochs": 3', '"epochs": 4'))
+    assert all(path.stat().st_mtime_ns > before[path] for path in draw.run(folder).files)
+
+
+@pytest.mark.parametrize("left", ["", "{", '{"source": 1}'])
+def test_without_a_record_of_what_was_drawn_all_is_drawn_again(study, photos, left):
+    folder = finished(study, 0, photos)
+    before = {path: path.stat().st_mtime_ns for path in draw.run(folder).files}
+    folder.drawn.write_text(left)
+    assert all(path.stat().st_mtime_ns > before[path] for path in draw.run(folder).files)
+
+
+def test_a_copy_of_a_study_is_not_drawn_again(study, photos):
+    """Copied file by file, newest first, as `cp -r` may: every time is another, and so is their order."""
+    finished(study, 0, photos)
+    drawn = [draw.run(study.trial(0)), draw.study(study)]
+    copy = StudyFolder(study.root.with_name("copy"))
+    shutil.copytree(study.root, copy.root, copy_function=shutil.copyfile)
+    for second, path in enumerate(sorted(copy.root.rglob("*.*"), reverse=True)):
+        os.utime(path, (second, second))
+    before = times(copy.root)
+    again = [draw.run(copy.trial(0)), draw.study(copy)]
+    assert [len(one.files) for one in again] == [len(one.files) for one in drawn]
+    assert times(copy.root) == before
+
+
+def test_the_figures_of_a_study_are_drawn_again_when_a_trial_has_ended(study, photos):
+    finished(study, 0, photos)
+    before = {path: path.stat().st_mtime_ns for path in draw.study(study).files}
+    assert all(path.stat().st_mtime_ns == before[path] for path in draw.study(study).files)
+    finished(study, 1, photos)
+    assert all(path.stat().st_mtime_ns > before[path] for path in draw.study(study).files)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_curve_has_a_gap_where_there_is_no_number(odd):
+    curves = [figures.Curves("loss", [1.0, odd, 0.5], [odd, odd, odd])]
+    text = figures.curves(curves, "learning")
+    assert text == figures.curves(curves, "learning")
+    assert text.startswith(b"<svg")
 
 
 def test_a_final_shows_its_mistakes_on_test(study, photos):
     drawing = draw.run(finished(study, 0, photos, kind="final", folder=study.final("one").root))
     assert drawing.troubles == ()
-    assert {path.name for path in drawing.files} == {"confusion.png", "labels.svg", "mistakes.png"}
+    assert {path.name for path in drawing.files} == {"curves.svg", "confusion.png", "labels.svg", "mistakes.png"}
 
 
 def test_predictions_that_are_damaged_or_of_another_data_set_are_told_and_cost_no_other_figure(study, photos):
     folder = finished(study, 0, photos)
     np.save(folder.val_logits, np.zeros((3, 5), dtype=np.float32))
     drawing = draw.run(folder)
-    assert {path.name for path in drawing.files} == {"categories.svg", "labels.svg"}
+    assert {path.name for path in drawing.files} == {"curves.svg", "categories.svg", "labels.svg"}
     (trouble,) = drawing.troubles
     folder.val_logits.write_bytes(b"no array")
     assert draw.run(folder).troubles == (f"confusion.png, mistakes.png: this file is damaged ({folder.val_logits})",)
@@ -231,7 +267,7 @@ def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_tr
     folder = finished(study, 0, photos)
     folder.val_logits.unlink()
     drawing = draw.run(folder)
-    assert {path.name for path in drawing.files} == {"categories.svg", "labels.svg"}
+    assert {path.name for path in drawing.files} == {"curves.svg", "categories.svg", "labels.svg"}
     assert drawing.troubles == ()
 
 
@@ -247,35 +283,21 @@ def ended(kept: keeping.Kept, study: StudyFolder, data: DataConfig, count: int) 
 
 
 def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
-    kept = keeping.Kept(study, 1, draws=True)
+    kept = keeping.Kept(study, 1)
     best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
     assert (best.model.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
     assert (worse.model.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
-    assert len(draw.run(worse).files) == 4
+    assert len(draw.run(worse).files) == 5
     kept.settle()
     assert not worse.val_logits.exists()
-    assert len(draw.run(worse).files) == 4
+    assert len(draw.run(worse).files) == 5
     assert best.val_logits.exists()
-
-
-def test_predictions_go_at_once_where_nobody_draws(study, photos):
-    _, worse = ended(keeping.Kept(study, 1), study, photos, 2)
-    assert not worse.val_logits.exists()
 
 
 def test_only_so_many_predictions_wait_to_be_drawn(study, photos, monkeypatch):
     monkeypatch.setattr(keeping, "QUEUE", 2)
-    folders = ended(keeping.Kept(study, 1, draws=True), study, photos, 5)
+    folders = ended(keeping.Kept(study, 1), study, photos, 5)
     assert [folder.val_logits.exists() for folder in folders] == [True, False, False, True, True]
-
-
-def test_figures_of_predictions_that_are_gone_are_sent(study, photos):
-    folder = finished(study, 0, photos)
-    draw.run(folder)
-    folder.val_logits.unlink()
-    result = record.read_result(folder)
-    assert result
-    assert arrived.awaits_figures(folder, result, "trial")
 
 
 def test_a_data_set_that_is_gone_is_told_in_a_line(study, tmp_path):
@@ -303,158 +325,6 @@ def test_the_thumbnail_of_a_mistake_is_cut_to_its_box(tmp_path):
     table = Table(tmp_path, (Category("one", ("a", "b")),), (row,))
     assert gallery.read(table, row).size == (20, 50)
     assert gallery.crops(table, [row], "crops") == gallery.crops(table, [row], "crops")
-
-
-# ------------------------------------------------------------------------------------- the process
-class Notes(list):
-    """What an artist told."""
-
-    def __call__(self, text: str = "drawn") -> None:
-        self.append(text)
-
-
-def test_an_artist_draws_in_a_process_of_its_own_and_ends_it(study, photos):
-    folder, notes = finished(study, 0, photos), Notes()
-    artist = Artist(notes, notes)
-    artist.ask(Order(key="trials/0000", folder=folder.root))
-    artist.ask(Order(key="trials/0000", folder=folder.root))
-    process = artist._process
-    artist.wait()
-    (drawing,) = artist.ready()
-    assert {path.name for path in drawing.files} >= {"confusion.png", "mistakes.png"}
-    artist.close()
-    assert process.poll() is not None
-    assert notes == ["drawn"]
-
-
-def test_why_nothing_could_be_drawn_is_told_once(study, tmp_path):
-    notes, drawings = Notes(), Notes()
-    artist = Artist(drawings, notes)
-    for number in range(2):
-        artist.ask(Order(key=f"trials/000{number}", folder=study.trial(number).root))
-    artist.wait()
-    artist.close()
-    (note,) = notes
-    assert note == "figures are missing: trials/0000: the run has not ended; `sweep report` tries again"
-
-
-def test_a_process_that_dies_is_told_and_nobody_waits_for_it(study, photos):
-    folder, notes = finished(study, 0, photos), Notes()
-    artist = Artist(Notes(), notes)
-    artist.ask(Order(key="trials/0000", folder=folder.root))
-    artist._process.kill()
-    artist.wait()
-    until(lambda: notes)
-    artist.close()
-    assert "the process that draws has ended with code -9" in notes[0]
-
-
-def test_the_process_ends_with_whoever_started_it():
-    import subprocess
-    import sys
-
-    process = subprocess.Popen([sys.executable, "-m", "sweeper.draw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    process.communicate(timeout=20)
-    assert process.returncode == 0
-
-
-# --------------------------------------------------------------------------------------- in MLflow
-class Shelf:
-    """A server that keeps the names of the files it is given, by run."""
-
-    uri = "memory"
-
-    def __init__(self) -> None:
-        self.files: dict[str, list[str]] = {}
-
-    def experiment(self, *_) -> str:
-        return "1"
-
-    def home(self, _) -> str:
-        return "1"
-
-    def view(self, *_) -> None: ...
-
-    def run(self, _, name, *__) -> str:
-        return name
-
-    def log(self, *_) -> None: ...
-    def tag(self, *_) -> None: ...
-    def status(self, *_) -> None: ...
-
-    def text(self, run, name, _) -> None:
-        self.files.setdefault(run, []).append(name)
-
-    def file(self, run, path) -> None:
-        self.files.setdefault(run, []).append(path.name)
-
-
-def shelved(study: StudyFolder, *, hurry: bool = False) -> tuple[Shelf, Notes]:
-    """What a server has after the study was opened and closed, and what was noted on the way."""
-    shelf, notes = Shelf(), Notes()
-    artist = Artist(Notes(), notes)
-    errands = Errands(facts(study), lambda: shelf, lambda _: "", artist)
-    errands.end = End("COMPLETE", (), hurry)
-    for errand in (STUDY, CLOSE, DRAWN):
-        errands.do(errand)
-    artist.close()
-    return shelf, notes
-
-
-def facts(study: StudyFolder) -> Facts:
-    return Facts(study, "data/clothes", "overall_accuracy", "# why?\nstudy: x\n")
-
-
-def test_figures_are_sent_once_and_a_study_brings_its_report(study, photos):
-    finished(study, 0, photos)
-    shelf, notes = shelved(study)
-    assert notes == []
-    assert {*shelf.files["t0000 resnet18"]} >= {"categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
-    assert {*shelf.files["question"]} >= {"history.svg", "slices.svg", "labels.svg", "report.html"}
-    again, _ = shelved(study, hurry=True)
-    assert "t0000 resnet18" not in again.files
-
-
-def test_what_cannot_be_drawn_is_a_note_and_the_study_is_closed_as_ever(study, photos):
-    folder = finished(study, 0, photos)
-    np.save(folder.val_logits, np.zeros((3, 5), dtype=np.float32))
-    shelf, (note,) = shelved(study)
-    assert note.startswith("figures are missing: ")
-    assert "confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)" in note
-    assert "report.html" in shelf.files["question"]
-
-
-def test_who_is_in_a_hurry_waits_for_no_figure(study, photos):
-    finished(study, 0, photos)
-    shelf, _ = shelved(study, hurry=True)
-    assert "report.html" not in shelf.files["question"]
-
-
-def test_a_study_without_predictions_starts_no_process(study, photos):
-    finished(study, 0, photos).val_logits.unlink()
-    shelf, notes = shelved(study)
-    assert notes == []
-    assert "report.html" not in shelf.files["question"]
-    assert not paths.fonts().exists()
-
-
-@pytest.mark.filterwarnings("ignore:.*noload.*", "ignore::DeprecationWarning:(mlflow|google|starlette|alembic).*")
-def test_mlflow_has_the_figures_of_a_study_that_was_closed(study, photos):
-    finished(study, 0, photos)
-    notes = Notes()
-    tracker = Mlflow(notes, pause=0.05)
-    tracker.opened(facts(study))
-    tracker.closed("COMPLETE", patience=60.0)
-    assert notes == []
-    names = {path.name for path in paths.artifacts().rglob("*") if path.is_file()}
-    assert names >= {"curves.svg", "categories.svg", "confusion.png", "mistakes.png", "report.html", "slices.svg"}
-
-
-def until(true) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_of_a_crowd_of_classes_the_most_mistaken_are_shown():

@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.data.images import TURNS, UnreadableImage, decode, over, quiet, squashed
+from trainers.data.images import UnreadableImage, decode, over, quiet, squashed
 from trainers.data.rows import Row
 
 GREY = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}  # EXIF orientation -> what makes of an upright image the one that is stored
 
 
 def encoded(image: Image.Image, format: str = "PNG", **settings: object) -> bytes:
@@ -67,18 +77,53 @@ def test_cmyk_becomes_rgb():
     np.testing.assert_allclose(pixels(encoded(red, "JPEG", quality=95))[8, 8], (255, 0, 0), atol=3)
 
 
-@pytest.mark.parametrize("orientation", [1, *TURNS])
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_exif_orientation_is_applied(orientation: int, format: str):
-    upright = Image.fromarray(COLOUR)
-    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS.get(orientation))
-    stored = upright if undo is None else upright.transpose(undo)
+def turned(image: Image.Image, orientation: int, format: str = "PNG", **settings: object) -> bytes:
+    """The image as a camera stores it that writes this EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(stored, format, exif=exif)
+    turn = TURNS[orientation]
+    return encoded(image if turn is None else image.transpose(turn), format, exif=exif, **settings)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_exif_orientation_is_applied(orientation: int, format: str):
+    content = turned(Image.fromarray(COLOUR), orientation, format)
     np.testing.assert_array_equal(pixels(content), COLOUR)
     with quiet():
         assert squashed(content, 32, None)[1] == (8, 6)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_large_photograph_that_is_decoded_small_is_turned_and_keeps_its_size(orientation: int):
+    """799 x 1600 is decoded as 400 x 800: from the small one, its size could not be told."""
+    x, y = np.meshgrid(np.linspace(0, 3, 799), np.linspace(0, 5, 1600))
+    waves = Image.fromarray((np.stack([np.sin(x), np.sin(y), np.cos(x + y)], axis=2) * 100 + 128).astype(np.uint8))
+    with quiet():
+        small, size = squashed(turned(waves, orientation, "JPEG", quality=95), 64, None)
+    plain = np.asarray(waves.resize((64, 64), Image.Resampling.BICUBIC), dtype=int)
+    assert size == (799, 1600)
+    assert np.abs(np.asarray(small, dtype=int) - plain).max() < 8
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(COLOUR), exif=exif)), COLOUR)
+
+
+def test_no_damage_to_exif_keeps_an_image_from_being_read():
+    """Whatever byte of it is changed: the pixels are the image's, turned or not."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 3, "maker"
+    exif.get_ifd(0x8769).update({0x9003: "2026:01:01 00:00:00", 0x829A: 0.01, 0x927C: b"note"})
+    words = exif.tobytes()
+    image = Image.new("RGB", (8, 6), "red")
+    for at in range(6, len(words)):
+        for byte in (0, 1, 7, 255):
+            broken = encoded(image, exif=words[:at] + bytes([byte]) + words[at + 1 :])
+            assert pixels(broken).reshape(-1, 3).tolist() == [[255, 0, 0]] * 48
 
 
 def test_broken_exif_does_no_harm():

@@ -5,13 +5,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers import losses
+from trainers import frequency, losses
 from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted
 
 LOGITS, LABELS = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 4, 0, 1])
 CPU = torch.device("cpu")
 EVERY = [CrossEntropy(), Focal(), Asymmetric(), Asymmetric(over="sigmoid"), Dice(), LogitAdjusted()]
 BARE = {"gamma_positive": 0.0, "gamma_negative": 0.0, "margin": 0.0}
+
+
+def class_weights(*given, **more):
+    return torch.from_numpy(frequency.class_weights(*given, **more)).float()
+
+
+def log_prior(counts):
+    return torch.from_numpy(frequency.log_prior([counts]))
 
 
 def test_cross_entropy_is_torchs():
@@ -94,7 +102,7 @@ def test_dice_of_certain_predictions_is_their_error():
 
 # ------------------------------------------------------------------------------------------ logit adjustment
 def adjusted(logits, labels, counts, **settings):
-    return losses.logit_adjusted(logits, labels, losses.log_prior(counts), **settings)
+    return losses.logit_adjusted(logits, labels, log_prior(counts), **settings)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -111,14 +119,14 @@ def test_logit_adjustment_of_balanced_classes_is_cross_entropy(tau):
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1.0, 2.0])
 def test_the_best_logits_without_an_image_are_the_priors_of_which_the_adjustment_takes_tau(tau):
     counts = [60, 30, 9, 1]
-    bias = ((1 - tau) * losses.log_prior(counts)).requires_grad_()
+    bias = ((1 - tau) * log_prior(counts)).requires_grad_()
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
     adjusted(bias.expand(100, 4), labels, counts, tau=tau).mean().backward()
     torch.testing.assert_close(bias.grad, torch.zeros(4), atol=1e-6, rtol=0)
 
 
 def test_the_prior_of_a_class_without_images_is_that_of_one_image():
-    torch.testing.assert_close(losses.log_prior([0, 3]).exp(), torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(log_prior([0, 3]).exp(), torch.tensor([0.25, 0.75]))
 
 
 def test_every_category_is_adjusted_by_its_own_prior():
@@ -178,7 +186,7 @@ def test_category_and_class_weights_are_factors_of_every_loss(config):
         config_ = config.model_copy(update={"over_categories": "sum", "category_weights": {"fit": 0.0}} | settings)
         return objective(config_)(logits, labels)
 
-    weights = losses.class_weights((4, 6), "inverse_frequency")[labels[:, 0]]
+    weights = class_weights((4, 6), "inverse_frequency")[labels[:, 0]]
     torch.testing.assert_close(of(class_weights="inverse_frequency"), weights * of())
     torch.testing.assert_close(of(category_weights={"sleeve": 0.7, "fit": 0.0}), 0.7 * of())
     torch.testing.assert_close(of(over_categories="mean"), of() / 2)
@@ -187,35 +195,35 @@ def test_category_and_class_weights_are_factors_of_every_loss(config):
 # ------------------------------------------------------------------------------------------ weights
 def test_inverse_frequency_weighs_every_class_alike_in_sum():
     counts = [10, 20, 70]
-    weights = losses.class_weights(counts, "inverse_frequency")
+    weights = class_weights(counts, "inverse_frequency")
     torch.testing.assert_close(weights * torch.tensor(counts), torch.full((3,), 100 / 3))
 
 
 def test_effective_number_is_the_papers_formula_up_to_scale():
     counts, beta = [10, 200, 3000], 0.999
     raw = torch.tensor([(1 - beta) / (1 - beta**n) for n in counts])
-    weights = losses.class_weights(counts, "effective_number", beta=beta)
+    weights = class_weights(counts, "effective_number", beta=beta)
     torch.testing.assert_close(weights / weights[0], raw / raw[0], rtol=1e-4, atol=0)
 
 
 def test_effective_number_with_beta_zero_weighs_all_classes_alike():
-    torch.testing.assert_close(losses.class_weights([1, 9], "effective_number", beta=0.0), torch.ones(2))
+    torch.testing.assert_close(class_weights([1, 9], "effective_number", beta=0.0), torch.ones(2))
 
 
 def test_effective_number_is_finite_for_every_beta_below_one():
-    assert torch.isfinite(losses.class_weights([3, 50], "effective_number", beta=1 - 1e-12)).all()
+    assert torch.isfinite(class_weights([3, 50], "effective_number", beta=1 - 1e-12)).all()
 
 
 @pytest.mark.parametrize("kind", ["none", "inverse_frequency", "effective_number"])
 def test_class_weights_have_mean_one_over_the_images(kind):
     counts = [1, 5, 94]
-    weights = losses.class_weights(counts, kind)
+    weights = class_weights(counts, kind)
     assert float((weights * torch.tensor(counts)).sum() / 100) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ["inverse_frequency", "effective_number"])
 def test_a_class_without_images_has_a_finite_weight(kind):
-    assert torch.isfinite(losses.class_weights([0, 5, 5], kind)).all()
+    assert torch.isfinite(class_weights([0, 5, 5], kind)).all()
 
 
 def objective(config, counts=((4, 6), (3, 3, 4)), **more):

@@ -37,7 +37,7 @@ def on(gib: float | None) -> Here:
 
 def swept(path: Path, here: Here = UNKNOWN) -> tuple[sweep.Outcome, Study, Seen]:
     study, seen = opened(path, here=here), Seen()
-    ended = sweep.run(study, Inline(), seen, seen, stop=Stop())
+    ended = sweep.run(study, Inline(), seen, stop=Stop())
     study.close()
     return ended, study, seen
 
@@ -254,7 +254,7 @@ def test_a_configuration_without_room_is_not_trained_again_with_another_seed(tmp
     trained = {word.split()[1] for word in seen.words if word.endswith("cpu")}
     assert not trained & {str(one.number) for one in others}
     for one in others:
-        assert seen.words.count(f"told {one.number} FAILED") == 1
+        assert seen.words.count(f"end {one.number} FAILED") == 1
 
 
 def test_the_sampler_is_told_no_number_of_a_refused_configuration(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainers import posterior
+from trainers import frequency, posterior
 from trainers.data.rows import Category
 from trainers.metrics import scores
 
@@ -16,7 +16,7 @@ def drawn(images=4000, seed=0):
     An image shows a number a class, normal around 1.5 for its own class and 0 for the others.
     """
     rng = np.random.default_rng(seed)
-    prior = posterior.log_prior(COUNTS)
+    prior = frequency.log_prior(COUNTS)
     labels = np.stack([rng.choice(len(c), size=images, p=np.array(c) / sum(c)) for c in COUNTS], axis=1)
     shown = rng.normal(size=(images, 5))
     shown[np.arange(images), labels[:, 0]] += 1.5
@@ -31,7 +31,7 @@ def fitting():
 
 
 def test_the_prior_of_a_category_adds_up_to_one():
-    prior = np.exp(posterior.log_prior([*COUNTS, [0, 9]]))
+    prior = np.exp(frequency.log_prior([*COUNTS, [0, 9]]))
     assert prior[:3].sum() == pytest.approx(1)
     assert prior[5:] == pytest.approx([0.1, 0.9])  # a class without images counts as one
 
@@ -85,7 +85,7 @@ def test_a_label_has_no_say_in_its_own_correction():
 
 def test_equal_classes_need_no_correction():
     logits, labels, _ = drawn()
-    same = posterior.Fitting(logits, labels, posterior.log_prior([[5, 5, 5], [5, 5]]), NAMES, SIZES)
+    same = posterior.Fitting(logits, labels, frequency.log_prior([[5, 5, 5], [5, 5]]), NAMES, SIZES)
     assert {fit.tau for fit in same.corrected("macro_f1").values()} == {0.0}
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from studies import epoch, job
 
-from sweeper import board, progress
+from sweeper import board, counting, progress
 from sweeper.paths import StudyFolder
-from sweeper.trial import TrialResult
+from sweeper.trial import Closing, TrialResult
 
 STUDY = StudyFolder(Path("studies/x"))
 CLOCK = re.compile(r"\d\d:\d\d:\d\d ")
@@ -63,8 +63,8 @@ def sweep(view: progress.View) -> None:
     view.started(second, "cuda:1")
     for index in range(3):
         view.epoch(first, epoch(index, 0.5 + index / 10), None)
-    view.ended(result(4))
-    view.ended(result(5, "FAILED", trouble="oom", error="out of GPU memory"))
+    view.ended(first, result(4))
+    view.ended(second, result(5, "FAILED", trouble="oom", error="out of GPU memory"))
     view.started(third, "cuda:0")
     view.epoch(third, epoch(0, 0.4), result(4))
 
@@ -84,7 +84,7 @@ def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
     view = progress.choose(stream)
     sweep(view)
     view.note("finishing the epoch")
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     lines = [CLOCK.sub("", line) for line in stream.getvalue().splitlines()]
     assert lines == [
         "trial 4 epoch 1/3 overall_accuracy 0.5000 eta 14m",
@@ -104,7 +104,7 @@ def test_a_terminal_that_asks_for_it_gets_plain_lines(terminal, monkeypatch, nam
     monkeypatch.setenv(name, value)
     view = progress.choose(stream)
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     assert "\x1b" not in read()
     assert isinstance(view, progress.Plain)
 
@@ -121,7 +121,7 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     stream, read = terminal
     view = progress.choose(stream, where=["files  mlruns/studies/x"])
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     frame = read().split("backbone")[-1]
     assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", frame)
     assert "1 done, 0 pruned, 1 failed, 58 to go; best 0.8217 (trial 4)" in frame
@@ -134,7 +134,7 @@ def test_no_line_of_the_table_is_wider_than_the_terminal(terminal, monkeypatch, 
     monkeypatch.setenv("COLUMNS", str(width))
     view = progress.choose(stream)
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read())
     assert max(map(len, re.split(r"[\r\n]+", plain))) <= width
     assert "0/3" in plain or "1/3" in plain
@@ -145,7 +145,7 @@ def test_no_color_leaves_no_colour_and_no_bold(terminal, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     view = progress.choose(stream)
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
     assert not re.search(r"\x1b\[[0-9;]*m", read())
 
 
@@ -154,7 +154,7 @@ def test_a_terminal_without_unicode_gets_a_table_in_ascii():
     with os.fdopen(slave, "w", encoding="ascii") as stream:
         view = progress.choose(stream)
         sweep(view)
-        view.closed()
+        view.closed(Closing("COMPLETE"))
         assert os.read(master, 65536).isascii()
     os.close(master)
 
@@ -166,7 +166,7 @@ def test_a_reader_that_went_away_ends_nothing():
     with os.fdopen(writer, "w") as stream:
         view = progress.choose(stream)
         sweep(view)
-        view.closed()
+        view.closed(Closing("COMPLETE"))
 
 
 def test_a_stream_that_was_closed_ends_nothing():
@@ -174,7 +174,7 @@ def test_a_stream_that_was_closed_ends_nothing():
     view = progress.choose(stream)
     stream.close()
     sweep(view)
-    view.closed()
+    view.closed(Closing("COMPLETE"))
 
 
 def test_output_cut_by_head_leaves_no_traceback():
@@ -260,3 +260,66 @@ def test_an_unlimited_study_promises_no_end():
 def test_the_clock_is_that_of_the_place():
     at = time.mktime((2026, 11, 21, 12, 1, 5, 0, 0, -1))
     assert board.ending(result(3, "PRUNED"), at).startswith("12:01:05 trial 3 pruned after 3/3 epochs")
+
+
+# ----------------------------------------------------------------------------------------- counting
+def count_up(to: int = 40) -> None:
+    with counting.counting("decoding images") as count:
+        for done in range(1, to + 1):
+            count(done, to)
+
+
+def interrupted_at(done: int) -> None:
+    with counting.counting("decoding images") as count:
+        count(done, 40)
+        raise KeyError
+
+
+def test_long_work_has_a_bar_on_a_terminal_which_ends_full(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 0)
+    count_up()
+    assert re.search(r"decoding images .*40/40", read())
+    assert sys.stderr is stream
+
+
+@pytest.mark.parametrize("to", [0, 40])
+def test_work_that_is_done_at_once_shows_no_bar(terminal, monkeypatch, to):
+    stream, read = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 60)
+    count_up(to)
+    assert read() == ""
+
+
+@pytest.mark.parametrize(("pause", "lines"), [(0, 40), (60, 0)])
+def test_long_work_says_a_line_now_and_then_elsewhere(monkeypatch, pause, lines):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "PAUSE", pause)
+    count_up()
+    assert stream.getvalue() == "".join(f"decoding images: {n}/40\n" for n in range(1, lines + 1))
+
+
+def test_a_terminal_that_is_gone_does_not_end_long_work(monkeypatch):
+    master, slave = pty.openpty()
+    stream = os.fdopen(slave, "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 0)
+    with counting.counting("decoding images") as count:
+        count(1, 40)
+        os.close(master)
+        count(40, 40)
+    stream.close()
+
+
+def test_an_error_in_long_work_leaves_no_bar_behind(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(counting, "SOON", 0)
+    with pytest.raises(KeyError):
+        interrupted_at(1)
+    read()
+    progress.talk("next")
+    assert read() == "next\r\n"

@@ -14,6 +14,7 @@ from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
 from sweeper.stop import Stop
 from sweeper.study import Study
+from sweeper.trial import Failed
 from trainers.data import cache, layouts
 
 THIRDS = "{sampler: random, pruner: {name: asha, min_epochs: 1, reduction_factor: 3}}"
@@ -140,7 +141,7 @@ def test_a_worker_that_dies_while_its_trial_is_paused_costs_nothing(tmp_path):
     job = study.next_job()
     assert job
     assert not study.report(0, curve(job)[0])
-    assert study.fail(0, "died", "killed").state == "PAUSED"
+    assert study.finish(Failed(trial=0, trouble="died", text="killed")).state == "PAUSED"
     study.close()
 
 
@@ -224,11 +225,11 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
         read = spec.read(path)
         cache.open_cache(layouts.read(read.data), read.data, folder / "cache")
         study, seen = opened(path, categories=["colour", "place"]), Seen()
-        sweep.run(study, Inline(), seen, seen, stop=Stop())
+        sweep.run(study, Inline(), seen, stop=Stop())
         study.close()
         done = [one.number for one in study.results() if one.state == "COMPLETE"]
         epochs[pruner] = {number: record.history(study.folder.trial(number)) for number in done}
-        assert ("told 0 PAUSED" in seen.words) == (pruner != "none")
+        assert ("end 0 PAUSED" in seen.words) == (pruner != "none")
     (number, continued), *_ = epochs.pop(pruner).items()
     for ours, plain in zip(continued, epochs["none"][number], strict=True):
         assert (ours.train, ours.val, ours.lr) == (plain.train, plain.val, plain.lr)
@@ -236,7 +237,7 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
 
 def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
     study, seen = opened(climb(tmp_path)), Seen()
-    ended = sweep.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, seen, stop=Stop())
+    ended = sweep.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, stop=Stop())
     study.close()
     assert ended == sweep.Outcome(0)
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
@@ -244,11 +245,10 @@ def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
         assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
 
 
-def test_the_loop_tells_tracker_and_view_of_pauses_and_of_their_end(tmp_path):
+def test_the_loop_tells_its_observers_of_pauses_and_of_their_end(tmp_path):
     study, seen = opened(climb(tmp_path)), Seen()
-    sweep.run(study, Inline(), seen, seen, stop=Stop())
+    sweep.run(study, Inline(), seen, stop=Stop())
     study.close()
-    for verb in ("told", "end"):
-        last = {int(said.split()[1]): said.split()[2] for said in seen.words if said.startswith(verb)}
-        assert last == {one.number: one.state for one in study.results()}
-        assert f"{verb} 0 PAUSED" in seen.words
+    last = {int(said.split()[1]): said.split()[2] for said in seen.words if said.startswith("end")}
+    assert last == {one.number: one.state for one in study.results()}
+    assert "end 0 PAUSED" in seen.words

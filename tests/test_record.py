@@ -1,6 +1,10 @@
 """What the coordinator remembers in run folders."""
 
+import fcntl
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ import pytest
 from sweeper import lock, record
 from sweeper.errors import EnvironmentFault, StudyHeld
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import Failed, Job, TrialResult
 from trainers.config import Epoch, Recipe, Scores
 
 
@@ -128,7 +132,7 @@ def test_results_list_ended_and_unended_trials_by_number(study):
         folder = study.trial(number)
         record.write_config(folder, job(folder, number))
     record.append(study.trial(10), epoch(0, 0.4))
-    ended = record.standing(job(study.trial(2), 2), [], "FAILED", trouble="nan", error="no number")
+    ended = record.standing(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, trouble="nan", text="no number"))
     record.write_result(study.trial(2), ended)
     found = record.results(study)
     assert [(one.number, one.state, one.value) for one in found] == [(2, "FAILED", None), (10, "INTERRUPTED", 0.4)]
@@ -164,6 +168,65 @@ def test_a_held_study_names_its_holder(study):
     held.release()
     assert raised.value.exit_code == 4
     lock.acquire(study.lock).release()
+
+
+def test_who_is_refused_or_only_looks_leaves_no_trace(study):
+    assert lock.holder(study.lock) is None
+    assert not study.lock.exists()
+    held = lock.acquire(study.lock)
+    before = study.lock.read_bytes(), study.lock.stat().st_mtime_ns
+    with pytest.raises(StudyHeld):
+        lock.acquire(study.lock)
+    assert lock.holder(study.lock).pid == os.getpid()
+    assert (study.lock.read_bytes(), study.lock.stat().st_mtime_ns) == before
+    held.release()
+    assert lock.holder(study.lock) is None
+
+
+def test_those_who_look_do_not_take_one_another_for_a_holder(study):
+    lock.acquire(study.lock).release()
+    with study.lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as `holder` does
+        assert lock.holder(study.lock) is None
+
+
+def test_a_short_note_takes_the_place_of_a_longer_one(study):
+    study.lock.parent.mkdir(parents=True, exist_ok=True)
+    study.lock.write_text("x" * 5000)
+    held = lock.acquire(study.lock)
+    assert lock.holder(study.lock).pid == os.getpid()
+    assert held.there
+    held.release()
+    assert not held.there
+
+
+def test_a_process_that_was_begun_by_the_holder_does_not_hold_the_study(study):
+    held = lock.acquire(study.lock)
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "close_fds": False, "preexec_fn": os.getpid}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+        child.stdout.readline()
+        held.release()
+        lock.acquire(study.lock).release()
+        child.stdin.close()
+
+
+def test_a_holder_that_is_killed_lets_go_of_the_study(study):
+    code = f"from pathlib import Path; from sweeper import lock; held = lock.acquire(Path({str(study.lock)!r}))\n"
+    code += "import os; os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert "pid" in study.lock.read_text()
+    assert lock.holder(study.lock) is None
+    lock.acquire(study.lock).release()
+
+
+def test_a_study_whose_folder_was_moved_is_no_longer_there(study):
+    held = lock.acquire(study.lock)
+    study.root.rename(study.root.with_name("moved"))
+    assert not held.there
+    lock.acquire(study.lock).release()  # by another, at the same path
+    assert not held.there
+    held.release()
 
 
 def test_a_result_comes_back_as_it_was_written(run):

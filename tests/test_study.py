@@ -13,6 +13,7 @@ from sweeper import defaults, ends, record, spec
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
 from sweeper.space import Space
+from sweeper.trial import Done, Failed
 from trainers import files
 
 pytestmark = pytest.mark.usefixtures("faked")
@@ -162,7 +163,7 @@ def test_a_trial_is_worth_its_last_epoch_or_the_one_that_its_selection_chooses(t
     first, *others = curve(job)
     for epoch in (first, *others):
         study.report(0, epoch.model_copy(update={"val": first.val if epoch.number > 3 else epoch.val}))
-    result = study.finish(0, stopped=False)
+    result = study.finish(Done(trial=0))
     study.close()
     values = [epoch.value("overall_accuracy") for epoch in record.history(study.folder.trial(0))]
     assert values[-1] < max(values)
@@ -195,7 +196,7 @@ def test_a_failed_trial_is_recorded_and_counted(path):
     job = study.next_job()
     assert job
     study.report(0, curve(job)[0])
-    result = study.fail(0, "nan", "the loss is nan in epoch 2")
+    result = study.finish(Failed(trial=0, trouble="nan", text="the loss is nan in epoch 2"))
     upcoming = study.next_job()
     study.close()
     assert (result.state, result.trouble, result.error, result.epochs) == ("FAILED", "nan", result.error, 1)
@@ -209,7 +210,7 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     job = study.next_job()
     assert job
     study.report(0, curve(job)[0])
-    left = study.fail(0, "overflow", "fp16 overflows in epoch 2")
+    left = study.finish(Failed(trial=0, trouble="overflow", text="fp16 overflows in epoch 2"))
     assert (left.state, left.error) == ("INTERRUPTED", "fp16 overflows in epoch 2; goes on in full precision")
     again = study.next_job()
     assert again
@@ -219,7 +220,7 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     again = study.next_job()
     assert again
     assert (again.trial, again.full_precision, again.computed.train.precision) == (0, True, "fp32")
-    assert study.fail(0, "nan", "the loss is nan in epoch 2").state == "FAILED"
+    assert study.finish(Failed(trial=0, trouble="nan", text="the loss is nan in epoch 2")).state == "FAILED"
     study.close()
 
 
@@ -232,7 +233,7 @@ def test_a_trial_whose_worker_died_is_handed_out_again_once_for_every_epoch_it_g
     for reported in (0, 0, 1):  # epochs reported before each death
         for epoch in epochs[:reported]:
             study.report(0, epoch)
-        states.append(study.fail(0, "died", "killed").state)
+        states.append(study.finish(Failed(trial=0, trouble="died", text="killed")).state)
         if states[-1] == "FAILED":
             break
         again = study.next_job()
@@ -248,7 +249,7 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
     assert job
     for epoch in curve(job)[:3]:
         study.report(0, epoch)
-        assert study.fail(0, "died", "killed").state == "INTERRUPTED"
+        assert study.finish(Failed(trial=0, trouble="died", text="killed")).state == "INTERRUPTED"
         study.next_job()
     assert study.recorded(0) == 3
     study.close()
@@ -257,7 +258,7 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
 def test_a_full_disk_leaves_the_trial_open(path):
     study = opened(path)
     study.next_job()
-    assert study.fail(0, "disk", "no space").state == "INTERRUPTED"
+    assert study.finish(Failed(trial=0, trouble="disk", text="no space")).state == "INTERRUPTED"
     study.close()
     study = opened(path)
     job = study.next_job()

@@ -1,17 +1,18 @@
-"""`sweep sync`: MLflow is brought to where the folders are, though nothing is swept."""
+"""MLflow is brought to where the folders are, though nothing is swept."""
 
 import json
+import os
 import shutil
 import socket
 import sqlite3
+import time
 from collections import Counter
 from contextlib import closing
 
 import pytest
 from played import close_all, opened, play, write
 
-from sweeper import lock, paths, record, sync
-from sweeper.errors import EnvironmentFault, StudyHeld, UserError
+from sweeper import lock, overview, paths, record, sync
 from sweeper.paths import StudyFolder
 
 pytestmark = [
@@ -49,46 +50,61 @@ def states() -> Counter[str]:
         return Counter(status for (status,) in link.execute("SELECT status FROM runs"))
 
 
+def caught_up() -> list[str]:
+    said: list[str] = []
+    sync.catch_up(overview.studies(), said.append)
+    return said
+
+
 def test_what_mlflow_lacks_is_sent_and_nothing_is_sent_twice(study):
-    assert list(sync.run(None)) == ["question: sent 3 runs and 6 epochs"]
+    assert caught_up() == ["sent MLflow 3 runs and 6 epochs of question"]
     told = shown()
     assert [len(points) for points in told.values()] == [3, 3]
     for number, points in enumerate(told.values()):
         losses = [epoch.val.loss for epoch in record.history(study.trial(number))]
         assert [value for _, value in points] == pytest.approx(losses, rel=1e-4)
     assert states() == {"FINISHED": 2, "KILLED": 2}
-    assert list(sync.run("question")) == ["question: MLflow has everything"]
+    assert caught_up() == []
     assert shown() == told
 
 
-def test_a_server_that_does_not_answer_is_said_and_nothing_hangs(study, monkeypatch):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        with pytest.raises(EnvironmentFault, match="does not answer") as caught:
-            list(sync.run("question"))
-    assert "0 runs and 0 epochs were sent; `sweep sync question` sends the rest" in caught.value.help
+@pytest.mark.parametrize("kind", ["dead", "silent"])
+def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monkeypatch, kind):
+    shutil.copytree(study.root, study.root.with_name("other"))
+    with socket.socket() as link:
+        link.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            link.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{link.getsockname()[1]}")
+        monkeypatch.setattr(sync, "SILENT", 3.0)
+        began, said = time.monotonic(), caught_up()
+    assert time.monotonic() - began < 15
+    first = overview.studies()[0].name
+    assert said[-1] == f"MLflow still lacks a part of {first}; the next `sweep run` or `sweep ui` sends the rest"
+    assert len(said) == len([line for line in said if "does not answer" in line]) + 1
 
 
 def test_a_study_that_is_swept_is_left_alone(study):
     held = lock.acquire(study.lock)
     try:
-        with pytest.raises(StudyHeld, match="is running this study"):
-            list(sync.run("question"))
-        assert list(sync.run(None)) == ["question: a sweep is at it, and sends its news itself"]
+        assert caught_up() == []
     finally:
         held.release()
     assert states() == {}
 
 
-def test_without_a_study_there_is_nothing_to_send():
-    with pytest.raises(UserError, match="there is no study yet"):
-        list(sync.run(None))
+def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
+    shutil.copytree(study.root, study.root.with_name("damaged"))
+    (study.root.with_name("damaged") / "study.json").write_text("{")
+    os.utime(study.spec, (0, 0))  # the last one to be sent
+    assert caught_up() == [
+        "nothing of damaged is sent to MLflow: this file is damaged:"
+        " it does not say what the study asked when it began",
+        "sent MLflow 3 runs and 6 epochs of question",
+    ]
 
 
 def test_mlflow_is_told_of_a_study_what_its_folder_says(study):
-    from sweeper import overview
-
     facts = sync.facts(overview.standing(study))
     asked = json.loads(study.spec.read_text())
     assert (facts.goal, facts.data_name, facts.planned) == ("overall_accuracy", "nothing", 3)

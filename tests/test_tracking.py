@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from studies import START, begin, curve, end, epoch, job
 
-from sweeper import mirror, moved, paths, record, shown, store, tracking
+from sweeper import mirror, paths, record, shown, store, tracking
 from sweeper.mirror import StudyTwin
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
-from sweeper.trial import TrialResult
+from sweeper.trial import Closing, TrialResult
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),  # sqlalchemy 2.1, of mlflow 3.17's own models
@@ -49,19 +49,19 @@ class Sweep:
 
     def start(self, number: int, **changes):
         started = begin(job(self.study, number, **changes))
-        self.tracker.started(started)
+        self.tracker.started(started, "cpu")
         return started
 
     def trial(self, number: int, top: float = 0.8, state="COMPLETE", **changes):
         started = self.start(number, **changes)
         epochs = curve(started, top)
         for each in epochs:
-            self.tracker.epoch(started, each)
+            self.tracker.epoch(started, each, None)
         self.tracker.ended(started, end(started, epochs, state))
         return started
 
-    def close(self, state="COMPLETE", **kwargs) -> list[str]:
-        self.tracker.closed(state, **kwargs)
+    def close(self, state="COMPLETE", **closing) -> list[str]:
+        self.tracker.closed(Closing(state, **closing))
         return self.notes
 
 
@@ -113,7 +113,7 @@ def test_parameters_are_the_open_values_and_what_runs_are_compared_by(study, cli
 def test_an_epoch_is_a_point_of_every_figure_at_its_recorded_time(study, client):
     sweep = Sweep(study)
     started = sweep.start(0)
-    sweep.tracker.epoch(started, epoch(0, 0.123456789))
+    sweep.tracker.epoch(started, epoch(0, 0.123456789), None)
     sweep.close("INTERRUPTED")
     (run,) = runs(client)
     assert run.data.metrics == {
@@ -141,7 +141,7 @@ def test_the_value_of_a_trial_is_that_of_the_epoch_that_counts_so_far(study, cli
     sweep = Sweep(study)
     started = sweep.start(0, selection=selection)
     for index, value in enumerate([0.5, 0.8, 0.7]):
-        sweep.tracker.epoch(started, epoch(index, value))
+        sweep.tracker.epoch(started, epoch(index, value), None)
     sweep.close("INTERRUPTED")
     assert history(client, runs(client)[0], "value") == list(enumerate(worth, 1))
 
@@ -198,11 +198,11 @@ def test_a_failed_trial_says_why_and_brings_the_end_of_its_log(study, client):
     assert files(client, run) == {"config.yaml", "log.txt"}
 
 
-def test_a_trial_has_its_recipe_and_its_curves(study, client):
+def test_a_trial_has_its_recipe(study, client):
     sweep = Sweep(study)
     sweep.trial(0)
     sweep.close()
-    assert files(client, runs(client)[0]) == {"config.yaml", "curves.svg"}
+    assert files(client, runs(client)[0]) == {"config.yaml"}
 
 
 def test_a_final_has_the_files_of_its_folder_and_what_was_attached(study, client, tmp_path):
@@ -213,10 +213,10 @@ def test_a_final_has_the_files_of_its_folder_and_what_was_attached(study, client
     report.write_text("<p>")
     sweep.tracker.attached(started, [report])
     sweep.tracker.ended(started, end(started, curve(started), "COMPLETE"))
-    sweep.close(files=[report])
+    sweep.close(files=(report,))
     (run,), (parent,) = runs(client, kind="final"), runs(client, kind="study")
     assert run.info.run_name == "final t0007"
-    expected = {"config.yaml", "curves.svg", "submission.zip", "history.jsonl", "report.html"}
+    expected = {"config.yaml", "submission.zip", "history.jsonl", "report.html"}
     assert files(client, run) == expected
     assert files(client, parent) == {"space.yaml", "report.html"}
 
@@ -248,13 +248,13 @@ def test_an_interrupted_trial_is_killed_then_runs_again_as_the_same_run(study, c
     started = sweep.start(0)
     first, *rest = [epoch(i, 0.5) for i in range(3)]
     record.append(RunFolder(started.folder), first)
-    sweep.tracker.epoch(started, first)
+    sweep.tracker.epoch(started, first, None)
     sweep.close("INTERRUPTED")
     (before,) = runs(client)
     again = Sweep(study)
-    again.tracker.started(started)
+    again.tracker.started(started, "cpu")
     for each in [first, *rest]:
-        again.tracker.epoch(started, each)
+        again.tracker.epoch(started, each, None)
     again.tracker.ended(started, end(started, [first, *rest], "COMPLETE"))
     again.close()
     (after,) = runs(client)
@@ -362,9 +362,9 @@ def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client
     sweep.tracker._sender.finish(30)
     client.delete_run(runs(client)[0].info.run_id)
     again = Sweep(study)
-    again.tracker.started(started)
+    again.tracker.started(started, "cpu")
     for index in range(3):
-        again.tracker.epoch(started, epoch(index, 0.5))
+        again.tracker.epoch(started, epoch(index, 0.5), None)
     notes = again.close()
     assert len(notes) == 1
     assert "refuses" in notes[0]
@@ -414,9 +414,9 @@ def test_a_name_that_mlflow_takes_stays():
 def test_categories_of_another_name_are_told_once(study, client):
     sweep = Sweep(study)
     started = sweep.start(0)
-    for one in curve(started, 0.8):
-        val = one.val.model_copy(update={"category_accuracy": {"colour/": 0.5, "..": 0.25}})
-        sweep.tracker.epoch(started, one.model_copy(update={"val": val}))
+    val = epoch(0, 0.8).val.model_copy(update={"category_accuracy": {"colour/": 0.5, "..": 0.25}})
+    for index in range(3):
+        sweep.tracker.epoch(started, epoch(index, 0.8, val=val), None)
     (note,) = sweep.close("INTERRUPTED")
     assert note == "MLflow takes no such names of categories: 'colour/' is 'colour_', '..' is '__' there"
     (run,) = runs(client)
@@ -458,15 +458,24 @@ def test_mlflow_finds_its_file_and_its_files_in_a_folder_of_any_name(database, t
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_files_follow_a_folder_of_any_name(database, tmp_path, name):
+def test_nothing_is_written_to_the_old_place_of_a_folder_that_was_moved(database, tmp_path, name):
     from mlflow import MlflowClient
 
-    shutil.copy(database, tmp_path / "mlflow.db")
-    before, after = tmp_path / "before" / "artifacts", tmp_path / "after" / "artifacts"
-    client = MlflowClient(tracking_uri=store.address(tmp_path / "mlflow.db"))
-    experiment = client.create_experiment("x", artifact_location=(before / name).as_uri())
-    assert moved.follow(tmp_path / "mlflow.db", after) == 1
-    assert client.get_experiment(experiment).artifact_location == (after / name).as_uri()
+    paths.home().mkdir(parents=True, exist_ok=True)
+    shutil.copy(database, paths.database())
+    old = tmp_path / "before" / name / "artifacts"
+    client = MlflowClient(tracking_uri=store.address(paths.database()))
+    client.create_experiment("x", artifact_location=(old / "x").as_uri())
+    notes: list[str] = []
+    server = tracking.Server(notes.append)
+    run = server.run(server.experiment("x"), "run", {"sweep.id": "1"}, None, True)
+    again = tracking.Server(notes.append)
+    again.home(run)
+    for one in (server, again):
+        one.text(run, "file.txt", "text")
+    assert not (tmp_path / "before").exists()
+    assert len(notes) == 2
+    assert all(f"MLflow keeps files at {old}" in note and f"delete {paths.database()}" in note for note in notes)
 
 
 # ---------------------------------------------------------------------------------------- trouble
@@ -504,7 +513,7 @@ def test_a_dead_server_slows_no_epoch_and_the_next_sweep_sends_what_it_missed(st
     began = time.monotonic()
     sweep.trial(0)
     assert time.monotonic() - began < 0.5
-    notes = sweep.close(patience=0.3)
+    notes = sweep.close(timeout=0.3)
     assert "the next `sweep run` of it sends the rest" in notes[-1]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert Sweep(study).close() == []
@@ -535,7 +544,7 @@ def test_a_locked_database_is_told_and_loses_nothing(study, client, monkeypatch)
         other.execute("BEGIN EXCLUSIVE")
         started = sweep.start(0)
         until(lambda: sweep.tracker._sender.busy > 0.05)
-        sweep.tracker.epoch(started, epoch(0, 0.5))
+        sweep.tracker.epoch(started, epoch(0, 0.5), None)
         other.execute("ROLLBACK")
     notes = sweep.close("INTERRUPTED")
     assert ["slow to answer" in note for note in notes] == [True]
@@ -575,7 +584,7 @@ def test_an_address_that_mlflow_cannot_use_is_told_once(study, monkeypatch, addr
     sweep = Sweep(study)
     sweep.trial(0)
     sweep.trial(1)
-    notes = sweep.close(patience=5)
+    notes = sweep.close(timeout=5)
     assert len([note for note in notes if "training goes on" in note]) == 1
 
 
@@ -622,14 +631,6 @@ def test_the_database_is_made_once_by_two_processes_at_a_time():
     code = "from sweeper import tracking; print(tracking.Server(print).experiment('x'))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == [b"1\n", b"1\n"]
-
-
-def test_the_silent_tracker_leaves_nothing_behind(study):
-    silent: tracking.Tracker = tracking.Silent()
-    silent.opened(Facts(study, "data/clothes", "overall_accuracy", ""))
-    silent.started(job(study, 0))
-    silent.closed("COMPLETE")
-    assert list(study.root.iterdir()) == []
 
 
 def test_the_link_opens_the_view_of_the_study(study):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import metrics, posterior, predict
+from trainers import frequency, metrics, posterior, predict
 from trainers.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.config import (
     EMA,
@@ -436,7 +436,7 @@ def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     found = predict.look(how, data, folder / "model.safetensors")
     logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
-    prior = posterior.log_prior(data.counts(data.table.indices("train")))
+    prior = frequency.log_prior(data.counts(data.table.indices("train")))
     fit = posterior.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.goal, found.loss)
     assert found == Look(**fit.scores.model_dump(), tau=fit.tau)
 

@@ -3,17 +3,21 @@
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from played import close_all, opened, play, write
 from studies import begin, curve, end, job
 
-from sweeper import paths, ui
+from sweeper import paths, store, tracking, ui
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.tracking import Facts, Mlflow
+from sweeper.trial import Closing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
@@ -31,9 +35,9 @@ def shown_study(tops: dict[int, float]) -> None:
     tracker.opened(Facts(study, "data/clothes", "overall_accuracy", "study: x\n", names=names))
     for number, top in tops.items():
         started = begin(job(study, number, backbone="seresnet50.ra2_in1k"))
-        tracker.started(started)
+        tracker.started(started, "cpu")
         tracker.ended(started, end(started, curve(started, top), "COMPLETE"))
-    tracker.closed("COMPLETE", patience=60)
+    tracker.closed(Closing("COMPLETE", timeout=60))
 
 
 def served(port: int) -> subprocess.Popen[str]:
@@ -142,9 +146,27 @@ def test_the_server_inherits_no_setting_of_mlflow(monkeypatch):
     }
 
 
-def test_a_study_that_mlflow_lacks_is_sent_by_sync():
+def test_what_mlflow_lacks_of_the_studies_here_is_sent_first(database, monkeypatch, capsys):
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    paths.studies().mkdir(parents=True)
+    shutil.copy(database, paths.home() / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.address(paths.home() / "other.db"))
+    play(opened(write(paths.studies(), epochs=3, budget="{trials: 2}", search="{sampler: random, pruner: none}")))
+    close_all()
     study = StudyFolder.named("question")
-    with pytest.raises(EnvironmentFault, match=r"sweep sync question"):
-        ui.serve(study, lambda _: None)
-    with pytest.raises(EnvironmentFault, match=r"sweep run SPACE\.yaml"):
-        ui.serve(None, lambda _: None)
+    monkeypatch.setattr(ui, "STARTING", 0.0)  # the pages themselves are another test's
+    said: list[str] = []
+    with pytest.raises(EnvironmentFault, match="does not start"):
+        ui.serve(study, said.append)
+    assert "sent MLflow 2 runs and 6 epochs of question" in capsys.readouterr().err
+    assert tracking.link(study, "http://127.0.0.1") in said[0].replace(":5000", "")
+
+
+def test_a_database_of_a_newer_mlflow_is_said_before_a_server_starts(database):
+    paths.home().mkdir(parents=True)
+    shutil.copy(database, paths.database())
+    with closing(sqlite3.connect(paths.database())) as link, link:
+        link.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
+    with pytest.raises(EnvironmentFault, match="is of another MLflow") as caught:
+        ui.serve(None, print)
+    assert "`sweep run` or `sweep ui` makes another from the run folders" in caught.value.help

@@ -8,12 +8,14 @@ import pytest
 from played import curve, past, play, write
 
 from sweeper import spec, warm
+from sweeper.identity import Definition
 from sweeper.inside import Outside
 from sweeper.paths import StudyFolder
 from sweeper.record import read_config, read_result
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.study import Study
+from sweeper.trial import Done
 from trainers.config import Epoch
 
 CATEGORIES = ("pattern",)
@@ -38,7 +40,7 @@ def begun(folder: Path, name: str, source: StudyFolder | None = None, fingerprin
         if source:
             said.extend(warm.take(asked, space, place, source, fingerprint))
 
-    study = Study.open(asked, space, place, folder / "cache", fingerprint=fingerprint, teach=teach)
+    study = Study.open(Definition(asked, space, place, fingerprint), folder / "cache", teach=teach)
     return study, said
 
 
@@ -270,7 +272,7 @@ def test_the_first_trial_of_a_study_is_never_pruned_however_bad_it_is(tmp_path, 
     study, _ = begun(tmp_path, "other", earlier, search=search, budget="{trials: 1}")
     while job := study.next_job():
         whole = all(study.report(job.trial, worse(epoch)) for epoch in curve(job))
-        study.finish(job.trial, stopped=not whole)
+        study.finish(Done(trial=job.trial, stopped=not whole))
     study.settle()
     study.close()
     assert lessons(study) == set(range(12))

@@ -14,7 +14,7 @@ from sweeper.executors.inline import Inline
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
-from trainers import posterior
+from trainers import frequency
 from trainers.checkpoint import read_notes
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data
@@ -92,7 +92,7 @@ def test_a_finals_predictions_are_corrected_by_the_strength_that_its_winner_fitt
         messages(one.model_copy(update={"stop_after": 1, "tau": tau}))
         found.append(np.load(RunFolder(one.folder).test_logits))
     data = Data.open(photos, cache)
-    taken = 1.5 * posterior.log_prior(data.counts(data.table.indices("train", "val")))
+    taken = 1.5 * frequency.log_prior(data.counts(data.table.indices("train", "val")))
     np.testing.assert_allclose(found[0] - found[1], np.tile(taken, (len(found[0]), 1)), atol=1e-5)
 
 

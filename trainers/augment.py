@@ -7,13 +7,14 @@ device, whatever they are made of.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import noise, policy
+from trainers import policy
 from trainers.computing import send
 from trainers.config import Augment
 from trainers.policy import GREY
@@ -30,8 +31,9 @@ class Draw:
     affine: Tensor | None  # [B, 2, 3]: output coordinates -> input coordinates, both -1..1
     colour: Tensor | None  # [B, 3, 3]
     contrast: Tensor | None  # [B], how much of the image's mean grey is added
-    noisy: Tensor | None  # [n, 3] int64: the number of an image that gets noise, and the two seeds of its noise
-    noise: Tensor | None  # [n]: the standard deviation, on the scale 0..1
+    noisy: Tensor | None  # [n] int64: the images that get noise
+    noise: float  # its standard deviation, on the scale 0..1
+    seed: int  # of the noise
     erase: Tensor | None  # [B, 4] left, top, right, bottom in shares of the side; an empty box erases nothing
     partner: Tensor | None  # [B] int64: the image that is mixed in
     share: Tensor | None  # [B] float: what is left of the image itself
@@ -39,7 +41,8 @@ class Draw:
 
     def to(self, device: torch.device) -> "Draw":
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: send(t, device) for k, t in given.items() if t is not None})
+        sent: dict[str, Any] = {k: send(t, device) for k, t in given.items() if isinstance(t, Tensor)}
+        return replace(self, **sent)
 
 
 def draw(
@@ -67,14 +70,15 @@ def draw(
         affine = _then(affine, plan, shapes)
         unchanged = np.tile(np.eye(3), (batch, 1, 1)), np.zeros(batch)
         colour, contrast = policy.colour(plan, *(unchanged if colour is None else (colour, contrast)))
-    noisy, strength = _noisy(config, batch, rng) if config.noise else (None, None)
+    noisy = torch.from_numpy(np.flatnonzero(rng.random(batch) < config.noise)) if config.noise else None
     return Draw(
         flip=torch.from_numpy(flip),
         affine=_tensor(affine if affine is None or side is None else _snapped(affine, side)),
         colour=_tensor(colour),
         contrast=_tensor(contrast),
         noisy=noisy,
-        noise=strength,
+        noise=config.noise_std,
+        seed=int(rng.integers(2**63)) if config.noise else 0,
         erase=_tensor(erase),
         partner=partner,
         share=share,
@@ -171,14 +175,6 @@ def _boxes(batch: int, rng: np.random.Generator, probability: float) -> np.ndarr
     return np.concatenate([corner, corner + size], axis=1)
 
 
-def _noisy(config: Augment, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Each image with the probability `noise`: its number and two seeds below 2^32, [n, 3], and the strength [n]."""
-    chosen = np.flatnonzero(rng.random(batch) < config.noise)
-    seeds = rng.integers(2**32, size=(len(chosen), 2))
-    noisy = torch.from_numpy(np.concatenate([chosen[:, None], seeds], axis=1, dtype=np.int64))
-    return noisy, torch.full((len(chosen),), config.noise_std)
-
-
 def _mix(
     config: Augment, batch: int, rng: np.random.Generator, minority: np.ndarray | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -214,9 +210,20 @@ def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tu
     x = _warp(images, how, size)
     if how.colour is not None and how.contrast is not None:
         x = _recolour(x, how.colour, how.contrast)
-    if how.noisy is not None and how.noise is not None:
-        x = noise.disturb(x, how.noisy, how.noise)
+    x = disturb(x, how)
     return finish((x - mean[:, None, None]) / std[:, None, None], how)
+
+
+def disturb(x: Tensor, how: Draw) -> Tensor:
+    """Images [B, 3, S, S] in 0..1 with Gaussian noise on those that get it, clamped; written into x.
+
+    The noise is drawn on the host, so that every device sees the same.
+    """
+    if how.noisy is None:
+        return x
+    generator = torch.Generator().manual_seed(how.seed)
+    noise = torch.randn((len(how.noisy), *x.shape[1:]), generator=generator)
+    return x.index_copy_(0, how.noisy, (x[how.noisy] + how.noise * send(noise, x.device)).clamp(0, 1))
 
 
 def finish(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:

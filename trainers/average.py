@@ -1,4 +1,8 @@
-"""Averages of the weights along a run: a second network that follows the first and is evaluated in its place."""
+"""Averages of the weights along a run: a second network that follows the first and is evaluated in its place.
+
+Not `torch.optim.swa_utils` (2.15): its AveragedModel copies a counter to the device in each update, which waits for
+the device, and takes the first update whole; its `update_bn` leaves dropout on while statistics are taken.
+"""
 
 import copy
 from collections.abc import Iterable, Sequence

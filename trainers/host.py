@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import augment, noise
+from trainers import augment
 from trainers.augment import Draw
 from trainers.policy import GREY
 
@@ -57,12 +57,11 @@ def apply(
     """
     out = room.take(len(rows), size, eye.layout)
     windows = list(_windows(how, level.shape[1]))
-    noisy = how.noisy is not None and how.noise is not None
-    mean, std = (torch.zeros(3), torch.ones(3)) if noisy else (eye.mean, eye.std)
+    mean, std = (torch.zeros(3), torch.ones(3)) if how.noisy is not None else (eye.mean, eye.std)
     for part in _groups(len(rows), size):
         _fill(out[part], level, rows[part], windows[part], _part(how, part), mean, std)
-    if how.noisy is not None and how.noise is not None:
-        out = noise.disturb(out, how.noisy, how.noise)
+    if how.noisy is not None:
+        out = augment.disturb(out, how)
         out.sub_(eye.mean[:, None, None]).div_(eye.std[:, None, None])
     return augment.finish(out, how)
 

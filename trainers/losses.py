@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.config import Asymmetric, ClassWeights, CrossEntropy, Dice, Focal, LogitAdjusted, Loss
+from trainers import frequency
+from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted, Loss
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -96,29 +97,6 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def log_prior(counts: Sequence[int]) -> Tensor:
-    """log of each class's share of the images, [C] counts -> [C] float32; a class without images counts as one."""
-    n = torch.tensor([max(1, count) for count in counts], dtype=torch.float64)
-    return (n / n.sum()).log().float()
-
-
-def class_weights(counts: Sequence[int], kind: ClassWeights, *, beta: float = 0.999) -> Tensor:
-    """Weight of each class of one category, scaled so that its mean over the counted images is 1.
-
-    counts [C] images a class -> [C] float32. inverse_frequency: N / (C n); effective_number:
-    (1 - beta) / (1 - beta^n) up to scale (Cui et al. 2019). A class without images weighs as if it had one.
-    """
-    n = torch.tensor([max(1, count) for count in counts], dtype=torch.float64)
-    if kind == "none":
-        return torch.ones(len(counts))
-    if kind == "inverse_frequency":
-        raw = 1 / n
-    else:
-        raw = -(1 - beta) / torch.expm1(n * math.log(beta)) if beta else torch.ones_like(n)
-    seen = torch.tensor(counts, dtype=torch.float64)
-    return (raw * seen.sum() / (raw * seen).sum()).float()
-
-
 def build(
     config: Loss, names: Sequence[str], counts: Counts, device: torch.device, *, smooth: bool = True
 ) -> Objective:
@@ -128,7 +106,7 @@ def build(
     smoothing out, as evaluation does.
     """
     sizes = [len(count) for count in counts]
-    weights = [class_weights(count, config.class_weights, beta=config.beta).to(device) for count in counts]
+    weights = [_weights(config, count).to(device) for count in counts]
     factors = category_factors(config, names)
     each = [_one(config, count, device, smooth) for count in counts]
 
@@ -140,6 +118,10 @@ def build(
         return total
 
     return objective
+
+
+def _weights(config: Loss, count: Sequence[int]) -> Tensor:
+    return torch.from_numpy(frequency.class_weights(count, config.class_weights, beta=config.beta)).float()
 
 
 def words(config: Loss) -> str:
@@ -167,5 +149,5 @@ def _one(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool
         case Dice(smooth=added):
             return partial(dice, smooth=added)
         case LogitAdjusted(tau=tau, label_smoothing=smoothing):
-            prior = log_prior(counts).to(device)
+            prior = torch.from_numpy(frequency.log_prior([counts])).to(device)
             return partial(logit_adjusted, log_prior=prior, tau=tau, smoothing=smoothing if smooth else 0.0)

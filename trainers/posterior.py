@@ -11,18 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers import losses, metrics
+from trainers import metrics
 from trainers.config import Corrected, Goal, Scores
 
 TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5
 BOTH: tuple[Goal, ...] = ("overall_accuracy", "mean_class_accuracy")
 Floats = NDArray[np.float32]
-
-
-def log_prior(counts: Sequence[Sequence[int]]) -> Floats:
-    """Log of each class's share in its category, [sum C]; counts [K][C], a class without images has one."""
-    return np.concatenate([losses.log_prior(count).numpy() for count in counts])
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Fit:
 class Fitting:
     """The counts of one set of predictions at every strength, by fold (see metrics.Tally); they serve every metric.
 
-    logits [N, sum C], labels [N, K], prior [sum C] as of `log_prior`, names [K] and sizes [K] of the categories.
+    logits [N, sum C], labels [N, K], prior [sum C] of `frequency.log_prior`, names [K] and sizes [K] of categories.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import losses, metrics, posterior
+from trainers import frequency, losses, metrics, posterior
 from trainers.checkpoint import load_weights
 from trainers.computing import autocast, no_room, prepare, release
 from trainers.config import Look, Recipe, Scores, TrainConfig, Views
@@ -100,7 +100,7 @@ def _windows(side: int, scale: float, crops: int) -> list[Window]:
 
 def shift(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:
     """What posterior correction takes off the logits of a model fitted on the splits `fit`, [sum C] float32."""
-    return tau * posterior.log_prior(data.counts(data.table.indices(*fit)))
+    return tau * frequency.log_prior(data.counts(data.table.indices(*fit)))
 
 
 def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
@@ -111,7 +111,7 @@ def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> L
     train = recipe.train
     logits = predict(recipe, data, weights, split="val", device=device, views=train.tta)
     loss = scores(recipe, data, logits, split="val", fit=("train",)).loss
-    prior = posterior.log_prior(data.counts(data.table.indices("train")))
+    prior = frequency.log_prior(data.counts(data.table.indices("train")))
     labels = data.labels(data.table.indices("val"))
     fitting = posterior.Fitting(logits, labels, prior, data.names, data.sizes)
     if not train.posterior.fit:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, average, computing, kept, losses, optim, posterior
+from trainers import augment, average, computing, frequency, kept, losses, optim, posterior
 from trainers.checkpoint import save_state, save_weights
 from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, balanced, drawn, shuffled
@@ -274,7 +274,7 @@ class Run:
         labels = torch.from_numpy(self.data.labels(self.val)).to(self.device)
         loss = self.judge(raw, labels).mean().item()
         logits: np.ndarray = raw.cpu().numpy()
-        prior = posterior.log_prior(self.counts)
+        prior = frequency.log_prior(self.counts)
         fitting = posterior.Fitting(logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes)
         goal, asked = self.recipe.goal, self.config.posterior
         plain = fitting.at(0.0, loss)

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -165,6 +166,14 @@ class Lab:
         """The same, under way."""
         return self.start(*RUN, *words, **changes)
 
+    def caught_up(self, **changes: str) -> Ended:
+        """Bring MLflow to where the folders are, as `sweep ui` does before it serves."""
+        env = environment(**{"CI": "1", **self.env, **changes})
+        done = subprocess.run(
+            [sys.executable, "-c", CATCH_UP], cwd=self.root, env=env, capture_output=True, text=True, timeout=PATIENCE
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
     def results(self) -> dict[int, dict[str, Any]]:
         """The ends on record, by number."""
         found = [folder / "result.json" for folder in self.trials]
@@ -178,6 +187,7 @@ class Lab:
         return [pid for pid, line in self.processes().items() if "sweeper.serve" in line]
 
 
+CATCH_UP = "from sweeper import overview, sync; sync.catch_up(overview.studies(), print)"
 RUN = ("run", "space.yaml", "--devices", "cpu")
 
 

@@ -55,7 +55,7 @@ def test_a_locked_mlflow_database_costs_the_training_nothing(lab, reference, cas
     assert slowest(lab) < 1
     if seconds > 10:
         assert re.search("mlflow.db is slow to answer, or locked|mlflow.db does not answer", ended.err)
-    assert lab.sweep("sync", "question").code == 0
+    assert lab.caught_up().code == 0
     check(case, lab, ended=ended, last=LAST[True], same_as=reference())
 
 
@@ -97,18 +97,19 @@ def outage(kind: str) -> Iterator[str]:
 @pytest.mark.fault("M1")
 @pytest.mark.many
 @pytest.mark.parametrize("kind", ["closed", "silent", "failing"])
-def test_a_server_in_trouble_slows_no_epoch_and_sync_sends_what_it_missed(lab, reference, case, kind):
+def test_a_server_in_trouble_slows_no_epoch_and_what_it_missed_is_sent_later(lab, reference, case, kind):
     with outage(kind) as address:
         ended = lab.run(MLFLOW_TRACKING_URI=address)
         assert slowest(lab) < 1
         assert "training goes on" in ended.err
-        assert "`sweep sync question` or the next `sweep run` of it sends the rest" in ended.err
+        assert "the next `sweep run` or `sweep ui` sends the rest" in ended.err
         began = time.monotonic()
-        refused = lab.sweep("sync", "question", MLFLOW_TRACKING_URI=address)
-        assert (refused.code, time.monotonic() - began < 60) == (3, True)
-        assert "sends the rest when MLflow answers again" in refused.last
-    synced = lab.sweep("sync")
-    assert synced.out == f"question: sent 8 runs and {sum(map(len, map(history, lab.trials)))} epochs\n"
+        shown = lab.sweep("ui", "question", MLFLOW_TRACKING_URI=address)
+        assert (shown.code, time.monotonic() - began < 60) == (0, True)
+        assert shown.out == f"{address}/#/experiments\n"
+        assert "the next `sweep run` or `sweep ui` sends the rest" in shown.err
+    epochs = sum(map(len, map(history, lab.trials)))
+    assert lab.caught_up().out == f"sent MLflow 8 runs and {epochs} epochs of question\n"
     check(case, lab, ended=ended, last="browse: sweep ui question", same_as=reference())
 
 
@@ -159,7 +160,7 @@ def test_a_server_killed_and_started_again_in_the_run_has_all_in_the_end(tmp_pat
     with server(lab.home, port):
         ended = running.end()
         assert slowest(lab) < 1
-        assert lab.sweep("sync", "question", **changes).code == 0
+        assert lab.sweep("ui", "question", **changes).code == 0
     case.kills += 1
     check(case, lab, ended=ended, last=LAST[True], same_as=reference())
 
@@ -173,12 +174,12 @@ POINTS = ["mlflow.study", "mlflow.study.born", "mlflow.run.born", "mlflow.run.po
 def test_a_replay_that_is_killed_and_one_that_is_repeated_add_nothing(lab, reference, case, point):
     ended = lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
     times = "" if "study" in point else "@3"
-    assert lab.sweep("sync", SWEEP_CRASH=f"{point}{times}").code == -signal.SIGKILL
+    assert lab.caught_up(SWEEP_CRASH=f"{point}{times}").code == -signal.SIGKILL
     case.kills += 1
-    assert lab.sweep("sync").code == 0
+    assert lab.caught_up().code == 0
     check(case, lab, ended=ended, last=LAST[False], same_as=reference())
-    again = lab.sweep("sync")
-    assert (again.code, again.out) == (0, "question: MLflow has everything\n")
+    again = lab.caught_up()
+    assert (again.code, again.out) == (0, "")
     check(case, lab, ended=ended, last=LAST[False])
 
 
@@ -190,13 +191,13 @@ def test_a_deleted_mlflow_database_is_made_anew_and_a_killed_run_is_ended(lab, r
     running.kill()
     running.end()
     case.kills += 1
-    assert "question: " in lab.sweep("sync").out
+    assert lab.caught_up().code == 0
     check(case, lab)
     for path in lab.home.glob("mlflow.db*"):
         path.unlink()
-    synced = lab.sweep("sync", "question")
-    assert synced.out == f"question: sent 4 runs and {sum(map(len, map(history, lab.trials)))} epochs\n"
-    check(case, lab, ended=synced)
+    epochs = sum(map(len, map(history, lab.trials)))
+    assert lab.caught_up().out == f"sent MLflow 4 runs and {epochs} epochs of question\n"
+    check(case, lab)
     ended = lab.run(SWEEP_FAKE_SECONDS="0")
     check(case, lab, ended=ended, last=LAST[True], same_as=reference())
 
@@ -206,12 +207,10 @@ def test_a_deleted_mlflow_database_is_made_anew_and_a_killed_run_is_ended(lab, r
 def test_a_study_that_is_swept_is_left_to_its_sweep(lab, case):
     running = lab.begin()
     running.until("trial 0 epoch 1")
-    named, everything = lab.sweep("sync", "question"), lab.sweep("sync")
+    tried = lab.caught_up()
     running.kill()
     running.end()
-    assert (named.code, everything.code) == (4, 0)
-    assert "that sweep sends what MLflow lacks by itself" in named.last
-    assert everything.out == "question: a sweep is at it, and sends its news itself\n"
+    assert (tried.code, tried.out) == (0, "")
 
 
 # --------------------------------------------------------------------------------------- other spaces
@@ -321,6 +320,6 @@ def test_an_mlflow_database_of_a_newer_mlflow_costs_telemetry_alone(lab, referen
     ended = lab.run(SWEEP_FAKE_SECONDS="0")
     assert len(re.findall("mlflow.db is of another MLflow", ended.err)) == 1
     assert "mlflow.db is of another MLflow" in lab.sweep("doctor").out
-    synced = lab.sweep("sync")
-    assert (synced.code, "move" in synced.last) == (3, True)
+    shown = lab.sweep("ui")
+    assert (shown.code, "move" in shown.last) == (3, True)
     check(case, lab, ended=ended, same_as=reference(), mlflow=False)

@@ -107,7 +107,7 @@ def test_the_hours_do_not_count_a_pause(tmp_path, disk, garments, reference, cas
 def test_a_disk_that_is_full_from_the_start_is_waited_for(tmp_path, disk, garments, reference, case):
     """Room for the decoded images, and for nothing more: the study itself cannot begin."""
     lab = on(disk, tmp_path, garments)
-    assert lab.sweep("data", "cache", "space.yaml").code == 0
+    assert lab.sweep("data", "check", "space.yaml", "--cache").code == 0
     filler = fill(disk)
     running = lab.begin("--no-mlflow")
     running.until(PAUSED)
@@ -175,7 +175,7 @@ def test_decoding_on_a_full_disk_says_so_and_leaves_nothing(tmp_path, garments):
     with small(tmp_path / "disk", 80) as disk:
         lab = on(disk, tmp_path, garments)
         fill(disk, leaving=300_000)
-        ended = lab.sweep("data", "cache", "space.yaml")
+        ended = lab.sweep("data", "check", "space.yaml", "--cache")
         assert ended.code == 3
         assert "the decoded images need" in ended.err
         assert "free some; or set SWEEP_HOME to a folder on a larger disk" in ended.err

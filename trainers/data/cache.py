@@ -1,19 +1,18 @@
 """The images of a data set decoded once, into memory maps that every trial shares."""
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -144,12 +143,9 @@ def _opened(place: Path, count: int, size: int) -> Cache | None:
     return Cache(size, *maps) if [m.shape for m in maps] == wanted else None
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> FileLock:
     """Wait until no other process builds or removes a cache in `folder`; one that dies lets the next one in."""
-    with (folder / "lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return FileLock(folder / "lock", fallback_to_soft=False)
 
 
 def _note_use(place: Path) -> None:

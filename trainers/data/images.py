@@ -7,11 +7,11 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from trainers.data.rows import Box, Row, Table
 
@@ -42,16 +42,7 @@ UNREAD = {
 HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # bytes 4 to 12 of such files
 MANY = 10_000  # rows whose state is digested at once
 CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what undoes it
-SIDEWAYS = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
+SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
 
 class UnreadableImage(Exception):
@@ -108,9 +99,8 @@ def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image
             if least is not None:
                 image.draft(image.mode, least)
             image.load()
-            turn = _turn(image)
-            upright = image if turn is None else image.transpose(turn)
-            return _rgb(upright), (height, width) if turn in SIDEWAYS else (width, height)
+            size = (height, width) if _upright(image) in SIDEWAYS else (width, height)
+            return _rgb(image), size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UnreadableImage(f"has more than {limit} million pixels, the limit; make it smaller") from None
@@ -124,11 +114,13 @@ def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image
         raise UnreadableImage(f"cannot be decoded: {error}") from error
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    try:
-        return TURNS.get(image.getexif().get(0x0112, 1))
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
-        return None  # broken EXIF says nothing about the orientation
+def _upright(image: Image.Image) -> object:
+    """Turn the image as its EXIF orientation says, and return that orientation; broken EXIF says nothing about it."""
+    orientation: object = 1
+    with suppress(OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(image, in_place=True)
+    return orientation
 
 
 def _rgb(image: Image.Image) -> Image.Image:

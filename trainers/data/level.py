@@ -20,7 +20,10 @@ def level(cache: Cache, image_size: int) -> NDArray[np.uint8]:
 
 
 class _Open:
-    """An array that says of itself that it may be written to, which torch asks of all it looks at."""
+    """An array that says of itself that it may be written to, which torch asks of all it looks at.
+
+    A map that may be (copy on write) is refused by the system where it is larger than the memory.
+    """
 
     def __init__(self, array: NDArray[np.uint8]) -> None:
         self.array = array

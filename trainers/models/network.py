@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainers.computing import in_full
 from trainers.config import Normalize, TrainConfig
 from trainers.errors import EnvironmentFault
-from trainers.models import bare, foreign, heads, majority, query2label, van
+from trainers.models import foreign, heads, majority, query2label, van
 from trainers.models.foreign import Weights
 
 for _entry in (*van.MODELS, majority.majority):
@@ -56,16 +56,12 @@ def restored(config: TrainConfig, sizes: Sequence[int], weights: Mapping[str, Te
     Raises EnvironmentFault on a misfit.
     """
 
-    def make() -> Network:
-        backbone = create(config)
-        return Network(backbone, head(config, backbone, sizes))
-
-    def fitting(net: Network) -> Mapping[str, Tensor]:
-        if faults := _faults(net.state_dict(), weights):
-            raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
-        return weights
-
-    return _laid(config, bare.filled(make, fitting))
+    backbone = create(config)
+    network = Network(backbone, head(config, backbone, sizes))
+    if faults := _faults(network.state_dict(), weights):
+        raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
+    network.load_state_dict(weights)
+    return _laid(config, network)
 
 
 def _laid(config: TrainConfig, network: Network) -> Network:
@@ -95,12 +91,14 @@ def features(config: TrainConfig, backbone: Any) -> int:
 
 def _filled(config: TrainConfig) -> Any:
     """The backbone with its published weights, or those of the recipe's file."""
-    local = weights_file(config)
-    if local is not None:
-        return bare.filled(lambda: create(config), lambda backbone: fitting(backbone, local).tensors)
-    arguments = json.dumps(_arguments(config), sort_keys=True)
-    weights = _published(config.backbone, arguments, heads.NEEDS[config.head.name])
-    return bare.filled(lambda: create(config), lambda _: weights)
+    backbone, local = create(config), weights_file(config)
+    if local is None:
+        arguments = json.dumps(_arguments(config), sort_keys=True)
+        weights = _published(config.backbone, arguments, heads.NEEDS[config.head.name])
+    else:
+        weights = fitting(backbone, local).tensors
+    backbone.load_state_dict(weights)
+    return backbone
 
 
 @lru_cache(maxsize=KEPT)

@@ -1,0 +1,51 @@
+"""Asks a module of ours in a process of its own, which may load torch, take a GPU's memory, or die of it."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from sweeper import children
+from sweeper.errors import EnvironmentFault
+
+
+def ask(
+    *words: str,
+    what: str,
+    request: object = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    quiet: bool = False,
+) -> Any:
+    """The answer of Python with `words`: JSON in on stdin, a list or an object out as the last line of stdout.
+
+    Ctrl-C is not its to hear, and it ends with us, however we end. `quiet`: no stderr. Raises EnvironmentFault, which
+    calls it `what`, where it ends without an answer, or gives none in time.
+    """
+    try:
+        ended = subprocess.run(
+            children.python(*words),
+            input=json.dumps(request),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            text=True,
+            env=env or children.environment(),
+            timeout=timeout,
+            process_group=0,
+            preexec_fn=children.end_with_us(signal.SIGKILL),
+        )
+    except subprocess.TimeoutExpired:
+        raise EnvironmentFault(f"{what} does not answer within {timeout:g} s") from None
+    answer = _parsed(ended.stdout.strip().rpartition("\n")[2])
+    if not isinstance(answer, list | dict):
+        help_ = "see its messages above; often it is memory"
+        raise EnvironmentFault(f"{what} died with code {ended.returncode}", help=help_)
+    return answer
+
+
+def _parsed(line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

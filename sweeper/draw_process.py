@@ -1,0 +1,30 @@
+"""The process that draws: a Drawing on stdout for every Order on stdin, until that ends."""
+
+import os
+import sys
+
+from sweeper import draw, report
+from sweeper.artist import Drawing, Order
+from sweeper.paths import RunFolder, StudyFolder
+
+
+def serve(order: Order) -> Drawing:
+    """Draw what is ordered; whatever goes wrong is reported, and the process lives on."""
+    try:
+        drawing = report.drawn(StudyFolder(order.folder)) if order.study else draw.run(RunFolder(order.folder))
+    except Exception as error:  # noqa: BLE001  (the boundary: one folder's trouble must not reach the next)
+        drawing = Drawing(key=order.key, troubles=(draw.reason(error),))
+    return drawing.model_copy(update={"key": order.key})
+
+
+def main() -> None:
+    os.nice(10)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    for line in sys.stdin:
+        out.write(serve(Order.model_validate_json(line)).model_dump_json() + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Keeps study.db, an ordinary Optuna database of a study for optuna-dashboard; nothing is ever read back from it."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper import history, ledger, record
+from sweeper.errors import UserError
+from sweeper.history import Suggest
+from sweeper.paths import StudyFolder
+from sweeper.trial import Closing, Job, TrialResult
+from trainers.config import Epoch
+
+LOCK_TIMEOUT_S = 2.0
+TROUBLES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, UserError)
+
+
+class OptunaExport:
+    """The observer that writes a study's trials into study.db, from a thread of its own.
+
+    Every event only names a trial: the thread brings that trial's row up to date from its run folder. Optuna numbers
+    trials by count, so rows are made in the order of our numbers. A file that is missing, damaged, of another Optuna,
+    or at odds with the folders is made anew; one that is locked is tried again at the next event.
+    """
+
+    def __init__(self, study: StudyFolder, suggest: Suggest, note: Callable[[str], None]) -> None:
+        """Begin with all trials that `study` has; `suggest` is its space's, `note` is told of trouble."""
+        self._study, self._suggest, self._note = study, suggest, note
+        self._events: SimpleQueue[int | None] = SimpleQueue()  # numbers of trials; None ends
+        self._trouble = self._told = ""
+        self._file: _File | None = None
+        self._thread = threading.Thread(target=self._work, name="study.db", daemon=True)
+
+    def opened(self) -> None:
+        """Bring the file up to date with what earlier sessions left."""
+        self._events.put(-1)
+        self._thread.start()
+
+    def started(self, job: Job, _slot: str) -> None:
+        self._changed(job)
+
+    def epoch(self, job: Job, _epoch: Epoch, _best: TrialResult | None) -> None:
+        self._changed(job)
+
+    def ended(self, job: Job, _result: TrialResult) -> None:
+        self._changed(job)
+
+    def note(self, text: str) -> None:
+        """The file shows no words."""
+
+    def closed(self, closing: Closing) -> None:
+        """Wait until everything is written, at most the closing's seconds."""
+        self._events.put(None)
+        self._thread.join(closing.timeout)
+        if self._thread.is_alive():
+            self._trouble = "it was not written in time"
+        self._tell()
+
+    def _changed(self, job: Job) -> None:
+        if job.kind == "trial":
+            self._events.put(job.trial)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of new trouble, in the caller's thread."""
+        if self._trouble != self._told:
+            self._told = self._trouble
+            self._note(f"{self._study.database.name} is behind, for optuna-dashboard alone: {self._trouble}")
+
+    # --------------------------------------------------------------------------------- in the thread
+    def _work(self) -> None:
+        over = False
+        while not over:
+            numbers = {self._events.get()}
+            while not self._events.empty():
+                numbers.add(self._events.get())
+            over = None in numbers
+            try:
+                self._write({number for number in numbers if number is not None and number >= 0})
+            except TROUBLES as error:
+                self._trouble = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
+                self._leave()
+        self._leave()
+
+    def _write(self, numbers: set[int]) -> None:
+        if self._file is None:
+            self._file = _opened(self._study, self._suggest)
+        for number in sorted(numbers):
+            self._file.update(number)
+        self._trouble = ""
+
+    def _leave(self) -> None:
+        if self._file:
+            self._file.close()
+        self._file = None
+
+
+def _opened(study: StudyFolder, suggest: Suggest) -> "_File":
+    """The file with all that the folders have; made anew where it cannot be read, or says something else."""
+    trials = history.past_trials(study, ledger.read(study), suggest)
+    try:
+        file = _File(study, suggest)
+    except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError, RuntimeError) as error:
+        if _is_locked(error):
+            raise
+        file = None
+    if file is None or not file.agrees(trials):
+        if file:
+            file.close()
+        for path in study.root.glob(f"{study.database.name}*"):
+            path.unlink()
+        file = _File(study, suggest)
+    file.catch_up(trials)
+    return file
+
+
+def _is_locked(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__
+    return error is not None and getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+class _File:
+    """The open file: its trials by number, those without an end with the steps that were reported."""
+
+    def __init__(self, study: StudyFolder, suggest: Suggest) -> None:
+        self._study, self._suggest = study, suggest
+        settings = {"creator": lambda: _connected(study.database)}  # an address misreads a path with ?, # or %
+        self._storage = RDBStorage("sqlite:///study.db", engine_kwargs=settings)
+        known = {each.study_name: each._study_id for each in self._storage.get_all_studies()}
+        made = [] if study.name in known else [StudyDirection.MAXIMIZE]
+        self._id = self._storage.create_new_study(made, study.name) if made else known[study.name]
+        self._trials = self._storage.get_all_trials(self._id, deepcopy=False)
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def agrees(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether what the file says of each trial is true, as far as it goes."""
+        pairs = zip(self._trials, trials, strict=False)
+        return len(self._trials) <= len(trials) and all(_is_earlier(there, now) for there, now in pairs)
+
+    def catch_up(self, trials: Sequence[FrozenTrial]) -> None:
+        """Bring every row up to date."""
+        for number, trial in enumerate(trials):
+            self._write(number, trial)
+
+    def update(self, number: int) -> None:
+        """Bring the row of a trial up to date, and make those before it that are missing."""
+        for each in range(min(number, len(self._trials)), number + 1):
+            folder = self._study.trial(each)
+            trial = history.of_folder(folder, record.entry(folder), self._suggest) or history.gone()
+            self._write(each, trial)
+
+    def _write(self, number: int, trial: FrozenTrial) -> None:
+        if number == len(self._trials):
+            trial._trial_id = self._storage.create_new_trial(self._id, template_trial=trial)
+            self._trials.append(trial)
+        elif (before := self._trials[number]).state == TrialState.RUNNING:
+            trial._trial_id = before._trial_id
+            self._go_on(trial, before.intermediate_values)
+            self._trials[number] = trial
+
+    def _go_on(self, trial: FrozenTrial, reported: Container[int]) -> None:
+        for step, value in trial.intermediate_values.items():
+            if step not in reported:
+                self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+        if trial.state != TrialState.RUNNING:
+            self._storage.set_trial_state_values(trial._trial_id, trial.state, trial.values)
+
+
+def _is_earlier(there: FrozenTrial, now: FrozenTrial) -> bool:
+    """Whether `there` is the same trial as `now`, perhaps at an earlier time."""
+    if there.state == TrialState.RUNNING:
+        return there.params == now.params and there.intermediate_values.items() <= now.intermediate_values.items()
+    fields = ("state", "values", "params", "intermediate_values")
+    return all(getattr(there, field) == getattr(now, field) for field in fields)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """A connection that waits for no disk: what a power cut damages is made anew."""
+    made = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, check_same_thread=False)
+    made.execute("PRAGMA synchronous=OFF")
+    return made

@@ -1,0 +1,120 @@
+"""The observer that has figures drawn: those of each run that ends, and at the end those of the study."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from sweeper import ledger, record
+from sweeper.artist import Artist, Drawing, Order
+from sweeper.errors import UserError
+from sweeper.paths import RunFolder, StudyFolder
+from sweeper.trial import Closing, Job, Kind, TrialResult
+from trainers.config import Epoch
+
+STUDY = "study"
+DRAWING_TIMEOUT_S = 60.0  # that a busy machine may take for the figures of one folder; an idle one takes two
+Shown = Callable[[Job | None, Sequence[Path]], None]  # files of a run, or of the study
+
+
+class Figures:
+    """Asks the drawing process and waits for it at the end only; nothing waits while runs are trained.
+
+    In the caller's thread `shown` is told what was drawn, and `note`, once of each reason, why something was not.
+    """
+
+    def __init__(self, study: StudyFolder, note: Callable[[str], None], shown: Shown | None = None) -> None:
+        self._study, self._note, self._shown = study, note, shown
+        self._artist = Artist()
+        self._reasons: set[str] = set()
+        self._troubles: SimpleQueue[str] = SimpleQueue()  # why runs could not be looked through, from any thread
+
+    def opened(self) -> None:
+        """Have drawn, too, what earlier sessions left; found by a thread, as there may be ten thousand runs."""
+        threading.Thread(target=self._catch_up, name="figures", daemon=True).start()
+
+    def started(self, _job: Job, _slot: str) -> None:
+        self._deliver()
+
+    def epoch(self, _job: Job, _epoch: Epoch, _best: TrialResult | None) -> None:
+        self._deliver()
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        folder = RunFolder(job.folder)
+        if record.awaits_figures(folder, result, job.kind):
+            self._artist.ask(_order(folder))
+        self._deliver()
+
+    def note(self, text: str) -> None:
+        """Figures show no words."""
+
+    def closed(self, closing: Closing) -> None:
+        """Wait for what is being drawn and for the study's own, unless in a hurry, as long as something comes."""
+        try:
+            if not closing.hurried:
+                self._finish()
+        finally:
+            self._artist.close()
+        self._deliver()
+
+    def _finish(self) -> None:
+        with self._telling():
+            if any(record.drawable(*one) for one in _ended(self._study)):
+                self._artist.ask(Order(key=STUDY, folder=self._study.root, study=True))
+        while self._artist.left and self._artist.wait(DRAWING_TIMEOUT_S):
+            self._deliver()
+        if left := self._artist.left:
+            self._miss(f"{left} {'folder was' if left == 1 else 'folders were'} not drawn in time", "late")
+
+    def _catch_up(self) -> None:
+        with self._telling():
+            for one in _ended(self._study):
+                if record.awaits_figures(*one):
+                    self._artist.ask(_order(one[0]))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """A damaged folder inside is a note, and costs nothing else."""
+        try:
+            yield
+        except (UserError, OSError) as error:
+            self._troubles.put(str(error).splitlines()[0])
+
+    def _deliver(self) -> None:
+        """Pass on what was drawn since."""
+        for order, drawing in self._artist.finished():
+            for trouble in drawing.troubles:
+                self._miss(f"{order.key}: {trouble}", trouble)
+            if drawing.files and self._shown is not None:
+                self._show(order, drawing, self._shown)
+        while not self._troubles.empty():
+            trouble = self._troubles.get()
+            self._miss(trouble, trouble)
+
+    def _show(self, order: Order, drawing: Drawing, shown: Shown) -> None:
+        if order.study:
+            shown(None, drawing.files)
+            return
+        with self._telling():
+            if job := record.read_config(RunFolder(order.folder)):
+                shown(job.model_copy(update={"folder": order.folder}), drawing.files)
+
+    def _miss(self, text: str, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            self._note(f"figures are missing: {text}; `sweep report` tries again")
+
+
+def _order(folder: RunFolder) -> Order:
+    return Order(key=f"{folder.root.parent.name}/{folder.root.name}", folder=folder.root)
+
+
+def _ended(study: StudyFolder) -> Iterator[tuple[RunFolder, TrialResult, Kind]]:
+    """Every trial and every retraining that has ended."""
+    for number, entry in ledger.read(study).items():
+        yield study.trial(number), entry.result, "trial"
+    for folder in record.retrainings(study):
+        job, result = record.read_config(folder), record.read_result(folder)
+        if job and result:
+            yield folder, result, job.kind

@@ -1,0 +1,48 @@
+"""The observers of a session, told one after the other: what fails in one of them costs the others nothing."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sweeper.trial import Closing, Job, Observer, TrialResult
+from trainers.config import Epoch
+
+
+class Observers:
+    """Several observers as one. One that fails is left out from then on, but for the closing; `say` says so."""
+
+    def __init__(self, observers: Sequence[Observer], say: Callable[[str], None]) -> None:
+        self._all, self._sound, self._say = tuple(observers), list(observers), say
+
+    def started(self, job: Job, slot: str) -> None:
+        self._tell(lambda one: one.started(job, slot))
+
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
+        self._tell(lambda one: one.epoch(job, epoch, best))
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        self._tell(lambda one: one.ended(job, result))
+
+    def note(self, text: str) -> None:
+        self._tell(lambda one: one.note(text))
+
+    def closed(self, closing: Closing) -> None:
+        """Close one after the other; where a person does not wait for one, the rest in a hurry."""
+        for number, one in enumerate(self._all):
+            try:
+                self._try(one, lambda one: one.closed(closing))
+            except KeyboardInterrupt:
+                Observers(self._all[number + 1 :], self._say).closed(replace(closing, timeout=1.0))
+                raise
+
+    def _tell(self, event: Callable[[Observer], None]) -> None:
+        self._sound = [one for one in self._sound if self._try(one, event)]
+
+    def _try(self, one: Observer, event: Callable[[Observer], None]) -> bool:
+        try:
+            event(one)
+        except Exception as error:  # noqa: BLE001  (the boundary: no observer's trouble reaches the training)
+            told = "".join(traceback.format_exception(error))
+            self._say(f"{told}{type(one).__name__} has failed and shows no more; training goes on")
+            return False
+        return True
