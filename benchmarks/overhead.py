@@ -34,7 +34,7 @@ from sweeper.trial import Closing, Job, TrialResult
 from trainers.config import Epoch
 
 GOAL, FLOOR = 100.0, 167.0  # ms a trial beyond raw Optuna; what one batch an epoch was measured to cost MLflow
-FIGURES = 13  # an epoch
+FIGURES = 14  # an epoch
 WAITING = 0.05  # share of their time that eight workers may wait
 names = (f"s{number}" for number in count())
 

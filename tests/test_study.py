@@ -62,7 +62,7 @@ def test_the_hours_of_earlier_calls_are_part_of_the_budget(path):
     study.folder.clock.write_text("1800.0")
     study = opened(path, sets=["budget.hours=0.5"])
     assert study.next_job() is None
-    assert study.reason == "the budget of 0.5 h is used up: no trial would finish inside"
+    assert "the budget of 0.5 h is used up: no trial would finish inside" in study.outcome.reason
     study.close()
     study = opened(path, sets=["budget.hours=0.6"])
     adopted = study.next_job()
@@ -400,7 +400,7 @@ def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
     for epoch, value in zip(curve(job), values, strict=False):
         seen = epoch.train.model_copy(update={"overall_accuracy": value})
         study.report(0, epoch.model_copy(update={"val": seen}))
-    study.fail(0, "nan", "the loss is nan")
+    study.finish(Failed(trial=0, trouble="nan", text="the loss is nan"))
     study.close()
     assert record.ended(study.folder)[0].values[:2] == (0.25, float("inf"))
     (trial,) = past(path)
