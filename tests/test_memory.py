@@ -14,7 +14,7 @@ from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
 from sweeper.memory import UNKNOWN, Here, Memory
 from sweeper.stop import Stop
-from sweeper.study import Study
+from sweeper.study import REFUSED, Study
 from sweeper.trial import Job
 from trainers.config import Recipe
 
@@ -177,7 +177,7 @@ def test_a_trial_without_room_beside_the_images_goes_on_with_whole_batches(tmp_p
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
     assert micro_batches(study) == [None, None, None]
     assert [word for word in seen.words if "memory" in word] == [
-        "note t0000: out of GPU memory; goes on with the images in the host's"
+        "note trial 0: out of GPU memory; goes on with the images in the host's"
     ]
 
 
@@ -199,7 +199,7 @@ def test_a_trial_without_room_goes_on_in_pieces_and_the_next_begins_so(tmp_path)
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
     assert micro_batches(study) == [32, 32, 32]
     assert [word for word in seen.words if "memory" in word] == [
-        "note t0000: out of GPU memory; goes on with micro-batches of 32, 2 a step"
+        "note trial 0: out of GPU memory; goes on with micro-batches of 32, 2 a step"
     ]
 
 
@@ -303,8 +303,8 @@ def test_a_sampler_that_proposes_nothing_else_ends_the_sweep_instead_of_looping(
     """Hours alone would let it propose for ever."""
     ended, study, _ = swept(closed(tmp_path, backbone="broken.oom", budget="{hours: 1}"))
     epochs = [one.epochs for one in study.results()]
-    assert (ended.exit_code, sum(epochs), epochs[-sweep.REFUSED :]) == (5, 2, [0] * sweep.REFUSED)
-    assert f"the last {sweep.REFUSED} proposals" in ended.reason
+    assert (ended.exit_code, sum(epochs), epochs[-REFUSED:]) == (5, 2, [0] * REFUSED)
+    assert f"the last {REFUSED} configurations" in ended.reason
 
 
 # ------------------------------------------------------------------------------- a sweep on another GPU

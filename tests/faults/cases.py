@@ -16,7 +16,7 @@ CASES = {
     "E1": "a full disk while a checkpoint, the history, an end are written",
     "E3": "history.jsonl cut at every byte of its last two lines",
     "E4": "last.ckpt, the weights and the decoded images: a flipped byte, cut, empty",
-    "S1": "another process holds MLflow's database exclusively for 3 and 30 s",
+    "S1": "another process holds study.db, or MLflow's database, exclusively for 3 to 60 s",
     "S4": "a second sweep on the same study",
     "M1": "MLflow: port closed, silent, failing, killed and started again",
     "M2": "MLflow: replayed twice, killed during the replay",

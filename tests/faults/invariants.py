@@ -102,6 +102,18 @@ def _i2(lab: Lab) -> str:
     return "I2"
 
 
+def exported(lab: Lab) -> None:
+    """Look at study.db after a sweep that has ended: Optuna finds every trial there, by our numbers, as it is."""
+    with closing(sqlite3.connect(lab.study / "study.db")) as link:
+        rows = link.execute("SELECT number, state FROM trials ORDER BY number").fetchall()
+        reports = "SELECT t.number, count(*) FROM trials t JOIN trial_intermediate_values USING (trial_id) GROUP BY 1"
+        counts = dict(link.execute(reports).fetchall())
+    told = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAILED": "FAIL"}
+    ends = lab.results()
+    assert rows == [(number, told[one["state"]]) for number, one in sorted(ends.items())]
+    assert counts == {number: one["epochs"] for number, one in ends.items() if one["epochs"]}
+
+
 def _noted(lab: Lab) -> list[dict[str, Any]]:
     """The ends in the ledger; its last line may be torn, which the next call mends."""
     path = lab.study / "ended.jsonl"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from cli_tools import command, environment
-from invariants import check, history
+from invariants import check, exported, history
 from lab import Ended, Lab, make
 from test_kills import LAST
 
@@ -43,6 +43,23 @@ def hold(database: Path, seconds: float) -> "subprocess.Popen[bytes]":
 
 
 # --------------------------------------------------------------------------------------------- locks
+@pytest.mark.fault("S1")
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=many)])
+def test_a_locked_study_db_costs_the_training_nothing(lab, reference, case, seconds):
+    """It is for dashboards alone: the next call brings up to date what this one could not write."""
+    running = lab.begin("--no-mlflow")
+    running.until(" epoch ", times=3)
+    holder = hold(lab.study / "study.db", seconds)
+    ended = running.end()
+    holder.kill()
+    holder.wait()
+    assert slowest(lab) < 1
+    assert ("study.db is behind" in ended.err) == (seconds > 10)
+    check(case, lab, ended=ended, last=LAST[False], same_as=reference(), mlflow=False)
+    assert lab.run("--no-mlflow").code == 0
+    exported(lab)
+
+
 @pytest.mark.fault("S1")
 @pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=many)])
 def test_a_locked_mlflow_database_costs_the_training_nothing(lab, reference, case, seconds):

@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_begins_its_trial_anew_and_says_so(tmp_path, garmen
     lab, folder = stopped(tmp_path, garments, epochs=3)
     damage(folder / "last.ckpt")
     before, ended = lab.results(), lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
-    assert "trial 1 begins anew: its checkpoint could not be used" in ended.err
+    assert "trial 1 restarts from scratch: its checkpoint is unusable" in ended.err
     assert damage is Path.unlink or "last.ckpt: not usable, starting again" in (folder / "log.txt").read_text()
     same = reference(search="{sampler: tpe, pruner: none}", trials=3, epochs=6)
     check(case, lab, before=before, ended=ended, last=LAST[False], same_as=same, mlflow=False)

@@ -28,7 +28,7 @@ def test_a_worker_that_stands_still_is_killed_and_its_trial_tried_once_more(tmp_
     lab = make(tmp_path, garments, backbone="broken.hang_once", trials=1)
     ended = lab.run("--no-mlflow", SWEEP_PATIENCE=str(1 / 30))
     check(case, lab, ended=ended, mlflow=False)
-    assert ended.err.count("t0000: the worker said nothing for 4s; trying once more") == 1
+    assert ended.err.count("trial 0: the worker said nothing for 4s; trying once more") == 1
     assert lab.results()[0]["state"] == "COMPLETE"
 
 

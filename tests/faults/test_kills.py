@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from invariants import check, history
+from invariants import check, exported, history
 from lab import CLIMB, QUICK, Lab, Running, gone, make, seeds
 
 SPACES = {"median": {"search": QUICK, "trials": 12}, "asha": {"search": CLIMB, "trials": 12}}
@@ -64,6 +64,7 @@ def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
     ended = lab.run(*words, SWEEP_FAKE_SECONDS="0")
     same = reference(**SPACES[kind])
     check(case, lab, before=ends, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
+    exported(lab)
 
 
 LAST = {True: "browse: sweep ui question", False: "submit: sweep best question --export submission"}
@@ -158,6 +159,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, refer
     ended = lab.run(*words)
     same = reference(**changes)
     check(case, lab, before=before, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
+    exported(lab)
 
 
 @pytest.mark.fault("K3")

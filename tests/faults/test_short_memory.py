@@ -13,7 +13,7 @@ from sweeper import history, record, spec
 from sweeper.paths import StudyFolder
 from sweeper.space import Space
 
-LINE = "t0000: out of GPU memory; goes on with micro-batches of 15, 2 a step"  # half of the thirty in train
+LINE = "trial 0: out of GPU memory; goes on with micro-batches of 15, 2 a step"  # half of the thirty in train
 RANDOM = "{sampler: random, pruner: none}"
 SPOILED = """\
 import builtins, os, sys
@@ -140,7 +140,7 @@ def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garme
     lab = real(tmp_path, garments, "oom 16")
     ended = lab.run("--no-mlflow", "--set", f"train.batch_size={batch}")
     check(case, lab, mlflow=False, ended=ended)
-    assert f"t0000: out of GPU memory; goes on with micro-batches of {half}, 2 a step" in ended.err
+    assert f"trial 0: out of GPU memory; goes on with micro-batches of {half}, 2 a step" in ended.err
     assert lab.results()[0]["state"] == "COMPLETE"
     assert micro_batches(lab) == [half]
 
@@ -152,7 +152,7 @@ def test_a_worker_killed_for_want_of_memory_is_tried_once_more_and_says_what_it_
     ended = lab.run("--no-mlflow")
     case.kills += 1
     check(case, lab, mlflow=False, ended=ended)
-    said = "t0000: the worker was killed (signal 9): often the host is out of memory; trying once more"
+    said = "trial 0: the worker was killed (signal 9): often the host is out of memory; trying once more"
     assert ended.err.count(said) == 1
     assert lab.results()[0]["state"] == "COMPLETE"
 
