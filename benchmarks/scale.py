@@ -91,7 +91,7 @@ def trials_part(count: int) -> Iterator[list[object]]:
         row("the same, with a budget of hours, s", *least(again["hours"])),
         row("the same, its ledger made anew, s", rebuilt["first"], None, rebuilt["cpu"]),
         row("the same, MLflow catching up on every trial, s", caught["first"], 5, caught["cpu"]),
-        row("asking the next trial, ms", 1e3 * min(one["ask"] for one in again["resume"]), 50),
+        row("asking the next trial, ms", 1e3 * min(one["ask"] for one in again["resume"]), 500),
         row("coordinator's peak, MLflow catching up, MB", caught["peak"], 500),
     ]
 
