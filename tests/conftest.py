@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from photos import draw_photos
-from played import close_all
 
+from tests.support.photos import draw_photos
+from tests.support.studies import close_all
 from trainers.config import DataConfig
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: as workers have it, see executors/local

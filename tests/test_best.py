@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_tools import SPACE, command, environment, lay_out, numbers, sweep
-from photos import draw_photos
 
 from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
 from sweeper.devices import Slot
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
+from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
+from tests.support.photos import draw_photos
 from trainers import metrics
 from trainers.config import Corrected, Look, Posterior, Scores
 from trainers.data import layouts

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from datasets import LIST, challenge_set, faults, put
 
+from tests.support.datasets import LIST, challenge_set, faults, put
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import stamp

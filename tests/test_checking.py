@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_tools import lay_out, sweep
-from datasets import put
 from PIL import Image
+
+from tests.support.cli import lay_out, sweep
+from tests.support.datasets import put
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cli_tools import environment, lay_out
 
 from sweeper import children
 from sweeper.ask import ask
 from sweeper.errors import EnvironmentFault
+from tests.support.cli import environment, lay_out
 
 PROGRAM = str(Path(sys.executable).with_name("sweep"))
 NAMES = ("random", "json", "numpy", "typer", "pydantic", "optuna", "timm", "torch", "mlflow", "uvicorn", "matplotlib")

@@ -4,9 +4,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from datasets import faults, put
 from PIL import features
 
+from tests.support.datasets import faults, put
 from trainers.config import DataConfig
 from trainers.data import images, layouts
 from trainers.data.class_folders import split_of

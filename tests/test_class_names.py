@@ -5,8 +5,8 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from datasets import put
 
+from tests.support.datasets import put
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.names import alike, class_order

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_tools import SPACE, command, environment, lay_out, numbers, sweep
 
 from sweeper import lock
 from sweeper.paths import StudyFolder
+from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 
 ESCAPE = "\x1b"
 

@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_tools import SPACE as PLAIN
-from cli_tools import command, environment, lay_out, sweep
-from played import close_all, curve, opened, write
-from studies import epoch
 
 from sweeper import record
 from sweeper.clock import Clock
 from sweeper.paths import StudyFolder
 from sweeper.study import Study
 from sweeper.trial import Done
+from tests.support.cli import SPACE as PLAIN
+from tests.support.cli import command, environment, lay_out, sweep
+from tests.support.records import epoch
+from tests.support.studies import close_all, curve, opened, write
 from trainers.config import TrainConfig
 
 SMALL, LARGE, OTHER = (TrainConfig(backbone=name, epochs=10) for name in ("small", "large", "other"))

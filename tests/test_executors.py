@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib import util
 from pathlib import Path
 
-import cluster as clusters
 import pytest
-from cluster import Cluster
 
 from sweeper.devices import Slot
 from sweeper.executors import Executor
@@ -22,6 +20,8 @@ from sweeper.executors.local import Local
 from sweeper.packing import Packing
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.watch import Patience
+from tests.support import cluster as clusters
+from tests.support.cluster import Cluster
 from trainers.config import Recipe
 
 Message = Progress | Done | Failed

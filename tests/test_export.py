@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from played import curve, opened, play, played, write
 
 from sweeper import history, record, spec
 from sweeper.export import OptunaExport
@@ -16,6 +15,7 @@ from sweeper.paths import StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, TrialResult
+from tests.support.studies import curve, opened, play, played, write
 
 CLIMB = "{sampler: {name: tpe, startup_trials: 3}, pruner: {name: asha, min_epochs: 1, reduction_factor: 2}}"
 

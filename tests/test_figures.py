@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import draw_photos
 from PIL import Image
-from studies import begin, curve, end, job
 
 from sweeper import draw, figures, gallery, keeping, record, tally, trends
 from sweeper.paths import RunFolder, StudyFolder
+from tests.support.photos import draw_photos
+from tests.support.records import begin, curve, end, job
 from trainers.config import DataConfig, Epoch, Recipe
 from trainers.data import layouts
 from trainers.data.rows import Category

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from played import Seen
-from studies import begin, curve, end, job
 from test_figures import finished
 
 from sweeper import launch, paths, record
@@ -22,6 +20,8 @@ from sweeper.observers import Observers
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.progress import Plain
 from sweeper.trial import Closing
+from tests.support.records import begin, curve, end, job
+from tests.support.studies import Seen
 
 OF_A_TRIAL = {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
 OF_A_STUDY = {"history.svg", "slices.svg", "labels.svg", "report.html"}

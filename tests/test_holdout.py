@@ -5,10 +5,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from datasets import challenge_set, faults, put
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.datasets import challenge_set, faults, put
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.holdout import hold_out

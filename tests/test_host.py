@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from photos import SHARED
 from PIL import Image
 
+from tests.support.photos import SHARED
 from trainers import augment, host
 from trainers.config import Augment
 from trainers.data.level import shared

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_tools import lay_out, sweep
 
 from sweeper import ending, launch, plan, preflight, record, samplers, spec, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
+from tests.support.cli import lay_out, sweep
 from trainers import measure
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.data.rows import Category, Row

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from datasets import challenge_set, faults, put
 
+from tests.support.datasets import challenge_set, faults, put
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.rows import Table

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cli_tools import lay_out, sweep
-from studies import begin, curve, job
 
 from sweeper import leaderboard, record
 from sweeper.errors import UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.ranking import Ranking
 from sweeper.trial import TrialResult
+from tests.support.cli import lay_out, sweep
+from tests.support.records import begin, curve, job
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import os
 
 import pytest
-from studies import begin, curve, end, job
 
 from sweeper import ledger, record
 from sweeper.paths import RunFolder, StudyFolder
+from tests.support.records import begin, curve, end, job
 
 
 @pytest.fixture

@@ -5,9 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from cli_tools import SPACE, lay_out
-from cli_tools import sweep as command
-from played import Seen, opened, past, write
 
 from sweeper import record, sweep
 from sweeper.errors import EnvironmentFault
@@ -16,6 +13,9 @@ from sweeper.memory import UNKNOWN, Here, Memory
 from sweeper.stop import Stop
 from sweeper.study import REFUSED, Study
 from sweeper.trial import Job
+from tests.support.cli import SPACE, lay_out
+from tests.support.cli import sweep as command
+from tests.support.studies import Seen, opened, past, write
 from trainers.config import Recipe
 
 NO_PRUNER = "{sampler: random, pruner: none}"

@@ -6,10 +6,10 @@ import sys
 import pytest
 import timm
 import torch
-from photos import SHARED
 
 from sweeper.memory import LEAST
 from sweeper.preflight import preflight
+from tests.support.photos import SHARED
 from trainers.checkpoint import save_weights
 from trainers.config import Recipe, TrainConfig
 from trainers.data.rows import Category

@@ -1,12 +1,12 @@
 """Several observers as one: each is told everything, and the trouble of one is its own."""
 
 import pytest
-from played import Seen
-from studies import curve, end, epoch, job
 
 from sweeper.observers import Observers
 from sweeper.paths import StudyFolder
 from sweeper.trial import Closing
+from tests.support.records import curve, end, epoch, job
+from tests.support.studies import Seen
 
 
 class Broken(Seen):

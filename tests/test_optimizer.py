@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from played import write
 
 from sweeper import history, spec
 from sweeper.optimizer import Optimizer
 from sweeper.search import Search
 from sweeper.space import Space
 from sweeper.trial import State, TrialResult
+from tests.support.studies import write
 from trainers.config import TrainConfig
 
 SAMPLERS = ["random", "{name: tpe, startup_trials: 3}", pytest.param("gp", marks=pytest.mark.slow)]  # loads torch

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_tools import environment
 
 from sweeper import orphans
+from tests.support.cli import environment
 
 Tell = Callable[..., Path]
 IDENTITY = """{

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from studies import begin, curve, end, job
 
 from sweeper import doctor, lock, overview
 from sweeper.errors import UserError
 from sweeper.paths import StudyFolder, database
+from tests.support.records import begin, curve, end, job
 
 IDENTITY = """{"study": "focal", "identity": {"data": {}, "goal": "overall_accuracy", "train": {}},
 "budget": {"trials": %s, "hours": null}}"""

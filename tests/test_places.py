@@ -5,11 +5,11 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from cli_tools import SPACE, lay_out, sweep
 from PIL import Image
 
 from sweeper import paths
 from sweeper.errors import EnvironmentFault
+from tests.support.cli import SPACE, lay_out, sweep
 from trainers import files
 from trainers.config import DataConfig, Recipe
 from trainers.data import layouts

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from studies import epoch, job
 
 from sweeper import board, counting, progress
 from sweeper.paths import StudyFolder
 from sweeper.trial import Closing, TrialResult
+from tests.support.records import epoch, job
 
 STUDY = StudyFolder(Path("studies/x"))
 CLOCK = re.compile(r"\d\d:\d\d:\d\d ")

@@ -4,7 +4,6 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from played import CLIMB, Seen, curve, numbers, opened, outcome, past, play, played, uninterrupted, write
 
 from sweeper import overview, record, spec, sweep
 from sweeper.devices import Slot
@@ -15,6 +14,19 @@ from sweeper.promotion import Ladder
 from sweeper.stop import Stop
 from sweeper.study import Study
 from sweeper.trial import Failed
+from tests.support.studies import (
+    CLIMB,
+    Seen,
+    curve,
+    numbers,
+    opened,
+    outcome,
+    past,
+    play,
+    played,
+    uninterrupted,
+    write,
+)
 from trainers.data import cache, layouts
 
 THIRDS = "{sampler: random, pruner: {name: asha, min_epochs: 1, reduction_factor: 3}}"

@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cli_tools import sweep
 
 from sweeper.space import Space
 from sweeper.spec import read
+from tests.support.cli import sweep
 from trainers.config import TrainConfig
 from trainers.data.demo import draw
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import draw_photos
 from test_figures import finished
 
 from sweeper import record, report
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
+from tests.support.photos import draw_photos
 from trainers.config import Corrected, DataConfig
 
 EMPTY = {"meta", "img", "wbr"}
@@ -163,7 +163,7 @@ def test_a_damaged_folder_is_an_error_with_its_place(study, photos):
 
 
 def test_the_command_prints_where_the_page_is(tmp_path):
-    from cli_tools import sweep
+    from tests.support.cli import sweep
 
     study = StudyFolder(tmp_path / "mlruns" / "studies" / "question")
     study.root.mkdir(parents=True)

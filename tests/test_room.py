@@ -14,9 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from disks import BLOCK, fill, small
-from played import close_all, opened, write
-from studies import begin, curve, end, epoch, job
 
 from sweeper import ledger, lock, preflight, record, room, spec, store
 from sweeper.devices import Slot
@@ -26,6 +23,9 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
+from tests.support.disks import BLOCK, fill, small
+from tests.support.records import begin, curve, end, epoch, job
+from tests.support.studies import close_all, opened, write
 from trainers import files
 from trainers.checkpoint import save_state, save_weights
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig

@@ -5,11 +5,11 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from played import opened, play, write
 
 from sweeper import samplers, spec
 from sweeper.search import Search
 from sweeper.space import Space
+from tests.support.studies import opened, play, write
 from trainers.config import Cosine, OneCycle, TrainConfig
 
 SPACE = {"x": FloatDistribution(-5, 5), "y": FloatDistribution(1e-4, 1.0, log=True)}

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from cli_tools import sweep
 
 from sweeper import launch
 from sweeper.options import Options
+from tests.support.cli import sweep
 from trainers.data.demo import draw
 from trainers.errors import UserError
 

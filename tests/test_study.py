@@ -7,13 +7,26 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from played import CLIMB, QUICK, SPACE, close_all, curve, numbers, opened, outcome, past, play, played, write
 
 from sweeper import defaults, ends, record, spec
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
 from sweeper.space import Space
 from sweeper.trial import Done, Failed
+from tests.support.studies import (
+    CLIMB,
+    QUICK,
+    SPACE,
+    close_all,
+    curve,
+    numbers,
+    opened,
+    outcome,
+    past,
+    play,
+    played,
+    write,
+)
 from trainers import files
 
 pytestmark = pytest.mark.usefixtures("faked")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from datasets import challenge_set, put
 from PIL import Image
 
+from tests.support.datasets import challenge_set, put
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.rows import Category, Row, Table

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from played import CLIMB, QUICK, Seen, close_all, numbers, opened, outcome, uninterrupted, write
 
 from sweeper import record, sweep
 from sweeper.devices import Slot
@@ -22,6 +21,7 @@ from sweeper.paths import StudyFolder
 from sweeper.stop import Stop
 from sweeper.study import Study
 from sweeper.trial import TrialResult
+from tests.support.studies import CLIMB, QUICK, Seen, close_all, numbers, opened, outcome, uninterrupted, write
 
 pytestmark = pytest.mark.usefixtures("faked")
 
@@ -183,7 +183,7 @@ def test_a_stop_in_the_last_epoch_of_a_trial_completes_it(tmp_path):
 def start(path: Path, slots: int = 1, *, seconds: float = 0.0) -> "subprocess.Popen[str]":
     """A sweep in a process of its own, each epoch taking `seconds`."""
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("coordinator.py")), str(path), str(slots)],
+        [sys.executable, "-m", "tests.support.coordinator", str(path), str(slots)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

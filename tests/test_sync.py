@@ -10,10 +10,10 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
-from played import close_all, opened, play, write
 
 from sweeper import lock, overview, paths, record, sync
 from sweeper.paths import StudyFolder
+from tests.support.studies import close_all, opened, play, write
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),  # sqlalchemy 2.1, of mlflow 3.17's own models

@@ -4,11 +4,11 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from datasets import faults, put
 from PIL import Image
 
 from sweeper.space import Space
 from sweeper.spec import read, recipe_yaml
+from tests.support.datasets import faults, put
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.data import check, layouts
 from trainers.errors import Fault

@@ -14,13 +14,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from studies import START, begin, curve, end, epoch, job
 
 from sweeper import mirror, paths, record, shown, store, tracking
 from sweeper.mirror import StudyTwin
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
 from sweeper.trial import Closing, TrialResult
+from tests.support.records import START, begin, curve, end, epoch, job
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),  # sqlalchemy 2.1, of mlflow 3.17's own models

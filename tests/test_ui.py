@@ -10,14 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from played import close_all, opened, play, write
-from studies import begin, curve, end, job
 
 from sweeper import paths, store, tracking, ui
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.tracking import Facts, Mlflow
 from sweeper.trial import Closing
+from tests.support.records import begin, curve, end, job
+from tests.support.studies import close_all, opened, play, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from played import curve, past, play, write
 
 from sweeper import spec, warm
 from sweeper.identity import Definition
@@ -16,6 +15,7 @@ from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.study import Study
 from sweeper.trial import Done
+from tests.support.studies import curve, past, play, write
 from trainers.config import Epoch
 
 CATEGORIES = ("pattern",)

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from studies import epoch
 
 from sweeper.errors import UserError
 from sweeper.watch import LOOK, Awake, Patience, Watch
+from tests.support.records import epoch
 from trainers.config import TrainConfig
 
 SMALL, LARGE = TrainConfig(backbone="a"), TrainConfig(backbone="a", image_size=384)

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from cases import CASES
-from invariants import Reference
-from lab import Lab, make
 
+from tests.faults.cases import CASES
+from tests.faults.invariants import Reference
+from tests.support.processes import Lab, make
 from trainers.data.demo import draw
 
 HEAD = """\

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab import Ended, Lab
+from tests.support.processes import Ended, Lab
 
 MARK = 39  # bytes of the digest at the end of a real last.ckpt
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED", "RUNNING": "KILLED"}

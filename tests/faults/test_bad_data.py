@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_tools import sweep
 from PIL import Image
 
+from tests.support.cli import sweep
 from trainers.data.images import decode, quiet
 
 GOLDEN = Path(__file__).parent / "golden"

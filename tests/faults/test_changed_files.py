@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, make
+
+from tests.support.processes import Lab, make
 
 FILES = [
     "study.json",

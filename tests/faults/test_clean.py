@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_tools import sweep
-from disks import fill, small
-from invariants import check
-from lab import Lab, make
+
+from tests.faults.invariants import check
+from tests.support.cli import sweep
+from tests.support.disks import fill, small
+from tests.support.processes import Lab, make
 
 LAST = "submit: sweep best question --export submission"
 FILES = ("model.safetensors", "last.ckpt")

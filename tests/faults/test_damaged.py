@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import make
 
+from tests.support.processes import make
 from trainers.checkpoint import load_state, load_weights
 from trainers.config import DataConfig, Epoch, Recipe, TrainConfig
 from trainers.data.batches import Data

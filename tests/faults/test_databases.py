@@ -17,10 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cli_tools import command, environment
-from invariants import check, exported, history
-from lab import Ended, Lab, make
-from test_kills import LAST
+
+from tests.faults.invariants import check, exported, history
+from tests.faults.test_kills import LAST
+from tests.support.cli import command, environment
+from tests.support.processes import Ended, Lab, make
 
 HOLD = """
 import sqlite3, sys, time

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disks import fill, rationed, small
-from invariants import TIMES, check, history, plain
-from lab import Lab, Running, make, seeds
 
 from sweeper.clock import kept
 from sweeper.paths import StudyFolder
+from tests.faults.invariants import TIMES, check, history, plain
+from tests.support.disks import fill, rationed, small
+from tests.support.processes import Lab, Running, make, seeds
 
 EPOCH = r" epoch \d+/"
 SIZE = 3_000_000  # bytes of each file of a checkpoint

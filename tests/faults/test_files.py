@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from invariants import check
-from lab import Lab, make, seeds
-from test_kills import EPOCH, LAST
 
 from sweeper import record
 from sweeper.paths import RunFolder
+from tests.faults.invariants import check
+from tests.faults.test_kills import EPOCH, LAST
+from tests.support.processes import Lab, make, seeds
 
 
 def stopped(root: Path, garments: Path, *, epochs: int) -> tuple[Lab, Path]:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from invariants import check
-from lab import make
-from played import write
 
 from sweeper import record
 from sweeper.paths import StudyFolder
+from tests.faults.invariants import check
+from tests.support.processes import make
+from tests.support.studies import write
 
-COORDINATOR = Path(__file__).parents[1] / "coordinator.py"
+COORDINATOR = ("-m", "tests.support.coordinator")
 
 
 @pytest.mark.fault("O3")
@@ -35,7 +35,7 @@ def test_a_worker_that_stands_still_is_killed_and_its_trial_tried_once_more(tmp_
 @contextmanager
 def coordinating(path: Path, seconds: float, **patience: float) -> Iterator["subprocess.Popen[str]"]:
     """A sweep in a process of its own, with epochs of so many seconds and a watchdog of such patience."""
-    command = [sys.executable, str(COORDINATOR), str(path), "1", json.dumps(patience)]
+    command = [sys.executable, *COORDINATOR, str(path), "1", json.dumps(patience)]
     env = os.environ | {"SWEEP_FAKE_SECONDS": str(seconds), "SWEEP_TRAINER": "fake"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         yield process

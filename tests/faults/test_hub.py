@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from cli_tools import SPACE, lay_out, sweep
+
+from tests.support.cli import SPACE, lay_out, sweep
 
 PATIENCE = 45.0  # seconds: the library's 10 for an answer, starting torch, and a busy machine
 

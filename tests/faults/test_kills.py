@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from invariants import check, exported, history
-from lab import CLIMB, QUICK, Lab, Running, gone, make, seeds
+
+from tests.faults.invariants import check, exported, history
+from tests.support.processes import CLIMB, QUICK, Lab, Running, gone, make, seeds
 
 SPACES = {"median": {"search": QUICK, "trials": 12}, "asha": {"search": CLIMB, "trials": 12}}
 KILLS = 12

@@ -11,10 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cli_tools import command, environment
-from invariants import check, plain
-from lab import RUN, Lab, Running, gone, make, seeds
-from test_kills import EPOCH, LAST
+
+from tests.faults.invariants import check, plain
+from tests.faults.test_kills import EPOCH, LAST
+from tests.support.cli import command, environment
+from tests.support.processes import RUN, Lab, Running, gone, make, seeds
 
 STEADY = {"search": "{sampler: tpe, pruner: none}", "trials": 4}
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import util
 
-import cluster as clusters
 import pytest
-from cli_tools import command, environment
-from cluster import Cluster
-from invariants import check
-from lab import Ended, Lab, Running, gone, make, seeds
+
+from tests.faults.invariants import check
+from tests.support import cluster as clusters
+from tests.support.cli import command, environment
+from tests.support.cluster import Cluster
+from tests.support.processes import Ended, Lab, Running, gone, make, seeds
 
 pytestmark = pytest.mark.skipif(
     util.find_spec("ray") is None, reason="Ray is not installed: pip install 'sweep[ray]'"

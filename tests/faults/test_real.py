@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import fill, small
-from invariants import TIMES, Reference, check, history
-from lab import Lab, gone
-from test_kills import EPOCH, LAST
 
+from tests.faults.invariants import TIMES, Reference, check, history
+from tests.faults.test_kills import EPOCH, LAST
+from tests.support.disks import fill, small
+from tests.support.processes import Lab, gone
 from trainers.data.demo import draw
 
 SPACE = """\

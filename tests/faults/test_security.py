@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_tools import SPACE, lay_out, sweep
-from lab import Lab
 
+from tests.support.cli import SPACE, lay_out, sweep
+from tests.support.processes import Lab
 from trainers.checkpoint import load_state, load_weights
 from trainers.errors import EnvironmentFault
 from trainers.sealed import load_array

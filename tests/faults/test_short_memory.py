@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from invariants import check
-from lab import Lab, gone, make, seeds
 
 from sweeper import history, record, spec
 from sweeper.paths import StudyFolder
 from sweeper.space import Space
+from tests.faults.invariants import check
+from tests.support.processes import Lab, gone, make, seeds
 
 LINE = "trial 0: out of GPU memory; goes on with micro-batches of 15, 2 a step"  # half of the thirty in train
 RANDOM = "{sampler: random, pruner: none}"

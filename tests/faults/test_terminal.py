@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_tools import command, environment
-from lab import Lab, gone
+
+from tests.support.cli import command, environment
+from tests.support.processes import Lab, gone
 
 COMMANDS = {
     "status": ["status"],
@@ -34,7 +35,7 @@ FEW = {("status", "all closed"), ("leaderboard", "a reader that leaves"), ("run"
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, garments: Path) -> Lab:
     """A study of two trials that has ended."""
-    from lab import make
+    from tests.support.processes import make
 
     lab = make(tmp_path_factory.mktemp("done"), garments, trials=2, epochs=2, env={"SWEEP_FAKE_SECONDS": "0"})
     assert lab.run("--no-mlflow").code == 0

@@ -7,13 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from played import Seen, opened
-
 from sweeper import sweep
 from sweeper.devices import Slot
 from sweeper.executors.local import Local
 from sweeper.stop import Stop, listening
 from sweeper.watch import Patience
+from tests.support.studies import Seen, opened
 
 if __name__ == "__main__":
     stop = Stop()

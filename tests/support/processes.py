@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from cli_tools import command, environment
+from tests.support.cli import command, environment
 
 SPACE = """\
 study: question

@@ -9,7 +9,7 @@ from PIL import Image
 from trainers.config import DataConfig
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 
 
 def draw_photos(root: Path, *, train: int = 48, val: int = 24, test: int = 12) -> DataConfig:
