@@ -22,12 +22,13 @@ from rounds import arguments, hardware
 from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
-from trainers import computing, families, frequency, losses, metrics, optim, posterior
-from trainers.checkpoint import load_state
+from trainers import families, frequency, losses, metrics, optim, posterior
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data, in_order, shuffled
 from trainers.models import network
 from trainers.predict import Lens, windows
+from trainers.support import device
+from trainers.support.checkpoint import load_state
 from trainers.train import train
 
 SMOOTHINGS = (0.0, 0.1)
@@ -283,7 +284,7 @@ def main() -> None:
     if given.quick:
         given.frozen, given.image_size, given.seeds = True, 32, 2
     given.out.mkdir(parents=True, exist_ok=True)
-    computing.use_threads(1)
+    device.use_threads(1)
     bench, seeds = Bench(given), range(given.seeds)
     print(hardware(given.device))
     print("\nLast epoch, trained on train, test through the views:\n")

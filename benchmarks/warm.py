@@ -22,10 +22,10 @@ import rounds
 from sweeper.devices import slots
 from sweeper.executors.local import Local
 from sweeper.trial import Job, Progress
-from trainers.checkpoint import read_notes
 from trainers.config import Epoch, Recipe
 from trainers.data import demo
 from trainers.models import network
+from trainers.support.checkpoint import read_notes
 
 HERE = Path(__file__).parent
 SPACE = """\

@@ -13,7 +13,7 @@ from sweeper.submission import Submission
 from sweeper.trial import Done, Job, TrialResult
 from trainers.config import Epoch, Goal, Scores
 from trainers.data.summary import Summary
-from trainers.files import write_text
+from trainers.support.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

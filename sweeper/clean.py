@@ -10,8 +10,8 @@ from typing import Any
 from sweeper import identity, keeping, ledger, lock, overview, paths, record, room
 from sweeper.errors import StudyHeld
 from sweeper.paths import RunFolder, StudyFolder
-from trainers.crash import point
 from trainers.data import cache
+from trainers.support.failpoints import point
 
 HOUR = 3600.0  # seconds without use after which decoded images may go
 CHECKPOINTS = "checkpoints of trials that have ended, beyond the best {keep}"

@@ -75,7 +75,7 @@ app.add_typer(data, name="data")
 
 
 def _path(given: str) -> Path:
-    from trainers.files import expanded
+    from trainers.support.files import expanded
 
     return Path(expanded(given))  # a shell does not, behind = or in quotes
 

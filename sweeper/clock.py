@@ -8,8 +8,8 @@ from statistics import mean, median
 from sweeper import record
 from sweeper.ledger import Entry
 from sweeper.paths import StudyFolder
-from trainers import files
 from trainers.config import Epoch, TrainConfig
+from trainers.support import files
 
 TOLERANCE = 0.1  # a running trial may end this share of the budget late
 PAUSE = 1.0  # seconds between two writes of the time

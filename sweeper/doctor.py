@@ -22,7 +22,7 @@ LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "panda
 LOW_DISK = 5e9  # bytes
 TORCH = """
 import json, torch
-from trainers.computing import unsupported
+from trainers.support.device import unsupported
 cuda = torch.cuda.is_available()
 name, capability, archs = torch.cuda.get_device_name, torch.cuda.get_device_capability, torch.cuda.get_arch_list()
 found = [(name(i), capability(i)) for i in range(torch.cuda.device_count() if cuda else 0)]

@@ -14,11 +14,12 @@ from sweeper.artist import Drawing
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
-from trainers import files, frequency
+from trainers import frequency
 from trainers.config import DataConfig, Epoch
 from trainers.data import layouts
 from trainers.data.rows import Row, Table
-from trainers.sealed import load_array
+from trainers.support import files
+from trainers.support.checksummed import load_array
 
 SQUARE = 2000  # classes whose confusion is still counted
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}

@@ -5,7 +5,7 @@ from sweeper.parts import Parts
 from sweeper.repeats import digest
 from sweeper.running import Running
 from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
-from trainers.crash import point
+from trainers.support.failpoints import point
 
 RETRIED: tuple[Trouble, ...] = ("died", "hung")
 IN_FULL = "goes on in full precision"

@@ -13,8 +13,8 @@ from sweeper.mirror import Event, RunTwin, Side, Sides, StudyTwin
 from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers import crash
 from trainers.config import Goal
+from trainers.support import failpoints
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
 LOG_TAIL = 64_000  # characters of a failed run's log
@@ -143,12 +143,12 @@ class Errands:
         if twin is None or experiment is None:
             twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudyTwin(uri=uri)
             mirror.write(path, twin)
-            crash.point("mlflow.study")
+            failpoints.point("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
         server.view(experiment, twin.id, shown.view(run, self.facts.names))
-        crash.point("mlflow.study.born")
+        failpoints.point("mlflow.study.born")
         twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         mirror.write(path, twin)
         server.log(run, (), {}, tags)
@@ -219,7 +219,7 @@ class Errands:
     def _send(self, server: Server, twin: StudyTwin, side: Side) -> RunTwin:
         before, result = side.twin, side.result
         run = before.run if before else self._born(server, twin, side)
-        crash.point("mlflow.run.born")
+        failpoints.point("mlflow.run.born")
         tags = shown.outcome(result) if result else {}
         if before and before.sent and side.live and result is None:
             server.status(run, "RUNNING", None)
@@ -230,13 +230,13 @@ class Errands:
         self.sent.runs.add(side.key)
         self.sent.epochs += len(points) - side.points
         side.points = len(points)
-        crash.point("mlflow.run.points")
+        failpoints.point("mlflow.run.points")
         if result is not None:
             self._ended(server, side, run, result)
         sent = result.state if result else "" if side.live else (before.sent if before else "")
         figures = before.figures if before else ()
         after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures)
-        crash.point("mlflow.run.sent")
+        failpoints.point("mlflow.run.sent")
         if after != before:
             mirror.write(side.folder.mirror, after)
         return after

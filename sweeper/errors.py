@@ -1,6 +1,6 @@
 """The exits of the command line: what a user can mend, and the code the shell sees."""
 
-from trainers.errors import DataError, EnvironmentFault, Fault, UserError
+from trainers.support.errors import DataError, EnvironmentFault, Fault, UserError
 
 __all__ = [
     "DataError",

@@ -10,8 +10,8 @@ from sweeper import hints, renames
 from sweeper.hints import parts
 from sweeper.notation import flow
 from sweeper.tree import Node, plain
-from trainers.errors import UserError
-from trainers.visible import brief
+from trainers.support.errors import UserError
+from trainers.support.text import brief
 
 Loc = tuple[int | str, ...]
 M = TypeVar("M", bound=BaseModel)

@@ -31,9 +31,9 @@ from pydantic import ValidationError
 from sweeper.paths import RunFolder
 from sweeper.trial import Job
 from trainers.config import Epoch, Look, Recipe, Scores, TrainConfig
-from trainers.crash import point
 from trainers.data import layouts
-from trainers.errors import Diverged, Overflowed, UserError
+from trainers.support.errors import Diverged, Overflowed, UserError
+from trainers.support.failpoints import point
 
 CATEGORIES = ("pattern", "sleeve")  # where the data set is absent
 

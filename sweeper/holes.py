@@ -9,7 +9,7 @@ from sweeper import hints
 from sweeper.explain import close
 from sweeper.notation import Scalar, flow
 from sweeper.tree import Choice, Each, Kind, Node, Range, plain
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 RANGES: tuple[str, ...] = get_args(Kind)
 KINDS = ("choice", *RANGES, "each")

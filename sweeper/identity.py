@@ -12,8 +12,8 @@ from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from trainers import files
 from trainers.config import Goal
+from trainers.support import files
 
 
 class _Open(BaseModel):

@@ -6,7 +6,7 @@ from pathlib import Path
 from sweeper import record
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
-from trainers.crash import point
+from trainers.support.failpoints import point
 
 Rank = tuple[bool, float, int]
 QUEUE = 50  # trials whose predictions may wait for figures; they are few bytes beside weights

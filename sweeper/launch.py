@@ -18,7 +18,7 @@ from sweeper.paths import StudyFolder
 from sweeper.ranking import Ranking
 from sweeper.room import Room
 from sweeper.trial import Closing, Observer, State
-from trainers import files
+from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.best import Final

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, ValidationError
 
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult, Word
-from trainers import files
+from trainers.support import files
 
 
 class Entry(Word):

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from sweeper.errors import StudyHeld
-from trainers.files import full
+from trainers.support.files import full
 
 PATIENCE = 0.5  # seconds; `holder` takes the lock for an instant, and must not keep a sweep from starting
 

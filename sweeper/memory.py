@@ -10,8 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from sweeper.errors import EnvironmentFault
 from sweeper.trial import Job, Word
-from trainers import files
 from trainers.config import TrainConfig
+from trainers.support import files
 
 LEAST = 4  # images: a batch norm makes nothing of fewer
 LARGER = 1.1  # times the memory: what another GPU had no room for may fit

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sweeper import ledger, record
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Job, State, TrialResult
-from trainers import files
 from trainers.config import Epoch
+from trainers.support import files
 
 
 class StudyTwin(BaseModel):

@@ -18,7 +18,7 @@ from sweeper.errors import UserError
 from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, State, TrialResult
-from trainers.files import expanded, write_text
+from trainers.support.files import expanded, write_text
 
 SPACES = Path("search_spaces")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.errors import EnvironmentFault
-from trainers import files
+from trainers.support import files
 
 
 def home() -> Path:

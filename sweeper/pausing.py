@@ -10,7 +10,7 @@ from sweeper.errors import DiskFull
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
 from sweeper.stop import Stop
-from trainers import files
+from trainers.support import files
 
 LOOK = 2.0  # seconds between two looks at the disk
 TICK = 0.1  # seconds between two looks at `stop`

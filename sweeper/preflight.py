@@ -14,7 +14,7 @@ from sweeper import children
 from sweeper.errors import DataError, Fault, UserError
 from sweeper.progress import talk
 from trainers.config import Recipe
-from trainers.files import write_text
+from trainers.support.files import write_text
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Category

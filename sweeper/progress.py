@@ -16,8 +16,8 @@ from sweeper import board
 from sweeper.board import Board, Row
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.config import Epoch
-from trainers.files import full
-from trainers.visible import visible
+from trainers.support.files import full
+from trainers.support.text import visible
 
 FRAMES = 4  # a second, at most
 WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live table is shown

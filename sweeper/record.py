@@ -13,8 +13,8 @@ from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
 from sweeper.trial import Done, Failed, Job, Kind, State, TrialResult, Word
-from trainers import files
 from trainers.config import Epoch
+from trainers.support import files
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
@@ -41,7 +41,7 @@ def mend(folder: RunFolder) -> list[Epoch]:
 
 
 def tidy(folder: Path, *, ended: bool = False) -> None:
-    """Remove what kills left of files that were being written, by `trainers.files`, in this very folder.
+    """Remove what kills left of files that were being written, by `trainers.support.files`, in this very folder.
 
     Of a run that has `ended` also what waited for an epoch that will not come.
     """

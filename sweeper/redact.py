@@ -3,8 +3,8 @@
 import os
 import re
 
-from trainers.errors import UserError
-from trainers.visible import brief
+from trainers.support.errors import UserError
+from trainers.support.text import brief
 
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 _QUERY = re.compile(

@@ -1,6 +1,6 @@
 """What earlier versions called otherwise, and what is gone: by the path of a key, or of a key and its value."""
 
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 RENAMED = {
     "search.pruner: patient": "early_stopping",

@@ -15,9 +15,9 @@ from sweeper.errors import UserError
 from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
-from trainers import files
 from trainers.config import Epoch
 from trainers.data.summary import Summary
+from trainers.support import files
 
 TITLES = {
     "curves.svg": "Learning curves; train is dashed",

@@ -13,8 +13,8 @@ from sweeper import record
 from sweeper.errors import DiskFull
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job
-from trainers import files
 from trainers.config import Recipe, TrainConfig
+from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.search import StudySpec

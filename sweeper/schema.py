@@ -7,7 +7,7 @@ from typing import Any
 from sweeper.search import StudyFile
 from sweeper.sets import NAMED
 from trainers.config import TrainConfig
-from trainers.files import write_text
+from trainers.support.files import write_text
 
 PATH = Path(__file__).parent.parent / "search_spaces" / "schema.json"
 Schema = dict[str, Any]

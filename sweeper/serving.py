@@ -13,7 +13,7 @@ from sweeper import pipe
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Progress, Word
 from sweeper.worker import advance, failed, run
-from trainers import files
+from trainers.support import files
 
 HEARTBEAT = 2.0  # seconds
 
@@ -80,8 +80,8 @@ def serve(channel: Channel) -> None:
             channel.send(message)
             answer = channel.order()
             keep = isinstance(answer, pipe.Answer) and answer.keep
-            if isinstance(answer, pipe.Answer) and "trainers.computing" in sys.modules:
-                sys.modules["trainers.computing"].use_threads(answer.threads)
+            if isinstance(answer, pipe.Answer) and "trainers.support.device" in sys.modules:
+                sys.modules["trainers.support.device"].use_threads(answer.threads)
             message = advance(messages, keep)
         if isinstance(message, Failed):
             _note(message.detail)
@@ -102,5 +102,5 @@ def _note(text: str) -> None:
 
 def _release() -> None:
     """What the job left on its GPU is for the next one there, whoever runs it."""
-    if "trainers.computing" in sys.modules:
-        sys.modules["trainers.computing"].release()
+    if "trainers.support.device" in sys.modules:
+        sys.modules["trainers.support.device"].release()

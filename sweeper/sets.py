@@ -7,7 +7,7 @@ from sweeper.explain import close
 from sweeper.holes import is_hole
 from sweeper.tree import Node
 from trainers.config import NAMED as PARTS
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 NAMED = (*PARTS, "sampler", "pruner")
 """Keys whose value may be a name alone, short for {name: ...}."""

@@ -14,7 +14,7 @@ from sweeper.search import Grid, StudySpec
 from sweeper.tree import Choice, Hole, Node, Open, closings, expand, leaf, open_values, plain, size
 from trainers import families
 from trainers.config import Recipe, TrainConfig
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 if TYPE_CHECKING:
     import optuna

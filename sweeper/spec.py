@@ -28,9 +28,9 @@ from sweeper.search import Budget, Search, StudyFile, StudySpec
 from sweeper.tree import Node, open_values
 from trainers import families
 from trainers.config import Recipe
-from trainers.errors import UserError
-from trainers.files import recordable
-from trainers.visible import brief, visible
+from trainers.support.errors import UserError
+from trainers.support.files import recordable
+from trainers.support.text import brief, visible
 
 __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from sweeper import mounts
-from trainers.crash import point
+from trainers.support.failpoints import point
 
 ESCAPED = set("%?#")  # in a path that is part of an address
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from trainers.visible import visible
+from trainers.support.text import visible
 
 
 def fill_in() -> None:

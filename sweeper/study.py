@@ -17,8 +17,8 @@ from sweeper.parts import Parts
 from sweeper.paths import RunFolder
 from sweeper.running import Running
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
-from trainers import files
 from trainers.config import Epoch
+from trainers.support import files
 
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
 REFUSED = 20  # trials in a row that are refused, with nothing else to do, end a sweep

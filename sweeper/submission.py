@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.paths import RunFolder
-from trainers.files import whole, write_text
-from trainers.sealed import load_array
+from trainers.support.checksummed import load_array
+from trainers.support.files import whole, write_text
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table

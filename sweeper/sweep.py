@@ -9,8 +9,8 @@ from sweeper.executors import Executor
 from sweeper.paths import StudyFolder
 from sweeper.stop import Stop
 from sweeper.trial import Done, Failed, Job, Observer, Outcome, Progress, TrialResult
-from trainers import files
 from trainers.config import Epoch
+from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.room import Room

@@ -19,7 +19,7 @@ from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.config import Epoch
-from trainers.visible import brief
+from trainers.support.text import brief
 
 LOADING = 60.0  # seconds that a busy machine may take to load the library
 SLOW = 5.0  # seconds after which a call that does not come back is told

@@ -15,7 +15,7 @@ from sweeper.repeats import digest
 from sweeper.search import StudySpec
 from sweeper.space import Space
 from sweeper.trial import Job, TrialResult, Word
-from trainers import files
+from trainers.support import files
 
 
 class Lesson(Word):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper import fake
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
-from trainers import files
 from trainers.config import DataConfig, Epoch, Look, Scores
-from trainers.errors import Diverged, Overflowed, UserError
+from trainers.support import files
+from trainers.support.errors import Diverged, Overflowed, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ def _look(job: Job, device: str, trainer: "Trainer") -> Look | None:
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """Leave the model's predictions on test in the folder; returns test's scores where test has labels."""
-    from trainers.sealed import save_array
+    from trainers.support.checksummed import save_array
 
     folder = RunFolder(job.folder)
     predicted = trainer.predict(job, folder.model, device)
@@ -123,7 +123,7 @@ class Torch:
     alone: bool
 
     def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
-        from trainers.computing import release, use_threads
+        from trainers.support.device import release, use_threads
         from trainers.train import train
 
         if self.threads:
@@ -169,7 +169,7 @@ class Torch:
         return look(job.computed, data, weights, device=device)
 
     def memory(self, device: str) -> float | None:
-        from trainers.computing import memory_gib
+        from trainers.support.device import memory_gib
 
         return memory_gib(device)
 
@@ -211,7 +211,7 @@ def _no_room(error: Exception) -> bool:
     """Whether a GPU, or a library on it, had no room left. Only where torch is loaded can it have been that."""
     if "torch" not in sys.modules:
         return False
-    from trainers.computing import no_room
+    from trainers.support.device import no_room
 
     return no_room(error)
 

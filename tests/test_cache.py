@@ -14,7 +14,7 @@ from trainers.config import DataConfig
 from trainers.data import cache, demo, digests, layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.rows import Category, Row, Table
-from trainers.errors import DataError, EnvironmentFault
+from trainers.support.errors import DataError, EnvironmentFault
 
 REPOSITORY = Path(__file__).parents[1]
 BUILD = """

@@ -8,7 +8,7 @@ from tests.support.datasets import LIST, challenge_set, faults, put
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import stamp
-from trainers.errors import Fault
+from trainers.support.errors import Fault
 
 FLAGS = {  # the 26 flags of the labels 5 1 2 0 2 2
     "train": "0 0 0 0 0 1 0  0 1 0  0 0 1  1 0 0 0  0 0 1 0 0 0  0 0 1 ",

@@ -12,7 +12,7 @@ from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
 from trainers.data.cache import open_cache
 from trainers.data.check import Findings
-from trainers.errors import DataError
+from trainers.support.errors import DataError
 
 CLOTHING = Path(__file__).parents[1] / "../shared/data/clothing"
 

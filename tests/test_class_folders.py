@@ -12,7 +12,7 @@ from trainers.data import images, layouts
 from trainers.data.class_folders import split_of
 from trainers.data.layouts import Scan
 from trainers.data.rows import Table
-from trainers.errors import Fault
+from trainers.support.errors import Fault
 
 
 def fill(root: Path, *folders: str, images: int = 3, ending: str = "jpg") -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from trainers import computing
 from trainers.config import Recipe
 from trainers.data.batches import Data
+from trainers.support import device
 from trainers.train import train
 
 
@@ -37,7 +37,7 @@ def graphs(photos, data, folder, micro_batch=None, **more):
 
 
 def said(caplog):
-    return [one.message for one in caplog.records if one.name == computing.__name__]
+    return [one.message for one in caplog.records if one.name == device.__name__]
 
 
 def test_evaluation_is_not_compiled(photos, data, tmp_path):
@@ -58,10 +58,10 @@ def test_every_stage_of_a_thaw_is_a_graph(photos, data, tmp_path, caplog, monkey
 
 
 def test_a_network_that_takes_too_many_graphs_goes_on_uncompiled_and_says_so(monkeypatch, caplog):
-    monkeypatch.setattr(computing, "GRAPHS", 2)
+    monkeypatch.setattr(device, "GRAPHS", 2)
     net = nn.Linear(3, 2)
-    compiled = computing.Compiled(net)
-    with caplog.at_level(logging.WARNING, logger=computing.__name__):
+    compiled = device.Compiled(net)
+    with caplog.at_level(logging.WARNING, logger=device.__name__):
         for count in range(1, 6):
             x = torch.randn(count, 3)
             torch.testing.assert_close(compiled(x), net(x))

@@ -11,7 +11,7 @@ from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
 from trainers.data.garment import Traits, picture
 from trainers.data.rows import Table
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers.checkpoint import read_notes
 from trainers.data.demo import draw
+from trainers.support.checkpoint import read_notes
 
 ROOT = Path(__file__).parents[1]
 CLOSED = (

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trainers.config import Recipe, TrainConfig
-from trainers.errors import EnvironmentFault
 from trainers.models import foreign, network
 from trainers.models.check import notes, problems
+from trainers.support.errors import EnvironmentFault
 
 WHOLE = timm.create_model("test_resnet", num_classes=10).state_dict()
 BARE = {key for key in WHOLE if not key.startswith("fc.")}

@@ -13,9 +13,9 @@ from torch import nn
 
 from trainers.config import Recipe
 from trainers.data.batches import Data, in_order
-from trainers.errors import Diverged, Overflowed
 from trainers.feed import Drawing
 from trainers.models.network import Network
+from trainers.support.errors import Diverged, Overflowed
 from trainers.train import Run, train
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 from sweeper import hints
 from sweeper.space import Space
 from sweeper.spec import read
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 HEAD = "data: {layout: folder, root: d}\nbudget: {trials: 3}\n"
 

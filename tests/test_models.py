@@ -10,14 +10,14 @@ import torch
 from sweeper.memory import LEAST
 from sweeper.preflight import preflight
 from tests.support.photos import SHARED
-from trainers.checkpoint import save_weights
 from trainers.config import Recipe, TrainConfig
 from trainers.data.rows import Category
-from trainers.errors import DataError, EnvironmentFault
 from trainers.families import family
 from trainers.feed import Batch
 from trainers.models import network
 from trainers.models.check import problems
+from trainers.support.checkpoint import save_weights
+from trainers.support.errors import DataError, EnvironmentFault
 
 
 def config(**more):

@@ -10,9 +10,9 @@ from PIL import Image
 from sweeper import paths
 from sweeper.errors import EnvironmentFault
 from tests.support.cli import SPACE, lay_out, sweep
-from trainers import files
 from trainers.config import DataConfig, Recipe
 from trainers.data import layouts
+from trainers.support import files
 
 FOREIGN = os.fsdecode(b"b\xff")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sweeper.redact import redacted, refuse_secret
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from sweeper import hints, renames
 from sweeper.space import Space
 from sweeper.spec import read
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 SPACE = """
 data: {layout: folder, root: d}

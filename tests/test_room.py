@@ -26,12 +26,12 @@ from sweeper.worker import failed
 from tests.support.disks import BLOCK, fill, small
 from tests.support.records import begin, curve, end, epoch, job
 from tests.support.studies import close_all, opened, write
-from trainers import files
-from trainers.checkpoint import save_state, save_weights
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
 from trainers.data.rows import Category
 from trainers.models import network
-from trainers.sealed import save_array
+from trainers.support import files
+from trainers.support.checkpoint import save_state, save_weights
+from trainers.support.checksummed import save_array
 
 
 @pytest.fixture

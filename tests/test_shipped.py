@@ -8,7 +8,7 @@ from sweeper import launch
 from sweeper.options import Options
 from tests.support.cli import sweep
 from trainers.data.demo import draw
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 SPACES = sorted((Path(__file__).parents[1] / "search_spaces").rglob("*.yaml"))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "SWEEP_TRAINER": ""}

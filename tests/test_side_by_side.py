@@ -8,8 +8,8 @@ from sweeper.devices import Slot
 from sweeper.executors.local import Local
 from sweeper.packing import Packing
 from sweeper.trial import Done, Failed, Job, Progress
-from trainers.checkpoint import load_weights
 from trainers.config import DataConfig, Recipe
+from trainers.support.checkpoint import load_weights
 
 RATES = (1e-3, 3e-3, 1e-2)
 

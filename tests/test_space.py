@@ -14,7 +14,7 @@ from sweeper.space import Space, difference
 from sweeper.spec import read, recipe_yaml
 from trainers import families
 from trainers.data.challenge import FASHION
-from trainers.errors import UserError
+from trainers.support.errors import UserError
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 CATEGORIES = ["material", "fabric"]

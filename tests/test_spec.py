@@ -15,8 +15,8 @@ from sweeper.space import Space
 from sweeper.spec import LARGEST, StudySpec, read, recipe_yaml
 from sweeper.tree import plain
 from trainers.config import DataConfig, Recipe, TrainConfig
-from trainers.errors import UserError
-from trainers.visible import TURNING
+from trainers.support.errors import UserError
+from trainers.support.text import TURNING
 
 BAD = Path(__file__).parent / "bad_yaml"
 HEAD = "study: s\ndata: {root: d}\nbudget: {trials: 3}\n"

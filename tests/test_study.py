@@ -27,7 +27,7 @@ from tests.support.studies import (
     played,
     write,
 )
-from trainers import files
+from trainers.support import files
 
 pytestmark = pytest.mark.usefixtures("faked")
 

@@ -11,7 +11,7 @@ from sweeper.spec import read, recipe_yaml
 from tests.support.datasets import faults, put
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.data import check, layouts
-from trainers.errors import Fault
+from trainers.support.errors import Fault
 
 HEAD = "path,split,garment,wearer"
 GARMENTS, WEARERS = ("skirt", "coat"), ("adult", "child")

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from trainers import frequency, metrics, posterior, predict
-from trainers.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.config import (
     EMA,
     SGD,
@@ -31,11 +30,12 @@ from trainers.config import (
     Views,
 )
 from trainers.data.batches import Data, balanced, drawn, shuffled
-from trainers.errors import Diverged, EnvironmentFault
 from trainers.feed import Batch, Drawing
 from trainers.models import network
 from trainers.optim import depths, learning, thaw
-from trainers.sealed import save_array
+from trainers.support.checkpoint import load_state, load_weights, read_notes, save_weights
+from trainers.support.checksummed import save_array
+from trainers.support.errors import Diverged, EnvironmentFault
 from trainers.train import Run, train
 
 

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from timm.models import group_parameters
 
-from trainers.checkpoint import save_weights
 from trainers.config import TrainConfig
 from trainers.models import network, van
+from trainers.support.checkpoint import save_weights
 
 BLOCK = ("norm1", "norm2", "attn.proj_1", "attn.proj_2", "mlp.fc1", "mlp.dwconv.dwconv", "mlp.fc2")
 BLOCK += tuple(f"attn.spatial_gating_unit.{part}" for part in ("conv0", "conv_spatial", "conv1"))

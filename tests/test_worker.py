@@ -15,10 +15,10 @@ from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
 from trainers import frequency
-from trainers.checkpoint import read_notes
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data
-from trainers.errors import Diverged, EnvironmentFault
+from trainers.support.checkpoint import read_notes
+from trainers.support.errors import Diverged, EnvironmentFault
 
 
 def job(data: DataConfig, folder: Path, cache: Path, *, kind: Kind = "trial", **train: object) -> Job:

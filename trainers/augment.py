@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers import policy
-from trainers.computing import send
 from trainers.config import Augment
 from trainers.policy import GREY
+from trainers.support.device import send
 
 SHRINKS = 1.2  # times as many pixels in the cache as in the input: from there on windows are smoothed
 _TO_YIQ = np.array([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from trainers import augment, host
 from trainers.ahead import ahead
-from trainers.computing import send
 from trainers.config import Augment
 from trainers.data.batches import Data
 from trainers.data.level import SHELF, gather, level, shared
 from trainers.host import Eye, Room, Window
+from trainers.support.device import send
 
 
 @dataclass(frozen=True)

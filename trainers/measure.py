@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainers import computing
 from trainers.config import Recipe
 from trainers.data.batches import Data
 from trainers.data.cache import Cache
 from trainers.data.rows import Category, Row, Table
+from trainers.support import device as devices
 from trainers.train import Run
 
 STEPS = 3  # in one go, at least
@@ -40,10 +40,10 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
         try:
             return _measured(plain, categories, device, micro)
         except RuntimeError as error:
-            if micro // 2 < LEAST or not computing.no_room(error):
+            if micro // 2 < LEAST or not devices.no_room(error):
                 raise
         micro //= 2
-        computing.release()
+        devices.release()
         print(f"{train.backbone}: no room for {2 * micro} images at once, timed with {micro}", file=sys.stderr)
 
 
@@ -63,7 +63,7 @@ def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro
             "parameters": sum(p.numel() for p in run.net.parameters()),
             "train_images_per_second": round(statistics.median(paces), 3),
             "val_images_per_second": round(_evaluation(run), 3),
-            "peak_memory_gb": round(computing.peak_memory_gb(run.device), 3),
+            "peak_memory_gb": round(devices.peak_memory_gb(run.device), 3),
         }
 
 

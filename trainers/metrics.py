@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.computing import send
 from trainers.config import Scores
 from trainers.data.rows import Category
+from trainers.support.device import send
 
 TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from trainers import frequency, losses, metrics, posterior
-from trainers.checkpoint import load_weights
-from trainers.computing import autocast, no_room, prepare, release
 from trainers.config import Look, Recipe, Scores, TrainConfig, Views
 from trainers.data.batches import Data, in_order
 from trainers.feed import Feed
 from trainers.host import Eye, Window
 from trainers.models import network
 from trainers.models.network import Network
+from trainers.support.checkpoint import load_weights
+from trainers.support.device import autocast, no_room, prepare, release
 
 AT_ONCE = 4  # training batches that evaluation tries first on a GPU
 PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images

@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, average, computing, frequency, kept, losses, optim, posterior
-from trainers.checkpoint import save_state, save_weights
+from trainers import augment, average, frequency, losses, optim, posterior
 from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.data.level import SHELF
-from trainers.errors import Diverged, EnvironmentFault, Overflowed
 from trainers.feed import Batch, Drawing
-from trainers.files import NEXT
 from trainers.metrics import Tally
 from trainers.models import network
 from trainers.predict import Lens
-from trainers.sealed import save_array
+from trainers.support import device as devices
+from trainers.support import run_state
+from trainers.support.checkpoint import save_state, save_weights
+from trainers.support.checksummed import save_array
+from trainers.support.errors import Diverged, EnvironmentFault, Overflowed
+from trainers.support.files import NEXT
 
 FEW = 3  # batches of an epoch that may overflow in fp16, or a twentieth of them: a scaler leaves them out
 
@@ -75,7 +77,7 @@ def train(
             lr=rate,
             seconds=time.monotonic() - began,
             images_per_second=pace,
-            peak_memory_gb=computing.peak_memory_gb(run.device),
+            peak_memory_gb=devices.peak_memory_gb(run.device),
             time=time.time(),
         )
         run.save(epoch, seen.logits)
@@ -146,16 +148,16 @@ class Run:
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
             raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
-        computing.prepare(where)
-        state = kept.state(folder, recipe.model_dump_json(), validated=bool(self.val))
+        devices.prepare(where)
+        state = run_state.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
         network.know(self.net, self.counts)
         self.average = average.build(self.config.average, self.net, self.config.epochs)
-        self.forward = computing.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
+        self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Lens(self.config, data, self.net, where)
         self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
-        self.scaler = computing.scaler(self.config, where)
+        self.scaler = devices.scaler(self.config, where)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
         self.minority = augment.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
@@ -215,7 +217,7 @@ class Run:
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of each image, [B], and the logits."""
-        with computing.autocast(self.config, self.device):
+        with devices.autocast(self.config, self.device):
             logits = self.forward(batch.images)
         loss = self.objective(logits, batch.labels)
         if batch.own is not None and batch.other is not None:
@@ -243,7 +245,7 @@ class Run:
         some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
         size = 2 * self.micro_batch
         whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
-        with computing.autocast(self.config, self.device):
+        with devices.autocast(self.config, self.device):
             average.renew_statistics(net, self.lens.images(some[:whole], size))
 
     def _mend(self, index: int, rate: float, mean: "Mean", steps: int) -> None:
@@ -301,13 +303,13 @@ class Run:
             self._save_model(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()
-        kept.settle(self.folder, len(self.epochs))
+        run_state.settle(self.folder, len(self.epochs))
 
     def _save_model(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
-            save_array(self.folder / f"{NEXT}{kept.LOGITS}", logits)
+            save_array(self.folder / f"{NEXT}{run_state.LOGITS}", logits)
         notes = {"recipe": self.recipe.elsewhere.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
-        save_weights(self.folder / f"{NEXT}{kept.WEIGHTS}", self.shown.state_dict(), notes)
+        save_weights(self.folder / f"{NEXT}{run_state.WEIGHTS}", self.shown.state_dict(), notes)
 
     def _save_state(self) -> None:
         """After the last epoch without what only a further one would need: two thirds of the bytes."""
@@ -320,12 +322,12 @@ class Run:
             "scaler": self.scaler.state_dict() if going else None,
             "average": self.average.state_dict() if self.average and going else None,
         }
-        save_state(self.folder / kept.STATE, state)
+        save_state(self.folder / run_state.STATE, state)
 
     def _network(self, state: dict[str, Any] | None) -> network.Network:
         if state is None:
             return network.build(self.config, self.data.sizes)
-        return network.restored(self.config, self.data.sizes, state["network"], self.folder / kept.STATE)
+        return network.restored(self.config, self.data.sizes, state["network"], self.folder / run_state.STATE)
 
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
         if state["optimizer"]:  # else the run is over

@@ -9,8 +9,8 @@ from PIL import Image
 
 from sweeper import worker
 from sweeper.trial import Done, Failed, Job, Progress
-from trainers.computing import no_room
 from trainers.config import Recipe
+from trainers.support.device import no_room
 
 from . import subjects
 from .findings import Notes

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.support.processes import make
-from trainers.checkpoint import load_state, load_weights
 from trainers.config import DataConfig, Epoch, Recipe, TrainConfig
 from trainers.data.batches import Data
-from trainers.sealed import load_array
+from trainers.support.checkpoint import load_state, load_weights
+from trainers.support.checksummed import load_array
 from trainers.train import train
 
 NAMES = ("last.ckpt", "model.safetensors", "val_logits.npy")

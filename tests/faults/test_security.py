@@ -16,9 +16,9 @@ import torch
 
 from tests.support.cli import SPACE, lay_out, sweep
 from tests.support.processes import Lab
-from trainers.checkpoint import load_state, load_weights
-from trainers.errors import EnvironmentFault
-from trainers.sealed import load_array
+from trainers.support.checkpoint import load_state, load_weights
+from trainers.support.checksummed import load_array
+from trainers.support.errors import EnvironmentFault
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))

@@ -7,7 +7,7 @@ import pytest
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.challenge import FASHION
-from trainers.errors import DataError, Fault
+from trainers.support.errors import DataError, Fault
 
 LIST = "26 \nattribute_name   attribute_type\n" + "".join(
     f"{name:<20} {k}\n" for k, group in enumerate(FASHION, 1) for name in group

@@ -20,8 +20,8 @@ from trainers.config import DataConfig
 from trainers.data import digests
 from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
 from trainers.data.rows import Row, Table
-from trainers.errors import DataError, EnvironmentFault, Fault
-from trainers.files import full, regular, sync_folder
+from trainers.support.errors import DataError, EnvironmentFault, Fault
+from trainers.support.files import full, regular, sync_folder
 
 VERSION = 1  # of the files below; another one is another cache
 FILES = ("images.npy", "half.npy", "sizes.npy")

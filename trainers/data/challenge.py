@@ -6,8 +6,8 @@ from pathlib import Path
 
 from trainers.data.images import EXTENSIONS, UNREAD
 from trainers.data.rows import SPLITS, Box, Category, Row, Split
-from trainers.errors import Fault
-from trainers.files import regular
+from trainers.support.errors import Fault
+from trainers.support.files import regular
 
 FASHION = {
     ("floral", "graphic", "striped", "embroidered", "pleated", "solid", "lattice"): "texture",

@@ -14,8 +14,8 @@ from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
 from trainers.data.rows import Row, Table, counted
 from trainers.data.summary import Summary, summary
-from trainers.errors import DataError, Fault, folded
-from trainers.files import regular, write_text
+from trainers.support.errors import DataError, Fault, folded
+from trainers.support.files import regular, write_text
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from trainers.data.names import class_order
 from trainers.data.refused import did_you_mean
 from trainers.data.rows import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
 from trainers.data.tree import Look, Tree, told
-from trainers.errors import Fault
-from trainers.files import form
-from trainers.visible import on_one_line
+from trainers.support.errors import Fault
+from trainers.support.files import form
+from trainers.support.text import on_one_line
 
 AROUND = {"", "set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder"}
 SHAPE = "layout folder wants <class>/*.jpg or <split>/<class>/*.jpg"

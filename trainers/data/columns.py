@@ -11,7 +11,7 @@ from trainers.data.images import EXTENSIONS
 from trainers.data.names import WHOLE
 from trainers.data.refused import did_you_mean, leaving_out, listed
 from trainers.data.rows import SPLIT_NAMES, Remarks
-from trainers.errors import Fault
+from trainers.support.errors import Fault
 
 OURS = ("path", "split")  # the columns that are no categories
 PATHS = {"path", "paths", "file", "filename", "filepath", "image", "imagename", "imagepath", "imageid", "img", "id"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from trainers.data.refused import did_you_mean
 from trainers.data.rows import Remarks
-from trainers.errors import DataError, Fault, folded
-from trainers.files import regular
+from trainers.support.errors import DataError, Fault, folded
+from trainers.support.files import regular
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 MARKS = (

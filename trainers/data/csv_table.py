@@ -10,7 +10,7 @@ from trainers.data.located import located
 from trainers.data.names import class_order
 from trainers.data.refused import did_you_mean
 from trainers.data.rows import SPLIT_NAMES, Category, Found, Remarks, Row
-from trainers.errors import Fault, folded
+from trainers.support.errors import Fault, folded
 
 BREAK = "\n"  # in a cell that has to be one line: a quote that was opened took the next lines in
 Causes = list[tuple[str, Fault]]

@@ -14,8 +14,8 @@ from trainers.data.challenge import FASHION
 from trainers.data.garment import Traits, picture
 from trainers.data.images import over
 from trainers.data.rows import Box, Row
-from trainers.errors import UserError
-from trainers.files import sync_folder
+from trainers.support.errors import UserError
+from trainers.support.files import sync_folder
 
 # images a class of the real set's train and val splits, category by category
 COUNTS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from trainers.data.images import Progress, cores
-from trainers.files import write_text
+from trainers.support.files import write_text
 
 NAME = "digests.json"
 BLOCK = 4 * 2**20  # bytes; 6 GB/s on two cores from memory, more than with blocks of a quarter or four times as many

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from trainers.data.rows import Remarks, Row
-from trainers.errors import Fault
+from trainers.support.errors import Fault
 
 FEWEST = 10  # images of val that can rank trials at all, where the data set has enough for them
 ENOUGH = 5 * FEWEST  # images in all: with fewer, a small val is all that can be had

@@ -10,8 +10,8 @@ from trainers.config import DataConfig
 from trainers.data import challenge, class_folders, csv_table, names, refused
 from trainers.data.holdout import hold_out, judge
 from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
-from trainers.errors import DataError, Fault
-from trainers.files import as_on_disk
+from trainers.support.errors import DataError, Fault
+from trainers.support.files import as_on_disk
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "guess", "read", "scan", "with_margin"]
 

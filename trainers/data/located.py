@@ -9,8 +9,8 @@ from trainers.data.images import EXTENSIONS
 from trainers.data.refused import unfit
 from trainers.data.rows import Remarks, Row
 from trainers.data.tree import is_service
-from trainers.errors import Fault, folded
-from trainers.files import form
+from trainers.support.errors import Fault, folded
+from trainers.support.files import form
 
 HELP = "write the paths from data.root on, with folder and ending"
 

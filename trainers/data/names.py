@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
 from trainers.data.rows import Category, Row, counted
-from trainers.errors import Fault
-from trainers.files import form
+from trainers.support.errors import Fault
+from trainers.support.files import form
 
 WHOLE = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # 3, and the 3.0 that a spreadsheet makes of it
 SHORTEST, LONGEST = 4, 60  # characters of names in which one letter may be a slip

@@ -11,8 +11,8 @@ from posixpath import normpath
 
 from trainers.config import DataConfig
 from trainers.data.rows import Category, Row
-from trainers.errors import Fault, folded
-from trainers.visible import on_one_line
+from trainers.support.errors import Fault, folded
+from trainers.support.text import on_one_line
 
 
 def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from trainers.data.images import EXTENSIONS, UNREAD
 from trainers.data.rows import Remarks
-from trainers.errors import Fault
-from trainers.visible import on_one_line
+from trainers.support.errors import Fault
+from trainers.support.text import on_one_line
 
 SERVICE = {
     *("__macosx", "__pycache__", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"),

@@ -20,11 +20,12 @@ from typing import Any
 import timm
 import torch
 
-from trainers import computing, optim
+from trainers import optim
 from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
-from trainers.errors import UserError
 from trainers.models import heads, hub, majority, network
 from trainers.models.foreign import Weights
+from trainers.support import device
+from trainers.support.errors import UserError
 
 SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 SCRATCH = "train from random weights with --set train.pretrained=false"
@@ -317,7 +318,7 @@ def gpus(asked: Sequence[str]) -> list[Problem]:
     found = []
     for number in range(len(asked)):
         name, capability = torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)
-        if why := computing.unsupported(capability, torch.cuda.get_arch_list()):
+        if why := device.unsupported(capability, torch.cuda.get_arch_list()):
             advice = "install a torch built for it, name another GPU with --devices, or choose --devices cpu"
             found.append(Problem("--devices", f"{name} cannot be used: {why}", advice, 3))
     return found

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainers.checkpoint import load_weights
-from trainers.errors import EnvironmentFault
+from trainers.support.checkpoint import load_weights
+from trainers.support.errors import EnvironmentFault
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema", "params_ema", "ema", "teacher")
 PLAIN = ("state_dict", "model_state_dict", "model", "net", "module", "params", "student")

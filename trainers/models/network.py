@@ -11,11 +11,11 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
-from trainers.computing import in_full
 from trainers.config import Normalize, TrainConfig
-from trainers.errors import EnvironmentFault
 from trainers.models import foreign, heads, majority, query2label, van
 from trainers.models.foreign import Weights
+from trainers.support.device import in_full
+from trainers.support.errors import EnvironmentFault
 
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.computing import in_full
 from trainers.config import Query2Label
+from trainers.support.device import in_full
 
 
 class Decoder(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from trainers.errors import EnvironmentFault
-from trainers.files import whole
+from trainers.support.errors import EnvironmentFault
+from trainers.support.files import whole
 
 MARK = b"sha256:"
 TAIL = len(MARK) + 32

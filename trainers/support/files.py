@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from trainers.crash import point
-from trainers.errors import EnvironmentFault
+from trainers.support.errors import EnvironmentFault
+from trainers.support.failpoints import point
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEXT = "next."  # before the names of files that wait for their epoch to be on record

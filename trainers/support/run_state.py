@@ -8,11 +8,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from trainers.checkpoint import load_state, read_notes, sound
-from trainers.crash import point
-from trainers.errors import EnvironmentFault
-from trainers.files import NEXT, sync_folder
-from trainers.sealed import load_array
+from trainers.support.checkpoint import load_state, read_notes, sound
+from trainers.support.checksummed import load_array
+from trainers.support.errors import EnvironmentFault
+from trainers.support.failpoints import point
+from trainers.support.files import NEXT, sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainers import checkpoint
-from trainers.errors import EnvironmentFault
-from trainers.files import whole
+from trainers.support import checkpoint
+from trainers.support.errors import EnvironmentFault
+from trainers.support.files import whole
 
 STATE = {"network": {"w": torch.arange(6.0)}, "epochs": ["{}"], "step": 3}
 

@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from trainers.config import TrainConfig
+if TYPE_CHECKING:
+    from trainers.config import TrainConfig
 
 if platform.system() != "Windows":
     import resource
@@ -104,7 +106,7 @@ def _nearly_full() -> bool:
     return free < SCARCE * total
 
 
-def half_format(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+def half_format(config: "TrainConfig", device: torch.device) -> torch.dtype | None:
     """The 16-bit format in which the network computes; None for full precision."""
     chosen = config.precision
     if chosen == "auto":
@@ -114,7 +116,7 @@ def half_format(config: TrainConfig, device: torch.device) -> torch.dtype | None
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen]
 
 
-def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
+def autocast(config: "TrainConfig", device: torch.device) -> AbstractContextManager[None]:
     """Mixed precision as the recipe and the device have it."""
     dtype = half_format(config, device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
@@ -150,7 +152,7 @@ class Compiled:
         return found
 
 
-def scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
+def scaler(config: "TrainConfig", device: torch.device) -> torch.amp.GradScaler:
     """Keeps the gradients of fp16 in range; does nothing for other formats."""
     return torch.amp.GradScaler(device.type, enabled=half_format(config, device) is torch.float16)
 

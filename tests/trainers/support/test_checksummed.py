@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainers.errors import EnvironmentFault
-from trainers.sealed import load_array, save_array
+from trainers.support.checksummed import load_array, save_array
+from trainers.support.errors import EnvironmentFault
 
 ARRAY = np.arange(24, dtype=np.float32).reshape(4, 6)
 

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from trainers.errors import EnvironmentFault
-from trainers.files import whole
-from trainers.sealed import intact, sealed
+from trainers.support.checksummed import intact, sealed
+from trainers.support.errors import EnvironmentFault
+from trainers.support.files import whole
 
 BLANK = "0" * 64  # where the digest of a weights file will stand
 

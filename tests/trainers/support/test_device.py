@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainers.computing import no_room, peak_memory_gb, unsupported
+from trainers.support.device import no_room, peak_memory_gb, unsupported
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 

@@ -1,0 +1,1 @@
+"""What every part of training uses: files, checkpoints, checksums, errors, devices."""
