@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from trainers import frequency, metrics, posterior
+from trainers import metrics, posterior
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data
+from trainers.optim import frequency
 from trainers.predict import predict
 from trainers.train import train
 

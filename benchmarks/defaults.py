@@ -22,10 +22,11 @@ from rounds import arguments, hardware
 from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
-from trainers import families, frequency, losses, metrics, optim, posterior
+from trainers import families, metrics, posterior
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data, in_order, shuffled
 from trainers.models import network
+from trainers.optim import frequency, losses, optimizers
 from trainers.predict import Lens, windows
 from trainers.support import device
 from trainers.support.checkpoint import load_state
@@ -111,7 +112,7 @@ class Bench:
         for epoch in range(config.epochs):
             chunks = shuffled(range(len(y)), config.batch_size, rng)
             for step, chunk in enumerate(chunks):
-                share = optim.factor(config.schedule, epoch + (step + 0.5) / len(chunks), config.epochs, [])
+                share = optimizers.factor(config.schedule, epoch + (step + 0.5) / len(chunks), config.epochs, [])
                 rates.param_groups[0]["lr"] = share * config.optimizer.lr
                 mirrored = rng.integers(len(MIRRORED), size=len(chunk))
                 objective(net(x[mirrored, chunk]), y[chunk]).mean().backward()

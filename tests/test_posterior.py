@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from trainers import frequency, posterior
+from trainers import posterior
 from trainers.data.rows import Category
 from trainers.metrics import scores
+from trainers.optim import frequency
 
 SIZES, NAMES = [3, 2], ["shape", "colour"]
 COUNTS = [[80, 15, 5], [60, 40]]

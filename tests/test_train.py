@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import frequency, metrics, posterior, predict
+from trainers import metrics, posterior, predict
 from trainers.config import (
     EMA,
     SGD,
@@ -32,7 +32,8 @@ from trainers.config import (
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.feed import Batch, Drawing
 from trainers.models import network
-from trainers.optim import depths, learning, thaw
+from trainers.optim import frequency
+from trainers.optim.optimizers import depths, learning, thaw
 from trainers.support.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault

@@ -14,9 +14,9 @@ from sweeper.executors.inline import Inline
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
-from trainers import frequency
 from trainers.config import DataConfig, Recipe, Views
 from trainers.data.batches import Data
+from trainers.optim import frequency
 from trainers.support.checkpoint import read_notes
 from trainers.support.errors import Diverged, EnvironmentFault
 

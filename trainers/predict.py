@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import frequency, losses, metrics, posterior
+from trainers import metrics, posterior
 from trainers.config import Look, Recipe, Scores, TrainConfig, Views
 from trainers.data.batches import Data, in_order
 from trainers.feed import Feed
 from trainers.host import Eye, Window
 from trainers.models import network
 from trainers.models.network import Network
+from trainers.optim import frequency, losses
 from trainers.support.checkpoint import load_weights
 from trainers.support.device import autocast, no_room, prepare, release
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, average, frequency, losses, optim, posterior
+from trainers import augment, posterior
 from trainers.config import Corrected, Epoch, Recipe, Scores
 from trainers.data.batches import Data, balanced, drawn, shuffled
 from trainers.data.level import SHELF
 from trainers.feed import Batch, Drawing
 from trainers.metrics import Tally
 from trainers.models import network
+from trainers.optim import averaging, frequency, losses, optimizers
 from trainers.predict import Lens
 from trainers.support import device as devices
 from trainers.support import run_state
@@ -153,10 +154,10 @@ class Run:
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
         network.know(self.net, self.counts)
-        self.average = average.build(self.config.average, self.net, self.config.epochs)
+        self.average = averaging.build(self.config.average, self.net, self.config.epochs)
         self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Lens(self.config, data, self.net, where)
-        self.optimizer = optim.build(self.config.optimizer, self.net.backbone, self.net.head)
+        self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
@@ -184,15 +185,15 @@ class Run:
         tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()
-        optim.thaw(self.net.backbone, optim.learning(self.config.thaw, index))
+        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.thaw, index))
         for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
             loss, logits = self._backward(batch, batches)
             if step + 1 == first + batches:
                 progress = index + (first + 0.5 * batches) / len(chunks)
-                share = optim.factor(self.config.schedule, progress, self.config.epochs, past)
-                rate = optim.set_rate(self.optimizer, share)
+                share = optimizers.factor(self.config.schedule, progress, self.config.epochs, past)
+                rate = optimizers.set_rate(self.optimizer, share)
                 self._step()
             tally.update(logits, batch.labels)
             mean.add(loss, len(batch.images))
@@ -242,11 +243,11 @@ class Run:
 
     def _renew(self, net: torch.nn.Module, index: int) -> None:
         """Take the statistics of norms from some training images, as evaluation sees and computes them."""
-        some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: average.STATISTICS]
+        some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: averaging.STATISTICS]
         size = 2 * self.micro_batch
         whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
         with devices.autocast(self.config, self.device):
-            average.renew_statistics(net, self.lens.images(some[:whole], size))
+            averaging.renew_statistics(net, self.lens.images(some[:whole], size))
 
     def _mend(self, index: int, rate: float, mean: "Mean", steps: int) -> None:
         """After an epoch in fp16, whose scaler has left out the steps that overflowed: raise Overflowed where there

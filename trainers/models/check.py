@@ -20,10 +20,10 @@ from typing import Any
 import timm
 import torch
 
-from trainers import optim
 from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.models import heads, hub, majority, network
 from trainers.models.foreign import Weights
+from trainers.optim import optimizers
 from trainers.support import device
 from trainers.support.errors import UserError
 
@@ -227,7 +227,7 @@ def _trained_on_one(config: TrainConfig) -> None:
     with torch.device("meta"):
         backbone = network.create(config)
         head = network.head(config, backbone.train(), [2]).train()
-        optim.thaw(backbone, optim.learning(config.thaw, config.epochs - 1))
+        optimizers.thaw(backbone, optimizers.learning(config.thaw, config.epochs - 1))
         head(backbone(torch.empty(1, 3, side, side)))  # a Network's autocast knows no "meta"
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers import frequency, losses
 from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted
+from trainers.optim import frequency, losses
 
 LOGITS, LABELS = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 4, 0, 1])
 CPU = torch.device("cpu")

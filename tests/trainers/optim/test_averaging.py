@@ -1,9 +1,9 @@
 import torch
 from torch import nn
 
-from trainers import average
 from trainers.config import EMA, SWA, NoAverage, Recipe
 from trainers.data.batches import Data
+from trainers.optim import averaging
 from trainers.train import Run
 from trainers.train import train as train_
 
@@ -20,11 +20,11 @@ def weights(followed):
 
 
 def test_a_recipe_without_an_average_has_no_follower():
-    assert average.build(NoAverage(), net(), epochs=3) is None
+    assert averaging.build(NoAverage(), net(), epochs=3) is None
 
 
 def test_an_ema_follows_its_recurrence_step_by_step():
-    followed = average.Averaged(EMA(decay=0.5), net(1.0), epochs=3)
+    followed = averaging.Averaged(EMA(decay=0.5), net(1.0), epochs=3)
     expected = 1.0
     for count, value in enumerate([2.0, 4.0, -1.0, 7.0]):
         followed.step(net(value))
@@ -34,7 +34,7 @@ def test_an_ema_follows_its_recurrence_step_by_step():
 
 
 def test_an_ema_that_keeps_nothing_is_the_network_itself():
-    followed, newest = average.Averaged(EMA(decay=0), net(1.0), epochs=3), net(5.0)
+    followed, newest = averaging.Averaged(EMA(decay=0), net(1.0), epochs=3), net(5.0)
     newest(torch.randn(4, 3))  # its norm now has statistics
     followed.step(newest)
     for own, other in zip(followed.net.state_dict().values(), newest.state_dict().values(), strict=True):
@@ -42,14 +42,14 @@ def test_an_ema_that_keeps_nothing_is_the_network_itself():
 
 
 def test_an_ema_stands_for_nothing_before_its_first_step():
-    followed = average.Averaged(EMA(), net(), epochs=3)
+    followed = averaging.Averaged(EMA(), net(), epochs=3)
     assert not followed.ready
     followed.step(net())
     assert followed.ready
 
 
 def test_swa_is_the_mean_of_the_weights_after_its_epochs():
-    followed = average.Averaged(SWA(start=0.5), net(9.0), epochs=4)
+    followed = averaging.Averaged(SWA(start=0.5), net(9.0), epochs=4)
     asked = []
     for index, value in enumerate([1.0, 2.0, 3.0, 5.0]):
         followed.step(net(100.0))  # steps inside an epoch are none of its business
@@ -61,7 +61,7 @@ def test_swa_is_the_mean_of_the_weights_after_its_epochs():
 def test_renewed_statistics_are_those_of_the_batches():
     layers, batches = nn.BatchNorm2d(3), [5 * torch.randn(4, 3, 8, 8) + 2 for _ in range(3)]
     layers.running_mean.fill_(77)
-    average.renew_statistics(layers, batches)
+    averaging.renew_statistics(layers, batches)
     means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
     torch.testing.assert_close(layers.running_mean, means)
     assert not layers.training
@@ -70,7 +70,7 @@ def test_renewed_statistics_are_those_of_the_batches():
 
 def test_statistics_are_renewed_as_evaluation_sees_images_without_dropout():
     layers, batches = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)).eval(), [torch.randn(8, 3) for _ in range(4)]
-    average.renew_statistics(layers, batches)
+    averaging.renew_statistics(layers, batches)
     means = torch.stack([batch.mean(0) for batch in batches]).mean(0)
     torch.testing.assert_close(layers[1].running_mean, means)
     assert not any(module.training for module in layers.modules())
@@ -78,7 +78,7 @@ def test_statistics_are_renewed_as_evaluation_sees_images_without_dropout():
 
 def test_the_state_of_a_follower_is_enough_to_go_on():
     first = net(1.0)
-    followed, other = (average.Averaged(EMA(decay=0.9), first, epochs=3) for _ in range(2))
+    followed, other = (averaging.Averaged(EMA(decay=0.9), first, epochs=3) for _ in range(2))
     for value in (2.0, 3.0):
         followed.step(net(value))
     other.load_state_dict(followed.state_dict())
@@ -90,7 +90,7 @@ def test_the_state_of_a_follower_is_enough_to_go_on():
 
 def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkeypatch):
     """A norm over [B, D] cannot take a last batch of one image."""
-    monkeypatch.setattr(average, "STATISTICS", 17)
+    monkeypatch.setattr(averaging, "STATISTICS", 17)
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
     recipe = Recipe(data=photos, train={**train, "head": "category_mlp", "average": {"name": "swa", "start": 0}})
     assert [epoch.number for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [1]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import frequency
 from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted, Loss
+from trainers.optim import frequency
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]

@@ -5,13 +5,13 @@ from timm.models import _registry
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from trainers import optim
 from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Plateau, Step, Thaw
 from trainers.models import majority
+from trainers.optim import optimizers
 
 
 def rates(schedule, epochs=10, **more):
-    return [optim.factor(schedule, epoch + 0.5, epochs, **more) for epoch in range(epochs)]
+    return [optimizers.factor(schedule, epoch + 0.5, epochs, **more) for epoch in range(epochs)]
 
 
 def test_constant_stays():
@@ -19,7 +19,7 @@ def test_constant_stays():
 
 
 def test_step_is_torchs_step_lr():
-    ours = [optim.factor(Step(every=2, factor=0.8), float(epoch), 10) for epoch in range(10)]
+    ours = [optimizers.factor(Step(every=2, factor=0.8), float(epoch), 10) for epoch in range(10)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs, scheduler = [], torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.8)
     for _ in range(10):
@@ -30,7 +30,7 @@ def test_step_is_torchs_step_lr():
 
 
 def test_cosine_is_torchs_annealing():
-    ours = [optim.factor(Cosine(floor=0.1), float(epoch), 10) for epoch in range(10)]
+    ours = [optimizers.factor(Cosine(floor=0.1), float(epoch), 10) for epoch in range(10)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs, scheduler = [], torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, 0.1)
     for _ in range(10):
@@ -41,24 +41,29 @@ def test_cosine_is_torchs_annealing():
 
 
 def test_warm_up_rises_in_a_line_to_the_peak():
-    assert [optim.factor(Constant(warmup_epochs=2), p, 10) for p in (0.5, 1.0, 2.0, 3.0)] == [0.25, 0.5, 1.0, 1.0]
+    assert [optimizers.factor(Constant(warmup_epochs=2), p, 10) for p in (0.5, 1.0, 2.0, 3.0)] == [
+        0.25,
+        0.5,
+        1.0,
+        1.0,
+    ]
 
 
 def test_cosine_falls_to_its_floor_after_the_warm_up():
     schedule = Cosine(warmup_epochs=3, floor=0.01)
-    assert optim.factor(schedule, 3.0, 10) == pytest.approx(1.0)
-    assert optim.factor(schedule, 10.0, 10) == pytest.approx(0.01)
+    assert optimizers.factor(schedule, 3.0, 10) == pytest.approx(1.0)
+    assert optimizers.factor(schedule, 10.0, 10) == pytest.approx(0.01)
 
 
 def test_one_cycle_starts_low_peaks_and_ends_at_its_floor():
     schedule = OneCycle(rise=0.3, start=0.04, floor=1e-4)
-    assert [optim.factor(schedule, p, 10) for p in (0.0, 3.0, 10.0)] == pytest.approx([0.04, 1.0, 1e-4])
+    assert [optimizers.factor(schedule, p, 10) for p in (0.0, 3.0, 10.0)] == pytest.approx([0.04, 1.0, 1e-4])
 
 
 def test_plateau_steps_after_patience_epochs_without_a_new_best():
-    assert optim.reductions([0.5, 0.6, 0.6, 0.6], patience=2) == 0
-    assert optim.reductions([0.5, 0.6, 0.6, 0.6, 0.6], patience=2) == 1
-    assert optim.reductions([0.5, 0.4, 0.6, 0.5, 0.7], patience=1) == 0
+    assert optimizers.reductions([0.5, 0.6, 0.6, 0.6], patience=2) == 0
+    assert optimizers.reductions([0.5, 0.6, 0.6, 0.6, 0.6], patience=2) == 1
+    assert optimizers.reductions([0.5, 0.4, 0.6, 0.5, 0.7], patience=1) == 0
 
 
 def test_plateau_is_torchs_reduce_on_plateau():
@@ -69,7 +74,7 @@ def test_plateau_is_torchs_reduce_on_plateau():
     )
     for count, value in enumerate(values, start=1):
         scheduler.step(value)
-        ours = optim.factor(Plateau(patience=2, factor=0.5), count + 0.5, 20, values[:count])
+        ours = optimizers.factor(Plateau(patience=2, factor=0.5), count + 0.5, 20, values[:count])
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
@@ -78,21 +83,21 @@ def parts():
 
 
 def test_norms_and_biases_are_not_decayed():
-    built = optim.build(AdamW(lr=0.1, weight_decay=0.5), *parts())
+    built = optimizers.build(AdamW(lr=0.1, weight_decay=0.5), *parts())
     decays = {p.ndim: group["weight_decay"] for group in built.param_groups for p in group["params"]}
     assert decays == {4: 0.5, 2: 0.5, 1: 0.0}
 
 
 def test_the_backbone_has_its_own_rate():
-    built = optim.build(Adam(lr=0.1, backbone_lr=0.01), *parts())
-    assert optim.set_rate(built, 0.5) == pytest.approx(0.05)
+    built = optimizers.build(Adam(lr=0.1, backbone_lr=0.01), *parts())
+    assert optimizers.set_rate(built, 0.5) == pytest.approx(0.05)
     assert [group["lr"] for group in built.param_groups] == pytest.approx([0.0005, 0.0005, 0.05, 0.05])
 
 
 @pytest.mark.parametrize("config", [AdamW(lr=0.1), Adam(lr=0.1), SGD(lr=0.1, nesterov=True)])
 def test_every_optimizer_takes_a_step(config):
     backbone, head = parts()
-    built = optim.build(config, backbone, head)
+    built = optimizers.build(config, backbone, head)
     before = head.weight.detach().clone()
     head(backbone(torch.randn(2, 3, 3, 3)).flatten(1)).sum().backward()
     built.step()
@@ -102,7 +107,7 @@ def test_every_optimizer_takes_a_step(config):
 # ------------------------------------------------------------------------------------------ layers
 def built(config, name="test_vit"):
     backbone, head = timm.create_model(name, num_classes=0), nn.Linear(4, 2)
-    return backbone, head, optim.build(config, backbone, head)
+    return backbone, head, optimizers.build(config, backbone, head)
 
 
 def peak(optimizer, wanted):
@@ -110,7 +115,7 @@ def peak(optimizer, wanted):
 
 
 def test_depth_falls_from_the_first_layer_to_the_last():
-    depth = optim.depths(timm.create_model("test_vit", num_classes=0))
+    depth = optimizers.depths(timm.create_model("test_vit", num_classes=0))
     blocks = [depth[f"blocks.{n}.attn.qkv.weight"] for n in range(6)]
     assert blocks == sorted(blocks, reverse=True)
     assert depth["patch_embed.proj.weight"] == max(depth.values()) == 1
@@ -120,7 +125,7 @@ def test_depth_falls_from_the_first_layer_to_the_last():
 def test_layer_decay_lowers_the_rate_of_each_layer_below_that_of_the_one_above():
     config = AdamW(lr=1e-3, backbone_lr=0.5, layer_decay=0.8)
     backbone, head, optimizer = built(config)
-    depth = optim.depths(backbone)
+    depth = optimizers.depths(backbone)
     for name, parameter in backbone.named_parameters():
         assert peak(optimizer, parameter) == pytest.approx(5e-4 * 0.8 ** (12 * depth[name]))
     assert peak(optimizer, head.weight) == 1e-3
@@ -146,8 +151,8 @@ def test_norms_and_biases_are_decayed_only_where_the_recipe_says_so():
 
 
 def test_a_backbone_that_names_no_layers_has_one_a_module():
-    assert set(optim.depths(nn.Linear(2, 2)).values()) == {1.0}
-    depth = optim.depths(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))))
+    assert set(optimizers.depths(nn.Linear(2, 2)).values()) == {1.0}
+    depth = optimizers.depths(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))))
     assert depth == pytest.approx(
         {"0.weight": 1, "0.bias": 1, "1.0.weight": 2 / 3, "1.0.bias": 2 / 3, "1.1.weight": 1 / 3, "1.1.bias": 1 / 3}
     )
@@ -169,7 +174,7 @@ def test_what_timm_spares_is_not_decayed_unless_the_recipe_says_so():
 def test_decay_is_timms_for_every_family(name, layer_decay):
     with torch.device("meta"):
         backbone, head = timm.create_model(name, num_classes=0), nn.Linear(4, 2)
-    ours = optim.build(AdamW(weight_decay=0.1, layer_decay=layer_decay), backbone, head).param_groups
+    ours = optimizers.build(AdamW(weight_decay=0.1, layer_decay=layer_decay), backbone, head).param_groups
     spared = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
     theirs = param_groups_weight_decay(backbone, 0.1, no_weight_decay_list=spared)
     decays, expected = ({id(p): g["weight_decay"] for g in all for p in g["params"]} for all in (ours, theirs))
@@ -189,7 +194,7 @@ def kinds():
 
 def layered(name):
     with torch.device("meta"):
-        depth = optim.depths(timm.create_model(name, num_classes=0))
+        depth = optimizers.depths(timm.create_model(name, num_classes=0))
     levels = sorted(set(depth.values()))
     assert len(levels) > 2, f"{name}: {levels}"
     assert (levels[0], levels[-1]) == (pytest.approx(1 / len(levels)), 1.0)
@@ -222,11 +227,11 @@ def fitted(module, optimizer, images=4):
 def test_layers_that_join_in_later_learn_with_every_optimizer(config, layer_decay):
     backbone = timm.create_model("test_resnet", num_classes=0)
     net = nn.Sequential(backbone, nn.Linear(backbone.num_features, 3))
-    optimizer = optim.build(config.model_copy(update={"lr": 0.01, "layer_decay": layer_decay}), *net)
+    optimizer = optimizers.build(config.model_copy(update={"lr": 0.01, "layer_decay": layer_decay}), *net)
     how, first = Thaw(frozen_epochs=1, staged_epochs=2), next(backbone.parameters())
     for epoch in range(4):
         before = first.detach().clone()
-        optim.thaw(backbone, optim.learning(how, epoch))
+        optimizers.thaw(backbone, optimizers.learning(how, epoch))
         fitted(net, optimizer)
         assert torch.equal(first, before) is (epoch < 3)
 
@@ -237,7 +242,7 @@ def test_momentum_that_begins_as_zeros_gives_torchs_own_numbers(nesterov):
     theirs.load_state_dict(ours.state_dict())
     how = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01}
     stepped = (
-        (ours, optim.build(SGD(**how, decay_norms=True), nn.Module(), ours)),
+        (ours, optimizers.build(SGD(**how, decay_norms=True), nn.Module(), ours)),
         (theirs, torch.optim.SGD(theirs.parameters(), **how, fused=True)),
     )
     for _ in range(5):
@@ -250,7 +255,7 @@ def test_momentum_that_begins_as_zeros_gives_torchs_own_numbers(nesterov):
 
 
 def test_all_layers_learn_where_nothing_is_frozen():
-    assert [optim.learning(Thaw(), epoch) for epoch in range(3)] == [1.0, 1.0, 1.0]
-    assert [optim.learning(Thaw(frozen_epochs=2), epoch) for epoch in range(4)] == [0.0, 0.0, 1.0, 1.0]
-    staged = [optim.learning(Thaw(frozen_epochs=1, staged_epochs=3), epoch) for epoch in range(6)]
+    assert [optimizers.learning(Thaw(), epoch) for epoch in range(3)] == [1.0, 1.0, 1.0]
+    assert [optimizers.learning(Thaw(frozen_epochs=2), epoch) for epoch in range(4)] == [0.0, 0.0, 1.0, 1.0]
+    staged = [optimizers.learning(Thaw(frozen_epochs=1, staged_epochs=3), epoch) for epoch in range(6)]
     assert staged == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
