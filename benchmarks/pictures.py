@@ -8,7 +8,7 @@ import numpy as np
 
 from trainers.config import DataConfig
 from trainers.data.challenge import FASHION
-from trainers.data.garment import Traits, picture
+from trainers.data.demo_images import Traits, picture
 
 SIDE = 300
 CATEGORIES = {name: classes for classes, name in FASHION.items()}

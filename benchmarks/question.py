@@ -18,7 +18,7 @@ import torch
 from trainers.config import DataConfig, Recipe
 from trainers.data import demo, layouts
 from trainers.data.batches import Data
-from trainers.data.rows import Row, Table
+from trainers.data.table import Row, Table
 from trainers.predict import predict
 from trainers.train import train
 

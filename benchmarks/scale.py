@@ -26,7 +26,7 @@ import rounds
 from sweeper import paths, tracking
 from sweeper.errands import Facts
 from sweeper.paths import StudyFolder
-from trainers.data.rows import Row
+from trainers.data.table import Row
 
 NAME = "large"
 SIDE = 32  # pixels of an image

@@ -15,7 +15,7 @@ from sweeper.paths import RunFolder
 from sweeper.redact import redacted
 from sweeper.trial import Job, TrialResult
 from trainers.config import METRICS, Epoch, Scores
-from trainers.data.rows import counted
+from trainers.data.table import counted
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table

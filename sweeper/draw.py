@@ -16,7 +16,7 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.config import DataConfig, Epoch
 from trainers.data import layouts
-from trainers.data.rows import Row, Table
+from trainers.data.table import Row, Table
 from trainers.optim import frequency
 from trainers.support import files
 from trainers.support.checksummed import load_array

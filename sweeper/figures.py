@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sweeper.tally import Floats, Ints
-from trainers.data.rows import Category
+from trainers.data.table import Category
 
 SMALL, NORMAL = 8.0, 9.0  # points
 DARK, MIDDLE, LIGHT = "#0b3d78", "#6e7781", "#c9d1d9"

@@ -13,7 +13,7 @@ from PIL import Image
 from sweeper.figures import DPI, NORMAL, SMALL, png, short, style
 from sweeper.tally import Mistake
 from trainers.data import images
-from trainers.data.rows import Box, Category, Row, Table
+from trainers.data.table import Box, Category, Row, Table
 
 WORST = 20  # mistakes on a page
 ACROSS = 5

@@ -7,7 +7,7 @@ from sweeper.errors import UserError
 from sweeper.tree import Choice, Node
 
 if TYPE_CHECKING:
-    from trainers.data.rows import Table
+    from trainers.data.table import Table
 
 
 def refuse_unseen(train: Node, table: "Table") -> None:

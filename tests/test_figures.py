@@ -20,7 +20,7 @@ from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
 from trainers.config import DataConfig, Epoch, Recipe
 from trainers.data import layouts
-from trainers.data.rows import Category
+from trainers.data.table import Category
 
 SIZES = [3, 2]
 GROUPS = [Category("colour", ("blue", "green", "red $x_1$")), Category("place", ("high", "<low> & co"))]
@@ -318,7 +318,7 @@ def test_a_study_shows_its_trials_and_where_they_lie_in_the_space(study, photos)
 
 
 def test_the_thumbnail_of_a_mistake_is_cut_to_its_box(tmp_path):
-    from trainers.data.rows import Row, Table
+    from trainers.data.table import Row, Table
 
     Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
     row = Row("a.png", "val", (10, 5, 30, 55), (0,), "labels.csv:2")

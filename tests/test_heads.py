@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from trainers.config import TrainConfig
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.metrics import scores
 from trainers.models import heads, network
 

@@ -17,7 +17,7 @@ from sweeper.paths import StudyFolder
 from tests.support.cli import lay_out, sweep
 from trainers import measure
 from trainers.config import DataConfig, Recipe, TrainConfig
-from trainers.data.rows import Category, Row
+from trainers.data.table import Category, Row
 
 TINY = Recipe(
     data=DataConfig(root="nowhere", size=32),

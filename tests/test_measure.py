@@ -5,7 +5,7 @@ import torch
 
 from trainers import measure
 from trainers.config import Recipe
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.models import network
 
 CATEGORIES = [Category("a", ("x", "y", "z"))]

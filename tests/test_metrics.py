@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.config import METRICS
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.metrics import HITS, PREDICTED, TRUE, Tally, scores
 
 CATEGORIES = (Category("sleeve", ("a", "b", "c")), Category("fit", ("d", "e")))

@@ -11,7 +11,7 @@ from sweeper.memory import LEAST
 from sweeper.preflight import preflight
 from tests.support.photos import SHARED
 from trainers.config import Recipe, TrainConfig
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.families import family
 from trainers.feed import Batch
 from trainers.models import network

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers import feed, measure
 from trainers.config import Recipe
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.feed import Drawing, Raw
 from trainers.metrics import Tally
 from trainers.models import network

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from trainers import posterior
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.metrics import scores
 from trainers.optim import frequency
 

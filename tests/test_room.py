@@ -27,7 +27,7 @@ from tests.support.disks import BLOCK, fill, small
 from tests.support.records import begin, curve, end, epoch, job
 from tests.support.studies import close_all, opened, write
 from trainers.config import SGD, AdamW, DataConfig, Epoch, Recipe, TrainConfig
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.models import network
 from trainers.support import files
 from trainers.support.checkpoint import save_state, save_weights

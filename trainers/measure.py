@@ -15,7 +15,7 @@ import torch
 from trainers.config import Recipe
 from trainers.data.batches import Data
 from trainers.data.cache import Cache
-from trainers.data.rows import Category, Row, Table
+from trainers.data.table import Category, Row, Table
 from trainers.support import device as devices
 from trainers.train import Run
 

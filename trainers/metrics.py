@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import Scores
-from trainers.data.rows import Category
+from trainers.data.table import Category
 from trainers.support.device import send
 
 TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class

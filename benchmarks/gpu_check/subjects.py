@@ -12,7 +12,7 @@ from torch import Tensor
 from trainers.config import Recipe
 from trainers.data.batches import Data
 from trainers.data.cache import Cache
-from trainers.data.rows import Category, Row, Table
+from trainers.data.table import Category, Row, Table
 from trainers.feed import Batch, Drawing
 from trainers.train import Run
 

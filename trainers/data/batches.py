@@ -10,7 +10,7 @@ import numpy as np
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
-from trainers.data.rows import Table
+from trainers.data.table import Table
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainers.config import DataConfig
-from trainers.data import digests
+from trainers.data import checksums
 from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
-from trainers.data.rows import Row, Table
+from trainers.data.table import Row, Table
 from trainers.support.errors import DataError, EnvironmentFault, Fault
 from trainers.support.files import full, regular, sync_folder
 
@@ -115,10 +115,10 @@ def mend(
     if found is None:
         return ""
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if most is None else most
-    if found.images.nbytes + found.half.nbytes > most or not digests.wrong(place, FILES, progress):
+    if found.images.nbytes + found.half.nbytes > most or not checksums.wrong(place, FILES, progress):
         return ""
     with alone(folder):
-        if place.exists() and (what := digests.wrong(place, FILES)):
+        if place.exists() and (what := checksums.wrong(place, FILES)):
             discard(place)
             return f"{place}: {what}"
     return ""
@@ -194,7 +194,7 @@ def _build(table: Table, size: int, place: Path, progress: Progress | None) -> N
         _write_sizes(temporary / "sizes.npy", sizes)
         about = {"version": VERSION, "size": size, "images": len(sizes), "root": str(table.root.resolve())}
         (temporary / "meta.json").write_text(json.dumps(about, indent=1) + "\n")
-        digests.write(temporary, FILES)
+        checksums.write(temporary, FILES)
         sync_folder(temporary)
         temporary.rename(place)
     except BaseException as error:

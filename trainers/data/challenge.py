@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.data.images import EXTENSIONS, UNREAD
-from trainers.data.rows import SPLITS, Box, Category, Row, Split
+from trainers.data.table import SPLITS, Box, Category, Row, Split
 from trainers.support.errors import Fault
 from trainers.support.files import regular
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
-from trainers.data.rows import Row, Table, counted
 from trainers.data.summary import Summary, summary
+from trainers.data.table import Row, Table, counted
 from trainers.support.errors import DataError, Fault, folded
 from trainers.support.files import regular, write_text
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.config import DataConfig
-from trainers.data import refused
-from trainers.data.names import class_order
-from trainers.data.refused import did_you_mean
-from trainers.data.rows import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
-from trainers.data.tree import Look, Tree, told
+from trainers.data import validation
+from trainers.data.class_names import class_order
+from trainers.data.folder_tree import Look, Tree, told
+from trainers.data.table import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
+from trainers.data.validation import did_you_mean
 from trainers.support.errors import Fault
 from trainers.support.files import form
 from trainers.support.text import on_one_line
@@ -36,7 +36,7 @@ class _Top:
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     """Every image below `root`; what is wrong, and what was left out, goes to `remarks`."""
-    refused.boxes(config, remarks.faults)
+    validation.boxes(config, remarks.faults)
     tree = Tree(root)
     tops = _tops(tree, remarks)
     others = sum((top.others for top in tops), Counter[str]())

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from statistics import median
 
 from trainers.config import DataConfig
+from trainers.data.class_names import WHOLE
 from trainers.data.csv_file import Sheet
 from trainers.data.images import EXTENSIONS
-from trainers.data.names import WHOLE
-from trainers.data.refused import did_you_mean, leaving_out, listed
-from trainers.data.rows import SPLIT_NAMES, Remarks
+from trainers.data.table import SPLIT_NAMES, Remarks
+from trainers.data.validation import did_you_mean, leaving_out, listed
 from trainers.support.errors import Fault
 
 OURS = ("path", "split")  # the columns that are no categories

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.data.refused import did_you_mean
-from trainers.data.rows import Remarks
+from trainers.data.table import Remarks
+from trainers.data.validation import did_you_mean
 from trainers.support.errors import DataError, Fault, folded
 from trainers.support.files import regular
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainers.config import DataConfig
-from trainers.data import columns, csv_file, refused
+from trainers.data import columns, csv_file, validation
+from trainers.data.class_names import class_order
 from trainers.data.csv_file import Record, Sheet
-from trainers.data.located import located
-from trainers.data.names import class_order
-from trainers.data.refused import did_you_mean
-from trainers.data.rows import SPLIT_NAMES, Category, Found, Remarks, Row
+from trainers.data.image_lookup import located
+from trainers.data.table import SPLIT_NAMES, Category, Found, Remarks, Row
+from trainers.data.validation import did_you_mean
 from trainers.support.errors import Fault, folded
 
 BREAK = "\n"  # in a cell that has to be one line: a quote that was opened took the next lines in
@@ -18,7 +18,7 @@ Causes = list[tuple[str, Fault]]
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     """Every row of the file `labels` in `root`; what is wrong goes to `remarks`. Raises DataError without a file."""
-    refused.boxes(config, remarks.faults)
+    validation.boxes(config, remarks.faults)
     sheet = csv_file.read(root, config.labels, remarks)
     if "path" not in sheet.header:
         if sheet.whole:
@@ -87,5 +87,5 @@ class _Table:
     def _unlabelled(self, where: str, name: str, split: str | None) -> Fault:
         if split == "test":
             return Fault(where, f"no label for {name}", "rows of test may leave all labels empty")
-        leaving = refused.leaving_out(self.config, [name])
+        leaving = validation.leaving_out(self.config, [name])
         return Fault(where, f"no label for {name}", f"only rows of test may do without; {leaving} drops the column")

@@ -11,9 +11,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from trainers.data.challenge import FASHION
-from trainers.data.garment import Traits, picture
+from trainers.data.demo_images import Traits, picture
 from trainers.data.images import over
-from trainers.data.rows import Box, Row
+from trainers.data.table import Box, Row
 from trainers.support.errors import UserError
 from trainers.support.files import sync_folder
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from trainers.data.rows import Box, Row, Table
+from trainers.data.table import Box, Row, Table
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")

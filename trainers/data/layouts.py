@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainers.config import DataConfig
-from trainers.data import challenge, class_folders, csv_table, names, refused
-from trainers.data.holdout import hold_out, judge
-from trainers.data.rows import Box, Category, Found, Remarks, Row, Table, uncollected
+from trainers.data import challenge, class_folders, class_names, csv_table, validation
+from trainers.data.table import Box, Category, Found, Remarks, Row, Table, hold_out, judge, uncollected
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
 
@@ -64,9 +63,9 @@ def _scan(config: DataConfig) -> Scan:
     remarks = Remarks()
     faults, root = remarks.faults, _root(config)
     base, groups, rows = _LAYOUTS[config.layout](config, root, remarks)
-    rows = list(refused.inside(base, rows, faults))
-    faults += refused.listed_twice(rows) + refused.of_categories(groups, config)
-    remarks.notes.extend(names.alike(groups, rows, config.root))
+    rows = list(validation.inside(base, rows, faults))
+    faults += validation.listed_twice(rows) + validation.of_categories(groups, config)
+    remarks.notes.extend(class_names.alike(groups, rows, config.root))
     if not faults and not any(row.split == "train" for row in rows):
         faults.append(Fault(str(root), "no training image"))
     held_out = not faults and not any(row.split == "val" for row in rows)
@@ -100,7 +99,7 @@ def categories(config: DataConfig) -> tuple[Category, ...]:
         found = challenge.attributes(_places(config, root), faults).categories
     else:
         found = _LAYOUTS[config.layout](config, root, remarks)[1]
-    faults += refused.of_categories(found, config)
+    faults += validation.of_categories(found, config)
     if faults:
         raise DataError(faults)
     return found
@@ -140,7 +139,7 @@ def _root(config: DataConfig) -> Path:
         return root
     what = "is a file" if root.exists() else "no such folder"
     near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-    hint = refused.did_you_mean(root.name, near)
+    hint = validation.did_you_mean(root.name, near)
     if not hint and config.layout == "challenge" and not root.exists():
         hint = f"`sweep data demo {shlex.quote(config.root)}` draws a made-up data set there"
     raise DataError([Fault(str(root), what, hint or f"set it: --set data.root=FOLDER, from {Path.cwd()} on")])

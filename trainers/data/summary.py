@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import Field
 
 from trainers.config import DataConfig, Part
-from trainers.data.rows import SPLITS, Table, counted
+from trainers.data.table import SPLITS, Table, counted
 
 WIDTH = 100  # characters of a line
 SHOWN = 20  # categories that have a line of their own

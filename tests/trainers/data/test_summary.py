@@ -8,8 +8,8 @@ from PIL import Image
 from tests.support.datasets import challenge_set, put
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.rows import Category, Row, Table
 from trainers.data.summary import WIDTH, Summary, summary
+from trainers.data.table import Category, Row, Table
 
 
 def of(table: Table, **settings: str) -> Summary:

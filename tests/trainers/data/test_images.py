@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trainers.data.images import UnreadableImage, decode, over, quiet, squashed
-from trainers.data.rows import Row
+from trainers.data.table import Row
 
 GREY = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)

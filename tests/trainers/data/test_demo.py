@@ -9,8 +9,8 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
-from trainers.data.garment import Traits, picture
-from trainers.data.rows import Table
+from trainers.data.demo_images import Traits, picture
+from trainers.data.table import Table
 from trainers.support.errors import UserError
 
 

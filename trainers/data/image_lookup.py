@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from trainers.data.folder_tree import is_service
 from trainers.data.images import EXTENSIONS
-from trainers.data.refused import unfit
-from trainers.data.rows import Remarks, Row
-from trainers.data.tree import is_service
+from trainers.data.table import Remarks, Row
+from trainers.data.validation import unfit
 from trainers.support.errors import Fault, folded
 from trainers.support.files import form
 

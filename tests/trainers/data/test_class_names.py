@@ -9,8 +9,8 @@ import pytest
 from tests.support.datasets import put
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.names import alike, class_order
-from trainers.data.rows import Category, Row
+from trainers.data.class_names import alike, class_order
+from trainers.data.table import Category, Row
 
 LETTERS = "abcdefghijklmnopq"
 

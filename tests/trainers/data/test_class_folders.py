@@ -11,7 +11,7 @@ from trainers.config import DataConfig
 from trainers.data import images, layouts
 from trainers.data.class_folders import split_of
 from trainers.data.layouts import Scan
-from trainers.data.rows import Table
+from trainers.data.table import Table
 from trainers.support.errors import Fault
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from posixpath import normpath
 
 from trainers.config import DataConfig
-from trainers.data.rows import Category, Row
+from trainers.data.table import Category, Row
 from trainers.support.errors import Fault, folded
 from trainers.support.text import on_one_line
 

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from trainers.data.rows import Box
+from trainers.data.table import Box
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]

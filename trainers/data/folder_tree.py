@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import NoReturn
 
 from trainers.data.images import EXTENSIONS, UNREAD
-from trainers.data.rows import Remarks
+from trainers.data.table import Remarks
 from trainers.support.errors import Fault
 from trainers.support.text import on_one_line
 

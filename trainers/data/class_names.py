@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from trainers.data.rows import Category, Row, counted
+from trainers.data.table import Category, Row, counted
 from trainers.support.errors import Fault
 from trainers.support.files import form
 

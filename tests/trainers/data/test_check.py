@@ -14,7 +14,7 @@ from trainers.data.cache import open_cache
 from trainers.data.check import Findings
 from trainers.support.errors import DataError
 
-CLOTHING = Path(__file__).parents[1] / "../shared/data/clothing"
+CLOTHING = Path(__file__).parents[3] / "../shared/data/clothing"
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from trainers.config import DataConfig
-from trainers.data import cache, demo, digests, layouts
+from trainers.data import cache, checksums, demo, layouts
 from trainers.data.cache import Cache, open_cache
-from trainers.data.rows import Category, Row, Table
+from trainers.data.table import Category, Row, Table
 from trainers.support.errors import DataError, EnvironmentFault
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 BUILD = """
 import os, signal, sys
 from pathlib import Path
@@ -215,16 +215,16 @@ def test_more_than_the_memory_holds_is_not_read(drawn: Path, tmp_path: Path):
 
 
 def test_every_block_counts_and_so_does_their_number(tmp_path: Path):
-    content = np.random.default_rng(0).bytes(2 * digests.BLOCK + 5)
+    content = np.random.default_rng(0).bytes(2 * checksums.BLOCK + 5)
     (tmp_path / "x").write_bytes(content)
-    digests.write(tmp_path, ["x"])
-    assert digests.wrong(tmp_path, ["x"]) == ""
-    for at in (0, digests.BLOCK - 1, digests.BLOCK, len(content) - 1):
+    checksums.write(tmp_path, ["x"])
+    assert checksums.wrong(tmp_path, ["x"]) == ""
+    for at in (0, checksums.BLOCK - 1, checksums.BLOCK, len(content) - 1):
         (tmp_path / "x").write_bytes(content[:at] + bytes([content[at] ^ 128]) + content[at + 1 :])
-        assert digests.wrong(tmp_path, ["x"]) == "x is not as it was written"
-    for other in (content[: digests.BLOCK], content + b"x", content + bytes(digests.BLOCK), b""):
+        assert checksums.wrong(tmp_path, ["x"]) == "x is not as it was written"
+    for other in (content[: checksums.BLOCK], content + b"x", content + bytes(checksums.BLOCK), b""):
         (tmp_path / "x").write_bytes(other)
-        assert digests.wrong(tmp_path, ["x"]) == "x is not as it was written"
+        assert checksums.wrong(tmp_path, ["x"]) == "x is not as it was written"
 
 
 @pytest.mark.parametrize(

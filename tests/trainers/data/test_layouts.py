@@ -7,9 +7,9 @@ import pytest
 from tests.support.datasets import challenge_set, faults, put
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.rows import Table
+from trainers.data.table import Table
 
-CLOTHING = Path(__file__).parents[1] / "../shared/data/clothing"
+CLOTHING = Path(__file__).parents[3] / "../shared/data/clothing"
 
 
 @pytest.fixture

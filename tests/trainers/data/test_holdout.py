@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.support.datasets import challenge_set, faults, put
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.holdout import hold_out
-from trainers.data.rows import Row, Table
+from trainers.data.table import Row, Table, hold_out
 
 
 def table(root: Path, **settings: str) -> Table:
