@@ -19,7 +19,7 @@ from trainers.support.files import write_text
 if TYPE_CHECKING:
     from trainers.data.layouts import Category
 
-MODULE = "trainers.models.check"
+MODULE = "trainers.models.preflight"
 REMEMBERED = 64
 
 

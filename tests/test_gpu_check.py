@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.gpu_check import findings, pace, place, steps
-from trainers.models.check import problems
+from trainers.models.preflight import problems
 
 ROOT = Path(__file__).parents[1]
 

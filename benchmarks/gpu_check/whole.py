@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sweeper import devices
-from trainers.models import check
+from trainers.models import preflight
 
 from .findings import Notes
 from .place import Cpu
@@ -36,7 +36,7 @@ def env(place: Cpu, notes: Notes) -> None:
     notes.promise("the project finds the device", slots[0].device.startswith(place.name), **found)
     room, total = devices.room(slots), devices.smallest(slots)
     notes.promise("packing sees its memory", all(room.values()), free_gib=room, smallest_gpu_gib=total)
-    problems = [problem.what for problem in check.gpus(devices.ids(slots)[:1])] if place.cuda else []
+    problems = [problem.what for problem in preflight.gpus(devices.ids(slots)[:1])] if place.cuda else []
     notes.promise("this torch can run it", not problems, problems=problems)
     notes.figure("copies, GB a second", **_copies(place))
 

@@ -12,8 +12,8 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from trainers.config import Normalize, TrainConfig
-from trainers.models import foreign, heads, majority, query2label, van
-from trainers.models.foreign import Weights
+from trainers.models import foreign_weights, heads, majority, query2label, van
+from trainers.models.foreign_weights import Weights
 from trainers.support.device import in_full
 from trainers.support.errors import EnvironmentFault
 
@@ -147,7 +147,7 @@ def fitting(backbone: Any, path: Path) -> Weights:
     """
     wanted = backbone.state_dict()
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
-    found = foreign.under(_read(path, *stamp), wanted)
+    found = foreign_weights.under(_read(path, *stamp), wanted)
     counters = {key: torch.zeros_like(value, device="cpu") for key, value in wanted.items() if _counts(key)}
     classifier = tuple(f"{name}." for name in _classifiers(backbone))
     given = counters | {k: v for k, v in found.tensors.items() if k in wanted or not k.startswith(classifier)}
@@ -190,7 +190,7 @@ def _counts(key: str) -> bool:
 
 @lru_cache(maxsize=KEPT)
 def _read(path: Path, time: int, size: int) -> Weights:  # noqa: ARG001  another time or size is another file
-    return foreign.read(path)
+    return foreign_weights.read(path)
 
 
 def _classifiers(backbone: Any) -> tuple[str, ...]:

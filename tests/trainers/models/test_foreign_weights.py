@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trainers.config import Recipe, TrainConfig
-from trainers.models import foreign, network
-from trainers.models.check import notes, problems
+from trainers.models import foreign_weights, network
+from trainers.models.preflight import notes, problems
 from trainers.support.errors import EnvironmentFault
 
 WHOLE = timm.create_model("test_resnet", num_classes=10).state_dict()
@@ -87,7 +87,7 @@ def test_weights_as_they_are_need_no_word(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------- averages
-@pytest.mark.parametrize("key", foreign.AVERAGED)
+@pytest.mark.parametrize("key", foreign_weights.AVERAGED)
 @pytest.mark.parametrize("beside", ["state_dict", "model"])
 def test_averaged_weights_are_taken_before_the_others_and_that_is_said(tmp_path, key, beside):
     path = tmp_path / "w.pth"
@@ -169,7 +169,7 @@ def test_a_header_that_looks_like_a_pickle_is_none(tmp_path):
     for extra in range(0, 256, 8):
         save_file(WHOLE, tmp_path / "w.safetensors", metadata={"note": "x" * extra})
         firsts.add((tmp_path / "w.safetensors").read_bytes()[:1])
-        assert foreign.read(tmp_path / "w.safetensors").tensors.keys() == WHOLE.keys()
+        assert foreign_weights.read(tmp_path / "w.safetensors").tensors.keys() == WHOLE.keys()
     assert b"\x80" in firsts
 
 
@@ -274,6 +274,6 @@ def test_what_was_chosen_is_among_the_answers_of_the_check(tmp_path):
     torch.save(prefixed("model."), tmp_path / "w.pth")
     request = {"recipes": [recipe(tmp_path / "w.pth").model_dump(mode="json")]}
     ended = subprocess.run(
-        [sys.executable, "-m", "trainers.models.check"], input=json.dumps(request), capture_output=True, text=True
+        [sys.executable, "-m", "trainers.models.preflight"], input=json.dumps(request), capture_output=True, text=True
     )
     assert json.loads(ended.stdout) == [{"note": f"{tmp_path / 'w.pth'}: takes the weights under 'model.'"}]

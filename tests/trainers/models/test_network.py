@@ -15,7 +15,7 @@ from trainers.data.table import Category
 from trainers.families import family
 from trainers.feed import Batch
 from trainers.models import network
-from trainers.models.check import problems
+from trainers.models.preflight import problems
 from trainers.support.checkpoint import save_weights
 from trainers.support.errors import DataError, EnvironmentFault
 
@@ -279,7 +279,7 @@ def test_a_hub_that_does_not_answer_is_said_with_the_ways_out(tmp_path):
     request = json.dumps({"recipes": [one.model_dump(mode="json") for one in both]})
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": ""}
     ended = subprocess.run(
-        [sys.executable, "-m", "trainers.models.check"], input=request, env=closed, capture_output=True, text=True
+        [sys.executable, "-m", "trainers.models.preflight"], input=request, env=closed, capture_output=True, text=True
     )
     (problem,) = json.loads(ended.stdout)
     assert problem["exit_code"] == 3

@@ -1,4 +1,4 @@
-"""Whether the networks of some recipes can be built here; `python -m trainers.models.check` answers in JSON.
+"""Whether the networks of some recipes can be built here; `python -m trainers.models.preflight` answers in JSON.
 
 A process of its own, so that whoever asks never loads torch. Nothing is trained, and no weight is drawn: networks
 are built without memory ("meta"). Published weights that are not cached yet are fetched, so that no trial waits.
@@ -22,7 +22,7 @@ import torch
 
 from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.models import heads, hub, majority, network
-from trainers.models.foreign import Weights
+from trainers.models.foreign_weights import Weights
 from trainers.optim import optimizers
 from trainers.support import device
 from trainers.support.errors import UserError
