@@ -21,7 +21,7 @@ import numpy as np
 
 from trainers import metrics, posterior
 from trainers.config import DataConfig, Recipe, Views
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.optim import frequency
 from trainers.predict import predict
 from trainers.train import train

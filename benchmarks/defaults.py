@@ -24,7 +24,7 @@ from scipy.optimize import minimize_scalar
 
 from trainers import families, metrics, posterior
 from trainers.config import DataConfig, Recipe, Views
-from trainers.data.batches import Data, in_order, shuffled
+from trainers.loading.batches import Data, in_order, shuffled
 from trainers.models import network
 from trainers.optim import frequency, losses, optimizers
 from trainers.predict import Lens, windows

@@ -33,8 +33,8 @@ from torchvision import transforms
 
 from trainers import metrics
 from trainers.config import Recipe
-from trainers.data.batches import Data
-from trainers.feed import Batch, Drawing
+from trainers.loading.batches import Data
+from trainers.loading.loader import Batch, Drawing
 from trainers.train import Run
 
 AUGMENT = {

@@ -20,14 +20,15 @@ from pictures import SIDE, draw
 from PIL import Image
 from torchvision import transforms
 
-from trainers import augment, host
 from trainers.config import Augment
-from trainers.data.batches import Data
-from trainers.data.level import gather, shared
-from trainers.data.level import level as level_of
+from trainers.loading import cpu_transforms
+from trainers.loading import transforms as augmentation
+from trainers.loading.batches import Data
+from trainers.loading.image_store import gather, shared
+from trainers.loading.image_store import level as level_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EYE = host.Eye(torch.device("cpu"), torch.tensor(MEAN), torch.tensor(STD), torch.channels_last)
+EYE = cpu_transforms.Eye(torch.device("cpu"), torch.tensor(MEAN), torch.tensor(STD), torch.channels_last)
 CROP = {"crop": "resized", "min_area": 0.35}
 COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
 FULL = Augment(**CROP, **COLOUR, rotate=10)
@@ -42,23 +43,23 @@ class Paths:
     def __init__(self, data: Data, size: int) -> None:
         self.data, self.size = data, size
         self.images = level_of(data.cache, size)
-        self.level, self.room = shared(self.images), host.Room()
+        self.level, self.room = shared(self.images), cpu_transforms.Room()
         self.rows = np.random.default_rng(0).permutation(len(data.table.rows))[:BATCH]
         self.files = [data.table.root / data.table.rows[row].path for row in self.rows]
 
     def decoding(self, transform: Callable[[Image.Image], torch.Tensor]) -> None:
         torch.stack([transform(Image.open(path).convert("RGB")) for path in self.files])
 
-    def draw(self, config: Augment, seed: int = 0) -> augment.Draw:
+    def draw(self, config: Augment, seed: int = 0) -> augmentation.Draw:
         shapes = self.data.cache.sizes[self.rows]
-        return augment.draw(config, shapes, np.random.default_rng(seed), None, self.images.shape[1])
+        return augmentation.draw(config, shapes, np.random.default_rng(seed), None, self.images.shape[1])
 
     def hosted(self, config: Augment) -> torch.Tensor:
-        return host.apply(self.level, self.rows, self.draw(config), self.size, EYE, self.room)[0]
+        return cpu_transforms.apply(self.level, self.rows, self.draw(config), self.size, EYE, self.room)[0]
 
     def device(self, config: Augment) -> torch.Tensor:
         images = gather(self.images, self.rows).permute(0, 3, 1, 2)
-        return augment.apply(images, self.draw(config), self.size, EYE.mean, EYE.std)[0]
+        return augmentation.apply(images, self.draw(config), self.size, EYE.mean, EYE.std)[0]
 
     def lanes(self) -> dict[str, Callable[[], object]]:
         return {
@@ -104,7 +105,7 @@ def gate(paths: Paths) -> list[tuple[str, float]]:
     return [(name, float(np.median(values))) for name, values in found]
 
 
-def pillow(paths: Paths, how: augment.Draw) -> list[torch.Tensor]:
+def pillow(paths: Paths, how: augmentation.Draw) -> list[torch.Tensor]:
     """The same windows cut by Pillow out of the files."""
     finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     made = []

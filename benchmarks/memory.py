@@ -20,7 +20,7 @@ WORKER = """
 import sys
 import numpy as np, torch
 from trainers.config import TrainConfig
-from trainers.data.level import gather
+from trainers.loading.image_store import gather
 from trainers.models import network
 images = np.load(sys.argv[1], mmap_mode="r")
 if sys.argv[2] == "copies":

@@ -17,8 +17,8 @@ import torch
 
 from trainers.config import DataConfig, Recipe
 from trainers.data import demo, layouts
-from trainers.data.batches import Data
 from trainers.data.table import Row, Table
+from trainers.loading.batches import Data
 from trainers.predict import predict
 from trainers.train import train
 

@@ -175,9 +175,9 @@ def train(root: Path) -> dict[str, float]:
     import torch
 
     from trainers.config import Augment
-    from trainers.data.batches import Data, shuffled
-    from trainers.feed import Drawing, Feed
-    from trainers.host import Eye
+    from trainers.loading.batches import Data, shuffled
+    from trainers.loading.cpu_transforms import Eye
+    from trainers.loading.loader import Drawing, Feed
 
     worked = time.process_time()
     found = {"open": rounds.wall(lambda: Data.open(config(root), paths.cache()))}

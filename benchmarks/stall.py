@@ -23,9 +23,9 @@ from pictures import draw
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from trainers.data.batches import Data, in_order
-from trainers.data.level import shared
-from trainers.feed import Drawing, Feed
+from trainers.loading.batches import Data, in_order
+from trainers.loading.image_store import shared
+from trainers.loading.loader import Drawing, Feed
 
 SIZE, SIDE, BATCH = 224, 256, 64
 RATES = (1000, 3000)

@@ -30,7 +30,7 @@ import question
 import rounds
 
 from trainers.config import Recipe
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.predict import predict
 
 HERE = Path(__file__).parent

@@ -46,7 +46,7 @@ ALONE = """
 import sys
 from pathlib import Path
 from trainers.config import Recipe
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.train import train
 recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
 data = Data.open(recipe.data, Path(sys.argv[2]))

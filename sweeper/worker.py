@@ -19,7 +19,7 @@ from trainers.support.errors import Diverged, Overflowed, UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainers.data.batches import Data
+    from trainers.loading.batches import Data
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Torch:
         return memory_gib(device)
 
     def resident(self, job: Job) -> bool:  # noqa: ARG002  the fake one asks the job
-        from trainers.data.level import SHELF
+        from trainers.loading.image_store import SHELF
 
         return bool(SHELF.levels)
 
@@ -182,7 +182,7 @@ class Torch:
 @lru_cache(maxsize=1)
 def _data(config: DataConfig, cache: Path) -> "Data":
     """The data set, kept open between the jobs of a warm worker."""
-    from trainers.data.batches import Data
+    from trainers.loading.batches import Data
 
     return Data.open(config, cache)
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from trainers.config import Recipe
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.support import device
 from trainers.train import train
 

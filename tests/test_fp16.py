@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from trainers.config import Recipe
-from trainers.data.batches import Data, in_order
-from trainers.feed import Drawing
+from trainers.loading.batches import Data, in_order
+from trainers.loading.loader import Drawing
 from trainers.models.network import Network
 from trainers.support.errors import Diverged, Overflowed
 from trainers.train import Run, train

@@ -15,10 +15,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers import feed, measure
+from trainers import measure
 from trainers.config import Recipe
 from trainers.data.table import Category
-from trainers.feed import Drawing, Raw
+from trainers.loading import loader
+from trainers.loading.loader import Drawing, Raw
 from trainers.metrics import Tally
 from trainers.models import network
 from trainers.predict import windows
@@ -205,7 +206,7 @@ def fake_cuda():
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("torch.amp.grad_scaler.torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-        patch.setattr(feed, "ahead", lambda asked, make, *_args, **_how: map(make, asked))
+        patch.setattr(loader, "ahead", lambda asked, make, *_args, **_how: map(make, asked))
         patch.setattr(nn.Module, "to", moved)
         patch.setattr(network, "build", real(network.build))
         with FakeTensorMode(allow_non_fake_inputs=True):

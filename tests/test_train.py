@@ -29,8 +29,8 @@ from trainers.config import (
     TrainConfig,
     Views,
 )
-from trainers.data.batches import Data, balanced, drawn, shuffled
-from trainers.feed import Batch, Drawing
+from trainers.loading.batches import Data, balanced, drawn, shuffled
+from trainers.loading.loader import Batch, Drawing
 from trainers.models import network
 from trainers.optim import frequency
 from trainers.optim.optimizers import depths, learning, thaw
@@ -220,7 +220,7 @@ KILLED = """\
 import sys
 from pathlib import Path
 from trainers.config import Recipe
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.train import train
 how = Recipe.model_validate_json(sys.argv[1])
 for _ in train(how, Data.open(how.data, Path(sys.argv[2])), Path(sys.argv[3])):

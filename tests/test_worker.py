@@ -15,7 +15,7 @@ from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
 from trainers.config import DataConfig, Recipe, Views
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.optim import frequency
 from trainers.support.checkpoint import read_notes
 from trainers.support.errors import Diverged, EnvironmentFault
@@ -195,7 +195,7 @@ def test_want_of_memory_says_whether_the_images_lay_on_the_device(
 ):
     import torch
 
-    from trainers.data.level import SHELF
+    from trainers.loading.image_store import SHELF
 
     one = job(photos, tmp_path / "run", cache).model_copy(update={"resident": wanted, "micro_batch": micro_batch})
     SHELF.take(Data.open(photos, cache).cache.images, torch.device("cpu"))

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from trainers.config import Recipe
-from trainers.data.batches import Data
 from trainers.data.cache import Cache
 from trainers.data.table import Category, Row, Table
+from trainers.loading.batches import Data
 from trainers.support import device as devices
 from trainers.train import Run
 

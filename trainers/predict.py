@@ -9,9 +9,9 @@ from torch import Tensor
 
 from trainers import metrics, posterior
 from trainers.config import Look, Recipe, Scores, TrainConfig, Views
-from trainers.data.batches import Data, in_order
-from trainers.feed import Feed
-from trainers.host import Eye, Window
+from trainers.loading.batches import Data, in_order
+from trainers.loading.cpu_transforms import Eye, Window
+from trainers.loading.loader import Feed
 from trainers.models import network
 from trainers.models.network import Network
 from trainers.optim import frequency, losses

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, posterior
+from trainers import posterior
 from trainers.config import Corrected, Epoch, Recipe, Scores
-from trainers.data.batches import Data, balanced, drawn, shuffled
-from trainers.data.level import SHELF
-from trainers.feed import Batch, Drawing
+from trainers.loading import transforms
+from trainers.loading.batches import Data, balanced, drawn, shuffled
+from trainers.loading.image_store import SHELF
+from trainers.loading.loader import Batch, Drawing
 from trainers.metrics import Tally
 from trainers.models import network
 from trainers.optim import averaging, frequency, losses, optimizers
@@ -161,7 +162,7 @@ class Run:
         self.scaler = devices.scaler(self.config, where)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)
         self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
-        self.minority = augment.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
+        self.minority = transforms.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
         self.epochs = self._restore(state) if state else []
 
     def fit(self, index: int) -> tuple[Scores, float, float]:

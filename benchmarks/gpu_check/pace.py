@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainers.config import Recipe
-from trainers.feed import Batch
+from trainers.loading.loader import Batch
 from trainers.train import Run
 
 from . import subjects

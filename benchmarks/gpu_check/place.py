@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from trainers.data.level import SHELF
+from trainers.loading.image_store import SHELF
 
 GIB = 2**30
 

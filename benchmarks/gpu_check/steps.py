@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from trainers.config import Augment, Recipe
-from trainers.data.batches import Data, in_order
-from trainers.feed import Batch, Drawing, Feed
-from trainers.host import Eye
+from trainers.loading.batches import Data, in_order
+from trainers.loading.cpu_transforms import Eye
+from trainers.loading.loader import Batch, Drawing, Feed
 from trainers.metrics import Tally
 
 from . import subjects

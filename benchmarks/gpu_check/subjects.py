@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from trainers.config import Recipe
-from trainers.data.batches import Data
 from trainers.data.cache import Cache
 from trainers.data.table import Category, Row, Table
-from trainers.feed import Batch, Drawing
+from trainers.loading.batches import Data
+from trainers.loading.loader import Batch, Drawing
 from trainers.train import Run
 
 from .place import Cpu

@@ -9,7 +9,7 @@ import torch
 
 from tests.support.processes import make
 from trainers.config import DataConfig, Epoch, Recipe, TrainConfig
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.support.checkpoint import load_state, load_weights
 from trainers.support.checksummed import load_array
 from trainers.train import train

@@ -13,7 +13,7 @@ from tests.support.photos import SHARED
 from trainers.config import Recipe, TrainConfig
 from trainers.data.table import Category
 from trainers.families import family
-from trainers.feed import Batch
+from trainers.loading.loader import Batch
 from trainers.models import network
 from trainers.models.preflight import problems
 from trainers.support.checkpoint import save_weights

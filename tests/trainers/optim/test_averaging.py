@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from trainers.config import EMA, SWA, NoAverage, Recipe
-from trainers.data.batches import Data
+from trainers.loading.batches import Data
 from trainers.optim import averaging
 from trainers.train import Run
 from trainers.train import train as train_

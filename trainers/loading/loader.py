@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import augment, host
-from trainers.ahead import ahead
 from trainers.config import Augment
-from trainers.data.batches import Data
-from trainers.data.level import SHELF, gather, level, shared
-from trainers.host import Eye, Room, Window
+from trainers.loading import cpu_transforms, transforms
+from trainers.loading.batches import Data
+from trainers.loading.cpu_transforms import Eye, Room, Window
+from trainers.loading.image_store import SHELF, gather, level, shared
+from trainers.loading.prefetch import ahead
 from trainers.support.device import send
 
 
@@ -42,7 +42,7 @@ class Raw:
 
     images: Tensor
     labels: Tensor | None = None
-    how: augment.Draw | None = None
+    how: transforms.Draw | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Feed:
 
         def changed(rows: np.ndarray) -> Batch:
             how = self._draw(rows, drawing)
-            images, own = host.apply(self.level, rows, how, self.size, self.eye, self.room)
+            images, own = cpu_transforms.apply(self.level, rows, how, self.size, self.eye, self.room)
             labels = self._labels(rows)
             return Batch(self._laid(images), labels, own, _of(labels, how.partner))
 
@@ -101,12 +101,12 @@ class Feed:
         for raw in ahead(chunks, self._raw, self.eye.device):
             yield from (self._plain(raw.images, window) for window in windows)
 
-    def _draw(self, rows: np.ndarray, drawing: Drawing) -> augment.Draw:
+    def _draw(self, rows: np.ndarray, drawing: Drawing) -> transforms.Draw:
         shapes = np.asarray(self.data.cache.sizes[rows])
-        return augment.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
+        return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
 
     def _look(self, asked: tuple[np.ndarray, Window]) -> Tensor:
-        return host.look(self.level, *asked, self.size, self.eye, self.room)
+        return cpu_transforms.look(self.level, *asked, self.size, self.eye, self.room)
 
     def _raw(self, rows: np.ndarray) -> Raw:
         if self.kept is not None:
@@ -120,14 +120,14 @@ class Feed:
         if raw.how is None or raw.labels is None:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
-        x, own = augment.apply(images, raw.how, self.size, eye.mean, eye.std)
+        x, own = transforms.apply(images, raw.how, self.size, eye.mean, eye.std)
         return Batch(self._laid(x), raw.labels, own, _of(raw.labels, raw.how.partner))
 
     def _plain(self, images: Tensor, window: Window) -> Tensor:
         left, top, right, bottom, mirrored = window
         x = images[:, top:bottom, left:right].permute(0, 3, 1, 2)
         x = x.flip(3) if mirrored else x
-        return self._laid(augment.plain(x, self.size, self.eye.mean, self.eye.std))
+        return self._laid(transforms.plain(x, self.size, self.eye.mean, self.eye.std))
 
     def _laid(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=self.eye.layout)

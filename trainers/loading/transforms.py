@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import policy
 from trainers.config import Augment
-from trainers.policy import GREY
+from trainers.loading import policies
+from trainers.loading.policies import GREY
 from trainers.support.device import send
 
 SHRINKS = 1.2  # times as many pixels in the cache as in the input: from there on windows are smoothed
@@ -66,10 +66,10 @@ def draw(
     erase = _boxes(batch, rng, config.erase) if config.erase else None
     partner, share, cut = _mix(config, batch, rng, minority)
     if config.policy != "none" and affine is not None:
-        plan = policy.draw(config, batch, rng)
+        plan = policies.draw(config, batch, rng)
         affine = _then(affine, plan, shapes)
         unchanged = np.tile(np.eye(3), (batch, 1, 1)), np.zeros(batch)
-        colour, contrast = policy.colour(plan, *(unchanged if colour is None else (colour, contrast)))
+        colour, contrast = policies.colour(plan, *(unchanged if colour is None else (colour, contrast)))
     noisy = torch.from_numpy(np.flatnonzero(rng.random(batch) < config.noise)) if config.noise else None
     return Draw(
         flip=torch.from_numpy(flip),
@@ -113,10 +113,10 @@ def _affine(config: Augment, shapes: np.ndarray, flip: np.ndarray, rng: np.rando
     return np.concatenate([linear, centre[:, :, None]], axis=2)
 
 
-def _then(affine: np.ndarray, plan: policy.Plan, shapes: np.ndarray) -> np.ndarray:
+def _then(affine: np.ndarray, plan: policies.Plan, shapes: np.ndarray) -> np.ndarray:
     """The window that `affine` [B, 2, 3] shows, changed by the plan in the proportions of the original."""
     width, height = np.linalg.norm(shapes[:, :, None] * affine[:, :, :2], axis=1).T  # of the window, in its pixels
-    after = policy.geometry(plan, height / width)
+    after = policies.geometry(plan, height / width)
     whole: np.ndarray = affine @ after
     return whole
 
@@ -152,7 +152,7 @@ def _colour(config: Augment, batch: int, rng: np.random.Generator) -> tuple[np.n
         rng.uniform(1 - by, 1 + by, batch) for by in (config.brightness, config.contrast, config.saturation)
     )
     turn = 2 * math.pi * rng.uniform(-config.hue, config.hue, batch)
-    matrix = (contrast * brightness)[:, None, None] * (_hue(turn) @ policy.saturation(saturation))
+    matrix = (contrast * brightness)[:, None, None] * (_hue(turn) @ policies.saturation(saturation))
     return matrix, (1 - contrast) * brightness
 
 

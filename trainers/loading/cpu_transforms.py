@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import augment
-from trainers.augment import Draw
-from trainers.policy import GREY
+from trainers.loading import transforms
+from trainers.loading.policies import GREY
+from trainers.loading.transforms import Draw
 
 GROUP = 2**16  # pixels worked on together
 
@@ -61,9 +61,9 @@ def apply(
     for part in _groups(len(rows), size):
         _fill(out[part], level, rows[part], windows[part], _part(how, part), mean, std)
     if how.noisy is not None:
-        out = augment.disturb(out, how)
+        out = transforms.disturb(out, how)
         out.sub_(eye.mean[:, None, None]).div_(eye.std[:, None, None])
-    return augment.finish(out, how)
+    return transforms.finish(out, how)
 
 
 def look(level: Tensor, rows: np.ndarray, window: Window, size: int, eye: Eye, room: Room) -> Tensor:

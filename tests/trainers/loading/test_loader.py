@@ -5,18 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from trainers import host
-from trainers.ahead import ahead
 from trainers.config import Augment, Recipe, Views
-from trainers.data.batches import Data, in_order
-from trainers.data.level import Shelf, gather, level, shared
-from trainers.feed import Drawing, Feed
+from trainers.loading import cpu_transforms
+from trainers.loading.batches import Data, in_order
+from trainers.loading.image_store import Shelf, gather, level, shared
+from trainers.loading.loader import Drawing, Feed
+from trainers.loading.prefetch import ahead
 from trainers.models import network
 from trainers.predict import Lens, windows
 from trainers.train import Run, train
 
 CPU = torch.device("cpu")
-EYE = host.Eye(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
+EYE = cpu_transforms.Eye(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
 STRONG = Augment(crop="resized", rotate=10, brightness=0.2, contrast=0.2, erase=0.3, mixup=0.2)
 
 
@@ -235,7 +235,7 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, preci
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_batches_that_the_cpu_gets(data):
     gpu = torch.device("cuda")
-    there = host.Eye(gpu, EYE.mean.to(gpu), EYE.std.to(gpu), EYE.layout)
+    there = cpu_transforms.Eye(gpu, EYE.mean.to(gpu), EYE.std.to(gpu), EYE.layout)
     rows, rare = in_order(np.arange(40), 16), np.zeros(len(data.table.rows), dtype=bool)
     for resident in (False, True):
         found = [

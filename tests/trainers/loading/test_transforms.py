@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers import augment, policy
 from trainers.config import Augment
+from trainers.loading import policies, transforms
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
 OFF = {"flip": 0.0}
@@ -25,27 +25,27 @@ def photos(batch=4, side=64, seed=0):
 
 def changed(images, size=48, seed=0, shapes=None, **config):
     shapes = np.full((len(images), 2), 64) if shapes is None else shapes
-    how = augment.draw(Augment(**(OFF | config)), shapes, np.random.default_rng(seed))
-    return augment.apply(images, how, size, ZERO, ONE)
+    how = transforms.draw(Augment(**(OFF | config)), shapes, np.random.default_rng(seed))
+    return transforms.apply(images, how, size, ZERO, ONE)
 
 
 def planned(images, name, by, size=None, shapes=None, **config):
     """The images after one change by that amount each, after those of `config`."""
     shapes = np.full((len(images), 2), images.shape[-1]) if shapes is None else shapes
-    given = augment.draw(
+    given = transforms.draw(
         Augment(**(OFF | {"crop": "random", "margin": 0.0} | config)), shapes, np.random.default_rng(0)
     )
-    plan = policy.Plan(*(np.full((len(images), 1), value) for value in (policy.CHANGES.index(name), by)))
-    affine = augment._then(given.affine.double().numpy(), plan, shapes)
-    colour, grey = policy.colour(plan, np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images)))
+    plan = policies.Plan(*(np.full((len(images), 1), value) for value in (policies.CHANGES.index(name), by)))
+    affine = transforms._then(given.affine.double().numpy(), plan, shapes)
+    colour, grey = policies.colour(plan, np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images)))
     how = replace(
         given,
         **{
-            k: augment._tensor(v)
+            k: transforms._tensor(v)
             for k, v in zip(("affine", "colour", "contrast"), (affine, colour, grey), strict=True)
         },
     )
-    return augment.apply(images, how, size or images.shape[-1], ZERO, ONE)[0]
+    return transforms.apply(images, how, size or images.shape[-1], ZERO, ONE)[0]
 
 
 def pillow(image):
@@ -62,25 +62,25 @@ def psnr(a, b):
 
 def test_without_any_change_training_sees_what_evaluation_sees():
     images = photos()
-    assert torch.equal(changed(images)[0], augment.plain(images, 48, ZERO, ONE))
+    assert torch.equal(changed(images)[0], transforms.plain(images, 48, ZERO, ONE))
 
 
 def test_evaluation_resizes_as_pillow_does():
     images = photos(1)
     theirs = Image.fromarray(images[0].permute(1, 2, 0).numpy()).resize((48, 48), Image.Resampling.BILINEAR)
-    ours = augment.plain(images, 48, ZERO, ONE)[0]
+    ours = transforms.plain(images, 48, ZERO, ONE)[0]
     assert psnr(ours, torch.from_numpy(np.array(theirs)).permute(2, 0, 1) / 255) > 40
 
 
 def test_normalization_is_applied_channel_by_channel():
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 1.0, 2.0])
-    ours = augment.plain(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), 8, mean, std)
+    ours = transforms.plain(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), 8, mean, std)
     torch.testing.assert_close(ours[0, :, 0, 0], (1 - mean) / std)
 
 
 def test_a_certain_flip_mirrors_every_image():
     images = photos()
-    assert torch.equal(changed(images, flip=1.0)[0], augment.plain(images, 48, ZERO, ONE).flip(3))
+    assert torch.equal(changed(images, flip=1.0)[0], transforms.plain(images, 48, ZERO, ONE).flip(3))
 
 
 def test_a_flip_mirrors_the_moved_image_too():
@@ -90,7 +90,7 @@ def test_a_flip_mirrors_the_moved_image_too():
 
 
 def test_flips_differ_inside_a_batch():
-    how = augment.draw(Augment(flip=0.5), np.full((64, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(flip=0.5), np.full((64, 2), 64), np.random.default_rng(0))
     assert 10 < int(how.flip.sum()) < 54
 
 
@@ -99,8 +99,8 @@ def test_a_crop_is_the_same_window_cut_by_pillow(crop):
     """The gate of the affine lane: 40 dB against Pillow's crop and resize of the very same window."""
     images = photos(6, side=128)
     config = Augment(flip=0, crop=crop)
-    how = augment.draw(config, np.full((6, 2), 128), np.random.default_rng(3))
-    ours = augment.apply(images, how, 96, ZERO, ONE)[0]
+    how = transforms.draw(config, np.full((6, 2), 128), np.random.default_rng(3))
+    ours = transforms.apply(images, how, 96, ZERO, ONE)[0]
     for image, theta, mine in zip(images, how.affine, ours, strict=True):
         half, centre = theta[:, :2].diagonal().numpy(), theta[:, 2].numpy()
         box = [*(64 * (1 + centre - half)), *(64 * (1 + centre + half))]
@@ -111,8 +111,8 @@ def test_a_crop_is_the_same_window_cut_by_pillow(crop):
 
 def test_a_rotation_is_the_same_rotation_by_pillow():
     images = photos(4, side=128)
-    how = augment.draw(Augment(flip=0, rotate=30), np.full((4, 2), 128), np.random.default_rng(1))
-    ours = augment.apply(images, how, 128, ZERO, ONE)[0]
+    how = transforms.draw(Augment(flip=0, rotate=30), np.full((4, 2), 128), np.random.default_rng(1))
+    ours = transforms.apply(images, how, 128, ZERO, ONE)[0]
     for image, theta, mine in zip(images, how.affine, ours, strict=True):
         degrees = math.degrees(math.atan2(theta[1, 0], theta[0, 0]))
         assert 0 < abs(degrees) <= 30
@@ -124,14 +124,14 @@ def test_a_rotation_is_the_same_rotation_by_pillow():
 
 def test_a_rotation_turns_the_original_and_not_the_squashed_image():
     shapes = np.array([[100, 200]])
-    how = augment.draw(Augment(flip=0, rotate=20), shapes, np.random.default_rng(0))
+    how = transforms.draw(Augment(flip=0, rotate=20), shapes, np.random.default_rng(0))
     stretch = np.diag([100.0, 200.0])
     linear = stretch @ how.affine[0, :, :2].double().numpy() @ np.linalg.inv(stretch)
     np.testing.assert_allclose(linear @ linear.T, np.eye(2), atol=1e-6)
 
 
 def test_windows_of_the_resized_crop_keep_to_their_area():
-    how = augment.draw(Augment(crop="resized", min_area=0.5), np.full((500, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(crop="resized", min_area=0.5), np.full((500, 2), 64), np.random.default_rng(0))
     area = (how.affine[:, 0, 0].abs() * how.affine[:, 1, 1]).numpy()
     assert area.min() > 0.4
     assert area.max() <= 1
@@ -139,7 +139,7 @@ def test_windows_of_the_resized_crop_keep_to_their_area():
 
 
 def test_windows_never_leave_the_image():
-    how = augment.draw(Augment(crop="resized"), np.full((500, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(crop="resized"), np.full((500, 2), 64), np.random.default_rng(0))
     reach = how.affine[:, :, 2].abs() + how.affine[:, :, :2].abs().sum(2)
     assert float(reach.max()) <= 1 + 1e-6
 
@@ -187,8 +187,8 @@ def test_erasing_leaves_out_what_the_coin_leaves_out():
 def test_mixup_shares_images_as_it_shares_labels():
     images = photos(8)
     mixed, own = changed(images, mixup=1.0)
-    how = augment.draw(Augment(flip=0, mixup=1.0), np.full((8, 2), 64), np.random.default_rng(0))
-    alone = augment.plain(images, 48, ZERO, ONE)
+    how = transforms.draw(Augment(flip=0, mixup=1.0), np.full((8, 2), 64), np.random.default_rng(0))
+    alone = transforms.plain(images, 48, ZERO, ONE)
     expected = own[:, None, None, None] * alone + (1 - own)[:, None, None, None] * alone[how.partner]
     torch.testing.assert_close(mixed, expected)
     assert len(own.unique()) == 8
@@ -198,8 +198,8 @@ def test_cutmix_shares_labels_by_the_area_that_was_pasted():
     black, white = torch.zeros((1, 3, 48, 48), dtype=torch.uint8), torch.full((1, 3, 48, 48), 255, dtype=torch.uint8)
     images = torch.cat([black, white] * 8)
     mixed, own = changed(images, cutmix=1.0)
-    how = augment.draw(Augment(flip=0, cutmix=1.0), np.full((16, 2), 64), np.random.default_rng(0))
-    alone = augment.plain(images, 48, ZERO, ONE)
+    how = transforms.draw(Augment(flip=0, cutmix=1.0), np.full((16, 2), 64), np.random.default_rng(0))
+    alone = transforms.plain(images, 48, ZERO, ONE)
     for k, partner in enumerate(how.partner.tolist()):
         if alone[k, 0, 0, 0] != alone[partner, 0, 0, 0]:
             same = (mixed[k] == alone[k]).float().mean()
@@ -228,7 +228,7 @@ def test_the_same_seed_draws_the_same_and_another_another():
 )
 def test_recipes_without_policy_and_noise_draw_what_they_always_drew(config, total, following):
     rng = np.random.default_rng(7)
-    how = augment.draw(Augment(**config), np.array([[64, 80]] * 5), rng)
+    how = transforms.draw(Augment(**config), np.array([[64, 80]] * 5), rng)
     drawn = [getattr(how, field.name) for field in fields(how)]
     assert sum(float(t.double().sum()) for t in drawn if isinstance(t, torch.Tensor)) == pytest.approx(
         total, abs=1e-4
@@ -297,9 +297,9 @@ def test_changes_of_colour_follow_one_another():
     """Against the same made one by one; within limits that clamp nothing on the way."""
     images = photos(1) // 4 + 80
     names, amounts = ("contrast", "brightness", "saturation", "contrast"), (-0.5, 0.2, -0.3, 0.4)
-    plan = policy.Plan(np.array([[policy.CHANGES.index(name) for name in names]]), np.array([amounts]))
-    matrix, grey = policy.colour(plan, np.eye(3)[None], np.zeros(1))
-    x, weights = (images / 255).double(), torch.tensor(policy.GREY, dtype=torch.float64)
+    plan = policies.Plan(np.array([[policies.CHANGES.index(name) for name in names]]), np.array([amounts]))
+    matrix, grey = policies.colour(plan, np.eye(3)[None], np.zeros(1))
+    x, weights = (images / 255).double(), torch.tensor(policies.GREY, dtype=torch.float64)
     mean = (x.mean((2, 3)) @ weights)[0]
     ours = torch.einsum("ij,bjhw->bihw", torch.from_numpy(matrix[0]), x) + grey[0] * mean
     for name, by in zip(names, amounts, strict=True):
@@ -321,20 +321,20 @@ def test_a_policy_of_no_strength_changes_nothing():
 
 
 def test_trivial_draws_every_change_once_an_image_at_every_strength_and_sign():
-    plan = policy.draw(Augment(policy="trivial"), 4000, np.random.default_rng(0))
+    plan = policies.draw(Augment(policy="trivial"), 4000, np.random.default_rng(0))
     assert plan.kinds.shape == (4000, 1)
-    times = np.bincount(plan.kinds[:, 0], minlength=len(policy.CHANGES))
+    times = np.bincount(plan.kinds[:, 0], minlength=len(policies.CHANGES))
     assert times.min() > 380
     assert times.max() < 510
-    turns = np.degrees(plan.amounts[plan.kinds == policy.CHANGES.index("rotate")])
+    turns = np.degrees(plan.amounts[plan.kinds == policies.CHANGES.index("rotate")])
     assert (turns.min() < -120, turns.max() > 120, np.abs(turns).max() <= 135) == (True, True, True)
     assert 0.45 < (np.abs(turns) < 67.5).mean() < 0.55
 
 
 def test_rand_draws_so_many_changes_of_one_strength():
-    plan = policy.draw(Augment(policy="rand", changes=3, magnitude=0.5), 1000, np.random.default_rng(0))
+    plan = policies.draw(Augment(policy="rand", changes=3, magnitude=0.5), 1000, np.random.default_rng(0))
     assert plan.kinds.shape == (1000, 3)
-    turns = np.degrees(plan.amounts[plan.kinds == policy.CHANGES.index("rotate")])
+    turns = np.degrees(plan.amounts[plan.kinds == policies.CHANGES.index("rotate")])
     np.testing.assert_allclose(np.abs(turns), 15)
     assert 0.4 < (turns > 0).mean() < 0.6
     assert (plan.kinds[:, 0] == plan.kinds[:, 1]).any()
@@ -364,8 +364,8 @@ def test_noise_is_added_to_its_share_of_the_images():
 
 def test_noise_is_gaussian_of_the_given_strength_before_the_normalization():
     grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
-    how = augment.draw(Augment(flip=0, noise=1.0, noise_std=0.05), np.full((8, 2), 64), np.random.default_rng(0))
-    out = augment.apply(grey, how, 64, ONE / 2, ONE / 4)[0]
+    how = transforms.draw(Augment(flip=0, noise=1.0, noise_std=0.05), np.full((8, 2), 64), np.random.default_rng(0))
+    out = transforms.apply(grey, how, 64, ONE / 2, ONE / 4)[0]
     found = (out / 4 + 0.5 - 128 / 255) / 0.05
     assert float(found.mean()) == pytest.approx(0, abs=0.02)
     assert float(found.std()) == pytest.approx(1, abs=0.02)
@@ -386,16 +386,16 @@ def test_noise_never_leaves_the_scale_and_the_same_draw_makes_the_same():
 # ------------------------------------------------------------------------------------------ minority
 def test_an_image_is_of_the_minority_when_one_of_its_classes_is_below_the_mean():
     labels = np.array([[0, 0], [1, 0], [0, 1], [1, 2]])
-    assert augment.minority(labels, [[9, 3], [8, 4, 0]]).tolist() == [False, True, False, True]
-    assert augment.minority(labels, [[6, 6], [4, 4, 4]]).tolist() == [False] * 4
+    assert transforms.minority(labels, [[9, 3], [8, 4, 0]]).tolist() == [False, True, False, True]
+    assert transforms.minority(labels, [[6, 6], [4, 4, 4]]).tolist() == [False] * 4
 
 
 def test_mixup_of_the_minority_leaves_the_majority_untouched():
     images, rare = photos(8), np.array([True, False] * 4)
     config = Augment(flip=0, mixup=1.0, mixup_of="minority")
-    how = augment.draw(config, np.full((8, 2), 64), np.random.default_rng(0), rare)
-    mixed, own = augment.apply(images, how, 48, ZERO, ONE)
-    alone = augment.plain(images, 48, ZERO, ONE)
+    how = transforms.draw(config, np.full((8, 2), 64), np.random.default_rng(0), rare)
+    mixed, own = transforms.apply(images, how, 48, ZERO, ONE)
+    alone = transforms.plain(images, 48, ZERO, ONE)
     assert torch.equal(mixed[1::2], alone[1::2])
     assert (own[1::2] == 1).all()
     assert (own[::2] < 1).all()
@@ -406,7 +406,7 @@ def test_mixup_of_the_minority_leaves_the_majority_untouched():
 
 def test_mixup_of_the_minority_wants_to_know_which_images_are():
     with pytest.raises(ValueError, match="nobody says which"):
-        augment.draw(Augment(mixup=1.0, mixup_of="minority"), np.full((2, 2), 64), np.random.default_rng(0))
+        transforms.draw(Augment(mixup=1.0, mixup_of="minority"), np.full((2, 2), 64), np.random.default_rng(0))
 
 
 # ------------------------------------------------------------------------------------ as evaluation, on a device
@@ -427,37 +427,37 @@ def detail(x):
 @pytest.mark.parametrize("config", [{"crop": "random", "margin": 0.02}, {"crop": "random", "margin": 0.0}], ids=str)
 def test_windows_are_as_smooth_as_what_evaluation_sees(size, config):
     images = detailed()
-    how = augment.draw(Augment(**OFF, **config), np.full((6, 2), 256), np.random.default_rng(0), None, 256)
-    ours = augment.apply(images, how, size, ZERO, ONE)[0]
-    assert detail(ours) / detail(augment.plain(images, size, ZERO, ONE)) == pytest.approx(1, abs=0.06)
+    how = transforms.draw(Augment(**OFF, **config), np.full((6, 2), 256), np.random.default_rng(0), None, 256)
+    ours = transforms.apply(images, how, size, ZERO, ONE)[0]
+    assert detail(ours) / detail(transforms.plain(images, size, ZERO, ONE)) == pytest.approx(1, abs=0.06)
 
 
 def test_a_small_window_of_a_large_image_is_not_blurred():
     """What is not made smaller is sampled once for each pixel, beside others that are made smaller."""
     images = detailed(2)
-    how = augment.draw(Augment(**OFF, crop="random", margin=0.0), np.full((2, 2), 256), np.random.default_rng(0))
+    how = transforms.draw(Augment(**OFF, crop="random", margin=0.0), np.full((2, 2), 256), np.random.default_rng(0))
     affine = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-    ours = augment.apply(images, replace(how, affine=affine), 128, ZERO, ONE)[0]
+    ours = transforms.apply(images, replace(how, affine=affine), 128, ZERO, ONE)[0]
     torch.testing.assert_close(ours[0], images[0, :, 64:192, 64:192] / 255)
-    assert psnr(ours[1], augment.plain(images[1:], 128, ZERO, ONE)[0]) > 30
+    assert psnr(ours[1], transforms.plain(images[1:], 128, ZERO, ONE)[0]) > 30
 
 
 def turned(batch=8, side=64):
     config = Augment(crop="resized", rotate=20, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, policy="rand")
-    return augment.draw(config, np.full((batch, 2), (80, 60)), np.random.default_rng(3), None, side)
+    return transforms.draw(config, np.full((batch, 2), (80, 60)), np.random.default_rng(3), None, side)
 
 
 def test_a_grid_by_broadcasting_is_torchs():
-    how, middles = turned(), augment._middles(48, torch.device("cpu"))[None]
+    how, middles = turned(), transforms._middles(48, torch.device("cpu"))[None]
     theirs = F.affine_grid(how.affine, [8, 3, 48, 48], align_corners=False)
-    torch.testing.assert_close(augment._grid(how.affine, middles, middles), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(transforms._grid(how.affine, middles, middles), theirs, atol=1e-6, rtol=0)
 
 
 def test_colour_by_broadcasting_is_a_product_of_matrices():
     how, x = turned(), torch.rand(8, 3, 48, 48)
-    grey = torch.einsum("bchw,c->b", x, torch.tensor(policy.GREY)) / 48**2 * how.contrast
+    grey = torch.einsum("bchw,c->b", x, torch.tensor(policies.GREY)) / 48**2 * how.contrast
     theirs = torch.baddbmm(grey[:, None, None], how.colour, x.flatten(2)).clamp(0, 1).view_as(x)
-    torch.testing.assert_close(augment._recolour(x, how.colour, how.contrast), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(transforms._recolour(x, how.colour, how.contrast), theirs, atol=1e-6, rtol=0)
 
 
 class Products(TorchDispatchMode):
@@ -485,8 +485,8 @@ class Products(TorchDispatchMode):
 @pytest.mark.parametrize("size", [64, 48])
 def test_no_image_is_made_by_a_product_of_matrices(size):
     with Products() as products:
-        augment.apply(photos(8), turned(), size, ZERO, ONE)
-        augment.plain(photos(8), size, ZERO, ONE)
+        transforms.apply(photos(8), turned(), size, ZERO, ONE)
+        transforms.plain(photos(8), size, ZERO, ONE)
     assert not products.found
     with Products() as products:
         F.affine_grid(turned().affine, [8, 3, 48, 48], align_corners=False)

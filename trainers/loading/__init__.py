@@ -1,0 +1,1 @@
+"""From decoded images to augmented batches on a device."""
