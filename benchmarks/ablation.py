@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from trainers import metrics, posterior
 from trainers.config import DataConfig, Recipe, Views
+from trainers.evaluation import logit_adjustment, metrics
+from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
 from trainers.optim import frequency
-from trainers.predict import predict
 from trainers.train import train
 
 BASE: dict[str, Any] = {
@@ -55,7 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "MixUp .2": {"augment": {"flip": 0.5, "crop": "random", "mixup": 0.2}},
 }
 VIEWS = Views(flip=True, scales=(1.0, 1.15))
-GOALS = posterior.BOTH
+GOALS = logit_adjustment.BOTH
 LOOKS = ("as it is", "TTA", "corrected")
 
 
@@ -82,8 +82,8 @@ def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float
 def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
     labels = {split: data.labels(data.table.indices(split)) for split in logits}
-    val = posterior.Fitting(logits["val"], labels["val"], prior, data.names, data.sizes)
-    test = posterior.Fitting(logits["test"], labels["test"], prior, data.names, data.sizes)
+    val = logit_adjustment.Fitting(logits["val"], labels["val"], prior, data.names, data.sizes)
+    test = logit_adjustment.Fitting(logits["test"], labels["test"], prior, data.names, data.sizes)
     fits = {goal: val.fit(goal, 0.0) for goal in GOALS}
     return {
         "val": {goal: getattr(fit.scores, goal) for goal, fit in fits.items()},

@@ -22,12 +22,13 @@ from rounds import arguments, hardware
 from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
-from trainers import families, metrics, posterior
+from trainers import families
 from trainers.config import DataConfig, Recipe, Views
+from trainers.evaluation import logit_adjustment, metrics
+from trainers.evaluation.predict import Lens, windows
 from trainers.loading.batches import Data, in_order, shuffled
 from trainers.models import network
 from trainers.optim import frequency, losses, optimizers
-from trainers.predict import Lens, windows
 from trainers.support import device
 from trainers.support.checkpoint import load_state
 from trainers.train import train
@@ -160,9 +161,9 @@ class Sight:
         self.logits, self.labels, self.prior = logits, bench.labels["val"], bench.prior("train")
         self.names, self.sizes = bench.data.names, bench.data.sizes
 
-    def fitting(self, logits: np.ndarray | None = None) -> posterior.Fitting:
+    def fitting(self, logits: np.ndarray | None = None) -> logit_adjustment.Fitting:
         used = self.logits if logits is None else logits
-        return posterior.Fitting(used, self.labels, self.prior, self.names, self.sizes)
+        return logit_adjustment.Fitting(used, self.labels, self.prior, self.names, self.sizes)
 
     def grid(self) -> np.ndarray:
         """Strength of each class, [sum C]: the best one on val."""
@@ -174,7 +175,9 @@ class Sight:
         found = []
         for k, (size, end) in enumerate(zip(self.sizes, ends, strict=True)):
             part = slice(end - size, end)
-            one = posterior.Fitting(self.logits[:, part], self.labels[:, [k]], self.prior[part], ["one"], [size])
+            one = logit_adjustment.Fitting(
+                self.logits[:, part], self.labels[:, [k]], self.prior[part], ["one"], [size]
+            )
             found.append(one.fit(GOAL, 0.0).tau)
         return np.repeat(found, self.sizes)
 
@@ -203,7 +206,9 @@ class Sight:
         apart = without - without[:, [values.argmax()]]
         error = np.sqrt((folds - 1) / folds * np.square(apart - apart.mean(0)).sum(0))
         near = [
-            tau for tau, v, e in zip(posterior.TAUS, values, error, strict=True) if v >= values.max() - errors * e
+            tau
+            for tau, v, e in zip(logit_adjustment.TAUS, values, error, strict=True)
+            if v >= values.max() - errors * e
         ]
         return np.full(sum(self.sizes), min(near, key=abs))
 

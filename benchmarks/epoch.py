@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from trainers import metrics
 from trainers.config import Recipe
+from trainers.evaluation import metrics
 from trainers.loading.batches import Data
 from trainers.loading.loader import Batch, Drawing
 from trainers.train import Run

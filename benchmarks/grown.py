@@ -10,7 +10,7 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import Space
 from sweeper.study import Study
 from sweeper.trial import Job
-from trainers.config import Epoch, Scores
+from trainers.epoch import Epoch, Scores
 
 EPOCHS = 20
 START = 1_700_000_000.0

@@ -31,7 +31,7 @@ from sweeper.observers import Observers
 from sweeper.paths import StudyFolder
 from sweeper.stop import Stop
 from sweeper.trial import Closing, Job, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 GOAL, FLOOR = 100.0, 167.0  # ms a trial beyond raw Optuna; what one batch an epoch was measured to cost MLflow
 FIGURES = 14  # an epoch

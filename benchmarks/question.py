@@ -18,8 +18,8 @@ import torch
 from trainers.config import DataConfig, Recipe
 from trainers.data import demo, layouts
 from trainers.data.table import Row, Table
+from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
-from trainers.predict import predict
 from trainers.train import train
 
 FIXED = {"lr": 2e-3, "weight_decay": 0.05, "loss": "cross_entropy", "smoothing": 0.1, "min_area": 0.5}

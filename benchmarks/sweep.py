@@ -30,8 +30,8 @@ import question
 import rounds
 
 from trainers.config import Recipe
+from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
-from trainers.predict import predict
 
 HERE = Path(__file__).parent
 FIFTH = 5  # the goal is what the script finds, in this part of its time

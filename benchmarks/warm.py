@@ -22,8 +22,9 @@ import rounds
 from sweeper.devices import slots
 from sweeper.executors.local import Local
 from sweeper.trial import Job, Progress
-from trainers.config import Epoch, Recipe
+from trainers.config import Recipe
 from trainers.data import demo
+from trainers.epoch import Epoch
 from trainers.models import network
 from trainers.support.checkpoint import read_notes
 

@@ -11,8 +11,8 @@ from sweeper.errors import NoResult, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
 from sweeper.trial import Done, Job, TrialResult
-from trainers.config import Epoch, Goal, Scores
 from trainers.data.summary import Summary
+from trainers.epoch import Epoch, Goal, Scores
 from trainers.support.files import write_text
 
 if TYPE_CHECKING:

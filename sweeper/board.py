@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sweeper.trial import OPEN, Job, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))

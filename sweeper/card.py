@@ -14,8 +14,8 @@ from sweeper.markdown import code, plain
 from sweeper.paths import RunFolder
 from sweeper.redact import redacted
 from sweeper.trial import Job, TrialResult
-from trainers.config import METRICS, Epoch, Scores
 from trainers.data.table import counted
+from trainers.epoch import METRICS, Epoch, Scores
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table

@@ -8,7 +8,8 @@ from statistics import mean, median
 from sweeper import record
 from sweeper.ledger import Entry
 from sweeper.paths import StudyFolder
-from trainers.config import Epoch, TrainConfig
+from trainers.config import TrainConfig
+from trainers.epoch import Epoch
 from trainers.support import files
 
 TOLERANCE = 0.1  # a running trial may end this share of the budget late

@@ -10,7 +10,7 @@ from sweeper.errors import NoResult
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.ranking import Ranking
 from sweeper.trial import Done, Job, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 if TYPE_CHECKING:
     from sweeper.devices import Slot

@@ -14,9 +14,10 @@ from sweeper.artist import Drawing
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
-from trainers.config import DataConfig, Epoch
+from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.table import Row, Table
+from trainers.epoch import Epoch
 from trainers.optim import frequency
 from trainers.support import files
 from trainers.support.checksummed import load_array

@@ -13,7 +13,7 @@ from sweeper.mirror import Event, RunTwin, Side, Sides, StudyTwin
 from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.config import Goal
+from trainers.epoch import Goal
 from trainers.support import failpoints
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"

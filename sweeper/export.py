@@ -17,7 +17,7 @@ from sweeper.errors import UserError
 from sweeper.history import Suggest
 from sweeper.paths import StudyFolder
 from sweeper.trial import Closing, Job, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 LOCK_TIMEOUT_S = 2.0
 TROUBLES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, UserError)

@@ -30,8 +30,9 @@ from pydantic import ValidationError
 
 from sweeper.paths import RunFolder
 from sweeper.trial import Job
-from trainers.config import Epoch, Look, Recipe, Scores, TrainConfig
+from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
+from trainers.epoch import Epoch, Look, Scores
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import point
 

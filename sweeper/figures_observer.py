@@ -11,7 +11,7 @@ from sweeper.artist import Artist, Drawing, Order
 from sweeper.errors import UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Closing, Job, Kind, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 STUDY = "study"
 DRAWING_TIMEOUT_S = 60.0  # that a busy machine may take for the figures of one folder; an idle one takes two

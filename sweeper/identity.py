@@ -12,7 +12,7 @@ from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
 from sweeper.search import StudySpec
 from sweeper.space import Space
-from trainers.config import Goal
+from trainers.epoch import Goal
 from trainers.support import files
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sweeper import ledger, record
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Job, State, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 from trainers.support import files
 
 

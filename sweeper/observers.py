@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sweeper.trial import Closing, Job, Observer, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 
 class Observers:

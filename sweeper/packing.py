@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainers.config import Epoch, Recipe
+from trainers.config import Recipe
+from trainers.epoch import Epoch
 
 SHARE = 0.9  # of a device's memory that trials may fill together
 SLACK = 1.1  # memory of the next trial over the largest so far

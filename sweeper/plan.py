@@ -13,7 +13,7 @@ from sweeper.options import Options
 from trainers.config import Recipe
 from trainers.data.summary import Summary
 
-MODULE = "trainers.measure"
+MODULE = "trainers.throughput"
 SAMPLES = 3
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from sweeper import board
 from sweeper.board import Board, Row
 from sweeper.trial import Closing, Job, Observer, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 from trainers.support.files import full
 from trainers.support.text import visible
 

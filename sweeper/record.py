@@ -13,7 +13,7 @@ from sweeper.ledger import Entry
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
 from sweeper.trial import Done, Failed, Job, Kind, State, TrialResult, Word
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 from trainers.support import files
 
 

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from sweeper.hints import parts
 from sweeper.notation import flow
-from trainers.config import METRICS, DataConfig, TrainConfig
+from trainers.config import DataConfig, TrainConfig
+from trainers.epoch import METRICS
 from trainers.support.files import write_text
 
 PATH = Path(__file__).parent.parent / "docs" / "keys.md"

@@ -15,8 +15,8 @@ from sweeper.errors import UserError
 from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
 from sweeper.redact import redacted
-from trainers.config import Epoch
 from trainers.data.summary import Summary
+from trainers.epoch import Epoch
 from trainers.support import files
 
 TITLES = {

@@ -15,8 +15,8 @@ from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room
 from sweeper.stop import Stop, listening
 from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
-from trainers.config import Epoch
 from trainers.data import images
+from trainers.epoch import Epoch
 
 if TYPE_CHECKING:
     from sweeper.devices import Slot

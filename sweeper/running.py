@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass, field
 
 from sweeper.trial import Job
-from trainers.config import Epoch, TrainConfig
+from trainers.config import TrainConfig
+from trainers.epoch import Epoch
 
 
 @dataclass

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sweeper.tree import Node
-from trainers.config import JUDGED, DataConfig, Goal, Part
+from trainers.config import JUDGED, DataConfig
+from trainers.epoch import Goal, Part
 
 Positive = Annotated[int, Field(ge=1)]
 

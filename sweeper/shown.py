@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sweeper.markdown import code, plain
 from sweeper.redact import redacted
 from sweeper.trial import OPEN, Job, State, TrialResult
-from trainers.config import METRICS, Epoch, Goal, Scores
+from trainers.epoch import METRICS, Epoch, Goal, Scores
 
 STATUS: dict[str, str] = {
     "RUNNING": "RUNNING",

@@ -17,7 +17,7 @@ from sweeper.parts import Parts
 from sweeper.paths import RunFolder
 from sweeper.running import Running
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 from trainers.support import files
 
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep

@@ -9,7 +9,7 @@ from sweeper.executors import Executor
 from sweeper.paths import StudyFolder
 from sweeper.stop import Stop
 from sweeper.trial import Done, Failed, Job, Observer, Outcome, Progress, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 from trainers.support import files
 
 if TYPE_CHECKING:

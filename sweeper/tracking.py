@@ -18,7 +18,7 @@ from sweeper.redact import redacted
 from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 from trainers.support.text import brief
 
 LOADING = 60.0  # seconds that a busy machine may take to load the library

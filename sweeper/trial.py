@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainers.config import Epoch, Goal, Look, Recipe, Scores
+from trainers.config import Recipe
+from trainers.epoch import Epoch, Goal, Look, Scores
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sweeper.board import duration
 from sweeper.errors import UserError
-from trainers.config import Epoch, TrainConfig
+from trainers.config import TrainConfig
+from trainers.epoch import Epoch
 
 LOOK = 2.0  # seconds between two looks that count, at most
 

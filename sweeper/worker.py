@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper import fake
 from sweeper.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
-from trainers.config import DataConfig, Epoch, Look, Scores
+from trainers.config import DataConfig
+from trainers.epoch import Epoch, Look, Scores
 from trainers.support import files
 from trainers.support.errors import Diverged, Overflowed, UserError
 
@@ -145,7 +146,7 @@ class Torch:
             yield epoch
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
-        from trainers.predict import predict, scores, shift
+        from trainers.evaluation.predict import predict, scores, shift
 
         data = _data(job.recipe.data, job.cache)
         rows = data.table.split("test")
@@ -160,7 +161,7 @@ class Torch:
         return logits, scores(job.recipe, data, logits, split="test", fit=fit)
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
-        from trainers.predict import look
+        from trainers.evaluation.predict import look
 
         train = job.recipe.train
         data = _data(job.recipe.data, job.cache)

@@ -94,7 +94,9 @@ def test_words_and_data_of_the_trainers_need_no_torch(path):
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if name(p).startswith("sweeper/")], ids=name)
 def test_only_the_worker_trains(path):
-    heavy = {module for module in imports(path) if module.startswith(("trainers.train", "trainers.predict"))}
+    heavy = {
+        module for module in imports(path) if module.startswith(("trainers.train", "trainers.evaluation.predict"))
+    }
     heavy |= {
         module for module in imports(path) if module.startswith(("trainers.models", "trainers.loading.batches"))
     }

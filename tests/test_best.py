@@ -20,9 +20,10 @@ from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
-from trainers import metrics
-from trainers.config import Corrected, Look, Posterior, Scores
+from trainers.config import Posterior
 from trainers.data import layouts
+from trainers.epoch import Corrected, Look, Scores
+from trainers.evaluation import metrics
 
 SLOTS = [Slot("cpu")]
 TABLE = SPACE.replace("layout: challenge, root: garments, crop: box", "layout: table, root: photos")

@@ -5,7 +5,8 @@ import pytest
 import timm
 
 from trainers import families
-from trainers.config import Goal, TrainConfig
+from trainers.config import TrainConfig
+from trainers.epoch import Goal
 
 NAMES = ["mobilenetv2_100", "efficientnet_b3", "convnext_tiny.fb_in1k", "swin_tiny_patch4_window7_224", "van_b0"]
 NAMES += ["vit_tiny_patch16_224", "resnet50.a1_in1k", "seresnext50_32x4d"]

@@ -18,9 +18,10 @@ from sweeper import draw, figures, gallery, keeping, record, tally, trends
 from sweeper.paths import RunFolder, StudyFolder
 from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
-from trainers.config import DataConfig, Epoch, Recipe
+from trainers.config import DataConfig, Recipe
 from trainers.data import layouts
 from trainers.data.table import Category
+from trainers.epoch import Epoch
 
 SIZES = [3, 2]
 GROUPS = [Category("colour", ("blue", "green", "red $x_1$")), Category("place", ("high", "<low> & co"))]
@@ -42,7 +43,7 @@ def test_a_confusion_counts_true_rows_and_said_columns():
 
 
 def test_a_confusion_agrees_with_the_metrics_of_training():
-    from trainers.metrics import HITS, PREDICTED, TRUE, Tally
+    from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Tally
 
     logits, labels = guesses(300)
     theirs = Tally(SIZES)

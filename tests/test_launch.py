@@ -15,7 +15,7 @@ from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from tests.support.cli import lay_out, sweep
-from trainers import measure
+from trainers import throughput
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.data.table import Category, Row
 
@@ -194,8 +194,8 @@ def test_a_backbone_that_can_be_built_is_remembered(tmp_path):
 
 # ------------------------------------------------------------------------------------------ plan
 def test_a_measurement_tells_pace_memory_and_parameters(monkeypatch):
-    monkeypatch.setattr(measure, "SECONDS", 0.0)
-    found = measure.measure(TINY, [Category("sleeve", ("long", "short"))], "cpu")
+    monkeypatch.setattr(throughput, "SECONDS", 0.0)
+    found = throughput.measure(TINY, [Category("sleeve", ("long", "short"))], "cpu")
     assert found["train_images_per_second"] > 0
     assert found["val_images_per_second"] > 0
     assert found["parameters"] > 100_000

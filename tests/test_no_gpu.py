@@ -15,14 +15,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers import measure
+from trainers import throughput
 from trainers.config import Recipe
 from trainers.data.table import Category
+from trainers.evaluation.metrics import Tally
+from trainers.evaluation.predict import windows
 from trainers.loading import loader
 from trainers.loading.loader import Drawing, Raw
-from trainers.metrics import Tally
 from trainers.models import network
-from trainers.predict import windows
 from trainers.train import Mean, Run
 
 TO = nn.Module.to
@@ -89,7 +89,7 @@ def recipe(**more):
 
 
 def a_run(how, device, folder):
-    return Run(how, measure._random(how, CATEGORIES), ("train",), device, folder)
+    return Run(how, throughput._random(how, CATEGORIES), ("train",), device, folder)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 import time
 
 from sweeper.packing import Packing
-from trainers.config import Epoch, Recipe, Scores
+from trainers.config import Recipe
+from trainers.epoch import Epoch, Scores
 
 
 def recipe(backbone: str = "resnet18") -> Recipe:

@@ -13,7 +13,8 @@ from sweeper import lock, record
 from sweeper.errors import EnvironmentFault, StudyHeld
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Job, TrialResult
-from trainers.config import Epoch, Recipe, Scores
+from trainers.config import Recipe
+from trainers.epoch import Epoch, Scores
 
 
 def scores(value: float, loss: float = 1.0) -> Scores:

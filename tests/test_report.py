@@ -13,7 +13,8 @@ from sweeper import record, report
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
 from tests.support.photos import draw_photos
-from trainers.config import Corrected, DataConfig
+from trainers.config import DataConfig
+from trainers.epoch import Corrected
 
 EMPTY = {"meta", "img", "wbr"}
 DRAWN = {"path", "use", "rect", "circle", "polyline", "line"}

@@ -16,7 +16,7 @@ from sweeper.space import Space
 from sweeper.study import Study
 from sweeper.trial import Done
 from tests.support.studies import curve, past, play, write
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 CATEGORIES = ("pattern",)
 RANDOM = "{sampler: random, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}"

@@ -3,22 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from trainers.epoch import METRICS, Epoch, Goal, Part
 from trainers.support.files import expanded
 
-Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
-METRICS: dict[Goal, str] = {
-    "overall_accuracy": "right answers / (images x categories); scikit-learn's accuracy_score",
-    "mean_class_accuracy": "mean recall of the classes that occur; scikit-learn's balanced_accuracy_score",
-    "macro_f1": "mean F1 of the classes that occur or are predicted, 0 for one that is only predicted; scikit-learn's"
-    " f1_score(average='macro')",
-    "macro_precision": "mean precision of the classes that occur or are predicted, 0 for one that is never predicted;"
-    " scikit-learn's precision_score(average='macro')",
-    "macro_recall": "mean recall of the classes that occur or are predicted, 0 for one that is only predicted;"
-    " scikit-learn's recall_score(average='macro')",
-}
-"""What each metric is. Means are over the classes of all categories at once."""
 JUDGED = "the metric on val by which epochs and trials are judged. " + "; ".join(
     f"{name}: {meaning}" for name, meaning in METRICS.items()
 )
@@ -27,12 +16,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[str, AfterValidator(expanded)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 GRAIN = 16  # pixels between two sides that a growing run takes
-
-
-class Part(BaseModel):
-    """A frozen piece of a recipe that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -530,49 +513,3 @@ def _last(path: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------- epoch
-class Scores(Part):
-    """One split after one epoch. Accuracies are over the whole split, never a mean over batches."""
-
-    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
-
-    loss: float = Field(description="mean over images of the objective, without mixing or smoothing on val")
-    overall_accuracy: float = Field(description=METRICS["overall_accuracy"])
-    mean_class_accuracy: float = Field(description=METRICS["mean_class_accuracy"])
-    macro_precision: float = Field(description=METRICS["macro_precision"])
-    macro_recall: float = Field(description=METRICS["macro_recall"])
-    macro_f1: float = Field(description=METRICS["macro_f1"])
-    category_accuracy: dict[str, float] = Field(description="accuracy of each category, by name")
-
-
-class Look(Scores):
-    """Val through the views of test-time augmentation."""
-
-    tau: float | None = Field(None, description="strength of the correction that was fitted to these predictions")
-
-
-class Corrected(Part):
-    """What posterior correction makes of a metric on val."""
-
-    tau: float = Field(description="the strength that is best by this metric on the whole of val")
-    value: float = Field(description="the metric, each fold of val with the tau of the others")
-
-
-class Epoch(Part):
-    """What one pass over the training images left behind: one line of history.jsonl."""
-
-    number: int = Field(ge=1, description="1 for the first")
-    train: Scores = Field(description="on the augmented images, as they passed")
-    val: Scores | None = Field(description="on val, without augmentation; none when there is no val")
-    plain: Scores | None = Field(None, description="val without the correction that the recipe asks for")
-    corrected: dict[str, Corrected] = Field(
-        default_factory=dict, description="what a fitted correction would give, for the two accuracies and the goal"
-    )
-    lr: float = Field(description="learning rate of the head at the last step")
-    seconds: float = Field(description="wall time of the epoch, evaluation included")
-    images_per_second: float = Field(description="training images over the time spent training")
-    peak_memory_gb: float = Field(description="peak memory, GiB: taken from the GPU, or of the process on a CPU")
-    time: float = Field(description="Unix time when the epoch ended, seconds")
-
-    def value(self, goal: Goal) -> float:
-        """The goal on val, or on train where there is no val."""
-        return float(getattr(self.val or self.train, goal))

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import posterior
-from trainers.config import Corrected, Epoch, Recipe, Scores
+from trainers.config import Recipe
+from trainers.epoch import Corrected, Epoch, Scores
+from trainers.evaluation import logit_adjustment
+from trainers.evaluation.metrics import Tally
+from trainers.evaluation.predict import Lens
 from trainers.loading import transforms
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.image_store import SHELF
 from trainers.loading.loader import Batch, Drawing
-from trainers.metrics import Tally
 from trainers.models import network
 from trainers.optim import averaging, frequency, losses, optimizers
-from trainers.predict import Lens
 from trainers.support import device as devices
 from trainers.support import run_state
 from trainers.support.checkpoint import save_state, save_weights
@@ -279,7 +280,9 @@ class Run:
         loss = self.judge(raw, labels).mean().item()
         logits: np.ndarray = raw.cpu().numpy()
         prior = frequency.log_prior(self.counts)
-        fitting = posterior.Fitting(logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes)
+        fitting = logit_adjustment.Fitting(
+            logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes
+        )
         goal, asked = self.recipe.goal, self.config.posterior
         plain = fitting.at(0.0, loss)
         corrected = fitting.corrected(goal)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from trainers.config import Augment, Recipe
+from trainers.evaluation.metrics import Tally
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Eye
 from trainers.loading.loader import Batch, Drawing, Feed
-from trainers.metrics import Tally
 
 from . import subjects
 from .findings import Notes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch._dynamo.utils import counters
 
-from trainers.predict import predict
+from trainers.evaluation.predict import predict
 from trainers.train import train
 
 from . import subjects

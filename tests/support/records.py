@@ -7,7 +7,8 @@ from typing import Any
 from sweeper import record
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Job, State, TrialResult, Trouble
-from trainers.config import AdamW, DataConfig, Epoch, Focal, Goal, Recipe, Scores, TrainConfig
+from trainers.config import AdamW, DataConfig, Focal, Recipe, TrainConfig
+from trainers.epoch import Epoch, Goal, Scores
 
 START = 1_800_000_000.0  # Unix time of the first epoch
 

@@ -14,7 +14,7 @@ from sweeper.space import Space
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker import advance, run
-from trainers.config import Epoch
+from trainers.epoch import Epoch
 
 SPACE = """\
 study: question

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
-from trainers.config import DataConfig, Part
+from trainers.config import DataConfig
 from trainers.data.table import SPLITS, Table, counted
+from trainers.epoch import Part
 
 WIDTH = 100  # characters of a line
 SHOWN = 20  # categories that have a line of their own

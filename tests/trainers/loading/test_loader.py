@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from trainers.config import Augment, Recipe, Views
+from trainers.evaluation.predict import Lens, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order
 from trainers.loading.image_store import Shelf, gather, level, shared
 from trainers.loading.loader import Drawing, Feed
 from trainers.loading.prefetch import ahead
 from trainers.models import network
-from trainers.predict import Lens, windows
 from trainers.train import Run, train
 
 CPU = torch.device("cpu")

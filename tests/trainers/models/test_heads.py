@@ -5,7 +5,7 @@ from torch import nn
 
 from trainers.config import TrainConfig
 from trainers.data.table import Category
-from trainers.metrics import scores
+from trainers.evaluation.metrics import scores
 from trainers.models import heads, network
 
 FASHION = [7, 3, 3, 4, 6, 3]

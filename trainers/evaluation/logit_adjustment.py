@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers import metrics
-from trainers.config import Corrected, Goal, Scores
+from trainers.epoch import Corrected, Goal, Scores
+from trainers.evaluation import metrics
 
 TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5

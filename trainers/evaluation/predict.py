@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import metrics, posterior
-from trainers.config import Look, Recipe, Scores, TrainConfig, Views
+from trainers.config import Recipe, TrainConfig, Views
+from trainers.epoch import Look, Scores
+from trainers.evaluation import logit_adjustment, metrics
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Eye, Window
 from trainers.loading.loader import Feed
@@ -114,7 +115,7 @@ def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> L
     loss = scores(recipe, data, logits, split="val", fit=("train",)).loss
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
     labels = data.labels(data.table.indices("val"))
-    fitting = posterior.Fitting(logits, labels, prior, data.names, data.sizes)
+    fitting = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes)
     if not train.posterior.fit:
         return Look(**fitting.at(train.posterior.tau, loss).model_dump())
     fit = fitting.fit(recipe.goal, loss)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.config import METRICS
 from trainers.data.table import Category
-from trainers.metrics import HITS, PREDICTED, TRUE, Tally, scores
+from trainers.epoch import METRICS
+from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Tally, scores
 
 CATEGORIES = (Category("sleeve", ("a", "b", "c")), Category("fit", ("d", "e")))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainers import measure
+from trainers import throughput
 from trainers.config import Recipe
 from trainers.data.table import Category
 from trainers.models import network
@@ -27,7 +27,7 @@ def small(monkeypatch):
             if module.training and len(inputs[0]) > room[0]:
                 raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
-    monkeypatch.setattr(measure, "SECONDS", 0)
+    monkeypatch.setattr(throughput, "SECONDS", 0)
     handle = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
     yield seen, room
     handle.remove()
@@ -36,7 +36,7 @@ def small(monkeypatch):
 def test_what_has_no_room_is_timed_in_pieces_and_that_is_said(small, capsys):
     seen, room = small
     room[0] = 7
-    found = measure.measure(recipe(), CATEGORIES, "cpu")
+    found = throughput.measure(recipe(), CATEGORIES, "cpu")
     assert found["train_images_per_second"] > 0
     assert {count for count, training in seen if training} == {16, 8, 4}
     assert "test_resnet: no room for 8 images at once, timed with 4" in capsys.readouterr().err
@@ -45,11 +45,11 @@ def test_what_has_no_room_is_timed_in_pieces_and_that_is_said(small, capsys):
 def test_what_has_no_room_for_a_few_images_says_so(small):
     small[1][0] = 3
     with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
-        measure.measure(recipe(), CATEGORIES, "cpu")
+        throughput.measure(recipe(), CATEGORIES, "cpu")
 
 
 def test_val_is_looked_at_in_whole_chunks(small):
-    measure.measure(recipe(batch_size=10), CATEGORIES, "cpu")
+    throughput.measure(recipe(batch_size=10), CATEGORIES, "cpu")
     looked = [count for count, training in small[0] if not training]
     assert len(set(looked)) == 1
     assert len(looked) >= 4  # two chunks, twice

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import metrics, posterior, predict
 from trainers.config import (
     EMA,
     SGD,
@@ -20,7 +19,6 @@ from trainers.config import (
     Augment,
     Grow,
     LinearHead,
-    Look,
     Plateau,
     Posterior,
     Recipe,
@@ -29,6 +27,8 @@ from trainers.config import (
     TrainConfig,
     Views,
 )
+from trainers.epoch import Look
+from trainers.evaluation import logit_adjustment, metrics, predict
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.loader import Batch, Drawing
 from trainers.models import network
@@ -438,7 +438,7 @@ def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
-    fit = posterior.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.goal, found.loss)
+    fit = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.goal, found.loss)
     assert found == Look(**fit.scores.model_dump(), tau=fit.tau)
 
 

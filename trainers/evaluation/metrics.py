@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.config import Scores
 from trainers.data.table import Category
+from trainers.epoch import Scores
 from trainers.support.device import send
 
 TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class
