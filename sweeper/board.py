@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sweeper.text import duration, short
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.epoch import Epoch
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
-UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 @dataclass
@@ -146,26 +146,6 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     value = f", {result.goal} {short(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
     return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
-
-
-def short(value: float | None) -> str:
-    """A score as every command writes it, with four decimals: 0.8123."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def counted(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """The two largest units: 45s, 38m, 2h05m, 1d03h."""
-    rest = max(0, round(seconds))
-    for i, (size, unit) in enumerate(UNITS):
-        if rest >= size or size == 1:
-            small = UNITS[i + 1] if size > 60 else None
-            return f"{rest // size}{unit}" + (f"{rest % size // small[0]:02d}{small[1]}" if small else "")
-    return "0s"
 
 
 def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:

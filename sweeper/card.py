@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper.markdown import code, plain
 from sweeper.paths import RunFolder
-from sweeper.redact import redacted
+from sweeper.text import code, plain, redacted
 from sweeper.trial import Job, TrialResult
 from trainers.data.table import counted
 from trainers.epoch import METRICS, Epoch, Scores

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper import spec
-from sweeper.board import counted
 from sweeper.counting import counting
 from sweeper.errors import UserError, line
+from sweeper.text import counted
 from trainers.config import DataConfig
 from trainers.data import check, layouts
 from trainers.data.check import Findings

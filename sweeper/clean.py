@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import identity, keeping, ledger, lock, overview, paths, record, room
+from sweeper import identity, keeping, ledger, lock, overview, paths, record, text
 from sweeper.errors import StudyHeld
 from sweeper.paths import RunFolder, StudyFolder
 from trainers.data import cache
@@ -180,8 +180,8 @@ def _unlink(items: Iterable[Item]) -> int:
 def lines(found: Found) -> Iterator[str]:
     """A line a kind, the sum, and what was passed over."""
     for kind, files, size in _kinds(found.items):
-        yield f"{room.amount(size):>9}  {kind} ({files})"
-    yield f"{room.amount(found.size):>9}  in all" if found.items else "nothing here may go"
+        yield f"{text.amount(size):>9}  {kind} ({files})"
+    yield f"{text.amount(found.size):>9}  in all" if found.items else "nothing here may go"
     for study in found.held:
         yield f"{study.name} is at work ({lock.holder(study.lock)}): left as it is"
 

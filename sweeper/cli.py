@@ -277,10 +277,10 @@ def score(
     note: Annotated[str, typer.Option(help="which board, which rank")] = "",
 ) -> None:
     """Note a board's score beside a submission."""
-    from sweeper import overview
+    from sweeper import overview, text
     from sweeper.progress import talk
 
-    talk(f"noted in {overview.near(overview.note_score(submission, value, note))}")
+    talk(f"noted in {text.near(overview.note_score(submission, value, note))}")
 
 
 @app.command()
@@ -292,7 +292,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A study on one page, with its figures."""
-    from sweeper import overview, paths, progress
+    from sweeper import overview, paths, progress, text
 
     found = overview.find(study)
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
@@ -302,7 +302,7 @@ def report(
     for trouble in made.troubles:
         progress.talk(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}
-    _answer(document if as_json else [overview.near(made.path)])
+    _answer(document if as_json else [text.near(made.path)])
 
 
 @app.command()
@@ -317,7 +317,7 @@ def clean(
 ) -> None:
     """Free the disk of what nobody needs."""
     from sweeper import clean as cleaning
-    from sweeper import room
+    from sweeper import text
     from sweeper.progress import talk
 
     found = cleaning.find(study, keep)
@@ -328,7 +328,7 @@ def clean(
     if as_json:
         return _answer(cleaning.document(found, freed))
     if freed is not None:
-        return talk(f"{room.amount(freed)} freed")
+        return talk(f"{text.amount(freed)} freed")
     return talk("nothing was removed; --yes removes it") if found.items else None
 
 

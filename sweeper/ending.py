@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sweeper import overview
+from sweeper import overview, text
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.progress import talk
 
@@ -18,7 +18,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
     if reason:
         talk(reason)
     talk(f"best:   {overview.best(one.best) if one.best else 'no trial completed yet'}")
-    talk(f"files:  {overview.near(folder.root)}")
+    talk(f"files:  {text.near(folder.root)}")
     for line in _broken(one):
         talk(line)
     talk(f"resume: {command}")
@@ -33,4 +33,4 @@ def _broken(one: overview.Standing) -> Iterator[str]:
     failed = [result for result in one.results if result.state == "FAILED"]
     if failed and not one.best:
         log = RunFolder(one.study.trial(failed[-1].number).root).log
-        yield f"failed: {failed[-1].error}; its log is {overview.near(log)}"
+        yield f"failed: {failed[-1].error}; its log is {text.near(log)}"

@@ -11,7 +11,7 @@ from typing import Protocol
 from sweeper import lock, mirror, record, shown
 from sweeper.mirror import Event, RunTwin, Side, Sides, StudyTwin
 from sweeper.paths import StudyFolder
-from sweeper.redact import redacted
+from sweeper.text import redacted
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Goal
 from trainers.support import failpoints

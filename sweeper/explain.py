@@ -1,7 +1,6 @@
 """What pydantic found wrong, in the user's words and with the place in the file."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from sweeper import hints, renames
 from sweeper.hints import parts
 from sweeper.notation import flow
+from sweeper.text import close, listed
 from sweeper.tree import Node, plain
 from trainers.support.errors import UserError
 from trainers.support.text import brief
@@ -43,17 +43,6 @@ _HELP = {
     "int_type": _WHOLE,
     "string_type": 'put "quotes" around it',
 }
-
-
-def close(text: str, known: Iterable[str]) -> str:
-    """`did you mean 'gamma'?` when one of the known words is near, else an empty text."""
-    near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else ""
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a, b or c`."""
-    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def checked(model: type[M], node: Node, root: str = "") -> M:

@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any, NoReturn, get_args
 
 from sweeper import hints
-from sweeper.explain import close
 from sweeper.notation import Scalar, flow
+from sweeper.text import close
 from sweeper.tree import Choice, Each, Kind, Node, Range, plain
 from trainers.support.errors import UserError
 

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import dataset, devices, ending, mounts, overview, paths, progress, record, tracking
+from sweeper import dataset, devices, ending, mounts, overview, paths, progress, record, text, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures_observer import Figures
@@ -232,7 +232,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
     from sweeper import sweep
     from sweeper.export import OptunaExport
 
-    view = progress.choose(where=[f"files: {overview.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
+    view = progress.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
     if kind := mounts.network(prepared.folder.root):
         view.note(mounts.words(paths.home(), kind))

@@ -11,10 +11,10 @@ import pandas as pd
 
 from sweeper import identity
 from sweeper.errors import UserError
-from sweeper.explain import close
 from sweeper.notation import flow
 from sweeper.paths import StudyFolder
 from sweeper.ranking import COLUMNS, LAST, Ranking, order
+from sweeper.text import close
 from sweeper.trial import TrialResult
 
 SCHEMA_VERSION = 1

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sweeper import board, clock, documents, identity, lock, orphans, paths, record, shown
+from sweeper import clock, documents, identity, lock, orphans, paths, record, shown, text
 from sweeper.errors import UserError
-from sweeper.explain import close
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.text import close, near
 from sweeper.trial import OPEN, State, TrialResult
 from trainers.support.files import expanded, write_text
 
@@ -134,14 +134,6 @@ def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
             yield documents.parsed(line, Said, f"{folder.board}:{number}").model_dump(exclude_unset=True)
 
 
-def near(path: Path) -> str:
-    """A path as a person here would write it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except (ValueError, FileNotFoundError):  # it lies elsewhere, or there is no current folder any more
-        return str(path)
-
-
 # ----------------------------------------------------------------------------------- a board's score
 def note_score(target: str, value: float, note: str) -> Path:
     """Write down what a board said of a submission; returns the file.
@@ -202,11 +194,11 @@ def _trials(one: Standing) -> str:
 
 def best(result: TrialResult) -> str:
     at = f"epoch {result.epoch}/{result.planned}"
-    return f"{result.goal} {board.short(result.value)}, trial {result.number} ({result.backbone}), {at}"
+    return f"{result.goal} {text.short(result.value)}, trial {result.number} ({result.backbone}), {at}"
 
 
 def running(result: TrialResult) -> str:
-    value = f", {board.short(result.value)}" if result.epochs else ""
+    value = f", {text.short(result.value)}" if result.epochs else ""
     return f"trial {result.number} ({result.backbone}), epoch {result.epochs}/{result.planned}{value}"
 
 
@@ -231,7 +223,7 @@ def here() -> Iterator[str]:
     there = [standing(study) for study in studies()]
     for one in there:
         planned = f"/{one.planned}" if one.planned else ""
-        top = f", best {board.short(one.best.value)} (trial {one.best.number})" if one.best else ""
+        top = f", best {text.short(one.best.value)} (trial {one.best.number})" if one.best else ""
         scored = "".join(_scored(final) for final in one.finals)
         yield f"{one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)}{top}{scored}"
     if there:

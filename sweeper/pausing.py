@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sweeper import lock, overview, record, room, sender
+from sweeper import lock, record, room, sender, text
 from sweeper.errors import DiskFull
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
@@ -73,7 +73,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
             continue
         holder = lock.holder(folder.lock)
         if holder is None:
-            talk(f"{room.amount(room.free(folder.root))} are free again; going on")
+            talk(f"{text.amount(room.free(folder.root))} are free again; going on")
             return True
         if not told:
             talk(f"there is room again; waiting for {holder}, which holds the study now")
@@ -88,9 +88,9 @@ def _largest(folder: StudyFolder) -> int:
 
 
 def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
-    there, where = room.free(folder.root), overview.near(Path(full.where))
-    less = f"{room.amount(there)} are free" if there < need else "a quota or a limit leaves less"
+    there, where = room.free(folder.root), text.near(Path(full.where))
+    less = f"{text.amount(there)} are free" if there < need else "a quota or a limit leaves less"
     talk(
-        f"disk full: {full.why} ({where}); {room.amount(need)} are needed, {less}: free some space, for example with "
+        f"disk full: {full.why} ({where}); {text.amount(need)} are needed, {less}: free some space, for example with "
         "sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
     )

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import board, dataset, devices, launch, room, samplers
+from sweeper import dataset, devices, launch, room, samplers, text
 from sweeper.ask import ask
 from sweeper.executors.local import environment
 from sweeper.launch import Prepared
@@ -128,8 +128,8 @@ def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot)
 # ------------------------------------------------------------------------------------------ telling
 def lines(plan: Plan) -> Iterator[str]:
     """The plan as text."""
-    many = board.counted(plan.trials, "trial") if plan.trials else "as many trials as fit"
-    yield f"study {plan.study}: {many}, each of {board.counted(plan.epochs, 'epoch')}"
+    many = text.counted(plan.trials, "trial") if plan.trials else "as many trials as fit"
+    yield f"study {plan.study}: {many}, each of {text.counted(plan.epochs, 'epoch')}"
     yield from _opened(plan)
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
     yield f"images: {images}; decoded {plan.cache_gb:.2f} GB"
@@ -140,12 +140,12 @@ def lines(plan: Plan) -> Iterator[str]:
         step = cost.batch_size / cost.train_images_per_second
         yield (
             f"  {cost.backbone} at {cost.image_size} px, batch {cost.batch_size}: {step:.3f} s/step, "
-            f"{cost.train_images_per_second:,.0f} images/s, epoch {board.duration(cost.seconds_per_epoch)}, "
+            f"{cost.train_images_per_second:,.0f} images/s, epoch {text.duration(cost.seconds_per_epoch)}, "
             f"peak {cost.peak_memory_gb:.2f} GiB, {cost.parameters:,} parameters"
         )
     if plan.hours is not None:
         limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
-        most, slots = board.duration(plan.hours * 3600), board.counted(plan.slots, "slot")
+        most, slots = text.duration(plan.hours * 3600), text.counted(plan.slots, "slot")
         yield f"time: at most {most} on {slots}, less what is pruned{limit}"
     elif plan.budget_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
@@ -164,7 +164,7 @@ def _opened(plan: Plan) -> Iterator[str]:
         return
     many = "endless configurations"
     if plan.configurations is not None:
-        many = board.counted(plan.configurations, "configuration")
+        many = text.counted(plan.configurations, "configuration")
     yield f"open values ({many})"
     yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
     yield "first samples (later trials depend on the results of earlier ones)"

@@ -12,7 +12,7 @@ from rich.live import Live as Screen
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import board
+from sweeper import board, text
 from sweeper.board import Board, Row
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
@@ -197,9 +197,9 @@ class Live:
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
-            "value": board.short(row.values[-1] if last else None),
+            "value": text.short(row.values[-1] if last else None),
             "img/s": f"{last.images_per_second:,.0f}" if last else "-",
-            "eta": "-" if left is None else board.duration(left),
+            "eta": "-" if left is None else text.duration(left),
             "curve": board.sparkline(row.values, 12, self._out.blocks),
         }
 

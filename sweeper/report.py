@@ -14,7 +14,7 @@ from sweeper.best import Winner
 from sweeper.errors import UserError
 from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
-from sweeper.redact import redacted
+from sweeper.text import redacted
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch
 from trainers.support import files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sweep, sync
+from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sweep, sync, text
 from sweeper.ends import IN_FULL
 from sweeper.errors import RunFailed, Stopped
 from sweeper.observers import Observers
@@ -91,7 +91,7 @@ def _held(
     standing = overview.standing(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
-        view = progress.choose(where=[f"files: {overview.near(study.root)}"])
+        view = progress.choose(where=[f"files: {text.near(study.root)}"])
         observers = launch.observers_for(view, sync.facts(standing), mlflow=mlflow)
         try:
             yield Session(table, observers, slots, stop, room)

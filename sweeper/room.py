@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sweeper import record
 from sweeper.errors import DiskFull
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.text import amount
 from sweeper.trial import OPEN, Job
 from trainers.config import Recipe, TrainConfig
 from trainers.support import files
@@ -58,14 +59,6 @@ def _pieces(need: int, piece: int) -> list[int]:
 
 def _there(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-
-
-def amount(count: float) -> str:
-    """Bytes as a person reads them."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"
 
 
 # ------------------------------------------------------------------------------------------ one trial

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import NoReturn
 
-from sweeper.explain import close
 from sweeper.holes import is_hole
+from sweeper.text import close
 from sweeper.tree import Node
 from trainers.config import NAMED as PARTS
 from trainers.support.errors import UserError

@@ -10,8 +10,7 @@ from itertools import chain, count
 from typing import Any
 from urllib.parse import quote
 
-from sweeper.markdown import code, plain
-from sweeper.redact import redacted
+from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, Job, State, TrialResult
 from trainers.epoch import METRICS, Epoch, Goal, Scores
 

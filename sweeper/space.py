@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import sensible
 from sweeper.defaults import difference, filled
-from sweeper.explain import checked, close, listed
+from sweeper.explain import checked
 from sweeper.inside import Outside, candidates
 from sweeper.notation import flow
 from sweeper.search import Grid, StudySpec
+from sweeper.text import close, listed
 from sweeper.tree import Choice, Hole, Node, Open, closings, expand, leaf, open_values, plain, size
 from trainers import families
 from trainers.config import Recipe, TrainConfig

@@ -20,11 +20,11 @@ from ruamel.yaml.events import (
 
 from sweeper import hints
 from sweeper import sets as assignments
-from sweeper.explain import checked, close
+from sweeper.explain import checked
 from sweeper.holes import closed, is_hole, opened
 from sweeper.notation import flow, scalar
-from sweeper.redact import redacted, refuse_secret
 from sweeper.search import Budget, Search, StudyFile, StudySpec
+from sweeper.text import close, redacted, refuse_secret
 from sweeper.tree import Node, open_values
 from trainers import families
 from trainers.config import Recipe

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sweeper import board, identity, lock, overview, tracking
+from sweeper import identity, lock, overview, text, tracking
 from sweeper.defaults import opened
 from sweeper.errands import Facts
 from sweeper.errors import StudyHeld, UserError
@@ -46,7 +46,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
         say(note.removesuffix("; training goes on"))
     runs, epochs = len(tracker.sent.runs), tracker.sent.epochs
     if runs or epochs:
-        say(f"sent MLflow {board.counted(runs, 'run')} and {board.counted(epochs, 'epoch')} of {study.name}")
+        say(f"sent MLflow {text.counted(runs, 'run')} and {text.counted(epochs, 'epoch')} of {study.name}")
     if not done:
         say(f"MLflow still lacks a part of {study.name}; the next `sweep run` or `sweep ui` sends the rest")
     return done

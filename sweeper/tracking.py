@@ -14,9 +14,9 @@ from sweeper.errands import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refus
 from sweeper.errands import Server as Remote
 from sweeper.mirror import Event, StudyTwin
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.redact import redacted
 from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
+from sweeper.text import redacted
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.text import brief

@@ -4,8 +4,8 @@ import os
 import time
 from dataclasses import dataclass
 
-from sweeper.board import duration
 from sweeper.errors import UserError
+from sweeper.text import duration
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeper.markdown import code, plain
+from sweeper.text import code, plain
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeper.redact import redacted, refuse_secret
+from sweeper.text import redacted, refuse_secret
 from trainers.support.errors import UserError
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeper import ledger, lock, preflight, record, room, spec, store
+from sweeper import ledger, lock, preflight, record, room, spec, store, text
 from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
@@ -218,7 +218,7 @@ def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
 
 
 def test_amounts_are_read_easily():
-    assert [room.amount(n) for n in (12_345, 3_210_000, 4_560_000_000)] == ["12 kB", "3.2 MB", "4.6 GB"]
+    assert [text.amount(n) for n in (12_345, 3_210_000, 4_560_000_000)] == ["12 kB", "3.2 MB", "4.6 GB"]
 
 
 def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, monkeypatch):
