@@ -24,12 +24,12 @@ import optuna
 import rounds
 
 from sweeper import paths, record, spec, sweep, tracking
-from sweeper.devices import Slot
 from sweeper.errands import Facts
 from sweeper.executors.local import Local
 from sweeper.observers import Observers
 from sweeper.paths import StudyFolder
-from sweeper.stop import Stop
+from sweeper.system.devices import Slot
+from sweeper.system.signals import Stop
 from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import rounds
 
-from sweeper.devices import slots
 from sweeper.executors.local import Local
+from sweeper.system.devices import slots
 from sweeper.trial import Job, Progress
 from trainers.config import Recipe
 from trainers.data import demo

@@ -1,15 +1,15 @@
 """Where the program begins, before anything is imported that takes time or that a user's file could stand in for."""
 
-from sweeper import interrupt
+from sweeper.system import interrupt
 
 interrupt.heed()
 
 
 def main() -> None:
     """The program, as the shell calls it."""
-    from sweeper import children
+    from sweeper.system import subprocesses
 
-    children.settle()
+    subprocesses.settle()
     from sweeper import cli
 
     cli.main()

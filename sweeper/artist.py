@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sweeper import children, paths
+from sweeper import paths
+from sweeper.system import subprocesses
 from sweeper.trial import Word
 
 CLOSE_TIMEOUT_S = 5.0  # that a process without orders may take to be gone
@@ -151,11 +152,11 @@ class Artist:
 
 def _start() -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        children.python("-m", "sweeper.draw_process"),
+        subprocesses.python("-m", "sweeper.draw_process"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,  # Ctrl-C is the coordinator's to hear
-        env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **children.environment()},
+        env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **subprocesses.environment()},
     )

@@ -31,7 +31,7 @@ from trainers.support.files import write_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sweeper.devices import Slot
+    from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
 
 

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeper.devices import Count
+    from sweeper.system.devices import Count
 
 
 class Commands(TyperGroup):
@@ -249,8 +249,8 @@ def best(
     """The winner: as a recipe, confirmed, or exported."""
     from sweeper import best as winning
     from sweeper import confirm as confirming
-    from sweeper import devices as places
     from sweeper import overview, progress
+    from sweeper.system import devices as places
 
     if export not in (None, "submission"):
         raise typer.BadParameter(f"{export!r} is not 'submission'", param_hint="--export")
@@ -424,10 +424,10 @@ def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
 
 def main() -> None:
     """The program, for `sweeper.__main__`, and for those who run this module."""
-    from sweeper import children, interrupt
+    from sweeper.system import interrupt, subprocesses
 
     interrupt.heed()
-    children.settle()
+    subprocesses.settle()
     from sweeper import exits
 
     exits.through(app)

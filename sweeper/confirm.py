@@ -13,7 +13,7 @@ from sweeper.trial import Done, Job, TrialResult
 from trainers.epoch import Epoch
 
 if TYPE_CHECKING:
-    from sweeper.devices import Slot
+    from sweeper.system.devices import Slot
 
 MOST = 5  # leaders that are confirmed
 UNSURE = 3  # leaders where no standard error is known

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import mounts, orphans, paths, store
-from sweeper.ask import ask
+from sweeper import paths, store
 from sweeper.errors import EnvironmentFault
+from sweeper.system import disks, gpu_processes
+from sweeper.system.ask import ask
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -41,7 +42,7 @@ class Finding:
     ok: bool
     text: str
     help: str = ""
-    orphan: orphans.Orphan | None = None  # whom it is about, where it is GPU memory that nobody uses
+    orphan: gpu_processes.Orphan | None = None  # whom it is about, where it is GPU memory that nobody uses
 
 
 def examine(*, patience: float = 3.0) -> list[Finding]:
@@ -101,11 +102,11 @@ def _torch() -> Iterator[Finding]:
 
 def _holders() -> Iterator[Finding]:
     """Who holds the memory of the GPUs, from nvidia-smi where there is one."""
-    for index, used, total in orphans.smi("--query-gpu=index,memory.used,memory.total"):
+    for index, used, total in gpu_processes.smi("--query-gpu=index,memory.used,memory.total"):
         busy = float(used) > 0.2 * float(total) if used.isdigit() and total.isdigit() else False
         yield Finding(f"memory of GPU {index}", not busy, f"{used} of {total} MiB taken")
-    apps = orphans.smi(orphans.APPS)
-    lost = {str(one.pid): one for one in orphans.among(apps)}
+    apps = gpu_processes.smi(gpu_processes.APPS)
+    lost = {str(one.pid): one for one in gpu_processes.among(apps)}
     for pid, name, used in apps:
         one = lost.get(pid)
         why, remedy = (f", {one.why}", one.remedy) if one else ("", "")
@@ -118,8 +119,8 @@ def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     help_ = "" if free > LOW_DISK else "remove old studies, or set SWEEP_HOME to another disk"
     yield Finding("disk", free > LOW_DISK, f"{free / 1e9:.1f} GB free at {home}", help_)
-    if kind := mounts.network(there):
-        yield Finding("network", False, mounts.words(home, kind), "set SWEEP_HOME to a folder on a local disk")
+    if kind := disks.network(there):
+        yield Finding("network", False, disks.words(home, kind), "set SWEEP_HOME to a folder on a local disk")
     writable = os.access(there, os.W_OK)
     if not writable:
         yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")

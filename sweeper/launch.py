@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import dataset, devices, ending, mounts, overview, paths, progress, record, text, tracking
+from sweeper import dataset, ending, overview, paths, progress, record, text, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures_observer import Figures
@@ -17,6 +17,7 @@ from sweeper.options import Options
 from sweeper.paths import StudyFolder
 from sweeper.ranking import Ranking
 from sweeper.room import Room
+from sweeper.system import devices, disks
 from sweeper.trial import Closing, Observer, State
 from trainers.support import files
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from sweeper.executors import Executor
     from sweeper.search import StudySpec
     from sweeper.space import Space
-    from sweeper.stop import Stop
     from sweeper.study import Study
+    from sweeper.system.signals import Stop
     from sweeper.trial import Outcome
     from trainers.data.check import Findings
     from trainers.data.layouts import Table
@@ -149,7 +150,7 @@ def prepare(
 def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
     """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
     from sweeper import pausing
-    from sweeper.stop import Stop, listening
+    from sweeper.system.signals import Stop, listening
 
     stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
 
@@ -234,8 +235,8 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
 
     view = progress.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
-    if kind := mounts.network(prepared.folder.root):
-        view.note(mounts.words(paths.home(), kind))
+    if kind := disks.network(prepared.folder.root):
+        view.note(disks.words(paths.home(), kind))
     export = OptunaExport(prepared.folder, prepared.space.suggest, view.note)
     observers = observers_for(view, facts(prepared), export, mlflow=mlflow)
     export.opened()

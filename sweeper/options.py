@@ -4,9 +4,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper.devices import Count
 from sweeper.errors import UserError
 from sweeper.paths import StudyFolder
+from sweeper.system.devices import Count
 
 
 @dataclass(frozen=True)

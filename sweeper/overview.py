@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sweeper import clock, documents, identity, lock, orphans, paths, record, shown, text
+from sweeper import clock, documents, identity, lock, paths, record, shown, text
 from sweeper.errors import UserError
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.system import gpu_processes
 from sweeper.text import close, near
 from sweeper.trial import OPEN, State, TrialResult
 from trainers.support.files import expanded, write_text
@@ -182,7 +183,7 @@ def status(one: Standing) -> Iterator[str]:
         yield f"best     {best(one.best)}"
     for final in one.finals:
         yield f"final    {near(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
-    for orphan in orphans.found():
+    for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
     yield f"files    {near(one.study.root)}"
     yield f"next     {next_command(one)}"
@@ -253,7 +254,7 @@ def _first_command(space: Path | None) -> str:
 # ------------------------------------------------------------------------------------------ as JSON
 def report(one: Standing) -> dict[str, Any]:
     """What `status` tells, as one JSON document."""
-    return {"schema_version": 1, **document(one), "orphans": [asdict(orphan) for orphan in orphans.found()]}
+    return {"schema_version": 1, **document(one), "orphans": [asdict(orphan) for orphan in gpu_processes.found()]}
 
 
 def document(one: Standing) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from sweeper import lock, record, room, sender, text
 from sweeper.errors import DiskFull
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
-from sweeper.stop import Stop
+from sweeper.system import disks
+from sweeper.system.signals import Stop
 from trainers.support import files
 
 LOOK = 2.0  # seconds between two looks at the disk
@@ -69,11 +70,11 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
         if time.monotonic() < following:
             continue
         following = time.monotonic() + LOOK
-        if not (room.takes(folder.root, need, piece) and sender.at_rest()):
+        if not (disks.takes(folder.root, need, piece) and sender.at_rest()):
             continue
         holder = lock.holder(folder.lock)
         if holder is None:
-            talk(f"{text.amount(room.free(folder.root))} are free again; going on")
+            talk(f"{text.amount(disks.free(folder.root))} are free again; going on")
             return True
         if not told:
             talk(f"there is room again; waiting for {holder}, which holds the study now")
@@ -88,7 +89,7 @@ def _largest(folder: StudyFolder) -> int:
 
 
 def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
-    there, where = room.free(folder.root), text.near(Path(full.where))
+    there, where = disks.free(folder.root), text.near(Path(full.where))
     less = f"{text.amount(there)} are free" if there < need else "a quota or a limit leaves less"
     talk(
         f"disk full: {full.why} ({where}); {text.amount(need)} are needed, {less}: free some space, for example with "

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import dataset, devices, launch, room, samplers, text
-from sweeper.ask import ask
+from sweeper import dataset, launch, room, samplers, text
 from sweeper.executors.local import environment
 from sweeper.launch import Prepared
 from sweeper.options import Options
+from sweeper.system import devices, disks
+from sweeper.system.ask import ask
 from trainers.config import Recipe
 from trainers.data.summary import Summary
 
@@ -95,7 +96,7 @@ def plan(path: Path, options: Options) -> Plan:
         disk_gb=round(kept * max(one.kept for one in bytes_of) / 1e9, 3) if kept else None,
         keep=spec.keep,
         running_gb=round(len(slots) * max(one.peak for one in bytes_of) / 1e9, 3),
-        free_gb=round(room.free(prepared.folder.root) / 1e9, 3),
+        free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         data=prepared.summary,
     )
 

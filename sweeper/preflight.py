@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import ask as process
-from sweeper import children
 from sweeper.errors import DataError, Fault, UserError
 from sweeper.progress import talk
+from sweeper.system import ask as process
+from sweeper.system import subprocesses
 from trainers.config import Recipe
 from trainers.support.files import write_text
 
@@ -88,7 +88,7 @@ def ask(request: object, *, module: str = MODULE, shown: Sequence[str] = ()) -> 
     """
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(shown)} if shown else {}
     quiet = {} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    env = {**children.environment(), **quiet, **seen}
+    env = {**subprocesses.environment(), **quiet, **seen}
     answer: list[dict[str, Any]] = process.ask(
         "-m", module, what="the check of the backbones", request=request, env=env
     )

@@ -13,13 +13,13 @@ from sweeper.errors import RunFailed, Stopped
 from sweeper.observers import Observers
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room
-from sweeper.stop import Stop, listening
+from sweeper.system.signals import Stop, listening
 from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
 from trainers.data import images
 from trainers.epoch import Epoch
 
 if TYPE_CHECKING:
-    from sweeper.devices import Slot
+    from sweeper.system.devices import Slot
     from trainers.config import DataConfig
     from trainers.data.layouts import Table
 

@@ -1,10 +1,6 @@
 """How much room there is on a study's disk, and how much of it the trials to come need."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +8,10 @@ from typing import TYPE_CHECKING
 from sweeper import record
 from sweeper.errors import DiskFull
 from sweeper.paths import RunFolder, StudyFolder
+from sweeper.system.disks import free
 from sweeper.text import amount
 from sweeper.trial import OPEN, Job
 from trainers.config import Recipe, TrainConfig
-from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.search import StudySpec
@@ -24,41 +20,6 @@ SPARE = 16 * 2**20  # bytes beside checkpoints: databases, histories, logs
 PIECE = 2**20  # bytes of a file that is tried where no checkpoint was seen yet
 RECENT = 64  # trials whose files are measured when a sweep begins
 MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # tensors that an optimizer keeps beside each weight
-
-
-def free(folder: Path) -> int:
-    """Bytes that may still be written where `folder` is, or will be."""
-    return shutil.disk_usage(_there(folder)).free
-
-
-def takes(folder: Path, need: int, piece: int = 0) -> bool:
-    """Whether the disk of `folder` takes `need` bytes more, in files of `piece`, or in one.
-
-    They are asked for and given back: a quota, or a limit on the size of a file, is not in the figure of free ones.
-    """
-    if free(folder) < need:
-        return False
-    if not hasattr(os, "posix_fallocate"):
-        return True
-    try:
-        with ExitStack() as opened:
-            for size in _pieces(need, piece or need):
-                file = opened.enter_context(tempfile.TemporaryFile(dir=_there(folder)))
-                os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        if files.full(error):
-            return False
-        raise
-    return True
-
-
-def _pieces(need: int, piece: int) -> list[int]:
-    whole, rest = divmod(need, max(1, piece))
-    return [piece] * whole + ([rest] if rest else [])
-
-
-def _there(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 # ------------------------------------------------------------------------------------------ one trial

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from sweeper import mounts
+from sweeper.system import disks
 from trainers.support.failpoints import point
 
 ESCAPED = set("%?#")  # in a path that is part of an address
@@ -54,7 +54,7 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
         finally:
             _remove(database.parent, f".{database.name}.*")
         with closing(sqlite3.connect(database)) as connection:
-            connection.execute(f"PRAGMA journal_mode={mounts.journal(database.parent)}")
+            connection.execute(f"PRAGMA journal_mode={disks.journal(database.parent)}")
 
 
 def _remove(folder: Path, pattern: str) -> None:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper import children, overview, paths, sync, tracking
+from sweeper import overview, paths, sync, tracking
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
 from sweeper.progress import talk
 from sweeper.store import address, trouble
+from sweeper.system import subprocesses
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself
@@ -119,7 +120,7 @@ class _Pages:
 @contextmanager
 def _serving(store: str, port: int) -> Iterator[_Pages]:
     """MLflow's server with one worker, in a process group that is gone afterwards."""
-    command = children.python("-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
+    command = subprocesses.python("-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     command += ["--backend-store-uri", store, "--default-artifact-root", paths.artifacts().as_uri()]
     command += ["--uvicorn-opts", f"--log-level warning --app-dir {shlex.quote(APP)}"]
     with tempfile.TemporaryFile() as words:
@@ -129,7 +130,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
             start_new_session=True,
             stdout=words,
             stderr=subprocess.STDOUT,
-            preexec_fn=children.end_with_us(signal.SIGTERM),  # it then ends its own processes
+            preexec_fn=subprocesses.end_with_us(signal.SIGTERM),  # it then ends its own processes
         )
         pages = _Pages(server, f"http://{HOST}:{port}", words)
         try:
@@ -140,7 +141,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
 
 def _environment() -> dict[str, str]:
     """Ours without any stray setting of MLflow's, and what keeps it small (0.5 instead of 3.4 GB) and discreet."""
-    kept = {name: value for name, value in children.environment().items() if not name.startswith("MLFLOW_")}
+    kept = {name: value for name, value in subprocesses.environment().items() if not name.startswith("MLFLOW_")}
     return kept | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -104,7 +104,7 @@ def test_only_the_worker_trains(path):
 
 
 def test_the_loop_knows_neither_optuna_nor_the_command_line():
-    allowed = {"sweeper.paths", "sweeper.executors", "sweeper.trial", "sweeper.errors", "sweeper.stop"}
+    allowed = {"sweeper.paths", "sweeper.executors", "sweeper.trial", "sweeper.errors", "sweeper.system.signals"}
     ours = {module for module in imports(ROOT / "sweeper" / "sweep.py") if module.startswith("sweeper.")}
     assert {".".join(module.split(".")[:2]) for module in ours} <= allowed
 

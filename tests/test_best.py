@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
-from sweeper.devices import Slot
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
+from sweeper.system.devices import Slot
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
 from trainers.config import Posterior

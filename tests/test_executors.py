@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.devices import Slot
 from sweeper.executors import Executor
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.packing import Packing
+from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.watch import Patience
 from tests.support import cluster as clusters
@@ -410,7 +410,7 @@ def test_a_close_without_kill_lets_the_epoch_be_finished(make, monkeypatch):
 COORDINATOR = """
 import os, signal, sys, time
 from pathlib import Path
-from sweeper.devices import Slot
+from sweeper.system.devices import Slot
 from sweeper.executors.local import Local
 from sweeper.trial import Job
 

@@ -10,8 +10,8 @@ from sweeper import record, sweep
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
 from sweeper.memory import UNKNOWN, Here, Memory
-from sweeper.stop import Stop
 from sweeper.study import REFUSED, Study
+from sweeper.system.signals import Stop
 from sweeper.trial import Job
 from tests.support.cli import SPACE, lay_out
 from tests.support.cli import sweep as command

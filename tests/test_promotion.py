@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from sweeper import overview, record, spec, sweep
-from sweeper.devices import Slot
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
-from sweeper.stop import Stop
 from sweeper.study import Study
+from sweeper.system.devices import Slot
+from sweeper.system.signals import Stop
 from sweeper.trial import Failed
 from tests.support.studies import (
     CLIMB,

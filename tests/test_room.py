@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from sweeper import ledger, lock, preflight, record, room, spec, store, text
-from sweeper.devices import Slot
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
+from sweeper.system import disks
+from sweeper.system.devices import Slot
 from sweeper.trial import Failed, Job
 from sweeper.worker import failed
 from tests.support.disks import BLOCK, fill, small
@@ -163,14 +164,14 @@ def test_mlflow_s_database_is_whole_or_not_there(disk):
 
 # ------------------------------------------------------------------------------------------ room
 def test_a_quota_or_a_limit_is_found_by_asking_for_the_bytes(disk):
-    assert room.takes(disk, 2_000_000)
-    assert not room.takes(disk, 8_000_000)
+    assert disks.takes(disk, 2_000_000)
+    assert not disks.takes(disk, 8_000_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
-        assert not room.takes(disk, 2_000_000)
-        assert room.takes(disk, 2_000_000, piece=900_000)
+        assert not disks.takes(disk, 2_000_000)
+        assert disks.takes(disk, 2_000_000, piece=900_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)

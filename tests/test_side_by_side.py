@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.devices import Slot
 from sweeper.executors.local import Local
 from sweeper.packing import Packing
+from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from trainers.config import DataConfig, Recipe
 from trainers.support.checkpoint import load_weights

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from sweeper import record, sweep
-from sweeper.devices import Slot
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import Executor
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.paths import StudyFolder
-from sweeper.stop import Stop
 from sweeper.study import Study
+from sweeper.system.devices import Slot
+from sweeper.system.signals import Stop
 from sweeper.trial import TrialResult
 from tests.support.studies import CLIMB, QUICK, Seen, close_all, numbers, opened, outcome, uninterrupted, write
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sweeper import devices
+from sweeper.system import devices
 from trainers.models import preflight
 
 from .findings import Notes

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sweeper.devices import Slot
 from sweeper.executors import local
+from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.worker import Messages, advance, run
 

@@ -11,10 +11,11 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeper import children, devices, pipe
-from sweeper.devices import Count, Slot
+from sweeper import pipe
 from sweeper.packing import Packing
 from sweeper.paths import RunFolder
+from sweeper.system import devices, subprocesses
+from sweeper.system.devices import Count, Slot
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from sweeper.watch import LOOK, Awake, Patience, Watch
 
@@ -135,7 +136,7 @@ class Local:
         words = ["--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
         with theirs, folder.log.open("ab") as log:
             process = subprocess.Popen(
-                children.python("-m", "sweeper.serve", *words),
+                subprocesses.python("-m", "sweeper.serve", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -228,7 +229,7 @@ def environment(slot: Slot) -> dict[str, str]:
     ours = {"OMP_WAIT_POLICY": "PASSIVE"}
     if slot.device.startswith("cuda") and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name of the same
         ours["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-    return ours | children.environment() | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
+    return ours | subprocesses.environment() | {"PYTHONUNBUFFERED": "1"} | threads | dict(slot.env)
 
 
 def _cause(code: int) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sweeper import devices
-from sweeper.devices import Count
 from sweeper.executors.local import Local
+from sweeper.system import devices
+from sweeper.system.devices import Count
 from sweeper.trial import Job, Message, Word
 
 

@@ -26,12 +26,12 @@ from ray.exceptions import ActorUnavailableError, RayError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeper.devices import Count
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import local
 from sweeper.executors.node import Host, Opened, Order, Reply, Setting
 from sweeper.paths import RunFolder
-from sweeper.stop import HEARD
+from sweeper.system.devices import Count
+from sweeper.system.signals import HEARD
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.watch import Awake, Patience
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from sweeper import sweep
-from sweeper.devices import Slot
 from sweeper.executors.local import Local
-from sweeper.stop import Stop, listening
+from sweeper.system.devices import Slot
+from sweeper.system.signals import Stop, listening
 from sweeper.watch import Patience
 from tests.support.studies import Seen, opened
 

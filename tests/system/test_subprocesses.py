@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import children
-from sweeper.ask import ask
 from sweeper.errors import EnvironmentFault
+from sweeper.system import subprocesses
+from sweeper.system.ask import ask
 from tests.support.cli import environment, lay_out
 
 PROGRAM = str(Path(sys.executable).with_name("sweep"))
@@ -72,7 +72,7 @@ def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, pa
     monkeypatch.setenv("PYTHONPATH", path)
     code = "import json, random, trainers, sys; print(json.dumps([trainers.__file__, *sys.path]))"
     module, *entries = ask("-c", code, what="it")
-    assert Path(module).parents[1] == Path(children.OWN)
+    assert Path(module).parents[1] == Path(subprocesses.OWN)
     assert str(littered) not in entries
     assert "" not in entries
 
@@ -109,7 +109,7 @@ def test_a_child_that_takes_too_long_is_ended(littered):
 
 def test_other_folders_stay_on_the_path(littered, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"/one{os.pathsep}{os.pathsep}{littered}{os.pathsep}/two")
-    assert children.environment()["PYTHONPATH"] == f"/one{os.pathsep}/two"
+    assert subprocesses.environment()["PYTHONPATH"] == f"/one{os.pathsep}/two"
 
 
 @pytest.mark.parametrize("path", PATHS[:2])
@@ -159,7 +159,7 @@ def left(group: int) -> list[str]:
 
 def interrupted(command: str, seconds: float) -> tuple[int, list[str], list[str]]:
     """Ctrl-C to the whole group, `seconds` after its first line of ours: the code, the lines, and who is left."""
-    words = [*children.python("-c", BEGUN), *command.split()]
+    words = [*subprocesses.python("-c", BEGUN), *command.split()]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen(words, env=environment(SWEEP_TRAINER=""), start_new_session=True, **streams)
     assert process.stdout.readline() == "begun\n"
@@ -207,7 +207,7 @@ def test_this_machine_is_asked_without_a_proxy(monkeypatch, given, hosts):
         monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    env = children.environment()
+    env = subprocesses.environment()
     assert (env.get("no_proxy") or env.get("NO_PROXY")) == hosts
     for name in ("no_proxy", "NO_PROXY"):
         if name in env:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-OWN = str(Path(__file__).resolve().parents[1])
+OWN = str(Path(__file__).resolve().parents[2])
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

@@ -1,6 +1,12 @@
-"""On what kind of file system a folder lies, where the system tells."""
+"""Disks: the kind of a file system, and the free space on it."""
 
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+
+from trainers.support import files
 
 MOUNTS = Path("/proc/mounts")
 NETWORK = (
@@ -59,3 +65,38 @@ def words(folder: Path, kind: str) -> str:
     return (
         f"{folder} lies on a network file system ({kind}): {slower}; SWEEP_HOME on a local disk is faster and safer"
     )
+
+
+def free(folder: Path) -> int:
+    """Bytes that may still be written where `folder` is, or will be."""
+    return shutil.disk_usage(_there(folder)).free
+
+
+def takes(folder: Path, need: int, piece: int = 0) -> bool:
+    """Whether the disk of `folder` takes `need` bytes more, in files of `piece`, or in one.
+
+    They are asked for and given back: a quota, or a limit on the size of a file, is not in the figure of free ones.
+    """
+    if free(folder) < need:
+        return False
+    if not hasattr(os, "posix_fallocate"):
+        return True
+    try:
+        with ExitStack() as opened:
+            for size in _pieces(need, piece or need):
+                file = opened.enter_context(tempfile.TemporaryFile(dir=_there(folder)))
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if files.full(error):
+            return False
+        raise
+    return True
+
+
+def _pieces(need: int, piece: int) -> list[int]:
+    whole, rest = divmod(need, max(1, piece))
+    return [piece] * whole + ([rest] if rest else [])
+
+
+def _there(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())

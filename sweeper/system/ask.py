@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper import children
 from sweeper.errors import EnvironmentFault
+from sweeper.system import subprocesses
 
 
 def ask(
@@ -25,15 +25,15 @@ def ask(
     """
     try:
         ended = subprocess.run(
-            children.python(*words),
+            subprocesses.python(*words),
             input=json.dumps(request),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else None,
             text=True,
-            env=env or children.environment(),
+            env=env or subprocesses.environment(),
             timeout=timeout,
             process_group=0,
-            preexec_fn=children.end_with_us(signal.SIGKILL),
+            preexec_fn=subprocesses.end_with_us(signal.SIGKILL),
         )
     except subprocess.TimeoutExpired:
         raise EnvironmentFault(f"{what} does not answer within {timeout:g} s") from None

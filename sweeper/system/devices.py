@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from sweeper import driver
-from sweeper.ask import ask
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.system import cuda_driver
+from sweeper.system.ask import ask
 
 Count = int | Literal["auto"]  # of trials side by side on a device; auto: as many as fit and gain
 MOST = 8  # slots that auto opens on a device
@@ -183,7 +183,7 @@ def _asked_driver(what: str, visible: str | None = None) -> dict[str, Any]:
     """What `driver.py` answers, in a process of its own: a driver may hang, and this process stays free of CUDA."""
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **shown}
-    words = ("-I", "-S", driver.__file__, what)  # it needs nothing on its path
+    words = ("-I", "-S", cuda_driver.__file__, what)  # it needs nothing on its path
     try:
         answer: dict[str, Any] = ask(*words, what="libcuda", env=env, timeout=60, quiet=True)
     except EnvironmentFault as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import orphans
+from sweeper.system import gpu_processes
 from tests.support.cli import environment
 
 Tell = Callable[..., Path]
@@ -75,7 +75,7 @@ def dead() -> int:
 
 def test_a_worker_whose_sweep_is_gone_is_named_with_the_command_that_frees_the_memory(tell, orphan):
     tell((orphan, "4321"))
-    (one,) = orphans.found()
+    (one,) = gpu_processes.found()
     assert str(one) == (
         f"4321 MiB of GPU memory held by a worker whose sweep is gone (pid {orphan}); kill -9 {orphan} frees it"
     )
@@ -83,12 +83,12 @@ def test_a_worker_whose_sweep_is_gone_is_named_with_the_command_that_frees_the_m
 
 def test_a_worker_of_a_sweep_that_runs_and_a_stranger_are_none(tell, worker):
     tell((worker, "4321"), (os.getpid(), "100"))
-    assert orphans.found() == []
+    assert gpu_processes.found() == []
 
 
 def test_a_process_that_cannot_be_seen_is_named(tell):
     tell((pid := dead(), "[N/A]"))
-    (one,) = orphans.found()
+    (one,) = gpu_processes.found()
     assert one.pid == pid
     assert "an unknown share of GPU memory held by a process that is not seen from here" in str(one)
     assert f"kill -9 {pid} where it runs" in str(one)
@@ -96,13 +96,13 @@ def test_a_process_that_cannot_be_seen_is_named(tell):
 
 def test_without_the_program_nothing_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert orphans.found() == []
+    assert gpu_processes.found() == []
 
 
 def test_a_driver_that_does_not_answer_is_not_waited_for(tell):
     tell((1, "1"), prelude="exec sleep 60")
     began = time.monotonic()
-    assert orphans.found(patience=0.5) == []
+    assert gpu_processes.found(patience=0.5) == []
     assert time.monotonic() - began < 5
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import mounts, store
+from sweeper import store
+from sweeper.system import disks
 
 # ------------------------------------------------------------------------------- network file systems
 MOUNTS = """\
@@ -32,7 +33,7 @@ nothing
     ],
 )
 def test_the_nearest_mount_says_whether_a_folder_is_on_the_network(place, kind):
-    assert mounts.network(Path(place), MOUNTS) == kind
+    assert disks.network(Path(place), MOUNTS) == kind
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,11 @@ def test_the_nearest_mount_says_whether_a_folder_is_on_the_network(place, kind):
     [("/home/me/mlruns", "DELETE"), ("/home/local/mlruns", "WAL"), ("/mnt/copies/mlruns", "DELETE"), ("/", "WAL")],
 )
 def test_no_index_is_mapped_where_that_does_harm(place, way):
-    assert mounts.journal(Path(place), MOUNTS + "/dev/sdb1 /mnt/copies btrfs rw 0 0\n") == way
+    assert disks.journal(Path(place), MOUNTS + "/dev/sdb1 /mnt/copies btrfs rw 0 0\n") == way
 
 
 def test_a_system_that_names_no_mounts_has_no_network(tmp_path):
-    assert mounts.network(tmp_path, "") == ""
+    assert disks.network(tmp_path, "") == ""
 
 
 # -------------------------------------------------------------------------------------------- MLflow's

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import devices
-from sweeper.devices import Slot, slots
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.system import devices
+from sweeper.system.devices import Slot, slots
 
 TWO = """\
 GPU 0: NVIDIA A40 (UUID: GPU-aaaa)
