@@ -6,23 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import (
-    card,
-    confirm,
-    documents,
-    overview,
-    paths,
-    progress,
-    record,
-    retrain,
-    shown,
-    submission,
-    sync,
-    text,
-)
+from sweeper import card, confirm, documents, overview, paths, record, retrain, shown, submission, sync, text
 from sweeper.errors import NoResult, UserError
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
+from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch, Goal, Scores
@@ -188,7 +176,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
 
         final = _packed(folder, dataset.checked(data).table, data.layout, won.result.goal, known=True)
         if mlflow:
-            sync.catch_up([won.study], progress.talk)
+            sync.catch_up([won.study], output.talk)
         return final
     final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeper import spec
-from sweeper.counting import counting
 from sweeper.errors import UserError, line
+from sweeper.terminal.output import counting
 from sweeper.text import counted
 from trainers.config import DataConfig
 from trainers.data import check, layouts

@@ -211,7 +211,8 @@ def leaderboard(
     Below them stands the table of a grid over two open values.
     """
     from sweeper import leaderboard as board
-    from sweeper import overview, progress, record
+    from sweeper import overview, record
+    from sweeper.terminal import output
 
     found = overview.find(study)
     results = record.results(found)
@@ -220,13 +221,13 @@ def leaderboard(
         document = board.document(results, found)
         return _answer(document | {"trials": document["trials"][:top], "cross": made.document() if made else None})
     if not results:
-        return progress.talk(f"no trial of {found.name} has begun")
+        return output.talk(f"no trial of {found.name} has begun")
     if not cross:
         headers, rows = board.cells(board.frame(results, found))
-        progress.table(headers, rows[:top])
+        output.table(headers, rows[:top])
     if made:
         _answer([*([] if cross else [""]), made.title])
-        progress.table(*made.table())
+        output.table(*made.table())
     return None
 
 
@@ -249,8 +250,9 @@ def best(
     """The winner: as a recipe, confirmed, or exported."""
     from sweeper import best as winning
     from sweeper import confirm as confirming
-    from sweeper import overview, progress
+    from sweeper import overview
     from sweeper.system import devices as places
+    from sweeper.terminal import output
 
     if export not in (None, "submission"):
         raise typer.BadParameter(f"{export!r} is not 'submission'", param_hint="--export")
@@ -260,7 +262,7 @@ def best(
         if as_json and not export:
             return _answer(confirming.document(found, rows))
         if not as_json:
-            progress.table(confirming.HEADERS, confirming.cells(rows))
+            output.table(confirming.HEADERS, confirming.cells(rows))
     won = winning.winner(found)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
@@ -278,7 +280,7 @@ def score(
 ) -> None:
     """Note a board's score beside a submission."""
     from sweeper import overview, text
-    from sweeper.progress import talk
+    from sweeper.terminal.output import talk
 
     talk(f"noted in {text.near(overview.note_score(submission, value, note))}")
 
@@ -292,7 +294,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A study on one page, with its figures."""
-    from sweeper import overview, paths, progress, text
+    from sweeper import overview, paths, text
+    from sweeper.terminal import output as terminal
 
     found = overview.find(study)
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
@@ -300,7 +303,7 @@ def report(
 
     made = reporting.write(found, output)
     for trouble in made.troubles:
-        progress.talk(f"not drawn: {trouble}")
+        terminal.talk(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}
     _answer(document if as_json else [text.near(made.path)])
 
@@ -318,7 +321,7 @@ def clean(
     """Free the disk of what nobody needs."""
     from sweeper import clean as cleaning
     from sweeper import text
-    from sweeper.progress import talk
+    from sweeper.terminal.output import talk
 
     found = cleaning.find(study, keep)
     if not as_json:
@@ -340,7 +343,7 @@ def ui(
     """Show the studies in MLflow until Ctrl-C."""
     from sweeper import overview
     from sweeper import ui as pages
-    from sweeper.progress import out
+    from sweeper.terminal.output import out
 
     there = overview.studies()
     pages.serve(overview.find(study) if study or there else None, out, port=port)
@@ -373,7 +376,7 @@ def data_check(
     if cache:
         from sweeper import launch
         from sweeper.options import Options
-        from sweeper.progress import talk
+        from sweeper.terminal.output import talk
 
         talk(f"{launch.cached(path, Options(tuple(sets or ())))} images are decoded")
 
@@ -387,7 +390,7 @@ def data_demo(
     seed: Annotated[int, typer.Option(min=0, help="one seed, one set")] = 0,
 ) -> None:
     """Draw a data set like the fashion challenge's."""
-    from sweeper.progress import out
+    from sweeper.terminal.output import out
     from trainers.data import demo
     from trainers.data.layouts import DEMO_ROOT
 
@@ -416,7 +419,7 @@ def _count(slots: str) -> "Count":
 
 def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
     """Print one JSON document, or lines."""
-    from sweeper.progress import out
+    from sweeper.terminal.output import out
 
     for line in [json.dumps(answer, indent=1)] if isinstance(answer, dict) else answer:
         out(line)
@@ -428,9 +431,9 @@ def main() -> None:
 
     interrupt.heed()
     subprocesses.settle()
-    from sweeper import exits
+    from sweeper.terminal import exit
 
-    exits.through(app)
+    exit.through(app)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sweeper import identity, paths, progress
-from sweeper.counting import counting
+from sweeper import identity, paths
 from sweeper.paths import StudyFolder
+from sweeper.terminal import output
+from sweeper.terminal.output import counting
 
 if TYPE_CHECKING:
     from trainers.config import DataConfig
@@ -50,6 +51,6 @@ def decode(table: "Table", data: "DataConfig") -> None:
     with counting("reading the decoded images, MB") as count:
         damage = cache.mend(table, data, paths.cache(), progress=count)
     if damage:
-        progress.talk(f"the decoded images are damaged and are made anew: {damage}")
+        output.talk(f"the decoded images are damaged and are made anew: {damage}")
     with counting("decoding images") as count:
         cache.open_cache(table, data, paths.cache(), progress=count)

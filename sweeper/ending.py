@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sweeper import overview, text
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.progress import talk
+from sweeper.terminal.output import talk
 
 
 def say(folder: StudyFolder, command: str, reason: str = "") -> None:

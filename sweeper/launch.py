@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import dataset, ending, overview, paths, progress, record, text, tracking
+from sweeper import dataset, ending, overview, paths, record, text, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures_observer import Figures
@@ -18,6 +18,7 @@ from sweeper.paths import StudyFolder
 from sweeper.ranking import Ranking
 from sweeper.room import Room
 from sweeper.system import devices, disks
+from sweeper.terminal import output, views
 from sweeper.trial import Closing, Observer, State
 from trainers.support import files
 
@@ -85,7 +86,7 @@ def run(path: Path, options: Options) -> "Outcome":
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
     for line in dataset.understood(prepared.summary, str(path)):
-        progress.talk(line)
+        output.talk(line)
     dataset.decode(prepared.table, prepared.spec.data)
     with inline.environment(slots[0] if options.inline else None):
         return sweep(prepared, options, partial(_executor, prepared, options), options.command(path))
@@ -212,7 +213,7 @@ def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
 
     if source:
         for line in warm.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
-            progress.talk(line)
+            output.talk(line)
 
 
 def _rehearsed(prepared: Prepared) -> tuple[float, float]:
@@ -233,7 +234,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
     from sweeper import sweep
     from sweeper.export import OptunaExport
 
-    view = progress.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
+    view = views.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
     if kind := disks.network(prepared.folder.root):
         view.note(disks.words(paths.home(), kind))
@@ -285,14 +286,14 @@ def _cluster(address: str, prepared: Prepared, options: Options, note: Callable[
 
 
 # ------------------------------------------------------------------------------------------ the record
-def observers_for(view: progress.View, facts: Facts, *others: Observer, mlflow: bool) -> Observers:
+def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: bool) -> Observers:
     """The view, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
     tracker = [tracker_for(view.note)] if mlflow else []
     figures = Figures(facts.study, view.note, *(one.attached for one in tracker))
     for one in tracker:
         one.opened(facts)
     figures.opened()
-    return Observers([view, figures, *others, *tracker], progress.talk)
+    return Observers([view, figures, *others, *tracker], output.talk)
 
 
 def tracker_for(note: Callable[[str], None]) -> tracking.Mlflow:

@@ -8,9 +8,9 @@ from typing import TypeVar
 from sweeper import lock, record, room, sender, text
 from sweeper.errors import DiskFull
 from sweeper.paths import StudyFolder
-from sweeper.progress import talk
 from sweeper.system import disks
 from sweeper.system.signals import Stop
+from sweeper.terminal.output import talk
 from trainers.support import files
 
 LOOK = 2.0  # seconds between two looks at the disk

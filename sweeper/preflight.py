@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import DataError, Fault, UserError
-from sweeper.progress import talk
 from sweeper.system import ask as process
 from sweeper.system import subprocesses
+from sweeper.terminal.output import talk
 from trainers.config import Recipe
 from trainers.support.files import write_text
 

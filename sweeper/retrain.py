@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import dataset, identity, launch, lock, overview, pausing, progress, record, sweep, sync, text
+from sweeper import dataset, identity, launch, lock, overview, pausing, record, sweep, sync, text
 from sweeper.ends import IN_FULL
 from sweeper.errors import RunFailed, Stopped
 from sweeper.observers import Observers
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room
 from sweeper.system.signals import Stop, listening
+from sweeper.terminal import views
 from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
 from trainers.data import images
 from trainers.epoch import Epoch
@@ -91,7 +92,7 @@ def _held(
     standing = overview.standing(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
-        view = progress.choose(where=[f"files: {text.near(study.root)}"])
+        view = views.choose(where=[f"files: {text.near(study.root)}"])
         observers = launch.observers_for(view, sync.facts(standing), mlflow=mlflow)
         try:
             yield Session(table, observers, slots, stop, room)

@@ -18,9 +18,9 @@ from typing import IO
 from sweeper import overview, paths, sync, tracking
 from sweeper.errors import EnvironmentFault
 from sweeper.paths import StudyFolder
-from sweeper.progress import talk
 from sweeper.store import address, trouble
 from sweeper.system import subprocesses
+from sweeper.terminal.output import talk
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself

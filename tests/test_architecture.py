@@ -12,7 +12,7 @@ SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / 
 HOMES = {
     "optuna": {"sweeper/optimizer.py", "sweeper/history.py", "sweeper/samplers.py", "sweeper/export.py"},
     "mlflow": {"sweeper/tracking.py"},
-    "rich": {"sweeper/progress.py", "sweeper/counting.py"},
+    "rich": {"sweeper/terminal/views.py", "sweeper/terminal/output.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/spec.py"},

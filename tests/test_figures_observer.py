@@ -18,7 +18,7 @@ from sweeper.errands import CLOSE, FILES, STUDY, Errands, Facts
 from sweeper.figures_observer import Figures
 from sweeper.observers import Observers
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.progress import Plain
+from sweeper.terminal.views import Plain
 from sweeper.trial import Closing
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import Seen

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import board, counting, progress
 from sweeper import text as words
 from sweeper.paths import StudyFolder
+from sweeper.terminal import output, summary, views
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import epoch, job
 
@@ -56,7 +56,7 @@ def result(number: int, state="COMPLETE", value=0.8217, **changes) -> TrialResul
     return TrialResult(number=number, state=state, value=value, backbone="resnet18", **(fields | changes))
 
 
-def sweep(view: progress.View) -> None:
+def sweep(view: views.View) -> None:
     """Two trials, one of which ends, one epoch of a third after that."""
     first, second, third = (job(STUDY, number, epochs=3) for number in (4, 5, 6))
     view.plan(60)
@@ -72,17 +72,17 @@ def sweep(view: progress.View) -> None:
 
 # ------------------------------------------------------------------------------------------- plain
 def test_an_epoch_is_one_plain_line():
-    shown = board.Board(total=3, best=result(4))
+    shown = summary.Board(total=3, best=result(4))
     shown.start(job(STUDY, 7, epochs=12), "cpu")
     for index in range(5):
         row = shown.epoch(job(STUDY, 7, epochs=12), epoch(index, 0.8123, seconds=60.0), None)
-    line = CLOCK.sub("", board.line(shown, row))
+    line = CLOCK.sub("", summary.line(shown, row))
     assert line == "trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 31m"
 
 
 def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
     stream = io.StringIO()
-    view = progress.choose(stream)
+    view = views.choose(stream)
     sweep(view)
     view.note("finishing the epoch")
     view.closed(Closing("COMPLETE"))
@@ -103,16 +103,16 @@ def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
 def test_a_terminal_that_asks_for_it_gets_plain_lines(terminal, monkeypatch, name, value):
     stream, read = terminal
     monkeypatch.setenv(name, value)
-    view = progress.choose(stream)
+    view = views.choose(stream)
     sweep(view)
     view.closed(Closing("COMPLETE"))
     assert "\x1b" not in read()
-    assert isinstance(view, progress.Plain)
+    assert isinstance(view, views.Plain)
 
 
 def test_what_the_encoding_cannot_say_becomes_a_question_mark():
     raw = io.BytesIO()
-    view = progress.choose(io.TextIOWrapper(raw, encoding="ascii"))
+    view = views.choose(io.TextIOWrapper(raw, encoding="ascii"))
     view.note("Größe ▁▂")
     assert raw.getvalue() == b"Gr??e ??\n"
 
@@ -120,7 +120,7 @@ def test_what_the_encoding_cannot_say_becomes_a_question_mark():
 # -------------------------------------------------------------------------------------------- live
 def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     stream, read = terminal
-    view = progress.choose(stream, where=["files  mlruns/studies/x"])
+    view = views.choose(stream, where=["files  mlruns/studies/x"])
     sweep(view)
     view.closed(Closing("COMPLETE"))
     frame = read().split("backbone")[-1]
@@ -133,7 +133,7 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
 def test_no_line_of_the_table_is_wider_than_the_terminal(terminal, monkeypatch, width):
     stream, read = terminal
     monkeypatch.setenv("COLUMNS", str(width))
-    view = progress.choose(stream)
+    view = views.choose(stream)
     sweep(view)
     view.closed(Closing("COMPLETE"))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read())
@@ -144,7 +144,7 @@ def test_no_line_of_the_table_is_wider_than_the_terminal(terminal, monkeypatch, 
 def test_no_color_leaves_no_colour_and_no_bold(terminal, monkeypatch):
     stream, read = terminal
     monkeypatch.setenv("NO_COLOR", "1")
-    view = progress.choose(stream)
+    view = views.choose(stream)
     sweep(view)
     view.closed(Closing("COMPLETE"))
     assert not re.search(r"\x1b\[[0-9;]*m", read())
@@ -153,7 +153,7 @@ def test_no_color_leaves_no_colour_and_no_bold(terminal, monkeypatch):
 def test_a_terminal_without_unicode_gets_a_table_in_ascii():
     master, slave = pty.openpty()
     with os.fdopen(slave, "w", encoding="ascii") as stream:
-        view = progress.choose(stream)
+        view = views.choose(stream)
         sweep(view)
         view.closed(Closing("COMPLETE"))
         assert os.read(master, 65536).isascii()
@@ -165,14 +165,14 @@ def test_a_reader_that_went_away_ends_nothing():
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
-        view = progress.choose(stream)
+        view = views.choose(stream)
         sweep(view)
         view.closed(Closing("COMPLETE"))
 
 
 def test_a_stream_that_was_closed_ends_nothing():
     stream = io.StringIO()
-    view = progress.choose(stream)
+    view = views.choose(stream)
     stream.close()
     sweep(view)
     view.closed(Closing("COMPLETE"))
@@ -191,7 +191,7 @@ HEADERS, ROWS = ["rank", "value", "backbone"], [["1", "0.8123", "resnet18"], ["1
 
 def test_a_table_off_a_terminal_is_aligned_text():
     stream = io.StringIO()
-    progress.table(HEADERS, ROWS, stream)
+    output.table(HEADERS, ROWS, stream)
     assert stream.getvalue() == (
         "rank   value  backbone\n"
         "   1  0.8123  resnet18\n"
@@ -201,14 +201,14 @@ def test_a_table_off_a_terminal_is_aligned_text():
 
 def test_a_table_without_rows_has_its_headers():
     stream = io.StringIO()
-    progress.table(HEADERS, [], stream)
+    output.table(HEADERS, [], stream)
     assert stream.getvalue().split() == HEADERS
 
 
 def test_a_table_on_a_terminal_says_how_many_columns_do_not_fit(terminal, monkeypatch):
     stream, read = terminal
     monkeypatch.setenv("COLUMNS", "16")
-    progress.table(HEADERS, ROWS, stream)
+    output.table(HEADERS, ROWS, stream)
     text = read()
     assert "0.8123" in text
     assert "resnet18" not in text
@@ -230,20 +230,20 @@ def test_a_value_has_four_decimals_and_no_leading_zero(value, text):
 
 
 def test_a_sparkline_spans_its_own_least_and_greatest():
-    assert board.sparkline([0.1, 0.2, 0.3], 12) == "▁▅█"
-    assert board.sparkline([0.5, 0.5], 12) == "▁▁"
-    assert board.sparkline([0, 1, float("nan"), 2], 2, "_#") == "_#"
-    assert board.sparkline([], 12) == ""
+    assert summary.sparkline([0.1, 0.2, 0.3], 12) == "▁▅█"
+    assert summary.sparkline([0.5, 0.5], 12) == "▁▁"
+    assert summary.sparkline([0, 1, float("nan"), 2], 2, "_#") == "_#"
+    assert summary.sparkline([], 12) == ""
 
 
 def test_trials_of_an_earlier_sweep_count():
-    shown = board.Board()
+    shown = summary.Board()
     shown.plan(10, [result(0), result(1, "PRUNED"), result(2, "INTERRUPTED")])
     assert shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best 0.8217 (trial 0); eta 4m"
 
 
 def test_two_devices_halve_the_time_left():
-    one, two = board.Board(), board.Board()
+    one, two = summary.Board(), summary.Board()
     for shown, slots in ((one, 1), (two, 2)):
         shown.plan(100, [result(0)])
         for slot in range(slots):
@@ -252,7 +252,7 @@ def test_two_devices_halve_the_time_left():
 
 
 def test_an_unlimited_study_promises_no_end():
-    shown = board.Board()
+    shown = summary.Board()
     shown.plan(None, [result(0)])
     assert "eta" not in shown.summary()
     assert "to go" not in shown.summary()
@@ -260,18 +260,18 @@ def test_an_unlimited_study_promises_no_end():
 
 def test_the_clock_is_that_of_the_place():
     at = time.mktime((2026, 11, 21, 12, 1, 5, 0, 0, -1))
-    assert board.ending(result(3, "PRUNED"), at).startswith("12:01:05 trial 3 pruned after 3/3 epochs")
+    assert summary.ending(result(3, "PRUNED"), at).startswith("12:01:05 trial 3 pruned after 3/3 epochs")
 
 
 # ----------------------------------------------------------------------------------------- counting
 def count_up(to: int = 40) -> None:
-    with counting.counting("decoding images") as count:
+    with output.counting("decoding images") as count:
         for done in range(1, to + 1):
             count(done, to)
 
 
 def interrupted_at(done: int) -> None:
-    with counting.counting("decoding images") as count:
+    with output.counting("decoding images") as count:
         count(done, 40)
         raise KeyError
 
@@ -279,7 +279,7 @@ def interrupted_at(done: int) -> None:
 def test_long_work_has_a_bar_on_a_terminal_which_ends_full(terminal, monkeypatch):
     stream, read = terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(counting, "SOON", 0)
+    monkeypatch.setattr(output, "SOON", 0)
     count_up()
     assert re.search(r"decoding images .*40/40", read())
     assert sys.stderr is stream
@@ -289,7 +289,7 @@ def test_long_work_has_a_bar_on_a_terminal_which_ends_full(terminal, monkeypatch
 def test_work_that_is_done_at_once_shows_no_bar(terminal, monkeypatch, to):
     stream, read = terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(counting, "SOON", 60)
+    monkeypatch.setattr(output, "SOON", 60)
     count_up(to)
     assert read() == ""
 
@@ -298,7 +298,7 @@ def test_work_that_is_done_at_once_shows_no_bar(terminal, monkeypatch, to):
 def test_long_work_says_a_line_now_and_then_elsewhere(monkeypatch, pause, lines):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(counting, "PAUSE", pause)
+    monkeypatch.setattr(output, "PAUSE", pause)
     count_up()
     assert stream.getvalue() == "".join(f"decoding images: {n}/40\n" for n in range(1, lines + 1))
 
@@ -307,8 +307,8 @@ def test_a_terminal_that_is_gone_does_not_end_long_work(monkeypatch):
     master, slave = pty.openpty()
     stream = os.fdopen(slave, "w", encoding="utf-8")
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(counting, "SOON", 0)
-    with counting.counting("decoding images") as count:
+    monkeypatch.setattr(output, "SOON", 0)
+    with output.counting("decoding images") as count:
         count(1, 40)
         os.close(master)
         count(40, 40)
@@ -318,9 +318,9 @@ def test_a_terminal_that_is_gone_does_not_end_long_work(monkeypatch):
 def test_an_error_in_long_work_leaves_no_bar_behind(terminal, monkeypatch):
     stream, read = terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(counting, "SOON", 0)
+    monkeypatch.setattr(output, "SOON", 0)
     with pytest.raises(KeyError):
         interrupted_at(1)
     read()
-    progress.talk("next")
+    output.talk("next")
     assert read() == "next\r\n"

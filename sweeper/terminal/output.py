@@ -1,0 +1,175 @@
+"""What commands print: results on stdout, messages on stderr, tables, and counters."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.terminal import summary
+from trainers.support.files import full
+from trainers.support.text import visible
+
+
+def lively(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a person watches `stream` on a terminal that can move its cursor."""
+    if environment.get("CI") or environment.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        return False
+    with suppress(ValueError, OSError):
+        return stream.isatty()
+    return False
+
+
+class Deafened:
+    """A text stream that may be gone: what cannot be written is dropped, what it cannot encode becomes `?`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.gone = False
+
+    def write(self, text: str) -> int:
+        if not self.gone:
+            self._try(lambda: self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding)))
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.gone:
+            self._try(self._stream.flush)
+
+    def _try(self, act: Any) -> None:
+        try:
+            act()
+        except (OSError, ValueError) as error:
+            if full(error):
+                return  # a log on a full disk: what comes when there is room again will be in it
+            self.gone = True
+            _let_go(self._stream)
+
+    def isatty(self) -> bool:
+        with suppress(ValueError, OSError):
+            return self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def blocks(self) -> str:
+        """Characters of a sparkline that it can show."""
+        try:
+            summary.BLOCKS.encode(self.encoding)
+        except UnicodeEncodeError:
+            return summary.ASCII_BLOCKS
+        return summary.BLOCKS
+
+
+def _let_go(stream: TextIO) -> None:
+    """Point a closed stream at nothing, so that Python does not stumble over it when it ends."""
+    with suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+
+
+def console(out: Deafened) -> Console:
+    """Rich's, which leaves names as they are."""
+    colours: Any = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(file=out, color_system=colours, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
+
+
+def out(text: str, stream: TextIO | None = None) -> None:
+    """A result on stdout, or wherever `stream` says; nothing happens when nobody listens any more.
+
+    What would steer a terminal, in names of whoever's making, is shown as an escape.
+    """
+    target = Deafened(sys.stdout if stream is None else stream)
+    target.write(f"{visible(text)}\n")
+    target.flush()
+
+
+def talk(text: str) -> None:
+    """Anything that is no result, on stderr."""
+    out(text, sys.stderr)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
+    """A table on stdout: with as many columns as fit on a terminal, whole and plainly aligned anywhere else."""
+    stream = sys.stdout if stream is None else stream
+    rows = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    right = [all(_numeric(row[i]) for row in rows) for i in range(len(headers))]
+    if lively(stream):
+        return _pretty(headers, rows, right, widths, Deafened(stream))
+    for row in [headers, *rows]:
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        out("  ".join(cells).rstrip(), stream)
+    return None
+
+
+def _numeric(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "-."
+
+
+def _pretty(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], widths: Sequence[int], to: Deafened
+) -> None:
+    screen = console(to)
+    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= screen.width) or 1
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for header, justified in list(zip(headers, right, strict=True))[:room]:
+        drawn.add_column(header, justify="right" if justified else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row[:room]))
+    screen.print(drawn)
+    if room < len(headers):
+        screen.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))
+
+
+SOON = 0.1  # seconds; work that takes less shows no bar
+
+
+PAUSE = 5.0  # seconds between two lines
+
+
+Count = Callable[[int, int], None]
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Count]:
+    """Call what it gives with done and total: a bar on a terminal, a line every few seconds elsewhere."""
+    if not lively(sys.stderr):
+        yield _lines(what)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+    bar = Progress(*columns, console=console(Deafened(sys.stderr)), redirect_stdout=False)
+    task, began = bar.add_task(what, total=None), time.monotonic()
+
+    def count(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if time.monotonic() > began + SOON:
+            bar.start()
+
+    try:
+        yield count
+    finally:
+        bar.stop()
+
+
+def _lines(what: str) -> Count:
+    following = time.monotonic() + PAUSE
+
+    def count(done: int, total: int) -> None:
+        nonlocal following
+        if time.monotonic() >= following:
+            following = time.monotonic() + PAUSE
+            talk(f"{what}: {done}/{total}")
+
+    return count
