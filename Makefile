@@ -35,7 +35,7 @@ FIRST ?= 0
 CASES ?=
 
 test-faults: install  ## the fault matrix; FIRST=N: other seeds; CASES="K1 K2": every seed of these. Writes docs/faults.md
-	$(BIN)/python -m pytest tests/faults tests/test_spec.py -n 3 --dist worksteal --first-seed $(FIRST) --every-seed-of "$(CASES)" --table docs/faults.md
+	$(BIN)/python -m pytest tests/faults tests/space/test_yaml_io.py -n 3 --dist worksteal --first-seed $(FIRST) --every-seed-of "$(CASES)" --table docs/faults.md
 
 BENCHMARKS := feed epoch stall overhead warm memory scale sweep
 
@@ -54,14 +54,14 @@ check: install  ## lint, format, types, arrows, schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_schema.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/space/test_docs.py
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 schema: install  ## write search_spaces/schema.json anew
-	$(BIN)/python -m sweeper.schema
+	$(BIN)/python -m sweeper.space.docs
 
 lock:  ## resolve the exact versions anew
 	$(BIN)/python -m pip install --quiet uv

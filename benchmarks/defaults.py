@@ -22,7 +22,7 @@ from rounds import arguments, hardware
 from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
-from trainers import families
+from sweeper.space import defaults
 from trainers.config import DataConfig, Recipe, Views
 from trainers.evaluation import logit_adjustment, metrics
 from trainers.evaluation.predict import Lens, windows
@@ -65,7 +65,7 @@ class Bench:
             "seed": seed,
             "loss": {"name": "cross_entropy", "label_smoothing": smoothing},
         }
-        return Recipe(data=DataConfig(root="x"), goal=GOAL, train=families.filled(config, GOAL))
+        return Recipe(data=DataConfig(root="x"), goal=GOAL, train=defaults.filled(config, GOAL))
 
     def prior(self, fit: str) -> np.ndarray:
         return frequency.log_prior(self.data.counts(self.data.table.indices(*FITS[fit])))

@@ -4,10 +4,11 @@ import math
 import random
 from typing import Any
 
-from sweeper import paths, record, spec
+from sweeper import paths, record
 from sweeper.identity import Definition
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.space import Space
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
 from sweeper.study import Study
 from sweeper.trial import Job
 from trainers.epoch import Epoch, Scores
@@ -29,13 +30,13 @@ train:
 
 def question(
     name: str, trials: int, *, hours: float | None = None, pruner: str = "median", epochs: int = EPOCHS
-) -> tuple[spec.StudySpec, Space]:
+) -> tuple[yaml_io.StudySpec, Space]:
     """A search space with three open values, as its file under $SWEEP_HOME is read."""
     path = paths.home() / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     limit = "" if hours is None else f", hours: {hours}"
     path.write_text(SPACE.format(name=name, trials=trials, hours=limit, pruner=pruner, epochs=epochs))
-    read = spec.read(path)
+    read = yaml_io.read(path)
     return read, Space(read, ["pattern", "sleeve"])
 
 

@@ -23,11 +23,12 @@ import grown
 import optuna
 import rounds
 
-from sweeper import paths, record, spec, sweep, tracking
+from sweeper import paths, record, sweep, tracking
 from sweeper.errands import Facts
 from sweeper.executors.local import Local
 from sweeper.observers import Observers
 from sweeper.paths import StudyFolder
+from sweeper.space import yaml_io
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
 from sweeper.trial import Closing, Job, TrialResult
@@ -74,7 +75,7 @@ def ours(trials: int, *, mlflow: bool) -> float:
 def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.Mlflow:
     """MLflow, loaded and with the study's run made."""
     read, space = grown.question(folder.name, trials, pruner="none")
-    tracker = tracking.Mlflow(watch.note, recipe_text=lambda job: spec.recipe_yaml(job.study, job.recipe))
+    tracker = tracking.Mlflow(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
     tracker.opened(Facts(folder, "nothing", read.goal, read.text, trials, space.names))
     while tracking.link(folder, "") is None:
         time.sleep(0.02)

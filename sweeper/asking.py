@@ -9,8 +9,8 @@ from sweeper.clock import Clock
 from sweeper.optimizer import Optimizer
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Waiting
-from sweeper.search import Grid, StudySpec
-from sweeper.space import Space, key
+from sweeper.space.space import Space, key
+from sweeper.space.spec import Grid, StudySpec
 from sweeper.trial import Job
 
 Params = Mapping[str, Any]

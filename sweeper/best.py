@@ -95,7 +95,7 @@ def winner(study: StudyFolder) -> Winner:
 
 def recipe(won: Winner) -> str:
     """The winner as a search space with nothing left open, which says where it comes from."""
-    from sweeper import spec
+    from sweeper.space import yaml_io
 
     result = won.result
     comment = (
@@ -105,7 +105,7 @@ def recipe(won: Winner) -> str:
     if won.confirmed:
         mean = sum(won.confirmed) / len(won.confirmed)
         comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean:.4f}."
-    return spec.recipe_yaml(f"{won.study.name[:59]}-best", won.job.computed, comment=comment)
+    return yaml_io.recipe_yaml(f"{won.study.name[:59]}-best", won.job.computed, comment=comment)
 
 
 def document(won: Winner) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Facts:
 
 def card(facts: Facts, model: str, submission: str | None) -> str:
     """The card as Markdown; `model` and `submission` are sha256 digests."""
-    from sweeper import spec
+    from sweeper.space import yaml_io
 
     recipe = facts.job.recipe.elsewhere
     splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
@@ -48,7 +48,7 @@ def card(facts: Facts, model: str, submission: str | None) -> str:
         answers=answers(len(facts.table.categories)),
         predictions=list(_predictions(facts)),
         recipe=recipe,
-        recipe_yaml=spec.recipe_yaml(facts.study, recipe).rstrip(),
+        recipe_yaml=yaml_io.recipe_yaml(facts.study, recipe).rstrip(),
         images=", ".join(f"{count:,} {name}" for name, count in splits.items()),
         classes=list(_classes(facts.table)),
         baseline=baseline(facts.table),

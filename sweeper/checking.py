@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweeper import spec
 from sweeper.errors import UserError, line
+from sweeper.space import yaml_io
 from sweeper.terminal.output import counting
 from sweeper.text import counted
 from trainers.config import DataConfig
@@ -49,7 +49,7 @@ def refuse_uncached(path: Path) -> None:
 
 def _asked(path: Path, sets: Sequence[str]) -> DataConfig:
     text = f"study: check\ndata: {_yaml(path)}\ntrain: {{backbone: none}}\n" if _is_data(path) else None
-    return spec.read(path, sets=sets, text=text).data
+    return yaml_io.read(path, sets=sets, text=text).data
 
 
 def _is_data(path: Path) -> bool:

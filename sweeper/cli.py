@@ -53,7 +53,7 @@ def _usage(error: Any) -> UserError:
 
 def _instead(option: str) -> str:
     """What to write for an option that there is not, where a key of the file is called so, or habit knows it."""
-    from sweeper import hints
+    from sweeper.space import hints
 
     key = option.lstrip("-").replace("-", "_")
     if key == "seed":

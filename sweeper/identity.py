@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sweeper import documents
-from sweeper.defaults import difference
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.paths import StudyFolder
-from sweeper.search import StudySpec
-from sweeper.space import Space
+from sweeper.space.compare import difference
+from sweeper.space.space import Space
+from sweeper.space.spec import StudySpec
 from trainers.epoch import Goal
 from trainers.support import files
 

@@ -25,8 +25,8 @@ from trainers.support import files
 if TYPE_CHECKING:
     from sweeper.best import Final
     from sweeper.executors import Executor
-    from sweeper.search import StudySpec
-    from sweeper.space import Space
+    from sweeper.space.space import Space
+    from sweeper.space.spec import StudySpec
     from sweeper.study import Study
     from sweeper.system.signals import Stop
     from sweeper.trial import Outcome
@@ -94,9 +94,10 @@ def run(path: Path, options: Options) -> "Outcome":
 
 def final(path: Path, options: Options) -> "Final":
     """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
-    from sweeper import best, spec
+    from sweeper import best
+    from sweeper.space import yaml_io
 
-    folder = StudyFolder.named(spec.read(path, sets=options.assignments).study)
+    folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
     slots = devices.slots(options.devices)[:1]
     return best.export(best.winner(folder), slots, mlflow=options.mlflow)
 
@@ -120,10 +121,11 @@ def prepare(
 
     `unfetched`: the hub need not give the backbones' weights.
     """
-    from sweeper import preflight, spec, weighing
-    from sweeper.space import Space
+    from sweeper import preflight, weighing
+    from sweeper.space import yaml_io
+    from sweeper.space.space import Space
 
-    read = spec.read(path, sets=options.assignments)
+    read = yaml_io.read(path, sets=options.assignments)
     found = dataset.checked(read.data)
     table = found.table
     folder = StudyFolder.named(read.study)
@@ -297,9 +299,11 @@ def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: boo
 
 
 def tracker_for(note: Callable[[str], None]) -> tracking.Mlflow:
-    from sweeper import spec
+    from sweeper.space import yaml_io
 
-    return tracking.Mlflow(note, recipe_text=lambda job: spec.recipe_yaml(job.study, job.recipe, comment=job.title))
+    return tracking.Mlflow(
+        note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe, comment=job.title)
+    )
 
 
 def facts(prepared: Prepared) -> Facts:

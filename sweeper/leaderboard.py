@@ -11,9 +11,9 @@ import pandas as pd
 
 from sweeper import identity
 from sweeper.errors import UserError
-from sweeper.notation import flow
 from sweeper.paths import StudyFolder
 from sweeper.ranking import COLUMNS, LAST, Ranking, order
+from sweeper.space.tree import flow
 from sweeper.text import close
 from sweeper.trial import TrialResult
 

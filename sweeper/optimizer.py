@@ -12,8 +12,8 @@ from sweeper import samplers
 from sweeper.trial import TrialResult
 
 if TYPE_CHECKING:
-    from sweeper.search import Search
-    from sweeper.space import Space
+    from sweeper.space.space import Space
+    from sweeper.space.spec import Search
     from trainers.config import TrainConfig
 
 

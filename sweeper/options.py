@@ -45,9 +45,9 @@ class Options:
 
     def teacher(self, space: Path) -> StudyFolder | None:
         """The study that the file at `space` names, where another one is begun."""
-        from sweeper import spec
+        from sweeper.space import yaml_io
 
-        return StudyFolder.named(spec.read(space, sets=self.sets).study) if self.new_study else None
+        return StudyFolder.named(yaml_io.read(space, sets=self.sets).study) if self.new_study else None
 
     def command(self, space: Path) -> str:
         """The same call again, quoted for a shell."""

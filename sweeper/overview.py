@@ -240,10 +240,10 @@ def _first_command(space: Path | None) -> str:
     """Draw the data that the space asks for, if nothing is there, or run it."""
     if space is None:
         return "write a search space (see the README), then: sweep run SPACE.yaml"
-    from sweeper import spec
+    from sweeper.space import yaml_io
 
     try:
-        data = spec.read(space).data
+        data = yaml_io.read(space).data
     except UserError:
         return f"sweep plan {shlex.quote(str(space))}"
     if data.layout == "challenge" and not Path(data.root).exists():

@@ -14,8 +14,8 @@ from sweeper.optimizer import Optimizer
 from sweeper.paths import StudyFolder
 from sweeper.repeats import Repeats
 from sweeper.running import Running
-from sweeper.search import StudySpec
-from sweeper.space import Space
+from sweeper.space.space import Space
+from sweeper.space.spec import StudySpec
 from sweeper.trial import Job
 from sweeper.warm import Lesson
 

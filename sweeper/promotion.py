@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sweeper.running import Running
-from sweeper.search import Asha, Pruner
+from sweeper.space.spec import Asha, Pruner
 from sweeper.trial import FIRST, State
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper import best, documents, draw, leaderboard, overview, record, shown, spec
+from sweeper import best, documents, draw, leaderboard, overview, record, shown
 from sweeper.artist import Drawing
 from sweeper.best import Winner
 from sweeper.errors import UserError
 from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
+from sweeper.space import yaml_io
 from sweeper.text import redacted
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch
@@ -119,7 +120,7 @@ def _won(won: Winner, drawing: Drawing) -> dict[str, object]:
     return {
         "best": overview.best(won.result),
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),
-        "recipe": spec.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
+        "recipe": yaml_io.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
         "corrected": _corrected(won.epoch) if epochs else [],
         "winner": _figures("winner", drawing),
     }

@@ -14,7 +14,7 @@ from sweeper.trial import OPEN, Job
 from trainers.config import Recipe, TrainConfig
 
 if TYPE_CHECKING:
-    from sweeper.search import StudySpec
+    from sweeper.space.spec import StudySpec
 
 SPARE = 16 * 2**20  # bytes beside checkpoints: databases, histories, logs
 PIECE = 2**20  # bytes of a file that is tried where no checkpoint was seen yet

@@ -14,21 +14,11 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.search import (
-    GP,
-    TPE,
-    Asha,
-    EarlyStopping,
-    Grid,
-    Median,
-    NoPruner,
-    RandomSampler,
-    Search,
-)
+from sweeper.space.spec import GP, TPE, Asha, EarlyStopping, Grid, Median, NoPruner, RandomSampler, Search
 from trainers.config import OneCycle, TrainConfig
 
 if TYPE_CHECKING:
-    from sweeper.space import Space
+    from sweeper.space.space import Space
 
 LEAST_WARMUP = 3  # epochs
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sweeper import identity, lock, overview, text, tracking
-from sweeper.defaults import opened
 from sweeper.errands import Facts
 from sweeper.errors import StudyHeld, UserError
 from sweeper.launch import tables, tracker_for
 from sweeper.overview import Standing
 from sweeper.paths import StudyFolder
+from sweeper.space.compare import opened
 from sweeper.trial import State
 
 STILL, SILENT = 60.0, 10.0  # seconds in which nothing arrives, after which our own file, or a server, is given up

@@ -7,13 +7,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from sweeper import identity, record
-from sweeper.defaults import difference
 from sweeper.errors import EnvironmentFault
-from sweeper.inside import Outside
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.repeats import digest
-from sweeper.search import StudySpec
-from sweeper.space import Space
+from sweeper.space.compare import difference
+from sweeper.space.inside import Outside
+from sweeper.space.space import Space
+from sweeper.space.spec import StudySpec
 from sweeper.trial import Job, TrialResult, Word
 from trainers.support import files
 

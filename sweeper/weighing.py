@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sweeper.errors import UserError
-from sweeper.tree import Choice, Node
+from sweeper.space.tree import Choice, Node
 
 if TYPE_CHECKING:
     from trainers.data.table import Table

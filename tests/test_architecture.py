@@ -15,7 +15,7 @@ HOMES = {
     "rich": {"sweeper/terminal/views.py", "sweeper/terminal/output.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
     "pandas": {"sweeper/leaderboard.py"},
-    "ruamel": {"sweeper/spec.py"},
+    "ruamel": {"sweeper/space/yaml_io.py"},
     "typer": {"sweeper/cli.py"},
     "jinja2": {"sweeper/report.py", "sweeper/card.py"},
     "ray": {"sweeper/executors/ray.py"},
@@ -133,7 +133,7 @@ def test_the_study_knows_neither_tracking_nor_figures(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["sweeper.cli", "sweeper.spec", "sweeper.trial", "trainers.config", "sweeper.record"]
+    "module", ["sweeper.cli", "sweeper.space.yaml_io", "sweeper.trial", "trainers.config", "sweeper.record"]
 )
 def test_the_coordinators_modules_load_no_heavy_library(module):
     code = (

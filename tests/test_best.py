@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import best, card, confirm, launch, overview, record, spec, submission, tracking
+from sweeper import best, card, confirm, launch, overview, record, submission, tracking
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
+from sweeper.space import yaml_io
 from sweeper.system.devices import Slot
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
@@ -84,7 +85,7 @@ def test_the_recipe_is_the_trials_own_and_closed(study):
     (Path("space.yaml")).write_text("not what it was")
     won = best.winner(study)
     Path("best.yaml").write_text(best.recipe(won))
-    read = spec.read(Path("best.yaml"))
+    read = yaml_io.read(Path("best.yaml"))
     assert read.data == won.job.recipe.data.model_copy(update={"size": None})
     assert read.budget.trials == 1
     assert f"lr: {won.result.params['optimizer.lr']}" in best.recipe(won)

@@ -9,10 +9,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeper import history, record, spec
+from sweeper import history, record
 from sweeper.export import OptunaExport
 from sweeper.paths import StudyFolder
-from sweeper.space import Space
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, TrialResult
 from tests.support.studies import curve, opened, play, played, write
@@ -28,7 +29,7 @@ class Exported:
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, StudyFolder(path.parent / "question")
         self.notes: list[str] = []
-        self.suggest = Space(spec.read(path), ("pattern",)).suggest
+        self.suggest = Space(yaml_io.read(path), ("pattern",)).suggest
         self.export = OptunaExport(self.folder, self.suggest, self.notes.append)
         self.export.opened()
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ending, launch, plan, preflight, record, samplers, spec, weighing
+from sweeper import ending, launch, plan, preflight, record, samplers, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
 from sweeper.paths import StudyFolder
+from sweeper.space import yaml_io
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
 from trainers.config import DataConfig, Recipe, TrainConfig
@@ -145,7 +146,7 @@ def test_class_weights_are_fine_where_every_class_has_an_image(here):
     table = launch.prepare(here, Options(), networks=False).table
     sizes = [len(category.classes) for category in table.categories]
     rows = tuple(Row(str(k), "train", None, tuple(k % size for size in sizes), "") for k in range(max(sizes)))
-    space = spec.read(here, sets=["train.loss={name: focal, class_weights: inverse_frequency}"])
+    space = yaml_io.read(here, sets=["train.loss={name: focal, class_weights: inverse_frequency}"])
     weighing.refuse_unseen(space.train, replace(table, rows=rows))
     with pytest.raises(UserError, match=r"shows 'lattice' of texture\n"):
         weighing.refuse_unseen(space.train, replace(table, rows=rows[:-1]))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper import history, spec
+from sweeper import history
 from sweeper.optimizer import Optimizer
-from sweeper.search import Search
-from sweeper.space import Space
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
+from sweeper.space.spec import Search
 from sweeper.trial import State, TrialResult
 from tests.support.studies import write
 from trainers.config import TrainConfig
@@ -20,11 +21,11 @@ SAMPLERS = ["random", "{name: tpe, startup_trials: 3}", pytest.param("gp", marks
 
 @pytest.fixture
 def space(tmp_path: Path) -> Space:
-    return Space(spec.read(write(tmp_path)), ("pattern",))
+    return Space(yaml_io.read(write(tmp_path)), ("pattern",))
 
 
 def search(tmp_path: Path, sampler: str = "{name: tpe, startup_trials: 3}", pruner: str = "none") -> Search:
-    return spec.read(write(tmp_path, search=f"{{sampler: {sampler}, pruner: {pruner}}}")).search
+    return yaml_io.read(write(tmp_path, search=f"{{sampler: {sampler}, pruner: {pruner}}}")).search
 
 
 def result(number: int, params: dict[str, Any], state: State, value: float) -> TrialResult:

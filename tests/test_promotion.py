@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import overview, record, spec, sweep
+from sweeper import overview, record, sweep
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
+from sweeper.space import yaml_io
 from sweeper.study import Study
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
@@ -234,7 +235,7 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
         folder.mkdir()
         path = folder / "question.yaml"
         path.write_text(REAL.replace("ROOT", photos.root).replace("PRUNER", pruner))
-        read = spec.read(path)
+        read = yaml_io.read(path)
         cache.open_cache(layouts.read(read.data), read.data, folder / "cache")
         study, seen = opened(path, categories=["colour", "place"]), Seen()
         sweep.run(study, Inline(), seen, stop=Stop())

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from sweeper import spec
-from sweeper.space import Space
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_a_make_target_of_the_readme_exists(target):
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_a_search_space_of_the_readme_is_accepted(text, tmp_path):
     (tmp_path / "space.yaml").write_text(text)
-    read = spec.read(tmp_path / "space.yaml")
+    read = yaml_io.read(tmp_path / "space.yaml")
     assert Space(read, ["sleeve", "material"]).names
     assert YAML(typ="safe").load(text)["study"] == read.study
 

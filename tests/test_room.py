@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from sweeper import ledger, lock, preflight, record, room, spec, store, text
+from sweeper import ledger, lock, preflight, record, room, store, text
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
+from sweeper.space import yaml_io
 from sweeper.system import disks
 from sweeper.system.devices import Slot
 from sweeper.trial import Failed, Job
@@ -238,13 +239,13 @@ def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
     path = write(tmp_path, budget="{trials: 60}", schedule="constant")
     recipes = [Recipe(data=DataConfig(root="d"), train=TrainConfig(backbone="resnet18"))]
     known = Room(StudyFolder(tmp_path / "question"), {"resnet18": 10**12})
-    line = known.outlook(spec.read(path), recipes)
+    line = known.outlook(yaml_io.read(path), recipes)
     assert line
     assert line.startswith("60 trials keep about 120000.0 GB, ")
     assert "write keep: 1 into the YAML, or make room, for example with sweep clean" in line
     small_ones = Room(StudyFolder(tmp_path / "question"), {"resnet18": 1000})
-    assert small_ones.outlook(spec.read(path), recipes) is None
-    assert Room(StudyFolder(tmp_path / "question")).outlook(spec.read(path), recipes) is None
+    assert small_ones.outlook(yaml_io.read(path), recipes) is None
+    assert Room(StudyFolder(tmp_path / "question")).outlook(yaml_io.read(path), recipes) is None
 
 
 def test_the_check_of_the_networks_counts_their_weights(tmp_path):
@@ -264,7 +265,7 @@ def test_what_is_kept_is_no_part_of_what_a_study_asks(tmp_path):
     opened(path).close()
     assert json.loads((tmp_path / "question" / "study.json").read_text())["keep"] == 2
     with pytest.raises(UserError, match="keep"):
-        spec.read(path, sets=["keep=0"])
+        yaml_io.read(path, sets=["keep=0"])
 
 
 def test_of_a_trial_that_was_given_up_the_state_is_measured_and_of_one_that_ended_it_is_worked_out(tmp_path):

@@ -6,9 +6,10 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
-from sweeper import samplers, spec
-from sweeper.search import Search
-from sweeper.space import Space
+from sweeper import samplers
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
+from sweeper.space.spec import Search
 from tests.support.studies import opened, play, write
 from trainers.config import Cosine, OneCycle, TrainConfig
 
@@ -40,7 +41,7 @@ def test_the_first_that_a_plan_shows_are_the_first_that_are_asked(tmp_path, fake
         loss="{name: focal, gamma: {choice: [0, 1, 2]}}",
         optimizer="{name: adamw, lr: {choice: [0.1, 0.01]}}",
     )
-    read = spec.read(path)
+    read = yaml_io.read(path)
     shown = list(samplers.first(read.search, Space(read, ("pattern",)), 5))
     begun = opened(path)
     jobs = [begun.next_job() for _ in range(5)]
@@ -50,7 +51,7 @@ def test_the_first_that_a_plan_shows_are_the_first_that_are_asked(tmp_path, fake
 
 def test_of_a_grid_smaller_than_what_is_shown_all_is_shown(tmp_path):
     path = write(tmp_path, search="{sampler: grid, pruner: none}", loss="focal", optimizer="adamw")
-    read = spec.read(path)
+    read = yaml_io.read(path)
     assert len(list(samplers.first(read.search, Space(read, ("pattern",)), 5))) == 2
 
 

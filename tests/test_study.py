@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import defaults, ends, record, spec
+from sweeper import ends, record
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.paths import StudyFolder
-from sweeper.space import Space
+from sweeper.space import compare, yaml_io
+from sweeper.space.space import Space
 from sweeper.trial import Done, Failed
 from tests.support.studies import (
     CLIMB,
@@ -579,7 +580,7 @@ def test_a_damaged_study_file_is_said_in_words(path, text):
 def test_what_a_study_asks_names_its_open_values_as_its_space_does(path):
     opened(path).close()
     asked = json.loads((path.parent / "question" / "study.json").read_text())["identity"]["train"]
-    assert sorted(defaults.opened(asked)) == sorted(Space(spec.read(path), ("pattern",)).names)
+    assert sorted(compare.opened(asked)) == sorted(Space(yaml_io.read(path), ("pattern",)).names)
 
 
 def test_budget_and_search_may_change(path):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import spec, warm
+from sweeper import warm
 from sweeper.identity import Definition
-from sweeper.inside import Outside
 from sweeper.paths import StudyFolder
 from sweeper.record import read_config, read_result
-from sweeper.search import StudySpec
-from sweeper.space import Space
+from sweeper.space import yaml_io
+from sweeper.space.inside import Outside
+from sweeper.space.space import Space
+from sweeper.space.spec import StudySpec
 from sweeper.study import Study
 from sweeper.trial import Done
 from tests.support.studies import curve, past, play, write
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("faked")
 
 def read(folder: Path, **changes: str) -> tuple[StudySpec, Space]:
     """The space of `played` with lines of it replaced."""
-    made = spec.read(write(folder, **{"search": RANDOM, "epochs": 3} | changes))
+    made = yaml_io.read(write(folder, **{"search": RANDOM, "epochs": 3} | changes))
     return made, Space(made, CATEGORIES)
 
 
@@ -145,7 +146,7 @@ def test_other_data_and_another_goal_teach_nothing(tmp_path, earlier):
     study.close()
     text = (tmp_path / "question.yaml").read_text() + "goal: macro_f1\n"
     (tmp_path / "question.yaml").write_text(text)
-    asked = spec.read(tmp_path / "question.yaml")
+    asked = yaml_io.read(tmp_path / "question.yaml")
     space = Space(asked, CATEGORIES)
     said = list(warm.take(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
     assert said[-1] == "nothing is learnt from earlier: its goal was overall_accuracy, not macro_f1"

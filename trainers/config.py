@@ -401,7 +401,7 @@ NAMED = ("loss", "optimizer", "schedule", "head", "average")
 class TrainConfig(Part):
     """Everything about the training itself; a search space leaves some of it open.
 
-    The defaults here are neutral, and stay: what a YAML file leaves out comes from trainers/families.py before that.
+    The defaults here are neutral, and stay: what a YAML file leaves out comes from space/defaults.py before that.
     """
 
     backbone: str = Field(description="timm model name, such as seresnet50.ra2_in1k")

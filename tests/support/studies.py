@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
-from sweeper import history, record, spec
+from sweeper import history, record
 from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.paths import RunFolder, StudyFolder
-from sweeper.space import Space
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker import advance, run
@@ -62,7 +63,7 @@ def opened(
     here: Here = UNKNOWN,
 ) -> Study:
     """The study of the file at `path`, begun or taken up again beside it."""
-    read = spec.read(path, sets=sets)
+    read = yaml_io.read(path, sets=sets)
     space, folder = Space(read, categories), StudyFolder(path.parent / "question")
     study = Study.open(Definition(read, space, folder, fingerprint), path.parent / "cache", here=here)
     OPEN.append(study)
@@ -71,7 +72,7 @@ def opened(
 
 def past(path: Path, study: str = "question") -> list[FrozenTrial]:
     """The trials of `study`, begun beside its file at `path`, as Optuna has them in the next call."""
-    space, folder = Space(spec.read(path), ("pattern",)), StudyFolder(path.parent / study)
+    space, folder = Space(yaml_io.read(path), ("pattern",)), StudyFolder(path.parent / study)
     return history.past_trials(folder, record.ended(folder), space.suggest)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sweeper.space import Space
-from sweeper.spec import read, recipe_yaml
+from sweeper.space.space import Space
+from sweeper.space.yaml_io import read, recipe_yaml
 from tests.support.datasets import faults, put
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.data import check, layouts

@@ -9,10 +9,10 @@ import torch
 
 from sweeper.memory import LEAST
 from sweeper.preflight import preflight
+from sweeper.space.defaults import family
 from tests.support.photos import SHARED
 from trainers.config import Recipe, TrainConfig
 from trainers.data.table import Category
-from trainers.families import family
 from trainers.loading.loader import Batch
 from trainers.models import network
 from trainers.models.preflight import problems

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import hints
-from sweeper.space import Space
-from sweeper.spec import read
+from sweeper.space import hints
+from sweeper.space.space import Space
+from sweeper.space.yaml_io import read
 from trainers.support.errors import UserError
 
 HEAD = "data: {layout: folder, root: d}\nbudget: {trials: 3}\n"

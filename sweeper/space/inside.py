@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sweeper.notation import flow
-from sweeper.tree import Choice, Node, Range
+from sweeper.space.tree import Choice, Node, Range, flow
 
 
 class Outside(Exception):

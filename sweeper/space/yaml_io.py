@@ -18,15 +18,12 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
 )
 
-from sweeper import hints
-from sweeper import sets as assignments
-from sweeper.explain import checked
-from sweeper.holes import closed, is_hole, opened
-from sweeper.notation import flow, scalar
-from sweeper.search import Budget, Search, StudyFile, StudySpec
+from sweeper.space import defaults, hints, overrides
+from sweeper.space.parameters import closed, is_hole, opened
+from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
+from sweeper.space.tree import Node, flow, open_values, scalar
+from sweeper.space.validation import checked
 from sweeper.text import close, redacted, refuse_secret
-from sweeper.tree import Node, open_values
-from trainers import families
 from trainers.config import Recipe
 from trainers.support.errors import UserError
 from trainers.support.files import recordable
@@ -43,16 +40,16 @@ def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> St
     """The search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
 
     Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
-    values of `train` are judged by `sweeper.space.Space`, which knows the categories. `text` stands for what the
+    values of `train` are judged by `space.Space`, which knows the categories. `text` stands for what the
     file holds.
     """
     text = _text(recordable(path)) if text is None else text
     tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
     for assignment in sets:
         refuse_secret(assignment, f"--set {redacted(assignment)}")
-        keys, value = assignments.split(assignment)
+        keys, value = overrides.split(assignment)
         place = f"--set {assignment}"
-        tree = assignments.put(tree, keys, _value(value, lambda line, column: place))  # noqa: ARG005, B023
+        tree = overrides.put(tree, keys, _value(value, lambda line, column: place))  # noqa: ARG005, B023
     return _spec(tree, path, text)
 
 
@@ -262,7 +259,7 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     """
     lines = [f"# {_printable(line)}".rstrip() for line in comment.splitlines()]
     train = recipe.train.model_dump()
-    train = _written(train) | {part: None for part in families.PARTS if train[part] is None}  # not the family's
+    train = _written(train) | {part: None for part in defaults.PARTS if train[part] is None}  # not the family's
     data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
     lines += [f"study: {flow(study)}", f"data: {flow(_written(data))}", f"goal: {recipe.goal}"]
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from sweeper.notation import flow
-from sweeper.search import StudyFile
+from sweeper.space.spec import StudyFile
+from sweeper.space.tree import flow
 from trainers.config import TrainConfig
 
 WORKERS = "images are decoded once, there are no workers to set; trials side by side are sweep run --slots N"

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sweeper.search import StudyFile
-from sweeper.sets import NAMED
+from sweeper.space.overrides import NAMED
+from sweeper.space.spec import StudyFile
 from trainers.config import TrainConfig
 from trainers.support.files import write_text
 
-PATH = Path(__file__).parent.parent / "search_spaces" / "schema.json"
+PATH = Path(__file__).parents[2] / "search_spaces" / "schema.json"
 Schema = dict[str, Any]
 
 
@@ -120,7 +120,7 @@ def _without_titles(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from sweeper import reference
+    from sweeper.space import reference
 
     write()
     reference.write()

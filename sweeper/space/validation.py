@@ -5,11 +5,10 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sweeper import hints, renames
-from sweeper.hints import parts
-from sweeper.notation import flow
+from sweeper.space import hints, renames
+from sweeper.space.hints import parts
+from sweeper.space.tree import Node, flow, plain
 from sweeper.text import close, listed
-from sweeper.tree import Node, plain
 from trainers.support.errors import UserError
 from trainers.support.text import brief
 

@@ -10,13 +10,13 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeper.space import Space, difference
-from sweeper.spec import read, recipe_yaml
-from trainers import families
+from sweeper.space import defaults
+from sweeper.space.space import Space, difference
+from sweeper.space.yaml_io import read, recipe_yaml
 from trainers.data.challenge import FASHION
 from trainers.support.errors import UserError
 
-SPACES = Path(__file__).parent.parent / "search_spaces"
+SPACES = Path(__file__).parents[2] / "search_spaces"
 CATEGORIES = ["material", "fabric"]
 HEAD = "study: s\ndata: {root: d}\nbudget: {trials: 3}\n"
 BRANCHES = (
@@ -144,7 +144,7 @@ def test_the_first_trial_of_a_backbone_has_its_familys_rates():
     path.write_text(HEAD + f"train: {train}{{name: adamw, layer_decay: {{uniform: [0.5, 1]}}}}}}\n")
     first, second = Space(read(path), CATEGORIES).default()
     for params in (first, second):
-        usual = families.defaults(params["backbone"], "overall_accuracy")
+        usual = defaults.defaults(params["backbone"], "overall_accuracy")
         assert params["optimizer.layer_decay"] == usual["optimizer"]["layer_decay"]
         assert params["drop_path"] == 0.05  # the nearest that is offered
     assert first["optimizer.layer_decay"] != second["optimizer.layer_decay"]
@@ -359,7 +359,7 @@ def test_a_closed_recipe_keeps_its_nulls_where_leaving_out_means_the_familys(tmp
 def test_what_families_give_is_part_of_what_a_study_asks(monkeypatch):
     text = "train: {backbone: convnext_tiny, pretrained: {choice: [true, false]}}"
     before = Space(read(written(text)), CATEGORIES).identity()
-    monkeypatch.setattr(families, "TABLE", tuple(line._replace(lr=line.lr / 2) for line in families.TABLE))
+    monkeypatch.setattr(defaults, "TABLE", tuple(line._replace(lr=line.lr / 2) for line in defaults.TABLE))
     changed = difference(before, Space(read(written(text)), CATEGORIES).identity())
     assert len(changed) == 1
     assert changed[0].startswith("train.optimizer.convnext_tiny.lr")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sweeper import hints, renames
-from sweeper.space import Space
-from sweeper.spec import read
+from sweeper.space import hints, renames
+from sweeper.space.space import Space
+from sweeper.space.yaml_io import read
 from trainers.support.errors import UserError
 
 SPACE = """

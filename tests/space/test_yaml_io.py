@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.search import Grid
-from sweeper.space import Space
-from sweeper.spec import LARGEST, StudySpec, read, recipe_yaml
-from sweeper.tree import plain
+from sweeper.space.space import Space
+from sweeper.space.spec import Grid
+from sweeper.space.tree import plain
+from sweeper.space.yaml_io import LARGEST, StudySpec, read, recipe_yaml
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.support.errors import UserError
 from trainers.support.text import TURNING
@@ -148,7 +148,8 @@ def test_the_text_as_read_is_kept(write: Write):
 
 
 def test_reading_loads_neither_torch_nor_optuna():
-    code = "import sys, sweeper.spec, sweeper.space; sys.exit(bool({'torch', 'optuna', 'timm'} & set(sys.modules)))"
+    code = "import sys, sweeper.space.yaml_io, sweeper.space.space; "
+    code += "sys.exit(bool({'torch', 'optuna', 'timm'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import NoReturn
 
-from sweeper.holes import is_hole
+from sweeper.space.parameters import is_hole
+from sweeper.space.tree import Node
 from sweeper.text import close
-from sweeper.tree import Node
 from trainers.config import NAMED as PARTS
 from trainers.support.errors import UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sweeper import reference
-from sweeper.schema import PATH, schema
+from sweeper.space import reference
+from sweeper.space.docs import PATH, schema
 
 SPACES = sorted(PATH.parent.rglob("*.yaml"))
 WHOLE = schema()
@@ -60,7 +60,7 @@ def document(train: str) -> Any:
 
 
 def test_the_file_is_current():
-    """python -m sweeper.schema writes it anew."""
+    """python -m sweeper.space.docs writes it anew."""
     assert json.loads(PATH.read_text()) == WHOLE
 
 
@@ -120,7 +120,7 @@ def test_the_schema_tells_what_a_value_means():
 
 
 def test_the_page_of_keys_is_current_and_names_every_key():
-    """python -m sweeper.schema writes it anew."""
+    """python -m sweeper.space.docs writes it anew."""
     assert reference.PATH.read_text() == reference.text()
     for key in ("frozen_epochs", "staged_epochs", "until", "decay_norms", "box_margin", "gamma_negative", "scales"):
         assert f"| `{key}` |" in reference.text()

@@ -10,7 +10,7 @@ from tests.support.cli import sweep
 from trainers.data.demo import draw
 from trainers.support.errors import UserError
 
-SPACES = sorted((Path(__file__).parents[1] / "search_spaces").rglob("*.yaml"))
+SPACES = sorted((Path(__file__).parents[2] / "search_spaces").rglob("*.yaml"))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "SWEEP_TRAINER": ""}
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.space import Space
-from sweeper.spec import read
+from sweeper.space.space import Space
+from sweeper.space.yaml_io import read
 from tests.support.cli import sweep
 from trainers.config import TrainConfig
 from trainers.data.demo import draw
 
-RECIPES = Path(__file__).parents[1] / "search_spaces" / "recipes"
+RECIPES = Path(__file__).parents[2] / "search_spaces" / "recipes"
 CATEGORIES = ["texture", "sleeve", "length", "neckline", "material", "fit"]
 BY_HAND = {"texture": 0.95, "sleeve": 0.85, "length": 0.85, "neckline": 0.9, "material": 1, "fit": 0.9}
 PUBLISHED = {

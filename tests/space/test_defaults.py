@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 import timm
 
-from trainers import families
+from sweeper.space import defaults
 from trainers.config import TrainConfig
 from trainers.epoch import Goal
 
@@ -13,17 +13,17 @@ NAMES += ["vit_tiny_patch16_224", "resnet50.a1_in1k", "seresnext50_32x4d"]
 
 
 def config(goal="overall_accuracy", **train):
-    return TrainConfig.model_validate(families.filled(train, goal))
+    return TrainConfig.model_validate(defaults.filled(train, goal))
 
 
 @pytest.mark.parametrize("backbone", NAMES)
 def test_a_recipe_of_a_backbone_alone_has_its_familys_parts(backbone):
     made = config(backbone=backbone)
-    line = families.family(backbone)
+    line = defaults.family(backbone)
     assert re.match(line.pattern, backbone)
     assert (made.optimizer.lr, made.optimizer.layer_decay) == (line.lr, line.layer_decay)
     assert made.drop_path == line.drop_path
-    assert made.augment.model_dump(include=set(families.AUGMENT[line.augment])) == families.AUGMENT[line.augment]
+    assert made.augment.model_dump(include=set(defaults.AUGMENT[line.augment])) == defaults.AUGMENT[line.augment]
 
 
 def test_a_part_that_is_written_stays_as_it_is_written():
@@ -31,7 +31,7 @@ def test_a_part_that_is_written_stays_as_it_is_written():
     assert (made.optimizer.name, made.optimizer.layer_decay) == ("sgd", 1.0)
     assert (made.augment.flip, made.augment.crop) == (0, "none")
     assert made.drop_path is None
-    assert made.schedule.name == families.defaults("convnext_tiny", "macro_f1")["schedule"]["name"]
+    assert made.schedule.name == defaults.defaults("convnext_tiny", "macro_f1")["schedule"]["name"]
 
 
 def test_random_weights_learn_at_one_rate():
@@ -46,18 +46,18 @@ def test_a_job_on_record_is_not_filled_with_the_defaults_of_today():
 
 
 def test_the_last_line_catches_every_name():
-    assert families.family("a_name_nobody_has_seen") is families.TABLE[-1]
+    assert defaults.family("a_name_nobody_has_seen") is defaults.TABLE[-1]
 
 
 def test_every_line_catches_models_that_timm_has():
     names = timm.list_models()
-    for line in families.TABLE:
-        mine = [name for name in names if families.family(name) is line]
+    for line in defaults.TABLE:
+        mine = [name for name in names if defaults.family(name) is line]
         assert mine or line.pattern == "van", line.pattern
 
 
 def test_every_line_names_its_source():
-    assert all(re.search(r"\d{4}|measured", line.source) for line in families.TABLE)
+    assert all(re.search(r"\d{4}|measured", line.source) for line in defaults.TABLE)
 
 
 def test_predictions_look_at_mirror_images_only_where_training_did():

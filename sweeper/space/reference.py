@@ -5,13 +5,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from sweeper.hints import parts
-from sweeper.notation import flow
+from sweeper.space.hints import parts
+from sweeper.space.tree import flow
 from trainers.config import DataConfig, TrainConfig
 from trainers.epoch import METRICS
 from trainers.support.files import write_text
 
-PATH = Path(__file__).parent.parent / "docs" / "keys.md"
+PATH = Path(__file__).parents[2] / "docs" / "keys.md"
 
 
 def text() -> str:
@@ -20,7 +20,7 @@ def text() -> str:
         "# Every key",
         "",
         "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posterior and tta, where a file",
-        "leaves them out, come from the backbone's family (`trainers/families.py`), not from here. A part with names",
+        "leaves them out, come from the backbone's family (`space/defaults.py`), not from here. A part with names",
         "is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
         *_goals(),
         *_section("data", DataConfig),

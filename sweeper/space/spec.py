@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sweeper.tree import Node
+from sweeper.space.tree import Node
 from trainers.config import JUDGED, DataConfig
 from trainers.epoch import Goal, Part
 

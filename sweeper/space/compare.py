@@ -5,15 +5,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sweeper.hints import parts
-from sweeper.holes import KINDS
-from sweeper.notation import flow
+from sweeper.space.hints import parts
+from sweeper.space.parameters import KINDS
+from sweeper.space.tree import flow
 
 LEFT_OUT = object()
 
 
 def filled(value: Any, annotation: Any) -> Any:
-    """`value`, of `sweeper.tree.plain`, with the defaults of the model that `annotation` names."""
+    """`value`, of `sweeper.space.tree.plain`, with the defaults of the model that `annotation` names."""
     if _kind(value) == "choice":
         return {"choice": [[label, filled(option, annotation)] for label, option in value["choice"]]}
     models = {_tag(model): model for model in parts(annotation)}

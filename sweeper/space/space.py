@@ -5,15 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sweeper import sensible
-from sweeper.defaults import difference, filled
-from sweeper.explain import checked
-from sweeper.inside import Outside, candidates
-from sweeper.notation import flow
-from sweeper.search import Grid, StudySpec
+from sweeper.space import defaults
+from sweeper.space.compare import difference, filled
+from sweeper.space.inside import Outside, candidates
+from sweeper.space.spec import Grid, StudySpec
+from sweeper.space.tree import Choice, Hole, Node, Open, closings, expand, flow, leaf, open_values, plain, size
+from sweeper.space.validation import checked
 from sweeper.text import close, listed
-from sweeper.tree import Choice, Hole, Node, Open, closings, expand, leaf, open_values, plain, size
-from trainers import families
 from trainers.config import Recipe, TrainConfig
 from trainers.support.errors import UserError
 
@@ -74,7 +72,7 @@ class Space:
     def identity(self) -> dict[str, Any]:
         """What the study asks, as JSON: data, goal and train with all defaults. Budget and search are not part."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
-        train = filled(given, TrainConfig) | self._of_families([part for part in families.PARTS if part not in given])
+        train = filled(given, TrainConfig) | self._of_families([part for part in defaults.PARTS if part not in given])
         return {"data": data, "goal": self._spec.goal, "train": train}
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
@@ -123,7 +121,7 @@ class Space:
         """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
         recipes = [self._recipe(closed).train for _, closed in self._over("backbone")]
         return [
-            sensible.parameters(self._fixed(train.backbone), families.filled(_given(train), self._spec.goal))
+            defaults.parameters(self._fixed(train.backbone), defaults.filled(_given(train), self._spec.goal))
             | ({"backbone": train.backbone} if "backbone" in self.names else {})
             for train in recipes
         ]
@@ -165,7 +163,7 @@ class Space:
     def _train(self, closed: Node) -> TrainConfig:
         """A closed tree as a config, what it leaves out from its backbone's family."""
         entries = closed.value if isinstance(closed.value, dict) else {}
-        whole = families.filled(plain(closed), self._spec.goal) if entries else {}
+        whole = defaults.filled(plain(closed), self._spec.goal) if entries else {}
         parts = {key: leaf(value) for key, value in whole.items() if key not in entries}
         return checked(TrainConfig, replace(closed, value={**entries, **parts}), "train")
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NoReturn, get_args
 
-from sweeper import hints
-from sweeper.notation import Scalar, flow
+from sweeper.space import hints
+from sweeper.space.tree import Choice, Each, Kind, Node, Range, Scalar, flow, plain
 from sweeper.text import close
-from sweeper.tree import Choice, Each, Kind, Node, Range, plain
 from trainers.support.errors import UserError
 
 RANGES: tuple[str, ...] = get_args(Kind)

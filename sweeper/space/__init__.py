@@ -1,0 +1,1 @@
+"""The search-space language: YAML in, recipes out."""
