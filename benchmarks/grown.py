@@ -4,11 +4,11 @@ import math
 import random
 from typing import Any
 
-from sweeper import paths, record
-from sweeper.identity import Definition
-from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
+from sweeper.store import paths, records
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.study_file import Definition
 from sweeper.study import Study
 from sweeper.trial import Job
 from trainers.epoch import Epoch, Scores
@@ -79,7 +79,7 @@ def _folder(folder: RunFolder, space: Space, like: Job, params: dict[str, Any], 
     epochs = [_epoch(number, index, value) for index, value in enumerate(curve)]
     folder.config.write_text(job.model_dump_json(indent=1) + "\n")
     folder.history.write_text("".join(f"{one.model_dump_json()}\n" for one in epochs))
-    folder.result.write_text(record.standing(job, epochs, "COMPLETE").model_dump_json(indent=1) + "\n")
+    folder.result.write_text(records.standing(job, epochs, "COMPLETE").model_dump_json(indent=1) + "\n")
 
 
 def _epoch(number: int, index: int, value: float) -> Epoch:

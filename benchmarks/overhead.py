@@ -23,12 +23,13 @@ import grown
 import optuna
 import rounds
 
-from sweeper import paths, record, sweep, tracking
+from sweeper import sweep, tracking
 from sweeper.errands import Facts
 from sweeper.executors.local import Local
 from sweeper.observers import Observers
-from sweeper.paths import StudyFolder
 from sweeper.space import yaml_io
+from sweeper.store import paths, records
+from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
 from sweeper.trial import Closing, Job, TrialResult
@@ -132,7 +133,7 @@ def waiting(seconds: float, trials: int, epochs: int) -> float:
     observers.closed(Closing("COMPLETE", timeout=120.0))
     study.close()
     os.environ["SWEEP_FAKE_SECONDS"] = "0"
-    found = [record.history(folder) for _, folder in record.folders(study.folder)]
+    found = [records.history(folder) for _, folder in records.folders(study.folder)]
     spans = [epochs[-1].time - epochs[0].time for epochs in found]
     return 1 - (epochs - 1) * seconds / statistics.mean(spans)
 
@@ -144,10 +145,10 @@ def _expect(what: str, found: int, wanted: int) -> None:
 
 
 def _complete(folder: StudyFolder, trials: int) -> None:
-    results = record.results(folder)
+    results = records.results(folder)
     _expect("completed trials", sum(one.state == "COMPLETE" for one in results), trials)
     _expect("epochs on record", sum(one.epochs for one in results), trials * grown.EPOCHS)
-    values = [entry.values for entry in record.ended(folder).values()]
+    values = [entry.values for entry in records.ended(folder).values()]
     _expect("values in the ledger", sum(map(len, values)), trials * grown.EPOCHS)
 
 

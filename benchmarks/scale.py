@@ -23,9 +23,10 @@ from typing import Any
 import grown
 import rounds
 
-from sweeper import paths, tracking
+from sweeper import tracking
 from sweeper.errands import Facts
-from sweeper.paths import StudyFolder
+from sweeper.store import paths
+from sweeper.store.paths import StudyFolder
 from trainers.data.table import Row
 
 NAME = "large"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sweeper import paths
+from sweeper.store import paths
 from sweeper.system import subprocesses
 from sweeper.trial import Word
 

@@ -4,13 +4,13 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sweeper import record
 from sweeper.clock import Clock
 from sweeper.optimizer import Optimizer
-from sweeper.paths import StudyFolder
 from sweeper.promotion import Waiting
 from sweeper.space.space import Space, key
 from sweeper.space.spec import Grid, StudySpec
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from sweeper.trial import Job
 
 Params = Mapping[str, Any]
@@ -84,7 +84,7 @@ class Asking:
     def _adopted(self) -> int | None:
         """The next open trial for whose next epoch there is time."""
         for trial in self.adoptable:
-            job = record.read_config(self._folder.trial(trial)) if self._clock.limited else None
+            job = records.read_config(self._folder.trial(trial)) if self._clock.limited else None
             if job is None or self._due(job) or self._clock.fits(job.recipe.train, 1):
                 self.adoptable.remove(trial)
                 return trial
@@ -93,7 +93,7 @@ class Asking:
 
     def _due(self, job: Job) -> bool:
         """Whether all its epochs are on record, and only its end is not."""
-        return len(record.history(self._folder.trial(job.trial))) >= job.recipe.train.epochs
+        return len(records.history(self._folder.trial(job.trial))) >= job.recipe.train.epochs
 
     def _promoted(self) -> int | None:
         one = self.waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self.closing)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import card, confirm, documents, overview, paths, record, retrain, shown, submission, sync, text
+from sweeper import card, confirm, overview, retrain, submission, sync, text
 from sweeper.errors import NoResult, UserError
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import jsonfile, paths, records, studies
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.submission import Submission
 from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
@@ -35,7 +36,7 @@ class Winner:
     @property
     def epoch(self) -> Epoch:
         """The one whose value, weights and predictions are its own."""
-        return record.history(self.study.trial(self.result.number))[(self.result.epoch or 1) - 1]
+        return records.history(self.study.trial(self.result.number))[(self.result.epoch or 1) - 1]
 
     @property
     def views(self) -> bool:
@@ -75,19 +76,19 @@ def winner(study: StudyFolder) -> Winner:
     Confirmations count as long as no later trial has overtaken those that were confirmed. Raises NoResult where no
     trial completed.
     """
-    results = record.results(study)
-    top = shown.best(results)
+    results = records.results(study)
+    top = records.best(results)
     if top is None:
         raise NoResult(
             f"no trial of {study.name} has completed",
             where=str(study.root),
-            help=f"go on with {overview.resume(study)}",
+            help=f"go on with {studies.resume(study)}",
         )
     values = confirm.confirmed(study)
     if top.number in values:
         number = max(values, key=lambda n: (sum(values[n]) / len(values[n]), -n))
         top = next(result for result in results if result.number == number)
-    job = record.read_config(study.trial(top.number))
+    job = records.read_config(study.trial(top.number))
     if job is None:
         raise UserError(f"trial {top.number} has lost its config.json", where=str(study.trial(top.number).root))
     return Winner(study, top, job, tuple(values.get(top.number, ())))
@@ -116,7 +117,7 @@ def document(won: Winner) -> dict[str, Any]:
         "result": won.result.model_dump(mode="json"),
         "confirmed": list(won.confirmed),
         "recipe": won.job.computed.model_dump(mode="json"),
-        "finals": overview.document(overview.standing(won.study))["finals"],
+        "finals": overview.document(studies.standing(won.study))["finals"],
     }
 
 
@@ -190,7 +191,7 @@ def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
     def seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
         return _seal(won, job, ended.scores, epochs, session.table)
 
-    if record.read_result(folder) is None:
+    if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
         session.train([job], seal)
     return _packed(folder, session.table, job.recipe.data.layout, won.result.goal, known=False)
@@ -198,7 +199,7 @@ def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
 
 def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
     """The folder of the final, and whether it is finished."""
-    mine = [final for final in overview.finals(won.study) if final.trial == won.result.number]
+    mine = [final for final in studies.finals(won.study) if final.trial == won.result.number]
     for final in reversed(mine):
         if not final.done:
             return final.folder, False
@@ -211,7 +212,7 @@ def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
 
 
 def _job(won: Winner, folder: RunFolder) -> Job:
-    known = record.read_config(folder)
+    known = records.read_config(folder)
     if known:
         return known.model_copy(update={"folder": folder.root, "cache": paths.cache()})
     changes = {
@@ -222,7 +223,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "stop_after": won.result.epoch,
         "tau": won.tau,
         "views": won.views,
-        "past": tuple(epoch.value(won.result.goal) for epoch in record.history(won.study.trial(won.result.number))),
+        "past": tuple(epoch.value(won.result.goal) for epoch in records.history(won.study.trial(won.result.number))),
     }
     return won.job.model_copy(update=changes)
 
@@ -233,17 +234,17 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     if scores:
         write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")
     made = _submission(folder, table, job.recipe.data.layout)
-    data = documents.read(won.study.data, Summary)
+    data = jsonfile.read(won.study.data, Summary)
     notes = data.notes if data else ()
     facts = card.Facts(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     value = getattr(scores, job.recipe.goal) if scores else None
-    ended = record.standing(job, epochs, "COMPLETE")
+    ended = records.standing(job, epochs, "COMPLETE")
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 
 
 def _packed(folder: RunFolder, table: "Table", layout: str, goal: Goal, *, known: bool) -> Final:
-    test = documents.read(folder.test_scores, Scores)
+    test = jsonfile.read(folder.test_scores, Scores)
     return Final(folder, sha256(folder.model), _submission(folder, table, layout), known, goal, test)
 
 

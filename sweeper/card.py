@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.text import code, plain, redacted
 from sweeper.trial import Job, TrialResult
 from trainers.data.table import counted

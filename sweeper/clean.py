@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import identity, keeping, ledger, lock, overview, paths, record, text
+from sweeper import text
 from sweeper.errors import StudyHeld
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import lock, paths, records, retention, study_file, trial_index
+from sweeper.store import studies as study_folders
+from sweeper.store.paths import RunFolder, StudyFolder
 from trainers.data import cache
 from trainers.support.failpoints import point
 
@@ -48,7 +50,7 @@ def find(name: str | None, keep: int | None = None) -> Found:
     Of each study the best `keep` trials keep their checkpoints; as many as its file says when left out, or else one.
     Raises StudyHeld where the named study is at work.
     """
-    studies = [overview.find(name)] if name else overview.studies()
+    studies = [study_folders.find(name)] if name else study_folders.studies()
     held = tuple(study for study in studies if lock.holder(study.lock))
     if name and held:
         raise _at_work(held[0])
@@ -69,20 +71,20 @@ def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
     """What may go of one study."""
     if not _inside(study.root):
         return
-    limit = keep or (identity.read(study) or {}).get("keep") or 1
-    ended = [entry.result for entry in ledger.read(study).values()]
-    for result in keeping.beyond(ended, limit):
+    limit = keep or (study_file.read(study) or {}).get("keep") or 1
+    ended = [entry.result for entry in trial_index.read(study).values()]
+    for result in retention.beyond(ended, limit):
         yield from _files(CHECKPOINTS.format(keep=limit), study.trial(result.number).checkpoints)
     done = {result.number for result in ended}
-    for number, folder in record.folders(study):
-        yield from _files(LEFT, record.leftovers(folder.root, ended=number in done))
+    for number, folder in records.folders(study):
+        yield from _files(LEFT, records.leftovers(folder.root, ended=number in done))
     for run in _runs(study.confirms):
         yield from _files(CONFIRMS, run.checkpoints if run.result.exists() else ())
     for run in _runs(study.finals):
         yield from _files(FINALS, (run.checkpoint,) if run.result.exists() and run.model.exists() else ())
     for run in (*_runs(study.confirms), *_runs(study.finals)):
-        yield from _files(LEFT, record.leftovers(run.root, ended=run.result.exists()))
-    yield from _files(LEFT, record.leftovers(study.root))
+        yield from _files(LEFT, records.leftovers(run.root, ended=run.result.exists()))
+    yield from _files(LEFT, records.leftovers(study.root))
 
 
 def _runs(folder: Path) -> list[RunFolder]:
@@ -111,7 +113,7 @@ def of_cache() -> Iterator[Item]:
     root = paths.cache()
     if not root.is_dir() or not _inside(root):
         return
-    used = {asked for study in overview.studies() if (asked := _images(study))}
+    used = {asked for study in study_folders.studies() if (asked := _images(study))}
     for place in cache.places(root):
         if (place.root, place.size) not in used and _old(place.folder, HOUR):
             yield Item(IMAGES, place.folder, _total(place.folder))
@@ -121,7 +123,7 @@ def of_cache() -> Iterator[Item]:
 
 def _images(study: StudyFolder) -> tuple[str, int] | None:
     """The data set of a study and the side of its decoded images."""
-    data = ((identity.read(study) or {}).get("identity") or {}).get("data") or {}
+    data = ((study_file.read(study) or {}).get("identity") or {}).get("data") or {}
     return (str(Path(data["root"]).resolve()), data["size"]) if data.get("root") and data.get("size") else None
 
 
@@ -140,7 +142,7 @@ def remove(name: str | None, keep: int | None = None) -> int:
     Each study is held meanwhile, and is looked at again first: nothing goes that became the best since. A kill in
     between leaves a study that lacks some of what it can do without.
     """
-    studies = [overview.find(name)] if name else overview.studies()
+    studies = [study_folders.find(name)] if name else study_folders.studies()
     freed = 0
     for study in studies:
         freed += _held(study, lambda study: _unlink(of_study(study, keep)), named=name is not None)

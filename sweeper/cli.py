@@ -191,8 +191,9 @@ def plan(
 def status(study: StudyName = None, as_json: Json = False) -> None:
     """How a study stands."""
     from sweeper import overview
+    from sweeper.store import studies
 
-    one = overview.standing(overview.find(study))
+    one = studies.standing(studies.find(study))
     _answer(overview.report(one) if as_json else overview.status(one))
 
 
@@ -211,11 +212,11 @@ def leaderboard(
     Below them stands the table of a grid over two open values.
     """
     from sweeper import leaderboard as board
-    from sweeper import overview, record
+    from sweeper.store import records, studies
     from sweeper.terminal import output
 
-    found = overview.find(study)
-    results = record.results(found)
+    found = studies.find(study)
+    results = records.results(found)
     made = board.cross(results, *cross) if cross and results else board.grid(results, found)
     if as_json:
         document = board.document(results, found)
@@ -250,13 +251,13 @@ def best(
     """The winner: as a recipe, confirmed, or exported."""
     from sweeper import best as winning
     from sweeper import confirm as confirming
-    from sweeper import overview
+    from sweeper.store import studies
     from sweeper.system import devices as places
     from sweeper.terminal import output
 
     if export not in (None, "submission"):
         raise typer.BadParameter(f"{export!r} is not 'submission'", param_hint="--export")
-    found = overview.find(study)
+    found = studies.find(study)
     if confirm is not None:
         rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)
         if as_json and not export:
@@ -279,10 +280,11 @@ def score(
     note: Annotated[str, typer.Option(help="which board, which rank")] = "",
 ) -> None:
     """Note a board's score beside a submission."""
-    from sweeper import overview, text
+    from sweeper import text
+    from sweeper.store import studies
     from sweeper.terminal.output import talk
 
-    talk(f"noted in {text.near(overview.note_score(submission, value, note))}")
+    talk(f"noted in {text.near(studies.note_score(submission, value, note))}")
 
 
 @app.command()
@@ -294,10 +296,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A study on one page, with its figures."""
-    from sweeper import overview, paths, text
+    from sweeper import text
+    from sweeper.store import paths, studies
     from sweeper.terminal import output as terminal
 
-    found = overview.find(study)
+    found = studies.find(study)
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
     from sweeper import report as reporting
 
@@ -341,12 +344,12 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
 ) -> None:
     """Show the studies in MLflow until Ctrl-C."""
-    from sweeper import overview
     from sweeper import ui as pages
+    from sweeper.store import studies
     from sweeper.terminal.output import out
 
-    there = overview.studies()
-    pages.serve(overview.find(study) if study or there else None, out, port=port)
+    there = studies.studies()
+    pages.serve(studies.find(study) if study or there else None, out, port=port)
 
 
 # ------------------------------------------------------------------------------------------- data

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from statistics import mean, median
 
-from sweeper import record
-from sweeper.ledger import Entry
-from sweeper.paths import StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
+from sweeper.store.records import TOLERANCE, kept
+from sweeper.store.trial_index import Entry
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 from trainers.support import files
 
-TOLERANCE = 0.1  # a running trial may end this share of the budget late
 PAUSE = 1.0  # seconds between two writes of the time
 
 
@@ -43,9 +43,9 @@ class Clock:
         for entry in ended.values():
             one = entry.result
             self._learn((one.backbone, entry.image_size), one.seconds, one.epochs, one.planned)
-        for number, folder in record.folders(self._folder):
-            if number not in ended and (job := record.read_config(folder)):
-                for epoch in record.history(folder):
+        for number, folder in records.folders(self._folder):
+            if number not in ended and (job := records.read_config(folder)):
+                for epoch in records.history(folder):
                     self.epoch(job.recipe.train, epoch)
 
     # ------------------------------------------------------------------------------------- time
@@ -152,12 +152,3 @@ class Clock:
 
 def _place(train: TrainConfig) -> tuple[str, int]:
     return train.backbone, train.image_size
-
-
-def kept(folder: StudyFolder) -> float:
-    """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
-    try:
-        seconds = float(folder.clock.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return record.seconds(folder)
-    return seconds if 0 <= seconds < math.inf else record.seconds(folder)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from sweeper import paths, record, retrain
+from sweeper import retrain
 from sweeper.errors import NoResult
-from sweeper.paths import RunFolder, StudyFolder
-from sweeper.ranking import Ranking
+from sweeper.store import paths, records
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.ranking import Ranking
 from sweeper.trial import Done, Job, TrialResult
 from trainers.epoch import Epoch
 
@@ -39,7 +40,7 @@ def leaders(study: StudyFolder) -> list[TrialResult]:
 
     Three where the goal has no standard error. Raises NoResult where no trial completed.
     """
-    results = record.results(study)
+    results = records.results(study)
     ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
     if not ranked:
         raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
@@ -53,7 +54,7 @@ def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
     """The values with new seeds that are on record, by trial."""
     values: dict[int, list[float]] = {}
     for path in sorted(study.confirms.glob("*/result.json")):
-        result = record.read_result(RunFolder(path.parent))
+        result = records.read_result(RunFolder(path.parent))
         if result and result.value is not None:
             values.setdefault(result.number, []).append(result.value)
     return values
@@ -80,8 +81,8 @@ def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bo
 def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
     """The `repeat`-th retraining of a trial, or None when it is on record."""
     folder = study.confirm(result.number, repeat)
-    original = record.read_config(study.trial(result.number))
-    if original is None or record.read_result(folder):
+    original = records.read_config(study.trial(result.number))
+    if original is None or records.read_result(folder):
         return None
     train = original.recipe.train.model_copy(update={"seed": original.recipe.train.seed + STRIDE * repeat})
     changes = {
@@ -96,7 +97,7 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
 
 
 def _seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-    return record.standing(job, epochs, "COMPLETE", ended)
+    return records.standing(job, epochs, "COMPLETE", ended)
 
 
 # --------------------------------------------------------------------------------------- ways out

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sweeper import identity, paths
-from sweeper.paths import StudyFolder
+from sweeper.store import paths, study_file
+from sweeper.store.paths import StudyFolder
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
 
@@ -36,7 +36,7 @@ def understood(data: "Summary", source: str) -> Iterator[str]:
 
 def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
     """The data with the side of its cached images, if none was written: the study's own, or what the space asks."""
-    before = identity.read(folder)
+    before = study_file.read(folder)
     if before:
         return data.model_copy(update={"size": before["identity"]["data"]["size"]})
     from trainers.data import cache

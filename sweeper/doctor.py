@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import paths, store
+from sweeper import local_store
 from sweeper.errors import EnvironmentFault
+from sweeper.store import paths
 from sweeper.system import disks, gpu_processes
 from sweeper.system.ask import ask
 
@@ -162,7 +163,7 @@ def _connect(host: str, port: int, patience: float) -> str:
 
 
 def _mlflow(database: Path) -> Finding:
-    if trouble := store.trouble(database):
+    if trouble := local_store.trouble(database):
         return Finding("mlflow", False, *trouble)
     if not database.exists():
         return Finding("mlflow", True, f"no database yet; the first run makes {database}")

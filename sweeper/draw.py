@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from sweeper import figures, gallery, identity, record, shown, tally, trends
+from sweeper import figures, gallery, tally, trends
 from sweeper.artist import Drawing
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records, study_file
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.config import DataConfig
 from trainers.data import layouts
@@ -31,7 +32,7 @@ class Easel:
 
     def __init__(self, folder: RunFolder | StudyFolder, source: str) -> None:
         self.folder, self.source = folder, source
-        self.known = record.drawn_from(folder, source)
+        self.known = records.drawn_from(folder, source)
         self._files: list[Path] = []
         self._failed: dict[str, list[str]] = {}
 
@@ -54,7 +55,7 @@ class Easel:
         """Every figure that is there, which goes on record, and a line for each reason why others are not."""
         names = tuple(path.name for path in self._files)
         if names != self.known:
-            record.write_drawn(self.folder, self.source, names)
+            records.write_drawn(self.folder, self.source, names)
         troubles = (f"{', '.join(lost)}: {why}" for why, lost in self._failed.items())
         return Drawing(key=str(self.folder.root), files=tuple(self._files), troubles=tuple(troubles))
 
@@ -77,13 +78,13 @@ class Run:
 
     @cached_property
     def epochs(self) -> list[Epoch]:
-        return record.history(self.folder)
+        return records.history(self.folder)
 
     @cached_property
     def table(self) -> Table:
         """Raises UserError where the data set is no longer the one that the study began with."""
         table = _table(self.job.recipe.data)
-        identity.same_data(self.folder.study, table.fingerprint, self.job.recipe.data.root)
+        study_file.same_data(self.folder.study, table.fingerprint, self.job.recipe.data.root)
         return table
 
     @property
@@ -139,10 +140,10 @@ def _labels(rows: Sequence[Row], split: str) -> tally.Ints:
 
 def run(folder: RunFolder) -> Drawing:
     """Every figure of a finished run; those that are there and show this end of it are not drawn again."""
-    job, result = record.read_config(folder), record.read_result(folder)
+    job, result = records.read_config(folder), records.read_result(folder)
     if job is None or result is None:
         return Drawing(key=str(folder.root), troubles=("the run has not ended",))
-    one, easel = Run(folder, job, result), Easel(folder, record.checksum(folder))
+    one, easel = Run(folder, job, result), Easel(folder, records.checksum(folder))
     easel.put("curves.svg", lambda: _curves(one))
     if job.kind != "final":
         easel.put("categories.svg", lambda: _categories(one))
@@ -216,18 +217,18 @@ def _mistakes(one: Run) -> bytes:
 # ------------------------------------------------------------------------------------------ studies
 def study(folder: StudyFolder) -> Drawing:
     """The study's own figures, drawn anew when a trial has ended since."""
-    results = [result for result in record.results(folder) if result.value is not None]
+    results = [result for result in records.results(folder) if result.value is not None]
     if not results:
         return Drawing(key=folder.name)
     easel = Easel(folder, _ends(results))
     dots = [trends.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
-    logarithmic = _logarithmic(identity.read(folder) or {})
+    logarithmic = _logarithmic(study_file.read(folder) or {})
     goal = results[0].goal
     easel.put("history.svg", lambda: trends.history(dots, goal, f"{folder.name}: value of each trial"))
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
         easel.put("slices.svg", lambda: trends.slices(dots, goal, title, logarithmic))
-    _of_data(folder, shown.best(results) or results[0], easel)
+    _of_data(folder, records.best(results) or results[0], easel)
     return easel.done()
 
 
@@ -240,7 +241,7 @@ def _ends(results: Sequence[TrialResult]) -> str:
 def _of_data(folder: StudyFolder, result: TrialResult, easel: Easel) -> None:
     """What the data set looks like to the trial of `result`."""
     run_folder = folder.trial(result.number)
-    job = record.read_config(run_folder)
+    job = records.read_config(run_folder)
     if job:
         one = Run(run_folder, job, result)
         easel.put("labels.svg", lambda: _weighed(one))

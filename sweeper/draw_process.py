@@ -5,7 +5,7 @@ import sys
 
 from sweeper import draw, report
 from sweeper.artist import Drawing, Order
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 
 
 def serve(order: Order) -> Drawing:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from sweeper import overview, text
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import studies
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.output import talk
 
 
@@ -14,7 +15,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
     """
     if not folder.root.exists():
         return
-    one = overview.standing(folder)
+    one = studies.standing(folder)
     if reason:
         talk(reason)
     talk(f"best:   {overview.best(one.best) if one.best else 'no trial completed yet'}")
@@ -28,7 +29,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
         talk(f"browse: sweep ui {folder.name}")
 
 
-def _broken(one: overview.Standing) -> Iterator[str]:
+def _broken(one: studies.Standing) -> Iterator[str]:
     """Where to read why trials failed, when none did better."""
     failed = [result for result in one.results if result.state == "FAILED"]
     if failed and not one.best:

@@ -1,9 +1,9 @@
 """How a trial stops running: it ends for good, is paused at a rung, or stays open to be gone on with."""
 
-from sweeper import record
 from sweeper.parts import Parts
-from sweeper.repeats import digest
 from sweeper.running import Running
+from sweeper.store import records
+from sweeper.store.trial_index import digest
 from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
 from trainers.support.failpoints import point
 
@@ -56,7 +56,7 @@ class Ends:
             return self._again(one, message, f"{message.text}; trying once more")
         if remedy := self._remedy(one.job, message):
             job, text = remedy
-            record.write_config(self._folder.trial(trial), job)
+            records.write_config(self._folder.trial(trial), job)
             return self._again(one, message, text)
         return self.end(one, "FAILED", message)
 
@@ -78,7 +78,7 @@ class Ends:
         self._optimizer.pause(one.job.trial)
         self._folder.trial(one.job.trial).paused.touch()
         point("paused")
-        return record.standing(one.job, one.epochs, "PAUSED")
+        return records.standing(one.job, one.epochs, "PAUSED")
 
     def _again(self, one: Running, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
@@ -88,17 +88,17 @@ class Ends:
     def _leave(self, one: Running, message: Failed | None = None) -> TrialResult:
         self._let_go(one)
         self.left.add(one.job.trial)
-        return record.standing(one.job, one.epochs, "INTERRUPTED", message)
+        return records.standing(one.job, one.epochs, "INTERRUPTED", message)
 
     def end(self, one: Running, state: State, message: Done | Failed | None = None) -> TrialResult:
         """End a trial for good."""
         folder = self._folder.trial(one.job.trial)
         self._let_go(one)
-        result = record.standing(one.job, one.epochs, state, message)
+        result = records.standing(one.job, one.epochs, state, message)
         if result.trouble == "oom":
             self._repeats.give_up(digest(one.job.recipe), result)
-        record.tidy(one.job.folder, ended=True)
-        record.write_result(folder, result)
+        records.tidy(one.job.folder, ended=True)
+        records.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
         self._optimizer.tell(result)
         self.note(result)
@@ -122,6 +122,6 @@ class Ends:
     def lead(self) -> None:
         """Have the clock know what would be retrained, where something will."""
         if self._clock.wants_leader and self.best:
-            job = record.read_config(self._folder.trial(self.best.number))
+            job = records.read_config(self._folder.trial(self.best.number))
             if job:
                 self._clock.leads(job.recipe.train, self.best.epoch or 0)

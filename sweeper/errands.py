@@ -8,9 +8,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from sweeper import lock, mirror, record, shown
+from sweeper import mirror, shown, trial
 from sweeper.mirror import Event, RunTwin, Side, Sides, StudyTwin
-from sweeper.paths import StudyFolder
+from sweeper.store import lock, records
+from sweeper.store.paths import StudyFolder
 from sweeper.text import redacted
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Goal
@@ -183,7 +184,7 @@ class Errands:
         self._show(server, twin)
         if alone:
             self._study(server, twin, state)
-            server.status(twin.run, shown.STATUS[state], None)
+            server.status(twin.run, trial.STATUS[state], None)
 
     def _show(self, server: Server, twin: StudyTwin) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
@@ -264,11 +265,11 @@ class Errands:
         for path in _files(side):
             server.file(run, path)
         end = round(side.ended * 1000) if side.epochs else None
-        server.status(run, shown.STATUS[result.state], end)
+        server.status(run, trial.STATUS[result.state], end)
 
     def _attach(self, server: Server, side: Side, there: RunTwin) -> RunTwin:
         """Send what was attached, and the figures of an ended run, as far as MLflow lacks them."""
-        drawn = (record.drawn(side.folder) or ()) if side.result else ()
+        drawn = (records.drawn(side.folder) or ()) if side.result else ()
         paths = [*side.files, *(side.folder.figures / name for name in drawn)]
         news = {path.name: path for path in paths if path.name not in there.figures and path.exists()}
         for path in news.values():

@@ -12,10 +12,11 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import history, ledger, record
+from sweeper import history
 from sweeper.errors import UserError
 from sweeper.history import Suggest
-from sweeper.paths import StudyFolder
+from sweeper.store import records, trial_index
+from sweeper.store.paths import StudyFolder
 from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 
@@ -105,7 +106,7 @@ class OptunaExport:
 
 def _opened(study: StudyFolder, suggest: Suggest) -> "_File":
     """The file with all that the folders have; made anew where it cannot be read, or says something else."""
-    trials = history.past_trials(study, ledger.read(study), suggest)
+    trials = history.past_trials(study, trial_index.read(study), suggest)
     try:
         file = _File(study, suggest)
     except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError, RuntimeError) as error:
@@ -158,7 +159,7 @@ class _File:
         """Bring the row of a trial up to date, and make those before it that are missing."""
         for each in range(min(number, len(self._trials)), number + 1):
             folder = self._study.trial(each)
-            trial = history.of_folder(folder, record.entry(folder), self._suggest) or history.gone()
+            trial = history.of_folder(folder, records.entry(folder), self._suggest) or history.gone()
             self._write(each, trial)
 
     def _write(self, number: int, trial: FrozenTrial) -> None:

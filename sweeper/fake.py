@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.trial import Job
 from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts

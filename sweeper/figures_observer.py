@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
-from sweeper import ledger, record
 from sweeper.artist import Artist, Drawing, Order
 from sweeper.errors import UserError
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records, trial_index
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Closing, Job, Kind, TrialResult
 from trainers.epoch import Epoch
 
@@ -42,7 +42,7 @@ class Figures:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         folder = RunFolder(job.folder)
-        if record.awaits_figures(folder, result, job.kind):
+        if records.awaits_figures(folder, result, job.kind):
             self._artist.ask(_order(folder))
         self._deliver()
 
@@ -60,7 +60,7 @@ class Figures:
 
     def _finish(self) -> None:
         with self._telling():
-            if any(record.drawable(*one) for one in _ended(self._study)):
+            if any(records.drawable(*one) for one in _ended(self._study)):
                 self._artist.ask(Order(key=STUDY, folder=self._study.root, study=True))
         while self._artist.left and self._artist.wait(DRAWING_TIMEOUT_S):
             self._deliver()
@@ -70,7 +70,7 @@ class Figures:
     def _catch_up(self) -> None:
         with self._telling():
             for one in _ended(self._study):
-                if record.awaits_figures(*one):
+                if records.awaits_figures(*one):
                     self._artist.ask(_order(one[0]))
 
     @contextmanager
@@ -97,7 +97,7 @@ class Figures:
             shown(None, drawing.files)
             return
         with self._telling():
-            if job := record.read_config(RunFolder(order.folder)):
+            if job := records.read_config(RunFolder(order.folder)):
                 shown(job.model_copy(update={"folder": order.folder}), drawing.files)
 
     def _miss(self, text: str, reason: str) -> None:
@@ -112,9 +112,9 @@ def _order(folder: RunFolder) -> Order:
 
 def _ended(study: StudyFolder) -> Iterator[tuple[RunFolder, TrialResult, Kind]]:
     """Every trial and every retraining that has ended."""
-    for number, entry in ledger.read(study).items():
+    for number, entry in trial_index.read(study).items():
         yield study.trial(number), entry.result, "trial"
-    for folder in record.retrainings(study):
-        job, result = record.read_config(folder), record.read_result(folder)
+    for folder in records.retrainings(study):
+        job, result = records.read_config(folder), records.read_result(folder)
         if job and result:
             yield folder, result, job.kind

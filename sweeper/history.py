@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from sweeper import record
-from sweeper.ledger import Entry
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.trial_index import Entry
 
 if TYPE_CHECKING:
     from sweeper.warm import Lesson
@@ -41,7 +41,7 @@ def past_trials(study: StudyFolder, ended: Mapping[int, Entry], suggest: Suggest
     A trial was born when its config.json was written. A number whose folder somebody has removed stays taken: it is
     a failed trial here.
     """
-    found = {number: of_folder(folder, ended.get(number), suggest) for number, folder in record.folders(study)}
+    found = {number: of_folder(folder, ended.get(number), suggest) for number, folder in records.folders(study)}
     last = max((number for number, trial in found.items() if trial), default=-1)
     return [found.get(number) or gone() for number in range(last + 1)]
 
@@ -60,8 +60,8 @@ def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> Froze
         return trial
     if not folder.config.exists() and not folder.history.exists():
         return None
-    job = record.begun(folder)
-    values = [epoch.value(job.recipe.goal) for epoch in record.history(folder)]
+    job = records.begun(folder)
+    values = [epoch.value(job.recipe.goal) for epoch in records.history(folder)]
     return past_trial(suggest, job.params, TrialState.RUNNING, None, values)
 
 

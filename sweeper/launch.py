@@ -7,16 +7,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import dataset, ending, overview, paths, record, text, tracking
+from sweeper import dataset, ending, text, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures_observer import Figures
 from sweeper.memory import Here
 from sweeper.observers import Observers
 from sweeper.options import Options
-from sweeper.paths import StudyFolder
-from sweeper.ranking import Ranking
 from sweeper.room import Room
+from sweeper.store import paths, records, studies
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import tables
 from sweeper.system import devices, disks
 from sweeper.terminal import output, views
 from sweeper.trial import Closing, Observer, State
@@ -183,7 +184,7 @@ def _once(
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper import pausing
-    from sweeper.identity import Definition
+    from sweeper.store.study_file import Definition
     from sweeper.study import Study
 
     study = Study.open(
@@ -205,7 +206,7 @@ def _once(
             ending.say(prepared.folder, command)
         raise
     study.close()
-    idle = outcome.exit_code == 0 and record.results(prepared.folder) == before
+    idle = outcome.exit_code == 0 and records.results(prepared.folder) == before
     return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
 
@@ -317,17 +318,5 @@ def facts(prepared: Prepared) -> Facts:
         planned=spec.budget.trials,
         names=prepared.space.names,
         tags={"sweep.data": prepared.fingerprint},
-        resume=overview.resume(prepared.folder),
+        resume=studies.resume(prepared.folder),
     )
-
-
-def tables(folder: StudyFolder) -> list[Path]:
-    """Write trials.csv anew; returns what is shown with the study."""
-    results = record.results(folder)
-    try:
-        if results:
-            files.write_text(folder.table, Ranking.of(results, folder).csv())
-    except OSError as error:  # on a full disk the table of before stays
-        if not files.full(error):
-            raise
-    return [folder.table] if results and folder.table.exists() else []

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper import identity
 from sweeper.errors import UserError
-from sweeper.paths import StudyFolder
-from sweeper.ranking import COLUMNS, LAST, Ranking, order
 from sweeper.space.tree import flow
+from sweeper.store import study_file
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import COLUMNS, LAST, Ranking, order
 from sweeper.text import close
 from sweeper.trial import TrialResult
 
@@ -150,7 +150,7 @@ def cross(results: Sequence[TrialResult], rows: str, columns: str) -> Cross:
 
 def grid(results: Sequence[TrialResult], study: StudyFolder) -> Cross | None:
     """The table of a study that is a grid over two open values, which asks for one; None for any other study."""
-    names, asked = _names(results), identity.read(study)
+    names, asked = _names(results), study_file.read(study)
     if len(names) != 2 or not asked or asked["search"]["sampler"]["name"] != "grid":
         return None
     return cross(results, *names)

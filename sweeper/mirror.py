@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sweeper import ledger, record
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records, trial_index
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Job, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
@@ -68,7 +68,7 @@ def all_sent(folder: RunFolder, result: TrialResult, twin: StudyTwin) -> bool:
     known = read(folder.mirror, RunTwin)
     if known is None or known.parent != twin.run or known.sent != result.state:
         return False
-    return {*(record.drawn(folder) or ())} <= {*known.figures}
+    return {*(records.drawn(folder) or ())} <= {*known.figures}
 
 
 def key(folder: RunFolder) -> str:
@@ -81,8 +81,8 @@ class Side:
 
     def __init__(self, job: Job, folder: RunFolder) -> None:
         self.job, self.folder = job, folder
-        self.epochs: list[Epoch] = record.history(folder)
-        self.result: TrialResult | None = record.read_result(folder)
+        self.epochs: list[Epoch] = records.history(folder)
+        self.result: TrialResult | None = records.read_result(folder)
         self.files: list[Path] = []
         self.twin: RunTwin | None = None
         self.points = 0  # how many epochs of it are known to be there
@@ -109,12 +109,12 @@ class Side:
     def end(self, result: TrialResult) -> None:
         """Note the end; epochs nobody told of are taken from the record."""
         if len(self.epochs) < result.epochs:
-            self.epochs = record.history(self.folder)
+            self.epochs = records.history(self.folder)
         self.result, self.live = result, False
 
     def standing(self, state: State = "RUNNING") -> TrialResult:
         """The end, or without one how it stands."""
-        return self.result or record.standing(self.job, self.epochs, state)
+        return self.result or records.standing(self.job, self.epochs, state)
 
     @property
     def ended(self) -> float:
@@ -156,13 +156,13 @@ class Sides:
 
     def load(self, sent: Callable[[RunFolder, TrialResult], bool]) -> Iterator[Side]:
         """The runs that have a folder, trials first; of ended trials of which all is `sent` only the end is read."""
-        known = ledger.read(self.study)
-        for number, folder in record.folders(self.study):
+        known = trial_index.read(self.study)
+        for number, folder in records.folders(self.study):
             entry = known.get(number)
             if entry and key(folder) not in self._sides and sent(folder, entry.result):
                 self._done[number] = entry.result, entry.ended
-            elif job := record.read_config(folder):
+            elif job := records.read_config(folder):
                 yield self.of(job, folder)
-        for folder in record.retrainings(self.study):
-            if job := record.read_config(folder):
+        for folder in records.retrainings(self.study):
+            if job := records.read_config(folder):
                 yield self.of(job, folder)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.errors import UserError
-from sweeper.paths import StudyFolder
+from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Count
 
 

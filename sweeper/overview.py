@@ -1,176 +1,34 @@
 """How things stand in this folder: its studies, and the command that comes next."""
 
-import json
-import math
 import shlex
-import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from sweeper import clock, documents, identity, lock, paths, record, shown, text
+from sweeper import text, trial
 from sweeper.errors import UserError
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store.studies import Final, Standing, standing, studies
 from sweeper.system import gpu_processes
-from sweeper.text import close, near
-from sweeper.trial import OPEN, State, TrialResult
-from trainers.support.files import expanded, write_text
+from sweeper.text import near
+from sweeper.trial import TrialResult
 
 SPACES = Path("search_spaces")
 
 
-class Said(BaseModel):
-    """A line of scores.jsonl: what a board said, and when that was noted."""
-
-    model_config = ConfigDict(extra="allow")
-
-    value: float
-    note: str = ""
-    time: float
-
-
-@dataclass(frozen=True)
-class Final:
-    """A retraining for a submission, and what boards said of it."""
-
-    folder: RunFolder
-    trial: int
-    done: bool
-    scores: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One study as its folder tells it."""
-
-    study: StudyFolder
-    goal: str
-    planned: int | None
-    hours: float | None
-    results: tuple[TrialResult, ...]
-    best: TrialResult | None
-    holder: lock.Holder | None
-    finals: tuple[Final, ...]
-    resume: str
-
-    @property
-    def state(self) -> State:
-        """COMPLETE when the budget is used up as far as the folder tells; INTERRUPTED while something is open."""
-        if self.holder:
-            return "RUNNING"
-        spent = self.hours is not None and clock.kept(self.study) >= self.hours * 3600 * (1 - clock.TOLERANCE)
-        waits = ("RUNNING", "INTERRUPTED") if spent else OPEN  # out of hours, what is paused stays so
-        ended = [result for result in self.results if result.state not in waits]
-        short = self.planned is not None and self.hours is None and len(ended) < self.planned
-        return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"
-
-
 # ------------------------------------------------------------------------------------------ finding
-def studies() -> list[StudyFolder]:
-    """Every study here, the one that was last begun or taken up first."""
-    found = [StudyFolder(path.parent) for path in paths.studies().glob("*/study.json")]
-    return sorted(found, key=lambda study: study.spec.stat().st_mtime, reverse=True)
-
-
-def find(name: str | None) -> StudyFolder:
-    """The study called `name`, or the last one. Raises UserError where there is none."""
-    there = studies()
-    if name is None and there:
-        return there[0]
-    for study in there:
-        if study.name == name:
-            return study
-    if not there:
-        raise UserError("there is no study yet", where=str(paths.studies()), help="sweep run SPACE.yaml begins one")
-    names = [study.name for study in there]
-    raise UserError(
-        f"no study {name!r}",
-        where=str(paths.studies()),
-        help=close(name or "", names) or f"there is {', '.join(names)}",
-    )
-
-
-def standing(study: StudyFolder) -> Standing:
-    document = identity.read(study) or {}
-    results = tuple(record.results(study))
-    budget = document.get("budget", {})
-    return Standing(
-        study=study,
-        goal=document.get("identity", {}).get("goal", "overall_accuracy"),
-        planned=budget.get("trials"),
-        hours=budget.get("hours"),
-        results=results,
-        best=shown.best(results),
-        holder=lock.holder(study.lock),
-        finals=tuple(finals(study)),
-        resume=resume(study),
-    )
-
-
-def resume(study: StudyFolder) -> str:
-    """The command that goes on with `study`."""
-    try:
-        return study.resume.read_text(errors="replace").strip()
-    except FileNotFoundError:
-        words = ["sweep", "run", near(study.space), "--set", f"study={study.name}"]  # the copy has another name
-        return shlex.join(words)
-
-
-def finals(study: StudyFolder) -> Iterator[Final]:
-    """Every final, the oldest first."""
-    for path in sorted(study.finals.glob("*/config.json")):
-        folder = RunFolder(path.parent)
-        if job := record.read_config(folder):
-            yield Final(folder, job.trial, record.read_result(folder) is not None, tuple(_board(folder)))
-
-
-def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    if folder.board.exists():
-        for number, line in enumerate(folder.board.read_bytes().splitlines(), 1):
-            yield documents.parsed(line, Said, f"{folder.board}:{number}").model_dump(exclude_unset=True)
 
 
 # ----------------------------------------------------------------------------------- a board's score
-def note_score(target: str, value: float, note: str) -> Path:
-    """Write down what a board said of a submission; returns the file.
-
-    `target` is a submission.zip, a final's folder, or a study, whose newest finished final is meant.
-    """
-    if not math.isfinite(value):
-        raise UserError(f"a board's score is a number, and not {value}", help="sweep score STUDY 0.8731")
-    folder = _target(target)
-    line = {"value": value, "note": note, "time": time.time()}
-    before = folder.board.read_text(errors="replace") if folder.board.exists() else ""
-    write_text(folder.board, before + json.dumps(line) + "\n")
-    return folder.board
-
-
-def _target(target: str) -> RunFolder:
-    path = Path(expanded(target))
-    is_study = target in [study.name for study in studies()]
-    if not is_study and (path.is_file() or path.is_dir()):
-        folder = RunFolder((path if path.is_dir() else path.parent).absolute())
-        if folder.root.parent.name == "final" and folder.config.exists():
-            return folder
-        raise UserError("this is no submission of a study", where=target, help="name mlruns/studies/STUDY/final/...")
-    study = find(target)
-    done = [final.folder for final in finals(study) if final.done]
-    if not done:
-        help = f"sweep best {study.name} --export submission makes one"
-        raise UserError(f"study {study.name} has no submission yet", help=help)
-    return done[-1]
 
 
 # ------------------------------------------------------------------------------------------ telling
 def status(one: Standing) -> Iterator[str]:
     """A study in a few lines: how far it is, what is best, where it lies, what comes next."""
     count: Counter[str] = Counter(result.state for result in one.results)
-    parts = [f"{count[state]} {state.lower()}" for state in shown.STATUS if count[state]]
+    parts = [f"{count[state]} {state.lower()}" for state in trial.STATUS if count[state]]
     planned = f" of {one.planned}" if one.planned else ""
     yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)} begun"
     yield f"trials   {', '.join(parts) or 'none yet'}"

@@ -3,19 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeper import history, record, warm
+from sweeper import history, warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
-from sweeper.identity import Definition
-from sweeper.keeping import Kept
-from sweeper.ledger import Entry
 from sweeper.memory import UNKNOWN, Here, Memory
 from sweeper.optimizer import Optimizer
-from sweeper.paths import StudyFolder
 from sweeper.repeats import Repeats
 from sweeper.running import Running
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
+from sweeper.store.retention import Kept
+from sweeper.store.study_file import Definition
+from sweeper.store.trial_index import Entry
 from sweeper.trial import Job
 from sweeper.warm import Lesson
 
@@ -40,7 +41,7 @@ class Parts:
     def open(cls, definition: Definition, here: Here = UNKNOWN) -> "Parts":
         """Those of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
-        ended, lessons = record.ended(folder), warm.read(folder)
+        ended, lessons = records.ended(folder), warm.read(folder)
         learnt = lessons.trials if lessons else ()
         optimizer = Optimizer(
             spec.search,
@@ -58,5 +59,5 @@ class Parts:
 
     def stand(self, job: Job) -> Running:
         """A trial that has begun, as its folder knows it."""
-        epochs = record.mend(self.folder.trial(job.trial))
+        epochs = records.mend(self.folder.trial(job.trial))
         return Running(job, epochs, before=len(epochs))

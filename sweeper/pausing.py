@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sweeper import lock, record, room, sender, text
+from sweeper import room, sender, text
 from sweeper.errors import DiskFull
-from sweeper.paths import StudyFolder
+from sweeper.store import lock, records
+from sweeper.store.paths import StudyFolder
 from sweeper.system import disks
 from sweeper.system.signals import Stop
 from sweeper.terminal.output import talk
@@ -56,7 +57,7 @@ def _as_full(error: DiskFull | OSError, folder: StudyFolder) -> DiskFull:
 
 def _known(folder: StudyFolder) -> int:
     """Bytes on record of the runs: more of them is to have got further."""
-    runs = record.runs(folder)
+    runs = records.runs(folder)
     return sum(path.stat().st_size for run in runs for path in (run.history, run.result) if path.exists())
 
 
@@ -84,7 +85,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
 
 def _largest(folder: StudyFolder) -> int:
     """Bytes of the largest checkpoint."""
-    found = (path for run in record.runs(folder) for path in (run.model, run.checkpoint))
+    found = (path for run in records.runs(folder) for path in (run.model, run.checkpoint))
     return max((path.stat().st_size for path in found if path.exists()), default=0)
 
 

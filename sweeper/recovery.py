@@ -1,17 +1,17 @@
 """How a study is taken up again: everything that earlier calls left, and kills kept from being written, is mended."""
 
-from sweeper import record
 from sweeper.ends import Ends
-from sweeper.ledger import Entry
 from sweeper.parts import Parts
 from sweeper.promotion import Ladder
 from sweeper.running import Running
+from sweeper.store import records
+from sweeper.store.trial_index import Entry
 
 
 def recover(parts: Parts, ends: Ends) -> None:
     """Take up what earlier calls left: trials that have ended, and those without an end, which are handed out."""
     jobs = (
-        record.read_config(folder) for number, folder in record.folders(parts.folder) if number not in parts.ended
+        records.read_config(folder) for number, folder in records.folders(parts.folder) if number not in parts.ended
     )
     running = [parts.stand(job) for job in jobs if job]
     for entry in parts.ended.values():

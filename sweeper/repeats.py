@@ -1,7 +1,6 @@
 """Configurations that come up again: never trained twice unknowingly, but with a new seed."""
 
-import hashlib
-
+from sweeper.store.trial_index import digest
 from sweeper.trial import Job, TrialResult
 from trainers.config import Recipe
 
@@ -40,9 +39,3 @@ class Repeats:
         train = recipe.train.model_copy(update={"seed": seed})
         here = [number for number in trials.values() if number is not None]
         return recipe.model_copy(update={"train": train}), min(here, default=None)
-
-
-def digest(recipe: Recipe) -> str:
-    """16 hex digits over everything in a recipe but the seed, and but whether a value was written or derived."""
-    text = recipe.model_dump_json(exclude={"train": {"seed"}, "derived": True})
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper import best, documents, draw, leaderboard, overview, record, shown
+from sweeper import best, draw, leaderboard, overview
 from sweeper.artist import Drawing
 from sweeper.best import Winner
 from sweeper.errors import UserError
-from sweeper.overview import Standing
-from sweeper.paths import StudyFolder
 from sweeper.space import yaml_io
+from sweeper.store import jsonfile, records, studies
+from sweeper.store.paths import StudyFolder
+from sweeper.store.studies import Standing
 from sweeper.text import redacted
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch
@@ -55,11 +56,11 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     drawings = {"study": draw.study(study)}
     if won:
         drawings["winner"] = draw.run(study.trial(won.result.number))
-    for final in overview.finals(study):
+    for final in studies.finals(study):
         if final.done and final.folder.test_scores.exists():
             drawings[final.folder.root.name] = draw.run(final.folder)
     troubles = tuple(dict.fromkeys(t for drawing in drawings.values() for t in drawing.troubles))
-    standing = overview.standing(study)
+    standing = studies.standing(study)
     standing = replace(standing, holder=None) if closing else standing
     files.write_text(path, page(standing, won, drawings, troubles))
     return Report(path, drawings["study"].files, troubles)
@@ -72,13 +73,13 @@ def drawn(study: StudyFolder) -> Drawing:
 
 
 def _winner(study: StudyFolder) -> Winner | None:
-    return best.winner(study) if shown.best(record.results(study)) else None
+    return best.winner(study) if records.best(records.results(study)) else None
 
 
 # --------------------------------------------------------------------------------------------- page
 def page(one: Standing, won: Winner | None, drawings: Mapping[str, Drawing], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
-    study, results = one.study, record.results(one.study)
+    study, results = one.study, records.results(one.study)
     space = study.space.read_text(encoding="utf-8") if study.space.exists() else ""
     finals = [(final, final.folder.root.name) for final in one.finals]
     parts = {
@@ -86,7 +87,7 @@ def page(one: Standing, won: Winner | None, drawings: Mapping[str, Drawing], tro
         "question": question(space),
         "standing": overview.status(one),
         "troubles": troubles,
-        "data": documents.read(study.data, Summary),
+        "data": jsonfile.read(study.data, Summary),
         "board": leaderboard.cells(leaderboard.frame(results, study)) if results else None,
         "tied": any(result.goal == "overall_accuracy" for result in results),
         "trials": _figures("study", drawings["study"], ["labels.svg"] if won else []),
@@ -116,7 +117,7 @@ def question(text: str) -> str:
 
 
 def _won(won: Winner, drawing: Drawing) -> dict[str, object]:
-    epochs = record.history(won.study.trial(won.result.number))
+    epochs = records.history(won.study.trial(won.result.number))
     return {
         "best": overview.best(won.result),
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import dataset, identity, launch, lock, overview, pausing, record, sweep, sync, text
+from sweeper import dataset, launch, pausing, sweep, sync, text
 from sweeper.ends import IN_FULL
 from sweeper.errors import RunFailed, Stopped
 from sweeper.observers import Observers
-from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room
+from sweeper.store import lock, records, studies, study_file
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import views
 from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
@@ -70,7 +71,7 @@ def session(
     person does not wait for that.
     """
     table = dataset.checked(data).table
-    identity.same_data(study, images.fingerprint(table), data.root)
+    study_file.same_data(study, images.fingerprint(table), data.root)
     dataset.decode(table, data)
     stop, room = Stop(), Room(study)
 
@@ -89,7 +90,7 @@ def session(
 def _held(
     study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: Room, *, mlflow: bool
 ) -> Iterator[Session]:
-    standing = overview.standing(study)
+    standing = studies.standing(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = views.choose(where=[f"files: {text.near(study.root)}"])
@@ -125,9 +126,9 @@ class Retraining:
             return None
         self._waiting.remove(job)
         folder = RunFolder(job.folder)
-        if record.read_config(folder) is None:
-            record.write_config(folder, job)
-        self._running[job.trial] = _Run(job, folder, record.mend(folder))
+        if records.read_config(folder) is None:
+            records.write_config(folder, job)
+        self._running[job.trial] = _Run(job, folder, records.mend(folder))
         return job
 
     def refuse(self, _job: Job) -> None:
@@ -143,7 +144,7 @@ class Retraining:
     def report(self, trial: int, epoch: Epoch) -> bool:
         run = self._running[trial]
         if epoch.number == len(run.epochs) + 1:
-            record.append(run.folder, epoch)
+            records.append(run.folder, epoch)
             run.epochs.append(epoch)
         return True
 
@@ -153,39 +154,39 @@ class Retraining:
         if isinstance(message, Failed):
             return self._failed(run, message)
         if message.stopped:
-            return record.standing(run.job, run.epochs, "INTERRUPTED")
+            return records.standing(run.job, run.epochs, "INTERRUPTED")
         result = self._seal(run.job, message, run.epochs)
-        record.tidy(run.folder.root, ended=True)
-        record.write_result(run.folder, result)
+        records.tidy(run.folder.root, ended=True)
+        records.write_result(run.folder, result)
         self.ended.append(result)
         return result
 
     def _failed(self, run: "_Run", message: Failed) -> TrialResult:
         """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged."""
         if message.trouble == "disk":
-            return record.standing(run.job, run.epochs, "INTERRUPTED", message)
+            return records.standing(run.job, run.epochs, "INTERRUPTED", message)
         self._deaths[run.folder.root] += 1
         if message.trouble in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
             return self._again(run, run.job, message, "trying once more")
         if change := _remedy(run.job, message):
             remedy, update = change
             job = run.job.model_copy(update=update)
-            record.write_config(run.folder, job)
+            records.write_config(run.folder, job)
             return self._again(run, job, message, remedy)
         self.failure = _failure(run, message)
-        return record.standing(run.job, run.epochs, "FAILED", message)
+        return records.standing(run.job, run.epochs, "FAILED", message)
 
     def _again(self, run: "_Run", job: Job, message: Failed, how: str) -> TrialResult:
         self._waiting.insert(0, job)
         told = message.model_copy(update={"text": f"{message.text}; {how}"})
-        return record.standing(run.job, run.epochs, "INTERRUPTED", told)
+        return records.standing(run.job, run.epochs, "INTERRUPTED", told)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """Nothing waits here."""
         return []
 
     def tick(self) -> None:
-        record.refuse_gone(run.folder.root for run in self._running.values())
+        records.refuse_gone(run.folder.root for run in self._running.values())
 
     best: TrialResult | None = None  # there is none to compare with
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import record
 from sweeper.errors import DiskFull
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system.disks import free
 from sweeper.text import amount
 from sweeper.trial import OPEN, Job
@@ -67,7 +67,7 @@ class Room:
     _seen: dict[str, Size] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for result in record.results(self.folder)[-RECENT:]:
+        for result in records.results(self.folder)[-RECENT:]:
             whole = result.state in OPEN or result.epochs < result.planned  # the last epoch's state is smaller
             self._measure(result.backbone, self.folder.trial(result.number), trains=whole)
 
@@ -93,7 +93,7 @@ class Room:
 
     def outlook(self, spec: "StudySpec", recipes: Iterable[Recipe]) -> str | None:
         """A line where the checkpoints of the trials to come will not all fit, if what they take is known."""
-        trials = max(0, (spec.budget.trials or 0) - len(record.results(self.folder)))
+        trials = max(0, (spec.budget.trials or 0) - len(records.results(self.folder)))
         sizes = [self.size(recipe.train) for recipe in recipes]
         each = sum(size.rest for size in sizes) / len(sizes)
         room_for = free(self.folder.root) - SPARE - max(size.peak for size in sizes)

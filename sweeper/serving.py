@@ -10,7 +10,7 @@ import threading
 import time
 
 from sweeper import pipe
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Progress, Word
 from sweeper.worker import advance, failed, run
 from trainers.support import files

@@ -10,18 +10,11 @@ from itertools import chain, count
 from typing import Any
 from urllib.parse import quote
 
+from sweeper.store.records import best
 from sweeper.text import code, plain, redacted
-from sweeper.trial import OPEN, Job, State, TrialResult
+from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
 from trainers.epoch import METRICS, Epoch, Goal, Scores
 
-STATUS: dict[str, str] = {
-    "RUNNING": "RUNNING",
-    "PAUSED": "RUNNING",  # MLflow has no word for it; the tag sweep.state has
-    "COMPLETE": "FINISHED",
-    "PRUNED": "FINISHED",
-    "FAILED": "FAILED",
-    "INTERRUPTED": "KILLED",
-}
 LONGEST = 200  # characters of a key: with what stands before it MLflow takes 250
 COLUMNS = 40  # of the ready table; more would not fit into a tag
 
@@ -144,12 +137,6 @@ def outcome(result: TrialResult) -> dict[str, str]:
     """How a run ended, as tags."""
     lines = (result.error or "").strip().splitlines()
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
-
-
-def best(results: Iterable[TrialResult]) -> TrialResult | None:
-    """The completed trial with the highest value, the earliest of equals."""
-    done = [r for r in results if r.state == "COMPLETE" and r.value is not None]
-    return max(done, key=lambda r: (r.value or 0.0, -r.number), default=None)
 
 
 def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeper import identity, lock, record, recovery
+from sweeper import recovery
 from sweeper.asking import Next
 from sweeper.ends import Ends
 from sweeper.errors import NoResult
-from sweeper.identity import Definition
 from sweeper.memory import UNKNOWN, Here
 from sweeper.parts import Parts
-from sweeper.paths import RunFolder
 from sweeper.running import Running
+from sweeper.store import lock, records, study_file
+from sweeper.store.paths import RunFolder
+from sweeper.store.study_file import Definition
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
@@ -61,10 +62,10 @@ class Study:
         folder = definition.folder
         held = lock.acquire(folder.lock)
         try:
-            record.tidy(folder.root)
-            if teach and identity.read(folder) is None:
+            records.tidy(folder.root)
+            if teach and study_file.read(folder) is None:
                 teach()
-            identity.settle(definition)
+            study_file.settle(definition)
             return cls(Parts.open(definition, here), cache, held)
         except BaseException:
             held.release()
@@ -109,7 +110,7 @@ class Study:
         return job
 
     def _resumed(self, folder: RunFolder) -> Job:
-        job = record.begun(folder)
+        job = records.begun(folder)
         return job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
@@ -136,7 +137,7 @@ class Study:
             repeat_of=repeat_of,
         )
         job = self._memory.begin(job)
-        record.write_config(folder, job)
+        records.write_config(folder, job)
         self._repeats.add(job)
         return job
 
@@ -152,7 +153,7 @@ class Study:
             return True
         new = epoch.number == len(running.epochs) + 1
         if new:
-            record.append(self.folder.trial(trial), epoch)
+            records.append(self.folder.trial(trial), epoch)
             running.epochs.append(epoch)
             self._clock.epoch(running.train, epoch)
         goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
@@ -176,9 +177,9 @@ class Study:
 
         Raises EnvironmentFault when its folder, or that of a running trial, was taken away.
         """
-        record.refuse_gone(one.job.folder for one in self._running.values())
+        records.refuse_gone(one.job.folder for one in self._running.values())
         if not self._lock.there:
-            raise record.gone(self.folder.root)
+            raise records.gone(self.folder.root)
         self._clock.save()
 
     def recorded(self, trial: int) -> int:
@@ -246,7 +247,7 @@ class Study:
 
     def results(self) -> list[TrialResult]:
         """Every trial that was begun, by number, the running ones as they stand."""
-        return record.results(self.folder)
+        return records.results(self.folder)
 
 
 def _alike(one: TrialResult, other: TrialResult) -> bool:

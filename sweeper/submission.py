@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import DataError, EnvironmentFault, Fault
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from trainers.support.checksummed import load_array
 from trainers.support.files import whole, write_text
 

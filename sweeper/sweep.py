@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sweeper.errors import DiskFull
 from sweeper.executors import Executor
-from sweeper.paths import StudyFolder
+from sweeper.store.paths import StudyFolder
 from sweeper.system.signals import Stop
 from sweeper.trial import Done, Failed, Job, Observer, Outcome, Progress, TrialResult
 from trainers.epoch import Epoch

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sweeper import identity, lock, overview, text, tracking
+from sweeper import text, tracking
 from sweeper.errands import Facts
 from sweeper.errors import StudyHeld, UserError
-from sweeper.launch import tables, tracker_for
-from sweeper.overview import Standing
-from sweeper.paths import StudyFolder
+from sweeper.launch import tracker_for
 from sweeper.space.compare import opened
+from sweeper.store import lock, studies, study_file
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import tables
+from sweeper.store.studies import Standing
 from sweeper.trial import State
 
 STILL, SILENT = 60.0, 10.0  # seconds in which nothing arrives, after which our own file, or a server, is given up
@@ -32,7 +34,7 @@ def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None]) -> None
 
 def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
     """Bring one study up to date; whether MLflow has all of it then."""
-    standing = overview.standing(study)
+    standing = studies.standing(study)
     held = lock.acquire(study.lock)
     try:
         notes: list[str] = []
@@ -58,7 +60,7 @@ def _state(one: Standing) -> State:
 
 def facts(one: Standing) -> Facts:
     """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
-    document: Mapping[str, Any] = identity.read(one.study) or {}
+    document: Mapping[str, Any] = study_file.read(one.study) or {}
     asked = document["identity"]
     fingerprint = document.get("fingerprint")
     return Facts(

@@ -9,13 +9,14 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sweeper import mirror, paths, shown, store
+from sweeper import local_store, mirror, shown
 from sweeper.errands import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
 from sweeper.errands import Server as Remote
 from sweeper.mirror import Event, StudyTwin
-from sweeper.paths import RunFolder, StudyFolder
 from sweeper.sender import PAUSE, Sender
 from sweeper.shown import Point
+from sweeper.store import paths
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.text import redacted
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Epoch
@@ -161,7 +162,7 @@ def _line(error: Exception) -> str:
 
 def uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, or the SQLite file under mlruns/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or store.address(paths.database())
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_store.address(paths.database())
 
 
 def link(study: StudyFolder, base: str) -> str | None:
@@ -175,16 +176,16 @@ class Server(Remote):
     """MLflow's client in our words; `note` is told once when it takes figures but no files."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        store.hush()
+        local_store.hush()
         from mlflow import MlflowClient
 
         self.uri, self._note, self._files = uri(), note, True
         self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
         with _refusals():
-            if self.uri == store.address(paths.database()):
-                if trouble := store.trouble(paths.database()):
+            if self.uri == local_store.address(paths.database()):
+                if trouble := local_store.trouble(paths.database()):
                     raise Refused(trouble[0])
-                store.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
+                local_store.create(paths.database(), lambda address: MlflowClient(tracking_uri=address))
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str) -> str:
@@ -271,7 +272,7 @@ class Server(Remote):
     def _keep_files_here(self, place: str) -> None:
         """Send no files where our own database keeps them in another mlruns: this one was moved since."""
         old, ours = Path(unquote(urlsplit(place).path)).parent, paths.artifacts()
-        own = self.uri == store.address(paths.database()) and old.name == ours.name
+        own = self.uri == local_store.address(paths.database()) and old.name == ours.name
         if own and self._files and old.resolve() != ours.resolve():
             self._files = False
             again = f"delete {paths.database()} and {ours}, and the next `sweep run` sends all anew"

@@ -163,3 +163,13 @@ class Observer(Protocol):
     def ended(self, job: Job, result: TrialResult, /) -> None: ...
     def note(self, text: str, /) -> None: ...
     def closed(self, closing: Closing, /) -> None: ...
+
+
+STATUS: dict[str, str] = {
+    "RUNNING": "RUNNING",
+    "PAUSED": "RUNNING",  # MLflow has no word for it; the tag sweep.state has
+    "COMPLETE": "FINISHED",
+    "PRUNED": "FINISHED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+}

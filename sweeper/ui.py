@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper import overview, paths, sync, tracking
+from sweeper import sync, tracking
 from sweeper.errors import EnvironmentFault
-from sweeper.paths import StudyFolder
-from sweeper.store import address, trouble
+from sweeper.local_store import address, trouble
+from sweeper.store import paths, studies
+from sweeper.store.paths import StudyFolder
 from sweeper.system import subprocesses
 from sweeper.terminal.output import talk
 
@@ -38,7 +39,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     store = tracking.uri()
     if store == address(paths.database()):
         _refuse_unusable()
-    sync.catch_up(overview.studies(), talk)
+    sync.catch_up(studies.studies(), talk)
     if store.startswith("http"):
         return say(_address(study, store))
     with _stoppable(), _serving(store, free_port(port)) as pages:
@@ -53,7 +54,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
 def _refuse_unusable() -> None:
     """Raise EnvironmentFault where there is nothing to show, or another MLflow's database."""
     database = paths.database()
-    if not database.exists() and not overview.studies():
+    if not database.exists() and not studies.studies():
         help = "start a sweep: sweep run SPACE.yaml"
         raise EnvironmentFault("there is nothing to show yet", where=str(database), help=help)
     if found := trouble(database):

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from sweeper import identity, record
 from sweeper.errors import EnvironmentFault
-from sweeper.paths import RunFolder, StudyFolder
-from sweeper.repeats import digest
 from sweeper.space.compare import difference
 from sweeper.space.inside import Outside
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
+from sweeper.store import records, study_file
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.trial_index import digest
 from sweeper.trial import Job, TrialResult, Word
 from trainers.support import files
 
@@ -46,7 +46,7 @@ def take(spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder
     same goal: so whatever was closed and is open now, or the other way round, is judged by its value. Values on
     other data, for another goal or after other epochs would not be comparable.
     """
-    before = identity.read(source)
+    before = study_file.read(source)
     if before is None:
         return
     yield from _changes(before, spec, space, source)
@@ -88,7 +88,7 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
     asked, mine = before["identity"], spec.data.model_dump(mode="json")
     if asked["goal"] != spec.goal:
         return f"its goal was {asked['goal']}, not {spec.goal}"
-    if not identity.alike(before.get("fingerprint", ""), fingerprint):
+    if not study_file.alike(before.get("fingerprint", ""), fingerprint):
         return "its images, labels or splits were others"
     where = {"root": mine["root"]}  # the same data at another place are the same
     lines = difference({**asked["data"], **where}, mine, "data")
@@ -98,8 +98,8 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
 def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:
     """The trials whose values say something, by number."""
     found = []
-    for _, folder in record.folders(source):
-        result, job = record.read_result(folder), record.read_config(folder)
+    for _, folder in records.folders(source):
+        result, job = records.read_result(folder), records.read_config(folder)
         if result and job and result.state in ("COMPLETE", "PRUNED"):
             found.append((job, result, folder))
     return found
@@ -115,7 +115,7 @@ def _sorted(ended: list[tuple[Job, TrialResult, RunFolder]], space: Space) -> tu
         except Outside as why:
             left.append(str(why))
             continue
-        values = tuple(epoch.value(job.recipe.goal) for epoch in record.history(folder))
+        values = tuple(epoch.value(job.recipe.goal) for epoch in records.history(folder))
         taken.append(
             Lesson(
                 number=result.number,

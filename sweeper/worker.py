@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sweeper import fake
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from trainers.config import DataConfig
 from trainers.epoch import Epoch, Look, Scores

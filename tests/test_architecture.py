@@ -104,7 +104,13 @@ def test_only_the_worker_trains(path):
 
 
 def test_the_loop_knows_neither_optuna_nor_the_command_line():
-    allowed = {"sweeper.paths", "sweeper.executors", "sweeper.trial", "sweeper.errors", "sweeper.system.signals"}
+    allowed = {
+        "sweeper.store.paths",
+        "sweeper.executors",
+        "sweeper.trial",
+        "sweeper.errors",
+        "sweeper.system.signals",
+    }
     ours = {module for module in imports(ROOT / "sweeper" / "sweep.py") if module.startswith("sweeper.")}
     assert {".".join(module.split(".")[:2]) for module in ours} <= allowed
 
@@ -133,7 +139,7 @@ def test_the_study_knows_neither_tracking_nor_figures(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["sweeper.cli", "sweeper.space.yaml_io", "sweeper.trial", "trainers.config", "sweeper.record"]
+    "module", ["sweeper.cli", "sweeper.space.yaml_io", "sweeper.trial", "trainers.config", "sweeper.store.records"]
 )
 def test_the_coordinators_modules_load_no_heavy_library(module):
     code = (

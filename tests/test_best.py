@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import best, card, confirm, launch, overview, record, submission, tracking
+from sweeper import best, card, confirm, launch, submission, tracking
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
-from sweeper.paths import StudyFolder
 from sweeper.space import yaml_io
+from sweeper.store import records, studies
+from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
@@ -77,7 +78,7 @@ def _same_environment() -> Iterator[None]:
 
 # ------------------------------------------------------------------------------------------ the recipe
 def test_the_winner_is_the_completed_trial_with_the_best_value(study):
-    values = {result.number: result.value or 0 for result in record.results(study)}
+    values = {result.number: result.value or 0 for result in records.results(study)}
     assert best.winner(study).result.number == max(values, key=lambda number: values[number])
 
 
@@ -97,7 +98,7 @@ def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image
     Path("best.yaml").write_text(best.recipe(best.winner(study)))
     options = Options((f"train.image_size={image_size}",), inline=True, mlflow=False)
     launch.run(Path("best.yaml"), options)
-    job = record.read_config(StudyFolder.named("question-best").trial(0))
+    job = records.read_config(StudyFolder.named("question-best").trial(0))
     assert job
     assert (job.recipe.data.size, job.recipe.train.image_size) == (decoded, image_size)
 
@@ -139,7 +140,7 @@ def test_without_a_completed_trial_there_is_no_winner(study):
 def test_the_final_keeps_the_recipe_and_runs_the_whole_schedule(study):
     won = best.winner(study)
     final = exported(study)
-    job = record.read_config(final.folder)
+    job = records.read_config(final.folder)
     assert job
     assert job.recipe == won.job.recipe
     assert numbers(final.folder.history) == [1, 2, 3, 4]
@@ -151,10 +152,10 @@ def test_the_final_of_a_trial_whose_selection_chose_an_epoch_has_as_many_and_say
     won = best.winner(study)
     train = won.job.recipe.train.model_copy(update={"selection": "metric"})
     chosen = won.job.model_copy(update={"recipe": won.job.recipe.model_copy(update={"train": train})})
-    record.write_config(study.trial(won.result.number), chosen)
-    record.write_result(study.trial(won.result.number), won.result.model_copy(update={"epoch": 2}))
+    records.write_config(study.trial(won.result.number), chosen)
+    records.write_result(study.trial(won.result.number), won.result.model_copy(update={"epoch": 2}))
     final = exported(study)
-    job = record.read_config(final.folder)
+    job = records.read_config(final.folder)
     assert job
     assert job.recipe.train.epochs == 4
     assert numbers(final.folder.history) == [1, 2]
@@ -169,9 +170,9 @@ def corrected(study: StudyFolder, **posterior: object) -> best.Winner:
     folder = study.trial(won.result.number)
     train = won.job.recipe.train.model_copy(update={"posterior": Posterior(**posterior)})
     recipe = won.job.recipe.model_copy(update={"train": train})
-    record.write_config(folder, won.job.model_copy(update={"recipe": recipe}))
+    records.write_config(folder, won.job.model_copy(update={"recipe": recipe}))
     fitted = {recipe.goal: Corrected(tau=0.7, value=0.9)}
-    lines = [epoch.model_copy(update={"corrected": fitted}) for epoch in record.history(folder)]
+    lines = [epoch.model_copy(update={"corrected": fitted}) for epoch in records.history(folder)]
     folder.history.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
     return best.winner(study)
 
@@ -179,7 +180,7 @@ def corrected(study: StudyFolder, **posterior: object) -> best.Winner:
 def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_says_so(study):
     assert corrected(study, fit=True).tau == 0.7
     final = exported(study)
-    job = record.read_config(final.folder)
+    job = records.read_config(final.folder)
     assert job
     assert job.tau == 0.7
     text = final.folder.card.read_text()
@@ -191,8 +192,8 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
 def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(study, gain, views):
     won = best.winner(study)
     seen = Look(**{**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain})
-    record.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
-    job = record.read_config(exported(study).folder)
+    records.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
+    job = records.read_config(exported(study).folder)
     assert job
     assert job.views is views
 
@@ -204,7 +205,7 @@ def test_a_final_that_takes_several_views_takes_the_strength_that_was_fitted_to_
     won = corrected(study, fit=True)
     values = {**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain}
     result = won.result.model_copy(update={"tta": Look(**values, tau=fitted)})
-    record.write_result(study.trial(won.result.number), result)
+    records.write_result(study.trial(won.result.number), result)
     assert best.winner(study).tau == tau
 
 
@@ -280,7 +281,7 @@ def test_a_final_that_was_interrupted_is_continued(study):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 130
-    (begun,) = overview.finals(study)
+    (begun,) = studies.finals(study)
     before = begun.folder.history.read_text()
     assert not begun.done
     final = exported(study)
@@ -304,11 +305,11 @@ def test_a_final_that_fails_stays_open_and_names_its_log(study):
     won = best.winner(study)
     train = won.job.recipe.train.model_copy(update={"backbone": "broken.nan"})
     recipe = won.job.recipe.model_copy(update={"train": train})
-    record.write_config(study.trial(won.result.number), won.job.model_copy(update={"recipe": recipe}))
+    records.write_config(study.trial(won.result.number), won.job.model_copy(update={"recipe": recipe}))
     with pytest.raises(RunFailed, match="the loss is nan") as caught:
         exported(study)
     assert caught.value.where.endswith("log.txt")
-    assert [final.done for final in overview.finals(study)] == [False]
+    assert [final.done for final in studies.finals(study)] == [False]
 
 
 def test_a_table_with_labelled_test_images_gets_names_and_scores(tmp_path, monkeypatch):
@@ -372,8 +373,8 @@ def test_confirmations_on_record_are_not_trained_again(study):
 
 def test_a_confirmation_differs_from_its_trial_in_the_seed_alone(study):
     confirm.run(study, 1, SLOTS, mlflow=False)
-    job = record.read_config(study.confirm(0, 1))
-    original = record.read_config(study.trial(0))
+    job = records.read_config(study.confirm(0, 1))
+    original = records.read_config(study.trial(0))
     assert job
     assert original
     assert job.recipe.train.seed == 1000
@@ -383,9 +384,9 @@ def test_a_confirmation_differs_from_its_trial_in_the_seed_alone(study):
 
 def test_a_later_trial_that_is_better_outdoes_old_confirmations(study):
     confirm.run(study, 1, SLOTS, mlflow=False)
-    loser = min(record.results(study), key=lambda result: result.value or 0)
+    loser = min(records.results(study), key=lambda result: result.value or 0)
     shutil.rmtree(study.confirm(loser.number, 1).root)
-    record.write_result(study.trial(loser.number), loser.model_copy(update={"value": 0.99}))
+    records.write_result(study.trial(loser.number), loser.model_copy(update={"value": 0.99}))
     assert best.winner(study).result.number == loser.number
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lock
-from sweeper.paths import StudyFolder
+from sweeper.store import lock
+from sweeper.store.paths import StudyFolder
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 
 ESCAPE = "\x1b"

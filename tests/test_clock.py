@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import record
 from sweeper.clock import Clock
-from sweeper.paths import StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from sweeper.study import Study
 from sweeper.trial import Done
 from tests.support.cli import SPACE as PLAIN
@@ -88,7 +88,7 @@ def test_paces_of_ended_trials_are_learnt_from_the_ledger_alone(tmp_path, monkey
     made.close()
     train = TrainConfig(backbone="resnet18", epochs=6)
     whole = Clock(made.folder, 1.0, {}).cost(train, 2)
-    ended = record.ended(made.folder)
+    ended = records.ended(made.folder)
     for number in ended:
         made.folder.trial(number).history.unlink()
     assert Clock(made.folder, 1.0, ended).cost(train, 2) == whole == pytest.approx(14)

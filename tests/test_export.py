@@ -9,11 +9,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeper import history, record
+from sweeper import history
 from sweeper.export import OptunaExport
-from sweeper.paths import StudyFolder
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, TrialResult
 from tests.support.studies import curve, opened, play, played, write
@@ -39,7 +40,7 @@ class Exported:
     def agree(self) -> int:
         """Compare the file with the folders; returns how many trials there are."""
         theirs = optuna.load_study(study_name="question", storage=f"sqlite:///{self.folder.database}").trials
-        ours = history.past_trials(self.folder, record.ended(self.folder), self.suggest)
+        ours = history.past_trials(self.folder, records.ended(self.folder), self.suggest)
         fields = ("state", "params", "values", "intermediate_values")
         assert [[getattr(one, name) for name in fields] for one in theirs] == [
             [getattr(one, name) for name in fields] for one in ours

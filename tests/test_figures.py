@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeper import draw, figures, gallery, keeping, record, tally, trends
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper import draw, figures, gallery, tally, trends
+from sweeper.store import records, retention
+from sweeper.store.paths import RunFolder, StudyFolder
 from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
 from trainers.config import DataConfig, Recipe
@@ -156,7 +157,7 @@ def finished(study: StudyFolder, number: int, data: DataConfig, **changes) -> Ru
     for one in curve(started):
         write_again(RunFolder(started.folder), one, names)
     folder = RunFolder(started.folder)
-    end(started, record.history(folder), "COMPLETE")
+    end(started, records.history(folder), "COMPLETE")
     split = "test" if made.kind == "final" else "val"
     predictions = np.random.default_rng(number).normal(size=(len(table.split(split)), 5)).astype(np.float32)
     np.save(folder.test_logits if made.kind == "final" else folder.val_logits, predictions)
@@ -272,19 +273,19 @@ def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_tr
     assert drawing.troubles == ()
 
 
-def ended(kept: keeping.Kept, study: StudyFolder, data: DataConfig, count: int) -> list[RunFolder]:
+def ended(kept: retention.Kept, study: StudyFolder, data: DataConfig, count: int) -> list[RunFolder]:
     """Trials with checkpoints that end one after the other."""
     made = [finished(study, number, data) for number in range(count)]
     for folder in made:
         for path in (folder.model, folder.checkpoint):
             path.write_bytes(b"weights")
-        if result := record.read_result(folder):
+        if result := records.read_result(folder):
             kept.ended(result)
     return made
 
 
 def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
-    kept = keeping.Kept(study, 1)
+    kept = retention.Kept(study, 1)
     best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
     assert (best.model.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
     assert (worse.model.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
@@ -296,8 +297,8 @@ def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
 
 
 def test_only_so_many_predictions_wait_to_be_drawn(study, photos, monkeypatch):
-    monkeypatch.setattr(keeping, "QUEUE", 2)
-    folders = ended(keeping.Kept(study, 1), study, photos, 5)
+    monkeypatch.setattr(retention, "QUEUE", 2)
+    folders = ended(retention.Kept(study, 1), study, photos, 5)
     assert [folder.val_logits.exists() for folder in folders] == [True, False, False, True, True]
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from test_figures import finished
 
-from sweeper import launch, paths, record
+from sweeper import launch
 from sweeper.artist import Artist, Order
 from sweeper.errands import CLOSE, FILES, STUDY, Errands, Facts
 from sweeper.figures_observer import Figures
 from sweeper.observers import Observers
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import paths, records
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.views import Plain
 from sweeper.trial import Closing
 from tests.support.records import begin, curve, end, job
@@ -44,7 +45,7 @@ class Shown(dict):
 
 def ended(figures, folder: RunFolder) -> None:
     """Tell an observer that the run in `folder` has ended."""
-    figures.ended(record.read_config(folder), record.read_result(folder))
+    figures.ended(records.read_config(folder), records.read_result(folder))
 
 
 def until(true) -> None:
@@ -268,7 +269,7 @@ def test_what_is_drawn_in_a_session_is_in_mlflow_when_it_has_closed(study, photo
     shutil.copy(database, paths.database())
     observers = launch.observers_for(Plain(sys.stderr), facts(study), mlflow=True)
     folder = finished(study, 0, photos)
-    observers.started(record.read_config(folder), "cpu")
+    observers.started(records.read_config(folder), "cpu")
     ended(observers, folder)
     observers.closed(DONE)
     names = {path.name for path in paths.artifacts().rglob("*") if path.is_file()}

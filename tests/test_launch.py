@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ending, launch, plan, preflight, record, samplers, weighing
+from sweeper import ending, launch, plan, preflight, samplers, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
-from sweeper.paths import StudyFolder
 from sweeper.space import yaml_io
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
 from trainers.config import DataConfig, Recipe, TrainConfig
@@ -95,7 +96,7 @@ def test_a_resumed_study_keeps_the_size_it_began_with(here):
 
 def test_every_trial_knows_the_size(here):
     launch.run(here, Options(inline=True, mlflow=False, trials=1))
-    job = record.read_config(StudyFolder.named("question").trial(0))
+    job = records.read_config(StudyFolder.named("question").trial(0))
     assert job
     assert job.recipe.data.size == 64
 
@@ -219,7 +220,7 @@ def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
     prepared = launch.prepare(here, Options())
     samples = list(samplers.first(prepared.spec.search, prepared.space, 3))
     launch.run(here, Options(inline=True, mlflow=False))
-    assert samples == [result.params for result in record.results(StudyFolder.named("question"))]
+    assert samples == [result.params for result in records.results(StudyFolder.named("question"))]
 
 
 def test_a_plan_in_words_warns_that_later_trials_depend_on_results():

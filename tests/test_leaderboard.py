@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweeper import leaderboard, record
+from sweeper import leaderboard
 from sweeper.errors import UserError
-from sweeper.paths import RunFolder, StudyFolder
-from sweeper.ranking import Ranking
+from sweeper.store import records
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.ranking import Ranking
 from sweeper.trial import TrialResult
 from tests.support.cli import lay_out, sweep
 from tests.support.records import begin, curve, job
@@ -142,7 +143,7 @@ def test_people_read_ties_errors_and_reasons(study):
 
 def test_running_trials_come_from_the_record(study):
     curve(begin(job(study, 4)), 0.6)
-    table = leaderboard.frame(record.results(study), study)
+    table = leaderboard.frame(records.results(study), study)
     assert table["state"].tolist() == ["INTERRUPTED"]
 
 

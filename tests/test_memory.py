@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import record, sweep
+from sweeper import sweep
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
 from sweeper.memory import UNKNOWN, Here, Memory
+from sweeper.store import records
 from sweeper.study import REFUSED, Study
 from sweeper.system.signals import Stop
 from sweeper.trial import Job
@@ -43,7 +44,7 @@ def swept(path: Path, here: Here = UNKNOWN) -> tuple[sweep.Outcome, Study, Seen]
 
 
 def micro_batches(study: Study) -> list[int | None]:
-    jobs = [record.read_config(study.folder.trial(one.number)) for one in study.results()]
+    jobs = [records.read_config(study.folder.trial(one.number)) for one in study.results()]
     return [job.micro_batch for job in jobs if job]
 
 

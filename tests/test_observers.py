@@ -3,7 +3,7 @@
 import pytest
 
 from sweeper.observers import Observers
-from sweeper.paths import StudyFolder
+from sweeper.store.paths import StudyFolder
 from sweeper.trial import Closing
 from tests.support.records import curve, end, epoch, job
 from tests.support.studies import Seen

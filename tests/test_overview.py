@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import doctor, lock, overview
+from sweeper import doctor, overview
 from sweeper.errors import UserError
-from sweeper.paths import StudyFolder, database
+from sweeper.store import lock, studies
+from sweeper.store.paths import StudyFolder, database
 from tests.support.records import begin, curve, end, job
 
 IDENTITY = """{"study": "focal", "identity": {"data": {}, "goal": "overall_accuracy", "train": {}},
@@ -25,14 +26,14 @@ def study(name: str = "focal", *, planned: int = 3, trials: int = 2) -> StudyFol
 
 
 def test_a_study_with_trials_to_go_is_interrupted_and_its_next_command_resumes_it():
-    one = overview.standing(made := study())
+    one = studies.standing(made := study())
     made.resume.write_text("sweep run space.yaml --set 'a=b c'\n")
     assert one.state == "INTERRUPTED"
-    assert overview.next_command(overview.standing(made)) == "sweep run space.yaml --set 'a=b c'"
+    assert overview.next_command(studies.standing(made)) == "sweep run space.yaml --set 'a=b c'"
 
 
 def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
-    one = overview.standing(study(planned=2))
+    one = studies.standing(study(planned=2))
     assert one.state == "COMPLETE"
     assert overview.next_command(one) == "sweep best focal --export submission"
 
@@ -40,7 +41,7 @@ def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
 def test_a_study_that_is_held_is_running_and_says_by_whom():
     made = study()
     held = lock.acquire(made.lock)
-    one = overview.standing(made)
+    one = studies.standing(made)
     held.release()
     assert one.state == "RUNNING"
     assert any(line.startswith("held by  process") for line in overview.status(one))
@@ -48,21 +49,21 @@ def test_a_study_that_is_held_is_running_and_says_by_whom():
 
 def test_a_study_without_a_remembered_command_is_resumed_from_its_own_copy(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert overview.resume(study()) == "sweep run mlruns/studies/focal/space.yaml --set study=focal"
+    assert studies.resume(study()) == "sweep run mlruns/studies/focal/space.yaml --set study=focal"
 
 
 def test_the_last_study_is_meant_where_none_is_named():
     study("older")
     newer = study("newer")
     newer.spec.touch()
-    assert overview.find(None) == newer
-    assert overview.find("older").name == "older"
+    assert studies.find(None) == newer
+    assert studies.find("older").name == "older"
 
 
 def test_a_misspelt_study_is_answered_with_the_right_one():
     study()
     with pytest.raises(UserError) as caught:
-        overview.find("fokal")
+        studies.find("fokal")
     assert caught.value.help == "did you mean 'focal'?"
 
 
@@ -70,20 +71,20 @@ def test_a_misspelt_study_is_answered_with_the_right_one():
 def test_a_name_that_leads_elsewhere_is_no_study(name):
     study()
     with pytest.raises(UserError, match="no study"):
-        overview.find(name)
+        studies.find(name)
 
 
 def test_an_empty_folder_has_no_study():
     with pytest.raises(UserError, match="there is no study yet"):
-        overview.find(None)
+        studies.find(None)
 
 
 def test_a_score_needs_a_finished_submission(tmp_path):
     study()
     with pytest.raises(UserError, match="has no submission yet"):
-        overview.note_score("focal", 0.8, "")
+        studies.note_score("focal", 0.8, "")
     with pytest.raises(UserError, match="no submission of a study"):
-        overview.note_score(str(tmp_path), 0.8, "")
+        studies.note_score(str(tmp_path), 0.8, "")
 
 
 # ------------------------------------------------------------------------------------------ doctor

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sweeper import paths
 from sweeper.errors import EnvironmentFault
+from sweeper.store import paths
 from tests.support.cli import SPACE, lay_out, sweep
 from trainers.config import DataConfig, Recipe
 from trainers.data import layouts

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import overview, record, sweep
+from sweeper import overview, sweep
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
-from sweeper.paths import StudyFolder
 from sweeper.promotion import Ladder
 from sweeper.space import yaml_io
+from sweeper.store import records, studies
+from sweeper.store.paths import StudyFolder
 from sweeper.study import Study
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
@@ -91,7 +92,7 @@ def test_the_place_of_a_trial_that_ended_at_its_rung_is_for_the_next():
 def test_trials_wait_at_the_first_rung_until_one_of_three_may_go_on(tmp_path):
     study = opened(write(tmp_path, search=THIRDS, budget="{trials: 30}"))
     play(study, 3)
-    values = [record.history(study.folder.trial(number))[0].value("overall_accuracy") for number in range(3)]
+    values = [records.history(study.folder.trial(number))[0].value("overall_accuracy") for number in range(3)]
     best = values.index(max(values))
     lengths = [one.epochs for one in study.results()]
     if best < 2:  # else it went on by itself
@@ -143,7 +144,7 @@ def test_a_paused_trial_is_called_so_and_stays_open(tmp_path):
     study = opened(path)
     play(study, 2)
     study.close()
-    one = overview.standing(StudyFolder(tmp_path / "question"))
+    one = studies.standing(StudyFolder(tmp_path / "question"))
     assert [result.state for result in one.results] == ["PAUSED", "PAUSED"]
     assert "trials   2 paused" in list(overview.status(one))
     assert [trial.state.name for trial in past(path)] == ["RUNNING", "RUNNING"]
@@ -189,8 +190,8 @@ def test_a_promoted_trial_is_the_one_that_was_not_paused(tmp_path, expected):
     play(climbed)
     climbed.close()
     for one in climbed.results():
-        whole = record.history(never.folder.trial(one.number))
-        mine = record.history(climbed.folder.trial(one.number))
+        whole = records.history(never.folder.trial(one.number))
+        mine = records.history(climbed.folder.trial(one.number))
         assert [epoch.val for epoch in mine] == [epoch.val for epoch in whole[: len(mine)]]
     assert {one[1] for one in expected} == {"COMPLETE", "PRUNED"}  # of a study in which some were promoted
 
@@ -200,9 +201,9 @@ def test_a_study_reopened_after_every_few_jobs_comes_to_the_same(tmp_path, jobs,
     path = climb(tmp_path)
     for _ in count():
         study = opened(path)
-        before = [numbers(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
+        before = [numbers(folder) for _, folder in records.folders(study.folder) if folder.history.exists()]
         play(study, jobs)
-        after = [numbers(folder) for _, folder in record.folders(study.folder) if folder.history.exists()]
+        after = [numbers(folder) for _, folder in records.folders(study.folder) if folder.history.exists()]
         if before == after:
             break
         study.close()
@@ -241,7 +242,7 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
         sweep.run(study, Inline(), seen, stop=Stop())
         study.close()
         done = [one.number for one in study.results() if one.state == "COMPLETE"]
-        epochs[pruner] = {number: record.history(study.folder.trial(number)) for number in done}
+        epochs[pruner] = {number: records.history(study.folder.trial(number)) for number in done}
         assert ("end 0 PAUSED" in seen.words) == (pruner != "none")
     (number, continued), *_ = epochs.pop(pruner).items()
     for ours, plain in zip(continued, epochs["none"][number], strict=True):

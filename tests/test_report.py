@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from test_figures import finished
 
-from sweeper import record, report
+from sweeper import report
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.paths import StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from tests.support.photos import draw_photos
 from trainers.config import DataConfig
 from trainers.epoch import Corrected
@@ -81,7 +82,7 @@ def full(tmp_path_factory, photos_with_a_script) -> tuple[StudyFolder, str]:
     study = begun(tmp_path_factory.mktemp("full"))
     for number in range(2):
         finished(study, number, photos_with_a_script)
-    epochs = record.history(study.trial(0))
+    epochs = records.history(study.trial(0))
     last = epochs[-1].model_copy(update={"corrected": {"mean_class_accuracy": Corrected(tau=0.75, value=0.4321)}})
     study.trial(0).history.write_text("".join(one.model_dump_json() + "\n" for one in [*epochs[:-1], last]))
     final = finished(study, 0, photos_with_a_script, kind="final", folder=study.final("2026-11-21-0000").root)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from sweeper import ledger, lock, preflight, record, room, store, text
+from sweeper import local_store, preflight, room, text
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
-from sweeper.paths import RunFolder, StudyFolder
 from sweeper.room import Room, Size
 from sweeper.space import yaml_io
+from sweeper.store import lock, records, trial_index
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import disks
 from sweeper.system.devices import Slot
 from sweeper.trial import Failed, Job
@@ -55,7 +56,7 @@ def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(disk):
 
 def appended(one: Job, epochs: Sequence[Epoch]) -> None:
     for each in epochs:
-        record.append(RunFolder(one.folder), each)
+        records.append(RunFolder(one.folder), each)
 
 
 def test_a_history_on_a_full_disk_stays_whole(disk):
@@ -65,11 +66,11 @@ def test_a_history_on_a_full_disk_stays_whole(disk):
     filler = fill(disk, leaving=3 * BLOCK)
     with pytest.raises(OSError, match="No space left"):
         appended(one, epochs)
-    kept = record.history(RunFolder(one.folder))
+    kept = records.history(RunFolder(one.folder))
     assert 0 < len(kept) < 40
     filler.unlink()
     appended(one, epochs[len(kept) :])
-    assert [each.number for each in record.history(RunFolder(one.folder))] == list(range(1, 41))
+    assert [each.number for each in records.history(RunFolder(one.folder))] == list(range(1, 41))
 
 
 def test_the_ledger_on_a_full_disk_stays_whole(disk):
@@ -77,11 +78,11 @@ def test_the_ledger_on_a_full_disk_stays_whole(disk):
     for number in range(3):
         one = begin(job(study, number))
         end(one, curve(one), "COMPLETE")
-    entry, before = ledger.read(study)[0], study.ledger.read_bytes()
+    entry, before = trial_index.read(study)[0], study.ledger.read_bytes()
     entry = entry.model_copy(update={"spans": ((0.0, 1.0),) * BLOCK})  # longer than what is left of a block
     fill(disk)
     with pytest.raises(OSError, match="No space left"):
-        ledger.add(study, entry)
+        trial_index.add(study, entry)
     assert study.ledger.read_bytes() == before
 
 
@@ -148,7 +149,7 @@ def test_a_study_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(di
     job = study.next_job()
     study.close()
     assert job
-    assert (job.trial, record.read_config(RunFolder(job.folder))) == (0, job.model_copy(update={"adopted": False}))
+    assert (job.trial, records.read_config(RunFolder(job.folder))) == (0, job.model_copy(update={"adopted": False}))
 
 
 def test_mlflow_s_database_is_whole_or_not_there(disk):
@@ -159,7 +160,7 @@ def test_mlflow_s_database_is_whole_or_not_there(disk):
         raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(OSError, match="full"):
-        store.create(path, touch)
+        local_store.create(path, touch)
     assert [each.name for each in disk.iterdir()] == ["mlflow.lock"]
 
 

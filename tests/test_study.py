@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ends, record
+from sweeper import ends
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
-from sweeper.paths import StudyFolder
 from sweeper.space import compare, yaml_io
 from sweeper.space.space import Space
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from sweeper.trial import Done, Failed
 from tests.support.studies import (
     CLIMB,
@@ -156,7 +157,7 @@ def test_the_same_configuration_again_is_a_new_seed_of_the_first(tmp_path):
     text = finite().replace("{{int: [1, 5]}}", "2")
     study = opened(write(tmp_path, search="{sampler: random, pruner: none}", text=text, epochs=1))
     play(study)
-    jobs = [record.read_config(folder) for _, folder in record.folders(study.folder)]
+    jobs = [records.read_config(folder) for _, folder in records.folders(study.folder)]
     study.close()
     recipes = [job.recipe.model_dump_json() for job in jobs if job]
     assert len(set(recipes)) == 12
@@ -179,7 +180,7 @@ def test_a_trial_is_worth_its_last_epoch_or_the_one_that_its_selection_chooses(t
         study.report(0, epoch.model_copy(update={"val": first.val if epoch.number > 3 else epoch.val}))
     result = study.finish(Done(trial=0))
     study.close()
-    values = [epoch.value("overall_accuracy") for epoch in record.history(study.folder.trial(0))]
+    values = [epoch.value("overall_accuracy") for epoch in records.history(study.folder.trial(0))]
     assert values[-1] < max(values)
     assert result.value == (max(values) if selection == "metric" else values[-1])
     assert past(path)[0].value == result.value
@@ -362,7 +363,7 @@ def test_a_study_killed_at_one_point_between_two_writes_after_another_comes_to_t
     assert len(ended(cut)) == 8
     assert ("PRUNED" in {one[1] for one in ended(whole)}) == (pruner not in ("none", "early_stopping"))  # all rise
     study = StudyFolder(cut.parent / "question")
-    for one in record.results(study):
+    for one in records.results(study):
         assert numbers(study.trial(one.number)) == list(range(1, one.epochs + 1))
 
 
@@ -381,7 +382,7 @@ def test_what_the_next_call_takes_from_the_folders_is_what_became_of_the_trials(
         trial.value for trial in there if trial.state.name == "COMPLETE"
     ]
     for one, trial in zip(results, there, strict=True):
-        epochs = record.history(study.folder.trial(one.number))
+        epochs = records.history(study.folder.trial(one.number))
         assert trial.intermediate_values == {epoch.number: epoch.value("overall_accuracy") for epoch in epochs}
 
 
@@ -395,7 +396,7 @@ def test_a_study_of_thousands_is_opened_by_its_ledger_alone(tmp_path, search, bu
         play(study, 8)
         study.close()
         if asked:
-            for _, run in record.folders(study.folder):
+            for _, run in records.folders(study.folder):
                 for path in (run.config, run.history) if run.result.exists() else ():
                     path.write_text("{")
         study = opened(folder / "question.yaml")
@@ -416,7 +417,7 @@ def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
         study.report(0, epoch.model_copy(update={"val": seen}))
     study.finish(Failed(trial=0, trouble="nan", text="the loss is nan"))
     study.close()
-    assert record.ended(study.folder)[0].values[:2] == (0.25, float("inf"))
+    assert records.ended(study.folder)[0].values[:2] == (0.25, float("inf"))
     (trial,) = past(path)
     assert str([trial.intermediate_values[step] for step in range(1, 6)]) == str(values)
 
@@ -500,7 +501,7 @@ def test_a_torn_line_is_mended_when_its_trial_is_adopted(path):
     assert again
     played(study, again)
     study.close()
-    assert record.history(study.folder.trial(0)) == epochs
+    assert records.history(study.folder.trial(0)) == epochs
 
 
 def test_an_end_that_is_on_record_alone_is_known_when_the_study_is_opened(path):
@@ -510,7 +511,7 @@ def test_an_end_that_is_on_record_alone_is_known_when_the_study_is_opened(path):
     epochs = curve(job)
     for epoch in epochs:
         study.report(0, epoch)
-    record.write_result(study.folder.trial(0), record.standing(job, epochs, "COMPLETE"))
+    records.write_result(study.folder.trial(0), records.standing(job, epochs, "COMPLETE"))
     study.close()
     study = opened(path)
     upcoming = study.next_job()

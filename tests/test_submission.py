@@ -9,7 +9,7 @@ import pytest
 
 from sweeper import submission
 from sweeper.errors import DataError, EnvironmentFault
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from trainers.data.layouts import Category, Row, Table
 
 CATEGORIES = (Category("sleeve", ("long", "short", "none")), Category("fit, at the waist", ("tight", "loose")))

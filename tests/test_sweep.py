@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import record, sweep
+from sweeper import sweep
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import Executor
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
-from sweeper.paths import StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from sweeper.study import Study
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
@@ -139,7 +140,7 @@ def test_a_full_disk_ends_the_sweep_and_leaves_the_trial_open(tmp_path):
         swept(path)
     close_all()
     assert raised.value.exit_code == 3
-    assert [one.state for one in record.results(folder(path))] == ["INTERRUPTED"]
+    assert [one.state for one in records.results(folder(path))] == ["INTERRUPTED"]
 
 
 # ---------------------------------------------------------------------------------------- stopping
@@ -205,7 +206,7 @@ def test_an_interrupt_finishes_the_epoch_and_exits_130(tmp_path):
     assert process.returncode == 130
     assert "note finishing the epoch; press again to stop now" in said
     assert error.splitlines()[-1] == "stopped"
-    assert [one.state for one in record.results(folder(tmp_path / "x"))] == ["INTERRUPTED"]
+    assert [one.state for one in records.results(folder(tmp_path / "x"))] == ["INTERRUPTED"]
 
 
 def test_a_second_interrupt_kills_the_workers_and_exits_130_within_two_seconds(tmp_path):
@@ -251,7 +252,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...
 
 
 def ended(path: Path) -> dict[int, TrialResult]:
-    return {one.number: one for one in record.results(folder(path)) if one.state not in ("RUNNING", "INTERRUPTED")}
+    return {one.number: one for one in records.results(folder(path)) if one.state not in ("RUNNING", "INTERRUPTED")}
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])

@@ -11,8 +11,9 @@ from contextlib import closing
 
 import pytest
 
-from sweeper import lock, overview, paths, record, sync
-from sweeper.paths import StudyFolder
+from sweeper import sync
+from sweeper.store import lock, paths, records, studies
+from sweeper.store.paths import StudyFolder
 from tests.support.studies import close_all, opened, play, write
 
 pytestmark = [
@@ -52,7 +53,7 @@ def states() -> Counter[str]:
 
 def caught_up() -> list[str]:
     said: list[str] = []
-    sync.catch_up(overview.studies(), said.append)
+    sync.catch_up(studies.studies(), said.append)
     return said
 
 
@@ -61,7 +62,7 @@ def test_what_mlflow_lacks_is_sent_and_nothing_is_sent_twice(study):
     told = shown()
     assert [len(points) for points in told.values()] == [3, 3]
     for number, points in enumerate(told.values()):
-        losses = [epoch.val.loss for epoch in record.history(study.trial(number))]
+        losses = [epoch.val.loss for epoch in records.history(study.trial(number))]
         assert [value for _, value in points] == pytest.approx(losses, rel=1e-4)
     assert states() == {"FINISHED": 2, "KILLED": 2}
     assert caught_up() == []
@@ -79,7 +80,7 @@ def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monke
         monkeypatch.setattr(sync, "SILENT", 3.0)
         began, said = time.monotonic(), caught_up()
     assert time.monotonic() - began < 15
-    first = overview.studies()[0].name
+    first = studies.studies()[0].name
     assert said[-1] == f"MLflow still lacks a part of {first}; the next `sweep run` or `sweep ui` sends the rest"
     assert len(said) == len([line for line in said if "does not answer" in line]) + 1
 
@@ -105,7 +106,7 @@ def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
 
 
 def test_mlflow_is_told_of_a_study_what_its_folder_says(study):
-    facts = sync.facts(overview.standing(study))
+    facts = sync.facts(studies.standing(study))
     asked = json.loads(study.spec.read_text())
     assert (facts.goal, facts.data_name, facts.planned) == ("overall_accuracy", "nothing", 3)
     assert facts.names == ["backbone", "loss.gamma", "optimizer.lr", "schedule", "schedule.step.every"]

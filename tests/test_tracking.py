@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import mirror, paths, record, shown, store, tracking
+from sweeper import local_store, mirror, shown, tracking
 from sweeper.mirror import StudyTwin
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import paths, records
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.tracking import Facts, Mlflow
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import START, begin, curve, end, epoch, job
@@ -247,7 +248,7 @@ def test_an_interrupted_trial_is_killed_then_runs_again_as_the_same_run(study, c
     sweep = Sweep(study)
     started = sweep.start(0)
     first, *rest = [epoch(i, 0.5) for i in range(3)]
-    record.append(RunFolder(started.folder), first)
+    records.append(RunFolder(started.folder), first)
     sweep.tracker.epoch(started, first, None)
     sweep.close("INTERRUPTED")
     (before,) = runs(client)
@@ -448,7 +449,7 @@ def test_mlflow_finds_its_file_and_its_files_in_a_folder_of_any_name(database, t
     (tmp_path / name).mkdir()
     place = tmp_path / name / "mlflow.db"
     shutil.copy(database, place)
-    client = MlflowClient(tracking_uri=store.address(place))
+    client = MlflowClient(tracking_uri=local_store.address(place))
     experiment = client.create_experiment("x", artifact_location=(tmp_path / name / "artifacts" / "x y").as_uri())
     client.log_text(client.create_run(experiment).info.run_id, "text", "file.txt")
     with closing(sqlite3.connect(place)) as link:
@@ -464,7 +465,7 @@ def test_nothing_is_written_to_the_old_place_of_a_folder_that_was_moved(database
     paths.home().mkdir(parents=True, exist_ok=True)
     shutil.copy(database, paths.database())
     old = tmp_path / "before" / name / "artifacts"
-    client = MlflowClient(tracking_uri=store.address(paths.database()))
+    client = MlflowClient(tracking_uri=local_store.address(paths.database()))
     client.create_experiment("x", artifact_location=(old / "x").as_uri())
     notes: list[str] = []
     server = tracking.Server(notes.append)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import paths, store, tracking, ui
+from sweeper import local_store, tracking, ui
 from sweeper.errors import EnvironmentFault
-from sweeper.paths import StudyFolder
+from sweeper.store import paths
+from sweeper.store.paths import StudyFolder
 from sweeper.tracking import Facts, Mlflow
 from sweeper.trial import Closing
 from tests.support.records import begin, curve, end, job
@@ -21,7 +22,7 @@ from tests.support.studies import close_all, opened, play, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
-SERVE = "import sys; from sweeper import ui; from sweeper.paths import StudyFolder\n"
+SERVE = "import sys; from sweeper import ui; from sweeper.store.paths import StudyFolder\n"
 SERVE += "ui.serve(StudyFolder.named('focal_weights'), lambda text: print(text, flush=True), port=int(sys.argv[1]))"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*")  # sqlalchemy 2.1, of mlflow 3.17's own models
@@ -150,7 +151,7 @@ def test_what_mlflow_lacks_of_the_studies_here_is_sent_first(database, monkeypat
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
     paths.studies().mkdir(parents=True)
     shutil.copy(database, paths.home() / "other.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.address(paths.home() / "other.db"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store.address(paths.home() / "other.db"))
     play(opened(write(paths.studies(), epochs=3, budget="{trials: 2}", search="{sampler: random, pruner: none}")))
     close_all()
     study = StudyFolder.named("question")

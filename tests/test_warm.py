@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from sweeper import warm
-from sweeper.identity import Definition
-from sweeper.paths import StudyFolder
-from sweeper.record import read_config, read_result
 from sweeper.space import yaml_io
 from sweeper.space.inside import Outside
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
+from sweeper.store.paths import StudyFolder
+from sweeper.store.records import read_config, read_result
+from sweeper.store.study_file import Definition
 from sweeper.study import Study
 from sweeper.trial import Done
 from tests.support.studies import curve, past, play, write

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sweeper.executors.inline import Inline
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
 from sweeper.worker import _trouble, advance, run
 from trainers.config import DataConfig, Recipe, Views

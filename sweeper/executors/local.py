@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sweeper import pipe
 from sweeper.packing import Packing
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
 from sweeper.trial import Done, Failed, Job, Progress, Trouble

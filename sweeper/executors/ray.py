@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import local
 from sweeper.executors.node import Host, Opened, Order, Reply, Setting
-from sweeper.paths import RunFolder
+from sweeper.store.paths import RunFolder
 from sweeper.system.devices import Count
 from sweeper.system.signals import HEARD
 from sweeper.trial import Done, Failed, Job, Progress

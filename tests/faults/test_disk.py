@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.clock import kept
-from sweeper.paths import StudyFolder
+from sweeper.store.paths import StudyFolder
+from sweeper.store.records import kept
 from tests.faults.invariants import TIMES, check, history, plain
 from tests.support.disks import fill, rationed, small
 from tests.support.processes import Lab, Running, make, seeds

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import record
-from sweeper.paths import StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from tests.faults.invariants import check
 from tests.support.processes import make
 from tests.support.studies import write
@@ -62,7 +62,7 @@ def test_training_that_never_ends_is_killed_and_tried_once_more(tmp_path, case, 
     assert said in noted
     assert noted.endswith("trying once more")
     assert process.returncode == 0
-    assert [one.state for one in record.results(StudyFolder(tmp_path / "question"))] == ["COMPLETE"]
+    assert [one.state for one in records.results(StudyFolder(tmp_path / "question"))] == ["COMPLETE"]
 
 
 @pytest.mark.fault("O3")
@@ -85,6 +85,6 @@ def test_a_coordinator_that_slept_takes_no_worker_for_hung(tmp_path, case, aslee
     assert process.returncode == 0
     assert "note" not in said
     assert "INTERRUPTED" not in said
-    assert [(one.state, one.epochs) for one in record.results(StudyFolder(tmp_path / "question"))] == [
+    assert [(one.state, one.epochs) for one in records.results(StudyFolder(tmp_path / "question"))] == [
         ("COMPLETE", 3)
     ]

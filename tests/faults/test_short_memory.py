@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import history, record
-from sweeper.paths import StudyFolder
+from sweeper import history
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from tests.faults.invariants import check
 from tests.support.processes import Lab, gone, make, seeds
 
@@ -54,7 +55,7 @@ def micro_batches(lab: Lab) -> list[int | None]:
 def told(lab: Lab, number: int) -> float | None:
     """The final value that the sampler has of a trial in the next call."""
     asked, folder = yaml_io.read(lab.root / "space.yaml"), StudyFolder(lab.study)
-    value: float | None = history.past_trials(folder, record.ended(folder), Space(asked, ()).suggest)[number].value
+    value: float | None = history.past_trials(folder, records.ended(folder), Space(asked, ()).suggest)[number].value
     return value
 
 

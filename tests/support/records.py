@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sweeper import record
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Job, State, TrialResult, Trouble
 from trainers.config import AdamW, DataConfig, Focal, Recipe, TrainConfig
 from trainers.epoch import Epoch, Goal, Scores
@@ -58,7 +58,7 @@ def job(study: StudyFolder, number: int, **changes: Any) -> Job:
 def begin(job: Job) -> Job:
     """Make the folder of a run, as a study does before it hands out a job."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    record.write_config(RunFolder(job.folder), job)
+    records.write_config(RunFolder(job.folder), job)
     return job
 
 
@@ -67,9 +67,9 @@ def end(
 ) -> TrialResult:
     """Put the end of a run on record."""
     failed = Failed(trial=job.trial, trouble=trouble, text=error or "") if trouble else None
-    result = record.standing(job, epochs, state, failed)
+    result = records.standing(job, epochs, state, failed)
     if state != "INTERRUPTED":
-        record.write_result(RunFolder(job.folder), result)
+        records.write_result(RunFolder(job.folder), result)
     return result
 
 
@@ -78,5 +78,5 @@ def curve(job: Job, top: float = 0.8, *, count: int | None = None) -> list[Epoch
     count = job.recipe.train.epochs if count is None else count
     epochs = [epoch(i, top * (1 - math.exp(-i - 1)), time=START + 100 * job.trial + i) for i in range(count)]
     for each in epochs:
-        record.append(RunFolder(job.folder), each)
+        records.append(RunFolder(job.folder), each)
     return epochs

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
-from sweeper import history, record
-from sweeper.identity import Definition
+from sweeper import history
 from sweeper.memory import UNKNOWN, Here
-from sweeper.paths import RunFolder, StudyFolder
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
+from sweeper.store import records
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.study_file import Definition
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker import advance, run
@@ -73,7 +74,7 @@ def opened(
 def past(path: Path, study: str = "question") -> list[FrozenTrial]:
     """The trials of `study`, begun beside its file at `path`, as Optuna has them in the next call."""
     space, folder = Space(yaml_io.read(path), ("pattern",)), StudyFolder(path.parent / study)
-    return history.past_trials(folder, record.ended(folder), space.suggest)
+    return history.past_trials(folder, records.ended(folder), space.suggest)
 
 
 def close_all() -> None:

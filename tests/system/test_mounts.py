@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import store
+from sweeper import local_store
 from sweeper.system import disks
 
 # ------------------------------------------------------------------------------- network file systems
@@ -52,12 +52,12 @@ def test_a_system_that_names_no_mounts_has_no_network(tmp_path):
 @pytest.mark.parametrize(("version", "known"), [(None, ""), ("feedfacecafe", "feedfacecafe")])
 def test_tables_of_another_mlflow_are_known_by_their_version(tmp_path, version, known):
     database = tmp_path / "mlflow.db"
-    assert store.unknown(database) == ""
+    assert local_store.unknown(database) == ""
     with closing(sqlite3.connect(database)) as link:
         link.execute("CREATE TABLE alembic_version (version_num TEXT)")
         link.execute("INSERT INTO alembic_version VALUES (?)", (version or _head(),))
         link.commit()
-    assert store.unknown(database) == known
+    assert local_store.unknown(database) == known
 
 
 def _head() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import text as words
-from sweeper.paths import StudyFolder
+from sweeper.store.paths import StudyFolder
 from sweeper.terminal import output, summary, views
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import epoch, job

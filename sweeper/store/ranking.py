@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import record
-from sweeper.paths import StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from sweeper.trial import TrialResult
+from trainers.support import files
 
 COLUMNS = (
     "rank",
@@ -106,9 +107,9 @@ def _column(name: str) -> str:
 
 def _labels(study: StudyFolder) -> int | None:
     """Number of labels in val (images x categories), if a trial has left its predictions."""
-    for _, folder in record.folders(study):
+    for _, folder in records.folders(study):
         images = _length(folder.val_logits)
-        if images and (epochs := record.history(folder)) and (val := epochs[-1].val):
+        if images and (epochs := records.history(folder)) and (val := epochs[-1].val):
             return images * len(val.category_accuracy)
     return None
 
@@ -128,3 +129,15 @@ def _standard_error(result: TrialResult, labels: int | None) -> float | None:
     if result.goal != "overall_accuracy" or result.value is None or not labels:
         return None
     return math.sqrt(max(0.0, result.value * (1 - result.value)) / labels)
+
+
+def tables(folder: StudyFolder) -> list[Path]:
+    """Write trials.csv anew; returns what is shown with the study."""
+    results = records.results(folder)
+    try:
+        if results:
+            files.write_text(folder.table, Ranking.of(results, folder).csv())
+    except OSError as error:  # on a full disk the table of before stays
+        if not files.full(error):
+            raise
+    return [folder.table] if results and folder.table.exists() else []

@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sweeper import documents
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.paths import StudyFolder
 from sweeper.space.compare import difference
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
+from sweeper.store import jsonfile
+from sweeper.store.paths import StudyFolder
 from trainers.epoch import Goal
 from trainers.support import files
 
@@ -106,7 +106,7 @@ def alike(before: str, now: str) -> bool:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
     try:
-        found = documents.read(folder.spec, Asked)
+        found = jsonfile.read(folder.spec, Asked)
     except EnvironmentFault as error:
         raise EnvironmentFault(
             "this file is damaged: it does not say what the study asked when it began",

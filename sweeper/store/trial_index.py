@@ -1,12 +1,14 @@
 """The ledger: what thousands of run folders say of ended trials, in one file. Derived from them, never the truth."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 
 from pydantic import ConfigDict, ValidationError
 
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult, Word
+from trainers.config import Recipe
 from trainers.support import files
 
 
@@ -64,3 +66,9 @@ def add(study: StudyFolder, entry: Entry) -> None:
 def rewrite(study: StudyFolder, entries: Iterable[Entry]) -> None:
     """Have the ledger hold these and no others."""
     files.write_text(study.ledger, "".join(f"{entry.model_dump_json()}\n" for entry in entries))
+
+
+def digest(recipe: Recipe) -> str:
+    """16 hex digits over everything in a recipe but the seed, and but whether a value was written or derived."""
+    text = recipe.model_dump_json(exclude={"train": {"seed"}, "derived": True})
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

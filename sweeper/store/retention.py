@@ -3,8 +3,8 @@
 from bisect import insort
 from pathlib import Path
 
-from sweeper import record
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import records
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
 from trainers.support.failpoints import point
 
@@ -44,7 +44,7 @@ class Kept:
     def settle(self) -> None:
         """Remove the predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
         late = self._undrawn[:-QUEUE]
-        done = [folder for folder in self._undrawn if folder in late or record.predictions_drawn(folder)]
+        done = [folder for folder in self._undrawn if folder in late or records.predictions_drawn(folder)]
         self._undrawn = [folder for folder in self._undrawn if folder not in done]
         for folder in done:
             drop(folder)
@@ -63,7 +63,7 @@ def beyond(results: list[TrialResult], limit: int) -> list[TrialResult]:
 
 def drop(folder: RunFolder, *, but: Path | None = None) -> None:
     """Remove a run's weights, training state and predictions `but` one; its record, log and figures stay."""
-    record.tidy(folder.root, ended=True)
+    records.tidy(folder.root, ended=True)
     for path in folder.checkpoints:
         if path != but:
             path.unlink(missing_ok=True)

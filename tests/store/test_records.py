@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lock, record
 from sweeper.errors import EnvironmentFault, StudyHeld
-from sweeper.paths import RunFolder, StudyFolder
+from sweeper.store import lock, records
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Job, TrialResult
 from trainers.config import Recipe
 from trainers.epoch import Epoch, Scores
@@ -62,47 +62,47 @@ def study(tmp_path: Path) -> StudyFolder:
 def test_epochs_come_back_as_they_were_appended(run):
     epochs = [epoch(0, 0.1), epoch(1, 1 / 3)]
     for one in epochs:
-        record.append(run, one)
-    assert record.history(run) == epochs
+        records.append(run, one)
+    assert records.history(run) == epochs
 
 
 def test_a_loss_that_is_no_number_survives_the_record(run):
-    record.append(run, epoch(0).model_copy(update={"train": scores(0.5, loss=math.inf)}))
-    assert record.history(run)[0].train.loss == math.inf
+    records.append(run, epoch(0).model_copy(update={"train": scores(0.5, loss=math.inf)}))
+    assert records.history(run)[0].train.loss == math.inf
 
 
 def test_a_history_cut_at_any_byte_of_its_last_two_lines_loses_only_what_was_cut(run):
     for index in range(4):
-        record.append(run, epoch(index))
+        records.append(run, epoch(index))
     whole = run.history.read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
     for cut in range(ends[1], len(whole) + 1):
         run.history.write_bytes(whole[:cut])
         kept = sum(end <= cut for end in ends)
-        assert [one.number for one in record.history(run)] == list(range(1, kept + 1))
-        assert record.mend(run) == record.history(run)
+        assert [one.number for one in records.history(run)] == list(range(1, kept + 1))
+        assert records.mend(run) == records.history(run)
         assert run.history.read_bytes() == whole[: ends[kept - 1]]
 
 
 def test_reading_a_torn_history_leaves_the_file_alone(run):
     run.history.write_bytes(b'{"number": 1, "tr')
-    assert record.history(run) == []
+    assert records.history(run) == []
     assert run.history.read_bytes() == b'{"number": 1, "tr'
 
 
 def test_an_epoch_out_of_order_ends_what_is_believed(run):
     for index in (0, 1, 1):
-        record.append(run, epoch(index))
-    assert [one.number for one in record.mend(run)] == [1, 2]
+        records.append(run, epoch(index))
+    assert [one.number for one in records.mend(run)] == [1, 2]
 
 
 def test_a_run_without_a_history_has_no_epochs(run):
-    assert record.mend(run) == []
+    assert records.mend(run) == []
 
 
 def test_a_job_comes_back_from_its_config(run):
-    record.write_config(run, job(run))
-    assert record.read_config(run) == job(run)
+    records.write_config(run, job(run))
+    assert records.read_config(run) == job(run)
 
 
 UNEVEN = [epoch(0, 0.2), epoch(1, 0.7), epoch(2, 0.7), epoch(3, 0.4)]
@@ -110,7 +110,7 @@ UNEVEN = [epoch(0, 0.2), epoch(1, 0.7), epoch(2, 0.7), epoch(3, 0.4)]
 
 @pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "PAUSED", "INTERRUPTED"])
 def test_the_value_of_a_trial_is_that_of_its_last_epoch(run, state):
-    result = record.standing(job(run), UNEVEN, state)
+    result = records.standing(job(run), UNEVEN, state)
     assert (result.value, result.epoch, result.epochs, result.seconds) == (0.4, 4, 4, 4.0)
 
 
@@ -119,38 +119,38 @@ def test_with_a_selection_it_is_that_of_the_best_epoch_the_earliest_of_equals(ru
     made = job(run)
     train = made.recipe.train.model_copy(update={"selection": selection})
     chosen = made.model_copy(update={"recipe": made.recipe.model_copy(update={"train": train})})
-    result = record.standing(chosen, UNEVEN, "COMPLETE")
+    result = records.standing(chosen, UNEVEN, "COMPLETE")
     assert (result.value, result.epoch, result.epochs) == (0.7, 2, 4)
 
 
 def test_without_an_epoch_a_trial_has_no_value(run):
-    result = record.standing(job(run), [], "FAILED")
+    result = records.standing(job(run), [], "FAILED")
     assert (result.value, result.epoch) == (None, None)
 
 
 def test_results_list_ended_and_unended_trials_by_number(study):
     for number in (10, 2):
         folder = study.trial(number)
-        record.write_config(folder, job(folder, number))
-    record.append(study.trial(10), epoch(0, 0.4))
-    ended = record.standing(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, trouble="nan", text="no number"))
-    record.write_result(study.trial(2), ended)
-    found = record.results(study)
+        records.write_config(folder, job(folder, number))
+    records.append(study.trial(10), epoch(0, 0.4))
+    ended = records.standing(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, trouble="nan", text="no number"))
+    records.write_result(study.trial(2), ended)
+    found = records.results(study)
     assert [(one.number, one.state, one.value) for one in found] == [(2, "FAILED", None), (10, "INTERRUPTED", 0.4)]
 
 
 def test_an_unended_trial_is_running_while_a_sweep_holds_the_study(study):
-    record.write_config(study.trial(0), job(study.trial(0)))
+    records.write_config(study.trial(0), job(study.trial(0)))
     held = lock.acquire(study.lock)
-    states = [result.state for result in record.results(study)]
+    states = [result.state for result in records.results(study)]
     held.release()
     assert states == ["RUNNING"]
-    assert [result.state for result in record.results(study)] == ["INTERRUPTED"]
+    assert [result.state for result in records.results(study)] == ["INTERRUPTED"]
 
 
 def test_a_trial_killed_before_its_config_was_written_is_not_listed(study):
     study.trial(0).root.mkdir(parents=True)
-    assert record.results(study) == []
+    assert records.results(study) == []
 
 
 def test_hours_count_once_where_trials_overlap(study):
@@ -158,8 +158,8 @@ def test_hours_count_once_where_trials_overlap(study):
     for number, trial in enumerate(spans):
         study.trial(number).root.mkdir(parents=True)
         for index, (seconds, end) in enumerate(trial):
-            record.append(study.trial(number), epoch(index, seconds=seconds, end=end))
-    assert record.seconds(study) == 10 + 4 + 10 + 3
+            records.append(study.trial(number), epoch(index, seconds=seconds, end=end))
+    assert records.seconds(study) == 10 + 4 + 10 + 3
 
 
 def test_a_held_study_names_its_holder(study):
@@ -232,14 +232,14 @@ def test_a_study_whose_folder_was_moved_is_no_longer_there(study):
 
 def test_a_result_comes_back_as_it_was_written(run):
     result = TrialResult(number=1, state="PRUNED", goal="macro_f1", value=0.5, planned=3, backbone="x")
-    assert record.read_result(run) is None
-    record.write_result(run, result)
-    assert record.read_result(run) == result
+    assert records.read_result(run) is None
+    records.write_result(run, result)
+    assert records.read_result(run) == result
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"number": 1}'])
 def test_a_damaged_result_is_named_with_the_way_out(run, damage):
     run.result.write_text(damage)
     with pytest.raises(EnvironmentFault, match="damaged, or of another version") as caught:
-        record.read_result(run)
+        records.read_result(run)
     assert caught.value.where == str(run.result)

@@ -1,17 +1,17 @@
 """The record: what the coordinator writes into run folders, and how it is read back."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from sweeper import documents, ledger, lock
 from sweeper.errors import EnvironmentFault
-from sweeper.ledger import Entry
-from sweeper.paths import RunFolder, StudyFolder
-from sweeper.repeats import digest
+from sweeper.store import jsonfile, lock, trial_index
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.trial_index import Entry, digest
 from sweeper.trial import Done, Failed, Job, Kind, State, TrialResult, Word
 from trainers.epoch import Epoch
 from trainers.support import files
@@ -93,7 +93,7 @@ def write_config(folder: RunFolder, job: Job) -> None:
 
 def read_config(folder: RunFolder) -> Job | None:
     """The job as it was started, or None when it was not written yet."""
-    return documents.read(folder.config, Job)
+    return jsonfile.read(folder.config, Job)
 
 
 def begun(folder: RunFolder) -> Job:
@@ -112,12 +112,12 @@ def write_result(folder: RunFolder, result: TrialResult) -> None:
     """Put the end of a run into result.json, and that of a trial into its study's ledger as well."""
     files.write_text(folder.result, result.model_dump_json(indent=1) + "\n")
     if folder == folder.study.trial(result.number) and (found := entry(folder)):
-        ledger.add(folder.study, found)
+        trial_index.add(folder.study, found)
 
 
 def read_result(folder: RunFolder) -> TrialResult | None:
     """How the run ended, or None while it has not."""
-    return documents.read(folder.result, TrialResult)
+    return jsonfile.read(folder.result, TrialResult)
 
 
 def standing(
@@ -187,7 +187,7 @@ def runs(study: StudyFolder) -> list[RunFolder]:
 def results(study: StudyFolder) -> list[TrialResult]:
     """Every trial that was begun, by number; one without an end is RUNNING if a sweep holds the study."""
     unfinished: State = "RUNNING" if lock.holder(study.lock) else "INTERRUPTED"
-    known = ledger.read(study)
+    known = trial_index.read(study)
     found = (
         known[number].result if number in known else _result(folder, unfinished) for number, folder in folders(study)
     )
@@ -203,7 +203,7 @@ def _result(folder: RunFolder, unfinished: State) -> TrialResult | None:
 
 def seconds(study: StudyFolder) -> float:
     """Wall-clock time during which at least one trial was in an epoch, over all calls."""
-    known = ledger.read(study)
+    known = trial_index.read(study)
     spans = (
         span
         for number, folder in folders(study)
@@ -229,18 +229,18 @@ def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def ended(study: StudyFolder) -> dict[int, Entry]:
     """Every trial that has ended, by number in their order; mends the ledger. Only for whoever holds the study."""
-    known = ledger.read(study)
+    known = trial_index.read(study)
     missing = [folder for number, folder in folders(study) if number not in known and folder.result.exists()]
     found = known | {one.result.number: one for folder in missing if (one := entry(folder))}
     lines = study.ledger.read_bytes().count(b"\n") if study.ledger.exists() else 0
     if found != known or lines != len(found):
-        ledger.rewrite(study, found.values())
+        trial_index.rewrite(study, found.values())
     return dict(sorted(found.items()))
 
 
 def entry(folder: RunFolder) -> Entry | None:
     """What the ledger has of a trial, as its folder says it; None before its end."""
-    stamp, result, job = ledger.stamp(folder), read_result(folder), read_config(folder)
+    stamp, result, job = trial_index.stamp(folder), read_result(folder), read_config(folder)
     if stamp is None or result is None or job is None:
         return None
     epochs = history(folder)
@@ -305,3 +305,21 @@ def drawable(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
 def awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
     """Whether a run can be drawn and nobody has tried to."""
     return drawable(folder, result, kind) and drawn(folder) is None
+
+
+TOLERANCE = 0.1  # a running trial may end this share of the budget late
+
+
+def kept(folder: StudyFolder) -> float:
+    """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
+    try:
+        noted = float(folder.clock.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return seconds(folder)
+    return noted if 0 <= noted < math.inf else seconds(folder)
+
+
+def best(results: Iterable[TrialResult]) -> TrialResult | None:
+    """The completed trial with the highest value, the earliest of equals."""
+    done = [r for r in results if r.state == "COMPLETE" and r.value is not None]
+    return max(done, key=lambda r: (r.value or 0.0, -r.number), default=None)
