@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sweeper import figures, gallery, tally, trends
+from sweeper import figures, gallery, trends
 from sweeper.artist import Drawing
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.statistics import confusion
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
@@ -106,10 +107,10 @@ class Run:
         return self.place.exists()
 
     @cached_property
-    def logits(self) -> tally.Array:
+    def logits(self) -> confusion.Array:
         """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
         path = self.place
-        found: tally.Array = load_array(path)
+        found: confusion.Array = load_array(path)
         wanted = (len(self.rows), sum(self.sizes))
         if found.shape != wanted:
             raise EnvironmentFault(
@@ -118,7 +119,7 @@ class Run:
         return found
 
     @property
-    def labels(self) -> tally.Ints:
+    def labels(self) -> confusion.Ints:
         return _labels(self.rows, self.split)
 
     def name(self, what: str) -> str:
@@ -130,7 +131,7 @@ def _table(config: DataConfig) -> Table:
     return layouts.read(config)
 
 
-def _labels(rows: Sequence[Row], split: str) -> tally.Ints:
+def _labels(rows: Sequence[Row], split: str) -> confusion.Ints:
     """[N, K] class indices. Raises EnvironmentFault where a row has none."""
     known = [row.labels for row in rows if row.labels is not None]
     if len(known) < len(rows) or not known:
@@ -185,7 +186,7 @@ def _categories(one: Run) -> bytes:
 def _confusion(one: Run) -> bytes:
     if max(one.sizes) > SQUARE:
         raise EnvironmentFault(f"a confusion of {max(one.sizes)} classes is not drawn", where=str(one.folder.root))
-    matrices = tally.confusion(one.logits, one.labels, one.sizes)
+    matrices = confusion.confusion(one.logits, one.labels, one.sizes)
     title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
     return figures.confusion(one.table.categories, matrices, title)
 
@@ -193,7 +194,7 @@ def _confusion(one: Run) -> bytes:
 def _weighed(one: Run) -> bytes:
     loss = one.job.recipe.train.loss
     factors = loss.category_weights or {}
-    counted = tally.counts(_labels(one.table.split(*one.fit), "train"), one.sizes)
+    counted = confusion.counts(_labels(one.table.split(*one.fit), "train"), one.sizes)
     groups = [
         figures.Labels(
             category,
@@ -208,7 +209,7 @@ def _weighed(one: Run) -> bytes:
 
 
 def _mistakes(one: Run) -> bytes:
-    found = tally.mistakes(one.logits, one.labels, one.sizes)
+    found = confusion.mistakes(one.logits, one.labels, one.sizes)
     shown = min(len(found), gallery.WORST)
     title = one.name(f"the {shown} worst of {len(found):,} mistakes on {one.split}")
     return gallery.mistakes(one.table, one.rows, found, title)

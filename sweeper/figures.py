@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sweeper.tally import Floats, Ints
+from sweeper.statistics.confusion import Floats, Ints
 from trainers.data.table import Category
 
 SMALL, NORMAL = 8.0, 9.0  # points

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from sweeper.figures import DPI, NORMAL, SMALL, png, short, style
-from sweeper.tally import Mistake
+from sweeper.statistics.confusion import Mistake
 from trainers.data import images
 from trainers.data.table import Box, Category, Row, Table
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeper import draw, figures, gallery, tally, trends
+from sweeper import draw, figures, gallery, trends
+from sweeper.statistics import confusion
 from sweeper.store import records, retention
 from sweeper.store.paths import RunFolder, StudyFolder
 from tests.support.photos import draw_photos
@@ -38,7 +39,7 @@ def guesses(count: int = 40, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 # ------------------------------------------------------------------------------------------ numbers
 def test_a_confusion_counts_true_rows_and_said_columns():
     logits = np.array([[9, 0, 0, 0, 9], [0, 9, 0, 9, 0], [0, 9, 0, 0, 9.0]])
-    first, second = tally.confusion(logits, np.array([[0, 1], [2, 0], [1, 0]]), SIZES)
+    first, second = confusion.confusion(logits, np.array([[0, 1], [2, 0], [1, 0]]), SIZES)
     assert first.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert second.tolist() == [[1, 1], [0, 1]]
 
@@ -49,7 +50,7 @@ def test_a_confusion_agrees_with_the_metrics_of_training():
     logits, labels = guesses(300)
     theirs = Tally(SIZES)
     theirs.update(torch.from_numpy(logits), torch.from_numpy(labels))
-    counts, ours = theirs.counts.view(3, -1).numpy(), tally.confusion(logits, labels, SIZES)
+    counts, ours = theirs.counts.view(3, -1).numpy(), confusion.confusion(logits, labels, SIZES)
     np.testing.assert_array_equal(counts[TRUE], np.concatenate([matrix.sum(1) for matrix in ours]))
     np.testing.assert_array_equal(counts[PREDICTED], np.concatenate([matrix.sum(0) for matrix in ours]))
     np.testing.assert_array_equal(counts[HITS], np.concatenate([np.diag(matrix) for matrix in ours]))
@@ -57,7 +58,7 @@ def test_a_confusion_agrees_with_the_metrics_of_training():
 
 def test_mistakes_are_all_wrong_answers_the_worst_first():
     logits, labels = guesses()
-    found = tally.mistakes(logits, labels, SIZES)
+    found = confusion.mistakes(logits, labels, SIZES)
     expected = []
     for k, part in enumerate(torch.split(torch.from_numpy(logits).double(), SIZES, dim=1)):
         cost = torch.nn.functional.cross_entropy(part, torch.from_numpy(labels[:, k]), reduction="none")
@@ -70,14 +71,14 @@ def test_mistakes_are_all_wrong_answers_the_worst_first():
 
 def test_a_mistake_tells_what_was_said_how_surely_and_what_is_true():
     logits = np.array([[0, math.log(3), 0, 0, 5.0]])
-    (one,) = tally.mistakes(logits, np.array([[2, 1]]), SIZES)
+    (one,) = confusion.mistakes(logits, np.array([[2, 1]]), SIZES)
     assert (one.row, one.category, one.said, one.true) == (0, 0, 1, 2)
     assert one.confidence == pytest.approx(0.6)
     assert one.loss == pytest.approx(math.log(5))
 
 
 def test_predictions_without_a_mistake_have_none():
-    assert tally.mistakes(np.eye(5)[[0, 1]][:, :3] * 9, np.array([[0], [1]]), [3]) == []
+    assert confusion.mistakes(np.eye(5)[[0, 1]][:, :3] * 9, np.array([[0], [1]]), [3]) == []
 
 
 # -------------------------------------------------------------------------------------------- bytes
@@ -89,11 +90,11 @@ DOTS = [
 def drawn() -> dict[str, bytes]:
     logits, labels = guesses()
     learning = figures.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, epoch=2)
-    counted = tally.counts(labels, SIZES)
+    counted = confusion.counts(labels, SIZES)
     weighed = [figures.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
     return {
         "categories.svg": figures.categories(learning, "t0001"),
-        "confusion.png": figures.confusion(GROUPS, tally.confusion(logits, labels, SIZES), "t0001"),
+        "confusion.png": figures.confusion(GROUPS, confusion.confusion(logits, labels, SIZES), "t0001"),
         "labels.svg": figures.labels(weighed, "labels"),
         "history.svg": trends.history(DOTS, "macro_f1", "study"),
         "slices.svg": trends.slices(DOTS, "macro_f1", "study", lambda name: name == "lr"),

@@ -1,0 +1,1 @@
+"""What can be told apart: confusion, bootstrap and paired tests over arrays."""
