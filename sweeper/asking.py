@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sweeper.clock import Clock
-from sweeper.optimizer import Optimizer
 from sweeper.promotion import Waiting
+from sweeper.search.optimizer import Optimizer
 from sweeper.space.space import Space, key
 from sweeper.space.spec import Grid, StudySpec
 from sweeper.store import records

@@ -235,7 +235,7 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
 
 def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper import sweep
-    from sweeper.export import OptunaExport
+    from sweeper.search.export import OptunaExport
 
     view = views.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeper import history, warm
+from sweeper import warm
 from sweeper.asking import Asking
 from sweeper.clock import Clock
 from sweeper.memory import UNKNOWN, Here, Memory
-from sweeper.optimizer import Optimizer
 from sweeper.repeats import Repeats
 from sweeper.running import Running
+from sweeper.search import history
+from sweeper.search.optimizer import Optimizer
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store import records

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import dataset, launch, room, samplers, text
+from sweeper import dataset, launch, room, text
 from sweeper.executors.local import environment
 from sweeper.launch import Prepared
 from sweeper.options import Options
+from sweeper.search import samplers
 from sweeper.system import devices, disks
 from sweeper.system.ask import ask
 from trainers.config import Recipe

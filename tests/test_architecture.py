@@ -10,7 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HOMES = {
-    "optuna": {"sweeper/optimizer.py", "sweeper/history.py", "sweeper/samplers.py", "sweeper/export.py"},
+    "optuna": {
+        "sweeper/search/optimizer.py",
+        "sweeper/search/history.py",
+        "sweeper/search/samplers.py",
+        "sweeper/search/export.py",
+    },
     "mlflow": {"sweeper/tracking.py"},
     "rich": {"sweeper/terminal/views.py", "sweeper/terminal/output.py"},
     "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ending, launch, plan, preflight, samplers, weighing
+from sweeper import ending, launch, plan, preflight, weighing
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.options import Options
+from sweeper.search import samplers
 from sweeper.space import yaml_io
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import history
+from sweeper.search import history
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
-from sweeper import history
 from sweeper.memory import UNKNOWN, Here
+from sweeper.search import history
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
-from sweeper import samplers
+from sweeper.search import samplers
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.space.spec import Search

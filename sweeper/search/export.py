@@ -12,9 +12,9 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import history
 from sweeper.errors import UserError
-from sweeper.history import Suggest
+from sweeper.search import history
+from sweeper.search.history import Suggest
 from sweeper.store import records, trial_index
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import Closing, Job, TrialResult

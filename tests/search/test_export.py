@@ -9,8 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeper import history
-from sweeper.export import OptunaExport
+from sweeper.search import history
+from sweeper.search.export import OptunaExport
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper import history
-from sweeper.optimizer import Optimizer
+from sweeper.search import history
+from sweeper.search.optimizer import Optimizer
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.space.spec import Search

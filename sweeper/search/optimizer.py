@@ -8,7 +8,7 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import samplers
+from sweeper.search import samplers
 from sweeper.trial import TrialResult
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Optuna in our words: ask, report, tell, enqueue."""
