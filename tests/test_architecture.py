@@ -45,7 +45,7 @@ NO_TORCH = {
     "data/images",
 }
 NO_TORCH |= {"data/check", "data/cache", "data/demo", "data/garment", "__init__", "data/__init__", "models/__init__"}
-WORKER = {"sweeper/worker.py", "sweeper/executors/inline.py"}
+WORKER = {"sweeper/worker/job.py", "sweeper/executors/inline.py"}
 
 
 def name(path: Path) -> str:

@@ -25,7 +25,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import disks
 from sweeper.system.devices import Slot
 from sweeper.trial import Failed, Job
-from sweeper.worker import failed
+from sweeper.worker.job import failed
 from tests.support.disks import BLOCK, fill, small
 from tests.support.records import begin, curve, end, epoch, job
 from tests.support.studies import close_all, opened, write

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sweeper import worker
 from sweeper.trial import Done, Failed, Job, Progress
+from sweeper.worker import job as job_runner
 from trainers.config import Recipe
 from trainers.support.device import no_room
 
@@ -85,8 +85,8 @@ def _training(place: Cpu, notes: Notes, how: Recipe, folder: Path) -> None:
 def _advanced(place: Cpu, job: Job) -> Progress | Done | Failed:
     """The first message of a worker that has the device to itself."""
     Path(job.folder).mkdir(exist_ok=True)
-    messages = worker.run(job, "cuda:0" if place.cuda else "cpu", alone=True)
-    first = worker.advance(messages, None)
+    messages = job_runner.run(job, "cuda:0" if place.cuda else "cpu", alone=True)
+    first = job_runner.advance(messages, None)
     messages.close()
     del messages
     gc.collect()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sweeper.executors import local
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
-from sweeper.worker import Messages, advance, run
+from sweeper.worker.job import Messages, advance, run
 
 
 class Inline:

@@ -11,13 +11,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeper import pipe
 from sweeper.packing import Packing
 from sweeper.store.paths import RunFolder
 from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
 from sweeper.watch import LOOK, Awake, Patience, Watch
+from sweeper.worker import protocol
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 GRACE = 5.0  # seconds for a process whose pipe has ended to end as well
@@ -31,16 +31,16 @@ class _Worker:
     slot: Slot
     process: subprocess.Popen[bytes]
     channel: socket.socket
-    lines: pipe.Lines
+    lines: protocol.Lines
     job: Job | None = None
     waiting: bool = False  # for an answer
     heard: float = 0.0  # when it last said anything
     moved: float = 0.0  # since when it trains the epoch it is at
 
-    def tell(self, word: pipe.Start | pipe.Answer) -> None:
+    def tell(self, word: protocol.Start | protocol.Answer) -> None:
         """Nobody there? Then its death is about to be read from the pipe."""
         with contextlib.suppress(OSError):
-            pipe.send(self.channel, word)
+            protocol.send(self.channel, word)
 
 
 class Local:
@@ -89,13 +89,13 @@ class Local:
         homes = {home: [slot for slot in self._idle if slot.home == home] for home in left}
         return [slot for home, slots in homes.items() for slot in slots[::-1][: max(0, left[home])][::-1]]
 
-    def _order(self, slot: Slot, job: Job) -> pipe.Start:
+    def _order(self, slot: Slot, job: Job) -> protocol.Start:
         if self._packing is None:
             alone = self._shared[slot.home] == 1
-            return pipe.Start(job=job, device=slot.device, threads=slot.threads, alone=alone)
+            return protocol.Start(job=job, device=slot.device, threads=slot.threads, alone=alone)
         self._packing.began(slot.home, job.trial, job.recipe)
         alone = self._packing.alone(slot.home)
-        return pipe.Start(job=job, device=slot.device, threads=self._threads(slot), alone=alone)
+        return protocol.Start(job=job, device=slot.device, threads=self._threads(slot), alone=alone)
 
     def _threads(self, slot: Slot) -> int:
         """The slot's share of the cores, from the next epoch on."""
@@ -116,7 +116,7 @@ class Local:
         for worker in self._workers.values():
             if worker.waiting and worker.job and worker.job.trial == trial:
                 worker.waiting, worker.moved = False, self._awake.now()
-                worker.tell(pipe.Answer(keep=keep, threads=self._threads(worker.slot)))
+                worker.tell(protocol.Answer(keep=keep, threads=self._threads(worker.slot)))
 
     def close(self, *, kill: bool = False) -> None:
         """Without `kill`, busy workers are stopped at the end of their epoch; what they still say is lost."""
@@ -136,7 +136,7 @@ class Local:
         words = ["--fd", str(theirs.fileno()), "--parent", str(os.getpid())]
         with theirs, folder.log.open("ab") as log:
             process = subprocess.Popen(
-                subprocesses.python("-m", "sweeper.serve", *words),
+                subprocesses.python("-m", "sweeper.worker", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -144,7 +144,7 @@ class Local:
                 start_new_session=True,  # Ctrl-C is the coordinator's to hear
                 env=environment(slot),
             )
-        worker = _Worker(slot, process, ours, pipe.Lines(ours))
+        worker = _Worker(slot, process, ours, protocol.Lines(ours))
         self._workers[slot.name] = worker
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
@@ -166,8 +166,8 @@ class Local:
             self._died(worker)
             return
         for line in lines:
-            message = pipe.REPORT.validate_json(line)
-            if not isinstance(message, pipe.Alive):
+            message = protocol.REPORT.validate_json(line)
+            if not isinstance(message, protocol.Alive):
                 self._hear(worker, message)
 
     def _hear(self, worker: _Worker, message: Progress | Done | Failed) -> None:

@@ -46,7 +46,7 @@ def _judged(pid: int) -> tuple[str, str] | None:
         frees = f"kill -9 {pid} where it runs frees it; if it runs nowhere, a restart of the machine"
         return "a process that is not seen from here: another container's, or dead", frees
     state, parent = _stat(pid)
-    if "sweeper.serve" not in words or parent == _named_parent(words):
+    if "sweeper.worker" not in words or parent == _named_parent(words):
         return None
     if state == "D":
         return "a worker whose sweep is gone, and which hangs in the driver", "a restart of the machine frees it"

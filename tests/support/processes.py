@@ -184,7 +184,7 @@ class Lab:
         return dict(_processes(self.root))
 
     def workers(self) -> list[int]:
-        return [pid for pid, line in self.processes().items() if "sweeper.serve" in line]
+        return [pid for pid, line in self.processes().items() if "sweeper.worker" in line]
 
 
 CATCH_UP = "from sweeper import overview, sync; sync.catch_up(overview.studies(), print)"

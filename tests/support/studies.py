@@ -15,7 +15,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.study_file import Definition
 from sweeper.study import Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
-from sweeper.worker import advance, run
+from sweeper.worker.job import advance, run
 from trainers.epoch import Epoch
 
 SPACE = """\

@@ -22,7 +22,7 @@ IDENTITY = """{
 ASLEEP = "import sys, time; print('up', flush=True); time.sleep(600)"
 LEAVE = """
 import os, subprocess, sys
-words = ["-m", "sweeper.serve", "--fd", "3", "--parent", str(os.getpid())]
+words = ["-m", "sweeper.worker", "--fd", "3", "--parent", str(os.getpid())]
 command = [sys.executable, "-c", sys.argv[1], *words]
 child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 child.stdout.readline()
@@ -58,7 +58,7 @@ def orphan() -> Iterator[int]:
 @pytest.fixture
 def worker() -> Iterator[int]:
     """The same with its parent, which we are."""
-    words = ["-m", "sweeper.serve", "--fd", "3", "--parent", str(os.getpid())]
+    words = ["-m", "sweeper.worker", "--fd", "3", "--parent", str(os.getpid())]
     with subprocess.Popen([sys.executable, "-c", ASLEEP, *words], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

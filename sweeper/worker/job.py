@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sweeper import fake
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
+from sweeper.worker import fake_trainer
 from trainers.config import DataConfig
 from trainers.epoch import Epoch, Look, Scores
 from trainers.support import files
@@ -36,7 +36,7 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
     """
     if job.micro_batch:
         log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
-    trainer: Trainer = fake if fake.Switches.read().on else Torch(threads, alone)
+    trainer: Trainer = fake_trainer if fake_trainer.Switches.read().on else Torch(threads, alone)
     try:
         return (yield from _run(job, device, trainer))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
@@ -93,7 +93,7 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 
 # ----------------------------------------------------------------------------------------- trainers
 class Trainer(Protocol):
-    """What a job needs done; the module `sweeper.fake` is one, too."""
+    """What a job needs done; the module `sweeper.worker.fake_trainer` is one, too."""
 
     def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
         """The epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once."""

@@ -13,7 +13,7 @@ import pytest
 from sweeper.executors.inline import Inline
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
-from sweeper.worker import _trouble, advance, run
+from sweeper.worker.job import _trouble, advance, run
 from trainers.config import DataConfig, Recipe, Views
 from trainers.loading.batches import Data
 from trainers.optim import frequency
@@ -151,7 +151,7 @@ def test_an_inline_failure_shows_its_traceback(photos, cache, tmp_path, capsys):
 
 
 def test_a_fake_worker_loads_no_torch():
-    code = "import sys, sweeper.serving, sweeper.worker; print('torch' in sys.modules)"
+    code = "import sys, sweeper.worker.process, sweeper.worker.job; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
 

@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 
-from sweeper import pipe
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Progress, Word
-from sweeper.worker import advance, failed, run
+from sweeper.worker import protocol
+from sweeper.worker.job import advance, failed, run
 from trainers.support import files
 
 HEARTBEAT = 2.0  # seconds
@@ -24,30 +24,30 @@ class Channel:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._writing = threading.Lock()
-        self._orders: queue.SimpleQueue[pipe.Start | pipe.Answer] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[protocol.Start | protocol.Answer] = queue.SimpleQueue()
         for loop in (self._listen, self._beat):
             threading.Thread(target=loop, daemon=True).start()
 
-    def order(self) -> pipe.Start | pipe.Answer:
+    def order(self) -> protocol.Start | protocol.Answer:
         """The coordinator's next word, waited for."""
         return self._orders.get()
 
     def send(self, word: Word) -> None:
         with self._writing:
-            pipe.send(self._channel, word)
+            protocol.send(self._channel, word)
 
     def _listen(self) -> None:
-        lines = pipe.Lines(self._channel)
+        lines = protocol.Lines(self._channel)
         while (received := lines.read()) is not None:
             for line in received:
-                self._orders.put(pipe.ORDER.validate_json(line))
+                self._orders.put(protocol.ORDER.validate_json(line))
         _end()
 
     def _beat(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 time.sleep(HEARTBEAT)
-                self.send(pipe.Alive())
+                self.send(protocol.Alive())
 
 
 def _end() -> None:
@@ -68,7 +68,7 @@ def _log_to(folder: RunFolder) -> None:
 
 def serve(channel: Channel) -> None:
     """Do one job after another; the coordinator ends this by closing its end of the pipe."""
-    while isinstance(start := channel.order(), pipe.Start):
+    while isinstance(start := channel.order(), protocol.Start):
         try:
             _log_to(RunFolder(start.job.folder))
         except OSError as error:
@@ -79,8 +79,8 @@ def serve(channel: Channel) -> None:
         while isinstance(message, Progress):
             channel.send(message)
             answer = channel.order()
-            keep = isinstance(answer, pipe.Answer) and answer.keep
-            if isinstance(answer, pipe.Answer) and "trainers.support.device" in sys.modules:
+            keep = isinstance(answer, protocol.Answer) and answer.keep
+            if isinstance(answer, protocol.Answer) and "trainers.support.device" in sys.modules:
                 sys.modules["trainers.support.device"].use_threads(answer.threads)
             message = advance(messages, keep)
         if isinstance(message, Failed):

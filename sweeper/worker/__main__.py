@@ -22,13 +22,13 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m sweeper.serve --fd N --parent PID`: serve the socket inherited as N."""
+    """`python -m sweeper.worker --fd N --parent PID`: serve the socket inherited as N."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     given = parser.parse_args()
     _die_with(given.parent)
-    from sweeper.serving import Channel, serve
+    from sweeper.worker.process import Channel, serve
 
     serve(Channel(socket.socket(fileno=given.fd)))
 
