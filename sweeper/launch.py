@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper import dataset, ending, text, tracking
 from sweeper.errands import Facts
 from sweeper.errors import DiskFull, UserError
-from sweeper.figures_observer import Figures
+from sweeper.figures.observer import Figures
 from sweeper.memory import Here
 from sweeper.observers import Observers
 from sweeper.options import Options

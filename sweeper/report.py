@@ -8,10 +8,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper import best, draw, leaderboard, overview
-from sweeper.artist import Drawing
+from sweeper import best, leaderboard, overview
 from sweeper.best import Winner
 from sweeper.errors import UserError
+from sweeper.figures import runs
+from sweeper.figures.process import Drawing
 from sweeper.space import yaml_io
 from sweeper.store import jsonfile, records, studies
 from sweeper.store.paths import StudyFolder
@@ -53,12 +54,12 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     if path.is_dir():
         raise UserError("this is a folder", where=str(path), help="name a file, such as report.html")
     won = _winner(study)
-    drawings = {"study": draw.study(study)}
+    drawings = {"study": runs.study(study)}
     if won:
-        drawings["winner"] = draw.run(study.trial(won.result.number))
+        drawings["winner"] = runs.run(study.trial(won.result.number))
     for final in studies.finals(study):
         if final.done and final.folder.test_scores.exists():
-            drawings[final.folder.root.name] = draw.run(final.folder)
+            drawings[final.folder.root.name] = runs.run(final.folder)
     troubles = tuple(dict.fromkeys(t for drawing in drawings.values() for t in drawing.troubles))
     standing = studies.standing(study)
     standing = replace(standing, holder=None) if closing else standing

@@ -18,7 +18,7 @@ HOMES = {
     },
     "mlflow": {"sweeper/tracking.py"},
     "rich": {"sweeper/terminal/views.py", "sweeper/terminal/output.py"},
-    "matplotlib": {"sweeper/figures.py", "sweeper/gallery.py", "sweeper/trends.py"},
+    "matplotlib": {"sweeper/figures/plots.py", "sweeper/figures/image_grids.py", "sweeper/figures/study_plots.py"},
     "pandas": {"sweeper/leaderboard.py"},
     "ruamel": {"sweeper/space/yaml_io.py"},
     "typer": {"sweeper/cli.py"},

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_figures import finished
 
 from sweeper import report
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
+from tests.figures.test_figures import finished
 from tests.support.photos import draw_photos
 from trainers.config import DataConfig
 from trainers.epoch import Corrected

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeper import figures, gallery, trends
-from sweeper.artist import Drawing
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.figures import image_grids, plots, study_plots
+from sweeper.figures.process import Drawing
 from sweeper.statistics import confusion
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -159,8 +159,8 @@ def run(folder: RunFolder) -> Drawing:
 def _curves(one: Run) -> bytes:
     if not one.epochs:
         raise EnvironmentFault("no epoch is on record", where=str(one.folder.history))
-    quantities = [figures.Curves(name, *_train_and_val(one.epochs, name)) for name in (one.job.recipe.goal, "loss")]
-    return figures.curves(quantities, one.name("learning curves"))
+    quantities = [plots.Curves(name, *_train_and_val(one.epochs, name)) for name in (one.job.recipe.goal, "loss")]
+    return plots.curves(quantities, one.name("learning curves"))
 
 
 def _train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list[float]]:
@@ -174,13 +174,13 @@ def _categories(one: Run) -> bytes:
     val = [epoch.val for epoch in one.epochs if epoch.val]
     if not val:
         raise EnvironmentFault("no epoch was evaluated on val", where=str(one.folder.history))
-    learning = figures.Learning(
+    learning = plots.Learning(
         val={name: [scores.category_accuracy[name] for scores in val] for name in val[0].category_accuracy},
         train={n: [epoch.train.category_accuracy[n] for epoch in one.epochs] for n in val[0].category_accuracy},
         macro={name: [getattr(scores, field) for scores in val] for name, field in MACRO.items()},
         epoch=one.result.epoch,
     )
-    return figures.categories(learning, one.name("accuracy by category"))
+    return plots.categories(learning, one.name("accuracy by category"))
 
 
 def _confusion(one: Run) -> bytes:
@@ -188,7 +188,7 @@ def _confusion(one: Run) -> bytes:
         raise EnvironmentFault(f"a confusion of {max(one.sizes)} classes is not drawn", where=str(one.folder.root))
     matrices = confusion.confusion(one.logits, one.labels, one.sizes)
     title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
-    return figures.confusion(one.table.categories, matrices, title)
+    return plots.confusion(one.table.categories, matrices, title)
 
 
 def _weighed(one: Run) -> bytes:
@@ -196,7 +196,7 @@ def _weighed(one: Run) -> bytes:
     factors = loss.category_weights or {}
     counted = confusion.counts(_labels(one.table.split(*one.fit), "train"), one.sizes)
     groups = [
-        figures.Labels(
+        plots.Labels(
             category,
             count,
             frequency.class_weights(count.tolist(), loss.class_weights, beta=loss.beta)
@@ -205,14 +205,14 @@ def _weighed(one: Run) -> bytes:
         for category, count in zip(one.table.categories, counted, strict=True)
     ]
     how = f"class weights {loss.class_weights.replace('_', ' ')}, category weights {'set' if factors else 'none'}"
-    return figures.labels(groups, one.name(f"labels of {' + '.join(one.fit)}; {how}"))
+    return plots.labels(groups, one.name(f"labels of {' + '.join(one.fit)}; {how}"))
 
 
 def _mistakes(one: Run) -> bytes:
     found = confusion.mistakes(one.logits, one.labels, one.sizes)
-    shown = min(len(found), gallery.WORST)
+    shown = min(len(found), image_grids.WORST)
     title = one.name(f"the {shown} worst of {len(found):,} mistakes on {one.split}")
-    return gallery.mistakes(one.table, one.rows, found, title)
+    return image_grids.mistakes(one.table, one.rows, found, title)
 
 
 # ------------------------------------------------------------------------------------------ studies
@@ -222,13 +222,13 @@ def study(folder: StudyFolder) -> Drawing:
     if not results:
         return Drawing(key=folder.name)
     easel = Easel(folder, _ends(results))
-    dots = [trends.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
+    dots = [study_plots.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
     logarithmic = _logarithmic(study_file.read(folder) or {})
     goal = results[0].goal
-    easel.put("history.svg", lambda: trends.history(dots, goal, f"{folder.name}: value of each trial"))
+    easel.put("history.svg", lambda: study_plots.history(dots, goal, f"{folder.name}: value of each trial"))
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
-        easel.put("slices.svg", lambda: trends.slices(dots, goal, title, logarithmic))
+        easel.put("slices.svg", lambda: study_plots.slices(dots, goal, title, logarithmic))
     _of_data(folder, records.best(results) or results[0], easel)
     return easel.done()
 
@@ -252,8 +252,8 @@ def _of_data(folder: StudyFolder, result: TrialResult, easel: Easel) -> None:
 
 def _crops(one: Run) -> bytes:
     boxed = [row for row in one.table.split("train") if row.box]
-    few = boxed[:: max(1, len(boxed) // gallery.PAIRS)]
-    return gallery.crops(one.table, few, f"{one.job.study}: images of train, and what crop: box leaves of them")
+    few = boxed[:: max(1, len(boxed) // image_grids.PAIRS)]
+    return image_grids.crops(one.table, few, f"{one.job.study}: images of train, and what crop: box leaves of them")
 
 
 def _logarithmic(document: dict[str, Any]) -> Callable[[str], bool]:

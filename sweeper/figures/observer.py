@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
-from sweeper.artist import Artist, Drawing, Order
 from sweeper.errors import UserError
+from sweeper.figures.process import Artist, Drawing, Order
 from sweeper.store import records, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Closing, Job, Kind, TrialResult

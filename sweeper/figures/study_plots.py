@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from sweeper.figures import DARK, MIDDLE, MOST, NORMAL, WIDTH, grid, panels, rows, short, style, svg
+from sweeper.figures.plots import DARK, MIDDLE, MOST, NORMAL, WIDTH, grid, panels, rows, short, style, svg
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_figures import finished
 
 from sweeper import launch
-from sweeper.artist import Artist, Order
 from sweeper.errands import CLOSE, FILES, STUDY, Errands, Facts
-from sweeper.figures_observer import Figures
+from sweeper.figures.observer import Figures
+from sweeper.figures.process import Artist, Order
 from sweeper.observers import Observers
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.views import Plain
 from sweeper.trial import Closing
+from tests.figures.test_figures import finished
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import Seen
 
@@ -148,7 +148,7 @@ def test_a_drawing_process_that_dies_costs_a_notice_and_no_trial(study, photos, 
 
 
 def test_a_process_that_does_not_answer_is_waited_for_no_longer_than_it_takes(study, photos, monkeypatch):
-    monkeypatch.setattr("sweeper.figures_observer.DRAWING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("sweeper.figures.observer.DRAWING_TIMEOUT_S", 0.1)
     notes = []
     figures = Figures(study, notes.append)
     ended(figures, finished(study, 0, photos))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from sweeper.figures import DPI, NORMAL, SMALL, png, short, style
+from sweeper.figures.plots import DPI, NORMAL, SMALL, png, short, style
 from sweeper.statistics.confusion import Mistake
 from trainers.data import images
 from trainers.data.table import Box, Category, Row, Table

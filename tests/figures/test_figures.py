@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeper import draw, figures, gallery, trends
+from sweeper.figures import image_grids, plots, runs, study_plots
 from sweeper.statistics import confusion
 from sweeper.store import records, retention
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -83,21 +83,22 @@ def test_predictions_without_a_mistake_have_none():
 
 # -------------------------------------------------------------------------------------------- bytes
 DOTS = [
-    trends.Dot(n, ("COMPLETE", "PRUNED", "FAILED")[n % 3], n / 9, {"lr": 10.0**-n, "crop": "x"}) for n in range(6)
+    study_plots.Dot(n, ("COMPLETE", "PRUNED", "FAILED")[n % 3], n / 9, {"lr": 10.0**-n, "crop": "x"})
+    for n in range(6)
 ]
 
 
 def drawn() -> dict[str, bytes]:
     logits, labels = guesses()
-    learning = figures.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, epoch=2)
+    learning = plots.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, epoch=2)
     counted = confusion.counts(labels, SIZES)
-    weighed = [figures.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
+    weighed = [plots.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
     return {
-        "categories.svg": figures.categories(learning, "t0001"),
-        "confusion.png": figures.confusion(GROUPS, confusion.confusion(logits, labels, SIZES), "t0001"),
-        "labels.svg": figures.labels(weighed, "labels"),
-        "history.svg": trends.history(DOTS, "macro_f1", "study"),
-        "slices.svg": trends.slices(DOTS, "macro_f1", "study", lambda name: name == "lr"),
+        "categories.svg": plots.categories(learning, "t0001"),
+        "confusion.png": plots.confusion(GROUPS, confusion.confusion(logits, labels, SIZES), "t0001"),
+        "labels.svg": plots.labels(weighed, "labels"),
+        "history.svg": study_plots.history(DOTS, "macro_f1", "study"),
+        "slices.svg": study_plots.slices(DOTS, "macro_f1", "study", lambda name: name == "lr"),
     }
 
 
@@ -131,19 +132,19 @@ def test_a_class_name_is_shown_as_it_is_whatever_its_letters():
 
 def test_a_class_name_in_letters_that_the_font_lacks_is_no_error():
     groups = [Category("服", ("長袖", "半袖"))]
-    assert figures.confusion(groups, [np.array([[1, 2], [0, 3]])], "服")[:4] == b"\x89PNG"
+    assert plots.confusion(groups, [np.array([[1, 2], [0, 3]])], "服")[:4] == b"\x89PNG"
 
 
 def test_seventeen_classes_fit_on_a_figure_without_shrinking():
     group = Category("garment", tuple(f"garment number {n}" for n in range(17)))
-    content = figures.confusion([group], [np.diag(np.arange(17))], "many")
+    content = plots.confusion([group], [np.diag(np.arange(17))], "many")
     with Image.open(io.BytesIO(content)) as image:
-        assert image.width >= 17 * figures.CELL * figures.DPI
+        assert image.width >= 17 * plots.CELL * plots.DPI
     assert len(content) < 500_000
 
 
 def test_pruned_trials_are_hollow():
-    text = trends.history(DOTS, "macro_f1", "study").decode()
+    text = study_plots.history(DOTS, "macro_f1", "study").decode()
     assert "fill: #ffffff; stroke: #0b3d78" in text
 
 
@@ -184,7 +185,7 @@ def study() -> StudyFolder:
 
 def test_a_completed_trial_gets_five_figures(study, photos):
     folder = finished(study, 0, photos)
-    drawing = draw.run(folder)
+    drawing = runs.run(folder)
     assert drawing.troubles == ()
     names = {path.name for path in drawing.files}
     assert names == {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
@@ -197,60 +198,60 @@ def times(folder: Path) -> dict[str, int]:
 
 def test_only_figures_that_are_missing_are_drawn_again(study, photos):
     folder = finished(study, 0, photos)
-    before = {path: path.stat().st_mtime_ns for path in draw.run(folder).files}
+    before = {path: path.stat().st_mtime_ns for path in runs.run(folder).files}
     (folder.figures / "confusion.png").unlink()
-    assert {path.name for path in draw.run(folder).files if path.stat().st_mtime_ns != before[path]} == {
+    assert {path.name for path in runs.run(folder).files if path.stat().st_mtime_ns != before[path]} == {
         "confusion.png"
     }
 
 
 def test_figures_of_another_end_are_drawn_again(study, photos):
     folder = finished(study, 0, photos)
-    before = {path: path.stat().st_mtime_ns for path in draw.run(folder).files}
+    before = {path: path.stat().st_mtime_ns for path in runs.run(folder).files}
     folder.result.write_text(folder.result.read_text().replace('"epochs": 3', '"epochs": 4'))
-    assert all(path.stat().st_mtime_ns > before[path] for path in draw.run(folder).files)
+    assert all(path.stat().st_mtime_ns > before[path] for path in runs.run(folder).files)
 
 
 @pytest.mark.parametrize("left", ["", "{", '{"source": 1}'])
 def test_without_a_record_of_what_was_drawn_all_is_drawn_again(study, photos, left):
     folder = finished(study, 0, photos)
-    before = {path: path.stat().st_mtime_ns for path in draw.run(folder).files}
+    before = {path: path.stat().st_mtime_ns for path in runs.run(folder).files}
     folder.drawn.write_text(left)
-    assert all(path.stat().st_mtime_ns > before[path] for path in draw.run(folder).files)
+    assert all(path.stat().st_mtime_ns > before[path] for path in runs.run(folder).files)
 
 
 def test_a_copy_of_a_study_is_not_drawn_again(study, photos):
     """Copied file by file, newest first, as `cp -r` may: every time is another, and so is their order."""
     finished(study, 0, photos)
-    drawn = [draw.run(study.trial(0)), draw.study(study)]
+    drawn = [runs.run(study.trial(0)), runs.study(study)]
     copy = StudyFolder(study.root.with_name("copy"))
     shutil.copytree(study.root, copy.root, copy_function=shutil.copyfile)
     for second, path in enumerate(sorted(copy.root.rglob("*.*"), reverse=True)):
         os.utime(path, (second, second))
     before = times(copy.root)
-    again = [draw.run(copy.trial(0)), draw.study(copy)]
+    again = [runs.run(copy.trial(0)), runs.study(copy)]
     assert [len(one.files) for one in again] == [len(one.files) for one in drawn]
     assert times(copy.root) == before
 
 
 def test_the_figures_of_a_study_are_drawn_again_when_a_trial_has_ended(study, photos):
     finished(study, 0, photos)
-    before = {path: path.stat().st_mtime_ns for path in draw.study(study).files}
-    assert all(path.stat().st_mtime_ns == before[path] for path in draw.study(study).files)
+    before = {path: path.stat().st_mtime_ns for path in runs.study(study).files}
+    assert all(path.stat().st_mtime_ns == before[path] for path in runs.study(study).files)
     finished(study, 1, photos)
-    assert all(path.stat().st_mtime_ns > before[path] for path in draw.study(study).files)
+    assert all(path.stat().st_mtime_ns > before[path] for path in runs.study(study).files)
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
 def test_a_curve_has_a_gap_where_there_is_no_number(odd):
-    curves = [figures.Curves("loss", [1.0, odd, 0.5], [odd, odd, odd])]
-    text = figures.curves(curves, "learning")
-    assert text == figures.curves(curves, "learning")
+    curves = [plots.Curves("loss", [1.0, odd, 0.5], [odd, odd, odd])]
+    text = plots.curves(curves, "learning")
+    assert text == plots.curves(curves, "learning")
     assert text.startswith(b"<svg")
 
 
 def test_a_final_shows_its_mistakes_on_test(study, photos):
-    drawing = draw.run(finished(study, 0, photos, kind="final", folder=study.final("one").root))
+    drawing = runs.run(finished(study, 0, photos, kind="final", folder=study.final("one").root))
     assert drawing.troubles == ()
     assert {path.name for path in drawing.files} == {"curves.svg", "confusion.png", "labels.svg", "mistakes.png"}
 
@@ -258,18 +259,18 @@ def test_a_final_shows_its_mistakes_on_test(study, photos):
 def test_predictions_that_are_damaged_or_of_another_data_set_are_told_and_cost_no_other_figure(study, photos):
     folder = finished(study, 0, photos)
     np.save(folder.val_logits, np.zeros((3, 5), dtype=np.float32))
-    drawing = draw.run(folder)
+    drawing = runs.run(folder)
     assert {path.name for path in drawing.files} == {"curves.svg", "categories.svg", "labels.svg"}
     (trouble,) = drawing.troubles
     folder.val_logits.write_bytes(b"no array")
-    assert draw.run(folder).troubles == (f"confusion.png, mistakes.png: this file is damaged ({folder.val_logits})",)
+    assert runs.run(folder).troubles == (f"confusion.png, mistakes.png: this file is damaged ({folder.val_logits})",)
     assert trouble.startswith("confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)")
 
 
 def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_trouble(study, photos):
     folder = finished(study, 0, photos)
     folder.val_logits.unlink()
-    drawing = draw.run(folder)
+    drawing = runs.run(folder)
     assert {path.name for path in drawing.files} == {"curves.svg", "categories.svg", "labels.svg"}
     assert drawing.troubles == ()
 
@@ -290,10 +291,10 @@ def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
     best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
     assert (best.model.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
     assert (worse.model.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
-    assert len(draw.run(worse).files) == 5
+    assert len(runs.run(worse).files) == 5
     kept.settle()
     assert not worse.val_logits.exists()
-    assert len(draw.run(worse).files) == 5
+    assert len(runs.run(worse).files) == 5
     assert best.val_logits.exists()
 
 
@@ -307,15 +308,15 @@ def test_a_data_set_that_is_gone_is_told_in_a_line(study, tmp_path):
     (tmp_path / "photos").mkdir()
     folder = finished(study, 0, draw_photos(tmp_path / "photos", train=6, val=3, test=0))
     shutil.rmtree(tmp_path / "photos")
-    draw._table.cache_clear()
-    (trouble,) = draw.run(folder).troubles
+    runs._table.cache_clear()
+    (trouble,) = runs.run(folder).troubles
     assert trouble == f"confusion.png, labels.svg, mistakes.png: no such folder ({tmp_path}/photos)"
 
 
 def test_a_study_shows_its_trials_and_where_they_lie_in_the_space(study, photos):
     for number in range(3):
         finished(study, number, photos)
-    drawing = draw.study(study)
+    drawing = runs.study(study)
     assert drawing.troubles == ()
     assert {path.name for path in drawing.files} == {"history.svg", "slices.svg", "labels.svg"}
 
@@ -326,16 +327,16 @@ def test_the_thumbnail_of_a_mistake_is_cut_to_its_box(tmp_path):
     Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
     row = Row("a.png", "val", (10, 5, 30, 55), (0,), "labels.csv:2")
     table = Table(tmp_path, (Category("one", ("a", "b")),), (row,))
-    assert gallery.read(table, row).size == (20, 50)
-    assert gallery.crops(table, [row], "crops") == gallery.crops(table, [row], "crops")
+    assert image_grids.read(table, row).size == (20, 50)
+    assert image_grids.crops(table, [row], "crops") == image_grids.crops(table, [row], "crops")
 
 
 def test_of_a_crowd_of_classes_the_most_mistaken_are_shown():
     matrix = np.eye(90, dtype=np.int64) * 50
     matrix[7, 80] = matrix[80, 7] = 9
-    group, shown = figures._confused(Category("kind", tuple(map(str, range(90)))), matrix)
-    assert len(group.classes) == figures.CROWD == len(shown)
+    group, shown = plots._confused(Category("kind", tuple(map(str, range(90)))), matrix)
+    assert len(group.classes) == plots.CROWD == len(shown)
     assert {"7", "80"} <= set(group.classes)
     assert group.name == "kind, the 40 most mistaken of 90"
-    picture = Image.open(io.BytesIO(figures.confusion([group], [shown], "crowd")))
+    picture = Image.open(io.BytesIO(plots.confusion([group], [shown], "crowd")))
     assert max(picture.size) < 3000

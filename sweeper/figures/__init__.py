@@ -1,0 +1,1 @@
+"""Draws runs and studies, in a process of its own."""
