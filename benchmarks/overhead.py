@@ -23,8 +23,7 @@ import grown
 import optuna
 import rounds
 
-from sweeper import sweep, tracking
-from sweeper.errands import Facts
+from sweeper import sweep
 from sweeper.executors.local import Local
 from sweeper.observers import Observers
 from sweeper.space import yaml_io
@@ -32,6 +31,9 @@ from sweeper.store import paths, records
 from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
+from sweeper.tracking import client as tracking_client
+from sweeper.tracking import tracker as tracking
+from sweeper.tracking.reconcile import Facts
 from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 
@@ -78,7 +80,7 @@ def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.Mlflow:
     read, space = grown.question(folder.name, trials, pruner="none")
     tracker = tracking.Mlflow(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
     tracker.opened(Facts(folder, "nothing", read.goal, read.text, trials, space.names))
-    while tracking.link(folder, "") is None:
+    while tracking_client.link(folder, "") is None:
         time.sleep(0.02)
     return tracker
 
@@ -111,7 +113,7 @@ def floor(trials: int) -> float:
     """ms a trial of MLflow alone, as it is mostly used: a run, a batch of figures an epoch, its end."""
     from mlflow.entities import Metric
 
-    server = tracking.Server(print)
+    server = tracking_client.Server(print)
     client, experiment = server._client, server.experiment("floor")
     began = time.perf_counter()
     for _ in range(trials):

@@ -23,10 +23,10 @@ from typing import Any
 import grown
 import rounds
 
-from sweeper import tracking
-from sweeper.errands import Facts
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder
+from sweeper.tracking import tracker
+from sweeper.tracking.reconcile import Facts
 from trainers.data.table import Row
 
 NAME = "large"
@@ -42,7 +42,7 @@ def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> 
     if mlflow:
         read, space = grown.question(NAME, 2 * trials)
         facts = Facts(study.folder, "nothing", read.goal, read.text, trials, space.names)
-        tracking.Mlflow(lambda text: print(text, file=sys.stderr)).opened(facts)
+        tracker.Mlflow(lambda text: print(text, file=sys.stderr)).opened(facts)
     first = study.next_job()
     found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}
     if first is None or first.trial < trials:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import local_store
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from sweeper.system import disks, gpu_processes
 from sweeper.system.ask import ask
+from sweeper.tracking import local_store
 
 LIBRARIES = ("sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
 LOW_DISK = 5e9  # bytes

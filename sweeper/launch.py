@@ -7,8 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import dataset, ending, text, tracking
-from sweeper.errands import Facts
+from sweeper import dataset, ending, text
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures.observer import Figures
 from sweeper.memory import Here
@@ -20,6 +19,8 @@ from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
 from sweeper.system import devices, disks
 from sweeper.terminal import output, views
+from sweeper.tracking.reconcile import Facts
+from sweeper.tracking.tracker import tracker_for
 from sweeper.trial import Closing, Observer, State
 from trainers.support import files
 
@@ -297,14 +298,6 @@ def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: boo
         one.opened(facts)
     figures.opened()
     return Observers([view, figures, *others, *tracker], output.talk)
-
-
-def tracker_for(note: Callable[[str], None]) -> tracking.Mlflow:
-    from sweeper.space import yaml_io
-
-    return tracking.Mlflow(
-        note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe, comment=job.title)
-    )
 
 
 def facts(prepared: Prepared) -> Facts:

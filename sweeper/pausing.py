@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sweeper import room, sender, text
+from sweeper import room, text
 from sweeper.errors import DiskFull
 from sweeper.store import lock, records
 from sweeper.store.paths import StudyFolder
 from sweeper.system import disks
 from sweeper.system.signals import Stop
 from sweeper.terminal.output import talk
+from sweeper.tracking import background
 from trainers.support import files
 
 LOOK = 2.0  # seconds between two looks at the disk
@@ -71,7 +72,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
         if time.monotonic() < following:
             continue
         following = time.monotonic() + LOOK
-        if not (disks.takes(folder.root, need, piece) and sender.at_rest()):
+        if not (disks.takes(folder.root, need, piece) and background.at_rest()):
             continue
         holder = lock.holder(folder.lock)
         if holder is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import dataset, launch, pausing, sweep, sync, text
+from sweeper import dataset, launch, pausing, sweep, text
 from sweeper.ends import IN_FULL
 from sweeper.errors import RunFailed, Stopped
 from sweeper.observers import Observers
@@ -16,6 +16,7 @@ from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import views
+from sweeper.tracking import tracker
 from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
 from trainers.data import images
 from trainers.epoch import Epoch
@@ -94,7 +95,7 @@ def _held(
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = views.choose(where=[f"files: {text.near(study.root)}"])
-        observers = launch.observers_for(view, sync.facts(standing), mlflow=mlflow)
+        observers = launch.observers_for(view, tracker.facts(standing), mlflow=mlflow)
         try:
             yield Session(table, observers, slots, stop, room)
         except BaseException as error:

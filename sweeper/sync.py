@@ -1,17 +1,15 @@
 """Brings MLflow to where the folders of studies are, where nothing is trained."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from sweeper import text, tracking
-from sweeper.errands import Facts
+from sweeper import text
 from sweeper.errors import StudyHeld, UserError
-from sweeper.launch import tracker_for
-from sweeper.space.compare import opened
-from sweeper.store import lock, studies, study_file
+from sweeper.store import lock, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
 from sweeper.store.studies import Standing
+from sweeper.tracking import client
+from sweeper.tracking.tracker import facts, tracker_for
 from sweeper.trial import State
 
 STILL, SILENT = 60.0, 10.0  # seconds in which nothing arrives, after which our own file, or a server, is given up
@@ -40,7 +38,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
         notes: list[str] = []
         tracker = tracker_for(notes.append)
         tracker.opened(facts(standing))
-        patience = SILENT if tracking.uri().startswith("http") else STILL
+        patience = SILENT if client.uri().startswith("http") else STILL
         done = tracker.caught_up(_state(standing), files=tables(study), patience=patience)
     finally:
         held.release()
@@ -56,20 +54,3 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
 
 def _state(one: Standing) -> State:
     return "FAILED" if one.state == "COMPLETE" and one.best is None else one.state
-
-
-def facts(one: Standing) -> Facts:
-    """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
-    document: Mapping[str, Any] = study_file.read(one.study) or {}
-    asked = document["identity"]
-    fingerprint = document.get("fingerprint")
-    return Facts(
-        study=one.study,
-        data_name=asked["data"]["root"],
-        goal=asked["goal"],
-        spec_text=one.study.space.read_text(encoding="utf-8"),
-        planned=one.planned,
-        names=opened(asked["train"]),
-        tags={"sweep.data": fingerprint} if fingerprint else {},
-        resume=one.resume,
-    )

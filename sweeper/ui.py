@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper import sync, tracking
+from sweeper import sync
 from sweeper.errors import EnvironmentFault
-from sweeper.local_store import address, trouble
 from sweeper.store import paths, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.system import subprocesses
 from sweeper.terminal.output import talk
+from sweeper.tracking import client
+from sweeper.tracking.local_store import address, trouble
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
 GRACE = 5.0  # seconds that the server gets to end by itself
@@ -36,7 +37,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     when `port` is not. Where MLFLOW_TRACKING_URI names a server, there is nothing to start, and only the address is
     told.
     """
-    store = tracking.uri()
+    store = client.uri()
     if store == address(paths.database()):
         _refuse_unusable()
     sync.catch_up(studies.studies(), talk)
@@ -62,7 +63,7 @@ def _refuse_unusable() -> None:
 
 
 def _address(study: StudyFolder | None, base: str) -> str:
-    return (tracking.link(study, base) if study else None) or f"{base}/#/experiments"
+    return (client.link(study, base) if study else None) or f"{base}/#/experiments"
 
 
 def free_port(first: int) -> int:

@@ -66,10 +66,10 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database; making one takes seconds, copying it none."""
-    from sweeper import tracking
+    from sweeper.tracking import client
 
     home = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEP_HOME", str(home))
-        tracking.Server(print)
+        client.Server(print)
     return home / "mlflow.db"

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import best, card, confirm, launch, submission, tracking
+from sweeper import best, card, confirm, launch, submission
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
 from sweeper.space import yaml_io
 from sweeper.store import records, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
+from sweeper.tracking import client
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
 from trainers.config import Posterior
@@ -338,7 +339,7 @@ def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkey
 
 
 def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
-    tracking.Server(print)  # loads the library and makes the database, which may take longer than an end waits
+    client.Server(print)  # loads the library and makes the database, which may take longer than an end waits
     best.export(best.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
@@ -346,9 +347,9 @@ def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
 
 def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study):
     exported(study)
-    assert tracking.link(study, "") is None
+    assert client.link(study, "") is None
     assert best.export(best.winner(study), SLOTS).known
-    assert tracking.link(study, "") is not None
+    assert client.link(study, "") is not None
 
 
 # ------------------------------------------------------------------------------------------ confirming

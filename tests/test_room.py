@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeper import local_store, preflight, room, text
+from sweeper import preflight, room, text
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.room import Room, Size
@@ -24,6 +24,7 @@ from sweeper.store import lock, records, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import disks
 from sweeper.system.devices import Slot
+from sweeper.tracking import local_store
 from sweeper.trial import Failed, Job
 from sweeper.worker.job import failed
 from tests.support.disks import BLOCK, fill, small

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import local_store, tracking, ui
+from sweeper import ui
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder
-from sweeper.tracking import Facts, Mlflow
+from sweeper.tracking import client, local_store
+from sweeper.tracking.tracker import Facts, Mlflow
 from sweeper.trial import Closing
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import close_all, opened, play, write
@@ -160,7 +161,7 @@ def test_what_mlflow_lacks_of_the_studies_here_is_sent_first(database, monkeypat
     with pytest.raises(EnvironmentFault, match="does not start"):
         ui.serve(study, said.append)
     assert "sent MLflow 2 runs and 6 epochs of question" in capsys.readouterr().err
-    assert tracking.link(study, "http://127.0.0.1") in said[0].replace(":5000", "")
+    assert client.link(study, "http://127.0.0.1") in said[0].replace(":5000", "")
 
 
 def test_a_database_of_a_newer_mlflow_is_said_before_a_server_starts(database):

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from sweeper import launch
-from sweeper.errands import CLOSE, FILES, STUDY, Errands, Facts
 from sweeper.figures.observer import Figures
 from sweeper.figures.process import Artist, Order
 from sweeper.observers import Observers
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.views import Plain
+from sweeper.tracking.reconcile import CLOSE, FILES, STUDY, Errands, Facts
 from sweeper.trial import Closing
 from tests.figures.test_figures import finished
 from tests.support.records import begin, curve, end, job

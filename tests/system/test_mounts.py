@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import local_store
 from sweeper.system import disks
+from sweeper.tracking import local_store
 
 # ------------------------------------------------------------------------------- network file systems
 MOUNTS = """\

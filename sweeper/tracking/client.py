@@ -1,158 +1,26 @@
-"""The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
+"""The connection to MLflow: the only file that speaks to its library."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sweeper import local_store, mirror, shown
-from sweeper.errands import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
-from sweeper.errands import Server as Remote
-from sweeper.mirror import Event, StudyTwin
-from sweeper.sender import PAUSE, Sender
-from sweeper.shown import Point
 from sweeper.store import paths
-from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.paths import StudyFolder
 from sweeper.text import redacted
-from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.epoch import Epoch
-from trainers.support.text import brief
+from sweeper.tracking import content, local_store, sync_state
+from sweeper.tracking.content import Point
+from sweeper.tracking.reconcile import Refused
+from sweeper.tracking.reconcile import Server as Remote
+from sweeper.tracking.sync_state import StudyTwin
 
-LOADING = 60.0  # seconds that a busy machine may take to load the library
-SLOW = 5.0  # seconds after which a call that does not come back is told
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
-NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
+
+
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
-
-
-class Mlflow:
-    """Shows it in MLflow, from a thread of its own: a server that is down or silent costs telemetry, not training.
-
-    `note` is told, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`
-    renders a job's recipe for config.yaml (JSON when left out).
-    """
-
-    def __init__(
-        self,
-        note: Callable[[str], None],
-        *,
-        recipe_text: Callable[[Job], str] | None = None,
-        pause: float = PAUSE,
-    ) -> None:
-        self._note, self._recipe_text = note, recipe_text or _json
-        self._errands: Errands | None = None
-        self._sender = Sender(self._do, self._failed, pause=pause)
-        self._news: SimpleQueue[str] = SimpleQueue()
-        self._reasons: set[str] = set()
-        self._down = self._slow = self._named = False
-
-    def opened(self, facts: Facts) -> None:
-        """Begin the study's run or take it up again, with all that its folders hold."""
-        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
-        self._sender.ask(STUDY)
-
-    def started(self, job: Job, _slot: str) -> None:
-        self._hear(job, "started")
-
-    def epoch(self, job: Job, epoch: Epoch, _best: TrialResult | None) -> None:
-        self._tell_names(epoch)
-        self._hear(job, epoch)
-
-    def ended(self, job: Job, result: TrialResult) -> None:
-        self._hear(job, result)
-        self._sender.ask(STANDING, NOTED)
-
-    def attached(self, job: Job | None, files: Sequence[Path]) -> None:
-        """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
-        if job is None:
-            self._known.hear(None, tuple(files))
-            self._ask(FILES)
-        else:
-            self._hear(job, tuple(files))
-
-    def note(self, text: str) -> None:
-        """MLflow shows no words."""
-
-    def closed(self, closing: Closing) -> None:
-        """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
-        begins = not (closing.hurried or self._known.connected or self._down)
-        timeout = LOADING if begins else closing.timeout
-        if self._finish(closing, timeout, lambda: None if closing.hurried else self._known.moved):
-            self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
-
-    def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
-        """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
-        return not self._finish(Closing(state, tuple(files)), patience, lambda: self._known.moved)
-
-    @property
-    def sent(self) -> Sent:
-        """What was sent since the study was opened."""
-        return self._known.sent
-
-    def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
-        """How many errands are not done after `timeout` seconds in which nothing has `moved`."""
-        self._known.hear(None, closing)
-        self._sender.ask(CLOSE)
-        left = self._sender.finish(timeout, moved)
-        self._tell()
-        return left
-
-    @property
-    def _known(self) -> Errands:
-        if self._errands is None:
-            raise RuntimeError("the study was not opened")
-        return self._errands
-
-    def _hear(self, job: Job, event: Event) -> None:
-        self._known.hear(job, event)
-        self._ask(mirror.key(RunFolder(job.folder)))
-
-    def _ask(self, key: str) -> None:
-        self._sender.ask(key)
-        self._tell()
-
-    def _tell(self) -> None:
-        while not self._news.empty():
-            self._note(self._news.get())
-        if self._known.connected and self._sender.busy > SLOW and not self._slow:
-            self._slow = True
-            self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
-
-    def _tell_names(self, epoch: Epoch) -> None:
-        """Say once which categories MLflow knows by other names."""
-        if epoch.val and not self._named:
-            self._named = True
-            others = [one for one in shown.keys(epoch.val.category_accuracy).items() if one[0] != one[1]]
-            if others:
-                named = ", ".join(f"{brief(name)!r} is {brief(key)!r}" for name, key in others)
-                self._note(f"MLflow takes no such names of categories: {named} there")
-
-    def _do(self, errand: str) -> None:
-        try:
-            self._known.do(errand)
-        except Refused as error:
-            self._refused(_line(error))
-        if self._down:
-            self._down = False
-            self._news.put("MLflow answers again; what it missed has been sent")
-
-    def _refused(self, why: str) -> None:
-        if why not in self._reasons:
-            self._reasons.add(why)
-            self._news.put(f"MLflow refuses a part: {why}; training goes on")
-
-    def _failed(self, error: Exception) -> None:
-        if not self._down:
-            self._down = True
-            self._news.put(f"MLflow at {redacted(uri())} does not answer ({_line(error)}); training goes on")
-
-
-def _json(job: Job) -> str:
-    return job.recipe.model_dump_json(indent=2) + "\n"
 
 
 def _line(error: Exception) -> str:
@@ -167,11 +35,10 @@ def uri() -> str:
 
 def link(study: StudyFolder, base: str) -> str | None:
     """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
-    twin = mirror.read(study.mirror, StudyTwin)
-    return shown.address(base, twin.experiment, twin.id) if twin and twin.run else None
+    twin = sync_state.read(study.mirror, StudyTwin)
+    return content.address(base, twin.experiment, twin.id) if twin and twin.run else None
 
 
-# ------------------------------------------------------------------------------------- the library
 class Server(Remote):
     """MLflow's client in our words; `note` is told once when it takes figures but no files."""
 
@@ -192,7 +59,7 @@ class Server(Remote):
         """The id of the experiment `name`, made or restored if need be."""
         with _refusals():
             found = self._client.get_experiment_by_name(name)
-            place = None if self._remote else (paths.artifacts() / shown.key(name)).as_uri()
+            place = None if self._remote else (paths.artifacts() / content.key(name)).as_uri()
             ident = found.experiment_id if found else self._client.create_experiment(name, artifact_location=place)
             if found and found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(ident)
@@ -222,7 +89,7 @@ class Server(Remote):
                     self._client.restore_experiment(ident)
                 if self._client.get_run(run).info.lifecycle_stage == "deleted":
                     self._client.restore_run(run)
-                    while lost := self._client.search_runs([ident], shown.children(run), ViewType.DELETED_ONLY):
+                    while lost := self._client.search_runs([ident], content.children(run), ViewType.DELETED_ONLY):
                         for one in lost:
                             self._client.restore_run(one.info.run_id)
                 return str(ident)

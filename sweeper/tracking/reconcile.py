@@ -8,11 +8,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from sweeper import mirror, shown, trial
-from sweeper.mirror import Event, RunTwin, Side, Sides, StudyTwin
+from sweeper import trial
 from sweeper.store import lock, records
 from sweeper.store.paths import StudyFolder
 from sweeper.text import redacted
+from sweeper.tracking import content, sync_state
+from sweeper.tracking.sync_state import Event, RunTwin, Side, Sides, StudyTwin
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Goal
 from trainers.support import failpoints
@@ -36,7 +37,7 @@ class Server(Protocol):
     def home(self, run: str) -> str | None: ...
     def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None, new: bool) -> str: ...
     def log(
-        self, run: str, points: Sequence[shown.Point], params: Mapping[str, str], tags: Mapping[str, str]
+        self, run: str, points: Sequence[content.Point], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None: ...
     def status(self, run: str, status: str, end: int | None) -> None: ...
     def text(self, run: str, name: str, text: str) -> None: ...
@@ -108,7 +109,7 @@ class Errands:
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)
         if errand == STUDY:
-            for side in self.sides.load(lambda folder, result: mirror.all_sent(folder, result, twin)):
+            for side in self.sides.load(lambda folder, result: sync_state.all_sent(folder, result, twin)):
                 self._bring(server, twin, side)
             self._study(server, twin, "RUNNING")
             server.status(twin.run, "RUNNING", None)
@@ -139,19 +140,19 @@ class Errands:
         the study's own id, which its runs there have as a tag: where its run is gone, those below it are found.
         """
         path, uri = self.facts.study.mirror, redacted(server.uri)
-        twin = mirror.read(path, StudyTwin)
+        twin = sync_state.read(path, StudyTwin)
         experiment = server.home(twin.run) if twin and twin.run else None
         if twin is None or experiment is None:
             twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudyTwin(uri=uri)
-            mirror.write(path, twin)
+            sync_state.write(path, twin)
             failpoints.point("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.view(experiment, twin.id, shown.view(run, self.facts.names))
+        server.view(experiment, twin.id, content.view(run, self.facts.names))
         failpoints.point("mlflow.study.born")
         twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
-        mirror.write(path, twin)
+        sync_state.write(path, twin)
         server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))
         return twin
@@ -160,15 +161,15 @@ class Errands:
         """Of the study and of every run in it."""
         space = hashlib.sha256(self.facts.spec_text.encode()).hexdigest()[:16]
         found = {"sweep.study": self.facts.study.name, "sweep.space": space, "mlflow.source.name": "sweep"}
-        commit = shown.commit()
+        commit = content.commit()
         return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
 
     def _study(self, server: Server, twin: StudyTwin, state: State) -> None:
         """Bring the study's own figures and its note to where its trials are."""
         ends = self.sides.ends()
         results = {number: result for number, (result, _) in ends.items()}
-        points = shown.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.goal)
-        note = shown.note(state, self.facts.goal, list(results.values()), self.facts.planned, self.facts.resume)
+        points = content.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.goal)
+        note = content.note(state, self.facts.goal, list(results.values()), self.facts.planned, self.facts.resume)
         tags = {"sweep.state": state, "mlflow.note.content": note}
         server.log(twin.run, points[self._points :], {}, tags)
         self._points = len(points)
@@ -197,13 +198,13 @@ class Errands:
         after = twin.model_copy(update={"files": {**twin.files, **{path.name: one for path, one in stamps.items()}}})
         if after != twin:
             self._twin = after
-            mirror.write(self.facts.study.mirror, after)
+            sync_state.write(self.facts.study.mirror, after)
 
     # --------------------------------------------------------------------------------------- run
     def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
         """Bring one run in MLflow to where its folder is."""
         if side.twin is None:
-            known = mirror.read(side.folder.mirror, RunTwin)
+            known = sync_state.read(side.folder.mirror, RunTwin)
             side.twin = known if known and known.parent == twin.run else None
         if side.lost:
             return
@@ -221,13 +222,13 @@ class Errands:
         before, result = side.twin, side.result
         run = before.run if before else self._born(server, twin, side)
         failpoints.point("mlflow.run.born")
-        tags = shown.outcome(result) if result else {}
+        tags = content.outcome(result) if result else {}
         if before and before.sent and side.live and result is None:
             server.status(run, "RUNNING", None)
             tags = {"sweep.state": "RUNNING", "sweep.error": ""}
-        points = shown.points(side.job, side.epochs)
-        news = points[side.points :] + (shown.looked(result, side.ended) if result else [])
-        server.log(run, news, {} if side.points else shown.params(side.job), tags)
+        points = content.points(side.job, side.epochs)
+        news = points[side.points :] + (content.looked(result, side.ended) if result else [])
+        server.log(run, news, {} if side.points else content.params(side.job), tags)
         self.sent.runs.add(side.key)
         self.sent.epochs += len(points) - side.points
         side.points = len(points)
@@ -239,7 +240,7 @@ class Errands:
         after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures)
         failpoints.point("mlflow.run.sent")
         if after != before:
-            mirror.write(side.folder.mirror, after)
+            sync_state.write(side.folder.mirror, after)
         return after
 
     def _born(self, server: Server, twin: StudyTwin, side: Side) -> str:
@@ -279,7 +280,7 @@ class Errands:
         if not news:
             return there
         after = there.model_copy(update={"figures": (*there.figures, *news)})
-        mirror.write(side.folder.mirror, after)
+        sync_state.write(side.folder.mirror, after)
         return after
 
 

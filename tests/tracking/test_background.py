@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from sweeper.sender import Sender
+from sweeper.tracking.background import Sender
 
 
 def test_errands_are_done_in_the_order_asked():

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import local_store, mirror, shown, tracking
-from sweeper.mirror import StudyTwin
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.tracking import Facts, Mlflow
+from sweeper.tracking import client as tracking_client
+from sweeper.tracking import content, local_store, sync_state, tracker
+from sweeper.tracking.sync_state import StudyTwin
+from sweeper.tracking.tracker import Facts, Mlflow
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import START, begin, curve, end, epoch, job
 
@@ -70,7 +71,7 @@ class Sweep:
 def client(study):
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=tracking.uri())
+    return MlflowClient(tracking_uri=tracking_client.uri())
 
 
 def runs(client, *, kind: str = "trial"):
@@ -150,12 +151,12 @@ def test_the_value_of_a_trial_is_that_of_the_epoch_that_counts_so_far(study, cli
 def test_what_is_no_number_makes_no_point():
     made = job(StudyFolder(Path("s")), 0)
     bad = epoch(0, 0.5).model_copy(update={"lr": math.nan})
-    assert "optim/lr" not in shown.points(made, [bad])[0].figures
+    assert "optim/lr" not in content.points(made, [bad])[0].figures
 
 
 def test_a_final_without_val_has_no_figure_of_the_goal_to_be_ranked_by():
     made = job(StudyFolder(Path("s")), 0, kind="final")
-    figures = shown.points(made, [epoch(0, 0.5, val=None)])[0].figures
+    figures = content.points(made, [epoch(0, 0.5, val=None)])[0].figures
     assert "overall_accuracy" not in figures
     assert figures["train/overall_accuracy"] == 0.52
 
@@ -286,7 +287,7 @@ def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
 
 
 def delete_experiment(client, study) -> None:
-    client.delete_experiment(mirror.read(study.mirror, StudyTwin).experiment)
+    client.delete_experiment(sync_state.read(study.mirror, StudyTwin).experiment)
 
 
 def delete_both(client, study) -> None:
@@ -300,20 +301,20 @@ def delete_parent(client, study) -> None:
 
 def lose_parent(client, study) -> None:
     """As `mlflow gc` does, which leaves those below it."""
-    twin = mirror.read(study.mirror, StudyTwin)
+    twin = sync_state.read(study.mirror, StudyTwin)
     delete_parent(client, study)
-    mirror.write(study.mirror, twin.model_copy(update={"run": "0" * 32}))
+    sync_state.write(study.mirror, twin.model_copy(update={"run": "0" * 32}))
 
 
 def lose_the_twins(client, study) -> None:
     """What the folders know of the runs; but not the name that the study has there."""
-    twin = mirror.read(study.mirror, StudyTwin)
-    mirror.write(study.mirror, twin.model_copy(update={"run": ""}))
+    twin = sync_state.read(study.mirror, StudyTwin)
+    sync_state.write(study.mirror, twin.model_copy(update={"run": ""}))
     study.trial(0).mirror.unlink()
 
 
 def rename_experiment(client, study) -> None:
-    client.rename_experiment(mirror.read(study.mirror, StudyTwin).experiment, "my clothes")
+    client.rename_experiment(sync_state.read(study.mirror, StudyTwin).experiment, "my clothes")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def test_another_tracking_server_gets_everything_too(study, database, monkeypatc
     Sweep(study).close()
     from mlflow import MlflowClient
 
-    assert len(runs(MlflowClient(tracking_uri=tracking.uri()))) == 1
+    assert len(runs(MlflowClient(tracking_uri=tracking_client.uri()))) == 1
 
 
 def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client):
@@ -373,7 +374,7 @@ def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client
 
 def test_mlflow_prints_nothing_on_stdout_whatever_the_environment_says(study, monkeypatch):
     monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")
-    tracking.Server(print)
+    tracking_client.Server(print)
     from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
     assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
@@ -400,7 +401,7 @@ def test_mlflow_takes_every_name_and_none_stands_for_two():
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
     for names in (NAMES, ("a/", "a_", "a:"), ("a/b", "a_b", "a_b_2", "a:b")):
-        found = shown.keys(names)
+        found = content.keys(names)
         assert set(found) == set(names)
         assert len(set(found.values())) == len(names)
         for key in found.values():
@@ -409,7 +410,7 @@ def test_mlflow_takes_every_name_and_none_stands_for_two():
 
 
 def test_a_name_that_mlflow_takes_stays():
-    assert shown.keys(("a/", "a_")) == {"a/": "a__2", "a_": "a_"}
+    assert content.keys(("a/", "a_")) == {"a/": "a__2", "a_": "a_"}
 
 
 def test_categories_of_another_name_are_told_once(study, client):
@@ -468,9 +469,9 @@ def test_nothing_is_written_to_the_old_place_of_a_folder_that_was_moved(database
     client = MlflowClient(tracking_uri=local_store.address(paths.database()))
     client.create_experiment("x", artifact_location=(old / "x").as_uri())
     notes: list[str] = []
-    server = tracking.Server(notes.append)
+    server = tracking_client.Server(notes.append)
     run = server.run(server.experiment("x"), "run", {"sweep.id": "1"}, None, True)
-    again = tracking.Server(notes.append)
+    again = tracking_client.Server(notes.append)
     again.home(run)
     for one in (server, again):
         one.text(run, "file.txt", "text")
@@ -538,7 +539,7 @@ def test_an_outage_is_told_once_and_healed_in_the_same_sweep(study, client, data
 
 
 def test_a_locked_database_is_told_and_loses_nothing(study, client, monkeypatch):
-    monkeypatch.setattr(tracking, "SLOW", 0.05)
+    monkeypatch.setattr(tracker, "SLOW", 0.05)
     sweep = Sweep(study)
     until(lambda: sweep.tracker._known.connected and not sweep.tracker._sender.busy)
     with closing(sqlite3.connect(paths.database(), isolation_level=None)) as other:
@@ -635,9 +636,9 @@ def test_the_database_is_made_once_by_two_processes_at_a_time():
 
 
 def test_the_link_opens_the_view_of_the_study(study):
-    assert tracking.link(study, "http://127.0.0.1:5000") is None
+    assert tracking_client.link(study, "http://127.0.0.1:5000") is None
     Sweep(study).close()
-    link = tracking.link(study, "http://127.0.0.1:5000/")
+    link = tracking_client.link(study, "http://127.0.0.1:5000/")
     assert link.startswith(
         "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey="
     )
@@ -675,7 +676,7 @@ def test_the_best_so_far_is_final_in_the_order_in_which_trials_completed():
     every = {number: ended(number, value) for number, value in enumerate((0.9, 0.5, 0.6, 0.7))}
 
     def told(results):
-        points = shown.progress(results, times, "overall_accuracy")
+        points = content.progress(results, times, "overall_accuracy")
         return [(point.step, point.figures["best_overall_accuracy"]) for point in points]
 
     assert told(running) == [(0, 0.5), (1, 0.7)]

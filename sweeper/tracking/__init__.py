@@ -1,0 +1,1 @@
+"""Shows a study in MLflow and reads nothing back."""

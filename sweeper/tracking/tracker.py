@@ -1,0 +1,176 @@
+"""The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from sweeper.space.compare import opened
+from sweeper.store import study_file
+from sweeper.store.paths import RunFolder
+from sweeper.store.studies import Standing
+from sweeper.text import redacted
+from sweeper.tracking import content, sync_state
+from sweeper.tracking.background import PAUSE, Sender
+from sweeper.tracking.client import Server, _line, uri
+from sweeper.tracking.reconcile import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
+from sweeper.tracking.sync_state import Event
+from sweeper.trial import Closing, Job, State, TrialResult
+from trainers.epoch import Epoch
+from trainers.support.text import brief
+
+LOADING = 60.0  # seconds that a busy machine may take to load the library
+SLOW = 5.0  # seconds after which a call that does not come back is told
+NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
+
+
+class Mlflow:
+    """Shows it in MLflow, from a thread of its own: a server that is down or silent costs telemetry, not training.
+
+    `note` is told, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`
+    renders a job's recipe for config.yaml (JSON when left out).
+    """
+
+    def __init__(
+        self,
+        note: Callable[[str], None],
+        *,
+        recipe_text: Callable[[Job], str] | None = None,
+        pause: float = PAUSE,
+    ) -> None:
+        self._note, self._recipe_text = note, recipe_text or _json
+        self._errands: Errands | None = None
+        self._sender = Sender(self._do, self._failed, pause=pause)
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._reasons: set[str] = set()
+        self._down = self._slow = self._named = False
+
+    def opened(self, facts: Facts) -> None:
+        """Begin the study's run or take it up again, with all that its folders hold."""
+        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
+        self._sender.ask(STUDY)
+
+    def started(self, job: Job, _slot: str) -> None:
+        self._hear(job, "started")
+
+    def epoch(self, job: Job, epoch: Epoch, _best: TrialResult | None) -> None:
+        self._tell_names(epoch)
+        self._hear(job, epoch)
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        self._hear(job, result)
+        self._sender.ask(STANDING, NOTED)
+
+    def attached(self, job: Job | None, files: Sequence[Path]) -> None:
+        """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
+        if job is None:
+            self._known.hear(None, tuple(files))
+            self._ask(FILES)
+        else:
+            self._hear(job, tuple(files))
+
+    def note(self, text: str) -> None:
+        """MLflow shows no words."""
+
+    def closed(self, closing: Closing) -> None:
+        """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
+        begins = not (closing.hurried or self._known.connected or self._down)
+        timeout = LOADING if begins else closing.timeout
+        if self._finish(closing, timeout, lambda: None if closing.hurried else self._known.moved):
+            self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
+
+    def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
+        """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
+        return not self._finish(Closing(state, tuple(files)), patience, lambda: self._known.moved)
+
+    @property
+    def sent(self) -> Sent:
+        """What was sent since the study was opened."""
+        return self._known.sent
+
+    def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
+        """How many errands are not done after `timeout` seconds in which nothing has `moved`."""
+        self._known.hear(None, closing)
+        self._sender.ask(CLOSE)
+        left = self._sender.finish(timeout, moved)
+        self._tell()
+        return left
+
+    @property
+    def _known(self) -> Errands:
+        if self._errands is None:
+            raise RuntimeError("the study was not opened")
+        return self._errands
+
+    def _hear(self, job: Job, event: Event) -> None:
+        self._known.hear(job, event)
+        self._ask(sync_state.key(RunFolder(job.folder)))
+
+    def _ask(self, key: str) -> None:
+        self._sender.ask(key)
+        self._tell()
+
+    def _tell(self) -> None:
+        while not self._news.empty():
+            self._note(self._news.get())
+        if self._known.connected and self._sender.busy > SLOW and not self._slow:
+            self._slow = True
+            self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
+
+    def _tell_names(self, epoch: Epoch) -> None:
+        """Say once which categories MLflow knows by other names."""
+        if epoch.val and not self._named:
+            self._named = True
+            others = [one for one in content.keys(epoch.val.category_accuracy).items() if one[0] != one[1]]
+            if others:
+                named = ", ".join(f"{brief(name)!r} is {brief(key)!r}" for name, key in others)
+                self._note(f"MLflow takes no such names of categories: {named} there")
+
+    def _do(self, errand: str) -> None:
+        try:
+            self._known.do(errand)
+        except Refused as error:
+            self._refused(_line(error))
+        if self._down:
+            self._down = False
+            self._news.put("MLflow answers again; what it missed has been sent")
+
+    def _refused(self, why: str) -> None:
+        if why not in self._reasons:
+            self._reasons.add(why)
+            self._news.put(f"MLflow refuses a part: {why}; training goes on")
+
+    def _failed(self, error: Exception) -> None:
+        if not self._down:
+            self._down = True
+            self._news.put(f"MLflow at {redacted(uri())} does not answer ({_line(error)}); training goes on")
+
+
+def _json(job: Job) -> str:
+    return job.recipe.model_dump_json(indent=2) + "\n"
+
+
+# ------------------------------------------------------------------------------------- the library
+
+
+def facts(one: Standing) -> Facts:
+    """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
+    document: Mapping[str, Any] = study_file.read(one.study) or {}
+    asked = document["identity"]
+    fingerprint = document.get("fingerprint")
+    return Facts(
+        study=one.study,
+        data_name=asked["data"]["root"],
+        goal=asked["goal"],
+        spec_text=one.study.space.read_text(encoding="utf-8"),
+        planned=one.planned,
+        names=opened(asked["train"]),
+        tags={"sweep.data": fingerprint} if fingerprint else {},
+        resume=one.resume,
+    )
+
+
+def tracker_for(note: Callable[[str], None]) -> Mlflow:
+    from sweeper.space import yaml_io
+
+    return Mlflow(note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe, comment=job.title))
