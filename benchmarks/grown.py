@@ -8,8 +8,7 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.store.study_file import Definition
-from sweeper.study import Study
+from sweeper.study.study import Definition, Study
 from sweeper.trial import Job
 from trainers.epoch import Epoch, Scores
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from sweeper import dataset, ending, text
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures.observer import Figures
-from sweeper.memory import Here
 from sweeper.observers import Observers
 from sweeper.options import Options
 from sweeper.room import Room
 from sweeper.store import paths, records, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
+from sweeper.study.gpu_memory import Here
 from sweeper.system import devices, disks
 from sweeper.terminal import output, views
 from sweeper.tracking.reconcile import Facts
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sweeper.executors import Executor
     from sweeper.space.space import Space
     from sweeper.space.spec import StudySpec
-    from sweeper.study import Study
+    from sweeper.study.study import Study
     from sweeper.system.signals import Stop
     from sweeper.trial import Outcome
     from trainers.data.check import Findings
@@ -185,8 +185,7 @@ def _once(
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper import pausing
-    from sweeper.store.study_file import Definition
-    from sweeper.study import Study
+    from sweeper.study.study import Definition, Study
 
     study = Study.open(
         Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
@@ -213,10 +212,10 @@ def _once(
 
 def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
     """Have a new study learn from an earlier one, and say what."""
-    from sweeper import warm
+    from sweeper.study import transfer
 
     if source:
-        for line in warm.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
+        for line in transfer.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
             output.talk(line)
 
 

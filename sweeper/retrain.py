@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sweeper import dataset, launch, pausing, sweep, text
-from sweeper.ends import IN_FULL
 from sweeper.errors import RunFailed, Stopped
 from sweeper.observers import Observers
 from sweeper.room import Room
 from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.study.outcomes import IN_FULL
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import views
 from sweeper.tracking import tracker

@@ -18,7 +18,7 @@ from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.study import Study
+from sweeper.study.study import Study
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
 from sweeper.trial import TrialResult

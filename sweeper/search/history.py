@@ -12,7 +12,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import Entry
 
 if TYPE_CHECKING:
-    from sweeper.warm import Lesson
+    from sweeper.study.transfer import Lesson
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 Suggest = Callable[[Any], object]

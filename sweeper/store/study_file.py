@@ -1,19 +1,13 @@
 """What a study asked when it began, kept in study.json; a resume must ask the same."""
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.space.compare import difference
-from sweeper.space.space import Space
-from sweeper.space.spec import StudySpec
 from sweeper.store import jsonfile
 from sweeper.store.paths import StudyFolder
 from trainers.epoch import Goal
-from trainers.support import files
 
 
 class _Open(BaseModel):
@@ -44,48 +38,6 @@ class Asked(_Open):
     identity: Identity
     fingerprint: str = ""
     budget: Limits = Limits()
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
-    labels and splits.
-    """
-
-    spec: StudySpec
-    space: Space
-    folder: StudyFolder
-    fingerprint: str = ""
-
-
-def settle(study: Definition) -> None:
-    """Write down what the study asks, or compare it with what it asked before.
-
-    Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
-    else, and where the data's fingerprint is another than it was.
-    """
-    spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
-    asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
-    before = read(folder)
-    if before and (lines := difference(before["identity"], asked)):
-        raise UserError(
-            "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
-            where=str(spec.source),
-            help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
-            f"or restore the file from {folder.space}",
-        )
-    same_data(folder, fingerprint, spec.data.root)
-    document = {
-        "schema_version": 1,
-        "study": spec.study,
-        "identity": asked,
-        "fingerprint": fingerprint,
-        "budget": spec.budget.model_dump(mode="json"),
-        "search": spec.search.model_dump(mode="json"),
-        "keep": spec.keep,
-    }
-    files.write_text(folder.space, spec.text)
-    files.write_text(folder.spec, json.dumps(document, indent=1) + "\n")
 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:

@@ -15,7 +15,7 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.study import Study
+from sweeper.study.study import Study
 from sweeper.trial import Closing, Done, Job, TrialResult
 from tests.support.studies import curve, opened, play, played, write
 

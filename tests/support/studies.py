@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
-from sweeper.memory import UNKNOWN, Here
 from sweeper.search import history
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.store.study_file import Definition
-from sweeper.study import Study
+from sweeper.study.gpu_memory import UNKNOWN, Here
+from sweeper.study.study import Definition, Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker.job import advance, run
 from trainers.epoch import Epoch

@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
-from sweeper.memory import LEAST
 from sweeper.preflight import preflight
 from sweeper.space.defaults import family
+from sweeper.study.gpu_memory import LEAST
 from tests.support.photos import SHARED
 from trainers.config import Recipe, TrainConfig
 from trainers.data.table import Category

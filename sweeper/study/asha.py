@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sweeper.running import Running
 from sweeper.space.spec import Asha, Pruner
+from sweeper.study.active_trial import Running
 from sweeper.trial import FIRST, State
 
 

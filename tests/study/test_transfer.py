@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import warm
 from sweeper.space import yaml_io
 from sweeper.space.inside import Outside
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store.paths import StudyFolder
 from sweeper.store.records import read_config, read_result
-from sweeper.store.study_file import Definition
-from sweeper.study import Study
+from sweeper.study import transfer
+from sweeper.study.study import Definition, Study
 from sweeper.trial import Done
 from tests.support.studies import curve, past, play, write
 from trainers.epoch import Epoch
@@ -39,7 +38,7 @@ def begun(folder: Path, name: str, source: StudyFolder | None = None, fingerprin
 
     def teach() -> None:
         if source:
-            said.extend(warm.take(asked, space, place, source, fingerprint))
+            said.extend(transfer.take(asked, space, place, source, fingerprint))
 
     study = Study.open(Definition(asked, space, place, fingerprint), folder / "cache", teach=teach)
     return study, said
@@ -65,7 +64,7 @@ def earlier(tmp_path, played_once) -> StudyFolder:
 
 
 def lessons(study: Study) -> set[int]:
-    found = warm.read(study.folder)
+    found = transfer.read(study.folder)
     return {one.number for one in found.trials} if found else set()
 
 
@@ -148,7 +147,7 @@ def test_other_data_and_another_goal_teach_nothing(tmp_path, earlier):
     (tmp_path / "question.yaml").write_text(text)
     asked = yaml_io.read(tmp_path / "question.yaml")
     space = Space(asked, CATEGORIES)
-    said = list(warm.take(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
+    said = list(transfer.take(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
     assert said[-1] == "nothing is learnt from earlier: its goal was overall_accuracy, not macro_f1"
 
 
@@ -190,7 +189,7 @@ def test_nothing_is_learnt_twice_nor_by_a_study_that_has_begun(tmp_path, earlier
     study, _ = begun(tmp_path, "fresh", budget="{trials: 1}")
     study.close()
     study, said = begun(tmp_path, "fresh", earlier, budget="{trials: 1}")
-    assert (said, warm.read(study.folder)) == ([], None)
+    assert (said, transfer.read(study.folder)) == ([], None)
     study.close()
 
 

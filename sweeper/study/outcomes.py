@@ -1,9 +1,9 @@
 """How a trial stops running: it ends for good, is paused at a rung, or stays open to be gone on with."""
 
-from sweeper.parts import Parts
-from sweeper.running import Running
 from sweeper.store import records
 from sweeper.store.trial_index import digest
+from sweeper.study.active_trial import Running
+from sweeper.study.state import Parts
 from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
 from trainers.support.failpoints import point
 

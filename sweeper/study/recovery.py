@@ -1,11 +1,11 @@
 """How a study is taken up again: everything that earlier calls left, and kills kept from being written, is mended."""
 
-from sweeper.ends import Ends
-from sweeper.parts import Parts
-from sweeper.promotion import Ladder
-from sweeper.running import Running
 from sweeper.store import records
 from sweeper.store.trial_index import Entry
+from sweeper.study.active_trial import Running
+from sweeper.study.asha import Ladder
+from sweeper.study.outcomes import Ends
+from sweeper.study.state import Parts
 
 
 def recover(parts: Parts, ends: Ends) -> None:

@@ -8,11 +8,11 @@ import pytest
 from sweeper import overview, sweep
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
-from sweeper.promotion import Ladder
 from sweeper.space import yaml_io
 from sweeper.store import records, studies
 from sweeper.store.paths import StudyFolder
-from sweeper.study import Study
+from sweeper.study.asha import Ladder
+from sweeper.study.study import Study
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
 from sweeper.trial import Failed

@@ -3,12 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeper import warm
-from sweeper.asking import Asking
-from sweeper.clock import Clock
-from sweeper.memory import UNKNOWN, Here, Memory
-from sweeper.repeats import Repeats
-from sweeper.running import Running
 from sweeper.search import history
 from sweeper.search.optimizer import Optimizer
 from sweeper.space.space import Space
@@ -16,10 +10,15 @@ from sweeper.space.spec import StudySpec
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.retention import Kept
-from sweeper.store.study_file import Definition
 from sweeper.store.trial_index import Entry
+from sweeper.study import transfer
+from sweeper.study.active_trial import Running
+from sweeper.study.budget import Clock
+from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
+from sweeper.study.queue import Asking, Repeats
+from sweeper.study.study import Definition
+from sweeper.study.transfer import Lesson
 from sweeper.trial import Job
-from sweeper.warm import Lesson
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Parts:
     def open(cls, definition: Definition, here: Here = UNKNOWN) -> "Parts":
         """Those of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
-        ended, lessons = records.ended(folder), warm.read(folder)
+        ended, lessons = records.ended(folder), transfer.read(folder)
         learnt = lessons.trials if lessons else ()
         optimizer = Optimizer(
             spec.search,

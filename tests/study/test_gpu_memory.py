@@ -9,9 +9,9 @@ import pytest
 from sweeper import sweep
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
-from sweeper.memory import UNKNOWN, Here, Memory
 from sweeper.store import records
-from sweeper.study import REFUSED, Study
+from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
+from sweeper.study.study import REFUSED, Study
 from sweeper.system.signals import Stop
 from sweeper.trial import Job
 from tests.support.cli import SPACE, lay_out

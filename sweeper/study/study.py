@@ -3,23 +3,71 @@
 With `ends` and `recovery` it is the only writer of the records.
 """
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import recovery
-from sweeper.asking import Next
-from sweeper.ends import Ends
-from sweeper.errors import NoResult
-from sweeper.memory import UNKNOWN, Here
-from sweeper.parts import Parts
-from sweeper.running import Running
+from sweeper.errors import NoResult, UserError
+from sweeper.space.compare import difference
+from sweeper.space.space import Space
+from sweeper.space.spec import StudySpec
 from sweeper.store import lock, records, study_file
-from sweeper.store.paths import RunFolder
-from sweeper.store.study_file import Definition
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.study_file import read, same_data
+from sweeper.study import recovery
+from sweeper.study.active_trial import Running
+from sweeper.study.gpu_memory import UNKNOWN, Here
+from sweeper.study.outcomes import Ends
+from sweeper.study.queue import Next
+from sweeper.study.state import Parts
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
+    labels and splits.
+    """
+
+    spec: StudySpec
+    space: Space
+    folder: StudyFolder
+    fingerprint: str = ""
+
+
+def settle(study: Definition) -> None:
+    """Write down what the study asks, or compare it with what it asked before.
+
+    Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
+    else, and where the data's fingerprint is another than it was.
+    """
+    spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
+    asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
+    before = read(folder)
+    if before and (lines := difference(before["identity"], asked)):
+        raise UserError(
+            "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
+            where=str(spec.source),
+            help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
+            f"or restore the file from {folder.space}",
+        )
+    same_data(folder, fingerprint, spec.data.root)
+    document = {
+        "schema_version": 1,
+        "study": spec.study,
+        "identity": asked,
+        "fingerprint": fingerprint,
+        "budget": spec.budget.model_dump(mode="json"),
+        "search": spec.search.model_dump(mode="json"),
+        "keep": spec.keep,
+    }
+    files.write_text(folder.space, spec.text)
+    files.write_text(folder.spec, json.dumps(document, indent=1) + "\n")
+
 
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
 REFUSED = 20  # trials in a row that are refused, with nothing else to do, end a sweep
@@ -65,7 +113,7 @@ class Study:
             records.tidy(folder.root)
             if teach and study_file.read(folder) is None:
                 teach()
-            study_file.settle(definition)
+            settle(definition)
             return cls(Parts.open(definition, here), cache, held)
         except BaseException:
             held.release()

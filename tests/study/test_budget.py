@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.clock import Clock
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.study import Study
+from sweeper.study.budget import Clock
+from sweeper.study.study import Study
 from sweeper.trial import Done
 from tests.support.cli import SPACE as PLAIN
 from tests.support.cli import command, environment, lay_out, sweep

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ends
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.space import compare, yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
+from sweeper.study import outcomes
 from sweeper.trial import Done, Failed
 from tests.support.studies import (
     CLIMB,
@@ -294,7 +294,7 @@ PRUNERS = {
 
 def wishes(patch: pytest.MonkeyPatch, come: Callable[[str, Callable[[], object] | None], None]) -> None:
     """Have `come` called at every point between two writes, with what half a write leaves."""
-    for place in (files, ends):
+    for place in (files, outcomes):
         patch.setattr(place, "point", lambda name, torn=None: come(name, torn))
 
 

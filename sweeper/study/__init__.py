@@ -1,0 +1,1 @@
+"""Decides what is trained next and records what became of it."""
