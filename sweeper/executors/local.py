@@ -11,12 +11,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeper.packing import Packing
+from sweeper.executors.packing import Packing
+from sweeper.executors.watchdog import LOOK, Awake, Patience, Watch
 from sweeper.store.paths import RunFolder
 from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
 from sweeper.trial import Done, Failed, Job, Progress, Trouble
-from sweeper.watch import LOOK, Awake, Patience, Watch
 from sweeper.worker import protocol
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

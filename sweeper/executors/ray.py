@@ -29,11 +29,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import local
 from sweeper.executors.node import Host, Opened, Order, Reply, Setting
+from sweeper.executors.watchdog import Awake, Patience
 from sweeper.store.paths import RunFolder
 from sweeper.system.devices import Count
 from sweeper.system.signals import HEARD
 from sweeper.trial import Done, Failed, Job, Progress
-from sweeper.watch import Awake, Patience
 
 SURVEY = 2.0  # seconds between two looks at what the cluster has
 POLL = 0.5  # seconds that an actor waits for its workers' words before it answers

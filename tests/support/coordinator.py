@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sweeper import sweep
 from sweeper.executors.local import Local
+from sweeper.executors.watchdog import Patience
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop, listening
-from sweeper.watch import Patience
 from tests.support.studies import Seen, opened
 
 if __name__ == "__main__":

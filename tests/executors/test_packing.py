@@ -2,7 +2,7 @@
 
 import time
 
-from sweeper.packing import Packing
+from sweeper.executors.packing import Packing
 from trainers.config import Recipe
 from trainers.epoch import Epoch, Scores
 

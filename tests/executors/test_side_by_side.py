@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.executors.local import Local
-from sweeper.packing import Packing
+from sweeper.executors.packing import Packing
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from trainers.config import DataConfig, Recipe

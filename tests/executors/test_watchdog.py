@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.watch import LOOK, Awake, Patience, Watch
+from sweeper.executors.watchdog import LOOK, Awake, Patience, Watch
 from tests.support.records import epoch
 from trainers.config import TrainConfig
 

@@ -16,10 +16,10 @@ import pytest
 from sweeper.executors import Executor
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
-from sweeper.packing import Packing
+from sweeper.executors.packing import Packing
+from sweeper.executors.watchdog import Patience
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
-from sweeper.watch import Patience
 from tests.support import cluster as clusters
 from tests.support.cluster import Cluster
 from trainers.config import Recipe
