@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import card, confirm, overview, retrain, submission, sync, text
-from sweeper.errors import NoResult, UserError
+from sweeper import retrain, sync, text
+from sweeper.results import card, submission
+from sweeper.results.submission import Submission
+from sweeper.results.winner import Winner
 from sweeper.store import jsonfile, paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.submission import Submission
 from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
 from trainers.data.summary import Summary
@@ -25,40 +26,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Winner:
-    """The best trial: how it ended, the job as it was trained, and its values with new seeds, if it has some."""
-
-    study: StudyFolder
-    result: TrialResult
-    job: Job
-    confirmed: tuple[float, ...] = ()
-
-    @property
-    def epoch(self) -> Epoch:
-        """The one whose value, weights and predictions are its own."""
-        return records.history(self.study.trial(self.result.number))[(self.result.epoch or 1) - 1]
-
-    @property
-    def views(self) -> bool:
-        """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
-        seen = self.result.tta
-        return seen is None or float(getattr(seen, self.result.goal)) >= (self.result.value or 0.0)
-
-    @property
-    def tau(self) -> float | None:
-        """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that.
-
-        Where predictions take several views, it is fitted to their mean, whose logits are flatter.
-        """
-        if not self.job.recipe.train.posterior.fit:
-            return None
-        seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.goal)
-        if self.views and seen and seen.tau is not None:
-            return seen.tau
-        return fitted.tau if fitted else None
-
-
-@dataclass(frozen=True)
 class Final:
     """A finished retraining: its folder, the model's sha256, and the submission where there are test images."""
 
@@ -68,57 +35,6 @@ class Final:
     known: bool  # it was there already
     goal: Goal
     test: Scores | None  # where test has labels
-
-
-def winner(study: StudyFolder) -> Winner:
-    """The completed trial with the best value; among confirmed leaders the one with the best mean over new seeds.
-
-    Confirmations count as long as no later trial has overtaken those that were confirmed. Raises NoResult where no
-    trial completed.
-    """
-    results = records.results(study)
-    top = records.best(results)
-    if top is None:
-        raise NoResult(
-            f"no trial of {study.name} has completed",
-            where=str(study.root),
-            help=f"go on with {studies.resume(study)}",
-        )
-    values = confirm.confirmed(study)
-    if top.number in values:
-        number = max(values, key=lambda n: (sum(values[n]) / len(values[n]), -n))
-        top = next(result for result in results if result.number == number)
-    job = records.read_config(study.trial(top.number))
-    if job is None:
-        raise UserError(f"trial {top.number} has lost its config.json", where=str(study.trial(top.number).root))
-    return Winner(study, top, job, tuple(values.get(top.number, ())))
-
-
-def recipe(won: Winner) -> str:
-    """The winner as a search space with nothing left open, which says where it comes from."""
-    from sweeper.space import yaml_io
-
-    result = won.result
-    comment = (
-        f"The best of study {won.study.name}: trial {result.number}, {result.goal} {result.value:.4f} on val"
-        f" after epoch {result.epoch} of {result.planned}."
-    )
-    if won.confirmed:
-        mean = sum(won.confirmed) / len(won.confirmed)
-        comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean:.4f}."
-    return yaml_io.recipe_yaml(f"{won.study.name[:59]}-best", won.job.computed, comment=comment)
-
-
-def document(won: Winner) -> dict[str, Any]:
-    """The same for --json."""
-    return {
-        "schema_version": 1,
-        "study": won.study.name,
-        "result": won.result.model_dump(mode="json"),
-        "confirmed": list(won.confirmed),
-        "recipe": won.job.computed.model_dump(mode="json"),
-        "finals": overview.document(studies.standing(won.study))["finals"],
-    }
 
 
 def finished(final: Final) -> dict[str, Any]:

@@ -118,9 +118,9 @@ def sweep(
     if as_json and context.invoked_subcommand:
         raise UserError("--json before a command asks it nothing", where="sweep", help="write it behind the command")
     if context.invoked_subcommand is None:
-        from sweeper import overview
+        from sweeper.results import status
 
-        _answer(overview.everything() if as_json else overview.here())
+        _answer(status.everything() if as_json else status.here())
 
 
 # ------------------------------------------------------------------------------------------- sweeping
@@ -190,11 +190,11 @@ def plan(
 @app.command()
 def status(study: StudyName = None, as_json: Json = False) -> None:
     """How a study stands."""
-    from sweeper import overview
+    from sweeper.results import status
     from sweeper.store import studies
 
     one = studies.standing(studies.find(study))
-    _answer(overview.report(one) if as_json else overview.status(one))
+    _answer(status.report(one) if as_json else status.status(one))
 
 
 @app.command()
@@ -211,20 +211,20 @@ def leaderboard(
 
     Below them stands the table of a grid over two open values.
     """
-    from sweeper import leaderboard as board
+    from sweeper.results import leaderboard
     from sweeper.store import records, studies
     from sweeper.terminal import output
 
     found = studies.find(study)
     results = records.results(found)
-    made = board.cross(results, *cross) if cross and results else board.grid(results, found)
+    made = leaderboard.cross(results, *cross) if cross and results else leaderboard.grid(results, found)
     if as_json:
-        document = board.document(results, found)
+        document = leaderboard.document(results, found)
         return _answer(document | {"trials": document["trials"][:top], "cross": made.document() if made else None})
     if not results:
         return output.talk(f"no trial of {found.name} has begun")
     if not cross:
-        headers, rows = board.cells(board.frame(results, found))
+        headers, rows = leaderboard.cells(leaderboard.frame(results, found))
         output.table(headers, rows[:top])
     if made:
         _answer([*([] if cross else [""]), made.title])
@@ -251,6 +251,7 @@ def best(
     """The winner: as a recipe, confirmed, or exported."""
     from sweeper import best as winning
     from sweeper import confirm as confirming
+    from sweeper.results import winner
     from sweeper.store import studies
     from sweeper.system import devices as places
     from sweeper.terminal import output
@@ -264,12 +265,12 @@ def best(
             return _answer(confirming.document(found, rows))
         if not as_json:
             output.table(confirming.HEADERS, confirming.cells(rows))
-    won = winning.winner(found)
+    won = winner.winner(found)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
         return _answer(winning.finished(final) if as_json else winning.ending(final, found))
     if confirm is None:
-        return _answer(winning.document(won) if as_json else [winning.recipe(won).rstrip()])
+        return _answer(winner.document(won) if as_json else [winner.recipe(won).rstrip()])
     return None
 
 
@@ -302,9 +303,9 @@ def report(
 
     found = studies.find(study)
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
-    from sweeper import report as reporting
+    from sweeper.results import page
 
-    made = reporting.write(found, output)
+    made = page.write(found, output)
     for trouble in made.troubles:
         terminal.talk(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}

@@ -1,23 +1,20 @@
 """Leaders that one validation set cannot tell apart, trained again with new seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from sweeper import retrain
-from sweeper.errors import NoResult
+from sweeper.results.winner import confirmed, leaders
 from sweeper.store import paths, records
-from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.store.ranking import Ranking
+from sweeper.store.paths import StudyFolder
 from sweeper.trial import Done, Job, TrialResult
 from trainers.epoch import Epoch
 
 if TYPE_CHECKING:
     from sweeper.system.devices import Slot
 
-MOST = 5  # leaders that are confirmed
-UNSURE = 3  # leaders where no standard error is known
 STRIDE = 1000  # between the seeds of two repeats, out of the way of the search's own repeats
 
 
@@ -33,31 +30,6 @@ class Row:
     @property
     def mean(self) -> float:
         return mean(self.again)
-
-
-def leaders(study: StudyFolder) -> list[TrialResult]:
-    """The completed trials within one standard error of the best, best first, at most five.
-
-    Three where the goal has no standard error. Raises NoResult where no trial completed.
-    """
-    results = records.results(study)
-    ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
-    if not ranked:
-        raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
-    tied = [row["trial"] for row in ranked if row["tied"]][:MOST]
-    numbers = tied or [row["trial"] for row in ranked][:UNSURE]
-    found = {result.number: result for result in results}
-    return [found[number] for number in numbers]
-
-
-def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
-    """The values with new seeds that are on record, by trial."""
-    values: dict[int, list[float]] = {}
-    for path in sorted(study.confirms.glob("*/result.json")):
-        result = records.read_result(RunFolder(path.parent))
-        if result and result.value is not None:
-            values.setdefault(result.number, []).append(result.value)
-    return values
 
 
 def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bool = True) -> list[Row]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from sweeper import overview, text
+from sweeper import text
+from sweeper.results import status
 from sweeper.store import studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.output import talk
@@ -18,7 +19,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
     one = studies.standing(folder)
     if reason:
         talk(reason)
-    talk(f"best:   {overview.best(one.best) if one.best else 'no trial completed yet'}")
+    talk(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
     talk(f"files:  {text.near(folder.root)}")
     for line in _broken(one):
         talk(line)

@@ -97,11 +97,12 @@ def run(path: Path, options: Options) -> "Outcome":
 def final(path: Path, options: Options) -> "Final":
     """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
     from sweeper import best
+    from sweeper.results import winner
     from sweeper.space import yaml_io
 
     folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
     slots = devices.slots(options.devices)[:1]
-    return best.export(best.winner(folder), slots, mlflow=options.mlflow)
+    return best.export(winner.winner(folder), slots, mlflow=options.mlflow)
 
 
 def cached(path: Path, options: Options) -> int:

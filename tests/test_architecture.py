@@ -19,10 +19,10 @@ HOMES = {
     "mlflow": {"sweeper/tracking/tracker.py"},
     "rich": {"sweeper/terminal/views.py", "sweeper/terminal/output.py"},
     "matplotlib": {"sweeper/figures/plots.py", "sweeper/figures/image_grids.py", "sweeper/figures/study_plots.py"},
-    "pandas": {"sweeper/leaderboard.py"},
+    "pandas": {"sweeper/results/leaderboard.py"},
     "ruamel": {"sweeper/space/yaml_io.py"},
     "typer": {"sweeper/cli.py"},
-    "jinja2": {"sweeper/report.py", "sweeper/card.py"},
+    "jinja2": {"sweeper/results/page.py", "sweeper/results/card.py"},
     "ray": {"sweeper/executors/ray.py"},
 }
 NO_TORCH = {

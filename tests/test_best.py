@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import best, card, confirm, launch, submission
+from sweeper import best, confirm, launch
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.options import Options
+from sweeper.results import card, submission, winner
 from sweeper.space import yaml_io
 from sweeper.store import records, studies
 from sweeper.store.paths import StudyFolder
@@ -65,7 +66,7 @@ def small_study(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, t
 
 
 def exported(study: StudyFolder, **options: bool) -> best.Final:
-    return best.export(best.winner(study), SLOTS, mlflow=False, **options)
+    return best.export(winner.winner(study), SLOTS, mlflow=False, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -80,23 +81,23 @@ def _same_environment() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------ the recipe
 def test_the_winner_is_the_completed_trial_with_the_best_value(study):
     values = {result.number: result.value or 0 for result in records.results(study)}
-    assert best.winner(study).result.number == max(values, key=lambda number: values[number])
+    assert winner.winner(study).result.number == max(values, key=lambda number: values[number])
 
 
 def test_the_recipe_is_the_trials_own_and_closed(study):
     (Path("space.yaml")).write_text("not what it was")
-    won = best.winner(study)
-    Path("best.yaml").write_text(best.recipe(won))
+    won = winner.winner(study)
+    Path("best.yaml").write_text(winner.recipe(won))
     read = yaml_io.read(Path("best.yaml"))
     assert read.data == won.job.recipe.data.model_copy(update={"size": None})
     assert read.budget.trials == 1
-    assert f"lr: {won.result.params['optimizer.lr']}" in best.recipe(won)
+    assert f"lr: {won.result.params['optimizer.lr']}" in winner.recipe(won)
 
 
 @pytest.mark.parametrize(("image_size", "decoded"), [(32, 64), (64, 96), (96, 96)])
 def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image_size, decoded):
     """A larger network's inputs are decoded anew, and are not the smaller images blown up."""
-    Path("best.yaml").write_text(best.recipe(best.winner(study)))
+    Path("best.yaml").write_text(winner.recipe(winner.winner(study)))
     options = Options((f"train.image_size={image_size}",), inline=True, mlflow=False)
     launch.run(Path("best.yaml"), options)
     job = records.read_config(StudyFolder.named("question-best").trial(0))
@@ -106,7 +107,7 @@ def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image
 
 def test_a_size_that_somebody_wrote_is_printed(tmp_path, monkeypatch):
     study = small_study(TABLE.replace("root: photos", "root: photos, size: 96"), tmp_path, monkeypatch)
-    text = best.recipe(best.winner(study))
+    text = winner.recipe(winner.winner(study))
     assert "size: 96" in text
     Path("best.yaml").write_text(text)
     with pytest.raises(UserError, match=r"image_size 128 is more than data\.size 96") as caught:
@@ -123,8 +124,8 @@ def test_the_card_does_not_pin_it_and_the_record_has_it(study):
 
 
 def test_the_recipe_says_where_it_comes_from(study):
-    won = best.winner(study)
-    first = best.recipe(won).splitlines()[0]
+    won = winner.winner(study)
+    first = winner.recipe(won).splitlines()[0]
     assert first == (
         f"# The best of study question: trial {won.result.number}, overall_accuracy {won.result.value:.4f} on val"
         " after epoch 4 of 4."
@@ -134,12 +135,12 @@ def test_the_recipe_says_where_it_comes_from(study):
 def test_without_a_completed_trial_there_is_no_winner(study):
     shutil.rmtree(study.trials)
     with pytest.raises(NoResult, match="no trial of question has completed"):
-        best.winner(study)
+        winner.winner(study)
 
 
 # ------------------------------------------------------------------------------------------ the final
 def test_the_final_keeps_the_recipe_and_runs_the_whole_schedule(study):
-    won = best.winner(study)
+    won = winner.winner(study)
     final = exported(study)
     job = records.read_config(final.folder)
     assert job
@@ -150,7 +151,7 @@ def test_the_final_keeps_the_recipe_and_runs_the_whole_schedule(study):
 
 
 def test_the_final_of_a_trial_whose_selection_chose_an_epoch_has_as_many_and_says_so(study, capfd):
-    won = best.winner(study)
+    won = winner.winner(study)
     train = won.job.recipe.train.model_copy(update={"selection": "metric"})
     chosen = won.job.model_copy(update={"recipe": won.job.recipe.model_copy(update={"train": train})})
     records.write_config(study.trial(won.result.number), chosen)
@@ -165,9 +166,9 @@ def test_the_final_of_a_trial_whose_selection_chose_an_epoch_has_as_many_and_say
     assert said.replace("val, ", "val for ", 1) in capfd.readouterr().err
 
 
-def corrected(study: StudyFolder, **posterior: object) -> best.Winner:
+def corrected(study: StudyFolder, **posterior: object) -> winner.Winner:
     """The winner as if its recipe had asked for a correction, its last epoch saying what was fitted."""
-    won = best.winner(study)
+    won = winner.winner(study)
     folder = study.trial(won.result.number)
     train = won.job.recipe.train.model_copy(update={"posterior": Posterior(**posterior)})
     recipe = won.job.recipe.model_copy(update={"train": train})
@@ -175,7 +176,7 @@ def corrected(study: StudyFolder, **posterior: object) -> best.Winner:
     fitted = {recipe.goal: Corrected(tau=0.7, value=0.9)}
     lines = [epoch.model_copy(update={"corrected": fitted}) for epoch in records.history(folder)]
     folder.history.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
-    return best.winner(study)
+    return winner.winner(study)
 
 
 def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_says_so(study):
@@ -191,7 +192,7 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
 
 @pytest.mark.parametrize(("gain", "views"), [(0.01, True), (-0.01, False)])
 def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(study, gain, views):
-    won = best.winner(study)
+    won = winner.winner(study)
     seen = Look(**{**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain})
     records.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
     job = records.read_config(exported(study).folder)
@@ -207,7 +208,7 @@ def test_a_final_that_takes_several_views_takes_the_strength_that_was_fitted_to_
     values = {**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain}
     result = won.result.model_copy(update={"tta": Look(**values, tau=fitted)})
     records.write_result(study.trial(won.result.number), result)
-    assert best.winner(study).tau == tau
+    assert winner.winner(study).tau == tau
 
 
 def test_a_card_counts_categories_where_there_are_several():
@@ -216,7 +217,7 @@ def test_a_card_counts_categories_where_there_are_several():
 
 
 def test_the_card_says_what_the_commonest_classes_would_score(study):
-    table = layouts.read(best.winner(study).job.recipe.data)
+    table = layouts.read(winner.winner(study).job.recipe.data)
     overall, classes = card.baseline(table)
     logits = np.concatenate(
         [
@@ -238,7 +239,7 @@ def test_a_recipe_that_fits_nothing_has_no_strength_to_hand_on(study):
 
 def test_the_submission_holds_the_likeliest_classes_in_the_order_of_test(study):
     final = exported(study)
-    table = layouts.read(best.winner(study).job.recipe.data)
+    table = layouts.read(winner.winner(study).job.recipe.data)
     logits = np.load(final.folder.test_logits)
     lines = final.folder.prediction.read_text().splitlines()
     assert len(lines) == 6
@@ -303,7 +304,7 @@ def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch)
 
 
 def test_a_final_that_fails_stays_open_and_names_its_log(study):
-    won = best.winner(study)
+    won = winner.winner(study)
     train = won.job.recipe.train.model_copy(update={"backbone": "broken.nan"})
     recipe = won.job.recipe.model_copy(update={"train": train})
     records.write_config(study.trial(won.result.number), won.job.model_copy(update={"recipe": recipe}))
@@ -317,14 +318,15 @@ def test_a_table_with_labelled_test_images_gets_names_and_scores(tmp_path, monke
     final = exported(small_study(TABLE, tmp_path, monkeypatch))
     assert final.folder.predictions.read_text().startswith("path,colour,place\ntest000.png,")
     scores = Scores.model_validate_json(final.folder.test_scores.read_text())
-    assert f"| overall_accuracy | {best.winner(StudyFolder.named('question')).epoch.val.overall_accuracy:.4f} |" in (
-        card := final.folder.card.read_text()
+    assert (
+        f"| overall_accuracy | {winner.winner(StudyFolder.named('question')).epoch.val.overall_accuracy:.4f} |"
+        in (card := final.folder.card.read_text())
     )
     assert f"| {scores.overall_accuracy:.4f} |" in card
 
 
 def test_the_card_names_the_folders_of_figures_where_they_are_drawn(study):
-    final, val = exported(study), study.trial(best.winner(study).result.number).figures
+    final, val = exported(study), study.trial(winner.winner(study).result.number).figures
     (line,) = [line for line in final.folder.card.read_text().splitlines() if line.startswith("- figures")]
     named = [final.folder.root / name for name in re.findall("`(.+?)/`", line)]
     folders = [val] if final.test is None else [final.folder.figures, val]
@@ -340,7 +342,7 @@ def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkey
 
 def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
     client.Server(print)  # loads the library and makes the database, which may take longer than an end waits
-    best.export(best.winner(study), SLOTS)
+    best.export(winner.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
 
@@ -348,7 +350,7 @@ def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
 def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study):
     exported(study)
     assert client.link(study, "") is None
-    assert best.export(best.winner(study), SLOTS).known
+    assert best.export(winner.winner(study), SLOTS).known
     assert client.link(study, "") is not None
 
 
@@ -357,10 +359,10 @@ def test_leaders_are_trained_again_with_new_seeds_and_the_best_mean_wins(study):
     rows = confirm.run(study, 2, SLOTS, mlflow=False)
     assert [len(row.again) for row in rows] == [2, 2, 2]
     assert [row.mean for row in rows] == sorted((row.mean for row in rows), reverse=True)
-    won = best.winner(study)
+    won = winner.winner(study)
     assert won.result.number == rows[0].trial
     assert won.confirmed == rows[0].again
-    assert "# Confirmed with 2 new seeds: mean" in best.recipe(won)
+    assert "# Confirmed with 2 new seeds: mean" in winner.recipe(won)
 
 
 def test_confirmations_on_record_are_not_trained_again(study):
@@ -388,7 +390,7 @@ def test_a_later_trial_that_is_better_outdoes_old_confirmations(study):
     loser = min(records.results(study), key=lambda result: result.value or 0)
     shutil.rmtree(study.confirm(loser.number, 1).root)
     records.write_result(study.trial(loser.number), loser.model_copy(update={"value": 0.99}))
-    assert best.winner(study).result.number == loser.number
+    assert winner.winner(study).result.number == loser.number
 
 
 def test_two_runs_of_one_trial_never_train_side_by_side(study):

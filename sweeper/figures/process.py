@@ -152,7 +152,7 @@ class Artist:
 
 def _start() -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        subprocesses.python("-m", "sweeper.draw_process"),
+        subprocesses.python("-m", "sweeper.results.draw_process"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -63,7 +63,7 @@ def drawing() -> list[int]:
             words, parent = (place / "cmdline").read_bytes(), (place / "stat").read_text().rsplit(")")[1].split()[1]
         except OSError:
             continue
-        if b"sweeper.draw_process" in words and int(parent) == os.getpid():
+        if b"sweeper.results.draw_process" in words and int(parent) == os.getpid():
             found.append(int(place.name))
     return found
 
@@ -82,7 +82,7 @@ def test_an_artist_draws_in_a_process_of_its_own_and_ends_it(study, photos):
 
 
 def test_the_process_ends_with_whoever_started_it():
-    command = [sys.executable, "-m", "sweeper.draw_process"]
+    command = [sys.executable, "-m", "sweeper.results.draw_process"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.communicate(timeout=60)
     assert process.returncode == 0

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import overview, sweep
+from sweeper import sweep
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
+from sweeper.results import status
 from sweeper.space import yaml_io
 from sweeper.store import records, studies
 from sweeper.store.paths import StudyFolder
@@ -146,7 +147,7 @@ def test_a_paused_trial_is_called_so_and_stays_open(tmp_path):
     study.close()
     one = studies.standing(StudyFolder(tmp_path / "question"))
     assert [result.state for result in one.results] == ["PAUSED", "PAUSED"]
-    assert "trials   2 paused" in list(overview.status(one))
+    assert "trials   2 paused" in list(status.status(one))
     assert [trial.state.name for trial in past(path)] == ["RUNNING", "RUNNING"]
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import doctor, overview
+from sweeper import doctor
 from sweeper.errors import UserError
+from sweeper.results import status
 from sweeper.store import lock, studies
 from sweeper.store.paths import StudyFolder, database
 from tests.support.records import begin, curve, end, job
@@ -29,13 +30,13 @@ def test_a_study_with_trials_to_go_is_interrupted_and_its_next_command_resumes_i
     one = studies.standing(made := study())
     made.resume.write_text("sweep run space.yaml --set 'a=b c'\n")
     assert one.state == "INTERRUPTED"
-    assert overview.next_command(studies.standing(made)) == "sweep run space.yaml --set 'a=b c'"
+    assert status.next_command(studies.standing(made)) == "sweep run space.yaml --set 'a=b c'"
 
 
 def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
     one = studies.standing(study(planned=2))
     assert one.state == "COMPLETE"
-    assert overview.next_command(one) == "sweep best focal --export submission"
+    assert status.next_command(one) == "sweep best focal --export submission"
 
 
 def test_a_study_that_is_held_is_running_and_says_by_whom():
@@ -44,7 +45,7 @@ def test_a_study_that_is_held_is_running_and_says_by_whom():
     one = studies.standing(made)
     held.release()
     assert one.state == "RUNNING"
-    assert any(line.startswith("held by  process") for line in overview.status(one))
+    assert any(line.startswith("held by  process") for line in status.status(one))
 
 
 def test_a_study_without_a_remembered_command_is_resumed_from_its_own_copy(monkeypatch, tmp_path):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from sweeper import best, leaderboard, overview
-from sweeper.best import Winner
 from sweeper.errors import UserError
 from sweeper.figures import runs
 from sweeper.figures.process import Drawing
+from sweeper.results import leaderboard, status, winner
+from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
 from sweeper.store import jsonfile, records, studies
 from sweeper.store.paths import StudyFolder
@@ -74,7 +74,7 @@ def drawn(study: StudyFolder) -> Drawing:
 
 
 def _winner(study: StudyFolder) -> Winner | None:
-    return best.winner(study) if records.best(records.results(study)) else None
+    return winner.winner(study) if records.best(records.results(study)) else None
 
 
 # --------------------------------------------------------------------------------------------- page
@@ -86,7 +86,7 @@ def page(one: Standing, won: Winner | None, drawings: Mapping[str, Drawing], tro
     parts = {
         "study": study.name,
         "question": question(space),
-        "standing": overview.status(one),
+        "standing": status.status(one),
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
         "board": leaderboard.cells(leaderboard.frame(results, study)) if results else None,
@@ -120,7 +120,7 @@ def question(text: str) -> str:
 def _won(won: Winner, drawing: Drawing) -> dict[str, object]:
     epochs = records.history(won.study.trial(won.result.number))
     return {
-        "best": overview.best(won.result),
+        "best": status.best(won.result),
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),
         "recipe": yaml_io.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
         "corrected": _corrected(won.epoch) if epochs else [],

@@ -3,16 +3,16 @@
 import os
 import sys
 
-from sweeper import report
 from sweeper.figures import runs
 from sweeper.figures.process import Drawing, Order
+from sweeper.results import page
 from sweeper.store.paths import RunFolder, StudyFolder
 
 
 def serve(order: Order) -> Drawing:
     """Draw what is ordered; whatever goes wrong is reported, and the process lives on."""
     try:
-        drawing = report.drawn(StudyFolder(order.folder)) if order.study else runs.run(RunFolder(order.folder))
+        drawing = page.drawn(StudyFolder(order.folder)) if order.study else runs.run(RunFolder(order.folder))
     except Exception as error:  # noqa: BLE001  (the boundary: one folder's trouble must not reach the next)
         drawing = Drawing(key=order.key, troubles=(runs.reason(error),))
     return drawing.model_copy(update={"key": order.key})

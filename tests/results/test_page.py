@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import report
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.results import page as report_page
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from tests.figures.test_figures import finished
@@ -88,8 +88,8 @@ def full(tmp_path_factory, photos_with_a_script) -> tuple[StudyFolder, str]:
     final = finished(study, 0, photos_with_a_script, kind="final", folder=study.final("2026-11-21-0000").root)
     final.test_scores.write_text("{}")
     final.card.write_text("# The card\n")
-    assert report.write(study).troubles == ()
-    return study, report.write(study).path.read_text()
+    assert report_page.write(study).troubles == ()
+    return study, report_page.write(study).path.read_text()
 
 
 def words(page: Page) -> str:
@@ -137,30 +137,30 @@ def test_a_correction_for_class_frequency_is_shown_where_it_was_tried(full):
 
 
 def test_a_study_in_which_nothing_has_completed_has_a_page_too(study):
-    page = Page(report.write(study).path.read_text())
+    page = Page(report_page.write(study).path.read_text())
     assert "None has begun." in words(page)
 
 
 def test_what_could_not_be_drawn_stands_on_the_page(study, photos):
     np.save(finished(study, 0, photos).val_logits, np.zeros((3, 5), dtype=np.float32))
-    made = report.write(study)
+    made = report_page.write(study)
     assert made.troubles[0].startswith("confusion.png, mistakes.png: ")
     assert "Not everything could be drawn." in words(Page(made.path.read_text()))
 
 
 def test_the_page_goes_where_it_is_asked_to(study, tmp_path):
-    made = report.write(study, tmp_path / "out" / "page.html")
+    made = report_page.write(study, tmp_path / "out" / "page.html")
     assert made.path.exists()
     assert not study.report.exists()
     with pytest.raises(UserError, match="this is a folder"):
-        report.write(study, tmp_path)
+        report_page.write(study, tmp_path)
 
 
 def test_a_damaged_folder_is_an_error_with_its_place(study, photos):
     folder = finished(study, 0, photos)
     folder.result.write_text("{")
     with pytest.raises(EnvironmentFault, match="this file is damaged") as caught:
-        report.write(study)
+        report_page.write(study)
     assert caught.value.where == str(folder.result)
 
 

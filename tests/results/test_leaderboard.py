@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweeper import leaderboard
 from sweeper.errors import UserError
+from sweeper.results import leaderboard
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
@@ -148,7 +148,7 @@ def test_running_trials_come_from_the_record(study):
 
 
 # --------------------------------------------------------------------------------------- two values crossed
-HEAD_DEPTH = (Path(__file__).parents[1] / "search_spaces" / "head_depth.yaml").read_text()
+HEAD_DEPTH = (Path(__file__).parents[2] / "search_spaces" / "head_depth.yaml").read_text()
 TINY = {
     "train.backbone": "{choice: [test_resnet, test_efficientnet, test_convnext]}",
     "train.pretrained": "false",

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import submission
 from sweeper.errors import DataError, EnvironmentFault
+from sweeper.results import submission
 from sweeper.store.paths import RunFolder
 from trainers.data.layouts import Category, Row, Table
 

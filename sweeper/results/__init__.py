@@ -1,0 +1,1 @@
+"""Reads finished records: leaderboard, winner, status, submission, card, report."""

@@ -1,0 +1,128 @@
+"""The winner of a study, and the leaders that one validation set cannot tell apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.errors import NoResult, UserError
+from sweeper.results import status
+from sweeper.store import records, studies
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.ranking import Ranking
+from sweeper.trial import Job, TrialResult
+from trainers.epoch import Epoch
+
+MOST = 5  # leaders that are confirmed
+
+
+UNSURE = 3  # leaders where no standard error is known
+
+
+def leaders(study: StudyFolder) -> list[TrialResult]:
+    """The completed trials within one standard error of the best, best first, at most five.
+
+    Three where the goal has no standard error. Raises NoResult where no trial completed.
+    """
+    results = records.results(study)
+    ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
+    if not ranked:
+        raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
+    tied = [row["trial"] for row in ranked if row["tied"]][:MOST]
+    numbers = tied or [row["trial"] for row in ranked][:UNSURE]
+    found = {result.number: result for result in results}
+    return [found[number] for number in numbers]
+
+
+def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
+    """The values with new seeds that are on record, by trial."""
+    values: dict[int, list[float]] = {}
+    for path in sorted(study.confirms.glob("*/result.json")):
+        result = records.read_result(RunFolder(path.parent))
+        if result and result.value is not None:
+            values.setdefault(result.number, []).append(result.value)
+    return values
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial: how it ended, the job as it was trained, and its values with new seeds, if it has some."""
+
+    study: StudyFolder
+    result: TrialResult
+    job: Job
+    confirmed: tuple[float, ...] = ()
+
+    @property
+    def epoch(self) -> Epoch:
+        """The one whose value, weights and predictions are its own."""
+        return records.history(self.study.trial(self.result.number))[(self.result.epoch or 1) - 1]
+
+    @property
+    def views(self) -> bool:
+        """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
+        seen = self.result.tta
+        return seen is None or float(getattr(seen, self.result.goal)) >= (self.result.value or 0.0)
+
+    @property
+    def tau(self) -> float | None:
+        """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that.
+
+        Where predictions take several views, it is fitted to their mean, whose logits are flatter.
+        """
+        if not self.job.recipe.train.posterior.fit:
+            return None
+        seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.goal)
+        if self.views and seen and seen.tau is not None:
+            return seen.tau
+        return fitted.tau if fitted else None
+
+
+def winner(study: StudyFolder) -> Winner:
+    """The completed trial with the best value; among confirmed leaders the one with the best mean over new seeds.
+
+    Confirmations count as long as no later trial has overtaken those that were confirmed. Raises NoResult where no
+    trial completed.
+    """
+    results = records.results(study)
+    top = records.best(results)
+    if top is None:
+        raise NoResult(
+            f"no trial of {study.name} has completed",
+            where=str(study.root),
+            help=f"go on with {studies.resume(study)}",
+        )
+    values = confirmed(study)
+    if top.number in values:
+        number = max(values, key=lambda n: (sum(values[n]) / len(values[n]), -n))
+        top = next(result for result in results if result.number == number)
+    job = records.read_config(study.trial(top.number))
+    if job is None:
+        raise UserError(f"trial {top.number} has lost its config.json", where=str(study.trial(top.number).root))
+    return Winner(study, top, job, tuple(values.get(top.number, ())))
+
+
+def recipe(won: Winner) -> str:
+    """The winner as a search space with nothing left open, which says where it comes from."""
+    from sweeper.space import yaml_io
+
+    result = won.result
+    comment = (
+        f"The best of study {won.study.name}: trial {result.number}, {result.goal} {result.value:.4f} on val"
+        f" after epoch {result.epoch} of {result.planned}."
+    )
+    if won.confirmed:
+        mean = sum(won.confirmed) / len(won.confirmed)
+        comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean:.4f}."
+    return yaml_io.recipe_yaml(f"{won.study.name[:59]}-best", won.job.computed, comment=comment)
+
+
+def document(won: Winner) -> dict[str, Any]:
+    """The same for --json."""
+    return {
+        "schema_version": 1,
+        "study": won.study.name,
+        "result": won.result.model_dump(mode="json"),
+        "confirmed": list(won.confirmed),
+        "recipe": won.job.computed.model_dump(mode="json"),
+        "finals": status.document(studies.standing(won.study))["finals"],
+    }
