@@ -23,9 +23,9 @@ import grown
 import optuna
 import rounds
 
-from sweeper import sweep
+from sweeper.engine import loop
+from sweeper.engine.observers import Observers
 from sweeper.executors.local import Local
-from sweeper.observers import Observers
 from sweeper.space import yaml_io
 from sweeper.store import paths, records
 from sweeper.store.paths import StudyFolder
@@ -65,7 +65,7 @@ def ours(trials: int, *, mlflow: bool) -> float:
     name, watch = next(names), Watch()
     study = grown.opened(name, trials, pruner="none")
     observers = Observers([watch, *([_tracker(watch, study.folder, trials)] if mlflow else [])], watch.note)
-    sweep.run(study, Local([Slot("cpu:0")]), observers, stop=Stop())
+    loop.run(study, Local([Slot("cpu:0")]), observers, stop=Stop())
     observers.closed(Closing("COMPLETE", timeout=120.0))
     spent = time.perf_counter() - watch.ends[0]
     study.close()
@@ -131,7 +131,7 @@ def waiting(seconds: float, trials: int, epochs: int) -> float:
     study = grown.opened(name, trials, pruner="none", epochs=epochs)
     observers = Observers([watch, _tracker(watch, study.folder, trials)], watch.note)
     slots = [Slot(f"cpu:{number}") for number in range(8)]
-    sweep.run(study, Local(slots), observers, stop=Stop())
+    loop.run(study, Local(slots), observers, stop=Stop())
     observers.closed(Closing("COMPLETE", timeout=120.0))
     study.close()
     os.environ["SWEEP_FAKE_SECONDS"] = "0"

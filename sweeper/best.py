@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import retrain, sync, text
+from sweeper import sync, text
+from sweeper.engine import retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
 from sweeper.results.winner import Winner
@@ -89,18 +90,18 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
     if done:
-        from sweeper import dataset
+        from sweeper.engine import prepare
 
-        final = _packed(folder, dataset.checked(data).table, data.layout, won.result.goal, known=True)
+        final = _packed(folder, prepare.checked(data).table, data.layout, won.result.goal, known=True)
         if mlflow:
             sync.catch_up([won.study], output.talk)
         return final
-    final = retrain.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
+    final = retraining.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
 
 
-def _trained(won: Winner, folder: RunFolder, session: retrain.Session) -> Final:
+def _trained(won: Winner, folder: RunFolder, session: retraining.Session) -> Final:
     """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
     job = _job(won, folder)
 

@@ -146,7 +146,7 @@ def run(
 ) -> None:
     """Begin the study of a search space, or go on with it."""
     from sweeper import launch
-    from sweeper.options import Options
+    from sweeper.engine.options import Options
 
     options = Options(
         sets=tuple(sets or ()),
@@ -181,7 +181,7 @@ def plan(
 ) -> None:
     """What a sweep would try, and what it would cost."""
     from sweeper import plan as planning
-    from sweeper.options import Options
+    from sweeper.engine.options import Options
 
     made = planning.plan(space, Options(tuple(sets or ()), trials, hours, devices, _count(slots)))
     _answer(made.document() if as_json else planning.lines(made))
@@ -379,7 +379,7 @@ def data_check(
         raise typer.Exit(3)
     if cache:
         from sweeper import launch
-        from sweeper.options import Options
+        from sweeper.engine.options import Options
         from sweeper.terminal.output import talk
 
         talk(f"{launch.cached(path, Options(tuple(sets or ())))} images are decoded")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from sweeper import retrain
+from sweeper.engine import retraining
 from sweeper.results.winner import confirmed, leaders
 from sweeper.store import paths, records
 from sweeper.store.paths import StudyFolder
@@ -44,7 +44,7 @@ def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bo
 
     if jobs := left():
         data = jobs[0].recipe.data
-        retrain.session(study, data, slots, lambda session: session.train(left(), _seal), mlflow=mlflow)
+        retraining.session(study, data, slots, lambda session: session.train(left(), _seal), mlflow=mlflow)
     values = confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
     return sorted(rows, key=lambda row: (-row.mean, row.trial))

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper import dataset, launch, room, text
+from sweeper import text
+from sweeper.engine import disk_space, prepare
+from sweeper.engine.options import Options
+from sweeper.engine.prepare import Prepared
 from sweeper.executors.local import environment
-from sweeper.launch import Prepared
-from sweeper.options import Options
 from sweeper.search import samplers
 from sweeper.system import devices, disks
 from sweeper.system.ask import ask
@@ -68,7 +69,7 @@ def plan(path: Path, options: Options) -> Plan:
     But for weights that the model hub does not give: a plan trains nothing and does without.
     """
     slots = devices.slots(options.devices, 1 if options.slots == "auto" else options.slots)
-    prepared = launch.prepare(path, options, slots=slots, unfetched=True)
+    prepared = prepare.prepare(path, options, slots=slots, unfetched=True)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
     answers = _measured(prepared, recipes, slots[0])
@@ -76,7 +77,7 @@ def plan(path: Path, options: Options) -> Plan:
     trials = spec.budget.trials or space.size
     epochs = recipes[0].train.epochs
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
-    bytes_of = [room.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
+    bytes_of = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
     kept = trials if spec.keep is None or trials is None else min(trials, spec.keep)
     size = spec.data.size or 0
     return Plan(
@@ -136,7 +137,7 @@ def lines(plan: Plan) -> Iterator[str]:
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
     yield f"images: {images}; decoded {plan.cache_gb:.2f} GB"
     if plan.data:
-        yield from dataset.understood(plan.data, plan.source)
+        yield from prepare.understood(plan.data, plan.source)
     yield f"on {plan.device}, measured with random images"
     for cost in plan.costs:
         step = cost.batch_size / cost.train_images_per_second

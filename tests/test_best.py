@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sweeper import best, confirm, launch
+from sweeper.engine import prepare
+from sweeper.engine.options import Options
 from sweeper.errors import NoResult, RunFailed, UserError
-from sweeper.options import Options
 from sweeper.results import card, submission, winner
 from sweeper.space import yaml_io
 from sweeper.store import records, studies
@@ -111,7 +112,7 @@ def test_a_size_that_somebody_wrote_is_printed(tmp_path, monkeypatch):
     assert "size: 96" in text
     Path("best.yaml").write_text(text)
     with pytest.raises(UserError, match=r"image_size 128 is more than data\.size 96") as caught:
-        launch.prepare(Path("best.yaml"), Options(("train.image_size=128",)))
+        prepare.prepare(Path("best.yaml"), Options(("train.image_size=128",)))
     assert "--set train.image_size=128" in caught.value.where
 
 

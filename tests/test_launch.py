@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ending, launch, plan, preflight, weighing
+from sweeper import ending, launch, plan
+from sweeper.engine import preflight, prepare
+from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
-from sweeper.options import Options
 from sweeper.search import samplers
 from sweeper.space import yaml_io
 from sweeper.store import records
@@ -83,8 +84,8 @@ def test_options_become_values_of_the_file():
 
 # ------------------------------------------------------------------------------------------ size
 def test_the_size_of_the_cache_follows_the_space(here):
-    assert launch.prepare(here, Options()).spec.data.size == 64
-    assert launch.prepare(here, Options(("train.image_size=80",))).spec.data.size == 96
+    assert prepare.prepare(here, Options()).spec.data.size == 64
+    assert prepare.prepare(here, Options(("train.image_size=80",))).spec.data.size == 96
 
 
 def test_a_resumed_study_keeps_the_size_it_began_with(here):
@@ -92,7 +93,7 @@ def test_a_resumed_study_keeps_the_size_it_began_with(here):
     document = json.loads(StudyFolder.named("question").spec.read_text())
     document["identity"]["data"]["size"] = 128
     StudyFolder.named("question").spec.write_text(json.dumps(document))
-    assert launch.prepare(here, Options()).spec.data.size == 128
+    assert prepare.prepare(here, Options()).spec.data.size == 128
 
 
 def test_every_trial_knows_the_size(here):
@@ -131,7 +132,7 @@ WEIGHED = [
 def test_class_weights_that_a_trial_may_get_want_an_image_of_every_class(unseen, loss):
     unseen.write_text(f"{unseen.read_text()}  loss: {loss}\n")
     with pytest.raises(UserError) as caught:
-        launch.prepare(unseen, Options(), networks=False)
+        prepare.prepare(unseen, Options(), networks=False)
     assert "class_weights effective_number wants an image of every class" in caught.value.what
     assert "no training image shows 'graphic' of texture (and" in caught.value.what
     assert caught.value.where == f"space.yaml:11:{9 + loss.index('effective_number')}"
@@ -141,17 +142,17 @@ def test_class_weights_that_a_trial_may_get_want_an_image_of_every_class(unseen,
 @pytest.mark.parametrize("loss", ["focal", "{name: focal, class_weights: none}", "logit_adjusted"])
 def test_losses_without_class_weights_may_do_without_images_of_a_class(unseen, loss):
     unseen.write_text(f"{unseen.read_text()}  loss: {loss}\n")
-    launch.prepare(unseen, Options(), networks=False)
+    prepare.prepare(unseen, Options(), networks=False)
 
 
 def test_class_weights_are_fine_where_every_class_has_an_image(here):
-    table = launch.prepare(here, Options(), networks=False).table
+    table = prepare.prepare(here, Options(), networks=False).table
     sizes = [len(category.classes) for category in table.categories]
     rows = tuple(Row(str(k), "train", None, tuple(k % size for size in sizes), "") for k in range(max(sizes)))
     space = yaml_io.read(here, sets=["train.loss={name: focal, class_weights: inverse_frequency}"])
-    weighing.refuse_unseen(space.train, replace(table, rows=rows))
+    prepare.refuse_unseen(space.train, replace(table, rows=rows))
     with pytest.raises(UserError, match=r"shows 'lattice' of texture\n"):
-        weighing.refuse_unseen(space.train, replace(table, rows=rows[:-1]))
+        prepare.refuse_unseen(space.train, replace(table, rows=rows[:-1]))
 
 
 # ------------------------------------------------------------------------------------------ preflight
@@ -218,7 +219,7 @@ def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
 
 
 def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
-    prepared = launch.prepare(here, Options())
+    prepared = prepare.prepare(here, Options())
     samples = list(samplers.first(prepared.spec.search, prepared.space, 3))
     launch.run(here, Options(inline=True, mlflow=False))
     assert samples == [result.params for result in records.results(StudyFolder.named("question"))]

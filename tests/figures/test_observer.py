@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import launch
+from sweeper.engine import session
+from sweeper.engine.observers import Observers
 from sweeper.figures.observer import Figures
 from sweeper.figures.process import Artist, Order
-from sweeper.observers import Observers
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.views import Plain
@@ -267,7 +267,7 @@ def test_a_figure_that_is_drawn_later_is_sent_then(study):
 @pytest.mark.filterwarnings("ignore:.*noload.*", "ignore::DeprecationWarning:(mlflow|google|starlette|alembic).*")
 def test_what_is_drawn_in_a_session_is_in_mlflow_when_it_has_closed(study, photos, database, capsys):
     shutil.copy(database, paths.database())
-    observers = launch.observers_for(Plain(sys.stderr), facts(study), mlflow=True)
+    observers = session.observers_for(Plain(sys.stderr), facts(study), mlflow=True)
     folder = finished(study, 0, photos)
     observers.started(records.read_config(folder), "cpu")
     ended(observers, folder)

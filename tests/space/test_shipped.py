@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import launch
-from sweeper.options import Options
+from sweeper.engine import prepare
+from sweeper.engine.options import Options
 from tests.support.cli import sweep
 from trainers.data.demo import draw
 from trainers.support.errors import UserError
@@ -17,7 +17,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "SWEEP_TRAINER": ""}
 def prepared(path: Path) -> str:
     """Everything that a plan does before it times steps, for which some of these networks are too large here."""
     try:
-        launch.prepare(path, Options(), unfetched=True)
+        prepare.prepare(path, Options(), unfetched=True)
     except UserError as error:
         return f"{error.exit_code}: {error.help}"
     return ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import sweep
+from sweeper.engine import loop
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.results import status
@@ -240,7 +240,7 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
         read = yaml_io.read(path)
         cache.open_cache(layouts.read(read.data), read.data, folder / "cache")
         study, seen = opened(path, categories=["colour", "place"]), Seen()
-        sweep.run(study, Inline(), seen, stop=Stop())
+        loop.run(study, Inline(), seen, stop=Stop())
         study.close()
         done = [one.number for one in study.results() if one.state == "COMPLETE"]
         epochs[pruner] = {number: records.history(study.folder.trial(number)) for number in done}
@@ -252,9 +252,9 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
 
 def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
     study, seen = opened(climb(tmp_path)), Seen()
-    ended = sweep.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, stop=Stop())
+    ended = loop.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, stop=Stop())
     study.close()
-    assert ended == sweep.Outcome(0)
+    assert ended == loop.Outcome(0)
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
     for one in study.results():
         assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))
@@ -262,7 +262,7 @@ def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
 
 def test_the_loop_tells_its_observers_of_pauses_and_of_their_end(tmp_path):
     study, seen = opened(climb(tmp_path)), Seen()
-    sweep.run(study, Inline(), seen, stop=Stop())
+    loop.run(study, Inline(), seen, stop=Stop())
     study.close()
     last = {int(said.split()[1]): said.split()[2] for said in seen.words if said.startswith("end")}
     assert last == {one.number: one.state for one in study.results()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import sweep
+from sweeper.engine import loop
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
 from sweeper.store import records
@@ -36,9 +36,9 @@ def on(gib: float | None) -> Here:
     return Here(gpu=lambda: gib)
 
 
-def swept(path: Path, here: Here = UNKNOWN) -> tuple[sweep.Outcome, Study, Seen]:
+def swept(path: Path, here: Here = UNKNOWN) -> tuple[loop.Outcome, Study, Seen]:
     study, seen = opened(path, here=here), Seen()
-    ended = sweep.run(study, Inline(), seen, stop=Stop())
+    ended = loop.run(study, Inline(), seen, stop=Stop())
     study.close()
     return ended, study, seen
 

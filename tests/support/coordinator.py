@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from sweeper import sweep
+from sweeper.engine import loop
 from sweeper.executors.local import Local
 from sweeper.executors.watchdog import Patience
 from sweeper.system.devices import Slot
@@ -21,7 +21,7 @@ if __name__ == "__main__":
         seen = Seen(loud=True)
         patience = Patience(**json.loads(sys.argv[3])) if len(sys.argv) > 3 else None
         executor = Local([Slot(f"cpu:{index}") for index in range(int(sys.argv[2]))], patience=patience)
-        outcome = sweep.run(study, executor, seen, stop=stop)
+        outcome = loop.run(study, executor, seen, stop=stop)
         study.close()
     print(outcome.reason, file=sys.stderr)
     sys.exit(outcome.exit_code)

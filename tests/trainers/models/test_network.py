@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from sweeper.preflight import preflight
+from sweeper.engine.preflight import preflight
 from sweeper.space.defaults import family
 from sweeper.study.gpu_memory import LEAST
 from tests.support.photos import SHARED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeper.observers import Observers
+from sweeper.engine.observers import Observers
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import Closing
 from tests.support.records import curve, end, epoch, job

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sweeper import dataset, launch, pausing, sweep, text
+from sweeper import text
+from sweeper.engine import disk_pause, loop, prepare
+from sweeper.engine import session as engine_session
+from sweeper.engine.disk_space import Room
+from sweeper.engine.observers import Observers
 from sweeper.errors import RunFailed, Stopped
-from sweeper.observers import Observers
-from sweeper.room import Room
 from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.outcomes import IN_FULL
@@ -49,7 +51,7 @@ class Session:
         from sweeper.executors.local import Local
 
         source = Retraining(self.room.folder, jobs, seal)
-        sweep.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
+        loop.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
         if source.failure:
             raise source.failure
         if len(source.ended) < len(jobs):
@@ -71,9 +73,9 @@ def session(
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
-    table = dataset.checked(data).table
+    table = prepare.checked(data).table
     study_file.same_data(study, images.fingerprint(table), data.root)
-    dataset.decode(table, data)
+    prepare.decode(table, data)
     stop, room = Stop(), Room(study)
 
     def once() -> Made:
@@ -81,7 +83,7 @@ def session(
             return work(session)
 
     with listening(stop), stop.told():
-        made = pausing.through(once, study, stop)
+        made = disk_pause.through(once, study, stop)
     if made is None:
         raise Stopped(stop.exit_code)
     return made
@@ -95,11 +97,11 @@ def _held(
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = views.choose(where=[f"files: {text.near(study.root)}"])
-        observers = launch.observers_for(view, tracker.facts(standing), mlflow=mlflow)
+        observers = engine_session.observers_for(view, tracker.facts(standing), mlflow=mlflow)
         try:
             yield Session(table, observers, slots, stop, room)
         except BaseException as error:
-            timeout = HURRY if stop.again or pausing.pauses(error) else PATIENCE
+            timeout = HURRY if stop.again or disk_pause.pauses(error) else PATIENCE
             raise
         finally:
             observers.closed(Closing(standing.state, timeout=timeout))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sweeper import room, text
+from sweeper import text
+from sweeper.engine import disk_space
 from sweeper.errors import DiskFull
 from sweeper.store import lock, records
 from sweeper.store.paths import StudyFolder
@@ -64,7 +65,7 @@ def _known(folder: StudyFolder) -> int:
 
 def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
     """Wait until the disk has room and nobody holds the study; False when a person wants to stop."""
-    need, piece = factor * max(full.need, room.SPARE), factor * max(room.PIECE, _largest(folder))
+    need, piece = factor * max(full.need, disk_space.SPARE), factor * max(disk_space.PIECE, _largest(folder))
     _tell(full, folder, need)
     following, told = time.monotonic() + LOOK, False
     while not stop.requested:

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from sweeper import preflight, room, text
+from sweeper import text
+from sweeper.engine import disk_space, preflight
+from sweeper.engine.disk_space import Room, Size
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
-from sweeper.room import Room, Size
 from sweeper.space import yaml_io
 from sweeper.store import lock, records, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -182,19 +183,19 @@ def test_a_quota_or_a_limit_is_found_by_asking_for_the_bytes(disk):
 
 
 def test_a_trial_s_size_follows_from_its_weights():
-    assert room.size(TrainConfig(backbone="b", optimizer=AdamW()), 100) == Size(weights=100, state=300)
-    assert room.size(TrainConfig(backbone="b", optimizer=SGD()), 100) == Size(weights=100, state=200)
+    assert disk_space.size(TrainConfig(backbone="b", optimizer=AdamW()), 100) == Size(weights=100, state=300)
+    assert disk_space.size(TrainConfig(backbone="b", optimizer=SGD()), 100) == Size(weights=100, state=200)
     averaged = TrainConfig.model_validate(
         {"backbone": "b", "average": {"name": "ema"}, "optimizer": {"name": "adam"}}
     )
-    assert room.size(averaged, 100).state == 400
+    assert disk_space.size(averaged, 100).state == 400
 
 
 def test_what_trials_put_down_takes_the_place_of_what_was_counted(tmp_path):
     study = StudyFolder(tmp_path / "question")
     one = begin(job(study, 0))
     known = Room(study, {one.recipe.train.backbone: 1000})
-    assert known.needed([one]) == room.SPARE + 2 * 4000 - record_size(one.folder)
+    assert known.needed([one]) == disk_space.SPARE + 2 * 4000 - record_size(one.folder)
     RunFolder(one.folder).model.write_bytes(bytes(10))
     RunFolder(one.folder).checkpoint.write_bytes(bytes(25))
     known.learn(one)
@@ -207,7 +208,7 @@ def record_size(folder: Path) -> int:
 
 def test_of_a_backbone_of_which_nothing_is_known_nothing_is_expected(tmp_path):
     one = begin(job(StudyFolder(tmp_path / "question"), 0))
-    assert Room(RunFolder(one.folder).study).needed([one]) == room.SPARE
+    assert Room(RunFolder(one.folder).study).needed([one]) == disk_space.SPARE
 
 
 def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
@@ -218,7 +219,7 @@ def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
     with pytest.raises(DiskFull, match="the disk is full") as raised:
         known.enough(jobs[0], [])
     assert raised.value.why == "trial 0 would not fit"
-    assert raised.value.need > room.SPARE
+    assert raised.value.need > disk_space.SPARE
 
 
 def test_amounts_are_read_easily():

@@ -13,7 +13,7 @@ from trainers.epoch import Epoch
 from trainers.support import files
 
 if TYPE_CHECKING:
-    from sweeper.room import Room
+    from sweeper.engine.disk_space import Room
 
 POLL_INTERVAL_S = 0.25  # between two looks at `stop`
 NO_SLOT_NOTICE_S = 15.0  # without a place to train at, before it is said

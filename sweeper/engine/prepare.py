@@ -1,0 +1,178 @@
+"""Checks everything that can be wrong before the first trial exists."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.engine.disk_space import Room
+from sweeper.engine.options import Options
+from sweeper.errors import UserError
+from sweeper.space.tree import Choice, Node
+from sweeper.store import paths, study_file
+from sweeper.store.paths import StudyFolder
+from sweeper.system import devices
+from sweeper.terminal import output
+from sweeper.terminal.output import counting
+
+if TYPE_CHECKING:
+    from sweeper.space.space import Space
+    from sweeper.space.spec import StudySpec
+    from trainers.config import DataConfig
+    from trainers.data.check import Findings
+    from trainers.data.layouts import Table
+    from trainers.data.summary import Summary
+
+
+def refuse_unseen(train: Node, table: "Table") -> None:
+    """UserError where a trial may weigh classes by their training images while a class has none.
+
+    Its weight would be made up. A logit-adjusted loss may stay: where there is no image it counts one, and asks the
+    lead of the rarest.
+    """
+    from trainers.data import check
+
+    chosen = next(_weighing(train), None)
+    if chosen is None or not (absent := check.unseen(table)):
+        return
+    more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+    raise UserError(
+        f"class_weights {chosen.value} wants an image of every class, and no training image shows {absent[0]}{more}",
+        where=chosen.where,
+        help="write class_weights: none, or give the class a training image; `sweep data check` names each",
+    )
+
+
+def _weighing(train: Node) -> Iterator[Node]:
+    """Every value that a trial may get for the loss's class_weights, but none."""
+    for loss in _options(train, "loss"):
+        yield from (weights for weights in _options(loss, "class_weights") if weights.value != "none")
+
+
+def _options(node: Node, key: str) -> Iterator[Node]:
+    """What stands under `key`: nothing, one value, or, where it is left open, every option."""
+    waiting = [node.value[key]] if isinstance(node.value, dict) and key in node.value else []
+    while waiting:
+        option = waiting.pop(0)
+        if isinstance(option.value, Choice):
+            waiting += option.value.nodes
+        else:
+            yield option
+
+
+IN_SHORT = 3  # kinds of notes in one line
+
+
+def checked(data: "DataConfig") -> "Findings":
+    """The data set, every label and image of which was looked at once. Raises DataError with every fault."""
+    from trainers.data import check
+
+    with counting("checking images") as count:
+        return check.ensure(data, paths.cache(), count)
+
+
+def understood(data: "Summary", source: str) -> Iterator[str]:
+    """What a sweep on the file `source` makes of its data set: the figures, and all notes in one line."""
+    yield from data.lines()
+    if data.notes:
+        more = f"; and {len(data.notes) - IN_SHORT} more" if len(data.notes) > IN_SHORT else ""
+        yield f"note: {'; '.join(data.notes[:IN_SHORT])}{more} (details: sweep data check {shlex.quote(source)})"
+
+
+def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
+    """The data with the side of its cached images, if none was written: the study's own, or what the space asks."""
+    before = study_file.read(folder)
+    if before:
+        return data.model_copy(update={"size": before["identity"]["data"]["size"]})
+    from trainers.data import cache
+
+    return data.model_copy(update={"size": cache.side(image_size, table)})
+
+
+def decode(table: "Table", data: "DataConfig") -> None:
+    """Decode the images, unless that was done before and they are still what they were."""
+    from trainers.data import cache
+
+    with counting("reading the decoded images, MB") as count:
+        damage = cache.mend(table, data, paths.cache(), progress=count)
+    if damage:
+        output.talk(f"the decoded images are damaged and are made anew: {damage}")
+    with counting("decoding images") as count:
+        cache.open_cache(table, data, paths.cache(), progress=count)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose data, values and networks were found to be in order; nothing of it was trained yet."""
+
+    spec: "StudySpec"
+    space: "Space"
+    found: "Findings"
+    folder: StudyFolder
+    slots: tuple[devices.Slot, ...] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
+
+    @property
+    def table(self) -> "Table":
+        """The data set."""
+        return self.found.table
+
+    @cached_property
+    def summary(self) -> "Summary":
+        """What was understood of it."""
+        return self.found.summary(self.spec.data)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the images, labels and splits, as they were when this was first asked."""
+        from trainers.data import images
+
+        return images.fingerprint(self.table)
+
+    @cached_property
+    def room(self) -> Room:
+        """What is known of its disk, from one attempt to the next."""
+        return Room(self.folder, self.weights)
+
+
+def prepare(
+    path: Path,
+    options: Options,
+    *,
+    networks: bool = True,
+    slots: Sequence[devices.Slot] = (),
+    unfetched: bool = False,
+) -> Prepared:
+    """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first.
+
+    `unfetched`: the hub need not give the backbones' weights.
+    """
+    from sweeper.engine import preflight
+    from sweeper.space import yaml_io
+    from sweeper.space.space import Space
+
+    read = yaml_io.read(path, sets=options.assignments)
+    found = checked(read.data)
+    table = found.table
+    folder = StudyFolder.named(read.study)
+    names = [category.name for category in table.categories]
+    space = Space(read, names)
+    refuse_unseen(read.train, table)
+    if read.data.size is None:
+        data = sized(read.data, space.largest_image_size, table, folder)
+        read = replace(read, data=data, derived=("data.size",))
+        space = Space(read, names)
+    weights: Mapping[str, int] = {}
+    if networks:
+        weights = preflight.preflight(
+            space.recipes(smallest="batch_size"),
+            table.categories,
+            cache=paths.cache(),
+            images=len(table.split("train")),
+            gpus=devices.ids(slots),
+            place=space.place,
+            unfetched=unfetched,
+        )
+    return Prepared(read, space, found, folder, tuple(slots), weights)

@@ -1,0 +1,198 @@
+"""One session of a sweep: lock, study, observers, executor, and the loop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sweeper import ending, text
+from sweeper.engine import prepare
+from sweeper.engine.observers import Observers
+from sweeper.engine.options import Options
+from sweeper.engine.prepare import Prepared
+from sweeper.errors import DiskFull, UserError
+from sweeper.figures.observer import Figures
+from sweeper.store import paths, records, studies
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import tables
+from sweeper.study.gpu_memory import Here
+from sweeper.system import devices, disks
+from sweeper.terminal import output, views
+from sweeper.tracking.reconcile import Facts
+from sweeper.tracking.tracker import tracker_for
+from sweeper.trial import Closing, Observer, State
+from trainers.support import files
+
+if TYPE_CHECKING:
+    from sweeper.executors import Executor
+    from sweeper.study.study import Study
+    from sweeper.system.signals import Stop
+    from sweeper.trial import Outcome
+
+
+Executors = Callable[[Callable[[str], None]], "Executor"]  # made where there is somebody to talk to
+
+
+Growth = tuple[float, float] | None  # of a final over a trial, see `_rehearsed`
+
+
+NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
+
+
+def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
+    """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
+    from sweeper.engine import disk_pause
+    from sweeper.system.signals import Stop, listening
+
+    stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
+
+    def once() -> "Outcome":
+        return _once(prepared, options, executor, stop, command, final)
+
+    with listening(stop), stop.told():
+        outcome = disk_pause.through(once, prepared.folder, stop) or _given_up(stop)
+    ending.say(prepared.folder, command, outcome.reason)
+    return outcome
+
+
+def _given_up(stop: "Stop") -> "Outcome":
+    """Where a person ends the waiting for room."""
+    from sweeper.trial import Outcome
+
+    return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
+
+
+def _once(
+    prepared: Prepared,
+    options: Options,
+    executor: "Executors",
+    stop: "Stop",
+    command: str,
+    final: Growth,
+) -> "Outcome":
+    """From opening the study to closing it."""
+    from sweeper.engine import disk_pause
+    from sweeper.study.study import Definition, Study
+
+    study = Study.open(
+        Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
+        paths.cache(),
+        teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+        here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
+    )
+    try:
+        files.write_text(prepared.folder.resume, command + "\n")
+        files.write_text(prepared.folder.data, prepared.summary.model_dump_json(indent=1) + "\n")
+        if final:
+            study.expect_final(*final)
+        before = study.results()
+        outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
+    except BaseException as error:
+        study.close()
+        if not disk_pause.pauses(error):
+            ending.say(prepared.folder, command)
+        raise
+    study.close()
+    idle = outcome.exit_code == 0 and records.results(prepared.folder) == before
+    return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
+
+
+def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
+    """Have a new study learn from an earlier one, and say what."""
+    from sweeper.study import transfer
+
+    if source:
+        for line in transfer.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
+            output.talk(line)
+
+
+def _rehearsed(prepared: Prepared) -> tuple[float, float]:
+    """On how many times as many images as a trial a final trains, and how long it looks at the data before that.
+
+    What it needs is loaded here, before the hours begin to count.
+    """
+    begun = time.monotonic()
+    table = prepare.checked(prepared.spec.data).table
+    prepare.decode(table, prepared.spec.data)
+    train = len(table.split("train"))
+    return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
+
+
+def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
+    from sweeper.engine import loop
+    from sweeper.search.export import OptunaExport
+
+    view = views.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
+    view.plan(prepared.spec.budget.trials, study.results())
+    if kind := disks.network(prepared.folder.root):
+        view.note(disks.words(paths.home(), kind))
+    export = OptunaExport(prepared.folder, prepared.space.suggest, view.note)
+    observers = observers_for(view, facts(prepared), export, mlflow=mlflow)
+    export.opened()
+    state: State = "INTERRUPTED"
+    hurry = False
+    try:
+        if line := prepared.room.outlook(prepared.spec, prepared.space.recipes()):
+            view.note(line)
+        outcome = loop.run(study, executor(view.note), observers, stop=stop, room=prepared.room)
+        state = _STATES.get(outcome.exit_code, "INTERRUPTED")
+    except DiskFull:
+        hurry = True
+        raise
+    finally:
+        if stop.again:  # the next `sweep run` or `sweep ui` shows the rest
+            observers.closed(Closing(state, timeout=0.0))
+        else:
+            timeout = 1.0 if stop.requested or hurry else 10.0
+            observers.closed(Closing(state, tuple(tables(prepared.folder)), timeout))
+    return outcome
+
+
+_STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
+
+
+def _executor(prepared: Prepared, options: Options, note: Callable[[str], None]) -> "Executor":
+    from sweeper.executors.inline import Inline
+    from sweeper.executors.local import Local
+
+    if options.inline:
+        return Inline(prepared.slots[0].device)
+    if options.ray:
+        return _cluster(options.ray, prepared, options, note)
+    return Local.on(prepared.slots, options.slots)
+
+
+def _cluster(address: str, prepared: Prepared, options: Options, note: Callable[[str], None]) -> "Executor":
+    try:
+        from sweeper.executors.ray import Ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UserError("Ray is not installed", where="--ray", help="pip install 'sweep[ray]'") from None
+    image = prepared.table.root / prepared.table.rows[0].path
+    return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
+
+
+def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: bool) -> Observers:
+    """The view, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
+    tracker = [tracker_for(view.note)] if mlflow else []
+    figures = Figures(facts.study, view.note, *(one.attached for one in tracker))
+    for one in tracker:
+        one.opened(facts)
+    figures.opened()
+    return Observers([view, figures, *others, *tracker], output.talk)
+
+
+def facts(prepared: Prepared) -> Facts:
+    """What the record is told of a study."""
+    spec = prepared.spec
+    return Facts(
+        study=prepared.folder,
+        data_name=spec.data.root,
+        goal=spec.goal,
+        spec_text=spec.text,
+        planned=spec.budget.trials,
+        names=prepared.space.names,
+        tags={"sweep.data": prepared.fingerprint},
+        resume=studies.resume(prepared.folder),
+    )
