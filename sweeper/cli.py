@@ -145,7 +145,7 @@ def run(
     ] = False,
 ) -> None:
     """Begin the study of a search space, or go on with it."""
-    from sweeper import launch
+    from sweeper.commands import run
     from sweeper.engine.options import Options
 
     options = Options(
@@ -160,13 +160,13 @@ def run(
         mlflow=not no_mlflow,
         then_best=then_best,
     )
-    if code := launch.run(space, options).exit_code:
+    if code := run.run(space, options).exit_code:
         raise typer.Exit(code)
     if then_best:
-        from sweeper import best
+        from sweeper.commands import export
 
-        final = launch.final(space, options)
-        _answer(best.ending(final, final.folder.study))
+        final = run.final(space, options)
+        _answer(export.ending(final, final.folder.study))
 
 
 @app.command()
@@ -180,11 +180,11 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a sweep would try, and what it would cost."""
-    from sweeper import plan as planning
+    from sweeper.commands import plan
     from sweeper.engine.options import Options
 
-    made = planning.plan(space, Options(tuple(sets or ()), trials, hours, devices, _count(slots)))
-    _answer(made.document() if as_json else planning.lines(made))
+    made = plan.plan(space, Options(tuple(sets or ()), trials, hours, devices, _count(slots)))
+    _answer(made.document() if as_json else plan.lines(made))
 
 
 @app.command()
@@ -249,8 +249,8 @@ def best(
     as_json: Json = False,
 ) -> None:
     """The winner: as a recipe, confirmed, or exported."""
-    from sweeper import best as winning
-    from sweeper import confirm as confirming
+    from sweeper.commands import confirm as confirming
+    from sweeper.commands import export as winning
     from sweeper.results import winner
     from sweeper.store import studies
     from sweeper.system import devices as places
@@ -323,17 +323,17 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Free the disk of what nobody needs."""
-    from sweeper import clean as cleaning
     from sweeper import text
+    from sweeper.commands import clean
     from sweeper.terminal.output import talk
 
-    found = cleaning.find(study, keep)
+    found = clean.find(study, keep)
     if not as_json:
-        _answer(cleaning.lines(found))
+        _answer(clean.lines(found))
     sure = yes or (not as_json and bool(found.items) and sys.stdin.isatty() and typer.confirm("remove it?", err=True))
-    freed = cleaning.remove(study, keep) if sure and found.items else None
+    freed = clean.remove(study, keep) if sure and found.items else None
     if as_json:
-        return _answer(cleaning.document(found, freed))
+        return _answer(clean.document(found, freed))
     if freed is not None:
         return talk(f"{text.amount(freed)} freed")
     return talk("nothing was removed; --yes removes it") if found.items else None
@@ -345,12 +345,12 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
 ) -> None:
     """Show the studies in MLflow until Ctrl-C."""
-    from sweeper import ui as pages
+    from sweeper.commands import ui
     from sweeper.store import studies
     from sweeper.terminal.output import out
 
     there = studies.studies()
-    pages.serve(studies.find(study) if study or there else None, out, port=port)
+    ui.serve(studies.find(study) if study or there else None, out, port=port)
 
 
 # ------------------------------------------------------------------------------------------- data
@@ -369,20 +369,20 @@ def data_check(
     as_json: Json = False,
 ) -> None:
     """Show what is understood of a data set, and its faults."""
-    from sweeper import checking
+    from sweeper.commands import data
 
     if cache:
-        checking.refuse_uncached(path)
-    checked = checking.run(path, sets or ())
-    _answer(checking.document(checked) if as_json else checking.lines(checked, path))
+        data.refuse_uncached(path)
+    checked = data.run(path, sets or ())
+    _answer(data.document(checked) if as_json else data.lines(checked, path))
     if checked.found.faults:
         raise typer.Exit(3)
     if cache:
-        from sweeper import launch
+        from sweeper.commands import run
         from sweeper.engine.options import Options
         from sweeper.terminal.output import talk
 
-        talk(f"{launch.cached(path, Options(tuple(sets or ())))} images are decoded")
+        talk(f"{run.cached(path, Options(tuple(sets or ())))} images are decoded")
 
 
 @data.command("demo")
@@ -406,10 +406,10 @@ def data_demo(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine: versions, devices, disk, hub, MLflow. Exit code 3 where something is not well."""
-    from sweeper import doctor as examining
+    from sweeper.commands import doctor
 
-    findings = examining.examine()
-    _answer(examining.document(findings) if as_json else examining.lines(findings))
+    findings = doctor.examine()
+    _answer(doctor.document(findings) if as_json else doctor.lines(findings))
     raise typer.Exit(0 if all(one.ok for one in findings) else 3)
 
 

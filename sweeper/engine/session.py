@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweeper import ending, text
-from sweeper.engine import prepare
+from sweeper import text
+from sweeper.engine import ending, prepare
 from sweeper.engine.observers import Observers
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import Prepared

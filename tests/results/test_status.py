@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import doctor
+from sweeper.commands import doctor
 from sweeper.errors import UserError
 from sweeper.results import status
 from sweeper.store import lock, studies

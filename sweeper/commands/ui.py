@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper import sync
+from sweeper.commands import sync
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths, studies
 from sweeper.store.paths import StudyFolder

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import sync, text
+from sweeper import text
+from sweeper.commands import sync
 from sweeper.engine import retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper import best, confirm, launch
+from sweeper.commands import confirm, export, run
 from sweeper.engine import prepare
 from sweeper.engine.options import Options
 from sweeper.errors import NoResult, RunFailed, UserError
@@ -62,12 +62,12 @@ def small_study(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, t
     draw_photos(tmp_path / "photos", train=12, val=6, test=test)
     enter(tmp_path, monkeypatch)
     (tmp_path / "space.yaml").write_text(text)
-    launch.run(tmp_path / "space.yaml", PLAIN)
+    run.run(tmp_path / "space.yaml", PLAIN)
     return StudyFolder.named("question")
 
 
-def exported(study: StudyFolder, **options: bool) -> best.Final:
-    return best.export(winner.winner(study), SLOTS, mlflow=False, **options)
+def exported(study: StudyFolder, **options: bool) -> export.Final:
+    return export.export(winner.winner(study), SLOTS, mlflow=False, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image
     """A larger network's inputs are decoded anew, and are not the smaller images blown up."""
     Path("best.yaml").write_text(winner.recipe(winner.winner(study)))
     options = Options((f"train.image_size={image_size}",), inline=True, mlflow=False)
-    launch.run(Path("best.yaml"), options)
+    run.run(Path("best.yaml"), options)
     job = records.read_config(StudyFolder.named("question-best").trial(0))
     assert job
     assert (job.recipe.data.size, job.recipe.train.image_size) == (decoded, image_size)
@@ -255,7 +255,7 @@ def test_a_final_leaves_a_model_and_a_card_and_no_checkpoint(study):
         *("model.safetensors", "card.md", "test_logits.npy", "prediction.txt", "submission.zip"),
     }
     card = final.folder.card.read_text()
-    assert f"`model.safetensors`, sha256 `{best.sha256(final.folder.model)}`" in card
+    assert f"`model.safetensors`, sha256 `{export.sha256(final.folder.model)}`" in card
     assert final.submission
     assert f"`submission.zip`, sha256 `{final.submission.sha256}`" in card
     assert "30 train, 12 val, 6 test" in card
@@ -299,7 +299,7 @@ def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch)
     draw_photos(tmp_path / "photos", train=12, val=6, test=3)
     enter(tmp_path, monkeypatch)
     (tmp_path / "space.yaml").write_text(text)
-    launch.run(tmp_path / "space.yaml", Options(mlflow=False))
+    run.run(tmp_path / "space.yaml", Options(mlflow=False))
     final = exported(StudyFolder.named("question"))
     assert numbers(final.folder.history) == [1, 2, 3, 4]
 
@@ -343,7 +343,7 @@ def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkey
 
 def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
     client.Server(print)  # loads the library and makes the database, which may take longer than an end waits
-    best.export(winner.winner(study), SLOTS)
+    export.export(winner.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
 
@@ -351,7 +351,7 @@ def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
 def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study):
     exported(study)
     assert client.link(study, "") is None
-    assert best.export(winner.winner(study), SLOTS).known
+    assert export.export(winner.winner(study), SLOTS).known
     assert client.link(study, "") is not None
 
 

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from sweeper import sync
+from sweeper.commands import sync
 from sweeper.store import lock, paths, records, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.tracking import tracker

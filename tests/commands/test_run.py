@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ending, launch, plan
-from sweeper.engine import preflight, prepare
+from sweeper.commands import plan, run
+from sweeper.engine import ending, preflight, prepare
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.search import samplers
@@ -73,7 +73,7 @@ def test_the_command_that_resumes_says_every_option_again_and_is_quoted():
 )
 def test_a_cluster_is_not_had_together_with_this_process_or_chosen_gpus(here, given, said):
     with pytest.raises(UserError, match=said):
-        launch.run(here, given)
+        run.run(here, given)
     assert Options(ray="host:1", devices="cpu").command(here).endswith("--devices cpu --ray host:1")
 
 
@@ -89,7 +89,7 @@ def test_the_size_of_the_cache_follows_the_space(here):
 
 
 def test_a_resumed_study_keeps_the_size_it_began_with(here):
-    launch.run(here, Options(inline=True, mlflow=False, trials=1))
+    run.run(here, Options(inline=True, mlflow=False, trials=1))
     document = json.loads(StudyFolder.named("question").spec.read_text())
     document["identity"]["data"]["size"] = 128
     StudyFolder.named("question").spec.write_text(json.dumps(document))
@@ -97,14 +97,14 @@ def test_a_resumed_study_keeps_the_size_it_began_with(here):
 
 
 def test_every_trial_knows_the_size(here):
-    launch.run(here, Options(inline=True, mlflow=False, trials=1))
+    run.run(here, Options(inline=True, mlflow=False, trials=1))
     job = records.read_config(StudyFolder.named("question").trial(0))
     assert job
     assert job.recipe.data.size == 64
 
 
 def test_the_cache_is_built_before_a_study_exists(here, tmp_path, capsys):
-    assert launch.cached(here, Options()) == 48
+    assert run.cached(here, Options()) == 48
     assert list((tmp_path / "mlruns" / "cache").glob("*-64/images.npy"))
     assert not (tmp_path / "mlruns" / "studies").exists()
 
@@ -221,7 +221,7 @@ def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
 def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
     prepared = prepare.prepare(here, Options())
     samples = list(samplers.first(prepared.spec.search, prepared.space, 3))
-    launch.run(here, Options(inline=True, mlflow=False))
+    run.run(here, Options(inline=True, mlflow=False))
     assert samples == [result.params for result in records.results(StudyFolder.named("question"))]
 
 

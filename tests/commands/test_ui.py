@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import ui
+from sweeper.commands import ui
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder

@@ -13,7 +13,7 @@ from sweeper.system import devices
 from sweeper.terminal import output
 
 if TYPE_CHECKING:
-    from sweeper.best import Final
+    from sweeper.commands.export import Final
     from sweeper.trial import Outcome
 
 
@@ -37,13 +37,13 @@ def run(path: Path, options: Options) -> "Outcome":
 
 def final(path: Path, options: Options) -> "Final":
     """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
-    from sweeper import best
+    from sweeper.commands import export
     from sweeper.results import winner
     from sweeper.space import yaml_io
 
     folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
     slots = devices.slots(options.devices)[:1]
-    return best.export(winner.winner(folder), slots, mlflow=options.mlflow)
+    return export.export(winner.winner(folder), slots, mlflow=options.mlflow)
 
 
 def cached(path: Path, options: Options) -> int:
