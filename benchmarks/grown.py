@@ -8,7 +8,8 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.study.study import Definition, Study
+from sweeper.study.state import Definition
+from sweeper.study.study import Study
 from sweeper.trial import Job
 from trainers.epoch import Epoch, Scores
 

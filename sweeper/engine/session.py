@@ -72,7 +72,8 @@ def _once(
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper.engine import disk_pause
-    from sweeper.study.study import Definition, Study
+    from sweeper.study.state import Definition
+    from sweeper.study.study import Study
 
     study = Study.open(
         Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),

@@ -3,16 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import Entry
-
-if TYPE_CHECKING:
-    from sweeper.study.transfer import Lesson
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 Suggest = Callable[[Any], object]
@@ -70,9 +67,22 @@ def gone() -> FrozenTrial:
     return create_trial(state=TrialState.FAIL)
 
 
-def transferred(lessons: Sequence["Lesson"], suggest: Suggest) -> list[FrozenTrial]:
+class Transferable(Protocol):
+    """A trial of another study in the words of this one."""
+
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def values(self) -> Sequence[float]: ...
+
+
+def transferred(trials: Sequence[Transferable], suggest: Suggest) -> list[FrozenTrial]:
     """The trials of another study, numbered from below 0 up to -1: no sampler takes them for the study's own."""
-    trials = [past_trial(suggest, one.params, TrialState[one.state], one.value, one.values) for one in lessons]
-    for number, trial in enumerate(trials, -len(trials)):
+    made = [past_trial(suggest, one.params, TrialState[one.state], one.value, one.values) for one in trials]
+    for number, trial in enumerate(made, -len(made)):
         trial.number = trial._trial_id = number
-    return trials
+    return made

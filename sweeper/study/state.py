@@ -16,9 +16,20 @@ from sweeper.study.active_trial import Running
 from sweeper.study.budget import Clock
 from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
 from sweeper.study.queue import Asking, Repeats
-from sweeper.study.study import Definition
 from sweeper.study.transfer import Lesson
 from sweeper.trial import Job
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
+    labels and splits.
+    """
+
+    spec: StudySpec
+    space: Space
+    folder: StudyFolder
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

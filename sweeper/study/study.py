@@ -5,38 +5,23 @@ With `ends` and `recovery` it is the only writer of the records.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper.errors import NoResult, UserError
 from sweeper.space.compare import difference
-from sweeper.space.space import Space
-from sweeper.space.spec import StudySpec
 from sweeper.store import lock, records, study_file
-from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.paths import RunFolder
 from sweeper.store.study_file import read, same_data
 from sweeper.study import recovery
 from sweeper.study.active_trial import Running
 from sweeper.study.gpu_memory import UNKNOWN, Here
 from sweeper.study.outcomes import Ends
 from sweeper.study.queue import Next
-from sweeper.study.state import Parts
+from sweeper.study.state import Definition, Parts
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
-    labels and splits.
-    """
-
-    spec: StudySpec
-    space: Space
-    folder: StudyFolder
-    fingerprint: str = ""
 
 
 def settle(study: Definition) -> None:

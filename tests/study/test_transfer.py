@@ -13,7 +13,8 @@ from sweeper.space.spec import StudySpec
 from sweeper.store.paths import StudyFolder
 from sweeper.store.records import read_config, read_result
 from sweeper.study import transfer
-from sweeper.study.study import Definition, Study
+from sweeper.study.state import Definition
+from sweeper.study.study import Study
 from sweeper.trial import Done
 from tests.support.studies import curve, past, play, write
 from trainers.epoch import Epoch

@@ -12,7 +12,8 @@ from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.gpu_memory import UNKNOWN, Here
-from sweeper.study.study import Definition, Study
+from sweeper.study.state import Definition
+from sweeper.study.study import Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
 from sweeper.worker.job import advance, run
 from trainers.epoch import Epoch
