@@ -50,11 +50,11 @@ ONLY ?=
 gpu-check: install  ## the acceptance on one GPU, eight minutes at most; DEVICE=cpu: what needs no CUDA; ONLY=env,waits
 	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE) --only "$(ONLY)"
 
-check: install  ## lint, format, types, arrows, schema
+check: install  ## lint, format, types, architecture, words, documents, schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/space/test_docs.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/space/test_docs.py tests/test_words.py tests/test_docs.py
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .

@@ -23,7 +23,7 @@ class DataConfig(Part):
     """Which images, and how they are read."""
 
     layout: Literal["challenge", "deepfashion", "table", "folder"] = Field(
-        "challenge", description="how the folder is laid out; see the README, 'Data sets'"
+        "challenge", description="how the folder is laid out, see docs/reference.md"
     )
     root: Place = Field(description="folder of the data set, relative to the current folder or absolute")
     labels: Place = Field("labels.csv", description="layout table: the CSV file, relative to root")

@@ -1,4 +1,4 @@
-"""What every executor promises."""
+"""Run jobs somewhere and decide nothing. What every executor promises stands here."""
 
 from typing import Protocol
 

@@ -59,7 +59,7 @@ VALUES = {
 """By a value that there is not, the one that is probably meant."""
 
 MISSING = {
-    "data": "add data: {layout: folder, root: FOLDER}; the README says which layouts there are",
+    "data": "add data: {layout: folder, root: FOLDER}; docs/reference.md says which layouts there are",
     "train": "add train: {backbone: resnet18.a1_in1k}, or another of timm's models",
     "backbone": "add backbone: a model of timm's, such as convnext_tiny.fb_in1k on a GPU or"
     " mobilenetv3_small_100.lamb_in1k on a CPU",

@@ -1,1 +1,1 @@
-"""From a folder of images on disk to batches on a device."""
+"""A data set on disk, read, checked and decoded once."""

@@ -1,0 +1,149 @@
+"""The documents are true: links lead somewhere, commands parse, search spaces are accepted, the map fits."""
+
+import ast
+import inspect
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from sweeper import cli
+from sweeper.space import yaml_io
+from sweeper.space.space import Space
+from sweeper.store import paths
+from tests.support import pages
+
+ROOT = Path(__file__).parents[1]
+WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
+WRITTEN += [
+    f"docs/{name}.md" for name in ("tutorial", "how-to", "reference", "promises", "architecture", "measurements")
+]
+PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/faults.md", "benchmarks/RESULTS.md"]
+TEXTS = {name: pages.read(ROOT / name) for name in PAGES}
+CATEGORIES = ["garment", "wearer"]  # of the data sets in the examples
+PLACES = re.compile(r"(?:sweeper|trainers|tests|benchmarks|docs|search_spaces)/[\w./-]+|test_\w+\.py")
+AVOIDED = (
+    "anew",
+    "begun",
+    "whoever",
+    "whosever",
+    "taken up",
+    "gone on",
+    "as far as it",
+    "so many",
+    "want of",
+    "of its own making",
+)
+"""Habits of speech that readers stumble over, see STYLE.md."""
+
+
+# ----------------------------------------------------------------------------------------- links and words
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name):
+    for link in pages.links(TEXTS[name]):
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        assert not heading or heading in pages.anchors(pages.read(target)), link
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITTEN) - {"STYLE.md"}))
+def test_a_page_is_written_in_plain_words(name):
+    found = [word for word in AVOIDED if re.search(rf"\b{word}\b", pages.prose(TEXTS[name]), re.IGNORECASE)]
+    assert not found
+
+
+def test_every_picture_of_the_docs_is_shown_somewhere():
+    shown = {(ROOT / name).parent.joinpath(link).resolve() for name in PAGES for link in pages.links(TEXTS[name])}
+    pictures = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")]
+    assert {path.name for path in pictures if path.resolve() not in shown} == set()
+
+
+# ----------------------------------------------------------------------------------------- commands and keys
+@pytest.mark.parametrize("line", sorted({line for name in WRITTEN for line in pages.mentioned(TEXTS[name], "sweep")}))
+def test_a_command_of_the_docs_parses(line):
+    words = shlex.split(line.split(" > ")[0])[1:]
+    command: Any = typer.main.get_command(cli.app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not hasattr(command, "commands") or all(word.startswith("-") for word in words), f"no command {words[0]}"
+    if words:
+        command.make_context("sweep", words)
+
+
+@pytest.mark.parametrize(
+    "target", sorted({line for name in WRITTEN for line in pages.mentioned(TEXTS[name], "make")})
+)
+def test_a_make_target_of_the_docs_exists(target):
+    assert re.search(rf"^{target.split()[1]}:", pages.read(ROOT / "Makefile"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text", [text for name in WRITTEN for text in pages.blocks(TEXTS[name], "yaml") if "train:" in text]
+)
+def test_a_search_space_of_the_docs_is_accepted(text, tmp_path):
+    (tmp_path / "space.yaml").write_text(text)
+    Space(yaml_io.read(tmp_path / "space.yaml"), CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    "text", [text for name in WRITTEN for text in pages.blocks(TEXTS[name], "yaml") if "train:" not in text]
+)
+def test_a_piece_of_a_search_space_fits_into_a_whole_one(text, tmp_path):
+    whole = f"data: {{layout: folder, root: photos}}\ntrain: {{backbone: resnet18}}\n{text}"
+    (tmp_path / "space.yaml").write_text(whole)
+    Space(yaml_io.read(tmp_path / "space.yaml"), CATEGORIES)
+
+
+def test_the_reference_names_files_that_are_written():
+    section = TEXTS["docs/reference.md"].split("## Files of a study")[1].split("\n## ")[0]
+    first = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    named = {name.split("/")[0] for cell in first for name in re.findall(r"`([^`]+)`", cell)}
+    assert {name for name in named if f'"{name}"' not in inspect.getsource(paths)} == set()
+
+
+@pytest.mark.parametrize("package", ["sweeper", "trainers"])
+def test_a_package_is_installed_with_its_types(package):
+    written = tomllib.loads(pages.read(ROOT / "pyproject.toml"))
+    assert (ROOT / package / "py.typed").is_file()
+    assert "py.typed" in written["tool"]["setuptools"]["package-data"][package]
+
+
+# ----------------------------------------------------------------------------------------- the map
+def charted() -> dict[str, str]:
+    """The packages of docs/architecture.md with their sentences."""
+    (block,) = [one for one in pages.blocks(TEXTS["docs/architecture.md"], "text") if one.startswith("sweeper/")]
+    found: dict[str, str] = {}
+    top = ""
+    for inner, name, sentence in re.findall(r"^( *)(\w+)/ +(.+)$", block, re.MULTILINE):
+        top = top if inner else name
+        found[f"{top}/{name}" if inner else name] = sentence
+    return found
+
+
+def packages() -> Iterator[tuple[str, str]]:
+    """The packages that there are, and the first sentence of each."""
+    for path in sorted(ROOT.glob("sweeper/**/__init__.py")) + sorted(ROOT.glob("trainers/**/__init__.py")):
+        words = " ".join((ast.get_docstring(ast.parse(pages.read(path))) or "").split())
+        yield path.parent.relative_to(ROOT).as_posix(), re.split(r"(?<=\.)\s", words)[0]
+
+
+@pytest.mark.parametrize(("package", "sentence"), list(packages()))
+def test_the_map_says_of_a_package_what_it_says_of_itself(package, sentence):
+    assert charted().get(package) == sentence
+
+
+def test_the_map_names_no_package_that_there_is_not():
+    assert set(charted()) == {package for package, _ in packages()}
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_that_a_contributor_is_sent_to_exists(name):
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = [word for span in re.findall(r"`([^`\n]+)`", pages.prose(TEXTS[name])) for word in PLACES.findall(span)]
+    assert {place for place in named if place not in tests and not (ROOT / place).exists()} == set()
