@@ -285,7 +285,7 @@ def score(
     from sweeper.store import studies
     from sweeper.terminal.output import talk
 
-    talk(f"noted in {text.near(studies.note_score(submission, value, note))}")
+    talk(f"noted in {text.relative_path(studies.note_score(submission, value, note))}")
 
 
 @app.command()
@@ -309,7 +309,7 @@ def report(
     for trouble in made.troubles:
         terminal.talk(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}
-    _answer(document if as_json else [text.near(made.path)])
+    _answer(document if as_json else [text.relative_path(made.path)])
 
 
 @app.command()
@@ -335,7 +335,7 @@ def clean(
     if as_json:
         return _answer(clean.document(found, freed))
     if freed is not None:
-        return talk(f"{text.amount(freed)} freed")
+        return talk(f"{text.format_bytes(freed)} freed")
     return talk("nothing was removed; --yes removes it") if found.items else None
 
 

@@ -62,13 +62,13 @@ def code(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def close(text: str, known: Iterable[str]) -> str:
+def did_you_mean(text: str, known: Iterable[str]) -> str:
     """`did you mean 'gamma'?` when one of the known words is near, else an empty text."""
     near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-def listed(words: Sequence[str]) -> str:
+def join_or(words: Sequence[str]) -> str:
     """`a, b or c`."""
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
@@ -76,7 +76,7 @@ def listed(words: Sequence[str]) -> str:
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def short(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     """A score as every command writes it, with four decimals: 0.8123."""
     return "-" if value is None else f"{value:.4f}"
 
@@ -86,7 +86,7 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """The two largest units: 45s, 38m, 2h05m, 1d03h."""
     rest = max(0, round(seconds))
     for i, (size, unit) in enumerate(UNITS):
@@ -96,7 +96,7 @@ def duration(seconds: float) -> str:
     return "0s"
 
 
-def amount(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes as a person reads them."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
@@ -104,7 +104,7 @@ def amount(count: float) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-def near(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """A path as a person here would write it."""
     try:
         return str(path.relative_to(Path.cwd()))

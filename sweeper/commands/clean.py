@@ -182,8 +182,8 @@ def _unlink(items: Iterable[Item]) -> int:
 def lines(found: Found) -> Iterator[str]:
     """A line a kind, the sum, and what was passed over."""
     for kind, files, size in _kinds(found.items):
-        yield f"{text.amount(size):>9}  {kind} ({files})"
-    yield f"{text.amount(found.size):>9}  in all" if found.items else "nothing here may go"
+        yield f"{text.format_bytes(size):>9}  {kind} ({files})"
+    yield f"{text.format_bytes(found.size):>9}  in all" if found.items else "nothing here may go"
     for study in found.held:
         yield f"{study.name} is at work ({lock.holder(study.lock)}): left as it is"
 

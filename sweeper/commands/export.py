@@ -59,12 +59,12 @@ def _document(made: Submission) -> dict[str, Any]:
 
 def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     """What lies where, and what comes next."""
-    yield f"{'made before (--again makes another)' if final.known else 'done'}: {text.near(final.folder.root)}"
+    yield f"{'made before (--again makes another)' if final.known else 'done'}: {text.relative_path(final.folder.root)}"
     yield f"model:      {final.folder.model.name}, sha256 {final.sha256}"
     if made := final.submission:
-        yield f"submission: {text.near(made.path)}, {made.images} images, sha256 {made.sha256}"
+        yield f"submission: {text.relative_path(made.path)}, {made.images} images, sha256 {made.sha256}"
         if made.table:
-            yield f"by name:    {text.near(made.table)}"
+            yield f"by name:    {text.relative_path(made.table)}"
         for category, number in made.renumbered():
             name = category.classes[number]
             what = f"{number} of {category.name} is {name!r}"
@@ -76,7 +76,7 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     if final.test:
         goal, labelled = final.goal, f", {made.images} images" if made else ""
         yield f"test:       {goal} {getattr(final.test, goal):.4f}{labelled}"
-    yield f"card:       {text.near(final.folder.card)}"
+    yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"browse:     sweep ui {study.name}"
 
 

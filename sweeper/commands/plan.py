@@ -143,12 +143,12 @@ def lines(plan: Plan) -> Iterator[str]:
         step = cost.batch_size / cost.train_images_per_second
         yield (
             f"  {cost.backbone} at {cost.image_size} px, batch {cost.batch_size}: {step:.3f} s/step, "
-            f"{cost.train_images_per_second:,.0f} images/s, epoch {text.duration(cost.seconds_per_epoch)}, "
+            f"{cost.train_images_per_second:,.0f} images/s, epoch {text.format_duration(cost.seconds_per_epoch)}, "
             f"peak {cost.peak_memory_gb:.2f} GiB, {cost.parameters:,} parameters"
         )
     if plan.hours is not None:
         limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
-        most, slots = text.duration(plan.hours * 3600), text.counted(plan.slots, "slot")
+        most, slots = text.format_duration(plan.hours * 3600), text.counted(plan.slots, "slot")
         yield f"time: at most {most} on {slots}, less what is pruned{limit}"
     elif plan.budget_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"

@@ -77,7 +77,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
             continue
         holder = lock.holder(folder.lock)
         if holder is None:
-            talk(f"{text.amount(disks.free(folder.root))} are free again; going on")
+            talk(f"{text.format_bytes(disks.free(folder.root))} are free again; going on")
             return True
         if not told:
             talk(f"there is room again; waiting for {holder}, which holds the study now")
@@ -92,9 +92,9 @@ def _largest(folder: StudyFolder) -> int:
 
 
 def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
-    there, where = disks.free(folder.root), text.near(Path(full.where))
-    less = f"{text.amount(there)} are free" if there < need else "a quota or a limit leaves less"
+    there, where = disks.free(folder.root), text.relative_path(Path(full.where))
+    less = f"{text.format_bytes(there)} are free" if there < need else "a quota or a limit leaves less"
     talk(
-        f"disk full: {full.why} ({where}); {text.amount(need)} are needed, {less}: free some space, for example with "
+        f"disk full: {full.why} ({where}); {text.format_bytes(need)} are needed, {less}: free some space, for example with "
         "sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
     )

@@ -9,7 +9,7 @@ from sweeper.errors import DiskFull
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system.disks import free
-from sweeper.text import amount
+from sweeper.text import format_bytes
 from sweeper.trial import OPEN, Job
 from trainers.config import Recipe, TrainConfig
 
@@ -102,7 +102,7 @@ class Room:
             return None
         some = max(1, min(10, int(room_for / each)))
         return (
-            f"{count} trials keep about {amount(count * each)}, {amount(free(self.folder.root))} are free: write "
+            f"{count} trials keep about {format_bytes(count * each)}, {format_bytes(free(self.folder.root))} are free: write "
             f"keep: {some} into the YAML, or make room, for example with sweep clean"
         )
 

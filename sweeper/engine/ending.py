@@ -20,7 +20,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
     if reason:
         talk(reason)
     talk(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
-    talk(f"files:  {text.near(folder.root)}")
+    talk(f"files:  {text.relative_path(folder.root)}")
     for line in _broken(one):
         talk(line)
     talk(f"resume: {command}")
@@ -35,4 +35,4 @@ def _broken(one: studies.Standing) -> Iterator[str]:
     failed = [result for result in one.results if result.state == "FAILED"]
     if failed and not one.best:
         log = RunFolder(one.study.trial(failed[-1].number).root).log
-        yield f"failed: {failed[-1].error}; its log is {text.near(log)}"
+        yield f"failed: {failed[-1].error}; its log is {text.relative_path(log)}"

@@ -96,7 +96,7 @@ def _held(
     standing = studies.standing(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
-        view = views.choose(where=[f"files: {text.near(study.root)}"])
+        view = views.choose(where=[f"files: {text.relative_path(study.root)}"])
         observers = engine_session.observers_for(view, tracker.facts(standing), mlflow=mlflow)
         try:
             yield Session(table, observers, slots, stop, room)

@@ -123,7 +123,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
     from sweeper.engine import loop
     from sweeper.search.export import OptunaExport
 
-    view = views.choose(where=[f"files: {text.near(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
+    view = views.choose(where=[f"files: {text.relative_path(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
     view.plan(prepared.spec.budget.trials, study.results())
     if kind := disks.network(prepared.folder.root):
         view.note(disks.words(paths.home(), kind))

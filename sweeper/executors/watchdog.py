@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from sweeper.errors import UserError
-from sweeper.text import duration
+from sweeper.text import format_duration
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 
@@ -70,14 +70,14 @@ class Watch:
     def trouble(self, train: TrainConfig, silent: float, training: float) -> str | None:
         """Why a worker that was `silent` for so long, and has been `training` since its last epoch, is hung."""
         if silent > self._patience.silence:
-            return f"the worker said nothing for {duration(self._patience.silence)}"
+            return f"the worker said nothing for {format_duration(self._patience.silence)}"
         longest = self._longest.get(_place(train))
         if longest is None:
             known, limit = f"none of {train.backbone} was measured yet", self._patience.unknown
         else:
-            known = f"the longest of {train.backbone} took {duration(longest)}"
+            known = f"the longest of {train.backbone} took {format_duration(longest)}"
             limit = max(self._patience.floor, self._patience.factor * longest)
-        return f"training hangs: no epoch ended in {duration(limit)} ({known})" if training > limit else None
+        return f"training hangs: no epoch ended in {format_duration(limit)} ({known})" if training > limit else None
 
 
 def _place(train: TrainConfig) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from sweeper.space.tree import flow
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, Ranking, order
-from sweeper.text import close
+from sweeper.text import did_you_mean
 from sweeper.trial import TrialResult
 
 SCHEMA_VERSION = 1
@@ -164,7 +164,7 @@ def _known(name: str, names: Sequence[str]) -> str:
     short = name.removeprefix("train.")
     if short not in names:
         known = f"the open values are {', '.join(names)}" if names else "it was a closed recipe"
-        raise UserError(f"there is no open value '{name}' in this study", help=close(short, names) or known)
+        raise UserError(f"there is no open value '{name}' in this study", help=did_you_mean(short, names) or known)
     return short
 
 

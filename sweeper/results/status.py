@@ -12,7 +12,7 @@ from sweeper import text, trial
 from sweeper.errors import UserError
 from sweeper.store.studies import Final, Standing, standing, studies
 from sweeper.system import gpu_processes
-from sweeper.text import near
+from sweeper.text import relative_path
 from sweeper.trial import TrialResult
 
 SPACES = Path("search_spaces")
@@ -40,10 +40,10 @@ def status(one: Standing) -> Iterator[str]:
     if one.best:
         yield f"best     {best(one.best)}"
     for final in one.finals:
-        yield f"final    {near(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
+        yield f"final    {relative_path(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
     for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
-    yield f"files    {near(one.study.root)}"
+    yield f"files    {relative_path(one.study.root)}"
     yield f"next     {next_command(one)}"
 
 
@@ -53,11 +53,11 @@ def _trials(one: Standing) -> str:
 
 def best(result: TrialResult) -> str:
     at = f"epoch {result.epoch}/{result.planned}"
-    return f"{result.goal} {text.short(result.value)}, trial {result.number} ({result.backbone}), {at}"
+    return f"{result.goal} {text.format_value(result.value)}, trial {result.number} ({result.backbone}), {at}"
 
 
 def running(result: TrialResult) -> str:
-    value = f", {text.short(result.value)}" if result.epochs else ""
+    value = f", {text.format_value(result.value)}" if result.epochs else ""
     return f"trial {result.number} ({result.backbone}), epoch {result.epochs}/{result.planned}{value}"
 
 
@@ -82,7 +82,7 @@ def here() -> Iterator[str]:
     there = [standing(study) for study in studies()]
     for one in there:
         planned = f"/{one.planned}" if one.planned else ""
-        top = f", best {text.short(one.best.value)} (trial {one.best.number})" if one.best else ""
+        top = f", best {text.format_value(one.best.value)} (trial {one.best.number})" if one.best else ""
         scored = "".join(_scored(final) for final in one.finals)
         yield f"{one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)}{top}{scored}"
     if there:

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from sweeper.space.parameters import is_hole
 from sweeper.space.tree import Node
-from sweeper.text import close
+from sweeper.text import did_you_mean
 from trainers.config import NAMED as PARTS
 from trainers.support.errors import UserError
 
@@ -58,7 +58,7 @@ def _index(key: str, length: int, name: str, value: Node) -> int:
     raise UserError(
         f"{name} is a list of {length}, it has no '{key}'",
         where=value.where,
-        help=close(key, known) or f"count from 0, or set the whole list: --set '{name}=[...]'",
+        help=did_you_mean(key, known) or f"count from 0, or set the whole list: --set '{name}=[...]'",
     )
 
 

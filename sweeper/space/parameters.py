@@ -7,7 +7,7 @@ from typing import Any, NoReturn, get_args
 
 from sweeper.space import hints
 from sweeper.space.tree import Choice, Each, Kind, Node, Range, Scalar, flow, plain
-from sweeper.text import close
+from sweeper.text import did_you_mean
 from trainers.support.errors import UserError
 
 RANGES: tuple[str, ...] = get_args(Kind)
@@ -50,7 +50,7 @@ def _refuse_misspelt(entries: dict[str, Node], name: str) -> None:
         key, first = next(iter(entries.items()))
         raise UserError(f"unknown kind of open value '{key}' in {name}", where=first.key, help=f"write {written}")
     for key, child in entries.items():
-        if len(entries) == 1 and isinstance(child.value, list) and (near := close(key, KINDS)):
+        if len(entries) == 1 and isinstance(child.value, list) and (near := did_you_mean(key, KINDS)):
             raise UserError(f"unknown kind of open value '{key}' in {name}", where=child.key, help=near)
 
 
@@ -64,7 +64,7 @@ def _hole(entries: dict[str, Node], name: str) -> Range | Choice | Each:
         )
     for key, child in entries.items():
         if key != kind and not (key == "step" and kind in ("uniform", "int")):
-            remedy = "" if key == "step" else close(key, ["step"])
+            remedy = "" if key == "step" else did_you_mean(key, ["step"])
             remedy = remedy or "only uniform and int take one more key, step"
             raise UserError(f"unknown key '{key}' beside {kind} in {name}", where=child.key, help=remedy)
     if kind == "choice":

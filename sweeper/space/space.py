@@ -11,7 +11,7 @@ from sweeper.space.inside import Outside, candidates
 from sweeper.space.spec import Grid, StudySpec
 from sweeper.space.tree import Choice, Hole, Node, Open, closings, expand, flow, leaf, open_values, plain, size
 from sweeper.space.validation import checked
-from sweeper.text import close, listed
+from sweeper.text import did_you_mean, join_or
 from trainers.config import Recipe, TrainConfig
 from trainers.support.errors import UserError
 
@@ -95,7 +95,7 @@ class Space:
 
         used, closed = next(closings(self._tree, "", given))
         if unknown := [name for name in params if name not in used]:
-            raise UserError(f"there is no open value {unknown[0]} here", help=close(unknown[0], used))
+            raise UserError(f"there is no open value {unknown[0]} here", help=did_you_mean(unknown[0], used))
         return self._recipe(closed)
 
     def params(self, train: TrainConfig) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class Space:
                 raise UserError(
                     f"unknown category '{name}' in train.loss.category_weights",
                     where=_weight(closed, name).key,
-                    help=close(name, self._categories) or f"it can be {listed(self._categories)}",
+                    help=did_you_mean(name, self._categories) or f"it can be {join_or(self._categories)}",
                 )
 
     def _refuse_enlarged(self, train: TrainConfig, closed: Node) -> None:

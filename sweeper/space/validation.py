@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from sweeper.space import hints, renames
 from sweeper.space.hints import parts
 from sweeper.space.tree import Node, flow, plain
-from sweeper.text import close, listed
+from sweeper.text import did_you_mean, join_or
 from trainers.support.errors import UserError
 from trainers.support.text import brief
 
@@ -80,13 +80,13 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
     if kind in ("union_tag_invalid", "literal_error"):
         renames.refuse(f"{name}: {_text(_named(at))}", _named(at).where)
     if kind == "union_tag_not_found":
-        raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {listed(_tags(model, loc))}")
+        raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {join_or(_tags(model, loc))}")
     if kind == "union_tag_invalid":
         _unknown_name(name, at, _tags(model, loc))
     if kind == "value_error":
         raise UserError(f"{name}: {context['error']}", where=at.where, help=_described(model, loc))
     if kind == "model_type":
-        keys = f"its keys are {listed(fields(model, loc))}"
+        keys = f"its keys are {join_or(fields(model, loc))}"
         raise UserError(f"{name} must be a mapping, found {_shown(at)}", where=at.where, help=keys)
     what = _MUST.get(kind, "").format(**context) or finding["msg"]
     raise UserError(f"{name} {what}, found {_shown(at)}", where=at.where, help=_remedy(kind, context, model, loc, at))
@@ -110,13 +110,13 @@ def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
 def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
     what = f"unknown key '{brief(key)}'" + (f" in {name}" if name else "")
     elsewhere = hints.key(key) if "." not in name else ""  # a part of several kinds has keys of its own
-    remedy = hints.HABITS.get(key) or close(key, known) or elsewhere or f"it can be {listed(known)}"
+    remedy = hints.HABITS.get(key) or did_you_mean(key, known) or elsewhere or f"it can be {join_or(known)}"
     raise UserError(what, where=at.key or at.where, help=remedy)
 
 
 def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
     at = _named(at)
-    near, options = close(str(at.value), known), listed(known)
+    near, options = did_you_mean(str(at.value), known), join_or(known)
     what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
     raise UserError(what, where=at.where, help=f"{near} It can be {options}" if near else f"it can be {options}")
 
@@ -130,7 +130,7 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
     if kind == "literal_error":
         known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         meant = hints.value(str(at.value), known)
-        return f"did you mean '{meant}'?" if meant else close(str(at.value), known) or _opened(at)
+        return f"did you mean '{meant}'?" if meant else did_you_mean(str(at.value), known) or _opened(at)
     if at.value is None:
         return "write a value after the colon, or leave the key out"
     if isinstance(at.value, list) and kind not in ("tuple_type", "too_long", "too_short"):

@@ -23,7 +23,7 @@ from sweeper.space.parameters import closed, is_hole, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
 from sweeper.space.tree import Node, flow, open_values, scalar
 from sweeper.space.validation import checked
-from sweeper.text import close, redacted, refuse_secret
+from sweeper.text import did_you_mean, redacted, refuse_secret
 from trainers.config import Recipe
 from trainers.support.errors import UserError
 from trainers.support.files import recordable
@@ -97,7 +97,7 @@ def _text(path: Path) -> str:
     try:
         raw = _bytes(path)
     except FileNotFoundError:
-        near = close(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
         raise UserError("there is no such file", where=str(path), help=near) from None
     except OSError as error:
         advice = "name a YAML file that you may read"

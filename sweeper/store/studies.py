@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from sweeper.errors import UserError
 from sweeper.store import jsonfile, lock, paths, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.text import close, near
+from sweeper.text import did_you_mean, relative_path
 from sweeper.trial import OPEN, State, TrialResult
 from trainers.support.files import expanded, write_text
 
@@ -85,7 +85,7 @@ def find(name: str | None) -> StudyFolder:
     raise UserError(
         f"no study {name!r}",
         where=str(paths.studies()),
-        help=close(name or "", names) or f"there is {', '.join(names)}",
+        help=did_you_mean(name or "", names) or f"there is {', '.join(names)}",
     )
 
 
@@ -111,7 +111,13 @@ def resume(study: StudyFolder) -> str:
     try:
         return study.resume.read_text(errors="replace").strip()
     except FileNotFoundError:
-        words = ["sweep", "run", near(study.space), "--set", f"study={study.name}"]  # the copy has another name
+        words = [
+            "sweep",
+            "run",
+            relative_path(study.space),
+            "--set",
+            f"study={study.name}",
+        ]  # the copy has another name
         return shlex.join(words)
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sweeper.text import duration, short
+from sweeper.text import format_duration, format_value
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.epoch import Epoch
 
@@ -121,20 +121,20 @@ class Board:
             counts.append(f"{max(0, self.total - sum(self.ended.values()) - len(self.paused))} to go")
         parts = [", ".join(counts)]
         if self.best:
-            parts.append(f"best {short(self.best.value)} (trial {self.best.number})")
+            parts.append(f"best {format_value(self.best.value)} (trial {self.best.number})")
         if (left := self.seconds_left) is not None:
-            parts.append(f"eta {duration(left)}")
+            parts.append(f"eta {format_duration(left)}")
         return "; ".join(parts)
 
 
 def line(board: Board, row: Row, now: float | None = None) -> str:
     """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
     clock = time.strftime("%H:%M:%S", time.localtime(now))
-    best = f" (best {short(board.best.value)}, trial {board.best.number})" if board.best else ""
+    best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
-    eta = "" if left is None else f" eta {duration(left)}"
+    eta = "" if left is None else f" eta {format_duration(left)}"
     goal = row.job.recipe.goal if row.epochs[-1].val else f"train {row.job.recipe.goal}"
-    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {goal} {short(row.values[-1])}{best}{eta}"
+    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {goal} {format_value(row.values[-1])}{best}{eta}"
 
 
 def ending(result: TrialResult, now: float | None = None) -> str:
@@ -143,7 +143,7 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     if result.state == "FAILED":
         return f"{clock} trial {result.number} failed: {result.error or result.trouble}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
-    value = f", {result.goal} {short(result.value)}" if result.value is not None else ""
+    value = f", {result.goal} {format_value(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
     return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
 

@@ -135,9 +135,9 @@ class Live:
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
-            "value": text.short(row.values[-1] if last else None),
+            "value": text.format_value(row.values[-1] if last else None),
             "img/s": f"{last.images_per_second:,.0f}" if last else "-",
-            "eta": "-" if left is None else text.duration(left),
+            "eta": "-" if left is None else text.format_duration(left),
             "curve": summary.sparkline(row.values, 12, self._out.blocks),
         }
 

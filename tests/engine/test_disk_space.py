@@ -223,7 +223,7 @@ def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
 
 
 def test_amounts_are_read_easily():
-    assert [text.amount(n) for n in (12_345, 3_210_000, 4_560_000_000)] == ["12 kB", "3.2 MB", "4.6 GB"]
+    assert [text.format_bytes(n) for n in (12_345, 3_210_000, 4_560_000_000)] == ["12 kB", "3.2 MB", "4.6 GB"]
 
 
 def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, monkeypatch):

@@ -221,12 +221,12 @@ def test_a_table_on_a_terminal_says_how_many_columns_do_not_fit(terminal, monkey
     [(0, "0s"), (45.4, "45s"), (60, "1m"), (38 * 60 + 20, "38m"), (7500, "2h05m"), (86400 + 3 * 3600, "1d03h")],
 )
 def test_a_duration_is_told_in_its_largest_units(seconds, text):
-    assert words.duration(seconds) == text
+    assert words.format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.8123, "0.8123"), (1.0, "1.0000"), (0.0, "0.0000"), (None, "-")])
 def test_a_value_has_four_decimals_and_no_leading_zero(value, text):
-    assert words.short(value) == text
+    assert words.format_value(value) == text
 
 
 def test_a_sparkline_spans_its_own_least_and_greatest():
