@@ -222,13 +222,13 @@ def leaderboard(
         document = leaderboard.document(results, found)
         return _answer(document | {"trials": document["trials"][:top], "cross": made.document() if made else None})
     if not results:
-        return output.talk(f"no trial of {found.name} has begun")
+        return output.print_message(f"no trial of {found.name} has begun")
     if not cross:
         headers, rows = leaderboard.cells(leaderboard.frame(results, found))
-        output.table(headers, rows[:top])
+        output.print_table(headers, rows[:top])
     if made:
         _answer([*([] if cross else [""]), made.title])
-        output.table(*made.table())
+        output.print_table(*made.table())
     return None
 
 
@@ -264,7 +264,7 @@ def best(
         if as_json and not export:
             return _answer(confirming.document(found, rows))
         if not as_json:
-            output.table(confirming.HEADERS, confirming.cells(rows))
+            output.print_table(confirming.HEADERS, confirming.cells(rows))
     won = winner.winner(found)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
@@ -283,9 +283,9 @@ def score(
     """Note a board's score beside a submission."""
     from sweeper import text
     from sweeper.store import studies
-    from sweeper.terminal.output import talk
+    from sweeper.terminal.output import print_message
 
-    talk(f"noted in {text.relative_path(studies.note_score(submission, value, note))}")
+    print_message(f"noted in {text.relative_path(studies.note_score(submission, value, note))}")
 
 
 @app.command()
@@ -307,7 +307,7 @@ def report(
 
     made = page.write(found, output)
     for trouble in made.troubles:
-        terminal.talk(f"not drawn: {trouble}")
+        terminal.print_message(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}
     _answer(document if as_json else [text.relative_path(made.path)])
 
@@ -325,7 +325,7 @@ def clean(
     """Free the disk of what nobody needs."""
     from sweeper import text
     from sweeper.commands import clean
-    from sweeper.terminal.output import talk
+    from sweeper.terminal.output import print_message
 
     found = clean.find(study, keep)
     if not as_json:
@@ -335,8 +335,8 @@ def clean(
     if as_json:
         return _answer(clean.document(found, freed))
     if freed is not None:
-        return talk(f"{text.format_bytes(freed)} freed")
-    return talk("nothing was removed; --yes removes it") if found.items else None
+        return print_message(f"{text.format_bytes(freed)} freed")
+    return print_message("nothing was removed; --yes removes it") if found.items else None
 
 
 @app.command()
@@ -347,10 +347,10 @@ def ui(
     """Show the studies in MLflow until Ctrl-C."""
     from sweeper.commands import ui
     from sweeper.store import studies
-    from sweeper.terminal.output import out
+    from sweeper.terminal.output import print_result
 
     there = studies.studies()
-    ui.serve(studies.find(study) if study or there else None, out, port=port)
+    ui.serve(studies.find(study) if study or there else None, print_result, port=port)
 
 
 # ------------------------------------------------------------------------------------------- data
@@ -380,9 +380,9 @@ def data_check(
     if cache:
         from sweeper.commands import run
         from sweeper.engine.options import Options
-        from sweeper.terminal.output import talk
+        from sweeper.terminal.output import print_message
 
-        talk(f"{run.cached(path, Options(tuple(sets or ())))} images are decoded")
+        print_message(f"{run.cached(path, Options(tuple(sets or ())))} images are decoded")
 
 
 @data.command("demo")
@@ -394,13 +394,13 @@ def data_demo(
     seed: Annotated[int, typer.Option(min=0, help="one seed, one set")] = 0,
 ) -> None:
     """Draw a data set like the fashion challenge's."""
-    from sweeper.terminal.output import out
+    from sweeper.terminal.output import print_result
     from trainers.data import demo
     from trainers.data.layouts import DEMO_ROOT
 
     place = root or Path(DEMO_ROOT)
     demo.draw(place, images=images, seed=seed)
-    out(str(place))
+    print_result(str(place))
 
 
 @app.command()
@@ -423,10 +423,10 @@ def _count(slots: str) -> "Count":
 
 def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
     """Print one JSON document, or lines."""
-    from sweeper.terminal.output import out
+    from sweeper.terminal.output import print_result
 
     for line in [json.dumps(answer, indent=1)] if isinstance(answer, dict) else answer:
-        out(line)
+        print_result(line)
 
 
 def main() -> None:
@@ -437,7 +437,7 @@ def main() -> None:
     subprocesses.settle()
     from sweeper.terminal import exit
 
-    exit.through(app)
+    exit.run_and_exit(app)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
 
         final = _packed(folder, prepare.checked(data).table, data.layout, won.result.goal, known=True)
         if mlflow:
-            sync.catch_up([won.study], output.talk)
+            sync.catch_up([won.study], output.print_message)
         return final
     final = retraining.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors

@@ -29,7 +29,7 @@ def run(path: Path, options: Options) -> "Outcome":
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
     for line in preparation.understood(prepared.summary, str(path)):
-        output.talk(line)
+        output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data)
     with inline.environment(slots[0] if options.inline else None):
         return sweep(prepared, options, partial(_executor, prepared, options), options.command(path))

@@ -20,7 +20,7 @@ from sweeper.errors import EnvironmentFault
 from sweeper.store import paths, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.system import subprocesses
-from sweeper.terminal.output import talk
+from sweeper.terminal.output import print_message
 from sweeper.tracking import client
 from sweeper.tracking.local_store import address, trouble
 
@@ -40,7 +40,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     store = client.uri()
     if store == address(paths.database()):
         _refuse_unusable()
-    sync.catch_up(studies.studies(), talk)
+    sync.catch_up(studies.studies(), print_message)
     if store.startswith("http"):
         return say(_address(study, store))
     with _stoppable(), _serving(store, free_port(port)) as pages:

@@ -12,7 +12,7 @@ from sweeper.store import lock, records
 from sweeper.store.paths import StudyFolder
 from sweeper.system import disks
 from sweeper.system.signals import Stop
-from sweeper.terminal.output import talk
+from sweeper.terminal.output import print_message
 from sweeper.tracking import background
 from trainers.support import files
 
@@ -77,10 +77,10 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
             continue
         holder = lock.holder(folder.lock)
         if holder is None:
-            talk(f"{text.format_bytes(disks.free(folder.root))} are free again; going on")
+            print_message(f"{text.format_bytes(disks.free(folder.root))} are free again; going on")
             return True
         if not told:
-            talk(f"there is room again; waiting for {holder}, which holds the study now")
+            print_message(f"there is room again; waiting for {holder}, which holds the study now")
         told = True
     return False
 
@@ -94,7 +94,7 @@ def _largest(folder: StudyFolder) -> int:
 def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
     there, where = disks.free(folder.root), text.relative_path(Path(full.where))
     less = f"{text.format_bytes(there)} are free" if there < need else "a quota or a limit leaves less"
-    talk(
+    print_message(
         f"disk full: {full.why} ({where}); {text.format_bytes(need)} are needed, {less}: free some space, for example with "
         "sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
     )

@@ -6,7 +6,7 @@ from sweeper import text
 from sweeper.results import status
 from sweeper.store import studies
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.terminal.output import talk
+from sweeper.terminal.output import print_message
 
 
 def say(folder: StudyFolder, command: str, reason: str = "") -> None:
@@ -18,16 +18,16 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
         return
     one = studies.standing(folder)
     if reason:
-        talk(reason)
-    talk(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
-    talk(f"files:  {text.relative_path(folder.root)}")
+        print_message(reason)
+    print_message(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
+    print_message(f"files:  {text.relative_path(folder.root)}")
     for line in _broken(one):
-        talk(line)
-    talk(f"resume: {command}")
+        print_message(line)
+    print_message(f"resume: {command}")
     if one.best:
-        talk(f"submit: sweep best {folder.name} --export submission")
+        print_message(f"submit: sweep best {folder.name} --export submission")
     if folder.mirror.exists():
-        talk(f"browse: sweep ui {folder.name}")
+        print_message(f"browse: sweep ui {folder.name}")
 
 
 def _broken(one: studies.Standing) -> Iterator[str]:

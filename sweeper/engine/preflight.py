@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import DataError, Fault, UserError
 from sweeper.system import ask as process
 from sweeper.system import subprocesses
-from sweeper.terminal.output import talk
+from sweeper.terminal.output import print_message
 from trainers.config import Recipe
 from trainers.support.files import write_text
 
@@ -55,7 +55,7 @@ def preflight(
         raise verdict(faults, place)
     notes = [one["note"] for one in found if "note" in one]
     for note in notes:
-        talk(note)
+        print_message(note)
     sizes = {one["backbone"]: int(one["bytes"]) for one in found if "bytes" in one}
     if not notes and not any(recipe.train.pretrained and not recipe.train.weights for recipe in asked):
         latest = list(passed.items())[1 - REMEMBERED :]

@@ -98,7 +98,7 @@ def decode(table: "Table", data: "DataConfig") -> None:
     with counting("reading the decoded images, MB") as count:
         damage = cache.mend(table, data, paths.cache(), progress=count)
     if damage:
-        output.talk(f"the decoded images are damaged and are made anew: {damage}")
+        output.print_message(f"the decoded images are damaged and are made anew: {damage}")
     with counting("decoding images") as count:
         cache.open_cache(table, data, paths.cache(), progress=count)
 

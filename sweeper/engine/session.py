@@ -104,7 +104,7 @@ def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
 
     if source:
         for line in transfer.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
-            output.talk(line)
+            output.print_message(line)
 
 
 def _rehearsed(prepared: Prepared) -> tuple[float, float]:
@@ -181,7 +181,7 @@ def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: boo
     for one in tracker:
         one.opened(facts)
     figures.opened()
-    return Observers([view, figures, *others, *tracker], output.talk)
+    return Observers([view, figures, *others, *tracker], output.print_message)
 
 
 def facts(prepared: Prepared) -> Facts:

@@ -51,7 +51,7 @@ PLACES = {
 }
 
 
-def through(command: Callable[[], object]) -> None:
+def run_and_exit(command: Callable[[], object]) -> None:
     """Do `command`: a user's mistake becomes one message and its exit code; our own keep their traceback."""
     fill_in()
     signal.signal(signal.SIGTERM, _terminated)

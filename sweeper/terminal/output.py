@@ -18,7 +18,7 @@ from trainers.support.files import full
 from trainers.support.text import visible
 
 
-def lively(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+def is_interactive(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a person watches `stream` on a terminal that can move its cursor."""
     if environment.get("CI") or environment.get("TERM", "dumb") in ("dumb", "unknown", ""):
         return False
@@ -27,7 +27,7 @@ def lively(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
     return False
 
 
-class Deafened:
+class BrokenPipeSafeStream:
     """A text stream that may be gone: what cannot be written is dropped, what it cannot encode becomes `?`."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -79,38 +79,38 @@ def _let_go(stream: TextIO) -> None:
         os.close(nothing)
 
 
-def console(out: Deafened) -> Console:
+def console(out: BrokenPipeSafeStream) -> Console:
     """Rich's, which leaves names as they are."""
     colours: Any = None if os.environ.get("NO_COLOR") else "auto"
     return Console(file=out, color_system=colours, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
 
 
-def out(text: str, stream: TextIO | None = None) -> None:
+def print_result(text: str, stream: TextIO | None = None) -> None:
     """A result on stdout, or wherever `stream` says; nothing happens when nobody listens any more.
 
     What would steer a terminal, in names of whoever's making, is shown as an escape.
     """
-    target = Deafened(sys.stdout if stream is None else stream)
+    target = BrokenPipeSafeStream(sys.stdout if stream is None else stream)
     target.write(f"{visible(text)}\n")
     target.flush()
 
 
-def talk(text: str) -> None:
+def print_message(text: str) -> None:
     """Anything that is no result, on stderr."""
-    out(text, sys.stderr)
+    print_result(text, sys.stderr)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
     """A table on stdout: with as many columns as fit on a terminal, whole and plainly aligned anywhere else."""
     stream = sys.stdout if stream is None else stream
     rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     right = [all(_numeric(row[i]) for row in rows) for i in range(len(headers))]
-    if lively(stream):
-        return _pretty(headers, rows, right, widths, Deafened(stream))
+    if is_interactive(stream):
+        return _pretty(headers, rows, right, widths, BrokenPipeSafeStream(stream))
     for row in [headers, *rows]:
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        out("  ".join(cells).rstrip(), stream)
+        print_result("  ".join(cells).rstrip(), stream)
     return None
 
 
@@ -119,7 +119,11 @@ def _numeric(cell: str) -> bool:
 
 
 def _pretty(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], widths: Sequence[int], to: Deafened
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    widths: Sequence[int],
+    to: BrokenPipeSafeStream,
 ) -> None:
     screen = console(to)
     room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= screen.width) or 1
@@ -145,11 +149,11 @@ Count = Callable[[int, int], None]
 @contextmanager
 def counting(what: str) -> Iterator[Count]:
     """Call what it gives with done and total: a bar on a terminal, a line every few seconds elsewhere."""
-    if not lively(sys.stderr):
+    if not is_interactive(sys.stderr):
         yield _lines(what)
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
-    bar = Progress(*columns, console=console(Deafened(sys.stderr)), redirect_stdout=False)
+    bar = Progress(*columns, console=console(BrokenPipeSafeStream(sys.stderr)), redirect_stdout=False)
     task, began = bar.add_task(what, total=None), time.monotonic()
 
     def count(done: int, total: int) -> None:
@@ -170,6 +174,6 @@ def _lines(what: str) -> Count:
         nonlocal following
         if time.monotonic() >= following:
             following = time.monotonic() + PAUSE
-            talk(f"{what}: {done}/{total}")
+            print_message(f"{what}: {done}/{total}")
 
     return count

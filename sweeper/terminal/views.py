@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sweeper import text
 from sweeper.terminal import summary
-from sweeper.terminal.output import Deafened, console, lively
+from sweeper.terminal.output import BrokenPipeSafeStream, console, is_interactive
 from sweeper.terminal.summary import Board, Row
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
@@ -34,7 +34,7 @@ def choose(stream: TextIO | None = None, *, where: Sequence[str] = ()) -> View:
     `stream` is stderr when left out; `where` are lines that stay below the table, such as links.
     """
     stream = sys.stderr if stream is None else stream
-    return Live(stream, where=where) if lively(stream) else Plain(stream)
+    return Live(stream, where=where) if is_interactive(stream) else Plain(stream)
 
 
 def _comparable(job: Job, result: TrialResult) -> TrialResult:
@@ -46,7 +46,7 @@ class Plain:
     """A line an epoch and a line an end, with the time of day: for files, pipes and logs."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._out, self._board = Deafened(stream), Board()
+        self._out, self._board = BrokenPipeSafeStream(stream), Board()
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
         self._board.plan(total, results)
@@ -74,7 +74,7 @@ class Live:
     """A table with a row a running trial, and below it the counts, the best and the time left."""
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = ()) -> None:
-        self._out, self._board, self._where = Deafened(stream), Board(), where
+        self._out, self._board, self._where = BrokenPipeSafeStream(stream), Board(), where
         self._console = console(self._out)
         self._screen = Screen(
             get_renderable=self._frame,

@@ -191,7 +191,7 @@ HEADERS, ROWS = ["rank", "value", "backbone"], [["1", "0.8123", "resnet18"], ["1
 
 def test_a_table_off_a_terminal_is_aligned_text():
     stream = io.StringIO()
-    output.table(HEADERS, ROWS, stream)
+    output.print_table(HEADERS, ROWS, stream)
     assert stream.getvalue() == (
         "rank   value  backbone\n"
         "   1  0.8123  resnet18\n"
@@ -201,14 +201,14 @@ def test_a_table_off_a_terminal_is_aligned_text():
 
 def test_a_table_without_rows_has_its_headers():
     stream = io.StringIO()
-    output.table(HEADERS, [], stream)
+    output.print_table(HEADERS, [], stream)
     assert stream.getvalue().split() == HEADERS
 
 
 def test_a_table_on_a_terminal_says_how_many_columns_do_not_fit(terminal, monkeypatch):
     stream, read = terminal
     monkeypatch.setenv("COLUMNS", "16")
-    output.table(HEADERS, ROWS, stream)
+    output.print_table(HEADERS, ROWS, stream)
     text = read()
     assert "0.8123" in text
     assert "resnet18" not in text
@@ -322,5 +322,5 @@ def test_an_error_in_long_work_leaves_no_bar_behind(terminal, monkeypatch):
     with pytest.raises(KeyError):
         interrupted_at(1)
     read()
-    output.talk("next")
+    output.print_message("next")
     assert read() == "next\r\n"
