@@ -13,7 +13,7 @@ BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
 @dataclass
-class Row:
+class RunningRow:
     """A running trial."""
 
     job: Job
@@ -43,10 +43,10 @@ class Row:
 
 
 @dataclass
-class Board:
+class SweepSummary:
     """The sweep: what runs, what has ended, what is best, how long it will take."""
 
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, RunningRow] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
     total: int | None = None
@@ -61,12 +61,12 @@ class Board:
             self.end(result)
 
     def start(self, job: Job, slot: str) -> None:
-        self.rows[job.trial] = Row(job, slot)
+        self.rows[job.trial] = RunningRow(job, slot)
         self.paused.discard(job.trial)
         self._slots = max(self._slots, len(self.rows))
 
-    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> Row:
-        row = self.rows.setdefault(job.trial, Row(job, ""))
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> RunningRow:
+        row = self.rows.setdefault(job.trial, RunningRow(job, ""))
         row.epochs.append(epoch)
         self.best = best or self.best
         return row
@@ -127,7 +127,7 @@ class Board:
         return "; ".join(parts)
 
 
-def line(board: Board, row: Row, now: float | None = None) -> str:
+def line(board: SweepSummary, row: RunningRow, now: float | None = None) -> str:
     """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""

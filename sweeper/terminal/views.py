@@ -13,7 +13,7 @@ from rich.text import Text
 from sweeper import text
 from sweeper.terminal import summary
 from sweeper.terminal.output import BrokenPipeSafeStream, console, is_interactive
-from sweeper.terminal.summary import Board, Row
+from sweeper.terminal.summary import RunningRow, SweepSummary
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.text import visible
@@ -46,7 +46,7 @@ class Plain:
     """A line an epoch and a line an end, with the time of day: for files, pipes and logs."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._out, self._board = BrokenPipeSafeStream(stream), Board()
+        self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary()
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
         self._board.plan(total, results)
@@ -74,7 +74,7 @@ class Live:
     """A table with a row a running trial, and below it the counts, the best and the time left."""
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = ()) -> None:
-        self._out, self._board, self._where = BrokenPipeSafeStream(stream), Board(), where
+        self._out, self._board, self._where = BrokenPipeSafeStream(stream), SweepSummary(), where
         self._console = console(self._out)
         self._screen = Screen(
             get_renderable=self._frame,
@@ -127,7 +127,7 @@ class Live:
         words = [Text(visible(line), style="dim") for line in self._where]
         return Group(*([table] if self._board.rows else []), Text(self._board.summary()), *words)
 
-    def _cells(self, row: Row) -> dict[str, str]:
+    def _cells(self, row: RunningRow) -> dict[str, str]:
         last = row.epochs[-1] if row.epochs else None
         left = row.seconds_left
         return {

@@ -72,7 +72,7 @@ def sweep(view: views.View) -> None:
 
 # ------------------------------------------------------------------------------------------- plain
 def test_an_epoch_is_one_plain_line():
-    shown = summary.Board(total=3, best=result(4))
+    shown = summary.SweepSummary(total=3, best=result(4))
     shown.start(job(STUDY, 7, epochs=12), "cpu")
     for index in range(5):
         row = shown.epoch(job(STUDY, 7, epochs=12), epoch(index, 0.8123, seconds=60.0), None)
@@ -237,13 +237,13 @@ def test_a_sparkline_spans_its_own_least_and_greatest():
 
 
 def test_trials_of_an_earlier_sweep_count():
-    shown = summary.Board()
+    shown = summary.SweepSummary()
     shown.plan(10, [result(0), result(1, "PRUNED"), result(2, "INTERRUPTED")])
     assert shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best 0.8217 (trial 0); eta 4m"
 
 
 def test_two_devices_halve_the_time_left():
-    one, two = summary.Board(), summary.Board()
+    one, two = summary.SweepSummary(), summary.SweepSummary()
     for shown, slots in ((one, 1), (two, 2)):
         shown.plan(100, [result(0)])
         for slot in range(slots):
@@ -252,7 +252,7 @@ def test_two_devices_halve_the_time_left():
 
 
 def test_an_unlimited_study_promises_no_end():
-    shown = summary.Board()
+    shown = summary.SweepSummary()
     shown.plan(None, [result(0)])
     assert "eta" not in shown.summary()
     assert "to go" not in shown.summary()
