@@ -36,7 +36,7 @@ def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, A
             yield name, label
             yield from _walk(hole.node(label), f"{name}.{label}", part, usual)
         case Range() as hole:
-            yield name, hole.near(usual) if _number(usual) else hole.middle()
+            yield name, hole.near(usual) if _number(usual) else hole.midpoint()
 
 
 def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ def _option(hole: Choice, usual: Any) -> Any:
     if isinstance(wanted, int | float) and len(numbers) == len(hole.labels):
         goal = float(wanted)
         return min(numbers, key=lambda label: abs(label - goal))
-    return hole.middle()
+    return hole.midpoint()
 
 
 def _number(value: Any) -> bool:

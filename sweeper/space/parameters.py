@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, NoReturn, get_args
 
 from sweeper.space import hints
-from sweeper.space.tree import Choice, Each, Kind, Node, Range, Scalar, flow, plain
+from sweeper.space.tree import Choice, Kind, Node, PerCategory, Range, Scalar, flow, plain
 from sweeper.text import did_you_mean
 from trainers.support.errors import UserError
 
@@ -54,7 +54,7 @@ def _refuse_misspelt(entries: dict[str, Node], name: str) -> None:
             raise UserError(f"unknown kind of open value '{key}' in {name}", where=child.key, help=near)
 
 
-def _hole(entries: dict[str, Node], name: str) -> Range | Choice | Each:
+def _hole(entries: dict[str, Node], name: str) -> Range | Choice | PerCategory:
     kind, *others = [key for key in entries if key in KINDS]
     if others:
         raise UserError(
@@ -72,14 +72,14 @@ def _hole(entries: dict[str, Node], name: str) -> Range | Choice | Each:
     return _each(entries[kind], name) if kind == "each" else _range(kind, entries, name)
 
 
-def _each(node: Node, name: str) -> Each:
+def _each(node: Node, name: str) -> PerCategory:
     if not is_hole(node):
         raise UserError(
             f"{name}: each wants an open value, found {flow(plain(node))}",
             where=node.where,
             help="such as {each: {uniform: [0.5, 1.5]}}",
         )
-    return Each(opened(node, name))
+    return PerCategory(opened(node, name))
 
 
 # ------------------------------------------------------------------------------------------- ranges
@@ -163,14 +163,14 @@ def _label(node: Node, index: int) -> Scalar:
     named = node.value.get("name") if isinstance(node.value, dict) else None
     if named is not None and isinstance(named.value, str):
         return named.value
-    return str(index) if _has_holes(node) else flow(plain(node))
+    return str(index) if _has_distributions(node) else flow(plain(node))
 
 
-def _has_holes(node: Node) -> bool:
+def _has_distributions(node: Node) -> bool:
     inside = (
         node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
     )
-    return is_hole(node) or any(map(_has_holes, inside))
+    return is_hole(node) or any(map(_has_distributions, inside))
 
 
 def _unique(label: Scalar, taken: list[Scalar]) -> Scalar:

@@ -9,7 +9,19 @@ from sweeper.space import defaults
 from sweeper.space.compare import difference, filled
 from sweeper.space.inside import Outside, candidates
 from sweeper.space.spec import Grid, StudySpec
-from sweeper.space.tree import Choice, Hole, Node, Open, closings, expand, flow, leaf, open_values, plain, size
+from sweeper.space.tree import (
+    Choice,
+    Distribution,
+    Node,
+    Parameter,
+    configurations,
+    expand,
+    flow,
+    leaf,
+    parameters,
+    plain,
+    size,
+)
 from sweeper.space.validation import checked
 from sweeper.text import did_you_mean, join_or
 from trainers.config import Recipe, TrainConfig
@@ -35,7 +47,7 @@ class Space:
         """Expand `each` by category name and judge every corner; UserError with file:line:column."""
         self._spec, self._categories = spec, list(categories)
         self._tree = expand(spec.train, categories)
-        self._open = list(open_values(self._tree))
+        self._open = list(parameters(self._tree))
         self._refuse_ambiguous()
         self._judge()
         if isinstance(spec.search.sampler, Grid):
@@ -67,7 +79,7 @@ class Space:
 
     def distributions(self) -> dict[str, str]:
         """Each open value in words, such as `uniform [0.0, 5.0]`, by dotted name."""
-        return {each.name: str(each.hole) for each in self._open}
+        return {each.name: str(each.distribution) for each in self._open}
 
     def identity(self) -> dict[str, Any]:
         """What the study asks, as JSON: data, goal and train with all defaults. Budget and search are not part."""
@@ -86,14 +98,14 @@ class Space:
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
         """The recipe that `params` close the space to; UserError when they do not fit it."""
 
-        def given(name: str, hole: Hole) -> list[Any]:
+        def given(name: str, hole: Distribution) -> list[Any]:
             if name not in params:
                 raise UserError(f"the parameter {name} is missing", help=f"it is a {hole}")
             if isinstance(hole, Choice) and params[name] not in hole.labels:
                 raise UserError(f"the parameter {name} cannot be {flow(params[name])}", help=f"it is a {hole}")
             return [params[name]]
 
-        used, closed = next(closings(self._tree, "", given))
+        used, closed = next(configurations(self._tree, "", given))
         if unknown := [name for name in params if name not in used]:
             raise UserError(f"there is no open value {unknown[0]} here", help=did_you_mean(unknown[0], used))
         return self._recipe(closed)
@@ -114,7 +126,7 @@ class Space:
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
         """The parameters of one trial, asked of Optuna in the order of the file, branches after their choice."""
-        params, _ = next(closings(self._tree, "", lambda name, hole: [_suggested(trial, name, hole)]))
+        params, _ = next(configurations(self._tree, "", lambda name, hole: [_suggested(trial, name, hole)]))
         return params
 
     def default(self) -> list[dict[str, Any]]:
@@ -143,18 +155,18 @@ class Space:
     def configurations(self) -> Iterator[dict[str, Any]]:
         """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
         self._refuse_endless()
-        for params, _ in closings(self._tree, "", lambda _, hole: list(hole.values() or ())):
+        for params, _ in configurations(self._tree, "", lambda _, hole: list(hole.values() or ())):
             yield params
 
     def _over(self, *keys: str, smallest: str = "") -> Iterator[tuple[dict[str, Any], Node]]:
         """The default, and every corner of the open values under `keys`; of the one named `smallest` the least."""
 
-        def options(name: str, hole: Hole) -> list[Any]:
+        def options(name: str, hole: Distribution) -> list[Any]:
             if name == smallest:
-                return [min(hole.corners())]
-            return hole.corners() if name.split(".")[0] in keys else [hole.middle()]
+                return [min(hole.bounds())]
+            return hole.bounds() if name.split(".")[0] in keys else [hole.midpoint()]
 
-        return closings(self._tree, "", options)
+        return configurations(self._tree, "", options)
 
     def _recipe(self, closed: Node) -> Recipe:
         spec = self._spec
@@ -178,11 +190,11 @@ class Space:
     def _corners(self) -> Iterator[Mapping[str, Any]]:
         yield {}
         for each in self._open:
-            for value in each.hole.corners():
+            for value in each.distribution.bounds():
                 yield {**each.given, each.name: value}
 
     def _at(self, forced: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Node]]:
-        return closings(self._tree, "", lambda name, hole: [forced.get(name, hole.corners()[0])])
+        return configurations(self._tree, "", lambda name, hole: [forced.get(name, hole.bounds()[0])])
 
     def _refuse_unknown_categories(self, train: TrainConfig, closed: Node) -> None:
         for name in train.loss.category_weights or {}:
@@ -206,7 +218,7 @@ class Space:
         )
 
     def _refuse_ambiguous(self) -> None:
-        seen: dict[str, Open] = {}
+        seen: dict[str, Parameter] = {}
         for each in self._open:
             if each.name in seen:
                 remedy = f"the other one: {seen[each.name].node.where}"
@@ -214,7 +226,7 @@ class Space:
             seen[each.name] = each
 
     def _refuse_endless(self) -> None:
-        endless = [each for each in self._open if each.hole.values() is None]
+        endless = [each for each in self._open if each.distribution.values() is None]
         if endless:
             names = ", ".join(each.name for each in endless)
             raise UserError(
@@ -237,7 +249,7 @@ def _family(train: TrainConfig) -> str:
     return train.backbone if train.pretrained else f"{train.backbone} from random weights"
 
 
-def _suggested(trial: "optuna.Trial", name: str, hole: Hole) -> Any:
+def _suggested(trial: "optuna.Trial", name: str, hole: Distribution) -> Any:
     if isinstance(hole, Choice):
         return trial.suggest_categorical(name, hole.labels)
     if hole.whole:

@@ -50,7 +50,7 @@ def flow(value: Any) -> str:
 
 
 Kind = Literal["uniform", "loguniform", "int", "logint"]
-Options = Callable[[str, "Hole"], list[Any]]
+Options = Callable[[str, "Distribution"], list[Any]]
 """Which parameter values to try for an open value, given its dotted name."""
 
 
@@ -58,7 +58,7 @@ Options = Callable[[str, "Hole"], list[Any]]
 class Node:
     """A value; `where` is the place of the value (file:line:column), `key` that of the key it belongs to."""
 
-    value: "Scalar | dict[str, Node] | list[Node] | Hole | Each"
+    value: "Scalar | dict[str, Node] | list[Node] | Distribution | PerCategory"
     where: str = field(default="", compare=False)
     key: str = field(default="", compare=False)
 
@@ -81,10 +81,10 @@ class Range:
     def log(self) -> bool:
         return self.kind in ("loguniform", "logint")
 
-    def corners(self) -> list[Any]:
+    def bounds(self) -> list[Any]:
         return [self.low, self.high]
 
-    def middle(self) -> float:
+    def midpoint(self) -> float:
         """The geometric middle on a logarithmic scale, else the arithmetic one; to three figures or to a step."""
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         if self.step:
@@ -128,10 +128,10 @@ class Choice:
     labels: tuple[Scalar, ...]
     nodes: tuple[Node, ...]
 
-    def corners(self) -> list[Any]:
+    def bounds(self) -> list[Any]:
         return list(self.labels)
 
-    def middle(self) -> Scalar:
+    def midpoint(self) -> Scalar:
         return self.labels[0]
 
     def values(self) -> Sequence[Any]:
@@ -149,13 +149,13 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Each:
+class PerCategory:
     """The same open value once for every category; `expand` makes a mapping of it."""
 
     node: Node
 
 
-Hole = Range | Choice
+Distribution = Range | Choice
 
 
 def plain(node: Node) -> Any:
@@ -169,7 +169,7 @@ def plain(node: Node) -> Any:
             return {"choice": [[label, plain(child)] for label, child in zip(hole.labels, hole.nodes, strict=True)]}
         case Range() as hole:
             return {hole.kind: [hole.low, hole.high]} | ({} if hole.step is None else {"step": hole.step})
-        case Each() as each:
+        case PerCategory() as each:
             return {"each": plain(each.node)}
     return node.value
 
@@ -190,12 +190,12 @@ def expand(node: Node, categories: Sequence[str]) -> Node:
             return replace(node, value=[expand(child, categories) for child in items])
         case Choice() as hole:
             return replace(node, value=replace(hole, nodes=tuple(expand(n, categories) for n in hole.nodes)))
-        case Each() as each:
+        case PerCategory() as each:
             return replace(node, value=dict.fromkeys(categories, each.node))
     return node
 
 
-def closings(node: Node, name: str, options: Options) -> Iterator[tuple[dict[str, Any], Node]]:
+def configurations(node: Node, name: str, options: Options) -> Iterator[tuple[dict[str, Any], Node]]:
     """Every way to close the tree with the values that `options` offers: the parameters, and the closed tree.
 
     A branch's own open values are asked for only where that branch is chosen.
@@ -210,7 +210,7 @@ def closings(node: Node, name: str, options: Options) -> Iterator[tuple[dict[str
         case Choice() | Range() as hole:
             for value in options(name, hole):
                 inner = f"{name}.{value}" if isinstance(hole, Choice) else name
-                for params, closed in closings(hole.node(value), inner, options):
+                for params, closed in configurations(hole.node(value), inner, options):
                     yield {name: value} | params, replace(closed, key=node.key)
         case _:
             yield {}, node
@@ -223,16 +223,16 @@ def _products(
         yield {}, {}
         return
     (key, child), *others = entries
-    for params, closed in closings(child, f"{name}.{key}" if name else str(key), options):
+    for params, closed in configurations(child, f"{name}.{key}" if name else str(key), options):
         for more, rest in _products(others, name, options):
             yield params | more, {key: closed} | rest
 
 
-def open_values(node: Node, name: str = "", given: Mapping[str, Any] | None = None) -> Iterator["Open"]:
+def parameters(node: Node, name: str = "", given: Mapping[str, Any] | None = None) -> Iterator["Parameter"]:
     """Every open value of the tree in the order of the file, those of branches after the choice of the branch."""
     given = given or {}
     if isinstance(node.value, Choice | Range):
-        yield Open(name, node, node.value, given)
+        yield Parameter(name, node, node.value, given)
     match node.value:
         case dict() as entries:
             children = [(f"{name}.{key}" if name else key, child, given) for key, child in entries.items()]
@@ -244,16 +244,16 @@ def open_values(node: Node, name: str = "", given: Mapping[str, Any] | None = No
         case _:
             children = []
     for inner, child, conditions in children:
-        yield from open_values(child, inner, conditions)
+        yield from parameters(child, inner, conditions)
 
 
 @dataclass(frozen=True)
-class Open:
+class Parameter:
     """An open value: its dotted name, where it stands, and the choices under which it exists."""
 
     name: str
     node: Node
-    hole: Hole
+    distribution: Distribution
     given: Mapping[str, Any]
 
 

@@ -21,7 +21,7 @@ from ruamel.yaml.events import (
 from sweeper.space import defaults, hints, overrides
 from sweeper.space.parameters import closed, is_hole, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
-from sweeper.space.tree import Node, flow, open_values, scalar
+from sweeper.space.tree import Node, flow, parameters, scalar
 from sweeper.space.validation import checked
 from sweeper.text import did_you_mean, redacted, refuse_secret
 from trainers.config import Recipe
@@ -82,7 +82,7 @@ def _named(path: Path) -> str:
 
 def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
     """One trial for a recipe; a space must say when to stop, unless a grid ends by itself."""
-    is_open = any(True for _ in open_values(train))
+    is_open = any(True for _ in parameters(train))
     if is_open and file.budget == Budget() and file.search.sampler.name != "grid":
         raise UserError(
             "budget is missing: values are left open, so the study needs an end",
