@@ -73,7 +73,7 @@ def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
         return
     limit = keep or (study_file.read(study) or {}).get("keep") or 1
     ended = [entry.result for entry in trial_index.read(study).values()]
-    for result in retention.beyond(ended, limit):
+    for result in retention.outside_best(ended, limit):
         yield from _files(CHECKPOINTS.format(keep=limit), study.trial(result.number).checkpoints)
     done = {result.number for result in ended}
     for number, folder in records.folders(study):

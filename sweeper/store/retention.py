@@ -12,7 +12,7 @@ Rank = tuple[bool, float, int]
 QUEUE = 50  # trials whose predictions may wait for figures; they are few bytes beside weights
 
 
-class Kept:
+class Retention:
     """The ended trials whose checkpoints lie there, where a study keeps `limit` of them; None keeps all.
 
     A trial that is open or paused has not ended, and is never touched. Predictions stay until their figures are
@@ -32,22 +32,22 @@ class Kept:
         while len(self._ranks) > self._limit:
             completed, _, number = self._ranks.pop(0)
             self._drop(self._folder.trial(-number), drawable=completed)
-        self.settle()
+        self.commit_best()
 
     def _drop(self, folder: RunFolder, *, drawable: bool) -> None:
         if drawable and folder.val_logits.exists():
             self._undrawn.append(folder)
-            drop(folder, but=folder.val_logits)
+            delete_checkpoints(folder, but=folder.val_logits)
         else:
-            drop(folder)
+            delete_checkpoints(folder)
 
-    def settle(self) -> None:
+    def commit_best(self) -> None:
         """Remove the predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
         late = self._undrawn[:-QUEUE]
         done = [folder for folder in self._undrawn if folder in late or records.predictions_drawn(folder)]
         self._undrawn = [folder for folder in self._undrawn if folder not in done]
         for folder in done:
-            drop(folder)
+            delete_checkpoints(folder)
 
 
 def rank(result: TrialResult) -> Rank:
@@ -55,13 +55,13 @@ def rank(result: TrialResult) -> Rank:
     return result.state == "COMPLETE", result.value or 0.0, -result.number
 
 
-def beyond(results: list[TrialResult], limit: int) -> list[TrialResult]:
+def outside_best(results: list[TrialResult], limit: int) -> list[TrialResult]:
     """Of ended trials those that are not among the best `limit`, by number."""
     worse = sorted(results, key=rank, reverse=True)[limit:]
     return sorted(worse, key=lambda result: result.number)
 
 
-def drop(folder: RunFolder, *, but: Path | None = None) -> None:
+def delete_checkpoints(folder: RunFolder, *, but: Path | None = None) -> None:
     """Remove a run's weights, training state and predictions `but` one; its record, log and figures stay."""
     records.tidy(folder.root, ended=True)
     for path in folder.checkpoints:

@@ -9,7 +9,7 @@ from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.store.retention import Kept
+from sweeper.store.retention import Retention
 from sweeper.store.trial_index import Entry
 from sweeper.study import transfer
 from sweeper.study.active_trial import Running
@@ -46,7 +46,7 @@ class Parts:
     asking: Asking
     repeats: Repeats
     memory: Memory
-    kept: Kept
+    kept: Retention
 
     @classmethod
     def open(cls, definition: Definition, here: Here = UNKNOWN) -> "Parts":
@@ -63,7 +63,7 @@ class Parts:
         clock = Clock(folder, spec.budget.hours, ended)
         asking = Asking(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
-        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Kept(folder, spec.keep)
+        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Retention(folder, spec.keep)
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)

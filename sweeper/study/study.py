@@ -108,7 +108,7 @@ class Study:
         """Let go of the study; a full disk costs the time since it was last kept, a second."""
         try:
             if self._lock.there:
-                self._parts.kept.settle()
+                self._parts.kept.commit_best()
                 self._clock.save(now=True)
         except OSError as error:
             if not files.full(error):

@@ -275,7 +275,7 @@ def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_tr
     assert drawing.troubles == ()
 
 
-def ended(kept: retention.Kept, study: StudyFolder, data: DataConfig, count: int) -> list[RunFolder]:
+def ended(kept: retention.Retention, study: StudyFolder, data: DataConfig, count: int) -> list[RunFolder]:
     """Trials with checkpoints that end one after the other."""
     made = [finished(study, number, data) for number in range(count)]
     for folder in made:
@@ -287,12 +287,12 @@ def ended(kept: retention.Kept, study: StudyFolder, data: DataConfig, count: int
 
 
 def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
-    kept = retention.Kept(study, 1)
+    kept = retention.Retention(study, 1)
     best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
     assert (best.model.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
     assert (worse.model.exists(), worse.checkpoint.exists(), worse.val_logits.exists()) == (False, False, True)
     assert len(runs.run(worse).files) == 5
-    kept.settle()
+    kept.commit_best()
     assert not worse.val_logits.exists()
     assert len(runs.run(worse).files) == 5
     assert best.val_logits.exists()
@@ -300,7 +300,7 @@ def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
 
 def test_only_so_many_predictions_wait_to_be_drawn(study, photos, monkeypatch):
     monkeypatch.setattr(retention, "QUEUE", 2)
-    folders = ended(retention.Kept(study, 1), study, photos, 5)
+    folders = ended(retention.Retention(study, 1), study, photos, 5)
     assert [folder.val_logits.exists() for folder in folders] == [True, False, False, True, True]
 
 
