@@ -79,7 +79,7 @@ def _folder(folder: RunFolder, space: Space, like: Job, params: dict[str, Any], 
     epochs = [_epoch(number, index, value) for index, value in enumerate(curve)]
     folder.config.write_text(job.model_dump_json(indent=1) + "\n")
     folder.history.write_text("".join(f"{one.model_dump_json()}\n" for one in epochs))
-    folder.result.write_text(records.standing(job, epochs, "COMPLETE").model_dump_json(indent=1) + "\n")
+    folder.result.write_text(records.result_of(job, epochs, "COMPLETE").model_dump_json(indent=1) + "\n")
 
 
 def _epoch(number: int, index: int, value: float) -> Epoch:

@@ -69,7 +69,7 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
 
 
 def _seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-    return records.standing(job, epochs, "COMPLETE", ended)
+    return records.result_of(job, epochs, "COMPLETE", ended)
 
 
 # --------------------------------------------------------------------------------------- ways out

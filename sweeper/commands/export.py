@@ -157,7 +157,7 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     facts = card.Facts(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     value = getattr(scores, job.recipe.goal) if scores else None
-    ended = records.standing(job, epochs, "COMPLETE")
+    ended = records.result_of(job, epochs, "COMPLETE")
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 
 

@@ -131,7 +131,7 @@ class Retraining:
         folder = RunFolder(job.folder)
         if records.read_config(folder) is None:
             records.write_config(folder, job)
-        self._running[job.trial] = _Run(job, folder, records.mend(folder))
+        self._running[job.trial] = _Run(job, folder, records.repair(folder))
         return job
 
     def refuse(self, _job: Job) -> None:
@@ -157,9 +157,9 @@ class Retraining:
         if isinstance(message, Failed):
             return self._failed(run, message)
         if message.stopped:
-            return records.standing(run.job, run.epochs, "INTERRUPTED")
+            return records.result_of(run.job, run.epochs, "INTERRUPTED")
         result = self._seal(run.job, message, run.epochs)
-        records.tidy(run.folder.root, ended=True)
+        records.remove_leftovers(run.folder.root, ended=True)
         records.write_result(run.folder, result)
         self.ended.append(result)
         return result
@@ -167,7 +167,7 @@ class Retraining:
     def _failed(self, run: "_Run", message: Failed) -> TrialResult:
         """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged."""
         if message.trouble == "disk":
-            return records.standing(run.job, run.epochs, "INTERRUPTED", message)
+            return records.result_of(run.job, run.epochs, "INTERRUPTED", message)
         self._deaths[run.folder.root] += 1
         if message.trouble in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
             return self._again(run, run.job, message, "trying once more")
@@ -177,12 +177,12 @@ class Retraining:
             records.write_config(run.folder, job)
             return self._again(run, job, message, remedy)
         self.failure = _failure(run, message)
-        return records.standing(run.job, run.epochs, "FAILED", message)
+        return records.result_of(run.job, run.epochs, "FAILED", message)
 
     def _again(self, run: "_Run", job: Job, message: Failed, how: str) -> TrialResult:
         self._waiting.insert(0, job)
         told = message.model_copy(update={"text": f"{message.text}; {how}"})
-        return records.standing(run.job, run.epochs, "INTERRUPTED", told)
+        return records.result_of(run.job, run.epochs, "INTERRUPTED", told)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """Nothing waits here."""

@@ -29,9 +29,9 @@ def history(folder: RunFolder) -> list[Epoch]:
     return _sound(folder.history)[0]
 
 
-def mend(folder: RunFolder) -> list[Epoch]:
+def repair(folder: RunFolder) -> list[Epoch]:
     """The same, and the torn tail is cut off the file. Only for whoever holds the study, while nobody trains here."""
-    tidy(folder.root)
+    remove_leftovers(folder.root)
     epochs, length = _sound(folder.history)
     if folder.history.exists() and folder.history.stat().st_size > length:
         with folder.history.open("r+b") as file:
@@ -40,7 +40,7 @@ def mend(folder: RunFolder) -> list[Epoch]:
     return epochs
 
 
-def tidy(folder: Path, *, ended: bool = False) -> None:
+def remove_leftovers(folder: Path, *, ended: bool = False) -> None:
     """Remove what kills left of files that were being written, by `trainers.support.files`, in this very folder.
 
     Of a run that has `ended` also what waited for an epoch that will not come.
@@ -50,7 +50,7 @@ def tidy(folder: Path, *, ended: bool = False) -> None:
 
 
 def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
-    """What `tidy` would remove."""
+    """What `remove_leftovers` would remove."""
     waiting = folder.glob(f"{files.NEXT}*") if ended else ()
     mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be at it now
     begun = (path for path in folder.glob(".*.tmp") if path.name != mine)
@@ -120,7 +120,7 @@ def read_result(folder: RunFolder) -> TrialResult | None:
     return jsonfile.read(folder.result, TrialResult)
 
 
-def standing(
+def result_of(
     job: Job,
     epochs: Iterable[Epoch],
     state: State,
@@ -198,7 +198,7 @@ def _result(folder: RunFolder, unfinished: State) -> TrialResult | None:
     if result := read_result(folder):
         return result
     job = read_config(folder)
-    return standing(job, history(folder), "PAUSED" if folder.paused.exists() else unfinished) if job else None
+    return result_of(job, history(folder), "PAUSED" if folder.paused.exists() else unfinished) if job else None
 
 
 def seconds(study: StudyFolder) -> float:
@@ -307,10 +307,10 @@ def awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
     return drawable(folder, result, kind) and drawn(folder) is None
 
 
-TOLERANCE = 0.1  # a running trial may end this share of the budget late
+BUDGET_TOLERANCE = 0.1  # a running trial may end this share of the budget late
 
 
-def kept(folder: StudyFolder) -> float:
+def elapsed_seconds(folder: StudyFolder) -> float:
     """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
     try:
         noted = float(folder.clock.read_bytes())

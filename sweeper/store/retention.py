@@ -63,7 +63,7 @@ def outside_best(results: list[TrialResult], limit: int) -> list[TrialResult]:
 
 def delete_checkpoints(folder: RunFolder, *, but: Path | None = None) -> None:
     """Remove a run's weights, training state and predictions `but` one; its record, log and figures stay."""
-    records.tidy(folder.root, ended=True)
+    records.remove_leftovers(folder.root, ended=True)
     for path in folder.checkpoints:
         if path != but:
             path.unlink(missing_ok=True)

@@ -58,7 +58,9 @@ class Standing:
         """COMPLETE when the budget is used up as far as the folder tells; INTERRUPTED while something is open."""
         if self.holder:
             return "RUNNING"
-        spent = self.hours is not None and records.kept(self.study) >= self.hours * 3600 * (1 - records.TOLERANCE)
+        spent = self.hours is not None and records.elapsed_seconds(self.study) >= self.hours * 3600 * (
+            1 - records.BUDGET_TOLERANCE
+        )
         waits = ("RUNNING", "INTERRUPTED") if spent else OPEN  # out of hours, what is paused stays so
         ended = [result for result in self.results if result.state not in waits]
         short = self.planned is not None and self.hours is None and len(ended) < self.planned

@@ -7,7 +7,7 @@ from statistics import mean, median
 
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.store.records import TOLERANCE, kept
+from sweeper.store.records import BUDGET_TOLERANCE, elapsed_seconds
 from sweeper.store.trial_index import Entry
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
@@ -36,7 +36,7 @@ class Clock:
         self.learnt = 0  # how often something was
         if hours is not None:
             self._read(ended)
-        self._before = kept(folder)
+        self._before = elapsed_seconds(folder)
         self._opened = self._saved = time.monotonic()
 
     def _read(self, ended: Mapping[int, Entry]) -> None:
@@ -111,7 +111,7 @@ class Clock:
         if not self.limited:
             return False
         ahead = (train.epochs - done) * self._pace(train)
-        if self.spent + ahead + self._final(train, train.epochs) <= self._limit * (1 + TOLERANCE):
+        if self.spent + ahead + self._final(train, train.epochs) <= self._limit * (1 + BUDGET_TOLERANCE):
             return False
         return self.spent + self._pace(train) + self._final() > self._limit
 

@@ -78,7 +78,7 @@ class Ends:
         self._optimizer.pause(one.job.trial)
         self._folder.trial(one.job.trial).paused.touch()
         point("paused")
-        return records.standing(one.job, one.epochs, "PAUSED")
+        return records.result_of(one.job, one.epochs, "PAUSED")
 
     def _again(self, one: Running, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
@@ -88,16 +88,16 @@ class Ends:
     def _leave(self, one: Running, message: Failed | None = None) -> TrialResult:
         self._let_go(one)
         self.left.add(one.job.trial)
-        return records.standing(one.job, one.epochs, "INTERRUPTED", message)
+        return records.result_of(one.job, one.epochs, "INTERRUPTED", message)
 
     def end(self, one: Running, state: State, message: Done | Failed | None = None) -> TrialResult:
         """End a trial for good."""
         folder = self._folder.trial(one.job.trial)
         self._let_go(one)
-        result = records.standing(one.job, one.epochs, state, message)
+        result = records.result_of(one.job, one.epochs, state, message)
         if result.trouble == "oom":
             self._repeats.give_up(digest(one.job.recipe), result)
-        records.tidy(one.job.folder, ended=True)
+        records.remove_leftovers(one.job.folder, ended=True)
         records.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
         self._optimizer.tell(result)

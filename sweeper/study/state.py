@@ -70,5 +70,5 @@ class Parts:
 
     def stand(self, job: Job) -> Running:
         """A trial that has begun, as its folder knows it."""
-        epochs = records.mend(self.folder.trial(job.trial))
+        epochs = records.repair(self.folder.trial(job.trial))
         return Running(job, epochs, before=len(epochs))

@@ -95,7 +95,7 @@ class Study:
         folder = definition.folder
         held = lock.acquire(folder.lock)
         try:
-            records.tidy(folder.root)
+            records.remove_leftovers(folder.root)
             if teach and study_file.read(folder) is None:
                 teach()
             settle(definition)

@@ -114,7 +114,7 @@ class Side:
 
     def standing(self, state: State = "RUNNING") -> TrialResult:
         """The end, or without one how it stands."""
-        return self.result or records.standing(self.job, self.epochs, state)
+        return self.result or records.result_of(self.job, self.epochs, state)
 
     @property
     def ended(self) -> float:

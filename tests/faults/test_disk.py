@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.store.paths import StudyFolder
-from sweeper.store.records import kept
+from sweeper.store.records import elapsed_seconds
 from tests.faults.invariants import TIMES, check, history, plain
 from tests.support.disks import fill, rationed, small
 from tests.support.processes import Lab, Running, make, seeds
@@ -93,12 +93,12 @@ def test_the_hours_do_not_count_a_pause(tmp_path, disk, garments, reference, cas
     running.until(EPOCH, times=5)
     filler = fill(disk)
     paused(lab, running)
-    swept = kept(StudyFolder(lab.study))
+    swept = elapsed_seconds(StudyFolder(lab.study))
     time.sleep(4)  # seconds that a clock which runs on would count
     filler.unlink()
     began = time.monotonic()
     ended = running.end()
-    assert kept(StudyFolder(lab.study)) - swept <= time.monotonic() - began
+    assert elapsed_seconds(StudyFolder(lab.study)) - swept <= time.monotonic() - began
     check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
 
 

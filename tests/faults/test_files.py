@@ -33,7 +33,7 @@ def test_a_history_cut_anywhere_in_its_last_two_lines_is_mended(tmp_path, garmen
     kept = len(lines) - 2
     for cut in range(len(b"".join(lines[:kept])), len(whole)):
         run.history.write_bytes(whole[:cut])
-        epochs = records.mend(run)
+        epochs = records.repair(run)
         assert len(epochs) == whole[:cut].count(b"\n")
         assert run.history.read_bytes() == b"".join(lines[: len(epochs)])
     run.history.write_bytes(whole[: -random.Random(f"E3 {seed}").randrange(1, len(lines[-1]) + len(lines[-2]))])

@@ -80,7 +80,7 @@ def test_a_history_cut_at_any_byte_of_its_last_two_lines_loses_only_what_was_cut
         run.history.write_bytes(whole[:cut])
         kept = sum(end <= cut for end in ends)
         assert [one.number for one in records.history(run)] == list(range(1, kept + 1))
-        assert records.mend(run) == records.history(run)
+        assert records.repair(run) == records.history(run)
         assert run.history.read_bytes() == whole[: ends[kept - 1]]
 
 
@@ -93,11 +93,11 @@ def test_reading_a_torn_history_leaves_the_file_alone(run):
 def test_an_epoch_out_of_order_ends_what_is_believed(run):
     for index in (0, 1, 1):
         records.append(run, epoch(index))
-    assert [one.number for one in records.mend(run)] == [1, 2]
+    assert [one.number for one in records.repair(run)] == [1, 2]
 
 
 def test_a_run_without_a_history_has_no_epochs(run):
-    assert records.mend(run) == []
+    assert records.repair(run) == []
 
 
 def test_a_job_comes_back_from_its_config(run):
@@ -110,7 +110,7 @@ UNEVEN = [epoch(0, 0.2), epoch(1, 0.7), epoch(2, 0.7), epoch(3, 0.4)]
 
 @pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "PAUSED", "INTERRUPTED"])
 def test_the_value_of_a_trial_is_that_of_its_last_epoch(run, state):
-    result = records.standing(job(run), UNEVEN, state)
+    result = records.result_of(job(run), UNEVEN, state)
     assert (result.value, result.epoch, result.epochs, result.seconds) == (0.4, 4, 4, 4.0)
 
 
@@ -119,12 +119,12 @@ def test_with_a_selection_it_is_that_of_the_best_epoch_the_earliest_of_equals(ru
     made = job(run)
     train = made.recipe.train.model_copy(update={"selection": selection})
     chosen = made.model_copy(update={"recipe": made.recipe.model_copy(update={"train": train})})
-    result = records.standing(chosen, UNEVEN, "COMPLETE")
+    result = records.result_of(chosen, UNEVEN, "COMPLETE")
     assert (result.value, result.epoch, result.epochs) == (0.7, 2, 4)
 
 
 def test_without_an_epoch_a_trial_has_no_value(run):
-    result = records.standing(job(run), [], "FAILED")
+    result = records.result_of(job(run), [], "FAILED")
     assert (result.value, result.epoch) == (None, None)
 
 
@@ -133,7 +133,7 @@ def test_results_list_ended_and_unended_trials_by_number(study):
         folder = study.trial(number)
         records.write_config(folder, job(folder, number))
     records.append(study.trial(10), epoch(0, 0.4))
-    ended = records.standing(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, trouble="nan", text="no number"))
+    ended = records.result_of(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, trouble="nan", text="no number"))
     records.write_result(study.trial(2), ended)
     found = records.results(study)
     assert [(one.number, one.state, one.value) for one in found] == [(2, "FAILED", None), (10, "INTERRUPTED", 0.4)]

@@ -511,7 +511,7 @@ def test_an_end_that_is_on_record_alone_is_known_when_the_study_is_opened(path):
     epochs = curve(job)
     for epoch in epochs:
         study.report(0, epoch)
-    records.write_result(study.folder.trial(0), records.standing(job, epochs, "COMPLETE"))
+    records.write_result(study.folder.trial(0), records.result_of(job, epochs, "COMPLETE"))
     study.close()
     study = opened(path)
     upcoming = study.next_job()

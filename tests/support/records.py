@@ -67,7 +67,7 @@ def end(
 ) -> TrialResult:
     """Put the end of a run on record."""
     failed = Failed(trial=job.trial, trouble=trouble, text=error or "") if trouble else None
-    result = records.standing(job, epochs, state, failed)
+    result = records.result_of(job, epochs, state, failed)
     if state != "INTERRUPTED":
         records.write_result(RunFolder(job.folder), result)
     return result
