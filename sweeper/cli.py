@@ -193,7 +193,7 @@ def status(study: StudyName = None, as_json: Json = False) -> None:
     from sweeper.results import status
     from sweeper.store import studies
 
-    one = studies.standing(studies.find(study))
+    one = studies.status_of(studies.find(study))
     _answer(status.report(one) if as_json else status.status(one))
 
 

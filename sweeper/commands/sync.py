@@ -7,7 +7,7 @@ from sweeper.errors import StudyHeld, UserError
 from sweeper.store import lock, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
-from sweeper.store.studies import Standing
+from sweeper.store.studies import StudyStatus
 from sweeper.tracking import client
 from sweeper.tracking.tracker import facts, tracker_for
 from sweeper.trial import State
@@ -32,7 +32,7 @@ def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None]) -> None
 
 def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
     """Bring one study up to date; whether MLflow has all of it then."""
-    standing = studies.standing(study)
+    standing = studies.status_of(study)
     held = lock.acquire(study.lock)
     try:
         notes: list[str] = []
@@ -52,5 +52,5 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
     return done
 
 
-def _state(one: Standing) -> State:
+def _state(one: StudyStatus) -> State:
     return "FAILED" if one.state == "COMPLETE" and one.best is None else one.state

@@ -16,7 +16,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
     """
     if not folder.root.exists():
         return
-    one = studies.standing(folder)
+    one = studies.status_of(folder)
     if reason:
         print_message(reason)
     print_message(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
@@ -30,7 +30,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
         print_message(f"browse: sweep ui {folder.name}")
 
 
-def _broken(one: studies.Standing) -> Iterator[str]:
+def _broken(one: studies.StudyStatus) -> Iterator[str]:
     """Where to read why trials failed, when none did better."""
     failed = [result for result in one.results if result.state == "FAILED"]
     if failed and not one.best:

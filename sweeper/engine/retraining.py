@@ -93,7 +93,7 @@ def session(
 def _held(
     study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: Room, *, mlflow: bool
 ) -> Iterator[Session]:
-    standing = studies.standing(study)
+    standing = studies.status_of(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = views.choose(where=[f"files: {text.relative_path(study.root)}"])

@@ -195,5 +195,5 @@ def facts(prepared: Prepared) -> Facts:
         planned=spec.budget.trials,
         names=prepared.space.names,
         tags={"sweep.data": prepared.fingerprint},
-        resume=studies.resume(prepared.folder),
+        resume=studies.resume_command(prepared.folder),
     )

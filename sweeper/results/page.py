@@ -16,7 +16,7 @@ from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
 from sweeper.store import jsonfile, records, studies
 from sweeper.store.paths import StudyFolder
-from sweeper.store.studies import Standing
+from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch
@@ -61,7 +61,7 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
         if final.done and final.folder.test_scores.exists():
             drawings[final.folder.root.name] = runs.run(final.folder)
     troubles = tuple(dict.fromkeys(t for drawing in drawings.values() for t in drawing.troubles))
-    standing = studies.standing(study)
+    standing = studies.status_of(study)
     standing = replace(standing, holder=None) if closing else standing
     files.write_text(path, page(standing, won, drawings, troubles))
     return Report(path, drawings["study"].files, troubles)
@@ -78,7 +78,7 @@ def _winner(study: StudyFolder) -> Winner | None:
 
 
 # --------------------------------------------------------------------------------------------- page
-def page(one: Standing, won: Winner | None, drawings: Mapping[str, Drawing], troubles: Sequence[str]) -> str:
+def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, Drawing], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
     study, results = one.study, records.results(one.study)
     space = study.space.read_text(encoding="utf-8") if study.space.exists() else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeper import text, trial
 from sweeper.errors import UserError
-from sweeper.store.studies import Final, Standing, standing, studies
+from sweeper.store.studies import FinalRun, StudyStatus, status_of, studies
 from sweeper.system import gpu_processes
 from sweeper.text import relative_path
 from sweeper.trial import TrialResult
@@ -25,7 +25,7 @@ SPACES = Path("search_spaces")
 
 
 # ------------------------------------------------------------------------------------------ telling
-def status(one: Standing) -> Iterator[str]:
+def status(one: StudyStatus) -> Iterator[str]:
     """A study in a few lines: how far it is, what is best, where it lies, what comes next."""
     count: Counter[str] = Counter(result.state for result in one.results)
     parts = [f"{count[state]} {state.lower()}" for state in trial.STATUS if count[state]]
@@ -47,7 +47,7 @@ def status(one: Standing) -> Iterator[str]:
     yield f"next     {next_command(one)}"
 
 
-def _trials(one: Standing) -> str:
+def _trials(one: StudyStatus) -> str:
     return "trial" if (one.planned or len(one.results)) == 1 else "trials"
 
 
@@ -61,12 +61,12 @@ def running(result: TrialResult) -> str:
     return f"trial {result.number} ({result.backbone}), epoch {result.epochs}/{result.planned}{value}"
 
 
-def _scored(final: Final) -> str:
+def _scored(final: FinalRun) -> str:
     said = [f"{score['value']:g}{' ' + score['note'] if score['note'] else ''}" for score in final.scores]
     return f", scored {', '.join(said)}" if said else ""
 
 
-def next_command(one: Standing) -> str:
+def next_command(one: StudyStatus) -> str:
     if one.state == "RUNNING":
         return f"sweep leaderboard {one.study.name}"
     if one.state == "INTERRUPTED":
@@ -79,7 +79,7 @@ def next_command(one: Standing) -> str:
 
 def here() -> Iterator[str]:
     """The state of this folder, and the next command."""
-    there = [standing(study) for study in studies()]
+    there = [status_of(study) for study in studies()]
     for one in there:
         planned = f"/{one.planned}" if one.planned else ""
         top = f", best {text.format_value(one.best.value)} (trial {one.best.number})" if one.best else ""
@@ -110,12 +110,12 @@ def _first_command(space: Path | None) -> str:
 
 
 # ------------------------------------------------------------------------------------------ as JSON
-def report(one: Standing) -> dict[str, Any]:
+def report(one: StudyStatus) -> dict[str, Any]:
     """What `status` tells, as one JSON document."""
     return {"schema_version": 1, **document(one), "orphans": [asdict(orphan) for orphan in gpu_processes.found()]}
 
 
-def document(one: Standing) -> dict[str, Any]:
+def document(one: StudyStatus) -> dict[str, Any]:
     """A study, without what is true of the whole machine."""
     return {
         "study": one.study.name,
@@ -134,8 +134,8 @@ def document(one: Standing) -> dict[str, Any]:
 
 def everything() -> dict[str, Any]:
     """All studies here."""
-    return {"schema_version": 1, "studies": [document(standing(study)) for study in studies()]}
+    return {"schema_version": 1, "studies": [document(status_of(study)) for study in studies()]}
 
 
-def _final(final: Final) -> dict[str, Any]:
+def _final(final: FinalRun) -> dict[str, Any]:
     return {"folder": str(final.folder.root), "trial": final.trial, "done": final.done, "scores": list(final.scores)}

@@ -89,7 +89,7 @@ def winner(study: StudyFolder) -> Winner:
         raise NoResult(
             f"no trial of {study.name} has completed",
             where=str(study.root),
-            help=f"go on with {studies.resume(study)}",
+            help=f"go on with {studies.resume_command(study)}",
         )
     values = confirmed(study)
     if top.number in values:
@@ -124,5 +124,5 @@ def document(won: Winner) -> dict[str, Any]:
         "result": won.result.model_dump(mode="json"),
         "confirmed": list(won.confirmed),
         "recipe": won.job.computed.model_dump(mode="json"),
-        "finals": status.document(studies.standing(won.study))["finals"],
+        "finals": status.document(studies.status_of(won.study))["finals"],
     }

@@ -19,7 +19,7 @@ from sweeper.trial import OPEN, State, TrialResult
 from trainers.support.files import expanded, write_text
 
 
-class Said(BaseModel):
+class Score(BaseModel):
     """A line of scores.jsonl: what a board said, and when that was noted."""
 
     model_config = ConfigDict(extra="allow")
@@ -30,7 +30,7 @@ class Said(BaseModel):
 
 
 @dataclass(frozen=True)
-class Final:
+class FinalRun:
     """A retraining for a submission, and what boards said of it."""
 
     folder: RunFolder
@@ -40,7 +40,7 @@ class Final:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyStatus:
     """One study as its folder tells it."""
 
     study: StudyFolder
@@ -50,7 +50,7 @@ class Standing:
     results: tuple[TrialResult, ...]
     best: TrialResult | None
     holder: lock.Holder | None
-    finals: tuple[Final, ...]
+    finals: tuple[FinalRun, ...]
     resume: str
 
     @property
@@ -91,11 +91,11 @@ def find(name: str | None) -> StudyFolder:
     )
 
 
-def standing(study: StudyFolder) -> Standing:
+def status_of(study: StudyFolder) -> StudyStatus:
     document = study_file.read(study) or {}
     results = tuple(records.results(study))
     budget = document.get("budget", {})
-    return Standing(
+    return StudyStatus(
         study=study,
         goal=document.get("identity", {}).get("goal", "overall_accuracy"),
         planned=budget.get("trials"),
@@ -104,11 +104,11 @@ def standing(study: StudyFolder) -> Standing:
         best=records.best(results),
         holder=lock.holder(study.lock),
         finals=tuple(finals(study)),
-        resume=resume(study),
+        resume=resume_command(study),
     )
 
 
-def resume(study: StudyFolder) -> str:
+def resume_command(study: StudyFolder) -> str:
     """The command that goes on with `study`."""
     try:
         return study.resume.read_text(errors="replace").strip()
@@ -123,18 +123,18 @@ def resume(study: StudyFolder) -> str:
         return shlex.join(words)
 
 
-def finals(study: StudyFolder) -> Iterator[Final]:
+def finals(study: StudyFolder) -> Iterator[FinalRun]:
     """Every final, the oldest first."""
     for path in sorted(study.finals.glob("*/config.json")):
         folder = RunFolder(path.parent)
         if job := records.read_config(folder):
-            yield Final(folder, job.trial, records.read_result(folder) is not None, tuple(_board(folder)))
+            yield FinalRun(folder, job.trial, records.read_result(folder) is not None, tuple(_board(folder)))
 
 
 def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
     if folder.board.exists():
         for number, line in enumerate(folder.board.read_bytes().splitlines(), 1):
-            yield jsonfile.parsed(line, Said, f"{folder.board}:{number}").model_dump(exclude_unset=True)
+            yield jsonfile.parsed(line, Score, f"{folder.board}:{number}").model_dump(exclude_unset=True)
 
 
 def note_score(target: str, value: float, note: str) -> Path:

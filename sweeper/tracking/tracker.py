@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.space.compare import opened
 from sweeper.store import study_file
 from sweeper.store.paths import RunFolder
-from sweeper.store.studies import Standing
+from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
 from sweeper.tracking.background import PAUSE, Sender
@@ -153,7 +153,7 @@ def _json(job: Job) -> str:
 # ------------------------------------------------------------------------------------- the library
 
 
-def facts(one: Standing) -> Facts:
+def facts(one: StudyStatus) -> Facts:
     """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
     document: Mapping[str, Any] = study_file.read(one.study) or {}
     asked = document["identity"]

@@ -27,14 +27,14 @@ def study(name: str = "focal", *, planned: int = 3, trials: int = 2) -> StudyFol
 
 
 def test_a_study_with_trials_to_go_is_interrupted_and_its_next_command_resumes_it():
-    one = studies.standing(made := study())
+    one = studies.status_of(made := study())
     made.resume.write_text("sweep run space.yaml --set 'a=b c'\n")
     assert one.state == "INTERRUPTED"
-    assert status.next_command(studies.standing(made)) == "sweep run space.yaml --set 'a=b c'"
+    assert status.next_command(studies.status_of(made)) == "sweep run space.yaml --set 'a=b c'"
 
 
 def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
-    one = studies.standing(study(planned=2))
+    one = studies.status_of(study(planned=2))
     assert one.state == "COMPLETE"
     assert status.next_command(one) == "sweep best focal --export submission"
 
@@ -42,7 +42,7 @@ def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
 def test_a_study_that_is_held_is_running_and_says_by_whom():
     made = study()
     held = lock.acquire(made.lock)
-    one = studies.standing(made)
+    one = studies.status_of(made)
     held.release()
     assert one.state == "RUNNING"
     assert any(line.startswith("held by  process") for line in status.status(one))
@@ -50,7 +50,7 @@ def test_a_study_that_is_held_is_running_and_says_by_whom():
 
 def test_a_study_without_a_remembered_command_is_resumed_from_its_own_copy(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert studies.resume(study()) == "sweep run mlruns/studies/focal/space.yaml --set study=focal"
+    assert studies.resume_command(study()) == "sweep run mlruns/studies/focal/space.yaml --set study=focal"
 
 
 def test_the_last_study_is_meant_where_none_is_named():

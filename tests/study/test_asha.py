@@ -145,7 +145,7 @@ def test_a_paused_trial_is_called_so_and_stays_open(tmp_path):
     study = opened(path)
     play(study, 2)
     study.close()
-    one = studies.standing(StudyFolder(tmp_path / "question"))
+    one = studies.status_of(StudyFolder(tmp_path / "question"))
     assert [result.state for result in one.results] == ["PAUSED", "PAUSED"]
     assert "trials   2 paused" in list(status.status(one))
     assert [trial.state.name for trial in past(path)] == ["RUNNING", "RUNNING"]
