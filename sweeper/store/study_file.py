@@ -31,7 +31,7 @@ class Limits(_Open):
     hours: float | None = None
 
 
-class Asked(_Open):
+class StudyRecord(_Open):
     """study.json."""
 
     study: str
@@ -42,7 +42,7 @@ class Asked(_Open):
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
     """Raise UserError where the study began on other images, labels or splits than those that are there now."""
-    if not alike((read(folder) or {}).get("fingerprint", ""), fingerprint):
+    if not same_fingerprint((read(folder) or {}).get("fingerprint", ""), fingerprint):
         raise UserError(
             f"the images, labels or splits are not those that study '{folder.name}' began with",
             where=root,
@@ -50,7 +50,7 @@ def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
         )
 
 
-def alike(before: str, now: str) -> bool:
+def same_fingerprint(before: str, now: str) -> bool:
     """Whether two fingerprints may be of the same data; of one that says less, as far as it says something."""
     return all(a == b for a, b in zip(before.split("-"), now.split("-"), strict=False) if a and b)
 
@@ -58,7 +58,7 @@ def alike(before: str, now: str) -> bool:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
     try:
-        found = jsonfile.read(folder.spec, Asked)
+        found = jsonfile.read(folder.spec, StudyRecord)
     except EnvironmentFault as error:
         raise EnvironmentFault(
             "this file is damaged: it does not say what the study asked when it began",

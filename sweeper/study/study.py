@@ -24,7 +24,7 @@ from trainers.epoch import Epoch
 from trainers.support import files
 
 
-def settle(study: Definition) -> None:
+def check_unchanged(study: Definition) -> None:
     """Write down what the study asks, or compare it with what it asked before.
 
     Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
@@ -98,7 +98,7 @@ class Study:
             records.remove_leftovers(folder.root)
             if teach and study_file.read(folder) is None:
                 teach()
-            settle(definition)
+            check_unchanged(definition)
             return cls(Parts.open(definition, here), cache, held)
         except BaseException:
             held.release()

@@ -88,7 +88,7 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
     asked, mine = before["identity"], spec.data.model_dump(mode="json")
     if asked["goal"] != spec.goal:
         return f"its goal was {asked['goal']}, not {spec.goal}"
-    if not study_file.alike(before.get("fingerprint", ""), fingerprint):
+    if not study_file.same_fingerprint(before.get("fingerprint", ""), fingerprint):
         return "its images, labels or splits were others"
     where = {"root": mine["root"]}  # the same data at another place are the same
     lines = difference({**asked["data"], **where}, mine, "data")
