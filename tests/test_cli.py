@@ -369,7 +369,7 @@ def test_a_study_of_an_earlier_version_is_said_to_be_one(swept, tmp_path, words)
     """Its epochs counted from 0, and its weights were those of the best one."""
     folder = Path(shutil.copytree(swept[0], tmp_path / "here"))
     study = folder / "mlruns" / "studies" / "question"
-    (study / "ended.jsonl").unlink()
+    (study / "trial_index.jsonl").unlink()
     for trial in study.glob("trials/*"):
         for name, new, old in (("result.json", '"epoch":', '"best_epoch":'), ("config.json", '"last"', '"goal"')):
             (trial / name).write_text((trial / name).read_text().replace(new, old))

@@ -123,7 +123,7 @@ def test_an_epoch_has_one_number_in_every_file_and_document(folders):
 def test_the_submission_has_a_line_for_each_line_of_the_test_list(folders):
     folder = folders[1]
     sweep(folder, "best", "--export", "submission", "--no-mlflow")
-    (archive,) = folder.glob("mlruns/studies/focal_weights/final/*/submission.zip")
+    (archive,) = folder.glob("mlruns/studies/focal_weights/finals/*/submission.zip")
     with zipfile.ZipFile(archive) as opened:
         assert opened.namelist() == ["prediction.txt"]
         lines = opened.read("prediction.txt").decode("ascii").splitlines()

@@ -78,11 +78,11 @@ def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
     done = {result.number for result in ended}
     for number, folder in records.folders(study):
         yield from _files(LEFT, records.leftovers(folder.root, ended=number in done))
-    for run in _runs(study.confirms):
+    for run in _runs(study.confirmations):
         yield from _files(CONFIRMS, run.checkpoints if run.result.exists() else ())
     for run in _runs(study.finals):
         yield from _files(FINALS, (run.checkpoint,) if run.result.exists() and run.model.exists() else ())
-    for run in (*_runs(study.confirms), *_runs(study.finals)):
+    for run in (*_runs(study.confirmations), *_runs(study.finals)):
         yield from _files(LEFT, records.leftovers(run.root, ended=run.result.exists()))
     yield from _files(LEFT, records.leftovers(study.root))
 

@@ -26,7 +26,7 @@ def say(folder: StudyFolder, command: str, reason: str = "") -> None:
     print_message(f"resume: {command}")
     if one.best:
         print_message(f"submit: sweep best {folder.name} --export submission")
-    if folder.mirror.exists():
+    if folder.sync_state.exists():
         print_message(f"browse: sweep ui {folder.name}")
 
 

@@ -82,7 +82,7 @@ def _once(
         here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
     )
     try:
-        files.write_text(prepared.folder.resume, command + "\n")
+        files.write_text(prepared.folder.resume_command, command + "\n")
         files.write_text(prepared.folder.data, prepared.summary.model_dump_json(indent=1) + "\n")
         if final:
             study.expect_final(*final)

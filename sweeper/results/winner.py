@@ -36,7 +36,7 @@ def leaders(study: StudyFolder) -> list[TrialResult]:
 def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
     """The values with new seeds that are on record, by trial."""
     values: dict[int, list[float]] = {}
-    for path in sorted(study.confirms.glob("*/result.json")):
+    for path in sorted(study.confirmations.glob("*/result.json")):
         result = records.read_result(RunFolder(path.parent))
         if result and result.value is not None:
             values.setdefault(result.number, []).append(result.value)

@@ -58,7 +58,7 @@ class StudyFolder:
         return self.root / "space.yaml"
 
     @property
-    def spec(self) -> Path:
+    def study_file(self) -> Path:
         """The study as resolved when it began: the identity that a resume is compared with."""
         return self.root / "study.json"
 
@@ -71,29 +71,29 @@ class StudyFolder:
         return self.root / "lock"
 
     @property
-    def ledger(self) -> Path:
+    def trial_index(self) -> Path:
         """Every ended trial in one file, for whoever looks at all of them; made anew where it is missing."""
-        return self.root / "ended.jsonl"
+        return self.root / "trial_index.jsonl"
 
     @property
-    def mirror(self) -> Path:
+    def sync_state(self) -> Path:
         """Where in MLflow this study is: experiment, parent run and address."""
         return self.root / "mlflow.json"
 
     @property
-    def clock(self) -> Path:
+    def elapsed(self) -> Path:
         """Seconds of sweeping so far."""
-        return self.root / "seconds"
+        return self.root / "elapsed_seconds"
 
     @property
-    def memory(self) -> Path:
+    def gpu_memory(self) -> Path:
         """How many images of which backbone and size a GPU had room for, where that was less than a batch."""
-        return self.root / "memory.json"
+        return self.root / "gpu_memory.json"
 
     @property
-    def resume(self) -> Path:
+    def resume_command(self) -> Path:
         """The command that goes on with this study, as the shell takes it."""
-        return self.root / "resume"
+        return self.root / "resume_command"
 
     @property
     def data(self) -> Path:
@@ -105,9 +105,9 @@ class StudyFolder:
         return self.root / "trials.csv"
 
     @property
-    def learnt(self) -> Path:
+    def transfer(self) -> Path:
         """What an earlier study has taught this one before its first trial."""
-        return self.root / "learnt.json"
+        return self.root / "transfer.json"
 
     @property
     def report(self) -> Path:
@@ -128,19 +128,19 @@ class StudyFolder:
         return self.root / "trials"
 
     @property
-    def confirms(self) -> Path:
-        return self.root / "confirm"
+    def confirmations(self) -> Path:
+        return self.root / "confirmations"
 
     @property
     def finals(self) -> Path:
-        return self.root / "final"
+        return self.root / "finals"
 
     def trial(self, number: int) -> "RunFolder":
         return RunFolder(self.trials / f"{number:04d}")
 
     def confirm(self, number: int, repeat: int) -> "RunFolder":
         """The folder of the `repeat`-th retraining of trial `number` with a new seed."""
-        return RunFolder(self.confirms / f"{number:04d}-{repeat}")
+        return RunFolder(self.confirmations / f"{number:04d}-{repeat}")
 
     def final(self, name: str) -> "RunFolder":
         return RunFolder(self.finals / name)
@@ -165,7 +165,7 @@ class RunFolder:
         return self.root / "result.json"
 
     @property
-    def mirror(self) -> Path:
+    def sync_state(self) -> Path:
         return self.root / "mlflow.json"
 
     @property
@@ -205,7 +205,7 @@ class RunFolder:
         return self.root / "test_scores.json"
 
     @property
-    def board(self) -> Path:
+    def scores(self) -> Path:
         """What boards said of a submission, a line a score."""
         return self.root / "scores.jsonl"
 

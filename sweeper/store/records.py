@@ -175,7 +175,7 @@ def folders(study: StudyFolder) -> list[tuple[int, RunFolder]]:
 
 def retrainings(study: StudyFolder) -> list[RunFolder]:
     """The folders of the runs that no search decides on: confirmations and finals."""
-    places = (path for place in (study.confirms, study.finals) for path in sorted(place.glob("*")))
+    places = (path for place in (study.confirmations, study.finals) for path in sorted(place.glob("*")))
     return [RunFolder(path) for path in places if path.is_dir()]
 
 
@@ -232,7 +232,7 @@ def ended(study: StudyFolder) -> dict[int, Entry]:
     known = trial_index.read(study)
     missing = [folder for number, folder in folders(study) if number not in known and folder.result.exists()]
     found = known | {one.result.number: one for folder in missing if (one := entry(folder))}
-    lines = study.ledger.read_bytes().count(b"\n") if study.ledger.exists() else 0
+    lines = study.trial_index.read_bytes().count(b"\n") if study.trial_index.exists() else 0
     if found != known or lines != len(found):
         trial_index.rewrite(study, found.values())
     return dict(sorted(found.items()))
@@ -313,7 +313,7 @@ BUDGET_TOLERANCE = 0.1  # a running trial may end this share of the budget late
 def elapsed_seconds(folder: StudyFolder) -> float:
     """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
     try:
-        noted = float(folder.clock.read_bytes())
+        noted = float(folder.elapsed.read_bytes())
     except (FileNotFoundError, ValueError):
         return seconds(folder)
     return noted if 0 <= noted < math.inf else seconds(folder)

@@ -70,7 +70,7 @@ class StudyStatus:
 def studies() -> list[StudyFolder]:
     """Every study here, the one that was last begun or taken up first."""
     found = [StudyFolder(path.parent) for path in paths.studies().glob("*/study.json")]
-    return sorted(found, key=lambda study: study.spec.stat().st_mtime, reverse=True)
+    return sorted(found, key=lambda study: study.study_file.stat().st_mtime, reverse=True)
 
 
 def find(name: str | None) -> StudyFolder:
@@ -111,7 +111,7 @@ def status_of(study: StudyFolder) -> StudyStatus:
 def resume_command(study: StudyFolder) -> str:
     """The command that goes on with `study`."""
     try:
-        return study.resume.read_text(errors="replace").strip()
+        return study.resume_command.read_text(errors="replace").strip()
     except FileNotFoundError:
         words = [
             "sweep",
@@ -132,9 +132,9 @@ def finals(study: StudyFolder) -> Iterator[FinalRun]:
 
 
 def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    if folder.board.exists():
-        for number, line in enumerate(folder.board.read_bytes().splitlines(), 1):
-            yield jsonfile.parsed(line, Score, f"{folder.board}:{number}").model_dump(exclude_unset=True)
+    if folder.scores.exists():
+        for number, line in enumerate(folder.scores.read_bytes().splitlines(), 1):
+            yield jsonfile.parsed(line, Score, f"{folder.scores}:{number}").model_dump(exclude_unset=True)
 
 
 def note_score(target: str, value: float, note: str) -> Path:
@@ -146,9 +146,9 @@ def note_score(target: str, value: float, note: str) -> Path:
         raise UserError(f"a board's score is a number, and not {value}", help="sweep score STUDY 0.8731")
     folder = _target(target)
     line = {"value": value, "note": note, "time": time.time()}
-    before = folder.board.read_text(errors="replace") if folder.board.exists() else ""
-    write_text(folder.board, before + json.dumps(line) + "\n")
-    return folder.board
+    before = folder.scores.read_text(errors="replace") if folder.scores.exists() else ""
+    write_text(folder.scores, before + json.dumps(line) + "\n")
+    return folder.scores
 
 
 def _target(target: str) -> RunFolder:

@@ -58,11 +58,11 @@ def same_fingerprint(before: str, now: str) -> bool:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
     try:
-        found = jsonfile.read(folder.spec, StudyRecord)
+        found = jsonfile.read(folder.study_file, StudyRecord)
     except EnvironmentFault as error:
         raise EnvironmentFault(
             "this file is damaged: it does not say what the study asked when it began",
-            where=str(folder.spec),
+            where=str(folder.study_file),
             help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
         ) from error
     return found.model_dump(exclude_unset=True) if found else None

@@ -44,7 +44,7 @@ def stamp(folder: RunFolder) -> tuple[int, int] | None:
 def read(study: StudyFolder) -> dict[int, Entry]:
     """The entries that are still true, by trial; what is torn or stale is left out. Writes nothing."""
     try:
-        lines = study.ledger.read_bytes().splitlines()
+        lines = study.trial_index.read_bytes().splitlines()
     except FileNotFoundError:
         return {}
     found = {entry.result.number: entry for line in lines if (entry := _parse(line))}
@@ -60,12 +60,12 @@ def _parse(line: bytes) -> Entry | None:
 
 def add(study: StudyFolder, entry: Entry) -> None:
     """Note one more end, unsynced: what a power cut takes is noted again by `rewrite`."""
-    files.append(study.ledger, entry.model_dump_json().encode() + b"\n", sync=False)
+    files.append(study.trial_index, entry.model_dump_json().encode() + b"\n", sync=False)
 
 
 def rewrite(study: StudyFolder, entries: Iterable[Entry]) -> None:
     """Have the ledger hold these and no others."""
-    files.write_text(study.ledger, "".join(f"{entry.model_dump_json()}\n" for entry in entries))
+    files.write_text(study.trial_index, "".join(f"{entry.model_dump_json()}\n" for entry in entries))
 
 
 def digest(recipe: Recipe) -> str:

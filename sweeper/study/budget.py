@@ -57,7 +57,7 @@ class Clock:
     def save(self, *, now: bool = False) -> None:
         """Keep the time through a kill; not more often than every second, unless `now`."""
         if now or time.monotonic() - self._saved >= PAUSE:
-            files.write_text(self._folder.clock, f"{self.spent:.3f}\n")
+            files.write_text(self._folder.elapsed, f"{self.spent:.3f}\n")
             self._saved = time.monotonic()
 
     # ---------------------------------------------------------------------------------- learning

@@ -63,7 +63,7 @@ class Parts:
         clock = Clock(folder, spec.budget.hours, ended)
         asking = Asking(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
-        repeats, memory, kept = Repeats(), Memory(folder.memory, here), Retention(folder, spec.keep)
+        repeats, memory, kept = Repeats(), Memory(folder.gpu_memory, here), Retention(folder, spec.keep)
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)

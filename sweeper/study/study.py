@@ -51,7 +51,7 @@ def check_unchanged(study: Definition) -> None:
         "keep": spec.keep,
     }
     files.write_text(folder.space, spec.text)
-    files.write_text(folder.spec, json.dumps(document, indent=1) + "\n")
+    files.write_text(folder.study_file, json.dumps(document, indent=1) + "\n")
 
 
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep

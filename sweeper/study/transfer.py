@@ -1,4 +1,4 @@
-"""What a new study learns from an earlier one: those of its trials that lie in the new space, kept in learnt.json."""
+"""What a new study learns from an earlier one: those of its trials that lie in the new space, kept in transfer.json."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ def take(spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder
         ended = []
     taken, left = _sorted(ended, space)
     files.write_text(
-        folder.learnt, Lessons(study=source.name, of=len(ended), trials=tuple(taken)).model_dump_json() + "\n"
+        folder.transfer, Lessons(study=source.name, of=len(ended), trials=tuple(taken)).model_dump_json() + "\n"
     )
     if not reason:
         yield _said(source.name, taken, left)
@@ -65,13 +65,13 @@ def take(spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder
 def read(folder: StudyFolder) -> Lessons | None:
     """What the study in `folder` learnt when it began, or None."""
     try:
-        return Lessons.model_validate_json(folder.learnt.read_bytes())
+        return Lessons.model_validate_json(folder.transfer.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise EnvironmentFault(
             "this file is damaged, or of another version of sweep",
-            where=str(folder.learnt),
+            where=str(folder.transfer),
             help="remove it: then the study goes on without what another one has taught it",
         ) from error
 

@@ -35,7 +35,7 @@ def uri() -> str:
 
 def link(study: StudyFolder, base: str) -> str | None:
     """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
-    twin = sync_state.read(study.mirror, StudyTwin)
+    twin = sync_state.read(study.sync_state, StudyTwin)
     return content.address(base, twin.experiment, twin.id) if twin and twin.run else None
 
 

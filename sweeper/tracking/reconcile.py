@@ -139,7 +139,7 @@ class Errands:
         A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not. So is
         the study's own id, which its runs there have as a tag: where its run is gone, those below it are found.
         """
-        path, uri = self.facts.study.mirror, redacted(server.uri)
+        path, uri = self.facts.study.sync_state, redacted(server.uri)
         twin = sync_state.read(path, StudyTwin)
         experiment = server.home(twin.run) if twin and twin.run else None
         if twin is None or experiment is None:
@@ -198,13 +198,13 @@ class Errands:
         after = twin.model_copy(update={"files": {**twin.files, **{path.name: one for path, one in stamps.items()}}})
         if after != twin:
             self._twin = after
-            sync_state.write(self.facts.study.mirror, after)
+            sync_state.write(self.facts.study.sync_state, after)
 
     # --------------------------------------------------------------------------------------- run
     def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
         """Bring one run in MLflow to where its folder is."""
         if side.twin is None:
-            known = sync_state.read(side.folder.mirror, RunTwin)
+            known = sync_state.read(side.folder.sync_state, RunTwin)
             side.twin = known if known and known.parent == twin.run else None
         if side.lost:
             return
@@ -240,7 +240,7 @@ class Errands:
         after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures)
         failpoints.point("mlflow.run.sent")
         if after != before:
-            sync_state.write(side.folder.mirror, after)
+            sync_state.write(side.folder.sync_state, after)
         return after
 
     def _born(self, server: Server, twin: StudyTwin, side: Side) -> str:
@@ -280,7 +280,7 @@ class Errands:
         if not news:
             return there
         after = there.model_copy(update={"figures": (*there.figures, *news)})
-        sync_state.write(side.folder.mirror, after)
+        sync_state.write(side.folder.sync_state, after)
         return after
 
 

@@ -65,7 +65,7 @@ def write(path: Path, twin: BaseModel) -> None:
 
 def all_sent(folder: RunFolder, result: TrialResult, twin: StudyTwin) -> bool:
     """Whether MLflow has all of an ended trial, with those of its figures that there are."""
-    known = read(folder.mirror, RunTwin)
+    known = read(folder.sync_state, RunTwin)
     if known is None or known.parent != twin.run or known.sent != result.state:
         return False
     return {*(records.drawn(folder) or ())} <= {*known.figures}

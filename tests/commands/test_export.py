@@ -368,9 +368,9 @@ def test_leaders_are_trained_again_with_new_seeds_and_the_best_mean_wins(study):
 
 def test_confirmations_on_record_are_not_trained_again(study):
     confirm.run(study, 1, SLOTS, mlflow=False)
-    first = {path: path.stat().st_mtime_ns for path in study.confirms.rglob("result.json")}
+    first = {path: path.stat().st_mtime_ns for path in study.confirmations.rglob("result.json")}
     confirm.run(study, 2, SLOTS, mlflow=False)
-    again = {path: path.stat().st_mtime_ns for path in study.confirms.rglob("result.json")}
+    again = {path: path.stat().st_mtime_ns for path in study.confirmations.rglob("result.json")}
     assert len(again) == 6
     assert {path: again[path] for path in first} == first
 
@@ -396,7 +396,7 @@ def test_a_later_trial_that_is_better_outdoes_old_confirmations(study):
 
 def test_two_runs_of_one_trial_never_train_side_by_side(study):
     confirm.run(study, 2, [Slot("cpu:0"), Slot("cpu:1"), Slot("cpu:2"), Slot("cpu:3")], mlflow=False)
-    assert all(numbers(path) == [1, 2, 3, 4] for path in study.confirms.rglob("history.jsonl"))
+    assert all(numbers(path) == [1, 2, 3, 4] for path in study.confirmations.rglob("history.jsonl"))
 
 
 def test_the_table_of_confirmations_is_there_as_json(study):

@@ -90,9 +90,9 @@ def test_the_size_of_the_cache_follows_the_space(here):
 
 def test_a_resumed_study_keeps_the_size_it_began_with(here):
     run.run(here, Options(inline=True, mlflow=False, trials=1))
-    document = json.loads(StudyFolder.named("question").spec.read_text())
+    document = json.loads(StudyFolder.named("question").study_file.read_text())
     document["identity"]["data"]["size"] = 128
-    StudyFolder.named("question").spec.write_text(json.dumps(document))
+    StudyFolder.named("question").study_file.write_text(json.dumps(document))
     assert prepare.prepare(here, Options()).spec.data.size == 128
 
 

@@ -80,12 +80,12 @@ def test_the_ledger_on_a_full_disk_stays_whole(disk):
     for number in range(3):
         one = begin(job(study, number))
         end(one, curve(one), "COMPLETE")
-    entry, before = trial_index.read(study)[0], study.ledger.read_bytes()
+    entry, before = trial_index.read(study)[0], study.trial_index.read_bytes()
     entry = entry.model_copy(update={"spans": ((0.0, 1.0),) * BLOCK})  # longer than what is left of a block
     fill(disk)
     with pytest.raises(OSError, match="No space left"):
         trial_index.add(study, entry)
-    assert study.ledger.read_bytes() == before
+    assert study.trial_index.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def exported(lab: Lab) -> None:
 
 def _noted(lab: Lab) -> list[dict[str, Any]]:
     """The ends in the ledger; its last line may be torn, which the next call mends."""
-    path = lab.study / "ended.jsonl"
+    path = lab.study / "trial_index.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line)["result"] for line in lines if line.endswith("\n")]
 

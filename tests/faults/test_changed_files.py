@@ -12,7 +12,7 @@ from tests.support.processes import Lab, make
 FILES = [
     "study.json",
     "mlflow.json",
-    "ended.jsonl",
+    "trial_index.jsonl",
     "resume",
     "seconds",
     "lock",

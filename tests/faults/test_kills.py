@@ -117,11 +117,11 @@ def test_with_two_workers_side_by_side_no_trial_is_lost_either(tmp_path, garment
 # --------------------------------------------------------------------------------------- every point
 POINTS = """
 paused
-half history.jsonl|written history.jsonl|half ended.jsonl|written ended.jsonl
+half history.jsonl|written history.jsonl|half trial_index.jsonl|written trial_index.jsonl
 written last.ckpt|renamed last.ckpt|written model.safetensors|renamed model.safetensors
 written config.json|renamed config.json|written result.json|renamed result.json
 written study.json|renamed study.json|written space.yaml|renamed space.yaml|written data.json|renamed data.json
-written resume|renamed resume|written seconds|renamed seconds|written ended.jsonl|renamed ended.jsonl
+written resume|renamed resume|written seconds|renamed seconds|written trial_index.jsonl|renamed trial_index.jsonl
 written mlflow.json|renamed mlflow.json|written trials.csv|renamed trials.csv
 written digests.json|renamed digests.json
 founded mlflow.db|mlflow.study|mlflow.study.born|mlflow.run.born|mlflow.run.points|mlflow.run.sent
@@ -148,9 +148,9 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, refer
     changes = {"search": CLIMB, "epochs": 3}
     lab, mark = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0"}, **changes), tmp_path / "dead"
     words = [] if "mlflow" in name else ["--no-mlflow"]
-    if name == "renamed ended.jsonl":  # which is written anew where it lacks something
+    if name == "renamed trial_index.jsonl":  # which is written anew where it lacks something
         lab.run(*words, "--trials", "2")
-        (lab.study / "ended.jsonl").unlink()
+        (lab.study / "trial_index.jsonl").unlink()
     lab.run(*words, SWEEP_CRASH=f"{name}@{times}={mark}")
     before = lab.results()
     gone(lab, within=2)

@@ -19,7 +19,7 @@ def study(name: str = "focal", *, planned: int = 3, trials: int = 2) -> StudyFol
     """A study with `trials` completed trials of `planned`."""
     made = StudyFolder.named(name)
     made.root.mkdir(parents=True)
-    made.spec.write_text(IDENTITY % planned)
+    made.study_file.write_text(IDENTITY % planned)
     for number in range(trials):
         one = begin(job(made, number))
         end(one, curve(one, 0.5 + number / 10), "COMPLETE")
@@ -28,7 +28,7 @@ def study(name: str = "focal", *, planned: int = 3, trials: int = 2) -> StudyFol
 
 def test_a_study_with_trials_to_go_is_interrupted_and_its_next_command_resumes_it():
     one = studies.status_of(made := study())
-    made.resume.write_text("sweep run space.yaml --set 'a=b c'\n")
+    made.resume_command.write_text("sweep run space.yaml --set 'a=b c'\n")
     assert one.state == "INTERRUPTED"
     assert status.next_command(studies.status_of(made)) == "sweep run space.yaml --set 'a=b c'"
 
@@ -56,7 +56,7 @@ def test_a_study_without_a_remembered_command_is_resumed_from_its_own_copy(monke
 def test_the_last_study_is_meant_where_none_is_named():
     study("older")
     newer = study("newer")
-    newer.spec.touch()
+    newer.study_file.touch()
     assert studies.find(None) == newer
     assert studies.find("older").name == "older"
 

@@ -35,7 +35,7 @@ def zipped(path: Path, body: bytes, member: str = "prediction.txt") -> Path:
 
 
 def test_a_submission_has_a_line_an_image_and_an_index_a_category(tmp_path):
-    made = exported(tmp_path / "final")
+    made = exported(tmp_path / "finals")
     with zipfile.ZipFile(made.path) as archive:
         assert archive.namelist() == ["prediction.txt"]
         assert archive.read("prediction.txt") == b"0 1\n2 0\n1 0\n"
@@ -52,7 +52,7 @@ def test_the_bytes_of_the_zip_are_these_on_every_machine(tmp_path):
 
 
 def test_a_table_gets_its_predictions_by_path_and_class_name_too(tmp_path):
-    made = exported(tmp_path / "final", "table")
+    made = exported(tmp_path / "finals", "table")
     assert made.table is not None
     assert made.table.read_text().splitlines()[:2] == ['path,sleeve,"fit, at the waist"', "img/0.jpg,long,loose"]
 
@@ -115,7 +115,7 @@ def test_classes_that_are_other_numbers_than_their_places_are_named(tmp_path):
     )
     labels = Row("img/9.jpg", "train", None, (0, 0, 0), "")
     rows = (labels, Row("img/0.jpg", "test", None, None, ""))
-    (tmp_path / "final").mkdir()
-    np.save(tmp_path / "final" / "test_logits.npy", np.zeros((1, 9), dtype=np.float32))
-    made = submission.export(RunFolder(tmp_path / "final"), Table(tmp_path, kinds, rows), "table")
+    (tmp_path / "finals").mkdir()
+    np.save(tmp_path / "finals" / "test_logits.npy", np.zeros((1, 9), dtype=np.float32))
+    made = submission.export(RunFolder(tmp_path / "finals"), Table(tmp_path, kinds, rows), "table")
     assert list(made.renumbered()) == [(kinds[0], 2)]

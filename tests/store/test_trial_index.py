@@ -23,10 +23,10 @@ def study(tmp_path) -> StudyFolder:
 
 def without(study: StudyFolder) -> tuple[list[object], float]:
     """What the run folders alone say."""
-    kept = study.ledger.read_bytes()
-    study.ledger.unlink()
+    kept = study.trial_index.read_bytes()
+    study.trial_index.unlink()
     found = records.results(study), records.seconds(study)
-    study.ledger.write_bytes(kept)
+    study.trial_index.write_bytes(kept)
     return found
 
 
@@ -37,24 +37,24 @@ def test_the_ledger_says_what_the_run_folders_say(study):
 
 @pytest.mark.parametrize("damage", ["absent", "torn", "foreign", "short"])
 def test_a_damaged_ledger_changes_no_result_and_is_mended_by_the_holder(study, damage):
-    expected, kept = without(study)[0], study.ledger.read_bytes()
+    expected, kept = without(study)[0], study.trial_index.read_bytes()
     lines = kept.splitlines(keepends=True)
     match damage:
         case "absent":
-            study.ledger.unlink()
+            study.trial_index.unlink()
         case "torn":
-            study.ledger.write_bytes(kept[:-40])
+            study.trial_index.write_bytes(kept[:-40])
         case "foreign":
-            study.ledger.write_bytes(b"no json\n" + kept)
+            study.trial_index.write_bytes(b"no json\n" + kept)
         case "short":
-            study.ledger.write_bytes(lines[1] + lines[3])
+            study.trial_index.write_bytes(lines[1] + lines[3])
     assert records.results(study) == expected
     assert sorted(records.ended(study)) == [0, 1, 2, 3]
-    assert sorted(study.ledger.read_bytes().splitlines(keepends=True)) == sorted(lines)
+    assert sorted(study.trial_index.read_bytes().splitlines(keepends=True)) == sorted(lines)
 
 
 def test_an_end_that_was_torn_off_is_noted_after_the_torn_line(study):
-    study.ledger.write_bytes(study.ledger.read_bytes()[:-40])
+    study.trial_index.write_bytes(study.trial_index.read_bytes()[:-40])
     records.ended(study)
     started = records.read_config(study.trial(4))
     assert started
@@ -86,6 +86,6 @@ def test_a_copied_study_has_its_ledger_made_anew(study):
 def test_runs_that_are_no_trials_are_not_in_the_ledger(study):
     final = job(study, 1, kind="final", folder=study.final("2026-01-01-0001").root)
     begin(final)
-    before = study.ledger.read_bytes()
+    before = study.trial_index.read_bytes()
     records.write_result(RunFolder(final.folder), records.results(study)[1])
-    assert study.ledger.read_bytes() == before
+    assert study.trial_index.read_bytes() == before

@@ -191,7 +191,7 @@ SPACE = PLAIN.replace("budget: {trials: 3}\n", "").replace(
 def lasted(study: Path) -> float:
     """Seconds from the moment a sweep held its study until its last trial, or its final, was on disk."""
     ends = [*study.glob("trials/*/result.json"), *study.glob("final/*/submission.zip")]
-    return max(path.stat().st_mtime for path in ends) - (study / "resume").stat().st_mtime
+    return max(path.stat().st_mtime for path in ends) - (study / "resume_command").stat().st_mtime
 
 
 CASES = [(10, 1, False, 0), (12, 2, False, 1), (12, 1, True, 2), (16, 2, True, 3)]
@@ -209,7 +209,7 @@ def test_after_a_signal_no_final_is_made_and_the_command_that_resumes_makes_it(t
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
-    assert not list(folder.glob("mlruns/studies/question/final/*"))
+    assert not list(folder.glob("mlruns/studies/question/finals/*"))
     resume = next(line for line in rest.splitlines() if line.startswith("resume: sweep "))
     ended = sweep(folder, *shlex.split(resume)[2:])
     assert ended.returncode == 0, ended.stderr
@@ -238,6 +238,6 @@ def test_a_sweep_keeps_its_hours_within_a_tenth(tmp_path, seconds, slots, then_b
     assert ended.returncode == 0, ended.stderr
     assert "is used up: no trial would finish inside" in ended.stderr
     assert 0.9 * seconds <= took <= 1.1 * seconds
-    finals = list(folder.glob("mlruns/studies/question/final/*/submission.zip"))
+    finals = list(folder.glob("mlruns/studies/question/finals/*/submission.zip"))
     assert bool(finals) == then_best
     assert ("submission: " in ended.stdout) == then_best

@@ -50,24 +50,24 @@ def micro_batches(study: Study) -> list[int | None]:
 
 # ------------------------------------------------------------------------------------- what is learnt
 def test_half_as_many_images_are_tried_once_a_call_and_half_of_those_are_remembered(tmp_path):
-    known = Memory(tmp_path / "memory.json")
+    known = Memory(tmp_path / "gpu_memory.json")
     first = known.halve(job())
     assert first is not None
     assert (first.micro_batch, first.recipe.train.batch_size) == (32, 64)
     assert known.halve(first) is None
     assert known.begin(job(1)).micro_batch == 16
-    assert Memory(tmp_path / "memory.json").halve(first).micro_batch == 16
+    assert Memory(tmp_path / "gpu_memory.json").halve(first).micro_batch == 16
 
 
 def test_only_the_same_backbone_and_image_size_begin_smaller_and_only_where_a_batch_is_larger(tmp_path):
-    known = Memory(tmp_path / "memory.json")
+    known = Memory(tmp_path / "gpu_memory.json")
     known.halve(job())
     asked = [job(1), job(1, backbone="resnet50"), job(1, size=96), job(1, batch=32)]
     assert [known.begin(one).micro_batch for one in asked] == [32, None, None, None]
 
 
 def test_what_one_trial_learnt_is_not_forgotten_by_a_larger_one(tmp_path):
-    known = Memory(tmp_path / "memory.json")
+    known = Memory(tmp_path / "gpu_memory.json")
     known.halve(job(0, batch=16))
     known.halve(job(1, batch=64))
     assert known.begin(job(2)).micro_batch == 8
@@ -75,7 +75,7 @@ def test_what_one_trial_learnt_is_not_forgotten_by_a_larger_one(tmp_path):
 
 def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
     """A split of 100 images is one batch of 100, whatever batch_size says."""
-    known = Memory(tmp_path / "memory.json", Here(images=100))
+    known = Memory(tmp_path / "gpu_memory.json", Here(images=100))
     first = known.halve(job(batch=512))
     assert first is not None
     assert first.micro_batch == 50
@@ -86,32 +86,32 @@ def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
 
 
 def test_a_batch_in_pieces_that_no_batch_fills_is_whole(tmp_path):
-    Memory(tmp_path / "memory.json").halve(job(batch=512))
-    assert Memory(tmp_path / "memory.json", Here(images=100)).begin(job(1, batch=512)).micro_batch is None
+    Memory(tmp_path / "gpu_memory.json").halve(job(batch=512))
+    assert Memory(tmp_path / "gpu_memory.json", Here(images=100)).begin(job(1, batch=512)).micro_batch is None
 
 
 def test_too_few_images_at_once_are_not_tried(tmp_path):
-    known = Memory(tmp_path / "memory.json")
+    known = Memory(tmp_path / "gpu_memory.json")
     assert known.halve(job(batch=7)) is None
     assert known.begin(job(1)).micro_batch is None
 
 
 def test_a_damaged_memory_is_said_with_the_remedy(tmp_path):
-    (tmp_path / "memory.json").write_text("{")
+    (tmp_path / "gpu_memory.json").write_text("{")
     with pytest.raises(EnvironmentFault, match="delete it"):
-        Memory(tmp_path / "memory.json")
+        Memory(tmp_path / "gpu_memory.json")
 
 
 # --------------------------------------------------------------------------------- on another GPU
 def test_what_a_smaller_gpu_had_no_room_for_binds_no_larger_one(tmp_path):
-    path = tmp_path / "memory.json"
+    path = tmp_path / "gpu_memory.json"
     Memory(path).halve(job(), 24.0)
     gpus = {None: 32, 16.0: 32, 24.0: 32, 26.4: 32, 26.5: None}
     assert {gib: Memory(path, on(gib)).begin(job(1)).micro_batch for gib in gpus} == gpus
 
 
 def test_each_size_of_gpu_has_its_own_figure(tmp_path):
-    path = tmp_path / "memory.json"
+    path = tmp_path / "gpu_memory.json"
     Memory(path).halve(job(0, batch=16), 24.0)
     Memory(path).halve(job(1, batch=64), 80.0)
     known = {gib: Memory(path, on(gib)).begin(job(2, batch=256)).micro_batch for gib in (16.0, 24.0, 80.0, 141.0)}
@@ -119,7 +119,7 @@ def test_each_size_of_gpu_has_its_own_figure(tmp_path):
 
 
 def test_a_file_without_sizes_is_true_of_every_gpu(tmp_path):
-    path = tmp_path / "memory.json"
+    path = tmp_path / "gpu_memory.json"
     path.write_text('{\n "resnet18 224": 16\n}\n')
     assert Memory(path, on(141.0)).begin(job()).micro_batch == 16
     Memory(path, on(141.0)).halve(job(1, batch=256), 141.0)
@@ -130,7 +130,7 @@ def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
     def nobody() -> float:
         raise AssertionError("nvidia-smi may take seconds")
 
-    path = tmp_path / "memory.json"
+    path = tmp_path / "gpu_memory.json"
     Memory(path).halve(job())
     assert Memory(path, Here(gpu=nobody)).begin(job(1)).micro_batch == 32
 
@@ -142,18 +142,18 @@ def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
 def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, text, where):
     one = job(batch=100).model_copy(update={"micro_batch": 48})
     assert (
-        Memory(tmp_path / "memory.json").said(one, text)
+        Memory(tmp_path / "gpu_memory.json").said(one, text)
         == f"out of {where}; goes on with micro-batches of 48, 3 a step"
     )
 
 
 # ------------------------------------------------------------------- decoded images on the GPU
 def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so(tmp_path):
-    known = Memory(tmp_path / "memory.json")
+    known = Memory(tmp_path / "gpu_memory.json")
     first = known.unload(job())
     assert (first.resident, first.micro_batch) == (False, None)
     assert known.said(first, "OutOfMemoryError") == "out of GPU memory; goes on with the images in the host's"
-    for one in (known, Memory(tmp_path / "memory.json")):
+    for one in (known, Memory(tmp_path / "gpu_memory.json")):
         begun = one.begin(job(1))
         assert (begun.resident, begun.micro_batch) == (False, None)
         assert one.begin(job(1, size=96)).resident
@@ -161,7 +161,7 @@ def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so
 
 
 def test_that_images_had_no_room_binds_no_larger_gpu_and_is_kept_beside_the_figure_of_a_batch(tmp_path):
-    path = tmp_path / "memory.json"
+    path = tmp_path / "gpu_memory.json"
     known = Memory(path)
     known.halve(known.unload(job(), 24.0), 24.0)
     begun = {gib: Memory(path, on(gib)).begin(job(1)) for gib in (24.0, 80.0)}
@@ -348,7 +348,7 @@ def test_the_command_on_a_larger_gpu_begins_whole_again_and_on_the_old_one_in_pi
         assert ended.returncode == 0, ended.stderr
         begun.append("out of GPU memory" in ended.stderr)
     assert begun == [True, False, True, False, False]
-    assert json.loads((tmp_path / "mlruns/studies/question/memory.json").read_text()) == {
+    assert json.loads((tmp_path / "mlruns/studies/question/gpu_memory.json").read_text()) == {
         "broken.oom_64 32": [{"images": 15, "gib": 24.0}, {"images": 15, "gib": 79.6}]
     }
 
@@ -364,5 +364,5 @@ def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_roo
     assert "final t0000 ran out of memory: OutOfMemoryError: CUDA out of memory" in failed.stderr
     assert "`sweep doctor` says who holds the GPU's" in failed.stderr
     assert command(tmp_path, *export).returncode == 0
-    (config,) = tmp_path.glob("mlruns/studies/question/final/*/config.json")
+    (config,) = tmp_path.glob("mlruns/studies/question/finals/*/config.json")
     assert Job.model_validate_json(config.read_text()).micro_batch == 15

@@ -74,7 +74,7 @@ def test_the_hours_of_earlier_calls_are_part_of_the_budget(path):
     study = opened(path, sets=["budget.hours=0.5"])
     job = study.next_job()
     study.close()
-    study.folder.clock.write_text("1800.0")
+    study.folder.elapsed.write_text("1800.0")
     study = opened(path, sets=["budget.hours=0.5"])
     assert study.next_job() is None
     assert "the budget of 0.5 h is used up: no trial would finish inside" in study.outcome.reason
@@ -93,7 +93,7 @@ def test_the_hours_of_a_study_that_did_not_count_them_are_those_of_its_epochs(pa
     assert job
     study.report(job.trial, curve(job)[0].model_copy(update={"seconds": 1801.0}))
     study.close()
-    study.folder.clock.unlink()
+    study.folder.elapsed.unlink()
     study = opened(path, sets=["budget.hours=0.5"])
     assert study.next_job() is None
     study.close()
@@ -353,7 +353,9 @@ def test_a_study_killed_at_one_point_between_two_writes_after_another_comes_to_t
         for folder in two(tmp_path)
     )
     names = passed(whole)
-    names.insert(names.index("renamed result.json") + 1, "renamed ended.jsonl")  # which a kill there leaves to do
+    names.insert(
+        names.index("renamed result.json") + 1, "renamed trial_index.jsonl"
+    )  # which a kill there leaves to do
     died = [name for name in names if dies(cut, name, 1)]
     for name in names:
         dies(cut, name, 2)
@@ -571,11 +573,11 @@ def test_a_changed_question_is_refused_with_the_difference(path, change, line):
 def test_a_damaged_study_file_is_said_in_words(path, text):
     opened(path).close()
     folder = StudyFolder(path.parent / "question")
-    folder.spec.write_text(text)
+    folder.study_file.write_text(text)
     for _ in range(2):  # which does not hold the study
         with pytest.raises(EnvironmentFault, match="this file is damaged") as caught:
             opened(path)
-        assert caught.value.where == str(folder.spec)
+        assert caught.value.where == str(folder.study_file)
 
 
 def test_what_a_study_asks_names_its_open_values_as_its_space_does(path):

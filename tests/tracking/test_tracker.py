@@ -239,7 +239,7 @@ def test_sending_everything_again_adds_no_point(study, client):
     sweep = Sweep(study)
     started = sweep.trial(0)
     sweep.close()
-    RunFolder(started.folder).mirror.unlink()
+    RunFolder(started.folder).sync_state.unlink()
     Sweep(study).close()
     (run,) = runs(client)
     assert history(client, run, "train_loss") == [(1, 1.2346), (2, 1.2346), (3, 1.2346)]
@@ -281,13 +281,13 @@ def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
     killed = Sweep(study)
     started = killed.start(0)
     killed.tracker._sender.finish(30)
-    RunFolder(started.folder).mirror.unlink()
+    RunFolder(started.folder).sync_state.unlink()
     Sweep(study).close("INTERRUPTED")
     assert len(runs(client)) == 1
 
 
 def delete_experiment(client, study) -> None:
-    client.delete_experiment(sync_state.read(study.mirror, StudyTwin).experiment)
+    client.delete_experiment(sync_state.read(study.sync_state, StudyTwin).experiment)
 
 
 def delete_both(client, study) -> None:
@@ -301,20 +301,20 @@ def delete_parent(client, study) -> None:
 
 def lose_parent(client, study) -> None:
     """As `mlflow gc` does, which leaves those below it."""
-    twin = sync_state.read(study.mirror, StudyTwin)
+    twin = sync_state.read(study.sync_state, StudyTwin)
     delete_parent(client, study)
-    sync_state.write(study.mirror, twin.model_copy(update={"run": "0" * 32}))
+    sync_state.write(study.sync_state, twin.model_copy(update={"run": "0" * 32}))
 
 
 def lose_the_twins(client, study) -> None:
     """What the folders know of the runs; but not the name that the study has there."""
-    twin = sync_state.read(study.mirror, StudyTwin)
-    sync_state.write(study.mirror, twin.model_copy(update={"run": ""}))
-    study.trial(0).mirror.unlink()
+    twin = sync_state.read(study.sync_state, StudyTwin)
+    sync_state.write(study.sync_state, twin.model_copy(update={"run": ""}))
+    study.trial(0).sync_state.unlink()
 
 
 def rename_experiment(client, study) -> None:
-    client.rename_experiment(sync_state.read(study.mirror, StudyTwin).experiment, "my clothes")
+    client.rename_experiment(sync_state.read(study.sync_state, StudyTwin).experiment, "my clothes")
 
 
 @pytest.mark.parametrize(
@@ -598,7 +598,7 @@ def test_no_secret_reaches_mlflow(study, monkeypatch):
     error = "cannot open postgresql://me:canary-in-an-address@host/db"
     sweep.tracker.ended(started, end(started, curve(started), "FAILED", trouble="error", error=error))
     sweep.close()
-    shown_files = [*paths.home().glob("mlflow.db*"), *paths.artifacts().rglob("*"), study.mirror]
+    shown_files = [*paths.home().glob("mlflow.db*"), *paths.artifacts().rglob("*"), study.sync_state]
     assert not any(b"canary" in path.read_bytes() for path in shown_files if path.is_file())
 
 
