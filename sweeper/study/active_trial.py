@@ -9,7 +9,7 @@ from trainers.epoch import Epoch
 
 
 @dataclass
-class Running:
+class ActiveTrial:
     """One that trains, or is paused."""
 
     job: Job

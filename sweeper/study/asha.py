@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sweeper.space.spec import Asha, Pruner
-from sweeper.study.active_trial import Running
+from sweeper.study.active_trial import ActiveTrial
 from sweeper.trial import FIRST, State
 
 
@@ -75,17 +75,17 @@ class Waiting:
         if isinstance(pruner, Asha):
             self.ladder = Ladder(pruner.min_epochs, pruner.reduction_factor)
         self._ends = isinstance(pruner, Asha) and pruner.type == "stopping"
-        self._paused: dict[int, Running] = {}
+        self._paused: dict[int, ActiveTrial] = {}
 
-    def pauses(self, one: Running, *, last: bool) -> bool:
+    def pauses(self, one: ActiveTrial, *, last: bool) -> bool:
         """Whether a trial that runs stands at a rung from which it may not go on, yet."""
         return not self._ends and self._fails(one, last=last)
 
-    def ends(self, one: Running) -> bool:
+    def ends(self, one: ActiveTrial) -> bool:
         """Whether a trial that runs ends for good at the rung where it stands: it is not among the best there."""
         return self._ends and self._fails(one, last=True)
 
-    def _fails(self, one: Running, *, last: bool) -> bool:
+    def _fails(self, one: ActiveTrial, *, last: bool) -> bool:
         if self.ladder is None:
             return False
         self.ladder.learn(one.job.trial, one.values)
@@ -99,22 +99,22 @@ class Waiting:
         elif self.ladder and state == "PRUNED" and not self._ends:
             self.ladder.retire(trial, epochs)
 
-    def add(self, one: Running) -> None:
+    def add(self, one: ActiveTrial) -> None:
         self._paused[one.job.trial] = one
 
-    def next(self, fits: Callable[[Running], bool], *, last: bool) -> Running | None:
+    def next(self, fits: Callable[[ActiveTrial], bool], *, last: bool) -> ActiveTrial | None:
         """Take out the one to go on with: of the highest rung, the best; None while none may, or `fits`."""
         able = [one for one in self._rising(last) if fits(one)]
         best = max(able, key=lambda one: (len(one.epochs), max(one.values), -one.job.trial), default=None)
         return self._paused.pop(best.job.trial) if best else None
 
-    def stuck(self) -> list[Running]:
+    def stuck(self) -> list[ActiveTrial]:
         """Take out all, if none may go on now that no new trial comes."""
         if self._rising(last=True):
             return []
         return [self._paused.pop(number) for number in sorted(self._paused)]
 
-    def _rising(self, last: bool) -> list[Running]:
+    def _rising(self, last: bool) -> list[ActiveTrial]:
         """Those that may climb on, by number; each rung is looked at once."""
         if self.ladder is None:
             return list(self._paused.values())

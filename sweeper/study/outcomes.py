@@ -2,7 +2,7 @@
 
 from sweeper.store import records
 from sweeper.store.trial_index import digest
-from sweeper.study.active_trial import Running
+from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.state import Parts
 from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
 from trainers.support.failpoints import point
@@ -26,11 +26,11 @@ class Ends:
         self._repeats, self._memory, self._kept = parts.repeats, parts.memory, parts.kept
 
     # ------------------------------------------------------------------------------- which end
-    def finish(self, one: Running, message: Done | Failed) -> TrialResult:
+    def finish(self, one: ActiveTrial, message: Done | Failed) -> TrialResult:
         """Record how the run of a trial ended, as its worker says it."""
         return self._fail(one, message) if isinstance(message, Failed) else self._finish(one, message)
 
-    def _finish(self, one: Running, message: Done) -> TrialResult:
+    def _finish(self, one: ActiveTrial, message: Done) -> TrialResult:
         """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if stopped."""
         if one.pruned:
             return self.end(one, "PRUNED")
@@ -43,7 +43,7 @@ class Ends:
             return self.end(one, "FAILED", Failed(trial=one.job.trial, trouble="error", text=text))
         return self.end(one, "COMPLETE", message)
 
-    def _fail(self, one: Running, message: Failed) -> TrialResult:
+    def _fail(self, one: ActiveTrial, message: Failed) -> TrialResult:
         """The worker is lost: FAILED, or one of the second chances that `Study.finish` tells of."""
         trial, epochs = one.job.trial, len(one.epochs)
         chance = message.trouble in RETRIED or (message.trouble == "oom" and message.crowded)
@@ -71,7 +71,7 @@ class Ends:
         return None
 
     # -------------------------------------------------------------------------------- the ends
-    def pause(self, one: Running) -> TrialResult:
+    def pause(self, one: ActiveTrial) -> TrialResult:
         """Have a trial wait at the rung that it stands on."""
         one.pausing, one.before = False, len(one.epochs)
         self._asking.waiting.add(one)
@@ -80,17 +80,17 @@ class Ends:
         point("paused")
         return records.result_of(one.job, one.epochs, "PAUSED")
 
-    def _again(self, one: Running, message: Failed, text: str) -> TrialResult:
+    def _again(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
         self._asking.adoptable.append(one.job.trial)
         return self._leave(one, message.model_copy(update={"text": text}))
 
-    def _leave(self, one: Running, message: Failed | None = None) -> TrialResult:
+    def _leave(self, one: ActiveTrial, message: Failed | None = None) -> TrialResult:
         self._let_go(one)
         self.left.add(one.job.trial)
         return records.result_of(one.job, one.epochs, "INTERRUPTED", message)
 
-    def end(self, one: Running, state: State, message: Done | Failed | None = None) -> TrialResult:
+    def end(self, one: ActiveTrial, state: State, message: Done | Failed | None = None) -> TrialResult:
         """End a trial for good."""
         folder = self._folder.trial(one.job.trial)
         self._let_go(one)
@@ -106,7 +106,7 @@ class Ends:
         self._asking.waiting.ended(result.number, result.state, result.epochs)
         return result
 
-    def _let_go(self, one: Running) -> Running:
+    def _let_go(self, one: ActiveTrial) -> ActiveTrial:
         """The trial runs no more; what it took beside its epochs is learnt."""
         if (rest := one.rest) is not None:
             self._clock.rest(rest)

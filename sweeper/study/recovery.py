@@ -2,7 +2,7 @@
 
 from sweeper.store import records
 from sweeper.store.trial_index import Entry
-from sweeper.study.active_trial import Running
+from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.asha import Ladder
 from sweeper.study.outcomes import Ends
 from sweeper.study.state import Parts
@@ -32,7 +32,7 @@ def _remember(parts: Parts, entry: Entry) -> None:
         parts.repeats.give_up(entry.configuration, entry.result)
 
 
-def _climb(parts: Parts, ends: Ends, ladder: Ladder, running: list[Running]) -> None:
+def _climb(parts: Parts, ends: Ends, ladder: Ladder, running: list[ActiveTrial]) -> None:
     """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
     waiting = parts.asking.waiting
     for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):

@@ -12,7 +12,7 @@ from sweeper.store.paths import StudyFolder
 from sweeper.store.retention import Retention
 from sweeper.store.trial_index import Entry
 from sweeper.study import transfer
-from sweeper.study.active_trial import Running
+from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import Clock
 from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
 from sweeper.study.queue import Asking, Repeats
@@ -68,7 +68,7 @@ class Parts:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)
 
-    def stand(self, job: Job) -> Running:
+    def stand(self, job: Job) -> ActiveTrial:
         """A trial that has begun, as its folder knows it."""
         epochs = records.repair(self.folder.trial(job.trial))
-        return Running(job, epochs, before=len(epochs))
+        return ActiveTrial(job, epochs, before=len(epochs))

@@ -14,7 +14,7 @@ from sweeper.store import lock, records, study_file
 from sweeper.store.paths import RunFolder
 from sweeper.store.study_file import read, same_data
 from sweeper.study import recovery
-from sweeper.study.active_trial import Running
+from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.gpu_memory import UNKNOWN, Here
 from sweeper.study.outcomes import Ends
 from sweeper.study.queue import Next
@@ -71,7 +71,7 @@ class Study:
         self._space, self._optimizer = parts.space, parts.optimizer
         self._clock, self._asking = parts.clock, parts.asking
         self._repeats, self._memory = parts.repeats, parts.memory
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, ActiveTrial] = {}
         self._refused = 0  # trials in a row, known to have no memory
         self._failures: list[TrialResult] = []  # in a row, all alike
         self._ends = Ends(parts)
@@ -192,7 +192,7 @@ class Study:
         goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
         return goes_on and not (running.left and self._clock.late(running.train, len(running.epochs)))
 
-    def _judge(self, running: Running, epoch: Epoch) -> bool:
+    def _judge(self, running: ActiveTrial, epoch: Epoch) -> bool:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.goal))
         if epoch.number < running.train.epochs:
@@ -200,7 +200,7 @@ class Study:
             running.pruned = number != FIRST and (ends or self._optimizer.should_prune(number, running.train))
         return not running.pruned
 
-    def _pauses(self, running: Running) -> bool:
+    def _pauses(self, running: ActiveTrial) -> bool:
         running.pausing = self._asking.waiting.pauses(running, last=self._asking.closing)
         return running.pausing
 
