@@ -82,7 +82,7 @@ class Ends:
 
     def _again(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
-        self._asking.adoptable.append(one.job.trial)
+        self._asking.resumable.append(one.job.trial)
         return self._leave(one, message.model_copy(update={"text": text}))
 
     def _leave(self, one: ActiveTrial, message: Failed | None = None) -> TrialResult:
@@ -96,7 +96,7 @@ class Ends:
         self._let_go(one)
         result = records.result_of(one.job, one.epochs, state, message)
         if result.trouble == "oom":
-            self._repeats.give_up(digest(one.job.recipe), result)
+            self._repeats.mark_oom(digest(one.job.recipe), result)
         records.remove_leftovers(one.job.folder, ended=True)
         records.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)

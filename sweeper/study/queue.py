@@ -25,16 +25,16 @@ class Next(NamedTuple):
     params: dict[str, Any] | None = None
 
 
-class Asking:
+class TrialQueue:
     """Hands out trials in the order in which they are to be trained, as long as the budget has room."""
 
     def __init__(
         self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, clock: Clock
     ) -> None:
         self._spec, self._space, self._optimizer, self._folder, self._clock = spec, space, optimizer, folder, clock
-        self.adoptable: deque[int] = deque()  # trials that ran when a sweep or a worker died
+        self.resumable: deque[int] = deque()  # trials that ran when a sweep or a worker died
         self.waiting = Waiting(spec.search.pruner)
-        self.begun = 0  # trials, whatever became of them
+        self.started = 0  # trials, whatever became of them
         self._grid = isinstance(spec.search.sampler, Grid)
         self._planned: Iterator[Params] = iter(())  # configurations to be tried before Optuna is asked
         self._queued: Params | None = None  # the next of them
@@ -46,18 +46,18 @@ class Asking:
         from another, as many as the study has not begun with.
         """
         own = self._optimizer.own_trials()
-        self.begun = len(own)
+        self.started = len(own)
         if self._grid:
             tried = {key(trial.params) for trial in own}
             self._planned = (params for params in self._space.configurations() if key(params) not in tried)
         else:
             first = [params for params in self._space.default() if params not in known]
-            self._planned = iter(first[self.begun :])
+            self._planned = iter(first[self.started :])
         self._queued = next(self._planned, None)
 
     def next(self) -> Next | None:
         """The next trial; None when none may begin or go on."""
-        resumed = self._adopted()
+        resumed = self._resumed()
         if resumed is None:
             resumed = self._promoted()
         if resumed is not None:
@@ -75,30 +75,30 @@ class Asking:
         return f"the budget of {hours:g} h is used up: no trial would finish inside" if hours and self._late else ""
 
     @property
-    def closing(self) -> bool:
+    def is_draining(self) -> bool:
         """Whether no new trial will begin, as far as known."""
-        return self._last or self._all_begun or self._clock.full()
+        return self._last or self._all_started or self._clock.full()
 
     @property
-    def _all_begun(self) -> bool:
-        return self._spec.budget.trials is not None and self.begun >= self._spec.budget.trials
+    def _all_started(self) -> bool:
+        return self._spec.budget.trials is not None and self.started >= self._spec.budget.trials
 
-    def _adopted(self) -> int | None:
+    def _resumed(self) -> int | None:
         """The next open trial for whose next epoch there is time."""
-        for trial in self.adoptable:
+        for trial in self.resumable:
             job = records.read_config(self._folder.trial(trial)) if self._clock.limited else None
-            if job is None or self._due(job) or self._clock.fits(job.recipe.train, 1):
-                self.adoptable.remove(trial)
+            if job is None or self._only_needs_ending(job) or self._clock.fits(job.recipe.train, 1):
+                self.resumable.remove(trial)
                 return trial
-        self._late = self._late or bool(self.adoptable)
+        self._late = self._late or bool(self.resumable)
         return None
 
-    def _due(self, job: Job) -> bool:
+    def _only_needs_ending(self, job: Job) -> bool:
         """Whether all its epochs are on record, and only its end is not."""
         return len(records.history(self._folder.trial(job.trial))) >= job.recipe.train.epochs
 
     def _promoted(self) -> int | None:
-        one = self.waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self.closing)
+        one = self.waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self.is_draining)
         if one is None:
             return None
         self._optimizer.resume(one.job.trial)
@@ -106,7 +106,7 @@ class Asking:
 
     def _new(self) -> Next | None:
         """A new trial, if the budget has room for it: what is queued, or the sampler's."""
-        if self._all_begun or (self._grid and self._queued is None):
+        if self._all_started or (self._grid and self._queued is None):
             return None
         if self._refused == self._clock.learnt:
             return None  # nothing was learnt since, and time only got shorter
@@ -115,7 +115,7 @@ class Asking:
         self._refused = self._clock.learnt if fixed is None else None
         if fixed is None:
             return None
-        self.begun += 1
+        self.started += 1
         self._queued = next(self._planned, None)
         return Next(*self._optimizer.ask(fixed))
 
@@ -135,7 +135,7 @@ class Asking:
         return None
 
 
-class Repeats:
+class SeenConfigurations:
     """The configurations of a study, and with which seeds which trials had them."""
 
     def __init__(self) -> None:
@@ -150,15 +150,15 @@ class Repeats:
         """The same of a trial that is known by the digest of its configuration; None for one of another study."""
         self._trials.setdefault(configuration, {})[seed] = trial
 
-    def give_up(self, configuration: str, result: TrialResult) -> None:
+    def mark_oom(self, configuration: str, result: TrialResult) -> None:
         """Note that a trial ended for want of memory, which another seed does not change."""
         self._hopeless.setdefault(configuration, result)
 
-    def hopeless(self, recipe: Recipe) -> TrialResult | None:
+    def known_oom(self, recipe: Recipe) -> TrialResult | None:
         """The trial that showed that there is no memory for this recipe, whatever its seed."""
         return self._hopeless.get(digest(recipe))
 
-    def reseeded(self, recipe: Recipe) -> tuple[Recipe, int | None]:
+    def with_fresh_seed(self, recipe: Recipe) -> tuple[Recipe, int | None]:
         """The recipe with the first seed, from its own on, that it was not trained with, and whom here it repeats."""
         trials = self._trials.get(digest(recipe))
         if not trials:

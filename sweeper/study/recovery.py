@@ -20,7 +20,7 @@ def recover(parts: Parts, ends: Ends) -> None:
         parts.kept.ended(entry.result)
     for one in running:
         parts.repeats.add(one.job)
-        parts.asking.adoptable.append(one.job.trial)
+        parts.asking.resumable.append(one.job.trial)
     if parts.asking.waiting.ladder:
         _climb(parts, ends, parts.asking.waiting.ladder, running)
 
@@ -29,7 +29,7 @@ def _remember(parts: Parts, entry: Entry) -> None:
     """Have a configuration that was tried known as such, and as too large where there is not more memory now."""
     parts.repeats.note(entry.configuration, entry.seed, entry.result.number)
     if entry.result.trouble == "oom" and not parts.memory.outgrown(entry.result.gpu_gib):
-        parts.repeats.give_up(entry.configuration, entry.result)
+        parts.repeats.mark_oom(entry.configuration, entry.result)
 
 
 def _climb(parts: Parts, ends: Ends, ladder: Ladder, running: list[ActiveTrial]) -> None:
@@ -44,6 +44,6 @@ def _climb(parts: Parts, ends: Ends, ladder: Ladder, running: list[ActiveTrial])
     for one in running:
         ladder.learn(one.job.trial, one.values)
     for one in running:
-        if waiting.pauses(one, last=parts.asking.closing):
-            parts.asking.adoptable.remove(one.job.trial)
+        if waiting.pauses(one, last=parts.asking.is_draining):
+            parts.asking.resumable.remove(one.job.trial)
             ends.pause(one)

@@ -15,7 +15,7 @@ from sweeper.study import transfer
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import Clock
 from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
-from sweeper.study.queue import Asking, Repeats
+from sweeper.study.queue import SeenConfigurations, TrialQueue
 from sweeper.study.transfer import Lesson
 from sweeper.trial import Job
 
@@ -43,8 +43,8 @@ class Parts:
     learnt: Sequence[Lesson]  # of another study
     optimizer: Optimizer
     clock: Clock
-    asking: Asking
-    repeats: Repeats
+    asking: TrialQueue
+    repeats: SeenConfigurations
     memory: Memory
     kept: Retention
 
@@ -61,9 +61,9 @@ class Parts:
             history.transferred(learnt, space.suggest),
         )
         clock = Clock(folder, spec.budget.hours, ended)
-        asking = Asking(spec, space, optimizer, folder, clock)
+        asking = TrialQueue(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
-        repeats, memory, kept = Repeats(), Memory(folder.gpu_memory, here), Retention(folder, spec.keep)
+        repeats, memory, kept = SeenConfigurations(), Memory(folder.gpu_memory, here), Retention(folder, spec.keep)
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)

@@ -148,7 +148,7 @@ class Study:
 
     def refuse(self, job: Job) -> TrialResult | None:
         """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
-        other = self._repeats.hopeless(job.recipe)
+        other = self._repeats.known_oom(job.recipe)
         if other is None or self.recorded(job.trial):
             return None
         self._refused += 1
@@ -158,7 +158,7 @@ class Study:
 
     def _born(self, number: int, params: dict[str, Any]) -> Job:
         """The job of a new trial, which exists once its config.json is written."""
-        recipe, repeat_of = self._repeats.reseeded(self._space.recipe(params))
+        recipe, repeat_of = self._repeats.with_fresh_seed(self._space.recipe(params))
         folder = self.folder.trial(number)
         job = Job(
             study=self.spec.study,
@@ -201,7 +201,7 @@ class Study:
         return not running.pruned
 
     def _pauses(self, running: ActiveTrial) -> bool:
-        running.pausing = self._asking.waiting.pauses(running, last=self._asking.closing)
+        running.pausing = self._asking.waiting.pauses(running, last=self._asking.is_draining)
         return running.pausing
 
     def tick(self) -> None:
@@ -270,7 +270,7 @@ class Study:
 
         Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
         """
-        stuck = [] if self._asking.adoptable or self._ends.left else self._asking.waiting.stuck()
+        stuck = [] if self._asking.resumable or self._ends.left else self._asking.waiting.stuck()
         return [(one.job, self._ends.end(one, "PRUNED")) for one in stuck]
 
     @property
