@@ -11,7 +11,7 @@ RETRIED: tuple[Trouble, ...] = ("died", "hung")
 IN_FULL = "goes on in full precision"
 
 
-class Ends:
+class Outcomes:
     """Decides which end a trial has that runs no more, writes it down, and has every part know of it.
 
     The result goes into the run's folder before anything is removed: recovery builds on that.
@@ -33,32 +33,32 @@ class Ends:
     def _finish(self, one: ActiveTrial, message: Done) -> TrialResult:
         """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if stopped."""
         if one.pruned:
-            return self.end(one, "PRUNED")
+            return self.record(one, "PRUNED")
         if one.pausing:
-            return self.pause(self._let_go(one))
+            return self.pause(self._release(one))
         if message.stopped and one.left > 0:
-            return self._leave(one)
+            return self._interrupt(one)
         if not one.epochs:
             text = "the worker ended without an epoch"
-            return self.end(one, "FAILED", Failed(trial=one.job.trial, trouble="error", text=text))
-        return self.end(one, "COMPLETE", message)
+            return self.record(one, "FAILED", Failed(trial=one.job.trial, trouble="error", text=text))
+        return self.record(one, "COMPLETE", message)
 
     def _fail(self, one: ActiveTrial, message: Failed) -> TrialResult:
         """The worker is lost: FAILED, or one of the second chances that `Study.finish` tells of."""
         trial, epochs = one.job.trial, len(one.epochs)
         chance = message.trouble in RETRIED or (message.trouble == "oom" and message.crowded)
         if message.trouble == "disk":
-            return self._leave(one, message)
+            return self._interrupt(one, message)
         if chance and one.pausing:
-            return self.pause(self._let_go(one))
+            return self.pause(self._release(one))
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
-            return self._again(one, message, f"{message.text}; trying once more")
+            return self._retry(one, message, f"{message.text}; trying once more")
         if remedy := self._remedy(one.job, message):
             job, text = remedy
             records.write_config(self._folder.trial(trial), job)
-            return self._again(one, message, text)
-        return self.end(one, "FAILED", message)
+            return self._retry(one, message, text)
+        return self.record(one, "FAILED", message)
 
     def _remedy(self, job: Job, message: Failed) -> tuple[Job, str] | None:
         """The job changed so that the trouble may not come again, and in words how it goes on."""
@@ -80,20 +80,20 @@ class Ends:
         point("paused")
         return records.result_of(one.job, one.epochs, "PAUSED")
 
-    def _again(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:
+    def _retry(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
         self._asking.resumable.append(one.job.trial)
-        return self._leave(one, message.model_copy(update={"text": text}))
+        return self._interrupt(one, message.model_copy(update={"text": text}))
 
-    def _leave(self, one: ActiveTrial, message: Failed | None = None) -> TrialResult:
-        self._let_go(one)
+    def _interrupt(self, one: ActiveTrial, message: Failed | None = None) -> TrialResult:
+        self._release(one)
         self.left.add(one.job.trial)
         return records.result_of(one.job, one.epochs, "INTERRUPTED", message)
 
-    def end(self, one: ActiveTrial, state: State, message: Done | Failed | None = None) -> TrialResult:
+    def record(self, one: ActiveTrial, state: State, message: Done | Failed | None = None) -> TrialResult:
         """End a trial for good."""
         folder = self._folder.trial(one.job.trial)
-        self._let_go(one)
+        self._release(one)
         result = records.result_of(one.job, one.epochs, state, message)
         if result.trouble == "oom":
             self._repeats.mark_oom(digest(one.job.recipe), result)
@@ -101,25 +101,25 @@ class Ends:
         records.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
         self._optimizer.tell(result)
-        self.note(result)
+        self.update_best(result)
         self._kept.ended(result)
         self._asking.waiting.ended(result.number, result.state, result.epochs)
         return result
 
-    def _let_go(self, one: ActiveTrial) -> ActiveTrial:
+    def _release(self, one: ActiveTrial) -> ActiveTrial:
         """The trial runs no more; what it took beside its epochs is learnt."""
         if (rest := one.rest) is not None:
             self._clock.rest(rest)
         return one
 
     # -------------------------------------------------------------------------- who is to know
-    def note(self, result: TrialResult) -> None:
+    def update_best(self, result: TrialResult) -> None:
         """Note an end that is on record: it may be the best."""
         if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
             self.best = result
-            self.lead()
+            self.update_budget_leader()
 
-    def lead(self) -> None:
+    def update_budget_leader(self) -> None:
         """Have the clock know what would be retrained, where something will."""
         if self._clock.wants_leader and self.best:
             job = records.read_config(self._folder.trial(self.best.number))

@@ -4,11 +4,11 @@ from sweeper.store import records
 from sweeper.store.trial_index import Entry
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.asha import Ladder
-from sweeper.study.outcomes import Ends
+from sweeper.study.outcomes import Outcomes
 from sweeper.study.state import Parts
 
 
-def recover(parts: Parts, ends: Ends) -> None:
+def recover(parts: Parts, ends: Outcomes) -> None:
     """Take up what earlier calls left: trials that have ended, and those without an end, which are handed out."""
     jobs = (
         records.read_config(folder) for number, folder in records.folders(parts.folder) if number not in parts.ended
@@ -16,7 +16,7 @@ def recover(parts: Parts, ends: Ends) -> None:
     running = [parts.stand(job) for job in jobs if job]
     for entry in parts.ended.values():
         _remember(parts, entry)
-        ends.note(entry.result)
+        ends.update_best(entry.result)
         parts.kept.ended(entry.result)
     for one in running:
         parts.repeats.add(one.job)
@@ -32,7 +32,7 @@ def _remember(parts: Parts, entry: Entry) -> None:
         parts.repeats.mark_oom(entry.configuration, entry.result)
 
 
-def _climb(parts: Parts, ends: Ends, ladder: Ladder, running: list[ActiveTrial]) -> None:
+def _climb(parts: Parts, ends: Outcomes, ladder: Ladder, running: list[ActiveTrial]) -> None:
     """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
     waiting = parts.asking.waiting
     for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):

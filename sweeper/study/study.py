@@ -16,7 +16,7 @@ from sweeper.store.study_file import read, same_data
 from sweeper.study import recovery
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.gpu_memory import UNKNOWN, Here
-from sweeper.study.outcomes import Ends
+from sweeper.study.outcomes import Outcomes
 from sweeper.study.queue import Next
 from sweeper.study.state import Definition, Parts
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
@@ -74,7 +74,7 @@ class Study:
         self._running: dict[int, ActiveTrial] = {}
         self._refused = 0  # trials in a row, known to have no memory
         self._failures: list[TrialResult] = []  # in a row, all alike
-        self._ends = Ends(parts)
+        self._ends = Outcomes(parts)
         recovery.recover(parts, self._ends)
 
     @classmethod
@@ -132,7 +132,7 @@ class Study:
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
         """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
         self._clock.expect_final(growth, seconds)
-        self._ends.lead()
+        self._ends.update_budget_leader()
 
     def _begin(self, found: Next) -> Job:
         folder = self.folder.trial(found.number)
@@ -154,7 +154,7 @@ class Study:
         self._refused += 1
         said = f"the same configuration ran out of memory in trial {other.number}"
         message = Failed(trial=job.trial, trouble="oom", text=said, gpu_gib=other.gpu_gib)
-        return self._ends.end(self._running.pop(job.trial), "FAILED", message)
+        return self._ends.record(self._running.pop(job.trial), "FAILED", message)
 
     def _born(self, number: int, params: dict[str, Any]) -> Job:
         """The job of a new trial, which exists once its config.json is written."""
@@ -271,7 +271,7 @@ class Study:
         Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
         """
         stuck = [] if self._asking.resumable or self._ends.left else self._asking.waiting.stuck()
-        return [(one.job, self._ends.end(one, "PRUNED")) for one in stuck]
+        return [(one.job, self._ends.record(one, "PRUNED")) for one in stuck]
 
     @property
     def best(self) -> TrialResult | None:
