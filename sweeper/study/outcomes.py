@@ -3,7 +3,7 @@
 from sweeper.store import records
 from sweeper.store.trial_index import digest
 from sweeper.study.active_trial import ActiveTrial
-from sweeper.study.state import Parts
+from sweeper.study.state import StudyState
 from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
 from trainers.support.failpoints import point
 
@@ -17,7 +17,7 @@ class Outcomes:
     The result goes into the run's folder before anything is removed: recovery builds on that.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: StudyState) -> None:
         self.best: TrialResult | None = None
         self.left: set[int] = set()  # trials that ran in this call and were left open
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died

@@ -5,10 +5,10 @@ from sweeper.store.trial_index import Entry
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.asha import Ladder
 from sweeper.study.outcomes import Outcomes
-from sweeper.study.state import Parts
+from sweeper.study.state import StudyState
 
 
-def recover(parts: Parts, ends: Outcomes) -> None:
+def recover(parts: StudyState, ends: Outcomes) -> None:
     """Take up what earlier calls left: trials that have ended, and those without an end, which are handed out."""
     jobs = (
         records.read_config(folder) for number, folder in records.folders(parts.folder) if number not in parts.ended
@@ -25,14 +25,14 @@ def recover(parts: Parts, ends: Outcomes) -> None:
         _climb(parts, ends, parts.asking.waiting.ladder, running)
 
 
-def _remember(parts: Parts, entry: Entry) -> None:
+def _remember(parts: StudyState, entry: Entry) -> None:
     """Have a configuration that was tried known as such, and as too large where there is not more memory now."""
     parts.repeats.note(entry.configuration, entry.seed, entry.result.number)
     if entry.result.trouble == "oom" and not parts.memory.outgrown(entry.result.gpu_gib):
         parts.repeats.mark_oom(entry.configuration, entry.result)
 
 
-def _climb(parts: Parts, ends: Outcomes, ladder: Ladder, running: list[ActiveTrial]) -> None:
+def _climb(parts: StudyState, ends: Outcomes, ladder: Ladder, running: list[ActiveTrial]) -> None:
     """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
     waiting = parts.asking.waiting
     for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):

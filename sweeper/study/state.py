@@ -33,7 +33,7 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class Parts:
+class StudyState:
     """The parts that a study, its recovery and the ends of its trials share."""
 
     spec: StudySpec
@@ -49,7 +49,7 @@ class Parts:
     kept: Retention
 
     @classmethod
-    def open(cls, definition: Definition, here: Here = UNKNOWN) -> "Parts":
+    def open(cls, definition: Definition, here: Here = UNKNOWN) -> "StudyState":
         """Those of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
         ended, lessons = records.ended(folder), transfer.read(folder)

@@ -18,7 +18,7 @@ from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.gpu_memory import UNKNOWN, Here
 from sweeper.study.outcomes import Outcomes
 from sweeper.study.queue import Next
-from sweeper.study.state import Definition, Parts
+from sweeper.study.state import Definition, StudyState
 from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
@@ -65,7 +65,7 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, parts: Parts, cache: Path, held: lock.Lock) -> None:
+    def __init__(self, parts: StudyState, cache: Path, held: lock.Lock) -> None:
         self.spec, self.folder = parts.spec, parts.folder
         self._parts, self._cache, self._lock = parts, cache, held
         self._space, self._optimizer = parts.space, parts.optimizer
@@ -99,7 +99,7 @@ class Study:
             if teach and study_file.read(folder) is None:
                 teach()
             check_unchanged(definition)
-            return cls(Parts.open(definition, here), cache, held)
+            return cls(StudyState.open(definition, here), cache, held)
         except BaseException:
             held.release()
             raise
