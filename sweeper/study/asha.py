@@ -9,7 +9,7 @@ from sweeper.trial import FIRST, State
 
 
 @dataclass
-class Ladder:
+class Rungs:
     """What trials had shown at each rung (Li et al. 2020); a rung is `min_epochs` x `factor`^k epochs of a trial.
 
     It holds nothing that the histories do not, so it is the same after any interruption.
@@ -35,12 +35,12 @@ class Ladder:
         for reached in self._rungs.values():
             reached.pop(trial, None)
 
-    def retire(self, trial: int, epochs: int) -> None:
+    def close(self, trial: int, epochs: int) -> None:
         """Note that a trial ended for good after so many epochs: if that is a rung, its place there is another's."""
         if self._is_rung(epochs):
             self._ended.setdefault(epochs, set()).add(trial)
 
-    def rising(self, epochs: int, *, last: bool) -> set[int]:
+    def promotable(self, epochs: int, *, last: bool) -> set[int]:
         """The trials that may climb on from this rung, or have: the best 1/factor of all that reached it.
 
         Of equals the earlier one. Those that ended there count among all, and leave their places to the next. With
@@ -52,9 +52,9 @@ class Ladder:
         best = able[: max(len(reached) // self.factor, 1 if last else 0)]
         return {*best, *(number for number in able if last and number == FIRST)}
 
-    def rises(self, trial: int, epochs: int, *, last: bool) -> bool:
+    def is_promotable(self, trial: int, epochs: int, *, last: bool) -> bool:
         """Whether `trial` is one of those."""
-        return trial in self.rising(epochs, last=last)
+        return trial in self.promotable(epochs, last=last)
 
     def _is_rung(self, epochs: int) -> bool:
         rung = self.min_epochs
@@ -63,7 +63,7 @@ class Ladder:
         return rung == epochs
 
 
-class Waiting:
+class PausedTrials:
     """The paused trials of a study, and the ladder that they stand on. With another pruner nobody waits.
 
     Where those that are not among the best end (`stopping`), they keep their places: so a trial has to be among the
@@ -71,9 +71,9 @@ class Waiting:
     """
 
     def __init__(self, pruner: Pruner) -> None:
-        self.ladder: Ladder | None = None
+        self.ladder: Rungs | None = None
         if isinstance(pruner, Asha):
-            self.ladder = Ladder(pruner.min_epochs, pruner.reduction_factor)
+            self.ladder = Rungs(pruner.min_epochs, pruner.reduction_factor)
         self._ends = isinstance(pruner, Asha) and pruner.type == "stopping"
         self._paused: dict[int, ActiveTrial] = {}
 
@@ -90,34 +90,34 @@ class Waiting:
             return False
         self.ladder.learn(one.job.trial, one.values)
         judged = self.ladder.stops(len(one.epochs), one.train.epochs)
-        return judged and not self.ladder.rises(one.job.trial, len(one.epochs), last=last)
+        return judged and not self.ladder.is_promotable(one.job.trial, len(one.epochs), last=last)
 
     def ended(self, trial: int, state: State, epochs: int) -> None:
         """Note how a trial of so many epochs ended."""
         if self.ladder and state == "FAILED":
             self.ladder.forget(trial)
         elif self.ladder and state == "PRUNED" and not self._ends:
-            self.ladder.retire(trial, epochs)
+            self.ladder.close(trial, epochs)
 
     def add(self, one: ActiveTrial) -> None:
         self._paused[one.job.trial] = one
 
     def next(self, fits: Callable[[ActiveTrial], bool], *, last: bool) -> ActiveTrial | None:
         """Take out the one to go on with: of the highest rung, the best; None while none may, or `fits`."""
-        able = [one for one in self._rising(last) if fits(one)]
+        able = [one for one in self._promotable(last) if fits(one)]
         best = max(able, key=lambda one: (len(one.epochs), max(one.values), -one.job.trial), default=None)
         return self._paused.pop(best.job.trial) if best else None
 
     def stuck(self) -> list[ActiveTrial]:
         """Take out all, if none may go on now that no new trial comes."""
-        if self._rising(last=True):
+        if self._promotable(last=True):
             return []
         return [self._paused.pop(number) for number in sorted(self._paused)]
 
-    def _rising(self, last: bool) -> list[ActiveTrial]:
+    def _promotable(self, last: bool) -> list[ActiveTrial]:
         """Those that may climb on, by number; each rung is looked at once."""
         if self.ladder is None:
             return list(self._paused.values())
         rungs = {len(one.epochs) for one in self._paused.values()}
-        able = {epochs: self.ladder.rising(epochs, last=last) for epochs in rungs}
+        able = {epochs: self.ladder.promotable(epochs, last=last) for epochs in rungs}
         return [one for number, one in sorted(self._paused.items()) if number in able[len(one.epochs)]]

@@ -10,7 +10,7 @@ from sweeper.space.spec import Grid, StudySpec
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.trial_index import digest
-from sweeper.study.asha import Waiting
+from sweeper.study.asha import PausedTrials
 from sweeper.study.budget import Clock
 from sweeper.trial import Job, TrialResult
 from trainers.config import Recipe
@@ -33,7 +33,7 @@ class TrialQueue:
     ) -> None:
         self._spec, self._space, self._optimizer, self._folder, self._clock = spec, space, optimizer, folder, clock
         self.resumable: deque[int] = deque()  # trials that ran when a sweep or a worker died
-        self.waiting = Waiting(spec.search.pruner)
+        self.waiting = PausedTrials(spec.search.pruner)
         self.started = 0  # trials, whatever became of them
         self._grid = isinstance(spec.search.sampler, Grid)
         self._planned: Iterator[Params] = iter(())  # configurations to be tried before Optuna is asked

@@ -3,7 +3,7 @@
 from sweeper.store import records
 from sweeper.store.trial_index import Entry
 from sweeper.study.active_trial import ActiveTrial
-from sweeper.study.asha import Ladder
+from sweeper.study.asha import Rungs
 from sweeper.study.outcomes import Outcomes
 from sweeper.study.state import StudyState
 
@@ -32,7 +32,7 @@ def _remember(parts: StudyState, entry: Entry) -> None:
         parts.repeats.mark_oom(entry.configuration, entry.result)
 
 
-def _climb(parts: StudyState, ends: Outcomes, ladder: Ladder, running: list[ActiveTrial]) -> None:
+def _climb(parts: StudyState, ends: Outcomes, ladder: Rungs, running: list[ActiveTrial]) -> None:
     """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
     waiting = parts.asking.waiting
     for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):

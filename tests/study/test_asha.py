@@ -12,7 +12,7 @@ from sweeper.results import status
 from sweeper.space import yaml_io
 from sweeper.store import records, studies
 from sweeper.store.paths import StudyFolder
-from sweeper.study.asha import Ladder
+from sweeper.study.asha import Rungs
 from sweeper.study.study import Study
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
@@ -44,49 +44,49 @@ def states(study: Study) -> list[str]:
 
 # ------------------------------------------------------------------------------------------ the rule
 def test_rungs_are_powers_of_the_factor_below_the_trials_epochs():
-    ladder = Ladder(min_epochs=2, factor=3)
+    ladder = Rungs(min_epochs=2, factor=3)
     assert [epochs for epochs in range(1, 30) if ladder.stops(epochs, 18)] == [2, 6]
     assert [epochs for epochs in range(1, 30) if ladder.stops(epochs, 19)] == [2, 6, 18]
 
 
 def test_one_of_three_rises_by_its_best_value_so_far_and_the_earlier_of_equals():
-    ladder = Ladder(min_epochs=2, factor=3)
+    ladder = Rungs(min_epochs=2, factor=3)
     for trial, values in enumerate([[0.5, 0.1], [0.2, 0.5], [0.3, 0.4]]):
         ladder.learn(trial, values)
-        assert ladder.rises(0, 2, last=False) == (trial == 2)
-    assert [ladder.rises(trial, 2, last=False) for trial in range(3)] == [True, False, False]
+        assert ladder.is_promotable(0, 2, last=False) == (trial == 2)
+    assert [ladder.is_promotable(trial, 2, last=False) for trial in range(3)] == [True, False, False]
 
 
 def test_when_no_trial_will_come_the_best_rises_however_few_there_are():
-    ladder = Ladder(min_epochs=1, factor=3)
+    ladder = Rungs(min_epochs=1, factor=3)
     ladder.learn(4, [0.5])
-    assert (ladder.rises(4, 1, last=False), ladder.rises(4, 1, last=True)) == (False, True)
+    assert (ladder.is_promotable(4, 1, last=False), ladder.is_promotable(4, 1, last=True)) == (False, True)
 
 
 def test_when_no_trial_will_come_the_studys_first_rises_too():
-    ladder = Ladder(min_epochs=1, factor=3)
+    ladder = Rungs(min_epochs=1, factor=3)
     for trial, value in enumerate([0.1, 0.5, 0.4, 0.3]):
         ladder.learn(trial, [value])
     ladder.learn(-1, [0.9])  # of another study
-    assert ladder.rising(1, last=False) == {-1}
-    assert ladder.rising(1, last=True) == {-1, 0}
+    assert ladder.promotable(1, last=False) == {-1}
+    assert ladder.promotable(1, last=True) == {-1, 0}
 
 
 def test_a_trial_that_failed_keeps_no_other_from_rising():
-    ladder = Ladder(min_epochs=1, factor=3)
+    ladder = Rungs(min_epochs=1, factor=3)
     ladder.learn(0, [0.9])
     ladder.learn(1, [0.5])
     ladder.forget(0)
-    assert ladder.rises(1, 1, last=True)
+    assert ladder.is_promotable(1, 1, last=True)
 
 
 def test_the_place_of_a_trial_that_ended_at_its_rung_is_for_the_next():
-    ladder = Ladder(min_epochs=1, factor=2)
+    ladder = Rungs(min_epochs=1, factor=2)
     for trial, value in enumerate([0.9, 0.8, 0.7, 0.6]):
         ladder.learn(trial, [value])
-    ladder.retire(0, 1)
-    ladder.retire(3, 2)  # further up: it has left this rung
-    assert ladder.rising(1, last=False) == {1, 2}
+    ladder.close(0, 1)
+    ladder.close(3, 2)  # further up: it has left this rung
+    assert ladder.promotable(1, last=False) == {1, 2}
 
 
 # ------------------------------------------------------------------------------------------ a study
