@@ -16,7 +16,7 @@ from trainers.support import files
 PAUSE = 1.0  # seconds between two writes of the time
 
 
-class Clock:
+class TimeBudget:
     """Counts wall-clock seconds of sweeping and learns what trials cost from their epochs.
 
     A trial's time is its epochs at the pace of its backbone and image size, and the measured rest: start, end and
@@ -72,7 +72,7 @@ class Clock:
             self._paces[place] = before + seconds, count + epochs
             self._planned.add(planned)
 
-    def rest(self, seconds: float) -> None:
+    def learn_overhead(self, seconds: float) -> None:
         """Learn what a trial took beside its epochs."""
         self.learnt += 1
         self._rests.append(max(0.0, seconds))
@@ -104,7 +104,7 @@ class Clock:
         left = self._limit - self.spent
         return left > 0 and self.cost(train, epochs) <= left - self._final(train, train.epochs)
 
-    def late(self, train: TrainConfig, done: int) -> bool:
+    def overruns(self, train: TrainConfig, done: int) -> bool:
         """Whether a running trial is to stop after `done` epochs: it would end too late, and the next one after the
         hours.
         """
@@ -115,13 +115,13 @@ class Clock:
             return False
         return self.spent + self._pace(train) + self._final() > self._limit
 
-    def roomy(self) -> bool:
+    def surely_fits_any(self) -> bool:
         """Whether any trial fits, as far as known."""
         if not self.limited or not self._paces:
             return self._limit > self.spent
         return self._whole(max) * (1 + self._growth) <= self._limit - self.spent - self._final()
 
-    def full(self) -> bool:
+    def fits_none(self) -> bool:
         """Whether no trial fits, not even the cheapest."""
         left = self._limit - self.spent - self._final()
         return left <= 0 or bool(self._paces and self._whole(min) > left)

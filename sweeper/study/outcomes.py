@@ -109,7 +109,7 @@ class Outcomes:
     def _release(self, one: ActiveTrial) -> ActiveTrial:
         """The trial runs no more; what it took beside its epochs is learnt."""
         if (rest := one.rest) is not None:
-            self._clock.rest(rest)
+            self._clock.learn_overhead(rest)
         return one
 
     # -------------------------------------------------------------------------- who is to know

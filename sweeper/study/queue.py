@@ -11,7 +11,7 @@ from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.trial_index import digest
 from sweeper.study.asha import PausedTrials
-from sweeper.study.budget import Clock
+from sweeper.study.budget import TimeBudget
 from sweeper.trial import Job, TrialResult
 from trainers.config import Recipe
 
@@ -29,7 +29,7 @@ class TrialQueue:
     """Hands out trials in the order in which they are to be trained, as long as the budget has room."""
 
     def __init__(
-        self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, clock: Clock
+        self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, clock: TimeBudget
     ) -> None:
         self._spec, self._space, self._optimizer, self._folder, self._clock = spec, space, optimizer, folder, clock
         self.resumable: deque[int] = deque()  # trials that ran when a sweep or a worker died
@@ -77,7 +77,7 @@ class TrialQueue:
     @property
     def is_draining(self) -> bool:
         """Whether no new trial will begin, as far as known."""
-        return self._last or self._all_started or self._clock.full()
+        return self._last or self._all_started or self._clock.fits_none()
 
     @property
     def _all_started(self) -> bool:
@@ -124,8 +124,8 @@ class TrialQueue:
         backbone. None where nothing makes it fit.
         """
         queued = self._queued or {}
-        if self._clock.full() or self._clock.roomy():
-            return None if self._clock.full() else queued
+        if self._clock.fits_none() or self._clock.surely_fits_any():
+            return None if self._clock.fits_none() else queued
         free = not queued and "backbone" in self._space.names
         backbones = dict.fromkeys(recipe.train.backbone for recipe in self._space.recipes() if free)
         for chosen in [queued, *({"backbone": backbone} for backbone in backbones)]:

@@ -13,7 +13,7 @@ from sweeper.store.retention import Retention
 from sweeper.store.trial_index import Entry
 from sweeper.study import transfer
 from sweeper.study.active_trial import ActiveTrial
-from sweeper.study.budget import Clock
+from sweeper.study.budget import TimeBudget
 from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
 from sweeper.study.queue import SeenConfigurations, TrialQueue
 from sweeper.study.transfer import Lesson
@@ -42,7 +42,7 @@ class StudyState:
     ended: Mapping[int, Entry]  # the trials that had ended when it was opened
     learnt: Sequence[Lesson]  # of another study
     optimizer: Optimizer
-    clock: Clock
+    clock: TimeBudget
     asking: TrialQueue
     repeats: SeenConfigurations
     memory: Memory
@@ -60,7 +60,7 @@ class StudyState:
             history.past_trials(folder, ended, space.suggest),
             history.transferred(learnt, space.suggest),
         )
-        clock = Clock(folder, spec.budget.hours, ended)
+        clock = TimeBudget(folder, spec.budget.hours, ended)
         asking = TrialQueue(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
         repeats, memory, kept = SeenConfigurations(), Memory(folder.gpu_memory, here), Retention(folder, spec.keep)

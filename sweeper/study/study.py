@@ -190,7 +190,7 @@ class Study:
             running.epochs.append(epoch)
             self._clock.epoch(running.train, epoch)
         goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
-        return goes_on and not (running.left and self._clock.late(running.train, len(running.epochs)))
+        return goes_on and not (running.left and self._clock.overruns(running.train, len(running.epochs)))
 
     def _judge(self, running: ActiveTrial, epoch: Epoch) -> bool:
         number = running.job.trial

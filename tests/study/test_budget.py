@@ -11,7 +11,7 @@ import pytest
 
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.study.budget import Clock
+from sweeper.study.budget import TimeBudget
 from sweeper.study.study import Study
 from sweeper.trial import Done
 from tests.support.cli import SPACE as PLAIN
@@ -29,9 +29,9 @@ def folder(tmp_path: Path) -> StudyFolder:
     return StudyFolder(tmp_path / "study")
 
 
-def clock(folder: StudyFolder, seconds: float, **paces: float) -> Clock:
+def clock(folder: StudyFolder, seconds: float, **paces: float) -> TimeBudget:
     """One that knows how many seconds an epoch takes."""
-    made = Clock(folder, seconds / 3600, {})
+    made = TimeBudget(folder, seconds / 3600, {})
     for name, pace in paces.items():
         made.epoch(TrainConfig(backbone=name, epochs=10), epoch(0, 0.5, seconds=pace))
     return made
@@ -39,21 +39,21 @@ def clock(folder: StudyFolder, seconds: float, **paces: float) -> Clock:
 
 # ------------------------------------------------------------------------------------------ the time
 def test_time_is_counted_over_all_calls(folder):
-    first = Clock(folder, None, {})
+    first = TimeBudget(folder, None, {})
     time.sleep(0.05)
     first.save(now=True)
-    again = Clock(folder, None, {})
+    again = TimeBudget(folder, None, {})
     assert 0.05 <= again.spent < 5
     assert again.spent >= float(folder.clock.read_text())
 
 
 def test_without_hours_everything_fits(folder):
-    made = Clock(folder, None, {})
+    made = TimeBudget(folder, None, {})
     made.epoch(SMALL, epoch(0, 0.5, seconds=1e9))
-    assert made.roomy()
+    assert made.surely_fits_any()
     assert made.fits(SMALL, 10)
-    assert not made.full()
-    assert not made.late(SMALL, 1)
+    assert not made.fits_none()
+    assert not made.overruns(SMALL, 1)
 
 
 # ------------------------------------------------------------------------------------------ costs
@@ -61,7 +61,7 @@ def test_a_trial_costs_its_epochs_and_the_rest(folder):
     made = clock(folder, 1000, small=2.0)
     assert made.cost(SMALL, 10) == pytest.approx(20)
     for rest in (5.0, 1.0, 1.0):  # the first worker was cold
-        made.rest(rest)
+        made.learn_overhead(rest)
     assert made.cost(SMALL, 10) == pytest.approx(21)
 
 
@@ -78,7 +78,7 @@ def test_paces_are_learnt_from_the_histories(tmp_path, monkeypatch):
     assert job
     made.report(0, curve(job)[0].model_copy(update={"seconds": 7.0}))
     made.close()
-    assert Clock(made.folder, 1.0, {}).cost(job.recipe.train, 2) == pytest.approx(14)
+    assert TimeBudget(made.folder, 1.0, {}).cost(job.recipe.train, 2) == pytest.approx(14)
 
 
 def test_paces_of_ended_trials_are_learnt_from_the_ledger_alone(tmp_path, monkeypatch):
@@ -87,11 +87,11 @@ def test_paces_of_ended_trials_are_learnt_from_the_ledger_alone(tmp_path, monkey
     trained(made, {"resnet18": 7.0}, 2)
     made.close()
     train = TrainConfig(backbone="resnet18", epochs=6)
-    whole = Clock(made.folder, 1.0, {}).cost(train, 2)
+    whole = TimeBudget(made.folder, 1.0, {}).cost(train, 2)
     ended = records.ended(made.folder)
     for number in ended:
         made.folder.trial(number).history.unlink()
-    assert Clock(made.folder, 1.0, ended).cost(train, 2) == whole == pytest.approx(14)
+    assert TimeBudget(made.folder, 1.0, ended).cost(train, 2) == whole == pytest.approx(14)
 
 
 # ------------------------------------------------------------------------------------------ what fits
@@ -99,10 +99,10 @@ def test_a_trial_fits_if_it_ends_inside(folder):
     made = clock(folder, 50, small=2.0, large=6.0)
     assert made.fits(SMALL, 10)
     assert not made.fits(LARGE, 10)
-    assert not made.roomy()
-    assert not made.full()
-    assert clock(folder, 15, small=2.0).full()
-    assert clock(folder, 100, small=2.0, large=6.0).roomy()
+    assert not made.surely_fits_any()
+    assert not made.fits_none()
+    assert clock(folder, 15, small=2.0).fits_none()
+    assert clock(folder, 100, small=2.0, large=6.0).surely_fits_any()
 
 
 def test_time_is_kept_for_the_final_of_the_leader_or_of_the_trial_itself(folder):
@@ -117,9 +117,9 @@ def test_time_is_kept_for_the_final_of_the_leader_or_of_the_trial_itself(folder)
 
 
 def test_a_running_trial_stops_when_it_would_end_beyond_a_tenth_and_the_hours_have_no_room_for_an_epoch(folder):
-    assert not clock(folder, 46, small=5.0).late(SMALL, 0)  # 50 of 46
-    assert not clock(folder, 20, small=5.0).late(SMALL, 0)  # 50 of 20, but an epoch fits
-    assert clock(folder, 4, small=5.0).late(SMALL, 0)
+    assert not clock(folder, 46, small=5.0).overruns(SMALL, 0)  # 50 of 46
+    assert not clock(folder, 20, small=5.0).overruns(SMALL, 0)  # 50 of 20, but an epoch fits
+    assert clock(folder, 4, small=5.0).overruns(SMALL, 0)
 
 
 # ------------------------------------------------------------------------------------------ the study
