@@ -15,7 +15,7 @@ from sweeper.figures.observer import Figures
 from sweeper.store import paths, records, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
-from sweeper.study.gpu_memory import Here
+from sweeper.study.gpu_memory import MachineInfo
 from sweeper.system import devices, disks
 from sweeper.terminal import output, views
 from sweeper.tracking.reconcile import Facts
@@ -79,7 +79,7 @@ def _once(
         Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
         paths.cache(),
         teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
-        here=Here(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
+        here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
     )
     try:
         files.write_text(prepared.folder.resume_command, command + "\n")

@@ -63,7 +63,7 @@ class Outcomes:
     def _remedy(self, job: Job, message: Failed) -> tuple[Job, str] | None:
         """The job changed so that the trouble may not come again, and in words how it goes on."""
         if message.trouble == "oom":
-            lighten = self._memory.unload if message.resident else self._memory.halve
+            lighten = self._memory.unload if message.resident else self._memory.halve_micro_batch
             smaller = lighten(job, message.gpu_gib)
             return (smaller, self._memory.said(smaller, message.text)) if smaller else None
         if message.trouble == "overflow" and not job.full_precision:

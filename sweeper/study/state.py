@@ -14,7 +14,7 @@ from sweeper.store.trial_index import Entry
 from sweeper.study import transfer
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import TimeBudget
-from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
+from sweeper.study.gpu_memory import UNKNOWN, GpuMemoryLimits, MachineInfo
 from sweeper.study.queue import SeenConfigurations, TrialQueue
 from sweeper.study.transfer import Lesson
 from sweeper.trial import Job
@@ -45,11 +45,11 @@ class StudyState:
     clock: TimeBudget
     asking: TrialQueue
     repeats: SeenConfigurations
-    memory: Memory
+    memory: GpuMemoryLimits
     kept: Retention
 
     @classmethod
-    def open(cls, definition: Definition, here: Here = UNKNOWN) -> "StudyState":
+    def open(cls, definition: Definition, here: MachineInfo = UNKNOWN) -> "StudyState":
         """Those of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
         ended, lessons = records.ended(folder), transfer.read(folder)
@@ -63,7 +63,11 @@ class StudyState:
         clock = TimeBudget(folder, spec.budget.hours, ended)
         asking = TrialQueue(spec, space, optimizer, folder, clock)
         asking.begin([one.params for one in learnt])
-        repeats, memory, kept = SeenConfigurations(), Memory(folder.gpu_memory, here), Retention(folder, spec.keep)
+        repeats, memory, kept = (
+            SeenConfigurations(),
+            GpuMemoryLimits(folder.gpu_memory, here),
+            Retention(folder, spec.keep),
+        )
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)
         return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)

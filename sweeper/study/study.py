@@ -15,7 +15,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.store.study_file import read, same_data
 from sweeper.study import recovery
 from sweeper.study.active_trial import ActiveTrial
-from sweeper.study.gpu_memory import UNKNOWN, Here
+from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
 from sweeper.study.outcomes import Outcomes
 from sweeper.study.queue import Next
 from sweeper.study.state import Definition, StudyState
@@ -84,7 +84,7 @@ class Study:
         cache: Path,
         *,
         teach: Callable[[], None] | None = None,
-        here: Here = UNKNOWN,
+        here: MachineInfo = UNKNOWN,
     ) -> "Study":
         """Begin the study in its folder, or take it up again.
 

@@ -10,7 +10,7 @@ from sweeper.engine import loop
 from sweeper.errors import EnvironmentFault
 from sweeper.executors.inline import Inline
 from sweeper.store import records
-from sweeper.study.gpu_memory import UNKNOWN, Here, Memory
+from sweeper.study.gpu_memory import UNKNOWN, GpuMemoryLimits, MachineInfo
 from sweeper.study.study import REFUSED, Study
 from sweeper.system.signals import Stop
 from sweeper.trial import Job
@@ -31,12 +31,12 @@ def job(number: int = 0, *, batch: int = 64, backbone: str = "resnet18", size: i
     return Job(study="s", trial=number, recipe=recipe, folder=Path("run"), cache=Path("cache"), **more)
 
 
-def on(gib: float | None) -> Here:
+def on(gib: float | None) -> MachineInfo:
     """A machine with one GPU of so much memory."""
-    return Here(gpu=lambda: gib)
+    return MachineInfo(gpu=lambda: gib)
 
 
-def swept(path: Path, here: Here = UNKNOWN) -> tuple[loop.Outcome, Study, Seen]:
+def swept(path: Path, here: MachineInfo = UNKNOWN) -> tuple[loop.Outcome, Study, Seen]:
     study, seen = opened(path, here=here), Seen()
     ended = loop.run(study, Inline(), seen, stop=Stop())
     study.close()
@@ -50,80 +50,85 @@ def micro_batches(study: Study) -> list[int | None]:
 
 # ------------------------------------------------------------------------------------- what is learnt
 def test_half_as_many_images_are_tried_once_a_call_and_half_of_those_are_remembered(tmp_path):
-    known = Memory(tmp_path / "gpu_memory.json")
-    first = known.halve(job())
+    known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
+    first = known.halve_micro_batch(job())
     assert first is not None
     assert (first.micro_batch, first.recipe.train.batch_size) == (32, 64)
-    assert known.halve(first) is None
+    assert known.halve_micro_batch(first) is None
     assert known.begin(job(1)).micro_batch == 16
-    assert Memory(tmp_path / "gpu_memory.json").halve(first).micro_batch == 16
+    assert GpuMemoryLimits(tmp_path / "gpu_memory.json").halve_micro_batch(first).micro_batch == 16
 
 
 def test_only_the_same_backbone_and_image_size_begin_smaller_and_only_where_a_batch_is_larger(tmp_path):
-    known = Memory(tmp_path / "gpu_memory.json")
-    known.halve(job())
+    known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
+    known.halve_micro_batch(job())
     asked = [job(1), job(1, backbone="resnet50"), job(1, size=96), job(1, batch=32)]
     assert [known.begin(one).micro_batch for one in asked] == [32, None, None, None]
 
 
 def test_what_one_trial_learnt_is_not_forgotten_by_a_larger_one(tmp_path):
-    known = Memory(tmp_path / "gpu_memory.json")
-    known.halve(job(0, batch=16))
-    known.halve(job(1, batch=64))
+    known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
+    known.halve_micro_batch(job(0, batch=16))
+    known.halve_micro_batch(job(1, batch=64))
     assert known.begin(job(2)).micro_batch == 8
 
 
 def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
     """A split of 100 images is one batch of 100, whatever batch_size says."""
-    known = Memory(tmp_path / "gpu_memory.json", Here(images=100))
-    first = known.halve(job(batch=512))
+    known = GpuMemoryLimits(tmp_path / "gpu_memory.json", MachineInfo(images=100))
+    first = known.halve_micro_batch(job(batch=512))
     assert first is not None
     assert first.micro_batch == 50
     assert "micro-batches of 50, 2 a step" in known.said(first, "OutOfMemoryError")
     assert known.begin(job(1, batch=1024)).micro_batch == 50
     large = job(2, batch=512, micro_batch=256)  # as an earlier call may have left it
-    assert known.halve(large).micro_batch == 50
+    assert known.halve_micro_batch(large).micro_batch == 50
 
 
 def test_a_batch_in_pieces_that_no_batch_fills_is_whole(tmp_path):
-    Memory(tmp_path / "gpu_memory.json").halve(job(batch=512))
-    assert Memory(tmp_path / "gpu_memory.json", Here(images=100)).begin(job(1, batch=512)).micro_batch is None
+    GpuMemoryLimits(tmp_path / "gpu_memory.json").halve_micro_batch(job(batch=512))
+    assert (
+        GpuMemoryLimits(tmp_path / "gpu_memory.json", MachineInfo(images=100)).begin(job(1, batch=512)).micro_batch
+        is None
+    )
 
 
 def test_too_few_images_at_once_are_not_tried(tmp_path):
-    known = Memory(tmp_path / "gpu_memory.json")
-    assert known.halve(job(batch=7)) is None
+    known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
+    assert known.halve_micro_batch(job(batch=7)) is None
     assert known.begin(job(1)).micro_batch is None
 
 
 def test_a_damaged_memory_is_said_with_the_remedy(tmp_path):
     (tmp_path / "gpu_memory.json").write_text("{")
     with pytest.raises(EnvironmentFault, match="delete it"):
-        Memory(tmp_path / "gpu_memory.json")
+        GpuMemoryLimits(tmp_path / "gpu_memory.json")
 
 
 # --------------------------------------------------------------------------------- on another GPU
 def test_what_a_smaller_gpu_had_no_room_for_binds_no_larger_one(tmp_path):
     path = tmp_path / "gpu_memory.json"
-    Memory(path).halve(job(), 24.0)
+    GpuMemoryLimits(path).halve_micro_batch(job(), 24.0)
     gpus = {None: 32, 16.0: 32, 24.0: 32, 26.4: 32, 26.5: None}
-    assert {gib: Memory(path, on(gib)).begin(job(1)).micro_batch for gib in gpus} == gpus
+    assert {gib: GpuMemoryLimits(path, on(gib)).begin(job(1)).micro_batch for gib in gpus} == gpus
 
 
 def test_each_size_of_gpu_has_its_own_figure(tmp_path):
     path = tmp_path / "gpu_memory.json"
-    Memory(path).halve(job(0, batch=16), 24.0)
-    Memory(path).halve(job(1, batch=64), 80.0)
-    known = {gib: Memory(path, on(gib)).begin(job(2, batch=256)).micro_batch for gib in (16.0, 24.0, 80.0, 141.0)}
+    GpuMemoryLimits(path).halve_micro_batch(job(0, batch=16), 24.0)
+    GpuMemoryLimits(path).halve_micro_batch(job(1, batch=64), 80.0)
+    known = {
+        gib: GpuMemoryLimits(path, on(gib)).begin(job(2, batch=256)).micro_batch for gib in (16.0, 24.0, 80.0, 141.0)
+    }
     assert known == {16.0: 8, 24.0: 8, 80.0: 32, 141.0: None}
 
 
 def test_a_file_without_sizes_is_true_of_every_gpu(tmp_path):
     path = tmp_path / "gpu_memory.json"
     path.write_text('{\n "resnet18 224": 16\n}\n')
-    assert Memory(path, on(141.0)).begin(job()).micro_batch == 16
-    Memory(path, on(141.0)).halve(job(1, batch=256), 141.0)
-    assert Memory(path, on(141.0)).begin(job(2)).micro_batch == 16
+    assert GpuMemoryLimits(path, on(141.0)).begin(job()).micro_batch == 16
+    GpuMemoryLimits(path, on(141.0)).halve_micro_batch(job(1, batch=256), 141.0)
+    assert GpuMemoryLimits(path, on(141.0)).begin(job(2)).micro_batch == 16
 
 
 def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
@@ -131,8 +136,8 @@ def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
         raise AssertionError("nvidia-smi may take seconds")
 
     path = tmp_path / "gpu_memory.json"
-    Memory(path).halve(job())
-    assert Memory(path, Here(gpu=nobody)).begin(job(1)).micro_batch == 32
+    GpuMemoryLimits(path).halve_micro_batch(job())
+    assert GpuMemoryLimits(path, MachineInfo(gpu=nobody)).begin(job(1)).micro_batch == 32
 
 
 @pytest.mark.parametrize(
@@ -142,29 +147,29 @@ def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
 def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, text, where):
     one = job(batch=100).model_copy(update={"micro_batch": 48})
     assert (
-        Memory(tmp_path / "gpu_memory.json").said(one, text)
+        GpuMemoryLimits(tmp_path / "gpu_memory.json").said(one, text)
         == f"out of {where}; goes on with micro-batches of 48, 3 a step"
     )
 
 
 # ------------------------------------------------------------------- decoded images on the GPU
 def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so(tmp_path):
-    known = Memory(tmp_path / "gpu_memory.json")
+    known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
     first = known.unload(job())
     assert (first.resident, first.micro_batch) == (False, None)
     assert known.said(first, "OutOfMemoryError") == "out of GPU memory; goes on with the images in the host's"
-    for one in (known, Memory(tmp_path / "gpu_memory.json")):
+    for one in (known, GpuMemoryLimits(tmp_path / "gpu_memory.json")):
         begun = one.begin(job(1))
         assert (begun.resident, begun.micro_batch) == (False, None)
         assert one.begin(job(1, size=96)).resident
-    assert known.halve(first).micro_batch == 32
+    assert known.halve_micro_batch(first).micro_batch == 32
 
 
 def test_that_images_had_no_room_binds_no_larger_gpu_and_is_kept_beside_the_figure_of_a_batch(tmp_path):
     path = tmp_path / "gpu_memory.json"
-    known = Memory(path)
-    known.halve(known.unload(job(), 24.0), 24.0)
-    begun = {gib: Memory(path, on(gib)).begin(job(1)) for gib in (24.0, 80.0)}
+    known = GpuMemoryLimits(path)
+    known.halve_micro_batch(known.unload(job(), 24.0), 24.0)
+    begun = {gib: GpuMemoryLimits(path, on(gib)).begin(job(1)) for gib in (24.0, 80.0)}
     assert {gib: (one.resident, one.micro_batch) for gib, one in begun.items()} == {
         24.0: (False, 32),
         80.0: (True, None),

@@ -11,7 +11,7 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.study.gpu_memory import UNKNOWN, Here
+from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
 from sweeper.study.state import Definition
 from sweeper.study.study import Study
 from sweeper.trial import Closing, Done, Job, Progress, TrialResult
@@ -61,7 +61,7 @@ def opened(
     sets: Sequence[str] = (),
     fingerprint: str = "",
     categories: Sequence[str] = ("pattern",),
-    here: Here = UNKNOWN,
+    here: MachineInfo = UNKNOWN,
 ) -> Study:
     """The study of the file at `path`, begun or taken up again beside it."""
     read = yaml_io.read(path, sets=sets)
