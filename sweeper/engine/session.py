@@ -103,7 +103,7 @@ def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
     from sweeper.study import transfer
 
     if source:
-        for line in transfer.take(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
+        for line in transfer.warm_start(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
             output.print_message(line)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sweeper.space.tree import Choice, Node, Range, flow
 
 
-class Outside(Exception):
+class NotInSpace(Exception):
     """No parameters close the tree to the recipe; the text names the value that is why."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.space import defaults
 from sweeper.space.compare import difference, filled
-from sweeper.space.inside import Outside, candidates
+from sweeper.space.inside import NotInSpace, candidates
 from sweeper.space.spec import Grid, StudySpec
 from sweeper.space.tree import (
     Choice,
@@ -122,7 +122,7 @@ class Space:
             if found == wanted:
                 return params
             why += difference(wanted, found)
-        raise Outside(why[0])
+        raise NotInSpace(why[0])
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
         """The parameters of one trial, asked of Optuna in the order of the file, branches after their choice."""

@@ -16,7 +16,7 @@ from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import TimeBudget
 from sweeper.study.gpu_memory import UNKNOWN, GpuMemoryLimits, MachineInfo
 from sweeper.study.queue import SeenConfigurations, TrialQueue
-from sweeper.study.transfer import Lesson
+from sweeper.study.transfer import TransferredTrial
 from sweeper.trial import Job
 
 
@@ -40,7 +40,7 @@ class StudyState:
     space: Space
     folder: StudyFolder
     ended: Mapping[int, Entry]  # the trials that had ended when it was opened
-    learnt: Sequence[Lesson]  # of another study
+    learnt: Sequence[TransferredTrial]  # of another study
     optimizer: Optimizer
     clock: TimeBudget
     asking: TrialQueue

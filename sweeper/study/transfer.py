@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from sweeper.errors import EnvironmentFault
 from sweeper.space.compare import difference
-from sweeper.space.inside import Outside
+from sweeper.space.inside import NotInSpace
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store import records, study_file
@@ -18,7 +18,7 @@ from sweeper.trial import Job, TrialResult, Word
 from trainers.support import files
 
 
-class Lesson(Word):
+class TransferredTrial(Word):
     """A trial of another study in the words of this one: knowledge for sampler and pruner, no result."""
 
     number: int
@@ -30,16 +30,18 @@ class Lesson(Word):
     seed: int
 
 
-class Lessons(Word):
+class Transfer(Word):
     """All that a study has learnt from another; `of` so many that had ended there."""
 
     schema_version: Literal[1] = 1
     study: str
     of: int
-    trials: tuple[Lesson, ...]
+    trials: tuple[TransferredTrial, ...]
 
 
-def take(spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder, fingerprint: str) -> Iterator[str]:
+def warm_start(
+    spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder, fingerprint: str
+) -> Iterator[str]:
     """Learn what `source` has to teach, before the study in `folder` begins; yields what there is to say of it.
 
     A trial is taken where some parameters of the new space give exactly its recipe, on the same data and for the
@@ -56,16 +58,16 @@ def take(spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder
         ended = []
     taken, left = _sorted(ended, space)
     files.write_text(
-        folder.transfer, Lessons(study=source.name, of=len(ended), trials=tuple(taken)).model_dump_json() + "\n"
+        folder.transfer, Transfer(study=source.name, of=len(ended), trials=tuple(taken)).model_dump_json() + "\n"
     )
     if not reason:
         yield _said(source.name, taken, left)
 
 
-def read(folder: StudyFolder) -> Lessons | None:
+def read(folder: StudyFolder) -> Transfer | None:
     """What the study in `folder` learnt when it began, or None."""
     try:
-        return Lessons.model_validate_json(folder.transfer.read_bytes())
+        return Transfer.model_validate_json(folder.transfer.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -105,19 +107,21 @@ def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:
     return found
 
 
-def _sorted(ended: list[tuple[Job, TrialResult, RunFolder]], space: Space) -> tuple[list[Lesson], list[str]]:
+def _sorted(
+    ended: list[tuple[Job, TrialResult, RunFolder]], space: Space
+) -> tuple[list[TransferredTrial], list[str]]:
     """The lessons, and why each of the others is none."""
-    taken: list[Lesson] = []
+    taken: list[TransferredTrial] = []
     left: list[str] = []
     for job, result, folder in ended:
         try:
             params = space.params(job.recipe.train)
-        except Outside as why:
+        except NotInSpace as why:
             left.append(str(why))
             continue
         values = tuple(epoch.value(job.recipe.goal) for epoch in records.history(folder))
         taken.append(
-            Lesson(
+            TransferredTrial(
                 number=result.number,
                 state="COMPLETE" if result.state == "COMPLETE" else "PRUNED",
                 params=params,
@@ -130,7 +134,7 @@ def _sorted(ended: list[tuple[Job, TrialResult, RunFolder]], space: Space) -> tu
     return taken, left
 
 
-def _said(name: str, taken: list[Lesson], left: list[str]) -> str:
+def _said(name: str, taken: list[TransferredTrial], left: list[str]) -> str:
     count = len(taken) + len(left)
     if not count:
         return f"nothing is learnt from {name}: no trial of it has ended"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.space import yaml_io
-from sweeper.space.inside import Outside
+from sweeper.space.inside import NotInSpace
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store.paths import StudyFolder
@@ -39,7 +39,7 @@ def begun(folder: Path, name: str, source: StudyFolder | None = None, fingerprin
 
     def teach() -> None:
         if source:
-            said.extend(transfer.take(asked, space, place, source, fingerprint))
+            said.extend(transfer.warm_start(asked, space, place, source, fingerprint))
 
     study = Study.open(Definition(asked, space, place, fingerprint), folder / "cache", teach=teach)
     return study, said
@@ -148,7 +148,7 @@ def test_other_data_and_another_goal_teach_nothing(tmp_path, earlier):
     (tmp_path / "question.yaml").write_text(text)
     asked = yaml_io.read(tmp_path / "question.yaml")
     space = Space(asked, CATEGORIES)
-    said = list(transfer.take(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
+    said = list(transfer.warm_start(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
     assert said[-1] == "nothing is learnt from earlier: its goal was overall_accuracy, not macro_f1"
 
 
@@ -161,7 +161,7 @@ def test_the_parameters_of_a_recipe_are_found_again(tmp_path, earlier, number):
 
 def test_a_value_between_two_steps_lies_outside(tmp_path, earlier):
     _, space = read(tmp_path, loss="{name: focal, gamma: {uniform: [0, 5], step: 0.5}}", schedule=SCHEDULE)
-    with pytest.raises(Outside, match=r"loss.gamma [0-9.]+ is not in uniform \[0.0, 5.0\] step 0.5"):
+    with pytest.raises(NotInSpace, match=r"loss.gamma [0-9.]+ is not in uniform \[0.0, 5.0\] step 0.5"):
         space.params(read_config(earlier.trial(2)).recipe.train)
 
 
