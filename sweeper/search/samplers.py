@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 LEAST_WARMUP = 3  # epochs
 
 
-def sampler(search: Search) -> "Seeded":
+def sampler(search: Search) -> "StatelessSampler":
     """The sampler of `search`; what it proposes depends on the seed, the trial's number and the record alone."""
-    return Seeded(lambda seed: _sampler(search, seed), search.seed)
+    return StatelessSampler(lambda seed: _sampler(search, seed), search.seed)
 
 
 def _sampler(search: Search, seed: int) -> BaseSampler:
@@ -84,7 +84,7 @@ def _warmup(train: TrainConfig) -> int:
     return max(LEAST_WARMUP, math.ceil(rise))
 
 
-class Seeded(BaseSampler):
+class StatelessSampler(BaseSampler):
     """Makes a sampler anew for every draw, seeded by the study's seed, the trial's number and the value's name.
 
     So a sweep that was interrupted, even between two values of one trial, asks for what it would have asked for.
