@@ -8,7 +8,7 @@ from typing import Any
 from sweeper import text
 from sweeper.engine import disk_space, prepare
 from sweeper.engine.options import Options
-from sweeper.engine.prepare import Prepared
+from sweeper.engine.prepare import PreparedStudy
 from sweeper.executors.local import environment
 from sweeper.search import samplers
 from sweeper.system import devices, disks
@@ -103,7 +103,7 @@ def plan(path: Path, options: Options) -> Plan:
     )
 
 
-def _cost(prepared: Prepared, recipe: Recipe, answer: dict[str, Any]) -> Cost:
+def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Cost:
     train, val = (len(prepared.table.split(split)) for split in ("train", "val"))
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
     return Cost(
@@ -115,7 +115,7 @@ def _cost(prepared: Prepared, recipe: Recipe, answer: dict[str, Any]) -> Cost:
     )
 
 
-def _measured(prepared: Prepared, recipes: Sequence[Recipe], slot: devices.Slot) -> list[dict[str, Any]]:
+def _measured(prepared: PreparedStudy, recipes: Sequence[Recipe], slot: devices.Slot) -> list[dict[str, Any]]:
     """One answer a recipe, from a process of its own on the slot's device."""
     request = {
         "device": slot.device,

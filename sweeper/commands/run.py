@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
-from sweeper.engine.session import _executor, sweep
+from sweeper.engine.session import make_executor, sweep
 from sweeper.store.paths import StudyFolder
 from sweeper.system import devices
 from sweeper.terminal import output
@@ -32,7 +32,7 @@ def run(path: Path, options: Options) -> "Outcome":
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data)
     with inline.environment(slots[0] if options.inline else None):
-        return sweep(prepared, options, partial(_executor, prepared, options), options.command(path))
+        return sweep(prepared, options, partial(make_executor, prepared, options), options.command(path))
 
 
 def final(path: Path, options: Options) -> "Final":

@@ -104,7 +104,7 @@ def decode(table: "Table", data: "DataConfig") -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStudy:
     """A study whose data, values and networks were found to be in order; nothing of it was trained yet."""
 
     spec: "StudySpec"
@@ -144,7 +144,7 @@ def prepare(
     networks: bool = True,
     slots: Sequence[devices.Slot] = (),
     unfetched: bool = False,
-) -> Prepared:
+) -> PreparedStudy:
     """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first.
 
     `unfetched`: the hub need not give the backbones' weights.
@@ -175,4 +175,4 @@ def prepare(
             place=space.place,
             unfetched=unfetched,
         )
-    return Prepared(read, space, found, folder, tuple(slots), weights)
+    return PreparedStudy(read, space, found, folder, tuple(slots), weights)

@@ -9,7 +9,7 @@ from sweeper import text
 from sweeper.engine import ending, prepare
 from sweeper.engine.observers import Observers
 from sweeper.engine.options import Options
-from sweeper.engine.prepare import Prepared
+from sweeper.engine.prepare import PreparedStudy
 from sweeper.errors import DiskFull, UserError
 from sweeper.figures.observer import Figures
 from sweeper.store import paths, records, studies
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 Executors = Callable[[Callable[[str], None]], "Executor"]  # made where there is somebody to talk to
 
 
-Growth = tuple[float, float] | None  # of a final over a trial, see `_rehearsed`
+FinalCost = tuple[float, float] | None  # of a final over a trial, see `_estimate_final`
 
 
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 
 
-def sweep(prepared: Prepared, options: Options, executor: "Executors", command: str) -> "Outcome":
+def sweep(prepared: PreparedStudy, options: Options, executor: "Executors", command: str) -> "Outcome":
     """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
     from sweeper.engine import disk_pause
     from sweeper.system.signals import Stop, listening
 
-    stop, final = Stop(), _rehearsed(prepared) if options.then_best else None
+    stop, final = Stop(), _estimate_final(prepared) if options.then_best else None
 
     def once() -> "Outcome":
-        return _once(prepared, options, executor, stop, command, final)
+        return _run_once(prepared, options, executor, stop, command, final)
 
     with listening(stop), stop.told():
         outcome = disk_pause.through(once, prepared.folder, stop) or _given_up(stop)
@@ -62,13 +62,13 @@ def _given_up(stop: "Stop") -> "Outcome":
     return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
 
 
-def _once(
-    prepared: Prepared,
+def _run_once(
+    prepared: PreparedStudy,
     options: Options,
     executor: "Executors",
     stop: "Stop",
     command: str,
-    final: Growth,
+    final: FinalCost,
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper.engine import disk_pause
@@ -78,7 +78,7 @@ def _once(
     study = Study.open(
         Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
         paths.cache(),
-        teach=lambda: _teach(prepared, options.teacher(prepared.spec.source)),
+        teach=lambda: _warm_start(prepared, options.teacher(prepared.spec.source)),
         here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
     )
     try:
@@ -98,7 +98,7 @@ def _once(
     return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
 
-def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
+def _warm_start(prepared: PreparedStudy, source: StudyFolder | None) -> None:
     """Have a new study learn from an earlier one, and say what."""
     from sweeper.study import transfer
 
@@ -107,7 +107,7 @@ def _teach(prepared: Prepared, source: StudyFolder | None) -> None:
             output.print_message(line)
 
 
-def _rehearsed(prepared: Prepared) -> tuple[float, float]:
+def _estimate_final(prepared: PreparedStudy) -> tuple[float, float]:
     """On how many times as many images as a trial a final trains, and how long it looks at the data before that.
 
     What it needs is loaded here, before the hours begin to count.
@@ -119,7 +119,7 @@ def _rehearsed(prepared: Prepared) -> tuple[float, float]:
     return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
 
 
-def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
+def _loop(study: "Study", prepared: PreparedStudy, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
     from sweeper.engine import loop
     from sweeper.search.export import OptunaExport
 
@@ -152,7 +152,7 @@ def _loop(study: "Study", prepared: Prepared, executor: "Executors", stop: "Stop
 _STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 
-def _executor(prepared: Prepared, options: Options, note: Callable[[str], None]) -> "Executor":
+def make_executor(prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":
     from sweeper.executors.inline import Inline
     from sweeper.executors.local import Local
 
@@ -163,7 +163,7 @@ def _executor(prepared: Prepared, options: Options, note: Callable[[str], None])
     return Local.on(prepared.slots, options.slots)
 
 
-def _cluster(address: str, prepared: Prepared, options: Options, note: Callable[[str], None]) -> "Executor":
+def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":
     try:
         from sweeper.executors.ray import Ray
     except ModuleNotFoundError as error:
@@ -184,7 +184,7 @@ def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: boo
     return Observers([view, figures, *others, *tracker], output.print_message)
 
 
-def facts(prepared: Prepared) -> Facts:
+def facts(prepared: PreparedStudy) -> Facts:
     """What the record is told of a study."""
     spec = prepared.spec
     return Facts(
