@@ -95,9 +95,9 @@ def plan(path: Path, options: Options) -> Plan:
         slots=len(slots),
         costs=costs,
         hours=round(trials * epochs * mean / len(slots) / 3600, 3) if trials else None,
-        disk_gb=round(kept * max(one.kept for one in bytes_of) / 1e9, 3) if kept else None,
+        disk_gb=round(kept * max(one.while_running for one in bytes_of) / 1e9, 3) if kept else None,
         keep=spec.keep,
-        running_gb=round(len(slots) * max(one.peak for one in bytes_of) / 1e9, 3),
+        running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
         free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         data=prepared.summary,
     )

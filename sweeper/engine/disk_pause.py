@@ -21,7 +21,7 @@ TICK = 0.1  # seconds between two looks at `stop`
 Made = TypeVar("Made")
 
 
-def through(attempt: Callable[[], Made], folder: StudyFolder, stop: Stop) -> Made | None:
+def retry_when_disk_full(attempt: Callable[[], Made], folder: StudyFolder, stop: Stop) -> Made | None:
     """What `attempt` comes to, which is made again after every full disk, as soon as there is room; None where a
     person ends the waiting.
 
@@ -34,7 +34,7 @@ def through(attempt: Callable[[], Made], folder: StudyFolder, stop: Stop) -> Mad
         try:
             return attempt()
         except (DiskFull, OSError) as error:
-            if not pauses(error):
+            if not is_disk_full(error):
                 raise
             full = _as_full(error, folder)
         known, before = _known(folder), known
@@ -46,7 +46,7 @@ def through(attempt: Callable[[], Made], folder: StudyFolder, stop: Stop) -> Mad
             return None
 
 
-def pauses(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether `error` is one after which there is another attempt."""
     return isinstance(error, DiskFull) or (isinstance(error, OSError) and files.full(error))
 

@@ -24,7 +24,7 @@ MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # tensors that an optimizer keeps b
 
 # ------------------------------------------------------------------------------------------ one trial
 @dataclass(frozen=True)
-class Size:
+class TrialSize:
     """Bytes of a trial's files: model.safetensors, last.ckpt while it trains, val_logits.npy."""
 
     weights: int
@@ -32,30 +32,30 @@ class Size:
     logits: int = 0
 
     @property
-    def peak(self) -> int:
+    def while_saving(self) -> int:
         """While an epoch is put down: every file lies beside the one that it takes the place of."""
-        return 2 * self.kept
+        return 2 * self.while_running
 
     @property
-    def kept(self) -> int:
+    def while_running(self) -> int:
         """Between two epochs; and for good of a trial that was given up."""
         return self.weights + self.state + self.logits
 
     @property
-    def rest(self) -> int:
+    def after_end(self) -> int:
         """Once it is over: the state of the last epoch holds the weights alone."""
         return 2 * self.weights + self.logits
 
 
-def size(train: TrainConfig, weights: int) -> Size:
+def size(train: TrainConfig, weights: int) -> TrialSize:
     """What a recipe with so many bytes of weights puts down: moments of its optimizer and the average, too."""
     copies = 1 + MOMENTS[train.optimizer.name] + (train.average.name != "none")
-    return Size(weights, copies * weights)
+    return TrialSize(weights, copies * weights)
 
 
 # ------------------------------------------------------------------------------------------ a study
 @dataclass
-class Room:
+class DiskEstimate:
     """Whether the trials of a study fit on its disk.
 
     `counted` are the bytes of weights of each backbone, as counted when its network was built. What a trial of the
@@ -64,7 +64,7 @@ class Room:
 
     folder: StudyFolder
     counted: Mapping[str, int] = field(default_factory=dict)
-    _seen: dict[str, Size] = field(default_factory=dict)
+    _seen: dict[str, TrialSize] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for result in records.results(self.folder)[-RECENT:]:
@@ -72,31 +72,31 @@ class Room:
             self._measure(result.backbone, self.folder.trial(result.number), trains=whole)
 
     def _measure(self, backbone: str, folder: RunFolder, *, trains: bool) -> None:
-        before = self._seen.get(backbone, Size(0, 0))
-        found = Size(_bytes(folder.model), _bytes(folder.checkpoint) if trains else 0, _bytes(folder.val_logits))
+        before = self._seen.get(backbone, TrialSize(0, 0))
+        found = TrialSize(_bytes(folder.model), _bytes(folder.checkpoint) if trains else 0, _bytes(folder.val_logits))
         pairs = ((getattr(before, name), getattr(found, name)) for name in ("weights", "state", "logits"))
-        self._seen[backbone] = Size(*(max(pair) for pair in pairs))
+        self._seen[backbone] = TrialSize(*(max(pair) for pair in pairs))
 
     def learn(self, job: Job) -> None:
         """Measure what a trial that trains has put down; while its worker waits, so that nothing lies there twice."""
         self._measure(job.recipe.train.backbone, RunFolder(job.folder), trains=True)
 
-    def size(self, train: TrainConfig) -> Size:
+    def size(self, train: TrainConfig) -> TrialSize:
         """What a trial of this recipe puts down, as far as known."""
-        seen = self._seen.get(train.backbone, Size(0, 0))
+        seen = self._seen.get(train.backbone, TrialSize(0, 0))
         guess = size(train, seen.weights or self.counted.get(train.backbone, 0))
-        return Size(guess.weights, seen.state or guess.state, seen.logits)
+        return TrialSize(guess.weights, seen.state or guess.state, seen.logits)
 
     def needed(self, jobs: Collection[Job]) -> int:
         """Bytes that these trials may write yet; what lies in their folders is there already."""
-        return SPARE + sum(max(0, self.size(job.recipe.train).peak - _held(job.folder)) for job in jobs)
+        return SPARE + sum(max(0, self.size(job.recipe.train).while_saving - _held(job.folder)) for job in jobs)
 
     def outlook(self, spec: "StudySpec", recipes: Iterable[Recipe]) -> str | None:
         """A line where the checkpoints of the trials to come will not all fit, if what they take is known."""
         trials = max(0, (spec.budget.trials or 0) - len(records.results(self.folder)))
         sizes = [self.size(recipe.train) for recipe in recipes]
-        each = sum(size.rest for size in sizes) / len(sizes)
-        room_for = free(self.folder.root) - SPARE - max(size.peak for size in sizes)
+        each = sum(size.after_end for size in sizes) / len(sizes)
+        room_for = free(self.folder.root) - SPARE - max(size.while_saving for size in sizes)
         count = trials if spec.keep is None else min(trials, spec.keep)
         if not each or not trials or count * each <= room_for:
             return None

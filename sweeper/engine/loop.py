@@ -13,7 +13,7 @@ from trainers.epoch import Epoch
 from trainers.support import files
 
 if TYPE_CHECKING:
-    from sweeper.engine.disk_space import Room
+    from sweeper.engine.disk_space import DiskEstimate
 
 POLL_INTERVAL_S = 0.25  # between two looks at `stop`
 NO_SLOT_NOTICE_S = 15.0  # without a place to train at, before it is said
@@ -72,7 +72,7 @@ class JobSource(Protocol):
 
 
 def run(
-    source: JobSource, executor: Executor, observers: Observer, *, stop: Stop, room: "Room | None" = None
+    source: JobSource, executor: Executor, observers: Observer, *, stop: Stop, room: "DiskEstimate | None" = None
 ) -> Outcome:
     """Train until nothing is left or `stop` is requested; afterwards no worker is left.
 
@@ -104,7 +104,7 @@ class _Loop:
     executor: Executor
     observers: Observer
     stop: Stop
-    room: "Room | None" = None
+    room: "DiskEstimate | None" = None
     jobs: dict[int, Job] = field(default_factory=dict)  # that run, by trial
     held: Job | None = None  # the next, for want of disk space, or of a slot
     since: float | None = None  # when the waiting for a slot began

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.engine.disk_space import Room
+from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
 from sweeper.errors import UserError
 from sweeper.space.tree import Choice, Node
@@ -132,9 +132,9 @@ class PreparedStudy:
         return images.fingerprint(self.table)
 
     @cached_property
-    def room(self) -> Room:
+    def room(self) -> DiskEstimate:
         """What is known of its disk, from one attempt to the next."""
-        return Room(self.folder, self.weights)
+        return DiskEstimate(self.folder, self.weights)
 
 
 def prepare(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sweeper import text
 from sweeper.engine import disk_pause, loop, prepare
 from sweeper.engine import session as engine_session
-from sweeper.engine.disk_space import Room
+from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.observers import Observers
 from sweeper.errors import RunFailed, Stopped
 from sweeper.store import lock, records, studies, study_file
@@ -44,7 +44,7 @@ class Session:
     observers: Observers
     slots: "Sequence[Slot]"
     stop: Stop
-    room: Room
+    room: DiskEstimate
 
     def train(self, jobs: Sequence[Job], seal: Seal) -> list[TrialResult]:
         """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
@@ -76,14 +76,14 @@ def session(
     table = prepare.checked(data).table
     study_file.same_data(study, images.fingerprint(table), data.root)
     prepare.decode(table, data)
-    stop, room = Stop(), Room(study)
+    stop, room = Stop(), DiskEstimate(study)
 
     def once() -> Made:
         with _held(study, table, slots, stop, room, mlflow=mlflow) as session:
             return work(session)
 
     with listening(stop), stop.told():
-        made = disk_pause.through(once, study, stop)
+        made = disk_pause.retry_when_disk_full(once, study, stop)
     if made is None:
         raise Stopped(stop.exit_code)
     return made
@@ -91,7 +91,7 @@ def session(
 
 @contextmanager
 def _held(
-    study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: Room, *, mlflow: bool
+    study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: DiskEstimate, *, mlflow: bool
 ) -> Iterator[Session]:
     standing = studies.status_of(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
@@ -101,7 +101,7 @@ def _held(
         try:
             yield Session(table, observers, slots, stop, room)
         except BaseException as error:
-            timeout = HURRY if stop.again or disk_pause.pauses(error) else PATIENCE
+            timeout = HURRY if stop.again or disk_pause.is_disk_full(error) else PATIENCE
             raise
         finally:
             observers.closed(Closing(standing.state, timeout=timeout))

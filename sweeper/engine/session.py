@@ -50,7 +50,7 @@ def sweep(prepared: PreparedStudy, options: Options, executor: "Executors", comm
         return _run_once(prepared, options, executor, stop, command, final)
 
     with listening(stop), stop.told():
-        outcome = disk_pause.through(once, prepared.folder, stop) or _given_up(stop)
+        outcome = disk_pause.retry_when_disk_full(once, prepared.folder, stop) or _given_up(stop)
     ending.say(prepared.folder, command, outcome.reason)
     return outcome
 
@@ -90,7 +90,7 @@ def _run_once(
         outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
     except BaseException as error:
         study.close()
-        if not disk_pause.pauses(error):
+        if not disk_pause.is_disk_full(error):
             ending.say(prepared.folder, command)
         raise
     study.close()

@@ -17,7 +17,7 @@ import torch
 
 from sweeper import text
 from sweeper.engine import disk_space, preflight
-from sweeper.engine.disk_space import Room, Size
+from sweeper.engine.disk_space import DiskEstimate, TrialSize
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.space import yaml_io
@@ -183,8 +183,8 @@ def test_a_quota_or_a_limit_is_found_by_asking_for_the_bytes(disk):
 
 
 def test_a_trial_s_size_follows_from_its_weights():
-    assert disk_space.size(TrainConfig(backbone="b", optimizer=AdamW()), 100) == Size(weights=100, state=300)
-    assert disk_space.size(TrainConfig(backbone="b", optimizer=SGD()), 100) == Size(weights=100, state=200)
+    assert disk_space.size(TrainConfig(backbone="b", optimizer=AdamW()), 100) == TrialSize(weights=100, state=300)
+    assert disk_space.size(TrainConfig(backbone="b", optimizer=SGD()), 100) == TrialSize(weights=100, state=200)
     averaged = TrainConfig.model_validate(
         {"backbone": "b", "average": {"name": "ema"}, "optimizer": {"name": "adam"}}
     )
@@ -194,12 +194,12 @@ def test_a_trial_s_size_follows_from_its_weights():
 def test_what_trials_put_down_takes_the_place_of_what_was_counted(tmp_path):
     study = StudyFolder(tmp_path / "question")
     one = begin(job(study, 0))
-    known = Room(study, {one.recipe.train.backbone: 1000})
+    known = DiskEstimate(study, {one.recipe.train.backbone: 1000})
     assert known.needed([one]) == disk_space.SPARE + 2 * 4000 - record_size(one.folder)
     RunFolder(one.folder).model.write_bytes(bytes(10))
     RunFolder(one.folder).checkpoint.write_bytes(bytes(25))
     known.learn(one)
-    assert known.size(one.recipe.train) == Size(10, 25)
+    assert known.size(one.recipe.train) == TrialSize(10, 25)
 
 
 def record_size(folder: Path) -> int:
@@ -208,13 +208,13 @@ def record_size(folder: Path) -> int:
 
 def test_of_a_backbone_of_which_nothing_is_known_nothing_is_expected(tmp_path):
     one = begin(job(StudyFolder(tmp_path / "question"), 0))
-    assert Room(RunFolder(one.folder).study).needed([one]) == disk_space.SPARE
+    assert DiskEstimate(RunFolder(one.folder).study).needed([one]) == disk_space.SPARE
 
 
 def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
     study = StudyFolder(disk / "question")
     jobs = [begin(job(study, number)) for number in (0, 1)]
-    known = Room(study, {jobs[0].recipe.train.backbone: 1000})
+    known = DiskEstimate(study, {jobs[0].recipe.train.backbone: 1000})
     assert not known.enough(jobs[0], jobs[1:])
     with pytest.raises(DiskFull, match="the disk is full") as raised:
         known.enough(jobs[0], [])
@@ -241,14 +241,14 @@ def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, mo
 def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
     path = write(tmp_path, budget="{trials: 60}", schedule="constant")
     recipes = [Recipe(data=DataConfig(root="d"), train=TrainConfig(backbone="resnet18"))]
-    known = Room(StudyFolder(tmp_path / "question"), {"resnet18": 10**12})
+    known = DiskEstimate(StudyFolder(tmp_path / "question"), {"resnet18": 10**12})
     line = known.outlook(yaml_io.read(path), recipes)
     assert line
     assert line.startswith("60 trials keep about 120000.0 GB, ")
     assert "write keep: 1 into the YAML, or make room, for example with sweep clean" in line
-    small_ones = Room(StudyFolder(tmp_path / "question"), {"resnet18": 1000})
+    small_ones = DiskEstimate(StudyFolder(tmp_path / "question"), {"resnet18": 1000})
     assert small_ones.outlook(yaml_io.read(path), recipes) is None
-    assert Room(StudyFolder(tmp_path / "question")).outlook(yaml_io.read(path), recipes) is None
+    assert DiskEstimate(StudyFolder(tmp_path / "question")).outlook(yaml_io.read(path), recipes) is None
 
 
 def test_the_check_of_the_networks_counts_their_weights(tmp_path):
@@ -278,4 +278,4 @@ def test_of_a_trial_that_was_given_up_the_state_is_measured_and_of_one_that_ende
         end(one, curve(one, count=count), "COMPLETE" if count == 3 else "PRUNED")
         RunFolder(one.folder).model.write_bytes(bytes(10))
         RunFolder(one.folder).checkpoint.write_bytes(bytes(11 if count == 3 else 25))
-        assert Room(study).size(one.recipe.train) == Size(10, 30 if number == 0 else 25)
+        assert DiskEstimate(study).size(one.recipe.train) == TrialSize(10, 30 if number == 0 else 25)
