@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeper.executors.packing import Packing
-from sweeper.executors.watchdog import LOOK, Awake, Patience, Watch
+from sweeper.executors.watchdog import LOOK, AwakeClock, HangLimits, Watch
 from sweeper.store.paths import RunFolder
 from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
@@ -52,7 +52,7 @@ class Local:
     """
 
     def __init__(
-        self, slots: Sequence[Slot], *, packing: Packing | None = None, patience: Patience | None = None
+        self, slots: Sequence[Slot], *, packing: Packing | None = None, patience: HangLimits | None = None
     ) -> None:
         self._idle: list[Slot] = list(reversed(slots))
         self._shared = Counter(slot.home for slot in slots)
@@ -60,7 +60,7 @@ class Local:
         self._workers: dict[str, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._ready: deque[Progress | Done | Failed] = deque()
-        self._watch, self._awake = Watch(patience or Patience.read()), Awake()
+        self._watch, self._awake = Watch(patience or HangLimits.read()), AwakeClock()
 
     @classmethod
     def on(cls, slots: Sequence[Slot], per_device: Count) -> "Local":

@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import local
 from sweeper.executors.node import Host, Opened, Order, Reply, Setting
-from sweeper.executors.watchdog import Awake, Patience
+from sweeper.executors.watchdog import AwakeClock, HangLimits
 from sweeper.store.paths import RunFolder
 from sweeper.system.devices import Count
 from sweeper.system.signals import HEARD
@@ -152,7 +152,7 @@ class Ray:
         self._ready: deque[Progress | Done | Failed] = deque()
         self._refused: dict[str, str] = {}  # nodes of no use, and why
         self._broken = 0
-        self._awake, self._silence = Awake(), Patience.read().silence
+        self._awake, self._silence = AwakeClock(), HangLimits.read().silence
         _connect(address)
         self._roll = _Roll(cpu=cpu)
 

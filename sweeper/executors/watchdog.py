@@ -12,7 +12,7 @@ from trainers.epoch import Epoch
 LOOK = 2.0  # seconds between two looks that count, at most
 
 
-class Awake:
+class AwakeClock:
     """The time this process was there to see: of a gap between two looks only the first seconds count.
 
     A coordinator that was stopped, or asleep with its machine, could otherwise not tell its own absence from that of
@@ -31,7 +31,7 @@ class Awake:
 
 
 @dataclass(frozen=True)
-class Patience:
+class HangLimits:
     """Seconds. An epoch may take `factor` times the longest before, for the first ones may have small images, frozen
     layers and a GPU of their own; and never less than `floor`, for a compiler, a slow disk and val may be in it.
     """
@@ -42,7 +42,7 @@ class Patience:
     factor: float = 20.0
 
     @classmethod
-    def read(cls) -> "Patience":
+    def read(cls) -> "HangLimits":
         """All of these times SWEEP_PATIENCE, for epochs that take days."""
         given = os.environ.get("SWEEP_PATIENCE") or "1"
         try:
@@ -58,7 +58,7 @@ class Patience:
 class Watch:
     """What the epochs of a sweep took here, by backbone and image size, and how long the next one may take."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: HangLimits) -> None:
         self._patience = patience
         self._longest: dict[tuple[str, int], float] = {}
 

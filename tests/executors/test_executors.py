@@ -17,7 +17,7 @@ from sweeper.executors import Executor
 from sweeper.executors.inline import Inline
 from sweeper.executors.local import Local
 from sweeper.executors.packing import Packing
-from sweeper.executors.watchdog import Patience
+from sweeper.executors.watchdog import HangLimits
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from tests.support import cluster as clusters
@@ -249,7 +249,7 @@ def test_a_worker_that_cannot_start_says_why(make, tmp_path):
 
 
 def test_a_worker_that_hangs_is_killed_and_its_job_fails(make):
-    executor = Local([Slot("cpu")], patience=Patience(silence=3.0))
+    executor = Local([Slot("cpu")], patience=HangLimits(silence=3.0))
     executor.start(make(backbone="broken.hang"))
     first = pid(executor)
     _, end = drain(executor)
@@ -261,7 +261,7 @@ def test_a_worker_that_hangs_is_killed_and_its_job_fails(make):
 
 def test_training_that_hangs_in_a_process_that_lives_is_noticed(make):
     """Its heartbeat goes on; the longest epoch so far was the first, with the start of the worker."""
-    executor = Local([Slot("cpu")], patience=Patience(floor=0.5, factor=1.0))
+    executor = Local([Slot("cpu")], patience=HangLimits(floor=0.5, factor=1.0))
     executor.start(make(backbone="broken.stall"))
     first = pid(executor)
     _, end = drain(executor)
@@ -273,7 +273,7 @@ def test_training_that_hangs_in_a_process_that_lives_is_noticed(make):
 
 
 def test_a_worker_busy_in_c_says_nothing_and_is_killed(make):
-    executor = Local([Slot("cpu")], patience=Patience(silence=3.0))
+    executor = Local([Slot("cpu")], patience=HangLimits(silence=3.0))
     executor.start(make(backbone="broken.grind"))
     _, end = drain(executor)
     executor.close()
@@ -282,7 +282,7 @@ def test_a_worker_busy_in_c_says_nothing_and_is_killed(make):
 
 
 def test_waiting_for_an_answer_is_not_hanging(make):
-    executor = Local([Slot("cpu")], patience=Patience(floor=0.5, factor=0.01))
+    executor = Local([Slot("cpu")], patience=HangLimits(floor=0.5, factor=0.01))
     executor.start(make())
     assert isinstance(heard(executor), Progress)
     assert executor.next(2.0) is None
@@ -294,7 +294,7 @@ def test_waiting_for_an_answer_is_not_hanging(make):
 @pytest.mark.parametrize("jump", [-1e8, 1e8])
 def test_a_worker_is_not_taken_for_hung_when_the_time_of_day_is_set(make, monkeypatch, jump):
     monkeypatch.setenv("SWEEP_FAKE_SECONDS", "1")
-    executor = Local([Slot("cpu")], patience=Patience(silence=30, unknown=30, floor=30))
+    executor = Local([Slot("cpu")], patience=HangLimits(silence=30, unknown=30, floor=30))
     executor.start(make())
     assert isinstance(heard(executor), Progress)
     executor.answer(0, keep=True)

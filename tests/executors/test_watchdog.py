@@ -5,12 +5,12 @@ import math
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.executors.watchdog import LOOK, Awake, Patience, Watch
+from sweeper.executors.watchdog import LOOK, AwakeClock, HangLimits, Watch
 from tests.support.records import epoch
 from trainers.config import TrainConfig
 
 SMALL, LARGE = TrainConfig(backbone="a"), TrainConfig(backbone="a", image_size=384)
-PATIENCE = Patience(silence=60, unknown=1000, floor=100, factor=10)
+PATIENCE = HangLimits(silence=60, unknown=1000, floor=100, factor=10)
 
 
 def limit(watch: Watch, train: TrainConfig = SMALL) -> int:
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_of_a_gap_between_two_looks_only_the_first_seconds_count(clock):
-    awake = Awake()
+    awake = AwakeClock()
     for step in (0.25, 1.0, 3600.0, 0.5):
         clock[0] += step
         awake.now()
@@ -37,7 +37,7 @@ def test_of_a_gap_between_two_looks_only_the_first_seconds_count(clock):
 
 @pytest.mark.parametrize("jump", [-1e9, 86400.0, math.nan])
 def test_setting_the_time_of_day_counts_for_nothing(clock, jump):
-    awake = Awake()
+    awake = AwakeClock()
     clock[0] += 0.5
     before = awake.now()
     clock[1] += jump
@@ -79,12 +79,12 @@ def test_an_epoch_out_of_a_checkpoint_teaches_nothing():
 
 def test_the_environment_stretches_every_bound(monkeypatch):
     monkeypatch.setenv("SWEEP_PATIENCE", "2")
-    usual = Patience()
-    assert Patience.read() == Patience(2 * usual.silence, 2 * usual.unknown, 2 * usual.floor, 2 * usual.factor)
+    usual = HangLimits()
+    assert HangLimits.read() == HangLimits(2 * usual.silence, 2 * usual.unknown, 2 * usual.floor, 2 * usual.factor)
 
 
 @pytest.mark.parametrize("given", ["long", "0", "-1", "nan"])
 def test_a_patience_that_is_no_number_is_said(monkeypatch, given):
     monkeypatch.setenv("SWEEP_PATIENCE", given)
     with pytest.raises(UserError, match="is no number above 0"):
-        Patience.read()
+        HangLimits.read()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweeper.engine import loop
 from sweeper.executors.local import Local
-from sweeper.executors.watchdog import Patience
+from sweeper.executors.watchdog import HangLimits
 from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop, listening
 from tests.support.studies import Seen, opened
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     with listening(stop):
         study = opened(Path(sys.argv[1]))
         seen = Seen(loud=True)
-        patience = Patience(**json.loads(sys.argv[3])) if len(sys.argv) > 3 else None
+        patience = HangLimits(**json.loads(sys.argv[3])) if len(sys.argv) > 3 else None
         executor = Local([Slot(f"cpu:{index}") for index in range(int(sys.argv[2]))], patience=patience)
         outcome = loop.run(study, executor, seen, stop=stop)
         study.close()
