@@ -14,7 +14,7 @@ from sweeper.system.devices import Count
 from sweeper.trial import Job, Message, Word
 
 
-class Setting(Word):
+class NodeSettings(Word):
     """What a host is told of the sweep it works for."""
 
     folder: Path = Field(description="current folder, from which the data set's path counts")
@@ -34,21 +34,21 @@ class Opened(Word):
     fault: str = ""
 
 
-class Order(Word):
+class NodeRequest(Word):
     """To a host: trials to start, and answers to those that reported an epoch."""
 
     starts: tuple[Job, ...] = ()
     answers: tuple[tuple[int, bool], ...] = ()
 
 
-class Reply(Word):
+class NodeReply(Word):
     """From a host: what its workers said, and how many trials may start there now."""
 
     messages: tuple[Message, ...]
     free: int
 
 
-class Host:
+class NodeExecutor:
     """The executor of one machine, at work for a sweep on another.
 
     Words come and go as JSON; a call at a time, in the process's first thread.
@@ -60,7 +60,7 @@ class Host:
 
     def take_up(self, setting: str, gpus: Sequence[int | str]) -> str:
         """Open on these GPUs, or on the cores where there are none; returns Opened."""
-        given = Setting.model_validate_json(setting)
+        given = NodeSettings.model_validate_json(setting)
         os.environ.update(given.variables)
         if fault := _unshared(given):
             return Opened(fault=fault).model_dump_json()
@@ -75,7 +75,7 @@ class Host:
         """Carry out an Order, wait for words, `timeout` seconds at most, and return a Reply."""
         if self._local is None:
             raise RuntimeError("not open")
-        given = Order.model_validate_json(order)
+        given = NodeRequest.model_validate_json(order)
         self._held.extend(given.starts)
         while self._held and self._local.free():
             self._local.start(self._held.popleft())
@@ -85,7 +85,7 @@ class Host:
         while words[-1]:
             words.append(self._local.next(0.0))
         free = max(0, self._local.free() - len(self._held))
-        return Reply(messages=tuple(word for word in words if word), free=free).model_dump_json()
+        return NodeReply(messages=tuple(word for word in words if word), free=free).model_dump_json()
 
     def close(self) -> None:
         """End the workers."""
@@ -93,7 +93,7 @@ class Host:
             self._local.close(kill=True)
 
 
-def _unshared(given: Setting) -> str:
+def _unshared(given: NodeSettings) -> str:
     """Why this node cannot work for the sweep; nothing where it sees the sweep's files."""
     if not given.folder.is_dir():
         return f"does not see the folder {given.folder}"

@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.errors import EnvironmentFault
 from sweeper.executors import local
-from sweeper.executors.node import Host, Opened, Order, Reply, Setting
+from sweeper.executors.node import NodeExecutor, NodeReply, NodeRequest, NodeSettings, Opened
 from sweeper.executors.watchdog import AwakeClock, HangLimits
 from sweeper.store.paths import RunFolder
 from sweeper.system.devices import Count
@@ -43,7 +43,7 @@ KNOCK = 5.0  # seconds for a connection to it
 GRACE = 5.0  # seconds for an actor to end its workers
 
 
-class SweepActor(Host):
+class NodeActor(NodeExecutor):
     """What Ray reserves on a node, and works for a sweep there; the cluster's pages show it under this name."""
 
     def open(self, setting: str) -> str:
@@ -57,7 +57,7 @@ class SweepActor(Host):
 
 
 @dataclass
-class _Place:
+class ActorSlot:
     """An actor, the call to it that is under way, and what it is to be told with the next one."""
 
     node: str
@@ -74,13 +74,13 @@ class _Place:
     def send(self, now: float) -> None:
         """Call the actor, unless a call is under way or there is nothing to ask."""
         if self.call is None and self.jobs:
-            order = Order(starts=tuple(self.starts), answers=tuple(self.answers))
+            order = NodeRequest(starts=tuple(self.starts), answers=tuple(self.answers))
             self.call, self.since = self.actor.exchange.remote(order.model_dump_json(), POLL), now
             self.starts, self.answers = [], []
 
 
 @dataclass(frozen=True)
-class _Share:
+class NodeShare:
     """What a node has for trials: so many places, each with its part of the node."""
 
     host: str
@@ -89,13 +89,13 @@ class _Share:
     gpus: int
 
 
-class _Roll:
+class ClusterMonitor:
     """What the nodes have, asked in a thread of its own: while the cluster's head is gone, the question blocks."""
 
     def __init__(self, *, cpu: bool) -> None:
         self._cpu, self._ended = cpu, threading.Event()
         self._here = ray.get_runtime_context().get_node_id()
-        self._news: dict[str, _Share] | None = None
+        self._news: dict[str, NodeShare] | None = None
         self._heard, self.cut_off = time.monotonic(), False  # cut off: this machine's part of the cluster is gone
         self._look()
         self._thread = threading.Thread(target=self._ask, daemon=True)
@@ -106,7 +106,7 @@ class _Roll:
         """Seconds since the last answer."""
         return time.monotonic() - self._heard
 
-    def news(self) -> dict[str, _Share] | None:
+    def news(self) -> dict[str, NodeShare] | None:
         """The latest answer, once."""
         news, self._news = self._news, None
         return news
@@ -148,13 +148,13 @@ class Ray:
         cpu: bool = False,
     ) -> None:
         self._say, self._slots, self._lock, self._image = say, slots, lock, image
-        self._places: list[_Place] = []
+        self._places: list[ActorSlot] = []
         self._ready: deque[Progress | Done | Failed] = deque()
         self._refused: dict[str, str] = {}  # nodes of no use, and why
         self._broken = 0
         self._awake, self._silence = AwakeClock(), HangLimits.read().silence
         _connect(address)
-        self._roll = _Roll(cpu=cpu)
+        self._roll = ClusterMonitor(cpu=cpu)
 
     def free(self) -> int:
         self._survey()
@@ -212,14 +212,14 @@ class Ray:
         if self._refused and not self._places:
             raise EnvironmentFault("no node of the cluster can be used", where="--ray", help=_reasons(self._refused))
 
-    def _open(self, node: str, share: _Share) -> _Place:
-        made = ray.remote(SweepActor).options(
+    def _open(self, node: str, share: NodeShare) -> ActorSlot:
+        made = ray.remote(NodeActor).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
             max_restarts=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        setting = Setting(
+        setting = NodeSettings(
             folder=Path.cwd(),
             lock=self._lock,
             content=self._lock.read_text(encoding="utf-8"),
@@ -229,9 +229,9 @@ class Ray:
             variables={name: text for name, text in os.environ.items() if name.startswith("SWEEP_")},
         )
         actor = made.remote()
-        return _Place(node, share.host, actor, actor.open.remote(setting.model_dump_json()), since=float("inf"))
+        return ActorSlot(node, share.host, actor, actor.open.remote(setting.model_dump_json()), since=float("inf"))
 
-    def _discard(self, place: _Place) -> None:
+    def _discard(self, place: ActorSlot) -> None:
         self._places.remove(place)
         with contextlib.suppress(RayError):
             ray.kill(place.actor)
@@ -253,7 +253,7 @@ class Ray:
         for place in [one for one in calls.values() if one.call is not None and now - one.since > self._silence]:
             self._lose(place, "it does not answer")
 
-    def _hear(self, place: _Place) -> None:
+    def _hear(self, place: ActorSlot) -> None:
         call, place.call = place.call, None
         try:
             text = ray.get(call)
@@ -263,14 +263,14 @@ class Ray:
         if not place.name:
             self._opened(place, Opened.model_validate_json(text))
             return
-        reply = Reply.model_validate_json(text)
+        reply = NodeReply.model_validate_json(text)
         place.free = max(0, reply.free - len(place.starts))
         for message in reply.messages:
             if not isinstance(message, Progress):
                 del place.jobs[message.trial]
             self._ready.append(message)
 
-    def _opened(self, place: _Place, opened: Opened) -> None:
+    def _opened(self, place: ActorSlot, opened: Opened) -> None:
         if opened.fault:
             self._discard(place)
             if place.node not in self._refused:  # it has a place a GPU
@@ -280,7 +280,7 @@ class Ray:
         self._broken = 0
         place.name, place.free = f"{place.host}/{opened.name}", opened.free
 
-    def _lose(self, place: _Place, why: str) -> None:
+    def _lose(self, place: ActorSlot, why: str) -> None:
         """The actor is gone, and all that ran there."""
         self._discard(place)
         if not place.name:
@@ -309,7 +309,7 @@ def _reasons(refused: Mapping[str, str]) -> str:
     return "; ".join(sorted(set(refused.values()))) + "; put project, data and mlruns where every node sees them"
 
 
-def _shares(nodes: Sequence[Mapping[str, Any]], *, cpu: bool) -> dict[str, _Share]:
+def _shares(nodes: Sequence[Mapping[str, Any]], *, cpu: bool) -> dict[str, NodeShare]:
     """What each node has: its GPUs, each with its part of the cores; or its cores, where no node has GPUs."""
     gpus = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes) and not cpu
     return dict(
@@ -317,10 +317,10 @@ def _shares(nodes: Sequence[Mapping[str, Any]], *, cpu: bool) -> dict[str, _Shar
     )
 
 
-def _share_of(node: Mapping[str, Any], *, gpus: bool) -> tuple[str, _Share]:
+def _share_of(node: Mapping[str, Any], *, gpus: bool) -> tuple[str, NodeShare]:
     has = node["Resources"]
     places = int(has["GPU"]) if gpus else 1
-    return node["NodeID"], _Share(node["NodeManagerHostname"], places, int(has.get("CPU", 0)) // places, int(gpus))
+    return node["NodeID"], NodeShare(node["NodeManagerHostname"], places, int(has.get("CPU", 0)) // places, int(gpus))
 
 
 def _connect(address: str) -> None:
