@@ -16,13 +16,13 @@ OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that m
 Trouble = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
 
-class Word(BaseModel):
+class Message(BaseModel):
     """A frozen message or record, the same in memory, on a pipe and on disk (JSON)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Job(Word):
+class Job(Message):
     """One training run to be done in `folder`; whatever checkpoint lies there is continued."""
 
     tag: Literal["job"] = "job"
@@ -74,7 +74,7 @@ class Job(Word):
         return f"t{self.trial:04d} {f'seed {self.recipe.train.seed}' if self.kind == 'confirm' else backbone}"
 
 
-class Progress(Word):
+class Progress(Message):
     """One epoch is done and its checkpoint is on disk; the worker waits for an answer."""
 
     tag: Literal["progress"] = "progress"
@@ -82,7 +82,7 @@ class Progress(Word):
     epoch: Epoch
 
 
-class Done(Word):
+class Done(Message):
     """The run ended by itself, or after it was told to stop."""
 
     tag: Literal["done"] = "done"
@@ -92,7 +92,7 @@ class Done(Word):
     tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, where it has one")
 
 
-class Failed(Word):
+class Failed(Message):
     """The run ended with an error: `text` is one line, `detail` the traceback or the end of the log."""
 
     tag: Literal["failed"] = "failed"
@@ -105,7 +105,7 @@ class Failed(Word):
     gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
 
 
-Message = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
+WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Outcome:
     reason: str = ""
 
 
-class TrialResult(Word):
+class TrialResult(Message):
     """How a trial stands; result.json once it has ended."""
 
     number: int

@@ -31,7 +31,7 @@ class _Worker:
     slot: Slot
     process: subprocess.Popen[bytes]
     channel: socket.socket
-    lines: protocol.Lines
+    lines: protocol.LineReader
     job: Job | None = None
     waiting: bool = False  # for an answer
     heard: float = 0.0  # when it last said anything
@@ -144,7 +144,7 @@ class Local:
                 start_new_session=True,  # Ctrl-C is the coordinator's to hear
                 env=environment(slot),
             )
-        worker = _Worker(slot, process, ours, protocol.Lines(ours))
+        worker = _Worker(slot, process, ours, protocol.LineReader(ours))
         self._workers[slot.name] = worker
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
@@ -167,7 +167,7 @@ class Local:
             return
         for line in lines:
             message = protocol.REPORT.validate_json(line)
-            if not isinstance(message, protocol.Alive):
+            if not isinstance(message, protocol.Heartbeat):
                 self._hear(worker, message)
 
     def _hear(self, worker: _Worker, message: Progress | Done | Failed) -> None:

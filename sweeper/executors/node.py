@@ -11,10 +11,10 @@ from pydantic import Field
 from sweeper.executors.local import Local
 from sweeper.system import devices
 from sweeper.system.devices import Count
-from sweeper.trial import Job, Message, Word
+from sweeper.trial import Job, Message, WorkerMessage
 
 
-class NodeSettings(Word):
+class NodeSettings(Message):
     """What a host is told of the sweep it works for."""
 
     folder: Path = Field(description="current folder, from which the data set's path counts")
@@ -26,7 +26,7 @@ class NodeSettings(Word):
     variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
 
 
-class Opened(Word):
+class Opened(Message):
     """A host is there; or is of no use, for a `fault`."""
 
     name: str = ""
@@ -34,17 +34,17 @@ class Opened(Word):
     fault: str = ""
 
 
-class NodeRequest(Word):
+class NodeRequest(Message):
     """To a host: trials to start, and answers to those that reported an epoch."""
 
     starts: tuple[Job, ...] = ()
     answers: tuple[tuple[int, bool], ...] = ()
 
 
-class NodeReply(Word):
+class NodeReply(Message):
     """From a host: what its workers said, and how many trials may start there now."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[WorkerMessage, ...]
     free: int
 
 

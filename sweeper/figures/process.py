@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from sweeper.store import paths
 from sweeper.system import subprocesses
-from sweeper.trial import Word
+from sweeper.trial import Message
 
 CLOSE_TIMEOUT_S = 5.0  # that a process without orders may take to be gone
 
 
-class Order(Word):
+class Order(Message):
     """To the process: draw what a run's folder lacks; or a study's, its report included."""
 
     key: str
@@ -25,7 +25,7 @@ class Order(Word):
     study: bool = False
 
 
-class Drawing(Word):
+class Drawing(Message):
     """From the process: every figure that is there now, and in a line each what could not be drawn."""
 
     key: str

@@ -12,7 +12,7 @@ from sweeper.errors import EnvironmentFault
 from sweeper.store import jsonfile, lock, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import Entry, digest
-from sweeper.trial import Done, Failed, Job, Kind, State, TrialResult, Word
+from sweeper.trial import Done, Failed, Job, Kind, Message, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
 
@@ -257,7 +257,7 @@ def entry(folder: RunFolder) -> Entry | None:
 
 
 # ------------------------------------------------------------------------------------------ figures
-class Drawn(Word):
+class Drawn(Message):
     """figures/.drawn.json: the figures of a run or a study, and what they show. No time of a file counts."""
 
     source: str = Field(description="a checksum of the record that they show")

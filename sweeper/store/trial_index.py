@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pydantic import ConfigDict, ValidationError
 
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.trial import TrialResult, Word
+from sweeper.trial import Message, TrialResult
 from trainers.config import Recipe
 from trainers.support import files
 
 
-class Entry(Word):
+class Entry(Message):
     """A trial that has ended, and how its result.json looked when that was noted."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field, TypeAdapter, ValidationError
 
 from sweeper.errors import EnvironmentFault
-from sweeper.trial import Job, Word
+from sweeper.trial import Job, Message
 from trainers.config import TrainConfig
 from trainers.support import files
 
@@ -17,7 +17,7 @@ LEAST = 4  # images: a batch norm makes nothing of fewer
 LARGER = 1.1  # times the memory: what another GPU had no room for may fit
 
 
-class BatchLimit(Word):
+class BatchLimit(Message):
     """So many images passed, or are hoped to pass, through a GPU of so much memory in all."""
 
     images: int | None = Field(None, description="None: a whole batch")

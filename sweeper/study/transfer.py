@@ -14,11 +14,11 @@ from sweeper.space.spec import StudySpec
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import digest
-from sweeper.trial import Job, TrialResult, Word
+from sweeper.trial import Job, Message, TrialResult
 from trainers.support import files
 
 
-class TransferredTrial(Word):
+class TransferredTrial(Message):
     """A trial of another study in the words of this one: knowledge for sampler and pruner, no result."""
 
     number: int
@@ -30,7 +30,7 @@ class TransferredTrial(Word):
     seed: int
 
 
-class Transfer(Word):
+class Transfer(Message):
     """All that a study has learnt from another; `of` so many that had ended there."""
 
     schema_version: Literal[1] = 1

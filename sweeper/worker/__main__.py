@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     given = parser.parse_args()
     _die_with(given.parent)
-    from sweeper.worker.process import Channel, serve
+    from sweeper.worker.process import Connection, serve
 
-    serve(Channel(socket.socket(fileno=given.fd)))
+    serve(Connection(socket.socket(fileno=given.fd)))
 
 
 if __name__ == "__main__":

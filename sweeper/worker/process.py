@@ -10,7 +10,7 @@ import threading
 import time
 
 from sweeper.store.paths import RunFolder
-from sweeper.trial import Done, Failed, Progress, Word
+from sweeper.trial import Done, Failed, Message, Progress
 from sweeper.worker import protocol
 from sweeper.worker.job import advance, failed, run
 from trainers.support import files
@@ -18,7 +18,7 @@ from trainers.support import files
 HEARTBEAT = 2.0  # seconds
 
 
-class Channel:
+class Connection:
     """The worker's end of the pipe: orders come in, words go out; the process ends with the other end."""
 
     def __init__(self, channel: socket.socket) -> None:
@@ -32,12 +32,12 @@ class Channel:
         """The coordinator's next word, waited for."""
         return self._orders.get()
 
-    def send(self, word: Word) -> None:
+    def send(self, word: Message) -> None:
         with self._writing:
             protocol.send(self._channel, word)
 
     def _listen(self) -> None:
-        lines = protocol.Lines(self._channel)
+        lines = protocol.LineReader(self._channel)
         while (received := lines.read()) is not None:
             for line in received:
                 self._orders.put(protocol.ORDER.validate_json(line))
@@ -47,7 +47,7 @@ class Channel:
         with contextlib.suppress(OSError):
             while True:
                 time.sleep(HEARTBEAT)
-                self.send(protocol.Alive())
+                self.send(protocol.Heartbeat())
 
 
 def _end() -> None:
@@ -66,7 +66,7 @@ def _log_to(folder: RunFolder) -> None:
     os.close(handle)
 
 
-def serve(channel: Channel) -> None:
+def serve(channel: Connection) -> None:
     """Do one job after another; the coordinator ends this by closing its end of the pipe."""
     while isinstance(start := channel.order(), protocol.Start):
         try:

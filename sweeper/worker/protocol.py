@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from sweeper.trial import Done, Failed, Job, Progress, Word
+from sweeper.trial import Done, Failed, Job, Message, Progress
 
 
-class Start(Word):
+class Start(Message):
     """To the worker: run `job` on `device`, the device as the worker's torch names it."""
 
     tag: Literal["start"] = "start"
@@ -18,7 +18,7 @@ class Start(Word):
     alone: bool = Field(description="nobody else gets a trial on this device")
 
 
-class Answer(Word):
+class Answer(Message):
     """To the worker, after Progress: go on, with so many threads of the CPU, or stop."""
 
     tag: Literal["answer"] = "answer"
@@ -26,25 +26,25 @@ class Answer(Word):
     threads: int = Field(ge=1)
 
 
-class Alive(Word):
+class Heartbeat(Message):
     """From the worker, every few seconds: the process is not stopped."""
 
     tag: Literal["alive"] = "alive"
 
 
 Order = Annotated[Start | Answer, Field(discriminator="tag")]
-Report = Annotated[Progress | Done | Failed | Alive, Field(discriminator="tag")]
+Report = Annotated[Progress | Done | Failed | Heartbeat, Field(discriminator="tag")]
 
 ORDER: TypeAdapter[Start | Answer] = TypeAdapter(Order)
-REPORT: TypeAdapter[Progress | Done | Failed | Alive] = TypeAdapter(Report)
+REPORT: TypeAdapter[Progress | Done | Failed | Heartbeat] = TypeAdapter(Report)
 
 
-def send(channel: socket.socket, word: Word) -> None:
+def send(channel: socket.socket, word: Message) -> None:
     """Write one line; raises OSError when nobody is at the other end."""
     channel.sendall(word.model_dump_json().encode() + b"\n")
 
 
-class Lines:
+class LineReader:
     """Whole lines out of a socket; a line cut short by the death of its writer is dropped."""
 
     def __init__(self, channel: socket.socket) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sweeper.executors.inline import Inline
 from sweeper.store.paths import RunFolder
-from sweeper.trial import Done, Failed, Job, Kind, Message, Progress
+from sweeper.trial import Done, Failed, Job, Kind, Progress, WorkerMessage
 from sweeper.worker.job import _trouble, advance, run
 from trainers.config import DataConfig, Recipe, Views
 from trainers.loading.batches import Data
@@ -28,10 +28,10 @@ def job(data: DataConfig, folder: Path, cache: Path, *, kind: Kind = "trial", **
     return Job(study="s", trial=4, kind=kind, recipe=recipe, folder=folder, cache=cache)
 
 
-def messages(one: Job, *, keep: int = 10**6) -> list[Message]:
+def messages(one: Job, *, keep: int = 10**6) -> list[WorkerMessage]:
     """All messages of a job; its epochs are answered with True `keep` times, then with False."""
     running = run(one, "cpu")
-    said: list[Message] = [advance(running, None)]
+    said: list[WorkerMessage] = [advance(running, None)]
     while isinstance(said[-1], Progress):
         said.append(advance(running, len(said) <= keep))
     return said
