@@ -13,7 +13,7 @@ Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 FIRST = 0  # a study's first trial is never pruned: so the study has a winner, however short it is
 OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may go on
-Trouble = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
+Failure = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
 
 class Message(BaseModel):
@@ -33,7 +33,7 @@ class Job(Message):
     params: dict[str, Any] = Field(default_factory=dict, description="the open values, by dotted name")
     folder: Path
     cache: Path = Field(description="folder of the decoded images")
-    adopted: bool = Field(False, description="it was begun before, and is continued")
+    resumed: bool = Field(False, description="it was begun before, and is continued")
     repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
     micro_batch: int | None = Field(
         None, ge=1, description="images that pass through the network at once, where a batch of them has no room"
@@ -44,8 +44,8 @@ class Job(Message):
     full_precision: bool = Field(False, description="32 bits whatever the recipe says: in fp16 it diverged")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
-    past: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
-    views: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
+    metric_history: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
+    use_tta: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
     tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
 
     @property
@@ -97,12 +97,12 @@ class Failed(Message):
 
     tag: Literal["failed"] = "failed"
     trial: int
-    trouble: Trouble
+    failure: Failure
     text: str
     detail: str = ""
-    crowded: bool = Field(False, description="other trials ran on the same device")
+    shared_device: bool = Field(False, description="other trials ran on the same device")
     resident: bool = Field(False, description="oom: the decoded images lay on the GPU, too")
-    gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
+    gpu_memory_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
 
 
 WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
@@ -129,9 +129,9 @@ class TrialResult(Message):
     backbone: str
     params: dict[str, Any] = Field(default_factory=dict)
     seconds: float = Field(0.0, description="time spent in epochs")
-    trouble: Trouble | None = None
+    failure: Failure | None = None
     error: str | None = Field(None, description="one line")
-    gpu_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
+    gpu_memory_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
     tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None
 

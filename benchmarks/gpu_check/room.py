@@ -68,7 +68,7 @@ def _training(place: Cpu, notes: Notes, how: Recipe, folder: Path) -> None:
     with place.at_most(LIMIT, images=batch // 4):
         for asked, resident in ((job, True), (job.model_copy(update={"resident": False}), False)):
             ended = _advanced(place, asked)
-            as_oom = isinstance(ended, Failed) and ended.trouble == "oom"
+            as_oom = isinstance(ended, Failed) and ended.failure == "oom"
             where = ended.resident if isinstance(ended, Failed) else None
             holds = as_oom and where == (resident and place.cuda)
             what = f"training without room fails as that, images {'on the device' if resident else 'on the host'}"

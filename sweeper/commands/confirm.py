@@ -62,7 +62,7 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
         "recipe": original.recipe.model_copy(update={"train": train}),
         "folder": folder.root,
         "cache": paths.cache(),
-        "adopted": False,
+        "resumed": False,
         "repeat_of": result.number,
     }
     return original.model_copy(update=changes)

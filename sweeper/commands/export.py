@@ -137,7 +137,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "kind": "final",
         "folder": folder.root,
         "cache": paths.cache(),
-        "adopted": False,
+        "resumed": False,
         "stop_after": won.result.epoch,
         "tau": won.tau,
         "views": won.views,

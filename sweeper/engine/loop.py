@@ -191,7 +191,7 @@ class _Loop:
         job = self.jobs.pop(message.trial)
         result = self.source.finish(message)
         self.observers.ended(job, result)
-        if result.trouble == "disk":
+        if result.failure == "disk":
             self.jobs[job.trial] = job  # what it needs is to be free before it goes on
             raise DiskFull(str(self.source.folder.root), str(result.error))
         if result.state == "INTERRUPTED" and result.error:

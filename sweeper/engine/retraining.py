@@ -166,10 +166,10 @@ class Retraining:
 
     def _failed(self, run: "_Run", message: Failed) -> TrialResult:
         """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged."""
-        if message.trouble == "disk":
+        if message.failure == "disk":
             return records.result_of(run.job, run.epochs, "INTERRUPTED", message)
         self._deaths[run.folder.root] += 1
-        if message.trouble in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
+        if message.failure in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
             return self._again(run, run.job, message, "trying once more")
         if change := _remedy(run.job, message):
             remedy, update = change
@@ -213,15 +213,15 @@ class _Run:
 
 def _failure(run: _Run, message: Failed) -> RunFailed:
     title, log = run.job.title, str(run.folder.log)
-    if message.trouble == "oom":
+    if message.failure == "oom":
         return RunFailed(f"{title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
     return RunFailed(f"{title} failed: {message.text}", where=log, help="the same command continues it")
 
 
 def _remedy(job: Job, message: Failed) -> tuple[str, dict[str, bool]] | None:
     """In words, and as a change of the job, what may let a run that failed go on."""
-    if message.trouble == "oom" and message.resident:
+    if message.failure == "oom" and message.resident:
         return "trying once more with the images in the host's memory", {"resident": False}
-    if message.trouble == "overflow" and not job.full_precision:
+    if message.failure == "overflow" and not job.full_precision:
         return IN_FULL, {"full_precision": True}
     return None

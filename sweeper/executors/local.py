@@ -16,7 +16,7 @@ from sweeper.executors.watchdog import LOOK, AwakeClock, HangLimits, Watch
 from sweeper.store.paths import RunFolder
 from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
-from sweeper.trial import Done, Failed, Job, Progress, Trouble
+from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import protocol
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -184,9 +184,9 @@ class Local:
     def _end(self, worker: _Worker, message: Done | Failed) -> Done | Failed:
         """The slot is free again; its process stays if its job ended well. Returns what there is to say of it."""
         if self._packing:
-            home, lacking = worker.slot.home, isinstance(message, Failed) and message.trouble in ("oom", "died")
+            home, lacking = worker.slot.home, isinstance(message, Failed) and message.failure in ("oom", "died")
             if isinstance(message, Failed):
-                message = message.model_copy(update={"crowded": self._packing.crowded(home)})
+                message = message.model_copy(update={"shared_device": self._packing.crowded(home)})
             self._packing.ended(home, message.trial, out_of_memory=lacking)
         worker.job = None
         self._idle.append(worker.slot)
@@ -213,8 +213,8 @@ class Local:
     def _trouble(self, worker: _Worker, job: Job, now: float) -> str | None:
         return self._watch.trouble(job.recipe.train, now - worker.heard, now - worker.moved)
 
-    def _fail(self, worker: _Worker, job: Job, trouble: Trouble, text: str) -> None:
-        failed = Failed(trial=job.trial, trouble=trouble, text=text, detail=tail(RunFolder(job.folder)))
+    def _fail(self, worker: _Worker, job: Job, trouble: Failure, text: str) -> None:
+        failed = Failed(trial=job.trial, failure=trouble, text=text, detail=tail(RunFolder(job.folder)))
         self._ready.append(self._end(worker, failed))
 
 

@@ -289,7 +289,7 @@ class Ray:
                 raise EnvironmentFault(f"no actor starts on {place.host}: {why}", where="--ray", help=INSTALLED)
         for job in place.jobs.values():
             text, detail = f"{place.name} was lost: {why}", local.tail(RunFolder(job.folder))
-            self._ready.append(Failed(trial=job.trial, trouble="died", text=text[:300], detail=detail))
+            self._ready.append(Failed(trial=job.trial, failure="died", text=text[:300], detail=detail))
 
 
 BEGIN = "ray start --head begins one and prints its address; with a token, RAY_AUTH_TOKEN_PATH must name it here too"

@@ -83,7 +83,7 @@ def _predictions(facts: Facts) -> Iterator[str]:
     if tau or fitted is not None:
         source = "the recipe's" if fitted is None else "fitted on val by the winning trial"
         yield f"answers are corrected for class frequency: logits - {tau:g} log(prior), {source}"
-    if train.tta.count > 1 and facts.job.views:
+    if train.tta.count > 1 and facts.job.use_tta:
         yield f"answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
     elif train.tta.count > 1:
         yield "answers are of one view an image: on val the recipe's test-time augmentation was worse"

@@ -26,7 +26,7 @@ COLUMNS = (
     "seconds",
     "backbone",
 )
-LAST = ("repeat_of", "trouble", "error")
+LAST = ("repeat_of", "failure", "error")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _row(result: TrialResult, names: Sequence[str], labels: int | None) -> dict[
         "seconds": round(result.seconds, 1),
         "backbone": result.backbone,
         "repeat_of": result.repeat_of,
-        "trouble": result.trouble,
+        "failure": result.failure,
         "error": result.error,
     }
     return fixed | {_column(name): result.params.get(name) for name in names}

@@ -145,9 +145,9 @@ def result_of(
         backbone=job.recipe.train.backbone,
         params=job.params,
         seconds=sum(epoch.seconds for epoch in known),
-        trouble=failed.trouble if failed else None,
+        failure=failed.failure if failed else None,
         error=failed.text if failed else None,
-        gpu_gib=failed.gpu_gib if failed else None,
+        gpu_memory_gib=failed.gpu_memory_gib if failed else None,
         repeat_of=job.repeat_of,
         tta=done.tta if done else None,
     )

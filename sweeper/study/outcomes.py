@@ -4,10 +4,10 @@ from sweeper.store import records
 from sweeper.store.trial_index import digest
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.state import StudyState
-from sweeper.trial import Done, Failed, Job, State, TrialResult, Trouble
+from sweeper.trial import Done, Failed, Failure, Job, State, TrialResult
 from trainers.support.failpoints import point
 
-RETRIED: tuple[Trouble, ...] = ("died", "hung")
+RETRIED: tuple[Failure, ...] = ("died", "hung")
 IN_FULL = "goes on in full precision"
 
 
@@ -40,14 +40,14 @@ class Outcomes:
             return self._interrupt(one)
         if not one.epochs:
             text = "the worker ended without an epoch"
-            return self.record(one, "FAILED", Failed(trial=one.job.trial, trouble="error", text=text))
+            return self.record(one, "FAILED", Failed(trial=one.job.trial, failure="error", text=text))
         return self.record(one, "COMPLETE", message)
 
     def _fail(self, one: ActiveTrial, message: Failed) -> TrialResult:
         """The worker is lost: FAILED, or one of the second chances that `Study.finish` tells of."""
         trial, epochs = one.job.trial, len(one.epochs)
-        chance = message.trouble in RETRIED or (message.trouble == "oom" and message.crowded)
-        if message.trouble == "disk":
+        chance = message.failure in RETRIED or (message.failure == "oom" and message.shared_device)
+        if message.failure == "disk":
             return self._interrupt(one, message)
         if chance and one.pausing:
             return self.pause(self._release(one))
@@ -62,11 +62,11 @@ class Outcomes:
 
     def _remedy(self, job: Job, message: Failed) -> tuple[Job, str] | None:
         """The job changed so that the trouble may not come again, and in words how it goes on."""
-        if message.trouble == "oom":
+        if message.failure == "oom":
             lighten = self._memory.unload if message.resident else self._memory.halve_micro_batch
-            smaller = lighten(job, message.gpu_gib)
+            smaller = lighten(job, message.gpu_memory_gib)
             return (smaller, self._memory.said(smaller, message.text)) if smaller else None
-        if message.trouble == "overflow" and not job.full_precision:
+        if message.failure == "overflow" and not job.full_precision:
             return job.model_copy(update={"full_precision": True}), f"{message.text}; {IN_FULL}"
         return None
 
@@ -95,7 +95,7 @@ class Outcomes:
         folder = self._folder.trial(one.job.trial)
         self._release(one)
         result = records.result_of(one.job, one.epochs, state, message)
-        if result.trouble == "oom":
+        if result.failure == "oom":
             self._repeats.mark_oom(digest(one.job.recipe), result)
         records.remove_leftovers(one.job.folder, ended=True)
         records.write_result(folder, result)

@@ -28,7 +28,7 @@ def recover(parts: StudyState, ends: Outcomes) -> None:
 def _remember(parts: StudyState, entry: Entry) -> None:
     """Have a configuration that was tried known as such, and as too large where there is not more memory now."""
     parts.repeats.note(entry.configuration, entry.seed, entry.result.number)
-    if entry.result.trouble == "oom" and not parts.memory.has_larger_gpu(entry.result.gpu_gib):
+    if entry.result.failure == "oom" and not parts.memory.has_larger_gpu(entry.result.gpu_memory_gib):
         parts.repeats.mark_oom(entry.configuration, entry.result)
 
 

@@ -144,7 +144,7 @@ class Study:
 
     def _resumed(self, folder: RunFolder) -> Job:
         job = records.begun(folder)
-        return job.model_copy(update={"folder": folder.root, "cache": self._cache, "adopted": True})
+        return job.model_copy(update={"folder": folder.root, "cache": self._cache, "resumed": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
         """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
@@ -153,7 +153,7 @@ class Study:
             return None
         self._refused += 1
         said = f"the same configuration ran out of memory in trial {other.number}"
-        message = Failed(trial=job.trial, trouble="oom", text=said, gpu_gib=other.gpu_gib)
+        message = Failed(trial=job.trial, failure="oom", text=said, gpu_memory_gib=other.gpu_memory_gib)
         return self._ends.record(self._running.pop(job.trial), "FAILED", message)
 
     def _born(self, number: int, params: dict[str, Any]) -> Job:
@@ -285,4 +285,4 @@ class Study:
 
 def _alike(one: TrialResult, other: TrialResult) -> bool:
     """Whether both failed for the same reason; of memory torch never says the same twice."""
-    return one.error == other.error or one.trouble == other.trouble == "oom"
+    return one.error == other.error or one.failure == other.failure == "oom"

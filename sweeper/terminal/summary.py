@@ -141,7 +141,7 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     """The end of a trial as one plain line."""
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     if result.state == "FAILED":
-        return f"{clock} trial {result.number} failed: {result.error or result.trouble}"
+        return f"{clock} trial {result.number} failed: {result.error or result.failure}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
     value = f", {result.goal} {format_value(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""

@@ -98,7 +98,7 @@ class Side:
         """Take note of what happens to the run."""
         match event:
             case "started":
-                self.result, self.live, self.new = None, True, self.job.kind == "trial" and not self.job.adopted
+                self.result, self.live, self.new = None, True, self.job.kind == "trial" and not self.job.resumed
             case Epoch(number=number) if number == len(self.epochs) + 1:
                 self.epochs.append(event)
             case TrialResult():

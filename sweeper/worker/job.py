@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sweeper.store.paths import RunFolder
-from sweeper.trial import Done, Failed, Job, Progress, Trouble
+from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
 from trainers.config import DataConfig
 from trainers.epoch import Epoch, Look, Scores
@@ -42,7 +42,7 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
         if _trouble(error) != "oom" or _of_host(error):
             return failed(job, error)
-        lack = {"gpu_gib": trainer.memory(device), "resident": trainer.resident(job)}
+        lack = {"gpu_memory_gib": trainer.memory(device), "resident": trainer.resident(job)}
         return failed(job, error).model_copy(update=lack)
 
 
@@ -136,7 +136,7 @@ class Torch:
             job.folder,
             fit=tuple(fit),
             device=device,
-            past=job.past,
+            past=job.metric_history,
             resident=self.alone and job.resident and job.micro_batch is None,
             micro_batch=job.micro_batch,
             full_precision=job.full_precision,
@@ -153,7 +153,7 @@ class Torch:
         if not rows:
             return None
         fit = ("train", "val")
-        views = job.recipe.train.tta if job.views else None
+        views = job.recipe.train.tta if job.use_tta else None
         seen = predict(job.computed, data, weights, split="test", device=device, views=views)
         logits = seen - shift(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
         if any(row.labels is None for row in rows):
@@ -196,10 +196,10 @@ def failed(job: Job, error: Exception) -> Failed:
     named = first and isinstance(error, UserError | Diverged)
     text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
-    return Failed(trial=job.trial, trouble=_trouble(error), text=text[:300], detail=detail)
+    return Failed(trial=job.trial, failure=_trouble(error), text=text[:300], detail=detail)
 
 
-def _trouble(error: Exception) -> Trouble:
+def _trouble(error: Exception) -> Failure:
     """A worker that never loaded torch must not load it here: its own errors are known by their names."""
     if isinstance(error, Diverged):
         return "overflow" if isinstance(error, Overflowed) else "nan"

@@ -198,7 +198,7 @@ def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(stu
     records.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
     job = records.read_config(exported(study).folder)
     assert job
-    assert job.views is views
+    assert job.use_tta is views
 
 
 @pytest.mark.parametrize(

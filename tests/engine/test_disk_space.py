@@ -104,7 +104,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_full_disk_and_leaves_the_one_before
     fill(disk, leaving=leaving)
     with pytest.raises(Exception) as raised:  # noqa: PT011  torch may raise its own on top
         save(path)
-    assert failed(job(StudyFolder(disk), 0), raised.value).trouble == "disk"
+    assert failed(job(StudyFolder(disk), 0), raised.value).failure == "disk"
     assert path.read_bytes() == b"before"
     assert sorted(each.name for each in disk.iterdir()) == ["file", "filler"]
 
@@ -151,7 +151,7 @@ def test_a_study_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(di
     job = study.next_job()
     study.close()
     assert job
-    assert (job.trial, records.read_config(RunFolder(job.folder))) == (0, job.model_copy(update={"adopted": False}))
+    assert (job.trial, records.read_config(RunFolder(job.folder))) == (0, job.model_copy(update={"resumed": False}))
 
 
 def test_mlflow_s_database_is_whole_or_not_there(disk):
@@ -235,7 +235,7 @@ def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, mo
     told = executor.next(60)
     executor.close(kill=True)
     assert isinstance(told, Failed)
-    assert told.trouble == "disk"
+    assert told.failure == "disk"
 
 
 def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):

@@ -89,7 +89,7 @@ def test_a_study_that_is_done_ends_at_once_when_swept_again(tmp_path):
 def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path):
     path = write(tmp_path, backbone="{choice: [broken.nan, resnet18]}", search="{sampler: random, pruner: none}")
     ended, study, _ = swept(path)
-    states = {one.backbone: (one.state, one.trouble) for one in study.results()}
+    states = {one.backbone: (one.state, one.failure) for one in study.results()}
     assert ended.exit_code == 0
     assert states == {"broken.nan": ("FAILED", "nan"), "resnet18": ("COMPLETE", None)}
 
@@ -131,7 +131,7 @@ def test_a_worker_that_is_killed_in_the_same_epoch_again_fails_its_trial(tmp_pat
     path = write(tmp_path, backbone="broken.kill", budget="{trials: 1}")
     ended, study, _ = swept(path, Local([Slot("cpu")]))
     assert ended.exit_code == 5
-    assert [(one.state, one.trouble, one.epochs) for one in study.results()] == [("FAILED", "died", 1)]
+    assert [(one.state, one.failure, one.epochs) for one in study.results()] == [("FAILED", "died", 1)]
 
 
 def test_a_full_disk_ends_the_sweep_and_leaves_the_trial_open(tmp_path):

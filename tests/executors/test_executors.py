@@ -162,18 +162,18 @@ def test_an_error_in_training_fails_its_own_job_and_the_next_one_runs(executor, 
     epochs, end = drain(executor)
     assert len(epochs) == 1
     assert isinstance(end, Failed)
-    assert (end.trial, end.trouble, end.text) == (1, "error", "ValueError: this recipe is broken")
+    assert (end.trial, end.failure, end.text) == (1, "error", "ValueError: this recipe is broken")
     assert "in two lines" in end.detail
     executor.start(make(2))
     assert drain(executor)[1] == Done(trial=2)
 
 
-@pytest.mark.parametrize("trouble", ["nan", "oom", "disk"])
+@pytest.mark.parametrize("failure", ["nan", "oom", "disk"])
 def test_trouble_is_called_by_its_name(executor, make, trouble):
     executor.start(make(backbone=f"broken.{trouble}"))
     end = drain(executor)[1]
     assert isinstance(end, Failed)
-    assert end.trouble == trouble
+    assert end.failure == trouble
 
 
 def test_a_job_goes_on_from_its_checkpoint_and_repeats_the_stored_epochs(executor, make):
@@ -222,7 +222,7 @@ def test_a_killed_worker_fails_its_own_job_and_the_next_one_runs(local, make):
     os.kill(pid(local), signal.SIGKILL)
     end = heard(local)
     assert isinstance(end, Failed)
-    assert (end.trial, end.trouble) == (1, "died")
+    assert (end.trial, end.failure) == (1, "died")
     assert "signal 9" in end.text
     assert "memory" in end.text
     local.start(make(2))
@@ -234,7 +234,7 @@ def test_a_worker_that_kills_itself_in_the_middle_of_an_epoch_died(local, make):
     epochs, end = drain(local)
     assert len(epochs) == 1
     assert isinstance(end, Failed)
-    assert end.trouble == "died"
+    assert end.failure == "died"
 
 
 def test_a_worker_that_cannot_start_says_why(make, tmp_path):
@@ -244,7 +244,7 @@ def test_a_worker_that_cannot_start_says_why(make, tmp_path):
     end = heard(executor)
     executor.close()
     assert isinstance(end, Failed)
-    assert (end.trouble, end.text) == ("died", "the worker ended with exit code 1")
+    assert (end.failure, end.text) == ("died", "the worker ended with exit code 1")
     assert "no such luck" in end.detail
 
 
@@ -255,7 +255,7 @@ def test_a_worker_that_hangs_is_killed_and_its_job_fails(make):
     _, end = drain(executor)
     executor.close()
     assert isinstance(end, Failed)
-    assert end.trouble == "hung"
+    assert end.failure == "hung"
     assert not alive(first)
 
 
@@ -267,7 +267,7 @@ def test_training_that_hangs_in_a_process_that_lives_is_noticed(make):
     _, end = drain(executor)
     executor.close()
     assert isinstance(end, Failed)
-    assert end.trouble == "hung"
+    assert end.failure == "hung"
     assert re.fullmatch(r"training hangs: no epoch ended in \d+s \(the longest of broken.stall took \d+s\)", end.text)
     assert not alive(first)
 
@@ -278,7 +278,7 @@ def test_a_worker_busy_in_c_says_nothing_and_is_killed(make):
     _, end = drain(executor)
     executor.close()
     assert isinstance(end, Failed)
-    assert (end.trouble, end.text) == ("hung", "the worker said nothing for 3s")
+    assert (end.failure, end.text) == ("hung", "the worker said nothing for 3s")
 
 
 def test_waiting_for_an_answer_is_not_hanging(make):
@@ -456,7 +456,7 @@ def test_workers_are_gone_two_seconds_after_the_coordinator_was_killed(make, mon
         assert gone([worker], within=2)
 
 
-@pytest.mark.parametrize("trouble", ["stall", "grind", "hang"])
+@pytest.mark.parametrize("failure", ["stall", "grind", "hang"])
 def test_a_worker_that_can_do_nothing_itself_dies_with_the_coordinator(make, trouble):
     """In a call that never returns, in C with the interpreter held, stopped."""
     with coordinating(make(backbone=f"broken.{trouble}")) as (coordinator, worker):

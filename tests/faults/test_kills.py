@@ -108,7 +108,7 @@ def test_with_two_workers_side_by_side_no_trial_is_lost_either(tmp_path, garment
     case.kills += assassin(lab, running, draw, count=16)
     ended = running.end()
     check(case, lab, ended=ended, last=LAST[True])
-    ends = [(one["state"], one["trouble"]) for _, one in sorted(lab.results().items())]
+    ends = [(one["state"], one["failure"]) for _, one in sorted(lab.results().items())]
     assert len(ends) == 8
     assert set(ends) <= {("COMPLETE", None), ("FAILED", "died")}  # one worker may be hit twice in an epoch
     assert ("COMPLETE", None) in ends

@@ -96,7 +96,7 @@ def test_a_trial_that_never_has_room_fails_and_the_search_goes_on(tmp_path, garm
     lab = make(tmp_path, garments, backbone="{choice: [broken.oom, test_resnet]}", search=RANDOM)
     ended = lab.run("--no-mlflow")
     check(case, lab, mlflow=False, ended=ended)
-    ends = {(one["backbone"], one["state"], one["trouble"]) for one in lab.results().values()}
+    ends = {(one["backbone"], one["state"], one["failure"]) for one in lab.results().values()}
     assert ends == {("broken.oom", "FAILED", "oom"), ("test_resnet", "COMPLETE", None)}
 
 
@@ -116,7 +116,7 @@ def test_parameters_that_had_no_room_are_not_trained_again_and_mlflow_knows(tmp_
     (tmp_path / "space.yaml").write_text(CLOSED)
     ended = lab.run()
     check(case, lab, ended=ended)
-    first, *others = [number for number, one in sorted(lab.results().items()) if one["trouble"] == "oom"]
+    first, *others = [number for number, one in sorted(lab.results().items()) if one["failure"] == "oom"]
     assert others
     for number in others:
         assert lab.results()[number]["error"] == f"the same configuration ran out of memory in trial {first}"
@@ -165,7 +165,7 @@ def test_a_worker_that_is_killed_every_time_fails_its_trial_alone(tmp_path, garm
     lab = make(tmp_path, garments, backbone="{choice: [broken.kill, test_resnet]}", search=RANDOM)
     ended = lab.run("--no-mlflow")
     check(case, lab, mlflow=False, ended=ended)
-    ends = {(one["backbone"], one["state"], one["trouble"]) for one in lab.results().values()}
+    ends = {(one["backbone"], one["state"], one["failure"]) for one in lab.results().values()}
     assert ends == {("broken.kill", "FAILED", "died"), ("test_resnet", "COMPLETE", None)}
     failed = [one for one in lab.results().values() if one["state"] == "FAILED"]
     case.kills += 2 * len(failed)
@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_fails_its_trial_and_is_never_told_as_one(tmp_p
     check(case, lab, mlflow=False, ended=ended)
     for number, one in lab.results().items():
         broken = one["backbone"] == "broken.nan"
-        assert (one["state"], one["trouble"]) == (("FAILED", "nan") if broken else ("COMPLETE", None))
+        assert (one["state"], one["failure"]) == (("FAILED", "nan") if broken else ("COMPLETE", None))
         assert (told(lab, number) is None) == broken
 
 
@@ -195,7 +195,7 @@ def test_one_head_of_a_real_network_that_is_no_number_fails_its_trial_with_the_c
     ended = lab.run("--no-mlflow", "--set", "train.batch_size=10")
     check(case, lab, mlflow=False, ended=ended, code=5)
     (one,) = lab.results().values()
-    assert (one["state"], one["trouble"], one["epochs"]) == ("FAILED", "nan", 2)
+    assert (one["state"], one["failure"], one["epochs"]) == ("FAILED", "nan", 2)
     assert one["error"].startswith("training loss is nan in epoch 3 (lr ")
     assert "loss focal" in one["error"]
     assert f"gamma={one['params']['loss.gamma']}" in one["error"]

@@ -100,7 +100,7 @@ def test_trials_wait_at_the_first_rung_until_one_of_three_may_go_on(tmp_path):
         assert states(study) == ["PAUSED"] * 3
         job = study.next_job()
         assert job
-        assert (job.trial, job.adopted) == (best, True)
+        assert (job.trial, job.resumed) == (best, True)
         played(study, job)
         lengths = [one.epochs for one in study.results()]
     assert lengths == [3 if number == best else 1 for number in range(3)]
@@ -156,7 +156,7 @@ def test_a_worker_that_dies_while_its_trial_is_paused_costs_nothing(tmp_path):
     job = study.next_job()
     assert job
     assert not study.report(0, curve(job)[0])
-    assert study.finish(Failed(trial=0, trouble="died", text="killed")).state == "PAUSED"
+    assert study.finish(Failed(trial=0, failure="died", text="killed")).state == "PAUSED"
     study.close()
 
 

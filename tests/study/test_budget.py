@@ -179,7 +179,7 @@ def test_paused_trials_that_lack_the_time_stay_open_for_more_hours(tmp_path, mon
     job = study.next_job()
     study.close()
     assert job
-    assert job.adopted
+    assert job.resumed
 
 
 # ------------------------------------------------------------------------------------------ whole sweeps

@@ -213,7 +213,7 @@ def test_a_trial_that_never_has_room_fails_and_the_search_goes_on(tmp_path):
     path = write(tmp_path, backbone="{choice: [broken.oom, resnet18]}", search=NO_PRUNER)
     ended, study, _ = swept(path)
     assert ended.exit_code == 0
-    assert {(one.backbone, one.state, one.trouble) for one in study.results()} == {
+    assert {(one.backbone, one.state, one.failure) for one in study.results()} == {
         ("broken.oom", "FAILED", "oom"),
         ("resnet18", "COMPLETE", None),
     }
@@ -253,7 +253,7 @@ def test_a_configuration_without_room_is_not_trained_again_with_another_seed(tmp
     assert len(lost) > 2
     first = {one.params["batch_size"]: one.number for one in reversed(lost)}
     others = [one for one in lost if one.number not in first.values()]
-    assert {(one.state, one.trouble, one.epochs) for one in others} == {("FAILED", "oom", 0)}
+    assert {(one.state, one.failure, one.epochs) for one in others} == {("FAILED", "oom", 0)}
     for one in others:
         known = first[one.params["batch_size"]]
         assert one.error == f"the same configuration ran out of memory in trial {known}"
@@ -289,7 +289,7 @@ def test_a_trial_that_was_killed_before_it_could_be_refused_is_refused_by_the_ne
     study.close()
     _, study, _ = swept(path)
     (one,) = [result for result in study.results() if result.number == begun.trial]
-    assert (one.state, one.trouble, one.epochs) == ("FAILED", "oom", 0)
+    assert (one.state, one.failure, one.epochs) == ("FAILED", "oom", 0)
 
 
 def test_a_grid_whose_every_configuration_has_no_room_ends(tmp_path):
@@ -320,13 +320,13 @@ LARGER = "{choice: [broken.oom, broken.oom_64, resnet18]}"
 def test_a_larger_gpu_is_asked_anew_and_what_it_refuses_stays_refused_there(tmp_path, monkeypatch):
     monkeypatch.setenv("SWEEP_FAKE_GIB", "24")
     _, study, _ = swept(closed(tmp_path), on(24.0))
-    small = [one for one in study.results() if one.trouble == "oom"]
+    small = [one for one in study.results() if one.failure == "oom"]
     assert small
-    assert {one.gpu_gib for one in small} == {24.0}
+    assert {one.gpu_memory_gib for one in small} == {24.0}
     monkeypatch.setenv("SWEEP_FAKE_GIB", "80")
     _, study, _ = swept(closed(tmp_path, budget="{trials: 36}"), on(80.0))
-    large = [one for one in study.results()[12:] if one.trouble == "oom"]
-    assert {one.gpu_gib for one in large} == {80.0}
+    large = [one for one in study.results()[12:] if one.failure == "oom"]
+    assert {one.gpu_memory_gib for one in large} == {80.0}
     trained = [one for one in large if one.epochs]
     assert len({one.params["batch_size"] for one in trained}) == len(trained) > 0
     later = {one.error for one in large if not one.epochs}

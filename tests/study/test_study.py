@@ -211,10 +211,10 @@ def test_a_failed_trial_is_recorded_and_counted(path):
     job = study.next_job()
     assert job
     study.report(0, curve(job)[0])
-    result = study.finish(Failed(trial=0, trouble="nan", text="the loss is nan in epoch 2"))
+    result = study.finish(Failed(trial=0, failure="nan", text="the loss is nan in epoch 2"))
     upcoming = study.next_job()
     study.close()
-    assert (result.state, result.trouble, result.error, result.epochs) == ("FAILED", "nan", result.error, 1)
+    assert (result.state, result.failure, result.error, result.epochs) == ("FAILED", "nan", result.error, 1)
     assert upcoming
     assert upcoming.trial == 1
     assert [trial.state.name for trial in past(path)] == ["FAIL", "RUNNING"]
@@ -225,7 +225,7 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     job = study.next_job()
     assert job
     study.report(0, curve(job)[0])
-    left = study.finish(Failed(trial=0, trouble="overflow", text="fp16 overflows in epoch 2"))
+    left = study.finish(Failed(trial=0, failure="overflow", text="fp16 overflows in epoch 2"))
     assert (left.state, left.error) == ("INTERRUPTED", "fp16 overflows in epoch 2; goes on in full precision")
     again = study.next_job()
     assert again
@@ -235,7 +235,7 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     again = study.next_job()
     assert again
     assert (again.trial, again.full_precision, again.computed.train.precision) == (0, True, "fp32")
-    assert study.finish(Failed(trial=0, trouble="nan", text="the loss is nan in epoch 2")).state == "FAILED"
+    assert study.finish(Failed(trial=0, failure="nan", text="the loss is nan in epoch 2")).state == "FAILED"
     study.close()
 
 
@@ -248,12 +248,12 @@ def test_a_trial_whose_worker_died_is_handed_out_again_once_for_every_epoch_it_g
     for reported in (0, 0, 1):  # epochs reported before each death
         for epoch in epochs[:reported]:
             study.report(0, epoch)
-        states.append(study.finish(Failed(trial=0, trouble="died", text="killed")).state)
+        states.append(study.finish(Failed(trial=0, failure="died", text="killed")).state)
         if states[-1] == "FAILED":
             break
         again = study.next_job()
         assert again
-        assert (again.trial, again.adopted, again.recipe) == (0, True, job.recipe)
+        assert (again.trial, again.resumed, again.recipe) == (0, True, job.recipe)
     assert states == ["INTERRUPTED", "FAILED"]
     study.close()
 
@@ -264,7 +264,7 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
     assert job
     for epoch in curve(job)[:3]:
         study.report(0, epoch)
-        assert study.finish(Failed(trial=0, trouble="died", text="killed")).state == "INTERRUPTED"
+        assert study.finish(Failed(trial=0, failure="died", text="killed")).state == "INTERRUPTED"
         study.next_job()
     assert study.recorded(0) == 3
     study.close()
@@ -273,13 +273,13 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
 def test_a_full_disk_leaves_the_trial_open(path):
     study = opened(path)
     study.next_job()
-    assert study.finish(Failed(trial=0, trouble="disk", text="no space")).state == "INTERRUPTED"
+    assert study.finish(Failed(trial=0, failure="disk", text="no space")).state == "INTERRUPTED"
     study.close()
     study = opened(path)
     job = study.next_job()
     study.close()
     assert job
-    assert (job.trial, job.adopted) == (0, True)
+    assert (job.trial, job.resumed) == (0, True)
 
 
 # ------------------------------------------------------------------------------------- recovering
@@ -417,7 +417,7 @@ def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
     for epoch, value in zip(curve(job), values, strict=False):
         seen = epoch.train.model_copy(update={"overall_accuracy": value})
         study.report(0, epoch.model_copy(update={"val": seen}))
-    study.finish(Failed(trial=0, trouble="nan", text="the loss is nan"))
+    study.finish(Failed(trial=0, failure="nan", text="the loss is nan"))
     study.close()
     assert records.ended(study.folder)[0].values[:2] == (0.25, float("inf"))
     (trial,) = past(path)
@@ -448,7 +448,7 @@ def test_a_trial_is_born_with_its_config_and_its_number_is_given_out_again_befor
     job = study.next_job()
     study.close()
     assert job
-    assert (job.trial, job.adopted) == (2, False)
+    assert (job.trial, job.resumed) == (2, False)
     assert [one.name for one in job.folder.iterdir()] == ["config.json"]
 
 
@@ -482,7 +482,7 @@ def test_an_adopted_trial_keeps_number_parameters_and_history(path):
     study = opened(path)
     again = study.next_job()
     assert again
-    assert (again.trial, again.params, again.adopted) == (job.trial, job.params, True)
+    assert (again.trial, again.params, again.resumed) == (job.trial, job.params, True)
     assert study.recorded(again.trial) == 2
     played(study, again)
     study.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.trial import Failed, Job, State, TrialResult, Trouble
+from sweeper.trial import Failed, Failure, Job, State, TrialResult
 from trainers.config import AdamW, DataConfig, Focal, Recipe, TrainConfig
 from trainers.epoch import Epoch, Goal, Scores
 
@@ -63,10 +63,10 @@ def begin(job: Job) -> Job:
 
 
 def end(
-    job: Job, epochs: list[Epoch], state: State, *, trouble: Trouble | None = None, error: str | None = None
+    job: Job, epochs: list[Epoch], state: State, *, trouble: Failure | None = None, error: str | None = None
 ) -> TrialResult:
     """Put the end of a run on record."""
-    failed = Failed(trial=job.trial, trouble=trouble, text=error or "") if trouble else None
+    failed = Failed(trial=job.trial, failure=trouble, text=error or "") if trouble else None
     result = records.result_of(job, epochs, state, failed)
     if state != "INTERRUPTED":
         records.write_result(RunFolder(job.folder), result)

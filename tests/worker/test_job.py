@@ -100,7 +100,7 @@ def test_what_the_user_can_mend_is_said_in_the_users_words(cache, tmp_path):
     said = messages(job(DataConfig(layout="table", root=str(tmp_path / "absent")), tmp_path / "run", cache))
     assert len(said) == 1
     assert isinstance(said[0], Failed)
-    assert said[0].trouble == "error"
+    assert said[0].failure == "error"
     assert "absent" in said[0].text + said[0].detail
     assert "Traceback" in said[0].detail
 
@@ -158,7 +158,7 @@ def test_a_fake_worker_loads_no_torch():
 
 # ------------------------------------------------------------------------------------------ errors
 @pytest.mark.parametrize(
-    ("error", "trouble"),
+    ("error", "failure"),
     [
         (Diverged("nan in epoch 3"), "nan"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk"),
@@ -201,7 +201,7 @@ def test_want_of_memory_says_whether_the_images_lay_on_the_device(
     SHELF.take(Data.open(photos, cache).cache.images, torch.device("cpu"))
     ended = advance(run(one, "cpu", alone=alone), None)
     SHELF.clear()
-    assert (ended.trouble, ended.resident) == ("oom", lay)
+    assert (ended.failure, ended.resident) == ("oom", lay)
 
 
 @pytest.mark.parametrize("alone", [True, False])
