@@ -75,10 +75,10 @@ def ours(trials: int, *, mlflow: bool) -> float:
     return 1e3 * spent / (trials - 1)
 
 
-def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.Mlflow:
+def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.MlflowTracker:
     """MLflow, loaded and with the study's run made."""
     read, space = grown.question(folder.name, trials, pruner="none")
-    tracker = tracking.Mlflow(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
+    tracker = tracking.MlflowTracker(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
     tracker.opened(Facts(folder, "nothing", read.goal, read.text, trials, space.names))
     while tracking_client.link(folder, "") is None:
         time.sleep(0.02)

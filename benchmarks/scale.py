@@ -42,7 +42,7 @@ def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> 
     if mlflow:
         read, space = grown.question(NAME, 2 * trials)
         facts = Facts(study.folder, "nothing", read.goal, read.text, trials, space.names)
-        tracker.Mlflow(lambda text: print(text, file=sys.stderr)).opened(facts)
+        tracker.MlflowTracker(lambda text: print(text, file=sys.stderr)).opened(facts)
     first = study.next_job()
     found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}
     if first is None or first.trial < trials:

@@ -24,7 +24,7 @@ SLOW = 5.0  # seconds after which a call that does not come back is told
 NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
 
 
-class Mlflow:
+class MlflowTracker:
     """Shows it in MLflow, from a thread of its own: a server that is down or silent costs telemetry, not training.
 
     `note` is told, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`
@@ -170,7 +170,7 @@ def facts(one: StudyStatus) -> Facts:
     )
 
 
-def tracker_for(note: Callable[[str], None]) -> Mlflow:
+def tracker_for(note: Callable[[str], None]) -> MlflowTracker:
     from sweeper.space import yaml_io
 
-    return Mlflow(note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe, comment=job.title))
+    return MlflowTracker(note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe, comment=job.title))

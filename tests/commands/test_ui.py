@@ -16,7 +16,7 @@ from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder
 from sweeper.tracking import client, local_store
-from sweeper.tracking.tracker import Facts, Mlflow
+from sweeper.tracking.tracker import Facts, MlflowTracker
 from sweeper.trial import Closing
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import close_all, opened, play, write
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*")  # sqlalchemy 2.1, 
 def shown_study(tops: dict[int, float]) -> None:
     study = StudyFolder.named("focal_weights")
     study.root.mkdir(parents=True)
-    tracker = Mlflow(print)
+    tracker = MlflowTracker(print)
     names = ["backbone", "loss.gamma", "schedule"]
     tracker.opened(Facts(study, "data/clothes", "overall_accuracy", "study: x\n", names=names))
     for number, top in tops.items():

@@ -20,7 +20,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.tracking import client as tracking_client
 from sweeper.tracking import content, local_store, sync_state, tracker
 from sweeper.tracking.sync_state import StudyTwin
-from sweeper.tracking.tracker import Facts, Mlflow
+from sweeper.tracking.tracker import Facts, MlflowTracker
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import START, begin, curve, end, epoch, job
 
@@ -44,7 +44,7 @@ class Sweep:
 
     def __init__(self, study: StudyFolder, **facts) -> None:
         self.study, self.notes = study, []
-        self.tracker = Mlflow(self.notes.append, pause=0.05)
+        self.tracker = MlflowTracker(self.notes.append, pause=0.05)
         defaults = {"planned": 4, "names": ["backbone", "loss.gamma", "schedule"], "resume": "sweep run space.yaml"}
         defaults |= {"data_name": "data/clothes", "goal": "overall_accuracy", "spec_text": "study: x\n"}
         self.tracker.opened(Facts(study, **(defaults | facts)))
