@@ -33,7 +33,7 @@ from sweeper.system.devices import Slot
 from sweeper.system.signals import Stop
 from sweeper.tracking import client as tracking_client
 from sweeper.tracking import tracker as tracking
-from sweeper.tracking.reconcile import Facts
+from sweeper.tracking.reconcile import StudyInfo
 from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 
@@ -79,7 +79,7 @@ def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.MlflowT
     """MLflow, loaded and with the study's run made."""
     read, space = grown.question(folder.name, trials, pruner="none")
     tracker = tracking.MlflowTracker(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
-    tracker.opened(Facts(folder, "nothing", read.goal, read.text, trials, space.names))
+    tracker.opened(StudyInfo(folder, "nothing", read.goal, read.text, trials, space.names))
     while tracking_client.link(folder, "") is None:
         time.sleep(0.02)
     return tracker

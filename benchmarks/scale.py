@@ -26,7 +26,7 @@ import rounds
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder
 from sweeper.tracking import tracker
-from sweeper.tracking.reconcile import Facts
+from sweeper.tracking.reconcile import StudyInfo
 from trainers.data.table import Row
 
 NAME = "large"
@@ -41,7 +41,7 @@ def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> 
     study = grown.opened(NAME, 2 * trials, hours=hours)
     if mlflow:
         read, space = grown.question(NAME, 2 * trials)
-        facts = Facts(study.folder, "nothing", read.goal, read.text, trials, space.names)
+        facts = StudyInfo(study.folder, "nothing", read.goal, read.text, trials, space.names)
         tracker.MlflowTracker(lambda text: print(text, file=sys.stderr)).opened(facts)
     first = study.next_job()
     found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}

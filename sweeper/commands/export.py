@@ -154,7 +154,7 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     made = _submission(folder, table, job.recipe.data.layout)
     data = jsonfile.read(won.study.data, Summary)
     notes = data.notes if data else ()
-    facts = card.Facts(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
+    facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     value = getattr(scores, job.recipe.goal) if scores else None
     ended = records.result_of(job, epochs, "COMPLETE")

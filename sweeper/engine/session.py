@@ -18,7 +18,7 @@ from sweeper.store.ranking import tables
 from sweeper.study.gpu_memory import MachineInfo
 from sweeper.system import devices, disks
 from sweeper.terminal import output, views
-from sweeper.tracking.reconcile import Facts
+from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import tracker_for
 from sweeper.trial import Closing, Observer, State
 from trainers.support import files
@@ -174,7 +174,7 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
     return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
 
 
-def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: bool) -> Observers:
+def observers_for(view: views.View, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
     """The view, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
     tracker = [tracker_for(view.note)] if mlflow else []
     figures = Figures(facts.study, view.note, *(one.attached for one in tracker))
@@ -184,10 +184,10 @@ def observers_for(view: views.View, facts: Facts, *others: Observer, mlflow: boo
     return Observers([view, figures, *others, *tracker], output.print_message)
 
 
-def facts(prepared: PreparedStudy) -> Facts:
+def facts(prepared: PreparedStudy) -> StudyInfo:
     """What the record is told of a study."""
     spec = prepared.spec
-    return Facts(
+    return StudyInfo(
         study=prepared.folder,
         data_name=spec.data.root,
         goal=spec.goal,

@@ -24,7 +24,7 @@ RARE = 10  # times rarer than an even share: worth a warning
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardData:
     """What the card tells of: the winning trial with the epoch that counts, and the final job that repeated it."""
 
     study: str
@@ -37,7 +37,7 @@ class Facts:
     notes: tuple[str, ...] = ()  # on the data set
 
 
-def card(facts: Facts, model: str, submission: str | None) -> str:
+def card(facts: CardData, model: str, submission: str | None) -> str:
     """The card as Markdown; `model` and `submission` are sha256 digests."""
     from sweeper.space import yaml_io
 
@@ -76,7 +76,7 @@ def answers(categories: int) -> str:
     return f"An image classifier with one answer{each}."
 
 
-def _predictions(facts: Facts) -> Iterator[str]:
+def _predictions(facts: CardData) -> Iterator[str]:
     """How answers are made of logits, where that is more than taking the largest."""
     train, fitted = facts.job.recipe.train, facts.job.tau
     tau = train.posterior.tau if fitted is None else fitted
@@ -97,7 +97,7 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
             yield category.name, c, name, both[k, c], val[k, c]
 
 
-def _metrics(facts: Facts) -> Iterator[tuple[str, list[str]]]:
+def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     """The name of each metric, and its cells: of val, and of test where that has labels."""
     val, test = facts.epoch.val, facts.test
     rows = [(name, [getattr(s, name) for s in (val, test) if s]) for name in (*METRICS, "loss")]
@@ -122,7 +122,7 @@ def baseline(table: "Table") -> tuple[float, float]:
     return right / (len(val) * len(said)), hit / sum(map(len, present))
 
 
-def _asides(facts: Facts) -> Iterator[tuple[str, float]]:
+def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     """What val would say of the winner in other ways of looking; the correction's figures are cross-fitted."""
     for name, fit in facts.epoch.corrected.items():
         yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
@@ -142,7 +142,7 @@ def _rare(table: "Table") -> list[str]:
     return [f"{plain(name)} of {plain(category)} ({both})" for both, name, category in sorted(found)]
 
 
-def _figures(facts: Facts) -> dict[str, str]:
+def _figures(facts: CardData) -> dict[str, str]:
     """Where those on test and on val are drawn, from the card's own folder."""
     folder = RunFolder(facts.job.folder)
     val = folder.study.trial(facts.result.number).figures

@@ -45,7 +45,7 @@ class Server(Protocol):
 
 
 @dataclass(frozen=True)
-class Facts:
+class StudyInfo:
     """What a tracker is told of a study when it is opened.
 
     `data_name` is the root of the data set, `names` are the open values, `tags` fingerprints and the like, and
@@ -71,14 +71,14 @@ class Sent:
     files: int = 0
 
 
-class Errands:
+class Reconciler:
     """By name: `study` opens it and looks through its folders, `standing` sends its own figures, `close` ends it,
     `files` sends files of its own, any other is a run's key.
 
     All but `hear` belongs to the thread that does the errands.
     """
 
-    def __init__(self, facts: Facts, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
+    def __init__(self, facts: StudyInfo, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
         self.facts, self.sides = facts, Sides(facts.study)
         self.sent = Sent()
         self._heard: SimpleQueue[tuple[Job | None, Event | Closing]] = SimpleQueue()
@@ -103,14 +103,14 @@ class Errands:
         """Take note, in any thread, of what happens to the run of `job`, or to the study."""
         self._heard.put((job, event))
 
-    def do(self, errand: str) -> None:
+    def handle(self, errand: str) -> None:
         while not self._heard.empty():
             self._take(*self._heard.get())
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)
         if errand == STUDY:
             for side in self.sides.load(lambda folder, result: sync_state.all_sent(folder, result, twin)):
-                self._bring(server, twin, side)
+                self._sync_run(server, twin, side)
             self._study(server, twin, "RUNNING")
             server.status(twin.run, "RUNNING", None)
         elif errand == STANDING:
@@ -119,9 +119,9 @@ class Errands:
         elif errand == CLOSE and self._closing:
             self._close(server, twin, self._closing.state)
         elif errand == FILES:
-            self._show(server, twin)
+            self._upload_figures(server, twin)
         elif asked := self.sides.get(errand):
-            self._bring(server, twin, asked)
+            self._sync_run(server, twin, asked)
 
     def _take(self, job: Job | None, event: Event | Closing) -> None:
         if isinstance(event, Closing):
@@ -181,13 +181,13 @@ class Errands:
         for side in self.sides.all():
             if side.result is None and (alone or side.live):
                 side.result = side.standing("PAUSED" if side.folder.paused.exists() else "INTERRUPTED")
-                self._bring(server, twin, side)
-        self._show(server, twin)
+                self._sync_run(server, twin, side)
+        self._upload_figures(server, twin)
         if alone:
             self._study(server, twin, state)
             server.status(twin.run, trial.STATUS[state], None)
 
-    def _show(self, server: Server, twin: StudyTwin) -> None:
+    def _upload_figures(self, server: Server, twin: StudyTwin) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
         stamps = {path: _checksum(path) for path in self._files if path.exists()}
         for path, stamp in stamps.items():
@@ -201,7 +201,7 @@ class Errands:
             sync_state.write(self.facts.study.sync_state, after)
 
     # --------------------------------------------------------------------------------------- run
-    def _bring(self, server: Server, twin: StudyTwin, side: Side) -> None:
+    def _sync_run(self, server: Server, twin: StudyTwin, side: Side) -> None:
         """Bring one run in MLflow to where its folder is."""
         if side.twin is None:
             known = sync_state.read(side.folder.sync_state, RunTwin)

@@ -13,7 +13,7 @@ from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
 from sweeper.tracking.background import PAUSE, Sender
 from sweeper.tracking.client import Server, _line, uri
-from sweeper.tracking.reconcile import CLOSE, FILES, STANDING, STUDY, Errands, Facts, Refused, Sent
+from sweeper.tracking.reconcile import CLOSE, FILES, STANDING, STUDY, Reconciler, Refused, Sent, StudyInfo
 from sweeper.tracking.sync_state import Event
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Epoch
@@ -39,15 +39,15 @@ class MlflowTracker:
         pause: float = PAUSE,
     ) -> None:
         self._note, self._recipe_text = note, recipe_text or _json
-        self._errands: Errands | None = None
+        self._errands: Reconciler | None = None
         self._sender = Sender(self._do, self._failed, pause=pause)
         self._news: SimpleQueue[str] = SimpleQueue()
         self._reasons: set[str] = set()
         self._down = self._slow = self._named = False
 
-    def opened(self, facts: Facts) -> None:
+    def opened(self, facts: StudyInfo) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
-        self._errands = Errands(facts, lambda: Server(self._news.put), self._recipe_text)
+        self._errands = Reconciler(facts, lambda: Server(self._news.put), self._recipe_text)
         self._sender.ask(STUDY)
 
     def started(self, job: Job, _slot: str) -> None:
@@ -97,7 +97,7 @@ class MlflowTracker:
         return left
 
     @property
-    def _known(self) -> Errands:
+    def _known(self) -> Reconciler:
         if self._errands is None:
             raise RuntimeError("the study was not opened")
         return self._errands
@@ -128,7 +128,7 @@ class MlflowTracker:
 
     def _do(self, errand: str) -> None:
         try:
-            self._known.do(errand)
+            self._known.handle(errand)
         except Refused as error:
             self._refused(_line(error))
         if self._down:
@@ -153,12 +153,12 @@ def _json(job: Job) -> str:
 # ------------------------------------------------------------------------------------- the library
 
 
-def facts(one: StudyStatus) -> Facts:
+def facts(one: StudyStatus) -> StudyInfo:
     """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
     document: Mapping[str, Any] = study_file.read(one.study) or {}
     asked = document["identity"]
     fingerprint = document.get("fingerprint")
-    return Facts(
+    return StudyInfo(
         study=one.study,
         data_name=asked["data"]["root"],
         goal=asked["goal"],

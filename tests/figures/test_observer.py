@@ -18,7 +18,7 @@ from sweeper.figures.process import Artist, Order
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.views import Plain
-from sweeper.tracking.reconcile import CLOSE, FILES, STUDY, Errands, Facts
+from sweeper.tracking.reconcile import CLOSE, FILES, STUDY, Reconciler, StudyInfo
 from sweeper.trial import Closing
 from tests.figures.test_figures import finished
 from tests.support.records import begin, curve, end, job
@@ -212,20 +212,20 @@ class Shelf:
         self.files.setdefault(run, []).append(path.name)
 
 
-def facts(study: StudyFolder) -> Facts:
-    return Facts(study, "data/clothes", "overall_accuracy", "# why?\nstudy: x\n")
+def facts(study: StudyFolder) -> StudyInfo:
+    return StudyInfo(study, "data/clothes", "overall_accuracy", "# why?\nstudy: x\n")
 
 
 def shelved(study: StudyFolder, *told) -> dict[str, list[str]]:
     """The files that a server gets while a study is opened, `told` is heard, and it is closed."""
     shelf = Shelf()
-    errands = Errands(facts(study), lambda: shelf, lambda _: "")
-    errands.do(STUDY)
+    errands = Reconciler(facts(study), lambda: shelf, lambda _: "")
+    errands.handle(STUDY)
     for made, event in told:
         errands.hear(made, event)
-        errands.do(FILES if made is None else "trials/0000")
+        errands.handle(FILES if made is None else "trials/0000")
     errands.hear(None, DONE)
-    errands.do(CLOSE)
+    errands.handle(CLOSE)
     shelf.files.get("question", []).remove("space.yaml")
     return {run: names for run, names in shelf.files.items() if names}
 
