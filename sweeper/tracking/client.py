@@ -15,7 +15,7 @@ from sweeper.tracking import content, local_store, sync_state
 from sweeper.tracking.content import Point
 from sweeper.tracking.reconcile import Refused
 from sweeper.tracking.reconcile import Server as Remote
-from sweeper.tracking.sync_state import StudyTwin
+from sweeper.tracking.sync_state import StudySyncState
 
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
 
@@ -35,7 +35,7 @@ def uri() -> str:
 
 def link(study: StudyFolder, base: str) -> str | None:
     """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
-    twin = sync_state.read(study.sync_state, StudyTwin)
+    twin = sync_state.read(study.sync_state, StudySyncState)
     return content.address(base, twin.experiment, twin.id) if twin and twin.run else None
 
 

@@ -13,7 +13,7 @@ from sweeper.store import lock, records
 from sweeper.store.paths import StudyFolder
 from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
-from sweeper.tracking.sync_state import Event, RunTwin, Side, Sides, StudyTwin
+from sweeper.tracking.sync_state import Event, RunSyncState, StudySyncState, TrackedRun, TrackedRuns
 from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Goal
 from trainers.support import failpoints
@@ -79,14 +79,14 @@ class Reconciler:
     """
 
     def __init__(self, facts: StudyInfo, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
-        self.facts, self.sides = facts, Sides(facts.study)
+        self.facts, self.sides = facts, TrackedRuns(facts.study)
         self.sent = Sent()
         self._heard: SimpleQueue[tuple[Job | None, Event | Closing]] = SimpleQueue()
         self._closing: Closing | None = None
         self._files: list[Path] = []  # of the study, to be sent
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
-        self._twin: StudyTwin | None = None
+        self._twin: StudySyncState | None = None
         self._points = 0  # of the study's own, that are known to be there
 
     @property
@@ -133,17 +133,17 @@ class Reconciler:
             self.sides.of(job).take(event)
 
     # ------------------------------------------------------------------------------------- study
-    def _open(self, server: Server) -> StudyTwin:
+    def _open(self, server: Server) -> StudySyncState:
         """The study's run in MLflow: the one it had, if that is still there, else a new one.
 
         A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not. So is
         the study's own id, which its runs there have as a tag: where its run is gone, those below it are found.
         """
         path, uri = self.facts.study.sync_state, redacted(server.uri)
-        twin = sync_state.read(path, StudyTwin)
+        twin = sync_state.read(path, StudySyncState)
         experiment = server.home(twin.run) if twin and twin.run else None
         if twin is None or experiment is None:
-            twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudyTwin(uri=uri)
+            twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudySyncState(uri=uri)
             sync_state.write(path, twin)
             failpoints.point("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
@@ -164,7 +164,7 @@ class Reconciler:
         commit = content.commit()
         return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
 
-    def _study(self, server: Server, twin: StudyTwin, state: State) -> None:
+    def _study(self, server: Server, twin: StudySyncState, state: State) -> None:
         """Bring the study's own figures and its note to where its trials are."""
         ends = self.sides.ends()
         results = {number: result for number, (result, _) in ends.items()}
@@ -174,7 +174,7 @@ class Reconciler:
         server.log(twin.run, points[self._points :], {}, tags)
         self._points = len(points)
 
-    def _close(self, server: Server, twin: StudyTwin, state: State) -> None:
+    def _close(self, server: Server, twin: StudySyncState, state: State) -> None:
         """What has no end is interrupted; unless another process holds the study, and these are its runs."""
         holder = lock.holder(self.facts.study.lock)
         alone = holder is None or holder.pid == os.getpid()
@@ -187,7 +187,7 @@ class Reconciler:
             self._study(server, twin, state)
             server.status(twin.run, trial.STATUS[state], None)
 
-    def _upload_figures(self, server: Server, twin: StudyTwin) -> None:
+    def _upload_figures(self, server: Server, twin: StudySyncState) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
         stamps = {path: _checksum(path) for path in self._files if path.exists()}
         for path, stamp in stamps.items():
@@ -201,10 +201,10 @@ class Reconciler:
             sync_state.write(self.facts.study.sync_state, after)
 
     # --------------------------------------------------------------------------------------- run
-    def _sync_run(self, server: Server, twin: StudyTwin, side: Side) -> None:
+    def _sync_run(self, server: Server, twin: StudySyncState, side: TrackedRun) -> None:
         """Bring one run in MLflow to where its folder is."""
         if side.twin is None:
-            known = sync_state.read(side.folder.sync_state, RunTwin)
+            known = sync_state.read(side.folder.sync_state, RunSyncState)
             side.twin = known if known and known.parent == twin.run else None
         if side.lost:
             return
@@ -218,7 +218,7 @@ class Reconciler:
         if side.result:
             self.sides.done(side)
 
-    def _send(self, server: Server, twin: StudyTwin, side: Side) -> RunTwin:
+    def _send(self, server: Server, twin: StudySyncState, side: TrackedRun) -> RunSyncState:
         before, result = side.twin, side.result
         run = before.run if before else self._born(server, twin, side)
         failpoints.point("mlflow.run.born")
@@ -237,13 +237,15 @@ class Reconciler:
             self._ended(server, side, run, result)
         sent = result.state if result else "" if side.live else (before.sent if before else "")
         figures = before.figures if before else ()
-        after = RunTwin(parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures)
+        after = RunSyncState(
+            parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures
+        )
         failpoints.point("mlflow.run.sent")
         if after != before:
             sync_state.write(side.folder.sync_state, after)
         return after
 
-    def _born(self, server: Server, twin: StudyTwin, side: Side) -> str:
+    def _born(self, server: Server, twin: StudySyncState, side: TrackedRun) -> str:
         job = side.job
         tags = self._tags() | {
             "sweep.id": f"{twin.id}/{side.key}",
@@ -259,7 +261,7 @@ class Reconciler:
         server.text(run, "config.yaml", redacted(self._recipe_text(job)))
         return run
 
-    def _ended(self, server: Server, side: Side, run: str, result: TrialResult) -> None:
+    def _ended(self, server: Server, side: TrackedRun, run: str, result: TrialResult) -> None:
         if result.state == "FAILED" and side.folder.log.exists():
             said = side.folder.log.read_text(encoding="utf-8", errors="replace")
             server.text(run, "log.txt", redacted(said[-LOG_TAIL:]))
@@ -268,7 +270,7 @@ class Reconciler:
         end = round(side.ended * 1000) if side.epochs else None
         server.status(run, trial.STATUS[result.state], end)
 
-    def _attach(self, server: Server, side: Side, there: RunTwin) -> RunTwin:
+    def _attach(self, server: Server, side: TrackedRun, there: RunSyncState) -> RunSyncState:
         """Send what was attached, and the figures of an ended run, as far as MLflow lacks them."""
         drawn = (records.drawn(side.folder) or ()) if side.result else ()
         paths = [*side.files, *(side.folder.figures / name for name in drawn)]
@@ -284,14 +286,14 @@ class Reconciler:
         return after
 
 
-def _has_all(side: Side, twin: RunTwin) -> bool:
+def _has_all(side: TrackedRun, twin: RunSyncState) -> bool:
     """Whether MLflow has the run as it stands, but for its figures."""
     if side.result is None:
         return not side.live and bool(twin.sent) and twin.points == len(side.epochs)
     return twin.sent == side.result.state
 
 
-def _files(side: Side) -> list[Path]:
+def _files(side: TrackedRun) -> list[Path]:
     """The artifacts of a final that are there."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
     return [path for path in usual if path.exists()]

@@ -14,7 +14,7 @@ from trainers.epoch import Epoch
 from trainers.support import files
 
 
-class StudyTwin(BaseModel):
+class StudySyncState(BaseModel):
     """mlflow.json of a study. `id` is made up before the run is, so that a run whose answer got lost is found.
 
     `files` are the study's own that were sent, each with a checksum of its content.
@@ -29,7 +29,7 @@ class StudyTwin(BaseModel):
     files: Mapping[str, str] = Field(default_factory=dict)
 
 
-class RunTwin(BaseModel):
+class RunSyncState(BaseModel):
     """mlflow.json of a run folder; `sent` is the state up to which all has arrived, with `points` epochs, and
     `figures` are the files of it that were sent beside.
     """
@@ -63,9 +63,9 @@ def write(path: Path, twin: BaseModel) -> None:
     files.write_text(path, twin.model_dump_json(indent=1) + "\n")
 
 
-def all_sent(folder: RunFolder, result: TrialResult, twin: StudyTwin) -> bool:
+def all_sent(folder: RunFolder, result: TrialResult, twin: StudySyncState) -> bool:
     """Whether MLflow has all of an ended trial, with those of its figures that there are."""
-    known = read(folder.sync_state, RunTwin)
+    known = read(folder.sync_state, RunSyncState)
     if known is None or known.parent != twin.run or known.sent != result.state:
         return False
     return {*(records.drawn(folder) or ())} <= {*known.figures}
@@ -76,7 +76,7 @@ def key(folder: RunFolder) -> str:
     return f"{folder.root.parent.name}/{folder.root.name}"
 
 
-class Side:
+class TrackedRun:
     """One run as it is here: the job, its epochs, its end; and how much of that MLflow has."""
 
     def __init__(self, job: Job, folder: RunFolder) -> None:
@@ -84,7 +84,7 @@ class Side:
         self.epochs: list[Epoch] = records.history(folder)
         self.result: TrialResult | None = records.read_result(folder)
         self.files: list[Path] = []
-        self.twin: RunTwin | None = None
+        self.twin: RunSyncState | None = None
         self.points = 0  # how many epochs of it are known to be there
         self.live = False  # a worker is on it now
         self.new = False  # nobody can have told MLflow of it
@@ -122,28 +122,28 @@ class Side:
         return self.epochs[-1].time if self.epochs else 0.0
 
 
-class Sides:
+class TrackedRuns:
     """The runs of one study, by key; they belong to the sender's thread alone."""
 
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
-        self._sides: dict[str, Side] = {}
+        self._sides: dict[str, TrackedRun] = {}
         self._done: dict[int, tuple[TrialResult, float]] = {}  # trials of which MLflow has all: end, and when
 
-    def get(self, key: str) -> Side | None:
+    def get(self, key: str) -> TrackedRun | None:
         """The run called so, unless it is done with."""
         return self._sides.get(key)
 
-    def of(self, job: Job, folder: RunFolder | None = None) -> Side:
+    def of(self, job: Job, folder: RunFolder | None = None) -> TrackedRun:
         """The side of `job`; the first time, with the epochs and the end that its folder already holds."""
         folder = folder or RunFolder(job.folder)
         known = self._sides.get(key(folder))
-        return known or self._sides.setdefault(key(folder), Side(job, folder))
+        return known or self._sides.setdefault(key(folder), TrackedRun(job, folder))
 
-    def all(self) -> list[Side]:
+    def all(self) -> list[TrackedRun]:
         return list(self._sides.values())
 
-    def done(self, side: Side) -> None:
+    def done(self, side: TrackedRun) -> None:
         """Forget an ended trial but for its end: thousands of histories are too much to keep."""
         if side.job.kind == "trial" and side.result and side.result.state != "INTERRUPTED":
             self._done[side.job.trial] = side.result, side.ended
@@ -154,7 +154,7 @@ class Sides:
         trials = [side for side in self._sides.values() if side.job.kind == "trial"]
         return self._done | {side.job.trial: (side.standing(), side.ended) for side in trials}
 
-    def load(self, sent: Callable[[RunFolder, TrialResult], bool]) -> Iterator[Side]:
+    def load(self, sent: Callable[[RunFolder, TrialResult], bool]) -> Iterator[TrackedRun]:
         """The runs that have a folder, trials first; of ended trials of which all is `sent` only the end is read."""
         known = trial_index.read(self.study)
         for number, folder in records.folders(self.study):

@@ -19,7 +19,7 @@ from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.tracking import client as tracking_client
 from sweeper.tracking import content, local_store, sync_state, tracker
-from sweeper.tracking.sync_state import StudyTwin
+from sweeper.tracking.sync_state import StudySyncState
 from sweeper.tracking.tracker import Facts, MlflowTracker
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import START, begin, curve, end, epoch, job
@@ -287,7 +287,7 @@ def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
 
 
 def delete_experiment(client, study) -> None:
-    client.delete_experiment(sync_state.read(study.sync_state, StudyTwin).experiment)
+    client.delete_experiment(sync_state.read(study.sync_state, StudySyncState).experiment)
 
 
 def delete_both(client, study) -> None:
@@ -301,20 +301,20 @@ def delete_parent(client, study) -> None:
 
 def lose_parent(client, study) -> None:
     """As `mlflow gc` does, which leaves those below it."""
-    twin = sync_state.read(study.sync_state, StudyTwin)
+    twin = sync_state.read(study.sync_state, StudySyncState)
     delete_parent(client, study)
     sync_state.write(study.sync_state, twin.model_copy(update={"run": "0" * 32}))
 
 
 def lose_the_twins(client, study) -> None:
     """What the folders know of the runs; but not the name that the study has there."""
-    twin = sync_state.read(study.sync_state, StudyTwin)
+    twin = sync_state.read(study.sync_state, StudySyncState)
     sync_state.write(study.sync_state, twin.model_copy(update={"run": ""}))
     study.trial(0).sync_state.unlink()
 
 
 def rename_experiment(client, study) -> None:
-    client.rename_experiment(sync_state.read(study.sync_state, StudyTwin).experiment, "my clothes")
+    client.rename_experiment(sync_state.read(study.sync_state, StudySyncState).experiment, "my clothes")
 
 
 @pytest.mark.parametrize(
