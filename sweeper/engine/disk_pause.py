@@ -73,7 +73,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
         if time.monotonic() < following:
             continue
         following = time.monotonic() + LOOK
-        if not (disks.takes(folder.root, need, piece) and background.at_rest()):
+        if not (disks.takes(folder.root, need, piece) and background.all_stopped()):
             continue
         holder = lock.holder(folder.lock)
         if holder is None:

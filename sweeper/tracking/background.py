@@ -12,13 +12,13 @@ LINGER = 0.25  # seconds after an errand is asked in which more may come, to be 
 _left: list[threading.Thread] = []  # that were given up in the midst of an errand
 
 
-def at_rest() -> bool:
+def all_stopped() -> bool:
     """Whether every sender of this process that was given up has ended, so that another may begin with the same."""
     _left[:] = [thread for thread in _left if thread.is_alive()]
     return not _left
 
 
-class Sender:
+class BackgroundQueue:
     """Does errands by name, in the order in which they are due, each again until it succeeds.
 
     An errand is due some time after it was asked, and asking again before it is begun is asking once: so the news
@@ -36,7 +36,7 @@ class Sender:
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
 
-    def ask(self, errand: str, wait: float = LINGER) -> None:
+    def submit(self, errand: str, wait: float = LINGER) -> None:
         """Have `errand` done in `wait` seconds or later; returns at once."""
         with self._change:
             self._asked.setdefault(errand, time.monotonic() + wait)
@@ -49,7 +49,7 @@ class Sender:
         """Seconds that the errand under way has taken so far; 0 when there is none."""
         return time.monotonic() - self._since if self._busy else 0.0
 
-    def finish(self, patience: float, moved: Callable[[], object] = lambda: None) -> int:
+    def drain(self, patience: float, moved: Callable[[], object] = lambda: None) -> int:
         """Try what is left, and once more what failed; returns what is not done.
 
         For at most `patience` seconds, counted anew whenever `moved` says something else: many errands take long.

@@ -11,7 +11,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
-from sweeper.tracking.background import PAUSE, Sender
+from sweeper.tracking.background import PAUSE, BackgroundQueue
 from sweeper.tracking.client import Server, _line, uri
 from sweeper.tracking.reconcile import CLOSE, FILES, STANDING, STUDY, Reconciler, Refused, Sent, StudyInfo
 from sweeper.tracking.sync_state import Event
@@ -40,7 +40,7 @@ class MlflowTracker:
     ) -> None:
         self._note, self._recipe_text = note, recipe_text or _json
         self._errands: Reconciler | None = None
-        self._sender = Sender(self._do, self._failed, pause=pause)
+        self._sender = BackgroundQueue(self._do, self._failed, pause=pause)
         self._news: SimpleQueue[str] = SimpleQueue()
         self._reasons: set[str] = set()
         self._down = self._slow = self._named = False
@@ -48,7 +48,7 @@ class MlflowTracker:
     def opened(self, facts: StudyInfo) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
         self._errands = Reconciler(facts, lambda: Server(self._news.put), self._recipe_text)
-        self._sender.ask(STUDY)
+        self._sender.submit(STUDY)
 
     def started(self, job: Job, _slot: str) -> None:
         self._hear(job, "started")
@@ -59,7 +59,7 @@ class MlflowTracker:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         self._hear(job, result)
-        self._sender.ask(STANDING, NOTED)
+        self._sender.submit(STANDING, NOTED)
 
     def attached(self, job: Job | None, files: Sequence[Path]) -> None:
         """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
@@ -91,8 +91,8 @@ class MlflowTracker:
     def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
         """How many errands are not done after `timeout` seconds in which nothing has `moved`."""
         self._known.hear(None, closing)
-        self._sender.ask(CLOSE)
-        left = self._sender.finish(timeout, moved)
+        self._sender.submit(CLOSE)
+        left = self._sender.drain(timeout, moved)
         self._tell()
         return left
 
@@ -107,7 +107,7 @@ class MlflowTracker:
         self._ask(sync_state.key(RunFolder(job.folder)))
 
     def _ask(self, key: str) -> None:
-        self._sender.ask(key)
+        self._sender.submit(key)
         self._tell()
 
     def _tell(self) -> None:

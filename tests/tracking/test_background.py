@@ -4,15 +4,15 @@ import threading
 
 import pytest
 
-from sweeper.tracking.background import Sender
+from sweeper.tracking.background import BackgroundQueue
 
 
 def test_errands_are_done_in_the_order_asked():
     done: list[str] = []
-    sender = Sender(done.append, print)
+    sender = BackgroundQueue(done.append, print)
     for errand in "abc":
-        sender.ask(errand)
-    assert sender.finish(10) == 0
+        sender.submit(errand)
+    assert sender.drain(10) == 0
     assert done == ["a", "b", "c"]
 
 
@@ -23,11 +23,11 @@ def test_asking_twice_before_it_is_done_is_asking_once():
         gate.wait(10)
         done.append(errand)
 
-    sender = Sender(do, print)
+    sender = BackgroundQueue(do, print)
     for errand in ("first", "again", "again", "again"):
-        sender.ask(errand)
+        sender.submit(errand)
     gate.set()
-    sender.finish(10)
+    sender.drain(10)
     assert done == ["first", "again"]
 
 
@@ -41,11 +41,11 @@ def test_an_errand_that_fails_is_tried_again_before_the_others():
 
     failures: list[Exception] = []
     ended = threading.Event()
-    sender = Sender(lambda errand: (do(errand), errand == "b" and ended.set()), failures.append, pause=0.01)
-    sender.ask("a")
-    sender.ask("b")
+    sender = BackgroundQueue(lambda errand: (do(errand), errand == "b" and ended.set()), failures.append, pause=0.01)
+    sender.submit("a")
+    sender.submit("b")
     assert ended.wait(10)
-    assert sender.finish(10) == 0
+    assert sender.drain(10) == 0
     assert (tries, len(failures)) == (["a", "a", "a", "b"], 2)
 
 
@@ -57,27 +57,27 @@ def test_finishing_tries_what_failed_once_more_and_tells_what_is_left():
         tries.append(errand)
         raise OSError("down")
 
-    sender = Sender(do, lambda _: failed.set(), pause=1000)
-    sender.ask("a")
+    sender = BackgroundQueue(do, lambda _: failed.set(), pause=1000)
+    sender.submit("a")
     assert failed.wait(10)
-    sender.ask("b")
-    assert sender.finish(10) == 2
+    sender.submit("b")
+    assert sender.drain(10) == 2
     assert tries == ["a", "a"]
 
 
 def test_finishing_waits_no_longer_than_it_is_told():
     gate = threading.Event()
-    sender = Sender(lambda _: bool(gate.wait(30)) or None, print)
-    sender.ask("stuck")
-    assert sender.finish(0.05) == 1
+    sender = BackgroundQueue(lambda _: bool(gate.wait(30)) or None, print)
+    sender.submit("stuck")
+    assert sender.drain(0.05) == 1
     assert sender.busy > 0
     gate.set()
 
 
 @pytest.mark.parametrize("asked", [0, 1])
 def test_finishing_with_nothing_left_returns_at_once(asked):
-    sender = Sender(lambda _: None, print)
+    sender = BackgroundQueue(lambda _: None, print)
     for _ in range(asked):
-        sender.ask("a")
-    assert sender.finish(10) == 0
+        sender.submit("a")
+    assert sender.drain(10) == 0
     assert sender.busy == 0

@@ -268,7 +268,7 @@ def test_an_interrupted_trial_is_killed_then_runs_again_as_the_same_run(study, c
 def test_what_a_killed_sweep_left_running_is_brought_to_its_end_by_the_next(study, client):
     killed = Sweep(study)
     started = killed.start(0)
-    killed.tracker._sender.finish(30)
+    killed.tracker._sender.drain(30)
     assert runs(client)[0].info.status == "RUNNING"
     end(started, curve(started), "COMPLETE")
     Sweep(study).close()
@@ -280,7 +280,7 @@ def test_what_a_killed_sweep_left_running_is_brought_to_its_end_by_the_next(stud
 def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
     killed = Sweep(study)
     started = killed.start(0)
-    killed.tracker._sender.finish(30)
+    killed.tracker._sender.drain(30)
     RunFolder(started.folder).sync_state.unlink()
     Sweep(study).close("INTERRUPTED")
     assert len(runs(client)) == 1
@@ -361,7 +361,7 @@ def test_another_tracking_server_gets_everything_too(study, database, monkeypatc
 def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client):
     sweep = Sweep(study)
     started = sweep.start(0)
-    sweep.tracker._sender.finish(30)
+    sweep.tracker._sender.drain(30)
     client.delete_run(runs(client)[0].info.run_id)
     again = Sweep(study)
     again.tracker.started(started, "cpu")
@@ -614,7 +614,7 @@ def test_a_deleted_experiment_is_restored(study, client, tmp_path):
 def test_another_process_that_holds_the_study_keeps_its_trials_running(study, client):
     sweep = Sweep(study)
     sweep.start(0)
-    sweep.tracker._sender.finish(30)
+    sweep.tracker._sender.drain(30)
     code = "import sys, pathlib; from sweeper import lock\n"
     code += "held = lock.acquire(pathlib.Path(sys.argv[1])); print(); input()"
     command = [sys.executable, "-uc", code, str(study.lock)]
