@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from sweeper.errors import UserError
-from sweeper.figures.process import Artist, Drawing, Order
+from sweeper.figures.process import FigureClient, FigureRequest, FigureResult
 from sweeper.store import records, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Closing, Job, Kind, TrialResult
@@ -26,7 +26,7 @@ class Figures:
 
     def __init__(self, study: StudyFolder, note: Callable[[str], None], shown: Shown | None = None) -> None:
         self._study, self._note, self._shown = study, note, shown
-        self._artist = Artist()
+        self._artist = FigureClient()
         self._reasons: set[str] = set()
         self._troubles: SimpleQueue[str] = SimpleQueue()  # why runs could not be looked through, from any thread
 
@@ -61,7 +61,7 @@ class Figures:
     def _finish(self) -> None:
         with self._telling():
             if any(records.drawable(*one) for one in _ended(self._study)):
-                self._artist.ask(Order(key=STUDY, folder=self._study.root, study=True))
+                self._artist.ask(FigureRequest(key=STUDY, folder=self._study.root, study=True))
         while self._artist.left and self._artist.wait(DRAWING_TIMEOUT_S):
             self._deliver()
         if left := self._artist.left:
@@ -92,7 +92,7 @@ class Figures:
             trouble = self._troubles.get()
             self._miss(trouble, trouble)
 
-    def _show(self, order: Order, drawing: Drawing, shown: Shown) -> None:
+    def _show(self, order: FigureRequest, drawing: FigureResult, shown: Shown) -> None:
         if order.study:
             shown(None, drawing.files)
             return
@@ -106,8 +106,8 @@ class Figures:
             self._note(f"figures are missing: {text}; `sweep report` tries again")
 
 
-def _order(folder: RunFolder) -> Order:
-    return Order(key=f"{folder.root.parent.name}/{folder.root.name}", folder=folder.root)
+def _order(folder: RunFolder) -> FigureRequest:
+    return FigureRequest(key=f"{folder.root.parent.name}/{folder.root.name}", folder=folder.root)
 
 
 def _ended(study: StudyFolder) -> Iterator[tuple[RunFolder, TrialResult, Kind]]:

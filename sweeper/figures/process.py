@@ -17,7 +17,7 @@ from sweeper.trial import Message
 CLOSE_TIMEOUT_S = 5.0  # that a process without orders may take to be gone
 
 
-class Order(Message):
+class FigureRequest(Message):
     """To the process: draw what a run's folder lacks; or a study's, its report included."""
 
     key: str
@@ -25,7 +25,7 @@ class Order(Message):
     study: bool = False
 
 
-class Drawing(Message):
+class FigureResult(Message):
     """From the process: every figure that is there now, and in a line each what could not be drawn."""
 
     key: str
@@ -33,19 +33,19 @@ class Drawing(Message):
     troubles: tuple[str, ...] = ()
 
 
-class Artist:
+class FigureClient:
     """Has orders drawn one after the other, the study's first, by a thread that alone speaks to the process."""
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
-        self._waiting: list[Order] = []
+        self._waiting: list[FigureRequest] = []
         self._busy = self._closed = self._dead = False
-        self._finished: list[tuple[Order, Drawing]] = []
+        self._finished: list[tuple[FigureRequest, FigureResult]] = []
         self._process: subprocess.Popen[str] | None = None
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="artist", daemon=True)
 
-    def ask(self, order: Order) -> None:
+    def ask(self, order: FigureRequest) -> None:
         """Have it drawn some time; returns at once. The same key again is not drawn again."""
         with self._change:
             if self._closed or self._dead or order.key in self._asked:
@@ -56,7 +56,7 @@ class Artist:
                 self._thread.start()
             self._change.notify_all()
 
-    def finished(self) -> list[tuple[Order, Drawing]]:
+    def finished(self) -> list[tuple[FigureRequest, FigureResult]]:
         """What was drawn since this was last asked."""
         with self._change:
             found, self._finished = self._finished, []
@@ -92,7 +92,7 @@ class Artist:
         finally:
             self._end()
 
-    def _next(self) -> Order | None:
+    def _next(self) -> FigureRequest | None:
         """The next order, waiting for one; None when there will be no other."""
         with self._change:
             self._change.wait_for(lambda: self._closed or self._waiting)
@@ -101,7 +101,7 @@ class Artist:
             self._busy = True
             return self._waiting.pop(0)
 
-    def _finish(self, order: Order, drawing: Drawing) -> None:
+    def _finish(self, order: FigureRequest, drawing: FigureResult) -> None:
         with self._change:
             self._busy = False
             if self._dead:
@@ -110,19 +110,19 @@ class Artist:
                 self._finished.append((order, drawing))
             self._change.notify_all()
 
-    def _draw(self, order: Order) -> Drawing:
+    def _draw(self, order: FigureRequest) -> FigureResult:
         """The process's answer. Where it gives none, it is asked no more."""
         try:
             answer = self._answer(order)
             if answer:
-                return Drawing.model_validate_json(answer)
+                return FigureResult.model_validate_json(answer)
             trouble = f"the process that draws has ended with code {self._end()}"
         except (OSError, ValidationError) as error:
             trouble = f"the process that draws does not answer ({error})".splitlines()[0]
         self._dead = True
-        return Drawing(key=order.key, troubles=(trouble,))
+        return FigureResult(key=order.key, troubles=(trouble,))
 
-    def _answer(self, order: Order) -> str:
+    def _answer(self, order: FigureRequest) -> str:
         """A line, or nothing from a process that has ended."""
         process = self._process = self._process or _start()
         with self._change:

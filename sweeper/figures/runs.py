@@ -11,7 +11,7 @@ import numpy as np
 
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.figures import image_grids, plots, study_plots
-from sweeper.figures.process import Drawing
+from sweeper.figures.process import FigureResult
 from sweeper.statistics import confusion
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -28,7 +28,7 @@ SQUARE = 2000  # classes whose confusion is still counted
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
 
 
-class Easel:
+class FigureSet:
     """The figures of one folder: those drawn from the same `source` stay, the others are made. Raises no trouble."""
 
     def __init__(self, folder: RunFolder | StudyFolder, source: str) -> None:
@@ -52,13 +52,13 @@ class Easel:
         except Exception as error:  # noqa: BLE001  (a figure that cannot be drawn must not cost the others)
             self._failed.setdefault(reason(error), []).append(name)
 
-    def done(self) -> Drawing:
+    def done(self) -> FigureResult:
         """Every figure that is there, which goes on record, and a line for each reason why others are not."""
         names = tuple(path.name for path in self._files)
         if names != self.known:
             records.write_drawn(self.folder, self.source, names)
         troubles = (f"{', '.join(lost)}: {why}" for why, lost in self._failed.items())
-        return Drawing(key=str(self.folder.root), files=tuple(self._files), troubles=tuple(troubles))
+        return FigureResult(key=str(self.folder.root), files=tuple(self._files), troubles=tuple(troubles))
 
 
 def reason(error: Exception) -> str:
@@ -139,12 +139,12 @@ def _labels(rows: Sequence[Row], split: str) -> confusion.Ints:
     return np.asarray(known, dtype=np.int64)
 
 
-def run(folder: RunFolder) -> Drawing:
+def run(folder: RunFolder) -> FigureResult:
     """Every figure of a finished run; those that are there and show this end of it are not drawn again."""
     job, result = records.read_config(folder), records.read_result(folder)
     if job is None or result is None:
-        return Drawing(key=str(folder.root), troubles=("the run has not ended",))
-    one, easel = Run(folder, job, result), Easel(folder, records.checksum(folder))
+        return FigureResult(key=str(folder.root), troubles=("the run has not ended",))
+    one, easel = Run(folder, job, result), FigureSet(folder, records.checksum(folder))
     easel.put("curves.svg", lambda: _curves(one))
     if job.kind != "final":
         easel.put("categories.svg", lambda: _categories(one))
@@ -216,12 +216,12 @@ def _mistakes(one: Run) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------ studies
-def study(folder: StudyFolder) -> Drawing:
+def study(folder: StudyFolder) -> FigureResult:
     """The study's own figures, drawn anew when a trial has ended since."""
     results = [result for result in records.results(folder) if result.value is not None]
     if not results:
-        return Drawing(key=folder.name)
-    easel = Easel(folder, _ends(results))
+        return FigureResult(key=folder.name)
+    easel = FigureSet(folder, _ends(results))
     dots = [study_plots.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
     logarithmic = _logarithmic(study_file.read(folder) or {})
     goal = results[0].goal
@@ -239,7 +239,7 @@ def _ends(results: Sequence[TrialResult]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _of_data(folder: StudyFolder, result: TrialResult, easel: Easel) -> None:
+def _of_data(folder: StudyFolder, result: TrialResult, easel: FigureSet) -> None:
     """What the data set looks like to the trial of `result`."""
     run_folder = folder.trial(result.number)
     job = records.read_config(run_folder)

@@ -4,17 +4,17 @@ import os
 import sys
 
 from sweeper.figures import runs
-from sweeper.figures.process import Drawing, Order
+from sweeper.figures.process import FigureRequest, FigureResult
 from sweeper.results import page
 from sweeper.store.paths import RunFolder, StudyFolder
 
 
-def serve(order: Order) -> Drawing:
+def serve(order: FigureRequest) -> FigureResult:
     """Draw what is ordered; whatever goes wrong is reported, and the process lives on."""
     try:
         drawing = page.drawn(StudyFolder(order.folder)) if order.study else runs.run(RunFolder(order.folder))
     except Exception as error:  # noqa: BLE001  (the boundary: one folder's trouble must not reach the next)
-        drawing = Drawing(key=order.key, troubles=(runs.reason(error),))
+        drawing = FigureResult(key=order.key, troubles=(runs.reason(error),))
     return drawing.model_copy(update={"key": order.key})
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     for line in sys.stdin:
-        out.write(serve(Order.model_validate_json(line)).model_dump_json() + "\n")
+        out.write(serve(FigureRequest.model_validate_json(line)).model_dump_json() + "\n")
         out.flush()
 
 

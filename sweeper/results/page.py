@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from sweeper.errors import UserError
 from sweeper.figures import runs
-from sweeper.figures.process import Drawing
+from sweeper.figures.process import FigureResult
 from sweeper.results import leaderboard, status, winner
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
@@ -67,10 +67,10 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     return Report(path, drawings["study"].files, troubles)
 
 
-def drawn(study: StudyFolder) -> Drawing:
+def drawn(study: StudyFolder) -> FigureResult:
     """The same, as what an artist was asked for."""
     made = write(study, closing=True)
-    return Drawing(key=study.name, files=(*made.figures, made.path), troubles=made.troubles)
+    return FigureResult(key=study.name, files=(*made.figures, made.path), troubles=made.troubles)
 
 
 def _winner(study: StudyFolder) -> Winner | None:
@@ -78,7 +78,7 @@ def _winner(study: StudyFolder) -> Winner | None:
 
 
 # --------------------------------------------------------------------------------------------- page
-def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, Drawing], troubles: Sequence[str]) -> str:
+def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResult], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
     study, results = one.study, records.results(one.study)
     space = study.space.read_text(encoding="utf-8") if study.space.exists() else ""
@@ -117,7 +117,7 @@ def question(text: str) -> str:
     return "\n".join(comment).strip()
 
 
-def _won(won: Winner, drawing: Drawing) -> dict[str, object]:
+def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
     epochs = records.history(won.study.trial(won.result.number))
     return {
         "best": status.best(won.result),
@@ -147,7 +147,7 @@ class Figure:
     png: str = ""
 
 
-def _figures(prefix: str, drawing: Drawing | None, without: Sequence[str] = ()) -> list[Figure]:
+def _figures(prefix: str, drawing: FigureResult | None, without: Sequence[str] = ()) -> list[Figure]:
     paths = [path for path in drawing.files if path.name not in without] if drawing else []
     return [_figure(path, prefix) for path in paths]
 

@@ -14,7 +14,7 @@ import pytest
 from sweeper.engine import session
 from sweeper.engine.observers import Observers
 from sweeper.figures.observer import Figures
-from sweeper.figures.process import Artist, Order
+from sweeper.figures.process import FigureClient, FigureRequest
 from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal.views import Plain
@@ -70,9 +70,9 @@ def drawing() -> list[int]:
 
 # ------------------------------------------------------------------------------------- the process
 def test_an_artist_draws_in_a_process_of_its_own_and_ends_it(study, photos):
-    folder, artist = finished(study, 0, photos), Artist()
-    artist.ask(Order(key="trials/0000", folder=folder.root))
-    artist.ask(Order(key="trials/0000", folder=folder.root))
+    folder, artist = finished(study, 0, photos), FigureClient()
+    artist.ask(FigureRequest(key="trials/0000", folder=folder.root))
+    artist.ask(FigureRequest(key="trials/0000", folder=folder.root))
     assert artist.wait(60.0)
     ((order, made),) = artist.finished()
     assert (order.key, {path.name for path in made.files}) == ("trials/0000", OF_A_TRIAL)
