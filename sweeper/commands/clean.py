@@ -13,7 +13,7 @@ from sweeper.store import lock, paths, records, retention, study_file, trial_ind
 from sweeper.store import studies as study_folders
 from sweeper.store.paths import RunFolder, StudyFolder
 from trainers.data import cache
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 
 HOUR = 3600.0  # seconds without use after which decoded images may go
 CHECKPOINTS = "checkpoints of trials that have ended, beyond the best {keep}"
@@ -173,7 +173,7 @@ def _unlink(items: Iterable[Item]) -> int:
             cache.discard(item.path)
         else:
             item.path.unlink(missing_ok=True)
-        point(f"cleaned {item.path.name}")
+        failpoint(f"cleaned {item.path.name}")
         freed += item.size
     return freed
 

@@ -46,7 +46,7 @@ class FigureSet:
         try:
             if not self.has(name):
                 content = make()
-                with files.whole(path) as file:
+                with files.atomic_write(path) as file:
                     file.write(content)
             self._files.append(path)
         except Exception as error:  # noqa: BLE001  (a figure that cannot be drawn must not cost the others)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.store.paths import RunFolder
 from trainers.support.checksummed import load_array
-from trainers.support.files import whole, write_text
+from trainers.support.files import atomic_write, write_text
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table
@@ -90,7 +90,7 @@ def _pack(path: Path, body: str) -> None:
     entry = zipfile.ZipInfo(MEMBER, date_time=(1980, 1, 1, 0, 0, 0))
     entry.create_system = 3  # unix
     entry.external_attr = 0o100644 << 16
-    with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(entry, body.encode("ascii"))
 
 

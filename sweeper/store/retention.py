@@ -6,7 +6,7 @@ from pathlib import Path
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 
 Rank = tuple[bool, float, int]
 QUEUE = 50  # trials whose predictions may wait for figures; they are few bytes beside weights
@@ -67,4 +67,4 @@ def delete_checkpoints(folder: RunFolder, *, but: Path | None = None) -> None:
     for path in folder.checkpoints:
         if path != but:
             path.unlink(missing_ok=True)
-            point(f"dropped {path.name}")
+            failpoint(f"dropped {path.name}")

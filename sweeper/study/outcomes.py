@@ -5,7 +5,7 @@ from sweeper.store.trial_index import digest
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.state import StudyState
 from sweeper.trial import Done, Failed, Failure, Job, State, TrialResult
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 
 RETRIED: tuple[Failure, ...] = ("died", "hung")
 IN_FULL = "goes on in full precision"
@@ -77,7 +77,7 @@ class Outcomes:
         self._asking.waiting.add(one)
         self._optimizer.pause(one.job.trial)
         self._folder.trial(one.job.trial).paused.touch()
-        point("paused")
+        failpoint("paused")
         return records.result_of(one.job, one.epochs, "PAUSED")
 
     def _retry(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:

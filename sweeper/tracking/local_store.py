@@ -15,7 +15,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from sweeper.system import disks
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 
 ESCAPED = set("%?#")  # in a path that is part of an address
 
@@ -49,7 +49,7 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
         )  # this thread may be in the midst of it when the program ends
         try:
             touch(address(new))
-            point("founded mlflow.db")
+            failpoint("founded mlflow.db")
             new.rename(database)
         finally:
             _remove(database.parent, f".{database.name}.*")

@@ -145,12 +145,12 @@ class Reconciler:
         if twin is None or experiment is None:
             twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudySyncState(uri=uri)
             sync_state.write(path, twin)
-            failpoints.point("mlflow.study")
+            failpoints.failpoint("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
         run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
         server.view(experiment, twin.id, content.view(run, self.facts.names))
-        failpoints.point("mlflow.study.born")
+        failpoints.failpoint("mlflow.study.born")
         twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         sync_state.write(path, twin)
         server.log(run, (), {}, tags)
@@ -221,7 +221,7 @@ class Reconciler:
     def _send(self, server: Server, twin: StudySyncState, side: TrackedRun) -> RunSyncState:
         before, result = side.twin, side.result
         run = before.run if before else self._born(server, twin, side)
-        failpoints.point("mlflow.run.born")
+        failpoints.failpoint("mlflow.run.born")
         tags = content.outcome(result) if result else {}
         if before and before.sent and side.live and result is None:
             server.status(run, "RUNNING", None)
@@ -232,7 +232,7 @@ class Reconciler:
         self.sent.runs.add(side.key)
         self.sent.epochs += len(points) - side.points
         side.points = len(points)
-        failpoints.point("mlflow.run.points")
+        failpoints.failpoint("mlflow.run.points")
         if result is not None:
             self._ended(server, side, run, result)
         sent = result.state if result else "" if side.live else (before.sent if before else "")
@@ -240,7 +240,7 @@ class Reconciler:
         after = RunSyncState(
             parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures
         )
-        failpoints.point("mlflow.run.sent")
+        failpoints.failpoint("mlflow.run.sent")
         if after != before:
             sync_state.write(side.folder.sync_state, after)
         return after

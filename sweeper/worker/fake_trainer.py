@@ -34,7 +34,7 @@ from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
 from trainers.epoch import Epoch, Look, Scores
 from trainers.support.errors import Diverged, Overflowed, UserError
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 
 CATEGORIES = ("pattern", "sleeve")  # where the data set is absent
 
@@ -185,12 +185,12 @@ def _put(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
-        point(f"written {path.name}")
+        failpoint(f"written {path.name}")
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    point(f"renamed {path.name}")
+    failpoint(f"renamed {path.name}")
 
 
 def _safetensors(value: float, padding: int) -> bytes:

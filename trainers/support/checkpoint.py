@@ -11,16 +11,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from trainers.support.checksummed import intact, sealed
+from trainers.support.checksummed import checksum_ok, write_with_checksum
 from trainers.support.errors import EnvironmentFault
-from trainers.support.files import whole
+from trainers.support.files import atomic_write
 
 BLANK = "0" * 64  # where the digest of a weights file will stand
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state of tensors and plain types; the digest of the rest is its last 39 bytes."""
-    with sealed(path) as file:
+    with write_with_checksum(path) as file:
         torch.save(dict(state), file)  # type: ignore[arg-type]
 
 
@@ -29,7 +29,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
     None as well where code would have to be run to read it.
     """
-    if not path.exists() or not intact(path):
+    if not path.exists() or not checksum_ok(path):
         return None
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -48,7 +48,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     content = save(tensors, metadata={"sweep": json.dumps({"sha256": BLANK, **notes})})
     at = content.index(BLANK.encode())  # the notes' first value, in the header that begins the file
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content[:at])
         file.write(hashlib.sha256(content).hexdigest().encode())
         file.write(memoryview(content)[at + len(BLANK) :])

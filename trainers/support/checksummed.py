@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from trainers.support.errors import EnvironmentFault
-from trainers.support.files import whole
+from trainers.support.files import atomic_write
 
 MARK = b"sha256:"
 TAIL = len(MARK) + 32
@@ -31,15 +31,15 @@ class Hashing:
 
 
 @contextmanager
-def sealed(path: Path) -> Iterator[Hashing]:
+def write_with_checksum(path: Path) -> Iterator[Hashing]:
     """A file that appears at `path` whole or not at all, its digest as its last 39 bytes."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         hashing = Hashing(file)
         yield hashing
         file.write(MARK + hashing.digest.digest())
 
 
-def intact(path: Path) -> bool:
+def checksum_ok(path: Path) -> bool:
     """Whether every byte of a sealed file is as it was written."""
     size = path.stat().st_size - TAIL
     if size <= 0:
@@ -54,7 +54,7 @@ def intact(path: Path) -> bool:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a numpy array as .npy, sealed; other programs read the array and stop before the digest."""
-    with sealed(path) as file:
+    with write_with_checksum(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
@@ -64,7 +64,7 @@ def load_array(path: Path) -> np.ndarray:
     Raises EnvironmentFault where a byte is not as it was written, or where code would have to be run.
     """
     content = path.read_bytes()
-    if content[-TAIL:].startswith(MARK) and not intact(path):
+    if content[-TAIL:].startswith(MARK) and not checksum_ok(path):
         raise _damaged(path)
     file = io.BytesIO(content)
     try:

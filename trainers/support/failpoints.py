@@ -15,7 +15,7 @@ SWITCH = "SWEEP_CRASH"
 _passed: Counter[str] = Counter()
 
 
-def point(name: str, torn: Callable[[], object] | None = None) -> None:
+def failpoint(name: str, torn: Callable[[], object] | None = None) -> None:
     """Do nothing, unless the environment says that this is the point; `torn` then leaves half a write behind."""
     wish = os.environ.get(SWITCH)
     if not wish:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainers.support.errors import EnvironmentFault
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEXT = "next."  # before the names of files that wait for their epoch to be on record
@@ -18,7 +18,7 @@ LARGEST = 1 << 30  # bytes of what is read in one piece
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` complete, synced to disk, or does not appear at all.
 
     An exception inside the block, a full disk included, leaves what was at `path` before, and no rest.
@@ -30,12 +30,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        point(f"written {path.name}")
+        failpoint(f"written {path.name}")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    point(f"renamed {path.name}")
+    failpoint(f"renamed {path.name}")
     sync_folder(path.parent)
 
 
@@ -56,7 +56,7 @@ def append(path: Path, line: bytes, *, sync: bool) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         before = os.fstat(handle).st_size
-        point(f"half {path.name}", torn=lambda: os.write(handle, line[: len(line) // 2]))
+        failpoint(f"half {path.name}", torn=lambda: os.write(handle, line[: len(line) // 2]))
         try:
             if os.write(handle, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -67,7 +67,7 @@ def append(path: Path, line: bytes, *, sync: bool) -> None:
             raise
     finally:
         os.close(handle)
-    point(f"written {path.name}")
+    failpoint(f"written {path.name}")
 
 
 def expanded(path: str) -> str:
@@ -119,7 +119,7 @@ def regular(path: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Put UTF-8 `text` at `path`, whole or not at all."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

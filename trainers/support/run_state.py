@@ -11,7 +11,7 @@ from typing import Any
 from trainers.support.checkpoint import load_state, read_notes, sound
 from trainers.support.checksummed import load_array
 from trainers.support.errors import EnvironmentFault
-from trainers.support.failpoints import point
+from trainers.support.failpoints import failpoint
 from trainers.support.files import NEXT, sync_folder
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def settle(folder: Path, done: int) -> None:
         new = folder / f"{NEXT}{name}"
         if known and new.exists():
             new.replace(folder / name)
-            point(f"settled {name}")
+            failpoint(f"settled {name}")
         new.unlink(missing_ok=True)
     sync_folder(folder)
 

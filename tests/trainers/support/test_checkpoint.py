@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from trainers.support import checkpoint
 from trainers.support.errors import EnvironmentFault
-from trainers.support.files import whole
+from trainers.support.files import atomic_write
 
 STATE = {"network": {"w": torch.arange(6.0)}, "epochs": ["{}"], "step": 3}
 
@@ -109,7 +109,7 @@ def test_a_file_that_holds_no_weights_is_named(tmp_path):
 
 
 def write_half(path):
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"half")
         raise OSError(errno.ENOSPC, "disk full")
 
