@@ -25,7 +25,7 @@ from scipy.optimize import minimize_scalar
 from sweeper.space import defaults
 from trainers.config import DataConfig, Recipe, Views
 from trainers.evaluation import logit_adjustment, metrics
-from trainers.evaluation.predict import Lens, windows
+from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading.batches import Data, in_order, shuffled
 from trainers.models import network
 from trainers.optim import frequency, losses, optimizers
@@ -94,7 +94,7 @@ class Bench:
         state = load_state(path)
         assert state is not None, path
         net = network.restored(asked.train, self.data.sizes, state["network"], path)
-        lens = Lens(asked.train, self.data, net, CPU)
+        lens = Evaluator(asked.train, self.data, net, CPU)
         looks = {"single": Views(), "views": VIEWS}
         splits = [split for split in ("val", "test") if split not in FITS[fit]]
         return {f"{s} {look}": lens.logits(net, self.rows[s], looks[look]).numpy() for s in splits for look in looks}
@@ -136,7 +136,7 @@ class Bench:
     def _features(self, split: str) -> np.ndarray:
         config = self.recipe(0.0, 0).train
         net = network.build(config, self.data.sizes).eval()
-        lens = Lens(config, self.data, net, CPU)
+        lens = Evaluator(config, self.data, net, CPU)
         asked, chunks = windows(self.size, VIEWS), in_order(self.rows[split], 64)
         images = lens.feed(self.size).plain(chunks, asked)
 

@@ -28,7 +28,7 @@ from trainers.loading.image_store import gather, shared
 from trainers.loading.image_store import level as level_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EYE = cpu_transforms.Eye(torch.device("cpu"), torch.tensor(MEAN), torch.tensor(STD), torch.channels_last)
+EYE = cpu_transforms.InputFormat(torch.device("cpu"), torch.tensor(MEAN), torch.tensor(STD), torch.channels_last)
 CROP = {"crop": "resized", "min_area": 0.35}
 COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
 FULL = Augment(**CROP, **COLOUR, rotate=10)
@@ -43,7 +43,7 @@ class Paths:
     def __init__(self, data: Data, size: int) -> None:
         self.data, self.size = data, size
         self.images = level_of(data.cache, size)
-        self.level, self.room = shared(self.images), cpu_transforms.Room()
+        self.level, self.room = shared(self.images), cpu_transforms.BatchBuffers()
         self.rows = np.random.default_rng(0).permutation(len(data.table.rows))[:BATCH]
         self.files = [data.table.root / data.table.rows[row].path for row in self.rows]
 

@@ -177,7 +177,7 @@ def train(root: Path) -> dict[str, float]:
 
     from trainers.config import Augment
     from trainers.loading.batches import Data, shuffled
-    from trainers.loading.cpu_transforms import Eye
+    from trainers.loading.cpu_transforms import InputFormat
     from trainers.loading.loader import Drawing, Feed
 
     worked = time.process_time()
@@ -188,7 +188,7 @@ def train(root: Path) -> dict[str, float]:
     data.labels(rows[:1])
     before = anonymous()
     chunks = shuffled(rows, 64, np.random.default_rng(0))[:200]
-    eye = Eye(torch.device("cpu"), torch.zeros(3), torch.ones(3), torch.channels_last)
+    eye = InputFormat(torch.device("cpu"), torch.zeros(3), torch.ones(3), torch.channels_last)
     drawing = Drawing(Augment(crop="random"), np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))
     batches = Feed(data, 2 * SIDE, eye, hosted=True).training(chunks, drawing)
     total = sum(float(batch.images.sum()) for batch in batches)

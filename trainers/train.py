@@ -15,7 +15,7 @@ from trainers.config import Recipe
 from trainers.epoch import Corrected, Epoch, Scores
 from trainers.evaluation import logit_adjustment
 from trainers.evaluation.metrics import Tally
-from trainers.evaluation.predict import Lens
+from trainers.evaluation.predict import Evaluator
 from trainers.loading import transforms
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.image_store import SHELF
@@ -158,7 +158,7 @@ class Run:
         network.know(self.net, self.counts)
         self.average = averaging.build(self.config.average, self.net, self.config.epochs)
         self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
-        self.lens = Lens(self.config, data, self.net, where)
+        self.lens = Evaluator(self.config, data, self.net, where)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)

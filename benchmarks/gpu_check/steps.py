@@ -10,7 +10,7 @@ from torch import Tensor
 from trainers.config import Augment, Recipe
 from trainers.evaluation.metrics import Tally
 from trainers.loading.batches import Data, in_order
-from trainers.loading.cpu_transforms import Eye
+from trainers.loading.cpu_transforms import InputFormat
 from trainers.loading.loader import Batch, Drawing, Feed
 
 from . import subjects
@@ -137,9 +137,9 @@ def _digest(batch: Batch) -> Tensor:
     return torch.stack([images.sum(), images.square().sum(), batch.labels.double().sum()])
 
 
-def _eye(device: torch.device) -> Eye:
+def _eye(device: torch.device) -> InputFormat:
     mean, std = torch.full((3,), 0.5, device=device), torch.full((3,), 0.25, device=device)
-    return Eye(device, mean, std, torch.channels_last)
+    return InputFormat(device, mean, std, torch.channels_last)
 
 
 def _drawings(data: Data, augment: dict[str, Any]) -> Iterator[Drawing]:

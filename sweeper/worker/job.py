@@ -146,7 +146,7 @@ class Torch:
             yield epoch
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
-        from trainers.evaluation.predict import predict, scores, shift
+        from trainers.evaluation.predict import logit_offset, predict, scores
 
         data = _data(job.recipe.data, job.cache)
         rows = data.table.split("test")
@@ -155,19 +155,19 @@ class Torch:
         fit = ("train", "val")
         views = job.recipe.train.tta if job.use_tta else None
         seen = predict(job.computed, data, weights, split="test", device=device, views=views)
-        logits = seen - shift(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
+        logits = seen - logit_offset(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
         if any(row.labels is None for row in rows):
             return logits, None
         return logits, scores(job.recipe, data, logits, split="test", fit=fit)
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
-        from trainers.evaluation.predict import look
+        from trainers.evaluation.predict import evaluate_tta
 
         train = job.recipe.train
         data = _data(job.recipe.data, job.cache)
         if train.tta.count == 1 or not data.table.split("val"):
             return None
-        return look(job.computed, data, weights, device=device)
+        return evaluate_tta(job.computed, data, weights, device=device)
 
     def memory(self, device: str) -> float | None:
         from trainers.support.device import memory_gib

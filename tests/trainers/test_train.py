@@ -409,7 +409,9 @@ def test_a_given_strength_is_taken_off_the_predictions(photos, data, tmp_path):
     plain = list(train(recipe(photos, epochs=1), data, tmp_path / "b"))
     assert corrected[0].plain == plain[0].val
     moved, raw = (np.load(tmp_path / name / "val_logits.npy") for name in ("a", "b"))
-    np.testing.assert_allclose(raw - moved, np.tile(predict.shift(data, ("train",), 0.8), (len(raw), 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        raw - moved, np.tile(predict.logit_offset(data, ("train",), 0.8), (len(raw), 1)), atol=1e-5
+    )
 
 
 def test_views_are_windows_and_their_mirror_images():
@@ -428,13 +430,13 @@ def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
     assert not np.allclose(both, plain)
     labels = data.labels(data.table.indices("val"))
     found = metrics.scores(both, labels, data.table.categories, loss=0.0)
-    assert predict.look(how, data, best).overall_accuracy == found.overall_accuracy
+    assert predict.evaluate_tta(how, data, best).overall_accuracy == found.overall_accuracy
 
 
 def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     _, folder, _ = whole
     how = recipe(photos, tta=Views(flip=True), posterior=Posterior(fit=True))
-    found = predict.look(how, data, folder / "model.safetensors")
+    found = predict.evaluate_tta(how, data, folder / "model.safetensors")
     logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
     prior = frequency.log_prior(data.counts(data.table.indices("train")))

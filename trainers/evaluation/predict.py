@@ -11,7 +11,7 @@ from trainers.config import Recipe, TrainConfig, Views
 from trainers.epoch import Look, Scores
 from trainers.evaluation import logit_adjustment, metrics
 from trainers.loading.batches import Data, in_order
-from trainers.loading.cpu_transforms import Eye, Window
+from trainers.loading.cpu_transforms import Crop, InputFormat
 from trainers.loading.loader import Feed
 from trainers.models import network
 from trainers.models.network import Network
@@ -23,7 +23,7 @@ AT_ONCE = 4  # training batches that evaluation tries first on a GPU
 PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
 
 
-class Lens:
+class Evaluator:
     """How images reach a network: what it wants of them, the feeds that give it, and how many it takes at once."""
 
     def __init__(self, config: TrainConfig, data: Data, net: Network, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class Lens:
         mean, std = network.normalization(config, net)
         last = network.channels_last(config, net.backbone)
         layout = torch.channels_last if last else torch.contiguous_format
-        self.eye = Eye(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
+        self.eye = InputFormat(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
         self.hosted = device.type == "cpu"
         self.resident = False  # whether images may stay on the device, which is then this process's alone
         few = min(128, max(16, PIXELS // config.image_size**2))
@@ -85,13 +85,13 @@ class Lens:
         return logits.float()
 
 
-def windows(side: int, views: Views) -> list[Window]:
+def windows(side: int, views: Views) -> list[Crop]:
     """What each view sees of images of that side: windows of side / scale, mirrored as well with `flip`."""
     found = [window for scale in views.scales for window in _windows(side, scale, views.crops)]
     return found + [(*window[:4], True) for window in found] if views.flip else found
 
 
-def _windows(side: int, scale: float, crops: int) -> list[Window]:
+def _windows(side: int, scale: float, crops: int) -> list[Crop]:
     inner = round(side / scale)
     rest = side - inner
     if not rest:
@@ -100,12 +100,12 @@ def _windows(side: int, scale: float, crops: int) -> list[Window]:
     return [(left, top, left + inner, top + inner, False) for left, top in corners[:crops]]
 
 
-def shift(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:
+def logit_offset(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:
     """What posterior correction takes off the logits of a model fitted on the splits `fit`, [sum C] float32."""
     return tau * frequency.log_prior(data.counts(data.table.indices(*fit)))
 
 
-def look(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
+def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
     """Val through the recipe's test-time augmentation and posterior correction, by a model fitted on train.
 
     A fitted correction is fitted to these logits, and cross-fitted.
@@ -148,5 +148,5 @@ def predict(
     rows = data.table.indices(split)
     if not rows:
         return np.zeros((0, sum(data.sizes)), dtype=np.float32)
-    found: np.ndarray = Lens(recipe.train, data, net, where).logits(net, rows, views).cpu().numpy()
+    found: np.ndarray = Evaluator(recipe.train, data, net, where).logits(net, rows, views).cpu().numpy()
     return found

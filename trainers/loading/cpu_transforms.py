@@ -18,11 +18,11 @@ from trainers.loading.transforms import Draw
 
 GROUP = 2**16  # pixels worked on together
 
-Window = tuple[int, int, int, int, bool]  # left, top, right, bottom in whole pixels, and whether it is mirrored
+Crop = tuple[int, int, int, int, bool]  # left, top, right, bottom in whole pixels, and whether it is mirrored
 
 
 @dataclass(frozen=True)
-class Eye:
+class InputFormat:
     """How a network wants its images: on which device, with which normalisation [3] and memory layout."""
 
     device: torch.device
@@ -31,7 +31,7 @@ class Eye:
     layout: torch.memory_format
 
 
-class Room:
+class BatchBuffers:
     """Memory for two batches in turn: fresh memory costs as much as filling it, 0.26 ms an image of 224 pixels.
 
     A batch is overwritten when the next but one is made.
@@ -49,7 +49,7 @@ class Room:
 
 
 def apply(
-    level: Tensor, rows: np.ndarray, how: Draw, size: int, eye: Eye, room: Room
+    level: Tensor, rows: np.ndarray, how: Draw, size: int, eye: InputFormat, room: BatchBuffers
 ) -> tuple[Tensor, Tensor | None]:
     """The changed, normalised images of `rows`, and what share of each label is its own: see `augment.apply`.
 
@@ -66,7 +66,7 @@ def apply(
     return transforms.finish(out, how)
 
 
-def look(level: Tensor, rows: np.ndarray, window: Window, size: int, eye: Eye, room: Room) -> Tensor:
+def look(level: Tensor, rows: np.ndarray, window: Crop, size: int, eye: InputFormat, room: BatchBuffers) -> Tensor:
     """The same window of every row as evaluation sees it, resized and normalised, [B, 3, size, size] float32."""
     out = room.take(len(rows), size, eye.layout)
     for part in _groups(len(rows), size):
@@ -88,7 +88,7 @@ def _part(how: Draw, part: slice) -> tuple[Tensor | None, Tensor | None, Tensor 
     return affine, colour, contrast
 
 
-def _windows(how: Draw, side: int) -> Iterator[Window | None]:
+def _windows(how: Draw, side: int) -> Iterator[Crop | None]:
     """What each image shows of a side in pixels; None where that is turned, sheared, or outside the image."""
     if how.affine is None:
         yield from ((0, 0, side, side, flip) for flip in how.flip.tolist())
@@ -106,7 +106,7 @@ def _fill(
     out: Tensor,
     level: Tensor,
     rows: np.ndarray,
-    windows: Sequence[Window | None],
+    windows: Sequence[Crop | None],
     how: tuple[Tensor | None, Tensor | None, Tensor | None],
     mean: Tensor,
     std: Tensor,
@@ -125,7 +125,7 @@ def _fill(
         _recolour(plane, out, colour, contrast, mean, std)
 
 
-def _cut(image: Tensor, window: Window, size: int) -> Tensor:
+def _cut(image: Tensor, window: Crop, size: int) -> Tensor:
     """A window of an image [S, S, 3] uint8, resized -> [3, size, size] uint8."""
     left, top, right, bottom, mirrored = window
     x = image[top:bottom, left:right].permute(2, 0, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainers.config import Augment
 from trainers.loading import cpu_transforms, transforms
 from trainers.loading.batches import Data
-from trainers.loading.cpu_transforms import Eye, Room, Window
+from trainers.loading.cpu_transforms import BatchBuffers, Crop, InputFormat
 from trainers.loading.image_store import SHELF, gather, level, shared
 from trainers.loading.prefetch import ahead
 from trainers.support.device import send
@@ -62,9 +62,9 @@ class Feed:
     What is given is overwritten when the next is asked for.
     """
 
-    def __init__(self, data: Data, size: int, eye: Eye, *, hosted: bool, resident: bool = False) -> None:
+    def __init__(self, data: Data, size: int, eye: InputFormat, *, hosted: bool, resident: bool = False) -> None:
         self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
-        self.room = Room()
+        self.room = BatchBuffers()
         self.images = level(data.cache, size)
         self.level, self.side = shared(self.images), self.images.shape[1]
         self.kept = SHELF.take(self.images, eye.device) if resident and not hosted else None
@@ -92,7 +92,7 @@ class Feed:
 
         return ahead(chunks, made, self.eye.device, depth=2)  # one more than is in the making: hosts are not punctual
 
-    def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Window]) -> Iterator[Tensor]:
+    def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Crop]) -> Iterator[Tensor]:
         """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
         asked = [(rows, window) for rows in chunks for window in windows]
         if self.hosted:
@@ -105,7 +105,7 @@ class Feed:
         shapes = np.asarray(self.data.cache.sizes[rows])
         return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
 
-    def _look(self, asked: tuple[np.ndarray, Window]) -> Tensor:
+    def _look(self, asked: tuple[np.ndarray, Crop]) -> Tensor:
         return cpu_transforms.look(self.level, *asked, self.size, self.eye, self.room)
 
     def _raw(self, rows: np.ndarray) -> Raw:
@@ -123,7 +123,7 @@ class Feed:
         x, own = transforms.apply(images, raw.how, self.size, eye.mean, eye.std)
         return Batch(self._laid(x), raw.labels, own, _of(raw.labels, raw.how.partner))
 
-    def _plain(self, images: Tensor, window: Window) -> Tensor:
+    def _plain(self, images: Tensor, window: Crop) -> Tensor:
         left, top, right, bottom, mirrored = window
         x = images[:, top:bottom, left:right].permute(0, 3, 1, 2)
         x = x.flip(3) if mirrored else x

@@ -10,7 +10,7 @@ from trainers.config import Augment
 from trainers.loading import cpu_transforms, transforms
 from trainers.loading.image_store import shared
 
-EYE = cpu_transforms.Eye(
+EYE = cpu_transforms.InputFormat(
     torch.device("cpu"),
     torch.tensor([0.485, 0.456, 0.406]),
     torch.tensor([0.229, 0.224, 0.225]),
@@ -34,7 +34,7 @@ def both(images, size, eye=EYE, **config):
     shapes = np.full((len(images), 2), (120, 160))
     how = transforms.draw(Augment(**config), shapes, np.random.default_rng(5), None, images.shape[1])
     rows = np.arange(len(images))
-    ours, own = cpu_transforms.apply(shared(images), rows, how, size, eye, cpu_transforms.Room())
+    ours, own = cpu_transforms.apply(shared(images), rows, how, size, eye, cpu_transforms.BatchBuffers())
     theirs, other = transforms.apply(torch.from_numpy(images).permute(0, 3, 1, 2), how, size, eye.mean, eye.std)
     assert (own is None and other is None) or torch.equal(own, other)
     return [x * eye.std[:, None, None] + eye.mean[:, None, None] for x in (ours, theirs)]
@@ -62,7 +62,7 @@ def psnr(a, b):
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
 def test_the_cpu_changes_each_image_as_a_device_would(config, layout):
     """The gate of the lane: 40 dB, image by image, where a window is not larger than the network's input."""
-    eye = cpu_transforms.Eye(EYE.device, EYE.mean, EYE.std, layout)
+    eye = cpu_transforms.InputFormat(EYE.device, EYE.mean, EYE.std, layout)
     for ours, theirs in zip(*both(photographs(128), 112, eye, **config), strict=True):
         assert psnr(ours, theirs) > 40
 
@@ -72,7 +72,7 @@ def test_what_is_made_smaller_is_smoothed_as_evaluation_smooths_it():
     images, config = photographs(128), {"crop": "random", "margin": 0.0, "flip": 0.0}
     ours, theirs = both(images, 64, **config)
     whole = cpu_transforms.look(
-        shared(images), np.arange(len(images)), (0, 0, 128, 128, False), 64, EYE, cpu_transforms.Room()
+        shared(images), np.arange(len(images)), (0, 0, 128, 128, False), 64, EYE, cpu_transforms.BatchBuffers()
     )
     torch.testing.assert_close(ours, whole * EYE.std[:, None, None] + EYE.mean[:, None, None])
     assert psnr(ours, theirs) > 35
@@ -81,7 +81,9 @@ def test_what_is_made_smaller_is_smoothed_as_evaluation_smooths_it():
 @pytest.mark.parametrize("size", [96, 160])
 def test_a_window_is_the_one_that_pillow_cuts(size):
     images, window = photographs(128, 3), (11, 20, 107, 121)
-    ours = cpu_transforms.look(shared(images), np.arange(3), (*window, False), size, EYE, cpu_transforms.Room())
+    ours = cpu_transforms.look(
+        shared(images), np.arange(3), (*window, False), size, EYE, cpu_transforms.BatchBuffers()
+    )
     for image, mine in zip(images, ours, strict=True):
         theirs = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=window)
         expected = torch.from_numpy(np.array(theirs)).permute(2, 0, 1) / 255
@@ -91,7 +93,7 @@ def test_a_window_is_the_one_that_pillow_cuts(size):
 def test_a_mirrored_window_is_the_window_mirrored():
     images, rows = shared(photographs(64, 2)), np.arange(2)
     seen = [
-        cpu_transforms.look(images, rows, (3, 4, 50, 60, flip), 48, EYE, cpu_transforms.Room())
+        cpu_transforms.look(images, rows, (3, 4, 50, 60, flip), 48, EYE, cpu_transforms.BatchBuffers())
         for flip in (False, True)
     ]
     assert torch.equal(seen[0].flip(3), seen[1])
@@ -118,6 +120,6 @@ def test_the_parameters_differ_inside_a_batch():
 
 
 def test_a_batch_stays_until_the_next_but_one_is_made():
-    level, rows, room = shared(photographs(32, 6)), np.arange(6), cpu_transforms.Room()
+    level, rows, room = shared(photographs(32, 6)), np.arange(6), cpu_transforms.BatchBuffers()
     parts = [cpu_transforms.look(level, rows[k : k + 2], (0, 0, 32, 32, False), 32, EYE, room) for k in (0, 2, 4)]
     assert parts[1].data_ptr() != parts[2].data_ptr() == parts[0].data_ptr()

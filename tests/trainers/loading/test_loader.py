@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainers.config import Augment, Recipe, Views
-from trainers.evaluation.predict import Lens, windows
+from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order
 from trainers.loading.image_store import Shelf, gather, level, shared
@@ -16,7 +16,7 @@ from trainers.models import network
 from trainers.train import Run, train
 
 CPU = torch.device("cpu")
-EYE = cpu_transforms.Eye(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
+EYE = cpu_transforms.InputFormat(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
 STRONG = Augment(crop="resized", rotate=10, brightness=0.2, contrast=0.2, erase=0.3, mixup=0.2)
 
 
@@ -181,7 +181,7 @@ class Small(nn.Module):
 
 @pytest.mark.parametrize("error", [None, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")], ids=str)
 def test_evaluation_without_room_tries_half_as_many_images_and_remembers(photos, data, error):
-    lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
+    lens = Evaluator(recipe(photos).train, data, _net(photos, data), CPU)
     lens.batch, net = 32, Small(10, error)
     logits = lens.logits(net, range(40))
     assert (logits.shape, lens.batch, net.seen[:3]) == ((40, 3), 8, [32, 16, 8])
@@ -189,14 +189,17 @@ def test_evaluation_without_room_tries_half_as_many_images_and_remembers(photos,
 
 
 def test_another_error_of_evaluation_is_not_tried_again(photos, data):
-    lens, net = Lens(recipe(photos).train, data, _net(photos, data), CPU), Small(0, RuntimeError("shapes differ"))
+    lens, net = (
+        Evaluator(recipe(photos).train, data, _net(photos, data), CPU),
+        Small(0, RuntimeError("shapes differ")),
+    )
     with pytest.raises(RuntimeError, match="shapes differ"):
         lens.logits(net, range(40))
     assert len(net.seen) == 1
 
 
 def test_a_device_gets_images_in_one_shape_and_every_row_once(photos, data):
-    lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
+    lens = Evaluator(recipe(photos).train, data, _net(photos, data), CPU)
     lens.batch, found = 16, []
     for lens.hosted in (True, False):
         net = Small(100)
@@ -210,7 +213,7 @@ def test_a_device_gets_images_in_one_shape_and_every_row_once(photos, data):
 
 
 def test_evaluation_without_room_for_a_single_image_says_so(photos, data):
-    lens = Lens(recipe(photos).train, data, _net(photos, data), CPU)
+    lens = Evaluator(recipe(photos).train, data, _net(photos, data), CPU)
     with pytest.raises(torch.OutOfMemoryError, match="no room"):
         lens.logits(Small(0), range(40))
 
@@ -235,7 +238,7 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, preci
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_batches_that_the_cpu_gets(data):
     gpu = torch.device("cuda")
-    there = cpu_transforms.Eye(gpu, EYE.mean.to(gpu), EYE.std.to(gpu), EYE.layout)
+    there = cpu_transforms.InputFormat(gpu, EYE.mean.to(gpu), EYE.std.to(gpu), EYE.layout)
     rows, rare = in_order(np.arange(40), 16), np.zeros(len(data.table.rows), dtype=bool)
     for resident in (False, True):
         found = [
