@@ -2,7 +2,7 @@
 
     python benchmarks/epoch.py [--quick] [--device cuda]
 
-Ours is `Run.fit` of `trainers.train`. Beside it a plain script: a DataLoader with two persistent workers, torchvision
+Ours is `TrainingRun.fit` of `trainers.train`. Beside it a plain script: a DataLoader with two persistent workers, torchvision
 transforms, pinned memory and mixed precision on a GPU. All three begin with the same weights and see as many images.
 Exit code 1 where ours and the plain script end further apart on val than chance puts them.
 """
@@ -35,7 +35,7 @@ from trainers.config import Recipe
 from trainers.evaluation import metrics
 from trainers.loading.batches import Data
 from trainers.loading.loader import Batch, Drawing
-from trainers.train import Run
+from trainers.train import TrainingRun
 
 AUGMENT = {
     "crop": "resized",
@@ -84,7 +84,7 @@ class Files(Dataset[tuple[Tensor, Tensor]]):
 class Plain:
     """The training script that people write first, with what everybody knows to make it fast."""
 
-    def __init__(self, run: Run, case: Case) -> None:
+    def __init__(self, run: TrainingRun, case: Case) -> None:
         self.run, self.net = run, copy.deepcopy(run.net)
         self.cuda = run.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
@@ -125,7 +125,7 @@ class Plain:
 class Floor:
     """The steps of ours on one batch, again and again."""
 
-    def __init__(self, run: Run, steps: int) -> None:
+    def __init__(self, run: TrainingRun, steps: int) -> None:
         self.run, self.steps = run, steps
         chunk = np.array(run.rows[: run.config.batch_size])
         drawing = Drawing(run.config.augment, np.random.default_rng(0), run.minority)
@@ -159,7 +159,9 @@ def measured(case: Case, device: str, count: int, folder: Path) -> tuple[list[li
     data = Data.open(config, folder / "cache")
     train = {"backbone": case.backbone, "pretrained": False, "image_size": case.size, "batch_size": case.batch}
     recipe = Recipe(data=config, train={**train, "epochs": count + 1, "augment": AUGMENT, "schedule": "constant"})
-    ours, other = (Run(recipe, data, ("train",), torch.device(device), folder / name) for name in ("ours", "floor"))
+    ours, other = (
+        TrainingRun(recipe, data, ("train",), torch.device(device), folder / name) for name in ("ours", "floor")
+    )
     plain, floor, epochs = Plain(ours, case), Floor(other, case.images // case.batch), iter(range(count + 1))
     lanes = {
         "ours": Timed(lambda: ours.fit(next(epochs))),
@@ -183,7 +185,7 @@ def lines(case: Case, lanes: dict[str, Timed], wall: dict[str, list[float]]) -> 
     return made
 
 
-def gate(case: Case, ours: Run, plain: Plain) -> list[object]:
+def gate(case: Case, ours: TrainingRun, plain: Plain) -> list[object]:
     """Accuracy of both on val after as many images; apart by chance means within three standard errors.
 
     And the weights of the plain script seen in both ways of evaluating: the share of equal answers.

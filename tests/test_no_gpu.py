@@ -1,6 +1,6 @@
 """The path of a GPU where there is none: what would lie on the wrong device, and what would wait for it.
 
-On `meta` the steps of an epoch are the very ones of `Run`, backward included; tensors there hold nothing, so whatever
+On `meta` the steps of an epoch are the very ones of `TrainingRun`, backward included; tensors there hold nothing, so whatever
 asks for a value fails. A fake CUDA device (torch's FakeTensorMode) has autocast, and refuses what lies on two
 devices; autograd cannot run there, so gradients are made up, and it knows neither fused SGD nor means of weights.
 """
@@ -23,7 +23,7 @@ from trainers.evaluation.predict import windows
 from trainers.loading import loader
 from trainers.loading.loader import Drawing, Raw
 from trainers.models import network
-from trainers.train import Mean, Run
+from trainers.train import Mean, TrainingRun
 
 TO = nn.Module.to
 META, CUDA = torch.device("meta"), torch.device("cuda", 0)
@@ -89,7 +89,7 @@ def recipe(**more):
 
 
 def a_run(how, device, folder):
-    return Run(how, throughput._random(how, CATEGORIES), ("train",), device, folder)
+    return TrainingRun(how, throughput._random(how, CATEGORIES), ("train",), device, folder)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def steps(run):
     rng = np.random.default_rng(0)
     tally, mean, _ = run.passed(0, run._chunks(rng), rng)
     assert {tally.counts.device, mean.total.device, *(p.device for p in run.net.parameters())} == {META}
-    assert run.lens.logits(run.shown, run.val).device == META
+    assert run.lens.logits(run.eval_network, run.val).device == META
 
 
 @pytest.mark.parametrize("more", ONE_BY_ONE, ids=str)
@@ -246,7 +246,7 @@ def look(run):
     run.net.eval()
     with torch.no_grad(), Waits():
         for window in windows(eye.side, run.config.tta):
-            logits = run.lens._one(run.shown, eye._plain(images, window))
+            logits = run.lens._one(run.eval_network, eye._plain(images, window))
             assert (logits.dtype, logits.device) == (torch.float32, CUDA)
 
 

@@ -17,7 +17,7 @@ from trainers.data.cache import Cache
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
 from trainers.support import device as devices
-from trainers.train import Run
+from trainers.train import TrainingRun
 
 STEPS = 3  # in one go, at least
 GO = 0.5  # seconds that one takes on a GPU: each begins and ends with some in which nobody computes
@@ -49,7 +49,7 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
 
 def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(recipe, _random(recipe, categories), ("train",), torch.device(device), Path(folder))
+        run = TrainingRun(recipe, _random(recipe, categories), ("train",), torch.device(device), Path(folder))
         run.micro_batch = micro
         run.fit(0)  # the first steps warm up
         paces = [run.fit(0)[2]]
@@ -67,13 +67,13 @@ def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro
         }
 
 
-def _whole(run: Run) -> list[int]:
+def _whole(run: TrainingRun) -> list[int]:
     """Rows of val in whole chunks, two at least, some more than once."""
     chunk = run.lens.batch
     return list(np.resize(run.val, chunk * max(2, math.ceil(len(run.val) / chunk))))
 
 
-def _evaluation(run: Run) -> float:
+def _evaluation(run: TrainingRun) -> float:
     """Images a second without gradients."""
     run.evaluate()
     began = time.monotonic()

@@ -62,7 +62,7 @@ def train(
     is nothing to train on.
     """
     SHELF.clear(unless=resident)
-    run = Run(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
+    run = TrainingRun(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
@@ -121,7 +121,7 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Validation:
     """Val as a network sees it: scores and logits [N, sum C], both corrected where the recipe asks for it."""
 
     val: Scores | None = None  # none where there is no val
@@ -130,7 +130,7 @@ class Seen:
     logits: np.ndarray | None = None
 
 
-class Run:
+class TrainingRun:
     """One training run between its epochs: network, optimizer, objective, and the rows they work on."""
 
     def __init__(
@@ -162,7 +162,7 @@ class Run:
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
         self.objective = losses.build(self.config.loss, data.names, self.counts, where)
-        self.judge = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
+        self.eval_loss = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
         self.minority = transforms.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
         self.epochs = self._restore(state) if state else []
 
@@ -262,22 +262,22 @@ class Run:
             where = self._where(index, rate)
             raise Overflowed(f"fp16 overflows in {lost} of {steps} batches, or in the weights, in {where}")
         if lost:
-            for net in {self.net, self.shown}:
+            for net in {self.net, self.eval_network}:
                 if not _finite(net.buffers()):
                     self._renew(net.eval(), index)
 
     @property
-    def shown(self) -> network.Network:
+    def eval_network(self) -> network.Network:
         """The network that is evaluated and saved: the averaged one where there is one."""
         return cast(network.Network, self.average.net if self.average and self.average.ready else self.net)
 
-    def evaluate(self) -> Seen:
+    def evaluate(self) -> Validation:
         """What the network makes of val."""
         if not self.val:
-            return Seen()
-        raw = self.lens.logits(self.shown, self.val)
+            return Validation()
+        raw = self.lens.logits(self.eval_network, self.val)
         labels = torch.from_numpy(self.data.labels(self.val)).to(self.device)
-        loss = self.judge(raw, labels).mean().item()
+        loss = self.eval_loss(raw, labels).mean().item()
         logits: np.ndarray = raw.cpu().numpy()
         prior = frequency.log_prior(self.counts)
         fitting = logit_adjustment.Fitting(
@@ -288,10 +288,10 @@ class Run:
         corrected = fitting.corrected(goal)
         if asked.fit:
             fit = fitting.fit(goal, loss)
-            return Seen(fit.scores, plain, corrected, fit.logits)
+            return Validation(fit.scores, plain, corrected, fit.logits)
         if asked.tau:
-            return Seen(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)
-        return Seen(plain, None, corrected, logits)
+            return Validation(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)
+        return Validation(plain, None, corrected, logits)
 
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
         """Raise Diverged, with what led to it, where the loss of a split is not finite."""
@@ -314,7 +314,7 @@ class Run:
         if logits is not None:
             save_array(self.folder / f"{NEXT}{run_state.LOGITS}", logits)
         notes = {"recipe": self.recipe.elsewhere.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
-        save_weights(self.folder / f"{NEXT}{run_state.WEIGHTS}", self.shown.state_dict(), notes)
+        save_weights(self.folder / f"{NEXT}{run_state.WEIGHTS}", self.eval_network.state_dict(), notes)
 
     def _save_state(self) -> None:
         """After the last epoch without what only a further one would need: two thirds of the bytes."""

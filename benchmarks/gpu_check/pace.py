@@ -12,7 +12,7 @@ import torch
 
 from trainers.config import Recipe
 from trainers.loading.loader import Batch
-from trainers.train import Run
+from trainers.train import TrainingRun
 
 from . import subjects
 from .findings import Notes
@@ -69,7 +69,7 @@ def speed(place: Cpu, notes: Notes) -> None:
             notes.promise(what, ratio <= case.goal, R=ratio, goal=case.goal, **figures)
 
 
-def _measured(place: Cpu, run: Run) -> tuple[float, dict[str, Any]]:
+def _measured(place: Cpu, run: TrainingRun) -> tuple[float, dict[str, Any]]:
     """R, the median over rounds in which both lanes take turns; and what else is told."""
     batch, images = _one(run), len(run.rows)
     steps = images // run.config.batch_size
@@ -87,13 +87,13 @@ def _measured(place: Cpu, run: Run) -> tuple[float, dict[str, Any]]:
     return ratio, {**figures, "bound_by": bound, **_others(place, run)}
 
 
-def _one(run: Run) -> Batch:
+def _one(run: TrainingRun) -> Batch:
     """A batch that nothing overwrites."""
     (batch,) = subjects.batches(run, 1)
     return replace(batch, images=batch.images.clone(memory_format=torch.preserve_format))
 
 
-def _floor(place: Cpu, run: Run, batch: Batch, steps: int) -> tuple[float, float]:
+def _floor(place: Cpu, run: TrainingRun, batch: Batch, steps: int) -> tuple[float, float]:
     """Seconds of so many steps on one batch: until the device is done, and until all was asked of it."""
     run.net.train()
     place.wait()
@@ -105,7 +105,7 @@ def _floor(place: Cpu, run: Run, batch: Batch, steps: int) -> tuple[float, float
     return time.perf_counter() - began, asked
 
 
-def _others(place: Cpu, run: Run) -> dict[str, int]:
+def _others(place: Cpu, run: TrainingRun) -> dict[str, int]:
     """Images a second of evaluation, and of training with the images on the device."""
     run.evaluate()
     val = _seconds(place, run.evaluate)

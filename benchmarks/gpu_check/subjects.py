@@ -14,7 +14,7 @@ from trainers.data.cache import Cache
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
 from trainers.loading.loader import Batch, Drawing
-from trainers.train import Run
+from trainers.train import TrainingRun
 
 from .place import Cpu
 
@@ -72,10 +72,10 @@ def level(side: int) -> int:
 
 
 @contextmanager
-def run(place: Cpu, how: Recipe, data: Data) -> Iterator[Run]:
+def run(place: Cpu, how: Recipe, data: Data) -> Iterator[TrainingRun]:
     """A run whose images change on the device, be it a CPU; its folder goes with it."""
     with folder() as where:
-        made = Run(how, data, ("train",), place.device, where)
+        made = TrainingRun(how, data, ("train",), place.device, where)
         made.lens.hosted = False
         yield made
 
@@ -87,7 +87,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def batches(of: Run, count: int) -> Iterator[Batch]:
+def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
     """So many batches as an epoch has them."""
     size = of.config.batch_size
     rows = np.resize(np.asarray(of.rows), count * size)
@@ -96,7 +96,7 @@ def batches(of: Run, count: int) -> Iterator[Batch]:
     return feed.training([rows[k * size : (k + 1) * size] for k in range(count)], drawing)
 
 
-def step(of: Run, batch: Batch) -> tuple[Tensor, Tensor]:
+def step(of: TrainingRun, batch: Batch) -> tuple[Tensor, Tensor]:
     """One step of training on `batch`; its mean loss, and logits. The only private names of the project in here."""
     loss, logits = of._backward(batch, 1)
     of._step()

@@ -16,7 +16,7 @@ from trainers.loading.batches import Data, in_order
 from trainers.loading.loader import Drawing
 from trainers.models.network import Network
 from trainers.support.errors import Diverged, Overflowed
-from trainers.train import Run, train
+from trainers.train import TrainingRun, train
 
 CPU = torch.device("cpu")
 
@@ -32,7 +32,7 @@ def recipe(photos, **more):
 
 
 def started(photos, data, folder, **more):
-    return Run(recipe(photos, **more), data, ("train",), CPU, folder)
+    return TrainingRun(recipe(photos, **more), data, ("train",), CPU, folder)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_more_than_a_few_of_them_end_the_run_and_full_precision_goes_on(photos, 
     epochs = list(train(how, data, tmp_path, full_precision=True))
     assert epochs[:1] == done
     assert len(epochs) == 2
-    run = Run(how, data, ("train",), CPU, tmp_path, full_precision=True)
+    run = TrainingRun(how, data, ("train",), CPU, tmp_path, full_precision=True)
     assert (run.config.precision, run.lens.config.precision, run.scaler.is_enabled()) == ("fp32", "fp32", False)
 
 

@@ -37,7 +37,7 @@ from trainers.optim.optimizers import depths, learning, thaw
 from trainers.support.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault
-from trainers.train import Run, train
+from trainers.train import TrainingRun, train
 
 
 @pytest.fixture(scope="module")
@@ -292,16 +292,18 @@ def test_an_averaged_run_continues_bit_for_bit(photos, data, tmp_path, kind):
 
 
 def test_what_is_evaluated_and_saved_is_the_average(photos, data, tmp_path):
-    run = Run(recipe(photos, average=EMA(decay=0.99), epochs=1), data, ("train",), torch.device("cpu"), tmp_path)
+    run = TrainingRun(
+        recipe(photos, average=EMA(decay=0.99), epochs=1), data, ("train",), torch.device("cpu"), tmp_path
+    )
     run.fit(0)
-    shown, newest = run.shown.state_dict(), run.net.state_dict()
+    shown, newest = run.eval_network.state_dict(), run.net.state_dict()
     assert not all(torch.equal(shown[key], newest[key]) for key in newest)
     np.testing.assert_array_equal(run.evaluate().logits, run.lens.logits(run.average.net, run.val).numpy())
 
 
 def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(photos, data, tmp_path):
     how = recipe(photos, thaw=Thaw(frozen_epochs=1))
-    run = Run(how, data, ("train",), torch.device("cpu"), tmp_path)
+    run = TrainingRun(how, data, ("train",), torch.device("cpu"), tmp_path)
     before = {key: value.clone() for key, value in run.net.state_dict().items()}
     run.fit(0)
     frozen = run.net.state_dict()
@@ -314,7 +316,7 @@ def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(ph
 
 
 def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
-    run = Run(recipe(photos, thaw=Thaw(staged_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path)
+    run = TrainingRun(recipe(photos, thaw=Thaw(staged_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path)
     depth = depths(run.net.backbone)
     deepest = []
     for epoch in range(3):
@@ -330,7 +332,7 @@ def test_accumulated_batches_are_one_large_batch_where_no_norm_looks_at_the_batc
     found = []
     for batch_size, accumulate in ((16, 1), (8, 2)):
         config = recipe(photos, **how, batch_size=batch_size, accumulate=accumulate, optimizer=SGD(lr=0.1))
-        run = Run(config, data, ("train",), torch.device("cpu"), tmp_path / str(accumulate))
+        run = TrainingRun(config, data, ("train",), torch.device("cpu"), tmp_path / str(accumulate))
         run.fit(0)
         found.append(run.net.state_dict())
     for key, value in found[0].items():
@@ -341,7 +343,7 @@ def test_accumulating_leaves_the_statistics_of_norms_those_of_one_batch(photos, 
     found = []
     for accumulate in (1, 2):
         config = recipe(photos, optimizer=SGD(lr=1e-12), head=LinearHead(), accumulate=accumulate, epochs=1)
-        run = Run(config, data, ("train",), torch.device("cpu"), tmp_path / str(accumulate))
+        run = TrainingRun(config, data, ("train",), torch.device("cpu"), tmp_path / str(accumulate))
         run.fit(0)
         found.append({key: value for key, value in run.net.state_dict().items() if "running" in key})
     for key, value in found[0].items():
@@ -462,7 +464,7 @@ NORMLESS = {"backbone": "test_vit", "image_size": 160, "augment": Augment(flip=0
 
 def gradients(how, data, folder, micro_batch):
     """Loss, logits and gradients of the first batch."""
-    run = Run(how, data, ("train",), torch.device("cpu"), folder)
+    run = TrainingRun(how, data, ("train",), torch.device("cpu"), folder)
     run.micro_batch = micro_batch
     rng = np.random.default_rng(0)
     (batch,) = run.lens.feed(how.train.image_size).training(

@@ -13,7 +13,7 @@ from trainers.loading.image_store import Shelf, gather, level, shared
 from trainers.loading.loader import Drawing, Feed
 from trainers.loading.prefetch import ahead
 from trainers.models import network
-from trainers.train import Run, train
+from trainers.train import TrainingRun, train
 
 CPU = torch.device("cpu")
 EYE = cpu_transforms.InputFormat(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
@@ -97,7 +97,7 @@ def test_both_lanes_draw_the_same_labels_and_shares(data):
 def test_a_run_with_images_on_the_device_is_bit_for_bit_the_one_without(photos, data, tmp_path):
     found = []
     for resident in (False, True):
-        run = Run(recipe(photos, augment=STRONG), data, ("train",), CPU, tmp_path / str(resident))
+        run = TrainingRun(recipe(photos, augment=STRONG), data, ("train",), CPU, tmp_path / str(resident))
         run.lens.hosted, run.lens.resident = False, resident
         run.fit(0)
         found.append((run.net.state_dict(), run.evaluate().logits))
@@ -222,7 +222,7 @@ def test_evaluation_without_room_for_a_single_image_says_so(photos, data):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, precision):
     how = recipe(photos, augment=STRONG, precision=precision, clip_norm=1.0, average={"name": "ema"})
-    run = Run(how, data, ("train",), torch.device("cuda"), tmp_path)
+    run = TrainingRun(how, data, ("train",), torch.device("cuda"), tmp_path)
     run.fit(0)  # makes what is made once
     feed, rng = run.lens.feed(32), np.random.default_rng(0)
     chunks = in_order(run.rows, 8)

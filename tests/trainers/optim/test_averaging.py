@@ -4,7 +4,7 @@ from torch import nn
 from trainers.config import EMA, SWA, NoAverage, Recipe
 from trainers.loading.batches import Data
 from trainers.optim import averaging
-from trainers.train import Run
+from trainers.train import TrainingRun
 from trainers.train import train as train_
 
 
@@ -100,7 +100,7 @@ def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path):
     """In mixed precision where the recipe has it: other formats, other statistics."""
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
     more = {"precision": "bf16", "average": {"name": "swa", "start": 0}}
-    run = Run(
+    run = TrainingRun(
         Recipe(data=photos, train=train | more), Data.open(photos, cache), ("train",), torch.device("cpu"), tmp_path
     )
     first, seen = next(m for m in run.average.net.modules() if isinstance(m, nn.Conv2d)), []
