@@ -34,7 +34,7 @@ from torchvision import transforms
 from trainers.config import Recipe
 from trainers.evaluation import metrics
 from trainers.loading.batches import Data
-from trainers.loading.loader import Batch, Drawing
+from trainers.loading.loader import AugmentationSource, Batch
 from trainers.train import TrainingRun
 
 AUGMENT = {
@@ -128,7 +128,7 @@ class Floor:
     def __init__(self, run: TrainingRun, steps: int) -> None:
         self.run, self.steps = run, steps
         chunk = np.array(run.rows[: run.config.batch_size])
-        drawing = Drawing(run.config.augment, np.random.default_rng(0), run.minority)
+        drawing = AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority)
         (batch,) = run.lens.feed(run.config.image_size).training([chunk], drawing)
         self.batch: Batch = replace(batch, images=batch.images.clone(memory_format=torch.preserve_format))
 

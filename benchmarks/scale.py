@@ -178,7 +178,7 @@ def train(root: Path) -> dict[str, float]:
     from trainers.config import Augment
     from trainers.loading.batches import Data, shuffled
     from trainers.loading.cpu_transforms import InputFormat
-    from trainers.loading.loader import Drawing, Feed
+    from trainers.loading.loader import AugmentationSource, Loader
 
     worked = time.process_time()
     found = {"open": rounds.wall(lambda: Data.open(config(root), paths.cache()))}
@@ -189,8 +189,10 @@ def train(root: Path) -> dict[str, float]:
     before = anonymous()
     chunks = shuffled(rows, 64, np.random.default_rng(0))[:200]
     eye = InputFormat(torch.device("cpu"), torch.zeros(3), torch.ones(3), torch.channels_last)
-    drawing = Drawing(Augment(crop="random"), np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))
-    batches = Feed(data, 2 * SIDE, eye, hosted=True).training(chunks, drawing)
+    drawing = AugmentationSource(
+        Augment(crop="random"), np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool)
+    )
+    batches = Loader(data, 2 * SIDE, eye, hosted=True).training(chunks, drawing)
     total = sum(float(batch.images.sum()) for batch in batches)
     return found | {"gathered": anonymous() - before, "held": before, "sum": float(total)}
 

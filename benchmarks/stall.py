@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainers.loading.batches import Data, in_order
 from trainers.loading.image_store import shared
-from trainers.loading.loader import Drawing, Feed
+from trainers.loading.loader import AugmentationSource, Loader
 
 SIZE, SIDE, BATCH = 224, 256, 64
 RATES = (1000, 3000)
@@ -62,8 +62,8 @@ def waited(batches: Callable[[], Iterable[object]], rate: int, first: bool) -> f
 
 
 def ours(data: Data, chunks: list[np.ndarray]) -> Iterable[object]:
-    feed = Feed(data, SIZE, EYE, hosted=False)
-    drawing = Drawing(FULL, np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))
+    feed = Loader(data, SIZE, EYE, hosted=False)
+    drawing = AugmentationSource(FULL, np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))
     return feed.raw(chunks, drawing)
 
 

@@ -21,7 +21,7 @@ from trainers.data.table import Category
 from trainers.evaluation.metrics import Tally
 from trainers.evaluation.predict import windows
 from trainers.loading import loader
-from trainers.loading.loader import Drawing, Raw
+from trainers.loading.loader import AugmentationSource, RawBatch
 from trainers.models import network
 from trainers.train import Mean, TrainingRun
 
@@ -219,8 +219,8 @@ def batch(run):
     eye = run.lens.feed(run.config.image_size)
     with unset_fake_temporarily():
         images, labels = torch.from_numpy(np.asarray(eye.images[rows])), torch.from_numpy(run.data.labels(rows))
-        how = eye._draw(rows, Drawing(run.config.augment, np.random.default_rng(0), run.minority))
-    return eye._change(Raw(images.to(CUDA), labels.to(CUDA), how.to(CUDA)))
+        how = eye._draw(rows, AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority))
+    return eye._change(RawBatch(images.to(CUDA), labels.to(CUDA), how.to(CUDA)))
 
 
 def step(run):

@@ -18,8 +18,8 @@ from trainers.evaluation.metrics import Tally
 from trainers.evaluation.predict import Evaluator
 from trainers.loading import transforms
 from trainers.loading.batches import Data, balanced, drawn, shuffled
-from trainers.loading.image_store import SHELF
-from trainers.loading.loader import Batch, Drawing
+from trainers.loading.image_store import DEVICE_IMAGES
+from trainers.loading.loader import AugmentationSource, Batch
 from trainers.models import network
 from trainers.optim import averaging, frequency, losses, optimizers
 from trainers.support import device as devices
@@ -61,7 +61,7 @@ def train(
     Raises Diverged when the loss is no longer finite, Overflowed where fp16 may be why, EnvironmentFault when there
     is nothing to train on.
     """
-    SHELF.clear(unless=resident)
+    DEVICE_IMAGES.clear(unless=resident)
     run = TrainingRun(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
@@ -182,7 +182,7 @@ class TrainingRun:
     ) -> tuple[Tally, "Mean", float]:
         """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
-        feed, drawing = self.lens.feed(side), Drawing(self.config.augment, rng, self.minority)
+        feed, drawing = self.lens.feed(side), AugmentationSource(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
         tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from trainers.loading.image_store import SHELF
+from trainers.loading.image_store import DEVICE_IMAGES
 
 GIB = 2**30
 
@@ -42,7 +42,7 @@ class Cpu:
 
     def forget(self) -> None:
         """Let go of all that is no longer used, kept images included."""
-        SHELF.clear()
+        DEVICE_IMAGES.clear()
         gc.collect()
 
     def pinned(self, count: int) -> Tensor:

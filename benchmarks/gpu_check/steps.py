@@ -11,7 +11,7 @@ from trainers.config import Augment, Recipe
 from trainers.evaluation.metrics import Tally
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import InputFormat
-from trainers.loading.loader import Batch, Drawing, Feed
+from trainers.loading.loader import AugmentationSource, Batch, Loader
 
 from . import subjects
 from .findings import Notes
@@ -103,11 +103,11 @@ def race(place: Cpu, notes: Notes) -> None:
     data, rng = subjects.noise(16 * batch, 0, side), np.random.default_rng(3)
     chunks = [rng.integers(16 * batch, size=batch) for _ in range(count)]
     drawing = _drawings(data, STRONG)
-    lane = Feed(data, side - side // 8, _eye(place.device), hosted=False)
+    lane = Loader(data, side - side // 8, _eye(place.device), hosted=False)
     single = next(drawing)
     wanted = [_alone(place, lane, rows, single) for rows in chunks]
     for resident in (False, True):
-        lane = Feed(data, side - side // 8, _eye(place.device), hosted=False, resident=resident)
+        lane = Loader(data, side - side // 8, _eye(place.device), hosted=False, resident=resident)
         found = torch.stack(list(_late(place, lane.training(chunks, next(drawing)), batch, side)))
         apart = (found - torch.stack(wanted)).abs().max().item()
         same = torch.allclose(found, torch.stack(wanted), rtol=1e-6, atol=1e-3)
@@ -116,7 +116,7 @@ def race(place: Cpu, notes: Notes) -> None:
         place.forget()
 
 
-def _alone(place: Cpu, lane: Feed, rows: np.ndarray, drawing: Drawing) -> Tensor:
+def _alone(place: Cpu, lane: Loader, rows: np.ndarray, drawing: AugmentationSource) -> Tensor:
     """The digest of a batch beside which nothing is done."""
     (made,) = lane.training([rows], drawing)
     digest = _digest(made)
@@ -142,11 +142,11 @@ def _eye(device: torch.device) -> InputFormat:
     return InputFormat(device, mean, std, torch.channels_last)
 
 
-def _drawings(data: Data, augment: dict[str, Any]) -> Iterator[Drawing]:
+def _drawings(data: Data, augment: dict[str, Any]) -> Iterator[AugmentationSource]:
     """The same random numbers again and again."""
     while True:
         rare = np.zeros(len(data.table.rows), dtype=bool)
-        yield Drawing(Augment.model_validate(augment), np.random.default_rng(7), rare)
+        yield AugmentationSource(Augment.model_validate(augment), np.random.default_rng(7), rare)
 
 
 # ------------------------------------------------------------------------------------------ feed
@@ -179,7 +179,7 @@ def _apart(place: Cpu, data: Data, augment: dict[str, Any], resident: bool) -> f
     ours, theirs = (
         [
             _seen(one)
-            for one in Feed(data, 64, _eye(device), hosted=False, resident=kept).training(rows, next(drawings))
+            for one in Loader(data, 64, _eye(device), hosted=False, resident=kept).training(rows, next(drawings))
         ]
         for device, kept in lanes
     )

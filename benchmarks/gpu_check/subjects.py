@@ -13,7 +13,7 @@ from trainers.config import Recipe
 from trainers.data.cache import Cache
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
-from trainers.loading.loader import Batch, Drawing
+from trainers.loading.loader import AugmentationSource, Batch
 from trainers.train import TrainingRun
 
 from .place import Cpu
@@ -91,7 +91,7 @@ def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
     """So many batches as an epoch has them."""
     size = of.config.batch_size
     rows = np.resize(np.asarray(of.rows), count * size)
-    drawing = Drawing(of.config.augment, np.random.default_rng(0), of.minority)
+    drawing = AugmentationSource(of.config.augment, np.random.default_rng(0), of.minority)
     feed = of.lens.feed(of.config.image_size)
     return feed.training([rows[k * size : (k + 1) * size] for k in range(count)], drawing)
 

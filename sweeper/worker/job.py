@@ -175,9 +175,9 @@ class Torch:
         return memory_gib(device)
 
     def resident(self, job: Job) -> bool:  # noqa: ARG002  the fake one asks the job
-        from trainers.loading.image_store import SHELF
+        from trainers.loading.image_store import DEVICE_IMAGES
 
-        return bool(SHELF.levels)
+        return bool(DEVICE_IMAGES.levels)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from torch import nn
 
 from trainers.config import Recipe
 from trainers.loading.batches import Data, in_order
-from trainers.loading.loader import Drawing
+from trainers.loading.loader import AugmentationSource
 from trainers.models.network import Network
 from trainers.support.errors import Diverged, Overflowed
 from trainers.train import TrainingRun, train
@@ -78,7 +78,7 @@ def test_a_first_step_that_overflows_leaves_weights_and_momentum_alone(photos, d
     run.net.train()
     next(run.net.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     before = [p.detach().clone() for p in run.net.parameters()]
-    drawing = Drawing(run.config.augment, np.random.default_rng(0), run.minority)
+    drawing = AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority)
     batch = next(iter(run.lens.feed(32).training(in_order(run.rows, 8), drawing)))
     run._backward(batch, 1)
     run._step()

@@ -30,7 +30,7 @@ from trainers.config import (
 from trainers.epoch import Look
 from trainers.evaluation import logit_adjustment, metrics, predict
 from trainers.loading.batches import Data, balanced, drawn, shuffled
-from trainers.loading.loader import Batch, Drawing
+from trainers.loading.loader import AugmentationSource, Batch
 from trainers.models import network
 from trainers.optim import frequency
 from trainers.optim.optimizers import depths, learning, thaw
@@ -468,7 +468,7 @@ def gradients(how, data, folder, micro_batch):
     run.micro_batch = micro_batch
     rng = np.random.default_rng(0)
     (batch,) = run.lens.feed(how.train.image_size).training(
-        run._chunks(rng)[:1], Drawing(how.train.augment, rng, run.minority)
+        run._chunks(rng)[:1], AugmentationSource(how.train.augment, rng, run.minority)
     )
     loss, logits = run._backward(batch, 1)
     return {"loss": loss, "logits": logits} | {key: p.grad for key, p in run.net.named_parameters()}

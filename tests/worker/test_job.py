@@ -195,12 +195,12 @@ def test_want_of_memory_says_whether_the_images_lay_on_the_device(
 ):
     import torch
 
-    from trainers.loading.image_store import SHELF
+    from trainers.loading.image_store import DEVICE_IMAGES
 
     one = job(photos, tmp_path / "run", cache).model_copy(update={"resident": wanted, "micro_batch": micro_batch})
-    SHELF.take(Data.open(photos, cache).cache.images, torch.device("cpu"))
+    DEVICE_IMAGES.take(Data.open(photos, cache).cache.images, torch.device("cpu"))
     ended = advance(run(one, "cpu", alone=alone), None)
-    SHELF.clear()
+    DEVICE_IMAGES.clear()
     assert (ended.failure, ended.resident) == ("oom", lay)
 
 

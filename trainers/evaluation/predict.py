@@ -12,7 +12,7 @@ from trainers.epoch import Look, Scores
 from trainers.evaluation import logit_adjustment, metrics
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Crop, InputFormat
-from trainers.loading.loader import Feed
+from trainers.loading.loader import Loader
 from trainers.models import network
 from trainers.models.network import Network
 from trainers.optim import frequency, losses
@@ -37,9 +37,9 @@ class Evaluator:
         few = min(128, max(16, PIXELS // config.image_size**2))
         self.batch = few if self.hosted else AT_ONCE * config.batch_size
 
-    def feed(self, size: int) -> Feed:
+    def feed(self, size: int) -> Loader:
         """Batches of images for inputs of that side."""
-        return Feed(self.data, size, self.eye, hosted=self.hosted, resident=self.resident)
+        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=self.resident)
 
     def images(self, rows: Sequence[int] | np.ndarray, at_once: int | None = None) -> Iterator[Tensor]:
         """The images of `rows` as evaluation sees them, [B, 3, S, S] on the device: two batches of the training

@@ -43,7 +43,7 @@ def gather(images: NDArray[np.uint8], rows: np.ndarray, *, pinned: bool = False)
 
 
 @dataclass
-class Shelf:
+class DeviceImageCache:
     """The levels of one data set that a process keeps on one device, from trial to trial."""
 
     home: object = None
@@ -92,4 +92,4 @@ def _moved(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return whole
 
 
-SHELF = Shelf()
+DEVICE_IMAGES = DeviceImageCache()

@@ -13,8 +13,8 @@ from trainers.config import Augment
 from trainers.loading import cpu_transforms, transforms
 from trainers.loading.batches import Data
 from trainers.loading.cpu_transforms import BatchBuffers, Crop, InputFormat
-from trainers.loading.image_store import SHELF, gather, level, shared
-from trainers.loading.prefetch import ahead
+from trainers.loading.image_store import DEVICE_IMAGES, gather, level, shared
+from trainers.loading.prefetch import prefetch
 from trainers.support.device import send
 
 
@@ -37,7 +37,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawBatch:
     """Images that a device is still to change: [B, S, S, 3] uint8, their labels and parameters."""
 
     images: Tensor
@@ -46,7 +46,7 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class AugmentationSource:
     """Where random parameters come from: what may change, the numbers of one epoch, and who is of the minority."""
 
     config: Augment
@@ -54,7 +54,7 @@ class Drawing:
     minority: np.ndarray  # [rows] bool
 
 
-class Feed:
+class Loader:
     """Batches of the smallest level of the cache that is not below the network's input.
 
     hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
@@ -67,9 +67,9 @@ class Feed:
         self.room = BatchBuffers()
         self.images = level(data.cache, size)
         self.level, self.side = shared(self.images), self.images.shape[1]
-        self.kept = SHELF.take(self.images, eye.device) if resident and not hosted else None
+        self.kept = DEVICE_IMAGES.take(self.images, eye.device) if resident and not hosted else None
 
-    def training(self, chunks: Sequence[np.ndarray], drawing: Drawing) -> Iterator[Batch]:
+    def training(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[Batch]:
         """A batch for each chunk of row numbers, its parameters drawn in order."""
         if not self.hosted:
             yield from map(self._change, self.raw(chunks, drawing))
@@ -81,42 +81,44 @@ class Feed:
             labels = self._labels(rows)
             return Batch(self._laid(images), labels, own, _of(labels, how.partner))
 
-        yield from ahead(chunks, changed, self.eye.device)
+        yield from prefetch(chunks, changed, self.eye.device)
 
-    def raw(self, chunks: Sequence[np.ndarray], drawing: Drawing) -> Iterator[Raw]:
+    def raw(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[RawBatch]:
         """What a device is still to make into batches."""
 
-        def made(rows: np.ndarray) -> Raw:
+        def made(rows: np.ndarray) -> RawBatch:
             how = self._draw(rows, drawing).to(self.eye.device)
             return replace(self._raw(rows), labels=self._labels(rows), how=how)
 
-        return ahead(chunks, made, self.eye.device, depth=2)  # one more than is in the making: hosts are not punctual
+        return prefetch(
+            chunks, made, self.eye.device, depth=2
+        )  # one more than is in the making: hosts are not punctual
 
     def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Crop]) -> Iterator[Tensor]:
         """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
         asked = [(rows, window) for rows in chunks for window in windows]
         if self.hosted:
-            yield from ahead(asked, self._look, self.eye.device)
+            yield from prefetch(asked, self._look, self.eye.device)
             return
-        for raw in ahead(chunks, self._raw, self.eye.device):
+        for raw in prefetch(chunks, self._raw, self.eye.device):
             yield from (self._plain(raw.images, window) for window in windows)
 
-    def _draw(self, rows: np.ndarray, drawing: Drawing) -> transforms.Draw:
+    def _draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
         shapes = np.asarray(self.data.cache.sizes[rows])
         return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
 
     def _look(self, asked: tuple[np.ndarray, Crop]) -> Tensor:
         return cpu_transforms.look(self.level, *asked, self.size, self.eye, self.room)
 
-    def _raw(self, rows: np.ndarray) -> Raw:
+    def _raw(self, rows: np.ndarray) -> RawBatch:
         if self.kept is not None:
-            return Raw(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
-        return Raw(send(gather(self.images, rows, pinned=self.eye.device.type == "cuda"), self.eye.device))
+            return RawBatch(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
+        return RawBatch(send(gather(self.images, rows, pinned=self.eye.device.type == "cuda"), self.eye.device))
 
     def _labels(self, rows: np.ndarray) -> Tensor:
         return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)
 
-    def _change(self, raw: Raw) -> Batch:
+    def _change(self, raw: RawBatch) -> Batch:
         if raw.how is None or raw.labels is None:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)

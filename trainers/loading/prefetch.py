@@ -15,7 +15,7 @@ Asked = TypeVar("Asked")
 Made = TypeVar("Made")
 
 
-def ahead(
+def prefetch(
     asked: Sequence[Asked], make: Callable[[Asked], Made], device: torch.device, depth: int = 1
 ) -> Iterator[Made]:
     """`make(one)` of everything asked for, in order, at most `depth` of them before they are wanted.

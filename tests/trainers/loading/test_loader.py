@@ -9,9 +9,9 @@ from trainers.config import Augment, Recipe, Views
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order
-from trainers.loading.image_store import Shelf, gather, level, shared
-from trainers.loading.loader import Drawing, Feed
-from trainers.loading.prefetch import ahead
+from trainers.loading.image_store import DeviceImageCache, gather, level, shared
+from trainers.loading.loader import AugmentationSource, Loader
+from trainers.loading.prefetch import prefetch
 from trainers.models import network
 from trainers.train import TrainingRun, train
 
@@ -40,9 +40,9 @@ def recipe(photos, **more):
 
 def epoch(data, config=STRONG, **how):
     """Every batch of one pass in order, as copies."""
-    feed, rows = Feed(data, 32, EYE, **how), np.arange(40)
+    feed, rows = Loader(data, 32, EYE, **how), np.arange(40)
     rare = np.zeros(len(data.table.rows), dtype=bool)
-    batches = feed.training(in_order(rows, 16), Drawing(config, np.random.default_rng(1), rare))
+    batches = feed.training(in_order(rows, 16), AugmentationSource(config, np.random.default_rng(1), rare))
     return [(b.images.clone(), b.labels, b.own, b.other) for b in batches]
 
 
@@ -75,8 +75,8 @@ def test_batches_made_ahead_are_those_made_in_turn(data, hosted):
 def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(data, hosted):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    feed, rare = Feed(data, 32, EYE, hosted=hosted), np.zeros(len(data.table.rows), dtype=bool)
-    drawing = Drawing(STRONG, np.random.default_rng(1), rare)
+    feed, rare = Loader(data, 32, EYE, hosted=hosted), np.zeros(len(data.table.rows), dtype=bool)
+    drawing = AugmentationSource(STRONG, np.random.default_rng(1), rare)
     for batch in feed.training(in_order(np.arange(40), 8), drawing):
         first = batch.images.clone()
         time.sleep(0.05)  # in which the side thread makes the next
@@ -116,7 +116,7 @@ def test_the_map_is_shared_and_not_copied(data):
 
 
 def test_a_data_sets_levels_stay_on_the_device_until_another_one_is_wanted(photos, cache):
-    shelf, (first, second) = Shelf(), (Data.open(photos, cache) for _ in range(2))
+    shelf, (first, second) = DeviceImageCache(), (Data.open(photos, cache) for _ in range(2))
     kept = shelf.take(first.cache.images, CPU)
     assert shelf.take(second.cache.images, CPU) is kept  # another look at the same file
     small = shelf.take(first.cache.half, CPU)
@@ -132,7 +132,7 @@ def test_what_fails_in_the_side_thread_fails_where_it_is_wanted(threads):
             raise ValueError("no third one")
         return torch.tensor(number)
 
-    made = ahead(range(4), make, CPU)
+    made = prefetch(range(4), make, CPU)
     assert [int(next(made)), int(next(made))] == [0, 1]
     with pytest.raises(ValueError, match="no third one"):
         next(made)
@@ -142,7 +142,7 @@ def test_leaving_in_the_middle_makes_at_most_one_more():
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     made = []
-    things = ahead(range(100), lambda n: made.append(n) or torch.tensor(n), CPU)
+    things = prefetch(range(100), lambda n: made.append(n) or torch.tensor(n), CPU)
     next(things)
     things.close()
     torch.set_num_threads(torch_threads)
@@ -153,7 +153,7 @@ def test_leaving_in_the_middle_makes_at_most_one_more():
 def test_evaluation_sees_on_the_cpu_what_it_sees_on_a_device(data, views):
     chunks, found = in_order(np.arange(20), 8), []
     for hosted in (True, False):
-        feed = Feed(data, 24, EYE, hosted=hosted)
+        feed = Loader(data, 24, EYE, hosted=hosted)
         found.append([images.clone() for images in feed.plain(chunks, windows(feed.side, views))])
     assert len(found[0]) == len(found[1]) == 3 * views.count
     for ours, theirs in zip(*found, strict=True):
@@ -228,7 +228,7 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, preci
     chunks = in_order(run.rows, 8)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in feed.training(chunks, Drawing(how.train.augment, rng, run.minority)):
+        for batch in feed.training(chunks, AugmentationSource(how.train.augment, rng, run.minority)):
             run._backward(batch, 1)
             run._step()
     finally:
@@ -244,8 +244,8 @@ def test_a_gpu_gets_the_batches_that_the_cpu_gets(data):
         found = [
             [
                 batch.images.cpu()
-                for batch in Feed(data, 32, eye, hosted=False, resident=resident).training(
-                    rows, Drawing(STRONG, np.random.default_rng(1), rare)
+                for batch in Loader(data, 32, eye, hosted=False, resident=resident).training(
+                    rows, AugmentationSource(STRONG, np.random.default_rng(1), rare)
                 )
             ]
             for eye in (EYE, there)
