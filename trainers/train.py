@@ -155,7 +155,7 @@ class TrainingRun:
         state = run_state.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
-        network.know(self.net, self.counts)
+        network.set_class_counts(self.net, self.counts)
         self.average = averaging.build(self.config.average, self.net, self.config.epochs)
         self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Evaluator(self.config, data, self.net, where)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 NAME = "majority"
 
 
-class Majority(nn.Module):
+class MajorityBaseline(nn.Module):
     """Images [B, 3, S, S] -> zeros [B, 1]. Its one parameter changes nothing: optimizers want to have one."""
 
     num_features, num_classes = 1, 0
@@ -39,12 +39,12 @@ class Prior(nn.Module):
     def forward(self, zeros: Tensor) -> Tensor:
         return self.prior + self.nothing * zeros
 
-    def learn(self, counts: Sequence[Sequence[int]]) -> None:
+    def set_prior(self, counts: Sequence[Sequence[int]]) -> None:
         """Take the frequencies from counts [K][C]; a class without an image counts as half a one, not as never."""
         found = [torch.tensor(category, dtype=torch.float64).clamp_min(0.5) for category in counts]
         self.prior.copy_(torch.cat([(category / category.sum()).log() for category in found]))
 
 
-def majority(pretrained: bool = False, **arguments: Any) -> Majority:  # noqa: ARG001 - it takes what timm hands on
+def majority(pretrained: bool = False, **arguments: Any) -> MajorityBaseline:  # noqa: ARG001 - it takes what timm hands on
     """The entry that timm calls."""
-    return Majority()
+    return MajorityBaseline()

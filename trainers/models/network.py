@@ -68,15 +68,15 @@ def _laid(config: TrainConfig, network: Network) -> Network:
     return network.to(memory_format=torch.channels_last) if channels_last(config, network.backbone) else network
 
 
-def know(net: Network, counts: Sequence[Sequence[int]]) -> None:
+def set_class_counts(net: Network, counts: Sequence[Sequence[int]]) -> None:
     """Tell the majority baseline the training images of each class, [K][C]; other networks need no telling."""
     if isinstance(net.head, majority.Prior):
-        net.head.learn(counts)
+        net.head.set_prior(counts)
 
 
 def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:
     """The recipe's head on this backbone; the majority baseline has its own."""
-    if isinstance(backbone, majority.Majority):
+    if isinstance(backbone, majority.MajorityBaseline):
         return majority.Prior(sum(sizes))
     prefix = int(getattr(backbone, "num_prefix_tokens", 0))
     return heads.build(config.head, features(config, backbone), sizes, prefix=prefix)

@@ -101,7 +101,7 @@ def test_the_majority_scores_what_the_challenge_says_it_does():
     pairs = [[tuple(map(int, pair.split("/"))) for pair in part.split()] for part in COUNTS.split("|")]
     train, val = ([[pair[side] for pair in part] for part in pairs] for side in (0, 1))
     net = network.build(config(backbone="majority"), FASHION)
-    network.know(net, train)
+    network.set_class_counts(net, train)
     logits = net(torch.zeros(sum(val[0]), 3, 16, 16)).detach().numpy()
     labels = np.stack([np.repeat(np.arange(len(part)), part) for part in val], axis=1)
     categories = [Category(f"c{k}", tuple(map(str, range(n)))) for k, n in enumerate(FASHION)]
@@ -110,7 +110,7 @@ def test_the_majority_scores_what_the_challenge_says_it_does():
 
 def test_the_majority_gives_the_log_frequencies_and_no_training_changes_them():
     net = network.build(config(backbone="majority"), [2, 2])
-    network.know(net, [[1, 3], [4, 0]])
+    network.set_class_counts(net, [[1, 3], [4, 0]])
     optimizer = torch.optim.AdamW(net.parameters(), lr=1.0)
     before = net(torch.randn(3, 3, 16, 16))
     before.square().sum().backward()
@@ -122,7 +122,7 @@ def test_the_majority_gives_the_log_frequencies_and_no_training_changes_them():
 
 def test_the_majority_is_saved_with_what_it_knows():
     net, other = (network.build(config(backbone="majority"), [2]) for _ in range(2))
-    network.know(net, [[1, 3]])
+    network.set_class_counts(net, [[1, 3]])
     other.load_state_dict(net.state_dict())
     assert torch.equal(other.head.prior, net.head.prior)
 
@@ -130,5 +130,5 @@ def test_the_majority_is_saved_with_what_it_knows():
 def test_a_network_that_learns_needs_no_telling_of_the_counts():
     net = network.build(config(), [2])
     before = net.state_dict()
-    network.know(net, [[1, 3]])
+    network.set_class_counts(net, [[1, 3]])
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
