@@ -66,7 +66,7 @@ def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
 
 def read(table: Table, row: Row) -> Image.Image:
     """The image upright and in RGB, cut to its box if it has one. Raises UnreadableImage, or OSError."""
-    with images.quiet():
+    with images.pillow_errors():
         image = images.decode((table.root / row.path).read_bytes())
     return image.crop(images.inside(row.box, image.size)) if row.box else image
 

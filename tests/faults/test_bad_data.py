@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.support.cli import sweep
-from trainers.data.images import decode, quiet
+from trainers.data.images import decode, pillow_errors
 
 GOLDEN = Path(__file__).parent / "golden"
 SPACE = (
@@ -340,7 +340,7 @@ def test_good_images_of_odd_modes_are_read_right(case):
     glass = Image.new("RGBA", (8, 6), (10, 20, 30, 0))
     lying = Image.Exif()
     lying[0x0112] = 6
-    with quiet():
+    with pillow_errors():
         np.testing.assert_array_equal(np.asarray(decode(encoded(wide)))[..., 0], grey)
         assert np.asarray(decode(encoded(glass))).min() == 255
         assert decode(encoded(Image.fromarray(grey), exif=lying)).size == (6, 8)

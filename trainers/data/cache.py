@@ -18,7 +18,7 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import checksums
-from trainers.data.images import Progress, UnreadableImage, over, quiet, squashed, stamp
+from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resize_square, stamp
 from trainers.data.table import Row, Table
 from trainers.support.errors import DataError, EnvironmentFault, Fault
 from trainers.support.files import full, regular, sync_folder
@@ -64,7 +64,7 @@ def _sample(table: Table) -> list[tuple[int, int]]:
     """Width and height of evenly spaced images, from their headers, or of their boxes."""
     rows = table.rows[:: max(1, len(table.rows) // SAMPLE)]
     sizes: list[tuple[int, int]] = []
-    with quiet():
+    with pillow_errors():
         for row in rows:
             if row.box:
                 sizes.append((row.box[2] - row.box[0], row.box[3] - row.box[1]))
@@ -229,7 +229,7 @@ def _decode_all(table: Table, size: int, folder: Path, progress: Progress | None
 
         def work(index: int, row: Row) -> tuple[int, int]:
             try:
-                image, original = squashed(regular(table.root / row.path).read_bytes(), size, row.box)
+                image, original = resize_square(regular(table.root / row.path).read_bytes(), size, row.box)
             except (UnreadableImage, OSError) as error:
                 faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
                 return 0, 0
@@ -238,7 +238,7 @@ def _decode_all(table: Table, size: int, folder: Path, progress: Progress | None
                 _put(file.fileno(), level.tobytes(), start, index)
             return original
 
-        sizes = np.array(over(table.rows, work, progress), dtype=np.int32).reshape(-1, 2)
+        sizes = np.array(map_rows(table.rows, work, progress), dtype=np.int32).reshape(-1, 2)
         if faults:
             raise DataError([faults[index] for index in sorted(faults)])
         os.fsync(images.fileno())

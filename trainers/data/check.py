@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.images import Progress, UnreadableImage, decode, over, stamp
+from trainers.data.images import Progress, UnreadableImage, decode, map_rows, stamp
 from trainers.data.summary import Summary, summary
 from trainers.data.table import Row, Table, counted
 from trainers.support.errors import DataError, Fault, folded
@@ -128,7 +128,7 @@ def _look(table: Table, progress: Progress | None) -> _Looked:
             return _Look(_fault(row, f"cannot be read: {error.strerror}"))
         return _Look(_of_image(row, content), digest=hashlib.sha256(content).digest())
 
-    looks = over(table.rows, look, progress)
+    looks = map_rows(table.rows, look, progress)
     if looks and all(look.missing for look in looks):
         where = f"none of the {len(looks)} images is there; the first is {table.rows[0].path!r}"
         first = looks[0].fault.help if looks[0].fault else ""

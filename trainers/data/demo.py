@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainers.data.challenge import FASHION
 from trainers.data.demo_images import Traits, picture
-from trainers.data.images import over
+from trainers.data.images import map_rows
 from trainers.data.table import Box, Row
 from trainers.support.errors import UserError
 from trainers.support.files import sync_folder
@@ -80,7 +80,9 @@ def _write_split(root: Path, split: str, numbers: range, seed: int) -> None:
         COUNTS["val" if split == "val" else "train"], len(numbers), _random(seed, numbers.start)
     ).tolist()
     paths = [f"img/{number:05d}.jpg" for number in numbers]
-    boxes = over([Row(path, split, None, tuple(row), "") for path, row in zip(paths, labels, strict=True)], draw_one)
+    boxes = map_rows(
+        [Row(path, split, None, tuple(row), "") for path, row in zip(paths, labels, strict=True)], draw_one
+    )
     _write_lines(root / "split" / f"{split}.txt", paths)
     _write_lines(root / "split" / f"{split}_bbox.txt", [_corners(box) for box in boxes])
     if split != "test":

@@ -50,7 +50,7 @@ class UnreadableImage(Exception):
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def pillow_errors() -> Iterator[None]:
     """No warning of Pillow's leaks, and an image over its pixel limit is an error.
 
     Warning filters belong to the whole process, so this surrounds the threads rather than being entered by each.
@@ -64,12 +64,12 @@ def quiet() -> Iterator[None]:
 def decode(content: bytes) -> Image.Image:
     """The image as 8-bit RGB: turned upright by its EXIF orientation, 16 bits scaled to 8, alpha laid on white.
 
-    Call it inside `quiet()`. Raises UnreadableImage.
+    Call it inside `pillow_errors()`. Raises UnreadableImage.
     """
     return _decode(content)[0]
 
 
-def squashed(content: bytes, side: int, box: Box | None) -> tuple[Image.Image, tuple[int, int]]:
+def resize_square(content: bytes, side: int, box: Box | None) -> tuple[Image.Image, tuple[int, int]]:
     """The image, or what of its box lies inside it, resized to side x side without regard to aspect; and the
     (width, height) it had.
 
@@ -164,7 +164,9 @@ def _state(path: str) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def over(rows: Sequence[Row], work: Callable[[int, Row], Result], progress: Progress | None = None) -> list[Result]:
+def map_rows(
+    rows: Sequence[Row], work: Callable[[int, Row], Result], progress: Progress | None = None
+) -> list[Result]:
     """`work(index, row)` of every row, in order, done on all cores; an exception or an interrupt drops the rest.
 
     Threads, because Pillow and hashlib let go of the interpreter while they work: measured on two cores, they are
@@ -178,7 +180,7 @@ def over(rows: Sequence[Row], work: Callable[[int, Row], Result], progress: Prog
     done: list[Result] = []
     pool = ThreadPoolExecutor(cores(), thread_name_prefix="images")
     try:
-        with quiet():
+        with pillow_errors():
             for results in pool.map(chunk, starts):
                 done += results
                 if progress:

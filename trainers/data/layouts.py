@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trainers.config import DataConfig
 from trainers.data import challenge, class_folders, class_names, csv_table, validation
-from trainers.data.table import Box, Category, Found, Remarks, Row, Table, hold_out, judge, uncollected
+from trainers.data.table import Box, Category, Found, Remarks, Row, Table, gc_paused, hold_out, judge
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
 
@@ -55,7 +55,7 @@ def scan(config: DataConfig) -> Scan:
     Boxes are as listed, without a margin. Rows whose path leads out of the data set are left out of the table, so
     nobody can open them by accident.
     """
-    with uncollected():
+    with gc_paused():
         return _scan(config)
 
 

@@ -96,7 +96,7 @@ Found = tuple[Path, tuple[Category, ...], list[Row]]
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the search for reference cycles, which doubles the time of making millions of rows that have none."""
     on = gc.isenabled()
     gc.disable()

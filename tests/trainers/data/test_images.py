@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.data.images import UnreadableImage, decode, over, quiet, squashed
+from trainers.data.images import UnreadableImage, decode, map_rows, pillow_errors, resize_square
 from trainers.data.table import Row
 
 GREY = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
@@ -32,7 +32,7 @@ def encoded(image: Image.Image, format: str = "PNG", **settings: object) -> byte
 
 
 def pixels(content: bytes) -> np.ndarray:
-    with quiet():
+    with pillow_errors():
         image = decode(content)
     assert image.mode == "RGB"
     return np.asarray(image)
@@ -90,8 +90,8 @@ def turned(image: Image.Image, orientation: int, format: str = "PNG", **settings
 def test_exif_orientation_is_applied(orientation: int, format: str):
     content = turned(Image.fromarray(COLOUR), orientation, format)
     np.testing.assert_array_equal(pixels(content), COLOUR)
-    with quiet():
-        assert squashed(content, 32, None)[1] == (8, 6)
+    with pillow_errors():
+        assert resize_square(content, 32, None)[1] == (8, 6)
 
 
 @pytest.mark.parametrize("orientation", TURNS)
@@ -99,8 +99,8 @@ def test_a_large_photograph_that_is_decoded_small_is_turned_and_keeps_its_size(o
     """799 x 1600 is decoded as 400 x 800: from the small one, its size could not be told."""
     x, y = np.meshgrid(np.linspace(0, 3, 799), np.linspace(0, 5, 1600))
     waves = Image.fromarray((np.stack([np.sin(x), np.sin(y), np.cos(x + y)], axis=2) * 100 + 128).astype(np.uint8))
-    with quiet():
-        small, size = squashed(turned(waves, orientation, "JPEG", quality=95), 64, None)
+    with pillow_errors():
+        small, size = resize_square(turned(waves, orientation, "JPEG", quality=95), 64, None)
     plain = np.asarray(waves.resize((64, 64), Image.Resampling.BICUBIC), dtype=int)
     assert size == (799, 1600)
     assert np.abs(np.asarray(small, dtype=int) - plain).max() < 8
@@ -171,8 +171,8 @@ def test_a_large_jpeg_may_be_decoded_small_and_still_looks_the_same():
     x, y = np.meshgrid(np.linspace(0, 9, 800), np.linspace(0, 7, 600))
     waves = np.stack([np.sin(x), np.sin(y), np.sin(x + y)], axis=2) * 100 + 128
     content = encoded(Image.fromarray(waves.astype(np.uint8)), "JPEG", quality=95)
-    with quiet():
-        small, size = squashed(content, 64, None)
+    with pillow_errors():
+        small, size = resize_square(content, 64, None)
         plain = decode(content).resize((64, 64), Image.Resampling.BICUBIC)
     error = np.asarray(small, dtype=float) - np.asarray(plain, dtype=float)
     assert size == (800, 600)
@@ -181,8 +181,8 @@ def test_a_large_jpeg_may_be_decoded_small_and_still_looks_the_same():
 
 def test_a_box_is_cut_out_before_the_resize():
     image = Image.fromarray(COLOUR)
-    with quiet():
-        cut, size = squashed(encoded(image), 32, (2, 1, 7, 5))
+    with pillow_errors():
+        cut, size = resize_square(encoded(image), 32, (2, 1, 7, 5))
     plain = image.crop((2, 1, 7, 5)).resize((32, 32), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(np.asarray(cut), np.asarray(plain))
     assert size == (5, 4)
@@ -194,21 +194,21 @@ def test_a_box_is_cut_out_before_the_resize():
 )
 def test_a_box_is_cut_at_the_edges_of_its_image(box: tuple[int, ...], inside: tuple[int, ...]):
     content = encoded(Image.fromarray(COLOUR))
-    with quiet():
-        (ours, size), (plain, _) = (squashed(content, 32, each) for each in (box, inside))
+    with pillow_errors():
+        (ours, size), (plain, _) = (resize_square(content, 32, each) for each in (box, inside))
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(plain))
     assert size == (inside[2] - inside[0], inside[3] - inside[1])
 
 
 def test_a_box_beside_its_image_is_refused():
-    with quiet(), pytest.raises(UnreadableImage, match=r"has 8 x 6 pixels, and its box begins at 8, 0"):
-        squashed(encoded(Image.fromarray(COLOUR)), 32, (8, 0, 12, 5))
+    with pillow_errors(), pytest.raises(UnreadableImage, match=r"has 8 x 6 pixels, and its box begins at 8, 0"):
+        resize_square(encoded(Image.fromarray(COLOUR)), 32, (8, 0, 12, 5))
 
 
 def test_work_over_many_rows_keeps_their_order_and_tells_how_far_it_is():
     rows = [Row(str(k), "train", None, None, "") for k in range(100)]
     seen: list[tuple[int, int]] = []
-    assert over(rows, lambda index, row: (index, row.path), lambda done, total: seen.append((done, total))) == [
+    assert map_rows(rows, lambda index, row: (index, row.path), lambda done, total: seen.append((done, total))) == [
         (k, str(k)) for k in range(100)
     ]
     assert seen == [(32, 100), (64, 100), (96, 100), (100, 100)]
@@ -216,4 +216,4 @@ def test_work_over_many_rows_keeps_their_order_and_tells_how_far_it_is():
 
 def test_an_error_in_the_work_comes_out(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
-        over([Row("x", "train", None, None, "")], lambda _, row: (tmp_path / row.path).read_bytes())
+        map_rows([Row("x", "train", None, None, "")], lambda _, row: (tmp_path / row.path).read_bytes())
