@@ -23,7 +23,7 @@ STEPS = 3  # in one go, at least
 GO = 0.5  # seconds that one takes on a GPU: each begins and ends with some in which nobody computes
 SECONDS = 2.0  # of timing, at least
 STILL = 1e-9  # rate of the head: hundreds of steps on noise must not overflow
-LEAST = 4  # images that pass through the network at once: fewer are no batch
+MIN_MICRO_BATCH = 4  # images that pass through the network at once: fewer are no batch
 
 
 def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict[str, float]:
@@ -40,7 +40,7 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
         try:
             return _measured(plain, categories, device, micro)
         except RuntimeError as error:
-            if micro // 2 < LEAST or not devices.no_room(error):
+            if micro // 2 < MIN_MICRO_BATCH or not devices.no_room(error):
                 raise
         micro //= 2
         devices.release()

@@ -12,7 +12,10 @@ from sweeper.tracking import client
 from sweeper.tracking.tracker import facts, tracker_for
 from sweeper.trial import State
 
-STILL, SILENT = 60.0, 10.0  # seconds in which nothing arrives, after which our own file, or a server, is given up
+SYNC_STALL_TIMEOUT_S, SILENT = (
+    60.0,
+    10.0,
+)  # seconds in which nothing arrives, after which our own file, or a server, is given up
 
 
 def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None]) -> None:
@@ -38,7 +41,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
         notes: list[str] = []
         tracker = tracker_for(notes.append)
         tracker.opened(facts(standing))
-        patience = SILENT if client.uri().startswith("http") else STILL
+        patience = SILENT if client.uri().startswith("http") else SYNC_STALL_TIMEOUT_S
         done = tracker.caught_up(_state(standing), files=tables(study), patience=patience)
     finally:
         held.release()

@@ -25,8 +25,8 @@ from sweeper.tracking import client
 from sweeper.tracking.local_store import address, trouble
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
-GRACE = 5.0  # seconds that the server gets to end by itself
-STARTING = 90.0  # seconds that it gets to answer
+SHUTDOWN_GRACE_S = 5.0  # seconds that the server gets to end by itself
+START_TIMEOUT_S = 90.0  # seconds that it gets to answer
 APP = sysconfig.get_path("stdlib")  # where its web server looks for modules first: else in the current folder
 
 
@@ -88,7 +88,7 @@ class _Pages:
     words: IO[bytes]
 
     def await_answer(self) -> None:
-        deadline = time.monotonic() + STARTING
+        deadline = time.monotonic() + START_TIMEOUT_S
         straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while self.server.poll() is None and time.monotonic() < deadline:
             try:
@@ -107,7 +107,7 @@ class _Pages:
         """End the server and every process that it started."""
         self._signal(signal.SIGTERM)
         try:
-            self.server.wait(GRACE)
+            self.server.wait(SHUTDOWN_GRACE_S)
         except subprocess.TimeoutExpired:
             pass
         finally:

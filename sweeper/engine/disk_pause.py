@@ -16,8 +16,8 @@ from sweeper.terminal.output import print_message
 from sweeper.tracking import background
 from trainers.support import files
 
-LOOK = 2.0  # seconds between two looks at the disk
-TICK = 0.1  # seconds between two looks at `stop`
+DISK_POLL_INTERVAL_S = 2.0  # seconds between two looks at the disk
+POLL_INTERVAL_S = 0.1  # seconds between two looks at `stop`
 Made = TypeVar("Made")
 
 
@@ -67,12 +67,12 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
     """Wait until the disk has room and nobody holds the study; False when a person wants to stop."""
     need, piece = factor * max(full.need, disk_space.SPARE), factor * max(disk_space.PIECE, _largest(folder))
     _tell(full, folder, need)
-    following, told = time.monotonic() + LOOK, False
+    following, told = time.monotonic() + DISK_POLL_INTERVAL_S, False
     while not stop.requested:
-        time.sleep(TICK)
+        time.sleep(POLL_INTERVAL_S)
         if time.monotonic() < following:
             continue
-        following = time.monotonic() + LOOK
+        following = time.monotonic() + DISK_POLL_INTERVAL_S
         if not (disks.takes(folder.root, need, piece) and background.all_stopped()):
             continue
         holder = lock.holder(folder.lock)

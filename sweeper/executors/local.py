@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeper.executors.packing import Packing
-from sweeper.executors.watchdog import LOOK, AwakeClock, HangLimits, Watch
+from sweeper.executors.watchdog import MAX_POLL_INTERVAL_S, AwakeClock, HangLimits, Watch
 from sweeper.store.paths import RunFolder
 from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
@@ -20,7 +20,7 @@ from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import protocol
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-GRACE = 5.0  # seconds for a process whose pipe has ended to end as well
+SHUTDOWN_GRACE_S = 5.0  # seconds for a process whose pipe has ended to end as well
 TAIL = 8_000  # bytes of log that a death brings along
 
 
@@ -105,7 +105,7 @@ class Local:
         deadline = time.monotonic() + timeout
         while not self._ready:
             left = deadline - time.monotonic()
-            for key, _ in self._selector.select(min(max(left, 0), LOOK / 2)):
+            for key, _ in self._selector.select(min(max(left, 0), MAX_POLL_INTERVAL_S / 2)):
                 self._read(key.data)
             self._end_hung()
             if left <= 0:
@@ -196,7 +196,7 @@ class Local:
 
     def _died(self, worker: _Worker) -> None:
         try:
-            code = worker.process.wait(GRACE)
+            code = worker.process.wait(SHUTDOWN_GRACE_S)
         except subprocess.TimeoutExpired:
             code = 0
         if worker.job:

@@ -12,7 +12,7 @@ SLACK = 1.1  # memory of the next trial over the largest so far
 CONTEXT = 0.6  # GiB that a process takes on a GPU besides what torch takes there
 GAIN = 1.05  # one trial more must bring this much more images a second, all together
 ENOUGH = 2  # epochs alone before one trial more is tried: the first of a process is a slow one
-PATIENCE = 8  # trials that end without a verdict on so many side by side
+MAX_UNDECIDED_TRIALS = 8  # trials that end without a verdict on so many side by side
 
 Kind = tuple[object, ...]
 
@@ -93,7 +93,7 @@ class Packing:
         del device.running[trial]
         device.changes += 1
         device.undecided += 1
-        if device.undecided >= PATIENCE and device.allowed > 1 and not device.settled:
+        if device.undecided >= MAX_UNDECIDED_TRIALS and device.allowed > 1 and not device.settled:
             device.allowed, device.settled = device.allowed - 1, True
 
     def epoch(self, home: str, trial: int, epoch: Epoch) -> None:

@@ -35,12 +35,12 @@ from sweeper.system.devices import Count
 from sweeper.system.signals import HEARD
 from sweeper.trial import Done, Failed, Job, Progress
 
-SURVEY = 2.0  # seconds between two looks at what the cluster has
-POLL = 0.5  # seconds that an actor waits for its workers' words before it answers
-BROKEN = 3  # actors in a row that did not come up, with none that did, before it is no accident
-LOST = 60.0  # seconds without an answer of the cluster's head
-KNOCK = 5.0  # seconds for a connection to it
-GRACE = 5.0  # seconds for an actor to end its workers
+SURVEY_INTERVAL_S = 2.0  # seconds between two looks at what the cluster has
+POLL_INTERVAL_S = 0.5  # seconds that an actor waits for its workers' words before it answers
+MAX_BROKEN_ACTORS = 3  # actors in a row that did not come up, with none that did, before it is no accident
+HEAD_TIMEOUT_S = 60.0  # seconds without an answer of the cluster's head
+CONNECT_TIMEOUT_S = 5.0  # seconds for a connection to it
+SHUTDOWN_GRACE_S = 5.0  # seconds for an actor to end its workers
 
 
 class NodeActor(NodeExecutor):
@@ -75,7 +75,7 @@ class ActorSlot:
         """Call the actor, unless a call is under way or there is nothing to ask."""
         if self.call is None and self.jobs:
             order = NodeRequest(starts=tuple(self.starts), answers=tuple(self.answers))
-            self.call, self.since = self.actor.exchange.remote(order.model_dump_json(), POLL), now
+            self.call, self.since = self.actor.exchange.remote(order.model_dump_json(), POLL_INTERVAL_S), now
             self.starts, self.answers = [], []
 
 
@@ -114,10 +114,10 @@ class ClusterMonitor:
     def close(self) -> None:
         """Ask no more; a question that nobody answers is not waited for."""
         self._ended.set()
-        self._thread.join(SURVEY / 2)
+        self._thread.join(SURVEY_INTERVAL_S / 2)
 
     def _ask(self) -> None:
-        while not self._ended.wait(SURVEY):
+        while not self._ended.wait(SURVEY_INTERVAL_S):
             with contextlib.suppress(RayError):  # then the last answer grows older
                 self._look()
 
@@ -192,7 +192,7 @@ class Ray:
         with contextlib.suppress(RayError):
             ended = [place.actor.close.remote() for place in self._places if place.name]
             if ended:
-                ray.wait(ended, num_returns=len(ended), timeout=GRACE)
+                ray.wait(ended, num_returns=len(ended), timeout=SHUTDOWN_GRACE_S)
         for place in list(self._places):
             self._discard(place)
         self._roll.close()
@@ -207,7 +207,7 @@ class Ray:
                 self._places += [self._open(node, shares[node]) for _ in range(shares[node].places - held[node])]
         if self._roll.cut_off:
             raise EnvironmentFault("Ray has ended on this machine", where="--ray", help=AGAIN)
-        if self._roll.age > LOST and not self._places:
+        if self._roll.age > HEAD_TIMEOUT_S and not self._places:
             raise EnvironmentFault("the Ray cluster does not answer any more", where="--ray", help=AGAIN)
         if self._refused and not self._places:
             raise EnvironmentFault("no node of the cluster can be used", where="--ray", help=_reasons(self._refused))
@@ -285,7 +285,7 @@ class Ray:
         self._discard(place)
         if not place.name:
             self._broken += 1
-            if self._broken >= BROKEN:
+            if self._broken >= MAX_BROKEN_ACTORS:
                 raise EnvironmentFault(f"no actor starts on {place.host}: {why}", where="--ray", help=INSTALLED)
         for job in place.jobs.values():
             text, detail = f"{place.name} was lost: {why}", local.tail(RunFolder(job.folder))
@@ -341,7 +341,7 @@ def _knock(address: str) -> None:
     """Raises OSError where nobody listens at HOST:PORT, which Ray would try to reach for two minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 @contextmanager

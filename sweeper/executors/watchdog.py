@@ -9,7 +9,7 @@ from sweeper.text import format_duration
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 
-LOOK = 2.0  # seconds between two looks that count, at most
+MAX_POLL_INTERVAL_S = 2.0  # seconds between two looks that count, at most
 
 
 class AwakeClock:
@@ -25,7 +25,7 @@ class AwakeClock:
     def now(self) -> float:
         """Seconds so far; to be asked often."""
         seen = time.monotonic()
-        self._seconds += min(seen - self._seen, LOOK)
+        self._seconds += min(seen - self._seen, MAX_POLL_INTERVAL_S)
         self._seen = seen
         return self._seconds
 

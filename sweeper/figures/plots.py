@@ -23,8 +23,8 @@ from trainers.data.table import Category
 SMALL, NORMAL = 8.0, 9.0  # points
 DARK, MIDDLE, LIGHT = "#0b3d78", "#6e7781", "#c9d1d9"
 WIDTH = 9.2  # inches that a page gives a figure
-MOST = 24  # panels of one figure
-LONGEST = 22  # characters of a name
+MAX_PANELS = 24  # panels of one figure
+MAX_NAME_LENGTH = 22  # characters of a name
 DPI = 110
 TRAIN: Any = {"color": MIDDLE, "linestyle": "--", "linewidth": 1.2}
 VAL: Any = {"color": DARK, "marker": "o", "markersize": 3, "linewidth": 1.8}
@@ -73,7 +73,7 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     return out.getvalue()
 
 
-def short(name: str, longest: int = LONGEST) -> str:
+def short(name: str, longest: int = MAX_NAME_LENGTH) -> str:
     """A name that fits, on one line."""
     one = " ".join(name.split())
     return one if len(one) <= longest else one[: longest - 1] + "…"
@@ -150,7 +150,7 @@ class Learning:
 def categories(run: Learning, title: str) -> bytes:
     """SVG: a panel for each category's accuracy over the epochs, and one of macro precision, recall and F1."""
     with style("categories"):
-        names = list(run.val)[: MOST - 1]
+        names = list(run.val)[: MAX_PANELS - 1]
         columns = 4 if len(names) % 3 == 0 and names else 3
         heights = rows([1.95] * (len(names) + 1), columns)
         figure, axes = panels(
@@ -208,7 +208,7 @@ def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) 
 
     Of more than 40 classes those that are mistaken most often are shown, and how many there are.
     """
-    looks = [_confused(*pair) for pair in zip(groups, matrices, strict=True)][:MOST]
+    looks = [_confused(*pair) for pair in zip(groups, matrices, strict=True)][:MAX_PANELS]
     groups, matrices = [group for group, _ in looks], [matrix for _, matrix in looks]
     with style():
         boxes = [_box(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
@@ -299,7 +299,7 @@ class Labels:
 def labels(groups: Sequence[Labels], title: str) -> bytes:
     """SVG: for every class its images, and what they weigh in the loss (images x weight)."""
     with style("labels"):
-        shown = [_common(group) for group in groups[:MOST]]
+        shown = [_common(group) for group in groups[:MAX_PANELS]]
         longest = max(len(short(name)) for group in shown for name in group.category.classes)
         columns = min(len(shown), 2 if longest > 14 else 3)
         heights = rows([0.6 + 0.34 * len(group.counts) for group in shown], columns)

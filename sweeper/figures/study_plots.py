@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from sweeper.figures.plots import DARK, MIDDLE, MOST, NORMAL, WIDTH, grid, panels, rows, short, style, svg
+from sweeper.figures.plots import DARK, MAX_PANELS, MIDDLE, NORMAL, WIDTH, grid, panels, rows, short, style, svg
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def slices(dots: Sequence[Dot], goal: str, title: str, logarithmic: Callable[[st
     `logarithmic` says which open values were drawn from a logarithmic scale.
     """
     with style("slices"):
-        names = list(dict.fromkeys(name for dot in dots for name in dot.params))[:MOST]
+        names = list(dict.fromkeys(name for dot in dots for name in dot.params))[:MAX_PANELS]
         figure, axes = panels(
             len(names), columns=3, width=WIDTH / 3, heights=rows([2.2] * len(names), 3), sharey=True
         )

@@ -12,10 +12,10 @@ from sweeper.store.ranking import Ranking
 from sweeper.trial import Job, TrialResult
 from trainers.epoch import Epoch
 
-MOST = 5  # leaders that are confirmed
+MAX_CONFIRMED = 5  # leaders that are confirmed
 
 
-UNSURE = 3  # leaders where no standard error is known
+CONFIRMED_WITHOUT_ERROR = 3  # leaders where no standard error is known
 
 
 def leaders(study: StudyFolder) -> list[TrialResult]:
@@ -27,8 +27,8 @@ def leaders(study: StudyFolder) -> list[TrialResult]:
     ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
     if not ranked:
         raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
-    tied = [row["trial"] for row in ranked if row["tied"]][:MOST]
-    numbers = tied or [row["trial"] for row in ranked][:UNSURE]
+    tied = [row["trial"] for row in ranked if row["tied"]][:MAX_CONFIRMED]
+    numbers = tied or [row["trial"] for row in ranked][:CONFIRMED_WITHOUT_ERROR]
     found = {result.number: result for result in results}
     return [found[number] for number in numbers]
 

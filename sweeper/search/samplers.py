@@ -20,7 +20,7 @@ from trainers.config import OneCycle, TrainConfig
 if TYPE_CHECKING:
     from sweeper.space.space import Space
 
-LEAST_WARMUP = 3  # epochs
+MIN_WARMUP_EPOCHS = 3  # epochs
 
 
 def sampler(search: Search) -> "StatelessSampler":
@@ -81,7 +81,7 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
 def _warmup(train: TrainConfig) -> int:
     schedule = train.schedule
     rise = schedule.rise * train.epochs if isinstance(schedule, OneCycle) else schedule.warmup_epochs
-    return max(LEAST_WARMUP, math.ceil(rise))
+    return max(MIN_WARMUP_EPOCHS, math.ceil(rise))
 
 
 class StatelessSampler(BaseSampler):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from sweeper.errors import StudyHeld
 from trainers.support.files import full
 
-PATIENCE = 0.5  # seconds; `holder` takes the lock for an instant, and must not keep a sweep from starting
+LOCK_TIMEOUT_S = 0.5  # seconds; `holder` takes the lock for an instant, and must not keep a sweep from starting
 
 
 class Holder(BaseModel):
@@ -35,7 +35,12 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(
-            path, PATIENCE, thread_local=False, poll_interval=0.02, fallback_to_soft=False, on_acquired=self._sign
+            path,
+            LOCK_TIMEOUT_S,
+            thread_local=False,
+            poll_interval=0.02,
+            fallback_to_soft=False,
+            on_acquired=self._sign,
         )
         try:
             self._lock.acquire()

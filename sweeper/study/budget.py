@@ -13,7 +13,7 @@ from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 from trainers.support import files
 
-PAUSE = 1.0  # seconds between two writes of the time
+SAVE_INTERVAL_S = 1.0  # seconds between two writes of the time
 
 
 class TimeBudget:
@@ -56,7 +56,7 @@ class TimeBudget:
 
     def save(self, *, now: bool = False) -> None:
         """Keep the time through a kill; not more often than every second, unless `now`."""
-        if now or time.monotonic() - self._saved >= PAUSE:
+        if now or time.monotonic() - self._saved >= SAVE_INTERVAL_S:
             files.write_text(self._folder.elapsed, f"{self.spent:.3f}\n")
             self._saved = time.monotonic()
 

@@ -13,7 +13,7 @@ from sweeper.trial import Job, Message
 from trainers.config import TrainConfig
 from trainers.support import files
 
-LEAST = 4  # images: a batch norm makes nothing of fewer
+MIN_MICRO_BATCH = 4  # images: a batch norm makes nothing of fewer
 LARGER = 1.1  # times the memory: what another GPU had no room for may fit
 
 
@@ -82,7 +82,7 @@ class GpuMemoryLimits:
         """
         batch = self._batch(job.recipe.train)
         images = min(job.micro_batch or batch, batch) // 2
-        if images < LEAST:
+        if images < MIN_MICRO_BATCH:
             return None
         self._remember(_place(job.recipe.train), BatchLimit(images=images, gib=gib))
         if job.trial in self._halved:

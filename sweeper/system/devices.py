@@ -17,7 +17,7 @@ from sweeper.system import cuda_driver
 from sweeper.system.ask import ask
 
 Count = int | Literal["auto"]  # of trials side by side on a device; auto: as many as fit and gain
-MOST = 8  # slots that auto opens on a device
+MAX_SLOTS_PER_DEVICE = 8  # slots that auto opens on a device
 DEV = Path("/dev")
 
 
@@ -71,7 +71,7 @@ def _opened(chosen: Sequence[_Device], per_device: Count) -> list[Slot]:
 
 def _most(one: _Device) -> int:
     """On a CPU, more trials than cores cannot gain."""
-    return MOST if one.device.startswith("cuda") else min(MOST, cores())
+    return MAX_SLOTS_PER_DEVICE if one.device.startswith("cuda") else min(MAX_SLOTS_PER_DEVICE, cores())
 
 
 def ids(slots: Sequence[Slot]) -> list[str]:

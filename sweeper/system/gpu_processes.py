@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 5.0  # seconds for nvidia-smi
+NVIDIA_SMI_TIMEOUT_S = 5.0  # seconds for nvidia-smi
 APPS = "--query-compute-apps=pid,process_name,used_memory"
 PROC = Path("/proc")
 
@@ -25,7 +25,7 @@ class Orphan:
         return f"{memory} of GPU memory held by {self.why} (pid {self.pid}); {self.remedy}"
 
 
-def found(*, patience: float = PATIENCE) -> list[Orphan]:
+def found(*, patience: float = NVIDIA_SMI_TIMEOUT_S) -> list[Orphan]:
     """Every orphan that nvidia-smi knows of; none where there is no such program, or it does not answer in time."""
     return list(among(smi(APPS, patience=patience)))
 

@@ -140,7 +140,7 @@ def _pretty(
 SOON = 0.1  # seconds; work that takes less shows no bar
 
 
-PAUSE = 5.0  # seconds between two lines
+PROGRESS_INTERVAL_S = 5.0  # seconds between two lines
 
 
 Count = Callable[[int, int], None]
@@ -168,12 +168,12 @@ def counting(what: str) -> Iterator[Count]:
 
 
 def _lines(what: str) -> Count:
-    following = time.monotonic() + PAUSE
+    following = time.monotonic() + PROGRESS_INTERVAL_S
 
     def count(done: int, total: int) -> None:
         nonlocal following
         if time.monotonic() >= following:
-            following = time.monotonic() + PAUSE
+            following = time.monotonic() + PROGRESS_INTERVAL_S
             print_message(f"{what}: {done}/{total}")
 
     return count

@@ -4,9 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 
-LOOK = 0.2  # seconds between two looks at whether something has moved
-PAUSE = 30.0  # seconds without an attempt after one has failed
-LINGER = 0.25  # seconds after an errand is asked in which more may come, to be carried in one go
+POLL_INTERVAL_S = 0.2  # seconds between two looks at whether something has moved
+RETRY_INTERVAL_S = 30.0  # seconds without an attempt after one has failed
+BATCH_DELAY_S = 0.25  # seconds after an errand is asked in which more may come, to be carried in one go
 
 
 _left: list[threading.Thread] = []  # that were given up in the midst of an errand
@@ -27,7 +27,7 @@ class BackgroundQueue:
     """
 
     def __init__(
-        self, do: Callable[[str], None], failed: Callable[[Exception], None], *, pause: float = PAUSE
+        self, do: Callable[[str], None], failed: Callable[[Exception], None], *, pause: float = RETRY_INTERVAL_S
     ) -> None:
         self._do, self._failed, self._pause = do, failed, pause
         self._asked: dict[str, float] = {}  # errand -> when it is due
@@ -36,7 +36,7 @@ class BackgroundQueue:
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
 
-    def submit(self, errand: str, wait: float = LINGER) -> None:
+    def submit(self, errand: str, wait: float = BATCH_DELAY_S) -> None:
         """Have `errand` done in `wait` seconds or later; returns at once."""
         with self._change:
             self._asked.setdefault(errand, time.monotonic() + wait)
@@ -60,7 +60,7 @@ class BackgroundQueue:
             self._change.notify_all()
         before, deadline = moved(), time.monotonic() + patience
         while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
-            self._thread.join(min(left, LOOK))
+            self._thread.join(min(left, POLL_INTERVAL_S))
             if (now := moved()) != before:
                 before, deadline = now, time.monotonic() + patience
         with self._change:

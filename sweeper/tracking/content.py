@@ -15,8 +15,8 @@ from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
 from trainers.epoch import METRICS, Epoch, Goal, Scores
 
-LONGEST = 200  # characters of a key: with what stands before it MLflow takes 250
-COLUMNS = 40  # of the ready table; more would not fit into a tag
+MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
+MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _ms(seconds: float) -> int:
 
 def key(name: str) -> str:
     """`name` as a part of the name of a metric or parameter, which MLflow wants to be the name of a file as well."""
-    plain = re.sub(r"[^\w.\- ]", "_", name)[:LONGEST]
+    plain = re.sub(r"[^\w.\- ]", "_", name)[:MAX_KEY_LENGTH]
     return plain if plain.strip(".") else "_" * max(1, len(plain))
 
 
@@ -160,7 +160,7 @@ def view(parent: str, names: Sequence[str]) -> str:
     """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns."""
     value, model = "metrics.`value`", "params.`model`"
     opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
-    columns = [value, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:COLUMNS]
+    columns = [value, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:MAX_COLUMNS]
     state = {
         "searchFilter": children(parent),
         "orderByKey": value,

@@ -11,7 +11,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
-from sweeper.tracking.background import PAUSE, BackgroundQueue
+from sweeper.tracking.background import RETRY_INTERVAL_S, BackgroundQueue
 from sweeper.tracking.client import Server, _line, uri
 from sweeper.tracking.reconcile import CLOSE, FILES, STANDING, STUDY, Reconciler, Refused, Sent, StudyInfo
 from sweeper.tracking.sync_state import Event
@@ -19,9 +19,11 @@ from sweeper.trial import Closing, Job, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.text import brief
 
-LOADING = 60.0  # seconds that a busy machine may take to load the library
-SLOW = 5.0  # seconds after which a call that does not come back is told
-NOTED = 1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
+LOAD_TIMEOUT_S = 60.0  # seconds that a busy machine may take to load the library
+SLOW_CALL_S = 5.0  # seconds after which a call that does not come back is told
+STUDY_UPDATE_DELAY_S = (
+    1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
+)
 
 
 class MlflowTracker:
@@ -36,7 +38,7 @@ class MlflowTracker:
         note: Callable[[str], None],
         *,
         recipe_text: Callable[[Job], str] | None = None,
-        pause: float = PAUSE,
+        pause: float = RETRY_INTERVAL_S,
     ) -> None:
         self._note, self._recipe_text = note, recipe_text or _json
         self._errands: Reconciler | None = None
@@ -59,7 +61,7 @@ class MlflowTracker:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         self._hear(job, result)
-        self._sender.submit(STANDING, NOTED)
+        self._sender.submit(STANDING, STUDY_UPDATE_DELAY_S)
 
     def attached(self, job: Job | None, files: Sequence[Path]) -> None:
         """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
@@ -75,7 +77,7 @@ class MlflowTracker:
     def closed(self, closing: Closing) -> None:
         """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
         begins = not (closing.hurried or self._known.connected or self._down)
-        timeout = LOADING if begins else closing.timeout
+        timeout = LOAD_TIMEOUT_S if begins else closing.timeout
         if self._finish(closing, timeout, lambda: None if closing.hurried else self._known.moved):
             self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
@@ -113,7 +115,7 @@ class MlflowTracker:
     def _tell(self) -> None:
         while not self._news.empty():
             self._note(self._news.get())
-        if self._known.connected and self._sender.busy > SLOW and not self._slow:
+        if self._known.connected and self._sender.busy > SLOW_CALL_S and not self._slow:
             self._slow = True
             self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
 

@@ -156,7 +156,7 @@ def test_what_mlflow_lacks_of_the_studies_here_is_sent_first(database, monkeypat
     play(opened(write(paths.studies(), epochs=3, budget="{trials: 2}", search="{sampler: random, pruner: none}")))
     close_all()
     study = StudyFolder.named("question")
-    monkeypatch.setattr(ui, "STARTING", 0.0)  # the pages themselves are another test's
+    monkeypatch.setattr(ui, "START_TIMEOUT_S", 0.0)  # the pages themselves are another test's
     said: list[str] = []
     with pytest.raises(EnvironmentFault, match="does not start"):
         ui.serve(study, said.append)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.executors.watchdog import LOOK, AwakeClock, HangLimits, Watch
+from sweeper.executors.watchdog import MAX_POLL_INTERVAL_S, AwakeClock, HangLimits, Watch
 from tests.support.records import epoch
 from trainers.config import TrainConfig
 
@@ -32,7 +32,7 @@ def test_of_a_gap_between_two_looks_only_the_first_seconds_count(clock):
     for step in (0.25, 1.0, 3600.0, 0.5):
         clock[0] += step
         awake.now()
-    assert awake.now() == 0.25 + 1.0 + LOOK + 0.5
+    assert awake.now() == 0.25 + 1.0 + MAX_POLL_INTERVAL_S + 0.5
 
 
 @pytest.mark.parametrize("jump", [-1e9, 86400.0, math.nan])

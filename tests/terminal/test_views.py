@@ -298,7 +298,7 @@ def test_work_that_is_done_at_once_shows_no_bar(terminal, monkeypatch, to):
 def test_long_work_says_a_line_now_and_then_elsewhere(monkeypatch, pause, lines):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(output, "PAUSE", pause)
+    monkeypatch.setattr(output, "PROGRESS_INTERVAL_S", pause)
     count_up()
     assert stream.getvalue() == "".join(f"decoding images: {n}/40\n" for n in range(1, lines + 1))
 

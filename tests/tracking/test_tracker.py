@@ -539,7 +539,7 @@ def test_an_outage_is_told_once_and_healed_in_the_same_sweep(study, client, data
 
 
 def test_a_locked_database_is_told_and_loses_nothing(study, client, monkeypatch):
-    monkeypatch.setattr(tracker, "SLOW", 0.05)
+    monkeypatch.setattr(tracker, "SLOW_CALL_S", 0.05)
     sweep = Sweep(study)
     until(lambda: sweep.tracker._known.connected and not sweep.tracker._sender.busy)
     with closing(sqlite3.connect(paths.database(), isolation_level=None)) as other:

@@ -9,7 +9,7 @@ import torch
 
 from sweeper.engine.preflight import preflight
 from sweeper.space.defaults import family
-from sweeper.study.gpu_memory import LEAST
+from sweeper.study.gpu_memory import MIN_MICRO_BATCH
 from tests.support.photos import SHARED
 from trainers.config import Recipe, TrainConfig
 from trainers.data.table import Category
@@ -362,7 +362,7 @@ def test_pieces_of_a_batch_have_two_images_or_more_however_little_room_there_is(
     """So a batch norm works in them: halving ends at LEAST."""
     for count in range(2, 130):
         batch = Batch(torch.zeros(count, 1), torch.zeros(count, 1))
-        for most in range(LEAST, count + 1):
+        for most in range(MIN_MICRO_BATCH, count + 1):
             assert min(len(piece.images) for piece in batch.pieces(most)) >= 2
 
 
