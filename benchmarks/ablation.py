@@ -61,7 +61,7 @@ LOOKS = ("as it is", "TTA", "corrected")
 
 def measured(data: Data, train_config: dict[str, Any], seed: int) -> dict[str, Any]:
     """Both accuracies on val and test in every look, by look, split and metric."""
-    recipe = Recipe(data=DataConfig(root="x"), goal="mean_class_accuracy", train={**train_config, "seed": seed})
+    recipe = Recipe(data=DataConfig(root="x"), metric="mean_class_accuracy", train={**train_config, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
         model = Path(folder) / "model.safetensors"
@@ -75,7 +75,7 @@ def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float
     found = {}
     for split, given in logits.items():
         scores = metrics.scores(given, data.labels(data.table.indices(split)), data.table.categories, loss=0.0)
-        found[split] = {goal: getattr(scores, goal) for goal in GOALS}
+        found[split] = {metric: getattr(scores, metric) for metric in GOALS}
     return found
 
 
@@ -84,11 +84,11 @@ def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, 
     labels = {split: data.labels(data.table.indices(split)) for split in logits}
     val = logit_adjustment.Fitting(logits["val"], labels["val"], prior, data.names, data.sizes)
     test = logit_adjustment.Fitting(logits["test"], labels["test"], prior, data.names, data.sizes)
-    fits = {goal: val.fit(goal, 0.0) for goal in GOALS}
+    fits = {metric: val.fit(metric, 0.0) for metric in GOALS}
     return {
-        "val": {goal: getattr(fit.scores, goal) for goal, fit in fits.items()},
-        "test": {goal: getattr(test.at(fit.tau, 0.0), goal) for goal, fit in fits.items()},
-        "tau": {goal: fit.tau for goal, fit in fits.items()},
+        "val": {metric: getattr(fit.scores, metric) for metric, fit in fits.items()},
+        "test": {metric: getattr(test.at(fit.tau, 0.0), metric) for metric, fit in fits.items()},
+        "tau": {metric: fit.tau for metric, fit in fits.items()},
     }
 
 
@@ -104,7 +104,9 @@ def table(runs: list[dict[str, Any]]) -> Iterator[str]:
         mine = [run["found"] for run in runs if run["variant"] == variant]
         for look in LOOKS if mine else ():
             cells = [
-                spread([one[look][split][goal] for one in mine]) for split in ("val", "test") for goal in GOALS[::-1]
+                spread([one[look][split][metric] for one in mine])
+                for split in ("val", "test")
+                for metric in GOALS[::-1]
             ]
             yield f"| {variant} | {look} | {len(mine)} | " + " | ".join(cells) + " |"
 

@@ -65,7 +65,7 @@ class Bench:
             "seed": seed,
             "loss": {"name": "cross_entropy", "label_smoothing": smoothing},
         }
-        return Recipe(data=DataConfig(root="x"), goal=GOAL, train=defaults.filled(config, GOAL))
+        return Recipe(data=DataConfig(root="x"), metric=GOAL, train=defaults.filled(config, GOAL))
 
     def prior(self, fit: str) -> np.ndarray:
         return frequency.log_prior(self.data.counts(self.data.table.indices(*FITS[fit])))

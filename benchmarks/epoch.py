@@ -58,7 +58,7 @@ class Case:
     size: int
     images: int
     batch: int
-    goal: float  # largest R
+    metric: float  # largest R
 
 
 CPU = (Case("mobilenetv3_small_050", 64, 512, 32, 1.3), Case("resnet10t", 64, 384, 32, 1.3))
@@ -178,7 +178,7 @@ def lines(case: Case, lanes: dict[str, Timed], wall: dict[str, list[float]]) -> 
     for name in ("ours", "plain"):
         found = rounds.ratio(wall[name], floor, floor)
         work = rounds.ratio(lanes[name].cpu[1:], lanes["floor"].cpu[1:], floor)
-        verdict = (f"<= {case.goal}", rounds.verdict(found.median, case.goal)) if name == "ours" else ("", "")
+        verdict = (f"<= {case.metric}", rounds.verdict(found.median, case.metric)) if name == "ours" else ("", "")
         own = str(work) if name == "ours" else "workers not counted"
         each = float(np.median(floor)) * 1000 / case.images
         made.append([case.backbone, case.size, name, found, found.dropped, own, each, *verdict])
@@ -212,7 +212,7 @@ def main() -> int:
             some, one = measured(case, given.device, 5 if given.quick else 9, Path(folder))
         found, gates = found + some, [*gates, one]
     print(rounds.hardware(given.device), "\n")
-    headers = ["network", "side", "path", "R", "dropped", "R of CPU seconds", "floor, ms an image", "goal", ""]
+    headers = ["network", "side", "path", "R", "dropped", "R of CPU seconds", "floor, ms an image", "metric", ""]
     print(rounds.table(headers, found), "\n")
     print(
         rounds.table(

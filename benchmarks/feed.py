@@ -118,20 +118,20 @@ def pillow(paths: Paths, how: augmentation.Draw) -> list[torch.Tensor]:
 
 
 def rows_of(paths: Paths, count: int) -> list[list[object]]:
-    """A line a path: CPU ms an image, the ratio to torchvision's, and whether the goal was met."""
+    """A line a path: CPU ms an image, the ratio to torchvision's, and whether the metric was met."""
     lanes = {name: lambda work=work: rounds.cpu(work) * 1000 / BATCH for name, work in paths.lanes().items()}
     rounds.interleave(lanes, 1)  # warm
     found = rounds.interleave(lanes, count)
     lines = []
     for name, values in found.items():
         share = rounds.ratio(values, found[THEIRS], found[THEIRS])
-        goal, verdict = "", ""
+        metric, verdict = "", ""
         if "gather" in name:
-            goal, verdict = "<= 0.1 ms", rounds.verdict(float(np.median(values)), 0.1)
+            metric, verdict = "<= 0.1 ms", rounds.verdict(float(np.median(values)), 0.1)
         elif name == "ours: crop, flip, colour, rotation":
-            goal, verdict = "<= 0.5 x", rounds.verdict(share.median, 0.5)
+            metric, verdict = "<= 0.5 x", rounds.verdict(share.median, 0.5)
         middle = float(np.median(values))
-        lines.append([paths.size, name, middle, min(values), 1000 / middle, share, share.dropped, goal, verdict])
+        lines.append([paths.size, name, middle, min(values), 1000 / middle, share, share.dropped, metric, verdict])
     return lines
 
 
@@ -151,7 +151,7 @@ def main() -> int:
                 for name, value in gate(paths)
             ]
     print(rounds.hardware(), "\n")
-    headers = ["to", "path", "CPU ms an image", "least", "images/s a core", "of torchvision", "dropped", "goal", ""]
+    headers = ["to", "path", "CPU ms an image", "least", "images/s a core", "of torchvision", "dropped", "metric", ""]
     print(rounds.table(headers, lines), "\n")
     print(rounds.table(["to", "same boxes", "median PSNR, dB", f">= {LEAST:.0f} dB"], gates))
     return int(any(line[-1] == "missed" for line in gates))

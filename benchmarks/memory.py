@@ -74,16 +74,16 @@ def main() -> None:
         del images
         shared, seen = measured(path, "shared", workers)
         copies, also = measured(path, "copies", workers)
-    goal = 2.6 - 1.4 + size  # that of a cache of 1.4 GB
+    metric = 2.6 - 1.4 + size  # that of a cache of 1.4 GB
     print(rounds.hardware())
     print(f"{count} decoded images of 256 x 256, {size:.2f} GB; {workers} workers, resnet10t\n")
     rows = [
-        [f"{workers} workers on the shared map, GB", shared, f"<= {goal:.2f}", rounds.verdict(shared, goal)],
+        [f"{workers} workers on the shared map, GB", shared, f"<= {metric:.2f}", rounds.verdict(shared, metric)],
         [f"{workers} workers with copies, GB", copies, "", ""],
         ["shared / copies", shared / copies, "", ""],
         ["a worker besides the images, GB", (shared - size) / workers, "", ""],
     ]
-    print(rounds.table(["", "figure", "goal", ""], rows))
+    print(rounds.table(["", "figure", "metric", ""], rows))
     held = len({*seen, *also}) == 1
     print(f"\ngate: {'held' if held else 'BROKEN'}: every worker saw the same bytes")
     sys.exit(0 if held else 1)

@@ -79,7 +79,7 @@ def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.MlflowT
     """MLflow, loaded and with the study's run made."""
     read, space = grown.question(folder.name, trials, pruner="none")
     tracker = tracking.MlflowTracker(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
-    tracker.opened(StudyInfo(folder, "nothing", read.goal, read.text, trials, space.names))
+    tracker.opened(StudyInfo(folder, "nothing", read.metric, read.text, trials, space.names))
     while tracking_client.link(folder, "") is None:
         time.sleep(0.02)
     return tracker
@@ -176,10 +176,10 @@ def rows(found: Mapping[str, list[float]], share: float) -> Iterator[list[object
     for name, each in found.items():
         middle = statistics.median(each[k] for k in kept)
         beyond = [each[k] - found["raw Optuna"][k] for k in kept]
-        goal = verdict = ""
+        metric = verdict = ""
         if name == "ours, MLflow on":
-            goal, verdict = f"<= {GOAL:.0f} beyond", rounds.verdict(statistics.median(beyond), GOAL)
-        yield [name, middle, min(each), 1e3 / middle, statistics.median(beyond), goal, verdict]
+            metric, verdict = f"<= {GOAL:.0f} beyond", rounds.verdict(statistics.median(beyond), GOAL)
+        yield [name, middle, min(each), 1e3 / middle, statistics.median(beyond), metric, verdict]
     yield [
         "eight workers with one-second epochs, share of waiting",
         share,
@@ -206,7 +206,7 @@ def main() -> None:
         ours(2, mlflow=True)  # makes MLflow's database, and loads it
         found = rounds.interleave(lanes, many)
         share = waiting(1.0, 8, 8) if given.quick else waiting(1.0, 16, 20)
-    headers = ["lane", "ms a trial", "least", "trials a second", "beyond raw Optuna, ms", "goal", ""]
+    headers = ["lane", "ms a trial", "least", "trials a second", "beyond raw Optuna, ms", "metric", ""]
     print(rounds.hardware())
     print(f"{trials} trials of {grown.EPOCHS} epochs a round, {many} rounds interleaved; median")
     print(rounds.table(headers, rows(found, share)))

@@ -28,7 +28,7 @@ FIXED |= {"brightness": 0.2, "warmup": 1}
 SPACE = """\
 study: question
 data: {{layout: table, root: {root}}}
-goal: overall_accuracy
+metric: overall_accuracy
 budget: {{trials: {trials}}}
 search: {search}
 train:

@@ -75,9 +75,9 @@ def _cpu() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def verdict(figure: float, goal: float, *, at_least: bool = False) -> str:
-    """met or missed; a figure is to be at most its goal, or at least."""
-    return "met" if (figure >= goal if at_least else figure <= goal) else "missed"
+def verdict(figure: float, metric: float, *, at_least: bool = False) -> str:
+    """met or missed; a figure is to be at most its metric, or at least."""
+    return "met" if (figure >= metric if at_least else figure <= metric) else "missed"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

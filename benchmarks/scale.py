@@ -41,7 +41,7 @@ def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> 
     study = grown.opened(NAME, 2 * trials, hours=hours)
     if mlflow:
         read, space = grown.question(NAME, 2 * trials)
-        facts = StudyInfo(study.folder, "nothing", read.goal, read.text, trials, space.names)
+        facts = StudyInfo(study.folder, "nothing", read.metric, read.text, trials, space.names)
         tracker.MlflowTracker(lambda text: print(text, file=sys.stderr)).opened(facts)
     first = study.next_job()
     found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}
@@ -98,7 +98,7 @@ def trials_part(count: int) -> Iterator[list[object]]:
 
 
 def least(found: list[dict[str, float]]) -> tuple[float, float, float]:
-    """Seconds until the first job, their goal, and CPU seconds."""
+    """Seconds until the first job, their metric, and CPU seconds."""
     return min(one["first"] for one in found), 5, min(one["cpu"] for one in found)
 
 
@@ -237,10 +237,10 @@ def part(name: str, of: object) -> dict[str, float]:
     return found
 
 
-def row(name: str, figure: float, goal: float | None, cpu: float | str = "") -> list[object]:
-    if goal is None:
+def row(name: str, figure: float, metric: float | None, cpu: float | str = "") -> list[object]:
+    if metric is None:
         return [name, figure, cpu, "", ""]
-    return [name, figure, cpu, f"<= {goal:g}", rounds.verdict(figure, goal)]
+    return [name, figure, cpu, f"<= {metric:g}", rounds.verdict(figure, metric)]
 
 
 def main() -> None:
@@ -256,7 +256,7 @@ def main() -> None:
         rows = [*trials_part(trials), *images_part(images)]
     print(rounds.hardware())
     print(f"{trials:,} trials of {grown.EPOCHS} epochs, {images:,} images of {SIDE} x {SIDE} pixels; the best of two")
-    print(rounds.table(["figure", "found", "CPU s", "goal", ""], rows))
+    print(rounds.table(["figure", "found", "CPU s", "metric", ""], rows))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
 
 HERE = Path(__file__).parent
-FIFTH = 5  # the goal is what the script finds, in this part of its time
+FIFTH = 5  # the metric is what the script finds, in this part of its time
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def rows(found: dict[str, list[list[Point]]]) -> Iterator[list[object]]:
         (end, best), (mine, own) = first(theirs, len(theirs)), first(ours, len(ours))
         early, same = within(ours, end / FIFTH), within(theirs, end / FIFTH)
         lines.append([end, best.test, best.error, early.test, same.test, mine, own.test])
-        goal = best.test - best.error
-        froms = [f"{reached(points, goal):.0f} s".replace("inf s", "never") for points in (ours, theirs)]
+        metric = best.test - best.error
+        froms = [f"{reached(points, metric):.0f} s".replace("inf s", "never") for points in (ours, theirs)]
         yield [len(lines) - 1, *_cells(lines[-1]), *froms]
     means = [statistics.mean(column) for column in zip(*lines, strict=True)]
     yield ["mean", *_cells(means), "", ""]
@@ -148,7 +148,7 @@ def _cells(line: list[float]) -> list[str]:
 
 
 def met(found: dict[str, list[list[Point]]]) -> tuple[float, float]:
-    """Means over the rounds: test of what sweep had chosen after a fifth of the script's time, and its goal."""
+    """Means over the rounds: test of what sweep had chosen after a fifth of the script's time, and its metric."""
     early, least = [], []
     for ours, theirs in zip(found["sweep"], found["plain"], strict=True):
         end, best = first(theirs, len(theirs))

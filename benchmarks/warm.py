@@ -171,14 +171,14 @@ def main() -> None:
     ]
     print(rounds.hardware(given.device))
     print(f"{backbone} at 64 pixels, 640 drawn images, 6 categories; MLflow on\n")
-    print(rounds.table(["", "figure", "goal", ""], [[*row, _judged(row[1], row[2])] for row in rows]))
+    print(rounds.table(["", "figure", "metric", ""], [[*row, _judged(row[1], row[2])] for row in rows]))
     whole = len(first.epochs) == trials and all(epoch.number == 1 for epoch in first.epochs)
     print(f"\ngate: {'held' if whole else 'BROKEN'}: {len(first.epochs)} trials of one epoch on record")
     sys.exit(0 if whole else 1)
 
 
-def _judged(figure: float, goal: str) -> str:
-    return rounds.verdict(figure, float(goal.removeprefix("<= "))) if goal else ""
+def _judged(figure: float, metric: str) -> str:
+    return rounds.verdict(figure, float(metric.removeprefix("<= "))) if metric else ""
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainers.config import Recipe
-from trainers.epoch import Epoch, Goal, Look, Scores
+from trainers.epoch import Epoch, Look, Metric, Scores
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -44,7 +44,9 @@ class Job(Message):
     full_precision: bool = Field(False, description="32 bits whatever the recipe says: in fp16 it diverged")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
-    metric_history: tuple[float, ...] = Field((), description="final: the goal on val after each epoch of the winner")
+    metric_history: tuple[float, ...] = Field(
+        (), description="final: the metric on val after each epoch of the winner"
+    )
     use_tta: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
     tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
 
@@ -121,8 +123,8 @@ class TrialResult(Message):
 
     number: int
     state: State
-    goal: Goal
-    value: float | None = Field(None, description="the goal after the epoch that counts")
+    metric: Metric
+    value: float | None = Field(None, description="the metric after the epoch that counts")
     epoch: int | None = Field(None, description="number of that epoch, from 1: the last, or what `selection` chose")
     epochs: int = Field(0, description="epochs done")
     planned: int = Field(description="epochs the recipe asks for")

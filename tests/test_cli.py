@@ -371,7 +371,7 @@ def test_a_study_of_an_earlier_version_is_said_to_be_one(swept, tmp_path, words)
     study = folder / "mlruns" / "studies" / "question"
     (study / "trial_index.jsonl").unlink()
     for trial in study.glob("trials/*"):
-        for name, new, old in (("result.json", '"epoch":', '"best_epoch":'), ("config.json", '"last"', '"goal"')):
+        for name, new, old in (("result.json", '"epoch":', '"best_epoch":'), ("config.json", '"last"', '"metric"')):
             (trial / name).write_text((trial / name).read_text().replace(new, old))
         (trial / "history.jsonl").write_text((trial / "history.jsonl").read_text().replace('"number":', '"index":'))
         (trial / "model.safetensors").rename(trial / "best.safetensors")

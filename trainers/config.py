@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from trainers.epoch import METRICS, Epoch, Goal, Part
+from trainers.epoch import METRICS, Epoch, Metric, Part
 from trainers.support.files import expanded
 
 JUDGED = "the metric on val by which epochs and trials are judged. " + "; ".join(
@@ -194,7 +194,7 @@ class Cosine(_Schedule):
 
 
 class Plateau(_Schedule):
-    """The rate times `factor` when the goal has not risen on val for `patience` epochs."""
+    """The rate times `factor` when the metric has not risen on val for `patience` epochs."""
 
     name: Literal["plateau"] = "plateau"
     patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
@@ -354,7 +354,7 @@ class Posterior(Part):
     """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
 
     tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
-    fit: bool = Field(False, description="choose tau on val by the goal; figures on val are cross-fitted")
+    fit: bool = Field(False, description="choose tau on val by the metric; figures on val are cross-fitted")
 
     @model_validator(mode="after")
     def _one(self) -> "Posterior":
@@ -384,7 +384,7 @@ def _renamed(value: Any) -> Any:
     return value
 
 
-Selection = Annotated[Literal["last", "metric", "loss", Goal], BeforeValidator(_renamed)]
+Selection = Annotated[Literal["last", "metric", "loss", Metric], BeforeValidator(_renamed)]
 
 
 class Normalize(Part):
@@ -449,7 +449,7 @@ class TrainConfig(Part):
     selection: Selection = Field(
         "last",
         description="the epoch whose value, weights and predictions are the trial's: the last; or the one with the"
-        " highest goal on val (metric), the highest other metric, by its name, or the lowest loss",
+        " highest metric on val (metric), the highest other metric, by its name, or the lowest loss",
     )
     posterior: Posterior = Field(default_factory=Posterior, description="correction by class frequency")
     tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
@@ -476,7 +476,7 @@ class Recipe(Part):
     """Everything one training run depends on: a search space with no value left open."""
 
     data: DataConfig
-    goal: Goal = Field("overall_accuracy", description=JUDGED)
+    metric: Metric = Field("overall_accuracy", description=JUDGED)
     train: TrainConfig
     derived: tuple[str, ...] = Field(
         (), description="keys that nobody wrote, such as data.size: they follow from others"
@@ -490,7 +490,7 @@ class Recipe(Part):
             case "loss":
                 return -(epoch.val or epoch.train).loss
             case "metric":
-                return epoch.value(self.goal)
+                return epoch.value(self.metric)
             case metric:
                 return epoch.value(metric)
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Goal = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
+Metric = Literal["overall_accuracy", "mean_class_accuracy", "macro_f1", "macro_precision", "macro_recall"]
 
 
-METRICS: dict[Goal, str] = {
+METRICS: dict[Metric, str] = {
     "overall_accuracy": "right answers / (images x categories); scikit-learn's accuracy_score",
     "mean_class_accuracy": "mean recall of the classes that occur; scikit-learn's balanced_accuracy_score",
     "macro_f1": "mean F1 of the classes that occur or are predicted, 0 for one that is only predicted; scikit-learn's"
@@ -61,7 +61,7 @@ class Epoch(Part):
     val: Scores | None = Field(description="on val, without augmentation; none when there is no val")
     plain: Scores | None = Field(None, description="val without the correction that the recipe asks for")
     corrected: dict[str, Corrected] = Field(
-        default_factory=dict, description="what a fitted correction would give, for the two accuracies and the goal"
+        default_factory=dict, description="what a fitted correction would give, for the two accuracies and the metric"
     )
     lr: float = Field(description="learning rate of the head at the last step")
     seconds: float = Field(description="wall time of the epoch, evaluation included")
@@ -69,6 +69,6 @@ class Epoch(Part):
     peak_memory_gb: float = Field(description="peak memory, GiB: taken from the GPU, or of the process on a CPU")
     time: float = Field(description="Unix time when the epoch ended, seconds")
 
-    def value(self, goal: Goal) -> float:
-        """The goal on val, or on train where there is no val."""
-        return float(getattr(self.val or self.train, goal))
+    def value(self, metric: Metric) -> float:
+        """The metric on val, or on train where there is no val."""
+        return float(getattr(self.val or self.train, metric))

@@ -52,7 +52,7 @@ def train(
     (corrected where the recipe says so) are those of the epoch that counts so far: this one, or the best by the
     recipe's selection. Averaged weights take the place of the others. Without val (it is fitted, or there is none)
     the newest epoch counts.
-    `past` are the goal's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
+    `past` are the metric's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
     `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
     `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
     gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
@@ -183,7 +183,7 @@ class TrainingRun:
         """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
         side = self.config.grow.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), AugmentationSource(self.config.augment, rng, self.minority)
-        past = self.past[:index] or [epoch.value(self.recipe.goal) for epoch in self.epochs]
+        past = self.past[:index] or [epoch.value(self.recipe.metric) for epoch in self.epochs]
         tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()
@@ -283,11 +283,11 @@ class TrainingRun:
         fitting = logit_adjustment.Fitting(
             logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes
         )
-        goal, asked = self.recipe.goal, self.config.posterior
+        metric, asked = self.recipe.metric, self.config.posterior
         plain = fitting.at(0.0, loss)
-        corrected = fitting.corrected(goal)
+        corrected = fitting.corrected(metric)
         if asked.fit:
-            fit = fitting.fit(goal, loss)
+            fit = fitting.fit(metric, loss)
             return Validation(fit.scores, plain, corrected, fit.logits)
         if asked.tau:
             return Validation(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)

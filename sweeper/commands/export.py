@@ -17,7 +17,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
 from trainers.data.summary import Summary
-from trainers.epoch import Epoch, Goal, Scores
+from trainers.epoch import Epoch, Metric, Scores
 from trainers.support.files import write_text
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Final:
     sha256: str
     submission: Submission | None
     known: bool  # it was there already
-    goal: Goal
+    metric: Metric
     test: Scores | None  # where test has labels
 
 
@@ -74,8 +74,8 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     else:
         yield "submission: none, the data set has no test images"
     if final.test:
-        goal, labelled = final.goal, f", {made.images} images" if made else ""
-        yield f"test:       {goal} {getattr(final.test, goal):.4f}{labelled}"
+        metric, labelled = final.metric, f", {made.images} images" if made else ""
+        yield f"test:       {metric} {getattr(final.test, metric):.4f}{labelled}"
     yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"browse:     sweep ui {study.name}"
 
@@ -93,7 +93,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     if done:
         from sweeper.engine import prepare
 
-        final = _packed(folder, prepare.checked(data).table, data.layout, won.result.goal, known=True)
+        final = _packed(folder, prepare.checked(data).table, data.layout, won.result.metric, known=True)
         if mlflow:
             sync.catch_up([won.study], output.print_message)
         return final
@@ -112,7 +112,7 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.Session) -> Fin
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
         session.train([job], seal)
-    return _packed(folder, session.table, job.recipe.data.layout, won.result.goal, known=False)
+    return _packed(folder, session.table, job.recipe.data.layout, won.result.metric, known=False)
 
 
 def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
@@ -141,7 +141,9 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "stop_after": won.result.epoch,
         "tau": won.tau,
         "views": won.views,
-        "past": tuple(epoch.value(won.result.goal) for epoch in records.history(won.study.trial(won.result.number))),
+        "past": tuple(
+            epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))
+        ),
     }
     return won.job.model_copy(update=changes)
 
@@ -156,14 +158,14 @@ def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], tab
     notes = data.notes if data else ()
     facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
-    value = getattr(scores, job.recipe.goal) if scores else None
+    value = getattr(scores, job.recipe.metric) if scores else None
     ended = records.result_of(job, epochs, "COMPLETE")
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 
 
-def _packed(folder: RunFolder, table: "Table", layout: str, goal: Goal, *, known: bool) -> Final:
+def _packed(folder: RunFolder, table: "Table", layout: str, metric: Metric, *, known: bool) -> Final:
     test = jsonfile.read(folder.test_scores, Scores)
-    return Final(folder, sha256(folder.model), _submission(folder, table, layout), known, goal, test)
+    return Final(folder, sha256(folder.model), _submission(folder, table, layout), known, metric, test)
 
 
 def _submission(folder: RunFolder, table: "Table", layout: str) -> Submission | None:

@@ -190,7 +190,7 @@ def facts(prepared: PreparedStudy) -> StudyInfo:
     return StudyInfo(
         study=prepared.folder,
         data_name=spec.data.root,
-        goal=spec.goal,
+        metric=spec.metric,
         spec_text=spec.text,
         planned=spec.budget.trials,
         names=prepared.space.names,

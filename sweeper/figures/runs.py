@@ -159,7 +159,7 @@ def run(folder: RunFolder) -> FigureResult:
 def _curves(one: Run) -> bytes:
     if not one.epochs:
         raise EnvironmentFault("no epoch is on record", where=str(one.folder.history))
-    quantities = [plots.Curves(name, *_train_and_val(one.epochs, name)) for name in (one.job.recipe.goal, "loss")]
+    quantities = [plots.Curves(name, *_train_and_val(one.epochs, name)) for name in (one.job.recipe.metric, "loss")]
     return plots.curves(quantities, one.name("learning curves"))
 
 
@@ -224,11 +224,11 @@ def study(folder: StudyFolder) -> FigureResult:
     easel = FigureSet(folder, _ends(results))
     dots = [study_plots.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
     logarithmic = _logarithmic(study_file.read(folder) or {})
-    goal = results[0].goal
-    easel.put("history.svg", lambda: study_plots.history(dots, goal, f"{folder.name}: value of each trial"))
+    metric = results[0].metric
+    easel.put("history.svg", lambda: study_plots.history(dots, metric, f"{folder.name}: value of each trial"))
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
-        easel.put("slices.svg", lambda: study_plots.slices(dots, goal, title, logarithmic))
+        easel.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
     _of_data(folder, records.best(results) or results[0], easel)
     return easel.done()
 

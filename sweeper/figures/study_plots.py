@@ -22,7 +22,7 @@ class Dot:
     params: Mapping[str, Any]
 
 
-def history(dots: Sequence[Dot], goal: str, title: str) -> bytes:
+def history(dots: Sequence[Dot], metric: str, title: str) -> bytes:
     """SVG: the value of each trial, and the best so far."""
     with style("history"):
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
@@ -44,7 +44,7 @@ def history(dots: Sequence[Dot], goal: str, title: str) -> bytes:
         axes.margins(y=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("trial")
-        axes.set_ylabel(goal.replace("_", " "))
+        axes.set_ylabel(metric.replace("_", " "))
         grid(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
         axes.set_title(title, fontweight="bold")
@@ -66,7 +66,7 @@ def _dots(axes: Axes, found: Sequence[tuple[float, Dot]]) -> None:
             )
 
 
-def slices(dots: Sequence[Dot], goal: str, title: str, logarithmic: Callable[[str], bool]) -> bytes:
+def slices(dots: Sequence[Dot], metric: str, title: str, logarithmic: Callable[[str], bool]) -> bytes:
     """SVG: the trials' value against each open value; conditional ones only where they were open.
 
     `logarithmic` says which open values were drawn from a logarithmic scale.
@@ -79,7 +79,7 @@ def slices(dots: Sequence[Dot], goal: str, title: str, logarithmic: Callable[[st
         for name, panel in zip(names, axes, strict=True):
             _slice(panel, name, [dot for dot in dots if name in dot.params], logarithmic(name))
         for panel in axes[::3]:
-            panel.set_ylabel(goal.replace("_", " "))
+            panel.set_ylabel(metric.replace("_", " "))
         if axes:
             handles = {label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels())}  # noqa: B905
             figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3, frameon=False)

@@ -127,11 +127,11 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     for name, fit in facts.epoch.corrected.items():
         yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
     if facts.epoch.plain:
-        yield f"{facts.result.goal} without correction", float(getattr(facts.epoch.plain, facts.result.goal))
+        yield f"{facts.result.metric} without correction", float(getattr(facts.epoch.plain, facts.result.metric))
     if facts.result.tta:
         also = " and correction" if facts.job.tau is not None or facts.job.recipe.train.posterior.tau else ""
-        value = float(getattr(facts.result.tta, facts.result.goal))
-        yield f"{facts.result.goal} with test-time augmentation{also}", value
+        value = float(getattr(facts.result.tta, facts.result.metric))
+        yield f"{facts.result.metric} with test-time augmentation{also}", value
 
 
 def _rare(table: "Table") -> list[str]:

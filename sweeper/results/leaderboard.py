@@ -35,8 +35,8 @@ def document(results: Sequence[TrialResult], study: StudyFolder) -> dict[str, An
     fixed = json.loads(table[[*COLUMNS, *LAST]].to_json(orient="records", double_precision=6))
     trials = [row | {"params": params[row["trial"]]} for row in fixed]
     best = next((row["trial"] for row in fixed if row["rank"] == 1), None)
-    goal = results[0].goal if results else None
-    return {"schema_version": SCHEMA_VERSION, "study": study.name, "goal": goal, "best": best, "trials": trials}
+    metric = results[0].metric if results else None
+    return {"schema_version": SCHEMA_VERSION, "study": study.name, "metric": metric, "best": best, "trials": trials}
 
 
 def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -97,9 +97,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cross:
-    """A goal by the open values `rows` and `columns`; `over` is the third one that its cells are means over."""
+    """A metric by the open values `rows` and `columns`; `over` is the third one that its cells are means over."""
 
-    goal: str
+    metric: str
     rows: str
     columns: str
     over: str | None
@@ -109,7 +109,7 @@ class Cross:
     @property
     def title(self) -> str:
         count = f"mean ± standard error over {self.over}" if self.over else "the best of each cell"
-        return f"{self.goal}, {self.rows} down, {self.columns} across: {count}"
+        return f"{self.metric}, {self.rows} down, {self.columns} across: {count}"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Headers and rows as people read them, what no trial tried empty; beside seeds stands their mean."""
@@ -125,11 +125,11 @@ class Cross:
         cells = [[vars(cell) if cell else None for cell in row] for row in self.cells]
         axes = zip(("rows", "columns"), (self.rows, self.columns), self.labels, strict=True)
         named = {axis: {"name": name, "values": list(labels)} for axis, name, labels in axes}
-        return {"goal": self.goal, **named, "mean_over": self.over, "cells": cells}
+        return {"metric": self.metric, **named, "mean_over": self.over, "cells": cells}
 
 
 def cross(results: Sequence[TrialResult], rows: str, columns: str) -> Cross:
-    """The goal by two open values, in the order of the trials, numbers ascending.
+    """The metric by two open values, in the order of the trials, numbers ascending.
 
     Where there is a third open value and no fourth, such as the seed, a cell is the mean over it. UserError where a
     value was not open.
@@ -145,7 +145,7 @@ def cross(results: Sequence[TrialResult], rows: str, columns: str) -> Cross:
     for result in results:
         groups.setdefault((_label(result, rows), _label(result, columns)), []).append(result)
     cells = tuple(tuple(_crossed(groups.get((row, column)), over) for column in labels[1]) for row in labels[0])
-    return Cross(results[0].goal, rows, columns, over, labels, cells)
+    return Cross(results[0].metric, rows, columns, over, labels, cells)
 
 
 def grid(results: Sequence[TrialResult], study: StudyFolder) -> Cross | None:

@@ -90,7 +90,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
         "board": leaderboard.cells(leaderboard.frame(results, study)) if results else None,
-        "tied": any(result.goal == "overall_accuracy" for result in results),
+        "tied": any(result.metric == "overall_accuracy" for result in results),
         "trials": _figures("study", drawings["study"], ["labels.svg"] if won else []),
         "won": won,
         "finals": [(final, _figures(name, drawings.get(name), ["labels.svg"])) for final, name in finals],

@@ -53,7 +53,7 @@ def _trials(one: StudyStatus) -> str:
 
 def best(result: TrialResult) -> str:
     at = f"epoch {result.epoch}/{result.planned}"
-    return f"{result.goal} {text.format_value(result.value)}, trial {result.number} ({result.backbone}), {at}"
+    return f"{result.metric} {text.format_value(result.value)}, trial {result.number} ({result.backbone}), {at}"
 
 
 def running(result: TrialResult) -> str:
@@ -120,7 +120,7 @@ def document(one: StudyStatus) -> dict[str, Any]:
     return {
         "study": one.study.name,
         "state": one.state,
-        "goal": one.goal,
+        "metric": one.metric,
         "planned": one.planned,
         "trials": dict(Counter(result.state for result in one.results)),
         "best": one.best.model_dump(mode="json") if one.best else None,

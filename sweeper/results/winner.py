@@ -21,7 +21,7 @@ CONFIRMED_WITHOUT_ERROR = 3  # leaders where no standard error is known
 def leaders(study: StudyFolder) -> list[TrialResult]:
     """The completed trials within one standard error of the best, best first, at most five.
 
-    Three where the goal has no standard error. Raises NoResult where no trial completed.
+    Three where the metric has no standard error. Raises NoResult where no trial completed.
     """
     results = records.results(study)
     ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
@@ -61,7 +61,7 @@ class Winner:
     def views(self) -> bool:
         """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
         seen = self.result.tta
-        return seen is None or float(getattr(seen, self.result.goal)) >= (self.result.value or 0.0)
+        return seen is None or float(getattr(seen, self.result.metric)) >= (self.result.value or 0.0)
 
     @property
     def tau(self) -> float | None:
@@ -71,7 +71,7 @@ class Winner:
         """
         if not self.job.recipe.train.posterior.fit:
             return None
-        seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.goal)
+        seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.metric)
         if self.views and seen and seen.tau is not None:
             return seen.tau
         return fitted.tau if fitted else None
@@ -107,7 +107,7 @@ def recipe(won: Winner) -> str:
 
     result = won.result
     comment = (
-        f"The best of study {won.study.name}: trial {result.number}, {result.goal} {result.value:.4f} on val"
+        f"The best of study {won.study.name}: trial {result.number}, {result.metric} {result.value:.4f} on val"
         f" after epoch {result.epoch} of {result.planned}."
     )
     if won.confirmed:

@@ -58,7 +58,7 @@ def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> Froze
     if not folder.config.exists() and not folder.history.exists():
         return None
     job = records.begun(folder)
-    values = [epoch.value(job.recipe.goal) for epoch in records.history(folder)]
+    values = [epoch.value(job.recipe.metric) for epoch in records.history(folder)]
     return past_trial(suggest, job.params, TrialState.RUNNING, None, values)
 
 

@@ -58,8 +58,8 @@ def _option(hole: Choice, usual: Any) -> Any:
             return label
     numbers = [label for label in hole.labels if isinstance(label, int | float)]
     if isinstance(wanted, int | float) and len(numbers) == len(hole.labels):
-        goal = float(wanted)
-        return min(numbers, key=lambda label: abs(label - goal))
+        metric = float(wanted)
+        return min(numbers, key=lambda label: abs(label - metric))
     return hole.midpoint()
 
 
@@ -124,16 +124,16 @@ def family(backbone: str, *, pretrained: bool = True) -> Family:
     return next(line for line in TABLE if re.match(line.pattern, backbone))
 
 
-def defaults(backbone: str, goal: str, *, pretrained: bool = True) -> dict[str, Any]:
+def defaults(backbone: str, metric: str, *, pretrained: bool = True) -> dict[str, Any]:
     """Loss, optimizer, schedule, augmentation and drop path for this backbone, as plain values.
 
     Label smoothing raises the overall accuracy, but flattens the logits that posterior correction moves: where the
-    goal is a mean over classes there is none.
+    metric is a mean over classes there is none.
     """
     line = family(backbone, pretrained=pretrained)
     rates = {"lr": line.lr, "backbone_lr": line.backbone_lr, "layer_decay": line.layer_decay}
     return {
-        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if _mean(goal) else 0.1},
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if _mean(metric) else 0.1},
         "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "augment": AUGMENT[line.augment],
@@ -141,23 +141,23 @@ def defaults(backbone: str, goal: str, *, pretrained: bool = True) -> dict[str, 
     }
 
 
-def filled(train: dict[str, Any], goal: str) -> dict[str, Any]:
+def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
     """`train` with the parts it leaves out; a part that is there at all stays as it is.
 
     Predictions look at mirror images where training does, and are corrected for class frequency, with a fitted
-    strength, where the goal is a mean over classes.
+    strength, where the metric is a mean over classes.
     """
     backbone = train.get("backbone")
     if not isinstance(backbone, str):
         return train
-    parts = defaults(backbone, goal, pretrained=train.get("pretrained") is not False)
+    parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
-    return parts | looks | {"posterior": {"fit": _mean(goal)}} | train
+    return parts | looks | {"posterior": {"fit": _mean(metric)}} | train
 
 
-def _mean(goal: str) -> bool:
+def _mean(metric: str) -> bool:
     """Whether every class counts the same."""
-    return goal != "overall_accuracy"
+    return metric != "overall_accuracy"
 
 
 def _mirrored(augment: Any) -> bool:

@@ -1,4 +1,4 @@
-"""docs/keys.md: what each goal is, and every key under `train` and `data`, generated from the models."""
+"""docs/keys.md: what each metric is, and every key under `train` and `data`, generated from the models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +35,10 @@ def write(path: Path = PATH) -> None:
 
 
 def _goals() -> list[str]:
-    """A table of the metrics that a goal may be."""
+    """A table of the metrics that a metric may be."""
     text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
     rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
-    return ["", "## goal", "", text, "", "| metric | what it is |", "|---|---|", *rows]
+    return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]
 
 
 def _section(name: str, model: type[BaseModel]) -> Iterator[str]:

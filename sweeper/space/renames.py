@@ -3,6 +3,7 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "goal": "metric",
     "search.pruner: patient": "early_stopping",
     "search.pruner: promotion": "asha",
     "search.pruner: successive_halving": "{name: asha, type: stopping}",

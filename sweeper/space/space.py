@@ -82,10 +82,10 @@ class Space:
         return {each.name: str(each.distribution) for each in self._open}
 
     def identity(self) -> dict[str, Any]:
-        """What the study asks, as JSON: data, goal and train with all defaults. Budget and search are not part."""
+        """What the study asks, as JSON: data, metric and train with all defaults. Budget and search are not part."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
         train = filled(given, TrainConfig) | self._of_families([part for part in defaults.PARTS if part not in given])
-        return {"data": data, "goal": self._spec.goal, "train": train}
+        return {"data": data, "metric": self._spec.metric, "train": train}
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
         """The parts that the file leaves to the backbones' families, by backbone where there are several."""
@@ -133,7 +133,7 @@ class Space:
         """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
         recipes = [self._recipe(closed).train for _, closed in self._over("backbone")]
         return [
-            defaults.parameters(self._fixed(train.backbone), defaults.filled(_given(train), self._spec.goal))
+            defaults.parameters(self._fixed(train.backbone), defaults.filled(_given(train), self._spec.metric))
             | ({"backbone": train.backbone} if "backbone" in self.names else {})
             for train in recipes
         ]
@@ -170,12 +170,12 @@ class Space:
 
     def _recipe(self, closed: Node) -> Recipe:
         spec = self._spec
-        return Recipe(data=spec.data, goal=spec.goal, train=self._train(closed), derived=spec.derived)
+        return Recipe(data=spec.data, metric=spec.metric, train=self._train(closed), derived=spec.derived)
 
     def _train(self, closed: Node) -> TrainConfig:
         """A closed tree as a config, what it leaves out from its backbone's family."""
         entries = closed.value if isinstance(closed.value, dict) else {}
-        whole = defaults.filled(plain(closed), self._spec.goal) if entries else {}
+        whole = defaults.filled(plain(closed), self._spec.metric) if entries else {}
         parts = {key: leaf(value) for key, value in whole.items() if key not in entries}
         return checked(TrainConfig, replace(closed, value={**entries, **parts}), "train")
 

@@ -1,4 +1,4 @@
-"""What a study file says besides the training: its name, goal, budget, sampler and pruner. No file is read here."""
+"""What a study file says besides the training: its name, metric, budget, sampler and pruner. No file is read here."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sweeper.space.tree import Node
 from trainers.config import JUDGED, DataConfig
-from trainers.epoch import Goal, Part
+from trainers.epoch import Metric, Part
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -121,7 +121,7 @@ class StudyFile(Part):
         description="name of the study and of its folder: a-z, 0-9, _, . and -; the file's own name when left out",
     )
     data: DataConfig = Field(description="which images, and how they are read")
-    goal: Goal = Field("overall_accuracy", description=JUDGED)
+    metric: Metric = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
     keep: Positive | None = Field(
@@ -136,7 +136,7 @@ class StudySpec:
 
     study: str
     data: DataConfig
-    goal: Goal
+    metric: Metric
     budget: Budget
     search: Search
     train: Node = field(repr=False)

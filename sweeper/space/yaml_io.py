@@ -69,7 +69,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     train = opened(train, "train")
     budget = _budget(file, tree, train)
     return StudySpec(
-        file.study or _named(path), file.data, file.goal, budget, file.search, train, path, text, keep=file.keep
+        file.study or _named(path), file.data, file.metric, budget, file.search, train, path, text, keep=file.keep
     )
 
 
@@ -261,7 +261,7 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     train = recipe.train.model_dump()
     train = _written(train) | {part: None for part in defaults.PARTS if train[part] is None}  # not the family's
     data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
-    lines += [f"study: {flow(study)}", f"data: {flow(_written(data))}", f"goal: {recipe.goal}"]
+    lines += [f"study: {flow(study)}", f"data: {flow(_written(data))}", f"metric: {recipe.metric}"]
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"
 

@@ -125,8 +125,8 @@ def _length(path: Path) -> int | None:
 
 
 def _standard_error(result: TrialResult, labels: int | None) -> float | None:
-    """Of a share: sqrt(p (1 - p) / n). Known for the overall accuracy alone, the only goal that is one share."""
-    if result.goal != "overall_accuracy" or result.value is None or not labels:
+    """Of a share: sqrt(p (1 - p) / n). Known for the overall accuracy alone, the only metric that is one share."""
+    if result.metric != "overall_accuracy" or result.value is None or not labels:
         return None
     return math.sqrt(max(0.0, result.value * (1 - result.value)) / labels)
 

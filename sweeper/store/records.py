@@ -126,19 +126,19 @@ def result_of(
     state: State,
     message: Done | Failed | None = None,
 ) -> TrialResult:
-    """How `job` stands after `epochs`: its value is the goal's after the last, or after the one that its recipe's
+    """How `job` stands after `epochs`: its value is the metric's after the last, or after the one that its recipe's
     selection chooses, the earliest of equals. `message` is its worker's last.
     """
     failed = message if isinstance(message, Failed) else None
     done = message if isinstance(message, Done) else None
     known = list(epochs)
-    goal = job.recipe.goal
+    metric = job.recipe.metric
     counts = max(known, key=job.recipe.rank, default=None)
     return TrialResult(
         number=job.trial,
         state=state,
-        goal=goal,
-        value=counts.value(goal) if counts else None,
+        metric=metric,
+        value=counts.value(metric) if counts else None,
         epoch=counts.number if counts else None,
         epochs=len(known),
         planned=job.stop_after or job.recipe.train.epochs,
@@ -251,7 +251,7 @@ def entry(folder: RunFolder) -> Entry | None:
         configuration=digest(job.recipe),
         seed=job.recipe.train.seed,
         image_size=job.recipe.train.image_size,
-        values=tuple(epoch.value(job.recipe.goal) for epoch in epochs),
+        values=tuple(epoch.value(job.recipe.metric) for epoch in epochs),
         spans=_spans(epochs),
     )
 

@@ -44,7 +44,7 @@ class StudyStatus:
     """One study as its folder tells it."""
 
     study: StudyFolder
-    goal: str
+    metric: str
     planned: int | None
     hours: float | None
     results: tuple[TrialResult, ...]
@@ -97,7 +97,7 @@ def status_of(study: StudyFolder) -> StudyStatus:
     budget = document.get("budget", {})
     return StudyStatus(
         study=study,
-        goal=document.get("identity", {}).get("goal", "overall_accuracy"),
+        metric=document.get("identity", {}).get("metric", "overall_accuracy"),
         planned=budget.get("trials"),
         hours=budget.get("hours"),
         results=results,

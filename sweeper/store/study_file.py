@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.store import jsonfile
 from sweeper.store.paths import StudyFolder
-from trainers.epoch import Goal
+from trainers.epoch import Metric
 
 
 class _Open(BaseModel):
@@ -20,7 +20,7 @@ class Identity(_Open):
     """What makes the study the one it is."""
 
     data: dict[str, Any]
-    goal: Goal
+    metric: Metric
     train: dict[str, Any]
 
 
@@ -56,7 +56,7 @@ def same_fingerprint(before: str, now: str) -> bool:
 
 
 def read(folder: StudyFolder) -> dict[str, Any] | None:
-    """The document of the study in `folder`, or None before it began; `identity` has data, goal and train."""
+    """The document of the study in `folder`, or None before it began; `identity` has data, metric and train."""
     try:
         found = jsonfile.read(folder.study_file, StudyRecord)
     except EnvironmentFault as error:

@@ -23,7 +23,7 @@ class Entry(Message):
     configuration: str  # digest of the recipe without its seed
     seed: int
     image_size: int
-    values: tuple[float, ...]  # the goal after each epoch
+    values: tuple[float, ...]  # the metric after each epoch
     spans: tuple[tuple[float, float], ...]  # Unix times between which it was in epochs
 
     @property

@@ -25,7 +25,7 @@ class ActiveTrial:
 
     @property
     def values(self) -> list[float]:
-        return [epoch.value(self.job.recipe.goal) for epoch in self.epochs]
+        return [epoch.value(self.job.recipe.metric) for epoch in self.epochs]
 
     @property
     def left(self) -> int:

@@ -194,7 +194,7 @@ class Study:
 
     def _judge(self, running: ActiveTrial, epoch: Epoch) -> bool:
         number = running.job.trial
-        self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.goal))
+        self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.metric))
         if epoch.number < running.train.epochs:
             ends = self._asking.waiting.ends(running)  # which the ladder learns from, the first trial's too
             running.pruned = number != FIRST and (ends or self._optimizer.should_prune(number, running.train))

@@ -25,7 +25,7 @@ class TransferredTrial(Message):
     state: Literal["COMPLETE", "PRUNED"]
     params: dict[str, Any]
     value: float | None
-    values: tuple[float, ...]  # the goal after each epoch
+    values: tuple[float, ...]  # the metric after each epoch
     configuration: str  # digest of the recipe without its seed
     seed: int
 
@@ -45,8 +45,8 @@ def warm_start(
     """Learn what `source` has to teach, before the study in `folder` begins; yields what there is to say of it.
 
     A trial is taken where some parameters of the new space give exactly its recipe, on the same data and for the
-    same goal: so whatever was closed and is open now, or the other way round, is judged by its value. Values on
-    other data, for another goal or after other epochs would not be comparable.
+    same metric: so whatever was closed and is open now, or the other way round, is judged by its value. Values on
+    other data, for another metric or after other epochs would not be comparable.
     """
     before = study_file.read(source)
     if before is None:
@@ -88,8 +88,8 @@ def _changes(before: Mapping[str, Any], spec: StudySpec, space: Space, source: S
 def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
     """Why no value of a study can be compared with values of this one, or nothing."""
     asked, mine = before["identity"], spec.data.model_dump(mode="json")
-    if asked["goal"] != spec.goal:
-        return f"its goal was {asked['goal']}, not {spec.goal}"
+    if asked["metric"] != spec.metric:
+        return f"its metric was {asked['metric']}, not {spec.metric}"
     if not study_file.same_fingerprint(before.get("fingerprint", ""), fingerprint):
         return "its images, labels or splits were others"
     where = {"root": mine["root"]}  # the same data at another place are the same
@@ -119,7 +119,7 @@ def _sorted(
         except NotInSpace as why:
             left.append(str(why))
             continue
-        values = tuple(epoch.value(job.recipe.goal) for epoch in records.history(folder))
+        values = tuple(epoch.value(job.recipe.metric) for epoch in records.history(folder))
         taken.append(
             TransferredTrial(
                 number=result.number,

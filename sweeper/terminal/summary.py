@@ -31,7 +31,7 @@ class RunningRow:
 
     @property
     def values(self) -> list[float]:
-        return [epoch.value(self.job.recipe.goal) for epoch in self.epochs]
+        return [epoch.value(self.job.recipe.metric) for epoch in self.epochs]
 
     @property
     def seconds_left(self) -> float | None:
@@ -133,8 +133,8 @@ def line(board: SweepSummary, row: RunningRow, now: float | None = None) -> str:
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"
-    goal = row.job.recipe.goal if row.epochs[-1].val else f"train {row.job.recipe.goal}"
-    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {goal} {format_value(row.values[-1])}{best}{eta}"
+    metric = row.job.recipe.metric if row.epochs[-1].val else f"train {row.job.recipe.metric}"
+    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {metric} {format_value(row.values[-1])}{best}{eta}"
 
 
 def ending(result: TrialResult, now: float | None = None) -> str:
@@ -143,7 +143,7 @@ def ending(result: TrialResult, now: float | None = None) -> str:
     if result.state == "FAILED":
         return f"{clock} trial {result.number} failed: {result.error or result.failure}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
-    value = f", {result.goal} {format_value(result.value)}" if result.value is not None else ""
+    value = f", {result.metric} {format_value(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
     return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sweeper.store.records import best
 from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
-from trainers.epoch import METRICS, Epoch, Goal, Scores
+from trainers.epoch import METRICS, Epoch, Metric, Scores
 
 MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
 MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
@@ -39,17 +39,17 @@ def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
 
 
 def _goal(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
-    """The goal's curve, and what the trial is worth so far, by which MLflow's table is sorted."""
-    goal = job.recipe.goal
-    return {goal: epoch.value(goal), "value": counts.value(goal)}
+    """The metric's curve, and what the trial is worth so far, by which MLflow's table is sorted."""
+    metric = job.recipe.metric
+    return {metric: epoch.value(metric), "value": counts.value(metric)}
 
 
 def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
-    """Everything but the goal: a prefix makes a section of charts."""
-    goal = job.recipe.goal
-    found = {"train_loss": epoch.train.loss, f"train/{goal}": float(getattr(epoch.train, goal))}
+    """Everything but the metric: a prefix makes a section of charts."""
+    metric = job.recipe.metric
+    found = {"train_loss": epoch.train.loss, f"train/{metric}": float(getattr(epoch.train, metric))}
     if epoch.val:
-        found |= {"val_loss": epoch.val.loss} | _others(epoch.val, goal) | _corrected(epoch, goal)
+        found |= {"val_loss": epoch.val.loss} | _others(epoch.val, metric) | _corrected(epoch, metric)
     return found | {
         "optim/lr": epoch.lr,
         "speed/images_per_second": epoch.images_per_second,
@@ -57,17 +57,17 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
     }
 
 
-def _others(val: Scores, goal: Goal) -> dict[str, float]:
-    found = {f"val/{name}": float(getattr(val, name)) for name in METRICS if name != goal}
+def _others(val: Scores, metric: Metric) -> dict[str, float]:
+    found = {f"val/{name}": float(getattr(val, name)) for name in METRICS if name != metric}
     named = keys(val.category_accuracy)
     return found | {f"category_accuracy/{named[name]}": value for name, value in val.category_accuracy.items()}
 
 
-def _corrected(epoch: Epoch, goal: Goal) -> dict[str, float]:
+def _corrected(epoch: Epoch, metric: Metric) -> dict[str, float]:
     """What posterior correction would give, or gives, and with which strength."""
     found = {f"posterior/{name}": fit.value for name, fit in epoch.corrected.items()}
     found |= {f"posterior/tau_{name}": fit.tau for name, fit in epoch.corrected.items()}
-    return found | ({f"val/plain_{goal}": float(getattr(epoch.plain, goal))} if epoch.plain else {})
+    return found | ({f"val/plain_{metric}": float(getattr(epoch.plain, metric))} if epoch.plain else {})
 
 
 def looked(result: TrialResult, time: float) -> list[Point]:
@@ -85,7 +85,7 @@ def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.5g}") for name, value in figures.items() if math.isfinite(value)}
 
 
-def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], goal: Goal) -> list[Point]:
+def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], metric: Metric) -> list[Point]:
     """The study's best so far, a point for each completed trial in the order in which they completed.
 
     So a point is final: what completes later comes after it. Not beyond the last epoch of a trial that has them all
@@ -97,7 +97,7 @@ def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], goa
     best, found = -math.inf, []
     for step, number in enumerate(sorted(sure, key=lambda n: (times.get(n, 0.0), n))):
         best = max(best, complete[number] or 0.0)
-        found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{goal}": best})))
+        found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{metric}": best})))
     return found
 
 
@@ -139,14 +139,14 @@ def outcome(result: TrialResult) -> dict[str, str]:
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
 
 
-def note(state: State, goal: Goal, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
+def note(state: State, metric: Metric, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
     """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
     counts = {state: sum(r.state == state for r in results) for state in STATUS}
     parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
     if top := best(results):
         where = f"trial {top.number} ({plain(top.backbone)}), epoch {top.epoch}"
-        lines.append(f"**Best {goal}**: {top.value:.4f}, {where}")
+        lines.append(f"**Best {metric}**: {top.value:.4f}, {where}")
     return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
 

@@ -15,7 +15,7 @@ from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
 from sweeper.tracking.sync_state import Event, RunSyncState, StudySyncState, TrackedRun, TrackedRuns
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.epoch import Goal
+from trainers.epoch import Metric
 from trainers.support import failpoints
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
@@ -54,7 +54,7 @@ class StudyInfo:
 
     study: StudyFolder
     data_name: str
-    goal: Goal
+    metric: Metric
     spec_text: str
     planned: int | None = None
     names: Sequence[str] = ()
@@ -168,8 +168,8 @@ class Reconciler:
         """Bring the study's own figures and its note to where its trials are."""
         ends = self.sides.ends()
         results = {number: result for number, (result, _) in ends.items()}
-        points = content.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.goal)
-        note = content.note(state, self.facts.goal, list(results.values()), self.facts.planned, self.facts.resume)
+        points = content.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.metric)
+        note = content.note(state, self.facts.metric, list(results.values()), self.facts.planned, self.facts.resume)
         tags = {"sweep.state": state, "mlflow.note.content": note}
         server.log(twin.run, points[self._points :], {}, tags)
         self._points = len(points)

@@ -163,7 +163,7 @@ def facts(one: StudyStatus) -> StudyInfo:
     return StudyInfo(
         study=one.study,
         data_name=asked["data"]["root"],
-        goal=asked["goal"],
+        metric=asked["metric"],
         spec_text=one.study.space.read_text(encoding="utf-8"),
         planned=one.planned,
         names=opened(asked["train"]),

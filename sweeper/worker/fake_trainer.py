@@ -175,7 +175,7 @@ class _Checkpoint:
         self._lines.append(epoch.model_dump_json())
         if self._rank(epoch) > self._best:
             self._best = self._rank(epoch)
-            _put(self._folder.model, _safetensors(epoch.value(self._recipe.goal), self._padding))
+            _put(self._folder.model, _safetensors(epoch.value(self._recipe.metric), self._padding))
         filler = "0" * self._padding
         state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}], "padding": "{filler}"}}'
         _put(self._folder.checkpoint, state.encode())

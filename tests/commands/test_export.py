@@ -174,7 +174,7 @@ def corrected(study: StudyFolder, **posterior: object) -> winner.Winner:
     train = won.job.recipe.train.model_copy(update={"posterior": Posterior(**posterior)})
     recipe = won.job.recipe.model_copy(update={"train": train})
     records.write_config(folder, won.job.model_copy(update={"recipe": recipe}))
-    fitted = {recipe.goal: Corrected(tau=0.7, value=0.9)}
+    fitted = {recipe.metric: Corrected(tau=0.7, value=0.9)}
     lines = [epoch.model_copy(update={"corrected": fitted}) for epoch in records.history(folder)]
     folder.history.write_text("".join(f"{line.model_dump_json()}\n" for line in lines))
     return winner.winner(study)
@@ -194,7 +194,7 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
 @pytest.mark.parametrize(("gain", "views"), [(0.01, True), (-0.01, False)])
 def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(study, gain, views):
     won = winner.winner(study)
-    seen = Look(**{**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain})
+    seen = Look(**{**won.epoch.val.model_dump(), won.result.metric: won.result.value + gain})
     records.write_result(study.trial(won.result.number), won.result.model_copy(update={"tta": seen}))
     job = records.read_config(exported(study).folder)
     assert job
@@ -206,7 +206,7 @@ def test_the_final_looks_through_several_views_unless_they_were_worse_on_val(stu
 )
 def test_a_final_that_takes_several_views_takes_the_strength_that_was_fitted_to_them(study, gain, fitted, tau):
     won = corrected(study, fit=True)
-    values = {**won.epoch.val.model_dump(), won.result.goal: won.result.value + gain}
+    values = {**won.epoch.val.model_dump(), won.result.metric: won.result.value + gain}
     result = won.result.model_copy(update={"tta": Look(**values, tau=fitted)})
     records.write_result(study.trial(won.result.number), result)
     assert winner.winner(study).tau == tau

@@ -109,7 +109,7 @@ def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
 def test_mlflow_is_told_of_a_study_what_its_folder_says(study):
     facts = tracker.facts(studies.status_of(study))
     asked = json.loads(study.spec.read_text())
-    assert (facts.goal, facts.data_name, facts.planned) == ("overall_accuracy", "nothing", 3)
+    assert (facts.metric, facts.data_name, facts.planned) == ("overall_accuracy", "nothing", 3)
     assert facts.names == ["backbone", "loss.gamma", "optimizer.lr", "schedule", "schedule.step.every"]
     assert facts.spec_text == study.space.read_text()
     assert facts.tags == ({"sweep.data": asked["fingerprint"]} if asked["fingerprint"] else {})

@@ -22,7 +22,7 @@ CASES = {
     "M2": "MLflow: replayed twice, killed during the replay",
     "H1": "no model hub in reach, nothing cached",
     "Y1": "bad YAML files",
-    "Y2": "resumed with another space, goal or data",
+    "Y2": "resumed with another space, metric or data",
     "X1": "stdout closed, a file, TERM=dumb, NO_COLOR, CI=1, 40 columns, LANG=C",
     "Z1": "secrets in the environment and in addresses",
     "Z2": "who may look at `sweep ui`",

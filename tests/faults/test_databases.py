@@ -239,7 +239,7 @@ CHANGES = {
     "narrower": ((GAMMA, "gamma: {uniform: [0.0, 3.0]}"), r"learnt from \d of 8 .* \(loss.gamma [0-9.]+ > 3\)"),
     "new choice": (("[constant,", "[cosine, constant,"), "learnt from 8 of 8 trials of question"),
     "removed hole": ((SCHEDULE, "schedule: constant"), r"learnt from \d of 8 .* \(schedule"),
-    "other goal": ((NAME, f"{NAME}\ngoal: macro_f1"), "nothing is learnt from question: its goal was"),
+    "other metric": ((NAME, f"{NAME}\ngoal: macro_f1"), "nothing is learnt from question: its metric was"),
     "other data": (None, "nothing is learnt from question: its images, labels or splits were others"),
 }
 

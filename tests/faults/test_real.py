@@ -20,7 +20,7 @@ from trainers.data.demo import draw
 SPACE = """\
 study: question
 data: {layout: challenge, root: garments, crop: box}
-goal: mean_class_accuracy
+metric: mean_class_accuracy
 budget: {trials: 5}
 search: {sampler: tpe, pruner: {name: median, startup_trials: 2, min_trials: 2, warmup_epochs: 1}}
 train:

@@ -153,7 +153,7 @@ def finished(study: StudyFolder, number: int, data: DataConfig, **changes) -> Ru
     """A trial that completed, with random predictions of val (or of test, for a final)."""
     table = layouts.read(data)
     made = job(study, number, **changes)
-    recipe = Recipe(data=data, goal=made.recipe.goal, train=made.recipe.train)
+    recipe = Recipe(data=data, metric=made.recipe.metric, train=made.recipe.train)
     started = begin(made.model_copy(update={"recipe": recipe}))
     names = [category.name for category in table.categories]
     for one in curve(started):

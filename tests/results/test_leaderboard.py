@@ -26,7 +26,7 @@ def study() -> StudyFolder:
 
 def result(number: int, value: float | None, state="COMPLETE", **changes) -> TrialResult:
     fields = {"params": {"backbone": "resnet18", "loss.gamma": 1.5}, "epochs": 3, "epoch": 3}
-    fields |= {"goal": "overall_accuracy", "planned": 3, "backbone": "resnet18", "seconds": 90.0}
+    fields |= {"metric": "overall_accuracy", "planned": 3, "backbone": "resnet18", "seconds": 90.0}
     return TrialResult(number=number, value=value, state=state, **(fields | changes))
 
 
@@ -77,10 +77,10 @@ def test_trials_within_one_standard_error_of_the_best_are_tied(study):
     assert tied[3] is pd.NA
 
 
-@pytest.mark.parametrize("goal", ["mean_class_accuracy", "macro_f1"])
-def test_a_goal_that_is_no_single_share_has_no_standard_error(study, goal):
+@pytest.mark.parametrize("metric", ["mean_class_accuracy", "macro_f1"])
+def test_a_goal_that_is_no_single_share_has_no_standard_error(study, metric):
     with_predictions(study, images=1000)
-    table = leaderboard.frame([result(0, 0.8, goal=goal)], study)
+    table = leaderboard.frame([result(0, 0.8, metric=metric)], study)
     assert table["standard_error"].isna().all()
     assert table["tied"].isna().all()
 
@@ -115,7 +115,7 @@ def test_an_empty_study_has_an_empty_leaderboard(study):
 def test_the_document_is_plain_json_with_a_version(study):
     results = [result(0, 0.8), result(1, None, "FAILED", error="x", params={"loss.gamma": 2.0})]
     document = json.loads(json.dumps(leaderboard.document(results, study), allow_nan=False))
-    assert (document["schema_version"], document["best"], document["goal"]) == (1, 0, "overall_accuracy")
+    assert (document["schema_version"], document["best"], document["metric"]) == (1, 0, "overall_accuracy")
     first, second = document["trials"]
     assert (first["value"], first["params"]["loss.gamma"]) == (0.8, 1.5)
     assert (second["value"], second["rank"], second["error"]) == (None, None, "x")

@@ -169,7 +169,7 @@ def test_the_command_prints_where_the_page_is(tmp_path):
 
     study = StudyFolder(tmp_path / "mlruns" / "studies" / "question")
     study.root.mkdir(parents=True)
-    asked = {"study": "question", "identity": {"goal": "overall_accuracy", "data": {}, "train": {}}}
+    asked = {"study": "question", "identity": {"metric": "overall_accuracy", "data": {}, "train": {}}}
     study.study_file.write_text(json.dumps(asked))
     study.space.write_text("study: question\n")
     document = json.loads(sweep(tmp_path, "report", "question", "--json").stdout)

@@ -11,7 +11,7 @@ from sweeper.store import lock, studies
 from sweeper.store.paths import StudyFolder, database
 from tests.support.records import begin, curve, end, job
 
-IDENTITY = """{"study": "focal", "identity": {"data": {}, "goal": "overall_accuracy", "train": {}},
+IDENTITY = """{"study": "focal", "identity": {"data": {}, "metric": "overall_accuracy", "train": {}},
 "budget": {"trials": %s, "hours": null}}"""
 
 

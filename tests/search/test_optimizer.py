@@ -32,7 +32,7 @@ def result(number: int, params: dict[str, Any], state: State, value: float) -> T
     return TrialResult(
         number=number,
         state=state,
-        goal="overall_accuracy",
+        metric="overall_accuracy",
         value=value,
         epoch=1,
         epochs=1,

@@ -6,14 +6,14 @@ import timm
 
 from sweeper.space import defaults
 from trainers.config import TrainConfig
-from trainers.epoch import Goal
+from trainers.epoch import Metric
 
 NAMES = ["mobilenetv2_100", "efficientnet_b3", "convnext_tiny.fb_in1k", "swin_tiny_patch4_window7_224", "van_b0"]
 NAMES += ["vit_tiny_patch16_224", "resnet50.a1_in1k", "seresnext50_32x4d"]
 
 
-def config(goal="overall_accuracy", **train):
-    return TrainConfig.model_validate(defaults.filled(train, goal))
+def config(metric="overall_accuracy", **train):
+    return TrainConfig.model_validate(defaults.filled(train, metric))
 
 
 @pytest.mark.parametrize("backbone", NAMES)
@@ -68,15 +68,15 @@ def test_predictions_look_at_mirror_images_only_where_training_did():
 
 def test_a_correction_is_fitted_where_the_goal_is_a_mean_over_classes_and_the_recipe_does_not_mind():
     goals = ("overall_accuracy", "mean_class_accuracy", "macro_f1")
-    assert [config(goal, backbone="a").posterior.fit for goal in goals] == [False, True, True]
+    assert [config(metric, backbone="a").posterior.fit for metric in goals] == [False, True, True]
     assert not config("mean_class_accuracy", backbone="a", posterior={}).posterior.fit
     assert config(backbone="a", posterior={"fit": True}).posterior.fit
 
 
-@pytest.mark.parametrize("goal", get_args(Goal))
-def test_labels_are_smoothed_only_where_the_goal_is_no_mean_over_classes(goal):
-    smoothing = 0.1 if goal == "overall_accuracy" else 0.0
+@pytest.mark.parametrize("metric", get_args(Metric))
+def test_labels_are_smoothed_only_where_the_goal_is_no_mean_over_classes(metric):
+    smoothing = 0.1 if metric == "overall_accuracy" else 0.0
     for train in ({"backbone": "resnet50"}, {"backbone": "van_b0", "pretrained": False}):
-        assert config(goal, **train).loss.label_smoothing == smoothing
+        assert config(metric, **train).loss.label_smoothing == smoothing
     written = {"name": "cross_entropy", "label_smoothing": 0.2}
-    assert config(goal, backbone="resnet50", loss=written).loss.label_smoothing == 0.2
+    assert config(metric, backbone="resnet50", loss=written).loss.label_smoothing == 0.2

@@ -74,7 +74,11 @@ def test_a_key_in_the_wrong_place_is_answered_with_its_place(tmp_path, key, plac
 
 @pytest.mark.parametrize(
     ("line", "meant"),
-    [("goal: f1", "macro_f1"), ("goal: balanced_accuracy", "mean_class_accuracy"), ("goal: acc", "overall_accuracy")],
+    [
+        ("metric: f1", "macro_f1"),
+        ("metric: balanced_accuracy", "mean_class_accuracy"),
+        ("metric: acc", "overall_accuracy"),
+    ],
 )
 def test_another_word_for_a_goal_is_answered_with_ours(tmp_path, line, meant):
     assert refused(tmp_path, "backbone: b", f"{HEAD}{line}\n").help == f"did you mean '{meant}'?"
@@ -94,7 +98,7 @@ def test_data_and_a_backbone_are_enough(tmp_path):
     path = tmp_path / "My Flowers.yaml"
     path.write_text("data: {layout: folder, root: d}\ntrain: {backbone: resnet18}\n")
     spec = read(path)
-    assert (spec.study, spec.goal, spec.budget.trials) == ("my-flowers", "overall_accuracy", 1)
+    assert (spec.study, spec.metric, spec.budget.trials) == ("my-flowers", "overall_accuracy", 1)
     assert Space(spec, ["class"]).recipe({}).train.backbone == "resnet18"
 
 

@@ -140,7 +140,7 @@ def test_no_system_corrects_its_predictions_or_looks_twice(name):
 def test_a_system_is_judged_as_its_year_was_and_cut_to_boxes_where_it_was(name):
     recipe = space(name).recipe({})
     year = name[-4:]
-    assert recipe.goal == ("mean_class_accuracy" if year == "2024" else "overall_accuracy")
+    assert recipe.metric == ("mean_class_accuracy" if year == "2024" else "overall_accuracy")
     assert recipe.data.crop == ("box" if year == "2021" else "none")
 
 

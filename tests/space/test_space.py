@@ -161,8 +161,8 @@ def test_the_first_trial_takes_the_branch_that_is_usual_and_of_another_its_own_d
 
 def test_a_search_for_a_mean_over_classes_begins_without_smoothing():
     text = "train: {backbone: a, loss: {name: cross_entropy, label_smoothing: {uniform: [0, 0.3]}}}"
-    for goal, smoothing in (("overall_accuracy", 0.1), ("macro_recall", 0.0)):
-        found = Space(read(written(f"goal: {goal}\n{text}")), CATEGORIES)
+    for metric, smoothing in (("overall_accuracy", 0.1), ("macro_recall", 0.0)):
+        found = Space(read(written(f"metric: {metric}\n{text}")), CATEGORIES)
         assert found.default() == [{"loss.label_smoothing": smoothing}]
 
 
@@ -283,8 +283,8 @@ def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str
 
 def test_another_goal_and_other_data_are_differences():
     head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
-    train = "epochs: 3, loss: cross_entropy, posterior: {}"  # the parts whose defaults depend on the goal
-    assert changes(train, train, head=head) == ["data.root: d -> e", "goal: overall_accuracy -> macro_f1"]
+    train = "epochs: 3, loss: cross_entropy, posterior: {}"  # the parts whose defaults depend on the metric
+    assert changes(train, train, head=head) == ["data.root: d -> e", "metric: overall_accuracy -> macro_f1"]
 
 
 # -------------------------------------------------------------------------------------- judging
@@ -341,7 +341,7 @@ def test_a_derived_size_may_be_below_the_networks_input():
 
 
 def test_the_former_name_of_a_selection_is_answered():
-    for value in ("goal", "{choice: [goal, loss]}"):
+    for value in ("metric", "{choice: [metric, loss]}"):
         with pytest.raises(UserError, match=r"train\.selection: 'goal' was renamed to 'metric'"):
             Space(read(written(f"train: {{backbone: b, selection: {value}}}")), [])
 
@@ -366,8 +366,8 @@ def test_what_families_give_is_part_of_what_a_study_asks(monkeypatch):
 
 
 def test_a_correction_is_fitted_by_itself_where_the_goal_is_a_mean_over_classes():
-    for goal, fit in (("overall_accuracy", False), ("mean_class_accuracy", True)):
-        (recipe,) = Space(read(written(f"goal: {goal}\ntrain: {{backbone: a}}")), CATEGORIES).recipes()
+    for metric, fit in (("overall_accuracy", False), ("mean_class_accuracy", True)):
+        (recipe,) = Space(read(written(f"metric: {metric}\ntrain: {{backbone: a}}")), CATEGORIES).recipes()
         assert recipe.train.posterior.fit is fit
 
 

@@ -184,8 +184,8 @@ def test_set_replaces_or_adds_one_value(write: Write, assignment: str, path: tup
 
 
 def test_set_reaches_every_part_of_the_file_and_the_last_one_wins(write: Write):
-    spec = write(HEAD + TRAIN, "budget.trials=4", "data.root=x", "goal=macro_f1", "study=t", "budget.trials=5")
-    assert (spec.budget.trials, spec.data.root, spec.goal, spec.study) == (5, "x", "macro_f1", "t")
+    spec = write(HEAD + TRAIN, "budget.trials=4", "data.root=x", "metric=macro_f1", "study=t", "budget.trials=5")
+    assert (spec.budget.trials, spec.data.root, spec.metric, spec.study) == (5, "x", "macro_f1", "t")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ PARTS = st.fixed_dictionaries(
 def test_a_recipe_written_as_yaml_reads_back_as_itself(
     tmp_path_factory: pytest.TempPathFactory, parts: dict[str, object], root: str, comment: str
 ):
-    recipe = Recipe(data=DataConfig(root=root), goal="macro_f1", train=TrainConfig.model_validate(parts))
+    recipe = Recipe(data=DataConfig(root=root), metric="macro_f1", train=TrainConfig.model_validate(parts))
     path = tmp_path_factory.getbasetemp() / "recipe.yaml"
     path.write_text(recipe_yaml("study-1", recipe, comment=comment), newline="")
     spec = read(path)

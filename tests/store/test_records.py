@@ -231,7 +231,7 @@ def test_a_study_whose_folder_was_moved_is_no_longer_there(study):
 
 
 def test_a_result_comes_back_as_it_was_written(run):
-    result = TrialResult(number=1, state="PRUNED", goal="macro_f1", value=0.5, planned=3, backbone="x")
+    result = TrialResult(number=1, state="PRUNED", metric="macro_f1", value=0.5, planned=3, backbone="x")
     assert records.read_result(run) is None
     records.write_result(run, result)
     assert records.read_result(run) == result

@@ -551,7 +551,7 @@ def test_a_second_sweep_on_a_study_is_told_who_holds_it(path):
     ("change", "line"),
     [
         ("train.loss.gamma={uniform: [0, 6]}", "train.loss.gamma: uniform [0.0, 5.0] -> uniform [0.0, 6.0]"),
-        ("goal=macro_f1", "goal: overall_accuracy -> macro_f1"),
+        ("metric=macro_f1", "metric: overall_accuracy -> macro_f1"),
         ("data.root=elsewhere", "data.root: nothing -> elsewhere"),
         ("train.epochs=7", "train.epochs: 6 -> 7"),
     ],
@@ -569,7 +569,7 @@ def test_a_changed_question_is_refused_with_the_difference(path, change, line):
     opened(path).close()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"study": "x"}', '{"identity": {"goal": "macro_f1"}}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"study": "x"}', '{"identity": {"metric": "macro_f1"}}', "null"])
 def test_a_damaged_study_file_is_said_in_words(path, text):
     opened(path).close()
     folder = StudyFolder(path.parent / "question")

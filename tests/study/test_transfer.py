@@ -144,12 +144,12 @@ def test_other_data_and_another_goal_teach_nothing(tmp_path, earlier):
     study, said = begun(tmp_path, "other", earlier, fingerprint="g")
     assert said == ["nothing is learnt from earlier: its images, labels or splits were others"]
     study.close()
-    text = (tmp_path / "question.yaml").read_text() + "goal: macro_f1\n"
+    text = (tmp_path / "question.yaml").read_text() + "metric: macro_f1\n"
     (tmp_path / "question.yaml").write_text(text)
     asked = yaml_io.read(tmp_path / "question.yaml")
     space = Space(asked, CATEGORIES)
     said = list(transfer.warm_start(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
-    assert said[-1] == "nothing is learnt from earlier: its goal was overall_accuracy, not macro_f1"
+    assert said[-1] == "nothing is learnt from earlier: its metric was overall_accuracy, not macro_f1"
 
 
 @pytest.mark.parametrize("number", range(12))

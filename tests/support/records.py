@@ -8,7 +8,7 @@ from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Failure, Job, State, TrialResult
 from trainers.config import AdamW, DataConfig, Focal, Recipe, TrainConfig
-from trainers.epoch import Epoch, Goal, Scores
+from trainers.epoch import Epoch, Metric, Scores
 
 START = 1_800_000_000.0  # Unix time of the first epoch
 
@@ -39,7 +39,7 @@ def epoch(index: int, value: float, **changes: Any) -> Epoch:
 
 
 def job(study: StudyFolder, number: int, **changes: Any) -> Job:
-    goal: Goal = changes.pop("goal", "overall_accuracy")
+    metric: Metric = changes.pop("metric", "overall_accuracy")
     backbone = changes.pop("backbone", "resnet18.a1_in1k")
     gamma = changes.pop("gamma", 2.0 + number / 7)
     train = TrainConfig(
@@ -49,7 +49,7 @@ def job(study: StudyFolder, number: int, **changes: Any) -> Job:
         optimizer=AdamW(lr=1e-3),
         selection=changes.pop("selection", "last"),
     )
-    recipe = Recipe(data=DataConfig(root="data/clothes"), goal=goal, train=train)
+    recipe = Recipe(data=DataConfig(root="data/clothes"), metric=metric, train=train)
     params = {"backbone": backbone, "loss.gamma": gamma, "schedule": "cosine"}
     fields = {"folder": study.trial(number).root, "cache": Path("cache"), "params": params}
     return Job(study=study.name, trial=number, recipe=recipe, **(fields | changes))

@@ -16,7 +16,7 @@ from tests.support.cli import environment
 Tell = Callable[..., Path]
 IDENTITY = """{
     "study": "s",
-    "identity": {"goal": "overall_accuracy", "data": {}, "train": {}},
+    "identity": {"metric": "overall_accuracy", "data": {}, "train": {}},
     "budget": {"trials": 3, "hours": null}
 }"""
 ASLEEP = "import sys, time; print('up', flush=True); time.sleep(600)"

@@ -46,7 +46,7 @@ class Sweep:
         self.study, self.notes = study, []
         self.tracker = MlflowTracker(self.notes.append, pause=0.05)
         defaults = {"planned": 4, "names": ["backbone", "loss.gamma", "schedule"], "resume": "sweep run space.yaml"}
-        defaults |= {"data_name": "data/clothes", "goal": "overall_accuracy", "spec_text": "study: x\n"}
+        defaults |= {"data_name": "data/clothes", "metric": "overall_accuracy", "spec_text": "study: x\n"}
         self.tracker.opened(Facts(study, **(defaults | facts)))
 
     def start(self, number: int, **changes):
@@ -663,7 +663,7 @@ def test_the_best_so_far_is_final_in_the_order_in_which_trials_completed():
         return TrialResult(
             number=number,
             state=state,
-            goal="overall_accuracy",
+            metric="overall_accuracy",
             value=value,
             epochs=epochs,
             planned=3,

@@ -442,7 +442,7 @@ def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
-    fit = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.goal, found.loss)
+    fit = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.metric, found.loss)
     assert found == Look(**fit.scores.model_dump(), tau=fit.tau)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.epoch import Corrected, Goal, Scores
+from trainers.epoch import Corrected, Metric, Scores
 from trainers.evaluation import metrics
 
 TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5
-BOTH: tuple[Goal, ...] = ("overall_accuracy", "mean_class_accuracy")
+BOTH: tuple[Metric, ...] = ("overall_accuracy", "mean_class_accuracy")
 Floats = NDArray[np.float32]
 
 
@@ -53,21 +53,21 @@ class Fitting:
         """Every metric with this strength; `loss` is passed through."""
         return metrics.scores_of(self._counts(tau).sum(0), self.names, self.sizes, loss)
 
-    def fit(self, goal: Goal, loss: float) -> Fit:
-        """The best strength by `goal`, the one nearest 0 of equals; `loss` is passed through to the scores."""
+    def fit(self, metric: Metric, loss: float) -> Fit:
+        """The best strength by `metric`, the one nearest 0 of equals; `loss` is passed through to the scores."""
         whole = self.counts.sum(1)  # [taus, 3, sum C]
-        chosen = [self._best(whole - self.counts[:, fold], goal) for fold in range(self.counts.shape[1])]
+        chosen = [self._best(whole - self.counts[:, fold], metric) for fold in range(self.counts.shape[1])]
         crossed = sum(self.counts[best, fold] for fold, best in enumerate(chosen))
         strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)  # [N]
         scores = metrics.scores_of(np.asarray(crossed), self.names, self.sizes, loss)
-        tau = float(TAUS[self._best(whole, goal)])
+        tau = float(TAUS[self._best(whole, metric)])
         return Fit(tau, scores, self.logits - strength[:, None] * self.prior)
 
-    def _best(self, counts: NDArray[np.int64], goal: Goal) -> int:
-        values = [getattr(metrics.scores_of(one, self.names, self.sizes, 0.0), goal) for one in counts]
+    def _best(self, counts: NDArray[np.int64], metric: Metric) -> int:
+        values = [getattr(metrics.scores_of(one, self.names, self.sizes, 0.0), metric) for one in counts]
         return max(range(len(TAUS)), key=lambda i: (values[i], -abs(TAUS[i])))
 
-    def corrected(self, goal: Goal) -> dict[str, Corrected]:
-        """What a fitted correction gives for both accuracies and the goal, by metric."""
-        fits = {name: self.fit(name, 0.0) for name in dict.fromkeys((*BOTH, goal))}
+    def corrected(self, metric: Metric) -> dict[str, Corrected]:
+        """What a fitted correction gives for both accuracies and the metric, by metric."""
+        fits = {name: self.fit(name, 0.0) for name in dict.fromkeys((*BOTH, metric))}
         return {name: Corrected(tau=fit.tau, value=getattr(fit.scores, name)) for name, fit in fits.items()}

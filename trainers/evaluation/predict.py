@@ -118,7 +118,7 @@ def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cp
     fitting = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes)
     if not train.posterior.fit:
         return Look(**fitting.at(train.posterior.tau, loss).model_dump())
-    fit = fitting.fit(recipe.goal, loss)
+    fit = fitting.fit(recipe.metric, loss)
     return Look(**fit.scores.model_dump(), tau=fit.tau)
 
 

@@ -79,9 +79,9 @@ def test_a_label_has_no_say_in_its_own_correction():
     turned = labels.copy()
     turned[before.folds == 0] = (turned[before.folds == 0] + 1) % np.array(SIZES)
     after = logit_adjustment.Fitting(logits, turned, prior, NAMES, SIZES)
-    goal = "mean_class_accuracy"
+    metric = "mean_class_accuracy"
     mine = before.folds == 0
-    np.testing.assert_array_equal(before.fit(goal, 0.0).logits[mine], after.fit(goal, 0.0).logits[mine])
+    np.testing.assert_array_equal(before.fit(metric, 0.0).logits[mine], after.fit(metric, 0.0).logits[mine])
 
 
 def test_equal_classes_need_no_correction():
