@@ -78,7 +78,7 @@ def plan(path: Path, options: Options) -> Plan:
     epochs = recipes[0].train.epochs
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
     bytes_of = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
-    kept = trials if spec.keep is None or trials is None else min(trials, spec.keep)
+    kept = trials if spec.keep_checkpoints is None or trials is None else min(trials, spec.keep_checkpoints)
     size = spec.data.size or 0
     return Plan(
         study=spec.study,
@@ -96,7 +96,7 @@ def plan(path: Path, options: Options) -> Plan:
         costs=costs,
         hours=round(trials * epochs * mean / len(slots) / 3600, 3) if trials else None,
         disk_gb=round(kept * max(one.while_running for one in bytes_of) / 1e9, 3) if kept else None,
-        keep=spec.keep,
+        keep=spec.keep_checkpoints,
         running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
         free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         data=prepared.summary,

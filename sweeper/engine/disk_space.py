@@ -97,13 +97,13 @@ class DiskEstimate:
         sizes = [self.size(recipe.train) for recipe in recipes]
         each = sum(size.after_end for size in sizes) / len(sizes)
         room_for = free(self.folder.root) - SPARE - max(size.while_saving for size in sizes)
-        count = trials if spec.keep is None else min(trials, spec.keep)
+        count = trials if spec.keep_checkpoints is None else min(trials, spec.keep_checkpoints)
         if not each or not trials or count * each <= room_for:
             return None
         some = max(1, min(10, int(room_for / each)))
         return (
             f"{count} trials keep about {format_bytes(count * each)}, {format_bytes(free(self.folder.root))} are free: write "
-            f"keep: {some} into the YAML, or make room, for example with sweep clean"
+            f"keep_checkpoints: {some} into the YAML, or make room, for example with sweep clean"
         )
 
     def enough(self, job: Job, running: Collection[Job]) -> bool:

@@ -3,6 +3,7 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "keep": "keep_checkpoints",
     "goal": "metric",
     "search.pruner: patient": "early_stopping",
     "search.pruner: promotion": "asha",

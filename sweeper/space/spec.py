@@ -124,7 +124,7 @@ class StudyFile(Part):
     metric: Metric = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
-    keep: Positive | None = Field(
+    keep_checkpoints: Positive | None = Field(
         None, description="of how many of the best trials checkpoints and predictions are kept; of all when left out"
     )
     train: dict[str, Any] = Field(description="everything about the training; a value here may be left open")
@@ -142,5 +142,5 @@ class StudySpec:
     train: Node = field(repr=False)
     source: Path
     text: str = field(repr=False)
-    keep: int | None = None
+    keep_checkpoints: int | None = None
     derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others

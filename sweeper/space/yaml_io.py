@@ -69,7 +69,15 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     train = opened(train, "train")
     budget = _budget(file, tree, train)
     return StudySpec(
-        file.study or _named(path), file.data, file.metric, budget, file.search, train, path, text, keep=file.keep
+        file.study or _named(path),
+        file.data,
+        file.metric,
+        budget,
+        file.search,
+        train,
+        path,
+        text,
+        keep_checkpoints=file.keep_checkpoints,
     )
 
 

@@ -66,7 +66,7 @@ class StudyState:
         repeats, memory, kept = (
             SeenConfigurations(),
             GpuMemoryLimits(folder.gpu_memory, here),
-            Retention(folder, spec.keep),
+            Retention(folder, spec.keep_checkpoints),
         )
         for one in learnt:
             repeats.note(one.configuration, one.seed, None)

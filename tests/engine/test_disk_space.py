@@ -245,7 +245,7 @@ def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
     line = known.outlook(yaml_io.read(path), recipes)
     assert line
     assert line.startswith("60 trials keep about 120000.0 GB, ")
-    assert "write keep: 1 into the YAML, or make room, for example with sweep clean" in line
+    assert "write keep_checkpoints: 1 into the YAML, or make room, for example with sweep clean" in line
     small_ones = DiskEstimate(StudyFolder(tmp_path / "question"), {"resnet18": 1000})
     assert small_ones.outlook(yaml_io.read(path), recipes) is None
     assert DiskEstimate(StudyFolder(tmp_path / "question")).outlook(yaml_io.read(path), recipes) is None
@@ -264,7 +264,7 @@ def test_what_is_kept_is_no_part_of_what_a_study_asks(tmp_path):
     first = opened(write(tmp_path))
     first.close()
     path = write(tmp_path)
-    path.write_text(f"keep: 2\n{path.read_text()}")
+    path.write_text(f"keep_checkpoints: 2\n{path.read_text()}")
     opened(path).close()
     assert json.loads((tmp_path / "question" / "study.json").read_text())["keep"] == 2
     with pytest.raises(UserError, match="keep"):

@@ -31,7 +31,7 @@ def best(lab: Lab, count: int) -> set[int]:
 
 def keeping(lab: Lab, keep: int) -> Lab:
     space = lab.root / "space.yaml"
-    space.write_text(f"keep: {keep}\n{space.read_text()}")
+    space.write_text(f"keep_checkpoints: {keep}\n{space.read_text()}")
     return lab
 
 
