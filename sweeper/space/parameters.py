@@ -11,7 +11,7 @@ from sweeper.text import did_you_mean
 from trainers.support.errors import UserError
 
 RANGES: tuple[str, ...] = get_args(Kind)
-KINDS = ("choice", *RANGES, "each")
+KINDS = ("choice", *RANGES, "per_category")
 
 
 def is_hole(node: Node) -> bool:
@@ -69,7 +69,7 @@ def _hole(entries: dict[str, Node], name: str) -> Range | Choice | PerCategory:
             raise UserError(f"unknown key '{key}' beside {kind} in {name}", where=child.key, help=remedy)
     if kind == "choice":
         return _choice(entries[kind], name)
-    return _each(entries[kind], name) if kind == "each" else _range(kind, entries, name)
+    return _each(entries[kind], name) if kind == "per_category" else _range(kind, entries, name)
 
 
 def _each(node: Node, name: str) -> PerCategory:
@@ -77,7 +77,7 @@ def _each(node: Node, name: str) -> PerCategory:
         raise UserError(
             f"{name}: each wants an open value, found {flow(plain(node))}",
             where=node.where,
-            help="such as {each: {uniform: [0.5, 1.5]}}",
+            help="such as {per_category: {uniform: [0.5, 1.5]}}",
         )
     return PerCategory(opened(node, name))
 

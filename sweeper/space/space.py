@@ -44,7 +44,7 @@ class Space:
     """
 
     def __init__(self, spec: StudySpec, categories: Sequence[str]) -> None:
-        """Expand `each` by category name and judge every corner; UserError with file:line:column."""
+        """Expand `per_category` by category name and judge every corner; UserError with file:line:column."""
         self._spec, self._categories = spec, list(categories)
         self._tree = expand(spec.train, categories)
         self._open = list(parameters(self._tree))

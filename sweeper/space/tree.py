@@ -170,7 +170,7 @@ def plain(node: Node) -> Any:
         case Range() as hole:
             return {hole.kind: [hole.low, hole.high]} | ({} if hole.step is None else {"step": hole.step})
         case PerCategory() as each:
-            return {"each": plain(each.node)}
+            return {"per_category": plain(each.node)}
     return node.value
 
 
@@ -182,7 +182,7 @@ def leaf(value: Any) -> Node:
 
 
 def expand(node: Node, categories: Sequence[str]) -> Node:
-    """The tree with every `each` written out as one open value a category."""
+    """The tree with every `per_category` written out as one open value a category."""
     match node.value:
         case dict() as entries:
             return replace(node, value={name: expand(child, categories) for name, child in entries.items()})

@@ -36,7 +36,7 @@ train:
   backbone: {{choice: [test_resnet, '{SCRIPT}', broken.error]}}
   pretrained: false
   image_size: 32
-  loss: {{name: focal, category_weights: {{each: {{uniform: [0.5, 1.5]}}}}}}
+  loss: {{name: focal, category_weights: {{per_category: {{uniform: [0.5, 1.5]}}}}}}
   epochs: 2
 """
 

@@ -84,7 +84,7 @@ def test_a_published_space_names_the_schema_asks_a_question_and_tells_its_cost(p
     [
         "loss: focal",
         "loss: {choice: [focal, {name: cross_entropy, label_smoothing: {uniform: [0, 0.1]}}]}",
-        "loss: {name: focal, category_weights: {each: {uniform: [0, 1]}}}",
+        "loss: {name: focal, category_weights: {per_category: {uniform: [0, 1]}}}",
         "loss: {name: focal, category_weights: {material: {uniform: [0, 1]}}}",
         "optimizer: {name: adam, betas: [{uniform: [0.8, 0.9]}, 0.99]}",
         "epochs: {int: [1, 9], step: 2}",
@@ -107,7 +107,7 @@ def test_the_schema_accepts_open_values(train: str):
         "epochs: {int: [1.5, 9]}",
         "epochs: five",
         "augment: {flip: {choice: []}}",
-        "augment: {flip: {each: {uniform: [0, 1]}}}",
+        "augment: {flip: {per_category: {uniform: [0, 1]}}}",
     ],
 )
 def test_the_schema_refuses_what_the_program_refuses(train: str):

@@ -44,7 +44,7 @@ def test_open_values_are_named_by_dotted_path_and_branch():
 
 
 def test_each_is_one_open_value_a_category():
-    names = space("loss: {name: focal, category_weights: {each: {uniform: [0.5, 1.5]}}}").names
+    names = space("loss: {name: focal, category_weights: {per_category: {uniform: [0.5, 1.5]}}}").names
     assert names == ["loss.category_weights.material", "loss.category_weights.fabric"]
 
 
@@ -231,7 +231,7 @@ def changes(old: str, new: str, **heads: str) -> list[str]:
 
 
 def test_the_same_space_has_no_difference():
-    train = f"schedule: {BRANCHES}, loss: {{name: focal, category_weights: {{each: {{uniform: [0, 1]}}}}}}"
+    train = f"schedule: {BRANCHES}, loss: {{name: focal, category_weights: {{per_category: {{uniform: [0, 1]}}}}}}"
     assert changes(train, train) == []
 
 

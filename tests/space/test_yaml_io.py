@@ -156,7 +156,7 @@ def test_reading_loads_neither_torch_nor_optuna():
 # --------------------------------------------------------------------------------------- --set
 TRAIN = """train:
   backbone: b
-  loss: {name: focal, gamma: {uniform: [0, 5]}, category_weights: {each: {uniform: [0.5, 1.5]}}}
+  loss: {name: focal, gamma: {uniform: [0, 5]}, category_weights: {per_category: {uniform: [0.5, 1.5]}}}
   optimizer: {name: adamw, betas: [0.9, 0.99]}
   schedule: {choice: [{name: cosine}, {name: step, every: {int: [1, 3]}}]}
   head: linear
