@@ -67,7 +67,7 @@ AUGMENTS = [{"flip": 0.5}, STRONG, STRONG | {"policy": "rand", "cutmix": 0}, {"m
 FAMILIES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 OTHERS = [
     {"average": {"name": "ema"}, "clip_norm": 1.0, "accumulate": 2},
-    {"thaw": {"frozen_epochs": 0, "staged_epochs": 1}, "optimizer": {"name": "sgd"}},
+    {"freeze": {"epochs": 0, "gradual_epochs": 1}, "optimizer": {"name": "sgd"}},
     {"balance": 0.5, "grow": {"start": 0.5, "until": 1.0}},
 ]
 FAKED = [

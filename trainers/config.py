@@ -327,11 +327,11 @@ class SWA(Part):
 Average = Annotated[NoAverage | EMA | SWA, Field(discriminator="name")]
 
 
-class Thaw(Part):
+class Freeze(Part):
     """When the layers of the backbone learn; until then they, and their batch-norm statistics, stand still."""
 
-    frozen_epochs: int = Field(0, ge=0, description="epochs at the start in which only the head learns")
-    staged_epochs: int = Field(
+    epochs: int = Field(0, ge=0, description="epochs at the start in which only the head learns")
+    gradual_epochs: int = Field(
         0, ge=0, description="epochs after those in which layers join in, last first (Howard and Ruder 2018)"
     )
 
@@ -432,7 +432,7 @@ class TrainConfig(Part):
         " classes) to this power",
     )
     grow: Grow = Field(default_factory=Grow, description="side of the images in the first epochs")
-    thaw: Thaw = Field(default_factory=Thaw, description="when the layers of the backbone learn")
+    freeze: Freeze = Field(default_factory=Freeze, description="when the layers of the backbone learn")
     average: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
     epochs: int = Field(20, ge=1, description="passes over the training images; the schedule's horizon")
     batch_size: int = Field(

@@ -187,7 +187,7 @@ class TrainingRun:
         tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()
-        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.thaw, index))
+        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.freeze, index))
         for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer

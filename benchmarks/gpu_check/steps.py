@@ -29,7 +29,7 @@ FORMATS_MATTER = (
     {"optimizer": {"name": "sgd", "lr": 0.01}, "clip_norm": 1.0},
     {"average": "ema", "accumulate": 2},
 )
-OTHERS = ({"balance": 0.5}, {"thaw": {"frozen_epochs": 1}}, {"augment": {"mixup": 0.2, "mixup_of": "minority"}})
+OTHERS = ({"balance": 0.5}, {"freeze": {"epochs": 1}}, {"augment": {"mixup": 0.2, "mixup_of": "minority"}})
 NETWORKS = (
     "vit_tiny_patch16_224",
     "convnext_atto",
@@ -204,7 +204,7 @@ def overflow(place: Cpu, notes: Notes) -> None:
             holds = moved == 0 and moment == 0 and 0 < after < 1
             what = f"a step that overflows does no harm: {optimizer}, clip {clip}"
             notes.promise(what, holds, moved=moved, largest_moment=moment, moved_by_the_next=after)
-    thaw = {"frozen_epochs": 1, "staged_epochs": 2}
+    thaw = {"epochs": 1, "gradual_epochs": 2}
     how = subjects.recipe(32, 64, epochs=4, thaw=thaw, optimizer={"name": "sgd", "lr": 0.01})
     with subjects.run(place, how, subjects.noise(32, 16, 64)) as run:
         try:

@@ -25,7 +25,7 @@ def kind(recipe: Recipe) -> Kind:
         train.image_size,
         train.batch_size,
         train.grow.model_dump_json(),
-        train.thaw.model_dump_json(),
+        train.freeze.model_dump_json(),
     )
 
 

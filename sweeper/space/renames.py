@@ -3,6 +3,9 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.thaw.staged_epochs": "gradual_epochs",
+    "train.thaw.frozen_epochs": "epochs",
+    "train.thaw": "freeze",
     "keep": "keep_checkpoints",
     "goal": "metric",
     "search.pruner: patient": "early_stopping",

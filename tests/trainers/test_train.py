@@ -17,13 +17,13 @@ from trainers.config import (
     SWA,
     AdamW,
     Augment,
+    Freeze,
     Grow,
     LinearHead,
     Plateau,
     Posterior,
     Recipe,
     Step,
-    Thaw,
     TrainConfig,
     Views,
 )
@@ -302,7 +302,7 @@ def test_what_is_evaluated_and_saved_is_the_average(photos, data, tmp_path):
 
 
 def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(photos, data, tmp_path):
-    how = recipe(photos, thaw=Thaw(frozen_epochs=1))
+    how = recipe(photos, thaw=Freeze(epochs=1))
     run = TrainingRun(how, data, ("train",), torch.device("cpu"), tmp_path)
     before = {key: value.clone() for key, value in run.net.state_dict().items()}
     run.fit(0)
@@ -316,11 +316,11 @@ def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(ph
 
 
 def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
-    run = TrainingRun(recipe(photos, thaw=Thaw(staged_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path)
+    run = TrainingRun(recipe(photos, thaw=Freeze(gradual_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path)
     depth = depths(run.net.backbone)
     deepest = []
     for epoch in range(3):
-        thaw(run.net.backbone, learning(run.config.thaw, epoch))
+        thaw(run.net.backbone, learning(run.config.freeze, epoch))
         deepest.append(max(depth[name] for name, p in run.net.backbone.named_parameters() if p.requires_grad))
     assert deepest == sorted(deepest)
     assert deepest[0] < 0.5

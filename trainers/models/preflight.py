@@ -227,7 +227,7 @@ def _trained_on_one(config: TrainConfig) -> None:
     with torch.device("meta"):
         backbone = network.create(config)
         head = network.head(config, backbone.train(), [2]).train()
-        optimizers.thaw(backbone, optimizers.learning(config.thaw, config.epochs - 1))
+        optimizers.thaw(backbone, optimizers.learning(config.freeze, config.epochs - 1))
         head(backbone(torch.empty(1, 3, side, side)))  # a Network's autocast knows no "meta"
 
 

@@ -9,7 +9,7 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Optimizer, Plateau, Schedule, Step, Thaw
+from trainers.config import SGD, Adam, AdamW, Constant, Cosine, Freeze, OneCycle, Optimizer, Plateau, Schedule, Step
 
 DEPTH = 12  # layers as which layer_decay counts any network, so that one value suits several
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -95,12 +95,12 @@ def _layers(backbone: nn.Module, names: Sequence[str]) -> dict[str, int]:
 
 
 # ---------------------------------------------------------------------------------------------- thaw
-def learning(config: Thaw, epoch: int) -> float:
+def learning(config: Freeze, epoch: int) -> float:
     """The share of the backbone's depth that learns in an epoch (0 for the first): 0 is none, 1 is all of it."""
-    joined = epoch - config.frozen_epochs
+    joined = epoch - config.epochs
     if joined < 0:
         return 0.0
-    return min(1.0, (joined + 1) / (config.staged_epochs + 1))
+    return min(1.0, (joined + 1) / (config.gradual_epochs + 1))
 
 
 def thaw(backbone: nn.Module, share: float) -> None:

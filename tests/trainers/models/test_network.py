@@ -337,8 +337,8 @@ ALONE = {
     "small images first": ({"image_size": 64, "grow": {"start": 0.5}}, True),
     "layer norm": ({"backbone": "test_vit", "image_size": 64}, False),
     "a head's batch norm": ({"backbone": "test_vit", "image_size": 64, "head": "category_mlp"}, True),
-    "a frozen backbone": ({"thaw": {"frozen_epochs": 3}, "epochs": 3}, False),
-    "a backbone that thaws": ({"thaw": {"frozen_epochs": 2}, "epochs": 3}, True),
+    "a frozen backbone": ({"freeze": {"epochs": 3}, "epochs": 3}, False),
+    "a backbone that thaws": ({"freeze": {"epochs": 2}, "epochs": 3}, True),
 }
 
 

@@ -5,7 +5,7 @@ from timm.models import _registry
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from trainers.config import SGD, Adam, AdamW, Constant, Cosine, OneCycle, Plateau, Step, Thaw
+from trainers.config import SGD, Adam, AdamW, Constant, Cosine, Freeze, OneCycle, Plateau, Step
 from trainers.models import majority
 from trainers.optim import optimizers
 
@@ -228,7 +228,7 @@ def test_layers_that_join_in_later_learn_with_every_optimizer(config, layer_deca
     backbone = timm.create_model("test_resnet", num_classes=0)
     net = nn.Sequential(backbone, nn.Linear(backbone.num_features, 3))
     optimizer = optimizers.build(config.model_copy(update={"lr": 0.01, "layer_decay": layer_decay}), *net)
-    how, first = Thaw(frozen_epochs=1, staged_epochs=2), next(backbone.parameters())
+    how, first = Freeze(epochs=1, gradual_epochs=2), next(backbone.parameters())
     for epoch in range(4):
         before = first.detach().clone()
         optimizers.thaw(backbone, optimizers.learning(how, epoch))
@@ -255,7 +255,7 @@ def test_momentum_that_begins_as_zeros_gives_torchs_own_numbers(nesterov):
 
 
 def test_all_layers_learn_where_nothing_is_frozen():
-    assert [optimizers.learning(Thaw(), epoch) for epoch in range(3)] == [1.0, 1.0, 1.0]
-    assert [optimizers.learning(Thaw(frozen_epochs=2), epoch) for epoch in range(4)] == [0.0, 0.0, 1.0, 1.0]
-    staged = [optimizers.learning(Thaw(frozen_epochs=1, staged_epochs=3), epoch) for epoch in range(6)]
+    assert [optimizers.learning(Freeze(), epoch) for epoch in range(3)] == [1.0, 1.0, 1.0]
+    assert [optimizers.learning(Freeze(epochs=2), epoch) for epoch in range(4)] == [0.0, 0.0, 1.0, 1.0]
+    staged = [optimizers.learning(Freeze(epochs=1, gradual_epochs=3), epoch) for epoch in range(6)]
     assert staged == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
