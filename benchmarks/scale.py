@@ -72,7 +72,7 @@ def children() -> float:
 
 
 def trials_part(count: int) -> Iterator[list[object]]:
-    folder = grown.grow(NAME, count)
+    folder = grown.progressive_resizing(NAME, count)
     rebuilt = part("resume", count)
     restore(folder, count)
     again: dict[str, list[dict[str, float]]] = {"resume": [], "hours": []}

@@ -336,7 +336,7 @@ class Freeze(Part):
     )
 
 
-class Grow(Part):
+class ProgressiveResizing(Part):
     """Small images first (Howard 2018; Tan and Le 2021): the side grows from epoch to epoch up to image_size."""
 
     start: float = Field(1.0, gt=0, le=1, description="first side as a share of image_size; 1 is no growth")
@@ -431,7 +431,9 @@ class TrainConfig(Part):
         description="0: every image once an epoch; above: drawn with replacement by (mean inverse frequency of its"
         " classes) to this power",
     )
-    grow: Grow = Field(default_factory=Grow, description="side of the images in the first epochs")
+    progressive_resizing: ProgressiveResizing = Field(
+        default_factory=ProgressiveResizing, description="side of the images in the first epochs"
+    )
     freeze: Freeze = Field(default_factory=Freeze, description="when the layers of the backbone learn")
     average: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
     epochs: int = Field(20, ge=1, description="passes over the training images; the schedule's horizon")

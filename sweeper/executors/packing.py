@@ -24,7 +24,7 @@ def kind(recipe: Recipe) -> Kind:
         train.backbone,
         train.image_size,
         train.batch_size,
-        train.grow.model_dump_json(),
+        train.progressive_resizing.model_dump_json(),
         train.freeze.model_dump_json(),
     )
 

@@ -18,10 +18,10 @@ from trainers.config import (
     AdamW,
     Augment,
     Freeze,
-    Grow,
     LinearHead,
     Plateau,
     Posterior,
+    ProgressiveResizing,
     Recipe,
     Step,
     TrainConfig,
@@ -351,9 +351,9 @@ def test_accumulating_leaves_the_statistics_of_norms_those_of_one_batch(photos, 
 
 
 def test_images_grow_to_their_size_and_stay_there():
-    grow = Grow(start=0.5, until=0.5)
+    grow = ProgressiveResizing(start=0.5, until=0.5)
     assert [grow.side(128, index / 8) for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
-    assert Grow().side(100, 0.0) == 100
+    assert ProgressiveResizing().side(100, 0.0) == 100
 
 
 def test_the_weights_notes_name_no_place_of_this_machine(photos, data, tmp_path):
@@ -365,7 +365,9 @@ def test_the_weights_notes_name_no_place_of_this_machine(photos, data, tmp_path)
 
 
 def test_a_growing_run_trains(photos, data, tmp_path):
-    *_, last = train(recipe(photos, image_size=64, grow=Grow(start=0.5, until=0.8), epochs=2), data, tmp_path)
+    *_, last = train(
+        recipe(photos, image_size=64, grow=ProgressiveResizing(start=0.5, until=0.8), epochs=2), data, tmp_path
+    )
     assert last.val.overall_accuracy > 0
 
 

@@ -135,7 +135,7 @@ def _size(config: TrainConfig) -> Problem | None:
 
 def _growing(config: TrainConfig) -> Problem | None:
     """Whether the backbone takes the smaller images of the first epochs, too."""
-    smallest = config.grow.side(config.image_size, 0.0)
+    smallest = config.progressive_resizing.side(config.image_size, 0.0)
     if smallest == config.image_size:
         return None
     try:
@@ -144,7 +144,7 @@ def _growing(config: TrainConfig) -> Problem | None:
         return None
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         what = f"{config.backbone} cannot take the {smallest} pixels of the first epochs: {_line(error)}"
-        return Problem("train.grow", what, "leave grow out, or begin with a larger share", 2)
+        return Problem("train.progressive_resizing", what, "leave grow out, or begin with a larger share", 2)
     return None
 
 
@@ -223,7 +223,7 @@ def _lone(config: TrainConfig, images: int | None) -> Problem | None:
 
 def _trained_on_one(config: TrainConfig) -> None:
     """One image through the network as it is trained in its last epoch, without memory; raises what torch raises."""
-    side = config.grow.side(config.image_size, 0.0)
+    side = config.progressive_resizing.side(config.image_size, 0.0)
     with torch.device("meta"):
         backbone = network.create(config)
         head = network.head(config, backbone.train(), [2]).train()

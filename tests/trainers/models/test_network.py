@@ -302,7 +302,7 @@ def test_real_published_weights_fit_their_backbone():
 
 def test_a_backbone_of_one_size_is_not_grown_into():
     found = only(backbone="deit_tiny_patch16_224", image_size=224, grow={"start": 0.5})
-    assert (found.where, found.exit_code) == ("train.grow", 2)
+    assert (found.where, found.exit_code) == ("train.progressive_resizing", 2)
     assert "112 pixels of the first epochs" in found.what
     assert problems([recipe(image_size=64, grow={"start": 0.5})]) == []
 
@@ -334,7 +334,7 @@ def test_gpus_that_torch_cannot_use_are_named_before_a_trial_exists(tmp_path):
 ALONE = {
     "a map of one pixel": ({"image_size": 32}, True),
     "a map of four pixels": ({"image_size": 64}, False),
-    "small images first": ({"image_size": 64, "grow": {"start": 0.5}}, True),
+    "small images first": ({"image_size": 64, "progressive_resizing": {"start": 0.5}}, True),
     "layer norm": ({"backbone": "test_vit", "image_size": 64}, False),
     "a head's batch norm": ({"backbone": "test_vit", "image_size": 64, "head": "category_mlp"}, True),
     "a frozen backbone": ({"freeze": {"epochs": 3}, "epochs": 3}, False),
