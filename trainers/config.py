@@ -394,7 +394,7 @@ class Normalize(Part):
     std: Positive | tuple[Positive, Positive, Positive] = Field(description="one figure, or one a channel")
 
 
-NAMED = ("loss", "optimizer", "schedule", "head", "average")
+NAMED = ("loss", "optimizer", "schedule", "head", "weight_averaging")
 """Parts of `train` whose value may be a name alone, short for {name: ...}."""
 
 
@@ -435,7 +435,7 @@ class TrainConfig(Part):
         default_factory=ProgressiveResizing, description="side of the images in the first epochs"
     )
     freeze: Freeze = Field(default_factory=Freeze, description="when the layers of the backbone learn")
-    average: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
+    weight_averaging: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
     epochs: int = Field(20, ge=1, description="passes over the training images; the schedule's horizon")
     batch_size: int = Field(
         64,

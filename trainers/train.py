@@ -156,7 +156,7 @@ class TrainingRun:
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
         network.set_class_counts(self.net, self.counts)
-        self.average = averaging.build(self.config.average, self.net, self.config.epochs)
+        self.average = averaging.build(self.config.weight_averaging, self.net, self.config.epochs)
         self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Evaluator(self.config, data, self.net, where)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)

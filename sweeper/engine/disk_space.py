@@ -49,7 +49,7 @@ class TrialSize:
 
 def size(train: TrainConfig, weights: int) -> TrialSize:
     """What a recipe with so many bytes of weights puts down: moments of its optimizer and the average, too."""
-    copies = 1 + MOMENTS[train.optimizer.name] + (train.average.name != "none")
+    copies = 1 + MOMENTS[train.optimizer.name] + (train.weight_averaging.name != "none")
     return TrialSize(weights, copies * weights)
 
 
