@@ -350,14 +350,14 @@ class ProgressiveResizing(Part):
         return min(image_size, max(2 * GRAIN, round(share * image_size / GRAIN) * GRAIN))
 
 
-class Posterior(Part):
+class PosthocLogitAdjustment(Part):
     """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
 
     tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
     fit: bool = Field(False, description="choose tau on val by the metric; figures on val are cross-fitted")
 
     @model_validator(mode="after")
-    def _one(self) -> "Posterior":
+    def _one(self) -> "PosthocLogitAdjustment":
         if self.fit and self.tau:
             raise ValueError("fit chooses tau: leave one of the two out")
         return self
@@ -453,7 +453,9 @@ class TrainConfig(Part):
         description="the epoch whose value, weights and predictions are the trial's: the last; or the one with the"
         " highest metric on val (metric), the highest other metric, by its name, or the lowest loss",
     )
-    posterior: Posterior = Field(default_factory=Posterior, description="correction by class frequency")
+    posthoc_logit_adjustment: PosthocLogitAdjustment = Field(
+        default_factory=PosthocLogitAdjustment, description="correction by class frequency"
+    )
     tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"

@@ -283,7 +283,7 @@ class TrainingRun:
         fitting = logit_adjustment.Fitting(
             logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes
         )
-        metric, asked = self.recipe.metric, self.config.posterior
+        metric, asked = self.recipe.metric, self.config.posthoc_logit_adjustment
         plain = fitting.at(0.0, loss)
         corrected = fitting.corrected(metric)
         if asked.fit:

@@ -79,7 +79,7 @@ def answers(categories: int) -> str:
 def _predictions(facts: CardData) -> Iterator[str]:
     """How answers are made of logits, where that is more than taking the largest."""
     train, fitted = facts.job.recipe.train, facts.job.tau
-    tau = train.posterior.tau if fitted is None else fitted
+    tau = train.posthoc_logit_adjustment.tau if fitted is None else fitted
     if tau or fitted is not None:
         source = "the recipe's" if fitted is None else "fitted on val by the winning trial"
         yield f"answers are corrected for class frequency: logits - {tau:g} log(prior), {source}"
@@ -129,7 +129,11 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     if facts.epoch.plain:
         yield f"{facts.result.metric} without correction", float(getattr(facts.epoch.plain, facts.result.metric))
     if facts.result.tta:
-        also = " and correction" if facts.job.tau is not None or facts.job.recipe.train.posterior.tau else ""
+        also = (
+            " and correction"
+            if facts.job.tau is not None or facts.job.recipe.train.posthoc_logit_adjustment.tau
+            else ""
+        )
         value = float(getattr(facts.result.tta, facts.result.metric))
         yield f"{facts.result.metric} with test-time augmentation{also}", value
 

@@ -69,7 +69,7 @@ class Winner:
 
         Where predictions take several views, it is fitted to their mean, whose logits are flatter.
         """
-        if not self.job.recipe.train.posterior.fit:
+        if not self.job.recipe.train.posthoc_logit_adjustment.fit:
             return None
         seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.metric)
         if self.views and seen and seen.tau is not None:

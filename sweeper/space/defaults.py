@@ -113,7 +113,7 @@ SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights:
 SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured on photographs, see the README
 
 
-PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta", "posterior")
+PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta", "posthoc_logit_adjustment")
 """What a recipe may leave out to get the family's."""
 
 
@@ -152,7 +152,7 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
         return train
     parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
-    return parts | looks | {"posterior": {"fit": _mean(metric)}} | train
+    return parts | looks | {"posthoc_logit_adjustment": {"fit": _mean(metric)}} | train
 
 
 def _mean(metric: str) -> bool:

@@ -3,6 +3,7 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.posterior": "posthoc_logit_adjustment",
     "train.average": "weight_averaging",
     "train.grow": "progressive_resizing",
     "train.thaw.staged_epochs": "gradual_epochs",

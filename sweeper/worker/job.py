@@ -155,7 +155,9 @@ class Torch:
         fit = ("train", "val")
         views = job.recipe.train.tta if job.use_tta else None
         seen = predict(job.computed, data, weights, split="test", device=device, views=views)
-        logits = seen - logit_offset(data, fit, job.recipe.train.posterior.tau if job.tau is None else job.tau)
+        logits = seen - logit_offset(
+            data, fit, job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
+        )
         if any(row.labels is None for row in rows):
             return logits, None
         return logits, scores(job.recipe, data, logits, split="test", fit=fit)

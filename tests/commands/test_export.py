@@ -25,7 +25,7 @@ from sweeper.system.devices import Slot
 from sweeper.tracking import client
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
-from trainers.config import Posterior
+from trainers.config import PosthocLogitAdjustment
 from trainers.data import layouts
 from trainers.epoch import Corrected, Look, Scores
 from trainers.evaluation import metrics
@@ -171,7 +171,7 @@ def corrected(study: StudyFolder, **posterior: object) -> winner.Winner:
     """The winner as if its recipe had asked for a correction, its last epoch saying what was fitted."""
     won = winner.winner(study)
     folder = study.trial(won.result.number)
-    train = won.job.recipe.train.model_copy(update={"posterior": Posterior(**posterior)})
+    train = won.job.recipe.train.model_copy(update={"posthoc_logit_adjustment": PosthocLogitAdjustment(**posterior)})
     recipe = won.job.recipe.model_copy(update={"train": train})
     records.write_config(folder, won.job.model_copy(update={"recipe": recipe}))
     fitted = {recipe.metric: Corrected(tau=0.7, value=0.9)}

@@ -42,7 +42,7 @@ def test_random_weights_learn_at_one_rate():
 def test_a_job_on_record_is_not_filled_with_the_defaults_of_today():
     assert TrainConfig(backbone="swin_tiny_patch4_window7_224").drop_path is None
     assert TrainConfig(backbone="resnet50").tta.count == 1
-    assert not TrainConfig(backbone="resnet50").posterior.fit
+    assert not TrainConfig(backbone="resnet50").posthoc_logit_adjustment.fit
 
 
 def test_the_last_line_catches_every_name():
@@ -68,9 +68,9 @@ def test_predictions_look_at_mirror_images_only_where_training_did():
 
 def test_a_correction_is_fitted_where_the_goal_is_a_mean_over_classes_and_the_recipe_does_not_mind():
     goals = ("overall_accuracy", "mean_class_accuracy", "macro_f1")
-    assert [config(metric, backbone="a").posterior.fit for metric in goals] == [False, True, True]
-    assert not config("mean_class_accuracy", backbone="a", posterior={}).posterior.fit
-    assert config(backbone="a", posterior={"fit": True}).posterior.fit
+    assert [config(metric, backbone="a").posthoc_logit_adjustment.fit for metric in goals] == [False, True, True]
+    assert not config("mean_class_accuracy", backbone="a", posterior={}).posthoc_logit_adjustment.fit
+    assert config(backbone="a", posterior={"fit": True}).posthoc_logit_adjustment.fit
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))

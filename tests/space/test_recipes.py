@@ -137,8 +137,8 @@ def test_no_default_of_a_backbones_family_slips_into_a_system(name):
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "majority"])
 def test_no_system_corrects_its_predictions_or_looks_twice(name):
-    assert not space(name).recipe({}).train.posterior.fit
-    assert (train(name).posterior.tau, train(name).tta.count) == (0, 1)
+    assert not space(name).recipe({}).train.posthoc_logit_adjustment.fit
+    assert (train(name).posthoc_logit_adjustment.tau, train(name).tta.count) == (0, 1)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

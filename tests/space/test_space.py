@@ -283,7 +283,7 @@ def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str
 
 def test_another_goal_and_other_data_are_differences():
     head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
-    train = "epochs: 3, loss: cross_entropy, posterior: {}"  # the parts whose defaults depend on the metric
+    train = "epochs: 3, loss: cross_entropy, posthoc_logit_adjustment: {}"  # the parts whose defaults depend on the metric
     assert changes(train, train, head=head) == ["data.root: d -> e", "metric: overall_accuracy -> macro_f1"]
 
 
@@ -368,7 +368,7 @@ def test_what_families_give_is_part_of_what_a_study_asks(monkeypatch):
 def test_a_correction_is_fitted_by_itself_where_the_goal_is_a_mean_over_classes():
     for metric, fit in (("overall_accuracy", False), ("mean_class_accuracy", True)):
         (recipe,) = Space(read(written(f"metric: {metric}\ntrain: {{backbone: a}}")), CATEGORIES).recipes()
-        assert recipe.train.posterior.fit is fit
+        assert recipe.train.posthoc_logit_adjustment.fit is fit
 
 
 def test_the_first_trial_takes_a_list_that_is_usual():

@@ -116,8 +116,8 @@ def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cp
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
     labels = data.labels(data.table.indices("val"))
     fitting = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes)
-    if not train.posterior.fit:
-        return Look(**fitting.at(train.posterior.tau, loss).model_dump())
+    if not train.posthoc_logit_adjustment.fit:
+        return Look(**fitting.at(train.posthoc_logit_adjustment.tau, loss).model_dump())
     fit = fitting.fit(recipe.metric, loss)
     return Look(**fit.scores.model_dump(), tau=fit.tau)
 

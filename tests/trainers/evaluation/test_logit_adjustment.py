@@ -12,7 +12,7 @@ CATEGORIES = [Category("shape", ("a", "b", "c")), Category("colour", ("d", "e"))
 
 
 def drawn(images=4000, seed=0):
-    """Labels as frequent as in COUNTS, and the logits of their exact posterior: evidence plus prior.
+    """Labels as frequent as in COUNTS, and the logits of their exact posthoc_logit_adjustment: evidence plus prior.
 
     An image shows a number a class, normal around 1.5 for its own class and 0 for the others.
     """
