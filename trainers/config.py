@@ -80,7 +80,7 @@ class _Loss(Part):
         lt=1,
         description="effective_number only: 0 weighs all alike, towards 1 inverse frequency",
     )
-    over_categories: Literal["mean", "sum"] = Field("mean", description="how the categories' losses combine")
+    category_reduction: Literal["mean", "sum"] = Field("mean", description="how the categories' losses combine")
 
 
 class CrossEntropy(_Loss):

@@ -20,7 +20,7 @@ PUBLISHED = {
     "convnext_focal_2023": {
         "backbone": "convnext_large.fb_in1k",
         "head": {"name": "relu_logits"},
-        "loss": {"name": "focal", "gamma": 2, "over_categories": "sum", "class_weights": "none"},
+        "loss": {"name": "focal", "gamma": 2, "category_reduction": "sum", "class_weights": "none"},
         "optimizer": {"name": "adam", "lr": 1e-3, "weight_decay": 0},
         "schedule": {"name": "step", "every": 2, "factor": 0.8},
         "selection": "last",
@@ -41,7 +41,7 @@ PUBLISHED = {
     },
     "resnet_class_weights_2024": {
         "head": {"name": "category_mlp", "hidden": 512, "dropout": 0.5},
-        "loss": {"name": "cross_entropy", "class_weights": "inverse_frequency", "over_categories": "sum"},
+        "loss": {"name": "cross_entropy", "class_weights": "inverse_frequency", "category_reduction": "sum"},
         "optimizer": {"name": "sgd", "momentum": 0.9, "lr": 1e-4, "weight_decay": 1e-4},
         "schedule": {"name": "plateau", "patience": 5, "factor": 0.1},
         "augment": {"crop": "resized", "noise": 0.1},

@@ -105,7 +105,7 @@ INSIDE = {
     ),
     "a value that is open now and was the default": (
         {
-            "loss": "{name: focal, gamma: {uniform: [0, 5]}, over_categories: {choice: [sum, mean]}}",
+            "loss": "{name: focal, gamma: {uniform: [0, 5]}, category_reduction: {choice: [sum, mean]}}",
             "schedule": SCHEDULE,
         },
         lambda p: "backbone" in p,

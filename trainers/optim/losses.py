@@ -133,7 +133,7 @@ def words(config: Loss) -> str:
 def category_factors(config: Loss, names: Sequence[str]) -> list[float]:
     """Factor of each category's loss: its category weight, over the number of categories when they are averaged."""
     given = config.category_weights or {}
-    share = 1 / len(names) if config.over_categories == "mean" else 1.0
+    share = 1 / len(names) if config.category_reduction == "mean" else 1.0
     return [given.get(name, 1.0) * share for name in names]
 
 

@@ -131,7 +131,7 @@ def test_the_prior_of_a_class_without_images_is_that_of_one_image():
 
 def test_every_category_is_adjusted_by_its_own_prior():
     logits, labels = torch.randn(6, 5), torch.stack([torch.arange(6) % 2, torch.arange(6) % 3], 1)
-    ours = objective(LogitAdjusted(over_categories="sum"), ((4, 6), (8, 1, 1)))(logits, labels)
+    ours = objective(LogitAdjusted(category_reduction="sum"), ((4, 6), (8, 1, 1)))(logits, labels)
     parts = [
         adjusted(logits[:, :2], labels[:, 0], (4, 6), tau=1.0),
         adjusted(logits[:, 2:], labels[:, 1], (8, 1, 1), tau=1.0),
@@ -183,13 +183,13 @@ def test_category_and_class_weights_are_factors_of_every_loss(config):
     logits, labels = torch.randn(6, 5), torch.stack([torch.arange(6) % 2, torch.arange(6) % 3], 1)
 
     def of(**settings):
-        config_ = config.model_copy(update={"over_categories": "sum", "category_weights": {"fit": 0.0}} | settings)
+        config_ = config.model_copy(update={"category_reduction": "sum", "category_weights": {"fit": 0.0}} | settings)
         return objective(config_)(logits, labels)
 
     weights = class_weights((4, 6), "inverse_frequency")[labels[:, 0]]
     torch.testing.assert_close(of(class_weights="inverse_frequency"), weights * of())
     torch.testing.assert_close(of(category_weights={"sleeve": 0.7, "fit": 0.0}), 0.7 * of())
-    torch.testing.assert_close(of(over_categories="mean"), of() / 2)
+    torch.testing.assert_close(of(category_reduction="mean"), of() / 2)
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -237,7 +237,7 @@ def test_the_objective_is_the_mean_over_categories():
         F.cross_entropy(logits[:, 2:], labels[:, 1], reduction="none"),
     ]
     torch.testing.assert_close(objective(CrossEntropy())(logits, labels), (parts[0] + parts[1]) / 2)
-    torch.testing.assert_close(objective(CrossEntropy(over_categories="sum"))(logits, labels), parts[0] + parts[1])
+    torch.testing.assert_close(objective(CrossEntropy(category_reduction="sum"))(logits, labels), parts[0] + parts[1])
 
 
 def test_a_category_weight_of_zero_silences_the_category():
