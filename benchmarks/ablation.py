@@ -49,7 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lr x 2": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05}},
     "96 pixels": {"image_size": 96},
     "SWA .75": {"average": {"name": "swa", "start": 0.75}},
-    "balanced .5": {"balance": 0.5},
+    "balanced .5": {"balanced_sampling": 0.5},
     "strong augmentation": {"augment": {"crop": "resized", "policy": "trivial", "erase": 0.25}},
     "logit adjusted": {"loss": {"name": "logit_adjusted", "label_smoothing": 0.1}},
     "MixUp .2": {"augment": {"flip": 0.5, "crop": "random", "mixup": 0.2}},

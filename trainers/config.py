@@ -426,7 +426,7 @@ class TrainConfig(Part):
     optimizer: Optimizer = Field(default_factory=AdamW, description="how it is minimised")
     schedule: Schedule = Field(default_factory=Cosine, description="learning rate over the run")
     augment: Augment = Field(default_factory=Augment, description="random changes of the training images")
-    balance: Share = Field(
+    balanced_sampling: Share = Field(
         0.0,
         description="0: every image once an epoch; above: drawn with replacement by (mean inverse frequency of its"
         " classes) to this power",

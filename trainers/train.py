@@ -202,9 +202,9 @@ class TrainingRun:
         return tally, mean, rate
 
     def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
-        if not self.config.balance:
+        if not self.config.balanced_sampling:
             return shuffled(self.rows, self.config.batch_size, rng)
-        shares = balanced(self.data.labels(self.rows), self.counts, self.config.balance)
+        shares = balanced(self.data.labels(self.rows), self.counts, self.config.balanced_sampling)
         return drawn(self.rows, shares, self.config.batch_size, rng)
 
     def _backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:

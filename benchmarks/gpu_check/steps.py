@@ -29,7 +29,7 @@ FORMATS_MATTER = (
     {"optimizer": {"name": "sgd", "lr": 0.01}, "clip_norm": 1.0},
     {"average": "ema", "accumulate": 2},
 )
-OTHERS = ({"balance": 0.5}, {"freeze": {"epochs": 1}}, {"augment": {"mixup": 0.2, "mixup_of": "minority"}})
+OTHERS = ({"balanced_sampling": 0.5}, {"freeze": {"epochs": 1}}, {"augment": {"mixup": 0.2, "mixup_of": "minority"}})
 NETWORKS = (
     "vit_tiny_patch16_224",
     "convnext_atto",

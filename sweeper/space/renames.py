@@ -3,6 +3,7 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.balance": "balanced_sampling",
     "train.loss.over_categories": "category_reduction",
     "train.posterior": "posthoc_logit_adjustment",
     "train.average": "weight_averaging",

@@ -184,7 +184,7 @@ def test_two_open_values_are_crossed_and_what_no_trial_tried_is_empty():
 
 def test_a_cell_is_the_mean_over_the_only_third_open_value_and_the_title_says_so():
     results = [at(n, value, loss="dice", balance=0, seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
-    made = leaderboard.cross(results, "loss", "balance")
+    made = leaderboard.cross(results, "loss", "balanced_sampling")
     assert made.title == "overall_accuracy, loss down, balance across: mean ± standard error over seed"
     assert made.table()[1] == [["dice", "0.7000 ±0.0577"]]
 

@@ -127,7 +127,12 @@ def test_no_default_of_a_backbones_family_slips_into_a_system(name):
     """Each says for itself what its paper said, or that it said nothing."""
     known = train(name)
     assert (known.drop_path, known.optimizer.backbone_lr, known.optimizer.layer_decay) == (None, 1, 1)
-    assert (known.weight_averaging.name, known.balance, known.progressive_resizing.start, known.freeze.epochs) == (
+    assert (
+        known.weight_averaging.name,
+        known.balanced_sampling,
+        known.progressive_resizing.start,
+        known.freeze.epochs,
+    ) == (
         "none",
         0,
         1,
