@@ -135,7 +135,7 @@ class _Optimizer(Part):
         1.0, gt=0, le=1, description="rate of each backbone layer as a share of the one above it (Clark et al. 2020)"
     )
     weight_decay: float = Field(0.0, ge=0, description="decay of the weights")
-    decay_norms: bool = Field(False, description="decay biases, scales of norms, and what timm spares, too")
+    decay_norm_and_bias: bool = Field(False, description="decay biases, scales of norms, and what timm spares, too")
 
 
 class AdamW(_Optimizer):

@@ -3,6 +3,7 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.optimizer.decay_norms": "decay_norm_and_bias",
     "train.balance": "balanced_sampling",
     "train.loss.over_categories": "category_reduction",
     "train.posterior": "posthoc_logit_adjustment",

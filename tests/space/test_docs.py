@@ -122,5 +122,5 @@ def test_the_schema_tells_what_a_value_means():
 def test_the_page_of_keys_is_current_and_names_every_key():
     """python -m sweeper.space.docs writes it anew."""
     assert reference.PATH.read_text() == reference.text()
-    for key in ("epochs", "gradual_epochs", "until", "decay_norms", "box_margin", "gamma_negative", "scales"):
+    for key in ("epochs", "gradual_epochs", "until", "decay_norm_and_bias", "box_margin", "gamma_negative", "scales"):
         assert f"| `{key}` |" in reference.text()

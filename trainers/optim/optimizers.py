@@ -19,7 +19,7 @@ Group = dict[str, Any]
 def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
     """An optimizer over groups of equal rate and decay, the head's last.
 
-    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless decay_norms. Each
+    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless decay_norm_and_bias. Each
     group carries its peak rate as `peak`: lr in the head, lr x backbone_lr x layer_decay^(12 d) in the backbone,
     where d is what `depths` says.
     """
@@ -64,7 +64,7 @@ def _groups(config: Optimizer, named: Named, peak: float, spared: Sequence[str] 
 
     def decays(name: str, parameter: nn.Parameter) -> bool:
         alone = parameter.ndim <= 1 or any(fnmatchcase(name, pattern) for pattern in spared)
-        return config.decay_norms or not alone
+        return config.decay_norm_and_bias or not alone
 
     learning = [(p, decays(name, p)) for name, p in named if p.requires_grad]
     for wanted, decay in ((True, config.weight_decay), (False, 0.0)):

@@ -143,11 +143,11 @@ def test_every_parameter_is_in_one_group():
 
 
 def test_norms_and_biases_are_decayed_only_where_the_recipe_says_so():
-    for decay_norms in (False, True):
-        backbone, _, optimizer = built(SGD(weight_decay=0.1, decay_norms=decay_norms), "test_resnet")
+    for decay_norm_and_bias in (False, True):
+        backbone, _, optimizer = built(SGD(weight_decay=0.1, decay_norm_and_bias=decay_norm_and_bias), "test_resnet")
         decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         for parameter in backbone.parameters():
-            assert decays[id(parameter)] == (0.1 if parameter.ndim > 1 or decay_norms else 0.0)
+            assert decays[id(parameter)] == (0.1 if parameter.ndim > 1 or decay_norm_and_bias else 0.0)
 
 
 def test_a_backbone_that_names_no_layers_has_one_a_module():
@@ -159,12 +159,12 @@ def test_a_backbone_that_names_no_layers_has_one_a_module():
 
 
 def test_what_timm_spares_is_not_decayed_unless_the_recipe_says_so():
-    for decay_norms in (False, True):
-        backbone, _, optimizer = built(AdamW(weight_decay=0.1, decay_norms=decay_norms))
+    for decay_norm_and_bias in (False, True):
+        backbone, _, optimizer = built(AdamW(weight_decay=0.1, decay_norm_and_bias=decay_norm_and_bias))
         decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         for name, parameter in backbone.named_parameters():
             spared = parameter.ndim <= 1 or name in ("cls_token", "pos_embed", "reg_token")
-            assert decays[id(parameter)] == (0.1 if decay_norms or not spared else 0.0), name
+            assert decays[id(parameter)] == (0.1 if decay_norm_and_bias or not spared else 0.0), name
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_momentum_that_begins_as_zeros_gives_torchs_own_numbers(nesterov):
     theirs.load_state_dict(ours.state_dict())
     how = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01}
     stepped = (
-        (ours, optimizers.build(SGD(**how, decay_norms=True), nn.Module(), ours)),
+        (ours, optimizers.build(SGD(**how, decay_norm_and_bias=True), nn.Module(), ours)),
         (theirs, torch.optim.SGD(theirs.parameters(), **how, fused=True)),
     )
     for _ in range(5):
