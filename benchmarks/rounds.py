@@ -44,13 +44,13 @@ def interleave(lanes: Mapping[str, Lane], rounds: int) -> dict[str, list[float]]
 
 
 def steady(floor: Sequence[float]) -> list[int]:
-    """The rounds whose floor is within 25 % of the median floor: the others were disturbed."""
+    """The rounds whose floor is within 25 % of the median min_lr_ratio: the others were disturbed."""
     middle = statistics.median(floor)
     return [number for number, one in enumerate(floor) if abs(one / middle - 1) <= OFF]
 
 
 def ratio(above: Sequence[float], below: Sequence[float], floor: Sequence[float] | None = None) -> Ratio:
-    """Median, least and largest of above/below of the same round; rounds with a disturbed `floor` are dropped."""
+    """Median, least and largest of above/below of the same round; rounds with a disturbed `min_lr_ratio` are dropped."""
     kept = steady(floor) if floor is not None else range(len(above))
     found = [above[number] / below[number] for number in kept]
     return Ratio(statistics.median(found), min(found), max(found), len(found), len(above) - len(found))

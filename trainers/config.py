@@ -187,10 +187,10 @@ class Step(_Schedule):
 
 
 class Cosine(_Schedule):
-    """Half a cosine from the peak to `floor` (Loshchilov and Hutter 2017), without restarts."""
+    """Half a cosine from the peak to `min_lr_ratio` (Loshchilov and Hutter 2017), without restarts."""
 
     name: Literal["cosine"] = "cosine"
-    floor: float = Field(0.0, ge=0, lt=1, description="last rate as a share of the peak")
+    min_lr_ratio: float = Field(0.0, ge=0, lt=1, description="last rate as a share of the peak")
 
 
 class Plateau(_Schedule):
@@ -205,9 +205,9 @@ class OneCycle(Part):
     """Up and down once (Smith and Topin 2018), both by a cosine."""
 
     name: Literal["one_cycle"] = "one_cycle"
-    rise: float = Field(0.3, gt=0, lt=1, description="share of the steps spent going up")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the steps spent going up")
     start: float = Field(0.04, gt=0, le=1, description="first rate as a share of the peak")
-    floor: float = Field(1e-4, ge=0, lt=1, description="last rate as a share of the peak")
+    min_lr_ratio: float = Field(1e-4, ge=0, lt=1, description="last rate as a share of the peak")
 
 
 Schedule = Annotated[Constant | Step | Cosine | Plateau | OneCycle, Field(discriminator="name")]

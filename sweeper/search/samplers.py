@@ -80,7 +80,7 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
 
 def _warmup(train: TrainConfig) -> int:
     schedule = train.schedule
-    rise = schedule.rise * train.epochs if isinstance(schedule, OneCycle) else schedule.warmup_epochs
+    rise = schedule.pct_start * train.epochs if isinstance(schedule, OneCycle) else schedule.warmup_epochs
     return max(MIN_WARMUP_EPOCHS, math.ceil(rise))
 
 

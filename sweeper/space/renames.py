@@ -3,6 +3,8 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.schedule.floor": "min_lr_ratio",
+    "train.schedule.rise": "pct_start",
     "train.optimizer.decay_norms": "decay_norm_and_bias",
     "train.balance": "balanced_sampling",
     "train.loss.over_categories": "category_reduction",

@@ -60,7 +60,7 @@ def test_of_a_grid_smaller_than_what_is_shown_all_is_shown(tmp_path):
     [
         (Cosine(warmup_epochs=0), 4),
         (Cosine(warmup_epochs=5), 6),
-        (OneCycle(rise=0.25), 6),
+        (OneCycle(pct_start=0.25), 6),
     ],
 )
 def test_no_trial_is_judged_by_the_median_before_its_learning_rate_has_risen(schedule, judged):

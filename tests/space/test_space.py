@@ -243,7 +243,10 @@ def test_budget_search_and_study_are_not_identity():
 def test_writing_a_default_out_changes_nothing():
     assert changes("loss: focal", "loss: {name: focal, gamma: 2}, epochs: 20") == []
     assert changes("augment: {crop: random}", "augment: {crop: random, flip: 0.5}") == []
-    assert changes("schedule: {choice: [cosine, step]}", "schedule: {choice: [{name: cosine, floor: 0}, step]}") == []
+    assert (
+        changes("schedule: {choice: [cosine, step]}", "schedule: {choice: [{name: cosine, min_lr_ratio: 0}, step]}")
+        == []
+    )
 
 
 @pytest.mark.parametrize(

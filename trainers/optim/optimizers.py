@@ -136,7 +136,7 @@ def factor(config: Schedule, progress: float, epochs: int, past: Sequence[float]
             return warmup
         case Step(every=every, factor=by):
             return warmup * by ** (int(progress) // every)
-        case Cosine(floor=floor, warmup_epochs=start):
+        case Cosine(min_lr_ratio=floor, warmup_epochs=start):
             done = min(1.0, max(0.0, (progress - start) / max(epochs - start, 1e-9)))
             return warmup * _cosine(1.0, floor, done)
         case Plateau(patience=patience, factor=by):
@@ -154,9 +154,9 @@ def reductions(past: Sequence[float], patience: int) -> int:
 
 
 def _one_cycle(config: OneCycle, done: float) -> float:
-    if done < config.rise:
-        return _cosine(config.start, 1.0, done / config.rise)
-    return _cosine(1.0, config.floor, (done - config.rise) / (1 - config.rise))
+    if done < config.pct_start:
+        return _cosine(config.start, 1.0, done / config.pct_start)
+    return _cosine(1.0, config.min_lr_ratio, (done - config.pct_start) / (1 - config.pct_start))
 
 
 def _cosine(start: float, end: float, done: float) -> float:

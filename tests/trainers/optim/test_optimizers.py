@@ -30,7 +30,7 @@ def test_step_is_torchs_step_lr():
 
 
 def test_cosine_is_torchs_annealing():
-    ours = [optimizers.factor(Cosine(floor=0.1), float(epoch), 10) for epoch in range(10)]
+    ours = [optimizers.factor(Cosine(min_lr_ratio=0.1), float(epoch), 10) for epoch in range(10)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs, scheduler = [], torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, 0.1)
     for _ in range(10):
@@ -50,13 +50,13 @@ def test_warm_up_rises_in_a_line_to_the_peak():
 
 
 def test_cosine_falls_to_its_floor_after_the_warm_up():
-    schedule = Cosine(warmup_epochs=3, floor=0.01)
+    schedule = Cosine(warmup_epochs=3, min_lr_ratio=0.01)
     assert optimizers.factor(schedule, 3.0, 10) == pytest.approx(1.0)
     assert optimizers.factor(schedule, 10.0, 10) == pytest.approx(0.01)
 
 
 def test_one_cycle_starts_low_peaks_and_ends_at_its_floor():
-    schedule = OneCycle(rise=0.3, start=0.04, floor=1e-4)
+    schedule = OneCycle(pct_start=0.3, start=0.04, min_lr_ratio=1e-4)
     assert [optimizers.factor(schedule, p, 10) for p in (0.0, 3.0, 10.0)] == pytest.approx([0.04, 1.0, 1e-4])
 
 
