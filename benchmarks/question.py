@@ -44,7 +44,7 @@ train:
   optimizer: {{name: adamw, lr: {{loguniform: [1e-4, 1e-2]}}, weight_decay: {{loguniform: [1e-3, 0.3]}}}}
   schedule: {{name: cosine, warmup_epochs: {{choice: [0, 1]}}}}
   augment:
-    {{flip: 0.5, crop: resized, min_area: {{uniform: [0.2, 1.0]}}, brightness: {{uniform: [0.0, 0.4]}}}}
+    {{horizontal_flip: 0.5, crop: resized, min_area: {{uniform: [0.2, 1.0]}}, brightness: {{uniform: [0.0, 0.4]}}}}
   tta: {{flip: false, scales: [1.0]}}
   epochs: {epochs}
   selection: metric

@@ -63,7 +63,12 @@ OPTIMIZERS = [
     {"name": "sgd", "nesterov": True},
     {"name": "sgd", "momentum": 0.0},
 ]
-AUGMENTS = [{"flip": 0.5}, STRONG, STRONG | {"policy": "rand", "cutmix": 0}, {"mixup": 0.2, "mixup_of": "minority"}]
+AUGMENTS = [
+    {"horizontal_flip": 0.5},
+    STRONG,
+    STRONG | {"policy": "rand", "cutmix": 0},
+    {"mixup": 0.2, "mixup_of": "minority"},
+]
 FAMILIES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 OTHERS = [
     {"average": {"name": "ema"}, "clip_norm": 1.0, "accumulate": 2},
@@ -147,7 +152,7 @@ def spoilt(run, fault):
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.usefixtures("no_autocast")
 def test_a_step_that_asks_for_a_value_would_be_found(tmp_path, fault):
-    run = spoilt(a_run(recipe(augment={"flip": 0.5}), META, tmp_path), FAULTS[fault])
+    run = spoilt(a_run(recipe(augment={"horizontal_flip": 0.5}), META, tmp_path), FAULTS[fault])
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         steps(run)
 
@@ -261,7 +266,7 @@ def test_nothing_lies_on_another_device_or_waits(tmp_path, more):
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "if"])
 def test_a_step_that_waits_would_be_found(tmp_path, fault):
     with fake_cuda():
-        run = spoilt(a_run(recipe(augment={"flip": 0.5}), CUDA, tmp_path), FAULTS[fault])
+        run = spoilt(a_run(recipe(augment={"horizontal_flip": 0.5}), CUDA, tmp_path), FAULTS[fault])
         with pytest.raises(AssertionError, match="waits for the device"):
             step(run)
 
@@ -269,7 +274,7 @@ def test_a_step_that_waits_would_be_found(tmp_path, fault):
 @pytest.mark.parametrize("where", ["objective", "images"])
 def test_a_tensor_on_the_wrong_device_would_be_found(tmp_path, where):
     with fake_cuda():
-        run = a_run(recipe(augment={"flip": 0.5}), CUDA, tmp_path)
+        run = a_run(recipe(augment={"horizontal_flip": 0.5}), CUDA, tmp_path)
         if where == "objective":
             spoilt(run, lambda losses: losses + torch.zeros(4))
         else:

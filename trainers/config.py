@@ -217,13 +217,13 @@ Schedule = Annotated[Constant | Step | Cosine | Plateau | OneCycle, Field(discri
 class Augment(Part):
     """Random changes of the training images, drawn for each image from the run's seed. Evaluation sees none."""
 
-    flip: Share = Field(0.5, description="probability of a mirror image")
+    horizontal_flip: Share = Field(0.5, description="probability of a mirror image")
     crop: Literal["none", "random", "resized"] = Field(
         "none", description="random: a shifted window; resized: a window of random area and aspect"
     )
     margin: float = Field(0.125, ge=0, lt=1, description="crop random: share of the side that the window leaves out")
     min_area: float = Field(0.35, gt=0, le=1, description="crop resized: smallest window as a share of the image")
-    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation either way, in degrees")
+    rotation: float = Field(0.0, ge=0, le=180, description="largest rotation either way, in degrees")
     brightness: float = Field(0.0, ge=0, le=1, description="largest change of brightness, as a factor 1 ± this")
     contrast: float = Field(0.0, ge=0, le=1, description="largest change of contrast, as a factor 1 ± this")
     saturation: float = Field(0.0, ge=0, le=1, description="largest change of saturation, as a factor 1 ± this")
@@ -237,9 +237,9 @@ class Augment(Part):
     magnitude: Share = Field(0.3, description="policy rand: strength, as a share of the largest")
     noise: Share = Field(0.0, description="share of the images that get Gaussian noise")
     noise_std: float = Field(0.1, gt=0, le=1, description="its standard deviation on the scale 0..1")
-    erase: Share = Field(0.0, description="probability of one erased rectangle (Zhong et al. 2020)")
+    random_erasing: Share = Field(0.0, description="probability of one erased rectangle (Zhong et al. 2020)")
     mixup: float = Field(0.0, ge=0, description="MixUp (Zhang et al. 2018): alpha of the Beta; 0 is off")
-    mixup_of: Literal["all", "minority"] = Field(
+    mixup_classes: Literal["all", "minority"] = Field(
         "all",
         description="images that MixUp changes; minority: those with a class that has fewer training images than the"
         " mean class, each mixed with any image",

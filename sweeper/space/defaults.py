@@ -81,8 +81,8 @@ class Family(NamedTuple):
 
 
 AUGMENT: dict[str, dict[str, Any]] = {
-    "light": {"flip": 0.5, "crop": "random"},
-    "medium": {"flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2},
+    "light": {"horizontal_flip": 0.5, "crop": "random"},
+    "medium": {"horizontal_flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2},
 }
 
 
@@ -161,4 +161,4 @@ def _mean(metric: str) -> bool:
 
 
 def _mirrored(augment: Any) -> bool:
-    return not isinstance(augment, dict) or augment.get("flip", 0.5) != 0
+    return not isinstance(augment, dict) or augment.get("horizontal_flip", 0.5) != 0

@@ -3,6 +3,10 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.augment.mixup_of": "mixup_classes",
+    "train.augment.rotate": "rotation",
+    "train.augment.erase": "random_erasing",
+    "train.augment.flip": "horizontal_flip",
     "train.schedule.floor": "min_lr_ratio",
     "train.schedule.rise": "pct_start",
     "train.optimizer.decay_norms": "decay_norm_and_bias",

@@ -27,9 +27,9 @@ def test_a_recipe_of_a_backbone_alone_has_its_familys_parts(backbone):
 
 
 def test_a_part_that_is_written_stays_as_it_is_written():
-    made = config(backbone="convnext_tiny", optimizer={"name": "sgd"}, augment={"flip": 0}, drop_path=None)
+    made = config(backbone="convnext_tiny", optimizer={"name": "sgd"}, augment={"horizontal_flip": 0}, drop_path=None)
     assert (made.optimizer.name, made.optimizer.layer_decay) == ("sgd", 1.0)
-    assert (made.augment.flip, made.augment.crop) == (0, "none")
+    assert (made.augment.horizontal_flip, made.augment.crop) == (0, "none")
     assert made.drop_path is None
     assert made.schedule.name == defaults.defaults("convnext_tiny", "macro_f1")["schedule"]["name"]
 
@@ -62,7 +62,7 @@ def test_every_line_names_its_source():
 
 def test_predictions_look_at_mirror_images_only_where_training_did():
     assert config(backbone="resnet50").tta.flip
-    assert not config(backbone="resnet50", augment={"flip": 0}).tta.flip
+    assert not config(backbone="resnet50", augment={"horizontal_flip": 0}).tta.flip
     assert config(backbone="resnet50", tta={}).tta.count == 1
 
 

@@ -106,8 +106,8 @@ def test_the_schema_accepts_open_values(train: str):
         "loss: {name: focal, gamma: {unifrom: [0, 1]}}",
         "epochs: {int: [1.5, 9]}",
         "epochs: five",
-        "augment: {flip: {choice: []}}",
-        "augment: {flip: {per_category: {uniform: [0, 1]}}}",
+        "augment: {horizontal_flip: {choice: []}}",
+        "augment: {horizontal_flip: {per_category: {uniform: [0, 1]}}}",
     ],
 )
 def test_the_schema_refuses_what_the_program_refuses(train: str):

@@ -27,7 +27,7 @@ def refused(tmp_path: Path, train: str, head: str = HEAD) -> UserError:
         ("optimizer: {lr: {values: [0.001, 0.01]}}", "write {choice: [0.001, 0.01]}"),
         ("optimizer: {lr: {min: 0.0001, max: 0.01}}", "write {loguniform: [0.0001, 0.01]}"),
         ("optimizer: {lr: {low: 0.0001, high: 0.01, log: true}}", "write {loguniform: [0.0001, 0.01]}"),
-        ("augment: {flip: {min: 0, max: 1}}", "write {uniform: [0, 1]}"),
+        ("augment: {horizontal_flip: {min: 0, max: 1}}", "write {uniform: [0, 1]}"),
         ("epochs: {min: 3, max: 9}", "write {int: [3, 9]}"),
         ("loss: {values: [focal, dice]}", "write {choice: [focal, dice]}"),
         ("epochs: {value: 3}", "write 3"),

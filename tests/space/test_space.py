@@ -113,7 +113,7 @@ def test_every_published_space_suggests_recipes_it_accepts_back():
 def test_optuna_is_asked_for_ranges_as_written():
     found = space(
         "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-3]}}, batch_size: {logint: [8, 64]},"
-        "epochs: {int: [2, 8], step: 3}, augment: {flip: {uniform: [0, 1], step: 0.25}}"
+        "epochs: {int: [2, 8], step: 3}, augment: {horizontal_flip: {uniform: [0, 1], step: 0.25}}"
     )
     trial = optuna.create_study().ask()
     with warnings.catch_warnings():
@@ -123,7 +123,7 @@ def test_optuna_is_asked_for_ranges_as_written():
         "optimizer.lr": optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True),
         "batch_size": optuna.distributions.IntDistribution(8, 64, log=True),
         "epochs": optuna.distributions.IntDistribution(2, 8, step=3),
-        "augment.flip": optuna.distributions.FloatDistribution(0, 1, step=0.25),
+        "augment.horizontal_flip": optuna.distributions.FloatDistribution(0, 1, step=0.25),
     }
 
 
@@ -131,10 +131,16 @@ def test_optuna_is_asked_for_ranges_as_written():
 def test_the_first_trial_has_the_defaults_of_a_recipe_as_far_as_they_are_offered():
     found = space(
         "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-1]}}, batch_size: {logint: [8, 128]},"
-        "epochs: {int: [2, 8], step: 3}, augment: {flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
+        "epochs: {int: [2, 8], step: 3}, augment: {horizontal_flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
     )
     assert found.default() == [
-        {"optimizer.lr": 1e-3, "batch_size": 32, "epochs": 5, "augment.flip": 0.5, "augment.crop": "random"}
+        {
+            "optimizer.lr": 1e-3,
+            "batch_size": 32,
+            "epochs": 5,
+            "augment.horizontal_flip": 0.5,
+            "augment.crop": "random",
+        }
     ]
 
 
@@ -193,7 +199,7 @@ def test_the_preflight_sees_every_backbone_at_every_size():
 # --------------------------------------------------------------------------------------- finite
 def test_configurations_of_a_finite_space_are_all_there_once_conditions_included():
     found = space(
-        f"schedule: {BRANCHES}, batch_size: {{choice: [32, 64]}}, augment: {{flip: {{uniform: [0, 1], step: 0.5}}}}"
+        f"schedule: {BRANCHES}, batch_size: {{choice: [32, 64]}}, augment: {{horizontal_flip: {{uniform: [0, 1], step: 0.5}}}}"
     )
     every = list(found.configurations())
     assert found.size == len(every) == (3 + 5 + 1) * 2 * 3
@@ -220,8 +226,8 @@ def test_configurations_are_lazy():
 
 
 def test_steps_leave_no_dust():
-    found = space("augment: {flip: {uniform: [0, 1], step: 0.1}}")
-    assert [params["augment.flip"] for params in found.configurations()][3] == 0.3
+    found = space("augment: {horizontal_flip: {uniform: [0, 1], step: 0.1}}")
+    assert [params["augment.horizontal_flip"] for params in found.configurations()][3] == 0.3
 
 
 # ------------------------------------------------------------------------------------- identity
@@ -242,7 +248,7 @@ def test_budget_search_and_study_are_not_identity():
 
 def test_writing_a_default_out_changes_nothing():
     assert changes("loss: focal", "loss: {name: focal, gamma: 2}, epochs: 20") == []
-    assert changes("augment: {crop: random}", "augment: {crop: random, flip: 0.5}") == []
+    assert changes("augment: {crop: random}", "augment: {crop: random, horizontal_flip: 0.5}") == []
     assert (
         changes("schedule: {choice: [cosine, step]}", "schedule: {choice: [{name: cosine, min_lr_ratio: 0}, step]}")
         == []
@@ -297,9 +303,9 @@ def test_category_weights_are_not_judged_when_no_category_is_known():
 
 def test_both_ends_of_a_range_are_judged():
     with pytest.raises(UserError) as low:
-        space("augment: {flip: {uniform: [-1, 0.5]}}")
+        space("augment: {horizontal_flip: {uniform: [-1, 0.5]}}")
     with pytest.raises(UserError) as high:
-        space("augment: {flip: {uniform: [0.5, 2]}}")
+        space("augment: {horizontal_flip: {uniform: [0.5, 2]}}")
     assert "at least 0, found -1.0" in str(low.value)
     assert "at most 1, found 2.0" in str(high.value)
 

@@ -54,7 +54,7 @@ def recipe(photos, **more):
         "batch_size": 16,
         "optimizer": AdamW(lr=3e-3),
         "head": LinearHead(dropout=0.1),
-        "augment": Augment(crop="random", rotate=10, brightness=0.1, mixup=0.2),
+        "augment": Augment(crop="random", rotation=10, brightness=0.1, mixup=0.2),
     }
     return Recipe(data=photos, train=TrainConfig(**(base | more)))
 
@@ -328,7 +328,13 @@ def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
 
 
 def test_accumulated_batches_are_one_large_batch_where_no_norm_looks_at_the_batch(photos, data, tmp_path):
-    how = {"backbone": "test_vit", "image_size": 160, "augment": Augment(flip=0), "head": LinearHead(), "epochs": 1}
+    how = {
+        "backbone": "test_vit",
+        "image_size": 160,
+        "augment": Augment(horizontal_flip=0),
+        "head": LinearHead(),
+        "epochs": 1,
+    }
     found = []
     for batch_size, accumulate in ((16, 1), (8, 2)):
         config = recipe(photos, **how, batch_size=batch_size, accumulate=accumulate, optimizer=SGD(lr=0.1))
@@ -460,8 +466,14 @@ def test_a_compiled_run_learns_what_the_plain_one_does(photos, data, tmp_path):
 
 
 # ------------------------------------------------------------------------------------ batches in pieces
-MIXED = Augment(flip=0, mixup=0.4)
-NORMLESS = {"backbone": "test_vit", "image_size": 160, "augment": Augment(flip=0), "head": LinearHead(), "epochs": 1}
+MIXED = Augment(horizontal_flip=0, mixup=0.4)
+NORMLESS = {
+    "backbone": "test_vit",
+    "image_size": 160,
+    "augment": Augment(horizontal_flip=0),
+    "head": LinearHead(),
+    "epochs": 1,
+}
 
 
 def gradients(how, data, folder, micro_batch):
@@ -477,7 +489,7 @@ def gradients(how, data, folder, micro_batch):
 
 
 @pytest.mark.parametrize("micro_batch", [8, 6, 5, 1])
-@pytest.mark.parametrize("change", [{}, {"augment": MIXED}, {"augment": Augment(flip=0, cutmix=0.5)}])
+@pytest.mark.parametrize("change", [{}, {"augment": MIXED}, {"augment": Augment(horizontal_flip=0, cutmix=0.5)}])
 def test_pieces_of_a_batch_add_up_to_its_gradients(photos, data, tmp_path, micro_batch, change):
     """6 and 5 do not divide 16; partners of mixed images lie in other pieces."""
     how = recipe(photos, **(NORMLESS | change))
@@ -491,7 +503,7 @@ def test_a_batch_that_is_mixed_really_has_partners_in_other_pieces(photos, data,
     """Else the test above would say nothing of them."""
     plain, mixed = (
         gradients(recipe(photos, **(NORMLESS | {"augment": how})), data, tmp_path / how.model_dump_json()[:9], 5)
-        for how in (Augment(flip=0), MIXED)
+        for how in (Augment(horizontal_flip=0), MIXED)
     )
     assert not torch.allclose(plain["loss"], mixed["loss"])
 

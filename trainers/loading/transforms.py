@@ -55,15 +55,15 @@ def draw(
     """Parameters for one batch, of `rng` alone: the same on every device.
 
     shapes [B, 2] int: width and height of the originals, which turn a rotation of the squashed image into one of
-    the original. minority [B] bool: the images that `mixup_of: minority` mixes, see `minority`. side: that of the
+    the original. minority [B] bool: the images that `mixup_classes: minority` mixes, see `minority`. side: that of the
     images to be changed; upright windows then begin and end at whole pixels of theirs.
     """
     batch = len(shapes)
-    flip = rng.random(batch) < config.flip
-    moved = config.crop != "none" or config.rotate or config.policy != "none"
+    flip = rng.random(batch) < config.horizontal_flip
+    moved = config.crop != "none" or config.rotation or config.policy != "none"
     affine = _affine(config, shapes, flip, rng) if moved else None
     colour, contrast = _colour(config, batch, rng)
-    erase = _boxes(batch, rng, config.erase) if config.erase else None
+    erase = _boxes(batch, rng, config.random_erasing) if config.random_erasing else None
     partner, share, cut = _mix(config, batch, rng, minority)
     if config.policy != "none" and affine is not None:
         plan = policies.draw(config, batch, rng)
@@ -104,7 +104,7 @@ def _tensor(array: np.ndarray | None) -> Tensor | None:
 def _affine(config: Augment, shapes: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     half = _window(config, len(shapes), rng)  # [B, 2]
     centre = rng.uniform(-1, 1, half.shape) * (1 - half)
-    angle = np.radians(rng.uniform(-config.rotate, config.rotate, len(shapes)))
+    angle = np.radians(rng.uniform(-config.rotation, config.rotation, len(shapes)))
     width, height = shapes[:, 0], shapes[:, 1]
     across, down = half[:, 0] * np.where(flip, -1.0, 1.0), half[:, 1]
     cos, sin = np.cos(angle), np.sin(angle)
@@ -189,7 +189,7 @@ def _mix(
     partner = torch.from_numpy(rng.permutation(batch))
     share = rng.beta(alpha, alpha, batch)
     if not cutting:
-        return partner, _tensor(_of_minority(share, minority) if config.mixup_of == "minority" else share), None
+        return partner, _tensor(_of_minority(share, minority) if config.mixup_classes == "minority" else share), None
     side = np.sqrt(1 - share)[:, None].repeat(2, axis=1)
     centre = rng.random((batch, 2))
     box = np.clip(np.concatenate([centre - side / 2, centre + side / 2], axis=1), 0, 1)
@@ -198,7 +198,7 @@ def _mix(
 
 def _of_minority(share: np.ndarray, minority: np.ndarray | None) -> np.ndarray:
     if minority is None:
-        raise ValueError("mixup_of: minority, and nobody says which images are")
+        raise ValueError("mixup_classes: minority, and nobody says which images are")
     return np.where(minority, share, 1.0)
 
 

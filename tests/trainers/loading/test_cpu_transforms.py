@@ -69,7 +69,7 @@ def test_the_cpu_changes_each_image_as_a_device_would(config, layout):
 
 def test_what_is_made_smaller_is_smoothed_as_evaluation_smooths_it():
     """The lane of devices, which blurs as much with another kernel, is near: 35 dB at half the size."""
-    images, config = photographs(128), {"crop": "random", "margin": 0.0, "flip": 0.0}
+    images, config = photographs(128), {"crop": "random", "margin": 0.0, "horizontal_flip": 0.0}
     ours, theirs = both(images, 64, **config)
     whole = cpu_transforms.look(
         shared(images), np.arange(len(images)), (0, 0, 128, 128, False), 64, EYE, cpu_transforms.BatchBuffers()

@@ -17,7 +17,7 @@ from trainers.train import TrainingRun, train
 
 CPU = torch.device("cpu")
 EYE = cpu_transforms.InputFormat(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
-STRONG = Augment(crop="resized", rotate=10, brightness=0.2, contrast=0.2, erase=0.3, mixup=0.2)
+STRONG = Augment(crop="resized", rotation=10, brightness=0.2, contrast=0.2, random_erasing=0.3, mixup=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("hosted", [True, False])
 def test_every_batch_has_its_rows_in_order(data, threads, hosted):
-    batches = epoch(data, Augment(flip=0), hosted=hosted)
+    batches = epoch(data, Augment(horizontal_flip=0), hosted=hosted)
     assert [len(images) for images, *_ in batches] == [16, 16, 8]
     images = torch.cat([images for images, *_ in batches])
     torch.testing.assert_close(images, shared(data.cache.images)[:40].permute(0, 3, 1, 2) / 255)

@@ -12,7 +12,7 @@ from trainers.config import Augment
 from trainers.loading import policies, transforms
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
-OFF = {"flip": 0.0}
+OFF = {"horizontal_flip": 0.0}
 
 
 def photos(batch=4, side=64, seed=0):
@@ -90,7 +90,7 @@ def test_a_flip_mirrors_the_moved_image_too():
 
 
 def test_flips_differ_inside_a_batch():
-    how = transforms.draw(Augment(flip=0.5), np.full((64, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(horizontal_flip=0.5), np.full((64, 2), 64), np.random.default_rng(0))
     assert 10 < int(how.flip.sum()) < 54
 
 
@@ -98,7 +98,7 @@ def test_flips_differ_inside_a_batch():
 def test_a_crop_is_the_same_window_cut_by_pillow(crop):
     """The gate of the affine lane: 40 dB against Pillow's crop and resize of the very same window."""
     images = photos(6, side=128)
-    config = Augment(flip=0, crop=crop)
+    config = Augment(horizontal_flip=0, crop=crop)
     how = transforms.draw(config, np.full((6, 2), 128), np.random.default_rng(3))
     ours = transforms.apply(images, how, 96, ZERO, ONE)[0]
     for image, theta, mine in zip(images, how.affine, ours, strict=True):
@@ -111,12 +111,12 @@ def test_a_crop_is_the_same_window_cut_by_pillow(crop):
 
 def test_a_rotation_is_the_same_rotation_by_pillow():
     images = photos(4, side=128)
-    how = transforms.draw(Augment(flip=0, rotate=30), np.full((4, 2), 128), np.random.default_rng(1))
+    how = transforms.draw(Augment(horizontal_flip=0, rotation=30), np.full((4, 2), 128), np.random.default_rng(1))
     ours = transforms.apply(images, how, 128, ZERO, ONE)[0]
     for image, theta, mine in zip(images, how.affine, ours, strict=True):
         degrees = math.degrees(math.atan2(theta[1, 0], theta[0, 0]))
         assert 0 < abs(degrees) <= 30
-        turned = Image.fromarray(image.permute(1, 2, 0).numpy()).rotate(degrees, Image.Resampling.BILINEAR)
+        turned = Image.fromarray(image.permute(1, 2, 0).numpy()).rotation(degrees, Image.Resampling.BILINEAR)
         theirs = torch.from_numpy(np.array(turned)).permute(2, 0, 1) / 255
         inner = slice(32, 96)  # the corners are mirrored here and black there
         assert psnr(mine[:, inner, inner], theirs[:, inner, inner]) > 40
@@ -124,7 +124,7 @@ def test_a_rotation_is_the_same_rotation_by_pillow():
 
 def test_a_rotation_turns_the_original_and_not_the_squashed_image():
     shapes = np.array([[100, 200]])
-    how = transforms.draw(Augment(flip=0, rotate=20), shapes, np.random.default_rng(0))
+    how = transforms.draw(Augment(horizontal_flip=0, rotation=20), shapes, np.random.default_rng(0))
     stretch = np.diag([100.0, 200.0])
     linear = stretch @ how.affine[0, :, :2].double().numpy() @ np.linalg.inv(stretch)
     np.testing.assert_allclose(linear @ linear.T, np.eye(2), atol=1e-6)
@@ -187,7 +187,7 @@ def test_erasing_leaves_out_what_the_coin_leaves_out():
 def test_mixup_shares_images_as_it_shares_labels():
     images = photos(8)
     mixed, own = changed(images, mixup=1.0)
-    how = transforms.draw(Augment(flip=0, mixup=1.0), np.full((8, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(horizontal_flip=0, mixup=1.0), np.full((8, 2), 64), np.random.default_rng(0))
     alone = transforms.plain(images, 48, ZERO, ONE)
     expected = own[:, None, None, None] * alone + (1 - own)[:, None, None, None] * alone[how.partner]
     torch.testing.assert_close(mixed, expected)
@@ -198,7 +198,7 @@ def test_cutmix_shares_labels_by_the_area_that_was_pasted():
     black, white = torch.zeros((1, 3, 48, 48), dtype=torch.uint8), torch.full((1, 3, 48, 48), 255, dtype=torch.uint8)
     images = torch.cat([black, white] * 8)
     mixed, own = changed(images, cutmix=1.0)
-    how = transforms.draw(Augment(flip=0, cutmix=1.0), np.full((16, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(horizontal_flip=0, cutmix=1.0), np.full((16, 2), 64), np.random.default_rng(0))
     alone = transforms.plain(images, 48, ZERO, ONE)
     for k, partner in enumerate(how.partner.tolist()):
         if alone[k, 0, 0, 0] != alone[partner, 0, 0, 0]:
@@ -256,7 +256,7 @@ def test_a_change_of_geometry_is_the_same_by_pillow(name, by, matrix):
 def test_a_turn_of_the_policy_is_the_rotation_by_pillow():
     images, inner = photos(3, side=128), slice(40, 88)
     for image, ours in zip(images, planned(images, "rotate", math.radians(70)), strict=True):
-        theirs = pillow(image).rotate(70, Image.Resampling.BILINEAR)
+        theirs = pillow(image).rotation(70, Image.Resampling.BILINEAR)
         assert psnr(ours[:, inner, inner], tensor(theirs)[:, inner, inner]) > 40
 
 
@@ -364,7 +364,9 @@ def test_noise_is_added_to_its_share_of_the_images():
 
 def test_noise_is_gaussian_of_the_given_strength_before_the_normalization():
     grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
-    how = transforms.draw(Augment(flip=0, noise=1.0, noise_std=0.05), np.full((8, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(
+        Augment(horizontal_flip=0, noise=1.0, noise_std=0.05), np.full((8, 2), 64), np.random.default_rng(0)
+    )
     out = transforms.apply(grey, how, 64, ONE / 2, ONE / 4)[0]
     found = (out / 4 + 0.5 - 128 / 255) / 0.05
     assert float(found.mean()) == pytest.approx(0, abs=0.02)
@@ -392,7 +394,7 @@ def test_an_image_is_of_the_minority_when_one_of_its_classes_is_below_the_mean()
 
 def test_mixup_of_the_minority_leaves_the_majority_untouched():
     images, rare = photos(8), np.array([True, False] * 4)
-    config = Augment(flip=0, mixup=1.0, mixup_of="minority")
+    config = Augment(horizontal_flip=0, mixup=1.0, mixup_classes="minority")
     how = transforms.draw(config, np.full((8, 2), 64), np.random.default_rng(0), rare)
     mixed, own = transforms.apply(images, how, 48, ZERO, ONE)
     alone = transforms.plain(images, 48, ZERO, ONE)
@@ -406,7 +408,7 @@ def test_mixup_of_the_minority_leaves_the_majority_untouched():
 
 def test_mixup_of_the_minority_wants_to_know_which_images_are():
     with pytest.raises(ValueError, match="nobody says which"):
-        transforms.draw(Augment(mixup=1.0, mixup_of="minority"), np.full((2, 2), 64), np.random.default_rng(0))
+        transforms.draw(Augment(mixup=1.0, mixup_classes="minority"), np.full((2, 2), 64), np.random.default_rng(0))
 
 
 # ------------------------------------------------------------------------------------ as evaluation, on a device
@@ -443,7 +445,9 @@ def test_a_small_window_of_a_large_image_is_not_blurred():
 
 
 def turned(batch=8, side=64):
-    config = Augment(crop="resized", rotate=20, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, policy="rand")
+    config = Augment(
+        crop="resized", rotation=20, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, policy="rand"
+    )
     return transforms.draw(config, np.full((batch, 2), (80, 60)), np.random.default_rng(3), None, side)
 
 
