@@ -2,8 +2,9 @@
 
     python benchmarks/epoch.py [--quick] [--device cuda]
 
-Ours is `TrainingRun.fit` of `trainers.train`. Beside it a plain script: a DataLoader with two persistent workers, torchvision
-transforms, pinned memory and mixed precision on a GPU. All three begin with the same weights and see as many images.
+Ours is `TrainingRun.fit` of `trainers.train`. Beside it a plain script: a DataLoader with two persistent
+workers, torchvision transforms, pinned memory and mixed precision on a GPU. All three begin with the same weights and
+see as many images.
 Exit code 1 where ours and the plain script end further apart on val than chance puts them.
 """
 

@@ -50,7 +50,7 @@ def steady(floor: Sequence[float]) -> list[int]:
 
 
 def ratio(above: Sequence[float], below: Sequence[float], floor: Sequence[float] | None = None) -> Ratio:
-    """Median, least and largest of above/below of the same round; rounds with a disturbed `min_lr_ratio` are dropped."""
+    """Median, least and largest of above/below of the same round; rounds with a disturbed `floor` are dropped."""
     kept = steady(floor) if floor is not None else range(len(above))
     found = [above[number] / below[number] for number in kept]
     return Ratio(statistics.median(found), min(found), max(found), len(found), len(above) - len(found))

@@ -47,7 +47,7 @@ class Found:
 def find(name: str | None, keep: int | None = None) -> Found:
     """What may go of the study called `name`, or of all studies and the cache. Touches nothing.
 
-    Of each study the best `keep_checkpoints` trials keep their checkpoints; as many as its file says when left out, or else one.
+    Of each study the best `keep` trials keep their checkpoints; as many as its file says when left out, or else one.
     Raises StudyHeld where the named study is at work.
     """
     studies = [study_folders.find(name)] if name else study_folders.studies()

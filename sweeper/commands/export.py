@@ -59,7 +59,8 @@ def _document(made: Submission) -> dict[str, Any]:
 
 def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     """What lies where, and what comes next."""
-    yield f"{'made before (--again makes another)' if final.known else 'done'}: {text.relative_path(final.folder.root)}"
+    how = "made before (--again makes another)" if final.known else "done"
+    yield f"{how}: {text.relative_path(final.folder.root)}"
     yield f"model:      {final.folder.model.name}, sha256 {final.sha256}"
     if made := final.submission:
         yield f"submission: {text.relative_path(made.path)}, {made.images} images, sha256 {made.sha256}"

@@ -102,8 +102,8 @@ class DiskEstimate:
             return None
         some = max(1, min(10, int(room_for / each)))
         return (
-            f"{count} trials keep about {format_bytes(count * each)}, {format_bytes(free(self.folder.root))} are free: write "
-            f"keep_checkpoints: {some} into the YAML, or make room, for example with sweep clean"
+            f"{count} trials keep about {format_bytes(count * each)}, {format_bytes(free(self.folder.root))} are "
+            f"free: write keep_checkpoints: {some} into the YAML, or make room, for example with sweep clean"
         )
 
     def enough(self, job: Job, running: Collection[Job]) -> bool:

@@ -33,7 +33,7 @@ class AwakeClock:
 @dataclass(frozen=True)
 class HangLimits:
     """Seconds. An epoch may take `factor` times the longest before, for the first ones may have small images, frozen
-    layers and a GPU of their own; and never less than `min_lr_ratio`, for a compiler, a slow disk and val may be in it.
+    layers and a GPU of their own; and never less than `floor`, for a compiler, a slow disk and val may be in it.
     """
 
     silence: float = 120.0  # without any word: the process stands still, or loads a library for as long

@@ -108,7 +108,7 @@ def grid(axes: Axes) -> None:
 # ----------------------------------------------------------------------------------------- learning
 @dataclass(frozen=True)
 class Curves:
-    """One quantity epoch by epoch, [E] per_category: on train and val, NaN or infinity where it has no finite value."""
+    """One quantity epoch by epoch, [E] each: on train and val, NaN or infinity where it has no finite value."""
 
     name: str
     train: Sequence[float]

@@ -20,7 +20,7 @@ from sweeper.store.paths import StudyFolder
 from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 
-LOCK_TIMEOUT_S = 2.0
+LOCK_TIMEOUT_S = 5.0
 TROUBLES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, UserError)
 
 

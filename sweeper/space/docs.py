@@ -65,11 +65,11 @@ def _open(entry: Schema) -> Schema:
     """A value, or one of the mappings that leave it open; a choice offers values of the same kind."""
     notes = {key: entry[key] for key in ("description", "default") if key in entry}
     value = _inner({key: entry[key] for key in entry if key not in notes})
-    per_category = [{"$ref": "#/$defs/Each"}] if "additionalProperties" in json.dumps(entry) else []
-    options = {"anyOf": [value, {"$ref": "#/$defs/Range"}, *per_category]}
+    each = [{"$ref": "#/$defs/Each"}] if "additionalProperties" in json.dumps(entry) else []
+    options = {"anyOf": [value, {"$ref": "#/$defs/Range"}, *each]}
     choice = _mapping({"choice": {"type": "array", "minItems": 1, "items": options}}, ["choice"])
     choice["description"] = "one of these values, or of these branches with open values of their own"
-    return notes | {"anyOf": [value, choice, {"$ref": "#/$defs/Range"}, *per_category]}
+    return notes | {"anyOf": [value, choice, {"$ref": "#/$defs/Range"}, *each]}
 
 
 def _inner(value: Schema) -> Schema:
@@ -108,7 +108,7 @@ def _ranges() -> Schema:
 def _each() -> Schema:
     """The same open value once for every category."""
     choice = _mapping({"choice": {"type": "array", "minItems": 1}}, ["choice"])
-    each = _mapping({"per_category": {"anyOf": [choice, {"$ref": "#/$defs/Range"}]}}, ["per_category"])
+    each = _mapping({"each": {"anyOf": [choice, {"$ref": "#/$defs/Range"}]}}, ["each"])
     return each | {"description": "one open value for each category, by name"}
 
 

@@ -15,8 +15,6 @@ RENAMED = {
     "train.posterior": "posthoc_logit_adjustment",
     "train.average": "weight_averaging",
     "train.grow": "progressive_resizing",
-    "train.thaw.staged_epochs": "gradual_epochs",
-    "train.thaw.frozen_epochs": "epochs",
     "train.thaw": "freeze",
     "keep": "keep_checkpoints",
     "goal": "metric",

@@ -1,4 +1,4 @@
-"""What a new study learns from an earlier one: those of its trials that lie in the new space, kept in transfer.json."""
+"""Warm start: the trials of an earlier study that lie in the space of a new one, kept in transfer.json."""
 
 import json
 from collections.abc import Iterator, Mapping

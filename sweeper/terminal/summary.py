@@ -134,7 +134,8 @@ def line(board: SweepSummary, row: RunningRow, now: float | None = None) -> str:
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"
     metric = row.job.recipe.metric if row.epochs[-1].val else f"train {row.job.recipe.metric}"
-    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {metric} {format_value(row.values[-1])}{best}{eta}"
+    value = format_value(row.values[-1])
+    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {metric} {value}{best}{eta}"
 
 
 def ending(result: TrialResult, now: float | None = None) -> str:

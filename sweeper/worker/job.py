@@ -47,7 +47,7 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
 
 
 def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
-    """The next message after the answer `keep_checkpoints`, which is None before the first."""
+    """The next message after the answer `keep`, which is None before the first."""
     try:
         return messages.send(keep)
     except StopIteration as end:

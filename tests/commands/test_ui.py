@@ -23,7 +23,7 @@ from tests.support.studies import close_all, opened, play, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
-SERVE = "import sys; from sweeper import ui; from sweeper.store.paths import StudyFolder\n"
+SERVE = "import sys; from sweeper.commands import ui; from sweeper.store.paths import StudyFolder\n"
 SERVE += "ui.serve(StudyFolder.named('focal_weights'), lambda text: print(text, flush=True), port=int(sys.argv[1]))"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*")  # sqlalchemy 2.1, of mlflow 3.17's own models

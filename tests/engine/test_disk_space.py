@@ -112,7 +112,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_full_disk_and_leaves_the_one_before
 LIMITED = """
 import resource, sys, os
 from pathlib import Path
-from trainers import files
+from trainers.support import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:
     files.write_text(Path(sys.argv[1]), "x" * 5000)

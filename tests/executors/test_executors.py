@@ -100,7 +100,7 @@ def heard(executor: Executor, timeout: float = 30.0) -> Message:
 
 
 def drain(executor: Executor, *, keep: int = 10**6) -> tuple[list[Progress], Done | Failed]:
-    """Everything up to the end of one job; progress is answered with True `keep_checkpoints` times, then with False."""
+    """Everything up to the end of one job; progress is answered with True `keep` times, then with False."""
     epochs: list[Progress] = []
     while isinstance(message := heard(executor), Progress):
         epochs.append(message)

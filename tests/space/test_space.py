@@ -131,7 +131,8 @@ def test_optuna_is_asked_for_ranges_as_written():
 def test_the_first_trial_has_the_defaults_of_a_recipe_as_far_as_they_are_offered():
     found = space(
         "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-1]}}, batch_size: {logint: [8, 128]},"
-        "epochs: {int: [2, 8], step: 3}, augment: {horizontal_flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
+        "epochs: {int: [2, 8], step: 3},"
+        "augment: {horizontal_flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
     )
     assert found.default() == [
         {
@@ -199,7 +200,8 @@ def test_the_preflight_sees_every_backbone_at_every_size():
 # --------------------------------------------------------------------------------------- finite
 def test_configurations_of_a_finite_space_are_all_there_once_conditions_included():
     found = space(
-        f"schedule: {BRANCHES}, batch_size: {{choice: [32, 64]}}, augment: {{horizontal_flip: {{uniform: [0, 1], step: 0.5}}}}"
+        f"schedule: {BRANCHES}, batch_size: {{choice: [32, 64]}},"
+        "augment: {horizontal_flip: {uniform: [0, 1], step: 0.5}}"
     )
     every = list(found.configurations())
     assert found.size == len(every) == (3 + 5 + 1) * 2 * 3
@@ -292,7 +294,7 @@ def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str
 
 def test_another_goal_and_other_data_are_differences():
     head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
-    train = "epochs: 3, loss: cross_entropy, posthoc_logit_adjustment: {}"  # the parts whose defaults depend on the metric
+    train = "epochs: 3, loss: cross_entropy, posthoc_logit_adjustment: {}"  # whose defaults depend on the metric
     assert changes(train, train, head=head) == ["data.root: d -> e", "metric: overall_accuracy -> macro_f1"]
 
 

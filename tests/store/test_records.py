@@ -213,7 +213,9 @@ def test_a_process_that_was_begun_by_the_holder_does_not_hold_the_study(study):
 
 
 def test_a_holder_that_is_killed_lets_go_of_the_study(study):
-    code = f"from pathlib import Path; from sweeper import lock; held = lock.acquire(Path({str(study.lock)!r}))\n"
+    code = (
+        f"from pathlib import Path; from sweeper.store import lock; held = lock.acquire(Path({str(study.lock)!r}))\n"
+    )
     code += "import os; os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert "pid" in study.lock.read_text()

@@ -187,7 +187,9 @@ class Lab:
         return [pid for pid, line in self.processes().items() if "sweeper.worker" in line]
 
 
-CATCH_UP = "from sweeper import overview, sync; sync.catch_up(overview.studies(), print)"
+CATCH_UP = (
+    "from sweeper.commands import sync; from sweeper.store import studies; sync.catch_up(studies.studies(), print)"
+)
 RUN = ("run", "space.yaml", "--devices", "cpu")
 
 

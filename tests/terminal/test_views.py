@@ -179,7 +179,7 @@ def test_a_stream_that_was_closed_ends_nothing():
 
 
 def test_output_cut_by_head_leaves_no_traceback():
-    code = "from sweeper import progress\nfor i in range(20000): progress.out(f'line {i}')\nprogress.talk('ended')"
+    code = "from sweeper.terminal import output\nfor i in range(20000): output.out(f'line {i}')\noutput.talk('ended')"
     pipe = f'set -o pipefail; "{sys.executable}" -c "$CODE" | head -1'
     ended = subprocess.run(["bash", "-c", pipe], env=os.environ | {"CODE": code}, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "line 0\n", "ended\n")

@@ -615,7 +615,7 @@ def test_another_process_that_holds_the_study_keeps_its_trials_running(study, cl
     sweep = Sweep(study)
     sweep.start(0)
     sweep.tracker._sender.drain(30)
-    code = "import sys, pathlib; from sweeper import lock\n"
+    code = "import sys, pathlib; from sweeper.store import lock\n"
     code += "held = lock.acquire(pathlib.Path(sys.argv[1])); print(); input()"
     command = [sys.executable, "-uc", code, str(study.lock)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -630,7 +630,7 @@ def test_another_process_that_holds_the_study_keeps_its_trials_running(study, cl
 
 @pytest.mark.slow
 def test_the_database_is_made_once_by_two_processes_at_a_time():
-    code = "from sweeper import tracking; print(tracking.Server(print).experiment('x'))"
+    code = "from sweeper.tracking import client; print(client.Server(print).experiment('x'))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == [b"1\n", b"1\n"]
 

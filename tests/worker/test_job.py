@@ -29,7 +29,7 @@ def job(data: DataConfig, folder: Path, cache: Path, *, kind: Kind = "trial", **
 
 
 def messages(one: Job, *, keep: int = 10**6) -> list[WorkerMessage]:
-    """All messages of a job; its epochs are answered with True `keep_checkpoints` times, then with False."""
+    """All messages of a job; its epochs are answered with True `keep` times, then with False."""
     running = run(one, "cpu")
     said: list[WorkerMessage] = [advance(running, None)]
     while isinstance(said[-1], Progress):

@@ -77,7 +77,7 @@ def colour(plan: Plan, matrix: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray
 
 
 def saturation(keep: np.ndarray) -> np.ndarray:
-    """Blend of a pixel with its grey, of which `keep_checkpoints` [B] is the pixel: [B, 3, 3]."""
+    """Blend of a pixel with its grey, of which `keep` [B] is the pixel: [B, 3, 3]."""
     grey = np.tile(np.array(GREY), (3, 1))  # [3, 3], every row the grey of a pixel
     blend: np.ndarray = keep[:, None, None] * np.eye(3) + (1 - keep)[:, None, None] * grey
     return blend

@@ -55,8 +55,8 @@ def draw(
     """Parameters for one batch, of `rng` alone: the same on every device.
 
     shapes [B, 2] int: width and height of the originals, which turn a rotation of the squashed image into one of
-    the original. minority [B] bool: the images that `mixup_classes: minority` mixes, see `minority`. side: that of the
-    images to be changed; upright windows then begin and end at whole pixels of theirs.
+    the original. minority [B] bool: the images that `mixup_classes: minority` mixes, see `minority`.
+    side: that of the images to be changed; upright windows then begin and end at whole pixels of theirs.
     """
     batch = len(shapes)
     flip = rng.random(batch) < config.horizontal_flip
