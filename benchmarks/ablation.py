@@ -41,14 +41,14 @@ BASE: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "EMA .99": {"average": {"name": "ema", "decay": 0.99}},
+    "EMA .99": {"weight_averaging": {"name": "ema", "decay": 0.99}},
     "layer decay .85": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.85}},
     "no augmentation": {"augment": {"flip": 0, "crop": "none"}},
     "medium augmentation": {"augment": {"crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2}},
     "class weights": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": "effective_number"}},
     "lr x 2": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05}},
     "96 pixels": {"image_size": 96},
-    "SWA .75": {"average": {"name": "swa", "start": 0.75}},
+    "SWA .75": {"weight_averaging": {"name": "swa", "start": 0.75}},
     "balanced .5": {"balanced_sampling": 0.5},
     "strong augmentation": {"augment": {"crop": "resized", "policy": "trivial", "erase": 0.25}},
     "logit adjusted": {"loss": {"name": "logit_adjusted", "label_smoothing": 0.1}},

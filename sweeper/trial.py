@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from trainers.config import Recipe
-from trainers.epoch import Epoch, Look, Metric, Scores
+from trainers.epoch import Epoch, Frozen, Look, Metric, Scores
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -16,10 +16,8 @@ OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that m
 Failure = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
 
-class Message(BaseModel):
-    """A frozen message or record, the same in memory, on a pipe and on disk (JSON)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Message(Frozen):
+    """A message or record, the same in memory, on a pipe and on disk (JSON)."""
 
 
 class Job(Message):

@@ -71,7 +71,7 @@ AUGMENTS = [
 ]
 FAMILIES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 OTHERS = [
-    {"average": {"name": "ema"}, "clip_norm": 1.0, "accumulate": 2},
+    {"weight_averaging": {"name": "ema"}, "clip_norm": 1.0, "accumulate": 2},
     {"freeze": {"epochs": 0, "gradual_epochs": 1}, "optimizer": {"name": "sgd"}},
     {"balanced_sampling": 0.5, "progressive_resizing": {"start": 0.5, "until": 1.0}},
 ]

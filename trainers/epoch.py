@@ -1,6 +1,7 @@
 """The record of one epoch: scores, and what else was measured."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,10 +21,22 @@ METRICS: dict[Metric, str] = {
 """What each metric is. Means are over the classes of all categories at once."""
 
 
-class Part(BaseModel):
-    """A frozen piece of a recipe that refuses keys it does not know."""
+class Frozen(BaseModel):
+    """A frozen record that refuses fields it does not know, in a changed copy as well."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with the fields in `update` changed, which are not validated. Raises TypeError for any other."""
+        if unknown := (update or {}).keys() - type(self).model_fields.keys():
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        return super().model_copy(update=update, deep=deep)
+
+
+class Part(Frozen):
+    """A piece of a recipe."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Scores(Part):

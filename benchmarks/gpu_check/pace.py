@@ -45,13 +45,13 @@ GPU = (
     Case("resnet50", 224, 2048, metric=1.05),
     Case("mobilenetv3_large_100", 112, 4096),
     Case("vit_small_patch16_224", 224, 2048, metric=1.05),
-    Case("resnet50", 224, 2048, metric=1.05, train={"average": "ema"}),
+    Case("resnet50", 224, 2048, metric=1.05, train={"weight_averaging": "ema"}),
     Case("convnext_tiny", 224, 2048, metric=1.05, train={"optimizer": {"name": "adamw", "layer_decay": 0.8}}),
     Case("resnet50", 224, 2048, train={"loss": "asymmetric"}),
-    Case("mobilenetv3_large_100", 112, 4096, train={"average": "ema", "loss": "asymmetric"}),
+    Case("mobilenetv3_large_100", 112, 4096, train={"weight_averaging": "ema", "loss": "asymmetric"}),
     Case("resnet18", 64, 8192),
 )
-CPU = (Case(subjects.TINY, 32, 64, 8), Case(subjects.TINY, 32, 64, 8, train={"average": "ema"}))
+CPU = (Case(subjects.TINY, 32, 64, 8), Case(subjects.TINY, 32, 64, 8, train={"weight_averaging": "ema"}))
 
 
 # ----------------------------------------------------------------------------------------- speed

@@ -27,7 +27,7 @@ FORMATS_MATTER = (
     {"optimizer": "adam", "clip_norm": 1.0},
     {"optimizer": {"name": "adamw", "layer_decay": 0.8}},
     {"optimizer": {"name": "sgd", "lr": 0.01}, "clip_norm": 1.0},
-    {"average": "ema", "accumulate": 2},
+    {"weight_averaging": "ema", "accumulate": 2},
 )
 OTHERS = ({"balanced_sampling": 0.5}, {"freeze": {"epochs": 1}}, {"augment": {"mixup": 0.2, "mixup_of": "minority"}})
 NETWORKS = (

@@ -18,8 +18,8 @@ from . import subjects
 from .findings import Notes
 from .place import Cpu
 
-AVERAGES: tuple[dict[str, Any], ...] = ({}, {"average": {"name": "ema", "decay": 0.9}})
-AVERAGES += ({"average": {"name": "swa", "start": 0.5}},)
+AVERAGES: tuple[dict[str, Any], ...] = ({}, {"weight_averaging": {"name": "ema", "decay": 0.9}})
+AVERAGES += ({"weight_averaging": {"name": "swa", "start": 0.5}},)
 
 
 def learns(place: Cpu, notes: Notes) -> None:
@@ -38,7 +38,7 @@ def learns(place: Cpu, notes: Notes) -> None:
                 here = predict(plain, data, weights, split="val")
             accuracy = max(epoch.val.overall_accuracy for epoch in seen if epoch.val)
             alike = float(np.mean(here.argmax(1) == there.argmax(1)))
-            name = average.get("average", {}).get("name", "no average")
+            name = average.get("weight_averaging", {}).get("name", "no average")
             figures = {"accuracy": round(accuracy, 3), "same_answers_on_the_cpu": round(alike, 3)}
             apart = float(np.abs(here - there).max())
             notes.promise(f"learns in {precision}, {name}", accuracy > 0.9 and alike > 0.97, **figures, apart=apart)

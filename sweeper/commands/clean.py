@@ -71,7 +71,7 @@ def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
     """What may go of one study."""
     if not _inside(study.root):
         return
-    limit = keep or (study_file.read(study) or {}).get("keep") or 1
+    limit = keep or (study_file.read(study) or {}).get("keep_checkpoints") or 1
     ended = [entry.result for entry in trial_index.read(study).values()]
     for result in retention.outside_best(ended, limit):
         yield from _files(CHECKPOINTS.format(keep=limit), study.trial(result.number).checkpoints)

@@ -141,8 +141,8 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "resumed": False,
         "stop_after": won.result.epoch,
         "tau": won.tau,
-        "views": won.views,
-        "past": tuple(
+        "use_tta": won.views,
+        "metric_history": tuple(
             epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))
         ),
     }

@@ -48,7 +48,7 @@ def check_unchanged(study: Definition) -> None:
         "fingerprint": fingerprint,
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
-        "keep": spec.keep_checkpoints,
+        "keep_checkpoints": spec.keep_checkpoints,
     }
     files.write_text(folder.space, spec.text)
     files.write_text(folder.study_file, json.dumps(document, indent=1) + "\n")

@@ -186,7 +186,7 @@ def test_a_trial_s_size_follows_from_its_weights():
     assert disk_space.size(TrainConfig(backbone="b", optimizer=AdamW()), 100) == TrialSize(weights=100, state=300)
     assert disk_space.size(TrainConfig(backbone="b", optimizer=SGD()), 100) == TrialSize(weights=100, state=200)
     averaged = TrainConfig.model_validate(
-        {"backbone": "b", "average": {"name": "ema"}, "optimizer": {"name": "adam"}}
+        {"backbone": "b", "weight_averaging": {"name": "ema"}, "optimizer": {"name": "adam"}}
     )
     assert disk_space.size(averaged, 100).state == 400
 
@@ -266,7 +266,7 @@ def test_what_is_kept_is_no_part_of_what_a_study_asks(tmp_path):
     path = write(tmp_path)
     path.write_text(f"keep_checkpoints: 2\n{path.read_text()}")
     opened(path).close()
-    assert json.loads((tmp_path / "question" / "study.json").read_text())["keep"] == 2
+    assert json.loads((tmp_path / "question" / "study.json").read_text())["keep_checkpoints"] == 2
     with pytest.raises(UserError, match="keep"):
         yaml_io.read(path, sets=["keep=0"])
 

@@ -245,3 +245,10 @@ def test_a_damaged_result_is_named_with_the_way_out(run, damage):
     with pytest.raises(EnvironmentFault, match="damaged, or of another version") as caught:
         records.read_result(run)
     assert caught.value.where == str(run.result)
+
+
+def test_a_copy_of_a_job_takes_no_field_that_a_job_does_not_have(study):
+    made = job(study.trial(0))
+    assert made.model_copy(update={"tau": 0.5}).tau == 0.5
+    with pytest.raises(TypeError, match="Job has no field views"):
+        made.model_copy(update={"views": False})

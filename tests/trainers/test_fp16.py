@@ -99,7 +99,9 @@ def test_sgd_learns_in_fp16_though_its_first_steps_overflow(photos, data, tmp_pa
 
 
 # ------------------------------------------------------------------------------------ in the midst of an epoch
-@pytest.mark.parametrize("more", [{}, {"average": {"name": "ema", "decay": 0.5}}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"weight_averaging": {"name": "ema", "decay": 0.5}}, {"accumulate": 2}], ids=str
+)
 def test_a_step_that_the_scaler_leaves_out_costs_nothing_else(photos, data, tmp_path, overflowing, more):
     overflowing({2})
     epochs = list(train(recipe(photos, **more), data, tmp_path))

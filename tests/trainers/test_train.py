@@ -457,7 +457,7 @@ def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_learns_what_the_plain_one_does(photos, data, tmp_path):
-    how = {"epochs": 2, "head": LinearHead(), "average": EMA(decay=0.9)}
+    how = {"epochs": 2, "head": LinearHead(), "weight_averaging": EMA(decay=0.9)}
     plain = list(train(recipe(photos, **how), data, tmp_path / "plain"))
     fast = list(train(recipe(photos, **how, compile=True), data, tmp_path / "fast"))
     assert [e.train.loss for e in fast] == pytest.approx([e.train.loss for e in plain], rel=1e-3)
@@ -516,7 +516,7 @@ def test_pieces_are_as_equal_as_can_be():
     assert [len(piece.images) for piece in batch.pieces(99)] == [17]
 
 
-@pytest.mark.parametrize("change", [{"accumulate": 2, "clip_norm": 0.5}, {"average": EMA(decay=0.9)}])
+@pytest.mark.parametrize("change", [{"accumulate": 2, "clip_norm": 0.5}, {"weight_averaging": EMA(decay=0.9)}])
 def test_an_epoch_in_pieces_is_the_epoch_in_batches(photos, data, tmp_path, change):
     how = recipe(photos, **NORMLESS, optimizer=SGD(lr=0.1), **change)
     epochs = [next(train(how, data, tmp_path / str(size), micro_batch=size)) for size in (None, 6)]

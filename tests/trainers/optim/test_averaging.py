@@ -92,14 +92,16 @@ def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkey
     """A norm over [B, D] cannot take a last batch of one image."""
     monkeypatch.setattr(averaging, "STATISTICS", 17)
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
-    recipe = Recipe(data=photos, train={**train, "head": "category_mlp", "average": {"name": "swa", "start": 0}})
+    recipe = Recipe(
+        data=photos, train={**train, "head": "category_mlp", "weight_averaging": {"name": "swa", "start": 0}}
+    )
     assert [epoch.number for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [1]
 
 
 def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path):
     """In mixed precision where the recipe has it: other formats, other statistics."""
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
-    more = {"precision": "bf16", "average": {"name": "swa", "start": 0}}
+    more = {"precision": "bf16", "weight_averaging": {"name": "swa", "start": 0}}
     run = TrainingRun(
         Recipe(data=photos, train=train | more), Data.open(photos, cache), ("train",), torch.device("cpu"), tmp_path
     )
