@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.commands import ending
 from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
@@ -31,8 +32,10 @@ def run(path: Path, options: Options) -> "Outcome":
     for line in preparation.understood(prepared.summary, str(path)):
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data)
+    command = options.command(path)
+    executor, ended = partial(make_executor, prepared, options), partial(ending.say, prepared.folder, command)
     with inline.environment(slots[0] if options.inline else None):
-        return sweep(prepared, options, partial(make_executor, prepared, options), options.command(path))
+        return sweep(prepared, options, executor, command, ended)
 
 
 def final(path: Path, options: Options) -> "Final":

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
@@ -130,6 +130,12 @@ class PreparedStudy:
         from trainers.data import images
 
         return images.fingerprint(self.table)
+
+    def first_configurations(self, count: int) -> tuple[dict[str, Any], ...]:
+        """What its trials try while none has a result."""
+        from sweeper.search import samplers
+
+        return tuple(samplers.first(self.spec.search, self.space, count))
 
     @cached_property
     def room(self) -> DiskEstimate:

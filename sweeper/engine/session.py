@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper import text
-from sweeper.engine import ending, prepare
+from sweeper.engine import prepare
 from sweeper.engine.observers import Observers
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
@@ -39,19 +39,24 @@ FinalCost = tuple[float, float] | None  # of a final over a trial, see `_estimat
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 
 
-def sweep(prepared: PreparedStudy, options: Options, executor: "Executors", command: str) -> "Outcome":
-    """Hold the study and run the loop, with another executor after each pause; the ending is told in any case."""
+def sweep(
+    prepared: PreparedStudy, options: Options, executor: "Executors", command: str, ended: Callable[[str], None]
+) -> "Outcome":
+    """Hold the study and run the loop, with another executor after each pause.
+
+    `ended` is called with the reason, empty where an error is one, however a study that was opened ends.
+    """
     from sweeper.engine import disk_pause
     from sweeper.system.signals import Stop, listening
 
     stop, final = Stop(), _estimate_final(prepared) if options.then_best else None
 
     def once() -> "Outcome":
-        return _run_once(prepared, options, executor, stop, command, final)
+        return _run_once(prepared, options, executor, stop, command, final, ended)
 
     with listening(stop), stop.told():
         outcome = disk_pause.retry_when_disk_full(once, prepared.folder, stop) or _given_up(stop)
-    ending.say(prepared.folder, command, outcome.reason)
+    ended(outcome.reason)
     return outcome
 
 
@@ -69,6 +74,7 @@ def _run_once(
     stop: "Stop",
     command: str,
     final: FinalCost,
+    ended: Callable[[str], None],
 ) -> "Outcome":
     """From opening the study to closing it."""
     from sweeper.engine import disk_pause
@@ -91,7 +97,7 @@ def _run_once(
     except BaseException as error:
         study.close()
         if not disk_pause.is_disk_full(error):
-            ending.say(prepared.folder, command)
+            ended("")
         raise
     study.close()
     idle = outcome.exit_code == 0 and records.results(prepared.folder) == before
