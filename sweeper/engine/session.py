@@ -6,28 +6,29 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper import text
-from sweeper.engine import prepare
+from sweeper.engine import disk_pause, loop, prepare
 from sweeper.engine.observers import Observers
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.errors import DiskFull, UserError
+from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
 from sweeper.store import paths, records, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
+from sweeper.study import transfer
 from sweeper.study.gpu_memory import MachineInfo
 from sweeper.system import devices, disks
+from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import tracker_for
-from sweeper.trial import Closing, Observer, State
+from sweeper.trial import Closing, Observer, Outcome, State
 from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.executors import Executor
     from sweeper.study.study import Study
-    from sweeper.system.signals import Stop
-    from sweeper.trial import Outcome
 
 
 Executors = Callable[[Callable[[str], None]], "Executor"]  # made where there is somebody to talk to
@@ -41,17 +42,14 @@ NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 
 def sweep(
     prepared: PreparedStudy, options: Options, executor: "Executors", command: str, ended: Callable[[str], None]
-) -> "Outcome":
+) -> Outcome:
     """Hold the study and run the loop, with another executor after each pause.
 
     `ended` is called with the reason, empty where an error is one, however a study that was opened ends.
     """
-    from sweeper.engine import disk_pause
-    from sweeper.system.signals import Stop, listening
-
     stop, final = Stop(), _estimate_final(prepared) if options.then_best else None
 
-    def once() -> "Outcome":
+    def once() -> Outcome:
         return _run_once(prepared, options, executor, stop, command, final, ended)
 
     with listening(stop), stop.told():
@@ -60,10 +58,8 @@ def sweep(
     return outcome
 
 
-def _given_up(stop: "Stop") -> "Outcome":
+def _given_up(stop: Stop) -> Outcome:
     """Where a person ends the waiting for room."""
-    from sweeper.trial import Outcome
-
     return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
 
 
@@ -71,13 +67,12 @@ def _run_once(
     prepared: PreparedStudy,
     options: Options,
     executor: "Executors",
-    stop: "Stop",
+    stop: Stop,
     command: str,
     final: FinalCost,
     ended: Callable[[str], None],
-) -> "Outcome":
+) -> Outcome:
     """From opening the study to closing it."""
-    from sweeper.engine import disk_pause
     from sweeper.study.state import Definition
     from sweeper.study.study import Study
 
@@ -106,8 +101,6 @@ def _run_once(
 
 def _warm_start(prepared: PreparedStudy, source: StudyFolder | None) -> None:
     """Have a new study learn from an earlier one, and say what."""
-    from sweeper.study import transfer
-
     if source:
         for line in transfer.warm_start(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
             output.print_message(line)
@@ -125,8 +118,7 @@ def _estimate_final(prepared: PreparedStudy) -> tuple[float, float]:
     return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
 
 
-def _loop(study: "Study", prepared: PreparedStudy, executor: "Executors", stop: "Stop", *, mlflow: bool) -> "Outcome":
-    from sweeper.engine import loop
+def _loop(study: "Study", prepared: PreparedStudy, executor: "Executors", stop: Stop, *, mlflow: bool) -> Outcome:
     from sweeper.search.export import OptunaExport
 
     view = views.choose(where=[f"files: {text.relative_path(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
@@ -160,7 +152,6 @@ _STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 def make_executor(prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":
     from sweeper.executors.inline import Inline
-    from sweeper.executors.local import Local
 
     if options.inline:
         return Inline(prepared.slots[0].device)
