@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import text
 from sweeper.commands import sync
-from sweeper.engine import retraining
+from sweeper.engine import prepare, retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
 from sweeper.results.winner import Winner
@@ -92,8 +92,6 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
     if done:
-        from sweeper.engine import prepare
-
         final = _packed(folder, prepare.checked(data).table, data.layout, won.result.metric, known=True)
         if mlflow:
             sync.catch_up([won.study], output.print_message)

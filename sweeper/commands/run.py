@@ -9,6 +9,7 @@ from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import make_executor, sweep
+from sweeper.results import winner
 from sweeper.store.paths import StudyFolder
 from sweeper.system import devices
 from sweeper.terminal import output
@@ -41,7 +42,6 @@ def run(path: Path, options: Options) -> "Outcome":
 def final(path: Path, options: Options) -> "Final":
     """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
     from sweeper.commands import export
-    from sweeper.results import winner
     from sweeper.space import yaml_io
 
     folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)

@@ -13,6 +13,7 @@ from sweeper.engine import session as engine_session
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.observers import Observers
 from sweeper.errors import RunFailed, Stopped
+from sweeper.executors.local import Local
 from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.outcomes import IN_FULL
@@ -48,8 +49,6 @@ class Session:
 
     def train(self, jobs: Sequence[Job], seal: Seal) -> list[TrialResult]:
         """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
-        from sweeper.executors.local import Local
-
         source = Retraining(self.room.folder, jobs, seal)
         loop.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
         if source.failure:
