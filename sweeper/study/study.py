@@ -143,7 +143,7 @@ class Study:
         return job
 
     def _resumed(self, folder: RunFolder) -> Job:
-        job = records.begun(folder)
+        job = records.started_job(folder)
         return job.model_copy(update={"folder": folder.root, "cache": self._cache, "resumed": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
