@@ -111,11 +111,11 @@ def _estimate_final(prepared: PreparedStudy) -> tuple[float, float]:
 
     What it needs is loaded here, before the hours begin to count.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     table = prepare.checked(prepared.spec.data).table
     prepare.decode(table, prepared.spec.data)
     train = len(table.split("train"))
-    return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - begun
+    return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - started
 
 
 def _loop(study: "Study", prepared: PreparedStudy, executor: "Executors", stop: Stop, *, mlflow: bool) -> Outcome:
