@@ -53,8 +53,8 @@ def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
     """What `remove_leftovers` would remove."""
     waiting = folder.glob(f"{files.NEXT}*") if ended else ()
     mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be at it now
-    started_job = (path for path in folder.glob(".*.tmp") if path.name != mine)
-    return sorted([*started_job, *waiting])
+    unfinished = (path for path in folder.glob(".*.tmp") if path.name != mine)
+    return sorted([*unfinished, *waiting])
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:
