@@ -35,9 +35,9 @@ def _remember(parts: StudyState, entry: Entry) -> None:
 def _climb(parts: StudyState, ends: Outcomes, rungs: Rungs, running: list[ActiveTrial]) -> None:
     """Tell the rungs what is on record, and pause the open trials that stand at a rung and may not go on."""
     waiting = parts.asking.waiting
-    for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):
-        rungs.learn(number, lesson.values)
-        waiting.ended(number, lesson.state, len(lesson.values))
+    for number, transferred in enumerate(parts.learnt, -len(parts.learnt)):
+        rungs.learn(number, transferred.values)
+        waiting.ended(number, transferred.state, len(transferred.values))
     for number, entry in parts.ended.items():
         rungs.learn(number, entry.values)
         waiting.ended(number, entry.result.state, entry.result.epochs)
