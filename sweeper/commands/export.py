@@ -105,12 +105,12 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.Session) -> Fin
     """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
     job = _job(won, folder)
 
-    def seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-        return _seal(won, job, ended.scores, epochs, session.table)
+    def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+        return _make_result(won, job, ended.scores, epochs, session.table)
 
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
-        session.train([job], seal)
+        session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data.layout, won.result.metric, known=False)
 
 
@@ -147,7 +147,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
     return won.job.model_copy(update=changes)
 
 
-def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
+def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
     """Write what lies beside the model, so that it is there when the record learns of the end."""
     folder = RunFolder(job.folder)
     if scores:
