@@ -75,7 +75,7 @@ class Reconciler:
     """By name: `study` opens it and looks through its folders, `standing` sends its own figures, `close` ends it,
     `files` sends files of its own, any other is a run's key.
 
-    All but `hear` belongs to the thread that does the errands.
+    All but `hear` belongs to the thread that does the tasks.
     """
 
     def __init__(self, facts: StudyInfo, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
@@ -103,24 +103,24 @@ class Reconciler:
         """Take note, in any thread, of what happens to the run of `job`, or to the study."""
         self._heard.put((job, event))
 
-    def handle(self, errand: str) -> None:
+    def handle(self, task: str) -> None:
         while not self._heard.empty():
             self._take(*self._heard.get())
         server = self._server = self._server or self._connect()
         twin = self._twin = self._twin or self._open(server)
-        if errand == STUDY:
+        if task == STUDY:
             for side in self.sides.load(lambda folder, result: sync_state.all_sent(folder, result, twin)):
                 self._sync_run(server, twin, side)
             self._study(server, twin, "RUNNING")
             server.status(twin.run, "RUNNING", None)
-        elif errand == STANDING:
+        elif task == STANDING:
             if self._closing is None:
                 self._study(server, twin, "RUNNING")
-        elif errand == CLOSE and self._closing:
+        elif task == CLOSE and self._closing:
             self._close(server, twin, self._closing.state)
-        elif errand == FILES:
+        elif task == FILES:
             self._upload_figures(server, twin)
-        elif asked := self.sides.get(errand):
+        elif asked := self.sides.get(task):
             self._sync_run(server, twin, asked)
 
     def _take(self, job: Job | None, event: Event | Closing) -> None:
