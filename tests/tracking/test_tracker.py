@@ -301,15 +301,15 @@ def delete_parent(client, study) -> None:
 
 def lose_parent(client, study) -> None:
     """As `mlflow gc` does, which leaves those below it."""
-    twin = sync_state.read(study.sync_state, StudySyncState)
+    sync = sync_state.read(study.sync_state, StudySyncState)
     delete_parent(client, study)
-    sync_state.write(study.sync_state, twin.model_copy(update={"run": "0" * 32}))
+    sync_state.write(study.sync_state, sync.model_copy(update={"run": "0" * 32}))
 
 
 def lose_the_twins(client, study) -> None:
     """What the folders know of the runs; but not the name that the study has there."""
-    twin = sync_state.read(study.sync_state, StudySyncState)
-    sync_state.write(study.sync_state, twin.model_copy(update={"run": ""}))
+    sync = sync_state.read(study.sync_state, StudySyncState)
+    sync_state.write(study.sync_state, sync.model_copy(update={"run": ""}))
     study.trial(0).sync_state.unlink()
 
 
