@@ -116,7 +116,7 @@ def test_an_epoch_has_one_number_in_every_file_and_document(folders):
     assert documents["leaderboard"]["trials"][0]["epoch"] == epoch
     with (study / "trials.csv").open(newline="") as file:
         assert next(csv.DictReader(file))["epoch"] == str(epoch)
-    (card,) = study.glob("final/*/card.md")
+    (card,) = study.glob("finals/*/card.md")
     assert f"on train and val, {epoch} of 3 epochs, as many as selection: metric chose on val" in card.read_text()
 
 

@@ -1,8 +1,8 @@
 """The path of a GPU where there is none: what would lie on the wrong device, and what would wait for it.
 
 On `meta` the steps of an epoch are the very ones of `TrainingRun`, backward included; tensors there hold nothing, so
-whatever asks for a value fails. A fake CUDA device (torch's FakeTensorMode) has autocast, and refuses what lies on two
-devices; autograd cannot run there, so gradients are made up, and it knows neither fused SGD nor means of weights.
+whatever asks for a value fails. A fake CUDA device (torch's FakeTensorMode) has autocast, and refuses what lies on
+two devices; autograd cannot run there, so gradients are made up, and it knows neither fused SGD nor means of weights.
 """
 
 from contextlib import contextmanager, nullcontext

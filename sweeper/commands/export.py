@@ -101,7 +101,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     return final
 
 
-def _trained(won: Winner, folder: RunFolder, session: retraining.Session) -> Final:
+def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:
     """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
     job = _job(won, folder)
 

@@ -1,16 +1,18 @@
-"""Assembles a sweep: from a YAML file, through every check, to the loop and the words at its end."""
+"""`sweep run`: from a YAML file, through every check, to the session and the words at its end."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.commands import ending
+from sweeper import text
 from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
-from sweeper.engine.session import make_executor, sweep
-from sweeper.results import winner
-from sweeper.store.paths import StudyFolder
+from sweeper.engine.session import Session, make_executor
+from sweeper.results import status, winner
+from sweeper.store import studies
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import devices
 from sweeper.terminal import output
 
@@ -33,10 +35,21 @@ def run(path: Path, options: Options) -> "Outcome":
     for line in preparation.understood(prepared.summary, str(path)):
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data)
-    command = options.command(path)
-    executor, ended = partial(make_executor, prepared, options), partial(ending.say, prepared.folder, command)
+    session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path))
     with inline.environment(slots[0] if options.inline else None):
-        return sweep(prepared, options, executor, command, ended)
+        return _told(session)
+
+
+def _told(session: Session) -> "Outcome":
+    """Run the session; however it ends, say how the study stands."""
+    reason = ""
+    try:
+        outcome = session.run()
+        reason = outcome.reason
+    finally:
+        if session.started:
+            say_ending(session.prepared.folder, session.command, reason)
+    return outcome
 
 
 def final(path: Path, options: Options) -> "Final":
@@ -56,4 +69,30 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-# ------------------------------------------------------------------------------------------ the record
+def say_ending(folder: StudyFolder, command: str, reason: str = "") -> None:
+    """Tell on stderr how the study stands, where its files are, and the commands that come next.
+
+    Nothing of a study whose folder is gone: the error that ended the sweep says that.
+    """
+    if not folder.root.exists():
+        return
+    one = studies.status_of(folder)
+    if reason:
+        output.print_message(reason)
+    output.print_message(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
+    output.print_message(f"files:  {text.relative_path(folder.root)}")
+    for line in _broken(one):
+        output.print_message(line)
+    output.print_message(f"resume: {command}")
+    if one.best:
+        output.print_message(f"submit: sweep best {folder.name} --export submission")
+    if folder.sync_state.exists():
+        output.print_message(f"browse: sweep ui {folder.name}")
+
+
+def _broken(one: studies.StudyStatus) -> Iterator[str]:
+    """Where to read why trials failed, when none did better."""
+    failed = [result for result in one.results if result.state == "FAILED"]
+    if failed and not one.best:
+        log = RunFolder(one.study.trial(failed[-1].number).root).log
+        yield f"failed: {failed[-1].error}; its log is {text.relative_path(log)}"

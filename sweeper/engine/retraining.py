@@ -38,7 +38,7 @@ MakeResult = Callable[[Job, Done, list[Epoch]], TrialResult]
 
 
 @dataclass(frozen=True)
-class Session:
+class RetrainingSession:
     """A study that is held so that runs can be added to it; `table` is its data set."""
 
     table: "Table"
@@ -62,7 +62,7 @@ def session(
     study: StudyFolder,
     data: "DataConfig",
     slots: "Sequence[Slot]",
-    work: Callable[[Session], Made],
+    work: Callable[[RetrainingSession], Made],
     *,
     mlflow: bool = True,
 ) -> Made:
@@ -91,14 +91,14 @@ def session(
 @contextmanager
 def _held(
     study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: DiskEstimate, *, mlflow: bool
-) -> Iterator[Session]:
+) -> Iterator[RetrainingSession]:
     standing = studies.status_of(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
         view = views.choose(where=[f"files: {text.relative_path(study.root)}"])
         observers = engine_session.observers_for(view, tracker.facts(standing), mlflow=mlflow)
         try:
-            yield Session(table, observers, slots, stop, room)
+            yield RetrainingSession(table, observers, slots, stop, room)
         except BaseException as error:
             timeout = HURRY if stop.again or disk_pause.is_disk_full(error) else PATIENCE
             raise

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from sweeper import text
 from sweeper.engine import disk_pause, loop, prepare
@@ -13,11 +14,13 @@ from sweeper.engine.prepare import PreparedStudy
 from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
+from sweeper.search.export import OptunaExport
 from sweeper.store import paths, records, studies
-from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import tables
 from sweeper.study import transfer
 from sweeper.study.gpu_memory import MachineInfo
+from sweeper.study.state import Definition
+from sweeper.study.study import Study
 from sweeper.system import devices, disks
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
@@ -28,126 +31,128 @@ from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.executors import Executor
-    from sweeper.study.study import Study
 
 
-Executors = Callable[[Callable[[str], None]], "Executor"]  # made where there is somebody to talk to
-
-
-FinalCost = tuple[float, float] | None  # of a final over a trial, see `_estimate_final`
-
-
+MakeExecutor = Callable[[Callable[[str], None]], "Executor"]
+"""Makes the executor once there is a view to say things to."""
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
+STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
+"""What a study's run shows in MLflow, by the exit code; after any other it is INTERRUPTED."""
 
 
-def sweep(
-    prepared: PreparedStudy, options: Options, executor: "Executors", command: str, ended: Callable[[str], None]
-) -> Outcome:
-    """Hold the study and run the loop, with another executor after each pause.
+class FinalCost(NamedTuple):
+    """On how many times as many images as a trial a retraining trains, and its seconds beside the epochs."""
 
-    `ended` is called with the reason, empty where an error is one, however a study that was opened ends.
-    """
-    stop, final = Stop(), _estimate_final(prepared) if options.then_best else None
-
-    def once() -> Outcome:
-        return _run_once(prepared, options, executor, stop, command, final, ended)
-
-    with listening(stop), stop.told():
-        outcome = disk_pause.retry_when_disk_full(once, prepared.folder, stop) or _given_up(stop)
-    ended(outcome.reason)
-    return outcome
+    growth: float
+    seconds: float
 
 
-def _given_up(stop: Stop) -> Outcome:
-    """Where a person ends the waiting for room."""
-    return Outcome(stop.exit_code, "stopped at once" if stop.again else "stopped while the disk was full")
+@dataclass
+class Session:
+    """A sweep of a prepared study: the study is opened and held, then the loop runs; after a full disk once more."""
 
+    prepared: PreparedStudy
+    options: Options
+    make_executor: MakeExecutor
+    command: str  # which continues it
+    stop: Stop = field(default_factory=Stop)
+    started: bool = False  # the study was opened, so there is something to say at the end
 
-def _run_once(
-    prepared: PreparedStudy,
-    options: Options,
-    executor: "Executors",
-    stop: Stop,
-    command: str,
-    final: FinalCost,
-    ended: Callable[[str], None],
-) -> Outcome:
-    """From opening the study to closing it."""
-    from sweeper.study.state import Definition
-    from sweeper.study.study import Study
+    def run(self) -> Outcome:
+        """Train until the budget is used up, or a signal comes."""
+        final = self._estimate_final() if self.options.then_best else None
+        with listening(self.stop), self.stop.told():
+            once = partial(self._run_once, final)
+            return disk_pause.retry_when_disk_full(once, self.prepared.folder, self.stop) or self._given_up()
 
-    study = Study.open(
-        Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
-        paths.cache(),
-        teach=lambda: _warm_start(prepared, options.teacher(prepared.spec.source)),
-        here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
-    )
-    try:
-        files.write_text(prepared.folder.resume_command, command + "\n")
-        files.write_text(prepared.folder.data, prepared.summary.model_dump_json(indent=1) + "\n")
-        if final:
-            study.expect_final(*final)
-        before = study.results()
-        outcome = _loop(study, prepared, executor, stop, mlflow=options.mlflow)
-    except BaseException as error:
-        study.close()
-        if not disk_pause.is_disk_full(error):
-            ended("")
-        raise
-    study.close()
-    idle = outcome.exit_code == 0 and records.results(prepared.folder) == before
-    return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
+    def _given_up(self) -> Outcome:
+        """Where a person ends the waiting for disk space."""
+        return Outcome(
+            self.stop.exit_code, "stopped at once" if self.stop.again else "stopped while the disk was full"
+        )
 
+    def _run_once(self, final: FinalCost | None) -> Outcome:
+        """From opening the study to closing it."""
+        folder, study = self.prepared.folder, self._open()
+        self.started = True
+        try:
+            files.write_text(folder.resume_command, self.command + "\n")
+            files.write_text(folder.data, self.prepared.summary.model_dump_json(indent=1) + "\n")
+            if final:
+                study.expect_final(final.growth, final.seconds)
+            before = study.results()
+            outcome = self._train(study)
+        finally:
+            study.close()
+        idle = outcome.exit_code == 0 and records.results(folder) == before
+        return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
-def _warm_start(prepared: PreparedStudy, source: StudyFolder | None) -> None:
-    """Have a new study learn from an earlier one, and say what."""
-    if source:
-        for line in transfer.warm_start(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint):
-            output.print_message(line)
+    def _open(self) -> Study:
+        prepared = self.prepared
+        return Study.open(
+            Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
+            paths.cache(),
+            teach=self._warm_start,
+            here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
+        )
 
+    def _warm_start(self) -> None:
+        """Have a new study learn from an earlier one, and say what."""
+        prepared = self.prepared
+        source = self.options.teacher(prepared.spec.source)
+        if source:
+            lines = transfer.warm_start(prepared.spec, prepared.space, prepared.folder, source, prepared.fingerprint)
+            for line in lines:
+                output.print_message(line)
 
-def _estimate_final(prepared: PreparedStudy) -> tuple[float, float]:
-    """On how many times as many images as a trial a final trains, and how long it looks at the data before that.
+    def _estimate_final(self) -> FinalCost:
+        """What a retraining costs beside its epochs; what it needs of the data is read before the hours begin."""
+        started = time.monotonic()
+        table = prepare.checked(self.prepared.spec.data).table
+        prepare.decode(table, self.prepared.spec.data)
+        train = len(table.split("train"))
+        growth = (train + len(table.split("val"))) / max(train, 1)
+        return FinalCost(growth, time.monotonic() - started)
 
-    What it needs is loaded here, before the hours begin to count.
-    """
-    started = time.monotonic()
-    table = prepare.checked(prepared.spec.data).table
-    prepare.decode(table, prepared.spec.data)
-    train = len(table.split("train"))
-    return (train + len(table.split("val"))) / max(train, 1), time.monotonic() - started
+    def _train(self, study: Study) -> Outcome:
+        """Run the loop under the eyes of all observers."""
+        view = self._view(study)
+        observers = self._observers(view)
+        state: State = "INTERRUPTED"
+        hurry = False
+        try:
+            if line := self.prepared.room.outlook(self.prepared.spec, self.prepared.space.recipes()):
+                view.note(line)
+            executor = self.make_executor(view.note)
+            outcome = loop.run(study, executor, observers, stop=self.stop, room=self.prepared.room)
+            state = STATES.get(outcome.exit_code, "INTERRUPTED")
+        except DiskFull:
+            hurry = True
+            raise
+        finally:
+            observers.closed(self._closing(state, hurry=hurry))
+        return outcome
 
+    def _view(self, study: Study) -> views.View:
+        folder = self.prepared.folder
+        browse = ["browse: sweep ui"] if self.options.mlflow else []
+        view = views.choose(where=[f"files: {text.relative_path(folder.root)}", *browse])
+        view.plan(self.prepared.spec.budget.trials, study.results())
+        if kind := disks.network(folder.root):
+            view.note(disks.words(paths.home(), kind))
+        return view
 
-def _loop(study: "Study", prepared: PreparedStudy, executor: "Executors", stop: Stop, *, mlflow: bool) -> Outcome:
-    from sweeper.search.export import OptunaExport
+    def _observers(self, view: views.View) -> Observers:
+        export = OptunaExport(self.prepared.folder, self.prepared.space.suggest, view.note)
+        observers = observers_for(view, facts(self.prepared), export, mlflow=self.options.mlflow)
+        export.opened()
+        return observers
 
-    view = views.choose(where=[f"files: {text.relative_path(prepared.folder.root)}", *["browse: sweep ui"] * mlflow])
-    view.plan(prepared.spec.budget.trials, study.results())
-    if kind := disks.network(prepared.folder.root):
-        view.note(disks.words(paths.home(), kind))
-    export = OptunaExport(prepared.folder, prepared.space.suggest, view.note)
-    observers = observers_for(view, facts(prepared), export, mlflow=mlflow)
-    export.opened()
-    state: State = "INTERRUPTED"
-    hurry = False
-    try:
-        if line := prepared.room.outlook(prepared.spec, prepared.space.recipes()):
-            view.note(line)
-        outcome = loop.run(study, executor(view.note), observers, stop=stop, room=prepared.room)
-        state = _STATES.get(outcome.exit_code, "INTERRUPTED")
-    except DiskFull:
-        hurry = True
-        raise
-    finally:
-        if stop.again:  # the next `sweep run` or `sweep ui` shows the rest
-            observers.closed(Closing(state, timeout=0.0))
-        else:
-            timeout = 1.0 if stop.requested or hurry else 10.0
-            observers.closed(Closing(state, tuple(tables(prepared.folder)), timeout))
-    return outcome
-
-
-_STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
+    def _closing(self, state: State, *, hurry: bool) -> Closing:
+        if self.stop.again:  # the next `sweep run` or `sweep ui` shows the rest
+            return Closing(state, timeout=0.0)
+        timeout = 1.0 if self.stop.requested or hurry else 10.0
+        return Closing(state, tuple(tables(self.prepared.folder)), timeout)
 
 
 def make_executor(prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":

@@ -100,7 +100,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
 
 def _template() -> Template:
     """Every word in it is escaped but for drawings, which do so themselves."""
-    pages = Environment(loader=PackageLoader("sweeper"), autoescape=True, undefined=StrictUndefined)
+    pages = Environment(loader=PackageLoader("sweeper.results"), autoescape=True, undefined=StrictUndefined)
     pages.trim_blocks = pages.lstrip_blocks = True
     return pages.get_template("report.html.j2")
 

@@ -68,14 +68,21 @@ class StudyStatus:
 
 
 def studies() -> list[StudyFolder]:
-    """Every study here, the one that was last begun or taken up first."""
-    found = [StudyFolder(path.parent) for path in paths.studies().glob("*/study.json")]
+    """Every study here that this version reads, the one that was last started or resumed first."""
+    found = [study for study in _folders() if study_file.is_current(study)]
     return sorted(found, key=lambda study: study.study_file.stat().st_mtime, reverse=True)
+
+
+def _folders() -> list[StudyFolder]:
+    return [StudyFolder(path.parent) for path in paths.studies().glob("*/study.json")]
 
 
 def find(name: str | None) -> StudyFolder:
     """The study called `name`, or the last one. Raises UserError where there is none."""
     there = studies()
+    for study in _folders():
+        if study.name == name:
+            study_file.read(study)  # refuses one of another version
     if name is None and there:
         return there[0]
     for study in there:
@@ -158,7 +165,7 @@ def _target(target: str) -> RunFolder:
         folder = RunFolder((path if path.is_dir() else path.parent).absolute())
         if folder.root.parent.name == "final" and folder.config.exists():
             return folder
-        raise UserError("this is no submission of a study", where=target, help="name mlruns/studies/STUDY/final/...")
+        raise UserError("this is no submission of a study", where=target, help="name mlruns/studies/STUDY/finals/...")
     study = find(target)
     done = [final.folder for final in finals(study) if final.done]
     if not done:

@@ -9,6 +9,8 @@ from sweeper.store import jsonfile
 from sweeper.store.paths import StudyFolder
 from trainers.epoch import Metric
 
+SCHEMA_VERSION = 2
+
 
 class _Open(BaseModel):
     """Some of the keys are judged; the others are kept as they are."""
@@ -29,6 +31,12 @@ class Limits(_Open):
 
     trials: int | None = None
     hours: float | None = None
+
+
+class Written(_Open):
+    """The version of the layout that a study's files have."""
+
+    schema_version: int = 0
 
 
 class StudyRecord(_Open):
@@ -58,6 +66,9 @@ def same_fingerprint(before: str, now: str) -> bool:
 def read(folder: StudyFolder) -> dict[str, Any] | None:
     """The document of the study in `folder`, or None before it began; `identity` has data, metric and train."""
     try:
+        written = jsonfile.read(folder.study_file, Written)
+        if written and written.schema_version != SCHEMA_VERSION:
+            raise _of_another_version(folder, written.schema_version)
         found = jsonfile.read(folder.study_file, StudyRecord)
     except EnvironmentFault as error:
         raise EnvironmentFault(
@@ -66,3 +77,23 @@ def read(folder: StudyFolder) -> dict[str, Any] | None:
             help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
         ) from error
     return found.model_dump(exclude_unset=True) if found else None
+
+
+def is_current(folder: StudyFolder) -> bool:
+    """Whether this version of sweep reads the study in `folder`; a damaged one is, to be named."""
+    try:
+        read(folder)
+    except EnvironmentFault:
+        return True
+    except UserError:
+        return False
+    return True
+
+
+def _of_another_version(folder: StudyFolder, version: int) -> UserError:
+    other = "an earlier" if version < SCHEMA_VERSION else "a later"
+    return UserError(
+        f"study '{folder.name}' was made by {other} version of sweep, and this one does not read it",
+        where=str(folder.root),
+        help="use that version, or move the folder away: the same command begins the study anew",
+    )

@@ -42,7 +42,7 @@ def check_unchanged(study: Definition) -> None:
         )
     same_data(folder, fingerprint, spec.data.root)
     document = {
-        "schema_version": 1,
+        "schema_version": study_file.SCHEMA_VERSION,
         "study": spec.study,
         "identity": asked,
         "fingerprint": fingerprint,

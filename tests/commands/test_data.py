@@ -45,7 +45,7 @@ def test_report_and_card_have_the_notes(swept):
     assert sweep(folder, "best", "--export", "submission", "--no-mlflow").returncode == 0
     assert sweep(folder, "report").returncode == 0
     study = folder / "mlruns/studies/question"
-    (card,) = study.glob("final/*/card.md")
+    (card,) = study.glob("finals/*/card.md")
     assert NOTE in card.read_text().replace("\\", "")
     page = (study / "report.html").read_text()
     assert NOTE in page
@@ -55,7 +55,7 @@ def test_report_and_card_have_the_notes(swept):
 def test_the_card_says_which_number_is_which_class(swept):
     folder, _ = swept
     sweep(folder, "best", "--export", "submission", "--no-mlflow")
-    (card,) = (folder / "mlruns/studies/question").glob("final/*/card.md")
+    (card,) = (folder / "mlruns/studies/question").glob("finals/*/card.md")
     rows = [line.split(" | ")[:3] for line in card.read_text().splitlines() if line.startswith("| sleeve")]
     assert rows == [
         ["| sleeve", "0", "long_sleeve"],

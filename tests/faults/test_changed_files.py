@@ -13,29 +13,29 @@ FILES = [
     "study.json",
     "mlflow.json",
     "trial_index.jsonl",
-    "resume",
-    "seconds",
+    "resume_command",
+    "elapsed_seconds",
     "lock",
     "trials/0000/config.json",
     "trials/0000/result.json",
     "trials/0000/history.jsonl",
-    "final/*/config.json",
-    "final/*/result.json",
-    "final/*/scores.jsonl",
+    "finals/*/config.json",
+    "finals/*/result.json",
+    "finals/*/scores.jsonl",
 ]
 CONTENTS = {
     "a list": b"[1, 2]\n",
     "a number": b"5\n",
     "deep": b"[" * 200_000 + b"\n",
     "not text": b'\xff\xfe{"a": 1',
-    "other keys": b'{"schema_version": 1, "identity": 3, "budget": [], "study": {}, "number": "x"}\n',
+    "other keys": b'{"schema_version": 2, "identity": 3, "budget": [], "study": {}, "number": "x"}\n',
     "empty": b"",
     "large": b" " * (65 << 20),
 }
 COMMANDS = (["status"], ["leaderboard"], ["best"], ["run", "space.yaml", "--devices", "cpu"])
 FILLED = [kind for kind in CONTENTS if kind not in ("empty", "large")]  # blank is as good as none
 TELLING = (["status"], ["run", "space.yaml", "--devices", "cpu", "--no-mlflow"])
-TRUTH = ("study.json", "trials/0000/result.json", "final/*/scores.jsonl")  # what is worked out from nothing else
+TRUTH = ("study.json", "trials/0000/result.json", "finals/*/scores.jsonl")  # what is worked out from nothing else
 
 
 @pytest.fixture(scope="module")

@@ -251,7 +251,7 @@ def test_confirmations_wait_for_room_and_come_to_the_same(tmp_path, disk, swept,
     running.until(r"epoch 2/", times=2)
     filler = fill(disk)
     paused(swept, running)
-    assert len(list(swept.study.glob("confirm/*/result.json"))) == 1
+    assert len(list(swept.study.glob("confirmations/*/result.json"))) == 1
     filler.unlink()
     assert running.until(ON)
     check(case, swept, ended=running.end(), mlflow=False)
@@ -289,7 +289,7 @@ def test_a_final_that_would_not_fit_is_not_begun(disk, swept, case):
     running = swept.start(*EXPORT)
     assert running.until(PAUSED)
     assert running.said("disk full: final t0000 would not fit")
-    assert not list(swept.study.glob("final/*"))
+    assert not list(swept.study.glob("finals/*"))
     filler.unlink()
     check(case, swept, ended=running.end(), mlflow=False)
-    assert list(swept.study.glob("final/*/submission.zip"))
+    assert list(swept.study.glob("finals/*/submission.zip"))

@@ -121,7 +121,8 @@ half history.jsonl|written history.jsonl|half trial_index.jsonl|written trial_in
 written last.ckpt|renamed last.ckpt|written model.safetensors|renamed model.safetensors
 written config.json|renamed config.json|written result.json|renamed result.json
 written study.json|renamed study.json|written space.yaml|renamed space.yaml|written data.json|renamed data.json
-written resume|renamed resume|written seconds|renamed seconds|written trial_index.jsonl|renamed trial_index.jsonl
+written resume_command|renamed resume_command|written elapsed_seconds|renamed elapsed_seconds
+written trial_index.jsonl|renamed trial_index.jsonl
 written mlflow.json|renamed mlflow.json|written trials.csv|renamed trials.csv
 written digests.json|renamed digests.json
 founded mlflow.db|mlflow.study|mlflow.study.born|mlflow.run.born|mlflow.run.points|mlflow.run.sent

@@ -120,7 +120,7 @@ def test_names_that_are_html_make_no_tag_in_report_and_figures(swept, case):
 
 @pytest.mark.fault("X-html")
 def test_names_that_are_html_are_words_in_the_card_and_in_mlflows_note(swept, case):
-    (card,) = swept.study.glob("final/*/card.md")
+    (card,) = swept.study.glob("finals/*/card.md")
     (note,) = notes(swept)
     assert FILE in note
     for text in (card.read_text(), note):
@@ -166,7 +166,7 @@ def rows(path: Path) -> Iterator[list[str]]:
 
 @pytest.mark.fault("X-html")
 def test_tables_for_programs_hold_the_true_names_formulas_or_not(swept, case):
-    (path,) = swept.study.glob("final/*/predictions.csv")
+    (path,) = swept.study.glob("finals/*/predictions.csv")
     head, *answers = rows(path)
     listed = [one for one in rows(swept.root / FILE / "labels.csv") if one[1] == "test"]
     assert head == ["path", *CATEGORIES]

@@ -69,10 +69,10 @@ def test_an_export_killed_anywhere_comes_to_the_same_submission(tmp_path, garmen
         gone(lab, within=2)
     ended = lab.sweep(*best)
     assert ended.code == 0, ended.err
-    (archive,) = lab.study.glob("final/*/submission.zip")
+    (archive,) = lab.study.glob("finals/*/submission.zip")
     with zipfile.ZipFile(archive) as opened:
         assert len(opened.read("prediction.txt").splitlines()) == 6
-    assert len(list(lab.study.glob("final/*"))) == 1
+    assert len(list(lab.study.glob("finals/*"))) == 1
     check(case, lab, before=before, ended=ended, mlflow=False)
 
 

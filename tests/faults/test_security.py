@@ -205,7 +205,7 @@ def test_a_submission_says_nothing_of_this_machine(lab: Lab, case):
     sets = [word for one in (*whole, "train.pretrained=true") for word in ("--set", one)]
     lab.run("--no-mlflow", *sets, SWEEP_FAKE_SECONDS="0")
     assert lab.sweep("best", "--export", "submission", "--no-mlflow").code == 0
-    (final,) = lab.study.glob("final/*")
+    (final,) = lab.study.glob("finals/*")
     names = (str(lab.root), lab.root.name, str(Path.home()), os.uname().nodename)
     assert str(lab.root) in (final / "config.json").read_text()
     assert "root: garments" in (final / "card.md").read_text()

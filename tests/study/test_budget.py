@@ -190,7 +190,7 @@ SPACE = PLAIN.replace("budget: {trials: 3}\n", "").replace(
 
 def lasted(study: Path) -> float:
     """Seconds from the moment a sweep held its study until its last trial, or its final, was on disk."""
-    ends = [*study.glob("trials/*/result.json"), *study.glob("final/*/submission.zip")]
+    ends = [*study.glob("trials/*/result.json"), *study.glob("finals/*/submission.zip")]
     return max(path.stat().st_mtime for path in ends) - (study / "resume_command").stat().st_mtime
 
 

@@ -569,7 +569,12 @@ def test_a_changed_question_is_refused_with_the_difference(path, change, line):
     opened(path).close()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"study": "x"}', '{"identity": {"metric": "macro_f1"}}', "null"])
+V2 = '{"schema_version": 2, '
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", V2 + '"study": "x"}', V2 + '"identity": {"metric": "macro_f1"}}', "null"]
+)
 def test_a_damaged_study_file_is_said_in_words(path, text):
     opened(path).close()
     folder = StudyFolder(path.parent / "question")

@@ -19,7 +19,8 @@ Group = dict[str, Any]
 def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
     """An optimizer over groups of equal rate and decay, the head's last.
 
-    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless decay_norm_and_bias.
+    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed, unless
+    decay_norm_and_bias says so.
     Each group carries its peak rate as `peak`: lr in the head, lr x backbone_lr x layer_decay^(12 d) in the backbone,
     where d is what `depths` says.
     """
