@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-slow test-faults benchmarks gpu-check check format lock schema clean
+.PHONY: help install quickstart demo test test-slow test-faults benchmarks gpu-check check format schema map lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,10 +50,11 @@ ONLY ?=
 gpu-check: install  ## the acceptance on one GPU, eight minutes at most; DEVICE=cpu: what needs no CUDA; ONLY=env,waits
 	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE) --only "$(ONLY)"
 
-check: install  ## lint, format, types, architecture, words, documents, schema
+check: install  ## lint, format, types, imports, architecture, words, documents, schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/space/test_docs.py tests/test_words.py tests/test_docs.py
 
 format: install  ## format the code
@@ -62,6 +63,9 @@ format: install  ## format the code
 
 schema: install  ## write search_spaces/schema.json anew
 	$(BIN)/python -m sweeper.space.docs
+
+map: install  ## draw docs/packages.md from the imports
+	$(BIN)/python docs/draw_packages.py
 
 lock:  ## resolve the exact versions anew
 	$(BIN)/python -m pip install --quiet uv

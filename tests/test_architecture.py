@@ -1,155 +1,40 @@
-"""The arrows: which module may import which, and which library lives in which file."""
+"""The arrows: contracts of import-linter in pyproject.toml, and here what they cannot say."""
 
 import ast
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
-HOMES = {
-    "optuna": {
-        "sweeper/search/optimizer.py",
-        "sweeper/search/history.py",
-        "sweeper/search/samplers.py",
-        "sweeper/search/export.py",
-    },
-    "mlflow": {"sweeper/tracking/tracker.py"},
-    "rich": {"sweeper/terminal/views.py", "sweeper/terminal/output.py"},
-    "matplotlib": {"sweeper/figures/plots.py", "sweeper/figures/image_grids.py", "sweeper/figures/study_plots.py"},
-    "pandas": {"sweeper/results/leaderboard.py"},
-    "ruamel": {"sweeper/space/yaml_io.py"},
-    "typer": {"sweeper/cli.py"},
-    "jinja2": {"sweeper/results/page.py", "sweeper/results/card.py"},
-    "ray": {"sweeper/executors/ray.py"},
-}
-NO_TORCH = {
-    "config",
-    "crash",
-    "errors",
-    "files",
-    "sealed",
-    "visible",
-    "data/rows",
-    "data/layouts",
-    "data/tree",
-    "data/challenge",
-    "data/csv_file",
-    "data/csv_table",
-    "data/columns",
-    "data/located",
-    "data/names",
-    "data/holdout",
-    "data/images",
-}
-NO_TORCH |= {"data/check", "data/cache", "data/demo", "data/garment", "__init__", "data/__init__", "models/__init__"}
-WORKER = {"sweeper/worker/job.py", "sweeper/executors/inline.py"}
+HEAVY = {"torch", "torchvision", "timm", "safetensors", "mlflow", "optuna", "pandas", "numpy", "scipy", "matplotlib"}
+HEAVY |= {"PIL", "ray", "jinja2", "ruamel", "huggingface_hub", "sqlalchemy"}
+LIGHT = ["sweeper.cli", "sweeper.trial", "sweeper.space.yaml_io", "sweeper.store.records", "trainers.config"]
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions, but not for type checking only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def test_every_contract_is_kept(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint() == 0, "run .venv/bin/lint-imports: it names each arrow"
 
 
-def libraries(path: Path) -> set[str]:
-    return {module.split(".")[0] for module in imports(path)}
+def lint() -> int:
+    from importlinter.cli import lint_imports
+
+    return int(lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_a_library_is_imported_in_its_own_file_only(path):
-    for library, homes in HOMES.items():
-        assert library not in libraries(path) or name(path) in homes, f"{name(path)} imports {library}"
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if name(p).startswith("trainers/")], ids=name)
-def test_trainers_know_nothing_of_the_sweeper(path):
-    assert not libraries(path) & {"sweeper", *HOMES}
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if name(p).startswith("sweeper/")], ids=name)
-def test_the_sweeper_imports_no_torch(path):
-    assert not libraries(path) & {"torch", "timm", "torchvision", "safetensors"}
-
-
-@pytest.mark.parametrize("path", [ROOT / "trainers" / f"{module}.py" for module in sorted(NO_TORCH)], ids=name)
-def test_words_and_data_of_the_trainers_need_no_torch(path):
-    assert not libraries(path) & {"torch", "timm", "torchvision"}
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if name(p).startswith("sweeper/")], ids=name)
-def test_only_the_worker_trains(path):
-    heavy = {
-        module for module in imports(path) if module.startswith(("trainers.train", "trainers.evaluation.predict"))
-    }
-    heavy |= {
-        module for module in imports(path) if module.startswith(("trainers.models", "trainers.loading.batches"))
-    }
-    assert not heavy or name(path) in WORKER
-
-
-def test_the_loop_knows_neither_optuna_nor_the_command_line():
-    allowed = {
-        "sweeper.store.paths",
-        "sweeper.executors",
-        "sweeper.trial",
-        "sweeper.errors",
-        "sweeper.system.signals",
-    }
-    ours = {module for module in imports(ROOT / "sweeper" / "sweep.py") if module.startswith("sweeper.")}
-    assert {".".join(module.split(".")[:2]) for module in ours} <= allowed
-
-
-TRACKING = {"tracking", "errands", "mirror", "sender", "shown", "store"}
-FIGURES = {"figures_observer", "artist", "draw", "draw_process", "figures", "trends", "gallery"}
-
-
-def modules(names: set[str]) -> set[str]:
-    return {f"sweeper.{name}" for name in names}
-
-
-@pytest.mark.parametrize("module", sorted(TRACKING))
-def test_tracking_knows_nothing_of_figures(module):
-    assert not imports(ROOT / "sweeper" / f"{module}.py") & modules(FIGURES)
-
-
-@pytest.mark.parametrize("module", sorted(FIGURES))
-def test_figures_know_nothing_of_tracking(module):
-    assert not imports(ROOT / "sweeper" / f"{module}.py") & (modules(TRACKING) - {"sweeper.tracking.content"})
-
-
-@pytest.mark.parametrize("module", ["study", "parts", "ends", "recovery", "keeping", "record"])
-def test_the_study_knows_neither_tracking_nor_figures(module):
-    assert not imports(ROOT / "sweeper" / f"{module}.py") & modules(TRACKING | FIGURES)
-
-
-@pytest.mark.parametrize(
-    "module", ["sweeper.cli", "sweeper.space.yaml_io", "sweeper.trial", "trainers.config", "sweeper.store.records"]
-)
+@pytest.mark.parametrize("module", LIGHT)
 def test_the_coordinators_modules_load_no_heavy_library(module):
-    code = (
-        f"import sys, {module}; print(*sorted({{'torch', 'mlflow', 'optuna', 'pandas', 'numpy'}} & set(sys.modules)))"
-    )
+    code = f"import sys, {module}; print(*sorted({HEAVY - {'ruamel'}!r} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
 
@@ -161,9 +46,91 @@ def test_initial_files_hold_words_and_no_work():
             assert kinds <= {ast.Expr, ast.ImportFrom, ast.ClassDef}, name(path)
 
 
+def test_at_most_a_dozen_files_stand_in_a_package():
+    for folder in {path.parent for path in SOURCES}:
+        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= LARGEST.get(name(folder), 12), name(folder)
+
+
+LARGEST = {"trainers/data": 18, "sweeper/space": 14}  # a file for each layout, a file for each use of the language
+
+
 def test_nothing_that_is_read_is_unpickled():
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
-        assert "pickle" not in libraries(path), name(path)
+        imported = {word for line in text.splitlines() if "import " in line for word in line.split()}
+        assert "pickle" not in imported, name(path)
         assert text.count("torch.load(") == text.count("weights_only=True"), name(path)
         assert "allow_pickle=True" not in text, name(path)
+
+
+def test_the_drawing_of_the_packages_is_current():
+    """`make map` draws it."""
+    script = runpy.run_path(str(ROOT / "docs" / "draw_packages.py"))
+    assert script["PATH"].read_text(encoding="utf-8") == script["document"]()
+
+
+# ------------------------------------------------------------------------------------------ imports inside functions
+STARTING = {"sweeper/cli.py", "sweeper/__main__.py", "sweeper/system/subprocesses.py"}
+"""`sweep --help` loads little, and nothing of the library before the user's folder is off the path."""
+
+
+def module(path: Path) -> str:
+    return name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """The modules that an import statement names; of `from a import b` both a and a.b, if that is one of ours."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES)
+        yield node.module
+
+
+def inner(tree: ast.Module) -> Iterator[ast.AST]:
+    """The import statements inside functions."""
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    yield from (node for one in functions for node in ast.walk(one) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+def outer(tree: ast.Module) -> set[str]:
+    """What loading the file imports: all but what stands inside functions or is for type checkers."""
+    return {found for node in tree.body for found in imported(node)}
+
+
+MODULES = {module(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+@cache
+def loaded(name: str) -> frozenset[str]:
+    """The heavy libraries that are loaded with a module."""
+    waiting, seen = [name], set[str]()
+    while waiting:
+        if (one := waiting.pop()) not in seen:
+            seen.add(one)
+            waiting += outer(MODULES[one]) if one in MODULES else ()
+    return frozenset({one.split(".")[0] for one in seen} & HEAVY)
+
+
+def light(path: Path) -> list[str]:
+    """The imports inside functions of a file that could as well stand at its top."""
+    own = loaded(module(path))
+    found = [list(imported(node)) for node in inner(MODULES[module(path)])]
+    return [names[0] for names in found if not frozenset().union(*map(loaded, names)) - own]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path) not in STARTING], ids=name)
+def test_only_what_is_heavy_is_imported_inside_a_function(path):
+    assert light(path) == []
+
+
+def test_an_import_inside_a_function_is_seen():
+    tree = ast.parse("import a\nif TYPE_CHECKING:\n    import b\ndef f():\n    def g():\n        import c")
+    assert outer(tree) == {"a"}
+    assert {found for node in inner(tree) for found in imported(node)} == {"c"}
+
+
+@pytest.mark.parametrize("word", ["._trial_id", "ray._private"])
+def test_the_private_parts_of_a_library_are_used_in_one_file(word):
+    assert len([path for path in SOURCES if word in path.read_text(encoding="utf-8")]) <= 1

@@ -23,7 +23,7 @@ WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
 WRITTEN += [
     f"docs/{name}.md" for name in ("tutorial", "how-to", "reference", "promises", "architecture", "measurements")
 ]
-PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/faults.md", "benchmarks/RESULTS.md"]
+PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/packages.md", "docs/faults.md", "benchmarks/RESULTS.md"]
 TEXTS = {name: pages.read(ROOT / name) for name in PAGES}
 CATEGORIES = ["garment", "wearer"]  # of the data sets in the examples
 PLACES = re.compile(r"(?:sweeper|trainers|tests|benchmarks|docs|search_spaces)/[\w./-]+|test_\w+\.py")
@@ -58,10 +58,11 @@ def test_a_page_is_written_in_plain_words(name):
     assert not found
 
 
-def test_every_picture_of_the_docs_is_shown_somewhere():
-    shown = {(ROOT / name).parent.joinpath(link).resolve() for name in PAGES for link in pages.links(TEXTS[name])}
-    pictures = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")]
-    assert {path.name for path in pictures if path.resolve() not in shown} == set()
+def test_every_page_and_picture_of_the_docs_is_linked_somewhere():
+    links = {(name, link.partition("#")[0]) for name in PAGES for link in pages.links(TEXTS[name])}
+    linked = {(ROOT / name).parent.joinpath(link).resolve() for name, link in links if link}
+    files = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".svg", ".png")]
+    assert {path.name for path in files if path.resolve() not in linked} == set()
 
 
 # ----------------------------------------------------------------------------------------- commands and keys

@@ -5,15 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from sweeper.space.spec import StudyFile
-
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 REFUSED = {
     "hole": "parameter",
-    "metric": "metric",
+    "goal": "metric",
     "adopt": "resume",
     "begun": "started",
     "lesson": "transferred trial",
@@ -55,7 +51,6 @@ def refused(path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.skipif("metric" in StudyFile.model_fields, reason="the names are not changed yet")
 def test_names_are_words_of_the_field():
     found = {path.relative_to(ROOT).as_posix(): refused(path) for path in SOURCES}
     assert {path: names for path, names in found.items() if names} == {}

@@ -44,7 +44,7 @@ def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bo
 
     if jobs := left():
         data = jobs[0].recipe.data
-        retraining.session(study, data, slots, lambda session: session.train(left(), _seal), mlflow=mlflow)
+        retraining.session(study, data, slots, lambda session: session.train(left(), _make_result), mlflow=mlflow)
     values = confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
     return sorted(rows, key=lambda row: (-row.mean, row.trial))
@@ -68,7 +68,7 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
     return original.model_copy(update=changes)
 
 
-def _seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+def _make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
     return records.result_of(job, epochs, "COMPLETE", ended)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import text
 from sweeper.commands import sync
-from sweeper.engine import retraining
+from sweeper.engine import prepare, retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
 from sweeper.results.winner import Winner
@@ -92,8 +92,6 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
     if done:
-        from sweeper.engine import prepare
-
         final = _packed(folder, prepare.checked(data).table, data.layout, won.result.metric, known=True)
         if mlflow:
             sync.catch_up([won.study], output.print_message)
@@ -107,12 +105,12 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
     """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
     job = _job(won, folder)
 
-    def seal(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-        return _seal(won, job, ended.scores, epochs, session.table)
+    def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+        return _make_result(won, job, ended.scores, epochs, session.table)
 
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
-        session.train([job], seal)
+        session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data.layout, won.result.metric, known=False)
 
 
@@ -149,7 +147,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
     return won.job.model_copy(update=changes)
 
 
-def _seal(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
+def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
     """Write what lies beside the model, so that it is there when the record learns of the end."""
     folder = RunFolder(job.folder)
     if scores:

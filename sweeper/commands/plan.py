@@ -10,7 +10,6 @@ from sweeper.engine import disk_space, prepare
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.executors.local import environment
-from sweeper.search import samplers
 from sweeper.system import devices, disks
 from sweeper.system.ask import ask
 from trainers.config import Recipe
@@ -87,7 +86,7 @@ def plan(path: Path, options: Options) -> Plan:
         budget_hours=spec.budget.hours,
         configurations=space.size,
         open_values=space.distributions(),
-        samples=tuple(samplers.first(spec.search, space, min(SAMPLES, trials or SAMPLES))),
+        samples=prepared.first_configurations(min(SAMPLES, trials or SAMPLES)),
         images={split: len(table.split(split)) for split in ("train", "val", "test")},
         cache_gb=round(len(table.rows) * size * size * 3 * 1.25 / 1e9, 3),
         epochs=epochs,

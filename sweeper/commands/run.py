@@ -10,7 +10,7 @@ from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
-from sweeper.results import status
+from sweeper.results import status, winner
 from sweeper.store import studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import devices
@@ -55,7 +55,6 @@ def _told(session: Session) -> "Outcome":
 def final(path: Path, options: Options) -> "Final":
     """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
     from sweeper.commands import export
-    from sweeper.results import winner
     from sweeper.space import yaml_io
 
     folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)

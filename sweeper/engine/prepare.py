@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sweeper.engine import preflight
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
 from sweeper.errors import UserError
+from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
 from sweeper.store import paths, study_file
 from sweeper.store.paths import StudyFolder
@@ -18,7 +20,6 @@ from sweeper.terminal import output
 from sweeper.terminal.output import counting
 
 if TYPE_CHECKING:
-    from sweeper.space.space import Space
     from sweeper.space.spec import StudySpec
     from trainers.config import DataConfig
     from trainers.data.check import Findings
@@ -108,7 +109,7 @@ class PreparedStudy:
     """A study whose data, values and networks were found to be in order; nothing of it was trained yet."""
 
     spec: "StudySpec"
-    space: "Space"
+    space: Space
     found: "Findings"
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
@@ -131,6 +132,12 @@ class PreparedStudy:
 
         return images.fingerprint(self.table)
 
+    def first_configurations(self, count: int) -> tuple[dict[str, Any], ...]:
+        """What its trials try while none has a result."""
+        from sweeper.search import samplers
+
+        return tuple(samplers.first(self.spec.search, self.space, count))
+
     @cached_property
     def room(self) -> DiskEstimate:
         """What is known of its disk, from one attempt to the next."""
@@ -149,9 +156,7 @@ def prepare(
 
     `unfetched`: the hub need not give the backbones' weights.
     """
-    from sweeper.engine import preflight
     from sweeper.space import yaml_io
-    from sweeper.space.space import Space
 
     read = yaml_io.read(path, sets=options.assignments)
     found = checked(read.data)

@@ -13,6 +13,7 @@ from sweeper.engine import session as engine_session
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.observers import Observers
 from sweeper.errors import RunFailed, Stopped
+from sweeper.executors.local import Local
 from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.outcomes import IN_FULL
@@ -32,7 +33,7 @@ PATIENCE, HURRY = 10.0, 1.0  # seconds for observers to take the rest; where the
 RETRIES = 1  # of a worker that died or hung
 NO_MEMORY = "`sweep doctor` says who holds the GPU's; with more, or on a larger one, the same command continues it"
 Made = TypeVar("Made")
-Seal = Callable[[Job, Done, list[Epoch]], TrialResult]
+MakeResult = Callable[[Job, Done, list[Epoch]], TrialResult]
 """What is left to do when a run has ended by itself; returns what goes on record."""
 
 
@@ -46,11 +47,9 @@ class RetrainingSession:
     stop: Stop
     room: DiskEstimate
 
-    def train(self, jobs: Sequence[Job], seal: Seal) -> list[TrialResult]:
+    def train(self, jobs: Sequence[Job], make_result: MakeResult) -> list[TrialResult]:
         """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
-        from sweeper.executors.local import Local
-
-        source = Retraining(self.room.folder, jobs, seal)
+        source = Retraining(self.room.folder, jobs, make_result)
         loop.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
         if source.failure:
             raise source.failure
@@ -112,11 +111,11 @@ def _held(
 class Retraining:
     """A source of jobs that are known beforehand, each of which goes on where its folder left off.
 
-    `seal` says what goes on record at the end of one. The first that fails for good ends the session.
+    `make_result` says what goes on record at the end of one. The first that fails for good ends the session.
     """
 
-    def __init__(self, folder: StudyFolder, jobs: Sequence[Job], seal: Seal) -> None:
-        self.folder, self._waiting, self._seal = folder, list(jobs), seal
+    def __init__(self, folder: StudyFolder, jobs: Sequence[Job], make_result: MakeResult) -> None:
+        self.folder, self._waiting, self._make_result = folder, list(jobs), make_result
         self._running: dict[int, _Run] = {}
         self._deaths: Counter[Path] = Counter()
         self.ended: list[TrialResult] = []  # those that came to their end
@@ -158,7 +157,7 @@ class Retraining:
             return self._failed(run, message)
         if message.stopped:
             return records.result_of(run.job, run.epochs, "INTERRUPTED")
-        result = self._seal(run.job, message, run.epochs)
+        result = self._make_result(run.job, message, run.epochs)
         records.remove_leftovers(run.folder.root, ended=True)
         records.write_result(run.folder, result)
         self.ended.append(result)

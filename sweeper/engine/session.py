@@ -12,6 +12,7 @@ from sweeper.engine.observers import Observers
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.errors import DiskFull, UserError
+from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
 from sweeper.search.export import OptunaExport
 from sweeper.store import paths, records, studies
@@ -156,7 +157,6 @@ class Session:
 
 def make_executor(prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":
     from sweeper.executors.inline import Inline
-    from sweeper.executors.local import Local
 
     if options.inline:
         return Inline(prepared.slots[0].device)

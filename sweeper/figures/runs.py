@@ -144,16 +144,16 @@ def run(folder: RunFolder) -> FigureResult:
     job, result = records.read_config(folder), records.read_result(folder)
     if job is None or result is None:
         return FigureResult(key=str(folder.root), troubles=("the run has not ended",))
-    one, easel = Run(folder, job, result), FigureSet(folder, records.checksum(folder))
-    easel.put("curves.svg", lambda: _curves(one))
+    one, figure_set = Run(folder, job, result), FigureSet(folder, records.checksum(folder))
+    figure_set.put("curves.svg", lambda: _curves(one))
     if job.kind != "final":
-        easel.put("categories.svg", lambda: _categories(one))
-    if one.seen or easel.has("confusion.png"):
-        easel.put("confusion.png", lambda: _confusion(one))
-    easel.put("labels.svg", lambda: _weighed(one))
-    if one.seen or easel.has(folder.last_figure.name):
-        easel.put(folder.last_figure.name, lambda: _mistakes(one))
-    return easel.done()
+        figure_set.put("categories.svg", lambda: _categories(one))
+    if one.seen or figure_set.has("confusion.png"):
+        figure_set.put("confusion.png", lambda: _confusion(one))
+    figure_set.put("labels.svg", lambda: _weighed(one))
+    if one.seen or figure_set.has(folder.last_figure.name):
+        figure_set.put(folder.last_figure.name, lambda: _mistakes(one))
+    return figure_set.done()
 
 
 def _curves(one: Run) -> bytes:
@@ -221,16 +221,16 @@ def study(folder: StudyFolder) -> FigureResult:
     results = [result for result in records.results(folder) if result.value is not None]
     if not results:
         return FigureResult(key=folder.name)
-    easel = FigureSet(folder, _ends(results))
+    figure_set = FigureSet(folder, _ends(results))
     dots = [study_plots.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
     logarithmic = _logarithmic(study_file.read(folder) or {})
     metric = results[0].metric
-    easel.put("history.svg", lambda: study_plots.history(dots, metric, f"{folder.name}: value of each trial"))
+    figure_set.put("history.svg", lambda: study_plots.history(dots, metric, f"{folder.name}: value of each trial"))
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
-        easel.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
-    _of_data(folder, records.best(results) or results[0], easel)
-    return easel.done()
+        figure_set.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
+    _of_data(folder, records.best(results) or results[0], figure_set)
+    return figure_set.done()
 
 
 def _ends(results: Sequence[TrialResult]) -> str:
@@ -239,15 +239,15 @@ def _ends(results: Sequence[TrialResult]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _of_data(folder: StudyFolder, result: TrialResult, easel: FigureSet) -> None:
+def _of_data(folder: StudyFolder, result: TrialResult, figure_set: FigureSet) -> None:
     """What the data set looks like to the trial of `result`."""
     run_folder = folder.trial(result.number)
     job = records.read_config(run_folder)
     if job:
         one = Run(run_folder, job, result)
-        easel.put("labels.svg", lambda: _weighed(one))
+        figure_set.put("labels.svg", lambda: _weighed(one))
         if job.recipe.data.crop == "box":
-            easel.put("crops.png", lambda: _crops(one))
+            figure_set.put("crops.png", lambda: _crops(one))
 
 
 def _crops(one: Run) -> bytes:

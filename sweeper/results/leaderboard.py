@@ -181,9 +181,9 @@ def _labels_of(results: Sequence[TrialResult], name: str) -> tuple[str, ...]:
 
 def _pooled(cells: Sequence[Cell | None]) -> Cell | None:
     """The mean over the cells of a row whose trials completed."""
-    begun = [cell for cell in cells if cell]
-    values = [cell.value for cell in begun if cell.state == "COMPLETE" and cell.value is not None]
-    return Cell(mean(values), _error(values), len(values), len(begun), "COMPLETE") if values else None
+    started = [cell for cell in cells if cell]
+    values = [cell.value for cell in started if cell.state == "COMPLETE" and cell.value is not None]
+    return Cell(mean(values), _error(values), len(values), len(started), "COMPLETE") if values else None
 
 
 def _error(values: Sequence[float]) -> float | None:

@@ -164,19 +164,19 @@ class _File:
 
     def _write(self, number: int, trial: FrozenTrial) -> None:
         if number == len(self._trials):
-            trial._trial_id = self._storage.create_new_trial(self._id, template_trial=trial)
+            self._storage.create_new_trial(self._id, template_trial=trial)
             self._trials.append(trial)
         elif (before := self._trials[number]).state == TrialState.RUNNING:
-            trial._trial_id = before._trial_id
-            self._go_on(trial, before.intermediate_values)
+            self._go_on(number, trial, before.intermediate_values)
             self._trials[number] = trial
 
-    def _go_on(self, trial: FrozenTrial, reported: Container[int]) -> None:
+    def _go_on(self, number: int, trial: FrozenTrial, reported: Container[int]) -> None:
+        row = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
         for step, value in trial.intermediate_values.items():
             if step not in reported:
-                self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+                self._storage.set_trial_intermediate_value(row, step, value)
         if trial.state != TrialState.RUNNING:
-            self._storage.set_trial_state_values(trial._trial_id, trial.state, trial.values)
+            self._storage.set_trial_state_values(row, trial.state, trial.values)
 
 
 def _is_earlier(there: FrozenTrial, now: FrozenTrial) -> bool:

@@ -57,7 +57,7 @@ def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> Froze
         return trial
     if not folder.config.exists() and not folder.history.exists():
         return None
-    job = records.begun(folder)
+    job = records.started_job(folder)
     values = [epoch.value(job.recipe.metric) for epoch in records.history(folder)]
     return past_trial(suggest, job.params, TrialState.RUNNING, None, values)
 

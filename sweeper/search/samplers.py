@@ -74,7 +74,7 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
-        case NoPruner() | Asha():  # the study's own ladder judges
+        case NoPruner() | Asha():  # the study's own rungs judge
             return optuna.pruners.NopPruner()
 
 

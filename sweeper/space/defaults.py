@@ -31,12 +31,12 @@ def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, A
         case list() as items:
             for index, child in enumerate(items):
                 yield from _walk(child, f"{name}.{index}", part, None)
-        case Choice() as hole:
-            label = _option(hole, usual)
+        case Choice() as distribution:
+            label = _option(distribution, usual)
             yield name, label
-            yield from _walk(hole.node(label), f"{name}.{label}", part, usual)
-        case Range() as hole:
-            yield name, hole.near(usual) if _number(usual) else hole.midpoint()
+            yield from _walk(distribution.node(label), f"{name}.{label}", part, usual)
+        case Range() as distribution:
+            yield name, distribution.near(usual) if _number(usual) else distribution.midpoint()
 
 
 def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str, Any]:
@@ -49,18 +49,18 @@ def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str
     return usual if isinstance(usual, dict) else {}
 
 
-def _option(hole: Choice, usual: Any) -> Any:
+def _option(distribution: Choice, usual: Any) -> Any:
     wanted = usual.get("name") if isinstance(usual, dict) else usual
-    for label, node in zip(hole.labels, hole.nodes, strict=True):
+    for label, node in zip(distribution.labels, distribution.nodes, strict=True):
         named = node.value.get("name") if isinstance(node.value, dict) else None
         found = named.value if named else plain(node)
         if wanted is not None and wanted == found and _number(wanted) == _number(found):
             return label
-    numbers = [label for label in hole.labels if isinstance(label, int | float)]
-    if isinstance(wanted, int | float) and len(numbers) == len(hole.labels):
+    numbers = [label for label in distribution.labels if isinstance(label, int | float)]
+    if isinstance(wanted, int | float) and len(numbers) == len(distribution.labels):
         metric = float(wanted)
         return min(numbers, key=lambda label: abs(label - metric))
-    return hole.midpoint()
+    return distribution.midpoint()
 
 
 def _number(value: Any) -> bool:

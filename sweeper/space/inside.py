@@ -22,10 +22,10 @@ def candidates(node: Node, value: Any, name: str, why: list[str]) -> Iterator[di
         case list() as items:
             parts = [(_inner(name, n), child, _get(value, n)) for n, child in enumerate(items)]
             yield from _products(parts, why)
-        case Choice() as hole:
-            yield from _chosen(hole, value, name, why)
-        case Range() as hole:
-            if reason := _beyond(hole, value):
+        case Choice() as distribution:
+            yield from _chosen(distribution, value, name, why)
+        case Range() as distribution:
+            if reason := _beyond(distribution, value):
                 why.append(f"{name} {reason}")
             else:
                 yield {name: value}
@@ -57,26 +57,30 @@ def _products(parts: list[tuple[str, Node, Any]], why: list[str]) -> Iterator[di
             yield params | more
 
 
-def _chosen(hole: Choice, value: Any, name: str, why: list[str]) -> Iterator[dict[str, Any]]:
+def _chosen(distribution: Choice, value: Any, name: str, why: list[str]) -> Iterator[dict[str, Any]]:
     reasons: list[str] = []
     found = False
-    for label, node in zip(hole.labels, hole.nodes, strict=True):
+    for label, node in zip(distribution.labels, distribution.nodes, strict=True):
         for params in candidates(node, value, _inner(name, label), reasons):
             found = True
             yield {name: label} | params
     if not found:
         kind = _kind(value)
-        deeper = [reason for reason in reasons if kind in hole.labels and reason.startswith(f"{name}.{kind}.")]
-        why.append(deeper[0] if deeper else f"{name} {flow(kind)} is not in {flow(list(hole.labels))}")
+        deeper = [
+            reason for reason in reasons if kind in distribution.labels and reason.startswith(f"{name}.{kind}.")
+        ]
+        why.append(deeper[0] if deeper else f"{name} {flow(kind)} is not in {flow(list(distribution.labels))}")
 
 
-def _beyond(hole: Range, value: Any) -> str:
+def _beyond(distribution: Range, value: Any) -> str:
     """Why a range does not hold `value`, or nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"was {flow(value)}, not a number"
-    if value > hole.high or value < hole.low:
-        return f"{value:g} > {hole.high:g}" if value > hole.high else f"{value:g} < {hole.low:g}"
-    return "" if hole.near(value) == value else f"{value:g} is not in {hole}"
+    if value > distribution.high or value < distribution.low:
+        return (
+            f"{value:g} > {distribution.high:g}" if value > distribution.high else f"{value:g} < {distribution.low:g}"
+        )
+    return "" if distribution.near(value) == value else f"{value:g} is not in {distribution}"
 
 
 def _same(mine: Any, value: Any) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import NoReturn
 
-from sweeper.space.parameters import is_hole
+from sweeper.space.parameters import is_distribution
 from sweeper.space.tree import Node
 from sweeper.text import did_you_mean
 from trainers.config import NAMED as PARTS
@@ -28,7 +28,7 @@ def put(tree: Node, keys: list[str], value: Node, name: str = "") -> Node:
     """The tree with `value` at the path `keys`, replaced or added; keys that are new are judged with the rest."""
     if not keys:
         return replace(value, key=tree.key or value.where)
-    if is_hole(tree):
+    if is_distribution(tree):
         _refuse_open(name, value)
     key, *others = keys
     inner = f"{name}.{key}" if name else key

@@ -14,7 +14,7 @@ RANGES: tuple[str, ...] = get_args(Kind)
 KINDS = ("choice", *RANGES, "per_category")
 
 
-def is_hole(node: Node) -> bool:
+def is_distribution(node: Node) -> bool:
     """Whether a mapping leaves a value open rather than being one."""
     return isinstance(node.value, dict) and any(kind in node.value for kind in KINDS)
 
@@ -25,15 +25,15 @@ def opened(node: Node, name: str) -> Node:
         return replace(node, value=[opened(child, f"{name}.{i}") for i, child in enumerate(node.value)])
     if not isinstance(node.value, dict):
         return node
-    if is_hole(node):
-        return replace(node, value=_hole(node.value, name))
+    if is_distribution(node):
+        return replace(node, value=_distribution(node.value, name))
     _refuse_misspelt(node.value, name)
     return replace(node, value={key: opened(child, f"{name}.{key}") for key, child in node.value.items()})
 
 
 def closed(node: Node, name: str) -> None:
     """Refuse open values where none may stand."""
-    if is_hole(node):
+    if is_distribution(node):
         raise UserError(
             f"{name} cannot be left open",
             where=node.where,
@@ -54,7 +54,7 @@ def _refuse_misspelt(entries: dict[str, Node], name: str) -> None:
             raise UserError(f"unknown kind of open value '{key}' in {name}", where=child.key, help=near)
 
 
-def _hole(entries: dict[str, Node], name: str) -> Range | Choice | PerCategory:
+def _distribution(entries: dict[str, Node], name: str) -> Range | Choice | PerCategory:
     kind, *others = [key for key in entries if key in KINDS]
     if others:
         raise UserError(
@@ -73,7 +73,7 @@ def _hole(entries: dict[str, Node], name: str) -> Range | Choice | PerCategory:
 
 
 def _each(node: Node, name: str) -> PerCategory:
-    if not is_hole(node):
+    if not is_distribution(node):
         raise UserError(
             f"{name}: each wants an open value, found {flow(plain(node))}",
             where=node.where,
@@ -158,7 +158,7 @@ def _label(node: Node, index: int) -> Scalar:
     """A scalar is its own label; a branch goes by its name, else by its text, and by its index if that is open."""
     if not isinstance(node.value, dict | list):
         return node.value  # type: ignore[return-value]
-    if is_hole(node):
+    if is_distribution(node):
         return next(kind for kind in KINDS if kind in node.value)
     named = node.value.get("name") if isinstance(node.value, dict) else None
     if named is not None and isinstance(named.value, str):
@@ -170,7 +170,7 @@ def _has_distributions(node: Node) -> bool:
     inside = (
         node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
     )
-    return is_hole(node) or any(map(_has_distributions, inside))
+    return is_distribution(node) or any(map(_has_distributions, inside))
 
 
 def _unique(label: Scalar, taken: list[Scalar]) -> Scalar:

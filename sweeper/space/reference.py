@@ -22,7 +22,7 @@ def text() -> str:
         "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posterior and tta, where a file",
         "leaves them out, come from the backbone's family (`space/defaults.py`), not from here. A part with names",
         "is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
-        *_goals(),
+        *_metrics(),
         *_section("data", DataConfig),
         *_section("train", TrainConfig),
     ]
@@ -34,7 +34,7 @@ def write(path: Path = PATH) -> None:
     write_text(path, text())
 
 
-def _goals() -> list[str]:
+def _metrics() -> list[str]:
     """A table of the metrics that a metric may be."""
     text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
     rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]

@@ -98,11 +98,13 @@ class Space:
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
         """The recipe that `params` close the space to; UserError when they do not fit it."""
 
-        def given(name: str, hole: Distribution) -> list[Any]:
+        def given(name: str, distribution: Distribution) -> list[Any]:
             if name not in params:
-                raise UserError(f"the parameter {name} is missing", help=f"it is a {hole}")
-            if isinstance(hole, Choice) and params[name] not in hole.labels:
-                raise UserError(f"the parameter {name} cannot be {flow(params[name])}", help=f"it is a {hole}")
+                raise UserError(f"the parameter {name} is missing", help=f"it is a {distribution}")
+            if isinstance(distribution, Choice) and params[name] not in distribution.labels:
+                raise UserError(
+                    f"the parameter {name} cannot be {flow(params[name])}", help=f"it is a {distribution}"
+                )
             return [params[name]]
 
         used, closed = next(configurations(self._tree, "", given))
@@ -126,7 +128,9 @@ class Space:
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
         """The parameters of one trial, asked of Optuna in the order of the file, branches after their choice."""
-        params, _ = next(configurations(self._tree, "", lambda name, hole: [_suggested(trial, name, hole)]))
+        params, _ = next(
+            configurations(self._tree, "", lambda name, distribution: [_suggested(trial, name, distribution)])
+        )
         return params
 
     def default(self) -> list[dict[str, Any]]:
@@ -155,16 +159,16 @@ class Space:
     def configurations(self) -> Iterator[dict[str, Any]]:
         """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
         self._refuse_endless()
-        for params, _ in configurations(self._tree, "", lambda _, hole: list(hole.values() or ())):
+        for params, _ in configurations(self._tree, "", lambda _, distribution: list(distribution.values() or ())):
             yield params
 
     def _over(self, *keys: str, smallest: str = "") -> Iterator[tuple[dict[str, Any], Node]]:
         """The default, and every corner of the open values under `keys`; of the one named `smallest` the least."""
 
-        def options(name: str, hole: Distribution) -> list[Any]:
+        def options(name: str, distribution: Distribution) -> list[Any]:
             if name == smallest:
-                return [min(hole.bounds())]
-            return hole.bounds() if name.split(".")[0] in keys else [hole.midpoint()]
+                return [min(distribution.bounds())]
+            return distribution.bounds() if name.split(".")[0] in keys else [distribution.midpoint()]
 
         return configurations(self._tree, "", options)
 
@@ -194,7 +198,7 @@ class Space:
                 yield {**each.given, each.name: value}
 
     def _at(self, forced: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Node]]:
-        return configurations(self._tree, "", lambda name, hole: [forced.get(name, hole.bounds()[0])])
+        return configurations(self._tree, "", lambda name, distribution: [forced.get(name, distribution.bounds()[0])])
 
     def _refuse_unknown_categories(self, train: TrainConfig, closed: Node) -> None:
         for name in train.loss.category_weights or {}:
@@ -249,12 +253,20 @@ def _family(train: TrainConfig) -> str:
     return train.backbone if train.pretrained else f"{train.backbone} from random weights"
 
 
-def _suggested(trial: "optuna.Trial", name: str, hole: Distribution) -> Any:
-    if isinstance(hole, Choice):
-        return trial.suggest_categorical(name, hole.labels)
-    if hole.whole:
-        return trial.suggest_int(name, int(hole.low), int(hole.high), step=int(hole.step or 1), log=hole.log)
-    return trial.suggest_float(name, hole.low, hole.high, step=hole.step, log=hole.log)
+def _suggested(trial: "optuna.Trial", name: str, distribution: Distribution) -> Any:
+    if isinstance(distribution, Choice):
+        return trial.suggest_categorical(name, distribution.labels)
+    if distribution.whole:
+        return trial.suggest_int(
+            name,
+            int(distribution.low),
+            int(distribution.high),
+            step=int(distribution.step or 1),
+            log=distribution.log,
+        )
+    return trial.suggest_float(
+        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
 
 
 def _weight(closed: Node, name: str) -> Node:

@@ -165,10 +165,17 @@ def plain(node: Node) -> Any:
             return {name: plain(child) for name, child in entries.items()}
         case list() as items:
             return [plain(child) for child in items]
-        case Choice() as hole:
-            return {"choice": [[label, plain(child)] for label, child in zip(hole.labels, hole.nodes, strict=True)]}
-        case Range() as hole:
-            return {hole.kind: [hole.low, hole.high]} | ({} if hole.step is None else {"step": hole.step})
+        case Choice() as distribution:
+            return {
+                "choice": [
+                    [label, plain(child)]
+                    for label, child in zip(distribution.labels, distribution.nodes, strict=True)
+                ]
+            }
+        case Range() as distribution:
+            return {distribution.kind: [distribution.low, distribution.high]} | (
+                {} if distribution.step is None else {"step": distribution.step}
+            )
         case PerCategory() as each:
             return {"per_category": plain(each.node)}
     return node.value
@@ -188,8 +195,10 @@ def expand(node: Node, categories: Sequence[str]) -> Node:
             return replace(node, value={name: expand(child, categories) for name, child in entries.items()})
         case list() as items:
             return replace(node, value=[expand(child, categories) for child in items])
-        case Choice() as hole:
-            return replace(node, value=replace(hole, nodes=tuple(expand(n, categories) for n in hole.nodes)))
+        case Choice() as distribution:
+            return replace(
+                node, value=replace(distribution, nodes=tuple(expand(n, categories) for n in distribution.nodes))
+            )
         case PerCategory() as each:
             return replace(node, value=dict.fromkeys(categories, each.node))
     return node
@@ -207,10 +216,10 @@ def configurations(node: Node, name: str, options: Options) -> Iterator[tuple[di
         case list() as items:
             for params, parts in _products(list(enumerate(items)), name, options):
                 yield params, replace(node, value=list(parts.values()))
-        case Choice() | Range() as hole:
-            for value in options(name, hole):
-                inner = f"{name}.{value}" if isinstance(hole, Choice) else name
-                for params, closed in configurations(hole.node(value), inner, options):
+        case Choice() | Range() as distribution:
+            for value in options(name, distribution):
+                inner = f"{name}.{value}" if isinstance(distribution, Choice) else name
+                for params, closed in configurations(distribution.node(value), inner, options):
                     yield {name: value} | params, replace(closed, key=node.key)
         case _:
             yield {}, node
@@ -238,8 +247,8 @@ def parameters(node: Node, name: str = "", given: Mapping[str, Any] | None = Non
             children = [(f"{name}.{key}" if name else key, child, given) for key, child in entries.items()]
         case list() as items:
             children = [(f"{name}.{index}", child, given) for index, child in enumerate(items)]
-        case Choice() as hole:
-            pairs = zip(hole.labels, hole.nodes, strict=True)
+        case Choice() as distribution:
+            pairs = zip(distribution.labels, distribution.nodes, strict=True)
             children = [(f"{name}.{label}", child, {**given, name: label}) for label, child in pairs]
         case _:
             children = []
@@ -260,11 +269,11 @@ class Parameter:
 def size(node: Node) -> int | None:
     """How many closed trees there are, or None when there is no end of them."""
     match node.value:
-        case Range() as hole:
-            values = hole.values()
+        case Range() as distribution:
+            values = distribution.values()
             return None if values is None else len(values)
-        case Choice() as hole:
-            sizes = [size(child) for child in hole.nodes]
+        case Choice() as distribution:
+            sizes = [size(child) for child in distribution.nodes]
             return None if None in sizes else sum(s or 0 for s in sizes)
         case dict() as entries:
             sizes = [size(child) for child in entries.values()]

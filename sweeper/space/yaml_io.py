@@ -19,7 +19,7 @@ from ruamel.yaml.events import (
 )
 
 from sweeper.space import defaults, hints, overrides
-from sweeper.space.parameters import closed, is_hole, opened
+from sweeper.space.parameters import closed, is_distribution, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
 from sweeper.space.tree import Node, flow, parameters, scalar
 from sweeper.space.validation import checked
@@ -64,7 +64,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     }
     file = checked(StudyFile, replace(tree, value=header))
     train = entries["train"]
-    if is_hole(train):
+    if is_distribution(train):
         raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
     train = opened(train, "train")
     budget = _budget(file, tree, train)

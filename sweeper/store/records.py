@@ -53,8 +53,8 @@ def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
     """What `remove_leftovers` would remove."""
     waiting = folder.glob(f"{files.NEXT}*") if ended else ()
     mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be at it now
-    begun = (path for path in folder.glob(".*.tmp") if path.name != mine)
-    return sorted([*begun, *waiting])
+    unfinished = (path for path in folder.glob(".*.tmp") if path.name != mine)
+    return sorted([*unfinished, *waiting])
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:
@@ -96,7 +96,7 @@ def read_config(folder: RunFolder) -> Job | None:
     return jsonfile.read(folder.config, Job)
 
 
-def begun(folder: RunFolder) -> Job:
+def started_job(folder: RunFolder) -> Job:
     """The job of a trial that has begun and not ended. Raises EnvironmentFault where it is gone."""
     job = read_config(folder)
     if job is None:

@@ -64,16 +64,16 @@ class Rungs:
 
 
 class PausedTrials:
-    """The paused trials of a study, and the ladder that they stand on. With another pruner nobody waits.
+    """The paused trials of a study, and the rungs that they stand on. With another pruner nobody waits.
 
     Where those that are not among the best end (`stopping`), they keep their places: so a trial has to be among the
     best 1/factor of all that came there before it, and the best so far always goes on.
     """
 
     def __init__(self, pruner: Pruner) -> None:
-        self.ladder: Rungs | None = None
+        self.rungs: Rungs | None = None
         if isinstance(pruner, Asha):
-            self.ladder = Rungs(pruner.min_epochs, pruner.reduction_factor)
+            self.rungs = Rungs(pruner.min_epochs, pruner.reduction_factor)
         self._ends = isinstance(pruner, Asha) and pruner.type == "stopping"
         self._paused: dict[int, ActiveTrial] = {}
 
@@ -86,18 +86,18 @@ class PausedTrials:
         return self._ends and self._fails(one, last=True)
 
     def _fails(self, one: ActiveTrial, *, last: bool) -> bool:
-        if self.ladder is None:
+        if self.rungs is None:
             return False
-        self.ladder.learn(one.job.trial, one.values)
-        judged = self.ladder.stops(len(one.epochs), one.train.epochs)
-        return judged and not self.ladder.is_promotable(one.job.trial, len(one.epochs), last=last)
+        self.rungs.learn(one.job.trial, one.values)
+        judged = self.rungs.stops(len(one.epochs), one.train.epochs)
+        return judged and not self.rungs.is_promotable(one.job.trial, len(one.epochs), last=last)
 
     def ended(self, trial: int, state: State, epochs: int) -> None:
         """Note how a trial of so many epochs ended."""
-        if self.ladder and state == "FAILED":
-            self.ladder.forget(trial)
-        elif self.ladder and state == "PRUNED" and not self._ends:
-            self.ladder.close(trial, epochs)
+        if self.rungs and state == "FAILED":
+            self.rungs.forget(trial)
+        elif self.rungs and state == "PRUNED" and not self._ends:
+            self.rungs.close(trial, epochs)
 
     def add(self, one: ActiveTrial) -> None:
         self._paused[one.job.trial] = one
@@ -116,8 +116,8 @@ class PausedTrials:
 
     def _promotable(self, last: bool) -> list[ActiveTrial]:
         """Those that may climb on, by number; each rung is looked at once."""
-        if self.ladder is None:
+        if self.rungs is None:
             return list(self._paused.values())
         rungs = {len(one.epochs) for one in self._paused.values()}
-        able = {epochs: self.ladder.promotable(epochs, last=last) for epochs in rungs}
+        able = {epochs: self.rungs.promotable(epochs, last=last) for epochs in rungs}
         return [one for number, one in sorted(self._paused.items()) if number in able[len(one.epochs)]]

@@ -21,8 +21,8 @@ def recover(parts: StudyState, ends: Outcomes) -> None:
     for one in running:
         parts.repeats.add(one.job)
         parts.asking.resumable.append(one.job.trial)
-    if parts.asking.waiting.ladder:
-        _climb(parts, ends, parts.asking.waiting.ladder, running)
+    if parts.asking.waiting.rungs:
+        _climb(parts, ends, parts.asking.waiting.rungs, running)
 
 
 def _remember(parts: StudyState, entry: Entry) -> None:
@@ -32,17 +32,17 @@ def _remember(parts: StudyState, entry: Entry) -> None:
         parts.repeats.mark_oom(entry.configuration, entry.result)
 
 
-def _climb(parts: StudyState, ends: Outcomes, ladder: Rungs, running: list[ActiveTrial]) -> None:
-    """Tell the ladder what is on record, and pause the open trials that stand at a rung and may not go on."""
+def _climb(parts: StudyState, ends: Outcomes, rungs: Rungs, running: list[ActiveTrial]) -> None:
+    """Tell the rungs what is on record, and pause the open trials that stand at a rung and may not go on."""
     waiting = parts.asking.waiting
-    for number, lesson in enumerate(parts.learnt, -len(parts.learnt)):
-        ladder.learn(number, lesson.values)
-        waiting.ended(number, lesson.state, len(lesson.values))
+    for number, transferred in enumerate(parts.learnt, -len(parts.learnt)):
+        rungs.learn(number, transferred.values)
+        waiting.ended(number, transferred.state, len(transferred.values))
     for number, entry in parts.ended.items():
-        ladder.learn(number, entry.values)
+        rungs.learn(number, entry.values)
         waiting.ended(number, entry.result.state, entry.result.epochs)
     for one in running:
-        ladder.learn(one.job.trial, one.values)
+        rungs.learn(one.job.trial, one.values)
     for one in running:
         if waiting.pauses(one, last=parts.asking.is_draining):
             parts.asking.resumable.remove(one.job.trial)

@@ -52,8 +52,8 @@ class StudyState:
     def open(cls, definition: Definition, here: MachineInfo = UNKNOWN) -> "StudyState":
         """Those of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
-        ended, lessons = records.ended(folder), transfer.read(folder)
-        learnt = lessons.trials if lessons else ()
+        ended, transferred = records.ended(folder), transfer.read(folder)
+        learnt = transferred.trials if transferred else ()
         optimizer = Optimizer(
             spec.search,
             space,

@@ -143,7 +143,7 @@ class Study:
         return job
 
     def _resumed(self, folder: RunFolder) -> Job:
-        job = records.begun(folder)
+        job = records.started_job(folder)
         return job.model_copy(update={"folder": folder.root, "cache": self._cache, "resumed": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
@@ -179,7 +179,7 @@ class Study:
         """Record `epoch` of a running trial; False when the trial is to be pruned, or paused, or has no time left.
 
         An epoch on record is not recorded again. Of those the last is judged once more: a kill may have lost it. Not
-        by the ladder, though: whether the trial may go on from there was asked when it was handed out.
+        by the rungs, though: whether the trial may go on from there was asked when it was handed out.
         """
         running = self._running[trial]
         if epoch.number < len(running.epochs):
@@ -196,7 +196,7 @@ class Study:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.metric))
         if epoch.number < running.train.epochs:
-            ends = self._asking.waiting.ends(running)  # which the ladder learns from, the first trial's too
+            ends = self._asking.waiting.ends(running)  # which the rungs learn from, the first trial's too
             running.pruned = number != FIRST and (ends or self._optimizer.should_prune(number, running.train))
         return not running.pruned
 

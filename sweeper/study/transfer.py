@@ -110,7 +110,7 @@ def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:
 def _sorted(
     ended: list[tuple[Job, TrialResult, RunFolder]], space: Space
 ) -> tuple[list[TransferredTrial], list[str]]:
-    """The lessons, and why each of the others is none."""
+    """The transferred trials, and why each of the others is none."""
     taken: list[TransferredTrial] = []
     left: list[str] = []
     for job, result, folder in ended:

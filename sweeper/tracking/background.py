@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 POLL_INTERVAL_S = 0.2  # seconds between two looks at whether something has moved
 RETRY_INTERVAL_S = 30.0  # seconds without an attempt after one has failed
-BATCH_DELAY_S = 0.25  # seconds after an errand is asked in which more may come, to be carried in one go
+BATCH_DELAY_S = 0.25  # seconds after a task is asked in which more may come, to be carried in one go
 
 
-_left: list[threading.Thread] = []  # that were given up in the midst of an errand
+_left: list[threading.Thread] = []  # that were given up in the midst of a task
 
 
 def all_stopped() -> bool:
@@ -19,41 +19,41 @@ def all_stopped() -> bool:
 
 
 class BackgroundQueue:
-    """Does errands by name, in the order in which they are due, each again until it succeeds.
+    """Does tasks by name, in the order in which they are due, each again until it succeeds.
 
-    An errand is due some time after it was asked, and asking again before it is begun is asking once: so the news
+    A task is due some time after it was asked, and asking again before it is begun is asking once: so the news
     of that time are carried in one go. After a failure it rests for `pause` seconds, then begins again with the
-    errand that failed. `do` runs in the thread; so does `failed`.
+    task that failed. `do` runs in the thread; so does `failed`.
     """
 
     def __init__(
         self, do: Callable[[str], None], failed: Callable[[Exception], None], *, pause: float = RETRY_INTERVAL_S
     ) -> None:
         self._do, self._failed, self._pause = do, failed, pause
-        self._asked: dict[str, float] = {}  # errand -> when it is due
+        self._asked: dict[str, float] = {}  # task -> when it is due
         self._busy = self._last = self._over = False
         self._since = 0.0
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
 
-    def submit(self, errand: str, wait: float = BATCH_DELAY_S) -> None:
-        """Have `errand` done in `wait` seconds or later; returns at once."""
+    def submit(self, task: str, wait: float = BATCH_DELAY_S) -> None:
+        """Have `task` done in `wait` seconds or later; returns at once."""
         with self._change:
-            self._asked.setdefault(errand, time.monotonic() + wait)
+            self._asked.setdefault(task, time.monotonic() + wait)
             if self._thread.ident is None:
                 self._thread.start()
             self._change.notify_all()
 
     @property
     def busy(self) -> float:
-        """Seconds that the errand under way has taken so far; 0 when there is none."""
+        """Seconds that the task under way has taken so far; 0 when there is none."""
         return time.monotonic() - self._since if self._busy else 0.0
 
     def drain(self, patience: float, moved: Callable[[], object] = lambda: None) -> int:
         """Try what is left, and once more what failed; returns what is not done.
 
-        For at most `patience` seconds, counted anew whenever `moved` says something else: many errands take long.
-        The errand under way is not broken off then, but no other is begun.
+        For at most `patience` seconds, counted anew whenever `moved` says something else: many tasks take long.
+        The task under way is not broken off then, but no other is begun.
         """
         with self._change:
             self._last = True
@@ -70,36 +70,36 @@ class BackgroundQueue:
             return len(self._asked) + self._busy
 
     def _work(self) -> None:
-        while (errand := self._next()) is not None:
+        while (task := self._next()) is not None:
             try:
-                self._do(errand)
+                self._do(task)
             except Exception as error:  # noqa: BLE001  (whatever it is, the thread must live on)
                 self._failed(error)
-                if not self._again(errand):
+                if not self._again(task):
                     return
             else:
                 self._busy = False
 
     def _next(self) -> str | None:
-        """The errand asked first, waiting for one; None when all is done for good."""
+        """The task asked first, waiting for one; None when all is done for good."""
         with self._change:
             while not self._last and (left := self._left()) > 0:
                 self._change.wait(left)
             if self._over or not self._asked:
                 return None
-            errand = min(self._asked, key=self._asked.__getitem__)
-            del self._asked[errand]
+            task = min(self._asked, key=self._asked.__getitem__)
+            del self._asked[task]
             self._busy, self._since = True, time.monotonic()
-            return errand
+            return task
 
     def _left(self) -> float:
-        """Seconds until the first errand is due."""
+        """Seconds until the first task is due."""
         return min(self._asked.values()) - time.monotonic() if self._asked else threading.TIMEOUT_MAX
 
-    def _again(self, errand: str) -> bool:
-        """Put `errand` in front and rest; False when there is to be no other try."""
+    def _again(self, task: str) -> bool:
+        """Put `task` in front and rest; False when there is to be no other try."""
         with self._change:
-            self._asked = {errand: 0.0} | self._asked
+            self._asked = {task: 0.0} | self._asked
             self._busy = False
             if self._last:
                 return False

@@ -35,8 +35,8 @@ def uri() -> str:
 
 def link(study: StudyFolder, base: str) -> str | None:
     """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
-    twin = sync_state.read(study.sync_state, StudySyncState)
-    return content.address(base, twin.experiment, twin.id) if twin and twin.run else None
+    sync = sync_state.read(study.sync_state, StudySyncState)
+    return content.address(base, sync.experiment, sync.id) if sync and sync.run else None
 
 
 class Server(Remote):

@@ -33,12 +33,12 @@ def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
     counts, found = epochs[0] if epochs else None, []
     for epoch in epochs:
         counts = max((counts, epoch), key=job.recipe.rank) if counts else epoch
-        figures = _figures(job, epoch) | (_goal(job, epoch, counts) if epoch.val or job.kind != "final" else {})
+        figures = _figures(job, epoch) | (_metric(job, epoch, counts) if epoch.val or job.kind != "final" else {})
         found.append(Point(epoch.number, _ms(epoch.time), _tidy(figures)))
     return found
 
 
-def _goal(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
+def _metric(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
     """The metric's curve, and what the trial is worth so far, by which MLflow's table is sorted."""
     metric = job.recipe.metric
     return {metric: epoch.value(metric), "value": counts.value(metric)}

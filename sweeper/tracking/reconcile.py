@@ -75,7 +75,7 @@ class Reconciler:
     """By name: `study` opens it and looks through its folders, `standing` sends its own figures, `close` ends it,
     `files` sends files of its own, any other is a run's key.
 
-    All but `hear` belongs to the thread that does the errands.
+    All but `hear` belongs to the thread that does the tasks.
     """
 
     def __init__(self, facts: StudyInfo, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
@@ -86,13 +86,13 @@ class Reconciler:
         self._files: list[Path] = []  # of the study, to be sent
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
-        self._twin: StudySyncState | None = None
+        self._sync: StudySyncState | None = None
         self._points = 0  # of the study's own, that are known to be there
 
     @property
     def connected(self) -> bool:
         """Whether MLflow has answered once; before that, loading it takes its time."""
-        return self._twin is not None
+        return self._sync is not None
 
     @property
     def moved(self) -> tuple[int, ...]:
@@ -103,25 +103,25 @@ class Reconciler:
         """Take note, in any thread, of what happens to the run of `job`, or to the study."""
         self._heard.put((job, event))
 
-    def handle(self, errand: str) -> None:
+    def handle(self, task: str) -> None:
         while not self._heard.empty():
             self._take(*self._heard.get())
         server = self._server = self._server or self._connect()
-        twin = self._twin = self._twin or self._open(server)
-        if errand == STUDY:
-            for side in self.sides.load(lambda folder, result: sync_state.all_sent(folder, result, twin)):
-                self._sync_run(server, twin, side)
-            self._study(server, twin, "RUNNING")
-            server.status(twin.run, "RUNNING", None)
-        elif errand == STANDING:
+        sync = self._sync = self._sync or self._open(server)
+        if task == STUDY:
+            for side in self.sides.load(lambda folder, result: sync_state.all_sent(folder, result, sync)):
+                self._sync_run(server, sync, side)
+            self._study(server, sync, "RUNNING")
+            server.status(sync.run, "RUNNING", None)
+        elif task == STANDING:
             if self._closing is None:
-                self._study(server, twin, "RUNNING")
-        elif errand == CLOSE and self._closing:
-            self._close(server, twin, self._closing.state)
-        elif errand == FILES:
-            self._upload_figures(server, twin)
-        elif asked := self.sides.get(errand):
-            self._sync_run(server, twin, asked)
+                self._study(server, sync, "RUNNING")
+        elif task == CLOSE and self._closing:
+            self._close(server, sync, self._closing.state)
+        elif task == FILES:
+            self._upload_figures(server, sync)
+        elif asked := self.sides.get(task):
+            self._sync_run(server, sync, asked)
 
     def _take(self, job: Job | None, event: Event | Closing) -> None:
         if isinstance(event, Closing):
@@ -140,22 +140,22 @@ class Reconciler:
         the study's own id, which its runs there have as a tag: where its run is gone, those below it are found.
         """
         path, uri = self.facts.study.sync_state, redacted(server.uri)
-        twin = sync_state.read(path, StudySyncState)
-        experiment = server.home(twin.run) if twin and twin.run else None
-        if twin is None or experiment is None:
-            twin = twin.model_copy(update={"uri": uri, "run": "", "files": {}}) if twin else StudySyncState(uri=uri)
-            sync_state.write(path, twin)
+        sync = sync_state.read(path, StudySyncState)
+        experiment = server.home(sync.run) if sync and sync.run else None
+        if sync is None or experiment is None:
+            sync = sync.model_copy(update={"uri": uri, "run": "", "files": {}}) if sync else StudySyncState(uri=uri)
+            sync_state.write(path, sync)
             failpoints.failpoint("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
-        tags = {"sweep.id": twin.id, "sweep.kind": "study", **self._tags()}
-        run = twin.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.view(experiment, twin.id, content.view(run, self.facts.names))
+        tags = {"sweep.id": sync.id, "sweep.kind": "study", **self._tags()}
+        run = sync.run or server.run(experiment, self.facts.study.name, tags, None, False)
+        server.view(experiment, sync.id, content.view(run, self.facts.names))
         failpoints.failpoint("mlflow.study.born")
-        twin = twin.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
-        sync_state.write(path, twin)
+        sync = sync.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
+        sync_state.write(path, sync)
         server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))
-        return twin
+        return sync
 
     def _tags(self) -> dict[str, str]:
         """Of the study and of every run in it."""
@@ -164,63 +164,63 @@ class Reconciler:
         commit = content.commit()
         return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
 
-    def _study(self, server: Server, twin: StudySyncState, state: State) -> None:
+    def _study(self, server: Server, sync: StudySyncState, state: State) -> None:
         """Bring the study's own figures and its note to where its trials are."""
         ends = self.sides.ends()
         results = {number: result for number, (result, _) in ends.items()}
         points = content.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.metric)
         note = content.note(state, self.facts.metric, list(results.values()), self.facts.planned, self.facts.resume)
         tags = {"sweep.state": state, "mlflow.note.content": note}
-        server.log(twin.run, points[self._points :], {}, tags)
+        server.log(sync.run, points[self._points :], {}, tags)
         self._points = len(points)
 
-    def _close(self, server: Server, twin: StudySyncState, state: State) -> None:
+    def _close(self, server: Server, sync: StudySyncState, state: State) -> None:
         """What has no end is interrupted; unless another process holds the study, and these are its runs."""
         holder = lock.holder(self.facts.study.lock)
         alone = holder is None or holder.pid == os.getpid()
         for side in self.sides.all():
             if side.result is None and (alone or side.live):
                 side.result = side.standing("PAUSED" if side.folder.paused.exists() else "INTERRUPTED")
-                self._sync_run(server, twin, side)
-        self._upload_figures(server, twin)
+                self._sync_run(server, sync, side)
+        self._upload_figures(server, sync)
         if alone:
-            self._study(server, twin, state)
-            server.status(twin.run, trial.STATUS[state], None)
+            self._study(server, sync, state)
+            server.status(sync.run, trial.STATUS[state], None)
 
-    def _upload_figures(self, server: Server, twin: StudySyncState) -> None:
+    def _upload_figures(self, server: Server, sync: StudySyncState) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
         stamps = {path: _checksum(path) for path in self._files if path.exists()}
         for path, stamp in stamps.items():
-            if twin.files.get(path.name) != stamp:
-                server.file(twin.run, path)
+            if sync.files.get(path.name) != stamp:
+                server.file(sync.run, path)
                 self.sent.files += 1
         self._files.clear()
-        after = twin.model_copy(update={"files": {**twin.files, **{path.name: one for path, one in stamps.items()}}})
-        if after != twin:
-            self._twin = after
+        after = sync.model_copy(update={"files": {**sync.files, **{path.name: one for path, one in stamps.items()}}})
+        if after != sync:
+            self._sync = after
             sync_state.write(self.facts.study.sync_state, after)
 
     # --------------------------------------------------------------------------------------- run
-    def _sync_run(self, server: Server, twin: StudySyncState, side: TrackedRun) -> None:
+    def _sync_run(self, server: Server, sync: StudySyncState, side: TrackedRun) -> None:
         """Bring one run in MLflow to where its folder is."""
-        if side.twin is None:
+        if side.sync is None:
             known = sync_state.read(side.folder.sync_state, RunSyncState)
-            side.twin = known if known and known.parent == twin.run else None
+            side.sync = known if known and known.parent == sync.run else None
         if side.lost:
             return
         try:
-            if side.twin is None or not _has_all(side, side.twin):
-                side.twin = self._send(server, twin, side)
-            side.twin = self._attach(server, side, side.twin)
+            if side.sync is None or not _has_all(side, side.sync):
+                side.sync = self._send(server, sync, side)
+            side.sync = self._attach(server, side, side.sync)
         except Refused:
             side.lost = True
             raise
         if side.result:
             self.sides.done(side)
 
-    def _send(self, server: Server, twin: StudySyncState, side: TrackedRun) -> RunSyncState:
-        before, result = side.twin, side.result
-        run = before.run if before else self._born(server, twin, side)
+    def _send(self, server: Server, sync: StudySyncState, side: TrackedRun) -> RunSyncState:
+        before, result = side.sync, side.result
+        run = before.run if before else self._born(server, sync, side)
         failpoints.failpoint("mlflow.run.born")
         tags = content.outcome(result) if result else {}
         if before and before.sent and side.live and result is None:
@@ -238,26 +238,26 @@ class Reconciler:
         sent = result.state if result else "" if side.live else (before.sent if before else "")
         figures = before.figures if before else ()
         after = RunSyncState(
-            parent=twin.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures
+            parent=sync.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures
         )
         failpoints.failpoint("mlflow.run.sent")
         if after != before:
             sync_state.write(side.folder.sync_state, after)
         return after
 
-    def _born(self, server: Server, twin: StudySyncState, side: TrackedRun) -> str:
+    def _born(self, server: Server, sync: StudySyncState, side: TrackedRun) -> str:
         job = side.job
         tags = self._tags() | {
-            "sweep.id": f"{twin.id}/{side.key}",
+            "sweep.id": f"{sync.id}/{side.key}",
             "sweep.kind": job.kind,
             "sweep.trial": str(job.trial),
             "sweep.state": "RUNNING",
-            "mlflow.parentRunId": twin.run,
+            "mlflow.parentRunId": sync.run,
         }
         first = side.epochs[0] if side.epochs else None
         start = round((first.time - first.seconds) * 1000) if first else None
         new, side.new = side.new, False
-        run = server.run(twin.experiment, job.title, tags, start, new)
+        run = server.run(sync.experiment, job.title, tags, start, new)
         server.text(run, "config.yaml", redacted(self._recipe_text(job)))
         return run
 
@@ -286,11 +286,11 @@ class Reconciler:
         return after
 
 
-def _has_all(side: TrackedRun, twin: RunSyncState) -> bool:
+def _has_all(side: TrackedRun, sync: RunSyncState) -> bool:
     """Whether MLflow has the run as it stands, but for its figures."""
     if side.result is None:
-        return not side.live and bool(twin.sent) and twin.points == len(side.epochs)
-    return twin.sent == side.result.state
+        return not side.live and bool(sync.sent) and sync.points == len(side.epochs)
+    return sync.sent == side.result.state
 
 
 def _files(side: TrackedRun) -> list[Path]:

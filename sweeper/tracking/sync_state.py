@@ -1,4 +1,4 @@
-"""What a study knows of its twin in MLflow: which runs it owns there, and what of them has been sent."""
+"""What a study knows of its runs in MLflow: which runs it owns there, and what of them has been sent."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -49,24 +49,24 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(path: Path, kind: type[Model]) -> Model | None:
-    """The twin at `path`, or None where there is none or it cannot be read: then it is found or made anew."""
+    """The sync state at `path`, or None where there is none or it cannot be read: then it is found or made anew."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def write(path: Path, twin: BaseModel) -> None:
+def write(path: Path, sync: BaseModel) -> None:
     """Put down what is there now; what a kill left of an earlier attempt goes, and nobody else's files."""
     for rest in path.parent.glob(f".{path.name}.*.tmp"):
         rest.unlink(missing_ok=True)
-    files.write_text(path, twin.model_dump_json(indent=1) + "\n")
+    files.write_text(path, sync.model_dump_json(indent=1) + "\n")
 
 
-def all_sent(folder: RunFolder, result: TrialResult, twin: StudySyncState) -> bool:
+def all_sent(folder: RunFolder, result: TrialResult, sync: StudySyncState) -> bool:
     """Whether MLflow has all of an ended trial, with those of its figures that there are."""
     known = read(folder.sync_state, RunSyncState)
-    if known is None or known.parent != twin.run or known.sent != result.state:
+    if known is None or known.parent != sync.run or known.sent != result.state:
         return False
     return {*(records.drawn(folder) or ())} <= {*known.figures}
 
@@ -84,7 +84,7 @@ class TrackedRun:
         self.epochs: list[Epoch] = records.history(folder)
         self.result: TrialResult | None = records.read_result(folder)
         self.files: list[Path] = []
-        self.twin: RunSyncState | None = None
+        self.sync: RunSyncState | None = None
         self.points = 0  # how many epochs of it are known to be there
         self.live = False  # a worker is on it now
         self.new = False  # nobody can have told MLflow of it

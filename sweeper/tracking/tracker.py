@@ -41,7 +41,7 @@ class MlflowTracker:
         pause: float = RETRY_INTERVAL_S,
     ) -> None:
         self._note, self._recipe_text = note, recipe_text or _json
-        self._errands: Reconciler | None = None
+        self._reconciler: Reconciler | None = None
         self._sender = BackgroundQueue(self._do, self._failed, pause=pause)
         self._news: SimpleQueue[str] = SimpleQueue()
         self._reasons: set[str] = set()
@@ -49,7 +49,7 @@ class MlflowTracker:
 
     def opened(self, facts: StudyInfo) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
-        self._errands = Reconciler(facts, lambda: Server(self._news.put), self._recipe_text)
+        self._reconciler = Reconciler(facts, lambda: Server(self._news.put), self._recipe_text)
         self._sender.submit(STUDY)
 
     def started(self, job: Job, _slot: str) -> None:
@@ -91,7 +91,7 @@ class MlflowTracker:
         return self._known.sent
 
     def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
-        """How many errands are not done after `timeout` seconds in which nothing has `moved`."""
+        """How many tasks are not done after `timeout` seconds in which nothing has `moved`."""
         self._known.hear(None, closing)
         self._sender.submit(CLOSE)
         left = self._sender.drain(timeout, moved)
@@ -100,9 +100,9 @@ class MlflowTracker:
 
     @property
     def _known(self) -> Reconciler:
-        if self._errands is None:
+        if self._reconciler is None:
             raise RuntimeError("the study was not opened")
-        return self._errands
+        return self._reconciler
 
     def _hear(self, job: Job, event: Event) -> None:
         self._known.hear(job, event)
@@ -128,9 +128,9 @@ class MlflowTracker:
                 named = ", ".join(f"{brief(name)!r} is {brief(key)!r}" for name, key in others)
                 self._note(f"MLflow takes no such names of categories: {named} there")
 
-    def _do(self, errand: str) -> None:
+    def _do(self, task: str) -> None:
         try:
-            self._known.handle(errand)
+            self._known.handle(task)
         except Refused as error:
             self._refused(_line(error))
         if self._down:

@@ -14,13 +14,14 @@ from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
 from trainers.config import DataConfig
 from trainers.epoch import Epoch, Look, Scores
+from trainers.loading.batches import Data
 from trainers.support import files
+from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, Overflowed, UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainers.loading.batches import Data
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,6 @@ def _look(job: Job, device: str, trainer: "Trainer") -> Look | None:
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
     """Leave the model's predictions on test in the folder; returns test's scores where test has labels."""
-    from trainers.support.checksummed import save_array
-
     folder = RunFolder(job.folder)
     predicted = trainer.predict(job, folder.model, device)
     if predicted is None:
@@ -183,10 +182,8 @@ class Torch:
 
 
 @lru_cache(maxsize=1)
-def _data(config: DataConfig, cache: Path) -> "Data":
+def _data(config: DataConfig, cache: Path) -> Data:
     """The data set, kept open between the jobs of a warm worker."""
-    from trainers.loading.batches import Data
-
     return Data.open(config, cache)
 
 

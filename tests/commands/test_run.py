@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from sweeper.commands import plan, run
-from sweeper.engine import ending, preflight, prepare
+from sweeper.engine import preflight, prepare
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
-from sweeper.search import samplers
 from sweeper.space import yaml_io
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
@@ -220,7 +219,7 @@ def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
 
 def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
     prepared = prepare.prepare(here, Options())
-    samples = list(samplers.first(prepared.spec.search, prepared.space, 3))
+    samples = list(prepared.first_configurations(3))
     run.run(here, Options(inline=True, mlflow=False))
     assert samples == [result.params for result in records.results(StudyFolder.named("question"))]
 
@@ -260,5 +259,5 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
 
 def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
     """The error that ended the sweep says it."""
-    ending.say(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
+    run.say_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
     assert capsys.readouterr() == ("", "")

@@ -219,13 +219,13 @@ def facts(study: StudyFolder) -> StudyInfo:
 def shelved(study: StudyFolder, *told) -> dict[str, list[str]]:
     """The files that a server gets while a study is opened, `told` is heard, and it is closed."""
     shelf = Shelf()
-    errands = Reconciler(facts(study), lambda: shelf, lambda _: "")
-    errands.handle(STUDY)
+    reconciler = Reconciler(facts(study), lambda: shelf, lambda _: "")
+    reconciler.handle(STUDY)
     for made, event in told:
-        errands.hear(made, event)
-        errands.handle(FILES if made is None else "trials/0000")
-    errands.hear(None, DONE)
-    errands.handle(CLOSE)
+        reconciler.hear(made, event)
+        reconciler.handle(FILES if made is None else "trials/0000")
+    reconciler.hear(None, DONE)
+    reconciler.handle(CLOSE)
     shelf.files.get("question", []).remove("space.yaml")
     return {run: names for run, names in shelf.files.items() if names}
 

@@ -44,49 +44,49 @@ def states(study: Study) -> list[str]:
 
 # ------------------------------------------------------------------------------------------ the rule
 def test_rungs_are_powers_of_the_factor_below_the_trials_epochs():
-    ladder = Rungs(min_epochs=2, factor=3)
-    assert [epochs for epochs in range(1, 30) if ladder.stops(epochs, 18)] == [2, 6]
-    assert [epochs for epochs in range(1, 30) if ladder.stops(epochs, 19)] == [2, 6, 18]
+    rungs = Rungs(min_epochs=2, factor=3)
+    assert [epochs for epochs in range(1, 30) if rungs.stops(epochs, 18)] == [2, 6]
+    assert [epochs for epochs in range(1, 30) if rungs.stops(epochs, 19)] == [2, 6, 18]
 
 
 def test_one_of_three_rises_by_its_best_value_so_far_and_the_earlier_of_equals():
-    ladder = Rungs(min_epochs=2, factor=3)
+    rungs = Rungs(min_epochs=2, factor=3)
     for trial, values in enumerate([[0.5, 0.1], [0.2, 0.5], [0.3, 0.4]]):
-        ladder.learn(trial, values)
-        assert ladder.is_promotable(0, 2, last=False) == (trial == 2)
-    assert [ladder.is_promotable(trial, 2, last=False) for trial in range(3)] == [True, False, False]
+        rungs.learn(trial, values)
+        assert rungs.is_promotable(0, 2, last=False) == (trial == 2)
+    assert [rungs.is_promotable(trial, 2, last=False) for trial in range(3)] == [True, False, False]
 
 
 def test_when_no_trial_will_come_the_best_rises_however_few_there_are():
-    ladder = Rungs(min_epochs=1, factor=3)
-    ladder.learn(4, [0.5])
-    assert (ladder.is_promotable(4, 1, last=False), ladder.is_promotable(4, 1, last=True)) == (False, True)
+    rungs = Rungs(min_epochs=1, factor=3)
+    rungs.learn(4, [0.5])
+    assert (rungs.is_promotable(4, 1, last=False), rungs.is_promotable(4, 1, last=True)) == (False, True)
 
 
 def test_when_no_trial_will_come_the_studys_first_rises_too():
-    ladder = Rungs(min_epochs=1, factor=3)
+    rungs = Rungs(min_epochs=1, factor=3)
     for trial, value in enumerate([0.1, 0.5, 0.4, 0.3]):
-        ladder.learn(trial, [value])
-    ladder.learn(-1, [0.9])  # of another study
-    assert ladder.promotable(1, last=False) == {-1}
-    assert ladder.promotable(1, last=True) == {-1, 0}
+        rungs.learn(trial, [value])
+    rungs.learn(-1, [0.9])  # of another study
+    assert rungs.promotable(1, last=False) == {-1}
+    assert rungs.promotable(1, last=True) == {-1, 0}
 
 
 def test_a_trial_that_failed_keeps_no_other_from_rising():
-    ladder = Rungs(min_epochs=1, factor=3)
-    ladder.learn(0, [0.9])
-    ladder.learn(1, [0.5])
-    ladder.forget(0)
-    assert ladder.is_promotable(1, 1, last=True)
+    rungs = Rungs(min_epochs=1, factor=3)
+    rungs.learn(0, [0.9])
+    rungs.learn(1, [0.5])
+    rungs.forget(0)
+    assert rungs.is_promotable(1, 1, last=True)
 
 
 def test_the_place_of_a_trial_that_ended_at_its_rung_is_for_the_next():
-    ladder = Rungs(min_epochs=1, factor=2)
+    rungs = Rungs(min_epochs=1, factor=2)
     for trial, value in enumerate([0.9, 0.8, 0.7, 0.6]):
-        ladder.learn(trial, [value])
-    ladder.close(0, 1)
-    ladder.close(3, 2)  # further up: it has left this rung
-    assert ladder.promotable(1, last=False) == {1, 2}
+        rungs.learn(trial, [value])
+    rungs.close(0, 1)
+    rungs.close(3, 2)  # further up: it has left this rung
+    assert rungs.promotable(1, last=False) == {1, 2}
 
 
 # ------------------------------------------------------------------------------------------ a study

@@ -10,8 +10,8 @@ from sweeper.tracking.background import BackgroundQueue
 def test_errands_are_done_in_the_order_asked():
     done: list[str] = []
     sender = BackgroundQueue(done.append, print)
-    for errand in "abc":
-        sender.submit(errand)
+    for task in "abc":
+        sender.submit(task)
     assert sender.drain(10) == 0
     assert done == ["a", "b", "c"]
 
@@ -19,13 +19,13 @@ def test_errands_are_done_in_the_order_asked():
 def test_asking_twice_before_it_is_done_is_asking_once():
     done, gate = [], threading.Event()
 
-    def do(errand: str) -> None:
+    def do(task: str) -> None:
         gate.wait(10)
-        done.append(errand)
+        done.append(task)
 
     sender = BackgroundQueue(do, print)
-    for errand in ("first", "again", "again", "again"):
-        sender.submit(errand)
+    for task in ("first", "again", "again", "again"):
+        sender.submit(task)
     gate.set()
     sender.drain(10)
     assert done == ["first", "again"]
@@ -34,14 +34,14 @@ def test_asking_twice_before_it_is_done_is_asking_once():
 def test_an_errand_that_fails_is_tried_again_before_the_others():
     tries: list[str] = []
 
-    def do(errand: str) -> None:
-        tries.append(errand)
+    def do(task: str) -> None:
+        tries.append(task)
         if len(tries) < 3:
             raise OSError("down")
 
     failures: list[Exception] = []
     ended = threading.Event()
-    sender = BackgroundQueue(lambda errand: (do(errand), errand == "b" and ended.set()), failures.append, pause=0.01)
+    sender = BackgroundQueue(lambda task: (do(task), task == "b" and ended.set()), failures.append, pause=0.01)
     sender.submit("a")
     sender.submit("b")
     assert ended.wait(10)
@@ -53,8 +53,8 @@ def test_finishing_tries_what_failed_once_more_and_tells_what_is_left():
     tries: list[str] = []
     failed = threading.Event()
 
-    def do(errand: str) -> None:
-        tries.append(errand)
+    def do(task: str) -> None:
+        tries.append(task)
         raise OSError("down")
 
     sender = BackgroundQueue(do, lambda _: failed.set(), pause=1000)

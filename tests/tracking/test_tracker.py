@@ -19,8 +19,9 @@ from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.tracking import client as tracking_client
 from sweeper.tracking import content, local_store, sync_state, tracker
+from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.sync_state import StudySyncState
-from sweeper.tracking.tracker import Facts, MlflowTracker
+from sweeper.tracking.tracker import MlflowTracker
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import START, begin, curve, end, epoch, job
 
@@ -47,7 +48,7 @@ class Sweep:
         self.tracker = MlflowTracker(self.notes.append, pause=0.05)
         defaults = {"planned": 4, "names": ["backbone", "loss.gamma", "schedule"], "resume": "sweep run space.yaml"}
         defaults |= {"data_name": "data/clothes", "metric": "overall_accuracy", "spec_text": "study: x\n"}
-        self.tracker.opened(Facts(study, **(defaults | facts)))
+        self.tracker.opened(StudyInfo(study, **(defaults | facts)))
 
     def start(self, number: int, **changes):
         started = begin(job(self.study, number, **changes))
@@ -301,15 +302,15 @@ def delete_parent(client, study) -> None:
 
 def lose_parent(client, study) -> None:
     """As `mlflow gc` does, which leaves those below it."""
-    twin = sync_state.read(study.sync_state, StudySyncState)
+    sync = sync_state.read(study.sync_state, StudySyncState)
     delete_parent(client, study)
-    sync_state.write(study.sync_state, twin.model_copy(update={"run": "0" * 32}))
+    sync_state.write(study.sync_state, sync.model_copy(update={"run": "0" * 32}))
 
 
 def lose_the_twins(client, study) -> None:
     """What the folders know of the runs; but not the name that the study has there."""
-    twin = sync_state.read(study.sync_state, StudySyncState)
-    sync_state.write(study.sync_state, twin.model_copy(update={"run": ""}))
+    sync = sync_state.read(study.sync_state, StudySyncState)
+    sync_state.write(study.sync_state, sync.model_copy(update={"run": ""}))
     study.trial(0).sync_state.unlink()
 
 

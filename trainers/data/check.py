@@ -103,7 +103,7 @@ def _findings(scan: layouts.Scan, looked: _Looked) -> Findings:
     table, faults, notes, held_out = scan
     unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
     copies = [(table.rows[first], table.rows[other]) for first, other in looked.copies]
-    every = (*notes, *unseen_classes, *(_twin(first, row) for first, row in copies))
+    every = (*notes, *unseen_classes, *(_duplicate(first, row) for first, row in copies))
     gist = (*(note.what for note in (*notes, *unseen_classes)), *_copies(copies))
     return Findings(table, held_out, (*faults, *looked.faults), every, gist)
 
@@ -135,7 +135,7 @@ def _look(table: Table, progress: Progress | None) -> _Looked:
         found = [Fault(str(table.root), where, first or "are the images unpacked?")]
     else:
         found = list(folded((look.missing or look.fault, look.fault) for look in looks if look.fault))
-    return _Looked(found, _twins(table.rows, looks))
+    return _Looked(found, _duplicates(table.rows, looks))
 
 
 def _other_path(root: Path, path: str) -> str | None:
@@ -160,7 +160,7 @@ def _fault(row: Row, what: str, help: str = "") -> Fault:
     return Fault(row.where, f"{row.path!r} {what}", help)
 
 
-def _twins(rows: Sequence[Row], looks: Sequence[_Look]) -> list[tuple[int, int]]:
+def _duplicates(rows: Sequence[Row], looks: Sequence[_Look]) -> list[tuple[int, int]]:
     """Images that are the same byte for byte, the first and another; honest data sets have some."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, look in enumerate(looks):
@@ -170,17 +170,17 @@ def _twins(rows: Sequence[Row], looks: Sequence[_Look]) -> list[tuple[int, int]]
     return [(first, other) for first, other in pairs if rows[first].path != rows[other].path]
 
 
-def _copies(twins: Sequence[tuple[Row, Row]]) -> list[str]:
+def _copies(duplicates: Sequence[tuple[Row, Row]]) -> list[str]:
     """In one sentence, how many there are, and how many of them make a figure look better than it is."""
-    across = Counter(f"{a.split} and {b.split}" for a, b in twins if a.split != b.split)
-    disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in twins)
+    across = Counter(f"{a.split} and {b.split}" for a, b in duplicates if a.split != b.split)
+    disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in duplicates)
     more = [f"{count} across {splits}" for splits, count in across.items()]
     more += [f"{disagree} with other labels"] if disagree else []
-    what = f"{len(twins)} images are copies of others" if len(twins) > 1 else "1 image is a copy of another"
-    return [f"{what} ({', '.join(more)})" if more else what] if twins else []
+    what = f"{len(duplicates)} images are copies of others" if len(duplicates) > 1 else "1 image is a copy of another"
+    return [f"{what} ({', '.join(more)})" if more else what] if duplicates else []
 
 
-def _twin(first: Row, row: Row) -> Fault:
+def _duplicate(first: Row, row: Row) -> Fault:
     across = f", across {first.split} and {row.split}" if first.split != row.split else ""
     known = first.labels is not None and row.labels is not None
     labels = ", with other labels" if known and first.labels != row.labels else ""

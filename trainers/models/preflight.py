@@ -105,9 +105,9 @@ def _alike(architecture: str) -> list[str]:
         r"_([tsblhg])_?(\d*)(?=_|$)", lambda m: f"_{SIZES[m[1]]}" + (f"_patch{m[2]}" if m[2] else ""), plain
     )
     for text in (plain, whole):
-        begun = [name for name in known if name == text or name.startswith(f"{text}_")]
-        if begun:
-            return sorted(begun, key=lambda name: ("224" not in name and name != text, len(name)))[:1]
+        longer = [name for name in known if name == text or name.startswith(f"{text}_")]
+        if longer:
+            return sorted(longer, key=lambda name: ("224" not in name and name != text, len(name)))[:1]
     return difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
 
 

@@ -40,7 +40,7 @@ def write_with_checksum(path: Path) -> Iterator[Hashing]:
 
 
 def checksum_ok(path: Path) -> bool:
-    """Whether every byte of a sealed file is as it was written."""
+    """Whether every byte of a file with a checksum is as it was written."""
     size = path.stat().st_size - TAIL
     if size <= 0:
         return False
@@ -53,7 +53,7 @@ def checksum_ok(path: Path) -> bool:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a numpy array as .npy, sealed; other programs read the array and stop before the digest."""
+    """Write a numpy array as .npy with its checksum; other programs read the array and stop before the digest."""
     with write_with_checksum(path) as file:
         np.save(file, array, allow_pickle=False)
 
