@@ -184,10 +184,10 @@ def test_what_passed_is_not_built_again_until_the_weights_change(tmp_path):
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"1")
     recipe = TINY.model_copy(update={"train": TINY.train.model_copy(update={"weights": str(weights)})})
-    before = preflight._key("request", [recipe])
-    assert preflight._key("request", [recipe]) == before
+    before = preflight.cache_key("request", [recipe])
+    assert preflight.cache_key("request", [recipe]) == before
     weights.write_bytes(b"22")
-    assert preflight._key("request", [recipe]) != before
+    assert preflight.cache_key("request", [recipe]) != before
 
 
 def test_a_backbone_that_can_be_built_is_remembered(tmp_path):
