@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.commands import plan, run
-from sweeper.engine import ending, preflight, prepare
+from sweeper.engine import preflight, prepare
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.search import samplers
@@ -260,5 +260,5 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
 
 def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
     """The error that ended the sweep says it."""
-    ending.say(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
+    run.say_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
     assert capsys.readouterr() == ("", "")

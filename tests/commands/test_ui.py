@@ -16,7 +16,8 @@ from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder
 from sweeper.tracking import client, local_store
-from sweeper.tracking.tracker import Facts, MlflowTracker
+from sweeper.tracking.reconcile import StudyInfo
+from sweeper.tracking.tracker import MlflowTracker
 from sweeper.trial import Closing
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import close_all, opened, play, write
@@ -34,7 +35,7 @@ def shown_study(tops: dict[int, float]) -> None:
     study.root.mkdir(parents=True)
     tracker = MlflowTracker(print)
     names = ["backbone", "loss.gamma", "schedule"]
-    tracker.opened(Facts(study, "data/clothes", "overall_accuracy", "study: x\n", names=names))
+    tracker.opened(StudyInfo(study, "data/clothes", "overall_accuracy", "study: x\n", names=names))
     for number, top in tops.items():
         started = begin(job(study, number, backbone="seresnet50.ra2_in1k"))
         tracker.started(started, "cpu")

@@ -19,8 +19,9 @@ from sweeper.store import paths, records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.tracking import client as tracking_client
 from sweeper.tracking import content, local_store, sync_state, tracker
+from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.sync_state import StudySyncState
-from sweeper.tracking.tracker import Facts, MlflowTracker
+from sweeper.tracking.tracker import MlflowTracker
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import START, begin, curve, end, epoch, job
 
@@ -47,7 +48,7 @@ class Sweep:
         self.tracker = MlflowTracker(self.notes.append, pause=0.05)
         defaults = {"planned": 4, "names": ["backbone", "loss.gamma", "schedule"], "resume": "sweep run space.yaml"}
         defaults |= {"data_name": "data/clothes", "metric": "overall_accuracy", "spec_text": "study: x\n"}
-        self.tracker.opened(Facts(study, **(defaults | facts)))
+        self.tracker.opened(StudyInfo(study, **(defaults | facts)))
 
     def start(self, number: int, **changes):
         started = begin(job(self.study, number, **changes))

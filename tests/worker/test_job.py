@@ -168,8 +168,8 @@ def test_a_fake_worker_loads_no_torch():
         (EnvironmentFault("no weights"), "error"),
     ],
 )
-def test_an_error_is_filed_under_its_trouble(error, trouble):
-    assert failure_of(error) == trouble
+def test_an_error_is_filed_under_its_failure(error, failure):
+    assert failure_of(error) == failure
 
 
 @pytest.fixture
