@@ -143,6 +143,7 @@ def test_the_study_knows_neither_tracking_nor_figures(module):
     assert not imports(ROOT / "sweeper" / f"{module}.py") & modules(TRACKING | FIGURES)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "module", ["sweeper.cli", "sweeper.space.yaml_io", "sweeper.trial", "trainers.config", "sweeper.store.records"]
 )

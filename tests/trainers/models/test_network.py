@@ -142,6 +142,7 @@ print(nets[1].backbone.conv1[0].weight.detach().double().sum().item())
 """
 
 
+@pytest.mark.process
 def test_published_weights_come_from_the_hubs_cache_once(tmp_path):
     donor = timm.create_model("test_resnet")
     place = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k"
@@ -276,6 +277,7 @@ def test_absent_local_weights_are_an_environments_fault(tmp_path):
     assert "--set train.weights=PATH" in problem.help
 
 
+@pytest.mark.process
 def test_a_hub_that_does_not_answer_is_said_with_the_ways_out(tmp_path):
     both = [recipe(pretrained=True, backbone=name, image_size=64) for name in ("test_resnet", "test_vit")]
     request = json.dumps({"recipes": [one.model_dump(mode="json") for one in both]})
@@ -322,6 +324,7 @@ def test_a_recipe_that_compiles_needs_a_compiler(monkeypatch):
     assert "no-such-compiler" in problem.what
 
 
+@pytest.mark.process
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpus_that_torch_cannot_use_are_named_before_a_trial_exists(tmp_path):
     with pytest.raises(DataError) as raised:
