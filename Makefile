@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-slow test-faults benchmarks gpu-check check format schema map lock clean
+.PHONY: help install quickstart demo test test-quick test-slow test-faults benchmarks gpu-check check format schema map lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ quickstart: demo  ## from nothing to a submission, some minutes on a CPU
 	$(SWEEP) run search_spaces/quickstart.yaml
 	$(SWEEP) leaderboard quickstart
 	$(SWEEP) best quickstart --export submission
+
+test-quick: install  ## what starts no process: four fifths of the fast suite, in under a minute
+	$(BIN)/python -m pytest -m "not process and not slow and not many" -n 2
 
 test: install  ## the fast suite
 	$(BIN)/python -m pytest -m "not slow and not many" -n 2 --dist loadfile

@@ -136,8 +136,8 @@ class Floor:
     def epoch(self) -> None:
         self.run.net.train()
         for _ in range(self.steps):
-            loss, _ = self.run._backward(self.batch, 1)
-            self.run._step()
+            loss, _ = self.run.backward(self.batch, 1)
+            self.run.step()
         loss.item()
 
 

@@ -111,10 +111,11 @@ def _objective(trial: optuna.Trial) -> float:
 
 def floor(trials: int) -> float:
     """ms a trial of MLflow alone, as it is mostly used: a run, a batch of figures an epoch, its end."""
+    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
     server = tracking_client.Server(print)
-    client, experiment = server._client, server.experiment("floor")
+    client, experiment = MlflowClient(tracking_uri=server.uri), server.experiment("floor")
     began = time.perf_counter()
     for _ in range(trials):
         run = client.create_run(experiment).info.run_id

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("FAULTS_FIRST_SEED", str(config.getoption("first_seed")))
+
+
+PROCESSES: list[str] = []  # that the test under way has started
+
+
+def _process_started(event: str, args: tuple[object, ...]) -> None:
+    if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty"):
+        PROCESSES.append(f"{event} {args[0] if args else ''}")
+
+
+sys.addaudithook(_process_started)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    PROCESSES.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """The marker `process` cannot lie: whatever starts one, the test itself, a fixture or the program, bears it."""
+    yield
+    if PROCESSES and not item.get_closest_marker("process"):
+        pytest.fail(f"mark it with `process`, for it starts one: {PROCESSES[0]}", pytrace=False)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

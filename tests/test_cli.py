@@ -20,6 +20,8 @@ from sweeper.store import lock
 from sweeper.store.paths import StudyFolder
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 
+pytestmark = pytest.mark.process
+
 ESCAPE = "\x1b"
 
 

@@ -94,7 +94,7 @@ def recipe(**more):
 
 
 def a_run(how, device, folder):
-    return TrainingRun(how, throughput._random(how, CATEGORIES), ("train",), device, folder)
+    return TrainingRun(how, throughput.random_data(how, CATEGORIES), ("train",), device, folder)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def no_autocast():
 def steps(run):
     """Those of an epoch, and evaluation."""
     rng = np.random.default_rng(0)
-    tally, mean, _ = run.passed(0, run._chunks(rng), rng)
+    tally, mean, _ = run.passed(0, run.chunks(rng), rng)
     assert {tally.counts.device, mean.total.device, *(p.device for p in run.net.parameters())} == {META}
     assert run.lens.logits(run.eval_network, run.val).device == META
 
@@ -224,8 +224,8 @@ def batch(run):
     eye = run.lens.feed(run.config.image_size)
     with unset_fake_temporarily():
         images, labels = torch.from_numpy(np.asarray(eye.images[rows])), torch.from_numpy(run.data.labels(rows))
-        how = eye._draw(rows, AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority))
-    return eye._change(RawBatch(images.to(CUDA), labels.to(CUDA), how.to(CUDA)))
+        how = eye.draw(rows, AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority))
+    return eye.change(RawBatch(images.to(CUDA), labels.to(CUDA), how.to(CUDA)))
 
 
 def step(run):
@@ -234,12 +234,12 @@ def step(run):
     run.net.train()
     seen = batch(run)
     with Waits():
-        losses, logits = run._losses(seen)
+        losses, logits = run.image_losses(seen)
         assert (losses.dtype, logits.dtype, losses.device, logits.device) == (torch.float32,) * 2 + (CUDA,) * 2
         run.scaler.scale(losses.mean())
         for parameter in run.net.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        run._step()
+        run.step()
         tally.update(logits.detach(), seen.labels)
         mean.add(losses.mean().detach(), len(seen.images))
 
@@ -251,7 +251,7 @@ def look(run):
     run.net.eval()
     with torch.no_grad(), Waits():
         for window in windows(eye.side, run.config.tta):
-            logits = run.lens._one(run.eval_network, eye._plain(images, window))
+            logits = run.lens.forward(run.eval_network, eye.seen(images, window))
             assert (logits.dtype, logits.device) == (torch.float32, CUDA)
 
 

@@ -49,7 +49,7 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
 
 def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainingRun(recipe, _random(recipe, categories), ("train",), torch.device(device), Path(folder))
+        run = TrainingRun(recipe, random_data(recipe, categories), ("train",), torch.device(device), Path(folder))
         run.micro_batch = micro
         run.fit(0)  # the first steps warm up
         paces = [run.fit(0)[2]]
@@ -81,7 +81,7 @@ def _evaluation(run: TrainingRun) -> float:
     return len(run.val) / (time.monotonic() - began)
 
 
-def _random(recipe: Recipe, categories: Sequence[Category]) -> Data:
+def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
     """A few batches of noise for train and two for val, with random labels, as large as in the cache."""
     rng = np.random.default_rng(0)
     counts = {"train": STEPS * recipe.train.batch_size, "val": 2 * recipe.train.batch_size}

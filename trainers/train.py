@@ -170,7 +170,7 @@ class TrainingRun:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
         rng, began = np.random.default_rng([self.config.seed, index]), time.monotonic()
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
-        chunks = self._chunks(rng)
+        chunks = self.chunks(rng)
         tally, mean, rate = self.passed(index, chunks, rng)
         self._follow(index)
         self._mend(index, rate, mean, len(chunks))
@@ -191,34 +191,35 @@ class TrainingRun:
         for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
-            loss, logits = self._backward(batch, batches)
+            loss, logits = self.backward(batch, batches)
             if step + 1 == first + batches:
                 progress = index + (first + 0.5 * batches) / len(chunks)
                 share = optimizers.factor(self.config.schedule, progress, self.config.epochs, past)
                 rate = optimizers.set_rate(self.optimizer, share)
-                self._step()
+                self.step()
             tally.update(logits, batch.labels)
             mean.add(loss, len(batch.images))
         return tally, mean, rate
 
-    def _chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
+    def chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """The rows of each batch of an epoch."""
         if not self.config.balanced_sampling:
             return shuffled(self.rows, self.config.batch_size, rng)
         shares = balanced(self.data.labels(self.rows), self.counts, self.config.balanced_sampling)
         return drawn(self.rows, shares, self.config.batch_size, rng)
 
-    def _backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:
+    def backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:
         """Add one batch's gradient to those of its step; returns the mean loss and the logits, detached."""
         total, seen = torch.zeros((), device=self.device), []
         for piece in batch.pieces(self.micro_batch):
-            loss, logits = self._losses(piece)
+            loss, logits = self.image_losses(piece)
             share = loss.mean() * (len(loss) / len(batch.images))
             self.scaler.scale(share / batches).backward()  # type: ignore[no-untyped-call]
             total += share.detach()
             seen.append(logits.detach())
         return total, torch.cat(seen)
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def image_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of each image, [B], and the logits."""
         with devices.autocast(self.config, self.device):
             logits = self.forward(batch.images)
@@ -227,7 +228,7 @@ class TrainingRun:
             loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.other)
         return loss, logits
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """One update of the weights, and of their average."""
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)

@@ -98,6 +98,6 @@ def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
 
 def step(of: TrainingRun, batch: Batch) -> tuple[Tensor, Tensor]:
     """One step of training on `batch`; its mean loss, and logits. The only private names of the project in here."""
-    loss, logits = of._backward(batch, 1)
-    of._step()
+    loss, logits = of.backward(batch, 1)
+    of.step()
     return loss, logits

@@ -50,11 +50,11 @@ def examine(*, patience: float = 3.0) -> list[Finding]:
     """Every finding, in the order to read them; no look-up waits longer than `patience` seconds for a network."""
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
-        _torch,
+        devices,
         _holders,
         _disk,
-        lambda: iter([_hub(patience)]),
-        lambda: iter([_mlflow(paths.database())]),
+        lambda: iter([hub(patience)]),
+        lambda: iter([mlflow(paths.database())]),
         _ray,
     )
     return [finding for look in looks for finding in look()]
@@ -84,7 +84,7 @@ def _versions() -> Iterator[Finding]:
             yield Finding(name, False, "not installed", f"pip install {name}")
 
 
-def _torch() -> Iterator[Finding]:
+def devices() -> Iterator[Finding]:
     """Asked in another process: importing torch takes seconds and may take a device's memory."""
     try:
         seen = ask("-c", TORCH, what="torch", timeout=120, quiet=True)
@@ -127,7 +127,7 @@ def _disk() -> Iterator[Finding]:
         yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")
 
 
-def _hub(patience: float) -> Finding:
+def hub(patience: float) -> Finding:
     """Whether the model hub (or the proxy in front of it) takes a connection. Nothing is asked of it."""
     ways_out = "local weights (weights: PATH), a filled HF cache, or pretrained: false work without it"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -162,7 +162,7 @@ def _connect(host: str, port: int, patience: float) -> str:
     return trouble[0]
 
 
-def _mlflow(database: Path) -> Finding:
+def mlflow(database: Path) -> Finding:
     if trouble := local_store.trouble(database):
         return Finding("mlflow", False, *trouble)
     if not database.exists():

@@ -128,7 +128,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
     with tempfile.TemporaryFile() as words:
         server = subprocess.Popen(
             command,
-            env=_environment(),
+            env=server_environment(),
             start_new_session=True,
             stdout=words,
             stderr=subprocess.STDOUT,
@@ -141,7 +141,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
             pages.end()
 
 
-def _environment() -> dict[str, str]:
+def server_environment() -> dict[str, str]:
     """Ours without any stray setting of MLflow's, and what keeps it small (0.5 instead of 3.4 GB) and discreet."""
     kept = {name: value for name, value in subprocesses.environment().items() if not name.startswith("MLFLOW_")}
     return kept | {

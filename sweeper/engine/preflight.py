@@ -46,7 +46,7 @@ def preflight(
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
     request = _request(asked, categories, images, gpus, unfetched=unfetched)
-    memory, key = cache / "preflight.json", _key(request, asked)
+    memory, key = cache / "preflight.json", cache_key(request, asked)
     passed = _passed(memory)
     if key in passed:
         return passed[key]
@@ -114,7 +114,7 @@ def _passed(memory: Path) -> dict[str, dict[str, int]]:
     return stored if isinstance(stored, dict) else {}
 
 
-def _key(request: object, recipes: Sequence[Recipe]) -> str:
+def cache_key(request: object, recipes: Sequence[Recipe]) -> str:
     """What the answer depends on: the recipes, the libraries, and the local weights as they lie there now."""
     state = [json.dumps(request, sort_keys=True), *(metadata.version(name) for name in ("torch", "timm"))]
     for name in sorted({recipe.train.weights for recipe in recipes if recipe.train.weights}):

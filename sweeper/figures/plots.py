@@ -208,7 +208,7 @@ def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) 
 
     Of more than 40 classes those that are mistaken most often are shown, and how many there are.
     """
-    looks = [_confused(*pair) for pair in zip(groups, matrices, strict=True)][:MAX_PANELS]
+    looks = [most_mistaken(*pair) for pair in zip(groups, matrices, strict=True)][:MAX_PANELS]
     groups, matrices = [group for group, _ in looks], [matrix for _, matrix in looks]
     with style():
         boxes = [_box(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
@@ -222,7 +222,8 @@ def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) 
         return png(figure)
 
 
-def _confused(group: Category, matrix: Ints) -> tuple[Category, Ints]:
+def most_mistaken(group: Category, matrix: Ints) -> tuple[Category, Ints]:
+    """The panel as it is, or, of a crowd of classes, those that are mistaken most often."""
     if len(group.classes) <= CROWD:
         return group, matrix
     wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)

@@ -42,15 +42,15 @@ class MlflowTracker:
     ) -> None:
         self._note, self._recipe_text = note, recipe_text or _json
         self._reconciler: Reconciler | None = None
-        self._sender = BackgroundQueue(self._do, self._failed, pause=pause)
+        self.sender = BackgroundQueue(self._do, self._failed, pause=pause)
         self._news: SimpleQueue[str] = SimpleQueue()
         self._reasons: set[str] = set()
-        self._down = self._slow = self._named = False
+        self.down = self._slow = self._named = False
 
     def opened(self, facts: StudyInfo) -> None:
         """Begin the study's run or take it up again, with all that its folders hold."""
         self._reconciler = Reconciler(facts, lambda: Server(self._news.put), self._recipe_text)
-        self._sender.submit(STUDY)
+        self.sender.submit(STUDY)
 
     def started(self, job: Job, _slot: str) -> None:
         self._hear(job, "started")
@@ -61,12 +61,12 @@ class MlflowTracker:
 
     def ended(self, job: Job, result: TrialResult) -> None:
         self._hear(job, result)
-        self._sender.submit(STANDING, STUDY_UPDATE_DELAY_S)
+        self.sender.submit(STANDING, STUDY_UPDATE_DELAY_S)
 
     def attached(self, job: Job | None, files: Sequence[Path]) -> None:
         """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
         if job is None:
-            self._known.hear(None, tuple(files))
+            self.reconciler.hear(None, tuple(files))
             self._ask(FILES)
         else:
             self._hear(job, tuple(files))
@@ -76,46 +76,47 @@ class MlflowTracker:
 
     def closed(self, closing: Closing) -> None:
         """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
-        begins = not (closing.hurried or self._known.connected or self._down)
+        begins = not (closing.hurried or self.reconciler.connected or self.down)
         timeout = LOAD_TIMEOUT_S if begins else closing.timeout
-        if self._finish(closing, timeout, lambda: None if closing.hurried else self._known.moved):
+        if self._finish(closing, timeout, lambda: None if closing.hurried else self.reconciler.moved):
             self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
     def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
         """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
-        return not self._finish(Closing(state, tuple(files)), patience, lambda: self._known.moved)
+        return not self._finish(Closing(state, tuple(files)), patience, lambda: self.reconciler.moved)
 
     @property
     def sent(self) -> Sent:
         """What was sent since the study was opened."""
-        return self._known.sent
+        return self.reconciler.sent
 
     def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
         """How many tasks are not done after `timeout` seconds in which nothing has `moved`."""
-        self._known.hear(None, closing)
-        self._sender.submit(CLOSE)
-        left = self._sender.drain(timeout, moved)
+        self.reconciler.hear(None, closing)
+        self.sender.submit(CLOSE)
+        left = self.sender.drain(timeout, moved)
         self._tell()
         return left
 
     @property
-    def _known(self) -> Reconciler:
+    def reconciler(self) -> Reconciler:
+        """What brings MLflow to where the folders are."""
         if self._reconciler is None:
             raise RuntimeError("the study was not opened")
         return self._reconciler
 
     def _hear(self, job: Job, event: Event) -> None:
-        self._known.hear(job, event)
+        self.reconciler.hear(job, event)
         self._ask(sync_state.key(RunFolder(job.folder)))
 
     def _ask(self, key: str) -> None:
-        self._sender.submit(key)
+        self.sender.submit(key)
         self._tell()
 
     def _tell(self) -> None:
         while not self._news.empty():
             self._note(self._news.get())
-        if self._known.connected and self._sender.busy > SLOW_CALL_S and not self._slow:
+        if self.reconciler.connected and self.sender.busy > SLOW_CALL_S and not self._slow:
             self._slow = True
             self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
 
@@ -130,11 +131,11 @@ class MlflowTracker:
 
     def _do(self, task: str) -> None:
         try:
-            self._known.handle(task)
+            self.reconciler.handle(task)
         except Refused as error:
             self._refused(_line(error))
-        if self._down:
-            self._down = False
+        if self.down:
+            self.down = False
             self._news.put("MLflow answers again; what it missed has been sent")
 
     def _refused(self, why: str) -> None:
@@ -143,8 +144,8 @@ class MlflowTracker:
             self._news.put(f"MLflow refuses a part: {why}; training goes on")
 
     def _failed(self, error: Exception) -> None:
-        if not self._down:
-            self._down = True
+        if not self.down:
+            self.down = True
             self._news.put(f"MLflow at {redacted(uri())} does not answer ({_line(error)}); training goes on")
 
 

@@ -41,7 +41,7 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
     try:
         return (yield from _run(job, device, trainer))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
-        if _trouble(error) != "oom" or _of_host(error):
+        if failure_of(error) != "oom" or _of_host(error):
             return failed(job, error)
         lack = {"gpu_memory_gib": trainer.memory(device), "resident": trainer.resident(job)}
         return failed(job, error).model_copy(update=lack)
@@ -195,10 +195,10 @@ def failed(job: Job, error: Exception) -> Failed:
     named = first and isinstance(error, UserError | Diverged)
     text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
-    return Failed(trial=job.trial, failure=_trouble(error), text=text[:300], detail=detail)
+    return Failed(trial=job.trial, failure=failure_of(error), text=text[:300], detail=detail)
 
 
-def _trouble(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
     """A worker that never loaded torch must not load it here: its own errors are known by their names."""
     if isinstance(error, Diverged):
         return "overflow" if isinstance(error, Overflowed) else "nan"

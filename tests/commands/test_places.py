@@ -47,6 +47,7 @@ def test_a_home_that_nobody_knows_is_named(monkeypatch):
         paths.home()
 
 
+@pytest.mark.process
 def test_the_command_line_knows_the_home_folder_too(at_home):
     folder = lay_out(at_home / "here", SPACE.replace("garments", "~/here/garments"))
     ended = sweep(folder, "run", "~/here/space.yaml", "--no-mlflow", SWEEP_HOME="~/runs")
@@ -93,6 +94,7 @@ def pictures(root: Path, *odd: str) -> None:
 FOLDERS = SPACE.replace("{layout: challenge, root: garments, crop: box}", "{layout: folder, root: pictures}")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("odd", [f"train/a/{FOREIGN}.png", f"train/{FOREIGN}/0.png", f"{FOREIGN}/a/0.png"])
 @pytest.mark.parametrize("command", [("data", "check"), ("run",)])
 def test_images_whose_names_are_not_utf8_are_refused_in_words(tmp_path, odd, command):
@@ -104,6 +106,7 @@ def test_images_whose_names_are_not_utf8_are_refused_in_words(tmp_path, odd, com
     assert "\\udcff" in ended.stdout + ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [(), ("run", "space.yaml"), ("plan", "space.yaml"), ("status",), ("doctor",)])
 def test_a_folder_whose_name_is_not_utf8_is_refused_in_words(tmp_path, words):
     folder = tmp_path / FOREIGN
@@ -115,6 +118,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_in_words(tmp_path, words):
     assert "\\udcff" in ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words",
     [
@@ -136,6 +140,7 @@ def test_words_that_are_not_utf8_are_refused_without_a_traceback(tmp_path, words
 
 
 # ------------------------------------------------------------------------------------- scores
+@pytest.mark.process
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "good", "0,5", ""])
 def test_a_score_that_is_no_number_is_refused(tmp_path, value):
     ended = sweep(tmp_path, "score", "question", "--", value)

@@ -87,6 +87,7 @@ def test_the_size_of_the_cache_follows_the_space(here):
     assert prepare.prepare(here, Options(("train.image_size=80",))).spec.data.size == 96
 
 
+@pytest.mark.process
 def test_a_resumed_study_keeps_the_size_it_began_with(here):
     run.run(here, Options(inline=True, mlflow=False, trials=1))
     document = json.loads(StudyFolder.named("question").study_file.read_text())
@@ -95,6 +96,7 @@ def test_a_resumed_study_keeps_the_size_it_began_with(here):
     assert prepare.prepare(here, Options()).spec.data.size == 128
 
 
+@pytest.mark.process
 def test_every_trial_knows_the_size(here):
     run.run(here, Options(inline=True, mlflow=False, trials=1))
     job = records.read_config(StudyFolder.named("question").trial(0))
@@ -174,6 +176,7 @@ def test_what_the_machine_lacks_ends_with_3_and_names_everything():
     assert error.exit_code == 3
 
 
+@pytest.mark.process
 def test_a_check_that_says_nothing_sensible_is_a_fault_of_the_environment():
     with pytest.raises(EnvironmentFault, match="died with code 0"):
         preflight.ask("{}", module="this")
@@ -183,12 +186,13 @@ def test_what_passed_is_not_built_again_until_the_weights_change(tmp_path):
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"1")
     recipe = TINY.model_copy(update={"train": TINY.train.model_copy(update={"weights": str(weights)})})
-    before = preflight._key("request", [recipe])
-    assert preflight._key("request", [recipe]) == before
+    before = preflight.cache_key("request", [recipe])
+    assert preflight.cache_key("request", [recipe]) == before
     weights.write_bytes(b"22")
-    assert preflight._key("request", [recipe]) != before
+    assert preflight.cache_key("request", [recipe]) != before
 
 
+@pytest.mark.process
 def test_a_backbone_that_can_be_built_is_remembered(tmp_path):
     good = TINY.model_copy(update={"train": TINY.train.model_copy(update={"pretrained": False})})
     preflight.preflight([good], [Category("sleeve", ("long", "short"))], cache=tmp_path)

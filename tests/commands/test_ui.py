@@ -141,7 +141,7 @@ def test_a_server_that_cannot_start_brings_its_last_words():
 
 def test_the_server_inherits_no_setting_of_mlflow(monkeypatch):
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:////elsewhere.db")
-    kept = ui._environment()
+    kept = ui.server_environment()
     assert {name for name in kept if name.startswith("MLFLOW_")} == {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
         "MLFLOW_DISABLE_TELEMETRY",

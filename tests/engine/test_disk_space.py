@@ -47,6 +47,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 # ------------------------------------------------------------------------------------------ writing
+@pytest.mark.process
 def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(disk):
     path = disk / "lines"
     files.append(path, b"one\n", sync=True)
@@ -61,6 +62,7 @@ def appended(one: Job, epochs: Sequence[Epoch]) -> None:
         records.append(RunFolder(one.folder), each)
 
 
+@pytest.mark.process
 def test_a_history_on_a_full_disk_stays_whole(disk):
     study = StudyFolder(disk / "question")
     one = begin(job(study, 0))
@@ -75,6 +77,7 @@ def test_a_history_on_a_full_disk_stays_whole(disk):
     assert [each.number for each in records.history(RunFolder(one.folder))] == list(range(1, 41))
 
 
+@pytest.mark.process
 def test_the_ledger_on_a_full_disk_stays_whole(disk):
     study = StudyFolder(disk / "question")
     for number in range(3):
@@ -88,6 +91,7 @@ def test_the_ledger_on_a_full_disk_stays_whole(disk):
     assert study.trial_index.read_bytes() == before
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "save",
     [
@@ -121,12 +125,14 @@ except OSError as error:
 """
 
 
+@pytest.mark.process
 def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path):
     said = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "file")], capture_output=True, text=True)
     assert said.stdout.split() == ["True", str(errno.EFBIG)]
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_a_lock_is_held_on_a_full_disk(disk):
     held = lock.acquire(disk / "study" / "lock")
     held.release()
@@ -139,6 +145,7 @@ def test_a_lock_is_held_on_a_full_disk(disk):
 
 
 # ------------------------------------------------------------------------------------------- studies
+@pytest.mark.process
 @pytest.mark.parametrize("blocks", range(12))
 def test_a_study_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(disk, blocks, faked):
     path = write(disk)
@@ -154,6 +161,7 @@ def test_a_study_begun_on_a_nearly_full_disk_is_begun_anew_when_there_is_room(di
     assert (job.trial, records.read_config(RunFolder(job.folder))) == (0, job.model_copy(update={"resumed": False}))
 
 
+@pytest.mark.process
 def test_mlflow_s_database_is_whole_or_not_there(disk):
     path = disk / "mlflow.db"
 
@@ -167,6 +175,7 @@ def test_mlflow_s_database_is_whole_or_not_there(disk):
 
 
 # ------------------------------------------------------------------------------------------ room
+@pytest.mark.process
 def test_a_quota_or_a_limit_is_found_by_asking_for_the_bytes(disk):
     assert disks.takes(disk, 2_000_000)
     assert not disks.takes(disk, 8_000_000)
@@ -211,6 +220,7 @@ def test_of_a_backbone_of_which_nothing_is_known_nothing_is_expected(tmp_path):
     assert DiskEstimate(RunFolder(one.folder).study).needed([one]) == disk_space.SPARE
 
 
+@pytest.mark.process
 def test_a_trial_that_does_not_fit_waits_for_those_that_run_or_for_room(disk):
     study = StudyFolder(disk / "question")
     jobs = [begin(job(study, number)) for number in (0, 1)]
@@ -226,6 +236,7 @@ def test_amounts_are_read_easily():
     assert [text.format_bytes(n) for n in (12_345, 3_210_000, 4_560_000_000)] == ["12 kB", "3.2 MB", "4.6 GB"]
 
 
+@pytest.mark.process
 def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, monkeypatch):
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
     one = begin(job(StudyFolder(disk / "question"), 0))
@@ -251,6 +262,7 @@ def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
     assert DiskEstimate(StudyFolder(tmp_path / "question")).outlook(yaml_io.read(path), recipes) is None
 
 
+@pytest.mark.process
 def test_the_check_of_the_networks_counts_their_weights(tmp_path):
     train = TrainConfig(backbone="test_resnet", image_size=32, pretrained=False)
     recipe, sleeve = Recipe(data=DataConfig(root="d", size=32), train=train), Category("sleeve", ("long", "short"))

@@ -48,7 +48,7 @@ def until(process: "subprocess.Popen[str]", found: Callable[[str], bool]) -> str
 
 
 @pytest.mark.fault("O3")
-@pytest.mark.parametrize("failure", ["stall_once", pytest.param("grind_once", marks=pytest.mark.many)])
+@pytest.mark.parametrize("trouble", ["stall_once", pytest.param("grind_once", marks=pytest.mark.many)])
 def test_training_that_never_ends_is_killed_and_tried_once_more(tmp_path, case, trouble):
     """In a process that lives, as one that waits for a driver; or in C, which keeps the process from saying so."""
     path = write(tmp_path, backbone=f"broken.{trouble}", budget="{trials: 1}")

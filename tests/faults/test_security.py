@@ -135,6 +135,7 @@ def test_secrets_of_the_environment_are_in_no_file_and_no_output(lab: Lab, case)
 LOGIN = "https://someone:canarySix66666@host/w.safetensors"
 
 
+@pytest.mark.process
 @pytest.mark.fault("Z1")
 @pytest.mark.parametrize(
     "assignment",
@@ -198,6 +199,7 @@ def listening(port: int) -> set[str]:
 
 
 # ----------------------------------------------------------------------------------- what is handed on
+@pytest.mark.process
 @pytest.mark.fault("X-handed-on")
 def test_a_submission_says_nothing_of_this_machine(lab: Lab, case):
     """With a data set and weights that are given by whole paths; the study's own files keep them."""

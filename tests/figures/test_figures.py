@@ -308,7 +308,6 @@ def test_a_data_set_that_is_gone_is_told_in_a_line(study, tmp_path):
     (tmp_path / "photos").mkdir()
     folder = finished(study, 0, draw_photos(tmp_path / "photos", train=6, val=3, test=0))
     shutil.rmtree(tmp_path / "photos")
-    runs._table.cache_clear()
     (trouble,) = runs.run(folder).troubles
     assert trouble == f"confusion.png, labels.svg, mistakes.png: no such folder ({tmp_path}/photos)"
 
@@ -334,7 +333,7 @@ def test_the_thumbnail_of_a_mistake_is_cut_to_its_box(tmp_path):
 def test_of_a_crowd_of_classes_the_most_mistaken_are_shown():
     matrix = np.eye(90, dtype=np.int64) * 50
     matrix[7, 80] = matrix[80, 7] = 9
-    group, shown = plots._confused(Category("kind", tuple(map(str, range(90)))), matrix)
+    group, shown = plots.most_mistaken(Category("kind", tuple(map(str, range(90)))), matrix)
     assert len(group.classes) == plots.CROWD == len(shown)
     assert {"7", "80"} <= set(group.classes)
     assert group.name == "kind, the 40 most mistaken of 90"

@@ -93,7 +93,7 @@ def test_a_hub_out_of_reach_is_a_warning_with_the_ways_out(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for name in ("HTTPS_PROXY", "https_proxy", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    finding = doctor._hub(2.0)
+    finding = doctor.hub(2.0)
     assert not finding.ok
     assert "pretrained: false" in finding.help
 
@@ -101,24 +101,24 @@ def test_a_hub_out_of_reach_is_a_warning_with_the_ways_out(monkeypatch):
 def test_a_login_of_a_proxy_is_not_told(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert "secret" not in str(doctor._hub(2.0))
+    assert "secret" not in str(doctor.hub(2.0))
 
 
 def test_offline_by_choice_is_well(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert doctor._hub(2.0).ok
+    assert doctor.hub(2.0).ok
 
 
 def test_a_broken_mlflow_database_is_told_with_its_remedy():
     database().parent.mkdir(parents=True)
     database().write_bytes(b"no database")
-    finding = doctor._mlflow(database())
+    finding = doctor.mlflow(database())
     assert not finding.ok
     assert "run folders" in finding.help
 
 
 def test_no_mlflow_database_is_well(tmp_path: Path):
-    assert doctor._mlflow(tmp_path / "mlflow.db").ok
+    assert doctor.mlflow(tmp_path / "mlflow.db").ok
 
 
 MADE_UP = """
@@ -142,7 +142,7 @@ torch.cuda.get_arch_list = lambda: {archs}
 def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, capability, archs, runs):
     (tmp_path / "sitecustomize.py").write_text(MADE_UP.format(capability=capability, archs=archs))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (finding,) = doctor._torch()
+    (finding,) = doctor.devices()
     assert (finding.name, finding.ok) == ("cuda:0", runs)
     assert "Made Up" in finding.text
     assert "{}.{}".format(*capability) in finding.text

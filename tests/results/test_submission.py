@@ -103,8 +103,10 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path):
     ("name", "computed"),
     [("=1+1", True), ("@SUM(1)", True), ("-cmd|x", True), ("+1", False), ("-0.5", False), ("a=1", False)],
 )
-def test_a_name_that_a_spreadsheet_computes_is_known(name, computed):
-    assert submission._formula(name) == computed
+def test_a_name_that_a_spreadsheet_computes_is_known(tmp_path, name, computed):
+    table = Table(tmp_path, (Category("kind", (name, "b")),), (Row("img/0.jpg", "test", None, None, ""),))
+    np.save(tmp_path / "test_logits.npy", np.zeros((1, 2), dtype=np.float32))
+    assert submission.export(RunFolder(tmp_path), table, "table").formulas == computed
 
 
 def test_classes_that_are_other_numbers_than_their_places_are_named(tmp_path):

@@ -147,6 +147,7 @@ def test_the_text_as_read_is_kept(write: Write):
     assert write(text, "train.epochs=3").text == text
 
 
+@pytest.mark.process
 def test_reading_loads_neither_torch_nor_optuna():
     code = "import sys, sweeper.space.yaml_io, sweeper.space.space; "
     code += "sys.exit(bool({'torch', 'optuna', 'timm'} & set(sys.modules)))"

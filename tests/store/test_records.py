@@ -201,6 +201,7 @@ def test_a_short_note_takes_the_place_of_a_longer_one(study):
     assert not held.there
 
 
+@pytest.mark.process
 def test_a_process_that_was_begun_by_the_holder_does_not_hold_the_study(study):
     held = lock.acquire(study.lock)
     code = "import sys; print(flush=True); sys.stdin.read()"
@@ -212,6 +213,7 @@ def test_a_process_that_was_begun_by_the_holder_does_not_hold_the_study(study):
         child.stdin.close()
 
 
+@pytest.mark.process
 def test_a_holder_that_is_killed_lets_go_of_the_study(study):
     code = (
         f"from pathlib import Path; from sweeper.store import lock; held = lock.acquire(Path({str(study.lock)!r}))\n"

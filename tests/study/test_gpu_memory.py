@@ -187,6 +187,7 @@ def test_a_trial_without_room_beside_the_images_goes_on_with_whole_batches(tmp_p
     ]
 
 
+@pytest.mark.process
 def test_a_final_whose_images_have_no_room_is_trained_without_them_on_the_gpu(tmp_path):
     lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_images").replace("trials: 3", "trials: 1"))
     assert command(tmp_path, "run", "space.yaml", "--devices", "cpu", "--no-mlflow").returncode == 0
@@ -344,6 +345,7 @@ def graphics(folder: Path, mib: int) -> dict[str, str]:
     return {"PATH": path, "SWEEP_FAKE_GIB": str(round(mib / 1024, 1)), "CUDA_VISIBLE_DEVICES": ""}
 
 
+@pytest.mark.process
 def test_the_command_on_a_larger_gpu_begins_whole_again_and_on_the_old_one_in_pieces(tmp_path):
     lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_64"))
     begun = []
@@ -359,6 +361,7 @@ def test_the_command_on_a_larger_gpu_begins_whole_again_and_on_the_old_one_in_pi
 
 
 # ---------------------------------------------------------------------------------------- the winner
+@pytest.mark.process
 def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_room_itself(tmp_path):
     """The network has no room the first time in each folder: in the trial's, and in the final's."""
     lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_once").replace("trials: 3", "trials: 1"))

@@ -42,6 +42,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return make
 
 
+@pytest.mark.process
 def test_without_a_gpu_there_is_one_slot_with_all_cores(machine):
     machine(None)
     (slot,) = slots()
@@ -49,6 +50,7 @@ def test_without_a_gpu_there_is_one_slot_with_all_cores(machine):
     assert slot.env == {"CUDA_VISIBLE_DEVICES": ""}
 
 
+@pytest.mark.process
 def test_every_gpu_is_a_slot_that_sees_itself_alone(machine):
     machine(TWO)
     assert [(slot.name, slot.device, slot.env["CUDA_VISIBLE_DEVICES"]) for slot in slots()] == [
@@ -57,6 +59,7 @@ def test_every_gpu_is_a_slot_that_sees_itself_alone(machine):
     ]
 
 
+@pytest.mark.process
 def test_the_smallest_gpu_is_the_one_of_which_nvidia_smi_says_the_least(machine):
     machine("24564\n")
     one, two = (Slot(name, "cuda:0", env={"CUDA_VISIBLE_DEVICES": f"GPU-{name}"}, home=name) for name in "ab")
@@ -65,11 +68,13 @@ def test_the_smallest_gpu_is_the_one_of_which_nvidia_smi_says_the_least(machine)
     assert devices.smallest([]) is None
 
 
+@pytest.mark.process
 def test_a_gpu_of_which_nvidia_smi_says_nothing_has_no_known_size(machine):
     machine("[N/A]\n")
     assert devices.smallest([Slot("a", "cuda:0", env={"CUDA_VISIBLE_DEVICES": "MIG-a"}, home="a")]) is None
 
 
+@pytest.mark.process
 def test_a_gpu_in_slices_counts_as_its_slices(machine):
     machine(CUT)
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots()] == ["MIG-1111", "MIG-2222", "GPU-bbbb"]
@@ -88,6 +93,7 @@ def test_an_environment_that_hides_all_gpus_leaves_the_cpu(machine, monkeypatch,
     assert [slot.name for slot in slots()] == ["cpu"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("named", ["1,0", "cuda:1,cuda:0", "GPU-bbbb,GPU-aaaa", "1, 0, 1"])
 def test_devices_can_be_chosen_by_number_or_id(machine, named):
     machine(TWO)
@@ -129,6 +135,7 @@ def test_the_gpus_that_a_cluster_assigned_are_taken_by_their_ids(machine, monkey
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in devices.assigned(gpus, 1)] == opened
 
 
+@pytest.mark.process
 def test_a_device_can_hold_several_trials(machine):
     machine(TWO)
     assert [slot.name for slot in slots("0", 2)] == ["cuda:0.0", "cuda:0.1"]
@@ -141,6 +148,7 @@ def test_the_cpu_can_hold_several_trials_that_share_the_cores(machine):
     assert {slot.threads for slot in found} == {max(1, devices.cores() // 2)}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("named", ["2", "cuda:7", "tpu", ","])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(machine, named):
     machine(TWO)
@@ -156,6 +164,7 @@ def test_no_trial_on_a_device_is_refused(machine):
         slots("cpu", 0)
 
 
+@pytest.mark.process
 def test_a_driver_that_does_not_answer_is_not_taken_for_no_gpu(machine):
     machine("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9)
     with pytest.raises(EnvironmentFault, match="couldn't communicate") as raised:
@@ -163,6 +172,7 @@ def test_a_driver_that_does_not_answer_is_not_taken_for_no_gpu(machine):
     assert "--devices cpu" in raised.value.help
 
 
+@pytest.mark.process
 def test_a_machine_with_the_driver_and_no_gpu_uses_its_cpu(machine):
     machine("No devices were found\n", 6)
     assert [slot.name for slot in slots()] == ["cpu"]
@@ -224,12 +234,14 @@ def driver(libcuda: Path, machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     return make
 
 
+@pytest.mark.process
 @NO_CC
 def test_without_nvidia_smi_the_drivers_library_lists_the_gpus(driver):
     driver(2)
     assert [(slot.name, slot.env["CUDA_VISIBLE_DEVICES"]) for slot in slots()] == [("cuda:0", A), ("cuda:1", B)]
 
 
+@pytest.mark.process
 @NO_CC
 def test_without_nvidia_smi_the_drivers_library_says_the_memory(driver):
     driver(1)
@@ -237,6 +249,7 @@ def test_without_nvidia_smi_the_drivers_library_says_the_memory(driver):
     assert devices.smallest(slots()) == 24.0
 
 
+@pytest.mark.process
 @NO_CC
 @pytest.mark.parametrize("settings", [{"FAKE_CUINIT": 803}, {"FAKE_CUINIT": 999}, {"FAKE_GET": 101}])
 def test_a_driver_that_fails_is_not_taken_for_no_gpu(driver, settings):
@@ -247,6 +260,7 @@ def test_a_driver_that_fails_is_not_taken_for_no_gpu(driver, settings):
     assert [slot.name for slot in slots("cpu")] == ["cpu"]
 
 
+@pytest.mark.process
 @NO_CC
 def test_a_driver_that_sees_no_gpu_where_there_is_one_is_not_believed(driver):
     driver(0, FAKE_CUINIT=100)
@@ -254,6 +268,7 @@ def test_a_driver_that_sees_no_gpu_where_there_is_one_is_not_believed(driver):
         slots()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(find_library("cuda") is not None, reason="this machine has the driver's library")
 def test_a_gpu_of_which_neither_program_nor_library_knows_is_said(machine, monkeypatch, tmp_path):
     machine(None)
@@ -263,6 +278,7 @@ def test_a_gpu_of_which_neither_program_nor_library_knows_is_said(machine, monke
         slots()
 
 
+@pytest.mark.process
 @NO_CC
 def test_a_library_without_a_gpu_or_its_node_leaves_the_cpu(driver, monkeypatch, tmp_path):
     driver(0, FAKE_CUINIT=100)

@@ -178,6 +178,7 @@ def test_a_stream_that_was_closed_ends_nothing():
     view.closed(Closing("COMPLETE"))
 
 
+@pytest.mark.process
 def test_output_cut_by_head_leaves_no_traceback():
     code = "from sweeper.terminal import output\nfor i in range(20000): output.out(f'line {i}')\noutput.talk('ended')"
     pipe = f'set -o pipefail; "{sys.executable}" -c "$CODE" | head -1'

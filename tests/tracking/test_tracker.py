@@ -269,7 +269,7 @@ def test_an_interrupted_trial_is_killed_then_runs_again_as_the_same_run(study, c
 def test_what_a_killed_sweep_left_running_is_brought_to_its_end_by_the_next(study, client):
     killed = Sweep(study)
     started = killed.start(0)
-    killed.tracker._sender.drain(30)
+    killed.tracker.sender.drain(30)
     assert runs(client)[0].info.status == "RUNNING"
     end(started, curve(started), "COMPLETE")
     Sweep(study).close()
@@ -281,7 +281,7 @@ def test_what_a_killed_sweep_left_running_is_brought_to_its_end_by_the_next(stud
 def test_a_run_whose_answer_got_lost_is_not_made_twice(study, client):
     killed = Sweep(study)
     started = killed.start(0)
-    killed.tracker._sender.drain(30)
+    killed.tracker.sender.drain(30)
     RunFolder(started.folder).sync_state.unlink()
     Sweep(study).close("INTERRUPTED")
     assert len(runs(client)) == 1
@@ -362,7 +362,7 @@ def test_another_tracking_server_gets_everything_too(study, database, monkeypatc
 def test_a_run_deleted_in_the_pages_stays_deleted_and_is_told_once(study, client):
     sweep = Sweep(study)
     started = sweep.start(0)
-    sweep.tracker._sender.drain(30)
+    sweep.tracker.sender.drain(30)
     client.delete_run(runs(client)[0].info.run_id)
     again = Sweep(study)
     again.tracker.started(started, "cpu")
@@ -529,10 +529,10 @@ def test_an_outage_is_told_once_and_healed_in_the_same_sweep(study, client, data
     paths.database().mkdir()
     sweep = Sweep(study)
     started = sweep.start(0)
-    until(lambda: sweep.tracker._down)
+    until(lambda: sweep.tracker.down)
     paths.database().rmdir()
     shutil.copy(database, paths.database())
-    until(lambda: not sweep.tracker._down)
+    until(lambda: not sweep.tracker.down)
     sweep.tracker.ended(started, end(started, curve(started), "COMPLETE"))
     notes = sweep.close()
     assert ["does not answer" in notes[0], "answers again" in notes[1], len(notes)] == [True, True, 2]
@@ -542,11 +542,11 @@ def test_an_outage_is_told_once_and_healed_in_the_same_sweep(study, client, data
 def test_a_locked_database_is_told_and_loses_nothing(study, client, monkeypatch):
     monkeypatch.setattr(tracker, "SLOW_CALL_S", 0.05)
     sweep = Sweep(study)
-    until(lambda: sweep.tracker._known.connected and not sweep.tracker._sender.busy)
+    until(lambda: sweep.tracker.reconciler.connected and not sweep.tracker.sender.busy)
     with closing(sqlite3.connect(paths.database(), isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         started = sweep.start(0)
-        until(lambda: sweep.tracker._sender.busy > 0.05)
+        until(lambda: sweep.tracker.sender.busy > 0.05)
         sweep.tracker.epoch(started, epoch(0, 0.5), None)
         other.execute("ROLLBACK")
     notes = sweep.close("INTERRUPTED")
@@ -615,7 +615,7 @@ def test_a_deleted_experiment_is_restored(study, client, tmp_path):
 def test_another_process_that_holds_the_study_keeps_its_trials_running(study, client):
     sweep = Sweep(study)
     sweep.start(0)
-    sweep.tracker._sender.drain(30)
+    sweep.tracker.sender.drain(30)
     code = "import sys, pathlib; from sweeper.store import lock\n"
     code += "held = lock.acquire(pathlib.Path(sys.argv[1])); print(); input()"
     command = [sys.executable, "-uc", code, str(study.lock)]
@@ -649,7 +649,7 @@ def test_a_trial_that_has_arrived_is_kept_by_its_end_alone_and_not_read_again(st
     sweep = Sweep(study)
     sweep.trial(0, 0.7)
     sweep.close("INTERRUPTED")
-    assert sweep.tracker._known.sides.all() == []
+    assert sweep.tracker.reconciler.sides.all() == []
     study.trial(0).config.write_text("unreadable")
     again = Sweep(study)
     again.trial(1, 0.9)

@@ -80,8 +80,8 @@ def test_a_first_step_that_overflows_leaves_weights_and_momentum_alone(photos, d
     before = [p.detach().clone() for p in run.net.parameters()]
     drawing = AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority)
     batch = next(iter(run.lens.feed(32).training(in_order(run.rows, 8), drawing)))
-    run._backward(batch, 1)
-    run._step()
+    run.backward(batch, 1)
+    run.step()
     assert run.scaler.get_scale() < 2.0**16, "it overflowed"
     assert all(torch.equal(a, b) for a, b in zip(before, run.net.parameters(), strict=True))
     for state in run.optimizer.state.values():

@@ -482,9 +482,9 @@ def gradients(how, data, folder, micro_batch):
     run.micro_batch = micro_batch
     rng = np.random.default_rng(0)
     (batch,) = run.lens.feed(how.train.image_size).training(
-        run._chunks(rng)[:1], AugmentationSource(how.train.augment, rng, run.minority)
+        run.chunks(rng)[:1], AugmentationSource(how.train.augment, rng, run.minority)
     )
-    loss, logits = run._backward(batch, 1)
+    loss, logits = run.backward(batch, 1)
     return {"loss": loss, "logits": logits} | {key: p.grad for key, p in run.net.named_parameters()}
 
 

@@ -13,7 +13,7 @@ import pytest
 from sweeper.executors.inline import Inline
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Progress, WorkerMessage
-from sweeper.worker.job import _trouble, advance, run
+from sweeper.worker.job import advance, failure_of, run
 from trainers.config import DataConfig, Recipe, Views
 from trainers.loading.batches import Data
 from trainers.optim import frequency
@@ -168,8 +168,8 @@ def test_a_fake_worker_loads_no_torch():
         (EnvironmentFault("no weights"), "error"),
     ],
 )
-def test_an_error_is_filed_under_its_trouble(error, trouble):
-    assert _trouble(error) == trouble
+def test_an_error_is_filed_under_its_failure(error, failure):
+    assert failure_of(error) == failure
 
 
 @pytest.fixture
@@ -238,4 +238,4 @@ def test_every_way_in_which_a_gpu_runs_out_of_memory_is_filed_as_that(monkeypatc
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 100))
-    assert _trouble(vars(builtins).get(kind, getattr(torch, kind, RuntimeError))(said)) == "oom"
+    assert failure_of(vars(builtins).get(kind, getattr(torch, kind, RuntimeError))(said)) == "oom"

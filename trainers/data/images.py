@@ -28,11 +28,12 @@ DECODERS = {
 RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".raw")
 
 
-def _built(feature: str) -> bool:
+def pillow_reads(feature: str) -> bool:
+    """Whether the Pillow here was built with a decoder."""
     return not feature or (feature in {*features.modules, *features.codecs} and bool(features.check(feature)))
 
 
-EXTENSIONS = tuple(ending for ending, feature in DECODERS.items() if _built(feature))
+EXTENSIONS = tuple(ending for ending, feature in DECODERS.items() if pillow_reads(feature))
 UNREAD = {
     **{e: f"this Pillow reads no {f}: convert them to JPEG" for e, f in DECODERS.items() if e not in EXTENSIONS},
     **dict.fromkeys((".heic", ".heif", ".hif"), "Pillow cannot read HEIC: convert them to JPEG"),

@@ -69,7 +69,7 @@ class Evaluator:
         feed = self.feed(self.config.image_size)
         asked, chunks = windows(feed.side, views), self._chunks(rows)
         images = feed.plain(chunks, asked)
-        found = [torch.stack([self._one(net, next(images)) for _ in asked]).mean(0) for _ in chunks]
+        found = [torch.stack([self.forward(net, next(images)) for _ in asked]).mean(0) for _ in chunks]
         return torch.cat(found)[: len(rows)]
 
     def _chunks(self, rows: Sequence[int]) -> list[np.ndarray]:
@@ -79,7 +79,8 @@ class Evaluator:
             chunks[-1] = np.resize(chunks[-1], self.batch)
         return chunks
 
-    def _one(self, net: Network, images: Tensor) -> Tensor:
+    def forward(self, net: Network, images: Tensor) -> Tensor:
+        """The logits of a batch, in 32 bits."""
         with autocast(self.config, self.device):
             logits: Tensor = net(images)
         return logits.float()

@@ -72,11 +72,11 @@ class Loader:
     def training(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[Batch]:
         """A batch for each chunk of row numbers, its parameters drawn in order."""
         if not self.hosted:
-            yield from map(self._change, self.raw(chunks, drawing))
+            yield from map(self.change, self.raw(chunks, drawing))
             return
 
         def changed(rows: np.ndarray) -> Batch:
-            how = self._draw(rows, drawing)
+            how = self.draw(rows, drawing)
             images, own = cpu_transforms.apply(self.level, rows, how, self.size, self.eye, self.room)
             labels = self._labels(rows)
             return Batch(self._laid(images), labels, own, _of(labels, how.partner))
@@ -87,7 +87,7 @@ class Loader:
         """What a device is still to make into batches."""
 
         def made(rows: np.ndarray) -> RawBatch:
-            how = self._draw(rows, drawing).to(self.eye.device)
+            how = self.draw(rows, drawing).to(self.eye.device)
             return replace(self._raw(rows), labels=self._labels(rows), how=how)
 
         return prefetch(
@@ -101,9 +101,10 @@ class Loader:
             yield from prefetch(asked, self._look, self.eye.device)
             return
         for raw in prefetch(chunks, self._raw, self.eye.device):
-            yield from (self._plain(raw.images, window) for window in windows)
+            yield from (self.seen(raw.images, window) for window in windows)
 
-    def _draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
+    def draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
+        """How these rows are to be changed."""
         shapes = np.asarray(self.data.cache.sizes[rows])
         return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
 
@@ -118,14 +119,16 @@ class Loader:
     def _labels(self, rows: np.ndarray) -> Tensor:
         return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)
 
-    def _change(self, raw: RawBatch) -> Batch:
+    def change(self, raw: RawBatch) -> Batch:
+        """The batch that a device makes of what it was sent."""
         if raw.how is None or raw.labels is None:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
         x, own = transforms.apply(images, raw.how, self.size, eye.mean, eye.std)
         return Batch(self._laid(x), raw.labels, own, _of(raw.labels, raw.how.partner))
 
-    def _plain(self, images: Tensor, window: Crop) -> Tensor:
+    def seen(self, images: Tensor, window: Crop) -> Tensor:
+        """What evaluation sees of these through a window."""
         left, top, right, bottom, mirrored = window
         x = images[:, top:bottom, left:right].permute(0, 3, 1, 2)
         x = x.flip(3) if mirrored else x

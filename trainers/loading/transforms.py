@@ -67,7 +67,7 @@ def draw(
     partner, share, cut = _mix(config, batch, rng, minority)
     if config.policy != "none" and affine is not None:
         plan = policies.draw(config, batch, rng)
-        affine = _then(affine, plan, shapes)
+        affine = then(affine, plan, shapes)
         unchanged = np.tile(np.eye(3), (batch, 1, 1)), np.zeros(batch)
         colour, contrast = policies.colour(plan, *(unchanged if colour is None else (colour, contrast)))
     noisy = torch.from_numpy(np.flatnonzero(rng.random(batch) < config.noise)) if config.noise else None
@@ -113,7 +113,7 @@ def _affine(config: Augment, shapes: np.ndarray, flip: np.ndarray, rng: np.rando
     return np.concatenate([linear, centre[:, :, None]], axis=2)
 
 
-def _then(affine: np.ndarray, plan: policies.Plan, shapes: np.ndarray) -> np.ndarray:
+def then(affine: np.ndarray, plan: policies.Plan, shapes: np.ndarray) -> np.ndarray:
     """The window that `affine` [B, 2, 3] shows, changed by the plan in the proportions of the original."""
     width, height = np.linalg.norm(shapes[:, :, None] * affine[:, :, :2], axis=1).T  # of the window, in its pixels
     after = policies.geometry(plan, height / width)
@@ -209,7 +209,7 @@ def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tu
     """
     x = _warp(images, how, size)
     if how.colour is not None and how.contrast is not None:
-        x = _recolour(x, how.colour, how.contrast)
+        x = recolour(x, how.colour, how.contrast)
     x = disturb(x, how)
     return finish((x - mean[:, None, None]) / std[:, None, None], how)
 
@@ -254,17 +254,17 @@ def _warp(images: Tensor, how: Draw, size: int) -> Tensor:
         return torch.where(how.flip[:, None, None, None], x.flip(3), x)
     x, ratio = images.float() / 255, images.shape[-1] / size
     if ratio <= SHRINKS:
-        across = down = _middles(size, images.device)[None]
-        return _sample(x, _grid(how.affine, across, down))
+        across = down = pixel_centers(size, images.device)[None]
+        return _sample(x, sampling_grid(how.affine, across, down))
     across, down = (_spread(how.affine[:, :, k], ratio, size) for k in (0, 1))
-    return F.avg_pool2d(_sample(x, _grid(how.affine, across, down)), 2)
+    return F.avg_pool2d(_sample(x, sampling_grid(how.affine, across, down)), 2)
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _middles(size: int, device: torch.device) -> Tensor:
+def pixel_centers(size: int, device: torch.device) -> Tensor:
     """The middles of so many pixels in a row, -1..1, [size]."""
     return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
 
@@ -279,10 +279,10 @@ def _spread(step: Tensor, ratio: float, size: int) -> Tensor:
     shrinks = (step.square().sum(1).sqrt() * ratio).clamp_min(1)  # [B], s
     apart = ((1 - shrinks**-2) / 6).sqrt() * (2 / size)  # d / s output pixels
     both = torch.stack([-apart, apart], 1)  # [B, 2]
-    return (_middles(size, step.device)[:, None] + both[:, None]).flatten(1)
+    return (pixel_centers(size, step.device)[:, None] + both[:, None]).flatten(1)
 
 
-def _grid(affine: Tensor, across: Tensor, down: Tensor) -> Tensor:
+def sampling_grid(affine: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """Where in the input, -1..1, each pixel of the output lies, [B, H, W, 2].
 
     affine [B, 2, 3]; across and down: places in the output, [B or 1, W] and [B or 1, H]. `F.affine_grid` would be a
@@ -294,7 +294,7 @@ def _grid(affine: Tensor, across: Tensor, down: Tensor) -> Tensor:
     return rows[:, :, None] + columns[:, None]
 
 
-def _recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
+def recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
     """A sum of three products instead of one of matrices, for the sake of TF32, too."""
     red, green, blue = x.mean((2, 3)).unbind(1)
     grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue) * contrast  # [B]

@@ -114,6 +114,7 @@ def test_progress_is_told_while_building_and_not_when_opening(drawn: Path, tmp_p
     assert seen == [(32, 80), (64, 80), (80, 80)]
 
 
+@pytest.mark.process
 def test_of_two_processes_at_once_one_builds_and_both_succeed(drawn: Path, tmp_path: Path):
     processes = [building(drawn, tmp_path) for _ in range(2)]
     ends = [(process.communicate(timeout=60), process.returncode) for process in processes]
@@ -121,6 +122,7 @@ def test_of_two_processes_at_once_one_builds_and_both_succeed(drawn: Path, tmp_p
     assert sorted(out for (out, _), _ in ends) == ["", "32\n64\n80\n"]
 
 
+@pytest.mark.process
 def test_a_killed_build_is_not_taken_for_whole_and_its_rest_goes_with_the_next(drawn: Path, tmp_path: Path):
     process = building(drawn, tmp_path, "kill")
     out, _ = process.communicate(timeout=60)
@@ -131,6 +133,7 @@ def test_a_killed_build_is_not_taken_for_whole_and_its_rest_goes_with_the_next(d
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.process
 def test_a_write_that_fails_is_said_and_leaves_nothing(drawn: Path, tmp_path: Path):
     process = building(drawn, tmp_path, "full")
     _, error = process.communicate(timeout=60)

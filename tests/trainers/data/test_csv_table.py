@@ -44,7 +44,7 @@ def categories(root: Path, **settings: object) -> dict[str, tuple[str, ...]]:
 
 
 def notes(root: Path) -> list[str]:
-    """All but the one on a small val, which is test_holdout's."""
+    """All but the one on a small val, which is test_table's."""
     return [note.what for note in layouts.scan(config(root)).notes if "standard error" not in note.what]
 
 

@@ -229,8 +229,8 @@ def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, preci
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in feed.training(chunks, AugmentationSource(how.train.augment, rng, run.minority)):
-            run._backward(batch, 1)
-            run._step()
+            run.backward(batch, 1)
+            run.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -36,12 +36,12 @@ def planned(images, name, by, size=None, shapes=None, **config):
         Augment(**(OFF | {"crop": "random", "margin": 0.0} | config)), shapes, np.random.default_rng(0)
     )
     plan = policies.Plan(*(np.full((len(images), 1), value) for value in (policies.CHANGES.index(name), by)))
-    affine = transforms._then(given.affine.double().numpy(), plan, shapes)
+    affine = transforms.then(given.affine.double().numpy(), plan, shapes)
     colour, grey = policies.colour(plan, np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images)))
     how = replace(
         given,
         **{
-            k: transforms._tensor(v)
+            k: torch.from_numpy(np.float32(v))
             for k, v in zip(("affine", "colour", "contrast"), (affine, colour, grey), strict=True)
         },
     )
@@ -452,16 +452,16 @@ def turned(batch=8, side=64):
 
 
 def test_a_grid_by_broadcasting_is_torchs():
-    how, middles = turned(), transforms._middles(48, torch.device("cpu"))[None]
+    how, middles = turned(), transforms.pixel_centers(48, torch.device("cpu"))[None]
     theirs = F.affine_grid(how.affine, [8, 3, 48, 48], align_corners=False)
-    torch.testing.assert_close(transforms._grid(how.affine, middles, middles), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(transforms.sampling_grid(how.affine, middles, middles), theirs, atol=1e-6, rtol=0)
 
 
 def test_colour_by_broadcasting_is_a_product_of_matrices():
     how, x = turned(), torch.rand(8, 3, 48, 48)
     grey = torch.einsum("bchw,c->b", x, torch.tensor(policies.GREY)) / 48**2 * how.contrast
     theirs = torch.baddbmm(grey[:, None, None], how.colour, x.flatten(2)).clamp(0, 1).view_as(x)
-    torch.testing.assert_close(transforms._recolour(x, how.colour, how.contrast), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(transforms.recolour(x, how.colour, how.contrast), theirs, atol=1e-6, rtol=0)
 
 
 class Products(TorchDispatchMode):

@@ -201,6 +201,7 @@ OBJECTS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", OBJECTS)
 def test_objects_in_a_checkpoint_are_named_and_the_line_that_is_offered_works(tmp_path, kind):
     content, name = OBJECTS[kind]
@@ -214,6 +215,7 @@ def test_objects_in_a_checkpoint_are_named_and_the_line_that_is_offered_works(tm
     assert load_file(tmp_path / "w.safetensors")
 
 
+@pytest.mark.process
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_a_torchscript_program_is_not_run(tmp_path):
     path = tmp_path / "w.pt"
@@ -270,6 +272,7 @@ def test_other_shapes_are_told_with_both(tmp_path):
     assert "conv1.0.weight has shape (4, 1, 3, 3), not " in fault(tmp_path / "w.safetensors").what
 
 
+@pytest.mark.process
 def test_what_was_chosen_is_among_the_answers_of_the_check(tmp_path):
     torch.save(prefixed("model."), tmp_path / "w.pth")
     request = {"recipes": [recipe(tmp_path / "w.pth").model_dump(mode="json")]}

@@ -115,11 +115,13 @@ def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
 def test_weights_are_read_once_however_many_networks_begin_with_them(tmp_path):
     donor = timm.create_model("test_resnet", num_classes=0)
     save_weights(tmp_path / "w.safetensors", donor.state_dict(), {})
-    network._read.cache_clear()
-    nets = [network.build(config(pretrained=True, weights=str(tmp_path / "w.safetensors")), [3]) for _ in range(3)]
-    assert network._read.cache_info().misses == 1
-    nets[0].backbone.conv1[0].weight.data.zero_()
-    assert torch.equal(nets[1].backbone.conv1[0].weight, donor.conv1[0].weight)
+    path = tmp_path / "w.safetensors"
+    first, before = network.build(config(pretrained=True, weights=str(path)), [3]), path.stat()
+    path.write_bytes(bytes(before.st_size))  # nothing that could be read again, with the same stamp
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    first.backbone.conv1[0].weight.data.zero_()
+    again = network.build(config(pretrained=True, weights=str(path)), [3])
+    assert torch.equal(again.backbone.conv1[0].weight, donor.conv1[0].weight)
 
 
 def test_the_head_is_drawn_alike_whether_the_backbone_is_drawn_or_filled(tmp_path):
@@ -140,6 +142,7 @@ print(nets[1].backbone.conv1[0].weight.detach().double().sum().item())
 """
 
 
+@pytest.mark.process
 def test_published_weights_come_from_the_hubs_cache_once(tmp_path):
     donor = timm.create_model("test_resnet")
     place = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k"
@@ -274,6 +277,7 @@ def test_absent_local_weights_are_an_environments_fault(tmp_path):
     assert "--set train.weights=PATH" in problem.help
 
 
+@pytest.mark.process
 def test_a_hub_that_does_not_answer_is_said_with_the_ways_out(tmp_path):
     both = [recipe(pretrained=True, backbone=name, image_size=64) for name in ("test_resnet", "test_vit")]
     request = json.dumps({"recipes": [one.model_dump(mode="json") for one in both]})
@@ -320,6 +324,7 @@ def test_a_recipe_that_compiles_needs_a_compiler(monkeypatch):
     assert "no-such-compiler" in problem.what
 
 
+@pytest.mark.process
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpus_that_torch_cannot_use_are_named_before_a_trial_exists(tmp_path):
     with pytest.raises(DataError) as raised:

@@ -119,7 +119,7 @@ def test_the_order_of_the_rows_is_no_matter(found: list[tuple[int, ...]], share:
 
 
 @pytest.mark.parametrize(
-    ("classes", "per_category", "share", "wanted"), [(100, 2, 0.2, 40), (50, 4, 0.1, 20), (300, 3, 0.3, 270)]
+    ("classes", "each", "share", "wanted"), [(100, 2, 0.2, 40), (50, 4, 0.1, 20), (300, 3, 0.3, 270)]
 )
 def test_many_small_classes_leave_val_its_share(classes: int, each: int, share: float, wanted: int):
     rows = hold_out(rows_of([(k,) for k in range(classes) for _ in range(each)]), share=share, seed=0)
