@@ -34,7 +34,7 @@ BASE: dict[str, Any] = {
     "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
     "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup_epochs": 1},
-    "augment": {"flip": 0.5, "crop": "random"},
+    "augment": {"horizontal_flip": 0.5, "random_shift": 0.125},
     "epochs": 8,
     "selection": "metric",
     "batch_size": 64,
@@ -43,16 +43,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "EMA .99": {"weight_averaging": {"name": "ema", "decay": 0.99}},
     "layer decay .85": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.85}},
-    "no augmentation": {"augment": {"flip": 0, "crop": "none"}},
-    "medium augmentation": {"augment": {"crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2}},
+    "no augmentation": {"augment": {"horizontal_flip": 0}},
+    "medium augmentation": {
+        "augment": {
+            "random_resized_crop": {"scale": (0.5, 1.0)},
+            "color_jitter": {"brightness": 0.2, "contrast": 0.2},
+        }
+    },
     "class weights": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": "effective_number"}},
     "lr x 2": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05}},
     "96 pixels": {"image_size": 96},
     "SWA .75": {"weight_averaging": {"name": "swa", "start": 0.75}},
     "balanced .5": {"balanced_sampling": 0.5},
-    "strong augmentation": {"augment": {"crop": "resized", "policy": "trivial", "erase": 0.25}},
+    "strong augmentation": {
+        "augment": {"random_resized_crop": {"scale": (0.35, 1.0)}, "trivial_augment": True, "random_erasing": 0.25}
+    },
     "logit adjusted": {"loss": {"name": "logit_adjusted", "label_smoothing": 0.1}},
-    "MixUp .2": {"augment": {"flip": 0.5, "crop": "random", "mixup": 0.2}},
+    "MixUp .2": {"augment": {"horizontal_flip": 0.5, "random_shift": 0.125, "mixup": 0.2}},
 }
 VIEWS = Views(flip=True, scales=(1.0, 1.15))
 GOALS = logit_adjustment.BOTH

@@ -39,12 +39,9 @@ from trainers.loading.loader import AugmentationSource, Batch
 from trainers.train import TrainingRun
 
 AUGMENT = {
-    "crop": "resized",
-    "min_area": 0.35,
-    "rotate": 10,
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
+    "random_resized_crop": {"scale": (0.35, 1.0)},
+    "rotation": 10,
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
 }
 VAL = 120
 EQUAL = 0.9  # least share of equal answers: so little trained, a network is often undecided between two

@@ -29,8 +29,8 @@ from trainers.loading.image_store import level as level_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EYE = cpu_transforms.InputFormat(torch.device("cpu"), torch.tensor(MEAN), torch.tensor(STD), torch.channels_last)
-CROP = {"crop": "resized", "min_area": 0.35}
-COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+CROP = {"random_resized_crop": {"scale": (0.35, 1.0)}}
+COLOUR = {"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}}
 FULL = Augment(**CROP, **COLOUR, rotation=10)
 BATCH = 64
 LEAST = 40.0  # dB, of the gate
@@ -94,7 +94,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def gate(paths: Paths) -> list[tuple[str, float]]:
     """What is compared, and the median over the images of how near the two are, dB."""
-    upright, turned = Augment(**CROP, horizontal_flip=0), Augment(crop="random", margin=0.125, rotation=10)
+    upright, turned = Augment(**CROP, horizontal_flip=0), Augment(random_shift=0.125, rotation=10)
     ours, how = paths.hosted(upright).clone(), paths.draw(upright)
     found = [
         ("our CPU lane, Pillow on the original", [psnr(*pair) for pair in zip(ours, pillow(paths, how), strict=True)])

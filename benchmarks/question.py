@@ -44,7 +44,8 @@ train:
   optimizer: {{name: adamw, lr: {{loguniform: [1e-4, 1e-2]}}, weight_decay: {{loguniform: [1e-3, 0.3]}}}}
   schedule: {{name: cosine, warmup_epochs: {{choice: [0, 1]}}}}
   augment:
-    {{horizontal_flip: 0.5, crop: resized, min_area: {{uniform: [0.2, 1.0]}}, brightness: {{uniform: [0.0, 0.4]}}}}
+    {{horizontal_flip: 0.5, random_resized_crop: {{scale: [{{uniform: [0.2, 1.0]}}, 1.0]}},
+    color_jitter: {{brightness: {{uniform: [0.0, 0.4]}}}}}}
   tta: {{flip: false, scales: [1.0]}}
   epochs: {epochs}
   selection: metric
@@ -169,7 +170,11 @@ def fixed(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
                 "loss": loss,
                 "optimizer": {"name": "adamw", "lr": FIXED["lr"], "weight_decay": FIXED["weight_decay"]},
                 "schedule": {"name": "cosine", "warmup_epochs": FIXED["warmup"]},
-                "augment": {"flip": 0.5, "crop": "resized", "min_area": FIXED["min_area"], "brightness": 0.2},
+                "augment": {
+                    "horizontal_flip": 0.5,
+                    "random_resized_crop": {"scale": (FIXED["min_area"], 1.0)},
+                    "color_jitter": {"brightness": 0.2},
+                },
                 "epochs": given.epochs,
                 "selection": "metric",
                 "batch_size": plain.BATCH,

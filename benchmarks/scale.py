@@ -190,7 +190,7 @@ def train(root: Path) -> dict[str, float]:
     chunks = shuffled(rows, 64, np.random.default_rng(0))[:200]
     eye = InputFormat(torch.device("cpu"), torch.zeros(3), torch.ones(3), torch.channels_last)
     drawing = AugmentationSource(
-        Augment(crop="random"), np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool)
+        Augment(random_shift=0.125), np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool)
     )
     batches = Loader(data, 2 * SIDE, eye, hosted=True).training(chunks, drawing)
     total = sum(float(batch.images.sum()) for batch in batches)

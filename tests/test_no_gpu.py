@@ -29,15 +29,12 @@ TO = nn.Module.to
 META, CUDA = torch.device("meta"), torch.device("cuda", 0)
 CATEGORIES = [Category(name, tuple(f"{name}{n}" for n in range(count))) for name, count in (("a", 4), ("b", 3))]
 STRONG = {
-    "crop": "resized",
-    "rotate": 10,
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
-    "hue": 0.05,
-    "policy": "trivial",
+    "random_resized_crop": {"scale": (0.35, 1.0)},
+    "rotation": 10,
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},
+    "trivial_augment": True,
     "noise": 0.5,
-    "erase": 0.3,
+    "random_erasing": 0.3,
     "mixup": 0.2,
     "cutmix": 1.0,
 }
@@ -66,8 +63,8 @@ OPTIMIZERS = [
 AUGMENTS = [
     {"horizontal_flip": 0.5},
     STRONG,
-    STRONG | {"policy": "rand", "cutmix": 0},
-    {"mixup": 0.2, "mixup_of": "minority"},
+    STRONG | {"trivial_augment": False, "rand_augment": {}, "cutmix": 0},
+    {"mixup": 0.2, "mixup_classes": "minority"},
 ]
 FAMILIES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 OTHERS = [

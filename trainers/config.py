@@ -15,6 +15,8 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[str, AfterValidator(expanded)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Window = Annotated[float, Field(gt=0, le=1)]
+MAX_MAGNITUDE = 30  # of RandAugment, as in torchvision
 GRAIN = 16  # pixels between two sides that a growing run takes
 
 
@@ -129,8 +131,13 @@ Loss = Annotated[CrossEntropy | Focal | Asymmetric | Dice | LogitAdjusted, Field
 
 # ---------------------------------------------------------------------------------------- optimizer
 class _Optimizer(Part):
-    lr: Positive = Field(description="peak learning rate of the head, and of the backbone times backbone_lr")
-    backbone_lr: float = Field(1.0, ge=0, description="learning rate of the backbone as a multiple of lr")
+    lr: Positive = Field(description="peak learning rate of the head, and of the backbone times backbone_lr_scale")
+    backbone_lr_scale: float = Field(
+        1.0,
+        ge=1e-3,
+        le=1,
+        description="learning rate of the backbone as a multiple of lr; to freeze it use freeze.epochs",
+    )
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="rate of each backbone layer as a share of the one above it (Clark et al. 2020)"
     )
@@ -214,27 +221,60 @@ Schedule = Annotated[Constant | Step | Cosine | Plateau | OneCycle, Field(discri
 
 
 # ------------------------------------------------------------------------------------------ augment
+class RandomResizedCrop(Part):
+    """A window of random area and aspect (Szegedy et al. 2015)."""
+
+    scale: tuple[Window, Window] = Field(
+        (0.35, 1.0), description="smallest and largest window as a share of the image's area"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RandomResizedCrop":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("scale is the smallest area and then the largest: swap them")
+        return self
+
+
+class ColorJitter(Part):
+    """Brightness, contrast, saturation and hue, in this order."""
+
+    brightness: Share = Field(0.0, description="largest change of brightness, as a factor 1 ± this")
+    contrast: Share = Field(0.0, description="largest change of contrast, as a factor 1 ± this")
+    saturation: Share = Field(0.0, description="largest change of saturation, as a factor 1 ± this")
+    hue: float = Field(0.0, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
+
+
+class RandAugment(Part):
+    """Some random changes of geometry and colour, all of the same strength (Cubuk et al. 2020)."""
+
+    num_ops: int = Field(2, ge=1, le=8, description="changes per image")
+    magnitude: float = Field(9.0, ge=0, le=MAX_MAGNITUDE, description="strength; 30 is the largest")
+
+
 class Augment(Part):
     """Random changes of the training images, drawn for each image from the run's seed. Evaluation sees none."""
 
     horizontal_flip: Share = Field(0.5, description="probability of a mirror image")
-    crop: Literal["none", "random", "resized"] = Field(
-        "none", description="random: a shifted window; resized: a window of random area and aspect"
+    random_resized_crop: RandomResizedCrop | None = Field(
+        None, description="a window of random area and aspect; null is off, {} the default scale"
     )
-    margin: float = Field(0.125, ge=0, lt=1, description="crop random: share of the side that the window leaves out")
-    min_area: float = Field(0.35, gt=0, le=1, description="crop resized: smallest window as a share of the image")
+    random_shift: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the side that a window at a random place leaves out; it makes a random_resized_crop"
+        " smaller, too",
+    )
     rotation: float = Field(0.0, ge=0, le=180, description="largest rotation either way, in degrees")
-    brightness: float = Field(0.0, ge=0, le=1, description="largest change of brightness, as a factor 1 ± this")
-    contrast: float = Field(0.0, ge=0, le=1, description="largest change of contrast, as a factor 1 ± this")
-    saturation: float = Field(0.0, ge=0, le=1, description="largest change of saturation, as a factor 1 ± this")
-    hue: float = Field(0.0, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
-    policy: Literal["none", "trivial", "rand"] = Field(
-        "none",
-        description="trivial: one random change of random strength (Mueller and Hutter 2021); rand: `changes` of"
-        " strength `magnitude` (Cubuk et al. 2020); of geometry and colour alone",
+    color_jitter: ColorJitter = Field(default_factory=ColorJitter, description="random changes of colour")
+    trivial_augment: bool = Field(
+        False,
+        description="one random change of geometry or colour, of random strength (Mueller and Hutter 2021)",
     )
-    changes: int = Field(2, ge=1, le=8, description="policy rand: changes an image")
-    magnitude: Share = Field(0.3, description="policy rand: strength, as a share of the largest")
+    rand_augment: RandAugment | None = Field(
+        None,
+        description="random changes of geometry and colour, all of one strength; null is off, {} the defaults",
+    )
     noise: Share = Field(0.0, description="share of the images that get Gaussian noise")
     noise_std: float = Field(0.1, gt=0, le=1, description="its standard deviation on the scale 0..1")
     random_erasing: Share = Field(0.0, description="probability of one erased rectangle (Zhong et al. 2020)")

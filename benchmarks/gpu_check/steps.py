@@ -29,7 +29,11 @@ FORMATS_MATTER = (
     {"optimizer": {"name": "sgd", "lr": 0.01}, "clip_norm": 1.0},
     {"weight_averaging": "ema", "accumulate": 2},
 )
-OTHERS = ({"balanced_sampling": 0.5}, {"freeze": {"epochs": 1}}, {"augment": {"mixup": 0.2, "mixup_of": "minority"}})
+OTHERS = (
+    {"balanced_sampling": 0.5},
+    {"freeze": {"epochs": 1}},
+    {"augment": {"mixup": 0.2, "mixup_classes": "minority"}},
+)
 NETWORKS = (
     "vit_tiny_patch16_224",
     "convnext_atto",
@@ -154,11 +158,11 @@ def feed(place: Cpu, notes: Notes) -> None:
     """The device's images are the CPU's, whatever changes them, and in TF32, too, which a run switches on."""
     data = subjects.noise(96, 0, 96)
     changes: dict[str, dict[str, Any]] = {
-        "plain": {"flip": 0.5},
+        "plain": {"horizontal_flip": 0.5},
         "medium": MEDIUM,
-        "turned": {"rotate": 20, "crop": "random"},
+        "turned": {"rotation": 20, "random_shift": 0.125},
     }
-    changes |= {"policy": {"policy": "rand"}, "strong": STRONG}
+    changes |= {"policy": {"rand_augment": {}}, "strong": STRONG}
     for precision in ("highest", "high"):
         torch.set_float32_matmul_precision(precision)
         apart = {

@@ -30,7 +30,8 @@ def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, A
                 yield from _walk(child, f"{name}.{key}" if name else key, part or key, known.get(key))
         case list() as items:
             for index, child in enumerate(items):
-                yield from _walk(child, f"{name}.{index}", part, None)
+                of_item = usual[index] if isinstance(usual, list) and index < len(usual) else None
+                yield from _walk(child, f"{name}.{index}", part, of_item)
         case Choice() as distribution:
             label = _option(distribution, usual)
             yield name, label
@@ -50,8 +51,11 @@ def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str
 
 
 def _option(distribution: Choice, usual: Any) -> Any:
+    if isinstance(usual, dict) and "name" not in usual:
+        mappings = (label for label, node in _options(distribution) if isinstance(node.value, dict))
+        return next(mappings, distribution.midpoint())
     wanted = usual.get("name") if isinstance(usual, dict) else usual
-    for label, node in zip(distribution.labels, distribution.nodes, strict=True):
+    for label, node in _options(distribution):
         named = node.value.get("name") if isinstance(node.value, dict) else None
         found = named.value if named else plain(node)
         if wanted is not None and wanted == found and _number(wanted) == _number(found):
@@ -63,6 +67,10 @@ def _option(distribution: Choice, usual: Any) -> Any:
     return distribution.midpoint()
 
 
+def _options(distribution: Choice) -> Iterator[tuple[Any, Node]]:
+    yield from zip(distribution.labels, distribution.nodes, strict=True)
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -72,7 +80,7 @@ class Family(NamedTuple):
 
     pattern: str  # of the architecture's name, the part of backbone before the dot
     lr: float
-    backbone_lr: float
+    backbone_lr_scale: float
     layer_decay: float
     weight_decay: float
     drop_path: float | None
@@ -81,8 +89,12 @@ class Family(NamedTuple):
 
 
 AUGMENT: dict[str, dict[str, Any]] = {
-    "light": {"horizontal_flip": 0.5, "crop": "random"},
-    "medium": {"horizontal_flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2},
+    "light": {"horizontal_flip": 0.5, "random_shift": 0.125},
+    "medium": {
+        "horizontal_flip": 0.5,
+        "random_resized_crop": {"scale": [0.5, 1.0]},
+        "color_jitter": {"brightness": 0.2, "contrast": 0.2},
+    },
 }
 
 
@@ -131,7 +143,7 @@ def defaults(backbone: str, metric: str, *, pretrained: bool = True) -> dict[str
     metric is a mean over classes there is none.
     """
     line = family(backbone, pretrained=pretrained)
-    rates = {"lr": line.lr, "backbone_lr": line.backbone_lr, "layer_decay": line.layer_decay}
+    rates = {"lr": line.lr, "backbone_lr_scale": line.backbone_lr_scale, "layer_decay": line.layer_decay}
     return {
         "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if _mean(metric) else 0.1},
         "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},

@@ -3,7 +3,13 @@
 from trainers.support.errors import UserError
 
 RENAMED = {
+    "train.optimizer.backbone_lr": "backbone_lr_scale",
     "train.augment.mixup_of": "mixup_classes",
+    "train.augment.margin": "random_shift",
+    "train.augment.brightness": "color_jitter.brightness",
+    "train.augment.contrast": "color_jitter.contrast",
+    "train.augment.saturation": "color_jitter.saturation",
+    "train.augment.hue": "color_jitter.hue",
     "train.augment.rotate": "rotation",
     "train.augment.erase": "random_erasing",
     "train.augment.flip": "horizontal_flip",
@@ -22,9 +28,14 @@ RENAMED = {
     "search.pruner: promotion": "asha",
     "search.pruner: successive_halving": "{name: asha, type: stopping}",
 }
-"""By an old path the new word: the last key of a path, or what is written after the colon."""
+"""By an old path the new word: the end of a path, or what is written after the colon."""
 
 REMOVED = {
+    "train.augment.crop": "write random_shift: 0.125 instead of random, random_resized_crop: {} instead of resized",
+    "train.augment.min_area": "write random_resized_crop: {scale: [0.35, 1.0]}, of which it is the first number",
+    "train.augment.policy": "write trivial_augment: true instead of trivial, rand_augment: {} instead of rand",
+    "train.augment.changes": "write rand_augment: {num_ops: 2}, of which it is the number",
+    "train.augment.magnitude": "write rand_augment: {magnitude: 9}, which is of 30",
     "search.probe": "leave it out; search.pruner stops hopeless trials early",
     "search.sampler: cmaes": "use tpe, or gp where all open values are numbers",
     "search.sampler: nsga2": "use tpe",

@@ -24,7 +24,7 @@ def jobs(place: Path, photos: DataConfig, cache: Path) -> list[Job]:
             "batch_size": 16,
             "epochs": 3,
             "optimizer": {"name": "adamw", "lr": rate},
-            "augment": {"crop": "random", "brightness": 0.1},
+            "augment": {"random_shift": 0.125, "color_jitter": {"brightness": 0.1}},
         }
         folder = place / f"{number:04d}"
         folder.mkdir(parents=True)

@@ -33,7 +33,7 @@ train:
       - {name: focal, gamma: {uniform: [0.5, 3.0]}}
   optimizer: {name: adamw, lr: {loguniform: [1e-4, 1e-1]}, weight_decay: 0.05}
   schedule: {name: cosine, warmup_epochs: 1}
-  augment: {horizontal_flip: 0.5, crop: resized, mixup: 0.2}
+  augment: {horizontal_flip: 0.5, random_resized_crop: {scale: [0.35, 1.0]}, mixup: 0.2}
   weight_averaging: {name: ema}
   epochs: 4
   batch_size: 16

@@ -24,7 +24,7 @@ PUBLISHED = {
         "optimizer": {"name": "adam", "lr": 1e-3, "weight_decay": 0},
         "schedule": {"name": "step", "every": 2, "factor": 0.8},
         "selection": "last",
-        "augment": {"horizontal_flip": 0.5, "crop": "none"},
+        "augment": {"horizontal_flip": 0.5, "random_resized_crop": None, "random_shift": 0},
         "epochs": 50,
         "batch_size": 64,
     },
@@ -33,7 +33,7 @@ PUBLISHED = {
         "loss": {"name": "cross_entropy", "class_weights": "inverse_frequency", "label_smoothing": 0},
         "optimizer": {"name": "adam", "lr": 1e-4, "weight_decay": 1e-3, "betas": [0.9, 0.999]},
         "schedule": {"name": "cosine", "warmup_epochs": 0},
-        "augment": {"crop": "random", "horizontal_flip": 0.5, "mixup": 0, "cutmix": 0, "rotate": 0},
+        "augment": {"random_shift": 0.104, "horizontal_flip": 0.5, "mixup": 0, "cutmix": 0, "rotation": 0},
         "clip_norm": 1.0,
         "selection": "metric",
         "epochs": 20,
@@ -44,7 +44,7 @@ PUBLISHED = {
         "loss": {"name": "cross_entropy", "class_weights": "inverse_frequency", "category_reduction": "sum"},
         "optimizer": {"name": "sgd", "momentum": 0.9, "lr": 1e-4, "weight_decay": 1e-4},
         "schedule": {"name": "plateau", "patience": 5, "factor": 0.1},
-        "augment": {"crop": "resized", "noise": 0.1},
+        "augment": {"random_resized_crop": {"scale": [0.35, 1]}, "noise": 0.1},
         "epochs": 50,
         "batch_size": 32,
     },
@@ -66,11 +66,10 @@ PUBLISHED = {
         "schedule": {"name": "cosine", "warmup_epochs": 0},
         "augment": {
             "horizontal_flip": 0.5,
-            "rotate": 20,
-            "brightness": 0.1,
-            "hue": 0.05,
+            "rotation": 20,
+            "color_jitter": {"brightness": 0.1, "hue": 0.05},
             "mixup": 0.2,
-            "mixup_of": "minority",
+            "mixup_classes": "minority",
         },
         "selection": "metric",
         "epochs": 100,
@@ -133,7 +132,7 @@ def test_every_system_reads_224_pixels_with_the_means_of_imagenet(name):
 def test_no_default_of_a_backbones_family_slips_into_a_system(name):
     """Each says for itself what its paper said, or that it said nothing."""
     known = train(name)
-    assert (known.drop_path, known.optimizer.backbone_lr, known.optimizer.layer_decay) == (None, 1, 1)
+    assert (known.drop_path, known.optimizer.backbone_lr_scale, known.optimizer.layer_decay) == (None, 1, 1)
     assert (
         known.weight_averaging.name,
         known.balanced_sampling,
@@ -167,8 +166,8 @@ def test_a_system_tells_its_year_metric_score_parameters_and_machine(name):
     assert missing == []
 
 
-def test_resizing_to_250_and_cutting_out_224_is_a_margin_of_one_tenth():
-    assert train("swin_query2label_2024").augment.margin == pytest.approx(1 - 224 / 250, abs=1e-3)
+def test_resizing_to_250_and_cutting_out_224_is_a_shift_by_one_tenth():
+    assert train("swin_query2label_2024").augment.random_shift == pytest.approx(1 - 224 / 250, abs=1e-3)
 
 
 def test_every_recipe_is_a_published_system_the_baseline_or_picked_by_hand():

@@ -132,7 +132,9 @@ def test_the_first_trial_has_the_defaults_of_a_recipe_as_far_as_they_are_offered
     found = space(
         "optimizer: {name: adamw, lr: {loguniform: [1e-5, 1e-1]}}, batch_size: {logint: [8, 128]},"
         "epochs: {int: [2, 8], step: 3},"
-        "augment: {horizontal_flip: {uniform: [0, 1]}, crop: {choice: [random, none]}}"
+        "augment: {horizontal_flip: {uniform: [0, 1]}, random_shift: {choice: [0, 0.125]},"
+        "random_resized_crop: {choice: [{scale: [{uniform: [0.2, 0.9]}, 1]}, null]}, "
+        "color_jitter: {hue: {uniform: [0, 0.1]}}}"
     )
     assert found.default() == [
         {
@@ -140,7 +142,10 @@ def test_the_first_trial_has_the_defaults_of_a_recipe_as_far_as_they_are_offered
             "batch_size": 32,
             "epochs": 5,
             "augment.horizontal_flip": 0.5,
-            "augment.crop": "random",
+            "augment.random_shift": 0,
+            "augment.random_resized_crop": "0",
+            "augment.random_resized_crop.0.scale.0": 0.5,
+            "augment.color_jitter.hue": 0.0,
         }
     ]
 
@@ -250,7 +255,10 @@ def test_budget_search_and_study_are_not_identity():
 
 def test_writing_a_default_out_changes_nothing():
     assert changes("loss: focal", "loss: {name: focal, gamma: 2}, epochs: 20") == []
-    assert changes("augment: {crop: random}", "augment: {crop: random, horizontal_flip: 0.5}") == []
+    assert (
+        changes("augment: {rotation: 5}", "augment: {rotation: 5, horizontal_flip: 0.5, color_jitter: {hue: 0}}")
+        == []
+    )
     assert (
         changes("schedule: {choice: [cosine, step]}", "schedule: {choice: [{name: cosine, min_lr_ratio: 0}, step]}")
         == []
@@ -310,6 +318,12 @@ def test_both_ends_of_a_range_are_judged():
         space("augment: {horizontal_flip: {uniform: [0.5, 2]}}")
     assert "at least 0, found -1.0" in str(low.value)
     assert "at most 1, found 2.0" in str(high.value)
+
+
+@pytest.mark.parametrize("scale", ["2", "1e-4", "0", "{loguniform: [1e-4, 1]}"])
+def test_an_absolute_rate_of_the_backbone_is_refused(scale: str):
+    with pytest.raises(UserError, match=r"backbone_lr_scale must be at (least 0.001|most 1), found"):
+        space(f"optimizer: {{name: adamw, backbone_lr_scale: {scale}}}")
 
 
 def test_a_hole_inside_a_list_is_named_by_its_index():

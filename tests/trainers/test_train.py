@@ -17,6 +17,7 @@ from trainers.config import (
     SWA,
     AdamW,
     Augment,
+    ColorJitter,
     Freeze,
     LinearHead,
     Plateau,
@@ -54,7 +55,7 @@ def recipe(photos, **more):
         "batch_size": 16,
         "optimizer": AdamW(lr=3e-3),
         "head": LinearHead(dropout=0.1),
-        "augment": Augment(crop="random", rotation=10, brightness=0.1, mixup=0.2),
+        "augment": Augment(random_shift=0.125, rotation=10, color_jitter=ColorJitter(brightness=0.1), mixup=0.2),
     }
     return Recipe(data=photos, train=TrainConfig(**(base | more)))
 

@@ -6,11 +6,12 @@ changes of colour: colours leave 0..1 and come back; what is outside at the end 
 brings in from outside the image is its mirror image.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from trainers.config import Augment
+from trainers.config import MAX_MAGNITUDE, Augment
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 CHANGES = (
@@ -37,14 +38,25 @@ class Plan:
     amounts: np.ndarray  # [B, n], signed
 
 
-def draw(config: Augment, batch: int, rng: np.random.Generator) -> Plan:
-    """Trivial: one change, its strength uniform up to the largest; rand: `changes` of them, all of `magnitude`."""
-    trivial = config.policy == "trivial"
-    shape = (batch, 1 if trivial else config.changes)
+def draw(config: Augment, batch: int, rng: np.random.Generator) -> Plan | None:
+    """RandAugment's changes, all of one strength, then TrivialAugment's one, uniform up to the largest; None: off."""
+    plans = []
+    if (rand := config.rand_augment) is not None:
+        plans.append(_draw((batch, rand.num_ops), _RAND, rng, rand.magnitude / MAX_MAGNITUDE))
+    if config.trivial_augment:
+        plans.append(_draw((batch, 1), _WIDE, rng))
+    if not plans:
+        return None
+    return Plan(*(np.concatenate(parts, axis=1) for parts in zip(*map(astuple, plans), strict=True)))
+
+
+def _draw(
+    shape: tuple[int, int], largest: Sequence[float], rng: np.random.Generator, strength: float | None = None
+) -> Plan:
     kinds = rng.integers(len(CHANGES), size=shape)
-    strength = rng.random(shape) if trivial else np.full(shape, config.magnitude)
+    share = rng.random(shape) if strength is None else np.full(shape, strength)
     sign = rng.choice((-1.0, 1.0), shape)
-    return Plan(kinds, sign * strength * np.array(_WIDE if trivial else _RAND)[kinds])
+    return Plan(kinds, sign * share * np.array(largest)[kinds])
 
 
 def geometry(plan: Plan, aspect: np.ndarray) -> np.ndarray:

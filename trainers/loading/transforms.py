@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.config import Augment
+from trainers.config import Augment, ColorJitter
 from trainers.loading import policies
 from trainers.loading.policies import GREY
 from trainers.support.device import send
@@ -60,13 +60,12 @@ def draw(
     """
     batch = len(shapes)
     flip = rng.random(batch) < config.horizontal_flip
-    moved = config.crop != "none" or config.rotation or config.policy != "none"
-    affine = _affine(config, shapes, flip, rng) if moved else None
-    colour, contrast = _colour(config, batch, rng)
+    affine = _affine(config, shapes, flip, rng) if _moves(config) else None
+    colour, contrast = _colour(config.color_jitter, batch, rng)
     erase = _boxes(batch, rng, config.random_erasing) if config.random_erasing else None
     partner, share, cut = _mix(config, batch, rng, minority)
-    if config.policy != "none" and affine is not None:
-        plan = policies.draw(config, batch, rng)
+    plan = policies.draw(config, batch, rng)
+    if plan is not None and affine is not None:
         affine = then(affine, plan, shapes)
         unchanged = np.tile(np.eye(3), (batch, 1, 1)), np.zeros(batch)
         colour, contrast = policies.colour(plan, *(unchanged if colour is None else (colour, contrast)))
@@ -99,6 +98,12 @@ def minority(labels: np.ndarray, counts: Sequence[Sequence[int]]) -> np.ndarray:
 
 def _tensor(array: np.ndarray | None) -> Tensor | None:
     return None if array is None else torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _moves(config: Augment) -> bool:
+    """Whether anything but a mirror image changes the geometry."""
+    whole = config.random_resized_crop is None and not config.random_shift and not config.rotation
+    return not whole or config.trivial_augment or config.rand_augment is not None
 
 
 def _affine(config: Augment, shapes: np.ndarray, flip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -135,16 +140,15 @@ def _snapped(affine: np.ndarray, side: int) -> np.ndarray:
 
 def _window(config: Augment, batch: int, rng: np.random.Generator) -> np.ndarray:
     """Half sides of the visible windows, [B, 2] in 0..1; the resized crop of Szegedy et al. 2015, area and aspect."""
-    if config.crop == "none":
-        return np.ones((batch, 2))
-    if config.crop == "random":
-        return np.full((batch, 2), 1 - config.margin)
-    area = rng.uniform(config.min_area, 1, batch)
+    half = np.full((batch, 2), 1 - config.random_shift)
+    if config.random_resized_crop is None:
+        return half
+    area = rng.uniform(*config.random_resized_crop.scale, batch)
     aspect = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), batch))
-    return np.minimum(np.sqrt(np.stack([area * aspect, area / aspect], axis=1)), 1.0)
+    return half * np.minimum(np.sqrt(np.stack([area * aspect, area / aspect], axis=1)), 1.0)
 
 
-def _colour(config: Augment, batch: int, rng: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _colour(config: ColorJitter, batch: int, rng: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Brightness, contrast, saturation, hue, in this order, as [B, 3, 3] and the share of mean grey [B]."""
     if not (config.brightness or config.contrast or config.saturation or config.hue):
         return None, None

@@ -19,10 +19,9 @@ Group = dict[str, Any]
 def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
     """An optimizer over groups of equal rate and decay, the head's last.
 
-    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed, unless
-    decay_norm_and_bias says so.
-    Each group carries its peak rate as `peak`: lr in the head, lr x backbone_lr x layer_decay^(12 d) in the backbone,
-    where d is what `depths` says.
+    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless
+    decay_norm_and_bias. Each group carries its peak rate as `peak`: lr in the head, lr x backbone_lr_scale x
+    layer_decay^(12 d) in the backbone, where d is what `depths` says.
     """
     fused = next(head.parameters()).device.type in ("cpu", "cuda")
     groups = [*_backbone_groups(config, backbone), *_groups(config, head.named_parameters(), config.lr)]
@@ -49,7 +48,7 @@ def _with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
 
 
 def _backbone_groups(config: Optimizer, backbone: nn.Module) -> Iterator[Group]:
-    peak, named = config.lr * config.backbone_lr, list(backbone.named_parameters())
+    peak, named = config.lr * config.backbone_lr_scale, list(backbone.named_parameters())
     spared = tuple(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else ()  # type: ignore[operator]
     if config.layer_decay == 1:
         yield from _groups(config, named, peak, spared)

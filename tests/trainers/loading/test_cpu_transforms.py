@@ -16,7 +16,11 @@ EYE = cpu_transforms.InputFormat(
     torch.tensor([0.229, 0.224, 0.225]),
     torch.channels_last,
 )
-EVERYTHING = {"crop": "resized", "rotate": 15, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+EVERYTHING = {
+    "random_resized_crop": {"scale": (0.35, 1.0)},
+    "rotation": 15,
+    "color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
+}
 
 
 def photographs(side, count=12):
@@ -47,15 +51,15 @@ def psnr(a, b):
 @pytest.mark.parametrize(
     "config",
     [
-        {"crop": "random", "margin": 0.25},
-        {"crop": "random", "margin": 0.25, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2},
-        {"crop": "resized", "rotate": 20},
+        {"random_shift": 0.25},
+        {"random_shift": 0.25, "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}},
+        {"random_resized_crop": {"scale": (0.35, 1.0)}, "rotation": 20},
         EVERYTHING,
-        {"crop": "random", "margin": 0.25, "policy": "trivial"},
-        {"crop": "random", "margin": 0.25, "policy": "rand", "changes": 2},
-        {"crop": "random", "margin": 0.25, "erase": 0.5, "mixup": 0.4},
-        {"crop": "random", "margin": 0.25, "noise": 0.5, "cutmix": 1.0},
-        {"crop": "none"},
+        {"random_shift": 0.25, "trivial_augment": True},
+        {"random_shift": 0.25, "rand_augment": {"num_ops": 2}},
+        {"random_shift": 0.25, "random_erasing": 0.5, "mixup": 0.4},
+        {"random_shift": 0.25, "noise": 0.5, "cutmix": 1.0},
+        {"horizontal_flip": 0.5},
     ],
     ids=str,
 )
@@ -69,7 +73,7 @@ def test_the_cpu_changes_each_image_as_a_device_would(config, layout):
 
 def test_what_is_made_smaller_is_smoothed_as_evaluation_smooths_it():
     """The lane of devices, which blurs as much with another kernel, is near: 35 dB at half the size."""
-    images, config = photographs(128), {"crop": "random", "margin": 0.0, "horizontal_flip": 0.0}
+    images, config = photographs(128), {"random_shift": 1e-9, "horizontal_flip": 0.0}
     ours, theirs = both(images, 64, **config)
     whole = cpu_transforms.look(
         shared(images), np.arange(len(images)), (0, 0, 128, 128, False), 64, EYE, cpu_transforms.BatchBuffers()
@@ -101,7 +105,10 @@ def test_a_mirrored_window_is_the_window_mirrored():
 
 def test_upright_windows_lie_on_whole_pixels_and_turned_ones_where_they_were_drawn():
     shapes = np.full((200, 2), 64)
-    for config, whole in (({"crop": "resized"}, True), ({"crop": "resized", "rotate": 10}, False)):
+    for config, whole in (
+        ({"random_resized_crop": {"scale": (0.35, 1.0)}}, True),
+        ({"random_resized_crop": {"scale": (0.35, 1.0)}, "rotation": 10}, False),
+    ):
         free, bound = (
             transforms.draw(Augment(**config), shapes, np.random.default_rng(0), None, side).affine.double().numpy()
             for side in (None, 96)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.config import Augment, Recipe, Views
+from trainers.config import Augment, ColorJitter, RandomResizedCrop, Recipe, Views
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order
@@ -17,7 +17,13 @@ from trainers.train import TrainingRun, train
 
 CPU = torch.device("cpu")
 EYE = cpu_transforms.InputFormat(CPU, torch.zeros(3), torch.ones(3), torch.contiguous_format)
-STRONG = Augment(crop="resized", rotation=10, brightness=0.2, contrast=0.2, random_erasing=0.3, mixup=0.2)
+STRONG = Augment(
+    random_resized_crop=RandomResizedCrop(),
+    rotation=10,
+    color_jitter=ColorJitter(brightness=0.2, contrast=0.2),
+    random_erasing=0.3,
+    mixup=0.2,
+)
 
 
 @pytest.fixture(scope="module")

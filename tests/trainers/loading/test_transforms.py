@@ -13,6 +13,7 @@ from trainers.loading import policies, transforms
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
 OFF = {"horizontal_flip": 0.0}
+NOTHING = 1e-9  # a shift that cannot be seen, of the lane that moves images
 
 
 def photos(batch=4, side=64, seed=0):
@@ -32,9 +33,7 @@ def changed(images, size=48, seed=0, shapes=None, **config):
 def planned(images, name, by, size=None, shapes=None, **config):
     """The images after one change by that amount each, after those of `config`."""
     shapes = np.full((len(images), 2), images.shape[-1]) if shapes is None else shapes
-    given = transforms.draw(
-        Augment(**(OFF | {"crop": "random", "margin": 0.0} | config)), shapes, np.random.default_rng(0)
-    )
+    given = transforms.draw(Augment(**(OFF | {"random_shift": NOTHING} | config)), shapes, np.random.default_rng(0))
     plan = policies.Plan(*(np.full((len(images), 1), value) for value in (policies.CHANGES.index(name), by)))
     affine = transforms.then(given.affine.double().numpy(), plan, shapes)
     colour, grey = policies.colour(plan, np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images)))
@@ -80,12 +79,12 @@ def test_normalization_is_applied_channel_by_channel():
 
 def test_a_certain_flip_mirrors_every_image():
     images = photos()
-    assert torch.equal(changed(images, flip=1.0)[0], transforms.plain(images, 48, ZERO, ONE).flip(3))
+    assert torch.equal(changed(images, horizontal_flip=1.0)[0], transforms.plain(images, 48, ZERO, ONE).flip(3))
 
 
 def test_a_flip_mirrors_the_moved_image_too():
     images = photos()
-    upright, mirrored = (changed(images, crop="random", flip=p)[0] for p in (0.0, 1.0))
+    upright, mirrored = (changed(images, random_shift=0.125, horizontal_flip=p)[0] for p in (0.0, 1.0))
     torch.testing.assert_close(upright.flip(3), mirrored, atol=1e-5, rtol=0)
 
 
@@ -94,11 +93,11 @@ def test_flips_differ_inside_a_batch():
     assert 10 < int(how.flip.sum()) < 54
 
 
-@pytest.mark.parametrize("crop", ["random", "resized"])
+@pytest.mark.parametrize("crop", [{"random_shift": 0.125}, {"random_resized_crop": {}}], ids=str)
 def test_a_crop_is_the_same_window_cut_by_pillow(crop):
     """The gate of the affine lane: 40 dB against Pillow's crop and resize of the very same window."""
     images = photos(6, side=128)
-    config = Augment(horizontal_flip=0, crop=crop)
+    config = Augment(horizontal_flip=0, **crop)
     how = transforms.draw(config, np.full((6, 2), 128), np.random.default_rng(3))
     ours = transforms.apply(images, how, 96, ZERO, ONE)[0]
     for image, theta, mine in zip(images, how.affine, ours, strict=True):
@@ -116,7 +115,7 @@ def test_a_rotation_is_the_same_rotation_by_pillow():
     for image, theta, mine in zip(images, how.affine, ours, strict=True):
         degrees = math.degrees(math.atan2(theta[1, 0], theta[0, 0]))
         assert 0 < abs(degrees) <= 30
-        turned = Image.fromarray(image.permute(1, 2, 0).numpy()).rotation(degrees, Image.Resampling.BILINEAR)
+        turned = Image.fromarray(image.permute(1, 2, 0).numpy()).rotate(degrees, Image.Resampling.BILINEAR)
         theirs = torch.from_numpy(np.array(turned)).permute(2, 0, 1) / 255
         inner = slice(32, 96)  # the corners are mirrored here and black there
         assert psnr(mine[:, inner, inner], theirs[:, inner, inner]) > 40
@@ -131,7 +130,9 @@ def test_a_rotation_turns_the_original_and_not_the_squashed_image():
 
 
 def test_windows_of_the_resized_crop_keep_to_their_area():
-    how = transforms.draw(Augment(crop="resized", min_area=0.5), np.full((500, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(
+        Augment(random_resized_crop={"scale": (0.5, 1.0)}), np.full((500, 2), 64), np.random.default_rng(0)
+    )
     area = (how.affine[:, 0, 0].abs() * how.affine[:, 1, 1]).numpy()
     assert area.min() > 0.4
     assert area.max() <= 1
@@ -139,7 +140,7 @@ def test_windows_of_the_resized_crop_keep_to_their_area():
 
 
 def test_windows_never_leave_the_image():
-    how = transforms.draw(Augment(crop="resized"), np.full((500, 2), 64), np.random.default_rng(0))
+    how = transforms.draw(Augment(random_resized_crop={}), np.full((500, 2), 64), np.random.default_rng(0))
     reach = how.affine[:, :, 2].abs() + how.affine[:, :, :2].abs().sum(2)
     assert float(reach.max()) <= 1 + 1e-6
 
@@ -147,13 +148,13 @@ def test_windows_never_leave_the_image():
 @pytest.mark.parametrize("what", [{"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 0.5}, {"hue": 0.3}])
 def test_a_colour_change_differs_from_image_to_image(what):
     image = photos(1).repeat(4, 1, 1, 1)
-    out = changed(image, **what)[0]
+    out = changed(image, color_jitter=what)[0]
     assert all(not torch.allclose(out[0], other, atol=1e-3) for other in out[1:])
 
 
 def test_contrast_keeps_the_mean_grey():
     grey = torch.randint(60, 190, (4, 1, 64, 64)).repeat(1, 3, 1, 1).to(torch.uint8)
-    out, before = changed(grey, contrast=0.3)[0], changed(grey)[0]
+    out, before = changed(grey, color_jitter={"contrast": 0.3})[0], changed(grey)[0]
     torch.testing.assert_close(out.mean((1, 2, 3)), before.mean((1, 2, 3)), atol=2e-3, rtol=0)
     assert not torch.allclose(out.std((1, 2, 3)), before.std((1, 2, 3)), atol=1e-3)
 
@@ -161,26 +162,26 @@ def test_contrast_keeps_the_mean_grey():
 @pytest.mark.parametrize("what", ["saturation", "hue"])
 def test_grey_has_neither_saturation_nor_hue(what):
     grey = torch.randint(0, 256, (4, 1, 64, 64)).repeat(1, 3, 1, 1).to(torch.uint8)
-    torch.testing.assert_close(changed(grey, **{what: 0.5})[0], changed(grey)[0], atol=2e-3, rtol=0)
+    torch.testing.assert_close(changed(grey, color_jitter={what: 0.5})[0], changed(grey)[0], atol=2e-3, rtol=0)
 
 
 def test_brightness_is_a_factor():
     dark = torch.full((8, 3, 8, 8), 100, dtype=torch.uint8)
-    factors = changed(dark, size=8, brightness=0.4)[0][:, 0, 0, 0] * 255 / 100
+    factors = changed(dark, size=8, color_jitter={"brightness": 0.4})[0][:, 0, 0, 0] * 255 / 100
     assert ((factors > 0.6) & (factors < 1.4)).all()
     assert float(factors.std()) > 0.05
 
 
 def test_erasing_blanks_one_rectangle():
     white = torch.full((50, 3, 64, 64), 255, dtype=torch.uint8)
-    gone = (changed(white, size=64, erase=1.0)[0][:, 0] == 0).float().mean((1, 2))
+    gone = (changed(white, size=64, random_erasing=1.0)[0][:, 0] == 0).float().mean((1, 2))
     assert float(gone.min()) > 0
     assert float(gone.max()) < 0.4
 
 
 def test_erasing_leaves_out_what_the_coin_leaves_out():
     white = torch.full((200, 3, 32, 32), 255, dtype=torch.uint8)
-    hit = ((changed(white, size=32, erase=0.25)[0][:, 0] == 0).any(2).any(1)).sum()
+    hit = ((changed(white, size=32, random_erasing=0.25)[0][:, 0] == 0).any(2).any(1)).sum()
     assert 25 < int(hit) < 80
 
 
@@ -208,7 +209,13 @@ def test_cutmix_shares_labels_by_the_area_that_was_pasted():
 
 def test_the_same_seed_draws_the_same_and_another_another():
     images = photos()
-    every = {"crop": "resized", "rotate": 10, "brightness": 0.2, "hue": 0.1, "erase": 0.5, "mixup": 0.2}
+    every = {
+        "random_resized_crop": {"scale": (0.35, 1.0)},
+        "rotation": 10,
+        "color_jitter": {"brightness": 0.2, "hue": 0.1},
+        "random_erasing": 0.5,
+        "mixup": 0.2,
+    }
     first, again, other = (changed(images, seed=seed, **every)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -218,15 +225,37 @@ def test_the_same_seed_draws_the_same_and_another_another():
     ("config", "total", "following"),
     [
         ({}, 2.0, 285067033),
-        ({"crop": "random", "contrast": 0.2}, 22.62104, 267599304),
+        ({"random_shift": 0.125, "color_jitter": {"contrast": 0.2}}, 22.62104, 267599304),
         (
-            {"crop": "resized", "rotate": 10, "brightness": 0.2, "hue": 0.1, "erase": 0.5, "mixup": 0.2, "cutmix": 1},
+            {
+                "random_resized_crop": {"scale": (0.35, 1.0)},
+                "rotation": 10,
+                "color_jitter": {"brightness": 0.2, "hue": 0.1},
+                "random_erasing": 0.5,
+                "mixup": 0.2,
+                "cutmix": 1,
+            },
             44.06133,
             983325332,
         ),
+        ({"random_shift": 0.125, "trivial_augment": True}, 25.57766, 266270012),
+        ({"rand_augment": {}}, 23.33248, 266270012),
+        (
+            {
+                "random_resized_crop": {"scale": (0.5, 1.0)},
+                "rotation": 10,
+                "color_jitter": {"brightness": 0.2, "contrast": 0.3, "hue": 0.1},
+                "rand_augment": {"num_ops": 3, "magnitude": 9},
+                "noise": 0.2,
+                "random_erasing": 0.3,
+                "mixup": 0.2,
+            },
+            42.92291,
+            903375344,
+        ),
     ],
 )
-def test_recipes_without_policy_and_noise_draw_what_they_always_drew(config, total, following):
+def test_recipes_draw_what_they_always_drew(config, total, following):
     rng = np.random.default_rng(7)
     how = transforms.draw(Augment(**config), np.array([[64, 80]] * 5), rng)
     drawn = [getattr(how, field.name) for field in fields(how)]
@@ -256,7 +285,7 @@ def test_a_change_of_geometry_is_the_same_by_pillow(name, by, matrix):
 def test_a_turn_of_the_policy_is_the_rotation_by_pillow():
     images, inner = photos(3, side=128), slice(40, 88)
     for image, ours in zip(images, planned(images, "rotate", math.radians(70)), strict=True):
-        theirs = pillow(image).rotation(70, Image.Resampling.BILINEAR)
+        theirs = pillow(image).rotate(70, Image.Resampling.BILINEAR)
         assert psnr(ours[:, inner, inner], tensor(theirs)[:, inner, inner]) > 40
 
 
@@ -278,8 +307,8 @@ def test_a_change_of_an_oblong_original_is_made_in_its_own_proportions():
 
 def test_a_change_comes_after_the_flip_and_inside_the_window():
     images = photos(2, side=128)
-    ours = planned(images, "translate_x", 0.25, flip=1.0, margin=0.5, size=64)
-    window = planned(images, "identity", 0.0, flip=1.0, margin=0.5, size=64)
+    ours = planned(images, "translate_x", 0.25, horizontal_flip=1.0, random_shift=0.5, size=64)
+    window = planned(images, "identity", 0.0, horizontal_flip=1.0, random_shift=0.5, size=64)
     torch.testing.assert_close(ours[..., :48], window[..., 16:], atol=1e-4, rtol=0)
 
 
@@ -316,12 +345,12 @@ def test_the_identity_leaves_the_image_as_it_is():
 
 def test_a_policy_of_no_strength_changes_nothing():
     images = photos()
-    out = changed(images, size=64, policy="rand", magnitude=0.0)[0]
+    out = changed(images, size=64, rand_augment={"magnitude": 0})[0]
     torch.testing.assert_close(out, images / 255, atol=1e-5, rtol=0)
 
 
 def test_trivial_draws_every_change_once_an_image_at_every_strength_and_sign():
-    plan = policies.draw(Augment(policy="trivial"), 4000, np.random.default_rng(0))
+    plan = policies.draw(Augment(trivial_augment=True), 4000, np.random.default_rng(0))
     assert plan.kinds.shape == (4000, 1)
     times = np.bincount(plan.kinds[:, 0], minlength=len(policies.CHANGES))
     assert times.min() > 380
@@ -332,7 +361,7 @@ def test_trivial_draws_every_change_once_an_image_at_every_strength_and_sign():
 
 
 def test_rand_draws_so_many_changes_of_one_strength():
-    plan = policies.draw(Augment(policy="rand", changes=3, magnitude=0.5), 1000, np.random.default_rng(0))
+    plan = policies.draw(Augment(rand_augment={"num_ops": 3, "magnitude": 15}), 1000, np.random.default_rng(0))
     assert plan.kinds.shape == (1000, 3)
     turns = np.degrees(plan.amounts[plan.kinds == policies.CHANGES.index("rotate")])
     np.testing.assert_allclose(np.abs(turns), 15)
@@ -340,17 +369,46 @@ def test_rand_draws_so_many_changes_of_one_strength():
     assert (plan.kinds[:, 0] == plan.kinds[:, 1]).any()
 
 
-@pytest.mark.parametrize("name", ["trivial", "rand"])
-def test_a_policy_differs_from_image_to_image_and_repeats_itself(name):
+@pytest.mark.parametrize("policy", [{"trivial_augment": True}, {"rand_augment": {}}], ids=str)
+def test_a_policy_differs_from_image_to_image_and_repeats_itself(policy):
     image = photos(1).repeat(16, 1, 1, 1)
-    first, again = (changed(image, policy=name, seed=3)[0] for _ in range(2))
+    first, again = (changed(image, **policy, seed=3)[0] for _ in range(2))
     assert torch.equal(first, again)
     assert len({tuple(one.flatten()[:64].tolist()) for one in first}) > 8
 
 
+def test_both_policies_follow_one_another():
+    plan = policies.draw(Augment(rand_augment={"num_ops": 2}, trivial_augment=True), 50, np.random.default_rng(0))
+    rand = policies.draw(Augment(rand_augment={"num_ops": 2}), 50, np.random.default_rng(0))
+    assert (plan.kinds.shape, plan.amounts.shape) == ((50, 3), (50, 3))
+    np.testing.assert_array_equal(plan.amounts[:, :2], rand.amounts)
+
+
+def test_a_resized_crop_of_a_shifted_window_is_smaller_by_the_shift():
+    crop = {"random_resized_crop": {"scale": (0.5, 0.9)}, "horizontal_flip": 0}
+    alone, shifted = (
+        transforms.draw(Augment(**crop, random_shift=shift), np.full((9, 2), 64), np.random.default_rng(0))
+        for shift in (0.0, 0.25)
+    )
+    torch.testing.assert_close(shifted.affine[:, :, :2], 0.75 * alone.affine[:, :, :2])
+
+
+@pytest.mark.parametrize("scale", [(0.9, 0.5), (0.0, 1.0), (0.5, 1.1), (0.5,)])
+def test_a_scale_is_two_shares_the_smaller_one_first(scale):
+    with pytest.raises(ValueError, match="scale"):
+        Augment(random_resized_crop={"scale": scale})
+
+
 def test_a_policy_goes_with_every_other_change():
-    every = {"crop": "resized", "rotate": 10, "brightness": 0.2, "hue": 0.1, "erase": 0.5, "mixup": 0.2, "noise": 0.5}
-    out, own = changed(photos(), policy="rand", shapes=np.array([[64, 128]] * 4), **every)
+    every = {
+        "random_resized_crop": {"scale": (0.35, 1.0)},
+        "rotation": 10,
+        "color_jitter": {"brightness": 0.2, "hue": 0.1},
+        "random_erasing": 0.5,
+        "mixup": 0.2,
+        "noise": 0.5,
+    }
+    out, own = changed(photos(), rand_augment={}, shapes=np.array([[64, 128]] * 4), **every)
     assert out.shape == (4, 3, 48, 48)
     assert (float(out.min()) >= 0, float(out.max()) <= 1, len(own)) == (True, True, 4)
 
@@ -426,7 +484,7 @@ def detail(x):
 
 
 @pytest.mark.parametrize("size", [192, 160, 144, 132, 96])
-@pytest.mark.parametrize("config", [{"crop": "random", "margin": 0.02}, {"crop": "random", "margin": 0.0}], ids=str)
+@pytest.mark.parametrize("config", [{"random_shift": 0.02}, {"random_shift": NOTHING}], ids=str)
 def test_windows_are_as_smooth_as_what_evaluation_sees(size, config):
     images = detailed()
     how = transforms.draw(Augment(**OFF, **config), np.full((6, 2), 256), np.random.default_rng(0), None, 256)
@@ -437,7 +495,7 @@ def test_windows_are_as_smooth_as_what_evaluation_sees(size, config):
 def test_a_small_window_of_a_large_image_is_not_blurred():
     """What is not made smaller is sampled once for each pixel, beside others that are made smaller."""
     images = detailed(2)
-    how = transforms.draw(Augment(**OFF, crop="random", margin=0.0), np.full((2, 2), 256), np.random.default_rng(0))
+    how = transforms.draw(Augment(**OFF, random_shift=NOTHING), np.full((2, 2), 256), np.random.default_rng(0))
     affine = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
     ours = transforms.apply(images, replace(how, affine=affine), 128, ZERO, ONE)[0]
     torch.testing.assert_close(ours[0], images[0, :, 64:192, 64:192] / 255)
@@ -446,7 +504,10 @@ def test_a_small_window_of_a_large_image_is_not_blurred():
 
 def turned(batch=8, side=64):
     config = Augment(
-        crop="resized", rotation=20, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, policy="rand"
+        random_resized_crop={},
+        rotation=20,
+        color_jitter={"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}},
+        rand_augment={},
     )
     return transforms.draw(config, np.full((batch, 2), (80, 60)), np.random.default_rng(3), None, side)
 

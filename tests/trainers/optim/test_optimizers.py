@@ -89,7 +89,7 @@ def test_norms_and_biases_are_not_decayed():
 
 
 def test_the_backbone_has_its_own_rate():
-    built = optimizers.build(Adam(lr=0.1, backbone_lr=0.01), *parts())
+    built = optimizers.build(Adam(lr=0.1, backbone_lr_scale=0.01), *parts())
     assert optimizers.set_rate(built, 0.5) == pytest.approx(0.05)
     assert [group["lr"] for group in built.param_groups] == pytest.approx([0.0005, 0.0005, 0.05, 0.05])
 
@@ -123,7 +123,7 @@ def test_depth_falls_from_the_first_layer_to_the_last():
 
 
 def test_layer_decay_lowers_the_rate_of_each_layer_below_that_of_the_one_above():
-    config = AdamW(lr=1e-3, backbone_lr=0.5, layer_decay=0.8)
+    config = AdamW(lr=1e-3, backbone_lr_scale=0.5, layer_decay=0.8)
     backbone, head, optimizer = built(config)
     depth = optimizers.depths(backbone)
     for name, parameter in backbone.named_parameters():
