@@ -63,6 +63,7 @@ def children(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.process
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

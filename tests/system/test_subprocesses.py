@@ -112,6 +112,7 @@ def test_other_folders_stay_on_the_path(littered, monkeypatch):
     assert subprocesses.environment()["PYTHONPATH"] == f"/one{os.pathsep}/two"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", PATHS[:2])
 def test_a_sweep_does_not_execute_a_users_files(littered, path):
     if path:  # then Python itself finds it before a line of ours
@@ -120,6 +121,7 @@ def test_a_sweep_does_not_execute_a_users_files(littered, path):
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_no_command_executes_a_users_files(littered):
     for command in COMMANDS:
@@ -174,12 +176,14 @@ def interrupted(command: str, seconds: float) -> tuple[int, list[str], list[str]
     return process.returncode, lines, remain
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
 def test_ctrl_c_is_one_word_and_leaves_nobody(littered, seconds):
     assert interrupted("plan space.yaml --devices cpu", seconds) == (130, ["stopped"], [])
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("command", AT_ONCE)
