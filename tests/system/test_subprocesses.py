@@ -67,6 +67,7 @@ def ran(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=environment(**changes), capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", PATHS)
 def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, path):
     monkeypatch.setenv("PYTHONPATH", path)
@@ -77,16 +78,19 @@ def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, pa
     assert "" not in entries
 
 
+@pytest.mark.process
 def test_what_a_child_starts_finds_none_either(littered):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import random'], check=True)"  # as uvicorn
     assert ask("-c", f"{code}; print([])", what="it") == []
 
 
+@pytest.mark.process
 def test_a_child_is_asked_in_json_and_its_last_line_is_the_answer(littered):
     code = "import json, sys; print('a library talks'); print(json.dumps({'heard': json.load(sys.stdin)}))"
     assert ask("-c", code, what="it", request={"a": [1, "é"]}) == {"heard": {"a": [1, "é"]}}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -102,6 +106,7 @@ def test_a_child_that_gives_no_answer_is_a_fault_of_the_environment(littered, co
         ask("-c", code, what="it")
 
 
+@pytest.mark.process
 def test_a_child_that_takes_too_long_is_ended(littered):
     with pytest.raises(EnvironmentFault, match=r"it does not answer within 0\.1 s"):
         ask("-c", "import time; time.sleep(60)", what="it", timeout=0.1)
