@@ -26,10 +26,10 @@ quickstart: demo  ## from nothing to a submission, some minutes on a CPU
 	$(SWEEP) best quickstart --export submission
 
 test-quick: install  ## what starts no process: four fifths of the fast suite, in under a minute
-	$(BIN)/python -m pytest -m "not process and not slow and not many" -n 2
+	$(BIN)/python -m pytest -m "not process and not slow and not many" -n 2 --dist worksteal
 
 test: install  ## the fast suite
-	$(BIN)/python -m pytest -m "not slow and not many" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not many" -n 2 --dist worksteal
 
 test-slow: install  ## the rest: more kills, slower samplers
 	$(BIN)/python -m pytest -m slow --ignore tests/faults

@@ -14,6 +14,8 @@ import pytest
 from trainers.data.demo import draw
 from trainers.support.checkpoint import read_notes
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 CLOSED = (
     "backbone=test_resnet",

@@ -24,6 +24,7 @@ def checked(out: Path, *words: str) -> tuple[int, list[dict[str, object]], str]:
     return ended.returncode, found, ended.stdout + (out / "log.txt").read_text()
 
 
+@pytest.mark.process
 def test_cheap_sections_run_on_a_cpu(tmp_path):
     code, found, said = checked(tmp_path, "--only", "env,feed")
     assert code == 0, said
@@ -33,12 +34,14 @@ def test_cheap_sections_run_on_a_cpu(tmp_path):
         assert str(one["what"]) in said
 
 
+@pytest.mark.process
 def test_what_no_longer_fits_into_the_budget_is_said(tmp_path):
     code, found, _ = checked(tmp_path, "--only", "env,learns", "--budget", "1")
     assert code == 0
     assert [(one["section"], one["verdict"]) for one in found] == [("env", "skipped"), ("learns", "skipped")]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.timeout(2700)
 def test_every_section_runs_on_a_cpu(tmp_path):

@@ -42,12 +42,14 @@ def run(command: str, place: Path) -> str:
     return ended.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", pages.commands(README, "sweep"))
 def test_a_command_of_the_readme_runs(command, folder):
     """Each on what those before it left."""
     run(command, folder)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("command", "keys"), [one for one in JSON if one[0] not in SLOW])
 def test_a_json_document_has_the_keys_of_the_reference(command, keys, folder):
     """After the commands of the README."""

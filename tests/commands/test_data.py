@@ -10,6 +10,8 @@ from PIL import Image
 from tests.support.cli import lay_out, sweep
 from tests.support.datasets import put
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:

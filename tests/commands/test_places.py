@@ -15,6 +15,7 @@ from trainers.data import layouts
 from trainers.support import files
 
 FOREIGN = os.fsdecode(b"b\xff")
+OTHER_COMMANDS = [("plan", "space.yaml"), ("status",), ("doctor",)]  # which begin as `run` does
 
 
 @pytest.fixture
@@ -95,8 +96,17 @@ FOLDERS = SPACE.replace("{layout: challenge, root: garments, crop: box}", "{layo
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("odd", [f"train/a/{FOREIGN}.png", f"train/{FOREIGN}/0.png", f"{FOREIGN}/a/0.png"])
-@pytest.mark.parametrize("command", [("data", "check"), ("run",)])
+@pytest.mark.parametrize(
+    ("command", "odd"),
+    [
+        (("data", "check"), f"train/a/{FOREIGN}.png"),
+        (("data", "check"), f"train/{FOREIGN}/0.png"),
+        (("data", "check"), f"{FOREIGN}/a/0.png"),
+        (("run",), f"train/a/{FOREIGN}.png"),
+        pytest.param(("run",), f"train/{FOREIGN}/0.png", marks=pytest.mark.slow),
+        pytest.param(("run",), f"{FOREIGN}/a/0.png", marks=pytest.mark.slow),
+    ],
+)
 def test_images_whose_names_are_not_utf8_are_refused_in_words(tmp_path, odd, command):
     pictures(tmp_path / "pictures", odd)
     (tmp_path / "space.yaml").write_text(FOLDERS)
@@ -107,7 +117,10 @@ def test_images_whose_names_are_not_utf8_are_refused_in_words(tmp_path, odd, com
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("words", [(), ("run", "space.yaml"), ("plan", "space.yaml"), ("status",), ("doctor",)])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("run", "space.yaml"), *(pytest.param(words, marks=pytest.mark.slow) for words in OTHER_COMMANDS)],
+)
 def test_a_folder_whose_name_is_not_utf8_is_refused_in_words(tmp_path, words):
     folder = tmp_path / FOREIGN
     pictures(folder / "pictures")

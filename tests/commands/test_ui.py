@@ -63,6 +63,7 @@ def children(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.process
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -132,6 +133,7 @@ def test_a_server_that_runs_elsewhere_is_only_named(monkeypatch):
     assert said == ["http://tracking.example:5000/#/experiments"]
 
 
+@pytest.mark.process
 def test_a_server_that_cannot_start_brings_its_last_words():
     paths.home().mkdir(parents=True)
     paths.database().write_text("this is no database, but long enough to be taken for a broken one" * 20)
@@ -149,6 +151,7 @@ def test_the_server_inherits_no_setting_of_mlflow(monkeypatch):
     }
 
 
+@pytest.mark.process
 def test_what_mlflow_lacks_of_the_studies_here_is_sent_first(database, monkeypatch, capsys):
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
     paths.studies().mkdir(parents=True)

@@ -57,6 +57,7 @@ def test_an_observer_hears_of_everything_once_and_in_order(tmp_path):
     ]
 
 
+@pytest.mark.process
 def test_a_process_a_slot_comes_to_the_same_as_inline(tmp_path):
     paths = [tmp_path / name for name in ("inline", "local")]
     for path in paths:
@@ -68,6 +69,7 @@ def test_a_process_a_slot_comes_to_the_same_as_inline(tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.process
 def test_several_slots_share_a_study(tmp_path):
     path = write(tmp_path, search=QUICK, epochs=3)
     ended, study, seen = swept(path, Local([Slot("a"), Slot("b"), Slot("c")]))
@@ -115,6 +117,7 @@ def test_a_sweep_without_a_completed_trial_says_so(tmp_path):
     assert ended == loop.Outcome(5, "no trial completed")
 
 
+@pytest.mark.process
 def test_a_worker_that_is_killed_once_costs_nothing(tmp_path):
     path = write(tmp_path, backbone="broken.kill_once", budget="{trials: 2}", search="{sampler: tpe, pruner: none}")
     ended, study, seen = swept(path, Local([Slot("cpu")]))
@@ -127,6 +130,7 @@ def test_a_worker_that_is_killed_once_costs_nothing(tmp_path):
     ]
 
 
+@pytest.mark.process
 def test_a_worker_that_is_killed_in_the_same_epoch_again_fails_its_trial(tmp_path):
     path = write(tmp_path, backbone="broken.kill", budget="{trials: 1}")
     ended, study, _ = swept(path, Local([Slot("cpu")]))
@@ -158,6 +162,7 @@ class StopAt(Seen):
             self.stop.signal = self.number
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("make", [Inline, lambda: Local([Slot("cpu")])])
 def test_a_stop_finishes_the_epoch_and_the_next_sweep_goes_on_from_there(tmp_path, make):
     path = write(tmp_path, budget="{trials: 3}", search="{sampler: tpe, pruner: none}")
@@ -198,6 +203,7 @@ def until(process: "subprocess.Popen[str]", line: Callable[[str], bool]) -> str:
     return next(said.strip() for said in process.stdout if line(said.strip()))
 
 
+@pytest.mark.process
 def test_an_interrupt_finishes_the_epoch_and_exits_130(tmp_path):
     with start(write(tmp_path), seconds=0.1) as process:
         until(process, lambda said: said == "epoch 0 2")
@@ -209,6 +215,7 @@ def test_an_interrupt_finishes_the_epoch_and_exits_130(tmp_path):
     assert [one.state for one in records.results(folder(tmp_path / "x"))] == ["INTERRUPTED"]
 
 
+@pytest.mark.process
 def test_a_second_interrupt_kills_the_workers_and_exits_130_within_two_seconds(tmp_path):
     write(tmp_path)
     with start(write(tmp_path)) as process:  # one epoch at once, so that a slow one can follow
@@ -255,6 +262,7 @@ def ended(path: Path) -> dict[int, TrialResult]:
     return {one.number: one for one in records.results(folder(path)) if one.state not in ("RUNNING", "INTERRUPTED")}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_a_sweep_killed_again_and_again_comes_to_the_same(tmp_path, seed, expected):
     path = write(tmp_path, search=QUICK, epochs=4, budget="{trials: 8}")
@@ -294,6 +302,7 @@ def kill_a_worker(coordinator: int) -> None:
         os.kill(int(child), signal.SIGKILL)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_kills_of_sweep_and_workers_change_nothing_of_pauses_and_promotions(tmp_path, seed, climbed):
     path = write(tmp_path, search=CLIMB, epochs=5, budget="{trials: 12}")

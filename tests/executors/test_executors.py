@@ -24,6 +24,8 @@ from tests.support import cluster as clusters
 from tests.support.cluster import Cluster
 from trainers.config import Recipe
 
+pytestmark = pytest.mark.process
+
 Message = Progress | Done | Failed
 Make = Callable[..., Job]
 

@@ -17,6 +17,8 @@ from PIL import Image
 from tests.support.cli import sweep
 from trainers.data.images import decode, pillow_errors
 
+pytestmark = pytest.mark.process
+
 GOLDEN = Path(__file__).parent / "golden"
 SPACE = (
     "study: bad\ndata: {{layout: {layout}, root: set{more}}}\ntrain: {{backbone: test_resnet, pretrained: false}}\n"

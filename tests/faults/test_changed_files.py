@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.processes import Lab, make
 
+pytestmark = pytest.mark.process
+
 FILES = [
     "study.json",
     "mlflow.json",

@@ -12,6 +12,8 @@ from tests.support.cli import sweep
 from tests.support.disks import fill, small
 from tests.support.processes import Lab, make
 
+pytestmark = pytest.mark.process
+
 LAST = "submit: sweep best question --export submission"
 FILES = ("model.safetensors", "last.ckpt")
 

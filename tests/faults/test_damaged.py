@@ -92,6 +92,7 @@ def test_a_missing_file_is_noticed_too(recipe, data, whole, tmp_path, case, capl
     load_weights(tmp_path / "model.safetensors")
 
 
+@pytest.mark.process
 @pytest.mark.fault("E4")
 def test_decoded_images_with_a_flipped_byte_are_made_anew_before_anybody_trains_on_them(tmp_path, garments, case):
     lab = make(tmp_path, garments, trials=1)

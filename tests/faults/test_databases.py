@@ -23,6 +23,8 @@ from tests.faults.test_kills import LAST
 from tests.support.cli import command, environment
 from tests.support.processes import Ended, Lab, make
 
+pytestmark = pytest.mark.process
+
 HOLD = """
 import sqlite3, sys, time
 link = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)

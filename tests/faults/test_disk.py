@@ -18,6 +18,8 @@ from tests.faults.invariants import TIMES, check, history, plain
 from tests.support.disks import fill, rationed, small
 from tests.support.processes import Lab, Running, make, seeds
 
+pytestmark = pytest.mark.process
+
 EPOCH = r" epoch \d+/"
 SIZE = 3_000_000  # bytes of each file of a checkpoint
 LAST = {True: "browse: sweep ui question", False: "submit: sweep best question --export submission"}

@@ -12,6 +12,8 @@ from tests.faults.invariants import check
 from tests.faults.test_kills import EPOCH, LAST
 from tests.support.processes import Lab, make, seeds
 
+pytestmark = pytest.mark.process
+
 
 def stopped(root: Path, garments: Path, *, epochs: int) -> tuple[Lab, Path]:
     """A sweep killed when its second trial had some epochs; and the folder of that trial."""

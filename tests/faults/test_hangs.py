@@ -18,6 +18,8 @@ from tests.faults.invariants import check
 from tests.support.processes import make
 from tests.support.studies import write
 
+pytestmark = pytest.mark.process
+
 COORDINATOR = ("-m", "tests.support.coordinator")
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.cli import SPACE, lay_out, sweep
 
+pytestmark = pytest.mark.process
+
 PATIENCE = 45.0  # seconds: the library's 10 for an answer, starting torch, and a busy machine
 
 

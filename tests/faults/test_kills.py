@@ -13,6 +13,8 @@ import pytest
 from tests.faults.invariants import check, exported, history
 from tests.support.processes import CLIMB, QUICK, Lab, Running, gone, make, seeds
 
+pytestmark = pytest.mark.process
+
 SPACES = {"median": {"search": QUICK, "trials": 12}, "asha": {"search": CLIMB, "trials": 12}}
 KILLS = 12
 

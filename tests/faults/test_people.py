@@ -17,6 +17,8 @@ from tests.faults.test_kills import EPOCH, LAST
 from tests.support.cli import command, environment
 from tests.support.processes import RUN, Lab, Running, gone, make, seeds
 
+pytestmark = pytest.mark.process
+
 STEADY = {"search": "{sampler: tpe, pruner: none}", "trials": 4}
 
 

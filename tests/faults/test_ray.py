@@ -17,9 +17,10 @@ from tests.support.cli import command, environment
 from tests.support.cluster import Cluster
 from tests.support.processes import Ended, Lab, Running, gone, make, seeds
 
-pytestmark = pytest.mark.skipif(
-    util.find_spec("ray") is None, reason="Ray is not installed: pip install 'sweep[ray]'"
-)
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(util.find_spec("ray") is None, reason="Ray is not installed: pip install 'sweep[ray]'"),
+]
 EPOCH = r" epoch \d+/"
 HIT = r"trial (\d+) interrupted"
 LAST = "submit: sweep best question --export submission"

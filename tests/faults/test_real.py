@@ -17,6 +17,8 @@ from tests.support.disks import fill, small
 from tests.support.processes import Lab, gone
 from trainers.data.demo import draw
 
+pytestmark = pytest.mark.process
+
 SPACE = """\
 study: question
 data: {layout: challenge, root: garments, crop: box}

@@ -15,6 +15,8 @@ from sweeper.store.paths import StudyFolder
 from tests.faults.invariants import check
 from tests.support.processes import Lab, gone, make, seeds
 
+pytestmark = pytest.mark.process
+
 LINE = "trial 0: out of GPU memory; goes on with micro-batches of 15, 2 a step"  # half of the thirty in train
 RANDOM = "{sampler: random, pruner: none}"
 SPOILED = """\

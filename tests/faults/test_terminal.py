@@ -11,6 +11,8 @@ import pytest
 from tests.support.cli import command, environment
 from tests.support.processes import Lab, gone
 
+pytestmark = pytest.mark.process
+
 COMMANDS = {
     "status": ["status"],
     "leaderboard": ["leaderboard"],

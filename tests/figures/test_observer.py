@@ -81,6 +81,7 @@ def test_an_artist_draws_in_a_process_of_its_own_and_ends_it(study, photos):
     assert drawing() == []
 
 
+@pytest.mark.process
 def test_the_process_ends_with_whoever_started_it():
     command = [sys.executable, "-m", "sweeper.results.draw_process"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -259,10 +259,12 @@ def judge(lines: list[str]) -> None:
     assert {len(row.split()) for row in rows} == {4}
 
 
+@pytest.mark.process
 def test_a_grid_over_two_values_prints_its_table_below_the_ranking(tmp_path):
     judge(head_depth(tmp_path))
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_the_question_of_head_depth_is_answered_by_a_three_by_three_table_of_real_trainings(tmp_path):
     judge(head_depth(tmp_path, SWEEP_TRAINER=""))

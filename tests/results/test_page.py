@@ -164,6 +164,7 @@ def test_a_damaged_folder_is_an_error_with_its_place(study, photos):
     assert caught.value.where == str(folder.result)
 
 
+@pytest.mark.process
 def test_the_command_prints_where_the_page_is(tmp_path):
     from tests.support.cli import sweep
 

@@ -129,6 +129,7 @@ torch.cuda.get_arch_list = lambda: {archs}
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("capability", "archs", "runs"),
     [

@@ -181,6 +181,7 @@ def garments(tmp_path_factory):
     return folder
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PUBLISHED, "majority"])
 def test_a_recipe_trains_and_ends_in_a_submission(garments, name):

@@ -52,6 +52,7 @@ def test_the_first_lines_say_what_a_file_needs_that_no_command_makes():
         assert ("\n# Needs: " in text) == needs, path
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_published_backbones_are_planned_without_a_network_and_that_is_said(tmp_path):
     draw(tmp_path / "garments", images=(16, 8, 4), seed=0)

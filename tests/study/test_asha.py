@@ -250,6 +250,7 @@ def test_a_trial_that_was_paused_trains_bit_for_bit_as_one_that_was_not(tmp_path
         assert (ours.train, ours.val, ours.lr) == (plain.train, plain.val, plain.lr)
 
 
+@pytest.mark.process
 def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
     study, seen = opened(climb(tmp_path)), Seen()
     ended = loop.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, stop=Stop())

@@ -197,6 +197,7 @@ def lasted(study: Path) -> float:
 CASES = [(10, 1, False, 0), (12, 2, False, 1), (12, 1, True, 2), (16, 2, True, 3)]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_after_a_signal_no_final_is_made_and_the_command_that_resumes_makes_it(tmp_path):
     folder = lay_out(tmp_path, SPACE.replace("SEED", "0").replace("PRUNER", "median"))
@@ -218,6 +219,7 @@ def test_after_a_signal_no_final_is_made_and_the_command_that_resumes_makes_it(t
     assert again.stdout == ended.stdout.replace("done: ", "made before (--again makes another): ")
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_without_a_completed_trial_there_is_nothing_to_retrain(tmp_path):
     folder = lay_out(tmp_path, SPACE.replace("SEED", "0").replace("PRUNER", "none"))
@@ -226,6 +228,7 @@ def test_without_a_completed_trial_there_is_nothing_to_retrain(tmp_path):
     assert (ended.returncode, ended.stdout) == (5, ""), ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["median", "asha"])
 @pytest.mark.parametrize(("seconds", "slots", "then_best", "seed"), CASES)

@@ -349,12 +349,12 @@ def graphics(folder: Path, mib: int) -> dict[str, str]:
 def test_the_command_on_a_larger_gpu_begins_whole_again_and_on_the_old_one_in_pieces(tmp_path):
     lay_out(tmp_path, SPACE.replace("test_resnet", "broken.oom_64"))
     begun = []
-    for trials, mib in ((1, 24564), (2, 24564), (3, 81559), (4, 24564), (5, 81559)):
+    for trials, mib in ((1, 24564), (2, 81559), (3, 24564)):
         words = ("run", "space.yaml", "--no-mlflow", "--trials", str(trials))
         ended = command(tmp_path, *words, **graphics(tmp_path, mib))
         assert ended.returncode == 0, ended.stderr
         begun.append("out of GPU memory" in ended.stderr)
-    assert begun == [True, False, True, False, False]
+    assert begun == [True, True, False]
     assert json.loads((tmp_path / "mlruns/studies/question/gpu_memory.json").read_text()) == {
         "broken.oom_64 32": [{"images": 15, "gib": 24.0}, {"images": 15, "gib": 79.6}]
     }

@@ -13,6 +13,8 @@ import pytest
 from sweeper.system import gpu_processes
 from tests.support.cli import environment
 
+pytestmark = pytest.mark.process
+
 Tell = Callable[..., Path]
 IDENTITY = """{
     "study": "s",

@@ -67,6 +67,7 @@ def ran(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=environment(**changes), capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", PATHS)
 def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, path):
     monkeypatch.setenv("PYTHONPATH", path)
@@ -77,16 +78,19 @@ def test_no_child_finds_the_current_folder_on_its_path(littered, monkeypatch, pa
     assert "" not in entries
 
 
+@pytest.mark.process
 def test_what_a_child_starts_finds_none_either(littered):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import random'], check=True)"  # as uvicorn
     assert ask("-c", f"{code}; print([])", what="it") == []
 
 
+@pytest.mark.process
 def test_a_child_is_asked_in_json_and_its_last_line_is_the_answer(littered):
     code = "import json, sys; print('a library talks'); print(json.dumps({'heard': json.load(sys.stdin)}))"
     assert ask("-c", code, what="it", request={"a": [1, "é"]}) == {"heard": {"a": [1, "é"]}}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -102,6 +106,7 @@ def test_a_child_that_gives_no_answer_is_a_fault_of_the_environment(littered, co
         ask("-c", code, what="it")
 
 
+@pytest.mark.process
 def test_a_child_that_takes_too_long_is_ended(littered):
     with pytest.raises(EnvironmentFault, match=r"it does not answer within 0\.1 s"):
         ask("-c", "import time; time.sleep(60)", what="it", timeout=0.1)
@@ -112,6 +117,7 @@ def test_other_folders_stay_on_the_path(littered, monkeypatch):
     assert subprocesses.environment()["PYTHONPATH"] == f"/one{os.pathsep}/two"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", PATHS[:2])
 def test_a_sweep_does_not_execute_a_users_files(littered, path):
     if path:  # then Python itself finds it before a line of ours
@@ -120,6 +126,7 @@ def test_a_sweep_does_not_execute_a_users_files(littered, path):
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_no_command_executes_a_users_files(littered):
     for command in COMMANDS:
@@ -174,12 +181,14 @@ def interrupted(command: str, seconds: float) -> tuple[int, list[str], list[str]
     return process.returncode, lines, remain
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
 def test_ctrl_c_is_one_word_and_leaves_nobody(littered, seconds):
     assert interrupted("plan space.yaml --devices cpu", seconds) == (130, ["stopped"], [])
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("command", AT_ONCE)

@@ -612,6 +612,7 @@ def test_a_deleted_experiment_is_restored(study, client, tmp_path):
     assert len(runs(client)) == 1
 
 
+@pytest.mark.process
 def test_another_process_that_holds_the_study_keeps_its_trials_running(study, client):
     sweep = Sweep(study)
     sweep.start(0)

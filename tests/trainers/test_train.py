@@ -229,6 +229,7 @@ for _ in train(how, Data.open(how.data, Path(sys.argv[2])), Path(sys.argv[3])):
 """
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "point",

@@ -150,6 +150,7 @@ def test_an_inline_failure_shows_its_traceback(photos, cache, tmp_path, capsys):
     assert "ValueError: this recipe is broken" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_fake_worker_loads_no_torch():
     code = "import sys, sweeper.worker.process, sweeper.worker.job; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
