@@ -66,11 +66,11 @@ def test_predictions_look_at_mirror_images_only_where_training_did():
     assert config(backbone="resnet50", tta={}).tta.count == 1
 
 
-def test_a_correction_is_fitted_where_the_goal_is_a_mean_over_classes_and_the_recipe_does_not_mind():
+def test_a_correction_is_fitted_where_the_metric_is_a_mean_over_classes_and_the_recipe_does_not_mind():
     goals = ("overall_accuracy", "mean_class_accuracy", "macro_f1")
     assert [config(metric, backbone="a").posthoc_logit_adjustment.fit for metric in goals] == [False, True, True]
-    assert not config("mean_class_accuracy", backbone="a", posterior={}).posthoc_logit_adjustment.fit
-    assert config(backbone="a", posterior={"fit": True}).posthoc_logit_adjustment.fit
+    assert not config("mean_class_accuracy", backbone="a", posthoc_logit_adjustment={}).posthoc_logit_adjustment.fit
+    assert config(backbone="a", posthoc_logit_adjustment={"fit": True}).posthoc_logit_adjustment.fit
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))

@@ -300,8 +300,8 @@ def test_a_difference_is_told_a_line_a_value(old: str, new: str, lines: list[str
     assert changes(old, new) == lines
 
 
-def test_another_goal_and_other_data_are_differences():
-    head = "study: s\ndata: {root: e}\ngoal: macro_f1\nbudget: {trials: 3}\n"
+def test_another_metric_and_other_data_are_differences():
+    head = "study: s\ndata: {root: e}\nmetric: macro_f1\nbudget: {trials: 3}\n"
     train = "epochs: 3, loss: cross_entropy, posthoc_logit_adjustment: {}"  # whose defaults depend on the metric
     assert changes(train, train, head=head) == ["data.root: d -> e", "metric: overall_accuracy -> macro_f1"]
 
@@ -366,7 +366,7 @@ def test_a_derived_size_may_be_below_the_networks_input():
 
 
 def test_the_former_name_of_a_selection_is_answered():
-    for value in ("metric", "{choice: [metric, loss]}"):
+    for value in ("goal", "{choice: [goal, loss]}"):
         with pytest.raises(UserError, match=r"train\.selection: 'goal' was renamed to 'metric'"):
             Space(read(written(f"train: {{backbone: b, selection: {value}}}")), [])
 

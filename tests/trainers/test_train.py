@@ -409,7 +409,7 @@ def test_every_epoch_records_what_a_correction_would_give(whole):
 
 
 def test_a_fitted_correction_is_the_figure_that_counts(photos, data, tmp_path):
-    how = recipe(photos, posterior=PosthocLogitAdjustment(fit=True), epochs=2)
+    how = recipe(photos, posthoc_logit_adjustment=PosthocLogitAdjustment(fit=True), epochs=2)
     for epoch in train(how, data, tmp_path):
         assert epoch.val.overall_accuracy == epoch.corrected["overall_accuracy"].value
         assert epoch.plain is not None
@@ -417,7 +417,11 @@ def test_a_fitted_correction_is_the_figure_that_counts(photos, data, tmp_path):
 
 
 def test_a_given_strength_is_taken_off_the_predictions(photos, data, tmp_path):
-    corrected = list(train(recipe(photos, posterior=PosthocLogitAdjustment(tau=0.8), epochs=1), data, tmp_path / "a"))
+    corrected = list(
+        train(
+            recipe(photos, posthoc_logit_adjustment=PosthocLogitAdjustment(tau=0.8), epochs=1), data, tmp_path / "a"
+        )
+    )
     plain = list(train(recipe(photos, epochs=1), data, tmp_path / "b"))
     assert corrected[0].plain == plain[0].val
     moved, raw = (np.load(tmp_path / name / "val_logits.npy") for name in ("a", "b"))
@@ -447,7 +451,7 @@ def test_a_look_through_several_views_is_the_mean_of_them(whole, data, photos):
 
 def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     _, folder, _ = whole
-    how = recipe(photos, tta=Views(flip=True), posterior=PosthocLogitAdjustment(fit=True))
+    how = recipe(photos, tta=Views(flip=True), posthoc_logit_adjustment=PosthocLogitAdjustment(fit=True))
     found = predict.evaluate_tta(how, data, folder / "model.safetensors")
     logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
@@ -614,6 +618,6 @@ def test_val_that_is_no_number_ends_the_run_too(photos, data, tmp_path):
     handle = poisoned(2, spoil)
     try:
         with pytest.raises(Diverged, match="val loss is nan in epoch 2"):
-            list(train(recipe(photos, posterior=PosthocLogitAdjustment(fit=True)), data, tmp_path))
+            list(train(recipe(photos, posthoc_logit_adjustment=PosthocLogitAdjustment(fit=True)), data, tmp_path))
     finally:
         handle.remove()
