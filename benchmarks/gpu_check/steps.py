@@ -154,7 +154,7 @@ def feed(place: Cpu, notes: Notes) -> None:
     """The device's images are the CPU's, whatever changes them, and in TF32, too, which a run switches on."""
     data = subjects.noise(96, 0, 96)
     changes: dict[str, dict[str, Any]] = {
-        "plain": {"flip": 0.5},
+        "plain": {"horizontal_flip": 0.5},
         "medium": MEDIUM,
         "turned": {"rotate": 20, "crop": "random"},
     }

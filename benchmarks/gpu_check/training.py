@@ -90,7 +90,7 @@ def compiled(place: Cpu, notes: Notes) -> None:
     data, paces, losses = subjects.noise(images, images // 5, level), {}, {}
     for on in (False, True):
         counters.clear()
-        asked = subjects.recipe(side, level, epochs=4, compile=on, augment={"flip": 0.0}, **how)
+        asked = subjects.recipe(side, level, epochs=4, compile=on, augment={"horizontal_flip": 0.0}, **how)
         with subjects.run(place, asked, data) as run:
             began = time.perf_counter()
             losses[on] = run.fit(0)[0].loss
