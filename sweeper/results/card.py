@@ -64,9 +64,8 @@ def card(facts: CardData, model: str, submission: str | None) -> str:
 
 def _template() -> Template:
     """Names in it go through `plain` or `code`, for Markdown may hold HTML."""
-    pages = Environment(
-        loader=PackageLoader("sweeper.results"), undefined=StrictUndefined, keep_trailing_newline=True
-    )  # noqa: S701
+    loader = PackageLoader("sweeper.results")
+    pages = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
     pages.trim_blocks = pages.lstrip_blocks = True
     pages.filters |= {"plain": plain, "code": code}
     return pages.get_template("card.md.j2")
