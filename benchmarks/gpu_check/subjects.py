@@ -20,8 +20,18 @@ from .place import Cpu
 
 GARMENT = (("sleeve", 7), ("neck", 3), ("waist", 3), ("print", 4), ("fabric", 6), ("fit", 3))
 COLOUR = (("colour", 4),)
-MEDIUM = {"horizontal_flip": 0.5, "crop": "resized", "min_area": 0.5, "brightness": 0.2, "contrast": 0.2}
-STRONG = MEDIUM | {"rotate": 10, "saturation": 0.2, "hue": 0.05, "policy": "trivial", "noise": 0.5, "erase": 0.3}
+MEDIUM = {
+    "horizontal_flip": 0.5,
+    "random_resized_crop": {"scale": (0.5, 1.0)},
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2},
+}
+STRONG = MEDIUM | {
+    "rotation": 10,
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},
+    "trivial_augment": True,
+    "noise": 0.5,
+    "random_erasing": 0.3,
+}
 STRONG |= {"mixup": 0.2, "cutmix": 1.0}
 TINY = "test_resnet"  # what stands for a network on a CPU
 
