@@ -30,6 +30,8 @@ from trainers.data import layouts
 from trainers.epoch import Corrected, Look, Scores
 from trainers.evaluation import metrics
 
+pytestmark = pytest.mark.process
+
 SLOTS = [Slot("cpu")]
 TABLE = SPACE.replace("layout: challenge, root: garments, crop: box", "layout: table, root: photos")
 PLAIN = Options(inline=True, mlflow=False)
@@ -80,7 +82,6 @@ def _same_environment() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------------ the recipe
-@pytest.mark.process
 def test_the_winner_is_the_completed_trial_with_the_best_value(study):
     values = {result.number: result.value or 0 for result in records.results(study)}
     assert winner.winner(study).result.number == max(values, key=lambda number: values[number])
@@ -107,7 +108,6 @@ def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image
     assert (job.recipe.data.size, job.recipe.train.image_size) == (decoded, image_size)
 
 
-@pytest.mark.process
 def test_a_size_that_somebody_wrote_is_printed(tmp_path, monkeypatch):
     study = small_study(TABLE.replace("root: photos", "root: photos, size: 96"), tmp_path, monkeypatch)
     text = winner.recipe(winner.winner(study))
@@ -295,7 +295,6 @@ def test_a_final_that_was_interrupted_is_continued(study):
     assert numbers(final.folder.history) == [1, 2, 3, 4]
 
 
-@pytest.mark.process
 def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch):
     text = TABLE.replace("test_resnet", "broken.kill_once").replace("trials: 3", "trials: 1")
     (tmp_path / "photos").mkdir()
@@ -318,7 +317,6 @@ def test_a_final_that_fails_stays_open_and_names_its_log(study):
     assert [final.done for final in studies.finals(study)] == [False]
 
 
-@pytest.mark.process
 def test_a_table_with_labelled_test_images_gets_names_and_scores(tmp_path, monkeypatch):
     final = exported(small_study(TABLE, tmp_path, monkeypatch))
     assert final.folder.predictions.read_text().startswith("path,colour,place\ntest000.png,")
@@ -338,7 +336,6 @@ def test_the_card_names_the_folders_of_figures_where_they_are_drawn(study):
     assert [folder.resolve() for folder in named] == [folder.resolve() for folder in folders]
 
 
-@pytest.mark.process
 def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkeypatch):
     final = exported(small_study(TABLE, tmp_path, monkeypatch, test=0))
     assert final.submission is None

@@ -222,6 +222,7 @@ def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
     assert not (ground / "mlruns" / "studies").exists()
 
 
+@pytest.mark.process
 def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
     prepared = prepare.prepare(here, Options())
     samples = list(prepared.first_configurations(3))

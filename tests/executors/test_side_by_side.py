@@ -11,6 +11,8 @@ from sweeper.trial import Done, Failed, Job, Progress
 from trainers.config import DataConfig, Recipe
 from trainers.support.checkpoint import load_weights
 
+pytestmark = pytest.mark.process
+
 RATES = (1e-3, 3e-3, 1e-2)
 
 

@@ -24,6 +24,8 @@ from tests.figures.test_figures import finished
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import Seen
 
+pytestmark = pytest.mark.process  # which draws
+
 OF_A_TRIAL = {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
 OF_A_STUDY = {"history.svg", "slices.svg", "labels.svg", "report.html"}
 DONE = Closing("COMPLETE", timeout=60.0)
@@ -81,7 +83,6 @@ def test_an_artist_draws_in_a_process_of_its_own_and_ends_it(study, photos):
     assert drawing() == []
 
 
-@pytest.mark.process
 def test_the_process_ends_with_whoever_started_it():
     command = [sys.executable, "-m", "sweeper.results.draw_process"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

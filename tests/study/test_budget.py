@@ -44,7 +44,7 @@ def test_time_is_counted_over_all_calls(folder):
     first.save(now=True)
     again = TimeBudget(folder, None, {})
     assert 0.05 <= again.spent < 5
-    assert again.spent >= float(folder.clock.read_text())
+    assert again.spent >= float(folder.elapsed.read_text())
 
 
 def test_without_hours_everything_fits(folder):
