@@ -32,6 +32,7 @@ def lint() -> int:
     return int(lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", LIGHT)
 def test_the_coordinators_modules_load_no_heavy_library(module):
     code = f"import sys, {module}; print(*sorted({HEAVY - {'ruamel'}!r} & set(sys.modules)))"
