@@ -42,7 +42,7 @@ BASE: dict[str, Any] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "EMA .99": {"weight_averaging": {"name": "ema", "decay": 0.99}},
-    "layer decay .85": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.85}},
+    "layer decay .9": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.9}},
     "no augmentation": {"augment": {"horizontal_flip": 0}},
     "medium augmentation": {
         "augment": {

@@ -139,7 +139,10 @@ class _Optimizer(Part):
         description="learning rate of the backbone as a multiple of lr; to freeze it use freeze.epochs",
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="rate of each backbone layer as a share of the one above it (Clark et al. 2020)"
+        1.0,
+        gt=0,
+        le=1,
+        description="rate of each backbone layer as a share of the one above it (Clark et al. 2020); timm's layers",
     )
     weight_decay: float = Field(0.0, ge=0, description="decay of the weights")
     decay_norm_and_bias: bool = Field(False, description="decay biases, scales of norms, and what timm spares, too")

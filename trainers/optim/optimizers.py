@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from timm.models import group_parameters
+from timm.models._manipulate import group_with_matcher
+from timm.optim import auto_group_layers
 from torch import nn
 
 from trainers.config import SGD, Adam, AdamW, Constant, Cosine, Freeze, OneCycle, Optimizer, Plateau, Schedule, Step
 
-DEPTH = 12  # layers as which layer_decay counts any network, so that one value suits several
 Named = Iterable[tuple[str, nn.Parameter]]
 Group = dict[str, Any]
 
@@ -21,7 +22,7 @@ def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.opti
 
     Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless
     decay_norm_and_bias. Each group carries its peak rate as `peak`: lr in the head, lr x backbone_lr_scale x
-    layer_decay^(12 d) in the backbone, where d is what `depths` says.
+    layer_decay^n in the backbone, where n is what `layers_above` says.
     """
     fused = next(head.parameters()).device.type in ("cpu", "cuda")
     groups = [*_backbone_groups(config, backbone), *_groups(config, head.named_parameters(), config.lr)]
@@ -53,10 +54,10 @@ def _backbone_groups(config: Optimizer, backbone: nn.Module) -> Iterator[Group]:
     if config.layer_decay == 1:
         yield from _groups(config, named, peak, spared)
         return
-    depth = depths(backbone)
-    for level in sorted(set(depth.values()), reverse=True):
-        inside = [(name, p) for name, p in named if depth[name] == level]
-        yield from _groups(config, inside, peak * config.layer_decay ** (DEPTH * level), spared)
+    above = layers_above(backbone)
+    for count in sorted(set(above.values()), reverse=True):
+        inside = [(name, p) for name, p in named if above[name] == count]
+        yield from _groups(config, inside, peak * config.layer_decay**count, spared)
 
 
 def _groups(config: Optimizer, named: Named, peak: float, spared: Sequence[str] = ()) -> Iterator[Group]:
@@ -70,6 +71,24 @@ def _groups(config: Optimizer, named: Named, peak: float, spared: Sequence[str] 
     for wanted, decay in ((True, config.weight_decay), (False, 0.0)):
         if chosen := [p for p, decayed in learning if decayed is wanted]:
             yield {"params": chosen, "peak": peak, "lr": peak, "weight_decay": decay}
+
+
+def layers_above(backbone: nn.Module) -> dict[str, int]:
+    """How many layers lie above each parameter, by name, as timm.optim.param_groups_layer_decay counts them.
+
+    Our head stands in the place of timm's classifier; where it keeps that one, the two are one layer.
+    """
+    known = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or "head"
+    classifier = known if isinstance(known, str) else known[0]
+    if hasattr(backbone, "group_matcher"):
+        top = f"{classifier}.weight"
+        named = {**dict(backbone.named_parameters()), top: None}
+        layer = group_with_matcher(iter(named.items()), backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+        last = layer[top]
+    else:
+        layer = auto_group_layers(backbone)
+        last = max(layer.values()) + (not any(name.startswith(classifier) for name in layer))
+    return {name: last - layer[name] for name, _ in backbone.named_parameters()}
 
 
 def depths(backbone: nn.Module) -> dict[str, float]:

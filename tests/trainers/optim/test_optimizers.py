@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 from timm.models import _registry
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from trainers.config import SGD, Adam, AdamW, Constant, Cosine, Freeze, OneCycle, Plateau, Step
@@ -123,12 +123,43 @@ def test_depth_falls_from_the_first_layer_to_the_last():
 
 
 def test_layer_decay_lowers_the_rate_of_each_layer_below_that_of_the_one_above():
-    config = AdamW(lr=1e-3, backbone_lr_scale=0.5, layer_decay=0.8)
-    backbone, head, optimizer = built(config)
-    depth = optimizers.depths(backbone)
-    for name, parameter in backbone.named_parameters():
-        assert peak(optimizer, parameter) == pytest.approx(5e-4 * 0.8 ** (12 * depth[name]))
+    backbone, head, optimizer = built(AdamW(lr=1e-3, backbone_lr_scale=0.5, layer_decay=0.8))
+    for block in range(6):
+        weight = backbone.blocks[block].attn.qkv.weight
+        assert peak(optimizer, weight) == pytest.approx(5e-4 * 0.8 ** (6 - block))
+    assert peak(optimizer, backbone.cls_token) == pytest.approx(5e-4 * 0.8**7)
     assert peak(optimizer, head.weight) == 1e-3
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenetv2_100",
+        "efficientnet_b0",
+        "resnet50",
+        "convnext_tiny",
+        "swin_tiny_patch4_window7_224",
+        "vit_tiny_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+        "test_vit",
+        "pit_ti_224",
+    ],
+)
+def test_layer_decay_is_timms(name, kept):
+    """Of timm's whole model, whose classifier our head replaces or follows."""
+    with torch.device("meta"):
+        whole, head = timm.create_model(name), nn.Linear(4, 2)
+        backbone = whole if kept else timm.create_model(name, num_classes=0)
+    names = {id(p): name for name, p in whole.named_parameters()}
+    scales = {
+        names[id(p)]: group["lr_scale"]
+        for group in param_groups_layer_decay(whole, layer_decay=0.7)
+        for p in group["params"]
+    }
+    ours = optimizers.build(AdamW(lr=2.0, layer_decay=0.7), backbone, head)
+    for key, parameter in backbone.named_parameters():
+        assert peak(ours, parameter) == pytest.approx(2 * scales[key]), key
 
 
 def test_a_layer_decay_of_one_is_one_rate_for_the_backbone():
