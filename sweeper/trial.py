@@ -1,4 +1,4 @@
-"""The words in which coordinator, workers and record speak of a trial."""
+"""The messages between coordinator and workers, and the records of a trial."""
 
 from dataclasses import dataclass
 from pathlib import Path

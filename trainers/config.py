@@ -1,4 +1,4 @@
-"""The recipe of one training run, and the record of one epoch. Importing this loads no torch."""
+"""The recipe of one training run. Importing this loads no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -98,7 +98,7 @@ def run(
 
 @dataclass
 class _Loop:
-    """The loop's variables."""
+    """The loop and its state."""
 
     source: JobSource
     executor: Executor

@@ -1,1 +1,1 @@
-"""Optuna in our words: ask, report, tell, enqueue."""
+"""Optuna in our words: ask, report, prune, tell, pause."""

@@ -62,8 +62,8 @@ def _option(distribution: Choice, usual: Any) -> Any:
             return label
     numbers = [label for label in distribution.labels if isinstance(label, int | float)]
     if isinstance(wanted, int | float) and len(numbers) == len(distribution.labels):
-        metric = float(wanted)
-        return min(numbers, key=lambda label: abs(label - metric))
+        target = float(wanted)
+        return min(numbers, key=lambda label: abs(label - target))
     return distribution.midpoint()
 
 

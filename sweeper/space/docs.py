@@ -108,8 +108,8 @@ def _ranges() -> Schema:
 def _each() -> Schema:
     """The same open value once for every category."""
     choice = _mapping({"choice": {"type": "array", "minItems": 1}}, ["choice"])
-    each = _mapping({"each": {"anyOf": [choice, {"$ref": "#/$defs/Range"}]}}, ["each"])
-    return each | {"description": "one open value for each category, by name"}
+    each = _mapping({"per_category": {"anyOf": [choice, {"$ref": "#/$defs/Range"}]}}, ["per_category"])
+    return each | {"description": "one such value for each category, by name"}
 
 
 def _without_titles(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Reading open values: mappings like {uniform: [0, 5]} become Range, Choice and Each, or a UserError."""
+"""Reading open values: mappings like {uniform: [0, 5]} become Range, Choice and PerCategory, or a UserError."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,6 +27,9 @@ def opened(node: Node, name: str) -> Node:
         return node
     if is_distribution(node):
         return replace(node, value=_distribution(node.value, name))
+    if [*node.value] == ["each"]:
+        where = node.value["each"].key
+        raise UserError(f"{name}: each was renamed to 'per_category'", where=where, help="write the new name")
     _refuse_misspelt(node.value, name)
     return replace(node, value={key: opened(child, f"{name}.{key}") for key, child in node.value.items()})
 
@@ -75,7 +78,7 @@ def _distribution(entries: dict[str, Node], name: str) -> Range | Choice | PerCa
 def _each(node: Node, name: str) -> PerCategory:
     if not is_distribution(node):
         raise UserError(
-            f"{name}: each wants an open value, found {flow(plain(node))}",
+            f"{name}: per_category wants an open value, found {flow(plain(node))}",
             where=node.where,
             help="such as {per_category: {uniform: [0.5, 1.5]}}",
         )

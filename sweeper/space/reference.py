@@ -19,8 +19,8 @@ def text() -> str:
     lines = [
         "# Every key",
         "",
-        "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posterior and tta, where a file",
-        "leaves them out, come from the backbone's family (`space/defaults.py`), not from here. A part with names",
+        "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posthoc_logit_adjustment and tta,",
+        "where a file leaves them out, come from the backbone's family (`space/defaults.py`), not from here. A part with names",
         "is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
         *_metrics(),
         *_section("data", DataConfig),
@@ -35,7 +35,7 @@ def write(path: Path = PATH) -> None:
 
 
 def _metrics() -> list[str]:
-    """A table of the metrics that a metric may be."""
+    """A table of the metrics."""
     text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
     rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
     return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]

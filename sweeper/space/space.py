@@ -113,7 +113,7 @@ class Space:
         return self._recipe(closed)
 
     def params(self, train: TrainConfig) -> dict[str, Any]:
-        """The parameters that close the space to `train`, its seed aside; raises Outside where there are none."""
+        """The parameters that close the space to `train`, its seed aside; raises NotInSpace where there are none."""
         wanted, why = train.model_dump(mode="json", exclude={"seed"}), list[str]()
         for params in candidates(self._tree, train.model_dump(mode="json"), "", why):
             try:

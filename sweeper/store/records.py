@@ -109,7 +109,7 @@ def started_job(folder: RunFolder) -> Job:
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:
-    """Put the end of a run into result.json, and that of a trial into its study's ledger as well."""
+    """Put the end of a run into result.json, and that of a trial into its study's index as well."""
     files.write_text(folder.result, result.model_dump_json(indent=1) + "\n")
     if folder == folder.study.trial(result.number) and (found := entry(folder)):
         trial_index.add(folder.study, found)
@@ -228,7 +228,7 @@ def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def ended(study: StudyFolder) -> dict[int, Entry]:
-    """Every trial that has ended, by number in their order; mends the ledger. Only for whoever holds the study."""
+    """Every trial that has ended, by number in their order; mends the index. Only for whoever holds the study."""
     known = trial_index.read(study)
     missing = [folder for number, folder in folders(study) if number not in known and folder.result.exists()]
     found = known | {one.result.number: one for folder in missing if (one := entry(folder))}
@@ -239,7 +239,7 @@ def ended(study: StudyFolder) -> dict[int, Entry]:
 
 
 def entry(folder: RunFolder) -> Entry | None:
-    """What the ledger has of a trial, as its folder says it; None before its end."""
+    """What the index has of a trial, as its folder says it; None before its end."""
     stamp, result, job = trial_index.stamp(folder), read_result(folder), read_config(folder)
     if stamp is None or result is None or job is None:
         return None

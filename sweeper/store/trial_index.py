@@ -1,4 +1,4 @@
-"""The ledger: what thousands of run folders say of ended trials, in one file. Derived from them, never the truth."""
+"""The trial index: what run folders say of ended trials, in one file. Derived from them, never the truth."""
 
 import hashlib
 import os
@@ -64,7 +64,7 @@ def add(study: StudyFolder, entry: Entry) -> None:
 
 
 def rewrite(study: StudyFolder, entries: Iterable[Entry]) -> None:
-    """Have the ledger hold these and no others."""
+    """Have the index hold these and no others."""
     files.write_text(study.trial_index, "".join(f"{entry.model_dump_json()}\n" for entry in entries))
 
 

@@ -27,7 +27,7 @@ class BatchLimit(Message):
 
 _KNOWN: TypeAdapter[dict[str, int | list[BatchLimit]]] = TypeAdapter(
     dict[str, int | list[BatchLimit]]
-)  # int: before Room was
+)  # int: how earlier versions wrote a limit
 
 
 @dataclass(frozen=True)

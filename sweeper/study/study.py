@@ -1,6 +1,6 @@
 """The study: what the loop asks it and tells it. Optuna decides, the folder remembers.
 
-With `ends` and `recovery` it is the only writer of the records.
+With `outcomes` and `recovery` it is the only writer of the records.
 """
 
 import json
@@ -121,8 +121,8 @@ class Study:
         """What to train next: first trials that were running when a sweep or a worker died, then paused ones that
         may go on, then new ones.
 
-        None when the budget is used up, or a grid has no configuration left, and no paused trial may go on; and
-        after so many trials in a row that were refused, until another ends.
+        None when the budget is used up, or a grid has no configuration left, and no paused trial may go on. None,
+        too, after REFUSED refused trials in a row, until another trial ends.
         """
         if self._refused >= REFUSED:
             return None
@@ -178,8 +178,8 @@ class Study:
     def report(self, trial: int, epoch: Epoch) -> bool:
         """Record `epoch` of a running trial; False when the trial is to be pruned, or paused, or has no time left.
 
-        An epoch on record is not recorded again. Of those the last is judged once more: a kill may have lost it. Not
-        by the rungs, though: whether the trial may go on from there was asked when it was handed out.
+        An epoch on record is not recorded again. The last one on record is judged once more by the pruner, since a
+        kill may have lost its verdict, but not by pausing rungs: those were asked when the trial was handed out.
         """
         running = self._running[trial]
         if epoch.number < len(running.epochs):
@@ -225,14 +225,13 @@ class Study:
         return epoch.number <= len(epochs) and epochs[epoch.number - 1] != epoch
 
     def finish(self, message: Done | Failed) -> TrialResult:
-        """Record how the run of a trial ended: COMPLETE, or PRUNED or PAUSED when `report` said so.
+        """Record how the run of a trial ended.
 
-        One that was stopped for another reason is INTERRUPTED: it stays open, and the next sweep goes on with it. One
-        that failed is FAILED, or INTERRUPTED on a full disk; and, to be handed out again by `next_job` at once, when
-        its worker died or hung for the first time since the trial's last epoch, or ran out of memory crowded by
-        other trials on its device; when it ran out of memory for the first time: then without the images that were
-        resident on the GPU, or else in smaller pieces; and when it diverged in fp16: then in 32 bits. That the GPU
-        had no room is known of those that have no more memory in all.
+        COMPLETE; PRUNED or PAUSED where `report` said so; INTERRUPTED where it was stopped otherwise, or the disk is
+        full: it stays open. FAILED otherwise, but INTERRUPTED and handed out again at once (1) when its worker died
+        or hung, or ran out of memory beside other trials on its device: once for each epoch reached; (2) when it ran
+        out of memory: first without the images on the GPU, then once with half the micro-batch; (3) when it diverged
+        in fp16: in 32 bits.
         """
         result = self._ends.finish(self._running.pop(message.trial), message)
         self._refused = 0

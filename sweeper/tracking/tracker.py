@@ -1,4 +1,4 @@
-"""The record in MLflow: the only place that speaks to it. It shows what the run folders hold, and reads nothing."""
+"""The tracker: shows in MLflow what the run folders hold, and reads nothing back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

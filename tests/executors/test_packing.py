@@ -35,7 +35,7 @@ def alone(packing: Packing, pace: float = 100, memory: float = 2.0) -> None:
 
 
 def beside(packing: Packing, trials: int, pace: float) -> None:
-    """Epochs of trials 0 to `trials`, two per_category: during the first of them the last trial was just starting."""
+    """Epochs of trials 0 to `trials`, two each: during the first of them the last trial was just starting."""
     for index in (2, 3):
         for trial in range(trials):
             packing.epoch("gpu", trial, epoch(index, pace))

@@ -30,7 +30,7 @@ CASES = {
     "X-clock": "the workers' and the sweep's clocks jump by -10 min and +1 day",
     "X-folder": "folders that may not be written to, or with odd names",
     "X-newer": "mlflow.db of a newer MLflow",
-    "X-keep": "SIGKILL while old checkpoints are removed (`keep:`)",
+    "X-keep": "SIGKILL while old checkpoints are removed (`keep_checkpoints:`)",
     "X-clean": "SIGKILL of `sweep clean`; clean beside a sweep; links",
     "X-code": "files that would run code when read",
     "X-changed": "files of a study that somebody has changed",

@@ -116,7 +116,7 @@ def board(lab: Lab) -> list[Any]:
 @pytest.mark.fault("E1")
 @pytest.mark.many
 def test_a_real_sweep_on_a_disk_that_was_full_comes_to_the_same_bits(undisturbed, tmp_path, case):
-    """Filled three times, up to another number of bytes per_category: a state, weights or predictions do not fit."""
+    """Filled three times, up to another number of bytes each: a state, weights or predictions do not fit."""
     with small(tmp_path / "disk", 128) as disk:
         whole = laid_out(tmp_path / "lab")
         lab = Lab(whole.root, {**whole.env, "SWEEP_HOME": str(disk / "mlruns")})

@@ -95,6 +95,10 @@ def test_the_schema_accepts_open_values(train: str):
     assert accepts(WHOLE, document(train))
 
 
+def test_the_schema_names_the_keyword_that_the_program_reads():
+    assert any(rule.get("required") == ["per_category"] for rule in WHOLE["$defs"].values())
+
+
 @pytest.mark.parametrize(
     "train",
     [

@@ -73,3 +73,11 @@ def test_it_holds_for_keys_and_names_wherever_they_stand(asked, monkeypatch, pat
     monkeypatch.setitem(renames.RENAMED, path, "better")
     with pytest.raises(UserError, match=f"^{path} was renamed to 'better'"):
         asked(*written)
+
+
+def test_the_keyword_of_values_by_category_is_answered_too(tmp_path):
+    path = tmp_path / "question.yaml"
+    loss = "loss: {name: focal, category_weights: {each: {uniform: [0, 1]}}}"
+    path.write_text(SPACE.replace("loss: cross_entropy", loss))
+    with pytest.raises(UserError, match="each was renamed to 'per_category'"):
+        Space(read(path), ["garment"])

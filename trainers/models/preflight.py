@@ -144,7 +144,9 @@ def _growing(config: TrainConfig) -> Problem | None:
         return None
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         what = f"{config.backbone} cannot take the {smallest} pixels of the first epochs: {_line(error)}"
-        return Problem("train.progressive_resizing", what, "leave grow out, or begin with a larger share", 2)
+        return Problem(
+            "train.progressive_resizing", what, "leave progressive_resizing out, or give it a larger start", 2
+        )
     return None
 
 

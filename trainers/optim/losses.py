@@ -60,7 +60,7 @@ def asymmetric(
 
 
 def log_chances(logits: Tensor, over: Over) -> tuple[Tensor, Tensor]:
-    """log p and log(1 - p), [B, C] per_category: finite however large the logits, for no 1 - p is rounded to 0."""
+    """log p and log(1 - p), [B, C] each: finite however large the logits, for no 1 - p is rounded to 0."""
     if over == "sigmoid":
         return F.logsigmoid(logits), F.logsigmoid(-logits)
     log_p = F.log_softmax(logits, 1)

@@ -103,7 +103,7 @@ def test_three_spellings_are_compared_with_the_commonest():
 @pytest.mark.parametrize(
     "images",
     [
-        {"child": 2, "chlid": 2},  # two images per_category: nobody slips twice
+        {"child": 2, "chlid": 2},  # two images each: nobody slips twice
         {"coat": 1, "boat": 1},
         {"cat": 1, "bat": 50},  # short words differ by a letter
         {"size 10": 1, "size 11": 40},
