@@ -506,7 +506,7 @@ def turned(batch=8, side=64):
     config = Augment(
         random_resized_crop={},
         rotation=20,
-        color_jitter={"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}},
+        color_jitter={"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1},
         rand_augment={},
     )
     return transforms.draw(config, np.full((batch, 2), (80, 60)), np.random.default_rng(3), None, side)
