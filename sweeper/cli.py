@@ -317,9 +317,7 @@ def clean(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all, and the cache, if left out")] = None,
     keep: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="N", help="trials whose checkpoints stay; else the study's keep_checkpoints"
-        ),
+        typer.Option(min=1, metavar="N", help="trials whose checkpoints stay; else the study's keep_checkpoints"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
     as_json: Json = False,

@@ -50,7 +50,7 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """The marker `process` cannot lie: whatever starts one, the test itself, a fixture or the program, bears it."""
     yield
-    if PROCESSES and not item.get_closest_marker("process"):
+    if PROCESSES and not any(map(item.get_closest_marker, ("process", "slow", "many"))):
         pytest.fail(f"mark it with `process`, for it starts one: {PROCESSES[0]}", pytrace=False)
 
 
