@@ -208,7 +208,7 @@ def fake_cuda():
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("torch.amp.grad_scaler.torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-        patch.setattr(loader, "ahead", lambda asked, make, *_args, **_how: map(make, asked))
+        patch.setattr(loader, "prefetch", lambda asked, make, *_args, **_how: map(make, asked))
         patch.setattr(nn.Module, "to", moved)
         patch.setattr(network, "build", real(network.build))
         with FakeTensorMode(allow_non_fake_inputs=True):

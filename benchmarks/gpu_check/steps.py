@@ -209,7 +209,7 @@ def overflow(place: Cpu, notes: Notes) -> None:
             what = f"a step that overflows does no harm: {optimizer}, clip {clip}"
             notes.promise(what, holds, moved=moved, largest_moment=moment, moved_by_the_next=after)
     thaw = {"epochs": 1, "gradual_epochs": 2}
-    how = subjects.recipe(32, 64, epochs=4, thaw=thaw, optimizer={"name": "sgd", "lr": 0.01})
+    how = subjects.recipe(32, 64, epochs=4, freeze=thaw, optimizer={"name": "sgd", "lr": 0.01})
     with subjects.run(place, how, subjects.noise(32, 16, 64)) as run:
         try:
             losses: list[float] | str = [run.fit(index)[0].loss for index in range(4)]

@@ -48,7 +48,9 @@ def resumes(place: Cpu, notes: Notes) -> None:
     """A run that was left after two of four epochs goes on from its file as if it had not been."""
     data = subjects.colours(256, 96, 64)
     for precision in [name for name in place.formats if name != "fp32"] or ["fp32"]:
-        how = subjects.recipe(64, 64, precision=precision, epochs=4, batch_size=32, average="ema", clip_norm=1.0)
+        how = subjects.recipe(
+            64, 64, precision=precision, epochs=4, batch_size=32, weight_averaging="ema", clip_norm=1.0
+        )
         with subjects.folder() as one, subjects.folder() as other:
             whole = [epoch.val.loss for epoch in train(how, data, one, device=place.name) if epoch.val]
             list(itertools.islice(train(how, data, other, device=place.name), 2))
@@ -65,7 +67,7 @@ def trial(place: Cpu, notes: Notes) -> None:
     data = subjects.noise(images, images // 5, level)
     inside, stamps = [], []
     with subjects.folder() as folder:
-        asked = subjects.recipe(side, level, epochs=4, average="ema", **how)
+        asked = subjects.recipe(side, level, epochs=4, weight_averaging="ema", **how)
         for epoch in train(asked, data, folder, device=place.name, resident=True):
             inside.append(epoch.seconds)
             stamps.append(time.perf_counter())

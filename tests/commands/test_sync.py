@@ -98,7 +98,7 @@ def test_a_study_that_is_swept_is_left_alone(study):
 def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
     shutil.copytree(study.root, study.root.with_name("damaged"))
     (study.root.with_name("damaged") / "study.json").write_text("{")
-    os.utime(study.spec, (0, 0))  # the last one to be sent
+    os.utime(study.study_file, (0, 0))  # the last one to be sent
     assert caught_up() == [
         "nothing of damaged is sent to MLflow: this file is damaged:"
         " it does not say what the study asked when it began",
@@ -108,7 +108,7 @@ def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
 
 def test_mlflow_is_told_of_a_study_what_its_folder_says(study):
     facts = tracker.facts(studies.status_of(study))
-    asked = json.loads(study.spec.read_text())
+    asked = json.loads(study.study_file.read_text())
     assert (facts.metric, facts.data_name, facts.planned) == ("overall_accuracy", "nothing", 3)
     assert facts.names == ["backbone", "loss.gamma", "optimizer.lr", "schedule", "schedule.step.every"]
     assert facts.spec_text == study.space.read_text()

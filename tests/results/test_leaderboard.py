@@ -50,7 +50,7 @@ def test_a_pruned_trial_has_its_place_and_no_rank(study):
 
 
 def test_failed_trials_stand_at_the_end_with_the_reason(study):
-    failed = result(0, 0.99, "FAILED", trouble="nan", error="loss is NaN at epoch 3")
+    failed = result(0, 0.99, "FAILED", failure="nan", error="loss is NaN at epoch 3")
     table = leaderboard.frame([failed, result(1, None, "RUNNING"), result(2, 0.5)], study)
     assert list(table["trial"]) == [2, 1, 0]
     assert table["error"].iloc[-1] == "loss is NaN at epoch 3"
@@ -183,9 +183,9 @@ def test_two_open_values_are_crossed_and_what_no_trial_tried_is_empty():
 
 
 def test_a_cell_is_the_mean_over_the_only_third_open_value_and_the_title_says_so():
-    results = [at(n, value, loss="dice", balance=0, seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
+    results = [at(n, value, loss="dice", balanced_sampling=0, seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
     made = leaderboard.cross(results, "loss", "balanced_sampling")
-    assert made.title == "overall_accuracy, loss down, balance across: mean ± standard error over seed"
+    assert made.title == "overall_accuracy, loss down, balanced_sampling across: mean ± standard error over seed"
     assert made.table()[1] == [["dice", "0.7000 ±0.0577"]]
 
 

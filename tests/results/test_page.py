@@ -170,7 +170,11 @@ def test_the_command_prints_where_the_page_is(tmp_path):
 
     study = StudyFolder(tmp_path / "mlruns" / "studies" / "question")
     study.root.mkdir(parents=True)
-    asked = {"study": "question", "identity": {"metric": "overall_accuracy", "data": {}, "train": {}}}
+    asked = {
+        "schema_version": 2,
+        "study": "question",
+        "identity": {"metric": "overall_accuracy", "data": {}, "train": {}},
+    }
     study.study_file.write_text(json.dumps(asked))
     study.space.write_text("study: question\n")
     document = json.loads(sweep(tmp_path, "report", "question", "--json").stdout)

@@ -11,7 +11,8 @@ from sweeper.store import lock, studies
 from sweeper.store.paths import StudyFolder, database
 from tests.support.records import begin, curve, end, job
 
-IDENTITY = """{"study": "focal", "identity": {"data": {}, "metric": "overall_accuracy", "train": {}},
+IDENTITY = """{"schema_version": 2, "study": "focal",
+"identity": {"data": {}, "metric": "overall_accuracy", "train": {}},
 "budget": {"trials": %s, "hours": null}}"""
 
 

@@ -295,7 +295,7 @@ PRUNERS = {
 def wishes(patch: pytest.MonkeyPatch, come: Callable[[str, Callable[[], object] | None], None]) -> None:
     """Have `come` called at every point between two writes, with what half a write leaves."""
     for place in (files, outcomes):
-        patch.setattr(place, "point", lambda name, torn=None: come(name, torn))
+        patch.setattr(place, "failpoint", lambda name, torn=None: come(name, torn))
 
 
 def dies(path: Path, wanted: str, times: int) -> bool:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.process
 
 Tell = Callable[..., Path]
 IDENTITY = """{
+    "schema_version": 2,
     "study": "s",
     "identity": {"metric": "overall_accuracy", "data": {}, "train": {}},
     "budget": {"trials": 3, "hours": null}

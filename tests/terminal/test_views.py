@@ -65,7 +65,7 @@ def sweep(view: views.View) -> None:
     for index in range(3):
         view.epoch(first, epoch(index, 0.5 + index / 10), None)
     view.ended(first, result(4))
-    view.ended(second, result(5, "FAILED", trouble="oom", error="out of GPU memory"))
+    view.ended(second, result(5, "FAILED", failure="oom", error="out of GPU memory"))
     view.started(third, "cuda:0")
     view.epoch(third, epoch(0, 0.4), result(4))
 
@@ -180,7 +180,8 @@ def test_a_stream_that_was_closed_ends_nothing():
 
 @pytest.mark.process
 def test_output_cut_by_head_leaves_no_traceback():
-    code = "from sweeper.terminal import output\nfor i in range(20000): output.out(f'line {i}')\noutput.talk('ended')"
+    code = "from sweeper.terminal import output\nfor i in range(20000): output.print_result(f'line {i}')\n"
+    code += "output.print_message('ended')"
     pipe = f'set -o pipefail; "{sys.executable}" -c "$CODE" | head -1'
     ended = subprocess.run(["bash", "-c", pipe], env=os.environ | {"CODE": code}, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "line 0\n", "ended\n")

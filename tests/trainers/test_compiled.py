@@ -52,7 +52,7 @@ def test_pieces_of_two_sizes_are_two_graphs(photos, data, tmp_path):
 @pytest.mark.slow
 def test_every_stage_of_a_thaw_is_a_graph(photos, data, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    found = graphs(photos, data, tmp_path, thaw={"epochs": 1, "gradual_epochs": 4}, epochs=7)
+    found = graphs(photos, data, tmp_path, freeze={"epochs": 1, "gradual_epochs": 4}, epochs=7)
     assert found == [1, 2, 3, 4, 5, 6, 6]
     assert not said(caplog)
 

@@ -284,7 +284,7 @@ def test_scores_of_finished_predictions_are_those_of_the_epoch_that_made_them(wh
 # ------------------------------------------------------------------------------------ averages, thaw, growth
 @pytest.mark.parametrize("kind", [EMA(decay=0.9), SWA(start=0.5)])
 def test_an_averaged_run_continues_bit_for_bit(photos, data, tmp_path, kind):
-    how = recipe(photos, average=kind)
+    how = recipe(photos, weight_averaging=kind)
     whole = list(train(how, data, tmp_path / "whole"))
     list(islice(train(how, data, tmp_path / "part"), 3))
     again = list(train(how, data, tmp_path / "part"))
@@ -295,7 +295,7 @@ def test_an_averaged_run_continues_bit_for_bit(photos, data, tmp_path, kind):
 
 def test_what_is_evaluated_and_saved_is_the_average(photos, data, tmp_path):
     run = TrainingRun(
-        recipe(photos, average=EMA(decay=0.99), epochs=1), data, ("train",), torch.device("cpu"), tmp_path
+        recipe(photos, weight_averaging=EMA(decay=0.99), epochs=1), data, ("train",), torch.device("cpu"), tmp_path
     )
     run.fit(0)
     shown, newest = run.eval_network.state_dict(), run.net.state_dict()
@@ -304,7 +304,7 @@ def test_what_is_evaluated_and_saved_is_the_average(photos, data, tmp_path):
 
 
 def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(photos, data, tmp_path):
-    how = recipe(photos, thaw=Freeze(epochs=1))
+    how = recipe(photos, freeze=Freeze(epochs=1))
     run = TrainingRun(how, data, ("train",), torch.device("cpu"), tmp_path)
     before = {key: value.clone() for key, value in run.net.state_dict().items()}
     run.fit(0)
@@ -318,7 +318,9 @@ def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(ph
 
 
 def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
-    run = TrainingRun(recipe(photos, thaw=Freeze(gradual_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path)
+    run = TrainingRun(
+        recipe(photos, freeze=Freeze(gradual_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path
+    )
     depth = depths(run.net.backbone)
     deepest = []
     for epoch in range(3):
@@ -374,7 +376,9 @@ def test_the_weights_notes_name_no_place_of_this_machine(photos, data, tmp_path)
 
 def test_a_growing_run_trains(photos, data, tmp_path):
     *_, last = train(
-        recipe(photos, image_size=64, grow=ProgressiveResizing(start=0.5, until=0.8), epochs=2), data, tmp_path
+        recipe(photos, image_size=64, progressive_resizing=ProgressiveResizing(start=0.5, until=0.8), epochs=2),
+        data,
+        tmp_path,
     )
     assert last.val.overall_accuracy > 0
 
@@ -539,7 +543,7 @@ def test_a_whole_batch_is_one_piece_bit_for_bit(whole, data, tmp_path):
 
 
 def test_a_run_in_pieces_continues_bit_for_bit(photos, data, tmp_path):
-    how = recipe(photos, epochs=2, average=SWA(start=0.5))
+    how = recipe(photos, epochs=2, weight_averaging=SWA(start=0.5))
     expected = list(train(how, data, tmp_path / "whole", micro_batch=5))
     next(train(how, data, tmp_path / "part", micro_batch=5))
     assert comparable(train(how, data, tmp_path / "part", micro_batch=5)) == comparable(expected)

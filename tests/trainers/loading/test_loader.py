@@ -227,7 +227,7 @@ def test_evaluation_without_room_for_a_single_image_says_so(photos, data):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_nothing_waits_for_the_gpu_inside_an_epoch(photos, data, tmp_path, precision):
-    how = recipe(photos, augment=STRONG, precision=precision, clip_norm=1.0, average={"name": "ema"})
+    how = recipe(photos, augment=STRONG, precision=precision, clip_norm=1.0, weight_averaging={"name": "ema"})
     run = TrainingRun(how, data, ("train",), torch.device("cuda"), tmp_path)
     run.fit(0)  # makes what is made once
     feed, rng = run.lens.feed(32), np.random.default_rng(0)

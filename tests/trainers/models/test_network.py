@@ -305,10 +305,10 @@ def test_real_published_weights_fit_their_backbone():
 
 
 def test_a_backbone_of_one_size_is_not_grown_into():
-    found = only(backbone="deit_tiny_patch16_224", image_size=224, grow={"start": 0.5})
+    found = only(backbone="deit_tiny_patch16_224", image_size=224, progressive_resizing={"start": 0.5})
     assert (found.where, found.exit_code) == ("train.progressive_resizing", 2)
     assert "112 pixels of the first epochs" in found.what
-    assert problems([recipe(image_size=64, grow={"start": 0.5})]) == []
+    assert problems([recipe(image_size=64, progressive_resizing={"start": 0.5})]) == []
 
 
 def test_weights_that_would_not_be_read_are_a_slip():
