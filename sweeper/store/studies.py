@@ -163,7 +163,7 @@ def _target(target: str) -> RunFolder:
     is_study = target in [study.name for study in studies()]
     if not is_study and (path.is_file() or path.is_dir()):
         folder = RunFolder((path if path.is_dir() else path.parent).absolute())
-        if folder.root.parent.name == "final" and folder.config.exists():
+        if folder.root.parent == folder.study.finals and folder.config.exists():
             return folder
         raise UserError("this is no submission of a study", where=target, help="name mlruns/studies/STUDY/finals/...")
     study = find(target)
