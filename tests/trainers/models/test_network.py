@@ -117,8 +117,10 @@ def test_weights_are_read_once_however_many_networks_begin_with_them(tmp_path):
     save_weights(tmp_path / "w.safetensors", donor.state_dict(), {})
     path = tmp_path / "w.safetensors"
     first, before = network.build(config(pretrained=True, weights=str(path)), [3]), path.stat()
-    path.write_bytes(bytes(before.st_size))  # nothing that could be read again, with the same stamp
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other = tmp_path / "other"  # nothing that could be read again, with the same stamp
+    other.write_bytes(bytes(before.st_size))
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
     first.backbone.conv1[0].weight.data.zero_()
     again = network.build(config(pretrained=True, weights=str(path)), [3])
     assert torch.equal(again.backbone.conv1[0].weight, donor.conv1[0].weight)
