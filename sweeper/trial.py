@@ -109,7 +109,7 @@ WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SessionEnd:
     """How a session ended: the exit code, and one line that says why where that is not plain."""
 
     exit_code: int = 0

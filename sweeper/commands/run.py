@@ -18,10 +18,10 @@ from sweeper.terminal import output
 
 if TYPE_CHECKING:
     from sweeper.commands.export import Final
-    from sweeper.trial import Outcome
+    from sweeper.trial import SessionEnd
 
 
-def run(path: Path, options: Options) -> "Outcome":
+def run(path: Path, options: Options) -> "SessionEnd":
     """Begin the study of the file at `path`, or go on with it, until its budget is used up or a signal comes.
 
     Everything that can be wrong is raised before a trial exists. However it ends, stderr says how it stands, where
@@ -40,7 +40,7 @@ def run(path: Path, options: Options) -> "Outcome":
         return _told(session)
 
 
-def _told(session: Session) -> "Outcome":
+def _told(session: Session) -> "SessionEnd":
     """Run the session; however it ends, say how the study stands."""
     reason = ""
     try:

@@ -8,7 +8,7 @@ from sweeper.errors import DiskFull
 from sweeper.executors import Executor
 from sweeper.store.paths import StudyFolder
 from sweeper.system.signals import Stop
-from sweeper.trial import Done, Failed, Job, Observer, Outcome, Progress, TrialResult
+from sweeper.trial import Done, Failed, Job, Observer, Progress, SessionEnd, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
 
@@ -61,19 +61,19 @@ class JobSource(Protocol):
     def best(self) -> TrialResult | None: ...
 
     @property
-    def over(self) -> Outcome | None:
+    def over(self) -> SessionEnd | None:
         """Why nothing more may run, though there may be jobs."""
         ...
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SessionEnd:
         """How it ended when nothing is left to do."""
         ...
 
 
 def run(
     source: JobSource, executor: Executor, observers: Observer, *, stop: Stop, room: "DiskEstimate | None" = None
-) -> Outcome:
+) -> SessionEnd:
     """Train until nothing is left or `stop` is requested; afterwards no worker is left.
 
     A stop lets every run finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way the runs
@@ -86,7 +86,7 @@ def run(
     except BaseException as error:
         executor.close(kill=True)
         if isinstance(error, KeyboardInterrupt) and stop.requested:
-            return Outcome(stop.exit_code, "stopped at once")
+            return SessionEnd(stop.exit_code, "stopped at once")
         if isinstance(error, OSError) and files.full(error):
             raise loop.full(str(error), str(error.filename or source.folder.root)) from error
         if isinstance(error, DiskFull) and not error.need:
@@ -108,9 +108,9 @@ class _Loop:
     jobs: dict[int, Job] = field(default_factory=dict)  # that run, by trial
     held: Job | None = None  # the next, for want of disk space, or of a slot
     since: float | None = None  # when the waiting for a slot began
-    ended: Outcome | None = None  # set when nothing may start or go on
+    ended: SessionEnd | None = None  # set when nothing may start or go on
 
-    def run(self) -> Outcome:
+    def run(self) -> SessionEnd:
         while True:
             self.fill()
             if not self.jobs and not self.stranded():
@@ -164,7 +164,7 @@ class _Loop:
             self.since = float("inf")  # said once
         return True
 
-    def close(self) -> Outcome:
+    def close(self) -> SessionEnd:
         """End for good what still waits, where nothing else ended the loop."""
         self.ended = self.ended or self.source.over
         for job, result in self.source.settle() if self.ended is None else ():
@@ -201,7 +201,7 @@ class _Loop:
     def look(self) -> None:
         """Heed a signal that came meanwhile."""
         if self.stop.requested and (self.ended is None or self.ended.exit_code != self.stop.exit_code):
-            self.ended = Outcome(self.stop.exit_code, "stopped")
+            self.ended = SessionEnd(self.stop.exit_code, "stopped")
             self.observers.note("finishing the epoch; press again to stop now")
 
     def full(self, why: str, where: str) -> DiskFull:

@@ -20,7 +20,7 @@ from sweeper.study.outcomes import IN_FULL
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import views
 from sweeper.tracking import tracker
-from sweeper.trial import Closing, Done, Failed, Job, Outcome, TrialResult
+from sweeper.trial import Closing, Done, Failed, Job, SessionEnd, TrialResult
 from trainers.data import images
 from trainers.epoch import Epoch
 
@@ -193,12 +193,12 @@ class Retraining:
     best: TrialResult | None = None  # there is none to compare with
 
     @property
-    def over(self) -> Outcome | None:
-        return Outcome(RunFailed.exit_code, str(self.failure)) if self.failure else None
+    def over(self) -> SessionEnd | None:
+        return SessionEnd(RunFailed.exit_code, str(self.failure)) if self.failure else None
 
     @property
-    def outcome(self) -> Outcome:
-        return Outcome()
+    def outcome(self) -> SessionEnd:
+        return SessionEnd()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import tracker_for
-from sweeper.trial import Closing, Observer, Outcome, State
+from sweeper.trial import Closing, Observer, SessionEnd, State
 from trainers.support import files
 
 if TYPE_CHECKING:
@@ -58,20 +58,20 @@ class Session:
     stop: Stop = field(default_factory=Stop)
     started: bool = False  # the study was opened, so there is something to say at the end
 
-    def run(self) -> Outcome:
+    def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
         final = self._estimate_final() if self.options.then_best else None
         with listening(self.stop), self.stop.told():
             once = partial(self._run_once, final)
             return disk_pause.retry_when_disk_full(once, self.prepared.folder, self.stop) or self._given_up()
 
-    def _given_up(self) -> Outcome:
+    def _given_up(self) -> SessionEnd:
         """Where a person ends the waiting for disk space."""
-        return Outcome(
+        return SessionEnd(
             self.stop.exit_code, "stopped at once" if self.stop.again else "stopped while the disk was full"
         )
 
-    def _run_once(self, final: FinalCost | None) -> Outcome:
+    def _run_once(self, final: FinalCost | None) -> SessionEnd:
         """From opening the study to closing it."""
         folder, study = self.prepared.folder, self._open()
         self.started = True
@@ -114,7 +114,7 @@ class Session:
         growth = (train + len(table.split("val"))) / max(train, 1)
         return FinalCost(growth, time.monotonic() - started)
 
-    def _train(self, study: Study) -> Outcome:
+    def _train(self, study: Study) -> SessionEnd:
         """Run the loop under the eyes of all observers."""
         view = self._view(study)
         observers = self._observers(view)

@@ -63,8 +63,8 @@ class Rungs:
         return rung == epochs
 
 
-class PausedTrials:
-    """The paused trials of a study, and the rungs that they stand on. With another pruner nobody waits.
+class AshaPruner:
+    """Judges trials at their rungs, and holds those that are paused there. With another pruner nobody waits.
 
     Where those that are not among the best end (`stopping`), they keep their places: so a trial has to be among the
     best 1/factor of all that came there before it, and the best so far always goes on.
@@ -74,16 +74,16 @@ class PausedTrials:
         self.rungs: Rungs | None = None
         if isinstance(pruner, Asha):
             self.rungs = Rungs(pruner.min_epochs, pruner.reduction_factor)
-        self._ends = isinstance(pruner, Asha) and pruner.type == "stopping"
+        self._stopping = isinstance(pruner, Asha) and pruner.type == "stopping"
         self._paused: dict[int, ActiveTrial] = {}
 
     def pauses(self, one: ActiveTrial, *, last: bool) -> bool:
         """Whether a trial that runs stands at a rung from which it may not go on, yet."""
-        return not self._ends and self._fails(one, last=last)
+        return not self._stopping and self._fails(one, last=last)
 
-    def ends(self, one: ActiveTrial) -> bool:
+    def stops(self, one: ActiveTrial) -> bool:
         """Whether a trial that runs ends for good at the rung where it stands: it is not among the best there."""
-        return self._ends and self._fails(one, last=True)
+        return self._stopping and self._fails(one, last=True)
 
     def _fails(self, one: ActiveTrial, *, last: bool) -> bool:
         if self.rungs is None:
@@ -96,7 +96,7 @@ class PausedTrials:
         """Note how a trial of so many epochs ended."""
         if self.rungs and state == "FAILED":
             self.rungs.forget(trial)
-        elif self.rungs and state == "PRUNED" and not self._ends:
+        elif self.rungs and state == "PRUNED" and not self._stopping:
             self.rungs.close(trial, epochs)
 
     def add(self, one: ActiveTrial) -> None:

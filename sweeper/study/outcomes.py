@@ -17,13 +17,13 @@ class Outcomes:
     The result goes into the run's folder before anything is removed: recovery builds on that.
     """
 
-    def __init__(self, parts: StudyState) -> None:
+    def __init__(self, state: StudyState) -> None:
         self.best: TrialResult | None = None
         self.left: set[int] = set()  # trials that ran in this call and were left open
         self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
-        self._folder, self._optimizer = parts.folder, parts.optimizer
-        self._clock, self._asking = parts.clock, parts.asking
-        self._repeats, self._memory, self._kept = parts.repeats, parts.memory, parts.kept
+        self._folder, self._optimizer = state.folder, state.optimizer
+        self._budget, self._queue = state.budget, state.queue
+        self._seen, self._gpu_memory, self._retention = state.seen, state.gpu_memory, state.retention
 
     # ------------------------------------------------------------------------------- which end
     def finish(self, one: ActiveTrial, message: Done | Failed) -> TrialResult:
@@ -63,9 +63,9 @@ class Outcomes:
     def _remedy(self, job: Job, message: Failed) -> tuple[Job, str] | None:
         """The job changed so that the trouble may not come again, and in words how it goes on."""
         if message.failure == "oom":
-            lighten = self._memory.unload if message.resident else self._memory.halve_micro_batch
+            lighten = self._gpu_memory.unload if message.resident else self._gpu_memory.halve_micro_batch
             smaller = lighten(job, message.gpu_memory_gib)
-            return (smaller, self._memory.said(smaller, message.text)) if smaller else None
+            return (smaller, self._gpu_memory.said(smaller, message.text)) if smaller else None
         if message.failure == "overflow" and not job.full_precision:
             return job.model_copy(update={"full_precision": True}), f"{message.text}; {IN_FULL}"
         return None
@@ -74,7 +74,7 @@ class Outcomes:
     def pause(self, one: ActiveTrial) -> TrialResult:
         """Have a trial wait at the rung that it stands on."""
         one.pausing, one.before = False, len(one.epochs)
-        self._asking.waiting.add(one)
+        self._queue.asha.add(one)
         self._optimizer.pause(one.job.trial)
         self._folder.trial(one.job.trial).paused.touch()
         failpoint("paused")
@@ -82,7 +82,7 @@ class Outcomes:
 
     def _retry(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:
         """Leave a trial open, to be the next."""
-        self._asking.resumable.append(one.job.trial)
+        self._queue.resumable.append(one.job.trial)
         return self._interrupt(one, message.model_copy(update={"text": text}))
 
     def _interrupt(self, one: ActiveTrial, message: Failed | None = None) -> TrialResult:
@@ -96,20 +96,20 @@ class Outcomes:
         self._release(one)
         result = records.result_of(one.job, one.epochs, state, message)
         if result.failure == "oom":
-            self._repeats.mark_oom(digest(one.job.recipe), result)
+            self._seen.mark_oom(digest(one.job.recipe), result)
         records.remove_leftovers(one.job.folder, ended=True)
         records.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
         self._optimizer.tell(result)
         self.update_best(result)
-        self._kept.ended(result)
-        self._asking.waiting.ended(result.number, result.state, result.epochs)
+        self._retention.ended(result)
+        self._queue.asha.ended(result.number, result.state, result.epochs)
         return result
 
     def _release(self, one: ActiveTrial) -> ActiveTrial:
         """The trial runs no more; what it took beside its epochs is learnt."""
         if (rest := one.rest) is not None:
-            self._clock.learn_overhead(rest)
+            self._budget.learn_overhead(rest)
         return one
 
     # -------------------------------------------------------------------------- who is to know
@@ -121,7 +121,7 @@ class Outcomes:
 
     def update_budget_leader(self) -> None:
         """Have the clock know what would be retrained, where something will."""
-        if self._clock.wants_leader and self.best:
+        if self._budget.wants_leader and self.best:
             job = records.read_config(self._folder.trial(self.best.number))
             if job:
-                self._clock.leads(job.recipe.train, self.best.epoch or 0)
+                self._budget.leads(job.recipe.train, self.best.epoch or 0)

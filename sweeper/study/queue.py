@@ -10,7 +10,7 @@ from sweeper.space.spec import Grid, StudySpec
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.trial_index import digest
-from sweeper.study.asha import PausedTrials
+from sweeper.study.asha import AshaPruner
 from sweeper.study.budget import TimeBudget
 from sweeper.trial import Job, TrialResult
 from trainers.config import Recipe
@@ -31,9 +31,9 @@ class TrialQueue:
     def __init__(
         self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, clock: TimeBudget
     ) -> None:
-        self._spec, self._space, self._optimizer, self._folder, self._clock = spec, space, optimizer, folder, clock
+        self._spec, self._space, self._optimizer, self._folder, self._budget = spec, space, optimizer, folder, clock
         self.resumable: deque[int] = deque()  # trials that ran when a sweep or a worker died
-        self.waiting = PausedTrials(spec.search.pruner)
+        self.asha = AshaPruner(spec.search.pruner)
         self.started = 0  # trials, whatever became of them
         self._grid = isinstance(spec.search.sampler, Grid)
         self._planned: Iterator[Params] = iter(())  # configurations to be tried before Optuna is asked
@@ -77,7 +77,7 @@ class TrialQueue:
     @property
     def is_draining(self) -> bool:
         """Whether no new trial will begin, as far as known."""
-        return self._last or self._all_started or self._clock.fits_none()
+        return self._last or self._all_started or self._budget.fits_none()
 
     @property
     def _all_started(self) -> bool:
@@ -86,8 +86,8 @@ class TrialQueue:
     def _resumed(self) -> int | None:
         """The next open trial for whose next epoch there is time."""
         for trial in self.resumable:
-            job = records.read_config(self._folder.trial(trial)) if self._clock.limited else None
-            if job is None or self._only_needs_ending(job) or self._clock.fits(job.recipe.train, 1):
+            job = records.read_config(self._folder.trial(trial)) if self._budget.limited else None
+            if job is None or self._only_needs_ending(job) or self._budget.fits(job.recipe.train, 1):
                 self.resumable.remove(trial)
                 return trial
         self._late = self._late or bool(self.resumable)
@@ -98,7 +98,7 @@ class TrialQueue:
         return len(records.history(self._folder.trial(job.trial))) >= job.recipe.train.epochs
 
     def _promoted(self) -> int | None:
-        one = self.waiting.next(lambda one: self._clock.fits(one.train, one.left), last=self.is_draining)
+        one = self.asha.next(lambda one: self._budget.fits(one.train, one.left), last=self.is_draining)
         if one is None:
             return None
         self._optimizer.resume(one.job.trial)
@@ -108,11 +108,11 @@ class TrialQueue:
         """A new trial, if the budget has room for it: what is queued, or the sampler's."""
         if self._all_started or (self._grid and self._queued is None):
             return None
-        if self._refused == self._clock.learnt:
+        if self._refused == self._budget.learnt:
             return None  # nothing was learnt since, and time only got shorter
         fixed = self._fitting()
         self._late = fixed is None
-        self._refused = self._clock.learnt if fixed is None else None
+        self._refused = self._budget.learnt if fixed is None else None
         if fixed is None:
             return None
         self.started += 1
@@ -124,13 +124,13 @@ class TrialQueue:
         backbone. None where nothing makes it fit.
         """
         queued = self._queued or {}
-        if self._clock.fits_none() or self._clock.surely_fits_any():
-            return None if self._clock.fits_none() else queued
+        if self._budget.fits_none() or self._budget.surely_fits_any():
+            return None if self._budget.fits_none() else queued
         free = not queued and "backbone" in self._space.names
         backbones = dict.fromkeys(recipe.train.backbone for recipe in self._space.recipes() if free)
         for chosen in [queued, *({"backbone": backbone} for backbone in backbones)]:
             train = self._space.recipe(self._optimizer.preview(chosen)).train
-            if self._clock.fits(train, train.epochs):
+            if self._budget.fits(train, train.epochs):
                 return chosen
         return None
 

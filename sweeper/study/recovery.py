@@ -8,42 +8,42 @@ from sweeper.study.outcomes import Outcomes
 from sweeper.study.state import StudyState
 
 
-def recover(parts: StudyState, ends: Outcomes) -> None:
+def recover(state: StudyState, outcomes: Outcomes) -> None:
     """Take up what earlier calls left: trials that have ended, and those without an end, which are handed out."""
     jobs = (
-        records.read_config(folder) for number, folder in records.folders(parts.folder) if number not in parts.ended
+        records.read_config(folder) for number, folder in records.folders(state.folder) if number not in state.ended
     )
-    running = [parts.stand(job) for job in jobs if job]
-    for entry in parts.ended.values():
-        _remember(parts, entry)
-        ends.update_best(entry.result)
-        parts.kept.ended(entry.result)
+    running = [state.active_trial(job) for job in jobs if job]
+    for entry in state.ended.values():
+        _remember(state, entry)
+        outcomes.update_best(entry.result)
+        state.retention.ended(entry.result)
     for one in running:
-        parts.repeats.add(one.job)
-        parts.asking.resumable.append(one.job.trial)
-    if parts.asking.waiting.rungs:
-        _climb(parts, ends, parts.asking.waiting.rungs, running)
+        state.seen.add(one.job)
+        state.queue.resumable.append(one.job.trial)
+    if state.queue.asha.rungs:
+        _climb(state, outcomes, state.queue.asha.rungs, running)
 
 
-def _remember(parts: StudyState, entry: Entry) -> None:
+def _remember(state: StudyState, entry: Entry) -> None:
     """Have a configuration that was tried known as such, and as too large where there is not more memory now."""
-    parts.repeats.note(entry.configuration, entry.seed, entry.result.number)
-    if entry.result.failure == "oom" and not parts.memory.has_larger_gpu(entry.result.gpu_memory_gib):
-        parts.repeats.mark_oom(entry.configuration, entry.result)
+    state.seen.note(entry.configuration, entry.seed, entry.result.number)
+    if entry.result.failure == "oom" and not state.gpu_memory.has_larger_gpu(entry.result.gpu_memory_gib):
+        state.seen.mark_oom(entry.configuration, entry.result)
 
 
-def _climb(parts: StudyState, ends: Outcomes, rungs: Rungs, running: list[ActiveTrial]) -> None:
+def _climb(state: StudyState, outcomes: Outcomes, rungs: Rungs, running: list[ActiveTrial]) -> None:
     """Tell the rungs what is on record, and pause the open trials that stand at a rung and may not go on."""
-    waiting = parts.asking.waiting
-    for number, transferred in enumerate(parts.learnt, -len(parts.learnt)):
+    asha = state.queue.asha
+    for number, transferred in enumerate(state.learnt, -len(state.learnt)):
         rungs.learn(number, transferred.values)
-        waiting.ended(number, transferred.state, len(transferred.values))
-    for number, entry in parts.ended.items():
+        asha.ended(number, transferred.state, len(transferred.values))
+    for number, entry in state.ended.items():
         rungs.learn(number, entry.values)
-        waiting.ended(number, entry.result.state, entry.result.epochs)
+        asha.ended(number, entry.result.state, entry.result.epochs)
     for one in running:
         rungs.learn(one.job.trial, one.values)
     for one in running:
-        if waiting.pauses(one, last=parts.asking.is_draining):
-            parts.asking.resumable.remove(one.job.trial)
-            ends.pause(one)
+        if asha.pauses(one, last=state.queue.is_draining):
+            state.queue.resumable.remove(one.job.trial)
+            outcomes.pause(one)

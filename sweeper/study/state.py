@@ -34,7 +34,7 @@ class Definition:
 
 @dataclass(frozen=True)
 class StudyState:
-    """The parts that a study, its recovery and the ends of its trials share."""
+    """What a study, its recovery and its outcomes share."""
 
     spec: StudySpec
     space: Space
@@ -42,11 +42,11 @@ class StudyState:
     ended: Mapping[int, Entry]  # the trials that had ended when it was opened
     learnt: Sequence[TransferredTrial]  # of another study
     optimizer: Optimizer
-    clock: TimeBudget
-    asking: TrialQueue
-    repeats: SeenConfigurations
-    memory: GpuMemoryLimits
-    kept: Retention
+    budget: TimeBudget
+    queue: TrialQueue
+    seen: SeenConfigurations
+    gpu_memory: GpuMemoryLimits
+    retention: Retention
 
     @classmethod
     def open(cls, definition: Definition, here: MachineInfo = UNKNOWN) -> "StudyState":
@@ -60,19 +60,16 @@ class StudyState:
             history.past_trials(folder, ended, space.suggest),
             history.transferred(learnt, space.suggest),
         )
-        clock = TimeBudget(folder, spec.budget.hours, ended)
-        asking = TrialQueue(spec, space, optimizer, folder, clock)
-        asking.begin([one.params for one in learnt])
-        repeats, memory, kept = (
-            SeenConfigurations(),
-            GpuMemoryLimits(folder.gpu_memory, here),
-            Retention(folder, spec.keep_checkpoints),
-        )
+        budget = TimeBudget(folder, spec.budget.hours, ended)
+        queue = TrialQueue(spec, space, optimizer, folder, budget)
+        queue.begin([one.params for one in learnt])
+        seen, retention = SeenConfigurations(), Retention(folder, spec.keep_checkpoints)
+        gpu_memory = GpuMemoryLimits(folder.gpu_memory, here)
         for one in learnt:
-            repeats.note(one.configuration, one.seed, None)
-        return cls(spec, space, folder, ended, learnt, optimizer, clock, asking, repeats, memory, kept)
+            seen.note(one.configuration, one.seed, None)
+        return cls(spec, space, folder, ended, learnt, optimizer, budget, queue, seen, gpu_memory, retention)
 
-    def stand(self, job: Job) -> ActiveTrial:
+    def active_trial(self, job: Job) -> ActiveTrial:
         """A trial that has begun, as its folder knows it."""
         epochs = records.repair(self.folder.trial(job.trial))
         return ActiveTrial(job, epochs, before=len(epochs))

@@ -19,7 +19,7 @@ from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
 from sweeper.study.outcomes import Outcomes
 from sweeper.study.queue import Next
 from sweeper.study.state import Definition, StudyState
-from sweeper.trial import FIRST, OPEN, Done, Failed, Job, Outcome, TrialResult
+from sweeper.trial import FIRST, OPEN, Done, Failed, Job, SessionEnd, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
 
@@ -65,17 +65,17 @@ class Study:
     used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
-    def __init__(self, parts: StudyState, cache: Path, held: lock.Lock) -> None:
-        self.spec, self.folder = parts.spec, parts.folder
-        self._parts, self._cache, self._lock = parts, cache, held
-        self._space, self._optimizer = parts.space, parts.optimizer
-        self._clock, self._asking = parts.clock, parts.asking
-        self._repeats, self._memory = parts.repeats, parts.memory
+    def __init__(self, state: StudyState, cache: Path, held: lock.Lock) -> None:
+        self.spec, self.folder = state.spec, state.folder
+        self._state, self._cache, self._lock = state, cache, held
+        self._space, self._optimizer = state.space, state.optimizer
+        self._budget, self._queue = state.budget, state.queue
+        self._seen, self._gpu_memory = state.seen, state.gpu_memory
         self._running: dict[int, ActiveTrial] = {}
         self._refused = 0  # trials in a row, known to have no memory
         self._failures: list[TrialResult] = []  # in a row, all alike
-        self._ends = Outcomes(parts)
-        recovery.recover(parts, self._ends)
+        self._outcomes = Outcomes(state)
+        recovery.recover(state, self._outcomes)
 
     @classmethod
     def open(
@@ -108,8 +108,8 @@ class Study:
         """Let go of the study; a full disk costs the time since it was last kept, a second."""
         try:
             if self._lock.there:
-                self._parts.kept.commit_best()
-                self._clock.save(now=True)
+                self._state.retention.commit_best()
+                self._budget.save(now=True)
         except OSError as error:
             if not files.full(error):
                 raise
@@ -126,20 +126,20 @@ class Study:
         """
         if self._refused >= REFUSED:
             return None
-        found = self._asking.next()
+        found = self._queue.next()
         return self._begin(found) if found else None
 
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
         """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
-        self._clock.expect_final(growth, seconds)
-        self._ends.update_budget_leader()
+        self._budget.expect_final(growth, seconds)
+        self._outcomes.update_budget_leader()
 
     def _begin(self, found: Next) -> Job:
         folder = self.folder.trial(found.number)
         job = self._resumed(folder) if found.params is None else self._born(found.number, found.params)
         folder.paused.unlink(missing_ok=True)
-        self._ends.left.discard(job.trial)
-        self._running[job.trial] = self._parts.stand(job)
+        self._outcomes.left.discard(job.trial)
+        self._running[job.trial] = self._state.active_trial(job)
         return job
 
     def _resumed(self, folder: RunFolder) -> Job:
@@ -148,17 +148,17 @@ class Study:
 
     def refuse(self, job: Job) -> TrialResult | None:
         """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
-        other = self._repeats.known_oom(job.recipe)
+        other = self._seen.known_oom(job.recipe)
         if other is None or self.recorded(job.trial):
             return None
         self._refused += 1
         said = f"the same configuration ran out of memory in trial {other.number}"
         message = Failed(trial=job.trial, failure="oom", text=said, gpu_memory_gib=other.gpu_memory_gib)
-        return self._ends.record(self._running.pop(job.trial), "FAILED", message)
+        return self._outcomes.record(self._running.pop(job.trial), "FAILED", message)
 
     def _born(self, number: int, params: dict[str, Any]) -> Job:
         """The job of a new trial, which exists once its config.json is written."""
-        recipe, repeat_of = self._repeats.with_fresh_seed(self._space.recipe(params))
+        recipe, repeat_of = self._seen.with_fresh_seed(self._space.recipe(params))
         folder = self.folder.trial(number)
         job = Job(
             study=self.spec.study,
@@ -169,9 +169,9 @@ class Study:
             cache=self._cache,
             repeat_of=repeat_of,
         )
-        job = self._memory.begin(job)
+        job = self._gpu_memory.begin(job)
         records.write_config(folder, job)
-        self._repeats.add(job)
+        self._seen.add(job)
         return job
 
     # --------------------------------------------------------------------------------- telling
@@ -188,20 +188,20 @@ class Study:
         if new:
             records.append(self.folder.trial(trial), epoch)
             running.epochs.append(epoch)
-            self._clock.epoch(running.train, epoch)
+            self._budget.epoch(running.train, epoch)
         goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
-        return goes_on and not (running.left and self._clock.overruns(running.train, len(running.epochs)))
+        return goes_on and not (running.left and self._budget.overruns(running.train, len(running.epochs)))
 
     def _judge(self, running: ActiveTrial, epoch: Epoch) -> bool:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.metric))
         if epoch.number < running.train.epochs:
-            ends = self._asking.waiting.ends(running)  # which the rungs learn from, the first trial's too
-            running.pruned = number != FIRST and (ends or self._optimizer.should_prune(number, running.train))
+            stops = self._queue.asha.stops(running)  # which the rungs learn from, the first trial's too
+            running.pruned = number != FIRST and (stops or self._optimizer.should_prune(number, running.train))
         return not running.pruned
 
     def _pauses(self, running: ActiveTrial) -> bool:
-        running.pausing = self._asking.waiting.pauses(running, last=self._asking.is_draining)
+        running.pausing = self._queue.asha.pauses(running, last=self._queue.is_draining)
         return running.pausing
 
     def tick(self) -> None:
@@ -213,7 +213,7 @@ class Study:
         records.refuse_gone(one.job.folder for one in self._running.values())
         if not self._lock.there:
             raise records.gone(self.folder.root)
-        self._clock.save()
+        self._budget.save()
 
     def recorded(self, trial: int) -> int:
         """Number of epochs on record of a running trial."""
@@ -233,7 +233,7 @@ class Study:
         out of memory: first without the images on the GPU, then once with half the micro-batch; (3) when it diverged
         in fp16: in 32 bits.
         """
-        result = self._ends.finish(self._running.pop(message.trial), message)
+        result = self._outcomes.finish(self._running.pop(message.trial), message)
         self._refused = 0
         self._count_alike(result)
         return result
@@ -246,36 +246,36 @@ class Study:
         self._failures = [*self._failures, result] if same else [result] * (result.state == "FAILED")
 
     @property
-    def over(self) -> Outcome | None:
+    def over(self) -> SessionEnd | None:
         """Why nothing more may run, where to go on would only burn the budget."""
         if self._refused >= REFUSED and not self._running:
             return self.outcome
         if len(self._failures) < HOPELESS or self.best is not None:
             return None
         reason = f"{HOPELESS} trials in a row failed alike: {self._failures[-1].error}"
-        return Outcome(NoResult.exit_code, reason)
+        return SessionEnd(NoResult.exit_code, reason)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SessionEnd:
         """How a sweep ended that nothing stopped."""
         refused = f"the last {REFUSED} configurations are known to run out of GPU memory; try a smaller image_size"
-        reason = refused if self._refused >= REFUSED else self._asking.reason
+        reason = refused if self._refused >= REFUSED else self._queue.reason
         if self.best:
-            return Outcome(reason=reason)
-        return Outcome(NoResult.exit_code, "; ".join(filter(None, ["no trial completed", reason])))
+            return SessionEnd(reason=reason)
+        return SessionEnd(NoResult.exit_code, "; ".join(filter(None, ["no trial completed", reason])))
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
         """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.
 
         Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
         """
-        stuck = [] if self._asking.resumable or self._ends.left else self._asking.waiting.stuck()
-        return [(one.job, self._ends.record(one, "PRUNED")) for one in stuck]
+        stuck = [] if self._queue.resumable or self._outcomes.left else self._queue.asha.stuck()
+        return [(one.job, self._outcomes.record(one, "PRUNED")) for one in stuck]
 
     @property
     def best(self) -> TrialResult | None:
         """The leader among the completed trials."""
-        return self._ends.best
+        return self._outcomes.best
 
     def results(self) -> list[TrialResult]:
         """Every trial that was begun, by number, the running ones as they stand."""

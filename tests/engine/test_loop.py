@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("faked")
 
 def swept(
     path: Path, executor: Executor | None = None, *, seen: Seen | None = None, stop: Stop | None = None
-) -> tuple[loop.Outcome, Study, Seen]:
+) -> tuple[loop.SessionEnd, Study, Seen]:
     study, seen = opened(path), seen or Seen()
     ended = loop.run(study, executor or Inline(), seen, stop=stop or Stop())
     study.close()
@@ -43,7 +43,7 @@ def folder(path: Path) -> StudyFolder:
 # --------------------------------------------------------------------------------------- the loop
 def test_a_sweep_trains_until_the_budget_is_used_up(tmp_path):
     ended, study, _ = swept(write(tmp_path, search=QUICK, epochs=3))
-    assert ended == loop.Outcome(0)
+    assert ended == loop.SessionEnd(0)
     assert [one.number for one in study.results()] == list(range(12))
 
 
@@ -84,7 +84,7 @@ def test_a_study_that_is_done_ends_at_once_when_swept_again(tmp_path):
     path = write(tmp_path, budget="{trials: 2}")
     before = outcome(swept(path)[1])
     ended, study, seen = swept(path)
-    assert (ended, outcome(study), seen.words) == (loop.Outcome(0), before, [])
+    assert (ended, outcome(study), seen.words) == (loop.SessionEnd(0), before, [])
 
 
 # ---------------------------------------------------------------------------------------- failures
@@ -114,7 +114,7 @@ def test_a_sweep_in_which_every_trial_fails_alike_ends_early(tmp_path):
 
 def test_a_sweep_without_a_completed_trial_says_so(tmp_path):
     ended, _, _ = swept(write(tmp_path, backbone="broken.nan", budget="{trials: 2}"))
-    assert ended == loop.Outcome(5, "no trial completed")
+    assert ended == loop.SessionEnd(5, "no trial completed")
 
 
 @pytest.mark.process
@@ -168,7 +168,7 @@ def test_a_stop_finishes_the_epoch_and_the_next_sweep_goes_on_from_there(tmp_pat
     path = write(tmp_path, budget="{trials: 3}", search="{sampler: tpe, pruner: none}")
     stop = Stop()
     ended, study, seen = swept(path, make(), seen=StopAt(stop, 8), stop=stop)
-    assert ended == loop.Outcome(143, "stopped")
+    assert ended == loop.SessionEnd(143, "stopped")
     assert seen.words.count("note finishing the epoch; press again to stop now") == 1
     assert seen.words[-1] == "end 1 INTERRUPTED"
     assert [one.state for one in study.results()] == ["COMPLETE", "INTERRUPTED"]

@@ -255,7 +255,7 @@ def test_several_slots_end_every_trial_and_use_no_epoch_twice(tmp_path):
     study, seen = opened(climb(tmp_path)), Seen()
     ended = loop.run(study, Local([Slot("a"), Slot("b"), Slot("c")]), seen, stop=Stop())
     study.close()
-    assert ended == loop.Outcome(0)
+    assert ended == loop.SessionEnd(0)
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
     for one in study.results():
         assert numbers(study.folder.trial(one.number)) == list(range(1, one.epochs + 1))

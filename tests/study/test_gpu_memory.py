@@ -36,7 +36,7 @@ def on(gib: float | None) -> MachineInfo:
     return MachineInfo(gpu=lambda: gib)
 
 
-def swept(path: Path, here: MachineInfo = UNKNOWN) -> tuple[loop.Outcome, Study, Seen]:
+def swept(path: Path, here: MachineInfo = UNKNOWN) -> tuple[loop.SessionEnd, Study, Seen]:
     study, seen = opened(path, here=here), Seen()
     ended = loop.run(study, Inline(), seen, stop=Stop())
     study.close()
