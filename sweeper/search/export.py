@@ -42,7 +42,6 @@ class OptunaExport:
 
     def opened(self) -> None:
         """Bring the file up to date with what earlier sessions left."""
-        self._events.put(-1)
         self._thread.start()
 
     def started(self, job: Job, _slot: str) -> None:
@@ -78,24 +77,28 @@ class OptunaExport:
 
     # --------------------------------------------------------------------------------- in the thread
     def _work(self) -> None:
-        over = False
-        while not over:
-            numbers = {self._events.get()}
-            while not self._events.empty():
-                numbers.add(self._events.get())
-            over = None in numbers
+        changed: set[int | None] = set()
+        while True:
             try:
-                self._write({number for number in numbers if number is not None and number >= 0})
+                self._write(sorted(number for number in changed if number is not None))
             except TROUBLES as error:
                 self._trouble = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
                 self._leave()
-        self._leave()
+            if None in changed:
+                return self._leave()
+            changed = {self._events.get()}
+            while not self._events.empty():
+                changed.add(self._events.get())
 
-    def _write(self, numbers: set[int]) -> None:
-        if self._file is None:
-            self._file = _opened(self._study, self._suggest)
-        for number in sorted(numbers):
-            self._file.update(number)
+    def _write(self, changed: Sequence[int]) -> None:
+        """Bring the rows of `changed` trials up to date; all rows, where the file has to be opened first."""
+        if self._file:
+            for number in changed:
+                self._file.update(number)
+        else:
+            trials = history.past_trials(self._study, trial_index.read(self._study), self._suggest)
+            self._file = _opened(self._study, self._suggest, trials)
+            self._file.catch_up(trials)
         self._trouble = ""
 
     def _leave(self) -> None:
@@ -104,23 +107,19 @@ class OptunaExport:
         self._file = None
 
 
-def _opened(study: StudyFolder, suggest: Suggest) -> "_File":
-    """The file with all that the folders have; made anew where it cannot be read, or says something else."""
-    trials = history.past_trials(study, trial_index.read(study), suggest)
+def _opened(study: StudyFolder, suggest: Suggest, trials: Sequence[FrozenTrial]) -> "_File":
+    """The file; made anew where it cannot be read, or says something else than `trials`."""
     try:
         file = _File(study, suggest)
+        if file.agrees(trials):
+            return file
+        file.close()
     except (sqlite3.DatabaseError, sqlalchemy.exc.DatabaseError, RuntimeError) as error:
         if _is_locked(error):
             raise
-        file = None
-    if file is None or not file.agrees(trials):
-        if file:
-            file.close()
-        for path in study.root.glob(f"{study.database.name}*"):
-            path.unlink()
-        file = _File(study, suggest)
-    file.catch_up(trials)
-    return file
+    for end in ("", "-wal", "-shm", "-journal"):
+        study.database.with_name(study.database.name + end).unlink(missing_ok=True)
+    return _File(study, suggest)
 
 
 def _is_locked(error: BaseException | None) -> bool:

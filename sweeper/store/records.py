@@ -240,8 +240,10 @@ def ended(study: StudyFolder) -> dict[int, Entry]:
 
 def entry(folder: RunFolder) -> Entry | None:
     """What the index has of a trial, as its folder says it; None before its end."""
-    stamp, result, job = trial_index.stamp(folder), read_result(folder), read_config(folder)
-    if stamp is None or result is None or job is None:
+    if (stamp := trial_index.stamp(folder)) is None:
+        return None
+    result, job = read_result(folder), read_config(folder)
+    if result is None or job is None:
         return None
     epochs = history(folder)
     return Entry(

@@ -148,6 +148,18 @@ def test_a_file_that_is_missing_damaged_or_at_odds_with_the_folders_is_made_anew
     assert again.notes == []
 
 
+def test_what_somebody_keeps_beside_the_file_stays_when_it_is_made_anew(tmp_path):
+    path = write(tmp_path, epochs=2)
+    play(opened(path), 2)
+    kept = tmp_path / "question" / "study.db.before"
+    kept.write_bytes(b"mine")
+    (tmp_path / "question" / "study.db").write_bytes(b"no database" * 500)
+    seen = Exported(path)
+    seen.close()
+    assert seen.agree() == 2
+    assert kept.read_bytes() == b"mine"
+
+
 def test_a_file_that_is_locked_costs_a_note_and_is_brought_up_to_date_when_it_is_free(tmp_path):
     path = write(tmp_path, epochs=2)
     study = opened(path)
