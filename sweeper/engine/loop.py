@@ -1,6 +1,7 @@
 """The loop: has an executor train a source's jobs, and tells source and observers. It decides nothing."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,12 +34,8 @@ class JobSource(Protocol):
         """The end of a job that need not be trained; None for any other."""
         ...
 
-    def recorded(self, trial: int) -> int:
-        """Number of epochs on record of a running trial."""
-        ...
-
-    def restarted(self, trial: int, epoch: Epoch) -> bool:
-        """Whether `epoch` is on record otherwise: it was trained again."""
+    def epochs(self, trial: int) -> Sequence[Epoch]:
+        """The epochs on record of a running trial."""
         ...
 
     def report(self, trial: int, epoch: Epoch) -> bool:
@@ -175,10 +172,11 @@ class _Loop:
     def progress(self, message: Progress) -> None:
         """Record an epoch and answer; the worker trains on while observers are told."""
         job, epoch = self.jobs[message.trial], message.epoch
-        new = epoch.number > self.source.recorded(job.trial)
+        known = self.source.epochs(job.trial)
+        new = epoch.number > len(known)
         if self.room:
             self.room.learn(job)
-        if epoch.number == 1 and self.source.restarted(job.trial, epoch):
+        if epoch.number == 1 and known and known[0] != epoch:  # it was trained again, not told again
             self.observers.note(f"{job.label} restarts from scratch: its checkpoint is unusable (see log.txt)")
         keep = self.source.report(job.trial, epoch)
         self.look()

@@ -136,12 +136,8 @@ class Retraining:
     def refuse(self, _job: Job) -> None:
         """All are trained."""
 
-    def recorded(self, trial: int) -> int:
-        return len(self._running[trial].epochs)
-
-    def restarted(self, trial: int, epoch: Epoch) -> bool:
-        known = self._running[trial].epochs
-        return epoch.number <= len(known) and known[epoch.number - 1] != epoch
+    def epochs(self, trial: int) -> Sequence[Epoch]:
+        return self._running[trial].epochs
 
     def report(self, trial: int, epoch: Epoch) -> bool:
         run = self._running[trial]

@@ -4,7 +4,7 @@ With `outcomes` and `recovery` it is the only writer of the records.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from sweeper.errors import NoResult, UserError
 from sweeper.space.compare import difference
 from sweeper.store import lock, records, study_file
 from sweeper.store.paths import RunFolder
-from sweeper.store.study_file import read, same_data
 from sweeper.study import recovery
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
@@ -24,7 +23,7 @@ from trainers.epoch import Epoch
 from trainers.support import files
 
 
-def check_unchanged(study: Definition) -> None:
+def write_or_compare(study: Definition) -> None:
     """Write down what the study asks, or compare it with what it asked before.
 
     Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
@@ -32,7 +31,7 @@ def check_unchanged(study: Definition) -> None:
     """
     spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
-    before = read(folder)
+    before = study_file.read(folder)
     if before and (lines := difference(before["identity"], asked)):
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
@@ -40,7 +39,7 @@ def check_unchanged(study: Definition) -> None:
             help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
             f"or restore the file from {folder.space}",
         )
-    same_data(folder, fingerprint, spec.data.root)
+    study_file.same_data(folder, fingerprint, spec.data.root)
     document = {
         "schema_version": study_file.SCHEMA_VERSION,
         "study": spec.study,
@@ -98,7 +97,7 @@ class Study:
             records.remove_leftovers(folder.root)
             if teach and study_file.read(folder) is None:
                 teach()
-            check_unchanged(definition)
+            write_or_compare(definition)
             return cls(StudyState.open(definition, here), cache, held)
         except BaseException:
             held.release()
@@ -149,7 +148,7 @@ class Study:
     def refuse(self, job: Job) -> TrialResult | None:
         """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
         other = self._seen.known_oom(job.recipe)
-        if other is None or self.recorded(job.trial):
+        if other is None or self.epochs(job.trial):
             return None
         self._refused += 1
         said = f"the same configuration ran out of memory in trial {other.number}"
@@ -215,14 +214,9 @@ class Study:
             raise records.gone(self.folder.root)
         self._budget.save()
 
-    def recorded(self, trial: int) -> int:
-        """Number of epochs on record of a running trial."""
-        return len(self._running[trial].epochs)
-
-    def restarted(self, trial: int, epoch: Epoch) -> bool:
-        """Whether `epoch` of a running trial is on record otherwise: it was trained again, not told again."""
-        epochs = self._running[trial].epochs
-        return epoch.number <= len(epochs) and epochs[epoch.number - 1] != epoch
+    def epochs(self, trial: int) -> Sequence[Epoch]:
+        """The epochs on record of a running trial."""
+        return self._running[trial].epochs
 
     def finish(self, message: Done | Failed) -> TrialResult:
         """Record how the run of a trial ended.

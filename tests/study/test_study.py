@@ -266,7 +266,7 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
         study.report(0, epoch)
         assert study.finish(Failed(trial=0, failure="died", text="killed")).state == "INTERRUPTED"
         study.next_job()
-    assert study.recorded(0) == 3
+    assert len(study.epochs(0)) == 3
     study.close()
 
 
@@ -483,7 +483,7 @@ def test_an_adopted_trial_keeps_number_parameters_and_history(path):
     again = study.next_job()
     assert again
     assert (again.trial, again.params, again.resumed) == (job.trial, job.params, True)
-    assert study.recorded(again.trial) == 2
+    assert len(study.epochs(again.trial)) == 2
     played(study, again)
     study.close()
     assert numbers(study.folder.trial(job.trial)) == list(range(1, 7))
