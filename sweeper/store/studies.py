@@ -81,7 +81,7 @@ def find(name: str | None) -> StudyFolder:
     """The study called `name`, or the last one. Raises UserError where there is none."""
     there = studies()
     for study in _folders():
-        if study.name == name:
+        if study.name == name or not there:
             study_file.read(study)  # refuses one of another version
     if name is None and there:
         return there[0]
@@ -120,14 +120,8 @@ def resume_command(study: StudyFolder) -> str:
     try:
         return study.resume_command.read_text(errors="replace").strip()
     except FileNotFoundError:
-        words = [
-            "sweep",
-            "run",
-            relative_path(study.space),
-            "--set",
-            f"study={study.name}",
-        ]  # the copy has another name
-        return shlex.join(words)
+        assigned = f"study={study.name}"  # the copy of the file has another name
+        return shlex.join(["sweep", "run", relative_path(study.space), "--set", assigned])
 
 
 def finals(study: StudyFolder) -> Iterator[FinalRun]:

@@ -1,6 +1,7 @@
 """study.json: of which version of sweep a study's files are."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,6 @@ def test_among_the_studies_those_of_another_version_are_passed_over_and_refused_
     with pytest.raises(UserError, match="earlier version"):
         studies.find("old")
     assert studies.find("new").name == "new"
+    shutil.rmtree(home / "new")
+    with pytest.raises(UserError, match="study 'old' was made by an earlier version"):
+        studies.find(None)
