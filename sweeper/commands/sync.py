@@ -12,10 +12,8 @@ from sweeper.tracking import client
 from sweeper.tracking.tracker import facts, tracker_for
 from sweeper.trial import State
 
-SYNC_STALL_TIMEOUT_S, SILENT = (
-    60.0,
-    10.0,
-)  # seconds in which nothing arrives, after which our own file, or a server, is given up
+FILE_STALL_TIMEOUT_S = 60.0  # without progress, after which our own file is given up
+SERVER_STALL_TIMEOUT_S = 10.0  # and a server
 
 
 def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None]) -> None:
@@ -41,7 +39,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
         notes: list[str] = []
         tracker = tracker_for(notes.append)
         tracker.opened(facts(standing))
-        patience = SILENT if client.uri().startswith("http") else SYNC_STALL_TIMEOUT_S
+        patience = SERVER_STALL_TIMEOUT_S if client.uri().startswith("http") else FILE_STALL_TIMEOUT_S
         done = tracker.caught_up(_state(standing), files=tables(study), patience=patience)
     finally:
         held.release()

@@ -26,7 +26,7 @@ class Figures:
 
     def __init__(self, study: StudyFolder, note: Callable[[str], None], shown: Shown | None = None) -> None:
         self._study, self._note, self._shown = study, note, shown
-        self._artist = FigureClient()
+        self._client = FigureClient()
         self._reasons: set[str] = set()
         self._troubles: SimpleQueue[str] = SimpleQueue()  # why runs could not be looked through, from any thread
 
@@ -43,7 +43,7 @@ class Figures:
     def ended(self, job: Job, result: TrialResult) -> None:
         folder = RunFolder(job.folder)
         if records.awaits_figures(folder, result, job.kind):
-            self._artist.ask(_order(folder))
+            self._client.ask(_order(folder))
         self._deliver()
 
     def note(self, text: str) -> None:
@@ -55,23 +55,23 @@ class Figures:
             if not closing.hurried:
                 self._finish()
         finally:
-            self._artist.close()
+            self._client.close()
         self._deliver()
 
     def _finish(self) -> None:
         with self._telling():
             if any(records.drawable(*one) for one in _ended(self._study)):
-                self._artist.ask(FigureRequest(key=STUDY, folder=self._study.root, study=True))
-        while self._artist.left and self._artist.wait(DRAWING_TIMEOUT_S):
+                self._client.ask(FigureRequest(key=STUDY, folder=self._study.root, study=True))
+        while self._client.left and self._client.wait(DRAWING_TIMEOUT_S):
             self._deliver()
-        if left := self._artist.left:
+        if left := self._client.left:
             self._miss(f"{left} {'folder was' if left == 1 else 'folders were'} not drawn in time", "late")
 
     def _catch_up(self) -> None:
         with self._telling():
             for one in _ended(self._study):
                 if records.awaits_figures(*one):
-                    self._artist.ask(_order(one[0]))
+                    self._client.ask(_order(one[0]))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class Figures:
 
     def _deliver(self) -> None:
         """Pass on what was drawn since."""
-        for order, drawing in self._artist.finished():
+        for order, drawing in self._client.finished():
             for trouble in drawing.troubles:
                 self._miss(f"{order.key}: {trouble}", trouble)
             if drawing.files and self._shown is not None:

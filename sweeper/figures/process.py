@@ -43,7 +43,7 @@ class FigureClient:
         self._finished: list[tuple[FigureRequest, FigureResult]] = []
         self._process: subprocess.Popen[str] | None = None
         self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="artist", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="figures", daemon=True)
 
     def ask(self, order: FigureRequest) -> None:
         """Have it drawn some time; returns at once. The same key again is not drawn again."""

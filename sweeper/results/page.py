@@ -68,7 +68,7 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
 
 
 def drawn(study: StudyFolder) -> FigureResult:
-    """The same, as what an artist was asked for."""
+    """The same, as the answer to a request for figures."""
     made = write(study, closing=True)
     return FigureResult(key=study.name, files=(*made.figures, made.path), troubles=made.troubles)
 

@@ -1,4 +1,4 @@
-"""The optimizer: a study's only door to Optuna, which lives in memory and is filled from the run folders."""
+"""The optimizer: the Optuna study of a sweep, which lives in memory and is filled from the run folders."""
 
 from collections.abc import Container, Mapping, Sequence
 from copy import copy

@@ -29,9 +29,9 @@ class TrialQueue:
     """Hands out trials in the order in which they are to be trained, as long as the budget has room."""
 
     def __init__(
-        self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, clock: TimeBudget
+        self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, budget: TimeBudget
     ) -> None:
-        self._spec, self._space, self._optimizer, self._folder, self._budget = spec, space, optimizer, folder, clock
+        self._spec, self._space, self._optimizer, self._folder, self._budget = spec, space, optimizer, folder, budget
         self.resumable: deque[int] = deque()  # trials that ran when a sweep or a worker died
         self.asha = AshaPruner(spec.search.pruner)
         self.started = 0  # trials, whatever became of them
@@ -39,7 +39,7 @@ class TrialQueue:
         self._planned: Iterator[Params] = iter(())  # configurations to be tried before Optuna is asked
         self._queued: Params | None = None  # the next of them
         self._last = self._late = False  # no new trial can begin; for want of time
-        self._refused: int | None = None  # what the clock had learnt when it had room for none
+        self._refused: int | None = None  # what the budget had learnt when it had room for none
 
     def begin(self, known: Collection[Params]) -> None:
         """Queue the configurations of a grid that were not tried yet; else the first of any study, but those `known`

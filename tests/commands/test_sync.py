@@ -78,7 +78,7 @@ def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monke
         if kind == "silent":
             link.listen()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{link.getsockname()[1]}")
-        monkeypatch.setattr(sync, "SILENT", 3.0)
+        monkeypatch.setattr(sync, "SERVER_STALL_TIMEOUT_S", 3.0)
         began, said = time.monotonic(), caught_up()
     assert time.monotonic() - began < 15
     first = studies.studies()[0].name
