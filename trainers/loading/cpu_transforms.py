@@ -1,6 +1,6 @@
 """The CPU's way of changing images: straight from the memory map, a few at a time so that they stay in its cache.
 
-What each image gets is what `augment.apply` would give it. Upright windows, though, go through torch's resize of
+What each image gets is what `transforms.apply` would give it. Upright windows, though, go through torch's resize of
 8 bits, which smooths where it makes smaller: 0.09 ms an image of 224 pixels, where `grid_sample` takes 0.65.
 """
 
@@ -51,7 +51,7 @@ class BatchBuffers:
 def apply(
     level: Tensor, rows: np.ndarray, how: Draw, size: int, eye: InputFormat, room: BatchBuffers
 ) -> tuple[Tensor, Tensor | None]:
-    """The changed, normalised images of `rows`, and what share of each label is its own: see `augment.apply`.
+    """The changed, normalised images of `rows`, and what share of each label is its own: see `transforms.apply`.
 
     level [N, S, S, 3] uint8 -> [B, 3, size, size] float32, in `room`.
     """

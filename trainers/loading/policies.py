@@ -75,7 +75,7 @@ def geometry(plan: Plan, aspect: np.ndarray) -> np.ndarray:
 
 
 def colour(plan: Plan, matrix: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The change of colour `matrix` [B, 3, 3] and `grey` [B], as of `augment.Draw`, followed by those of the plan.
+    """The change of colour `matrix` [B, 3, 3] and `grey` [B], as of `transforms.Draw`, followed by those of the plan.
 
     Every row of a matrix has the same sum, what grey is multiplied by; so the mean grey m of an image has become
     (sum + grey) m when a change of contrast asks for it.
