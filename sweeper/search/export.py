@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -21,7 +21,7 @@ from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 
 LOCK_TIMEOUT_S = 5.0
-TROUBLES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, UserError)
+TROUBLES = (OptunaError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, UserError)
 
 
 class OptunaExport:
@@ -135,9 +135,10 @@ class _File:
         self._study, self._suggest = study, suggest
         settings = {"creator": lambda: _connected(study.database)}  # an address misreads a path with ?, # or %
         self._storage = RDBStorage("sqlite:///study.db", engine_kwargs=settings)
-        known = {each.study_name: each._study_id for each in self._storage.get_all_studies()}
-        made = [] if study.name in known else [StudyDirection.MAXIMIZE]
-        self._id = self._storage.create_new_study(made, study.name) if made else known[study.name]
+        try:
+            self._id = self._storage.get_study_id_from_name(study.name)
+        except KeyError:
+            self._id = self._storage.create_new_study([StudyDirection.MAXIMIZE], study.name)
         self._trials = self._storage.get_all_trials(self._id, deepcopy=False)
 
     def close(self) -> None:
