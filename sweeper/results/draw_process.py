@@ -1,16 +1,19 @@
-"""The process that draws: a Drawing on stdout for every Order on stdin, until that ends."""
+"""The process that draws: a FigureResult on stdout for every FigureRequest on stdin, until that ends."""
 
 import os
 import sys
+import threading
+from queue import SimpleQueue
 
-from sweeper.figures import runs
 from sweeper.figures.process import FigureRequest, FigureResult
-from sweeper.results import page
 from sweeper.store.paths import RunFolder, StudyFolder
 
 
 def serve(order: FigureRequest) -> FigureResult:
     """Draw what is ordered; whatever goes wrong is reported, and the process lives on."""
+    from sweeper.figures import runs  # drawing libraries load while nobody waits
+    from sweeper.results import page
+
     try:
         drawing = page.drawn(StudyFolder(order.folder)) if order.study else runs.run(RunFolder(order.folder))
     except Exception as error:  # noqa: BLE001  (the boundary: one folder's trouble must not reach the next)
@@ -22,9 +25,18 @@ def main() -> None:
     os.nice(10)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    for line in sys.stdin:
-        out.write(serve(FigureRequest.model_validate_json(line)).model_dump_json() + "\n")
+    orders: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(orders,), name="orders", daemon=True).start()
+    while True:
+        out.write(serve(FigureRequest.model_validate_json(orders.get())).model_dump_json() + "\n")
         out.flush()
+
+
+def _read(orders: SimpleQueue[str]) -> None:
+    """Take orders in. When there will be no other, whoever asked is gone, and nobody waits for what is drawn."""
+    for line in sys.stdin:
+        orders.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":
