@@ -92,7 +92,7 @@ def _predictions(facts: CardData) -> Iterator[str]:
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
     """Category, number and name of each class, its images in train and val, and in val."""
-    both, val = counted(table.split("train", "val")), counted(table.split("val"))
+    both, val = (counted(table.split(*names), table.categories) for names in (("train", "val"), ("val",)))
     for k, category in enumerate(table.categories):
         for c, name in enumerate(category.classes):
             yield category.name, c, name, both[k, c], val[k, c]

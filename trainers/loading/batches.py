@@ -10,7 +10,7 @@ import numpy as np
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
-from trainers.data.table import Table
+from trainers.data.table import MISSING, Category, Table, spans
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Data:
         return cls(table, open_cache(table, config, folder))
 
     @property
+    def categories(self) -> tuple[Category, ...]:
+        return self.table.categories
+
+    @property
     def names(self) -> list[str]:
         return [category.name for category in self.table.categories]
 
@@ -36,19 +40,26 @@ class Data:
         return [len(category.classes) for category in self.table.categories]
 
     def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """[len(rows), K] int64; -1 where a row has none."""
+        """[len(rows), sum of widths] int64, side by side as in `Row.labels`; MISSING where nobody knows."""
         chosen: np.ndarray = self._labels[np.asarray(rows)]
         return chosen
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        none = (-1,) * len(self.sizes)
-        return np.array([row.labels or none for row in self.table.rows], dtype=np.int64)
+        none = (MISSING,) * sum(category.width for category in self.categories)
+        return np.array([row.labels or none for row in self.table.rows], dtype=np.int64).reshape(-1, len(none))
 
     def counts(self, rows: Sequence[int]) -> list[list[int]]:
-        """Images a class among `rows`, [K][C]."""
+        """Images of each class among `rows`, [K][C]."""
         labels = self.labels(rows)
-        return [np.bincount(labels[:, k], minlength=size).tolist() for k, size in enumerate(self.sizes)]
+        return [_counts(labels[:, span.labels], span.category).tolist() for span in spans(self.categories)]
+
+
+def _counts(labels: np.ndarray, category: Category) -> np.ndarray:
+    """Images of each class, [C], by their labels of this category, [N, width]."""
+    given = labels[labels != MISSING]
+    found: np.ndarray = (labels > 0).sum(0) if category.multi else np.bincount(given, minlength=len(category.classes))
+    return found
 
 
 def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
