@@ -1,6 +1,6 @@
 """The record of one epoch: scores, and what else was measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -42,6 +42,11 @@ METRICS: dict[Metric, str] = {
 The two accuracies are of the categories with one answer, the last three need one with several; the other macro
 figures are over the classes of both.
 """
+
+
+def lacking(multi: Sequence[bool]) -> list[Metric]:
+    """The metrics that data cannot have; multi [K]: whether a category has several answers."""
+    return [*(SINGLE if all(multi) else ()), *(() if any(multi) else MULTI)]
 
 
 class Frozen(BaseModel):
@@ -103,10 +108,16 @@ class Scores(Part):
         return {name: value for name in METRICS if (value := getattr(self, name)) is not None}
 
 
+THRESHOLDS = (
+    "probability from which on a class is an answer, for each class of each category with several; where fitted"
+)
+
+
 class Look(Scores):
     """Val through the views of test-time augmentation."""
 
     tau: float | None = Field(None, description="strength of the correction that was fitted to these predictions")
+    thresholds: dict[str, tuple[float, ...]] | None = Field(None, description=THRESHOLDS)
 
 
 class Corrected(Part):
@@ -123,9 +134,10 @@ class Epoch(Part):
     train: Scores = Field(description="on the augmented images, as they passed")
     val: Scores | None = Field(description="on val, without augmentation; none when there is no val")
     plain: Scores | None = Field(None, description="val without the correction that the recipe asks for")
-    corrected: dict[str, Corrected] = Field(
+    corrected: dict[Metric, Corrected] = Field(
         default_factory=dict, description="what a fitted correction would give, for the two accuracies and the metric"
     )
+    thresholds: dict[str, tuple[float, ...]] | None = Field(None, description=THRESHOLDS)
     lr: float = Field(description="learning rate of the head at the last step")
     seconds: float = Field(description="wall time of the epoch, evaluation included")
     images_per_second: float = Field(description="training images over the time spent training")
