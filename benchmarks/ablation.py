@@ -89,8 +89,8 @@ def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float
 def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
     labels = {split: data.labels(data.table.indices(split)) for split in logits}
-    val = logit_adjustment.Fitting(logits["val"], labels["val"], prior, data.names, data.sizes)
-    test = logit_adjustment.Fitting(logits["test"], labels["test"], prior, data.names, data.sizes)
+    val = logit_adjustment.Fitting(logits["val"], labels["val"], prior, data.categories)
+    test = logit_adjustment.Fitting(logits["test"], labels["test"], prior, data.categories)
     fits = {metric: val.fit(metric, 0.0) for metric in GOALS}
     return {
         "val": {metric: getattr(fit.scores, metric) for metric, fit in fits.items()},

@@ -159,11 +159,11 @@ class Sight:
 
     def __init__(self, bench: Bench, logits: np.ndarray) -> None:
         self.logits, self.labels, self.prior = logits, bench.labels["val"], bench.prior("train")
-        self.names, self.sizes = bench.data.names, bench.data.sizes
+        self.categories, self.sizes = bench.data.categories, bench.data.sizes
 
     def fitting(self, logits: np.ndarray | None = None) -> logit_adjustment.Fitting:
         used = self.logits if logits is None else logits
-        return logit_adjustment.Fitting(used, self.labels, self.prior, self.names, self.sizes)
+        return logit_adjustment.Fitting(used, self.labels, self.prior, self.categories)
 
     def grid(self) -> np.ndarray:
         """Strength of each class, [sum C]: the best one on val."""
@@ -176,7 +176,7 @@ class Sight:
         for k, (size, end) in enumerate(zip(self.sizes, ends, strict=True)):
             part = slice(end - size, end)
             one = logit_adjustment.Fitting(
-                self.logits[:, part], self.labels[:, [k]], self.prior[part], ["one"], [size]
+                self.logits[:, part], self.labels[:, [k]], self.prior[part], [self.categories[k]]
             )
             found.append(one.fit(GOAL, 0.0).tau)
         return np.repeat(found, self.sizes)
@@ -213,7 +213,7 @@ class Sight:
         return np.full(sum(self.sizes), min(near, key=abs))
 
     def _values(self, counts: np.ndarray) -> np.ndarray:
-        return np.array([getattr(metrics.scores_of(one, self.names, self.sizes, 0.0), GOAL) for one in counts])
+        return np.array([getattr(metrics.scores_of(one, self.categories, 0.0), GOAL) for one in counts])
 
 
 POLICIES: dict[str, tuple[str, Callable[[Sight], np.ndarray]]] = {

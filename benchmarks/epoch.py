@@ -117,7 +117,7 @@ class Plain:
         """The likeliest classes of val, [N, K], through this script's way of evaluating."""
         self.net.eval()
         logits = torch.cat([self._see(images) for images, _ in self.val]).float().cpu().numpy()
-        return metrics.answers(logits, self.run.data.sizes)
+        return metrics.answers(logits, self.run.data.categories)
 
 
 class Floor:
@@ -188,10 +188,11 @@ def gate(case: Case, ours: TrainingRun, plain: Plain) -> list[object]:
 
     And the weights of the plain script seen in both ways of evaluating: the share of equal answers.
     """
-    sizes, true = ours.data.sizes, metrics.truths(ours.data.labels(ours.val), ours.data.sizes)
+    asked = ours.data.categories
+    true = metrics.truths(ours.data.labels(ours.val), asked)
     theirs = plain.answers()
     mine, again = (
-        metrics.answers(ours.lens.logits(net, ours.val).cpu().numpy(), sizes) for net in (ours.net, plain.net)
+        metrics.answers(ours.lens.logits(net, ours.val).cpu().numpy(), asked) for net in (ours.net, plain.net)
     )
     one, other, equal = ((a == b).mean().item() for a, b in ((mine, true), (theirs, true), (again, theirs)))
     most = 3 * math.sqrt(((one + other) * (2 - one - other)) / 2 / true.size)

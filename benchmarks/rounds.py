@@ -44,7 +44,7 @@ def interleave(lanes: Mapping[str, Lane], rounds: int) -> dict[str, list[float]]
 
 
 def steady(floor: Sequence[float]) -> list[int]:
-    """The rounds whose floor is within 25 % of the median min_lr_ratio: the others were disturbed."""
+    """The rounds whose floor is within 25 % of the median floor: the others were disturbed."""
     middle = statistics.median(floor)
     return [number for number, one in enumerate(floor) if abs(one / middle - 1) <= OFF]
 

@@ -47,6 +47,9 @@ class Job(Message):
     )
     use_tta: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
     tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
+    thresholds: dict[str, tuple[float, ...]] | None = Field(
+        None, description="final: the thresholds that the winner fitted, by category with several answers"
+    )
 
     @property
     def length(self) -> str:

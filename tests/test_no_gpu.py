@@ -227,7 +227,7 @@ def batch(run):
 
 def step(run):
     """One step, its gradients made up, with what is counted of it."""
-    tally, mean = Tally(run.data.sizes, CUDA), Mean(CUDA, handled=run.scaler.is_enabled())
+    tally, mean = Tally(run.data.categories, CUDA), Mean(CUDA, handled=run.scaler.is_enabled())
     run.net.train()
     seen = batch(run)
     with Waits():

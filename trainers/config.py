@@ -406,6 +406,17 @@ class PosthocLogitAdjustment(Part):
         return self
 
 
+class Thresholds(Part):
+    """From which probability on a class is an answer, in categories with several answers."""
+
+    fit: bool = Field(
+        False, description="choose it on val by F1, class by class; figures on val are cross-fitted. Else 0.5"
+    )
+    min_images: int = Field(
+        10, ge=1, description="fit: a class keeps 0.5 where fewer images of val have it, or lack it"
+    )
+
+
 class Views(Part):
     """Test-time augmentation: the mean of the logits over several views of each image."""
 
@@ -498,6 +509,9 @@ class TrainConfig(Part):
     )
     posthoc_logit_adjustment: PosthocLogitAdjustment = Field(
         default_factory=PosthocLogitAdjustment, description="correction by class frequency"
+    )
+    thresholds: Thresholds = Field(
+        default_factory=Thresholds, description="from which probability on a class is one of several answers"
     )
     tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

@@ -6,7 +6,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
     rng = np.random.default_rng(0)
     counts = {"train": STEPS * recipe.train.batch_size, "val": 2 * recipe.train.batch_size}
     rows = tuple(
-        Row(f"{split}{n}", split, None, tuple(int(rng.integers(len(c.classes))) for c in categories), "")
+        Row(f"{split}{n}", split, None, tuple(_answer(categories, rng)), "")
         for split, count in counts.items()
         for n in range(count)
     )
@@ -97,10 +97,17 @@ def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
     return Data(Table(Path(), tuple(categories), rows), cache)
 
 
+def _answer(categories: Sequence[Category], rng: np.random.Generator) -> Iterator[int]:
+    """The labels of one image: a class, or a flag for each."""
+    for category in categories:
+        most, width = (2, len(category.classes)) if category.multi else (len(category.classes), 1)
+        yield from (int(rng.integers(most)) for _ in range(width))
+
+
 def main() -> None:
     """Read {"device", "recipes", "categories"} on stdin; write one answer a recipe as one line of JSON."""
     asked = json.load(sys.stdin)
-    categories = [Category(c["name"], tuple(c["classes"])) for c in asked["categories"]]
+    categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     print(json.dumps([measure(recipe, categories, asked["device"]) for recipe in recipes]))
 

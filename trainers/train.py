@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers.config import Recipe
 from trainers.epoch import Corrected, Epoch, Scores
-from trainers.evaluation import logit_adjustment
+from trainers.evaluation import metrics, predict
 from trainers.evaluation.metrics import Tally
 from trainers.evaluation.predict import Evaluator
 from trainers.loading import transforms
@@ -21,7 +21,7 @@ from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.image_store import DEVICE_IMAGES
 from trainers.loading.loader import AugmentationSource, Batch
 from trainers.models import network
-from trainers.optim import averaging, frequency, losses, optimizers
+from trainers.optim import averaging, losses, optimizers
 from trainers.support import device as devices
 from trainers.support import run_state
 from trainers.support.checkpoint import save_state, save_weights
@@ -77,6 +77,7 @@ def train(
             val=seen.val,
             plain=seen.plain,
             corrected=seen.corrected,
+            thresholds=seen.thresholds,
             lr=rate,
             seconds=time.monotonic() - began,
             images_per_second=pace,
@@ -128,6 +129,7 @@ class Validation:
     plain: Scores | None = None  # what the correction changed
     corrected: dict[str, Corrected] = field(default_factory=dict)
     logits: np.ndarray | None = None
+    thresholds: dict[str, tuple[float, ...]] | None = None  # of the correction
 
 
 class TrainingRun:
@@ -155,16 +157,26 @@ class TrainingRun:
         state = run_state.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
-        network.set_class_counts(self.net, self.counts)
+        answered = [round(share * len(self.rows)) for share in data.known(self.rows)]
+        network.set_class_counts(self.net, self.counts, answered, data.multi)
         self.average = averaging.build(self.config.weight_averaging, self.net, self.config.epochs)
         self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Evaluator(self.config, data, self.net, where)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
-        self.objective = losses.build(self.config.loss, data.names, self.counts, where)
-        self.eval_loss = losses.build(self.config.loss, data.names, self.counts, where, smooth=False)
-        self.minority = transforms.minority(data.labels(range(len(data.table.rows))), self.counts)  # [rows]
+        self.objective = self._loss(self.rows)
+        self.eval_loss = self._loss(self.val, smooth=False) if self.val else self.objective
+        every = range(len(data.table.rows))
+        self.minority = transforms.minority(data.labels(every), self.counts, data.categories)  # [rows]
+        self.mean_weight = 1.0 if data.weights is None else float(data.weights[self.rows].mean())
         self.epochs = self._restore(state) if state else []
+
+    def _loss(self, rows: Sequence[int], *, smooth: bool = True) -> losses.Objective:
+        """What is minimised, over images such as these rows, whose missing answers it allows for."""
+        data, known = self.data, self.data.known(rows)
+        return losses.build(
+            self.config.loss, data.names, self.counts, self.device, multi=data.multi, known=known, smooth=smooth
+        )
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
@@ -174,7 +186,7 @@ class TrainingRun:
         tally, mean, rate = self.passed(index, chunks, rng)
         self._follow(index)
         self._mend(index, rate, mean, len(chunks))
-        scores = tally.scores(self.data.names, mean.value())  # waits for the device, once an epoch
+        scores = tally.scores(mean.value())  # waits for the device, once an epoch
         return scores, rate, sum(map(len, chunks)) / (time.monotonic() - began)
 
     def passed(
@@ -184,7 +196,8 @@ class TrainingRun:
         side = self.config.progressive_resizing.side(self.config.image_size, index / self.config.epochs)
         feed, drawing = self.lens.feed(side), AugmentationSource(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.metric) for epoch in self.epochs]
-        tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
+        tally = Tally(self.data.categories, self.device, missing=min(self.data.known(self.rows)) < 1)
+        mean = Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()
         optimizers.thaw(self.net.backbone, optimizers.learning(self.config.freeze, index))
@@ -205,7 +218,8 @@ class TrainingRun:
         """The rows of each batch of an epoch."""
         if not self.config.balanced_sampling:
             return shuffled(self.rows, self.config.batch_size, rng)
-        shares = balanced(self.data.labels(self.rows), self.counts, self.config.balanced_sampling)
+        labels = self.data.labels(self.rows)
+        shares = balanced(labels, self.counts, self.config.balanced_sampling, self.data.categories)
         return drawn(self.rows, shares, self.config.batch_size, rng)
 
     def backward(self, batch: Batch, batches: int) -> tuple[Tensor, Tensor]:
@@ -223,10 +237,15 @@ class TrainingRun:
         """The loss of each image, [B], and the logits."""
         with devices.autocast(self.config, self.device):
             logits = self.forward(batch.images)
-        loss = self.objective(logits, batch.labels)
+        loss = self._weighed(self.objective(logits, batch.labels), batch.weights)
         if batch.own is not None and batch.other is not None:
-            loss = batch.own * loss + (1 - batch.own) * self.objective(logits, batch.other)
+            other = self._weighed(self.objective(logits, batch.other), batch.other_weights)
+            loss = batch.own * loss + (1 - batch.own) * other
         return loss, logits
+
+    def _weighed(self, loss: Tensor, weights: Tensor | None) -> Tensor:
+        """Losses [B] times the images' weights, whose mean over the training images counts as 1."""
+        return loss if weights is None else loss * (weights / self.mean_weight)
 
     def step(self) -> None:
         """One update of the weights, and of their average."""
@@ -277,22 +296,23 @@ class TrainingRun:
         if not self.val:
             return Validation()
         raw = self.lens.logits(self.eval_network, self.val)
-        labels = torch.from_numpy(self.data.labels(self.val)).to(self.device)
-        loss = self.eval_loss(raw, labels).mean().item()
+        labels = self.data.labels(self.val)
+        loss = self.eval_loss(raw, torch.from_numpy(labels).to(self.device)).mean().item()
         logits: np.ndarray = raw.cpu().numpy()
-        prior = frequency.log_prior(self.counts)
-        fitting = logit_adjustment.Fitting(
-            logits, self.data.labels(self.val), prior, self.data.names, self.data.sizes
+        asked, metric, data = self.config.posthoc_logit_adjustment, self.recipe.metric, self.data
+        fitting = predict.fitting(self.config, data, logits, labels, self.counts)
+        found = Validation(
+            val=fitting.at(asked.tau, loss),
+            corrected=fitting.corrected(metric),
+            logits=fitting.logits_at(asked.tau),
+            thresholds=predict.fitted_thresholds(self.config, data, fitting),
         )
-        metric, asked = self.recipe.metric, self.config.posthoc_logit_adjustment
-        plain = fitting.at(0.0, loss)
-        corrected = fitting.corrected(metric)
         if asked.fit:
             fit = fitting.fit(metric, loss)
-            return Validation(fit.scores, plain, corrected, fit.logits)
-        if asked.tau:
-            return Validation(fitting.at(asked.tau, loss), plain, corrected, logits - asked.tau * prior)
-        return Validation(plain, None, corrected, logits)
+            found = replace(found, val=fit.scores, logits=fit.logits)
+        if asked.fit or asked.tau or found.thresholds:
+            return replace(found, plain=metrics.scores(logits, labels, data.categories, loss=loss))
+        return found
 
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
         """Raise Diverged, with what led to it, where the loss of a split is not finite."""

@@ -91,7 +91,7 @@ def _some_steps(place: Cpu, train: dict[str, Any], *, resident: bool) -> float:
         run.lens.resident = resident
         run.fit(0)
         made = subjects.batches(run, 4)
-        tally, total = Tally(data.sizes, place.device), torch.zeros((), device=place.device)
+        tally, total = Tally(data.categories, place.device), torch.zeros((), device=place.device)
         with place.no_waits():
             for batch in made:
                 loss, logits = subjects.step(run, batch)

@@ -36,7 +36,7 @@ def learns(place: Cpu, notes: Notes) -> None:
                 weights = folder / "model.safetensors"
                 there = predict(how, data, weights, split="val", device=place.name)
                 here = predict(plain, data, weights, split="val")
-            accuracy = max(epoch.val.overall_accuracy for epoch in seen if epoch.val)
+            accuracy = max(epoch.value("overall_accuracy") for epoch in seen)
             alike = float(np.mean(here.argmax(1) == there.argmax(1)))
             name = average.get("weight_averaging", {}).get("name", "no average")
             figures = {"accuracy": round(accuracy, 3), "same_answers_on_the_cpu": round(alike, 3)}

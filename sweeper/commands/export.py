@@ -76,7 +76,7 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         yield "submission: none, the data set has no test images"
     if final.test:
         metric, labelled = final.metric, f", {made.images} images" if made else ""
-        yield f"test:       {metric} {getattr(final.test, metric):.4f}{labelled}"
+        yield f"test:       {metric} {final.test.value(metric):.4f}{labelled}"
     yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"browse:     sweep ui {study.name}"
 
@@ -139,6 +139,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "resumed": False,
         "stop_after": won.result.epoch,
         "tau": won.tau,
+        "thresholds": won.thresholds,
         "use_tta": won.views,
         "metric_history": tuple(
             epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))
@@ -157,7 +158,7 @@ def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoc
     notes = data.notes if data else ()
     facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
-    value = getattr(scores, job.recipe.metric) if scores else None
+    value = scores.value(job.recipe.metric) if scores else None
     ended = records.result_of(job, epochs, "COMPLETE")
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 

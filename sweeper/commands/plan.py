@@ -119,7 +119,9 @@ def _measured(prepared: PreparedStudy, recipes: Sequence[Recipe], slot: devices.
     request = {
         "device": slot.device,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
-        "categories": [{"name": c.name, "classes": list(c.classes)} for c in prepared.table.categories],
+        "categories": [
+            {"name": c.name, "classes": list(c.classes), "multi": c.multi} for c in prepared.table.categories
+        ],
     }
     answers: list[dict[str, Any]] = ask(
         "-m", MODULE, what="the timing of a few steps", request=request, env=environment(slot)

@@ -18,6 +18,8 @@ from sweeper.store.paths import StudyFolder
 from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
+from sweeper.text import join_or
+from trainers.epoch import METRICS, MULTI, lacking
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
@@ -25,6 +27,20 @@ if TYPE_CHECKING:
     from trainers.data.check import Findings
     from trainers.data.layouts import Table
     from trainers.data.summary import Summary
+
+
+def refuse_metrics(read: "StudySpec", table: "Table") -> None:
+    """UserError where epochs are judged, or chosen, by what the data set has no category for."""
+    absent = lacking([category.multi for category in table.categories])
+    asked = [(read.metric, "metric"), *((node.value, node.where) for node in _options(read.train, "selection"))]
+    for metric, where in asked:
+        if metric in absent:
+            kind = "several answers" if metric in MULTI else "one answer"
+            raise UserError(
+                f"{metric} needs a category with {kind}, and the data set has none",
+                where=where,
+                help=f"it can be {join_or([name for name in METRICS if name not in absent])}",
+            )
 
 
 def refuse_unseen(train: Node, table: "Table") -> None:
@@ -164,6 +180,7 @@ def prepare(
     folder = StudyFolder.named(read.study)
     names = [category.name for category in table.categories]
     space = Space(read, names)
+    refuse_metrics(read, table)
     refuse_unseen(read.train, table)
     if read.data.size is None:
         data = sized(read.data, space.largest_image_size, table, folder)

@@ -1,5 +1,6 @@
 """The model card: what the model is, where it comes from, how good it is, and what it should not be trusted with."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def _predictions(facts: CardData) -> Iterator[str]:
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
     """Category, number and name of each class, its images in train and val, and in val."""
-    both, val = counted(table.split("train", "val")), counted(table.split("val"))
+    both, val = (counted(table.split(*names), table.categories) for names in (("train", "val"), ("val",)))
     for k, category in enumerate(table.categories):
         for c, name in enumerate(category.classes):
             yield category.name, c, name, both[k, c], val[k, c]
@@ -101,10 +102,13 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
 def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     """The name of each metric, and its cells: of val, and of test where that has labels."""
     val, test = facts.epoch.val, facts.test
-    rows = [(name, [getattr(s, name) for s in (val, test) if s]) for name in (*METRICS, "loss")]
+    seen = [s for s in (val, test) if s]
+    names = [name for name in METRICS if any(name in s.metrics for s in seen)]
+    rows: list[tuple[str, list[float]]] = [(name, [s.metrics.get(name, math.nan) for s in seen]) for name in names]
+    rows.append(("loss", [s.loss for s in seen]))
     if val:
         for name in val.category_accuracy:
-            rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in (val, test) if s]))
+            rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in seen]))
     rows += [(name, [value]) for name, value in _asides(facts)]
     for name, values in rows:
         yield name, [f"{value:.4f}" for value in values] + [""] * (1 + bool(test) - len(values))
@@ -128,14 +132,14 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     for name, fit in facts.epoch.corrected.items():
         yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
     if facts.epoch.plain:
-        yield f"{facts.result.metric} without correction", float(getattr(facts.epoch.plain, facts.result.metric))
+        yield f"{facts.result.metric} without correction", facts.epoch.plain.value(facts.result.metric)
     if facts.result.tta:
         also = (
             " and correction"
             if facts.job.tau is not None or facts.job.recipe.train.posthoc_logit_adjustment.tau
             else ""
         )
-        value = float(getattr(facts.result.tta, facts.result.metric))
+        value = facts.result.tta.value(facts.result.metric)
         yield f"{facts.result.metric} with test-time augmentation{also}", value
 
 

@@ -132,7 +132,7 @@ def _corrected(epoch: Epoch) -> list[list[str]]:
     """What posterior correction gives, where it was tried: metric, without it, with it, tau."""
     plain = epoch.plain or epoch.val
     return [
-        [name, f"{getattr(plain, name):.4f}" if plain else "", f"{one.value:.4f}", f"{one.tau:.2f}"]
+        [name, f"{plain.value(name):.4f}" if plain else "", f"{one.value:.4f}", f"{one.tau:.2f}"]
         for name, one in epoch.corrected.items()
     ]
 

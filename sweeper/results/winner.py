@@ -61,7 +61,7 @@ class Winner:
     def views(self) -> bool:
         """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
         seen = self.result.tta
-        return seen is None or float(getattr(seen, self.result.metric)) >= (self.result.value or 0.0)
+        return seen is None or seen.value(self.result.metric) >= (self.result.value or 0.0)
 
     @property
     def tau(self) -> float | None:
@@ -75,6 +75,12 @@ class Winner:
         if self.views and seen and seen.tau is not None:
             return seen.tau
         return fitted.tau if fitted else None
+
+    @property
+    def thresholds(self) -> dict[str, tuple[float, ...]] | None:
+        """The thresholds that it fitted on val, to the views that its predictions take."""
+        seen = self.result.tta
+        return seen.thresholds if self.views and seen else self.epoch.thresholds
 
 
 def winner(study: StudyFolder) -> Winner:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sweeper.store.records import best
 from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
-from trainers.epoch import METRICS, Epoch, Metric, Scores
+from trainers.epoch import SINGLE, Epoch, Metric, Scores
 
 MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
 MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
@@ -47,7 +47,7 @@ def _metric(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
 def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
     """Everything but the metric: a prefix makes a section of charts."""
     metric = job.recipe.metric
-    found = {"train_loss": epoch.train.loss, f"train/{metric}": float(getattr(epoch.train, metric))}
+    found = {"train_loss": epoch.train.loss, f"train/{metric}": epoch.train.value(metric)}
     if epoch.val:
         found |= {"val_loss": epoch.val.loss} | _others(epoch.val, metric) | _corrected(epoch, metric)
     return found | {
@@ -58,7 +58,7 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
 
 
 def _others(val: Scores, metric: Metric) -> dict[str, float]:
-    found = {f"val/{name}": float(getattr(val, name)) for name in METRICS if name != metric}
+    found = {f"val/{name}": value for name, value in val.metrics.items() if name != metric}
     named = keys(val.category_accuracy)
     return found | {f"category_accuracy/{named[name]}": value for name, value in val.category_accuracy.items()}
 
@@ -67,16 +67,15 @@ def _corrected(epoch: Epoch, metric: Metric) -> dict[str, float]:
     """What posterior correction would give, or gives, and with which strength."""
     found = {f"posterior/{name}": fit.value for name, fit in epoch.corrected.items()}
     found |= {f"posterior/tau_{name}": fit.tau for name, fit in epoch.corrected.items()}
-    return found | ({f"val/plain_{metric}": float(getattr(epoch.plain, metric))} if epoch.plain else {})
+    return found | ({f"val/plain_{metric}": epoch.plain.value(metric)} if epoch.plain else {})
 
 
 def looked(result: TrialResult, time: float) -> list[Point]:
     """The epoch that counts with test-time augmentation, as figures of its step; none where the recipe has none."""
     if result.tta is None or result.epoch is None:
         return []
-    figures = {
-        f"tta/{name}": float(getattr(result.tta, name)) for name in ("overall_accuracy", "mean_class_accuracy")
-    }
+    metrics = result.tta.metrics
+    figures = {f"tta/{name}": metrics[name] for name in dict.fromkeys((*SINGLE, result.metric)) if name in metrics}
     return [Point(result.epoch, _ms(time), _tidy(figures))]
 
 

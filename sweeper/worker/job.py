@@ -155,9 +155,12 @@ class Torch:
         views = job.recipe.train.tta if job.use_tta else None
         seen = predict(job.computed, data, weights, split="test", device=device, views=views)
         logits = seen - logit_offset(
-            data, fit, job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
+            data,
+            fit,
+            job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau,
+            job.thresholds,
         )
-        if any(row.labels is None for row in rows):
+        if all(row.labels is None for row in rows):
             return logits, None
         return logits, scores(job.recipe, data, logits, split="test", fit=fit)
 

@@ -48,7 +48,7 @@ def test_a_confusion_agrees_with_the_metrics_of_training():
     from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Tally
 
     logits, labels = guesses(300)
-    theirs = Tally(SIZES)
+    theirs = Tally([Category(str(size), tuple(map(str, range(size)))) for size in SIZES])
     theirs.update(torch.from_numpy(logits), torch.from_numpy(labels))
     counts, ours = theirs.counts.view(3, -1).numpy(), confusion.confusion(logits, labels, SIZES)
     np.testing.assert_array_equal(counts[TRUE], np.concatenate([matrix.sum(1) for matrix in ours]))

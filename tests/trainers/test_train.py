@@ -28,6 +28,7 @@ from trainers.config import (
     TrainConfig,
     Views,
 )
+from trainers.data.table import Category
 from trainers.epoch import Look
 from trainers.evaluation import logit_adjustment, metrics, predict
 from trainers.loading.batches import Data, balanced, drawn, shuffled
@@ -383,13 +384,16 @@ def test_a_growing_run_trains(photos, data, tmp_path):
     assert last.val.overall_accuracy > 0
 
 
+ONE = [Category("kind", ("a", "b"))]
+
+
 def test_balanced_draws_show_every_class_equally_often():
     labels = np.array([[0]] * 90 + [[1]] * 10)
-    shares = balanced(labels, [[90, 10]], 1.0)
+    shares = balanced(labels, [[90, 10]], 1.0, ONE)
     assert shares[labels[:, 0] == 0].sum() == pytest.approx(0.5)
-    roots = balanced(labels, [[90, 10]], 0.5)
+    roots = balanced(labels, [[90, 10]], 0.5, ONE)
     assert roots[labels[:, 0] == 0].sum() == pytest.approx(3 / 4)  # sqrt 90 : sqrt 10
-    np.testing.assert_allclose(balanced(labels, [[90, 10]], 0.0), 1 / 100)
+    np.testing.assert_allclose(balanced(labels, [[90, 10]], 0.0, ONE), 1 / 100)
     chosen = np.concatenate(drawn(range(100), shares, 10, np.random.default_rng(0)))
     assert len(chosen) == 100
     assert 35 < np.sum(chosen >= 90) < 65
@@ -460,7 +464,7 @@ def test_a_look_fits_its_own_strength_and_says_it(whole, data, photos):
     logits = predict.predict(how, data, folder / "model.safetensors", split="val", views=how.train.tta)
     labels = data.labels(data.table.indices("val"))
     prior = frequency.log_prior(data.counts(data.table.indices("train")))
-    fit = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes).fit(how.metric, found.loss)
+    fit = logit_adjustment.Fitting(logits, labels, prior, data.categories).fit(how.metric, found.loss)
     assert found == Look(**fit.scores.model_dump(), tau=fit.tau)
 
 

@@ -193,7 +193,7 @@ def _unseen_classes(table: Table) -> list[Fault]:
 
 def unseen(table: Table) -> list[str]:
     """Every class without a training image, in words: 'lattice' of texture."""
-    seen = counted(table.split("train"))
+    seen = counted(table.split("train"), table.categories)
     return [
         f"{name!r} of {category.name}"
         for c, category in enumerate(table.categories)

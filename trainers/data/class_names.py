@@ -24,7 +24,7 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def alike(categories: Sequence[Category], rows: Iterable[Row], where: str) -> list[Fault]:
     """A note for each class that is perhaps another one misspelt, with the images of both, or a missing label."""
-    counts, notes = counted(rows), []
+    counts, notes = counted(rows, categories), []
     for c, category in enumerate(categories):
         images = {name: counts[c, k] for k, name in enumerate(category.classes)}
         for name in filter(_absent, images):

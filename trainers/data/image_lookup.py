@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Ro
         if path != row.path:
             completed += 1
             example = example or f"{row.path!r} is read as {path!r}"
-        found.append(Row(path, row.split, row.box, row.labels, row.where))
+        found.append(row if path == row.path else replace(row, path=path))
     remarks.faults.extend(folded(doubtful))
     if completed:
         remarks.notes.append(Fault(name, f"paths are completed in {completed} rows: {example}"))

@@ -50,7 +50,7 @@ class Summary(Part):
 
 def summary(config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str]) -> Summary:
     """The figures of `table`, which was read as `config` says."""
-    counts = {split: counted(table.split(split)) for split in SPLITS}
+    counts = {split: counted(table.split(split), table.categories) for split in SPLITS}
     categories = tuple(
         CategorySummary(
             name=category.name,

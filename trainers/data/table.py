@@ -27,19 +27,31 @@ Box = tuple[int, int, int, int]
 """Left, upper, right, lower in pixels as Pillow counts them: right and lower are the first pixels outside."""
 
 
+MISSING = -1
+"""The label where nobody knows the answer."""
+
+
 @dataclass(frozen=True)
 class Category:
-    """One question about an image, and its possible answers in label order."""
+    """One question about an image, and its possible answers in label order; `multi`: an image may have several."""
 
     name: str
     classes: tuple[str, ...]
+    multi: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many labels answer it: one, the index of a class; or for several answers a flag 0/1 for each class."""
+        return len(self.classes) if self.multi else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image: `path` relative to the table's root, one class index a category, and where it was listed.
+    """One image: `path` relative to the table's root, the labels of all categories, and where it was listed.
 
-    `box` is there only when the images are to be cut to their boxes; `labels` is None where nobody knows them.
+    `labels` are those of each category in turn (see `Category.width`), MISSING where nobody knows; None where that
+    is so throughout. `box` is there only when the images are to be cut to their boxes. `group` names what the image
+    is one of several photographs of: all go to one split. `weight` is the factor of its loss in training.
     """
 
     path: str
@@ -47,6 +59,29 @@ class Row:
     box: Box | None
     labels: tuple[int, ...] | None
     where: str
+    group: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a category lies among the labels of a row, and among the logits of a network."""
+
+    category: Category
+    labels: slice
+    classes: slice
+
+
+def spans(categories: Iterable[Category]) -> tuple[Span, ...]:
+    """The place of each category, in order."""
+    found: list[Span] = []
+    label = start = 0
+    for category in categories:
+        found.append(
+            Span(category, slice(label, label + category.width), slice(start, start + len(category.classes)))
+        )
+        label, start = found[-1].labels.stop, found[-1].classes.stop
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -68,19 +103,30 @@ class Table:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over categories, paths, splits, boxes and labels: the same wherever the folder lies."""
-        digest = hashlib.sha256(json.dumps([(c.name, c.classes) for c in self.categories]).encode())
+        kinds = [(c.name, c.classes, *(["multi"] if c.multi else [])) for c in self.categories]
+        digest = hashlib.sha256(json.dumps(kinds).encode())
         for row in self.rows:
-            digest.update(f"{row.path!r} {row.split} {row.box} {row.labels}\n".encode())
+            weight = "" if row.weight == 1 else f" {row.weight}"
+            digest.update(f"{row.path!r} {row.split} {row.box} {row.labels}{weight}\n".encode())
         return digest.hexdigest()[:16]
 
 
-def counted(rows: Iterable[Row]) -> Counter[tuple[int, int]]:
-    """How many of the rows have each label, by the places of its category and of its class."""
+def counted(rows: Iterable[Row], categories: Sequence[Category]) -> Counter[tuple[int, int]]:
+    """How many of the rows have each class, by the places of its category and of the class in it."""
     counts: Counter[tuple[int, int]] = Counter()
-    for labels, times in Counter(row.labels for row in rows).items():  # far fewer than rows
-        for label in enumerate(labels or ()):
-            counts[label] += times
+    places = spans(categories)
+    for labels, times in Counter(row.labels for row in rows if row.labels is not None).items():  # far fewer than rows
+        for k, span in enumerate(places):
+            for c in classes_of(labels[span.labels], span.category):
+                counts[k, c] += times
     return counts
+
+
+def classes_of(labels: Sequence[int], category: Category) -> tuple[int, ...]:
+    """The classes that an image has by its labels of this category; none where the answer is missing."""
+    if category.multi:
+        return tuple([k for k, flag in enumerate(labels) if flag > 0])
+    return () if labels[0] == MISSING else (labels[0],)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Looking at a split with a network: evaluation during training, and predictions of a finished model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from trainers.config import Recipe, TrainConfig, Views
+from trainers.data.table import spans
 from trainers.epoch import Look, Scores
-from trainers.evaluation import logit_adjustment, metrics
+from trainers.evaluation import metrics
+from trainers.evaluation.logit_adjustment import Fitting
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Crop, InputFormat
 from trainers.loading.loader import Loader
@@ -101,36 +103,71 @@ def _windows(side: int, scale: float, crops: int) -> list[Crop]:
     return [(left, top, left + inner, top + inner, False) for left, top in corners[:crops]]
 
 
-def logit_offset(data: Data, fit: Sequence[str], tau: float) -> np.ndarray:
-    """What posterior correction takes off the logits of a model fitted on the splits `fit`, [sum C] float32."""
-    return tau * frequency.log_prior(data.counts(data.table.indices(*fit)))
+def fitting(
+    config: TrainConfig, data: Data, logits: np.ndarray, labels: np.ndarray, counts: Sequence[Sequence[int]]
+) -> Fitting:
+    """What correction and thresholds make of predictions of val, [N, sum C], labels [N, D].
+
+    counts [K][C] are the images of each class that the model was fitted on.
+    """
+    least = config.thresholds.min_images if config.thresholds.fit else None
+    return Fitting(logits, labels, frequency.log_prior(counts, data.multi), data.categories, least=least)
+
+
+def fitted_thresholds(config: TrainConfig, data: Data, fit: Fitting) -> dict[str, tuple[float, ...]] | None:
+    """The thresholds as probabilities, by category with several answers; None where none are fitted."""
+    if not config.thresholds.fit or not any(data.multi):
+        return None
+    shares = (1 / (1 + np.exp(-fit.thresholds.astype(np.float64)))).tolist()
+    return {s.category.name: tuple(shares[s.classes]) for s in spans(data.categories) if s.category.multi}
+
+
+def logit_offset(
+    data: Data, fit: Sequence[str], tau: float, thresholds: Mapping[str, Sequence[float]] | None = None
+) -> np.ndarray:
+    """What correction and thresholds take off the logits of a model fitted on the splits `fit`, [sum C] float32."""
+    found: np.ndarray = tau * frequency.log_prior(data.counts(data.table.indices(*fit)), data.multi)
+    for span in spans(data.categories):
+        if given := (thresholds or {}).get(span.category.name):
+            shares = np.asarray(given, dtype=np.float64)
+            found[span.classes] = np.log(shares / (1 - shares))
+    return found
 
 
 def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
     """Val through the recipe's test-time augmentation and posterior correction, by a model fitted on train.
 
-    A fitted correction is fitted to these logits, and cross-fitted.
+    A fitted correction, and thresholds, are fitted to these logits, and cross-fitted.
     """
     train = recipe.train
     logits = predict(recipe, data, weights, split="val", device=device, views=train.tta)
     loss = scores(recipe, data, logits, split="val", fit=("train",)).loss
-    prior = frequency.log_prior(data.counts(data.table.indices("train")))
-    labels = data.labels(data.table.indices("val"))
-    fitting = logit_adjustment.Fitting(logits, labels, prior, data.names, data.sizes)
+    labels, counts = data.labels(data.table.indices("val")), data.counts(data.table.indices("train"))
+    found = fitting(train, data, logits, labels, counts)
+    thresholds = fitted_thresholds(train, data, found)
     if not train.posthoc_logit_adjustment.fit:
-        return Look(**fitting.at(train.posthoc_logit_adjustment.tau, loss).model_dump())
-    fit = fitting.fit(recipe.metric, loss)
-    return Look(**fit.scores.model_dump(), tau=fit.tau)
+        plain = found.at(train.posthoc_logit_adjustment.tau, loss)
+        return Look(**plain.model_dump(), thresholds=thresholds)
+    fit = found.fit(recipe.metric, loss)
+    return Look(**fit.scores.model_dump(), tau=fit.tau, thresholds=thresholds)
 
 
 def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: Sequence[str]) -> Scores:
-    """Every metric of `logits` [N, sum C] on a split whose rows have labels, in the order of its rows.
+    """Every metric of `logits` [N, sum C] on a split, in the order of its rows; missing labels count nowhere.
 
     The loss is the recipe's, without label smoothing; its class weights come from the splits `fit`.
     """
-    labels = data.labels(data.table.indices(split))
-    counts = data.counts(data.table.indices(*fit))
-    judge = losses.build(recipe.train.loss, data.names, counts, torch.device("cpu"), smooth=False)
+    rows = data.table.indices(split)
+    labels, counts = data.labels(rows), data.counts(data.table.indices(*fit))
+    judge = losses.build(
+        recipe.train.loss,
+        data.names,
+        counts,
+        torch.device("cpu"),
+        multi=data.multi,
+        known=data.known(rows),
+        smooth=False,
+    )
     loss = judge(torch.from_numpy(logits), torch.from_numpy(labels)).mean().item()
     return metrics.scores(logits, labels, data.table.categories, loss=loss)
 

@@ -10,7 +10,7 @@ import numpy as np
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
-from trainers.data.table import Table
+from trainers.data.table import MISSING, Category, Table, spans
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Data:
         return cls(table, open_cache(table, config, folder))
 
     @property
+    def categories(self) -> tuple[Category, ...]:
+        return self.table.categories
+
+    @property
     def names(self) -> list[str]:
         return [category.name for category in self.table.categories]
 
@@ -36,19 +40,42 @@ class Data:
         return [len(category.classes) for category in self.table.categories]
 
     def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """[len(rows), K] int64; -1 where a row has none."""
+        """[len(rows), sum of widths] int64, side by side as in `Row.labels`; MISSING where nobody knows."""
         chosen: np.ndarray = self._labels[np.asarray(rows)]
         return chosen
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        none = (-1,) * len(self.sizes)
-        return np.array([row.labels or none for row in self.table.rows], dtype=np.int64)
+        none = (MISSING,) * sum(category.width for category in self.categories)
+        return np.array([row.labels or none for row in self.table.rows], dtype=np.int64).reshape(-1, len(none))
+
+    @property
+    def multi(self) -> list[bool]:
+        """Which categories have several answers, [K]."""
+        return [category.multi for category in self.categories]
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """[rows] float32, the factor of each image's loss; None where all are 1."""
+        found = np.array([row.weight for row in self.table.rows], dtype=np.float32)
+        return None if (found == 1).all() else found
+
+    def known(self, rows: Sequence[int]) -> list[float]:
+        """The share of the labels of each category that are known among `rows`, [K]."""
+        known = self.labels(rows) != MISSING
+        return [float(known[:, span.labels].mean()) if len(rows) else 1.0 for span in spans(self.categories)]
 
     def counts(self, rows: Sequence[int]) -> list[list[int]]:
-        """Images a class among `rows`, [K][C]."""
+        """Images of each class among `rows`, [K][C]."""
         labels = self.labels(rows)
-        return [np.bincount(labels[:, k], minlength=size).tolist() for k, size in enumerate(self.sizes)]
+        return [_counts(labels[:, span.labels], span.category).tolist() for span in spans(self.categories)]
+
+
+def _counts(labels: np.ndarray, category: Category) -> np.ndarray:
+    """Images of each class, [C], by their labels of this category, [N, width]."""
+    given = labels[labels != MISSING]
+    found: np.ndarray = (labels > 0).sum(0) if category.multi else np.bincount(given, minlength=len(category.classes))
+    return found
 
 
 def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -65,16 +92,35 @@ def _whole(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return in_order(order[: len(order) // batch_size * batch_size or len(order)], batch_size)
 
 
-def balanced(labels: np.ndarray, counts: Sequence[Sequence[int]], power: float) -> np.ndarray:
+def balanced(
+    labels: np.ndarray, counts: Sequence[Sequence[int]], power: float, categories: Sequence[Category]
+) -> np.ndarray:
     """The share of the draws that each row gets, [N]: the mean inverse frequency of its classes to `power`.
 
-    labels [N, K] int, counts [K][C] images a class. With one category power 1 draws every class equally often, 0.5 is
-    square-root sampling (Mahajan et al. 2018), 0 draws all rows alike.
+    labels [N, D] int, counts [K][C] images of each class. With one category power 1 draws every class equally often,
+    0.5 is square-root sampling (Mahajan et al. 2018), 0 draws all rows alike. A row without any class that is known
+    is drawn as often as the mean of the others.
     """
-    inverse = [1 / np.maximum(np.asarray(count, dtype=np.float64), 1) for count in counts]
-    weights = np.mean([inverse[k][labels[:, k]] for k in range(len(inverse))], axis=0) ** power
+    columns = [
+        _mean_inverse(labels[:, s.labels], s.category, n) for s, n in zip(spans(categories), counts, strict=True)
+    ]
+    means = np.stack(columns)  # [K, N]
+    seen = np.isfinite(means)
+    weights = (np.where(seen, means, 0).sum(0) / np.maximum(seen.sum(0), 1)) ** power
+    nothing = ~seen.any(0)
+    weights[nothing] = 1 if nothing.all() else weights[~nothing].mean()
     shares: np.ndarray = weights / weights.sum()
     return shares
+
+
+def _mean_inverse(labels: np.ndarray, category: Category, counts: Sequence[int]) -> np.ndarray:
+    """Mean inverse frequency of the classes of one category that each row has, [N]; NaN where it has none."""
+    inverse = 1 / np.maximum(np.asarray(counts, dtype=np.float64), 1)
+    if not category.multi:
+        return np.where(labels[:, 0] == MISSING, np.nan, inverse[labels[:, 0]])
+    has = labels > 0
+    found: np.ndarray = np.where(has.any(1), (has * inverse).sum(1) / np.maximum(has.sum(1), 1), np.nan)
+    return found
 
 
 def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[np.ndarray]:

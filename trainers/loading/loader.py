@@ -23,16 +23,19 @@ class Batch:
     """What one step looks at."""
 
     images: Tensor  # [B, 3, size, size] float32, changed and normalised
-    labels: Tensor  # [B, K] int64
+    labels: Tensor  # [B, D] int64
     own: Tensor | None = None  # [B], share of its own label; None without mixing
-    other: Tensor | None = None  # [B, K] int64, labels of the image that the rest is of
+    other: Tensor | None = None  # [B, D] int64, labels of the image that the rest is of
+    weights: Tensor | None = None  # [B], factor of the loss; None where all are 1
+    other_weights: Tensor | None = None  # [B], of the image that the rest is of
 
     def pieces(self, most: int) -> Iterator["Batch"]:
         """The batch in as few pieces of at most `most` images as can be, and these as equal as can be."""
         count = len(self.images)
         number = math.ceil(count / most)
         for start, end in pairwise(count * k // number for k in range(number + 1)):
-            parts = (None if whole is None else whole[start:end] for whole in (self.own, self.other))
+            more = (self.own, self.other, self.weights, self.other_weights)
+            parts = (None if whole is None else whole[start:end] for whole in more)
             yield Batch(self.images[start:end], self.labels[start:end], *parts)
 
 
@@ -43,6 +46,7 @@ class RawBatch:
     images: Tensor
     labels: Tensor | None = None
     how: transforms.Draw | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,7 @@ class Loader:
         def changed(rows: np.ndarray) -> Batch:
             how = self.draw(rows, drawing)
             images, own = cpu_transforms.apply(self.level, rows, how, self.size, self.eye, self.room)
-            labels = self._labels(rows)
-            return Batch(self._laid(images), labels, own, _of(labels, how.partner))
+            return _batch(self._laid(images), self._labels(rows), own, how.partner, self._weights(rows))
 
         yield from prefetch(chunks, changed, self.eye.device)
 
@@ -88,7 +91,7 @@ class Loader:
 
         def made(rows: np.ndarray) -> RawBatch:
             how = self.draw(rows, drawing).to(self.eye.device)
-            return replace(self._raw(rows), labels=self._labels(rows), how=how)
+            return replace(self._raw(rows), labels=self._labels(rows), how=how, weights=self._weights(rows))
 
         return prefetch(
             chunks, made, self.eye.device, depth=2
@@ -119,13 +122,17 @@ class Loader:
     def _labels(self, rows: np.ndarray) -> Tensor:
         return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)
 
+    def _weights(self, rows: np.ndarray) -> Tensor | None:
+        weights = self.data.weights
+        return None if weights is None else send(torch.from_numpy(weights[rows]), self.eye.device)
+
     def change(self, raw: RawBatch) -> Batch:
         """The batch that a device makes of what it was sent."""
         if raw.how is None or raw.labels is None:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
         x, own = transforms.apply(images, raw.how, self.size, eye.mean, eye.std)
-        return Batch(self._laid(x), raw.labels, own, _of(raw.labels, raw.how.partner))
+        return _batch(self._laid(x), raw.labels, own, raw.how.partner, raw.weights)
 
     def seen(self, images: Tensor, window: Crop) -> Tensor:
         """What evaluation sees of these through a window."""
@@ -138,6 +145,10 @@ class Loader:
         return x.contiguous(memory_format=self.eye.layout)
 
 
-def _of(labels: Tensor, partner: Tensor | None) -> Tensor | None:
-    """The labels of each image's partner, [B, K]."""
-    return None if partner is None else labels[partner]
+def _batch(
+    images: Tensor, labels: Tensor, own: Tensor | None, partner: Tensor | None, weights: Tensor | None
+) -> Batch:
+    """A batch whose images are mixed with their partners, [B] int64, where there are some."""
+    if partner is None:
+        return Batch(images, labels, own, weights=weights)
+    return Batch(images, labels, own, labels[partner], weights, None if weights is None else weights[partner])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.config import Augment, ColorJitter
+from trainers.data.table import Category, spans
 from trainers.loading import policies
 from trainers.loading.policies import GREY
 from trainers.support.device import send
@@ -85,14 +86,16 @@ def draw(
     )
 
 
-def minority(labels: np.ndarray, counts: Sequence[Sequence[int]]) -> np.ndarray:
-    """Images with a class that is rarer than usual in its category, [B] bool.
+def minority(labels: np.ndarray, counts: Sequence[Sequence[int]], categories: Sequence[Category]) -> np.ndarray:
+    """Images with a class that is rarer than usual in its category, [N] bool.
 
-    labels [B, K] int, counts [K][C] training images a class. Usual is the mean over the classes of the category:
-    its images over the number of its classes, those without images included.
+    labels [N, D] int, counts [K][C] training images of each class. Usual is the mean over the classes of the
+    category, those without images included.
     """
-    rare = [np.asarray(count) < np.mean(count) for count in counts]
-    found: np.ndarray = np.any([rare[k][labels[:, k]] for k in range(len(counts))], axis=0)
+    found = np.zeros(len(labels), dtype=bool)
+    for span, count in zip(spans(categories), counts, strict=True):
+        rare, own = np.asarray(count) < np.mean(count), labels[:, span.labels]
+        found |= (rare & (own > 0)).any(1) if span.category.multi else rare[own[:, 0]] & (own[:, 0] >= 0)
     return found
 
 

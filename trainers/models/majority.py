@@ -39,10 +39,16 @@ class Prior(nn.Module):
     def forward(self, zeros: Tensor) -> Tensor:
         return self.prior + self.nothing * zeros
 
-    def set_prior(self, counts: Sequence[Sequence[int]]) -> None:
-        """Take the frequencies from counts [K][C]; a class without an image counts as half a one, not as never."""
-        found = [torch.tensor(category, dtype=torch.float64).clamp_min(0.5) for category in counts]
-        self.prior.copy_(torch.cat([(category / category.sum()).log() for category in found]))
+    def set_prior(self, counts: Sequence[Sequence[int]], images: Sequence[int], multi: Sequence[bool]) -> None:
+        """Take the frequencies from counts [K][C]; a class without an image counts as half a one, not as never.
+
+        Of a category with several answers the log odds of each class among `images` [K] with an answer.
+        """
+        found = []
+        for count, known, several in zip(counts, images, multi, strict=True):
+            seen = torch.tensor(count, dtype=torch.float64).clamp_min(0.5)
+            found.append((seen / (known - seen).clamp_min(0.5) if several else seen / seen.sum()).log())
+        self.prior.copy_(torch.cat(found))
 
 
 def majority(pretrained: bool = False, **arguments: Any) -> MajorityBaseline:  # noqa: ARG001 - it takes what timm hands on

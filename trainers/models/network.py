@@ -68,10 +68,15 @@ def _laid(config: TrainConfig, network: Network) -> Network:
     return network.to(memory_format=torch.channels_last) if channels_last(config, network.backbone) else network
 
 
-def set_class_counts(net: Network, counts: Sequence[Sequence[int]]) -> None:
-    """Tell the majority baseline the training images of each class, [K][C]; other networks need no telling."""
+def set_class_counts(
+    net: Network, counts: Sequence[Sequence[int]], images: Sequence[int], multi: Sequence[bool]
+) -> None:
+    """Tell the majority baseline the training images of each class, [K][C]; other networks need no telling.
+
+    images [K] have an answer; multi [K]: categories with several answers.
+    """
     if isinstance(net.head, majority.Prior):
-        net.head.set_prior(counts)
+        net.head.set_prior(counts, images, multi)
 
 
 def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:

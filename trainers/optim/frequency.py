@@ -9,10 +9,16 @@ from numpy.typing import NDArray
 from trainers.config import ClassWeights
 
 
-def log_prior(counts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Log of each class's share in its category, [sum C]; counts [K][C], a class without images has one."""
+def log_prior(counts: Sequence[Sequence[int]], multi: Sequence[bool] | None = None) -> NDArray[np.float32]:
+    """Log of each class's share in its category, [sum C]; counts [K][C], a class without images has one.
+
+    0 for the classes of a category with several answers, `multi` [K]: they do not compete.
+    """
     seen = [np.maximum(1.0, np.asarray(count, dtype=np.float64)) for count in counts]
-    return np.concatenate([np.log(n / n.sum()) for n in seen]).astype(np.float32)
+    logs = [np.log(n / n.sum()) for n in seen]
+    kinds = multi or [False] * len(logs)
+    found = [np.zeros(len(log)) if several else log for log, several in zip(logs, kinds, strict=True)]
+    return np.concatenate(found).astype(np.float32)
 
 
 def class_weights(count: Sequence[int], kind: ClassWeights, *, beta: float = 0.999) -> NDArray[np.float64]:

@@ -11,12 +11,17 @@ from torch import Tensor
 
 from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted, Loss
 from trainers.optim import frequency
+from trainers.optim.binary_losses import (
+    TINY,
+    binary_asymmetric,
+    binary_cross_entropy,
+    binary_dice,
+    binary_focal,
+)
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]
 Over = Literal["softmax", "sigmoid"]
-
-TINY = 1e-6  # least base of a power: at 0, an exponent between 0 and 1 has no finite gradient
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -98,26 +103,53 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def build(
-    config: Loss, names: Sequence[str], counts: Counts, device: torch.device, *, smooth: bool = True
+    config: Loss,
+    names: Sequence[str],
+    counts: Counts,
+    device: torch.device,
+    *,
+    multi: Sequence[bool] | None = None,
+    known: Sequence[float] | None = None,
+    smooth: bool = True,
 ) -> Objective:
-    """The objective of each image over all categories: (logits [B, sum C], labels [B, K]) -> [B] float32.
+    """The objective of each image over all categories: (logits [B, sum C], labels [B, D]) -> [B] float32.
 
-    names [K] and counts [K][C] are the categories' and their training images a class. `smooth=False` leaves label
+    names [K] are the categories', counts [K][C] the training images of each class, multi [K] says which categories
+    have several answers. D labels: the class of a category with one answer, a flag 0/1 for each class of one with
+    several, -1 where nobody knows (see `trainers.data.table`). known [K] is the share of the labels that are known
+    among the images to come, 1 where it is left out: an image whose answer is missing costs nothing in that category,
+    and the others count the more, so that the mean over images is that over answers. `smooth=False` leaves label
     smoothing out, as evaluation does.
     """
+    kinds, shares = multi or [False] * len(counts), known or [1.0] * len(counts)
     sizes = [len(count) for count in counts]
-    weights = [_weights(config, count).to(device) for count in counts]
-    factors = category_factors(config, names)
-    each = [_one(config, count, device, smooth) for count in counts]
+    widths = [size if several else 1 for size, several in zip(sizes, kinds, strict=True)]
+    factors = [f / share if share else 0.0 for f, share in zip(category_factors(config, names), shares, strict=True)]
+    each = [
+        (_several if several else _one)(config, count, device, smooth, factor)
+        for several, count, factor in zip(kinds, counts, factors, strict=True)
+    ]
+    each = [judge if share == 1 else _answered(judge) for judge, share in zip(each, shares, strict=True)]
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
-        parts = torch.split(logits.float(), sizes, dim=1)
         total = torch.zeros(len(logits), device=logits.device)
-        for k, part in enumerate(parts):
-            total = total + factors[k] * weights[k][labels[:, k]] * each[k](part, labels[:, k])
+        parts = zip(torch.split(logits.float(), sizes, dim=1), torch.split(labels, widths, dim=1), strict=True)
+        for judge, (part, answer) in zip(each, parts, strict=True):
+            total = total + judge(part, answer)
         return total
 
     return objective
+
+
+def _answered(judge: Objective) -> Objective:
+    """The same, but nothing for images whose only label is missing; several flags are looked at one by one."""
+
+    def masked(logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.shape[1] > 1:
+            return judge(logits, labels)
+        return torch.where(labels[:, 0] < 0, 0, judge(logits, labels.clamp_min(0)))
+
+    return masked
 
 
 def _weights(config: Loss, count: Sequence[int]) -> Tensor:
@@ -137,8 +169,29 @@ def category_factors(config: Loss, names: Sequence[str]) -> list[float]:
     return [given.get(name, 1.0) * share for name in names]
 
 
-def _one(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool) -> Objective:
-    """The loss of one category, whose training images a class are `counts`."""
+def _one(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool, factor: float) -> Objective:
+    """`factor` times the loss of a category with one answer: (logits [B, C], labels [B, 1]) -> [B]."""
+    weights, loss = _weights(config, counts).to(device), _softmax(config, counts, device, smooth)
+
+    def judge(logits: Tensor, labels: Tensor) -> Tensor:
+        true = labels[:, 0]
+        return factor * weights[true] * loss(logits, true)
+
+    return judge
+
+
+def _several(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool, factor: float) -> Objective:
+    """`factor` times the loss of a category with several answers: (logits [B, C], flags [B, C]) -> [B]."""
+    weights, loss = _weights(config, counts).to(device), _sigmoid(config, smooth)
+
+    def judge(logits: Tensor, flags: Tensor) -> Tensor:
+        return factor * loss(logits, flags, weights)
+
+    return judge
+
+
+def _softmax(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool) -> Objective:
+    """The loss of a category whose training images of each class are `counts`: (logits [B, C], labels [B]) -> [B]."""
     match config:
         case CrossEntropy(label_smoothing=smoothing):
             return partial(cross_entropy, smoothing=smoothing if smooth else 0.0)
@@ -151,3 +204,16 @@ def _one(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool
         case LogitAdjusted(tau=tau, label_smoothing=smoothing):
             prior = torch.from_numpy(frequency.log_prior([counts])).to(device)
             return partial(logit_adjusted, log_prior=prior, tau=tau, smoothing=smoothing if smooth else 0.0)
+
+
+def _sigmoid(config: Loss, smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The loss of one category: (logits [B, C], flags [B, C], weights [C]) -> [B]; without a prior to adjust for."""
+    match config:
+        case Focal(gamma=gamma):
+            return partial(binary_focal, gamma=gamma)
+        case Asymmetric(gamma_positive=gp, gamma_negative=gn, margin=margin):
+            return partial(binary_asymmetric, gamma_positive=gp, gamma_negative=gn, margin=margin)
+        case Dice(smooth=added):
+            return partial(binary_dice, smooth=added)
+        case CrossEntropy(label_smoothing=smoothing) | LogitAdjusted(label_smoothing=smoothing):
+            return partial(binary_cross_entropy, smoothing=smoothing if smooth else 0.0)

@@ -6,7 +6,7 @@ from trainers.evaluation import logit_adjustment
 from trainers.evaluation.metrics import scores
 from trainers.optim import frequency
 
-SIZES, NAMES = [3, 2], ["shape", "colour"]
+SIZES = [3, 2]
 COUNTS = [[80, 15, 5], [60, 40]]
 CATEGORIES = [Category("shape", ("a", "b", "c")), Category("colour", ("d", "e"))]
 
@@ -28,7 +28,7 @@ def drawn(images=4000, seed=0):
 @pytest.fixture(scope="module")
 def fitting():
     logits, labels, prior = drawn()
-    return logit_adjustment.Fitting(logits, labels, prior, NAMES, SIZES)
+    return logit_adjustment.Fitting(logits, labels, prior, CATEGORIES)
 
 
 def test_the_prior_of_a_category_adds_up_to_one():
@@ -55,13 +55,13 @@ def test_the_mean_over_classes_wants_more_correction_than_the_share_of_right_ans
 def test_a_fitted_correction_pays_on_images_that_it_was_not_fitted_on(fitting):
     tau = fitting.fit("mean_class_accuracy", 0.0).tau
     logits, labels, prior = drawn(images=5000, seed=1)
-    other = logit_adjustment.Fitting(logits, labels, prior, NAMES, SIZES)
+    other = logit_adjustment.Fitting(logits, labels, prior, CATEGORIES)
     assert other.at(tau, 0.0).mean_class_accuracy > other.at(0.0, 0.0).mean_class_accuracy + 0.05
 
 
 def test_the_reported_figure_is_cross_fitted_and_not_the_best_that_was_found():
     logits, labels, prior = drawn(images=60, seed=3)
-    few = logit_adjustment.Fitting(logits, labels, prior, NAMES, SIZES)
+    few = logit_adjustment.Fitting(logits, labels, prior, CATEGORIES)
     best = max(few.at(float(tau), 0.0).mean_class_accuracy for tau in logit_adjustment.TAUS)
     fit = few.fit("mean_class_accuracy", 0.0)
     assert few.at(fit.tau, 0.0).mean_class_accuracy == best
@@ -75,10 +75,10 @@ def test_the_corrected_logits_give_the_reported_figure(fitting):
 
 def test_a_label_has_no_say_in_its_own_correction():
     logits, labels, prior = drawn(images=60, seed=3)
-    before = logit_adjustment.Fitting(logits, labels, prior, NAMES, SIZES)
+    before = logit_adjustment.Fitting(logits, labels, prior, CATEGORIES)
     turned = labels.copy()
     turned[before.folds == 0] = (turned[before.folds == 0] + 1) % np.array(SIZES)
-    after = logit_adjustment.Fitting(logits, turned, prior, NAMES, SIZES)
+    after = logit_adjustment.Fitting(logits, turned, prior, CATEGORIES)
     metric = "mean_class_accuracy"
     mine = before.folds == 0
     np.testing.assert_array_equal(before.fit(metric, 0.0).logits[mine], after.fit(metric, 0.0).logits[mine])
@@ -86,13 +86,13 @@ def test_a_label_has_no_say_in_its_own_correction():
 
 def test_equal_classes_need_no_correction():
     logits, labels, _ = drawn()
-    same = logit_adjustment.Fitting(logits, labels, frequency.log_prior([[5, 5, 5], [5, 5]]), NAMES, SIZES)
+    same = logit_adjustment.Fitting(logits, labels, frequency.log_prior([[5, 5, 5], [5, 5]]), CATEGORIES)
     assert {fit.tau for fit in same.corrected("macro_f1").values()} == {0.0}
 
 
 def test_a_single_image_is_enough():
     logits, labels, prior = drawn(images=1)
     assert (
-        logit_adjustment.Fitting(logits, labels, prior, NAMES, SIZES).fit("overall_accuracy", 0.0).tau
+        logit_adjustment.Fitting(logits, labels, prior, CATEGORIES).fit("overall_accuracy", 0.0).tau
         in logit_adjustment.TAUS
     )

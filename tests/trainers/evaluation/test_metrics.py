@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.table import Category
-from trainers.epoch import METRICS
+from trainers.epoch import METRICS, MULTI
 from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Tally, scores
 
 CATEGORIES = (Category("sleeve", ("a", "b", "c")), Category("fit", ("d", "e")))
@@ -50,8 +50,9 @@ def of_scikit_learn(true, said):
 @pytest.mark.parametrize(("true", "said"), CASES.values(), ids=CASES)
 def test_every_metric_is_scikit_learns_of_that_name(true, said):
     expected = of_scikit_learn(true, said)
-    assert set(expected) == set(METRICS)
-    assert single(true, said).model_dump(include=set(METRICS)) == pytest.approx(expected)
+    found = single(true, said)
+    assert set(expected) == set(METRICS) - set(MULTI)
+    assert found.metrics == pytest.approx(expected)
 
 
 def test_a_class_that_is_only_predicted_costs_the_macro_figures_and_not_the_mean_class_accuracy():
@@ -72,9 +73,7 @@ def test_several_categories_are_counted_as_one_set_of_classes(answers):
     logits = np.concatenate([np.eye(size, dtype=np.float32)[said[:, k]] for k, size in enumerate([3, 2])], 1)
     found = scores(logits, true, CATEGORIES, loss=0.5)
     start = np.array([0, 3])
-    assert found.model_dump(include=set(METRICS)) == pytest.approx(
-        of_scikit_learn((true + start).ravel(), (said + start).ravel())
-    )
+    assert found.metrics == pytest.approx(of_scikit_learn((true + start).ravel(), (said + start).ravel()))
     assert list(found.category_accuracy.values()) == pytest.approx((true == said).mean(0).tolist())
 
 
@@ -88,7 +87,7 @@ def test_predicting_the_majority_everywhere_scores_one_class_a_category():
 
 def test_counting_batch_by_batch_is_counting_at_once():
     logits, labels = torch.randn(30, 5), torch.stack([torch.randint(3, (30,)), torch.randint(2, (30,))], 1)
-    whole, parts = Tally([3, 2]), Tally([3, 2])
+    whole, parts = Tally(CATEGORIES), Tally(CATEGORIES)
     whole.update(logits, labels)
     for start in range(0, 30, 7):
         parts.update(logits[start : start + 7], labels[start : start + 7])
@@ -96,7 +95,7 @@ def test_counting_batch_by_batch_is_counting_at_once():
 
 
 def test_a_tally_counts_what_was_true_what_was_said_and_what_was_both():
-    tally = Tally([3, 2])
+    tally = Tally(CATEGORIES)
     tally.update(torch.tensor([[0.0, 0, 9, 9, 0]]), torch.tensor([[1, 0]]))
     counts = tally.counts.view(3, 5).tolist()
     assert counts[TRUE] == [0, 1, 0, 1, 0]
@@ -106,16 +105,14 @@ def test_a_tally_counts_what_was_true_what_was_said_and_what_was_both():
 
 def test_a_tally_on_the_device_agrees_with_scores_in_memory():
     logits, labels = torch.randn(30, 5), torch.stack([torch.randint(3, (30,)), torch.randint(2, (30,))], 1)
-    tally = Tally([3, 2])
+    tally = Tally(CATEGORIES)
     tally.update(logits, labels)
-    assert tally.scores([c.name for c in CATEGORIES], 0.5) == scores(
-        logits.numpy(), labels.numpy(), CATEGORIES, loss=0.5
-    )
+    assert tally.scores(0.5) == scores(logits.numpy(), labels.numpy(), CATEGORIES, loss=0.5)
 
 
 def test_thousands_of_classes_cost_no_square():
-    assert Tally([100_000]).counts.numel() == 300_000
+    assert Tally([Category("kind", tuple(map(str, range(100_000))))]).counts.numel() == 300_000
 
 
 def test_no_image_at_all_is_no_division_by_zero():
-    assert Tally([3, 2]).scores(["sleeve", "fit"], 0.0).overall_accuracy == 0
+    assert Tally(CATEGORIES).scores(0.0).overall_accuracy == 0

@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.config import Augment
+from trainers.data.table import Category
 from trainers.loading import policies, transforms
 
 ZERO, ONE = torch.zeros(3), torch.ones(3)
@@ -446,8 +447,9 @@ def test_noise_never_leaves_the_scale_and_the_same_draw_makes_the_same():
 # ------------------------------------------------------------------------------------------ minority
 def test_an_image_is_of_the_minority_when_one_of_its_classes_is_below_the_mean():
     labels = np.array([[0, 0], [1, 0], [0, 1], [1, 2]])
-    assert transforms.minority(labels, [[9, 3], [8, 4, 0]]).tolist() == [False, True, False, True]
-    assert transforms.minority(labels, [[6, 6], [4, 4, 4]]).tolist() == [False] * 4
+    two = [Category("sleeve", ("a", "b")), Category("fit", ("c", "d", "e"))]
+    assert transforms.minority(labels, [[9, 3], [8, 4, 0]], two).tolist() == [False, True, False, True]
+    assert transforms.minority(labels, [[6, 6], [4, 4, 4]], two).tolist() == [False] * 4
 
 
 def test_mixup_of_the_minority_leaves_the_majority_untouched():

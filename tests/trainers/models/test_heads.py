@@ -101,7 +101,7 @@ def test_the_majority_scores_what_the_challenge_says_it_does():
     pairs = [[tuple(map(int, pair.split("/"))) for pair in part.split()] for part in COUNTS.split("|")]
     train, val = ([[pair[side] for pair in part] for part in pairs] for side in (0, 1))
     net = network.build(config(backbone="majority"), FASHION)
-    network.set_class_counts(net, train)
+    network.set_class_counts(net, train, [5000] * 6, [False] * 6)
     logits = net(torch.zeros(sum(val[0]), 3, 16, 16)).detach().numpy()
     labels = np.stack([np.repeat(np.arange(len(part)), part) for part in val], axis=1)
     categories = [Category(f"c{k}", tuple(map(str, range(n)))) for k, n in enumerate(FASHION)]
@@ -110,7 +110,7 @@ def test_the_majority_scores_what_the_challenge_says_it_does():
 
 def test_the_majority_gives_the_log_frequencies_and_no_training_changes_them():
     net = network.build(config(backbone="majority"), [2, 2])
-    network.set_class_counts(net, [[1, 3], [4, 0]])
+    network.set_class_counts(net, [[1, 3], [4, 0]], [4, 4], [False] * 2)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1.0)
     before = net(torch.randn(3, 3, 16, 16))
     before.square().sum().backward()
@@ -120,9 +120,16 @@ def test_the_majority_gives_the_log_frequencies_and_no_training_changes_them():
     assert torch.isfinite(before).all()
 
 
+def test_the_majority_gives_the_log_odds_of_several_answers():
+    net = network.build(config(backbone="majority"), [3])
+    network.set_class_counts(net, [[2, 4, 0]], [4], [True])
+    odds = net(torch.zeros(1, 3, 16, 16))[0].exp()
+    torch.testing.assert_close(odds, torch.tensor([1.0, 8.0, 1 / 7]))
+
+
 def test_the_majority_is_saved_with_what_it_knows():
     net, other = (network.build(config(backbone="majority"), [2]) for _ in range(2))
-    network.set_class_counts(net, [[1, 3]])
+    network.set_class_counts(net, [[1, 3]], [4], [False])
     other.load_state_dict(net.state_dict())
     assert torch.equal(other.head.prior, net.head.prior)
 
@@ -130,5 +137,5 @@ def test_the_majority_is_saved_with_what_it_knows():
 def test_a_network_that_learns_needs_no_telling_of_the_counts():
     net = network.build(config(), [2])
     before = net.state_dict()
-    network.set_class_counts(net, [[1, 3]])
+    network.set_class_counts(net, [[1, 3]], [4], [False])
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())

@@ -1,0 +1,136 @@
+"""What missing answers cost: full labels, a share of the cells blank, and the complete rows of the latter alone.
+
+    python benchmarks/missing.py --root DATA --weights FILE.safetensors --out FOLDER [--quick]
+
+DATA is a table with splits. A MobileNetV2 with its family's defaults is trained on train; blanks are drawn at random
+for each seed, in train alone. Scores are of val and test together, by the last epoch, without correction. FOLDER
+keeps the scores of each run; what is there is not trained again.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rounds import arguments, hardware
+from rounds import table as markdown
+
+from sweeper.space import defaults
+from trainers.config import DataConfig, Recipe
+from trainers.data.table import MISSING, Row, Table
+from trainers.evaluation import metrics
+from trainers.evaluation.predict import predict
+from trainers.loading.batches import Data
+from trainers.support import device
+from trainers.train import train
+
+GOAL = "mean_class_accuracy"
+CASES = ("full labels", "blanks", "complete rows")
+
+
+def with_blanks(table: Table, share: float, seed: int) -> list[Row]:
+    """The rows with a share of the labels of train missing."""
+    rng = np.random.default_rng(seed)
+    return [_blank(row, rng.random(len(table.categories)) < share) for row in table.rows]
+
+
+def _blank(row: Row, missing: np.ndarray) -> Row:
+    if row.split != "train" or row.labels is None:
+        return row
+    labels = tuple(MISSING if gone else label for label, gone in zip(row.labels, missing, strict=True))
+    return replace(row, labels=None if max(labels) == MISSING else labels)
+
+
+def _incomplete(row: Row) -> bool:
+    return row.split == "train" and (row.labels is None or MISSING in row.labels)
+
+
+class Case:
+    """The data of one case and seed; what is dropped becomes a split of its own, for the cache stays as it is."""
+
+    def __init__(self, data: Data, name: str, share: float, seed: int) -> None:
+        rows = list(data.table.rows) if name == CASES[0] else with_blanks(data.table, share, seed)
+        if name == CASES[2]:
+            rows = [replace(row, split="dropped") if _incomplete(row) else row for row in rows]
+        self.data = Data(replace(data.table, rows=tuple(rows)), data.cache)
+
+
+def measured(given: argparse.Namespace, data: Data, name: str, seed: int) -> dict[str, float]:
+    """Both accuracies of one training."""
+    of = Case(data, name, given.share, seed).data
+    config = {
+        "backbone": "mobilenetv2_100",
+        "backbone_args": {"pad_type": "same"},
+        "weights": str(given.weights),
+        "normalize": {"mean": 0.5, "std": 0.5},
+        "image_size": given.image_size,
+        "epochs": given.epochs,
+        "batch_size": 64,
+        "seed": seed,
+    }
+    recipe = Recipe(data=DataConfig(root="x"), metric=GOAL, train=defaults.filled(config, GOAL))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in train(recipe, of, Path(folder)):
+            pass
+        weights = Path(folder) / "model.safetensors"
+        logits = np.concatenate([predict(recipe, of, weights, split=split) for split in ("val", "test")])
+    labels = np.concatenate([of.labels(of.table.indices(split)) for split in ("val", "test")])
+    found = metrics.scores(logits, labels, of.categories, loss=0.0)
+    images = len(of.table.indices("train"))
+    return {GOAL: found.value(GOAL), "overall_accuracy": found.value("overall_accuracy"), "images": images}
+
+
+def runs(given: argparse.Namespace, data: Data) -> Iterator[tuple[str, dict[str, float]]]:
+    for seed in range(given.seeds):
+        for name in CASES:
+            path: Path = given.out / f"{name.replace(' ', '-')}-{seed}.json"
+            if not path.exists():
+                path.write_text(json.dumps(measured(given, data, name, seed)))
+            yield name, json.loads(path.read_text())
+
+
+def line(name: str, found: list[dict[str, float]]) -> list[object]:
+    """Means over seeds with their standard errors."""
+    cells: list[object] = [name, round(statistics.mean(one["images"] for one in found))]
+    for metric in (GOAL, "overall_accuracy"):
+        values = [one[metric] for one in found]
+        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        cells.append(f"{statistics.mean(values):.4f} ± {error:.4f}")
+    return cells
+
+
+def main() -> None:
+    ask = arguments(__doc__ or "")
+    ask.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
+    ask.add_argument("--weights", type=Path, default=Path("../shared/weights/mobilenetv2_100_same.safetensors"))
+    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    ask.add_argument("--out", type=Path, default=Path("mlruns/missing"))
+    ask.add_argument("--share", type=float, default=0.25, help="of the cells of train that are blank")
+    ask.add_argument("--image-size", type=int, default=96)
+    ask.add_argument("--epochs", type=int, default=6)
+    ask.add_argument("--seeds", type=int, default=3)
+    given = ask.parse_args()
+    if lacking := [path for path in (given.root / "labels.csv", given.weights) if not path.exists()]:
+        sys.exit(f"{lacking[0]} is not there: name the photographs with --root and the weights with --weights")
+    if given.quick:
+        given.seeds, given.epochs, given.image_size = 2, 1, 32
+    given.out.mkdir(parents=True, exist_ok=True)
+    device.use_threads(1)
+    side = -(-round(1.14 * given.image_size) // 32) * 32
+    data = Data.open(DataConfig(layout="table", root=str(given.root), size=side), given.cache)
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, scores in runs(given, data):
+        found.setdefault(name, []).append(scores)
+    print(hardware(given.device))
+    header = ["training labels", "images", "mean class accuracy", "overall accuracy"]
+    print(markdown(header, (line(name, each) for name, each in found.items())))
+
+
+if __name__ == "__main__":
+    main()

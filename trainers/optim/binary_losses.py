@@ -1,0 +1,56 @@
+"""Losses of a category with several answers: one sigmoid for each class, flags for labels.
+
+Each takes logits [B, C] float and flags [B, C] int64 (1: the image has the class, 0: it does not, -1: nobody knows),
+and gives [B] float32: the sum over the classes that are known.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TINY = 1e-6  # least base of a power: at 0, an exponent between 0 and 1 has no finite gradient
+
+
+def binary_cross_entropy(logits: Tensor, flags: Tensor, weights: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Binary cross entropy, with label smoothing (Szegedy et al. 2016): flags become 1 - s/2 and s/2.
+
+    weights [C] are factors of the classes that an image has.
+    """
+    has, lacks = -F.logsigmoid(logits), -F.logsigmoid(-logits)
+    share = flags.float().lerp(torch.full_like(logits, 0.5), smoothing) if smoothing else flags.float()
+    return _known(weights * share * has + (1 - share) * lacks, flags)
+
+
+def binary_focal(logits: Tensor, flags: Tensor, weights: Tensor, *, gamma: float) -> Tensor:
+    """Focal loss (Lin et al. 2017), without its alpha; gamma=0 is binary cross entropy."""
+    if gamma == 0:
+        return binary_cross_entropy(logits, flags, weights)
+    p = logits.sigmoid().clamp(TINY, 1 - TINY)
+    has, lacks = -((1 - p) ** gamma) * F.logsigmoid(logits), -(p**gamma) * F.logsigmoid(-logits)
+    return _known(torch.where(flags > 0, weights * has, lacks), flags)
+
+
+def binary_asymmetric(
+    logits: Tensor, flags: Tensor, weights: Tensor, *, gamma_positive: float, gamma_negative: float, margin: float
+) -> Tensor:
+    """Asymmetric loss (Ridnik et al. 2021): a class that is absent counts less, and nothing below the margin."""
+    p = logits.sigmoid()
+    wrong = (p - margin).clamp_min(0)
+    log_right = torch.log1p(-wrong) if margin else F.logsigmoid(-logits)
+    has = -((1 - p).clamp_min(TINY) ** gamma_positive) * F.logsigmoid(logits)
+    lacks = -(wrong.clamp_min(TINY) ** gamma_negative) * log_right
+    return _known(torch.where(flags > 0, weights * has, lacks), flags)
+
+
+def binary_dice(logits: Tensor, flags: Tensor, weights: Tensor, *, smooth: float) -> Tensor:
+    """Dice loss (Milletari et al. 2016) of the sigmoids of an image: 1 - (2 sum p y + s) / (sum p^2 + sum y + s).
+
+    weights [C] are factors of the classes that an image has, in all three sums.
+    """
+    p, y = logits.sigmoid() * (flags >= 0), (flags > 0) * weights
+    known = torch.where(flags > 0, weights, 1.0)
+    return 1 - (2 * (p * y).sum(1) + smooth) / ((known * p.square()).sum(1) + y.sum(1) + smooth)
+
+
+def _known(losses: Tensor, flags: Tensor) -> Tensor:
+    return torch.where(flags >= 0, losses, 0).sum(1)
