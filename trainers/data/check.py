@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as memo
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from trainers.config import DataConfig
 from trainers.data import image_records, layouts
 from trainers.data.images import Progress, UnreadableImage, decode, map_rows
 from trainers.data.summary import PixelSummary, Summary, pixels, summary
-from trainers.data.table import Row, Table, counted
+from trainers.data.table import SPLITS, Row, Table, counted
 from trainers.support.errors import DataError, Fault, folded
 from trainers.support.files import regular
 
@@ -37,7 +38,7 @@ class Findings:
         rows = self.table.rows
         return [*self.remarks, *(_copy(rows[first], rows[other]) for first, other in self.copies)]
 
-    @property
+    @cached_property
     def kinds(self) -> list[tuple[Fault, int]]:
         """The notes folded, one for each kind, and how many it stands for."""
         rows, root = self.table.rows, str(self.table.root)
@@ -203,10 +204,10 @@ def _duplicates(rows: Sequence[Row], seen: np.ndarray, bad: Container[int]) -> l
 
 def _copies(duplicates: Sequence[tuple[Row, Row]]) -> str:
     """In one sentence, how many there are, and how many of them make a figure look better than it is."""
-    across = Counter(f"{a.split} and {b.split}" for a, b in duplicates if a.split != b.split)
+    across = Counter(frozenset((a.split, b.split)) for a, b in duplicates if a.split != b.split)
     disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in duplicates)
-    more = [f", {count} across {splits}" for splits, count in across.items()]
-    more += [f", {disagree} with other labels"] if disagree else []
+    more = [f", {count:,} across {' and '.join(sorted(two, key=SPLITS.index))}" for two, count in across.items()]
+    more += [f", {disagree:,} with other labels"] if disagree else []
     count = len(duplicates)
     return f"{count:,} pair{'s' * (count != 1)} of identical images{''.join(more)}"
 

@@ -26,9 +26,7 @@ DIGEST = hashlib.sha256().digest_size
 def current(rows: Sequence[Row], root: Path) -> np.ndarray:
     """The files of these rows as they are now, not looked at, [N] of RECORD."""
     found = np.zeros(len(rows), dtype=RECORD)
-    paths = b"".join(
-        [hashlib.blake2b(row.path.encode(errors="surrogateescape"), digest_size=16).digest() for row in rows]
-    )
+    paths = b"".join([hashlib.blake2b(row.path.encode(), digest_size=16).digest() for row in rows])
     found["path"] = np.frombuffer(paths, dtype="<u8").reshape(-1, 2)
     states = np.array([_state(f"{root}/{row.path}") for row in rows], dtype=np.int64).reshape(-1, 2)
     found["bytes"], found["changed"] = states.T

@@ -35,7 +35,7 @@ def hold_out(rows: Sequence[Row], categories: Sequence[Category], *, share: floa
     train = [row for row in rows if row.split == "train" and row.labels is not None]
     if not train:
         return list(rows)
-    train.sort(key=lambda row: (hashlib.sha256(f"{seed}\0{_name(row)[0]}".encode()).digest(), _name(row), row.path))
+    train.sort(key=lambda row: _place(row, seed))
     names = list(dict.fromkeys(map(_name, train)))
     sizes = Counter(map(_name, train))
     labels = np.array([row.labels for row in train], dtype=np.int32)
@@ -47,6 +47,13 @@ def hold_out(rows: Sequence[Row], categories: Sequence[Category], *, share: floa
 def _name(row: Row) -> tuple[str, bool]:
     """What goes to one split as a whole: a group, or an image that is in none."""
     return (row.path, False) if row.group is None else (row.group, True)
+
+
+def _place(row: Row, seed: int) -> bytes:
+    """By what rows are put into their order: units by their hash, the images of one by their paths."""
+    name, grouped = _name(row)
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return b"%s%d%s" % (digest, grouped, row.path.encode() if grouped else b"")
 
 
 def _units(labels: np.ndarray, sizes: np.ndarray, categories: Sequence[Category]) -> "_Units":

@@ -82,7 +82,7 @@ def test_folders_named_like_splits_are_read_as_splits_and_said(tmp_path: Path, n
     fill(tmp_path, *(f"{name}/{label}" for name in names for label in ("glioma", "healthy")), images=5)
     assert classes(tmp_path) == ("glioma", "healthy")
     assert counts(tmp_path) == [8, 2, 10]
-    assert f"read as splits: '{names[1]}' as test, '{names[0]}' as train" in noted(tmp_path)
+    assert scan(tmp_path).read_as == [f"splits '{names[1]}' as test, '{names[0]}' as train"]
 
 
 @pytest.mark.parametrize(
