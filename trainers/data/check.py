@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as memo
 from functools import cached_property
@@ -41,14 +41,14 @@ class Findings:
     @cached_property
     def kinds(self) -> list[tuple[Fault, int]]:
         """The notes folded, one for each kind, and how many it stands for."""
-        rows, root = self.table.rows, str(self.table.root)
-        copies = [(Fault(root, _copies([(rows[a], rows[b]) for a, b in self.copies])), len(self.copies))]
-        return [*alike(self.remarks), *(copies if self.copies else ())]
+        pairs = [(self.table.rows[first], self.table.rows[other]) for first, other in self.copies]
+        copies = [Fault(str(self.table.root), _copies(pairs))] if len(pairs) > 1 else [_copy(*pair) for pair in pairs]
+        return [*alike(self.remarks), *((copy, len(pairs)) for copy in copies)]
 
     def summary(self, config: DataConfig) -> Summary:
         """What was understood, in figures, with the notes in a sentence for each kind; `config`: how it was read."""
         notes = [note.what for note, _ in self.kinds]
-        found = summary(config, self.table, held_out=self.held_out, notes=notes)
+        found = summary(config, self.table, held_out=self.held_out, notes=notes, is_whole=not self.faults)
         return found.model_copy(update={"pixels": self.pixels, "read_as": self.read_as})
 
 
@@ -115,8 +115,8 @@ def _look(table: Table, progress: Progress | None, cache: Path | None, *, again:
         if place and len(unknown):
             notes += _remember(place, seen, known)
     bad |= {at: _Bad(fault) for at, fault in _boxes(table.rows, seen) if at not in bad}
-    copies = _duplicates(table.rows, seen, bad)
-    return _Looked(_faults(table, bad), notes, copies, _pixels(table.rows, seen))
+    seen["width"][list(bad)] = 0
+    return _Looked(_faults(table, bad), notes, _duplicates(table.rows, seen), _pixels(table.rows, seen))
 
 
 def _look_at(table: Table, seen: np.ndarray, places: np.ndarray, progress: Progress | None) -> list[_Bad | None]:
@@ -195,21 +195,24 @@ def _fault(row: Row, what: str, help: str = "") -> Fault:
     return Fault(row.where, f"{row.path!r} {what}", help)
 
 
-def _duplicates(rows: Sequence[Row], seen: np.ndarray, bad: Container[int]) -> list[tuple[int, int]]:
+def _duplicates(rows: Sequence[Row], seen: np.ndarray) -> list[tuple[int, int]]:
     """Images that are the same byte for byte, the first and another; honest data sets have some."""
     first: dict[bytes, int] = {}
-    pairs = ((first.setdefault(digest, at), at) for at, digest in enumerate(seen["digest"].tolist()) if at not in bad)
+    good = np.flatnonzero(seen["width"])
+    pairs = (
+        (first.setdefault(digest, at), at)
+        for at, digest in zip(good.tolist(), seen["digest"][good].tolist(), strict=True)
+    )
     return sorted((one, other) for one, other in pairs if rows[one].path != rows[other].path)
 
 
 def _copies(duplicates: Sequence[tuple[Row, Row]]) -> str:
-    """In one sentence, how many there are, and how many of them make a figure look better than it is."""
+    """In one sentence, how many pairs there are, and how many of them make a figure look better than it is."""
     across = Counter(frozenset((a.split, b.split)) for a, b in duplicates if a.split != b.split)
     disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in duplicates)
     more = [f", {count:,} across {' and '.join(sorted(two, key=SPLITS.index))}" for two, count in across.items()]
     more += [f", {disagree:,} with other labels"] if disagree else []
-    count = len(duplicates)
-    return f"{count:,} pair{'s' * (count != 1)} of identical images{''.join(more)}"
+    return f"{len(duplicates):,} pairs of identical images{''.join(more)}"
 
 
 def _copy(first: Row, row: Row) -> Fault:
@@ -230,7 +233,7 @@ def alike(notes: Sequence[Fault]) -> Iterator[tuple[Fault, int]]:
 
 
 def _unseen_classes(table: Table) -> list[Fault]:
-    help = "it is never predicted; give it images, or take it out"
+    help = "give it training images, or take it out of the classes"
     return [Fault(str(table.root), f"no training image shows {what}", help) for what in unseen(table)]
 
 

@@ -86,12 +86,14 @@ class Summary(Part):
             yield f"  and {len(self.categories) - SHOWN} more categories"
 
 
-def summary(config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str]) -> Summary:
-    """The figures of `table`, which was read as `config` says."""
+def summary(
+    config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str], is_whole: bool = True
+) -> Summary:
+    """The figures of `table`, which was read as `config` says; unless it `is_whole`, faults kept answers from it."""
     rows = {split: table.split(split) for split in SPLITS}
     counts = {split: counted(rows[split], table.categories) for split in SPLITS}
     learnt = label_matrix([*rows["train"], *rows["val"]], table.categories)
-    unknown = sum(row.labels is None for split in ("train", "val") for row in rows[split])
+    unknown = sum(row.labels is None for split in ("train", "val") for row in rows[split]) if is_whole else 0
     categories = tuple(
         CategorySummary(
             name=span.category.name,
@@ -149,13 +151,13 @@ def _classes(category: CategorySummary, width: int) -> str:
     counted = sorted(((sum(one.images.values()), one.name) for one in category.classes), key=lambda one: -one[0])
     words = [f"{name} {count:,}" for count, name in counted]
     head = f"{len(words)} classes{_answers(category)}: "
-    if len(head) + len(", ".join(words)) <= width:
-        return head + ", ".join(words)
-    last = words.pop()
-    while len(words) > 1 and len(head) + len(", ".join(words)) + len(last) + 20 > width:
-        words.pop()
-    left = len(counted) - len(words) - 1
-    return f"{head}{', '.join(words)}, {f'{left} more, ' if left else ''}{last}"
+    line = head + ", ".join(words)
+    for shown in range(min(len(words) - 1, width), 0, -1):
+        if len(line) <= width:
+            break
+        left = len(words) - shown - 1
+        line = f"{head}{', '.join(words[:shown])}, {f'{left} more, ' if left else ''}{words[-1]}"
+    return line
 
 
 def _answers(category: CategorySummary) -> str:
