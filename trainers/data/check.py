@@ -208,9 +208,15 @@ def _duplicates(rows: Sequence[Row], seen: np.ndarray) -> list[tuple[int, int]]:
 
 def _copies(duplicates: Sequence[tuple[Row, Row]]) -> str:
     """In one sentence, how many pairs there are, and how many of them make a figure look better than it is."""
-    across = Counter(frozenset((a.split, b.split)) for a, b in duplicates if a.split != b.split)
+    across = Counter[frozenset[str]]()
+    for splits, count in Counter([(a.split, b.split) for a, b in duplicates]).items():
+        across[frozenset(splits)] += count
     disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in duplicates)
-    more = [f", {count:,} across {' and '.join(sorted(two, key=SPLITS.index))}" for two, count in across.items()]
+    more = [
+        f", {count:,} across {' and '.join(sorted(two, key=SPLITS.index))}"
+        for two, count in across.items()
+        if len(two) > 1
+    ]
     more += [f", {disagree:,} with other labels"] if disagree else []
     return f"{len(duplicates):,} pairs of identical images{''.join(more)}"
 

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def current(rows: Sequence[Row], root: Path) -> np.ndarray:
     found = np.zeros(len(rows), dtype=RECORD)
     paths = b"".join([hashlib.blake2b(row.path.encode(), digest_size=16).digest() for row in rows])
     found["path"] = np.frombuffer(paths, dtype="<u8").reshape(-1, 2)
-    states = np.array([_state(f"{root}/{row.path}") for row in rows], dtype=np.int64).reshape(-1, 2)
-    found["bytes"], found["changed"] = states.T
+    states = chain.from_iterable(_state(f"{root}/{row.path}") for row in rows)
+    found["bytes"], found["changed"] = np.fromiter(states, np.int64).reshape(-1, 2).T
     return found
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from trainers.config import DataConfig
-from trainers.data.table import Category, Remarks, Row, classes_of, counted, spans
+from trainers.data.table import Category, Remarks, Row, classes_of, counted, label_matrix, spans
 from trainers.support.errors import Fault
 
 FEWEST = 10  # images of val that can rank trials at all, where the data set has enough for them
@@ -36,10 +36,9 @@ def hold_out(rows: Sequence[Row], categories: Sequence[Category], *, share: floa
     if not train:
         return list(rows)
     train.sort(key=lambda row: _place(row, seed))
-    names = list(dict.fromkeys(map(_name, train)))
-    sizes = Counter(map(_name, train))
-    labels = np.array([row.labels for row in train], dtype=np.int32)
-    units = _units(labels, np.array([sizes[name] for name in names]), categories)
+    sizes = Counter(map(_name, train))  # in the order of the rows
+    names = list(sizes)
+    units = _units(label_matrix(train, categories), np.array(list(sizes.values())), categories)
     val = {names[at] for at in _chosen(units, share)}
     return [replace(row, split="val") if row.split == "train" and _name(row) in val else row for row in rows]
 
@@ -127,7 +126,7 @@ class _Shown:
         found = np.zeros(count, dtype=np.int64)
         for code in np.flatnonzero(values[: len(self.firsts) - 1]):
             those = slice(self.firsts[code], self.firsts[code + 1])
-            found[self.units[those]] += values[code] * self.times[those]
+            found[self.units[those]] += values[code] * self.times[those]  # each unit is there once
         return found
 
 
