@@ -366,6 +366,8 @@ def data_check(
     cache: Annotated[
         bool, typer.Option("--cache", help="then decode the images of a search space, as its sweep would")
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help="list each note, not one line for each kind")] = False,
+    again: Annotated[bool, typer.Option("--again", help="look at every image, known or not")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what is understood of a data set, and its faults."""
@@ -373,8 +375,8 @@ def data_check(
 
     if cache:
         data.refuse_uncached(path)
-    checked = data.run(path, sets or ())
-    _answer(data.document(checked) if as_json else data.lines(checked, path))
+    checked = data.run(path, sets or (), again=again)
+    _answer(data.document(checked) if as_json else data.lines(checked, path, every=every))
     if checked.found.faults:
         raise typer.Exit(3)
     if cache:

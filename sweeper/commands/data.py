@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from sweeper.errors import UserError, line
 from sweeper.space import yaml_io
-from sweeper.terminal.output import counting
+from sweeper.store import paths
+from sweeper.terminal.output import columns, counting
 from sweeper.text import counted
 from trainers.config import DataConfig
 from trainers.data import check, layouts
@@ -16,7 +17,6 @@ from trainers.data.check import Findings
 from trainers.data.summary import Summary
 
 SPACES = (".yaml", ".yml")
-SHOWN = 20  # notes that are printed; --json has all
 
 
 class Checked(NamedTuple):
@@ -26,14 +26,15 @@ class Checked(NamedTuple):
     found: Findings
 
 
-def run(path: Path, sets: Sequence[str]) -> Checked:
+def run(path: Path, sets: Sequence[str], *, again: bool = False) -> Checked:
     """What is found in the data of a search space, in a folder, or in a file of labels.
 
-    Images are counted on stderr as they are looked at. Raises DataError only where there is no data set.
+    Images are counted on stderr as they are looked at, all of them with `again`, else those that were not looked at
+    as they are now. Raises DataError only where there is no data set.
     """
     data = _asked(path, sets)
     with counting("checking images") as count:
-        found = check.check(data, count)
+        found = check.check(data, count, cache=paths.cache(), again=again)
     return Checked(found.summary(data), found)
 
 
@@ -71,14 +72,14 @@ def document(checked: Checked) -> dict[str, Any]:
     return {"schema_version": 1, "ok": not found.faults, "data": checked.summary.model_dump(mode="json"), **lists}
 
 
-def lines(checked: Checked, path: Path) -> Iterator[str]:
-    """As a person reads it; `path` is what was to be checked."""
-    found = checked.found
+def lines(checked: Checked, path: Path, *, every: bool = False) -> Iterator[str]:
+    """As a person reads it: a line for each kind of note, or for every one; `path` is what was to be checked."""
+    found, kinds = checked.found, checked.found.kinds
     if _is_data(path):
         yield f"in a search space: data: {_yaml(path)}"
-    yield from checked.summary.lines()
+    yield from checked.summary.lines(columns())
     yield from (f"fault  {line(fault)}" for fault in found.faults)
-    yield from (f"note   {line(note)}" for note in found.notes[:SHOWN])
-    if len(found.notes) > SHOWN:
-        yield f"       and {len(found.notes) - SHOWN} more notes: --json lists them all"
-    yield f"{counted(len(found.faults), 'fault')}, {counted(len(found.notes), 'note')}"
+    shown = [(note, 1) for note in found.notes] if every else kinds
+    yield from (f"note   {line(note)}{': --all lists them' if count > 1 else ''}" for note, count in shown)
+    count = sum(count for _, count in kinds)
+    yield f"{counted(len(found.faults), 'fault')}, {counted(count, 'note')}"

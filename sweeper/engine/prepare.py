@@ -92,7 +92,7 @@ def checked(data: "DataConfig") -> "Findings":
 
 def understood(data: "Summary", source: str) -> Iterator[str]:
     """What a sweep on the file `source` makes of its data set: the figures, and all notes in one line."""
-    yield from data.lines()
+    yield from data.lines(output.columns())
     if data.notes:
         more = f"; and {len(data.notes) - IN_SHORT} more" if len(data.notes) > IN_SHORT else ""
         yield f"note: {'; '.join(data.notes[:IN_SHORT])}{more} (details: sweep data check {shlex.quote(source)})"

@@ -1,6 +1,7 @@
 """What commands print: results on stdout, messages on stderr, tables, and counters."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +99,11 @@ def print_result(text: str, stream: TextIO | None = None) -> None:
 def print_message(text: str) -> None:
     """Anything that is no result, on stderr."""
     print_result(text, sys.stderr)
+
+
+def columns() -> int | None:
+    """Of the terminal that a person watches; None where nobody does."""
+    return shutil.get_terminal_size().columns if is_interactive(sys.stdout) else None
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:

@@ -1,6 +1,7 @@
 """`sweep data check`, and what a sweep says of its data set: on the terminal, in the report, in the card."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def swept(copied: Path) -> tuple[Path, str]:
     return copied, ended.stderr
 
 
-NOTE = "3 images are copies of others (3 across train and val"
+NOTE = "3 pairs of identical images, 3 across train and val"
 
 
 def test_a_sweep_says_what_it_understood_and_its_notes_in_one_line(swept):
@@ -103,6 +104,7 @@ def test_a_folder_is_checked_without_a_yaml_file(tmp_path: Path):
     assert said == [
         'in a search space: data: {layout: "folder", root: "my pets"}',
         "data: my pets, layout folder: 12 train, 12 val, 0 test",
+        "  pixels: 16 x 16 each",
         "  class  2 classes: cat 12, dog 12",
     ]
     assert note.startswith("note   my pets: val has 12 images, so accuracies have a standard error of up to 0.14")
@@ -125,10 +127,31 @@ def test_a_missing_path_is_an_error_in_words(tmp_path: Path):
     assert ended.stderr.startswith("error: there is no such file")
 
 
-def test_more_notes_than_a_screen_holds_are_counted(tmp_path: Path):
+def test_notes_are_folded_by_kind_and_listed_when_asked_for(tmp_path: Path):
     pictures(tmp_path, *pets("set", 15))
     for path in (tmp_path / "set/val").rglob("*.png"):
         shutil.copy(tmp_path / "set/train" / path.relative_to(tmp_path / "set/val"), path)
     lines = sweep(tmp_path, "data", "check", "set").stdout.splitlines()
-    assert sum(line.startswith("note ") for line in lines) == 20
-    assert lines[-2:] == ["       and 11 more notes: --json lists them all", "0 faults, 31 notes"]
+    assert lines[-3].startswith("note   set: val has 30 images, so accuracies have a standard error")
+    assert lines[-2:] == [
+        "note   set: 30 pairs of identical images, 30 across train and val: --all lists them",
+        "0 faults, 31 notes",
+    ]
+    every = sweep(tmp_path, "data", "check", "set", "--all").stdout.splitlines()
+    assert sum("is byte for byte" in line for line in every) == 30
+    assert every[-1] == "0 faults, 31 notes"
+    document = json.loads(sweep(tmp_path, "data", "check", "set", "--json").stdout)
+    assert len(document["notes"]) == 31
+    assert document["data"]["pixels"]["median"] == [16, 16]
+
+
+def test_a_second_check_looks_at_nothing_unless_it_is_asked_to(tmp_path: Path):
+    pictures(tmp_path, *pets("set", 6))
+    first, second = (sweep(tmp_path, "data", "check", "set") for _ in range(2))
+    assert second.stdout == first.stdout
+    path = tmp_path / "set/train/cat/0.png"
+    before = path.stat()
+    path.write_bytes(b"x" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sweep(tmp_path, "data", "check", "set").returncode == 0  # as is written in --help
+    assert sweep(tmp_path, "data", "check", "set", "--again").returncode == 3

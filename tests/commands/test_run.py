@@ -116,8 +116,8 @@ def unseen(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same with a class that no training image shows."""
     shutil.copytree(here.parent, tmp_path / "unseen")
     monkeypatch.chdir(tmp_path / "unseen")
-    labels = Path("garments/split/train_attr.txt")
-    labels.write_text("".join("0" + line[1:] + "\n" for line in labels.read_text().splitlines()))
+    for labels in (Path("garments/split/train_attr.txt"), Path("garments/split/val_attr.txt")):
+        labels.write_text("".join("0" + line[1:] + "\n" for line in labels.read_text().splitlines()))
     return Path("space.yaml")
 
 

@@ -21,7 +21,7 @@ def challenge_set(root: Path) -> Path:
     put(root, "split/train_attr.txt", "5 1 2 0 2 2\n0 0 0 3 5 0\n")
     put(root, "split/train_bbox.txt", "062 062 165 300\n001 001 010 010\n")
     put(root, "split/val.txt", "img/00002.jpg\n")
-    put(root, "split/val_attr.txt", "5 2 2 1 2 2\n")
+    put(root, "split/val_attr.txt", "5 1 2 3 2 2\n")
     put(root, "split/val_bbox.txt", "001 002 003 004\n")
     put(root, "split/test.txt", "img/00003.jpg\n")
     put(root, "split/test_bbox.txt", "010 010 010 010\n")

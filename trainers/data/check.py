@@ -1,141 +1,186 @@
 """Every fault of a data set, of its labels and its images, found in one pass."""
 
 import hashlib
-import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as memo
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from trainers.config import DataConfig
-from trainers.data import layouts
-from trainers.data.images import Progress, UnreadableImage, decode, map_rows, stamp
-from trainers.data.summary import Summary, summary
-from trainers.data.table import Row, Table, counted
+from trainers.data import image_records, layouts
+from trainers.data.images import Progress, UnreadableImage, decode, map_rows
+from trainers.data.summary import PixelSummary, Summary, pixels, summary
+from trainers.data.table import SPLITS, Row, Table, counted
 from trainers.support.errors import DataError, Fault, folded
-from trainers.support.files import regular, write_text
+from trainers.support.files import regular
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A data set and what is to be said of it.
-
-    `faults` must be mended before any training; `notes` are worth knowing and stop nothing. `gist` says the notes in
-    few sentences, one for each kind.
-    """
+    """A data set and what is to be said of it: `faults` must be mended before any training."""
 
     table: Table
     held_out: bool  # val was chosen here
     faults: tuple[Fault, ...]
-    notes: tuple[Fault, ...]
-    gist: tuple[str, ...]
+    remarks: tuple[Fault, ...]  # worth knowing of the labels, and of what is remembered
+    copies: tuple[tuple[int, int], ...] = ()  # places in the table of identical images, each behind that of the first
+    pixels: PixelSummary | None = None  # of the images, or of their boxes
+    read_as: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[Fault]:
+        """Everything that is worth knowing and stops nothing, each for itself."""
+        rows = self.table.rows
+        return [*self.remarks, *(_copy(rows[first], rows[other]) for first, other in self.copies)]
+
+    @cached_property
+    def kinds(self) -> list[tuple[Fault, int]]:
+        """The notes folded, one for each kind, and how many it stands for."""
+        pairs = [(self.table.rows[first], self.table.rows[other]) for first, other in self.copies]
+        copies = [Fault(str(self.table.root), _copies(pairs))] if len(pairs) > 1 else [_copy(*pair) for pair in pairs]
+        return [*alike(self.remarks), *((copy, len(pairs)) for copy in copies)]
 
     def summary(self, config: DataConfig) -> Summary:
-        """What was understood, in figures; `config` is how the data were read."""
-        return summary(config, self.table, held_out=self.held_out, notes=self.gist)
+        """What was understood, in figures, with the notes in a sentence for each kind; `config`: how it was read."""
+        notes = [note.what for note, _ in self.kinds]
+        found = summary(config, self.table, held_out=self.held_out, notes=notes, is_whole=not self.faults)
+        return found.model_copy(update={"pixels": self.pixels, "read_as": self.read_as})
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one image showed: its fault if any, and the digest of its bytes unless it is missing."""
+class _Bad:
+    """What is wrong with one image."""
 
-    fault: Fault | None = None
+    fault: Fault
     missing: bool = False
-    digest: bytes | None = None
 
 
 @dataclass(frozen=True)
 class _Looked:
-    """What all images showed: the faults, and the places in the table of copies, each behind that of the first."""
+    """What all images showed: the faults, what to note, identical ones, and their pixels."""
 
     faults: list[Fault]
+    notes: list[Fault]
     copies: list[tuple[int, int]]
+    pixels: PixelSummary | None
 
 
-def check(config: DataConfig, progress: Progress | None = None) -> Findings:
+def check(
+    config: DataConfig, progress: Progress | None = None, *, cache: Path | None = None, again: bool = False
+) -> Findings:
     """Every fault of the label files and of each image, which is read and decoded whole; on all cores.
 
-    `progress` is called with images done and images in all. Raises DataError only where there is no data set.
+    What was found of an image is remembered in `cache`/checked, and holds as long as size and time of its file are
+    the same; images with faults, and `again` all of them, are looked at every time. `progress` is called with images
+    done and images in all. Raises DataError only where there is no data set.
     """
-    scan = layouts.scan(config)
-    return _findings(scan, _look(scan.table, progress))
+    table, faults, notes, held_out, read_as = layouts.scan(config)
+    looked = _look(table, progress, cache, again=again)
+    unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
+    remarks = (*notes, *unseen_classes, *looked.notes)
+    every = (*faults, *looked.faults)
+    return Findings(table, held_out, every, remarks, tuple(looked.copies), looked.pixels, tuple(read_as))
 
 
 def ensure(config: DataConfig, cache: Path, progress: Progress | None = None) -> Findings:
-    """A data set without faults, checked once for all its labels and images as they now are.
+    """A data set without faults, as `check` finds it; its boxes have their margin. Raises DataError with every fault.
 
-    That it was is noted in `cache`/checked. A change of a label file, or of the size or time of an image, means
-    another check; another margin around the boxes does not, for boxes are judged as listed. Raises DataError with
-    every fault.
+    Another margin around the boxes means no other check, for boxes are judged as listed.
     """
-    scan = layouts.scan(config)
-    seen = _seen(scan.table, cache)
-    looked = None if scan.faults else _remembered(seen)
-    if looked is None:
-        looked = _look(scan.table, progress)
-        if not scan.faults and not looked.faults:
-            write_text(seen, json.dumps({"root": str(scan.table.root), "copies": looked.copies}))
-    findings = _findings(scan, looked)
-    if findings.faults:
-        raise DataError(findings.faults)
-    return replace(findings, table=layouts.with_margin(scan.table, config))
+    found = check(config, progress, cache=cache)
+    if found.faults:
+        raise DataError(found.faults)
+    return replace(found, table=layouts.with_margin(found.table, config))
 
 
-def _remembered(seen: Path) -> _Looked | None:
-    """What was found when these images were looked at; None where they were not, or where nobody can tell."""
+def _look(table: Table, progress: Progress | None, cache: Path | None, *, again: bool) -> _Looked:
+    """Every image of the table, read and decoded unless it is remembered."""
+    place = image_records.place(table.root, cache) if cache else None
+    known = image_records.read(place) if place else image_records.NONE
+    seen = image_records.current(table.rows, table.root)
+    if not again:
+        image_records.recall(seen, known)
+    unknown, notes = np.flatnonzero(seen["width"] == 0), list[Fault]()
+    bad: dict[int, _Bad] = {}
     try:
-        copies = json.loads(seen.read_text())["copies"]
-        return _Looked([], [(int(first), int(other)) for first, other in copies])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):  # of an earlier version, or damaged: look again
-        return None
+        for at, one in zip(unknown, _look_at(table, seen, unknown, progress), strict=True):
+            if one:
+                bad[int(at)] = one
+    finally:  # what was seen before an interrupt need not be seen again
+        if place and len(unknown):
+            notes += _remember(place, seen, known)
+    bad |= {at: _Bad(fault) for at, fault in _boxes(table.rows, seen) if at not in bad}
+    seen["width"][list(bad)] = 0
+    return _Looked(_faults(table, bad), notes, _duplicates(table.rows, seen), _pixels(table.rows, seen))
 
 
-def _seen(table: Table, cache: Path) -> Path:
-    key = hashlib.sha256(f"{table.fingerprint} {stamp(table)}".encode()).hexdigest()[:16]
-    return cache / "checked" / f"{key}.json"
-
-
-def _findings(scan: layouts.Scan, looked: _Looked) -> Findings:
-    table, faults, notes, held_out = scan
-    unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
-    copies = [(table.rows[first], table.rows[other]) for first, other in looked.copies]
-    every = (*notes, *unseen_classes, *(_duplicate(first, row) for first, row in copies))
-    gist = (*(note.what for note in (*notes, *unseen_classes)), *_copies(copies))
-    return Findings(table, held_out, (*faults, *looked.faults), every, gist)
-
-
-def _look(table: Table, progress: Progress | None) -> _Looked:
-    """Every image of the table, read and decoded."""
+def _look_at(table: Table, seen: np.ndarray, places: np.ndarray, progress: Progress | None) -> list[_Bad | None]:
+    """What is wrong with the images at these places of the table; `seen` is filled in for each good one."""
 
     @memo
     def spellings(folder: Path) -> dict[str, str]:
         names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         return {Path(name).stem.lower(): name for name in names} | {name.lower(): name for name in names}
 
-    def look(_: int, row: Row) -> _Look:
-        path = table.root / row.path
+    def look(at: int, row: Row) -> _Bad | None:
+        path, record = table.root / row.path, seen[places[at]]
         try:
             content = regular(path).read_bytes()
+            size = decode(content).size
+            record["digest"] = hashlib.sha256(content).digest()[:16]
+            record["height"], record["width"] = size[1], size[0]  # the width last: it says that the rest is there
         except FileNotFoundError:
             known, stem = spellings(path.parent), path.stem.lower()
             other = known.get(path.name.lower()) or _other_path(table.root, row.path) or known.get(stem)
-            return _Look(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
+            return _Bad(_fault(row, "is missing", f"did you mean {other!r}?" if other else ""), missing=True)
+        except UnreadableImage as error:
+            return _Bad(_fault(row, str(error)))
         except OSError as error:
-            return _Look(_fault(row, f"cannot be read: {error.strerror}"))
-        return _Look(_of_image(row, content), digest=hashlib.sha256(content).digest())
+            return _Bad(_fault(row, f"cannot be read: {error.strerror}"))
+        return None
 
-    looks = map_rows(table.rows, look, progress)
-    if looks and all(look.missing for look in looks):
-        where = f"none of the {len(looks)} images is there; the first is {table.rows[0].path!r}"
-        first = looks[0].fault.help if looks[0].fault else ""
-        found = [Fault(str(table.root), where, first or "are the images unpacked?")]
-    else:
-        found = list(folded((look.missing or look.fault, look.fault) for look in looks if look.fault))
-    return _Looked(found, _duplicates(table.rows, looks))
+    return map_rows([table.rows[at] for at in places], look, progress)
+
+
+def _remember(place: Path, seen: np.ndarray, known: np.ndarray) -> Iterator[Fault]:
+    """Keep what was seen; a note where that is not possible, for the check itself needs it not."""
+    try:
+        image_records.write(place, seen, known)
+    except OSError as error:
+        what = f"what was found of the images cannot be remembered: {error.strerror}"
+        yield Fault(str(place.parent), what, "the next check looks at all of them again")
+
+
+def _boxes(rows: Sequence[Row], seen: np.ndarray) -> Iterator[tuple[int, Fault]]:
+    """The places of rows whose box ends outside the image."""
+    for at, row in enumerate(rows):
+        if row.box and seen["width"][at]:
+            width, height = int(seen["width"][at]), int(seen["height"][at])
+            if row.box[2] > width or row.box[3] > height:
+                what = f"has {width} x {height} pixels, and its box ends at {row.box[2]}, {row.box[3]}"
+                yield at, _fault(row, what)
+
+
+def _faults(table: Table, bad: dict[int, _Bad]) -> list[Fault]:
+    """The faults of the images, in the order of the table; one where not a single image is there."""
+    if bad and len(bad) == len(table.rows) and all(one.missing for one in bad.values()):
+        where = f"none of the {len(bad)} images is there; the first is {table.rows[0].path!r}"
+        return [Fault(str(table.root), where, bad[0].fault.help or "are the images unpacked?")]
+    return list(folded((one.missing or one.fault, one.fault) for _, one in sorted(bad.items())))
+
+
+def _pixels(rows: Sequence[Row], seen: np.ndarray) -> PixelSummary | None:
+    """The sizes of the good images, or of the boxes that they are cut to."""
+    sizes = np.stack([seen["width"], seen["height"]], axis=1)
+    for at, row in enumerate(rows):
+        if row.box:
+            sizes[at] = row.box[2] - row.box[0], row.box[3] - row.box[1]
+    return pixels(sizes[seen["width"] > 0])
 
 
 def _other_path(root: Path, path: str) -> str | None:
@@ -146,49 +191,56 @@ def _other_path(root: Path, path: str) -> str | None:
     return None
 
 
-def _of_image(row: Row, content: bytes) -> Fault | None:
-    try:
-        width, height = decode(content).size
-    except UnreadableImage as error:
-        return _fault(row, str(error))
-    if row.box and (row.box[2] > width or row.box[3] > height):
-        return _fault(row, f"has {width} x {height} pixels, and its box ends at {row.box[2]}, {row.box[3]}")
-    return None
-
-
 def _fault(row: Row, what: str, help: str = "") -> Fault:
     return Fault(row.where, f"{row.path!r} {what}", help)
 
 
-def _duplicates(rows: Sequence[Row], looks: Sequence[_Look]) -> list[tuple[int, int]]:
+def _duplicates(rows: Sequence[Row], seen: np.ndarray) -> list[tuple[int, int]]:
     """Images that are the same byte for byte, the first and another; honest data sets have some."""
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    for index, look in enumerate(looks):
-        if look.digest and not look.fault:
-            groups[look.digest].append(index)
-    pairs = ((first, other) for first, *others in groups.values() for other in others)
-    return [(first, other) for first, other in pairs if rows[first].path != rows[other].path]
+    first: dict[bytes, int] = {}
+    good = np.flatnonzero(seen["width"])
+    pairs = (
+        (first.setdefault(digest, at), at)
+        for at, digest in zip(good.tolist(), seen["digest"][good].tolist(), strict=True)
+    )
+    return sorted((one, other) for one, other in pairs if rows[one].path != rows[other].path)
 
 
-def _copies(duplicates: Sequence[tuple[Row, Row]]) -> list[str]:
-    """In one sentence, how many there are, and how many of them make a figure look better than it is."""
-    across = Counter(f"{a.split} and {b.split}" for a, b in duplicates if a.split != b.split)
+def _copies(duplicates: Sequence[tuple[Row, Row]]) -> str:
+    """In one sentence, how many pairs there are, and how many of them make a figure look better than it is."""
+    across = Counter[frozenset[str]]()
+    for splits, count in Counter([(a.split, b.split) for a, b in duplicates]).items():
+        across[frozenset(splits)] += count
     disagree = sum(a.labels is not None and b.labels is not None and a.labels != b.labels for a, b in duplicates)
-    more = [f"{count} across {splits}" for splits, count in across.items()]
-    more += [f"{disagree} with other labels"] if disagree else []
-    what = f"{len(duplicates)} images are copies of others" if len(duplicates) > 1 else "1 image is a copy of another"
-    return [f"{what} ({', '.join(more)})" if more else what] if duplicates else []
+    more = [
+        f", {count:,} across {' and '.join(sorted(two, key=SPLITS.index))}"
+        for two, count in across.items()
+        if len(two) > 1
+    ]
+    more += [f", {disagree:,} with other labels"] if disagree else []
+    return f"{len(duplicates):,} pairs of identical images{''.join(more)}"
 
 
-def _duplicate(first: Row, row: Row) -> Fault:
+def _copy(first: Row, row: Row) -> Fault:
     across = f", across {first.split} and {row.split}" if first.split != row.split else ""
     known = first.labels is not None and row.labels is not None
     labels = ", with other labels" if known and first.labels != row.labels else ""
     return _fault(row, f"is byte for byte {first.path!r}{across}{labels}", f"listed at {first.where}")
 
 
+def alike(notes: Sequence[Fault]) -> Iterator[tuple[Fault, int]]:
+    """One note for each kind, the first of those with the same help, and how many it stands for."""
+    kinds: dict[str, list[Fault]] = {}
+    for note in notes:
+        kinds.setdefault(note.help or note.what, []).append(note)
+    for first, *others in kinds.values():
+        what = f"{first.what}, and {len(others):,} more of this kind" if others else first.what
+        yield Fault(first.where, what, first.help), 1 + len(others)
+
+
 def _unseen_classes(table: Table) -> list[Fault]:
-    return [Fault(str(table.root), f"no training image shows {what}") for what in unseen(table)]
+    help = "give it training images, or take it out of the classes"
+    return [Fault(str(table.root), f"no training image shows {what}", help) for what in unseen(table)]
 
 
 def unseen(table: Table) -> list[str]:

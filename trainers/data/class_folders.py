@@ -91,8 +91,7 @@ def _tops(tree: Tree, remarks: Remarks) -> list[_Top]:
         remarks.faults.append(Fault(on_one_line(path.name), "neither train, val nor test", hint))
     odd = [(top.path.relative_to(tree.root).as_posix(), top.split) for top in tops]
     if any(name not in SPLITS for name, _ in odd):
-        what = "read as splits: " + ", ".join(f"{name!r} as {split}" for name, split in odd)
-        remarks.notes.append(Fault(str(tree.root), what))
+        remarks.read_as.append("splits " + ", ".join(f"{name!r} as {split}" for name, split in odd))
     return tops
 
 

@@ -141,7 +141,9 @@ def _some(words: Iterator[str]) -> str:
 
 
 def _of_sweep(path: Path) -> bool:
-    """Whether a study left it: mlruns, or whatever SWEEP_HOME names."""
+    """Whether a check or a study left it: mlruns, or whatever SWEEP_HOME names."""
+    if (path / "cache" / "checked").is_dir():
+        return True
     return (path / "studies").is_dir() and ((path / "cache").is_dir() or (path / "mlflow.db").is_file())
 
 

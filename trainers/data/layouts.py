@@ -1,14 +1,14 @@
 """The four layouts of a data set, each read into one table. Label files only: no image is opened here."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from trainers.config import DataConfig
-from trainers.data import challenge, class_folders, class_names, csv_table, validation
-from trainers.data.table import Box, Category, Found, Remarks, Row, Table, gc_paused, hold_out, judge
+from trainers.data import challenge, class_folders, class_names, csv_table, splitting, validation
+from trainers.data.table import Box, Category, Found, Remarks, Row, Table, gc_paused
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
 
@@ -47,6 +47,7 @@ class Scan(NamedTuple):
     faults: list[Fault]
     notes: list[Fault]
     held_out: bool = False  # val was chosen here
+    read_as: Sequence[str] = ()  # what was taken for what
 
 
 def scan(config: DataConfig) -> Scan:
@@ -70,10 +71,10 @@ def _scan(config: DataConfig) -> Scan:
         faults.append(Fault(str(root), "no training image"))
     held_out = not faults and not any(row.split == "val" for row in rows)
     if held_out:
-        rows = hold_out(rows, share=config.val_share, seed=config.split_seed)
+        rows = splitting.hold_out(rows, groups, share=config.val_share, seed=config.split_seed)
     if not faults:
-        judge(rows, str(root), remarks, held_out=held_out)
-    return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes, held_out)
+        splitting.judge(rows, groups, config, remarks, held_out=held_out)
+    return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes, held_out, remarks.read_as)
 
 
 def guess(path: Path) -> DataConfig:

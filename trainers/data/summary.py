@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from pydantic import Field
 
 from trainers.config import DataConfig
-from trainers.data.table import SPLITS, Table, counted
+from trainers.data.table import MISSING, SPLITS, Table, counted, label_matrix, spans
 from trainers.epoch import Part
 
-WIDTH = 100  # characters of a line
+WIDTH = 100  # characters of what is said of one category
 SHOWN = 20  # categories that have a line of their own
 LONG = 30  # characters of a name that the others are aligned with
+UPRIGHT = ((1, 4), (1, 3), (2, 5), (1, 2), (9, 16), (2, 3), (3, 4), (4, 5))
+ASPECTS = (*UPRIGHT, (1, 1), *((height, width) for width, height in reversed(UPRIGHT)))
 
 
 class ClassSummary(Part):
@@ -25,6 +28,28 @@ class CategorySummary(Part):
 
     name: str
     classes: tuple[ClassSummary, ...]
+    multi: bool = Field(False, description="an image may have several of the classes")
+    missing: float = Field(0.0, description="share of the answers of train and val that nobody knows")
+    answers: float | None = Field(None, description="multi only: classes of an image of train and val, on average")
+    empty: float | None = Field(None, description="multi only: share of the images of train and val without a class")
+
+
+class PixelSummary(Part):
+    """Width and height of the images, or of their boxes, in pixels."""
+
+    median: tuple[int, int] = Field(description="of the widths, and of the heights")
+    smallest: tuple[int, int] = Field(description="the image of the fewest pixels")
+    largest: tuple[int, int] = Field(description="the image of the most pixels")
+    aspect: tuple[int, int] = Field(description="the commonest ratio of width to height, such as 3 to 4")
+    aspect_share: float = Field(description="share of the images that come closest to it")
+
+    def words(self) -> str:
+        """As a person reads it."""
+        median, smallest, largest = (f"{w:,} x {h:,}" for w, h in (self.median, self.smallest, self.largest))
+        if smallest == largest:
+            return f"{median} each"
+        aspect = f"about {self.aspect[0]}:{self.aspect[1]} in {self.aspect_share:.0%}"
+        return f"{median} in the median, from {smallest} to {largest}, {aspect}"
 
 
 class Summary(Part):
@@ -34,52 +59,115 @@ class Summary(Part):
     root: str
     images: dict[str, int] = Field(description="images of each split")
     held_out: bool = Field(description="val was chosen here, because the data set names none")
+    groups: int | None = Field(None, description="groups that no split parts; none where images are in no groups")
     categories: tuple[CategorySummary, ...]
+    pixels: PixelSummary | None = Field(None, description="of the images, or of their boxes; none where none is good")
+    read_as: tuple[str, ...] = Field((), description="what was taken for what")
     notes: tuple[str, ...] = Field(description="what is worth knowing, a sentence for each kind")
 
-    def lines(self) -> Iterator[str]:
-        """As a person reads it, on one screen."""
+    def lines(self, width: int | None = None) -> Iterator[str]:
+        """As a person reads it, on one screen, of so many columns where that is known."""
         counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
-        chosen = " (val was held out of train: the data set names none)" if self.held_out else ""
-        yield f"data: {self.root}, layout {self.layout}: {counts}{chosen}"
-        width = min(LONG, max((len(category.name) for category in self.categories[:SHOWN]), default=0))
-        yield from (f"  {category.name:{width}}  {_classes(category)}" for category in self.categories[:SHOWN])
+        yield f"data: {self.root}, layout {self.layout}: {counts}"
+        if self.held_out:
+            by = f", by group ({self.groups:,} groups)" if self.groups else ""
+            yield f"  val was held out of train{by}: the data set names none"
+        elif self.groups:
+            yield f"  {self.groups:,} groups, none of them in two splits"
+        yield from (f"  read as: {phrase}" for phrase in self.read_as)
+        if self.pixels:
+            yield f"  pixels: {self.pixels.words()}"
+        column = min(LONG, max((len(category.name) for category in self.categories[:SHOWN]), default=0))
+        for category in self.categories[:SHOWN]:
+            head = f"  {category.name:{column}}  "
+            room = min(WIDTH, width - len(head)) if width else WIDTH
+            yield f"{head}{_classes(category, room)}"
         if len(self.categories) > SHOWN:
             yield f"  and {len(self.categories) - SHOWN} more categories"
 
 
-def summary(config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str]) -> Summary:
-    """The figures of `table`, which was read as `config` says."""
-    counts = {split: counted(table.split(split), table.categories) for split in SPLITS}
+def summary(
+    config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str], is_whole: bool = True
+) -> Summary:
+    """The figures of `table`, which was read as `config` says; unless it `is_whole`, faults kept answers from it."""
+    rows = {split: table.split(split) for split in SPLITS}
+    counts = {split: counted(rows[split], table.categories) for split in SPLITS}
+    learnt = label_matrix([*rows["train"], *rows["val"]], table.categories)
+    unknown = sum(row.labels is None for split in ("train", "val") for row in rows[split]) if is_whole else 0
     categories = tuple(
         CategorySummary(
-            name=category.name,
+            name=span.category.name,
             classes=tuple(
                 ClassSummary(name=name, images={split: counts[split][k, c] for split in SPLITS})
-                for c, name in enumerate(category.classes)
+                for c, name in enumerate(span.category.classes)
             ),
+            multi=span.category.multi,
+            **_shares(learnt[:, span.labels], unknown, multi=span.category.multi),
         )
-        for k, category in enumerate(table.categories)
+        for k, span in enumerate(spans(table.categories))
     )
     return Summary(
         layout=config.layout,
         root=config.root,
-        images={split: len(table.split(split)) for split in SPLITS},
+        images={split: len(rows[split]) for split in SPLITS},
         held_out=held_out,
+        groups=len({row.group for row in table.rows} - {None}) or None,
         categories=categories,
         notes=tuple(notes),
     )
 
 
-def _classes(category: CategorySummary) -> str:
+def _shares(labels: np.ndarray, unknown: int, *, multi: bool) -> dict[str, float]:
+    """What is missing in a category's labels, [N, width], beside `unknown` images without any; and how many answers
+    an image has.
+    """
+    images, width = len(labels) + unknown, labels.shape[1]
+    missing = {"missing": (int((labels == MISSING).sum()) + unknown * width) / (images * width)} if images else {}
+    answered = labels[(labels != MISSING).any(1)] > 0
+    if not multi or not len(answered):
+        return missing
+    return missing | {"answers": float(answered.sum(1).mean()), "empty": float((~answered.any(1)).mean())}
+
+
+def pixels(sizes: np.ndarray) -> PixelSummary | None:
+    """Of widths and heights, [N, 2]; None of nothing."""
+    if not len(sizes):
+        return None
+    order, middle = np.argsort(sizes.prod(1, dtype=np.int64), kind="stable"), np.median(sizes, axis=0)
+    ratios = np.log([width / height for width, height in ASPECTS])
+    closest = np.abs(np.log(sizes[:, 0] / sizes[:, 1])[:, None] - ratios).argmin(1)
+    commonest = int(np.bincount(closest).argmax())
+    return PixelSummary(
+        median=(int(middle[0]), int(middle[1])),
+        smallest=(int(sizes[order[0], 0]), int(sizes[order[0], 1])),
+        largest=(int(sizes[order[-1], 0]), int(sizes[order[-1], 1])),
+        aspect=ASPECTS[commonest],
+        aspect_share=float((closest == commonest).mean()),
+    )
+
+
+def _classes(category: CategorySummary, width: int) -> str:
     """How many classes, and the images of each, the most frequent first; of many those that fit, and the rarest."""
     counted = sorted(((sum(one.images.values()), one.name) for one in category.classes), key=lambda one: -one[0])
     words = [f"{name} {count:,}" for count, name in counted]
-    head = f"{len(words)} classes: "
-    if len(head) + len(", ".join(words)) <= WIDTH:
-        return head + ", ".join(words)
-    last = words.pop()
-    while len(words) > 1 and len(head) + len(", ".join(words)) + len(last) + 20 > WIDTH:
-        words.pop()
-    left = len(counted) - len(words) - 1
-    return f"{head}{', '.join(words)}, {f'{left} more, ' if left else ''}{last}"
+    head = f"{len(words)} classes{_answers(category)}: "
+    line = head + ", ".join(words)
+    for shown in range(min(len(words) - 1, width), 0, -1):
+        if len(line) <= width:
+            break
+        left = len(words) - shown - 1
+        line = f"{head}{', '.join(words[:shown])}, {f'{left} more, ' if left else ''}{words[-1]}"
+    return line
+
+
+def _answers(category: CategorySummary) -> str:
+    """How many answers an image has, where not each has one."""
+    several = f", {category.answers:.1f} an image" if category.answers is not None else ", several an image"
+    none = f", {_share(category.empty)} have none" if category.empty else ""
+    missing = f", {_share(category.missing)} missing" if category.missing else ""
+    return f"{several if category.multi else ''}{none}{missing}"
+
+
+def _share(share: float) -> str:
+    """In percent; what is not nothing does not look like it."""
+    return f"{share:.0%}" if share >= 0.01 else "under 1%"

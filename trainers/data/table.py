@@ -3,12 +3,12 @@
 import gc
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,6 @@ SPLIT_NAMES = {
 }
 Box = tuple[int, int, int, int]
 """Left, upper, right, lower in pixels as Pillow counts them: right and lower are the first pixels outside."""
-
-
 MISSING = -1
 """The label where nobody knows the answer."""
 
@@ -113,13 +111,20 @@ class Table:
 
 def counted(rows: Iterable[Row], categories: Sequence[Category]) -> Counter[tuple[int, int]]:
     """How many of the rows have each class, by the places of its category and of the class in it."""
-    counts: Counter[tuple[int, int]] = Counter()
-    places = spans(categories)
-    for labels, times in Counter(row.labels for row in rows if row.labels is not None).items():  # far fewer than rows
-        for k, span in enumerate(places):
-            for c in classes_of(labels[span.labels], span.category):
-                counts[k, c] += times
+    labels, counts = label_matrix(rows, categories), Counter[tuple[int, int]]()
+    for k, span in enumerate(spans(categories)):
+        answers = labels[:, span.labels]
+        images = (answers > 0).sum(0) if span.category.multi else np.bincount(answers[answers != MISSING])
+        counts.update({(k, c): count for c, count in enumerate(images.tolist()) if count})
     return counts
+
+
+def label_matrix(rows: Iterable[Row], categories: Sequence[Category]) -> np.ndarray:
+    """The labels of those rows that have any, [N, sum of widths] int32."""
+    width = sum(category.width for category in categories)
+    return np.fromiter(chain.from_iterable(row.labels for row in rows if row.labels), np.int32).reshape(
+        -1, width or 1
+    )
 
 
 def classes_of(labels: Sequence[int], category: Category) -> tuple[int, ...]:
@@ -131,10 +136,14 @@ def classes_of(labels: Sequence[int], category: Category) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Remarks:
-    """What reading a data set brings up: `faults` must be mended before any training, `notes` are worth knowing."""
+    """What reading a data set brings up: `faults` must be mended before any training, `notes` are worth knowing.
+
+    `read_as` says what was taken for what, a phrase for each thing; a summary shows all of them.
+    """
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
+    read_as: list[str] = field(default_factory=list)
 
 
 Found = tuple[Path, tuple[Category, ...], list[Row]]
@@ -151,104 +160,3 @@ def gc_paused() -> Iterator[None]:
     finally:
         if on:
             gc.enable()
-
-
-FEWEST = 10  # images of val that can rank trials at all, where the data set has enough for them
-
-
-ENOUGH = 5 * FEWEST  # images in all: with fewer, a small val is all that can be had
-
-
-FEW = 50  # images of val below which it is said how little a score says
-
-
-UNIT = 1_000_000  # one image, so that parts of images are whole numbers: no rounding differs between machines
-
-
-def hold_out(rows: Sequence[Row], *, share: float, seed: int) -> list[Row]:
-    """The same rows in the same order, `share` of the labelled train rows renamed to val.
-
-    Stratified over all categories at once: val has its share to the nearest image, every class about its share, and
-    one image of each class stays in train, which comes first where the three cannot be had together. (The iterative
-    algorithm of Sechidis et al. 2011 rounds each class for itself: of classes of two images it holds none out.)
-    Which images go is decided by a hash of seed and path alone: neither order nor platform matters.
-    """
-    train = {row.path: row.labels for row in rows if row.split == "train" and row.labels is not None}
-    paths = sorted(train, key=lambda path: hashlib.sha256(f"{seed}\0{path}".encode()).digest())
-    if not paths:
-        return list(rows)
-    val = {paths[at] for at in _chosen(_codes([train[path] for path in paths]), share)}
-    return [replace(row, split="val") if row.split == "train" and row.path in val else row for row in rows]
-
-
-def judge(rows: Sequence[Row], root: str, remarks: Remarks, *, held_out: bool) -> None:
-    """A fault where the held-out val is too small to rank trials, a note where any val has few images."""
-    val = sum(row.split == "val" for row in rows)
-    both = sum(row.split == "train" for row in rows) + val
-    if not val:
-        help = "a class needs two images, one for train and one for val"
-        remarks.faults.append(
-            Fault(root, "no image can be held out for val: every image is the only one of a class", help)
-        )
-    elif held_out and val < FEWEST and both >= ENOUGH:
-        what = f"val would be {val} of {both} images: one image is {100 / val:.0f} points of accuracy"
-        help = f"raise data.val_share until val has {FEWEST} or more; a class keeps one image in train"
-        remarks.faults.append(Fault(root, what, help))
-    elif val < FEW:
-        error = f"accuracies have a standard error of up to {0.5 / math.sqrt(val):.2f}"
-        what = f"val has {val} image{'s' * (val > 1)}, so {error}"
-        remarks.notes.append(Fault(root, what, "trials that differ by less are tied; a larger val tells them apart"))
-
-
-def _codes(labels: list[tuple[int, ...]]) -> np.ndarray:
-    """[K, N]: a number for each class that differs between categories, too."""
-    answers = np.array(labels, dtype=np.int32).T
-    return answers + np.cumsum([0, *answers[:-1].max(1) + 1], dtype=np.int32)[:, None]
-
-
-def _chosen(codes: np.ndarray, share: float) -> np.ndarray:
-    """Positions for val, out of [K, N].
-
-    They begin as every so many-th image in the order of its labels. Then the image whose classes have most above
-    their share is exchanged for the one whose classes lack most, as long as the squares of what is above and
-    below grow fewer.
-    """
-    free = np.setdiff1d(np.arange(codes.shape[1]), _kept(codes))
-    wanted = min(max(1, math.floor(share * codes.shape[1] + 0.5)), len(free))
-    if not wanted:
-        return free
-    free = free[np.lexsort(codes[::-1, free])]
-    picked = np.zeros(len(free), dtype=bool)
-    picked[(2 * np.arange(wanted) + 1) * len(free) // (2 * wanted)] = True
-    sizes = np.bincount(codes.ravel())
-    above = UNIT * np.bincount(codes[:, free[picked]].ravel(), minlength=len(sizes))
-    above -= np.rint(UNIT * share * sizes).astype(np.int64)
-    _exchange(codes[:, free], picked, above)
-    return free[picked]
-
-
-def _exchange(codes: np.ndarray, picked: np.ndarray, above: np.ndarray) -> None:
-    """Improve `picked` [N] in place; `above` is what each class has over its share, in parts of an image."""
-    most = np.iinfo(np.int64).max
-    score = above[codes].sum(0)  # [N], over the classes of each image
-    while not picked.all():
-        out = int(np.where(picked, score, -most).argmax())
-        less = score - UNIT * (codes == codes[:, [out]]).sum(0)
-        new = int(np.where(picked, most, less).argmin())
-        if score[out] - less[new] <= UNIT * len(codes):
-            return
-        score = less + UNIT * (codes == codes[:, [new]]).sum(0)
-        picked[[out, new]] = False, True
-
-
-def _kept(codes: np.ndarray) -> list[int]:
-    """Positions of images that show every class, few of them: the rarest class chooses first."""
-    classes, first, sizes = np.unique(codes.T.ravel(), return_index=True, return_counts=True)
-    kept: dict[int, None] = {}
-    shown: set[int] = set()
-    for at in np.lexsort((classes, sizes)):
-        if classes[at] not in shown:
-            image = int(first[at]) // len(codes)
-            kept[image] = None
-            shown.update(codes[:, image].tolist())
-    return list(kept)

@@ -27,7 +27,7 @@ def test_the_challenge_layout_gives_rows_with_their_split_labels_and_place(chall
     assert [(r.path, r.split, r.labels, r.where) for r in found.rows] == [
         ("img/00000.jpg", "train", (5, 1, 2, 0, 2, 2), "split/train.txt:1"),
         ("img/00001.jpg", "train", (0, 0, 0, 3, 5, 0), "split/train.txt:2"),
-        ("img/00002.jpg", "val", (5, 2, 2, 1, 2, 2), "split/val.txt:1"),
+        ("img/00002.jpg", "val", (5, 1, 2, 3, 2, 2), "split/val.txt:1"),
         ("img/00003.jpg", "test", None, "split/test.txt:1"),
     ]
     assert found.root == challenge
@@ -119,7 +119,7 @@ def test_the_fingerprint_follows_labels_and_boxes_but_not_the_place(challenge: P
     assert layouts.read(DataConfig(root=str(challenge), crop="box")).fingerprint != before.fingerprint
     moved = challenge.rename(challenge.with_name("moved"))
     assert layouts.read(DataConfig(root=str(moved))).fingerprint == before.fingerprint
-    put(moved, "split/val_attr.txt", "5 2 2 1 2 1\n")
+    put(moved, "split/val_attr.txt", "5 1 2 3 2 0\n")
     assert layouts.read(DataConfig(root=str(moved))).fingerprint != before.fingerprint
 
 
@@ -135,13 +135,13 @@ def deepfashion(tmp_path: Path) -> Path:
 
 def test_deepfashions_flags_become_indices(deepfashion: Path):
     (deepfashion / "Img").mkdir()
-    found = layouts.read(DataConfig(root=str(deepfashion), layout="deepfashion"))
+    found = layouts.scan(DataConfig(root=str(deepfashion), layout="deepfashion")).table
     assert [row.labels for row in found.rows] == [(5, 1, 2, 0, 2, 2), (0, 0, 0, 3, 5, 0)]
     assert found.root == deepfashion / "Img"
 
 
 def test_deepfashions_images_may_lie_beside_the_annotations(deepfashion: Path):
-    assert layouts.read(DataConfig(root=str(deepfashion), layout="deepfashion")).root == deepfashion
+    assert layouts.scan(DataConfig(root=str(deepfashion), layout="deepfashion")).table.root == deepfashion
 
 
 @pytest.mark.parametrize(

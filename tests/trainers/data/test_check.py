@@ -1,5 +1,6 @@
 """Every fault of labels and images in one pass, once for a data set as it stands."""
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.datasets import put
 from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
 from trainers.data.cache import open_cache
 from trainers.data.check import Findings
-from trainers.support.errors import DataError
+from trainers.data.images import decode
+from trainers.data.summary import PixelSummary
+from trainers.support.errors import DataError, Fault
 
 CLOTHING = Path(__file__).parents[3] / "../shared/data/clothing"
 
@@ -155,38 +159,123 @@ def test_identical_images_are_notes_and_stop_nothing(root: Path):
 
 
 def test_a_class_without_training_image_is_a_note(root: Path):
-    lines = (root / "split/train_attr.txt").read_text().split("\n")
-    (root / "split/train_attr.txt").write_text("\n".join("5" + line[1:] for line in lines if line))
+    for path in (root / "split/train_attr.txt", root / "split/val_attr.txt"):
+        path.write_text("\n".join("5" + line[1:] for line in path.read_text().split("\n") if line))
     notes = [note.what for note in found(root).notes]
     assert "no training image shows 'floral' of texture" in notes
 
 
+# ------------------------------------------------------------------------------------------- what is remembered
+def looked_at(root: Path, cache: Path, *, again: bool = False, **settings: str) -> int:
+    """How many images a check of the set looks at."""
+    calls: list[tuple[int, int]] = []
+    config = DataConfig(root=str(root), **settings)
+    check.check(config, lambda done, total: calls.append((done, total)), cache=cache, again=again)
+    return calls[-1][1] if calls else 0
+
+
 def test_a_checked_data_set_is_not_checked_again(root: Path, tmp_path: Path):
     config, calls = DataConfig(root=str(root)), []
-    for _ in range(2):
-        found = check.ensure(config, tmp_path / "cache", lambda done, total: calls.append((done, total)))
+    found = [check.ensure(config, tmp_path, lambda done, total: calls.append((done, total))) for _ in range(2)]
     assert calls == [(32, 42), (42, 42)]
-    assert len(found.table.rows) == 42
+    assert found[0] == found[1]
+
+
+def test_it_is_when_that_is_asked_for(root: Path, tmp_path: Path):
+    assert [looked_at(root, tmp_path, again=again) for again in (False, False, True)] == [42, 0, 42]
+
+
+def test_of_a_data_set_with_new_and_changed_images_only_those_are_looked_at(root: Path, tmp_path: Path):
+    looked_at(root, tmp_path)
+    image = (root / "img/00001.jpg").read_bytes()
+    for k in range(42, 45):
+        (root / f"img/{k:05d}.jpg").write_bytes(image)
+    with (root / "split/test.txt").open("a") as file:
+        file.writelines(f"\nimg/{k:05d}.jpg" for k in range(42, 45))
+    assert looked_at(root, tmp_path) == 3
+    (root / "img/00007.jpg").write_bytes(image)  # another size
+    os.utime(root / "img/00008.jpg", (1, 1))
+    assert looked_at(root, tmp_path) == 2
+    (root / "img/00009.jpg").unlink()
+    (root / "img/00009.jpg").symlink_to("00008.jpg")
+    assert looked_at(root, tmp_path) == 1
+    assert looked_at(root, tmp_path) == 0
+
+
+def test_labels_splits_and_boxes_are_no_matter(root: Path, tmp_path: Path):
+    looked_at(root, tmp_path)
+    names = [name for split in ("train", "val") for name in (root / f"split/{split}.txt").read_text().split()]
+    put(root, "labels.csv", "path,kind\n" + "".join(f"{name},{'ab'[k % 2]}\n" for k, name in enumerate(names)))
+    assert looked_at(root, tmp_path, layout="table") == 0
+    assert looked_at(root, tmp_path, crop="box") == 0  # the six of test, which the table lacks, are not forgotten
+
+
+def test_a_remembered_image_is_judged_by_its_box(root: Path, tmp_path: Path):
+    Image.new("RGB", (60, 140)).save(root / "img/00000.jpg")
+    looked_at(root, tmp_path)
+    lines = (root / "split/train_bbox.txt").read_text().split("\n")
+    (root / "split/train_bbox.txt").write_text("\n".join(["001 001 061 140", *lines[1:]]))
+    config = DataConfig(root=str(root), crop="box")
+    (fault,) = check.check(config, cache=tmp_path).faults
+    assert fault.what == "'img/00000.jpg' has 60 x 140 pixels, and its box ends at 61, 140"
 
 
 def test_copies_are_remembered_and_said_in_one_sentence(root: Path, tmp_path: Path):
     for name in ("00001", "00024", "00036"):
         (root / f"img/{name}.jpg").write_bytes((root / "img/00000.jpg").read_bytes())
-    first, again = (check.ensure(DataConfig(root=str(root)), tmp_path) for _ in range(2))
+    config = DataConfig(root=str(root))
+    first, again = (check.ensure(config, tmp_path) for _ in range(2))
     assert first == again
     assert sum("byte for byte" in note.what for note in again.notes) == 3
-    (gist,) = [line for line in again.gist if "copies" in line]
-    assert gist.startswith("3 images are copies of others (1 across train and val, 1 across train and test")
+    (said,) = [line for line in again.summary(config).notes if "identical" in line]
+    assert said.startswith("3 pairs of identical images, 1 across train and val, 1 across train and test")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"copies": 3}', '{"root": "x", "notes": []}'])
-def test_a_remembered_check_that_cannot_be_read_is_made_anew(root: Path, tmp_path: Path, content: str):
+def test_an_image_with_a_fault_is_looked_at_each_time(root: Path, tmp_path: Path):
+    (root / "img/00007.jpg").write_bytes(b"<html>")
+    (root / "img/00008.jpg").unlink()
+    config = DataConfig(root=str(root))
+    assert looked_at(root, tmp_path) == 42
+    assert looked_at(root, tmp_path) == 2
+    assert [fault.where for fault in check.check(config, cache=tmp_path).faults] == [
+        "split/train.txt:8",
+        "split/train.txt:9",
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", "half", "flipped", "other"])
+def test_a_damaged_memory_means_looking_again(root: Path, tmp_path: Path, damage: bytes | str):
     first = check.ensure(DataConfig(root=str(root)), tmp_path)
     (remembered,) = tmp_path.glob("checked/*")
-    whole = remembered.read_text()
-    remembered.write_text(content)
+    whole = remembered.read_bytes()
+    other = io.BytesIO()
+    np.save(other, np.zeros(3))
+    spoilt = {
+        "half": whole[: len(whole) // 2],
+        "flipped": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
+        "other": hashlib.sha256(other.getbuffer()).digest() + other.getvalue(),
+    }
+    remembered.write_bytes(damage if isinstance(damage, bytes) else spoilt[damage])
+    assert looked_at(root, tmp_path) == 42
     assert check.ensure(DataConfig(root=str(root)), tmp_path) == first
-    assert remembered.read_text() == whole
+    assert remembered.read_bytes() == whole
+
+
+def test_what_was_looked_at_before_an_interrupt_is_remembered(root: Path, tmp_path: Path):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check.check(DataConfig(root=str(root)), interrupt, cache=tmp_path)
+    assert looked_at(root, tmp_path) <= 10
+
+
+def test_a_check_needs_no_memory(root: Path, tmp_path: Path):
+    put(tmp_path, "checked", "a file, so there can be no folder of this name")
+    config = DataConfig(root=str(root))
+    found = check.check(config, cache=tmp_path)
+    assert found.faults == ()
+    assert found.notes[-1].what.startswith("what was found of the images cannot be remembered: ")
 
 
 def test_a_changed_image_is_checked_again(root: Path, tmp_path: Path):
@@ -196,13 +285,6 @@ def test_a_changed_image_is_checked_again(root: Path, tmp_path: Path):
         check.ensure(DataConfig(root=str(root)), tmp_path)
 
 
-def test_a_changed_time_means_another_check(root: Path, tmp_path: Path):
-    for time in (1, 2):
-        os.utime(root / "img/00000.jpg", (time, time))
-        check.ensure(DataConfig(root=str(root)), tmp_path)
-    assert len(list(tmp_path.glob("checked/*"))) == 2
-
-
 def test_ensuring_a_bad_data_set_names_all_its_faults_with_exit_code_3(root: Path, tmp_path: Path):
     (root / "img/00007.jpg").write_bytes(b"")
     (root / "split/val_attr.txt").write_text("9 0 0 0 0 0\n")
@@ -210,7 +292,28 @@ def test_ensuring_a_bad_data_set_names_all_its_faults_with_exit_code_3(root: Pat
         check.ensure(DataConfig(root=str(root)), tmp_path)
     assert len(caught.value.faults) == 3
     assert caught.value.exit_code == 3
-    assert list(tmp_path.glob("checked/*")) == []
+
+
+# ------------------------------------------------------------------------------------------- notes by kind, pixels
+def test_notes_that_are_answered_alike_are_one_sentence():
+    notes = [Fault("a", "x", "mend it"), Fault("b", "y", "mend it"), Fault("c", "z"), Fault("d", "w", "mend it")]
+    assert list(check.alike(notes)) == [
+        (Fault("a", "x, and 2 more of this kind", "mend it"), 3),
+        (Fault("c", "z"), 1),
+    ]
+
+
+def test_pixels_are_those_of_the_images_or_of_their_boxes(root: Path):
+    def pixels(**settings: str) -> PixelSummary:
+        seen = found(root, **settings).pixels
+        assert seen is not None
+        return seen
+
+    sizes = [decode(path.read_bytes()).size for path in sorted((root / "img").glob("*.jpg"))]
+    assert pixels().median == tuple(int(np.median(side)) for side in zip(*sizes, strict=True))
+    assert pixels().largest == max(sizes, key=lambda size: size[0] * size[1])
+    boxes = [row.box for row in layouts.read(DataConfig(root=str(root), crop="box")).rows if row.box]
+    assert pixels(crop="box").smallest in [(box[2] - box[0], box[3] - box[1]) for box in boxes]
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="the clothing photographs are not there")

@@ -82,7 +82,7 @@ def test_folders_named_like_splits_are_read_as_splits_and_said(tmp_path: Path, n
     fill(tmp_path, *(f"{name}/{label}" for name in names for label in ("glioma", "healthy")), images=5)
     assert classes(tmp_path) == ("glioma", "healthy")
     assert counts(tmp_path) == [8, 2, 10]
-    assert f"read as splits: '{names[1]}' as test, '{names[0]}' as train" in noted(tmp_path)
+    assert scan(tmp_path).read_as == [f"splits '{names[1]}' as test, '{names[0]}' as train"]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,13 @@ def test_what_a_study_leaves_beside_the_classes_is_no_class(
     assert "left out" not in noted(Path())
 
 
+def test_what_a_check_leaves_beside_the_classes_is_no_class(tmp_path: Path):
+    fill(tmp_path, "cat", "dog", images=5)
+    put(tmp_path, "mlruns/cache/checked/a.npy")
+    assert classes(tmp_path) == ("cat", "dog")
+    assert "mlruns" not in noted(tmp_path)
+
+
 @pytest.mark.parametrize("place", ["scripts", "train/scripts"])
 def test_a_folder_without_images_is_no_class_and_noted(tmp_path: Path, place: str):
     top = "train/" if "/" in place else ""
@@ -223,7 +230,9 @@ def test_a_folder_without_images_is_no_class_and_noted(tmp_path: Path, place: st
 def test_a_class_that_is_empty_in_train_alone_stays_a_class(tmp_path: Path):
     fill(tmp_path, "train/cat", "train/dog", "val/cat", "val/emu")
     (tmp_path / "train/emu").mkdir()
-    assert classes(tmp_path) == ("cat", "dog", "emu")
+    found = layouts.scan(DataConfig(layout="folder", root=str(tmp_path)))
+    assert found.table.categories[0].classes == ("cat", "dog", "emu")
+    assert [fault.what for fault in found.faults] == ["'emu' of class has 3 images in val and none in train"]
 
 
 def test_a_folder_without_images_beside_the_splits_is_no_fault(tmp_path: Path):

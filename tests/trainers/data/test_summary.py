@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.datasets import challenge_set, put
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.summary import WIDTH, Summary, summary
-from trainers.data.table import Category, Row, Table
+from trainers.data.summary import WIDTH, Summary, pixels, summary
+from trainers.data.table import MISSING, Category, Row, Table
 
 
 def of(table: Table, **settings: str) -> Summary:
@@ -66,7 +67,55 @@ def test_a_very_long_name_does_not_push_the_other_categories_off_the_screen():
 
 def test_a_chosen_val_is_said():
     made = summary(DataConfig(root="set"), table(3, 1), held_out=True, notes=())
-    assert "val was held out of train: the data set names none" in next(made.lines())
+    assert list(made.lines())[1] == "  val was held out of train: the data set names none"
+
+
+def test_groups_are_said():
+    rows = [Row(f"{k}.jpg", "train" if k < 4 else "val", None, (k % 2,), "", group=f"g{k // 2}") for k in range(6)]
+    grouped = Table(Path("set"), (Category("kind", ("a", "b")),), tuple(rows))
+    made = [summary(DataConfig(root="set"), grouped, held_out=held, notes=()) for held in (True, False)]
+    assert [list(one.lines())[1] for one in made] == [
+        "  val was held out of train, by group (3 groups): the data set names none",
+        "  3 groups, none of them in two splits",
+    ]
+
+
+def test_missing_and_several_answers_are_said_with_their_shares():
+    categories = (Category("kind", ("a", "b")), Category("tags", ("x", "y", "z"), multi=True))
+    labels = [(0, 1, 1, 0), (MISSING, 0, 0, 0), (1, 1, MISSING, 0), (0, MISSING, MISSING, MISSING), None]
+    rows = [Row(f"{k}.jpg", "train", None, known, "") for k, known in enumerate(labels)]
+    rows += [Row("t.jpg", "test", None, None, "")]
+    made = of(Table(Path("set"), categories, tuple(rows)))
+    kind, tags = made.categories
+    assert (kind.missing, kind.answers, kind.empty) == (2 / 5, None, None)
+    assert tags.missing == 7 / 15  # of its labels
+    assert (tags.answers, tags.empty) == (1, 1 / 3)
+    assert list(made.lines())[1:] == [
+        "  kind  2 classes, 40% missing: a 2, b 1",
+        "  tags  3 classes, 1.0 an image, 33% have none, 47% missing: x 2, y 1, z 0",
+    ]
+
+
+def test_what_was_taken_for_what_and_the_pixels_come_before_the_categories():
+    sizes = np.array([(30, 40)] * 6 + [(60, 20), (900, 1_200), (31, 40)])
+    made = of(table(3, 1)).model_copy(update={"read_as": ("semicolons", "path 'file'"), "pixels": pixels(sizes)})
+    assert list(made.lines())[1:4] == [
+        "  read as: semicolons",
+        "  read as: path 'file'",
+        "  pixels: 30 x 40 in the median, from 30 x 40 to 900 x 1,200, about 3:4 in 78%",
+    ]
+
+
+def test_images_of_one_size_have_no_range():
+    found = pixels(np.full((4, 2), 224))
+    assert found is not None
+    assert (found.words(), found.aspect, pixels(np.empty((0, 2), int))) == ("224 x 224 each", (1, 1), None)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, None])
+def test_the_line_of_a_category_fits_the_terminal(width: int | None):
+    (_, line) = of(table(*range(200, 0, -1))).lines(width)
+    assert len(line) <= (width or WIDTH + 8)
 
 
 # ------------------------------------------------------------------------------------------ guessing
