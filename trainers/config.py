@@ -1,5 +1,6 @@
 """The recipe of one training run. Importing this loads no torch."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,7 +48,8 @@ class DataConfig(Part):
         None,
         ge=32,
         multiple_of=32,
-        description="side in pixels of the images in the cache; derived from the space when left out",
+        description="side in pixels of the images in the cache; when left out, it follows from the space: image_size"
+        " over the side of its smallest random crop, and no more than the originals hold",
     )
 
     @model_validator(mode="after")
@@ -288,6 +290,12 @@ class Augment(Part):
         " mean class, each mixed with any image",
     )
     cutmix: float = Field(0.0, ge=0, description="CutMix (Yun et al. 2019): alpha of the Beta; 0 is off")
+
+    @property
+    def smallest_window(self) -> float:
+        """Side of the smallest window that training shows, as a share of the image's side."""
+        area = self.random_resized_crop.scale[0] if self.random_resized_crop else 1.0
+        return (1 - self.random_shift) * math.sqrt(area)
 
 
 # -------------------------------------------------------------------------------------------- train

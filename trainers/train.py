@@ -182,7 +182,8 @@ class TrainingRun:
     ) -> tuple[Tally, "Mean", float]:
         """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
         side = self.config.progressive_resizing.side(self.config.image_size, index / self.config.epochs)
-        feed, drawing = self.lens.feed(side), AugmentationSource(self.config.augment, rng, self.minority)
+        feed = self.lens.feed(side, training=True)
+        drawing = AugmentationSource(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.metric) for epoch in self.epochs]
         tally, mean = Tally(self.data.sizes, self.device), Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0

@@ -82,14 +82,14 @@ def understood(data: "Summary", source: str) -> Iterator[str]:
         yield f"note: {'; '.join(data.notes[:IN_SHORT])}{more} (details: sweep data check {shlex.quote(source)})"
 
 
-def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
+def sized(data: "DataConfig", space: Space, table: "Table", folder: StudyFolder) -> "DataConfig":
     """The data with the side of its cached images, if none was written: the study's own, or what the space asks."""
     before = study_file.read(folder)
     if before:
         return data.model_copy(update={"size": before["identity"]["data"]["size"]})
     from trainers.data import cache
 
-    return data.model_copy(update={"size": cache.side(image_size, table)})
+    return data.model_copy(update={"size": cache.side(space.largest_image_size, table, space.smallest_window)})
 
 
 def decode(table: "Table", data: "DataConfig") -> None:
@@ -166,7 +166,7 @@ def prepare(
     space = Space(read, names)
     refuse_unseen(read.train, table)
     if read.data.size is None:
-        data = sized(read.data, space.largest_image_size, table, folder)
+        data = sized(read.data, space, table, folder)
         read = replace(read, data=data, derived=("data.size",))
         space = Space(read, names)
     weights: Mapping[str, int] = {}

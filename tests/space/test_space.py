@@ -202,6 +202,32 @@ def test_the_preflight_sees_every_backbone_at_every_size():
     assert found.largest_image_size == 96
 
 
+@pytest.mark.parametrize(
+    ("train", "window"),
+    [
+        ("augment: {}", 1.0),
+        ("augment: {random_shift: 0.125}", 0.875),
+        ("augment: {random_shift: {choice: [0.125, 0]}}", 0.875),
+        ("augment: {random_shift: {uniform: [0, 0.5]}}", 0.5),
+        ("augment: {random_resized_crop: {scale: [{uniform: [0.25, 0.9]}, 1]}}", 0.5),
+        ("augment: {random_resized_crop: {choice: [null, {scale: [0.25, 1]}, {scale: [0.5, 1]}]}}", 0.5),
+        (
+            "augment: {random_resized_crop: {scale: [{choice: [0.64, 0.25]}, 1]}, random_shift: {choice: [0, 0.5]}}",
+            0.25,
+        ),
+        (
+            "augment: {choice: [{horizontal_flip: 0}, {random_resized_crop: {scale: [0.25, 1]}}]}",
+            0.5,
+        ),
+        ("pretrained: false", 0.875),  # the family's own
+        ("pretrained: {choice: [false, true]}", 0.5**0.5),
+    ],
+)
+def test_the_smallest_window_is_that_of_any_trial(train, window):
+    found = Space(read(written(f"train: {{backbone: {{choice: [test_resnet, resnet18]}}, {train}}}")), CATEGORIES)
+    assert found.smallest_window == pytest.approx(window)
+
+
 # --------------------------------------------------------------------------------------- finite
 def test_configurations_of_a_finite_space_are_all_there_once_conditions_included():
     found = space(

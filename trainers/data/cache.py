@@ -25,6 +25,7 @@ from trainers.support.files import full, regular, sync_folder
 
 VERSION = 1  # of the files below; another one is another cache
 FILES = ("images.npy", "half.npy", "sizes.npy")
+MARGIN = 1.14  # times the network's input that the cached images have at least
 SAMPLE = 2000  # images whose headers tell the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
 OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size"
@@ -36,24 +37,30 @@ class Cache:
 
     size: int
     images: NDArray[np.uint8]  # [N, S, S, 3], squashed to a square
-    half: NDArray[np.uint8]  # [N, S/2, S/2, 3], for outputs of at most that side
+    half: NDArray[np.uint8]  # [N, S/2, S/2, 3], where no more is looked at
     sizes: NDArray[np.int32]  # [N, 2], width and height of the original, or of its box
 
 
-def side(image_size: int, table: Table) -> int:
+def side(image_size: int, table: Table, window: float = 1.0) -> int:
     """S, the side of the cached images for networks that take at most `image_size`: a multiple of 32.
 
-    It is the next one from 1.14 x image_size, so that a shifted crop loses nothing, but not above what the
-    originals hold: their median short side, rounded down. That limit never takes S below image_size, for then
-    the network would see less than the files have, unless even the median long side is shorter.
+    It is the next one from image_size / window, where training shows no window of a smaller share of the side, so
+    that no random crop is enlarged; at least 1.14 x image_size, which leaves a margin to rotations. It is not above
+    what the originals hold: their median short side, rounded down. That limit never takes S below image_size, for
+    then the network would see less than the files have, unless even the median long side is shorter.
     """
-    wanted = _up(round(1.14 * image_size, 6))
+    wanted = wanted_side(image_size, window)
     sizes = _sample(table)
     if not sizes:
         return wanted
     short = statistics.median(min(size) for size in sizes)
     long = statistics.median(max(size) for size in sizes)
     return max(32, min(wanted, max(int(short) // 32 * 32, min(_up(image_size), _up(long)))))
+
+
+def wanted_side(image_size: int, window: float) -> int:
+    """The same whatever the originals hold."""
+    return _up(round(max(MARGIN, 1 / window) * image_size, 6))
 
 
 def _up(pixels: float) -> int:

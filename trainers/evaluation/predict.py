@@ -37,9 +37,10 @@ class Evaluator:
         few = min(128, max(16, PIXELS // config.image_size**2))
         self.batch = few if self.hosted else AT_ONCE * config.batch_size
 
-    def feed(self, size: int) -> Loader:
+    def feed(self, size: int, *, training: bool = False) -> Loader:
         """Batches of images for inputs of that side."""
-        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=self.resident)
+        window = self.config.augment.smallest_window if training else 1.0
+        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=self.resident, window=window)
 
     def images(self, rows: Sequence[int] | np.ndarray, at_once: int | None = None) -> Iterator[Tensor]:
         """The images of `rows` as evaluation sees them, [B, 3, S, S] on the device: two batches of the training

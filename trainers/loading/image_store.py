@@ -14,9 +14,12 @@ ROOM = 3  # times its bytes must be free on a GPU before a level moves there
 PIECE = 2**26  # bytes that move in one go
 
 
-def level(cache: Cache, image_size: int) -> NDArray[np.uint8]:
-    """The images of the smallest level that is not below the network's input, [N, S, S, 3]."""
-    return cache.half if image_size <= cache.size // 2 else cache.images
+def level(cache: Cache, image_size: int, window: float = 1.0) -> NDArray[np.uint8]:
+    """The images of the smallest level whose windows, a share of the side, are not below the network's input.
+
+    [N, S, S, 3]; the largest level where all are below.
+    """
+    return cache.half if image_size <= round(window * (cache.size // 2), 6) else cache.images
 
 
 class _Open:

@@ -55,17 +55,27 @@ class AugmentationSource:
 
 
 class Loader:
-    """Batches of the smallest level of the cache that is not below the network's input.
+    """Batches of the smallest level of the cache of which no window is enlarged.
 
+    window: side of the smallest one that is looked at, as a share of the image's side.
     hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
     that, for the device keeps the level, where it has the room. All three see the same random parameters.
     What is given is overwritten when the next is asked for.
     """
 
-    def __init__(self, data: Data, size: int, eye: InputFormat, *, hosted: bool, resident: bool = False) -> None:
+    def __init__(
+        self,
+        data: Data,
+        size: int,
+        eye: InputFormat,
+        *,
+        hosted: bool,
+        resident: bool = False,
+        window: float = 1.0,
+    ) -> None:
         self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
         self.room = BatchBuffers()
-        self.images = level(data.cache, size)
+        self.images = level(data.cache, size, window)
         self.level, self.side = shared(self.images), self.images.shape[1]
         self.kept = DEVICE_IMAGES.take(self.images, eye.device) if resident and not hosted else None
 

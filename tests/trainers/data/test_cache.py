@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.config import DataConfig
+from trainers.config import Augment, DataConfig
 from trainers.data import cache, checksums, demo, layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.table import Category, Row, Table
@@ -245,6 +245,30 @@ def test_the_side_gives_room_to_crop_within_what_the_originals_hold(
     tmp_path: Path, image_size: int, originals: tuple[int, int], side: int
 ):
     assert cache.side(image_size, of_sizes(tmp_path, originals, originals, (900, 900))) == side
+
+
+@pytest.mark.parametrize(
+    ("augment", "image_size", "side"),
+    [
+        ({}, 224, 256),
+        ({"random_shift": 0.125}, 224, 256),  # an eighth of the side is what the margin is for
+        ({"random_shift": 0.125}, 64, 96),
+        ({"rotation": 30}, 160, 192),
+        ({"random_resized_crop": {"scale": (0.35, 1.0)}}, 224, 384),
+        ({"random_resized_crop": {"scale": (0.35, 1.0)}}, 112, 192),
+        ({"random_resized_crop": {"scale": (0.5, 1.0)}}, 64, 96),
+        ({"random_resized_crop": {"scale": (0.25, 0.5)}}, 128, 256),
+        ({"random_resized_crop": {"scale": (0.25, 1.0)}, "random_shift": 0.5}, 64, 256),
+        ({"random_resized_crop": {"scale": (0.08, 1.0)}}, 448, 992),  # the originals hold no more
+        ({"random_resized_crop": {"scale": (1.0, 1.0)}}, 224, 256),
+    ],
+)
+def test_no_random_crop_of_a_large_photograph_is_enlarged(
+    tmp_path: Path, augment: dict[str, Any], image_size: int, side: int
+):
+    window = Augment(**augment).smallest_window
+    assert cache.side(image_size, of_sizes(tmp_path, (1000, 1200)), window) == side
+    assert window * side >= image_size or side == 992
 
 
 def test_the_side_of_a_cropped_data_set_follows_its_boxes(tmp_path: Path):

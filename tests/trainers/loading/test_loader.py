@@ -116,6 +116,17 @@ def test_small_inputs_come_from_the_half_size_level(data):
     assert level(data.cache, 17) is data.cache.images
 
 
+def test_training_looks_at_a_level_of_which_no_window_is_enlarged(photos, data, tmp_path):
+    assert level(data.cache, 14, 0.875) is data.cache.half
+    assert level(data.cache, 15, 0.875) is data.cache.images
+    assert level(data.cache, 32, 0.5) is data.cache.images  # there is no more
+    for scale, wanted in ((0.35, data.cache.images), (1.0, data.cache.half)):
+        how = recipe(photos, image_size=16, augment=Augment(random_resized_crop={"scale": (scale, 1.0)}))
+        lens = TrainingRun(how, data, ("train",), CPU, tmp_path / str(scale)).lens
+        assert lens.feed(16, training=True).images is wanted
+        assert lens.feed(16).images is data.cache.half
+
+
 def test_the_map_is_shared_and_not_copied(data):
     assert shared(data.cache.images).data_ptr() == data.cache.images.ctypes.data
     assert torch.equal(gather(data.cache.images, np.array([5, 3])), shared(data.cache.images)[[5, 3]])
