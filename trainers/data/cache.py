@@ -1,7 +1,6 @@
 """The images of a data set decoded once, into memory maps that every trial shares."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -9,7 +8,6 @@ import statistics
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -17,14 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainers.config import DataConfig
-from trainers.data import checksums
-from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resize_square, stamp
-from trainers.data.table import Row, Table
-from trainers.support.errors import DataError, EnvironmentFault, Fault
-from trainers.support.files import full, regular, sync_folder
+from trainers.data import checksums, decoded_files
+from trainers.data.decoded_files import ImageFormat
+from trainers.data.decoding import decode_all
+from trainers.data.images import Progress, pillow_errors, stamp
+from trainers.data.table import Table
+from trainers.support.errors import DataError, EnvironmentFault
+from trainers.support.files import full, regular, sync_folder, write_text
 
 VERSION = 1  # of the files below; another one is another cache
-FILES = ("images.npy", "half.npy", "sizes.npy")
 MARGIN = 1.14  # times the network's input that the cached images have at least
 SAMPLE = 2000  # images whose headers tell the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
@@ -88,21 +87,22 @@ def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Prog
     """The decoded images of `table` at side `config.size`; decodes them into `folder` where that was not done yet.
 
     Any number of processes may ask at once: one builds, calling `progress` with images done and in all, the others
-    wait. A build that is killed leaves nothing that would be taken for whole. Opening a cache that is there takes
-    one look at each image file, for its size and time. Raises DataError with every unreadable image, and
-    EnvironmentFault where the disk is too small.
+    wait. A build that is killed leaves nothing that would be taken for whole, and the next one goes on with it.
+    Opening a cache that is there takes one look at each image file, for its size and time. Raises DataError with
+    every unreadable image, and EnvironmentFault where the disk is too small.
     """
     if config.size is None:
         raise ValueError("config.size is not set: take cache.side(...)")
-    place = folder / _name(table, config.size)
-    if (found := _opened(place, len(table.rows), config.size)) is not None:
+    how, count = ImageFormat(config.size, config.size), len(table.rows)
+    place = folder / _name(table, how)
+    if (found := _opened(place, how, count)) is not None:
         _note_use(place)
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        if (found := _opened(place, len(table.rows), config.size)) is None:
-            _build(table, config.size, place, progress)
-            found = _opened(place, len(table.rows), config.size)
+        if (found := _opened(place, how, count)) is None:
+            _build(table, how, place, progress)
+            found = _opened(place, how, count)
     if found is None:
         raise EnvironmentFault("the cache vanished while it was opened", where=str(place))
     return found
@@ -117,37 +117,30 @@ def mend(
     `progress` in MB, unless they are more than `most` bytes: the machine's memory, when left out. What is read here
     the first epoch need not fetch from the disk; of more than the memory holds, it would have to.
     """
-    place = folder / _name(table, config.size or 0)
-    found = _opened(place, len(table.rows), config.size or 0)
+    how = ImageFormat(config.size or 0, config.size or 0)
+    place = folder / _name(table, how)
+    found = _opened(place, how, len(table.rows))
     if found is None:
         return ""
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if most is None else most
-    if found.images.nbytes + found.half.nbytes > most or not checksums.wrong(place, FILES, progress):
+    if found.images.nbytes + found.half.nbytes > most or not checksums.wrong(place, how.files, progress):
         return ""
     with alone(folder):
-        if place.exists() and (what := checksums.wrong(place, FILES)):
+        if place.exists() and (what := checksums.wrong(place, how.files)):
             discard(place)
             return f"{place}: {what}"
     return ""
 
 
-def _name(table: Table, size: int) -> str:
+def _name(table: Table, how: ImageFormat) -> str:
     """Of the content alone: neither labels nor splits, so that other questions about the images share it."""
-    return hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16] + f"-{size}"
+    return hashlib.sha256(f"{VERSION} {how.height} {stamp(table)}".encode()).hexdigest()[:16] + f"-{how.height}"
 
 
-def _shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
-    return {"images": (count, size, size, 3), "half": (count, size // 2, size // 2, 3)}
-
-
-def _opened(place: Path, count: int, size: int) -> Cache | None:
+def _opened(place: Path, how: ImageFormat, count: int) -> Cache | None:
     """The cache at `place`, or None where it is not there whole."""
-    try:
-        maps = [np.load(place / name, mmap_mode="r") for name in FILES]
-    except (OSError, ValueError):
-        return None
-    wanted = [*_shapes(count, size).values(), (count, 2)]
-    return Cache(size, *maps) if [m.shape for m in maps] == wanted else None
+    levels, originals = how.opened(place, count), decoded_files.sizes(place, count)
+    return None if levels is None or originals is None else Cache(how.height, *levels, originals)
 
 
 def alone(folder: Path) -> FileLock:
@@ -182,29 +175,36 @@ def places(folder: Path) -> list[Place]:
 
 
 def discard(place: Path) -> None:
-    """Remove a cache, under the name of an unfinished one first, so that no half of it is taken for whole."""
+    """Remove a cache, under the name of an unfinished one first, so that no half of it is taken for whole.
+
+    And no file of it for one that a build may go on with: what says which images are there goes before all.
+    """
+    (place / decoded_files.SIZES).unlink(missing_ok=True)
     rest = place if place.name.startswith(".") else place.with_name(f".{place.name}.building")
     if rest != place:
         place.rename(rest)
     shutil.rmtree(rest)
 
 
-def _build(table: Table, size: int, place: Path, progress: Progress | None) -> None:
-    """Decode everything into a folder of another name, which takes its own only when all of it is on disk."""
-    for rest in (*place.parent.glob(".*.building"), place):
-        shutil.rmtree(rest, ignore_errors=True)
-    _enough_space(len(table.rows), size, place.parent)
+def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | None) -> None:
+    """Decode into a folder of another name, which takes its own only when all of it is on disk.
+
+    What a killed build of the same images left there is kept; rests of former states of the data set are removed.
+    """
     temporary = place.with_name(f".{place.name}.building")
-    temporary.mkdir()
+    about = {"version": VERSION, "size": how.height, "images": len(table.rows), "root": str(table.root.resolve())}
+    for rest in (*place.parent.glob(".*.building"), place):
+        if rest != temporary and (rest == place or _root(rest) in ("", about["root"])):
+            shutil.rmtree(rest, ignore_errors=True)
+    temporary.mkdir(exist_ok=True)
+    _enough_space(len(table.rows) * how.bytes, temporary)
     try:
-        sizes = _decode_all(table, size, temporary, progress)
-        _write_sizes(temporary / "sizes.npy", sizes)
-        about = {"version": VERSION, "size": size, "images": len(sizes), "root": str(table.root.resolve())}
-        (temporary / "meta.json").write_text(json.dumps(about, indent=1) + "\n")
-        checksums.write(temporary, FILES)
+        write_text(temporary / "meta.json", json.dumps(about, indent=1) + "\n")
+        decode_all(table, how, temporary, progress)
+        checksums.write(temporary, how.files)
         sync_folder(temporary)
         temporary.rename(place)
-    except BaseException as error:
+    except (DataError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             raise EnvironmentFault(
@@ -216,63 +216,22 @@ def _build(table: Table, size: int, place: Path, progress: Progress | None) -> N
     sync_folder(place.parent)
 
 
-def _enough_space(count: int, size: int, folder: Path) -> None:
-    need = count * size * size * 3 * 5 // 4 + SPARE
-    free = shutil.disk_usage(folder).free
+def _root(folder: Path) -> str:
+    """The data set that a cache is of; nothing where it does not say so."""
+    try:
+        return str(json.loads((folder / "meta.json").read_text())["root"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _enough_space(need: int, folder: Path) -> None:
+    """EnvironmentFault where the disk has no room for `need` bytes, those in `folder` included."""
+    need += SPARE
+    free = shutil.disk_usage(folder).free + sum(path.stat().st_blocks * 512 for path in folder.iterdir())
     if free < need:
+        shutil.rmtree(folder, ignore_errors=True)
         raise EnvironmentFault(
             f"the decoded images need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-            where=str(folder),
+            where=str(folder.parent),
             help=f"free some; {OTHERWISE}",
         )
-
-
-def _decode_all(table: Table, size: int, folder: Path, progress: Progress | None) -> NDArray[np.int32]:
-    """Fill images.npy and half.npy in `folder`; returns width and height of each original, [N, 2]."""
-    shapes = _shapes(len(table.rows), size)
-    faults: dict[int, Fault] = {}
-    with (folder / "images.npy").open("wb") as images, (folder / "half.npy").open("wb") as half:
-        starts = [_header(file, shape) for file, shape in zip((images, half), shapes.values(), strict=True)]
-
-        def work(index: int, row: Row) -> tuple[int, int]:
-            try:
-                image, original = resize_square(regular(table.root / row.path).read_bytes(), size, row.box)
-            except (UnreadableImage, OSError) as error:
-                faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
-                return 0, 0
-            small = image.resize((size // 2, size // 2), Image.Resampling.BICUBIC)
-            for file, start, level in zip((images, half), starts, (image, small), strict=True):
-                _put(file.fileno(), level.tobytes(), start, index)
-            return original
-
-        sizes = np.array(map_rows(table.rows, work, progress), dtype=np.int32).reshape(-1, 2)
-        if faults:
-            raise DataError([faults[index] for index in sorted(faults)])
-        os.fsync(images.fileno())
-        os.fsync(half.fileno())
-    return sizes
-
-
-def _header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """Begin a .npy file of bytes of this shape; returns where its first byte goes."""
-    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, about)
-    file.flush()
-    return file.tell()
-
-
-def _put(file: int, pixels: bytes, start: int, index: int) -> None:
-    """Write image `index`. Not through a memory map: on a full disk that would kill the process, this raises."""
-    rest, at = memoryview(pixels), start + index * len(pixels)
-    while rest:
-        written = os.pwrite(file, rest, at)
-        rest, at = rest[written:], at + written
-
-
-def _write_sizes(path: Path, sizes: NDArray[np.int32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, sizes)  # straight to a file, a full disk would be an error without a number
-    with path.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())

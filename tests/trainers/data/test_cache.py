@@ -1,5 +1,6 @@
 """Decoded once, whole or not at all, and shared by whoever asks."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from trainers.config import Augment, DataConfig
-from trainers.data import cache, checksums, demo, layouts
+from trainers.data import cache, checksums, decoded_files, decoding, demo, layouts
 from trainers.data.cache import Cache, open_cache
+from trainers.data.decoded_files import ImageFormat
 from trainers.data.table import Category, Row, Table
 from trainers.support.errors import DataError, EnvironmentFault
 
@@ -23,13 +25,16 @@ from pathlib import Path
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import open_cache
+from trainers.data import decoding
 root, folder, mode = sys.argv[1:]
+if mode == "kill early":
+    decoding.SHARD = 1
 if mode == "full":
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 def progress(done, total):
     print(done, flush=True)
-    if mode == "kill":
+    if mode.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
 config = DataConfig(root=root, size=64)
 open_cache(layouts.read(config), config, Path(folder), progress=progress)
@@ -123,6 +128,76 @@ def test_of_two_processes_at_once_one_builds_and_both_succeed(drawn: Path, tmp_p
 
 
 @pytest.mark.process
+def test_a_build_goes_on_where_it_was_killed_as_often_as_that_happens(drawn: Path, tmp_path: Path):
+    whole = opened(drawn, tmp_path / "whole")
+    told: list[str] = []
+    while said := building(drawn, tmp_path / "killed", "kill early").communicate(timeout=60)[0]:
+        told.append(said)
+        assert len(list((tmp_path / "killed").glob(".*.building"))) == 1
+    assert told[0] == "32\n"
+    assert [int(each) for each in told] == sorted({int(each) for each in told}), "nothing is decoded twice"
+    found = opened(drawn, tmp_path / "killed")
+    for name in ("images", "half", "sizes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert mend(drawn, tmp_path / "killed") == ""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("point", ["written sizes.npy", "renamed sizes.npy", "written digests.json"])
+def test_a_kill_between_two_writes_costs_no_image(
+    drawn: Path, tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setenv("SWEEP_CRASH", point)
+        process = building(drawn, tmp_path)
+        process.communicate(timeout=60)
+        assert process.returncode == -9
+    seen: list[int] = []
+    table = layouts.read(config(drawn))
+    found = open_cache(table, config(drawn), tmp_path, progress=lambda done, _: seen.append(done))
+    assert seen == ([32, 64, 80] if point == "written sizes.npy" else [])
+    np.testing.assert_array_equal(found.images, opened(drawn, tmp_path / "whole").images)
+
+
+def test_an_interrupt_keeps_what_is_done_and_an_unfinished_cache_says_nothing_of_what_it_lacks(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoding, "SHARD", 1)
+
+    def stop(done: int, _: int) -> None:
+        raise KeyboardInterrupt
+
+    table = layouts.read(config(drawn))
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(table, config(drawn), tmp_path, progress=stop)
+    (rest,) = tmp_path.glob(".*.building")
+    known = np.load(rest / "sizes.npy")[:, 0] > 0
+    assert known.sum() >= 32
+    monkeypatch.undo()
+    whole = opened(drawn, tmp_path / "whole")
+    np.testing.assert_array_equal(np.load(rest / "images.npy", mmap_mode="r")[known], whole.images[known])
+
+
+def test_a_rest_goes_when_its_data_set_is_built_in_another_state_and_others_stay(drawn: Path, tmp_path: Path):
+    for name, root in (("a", drawn), ("b", tmp_path / "elsewhere")):
+        rest = tmp_path / f".{name}-64.building"
+        rest.mkdir()
+        (rest / "meta.json").write_text(json.dumps({"root": str(root.resolve()), "size": 64}))
+    (tmp_path / ".c-64.building").mkdir()  # that a discarded cache left
+    opened(drawn, tmp_path)
+    assert [path.name for path in tmp_path.glob(".*")] == [".b-64.building"]
+
+
+def test_a_discarded_cache_is_no_rest_to_go_on_with(drawn: Path, tmp_path: Path):
+    opened(drawn, tmp_path)
+    (place,) = tmp_path.glob("*-64")
+    (place / "images.npy").write_bytes(bytes(10))
+    (place / decoded_files.SIZES).unlink()
+    place.rename(place.with_name(f".{place.name}.building"))  # a kill in the middle of `discard`
+    np.testing.assert_array_equal(opened(drawn, tmp_path).images, opened(drawn, tmp_path / "whole").images)
+
+
+@pytest.mark.process
 def test_a_killed_build_is_not_taken_for_whole_and_its_rest_goes_with_the_next(drawn: Path, tmp_path: Path):
     process = building(drawn, tmp_path, "kill")
     out, _ = process.communicate(timeout=60)
@@ -175,7 +250,7 @@ def mend(root: Path, folder: Path, **settings: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("name", [*cache.FILES, "digests.json"])
+@pytest.mark.parametrize("name", [*ImageFormat(64, 64).files, "digests.json"])
 def test_a_byte_that_is_not_as_it_was_written_is_found_and_the_images_are_made_anew(
     drawn: Path, tmp_path: Path, name: str, kind: str
 ):
