@@ -52,6 +52,12 @@ class DataConfig(Part):
         " over the side of its smallest random crop, and no more than the originals hold",
     )
 
+    cache: Literal["auto", "raw", "jpeg"] = Field(
+        "auto",
+        description="what the cache holds: raw pixels, or JPEG of quality 95, a fifth to a tenth as large and slower"
+        " to read; auto: raw pixels where they fit the free disk and the memory",
+    )
+
     @model_validator(mode="after")
     def _columns(self) -> "DataConfig":
         given = {"categories": self.categories, "ignore": self.ignore}

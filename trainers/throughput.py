@@ -14,6 +14,7 @@ import torch
 
 from trainers.config import Recipe
 from trainers.data.cache import Cache
+from trainers.data.decoded_files import as_jpeg
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
 from trainers.support import device as devices
@@ -92,8 +93,12 @@ def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
     )
     size = recipe.data.size or recipe.train.image_size
     images = rng.integers(0, 256, (len(rows), size, size, 3), dtype=np.uint8)
+    if recipe.data.cache == "jpeg":
+        images = images // 16 + 15 * np.repeat(np.repeat(images[:, ::16, ::16] // 16, 16, 1), 16, 2)[:, :size, :size]
     half = np.ascontiguousarray(images[:, ::2, ::2][:, : size // 2, : size // 2])
-    cache = Cache(size, images, half, np.full((len(rows), 2), size, dtype=np.int32))
+    sizes = np.full((len(rows), 2), size, dtype=np.int32)
+    jpeg = recipe.data.cache == "jpeg"
+    cache = Cache(size, as_jpeg(images), as_jpeg(half), sizes) if jpeg else Cache(size, images, half, sizes)
     return Data(Table(Path(), tuple(categories), rows), cache)
 
 

@@ -13,6 +13,7 @@ from trainers.config import Augment, Recipe
 from trainers.data.cache import Cache, wanted_side
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
+from trainers.loading.image_store import gather
 from trainers.loading.loader import AugmentationSource, Batch
 from trainers.train import TrainingRun
 
@@ -53,7 +54,7 @@ def colours(train: int, val: int, side: int) -> Data:
     data, rng = noise(train, val, side, COLOUR), np.random.default_rng(1)
     paint = rng.integers(40, 216, (len(data.table.categories[0].classes), 3))
     labels = data.labels(range(len(data.table.rows)))[:, 0]
-    images = 0.25 * data.cache.images + 0.75 * paint[labels][:, None, None]
+    images = 0.25 * gather(data.cache.images, np.arange(len(labels))).numpy() + 0.75 * paint[labels][:, None, None]
     return _data(data.table, images.astype(np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from sweeper.store.paths import StudyFolder
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
 from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.data import cache
 from trainers.data.table import Category, Row
 
 TINY = Recipe(
@@ -102,6 +104,29 @@ def test_every_trial_knows_the_size(here):
     job = records.read_config(StudyFolder.named("question").trial(0))
     assert job
     assert job.recipe.data.size == 64
+
+
+def test_images_are_kept_as_jpeg_where_that_is_written_and_what_that_costs_is_said(here, tmp_path, capsys):
+    found = prepare.prepare(here, Options(("data.cache=jpeg",)))
+    assert (found.spec.data.cache, found.spec.derived) == ("jpeg", ("data.size",))
+    assert run.cached(here, Options(("data.cache=jpeg",))) == 48
+    said = capsys.readouterr().err
+    assert re.search(r"kept as JPEG: read at \d+\.\d\d ms of a core per image, \S+ per epoch of one core", said)
+    assert list((tmp_path / "mlruns" / "cache").glob("*-64-jpeg/images.jpegs"))
+
+
+def test_what_the_cache_holds_follows_and_is_of_one_kind_in_a_study(here, monkeypatch):
+    assert prepare.prepare(here, Options()).spec.derived == ("data.size", "data.cache")
+    assert prepare.prepare(here, Options(("data.cache=raw", "data.size=96"))).spec.derived == ()
+    monkeypatch.setattr(cache, "SPARE", 2**60)  # a disk without room for raw pixels
+    assert prepare.prepare(here, Options()).spec.data.cache == "jpeg"
+
+
+@pytest.mark.process
+def test_a_resumed_study_keeps_the_kind_it_began_with(here, monkeypatch):
+    run.run(here, Options(inline=True, mlflow=False, trials=1))
+    monkeypatch.setattr(cache, "SPARE", 2**60)
+    assert prepare.prepare(here, Options()).spec.data.cache == "raw"
 
 
 def test_the_cache_is_built_before_a_study_exists(here, tmp_path, capsys):
@@ -242,6 +267,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
         samples=({"optimizer.lr": 0.00316},),
         images={"train": 30, "val": 12, "test": 6},
         cache_gb=0.01,
+        cache_px=64,
         epochs=4,
         device="cpu",
         slots=1,

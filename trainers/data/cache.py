@@ -8,6 +8,7 @@ import statistics
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from filelock import FileLock
@@ -16,8 +17,8 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import checksums, decoded_files
-from trainers.data.decoded_files import ImageFormat
-from trainers.data.decoding import decode_all
+from trainers.data.decoded_files import ImageFormat, Images
+from trainers.data.decoding import decode_all, jpeg_cost
 from trainers.data.images import Progress, pillow_errors, stamp
 from trainers.data.table import Table
 from trainers.support.errors import DataError, EnvironmentFault
@@ -27,7 +28,7 @@ VERSION = 1  # of the files below; another one is another cache
 MARGIN = 1.14  # times the network's input that the cached images have at least
 SAMPLE = 2000  # images whose headers tell the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
-OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size"
+OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size, or data.cache: jpeg"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Cache:
     """One data set's images in the order of the table's rows, read-only, straight from the disk's page cache."""
 
     size: int
-    images: NDArray[np.uint8]  # [N, S, S, 3], squashed to a square
-    half: NDArray[np.uint8]  # [N, S/2, S/2, 3], where no more is looked at
+    images: Images  # [N, S, S, 3], squashed to a square
+    half: Images  # [N, S/2, S/2, 3], where no more is looked at
     sizes: NDArray[np.int32]  # [N, 2], width and height of the original, or of its box
 
 
@@ -93,8 +94,7 @@ def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Prog
     """
     if config.size is None:
         raise ValueError("config.size is not set: take cache.side(...)")
-    how, count = ImageFormat(config.size, config.size), len(table.rows)
-    place = folder / _name(table, how)
+    (how, place), count = _wanted(table, config, folder), len(table.rows)
     if (found := _opened(place, how, count)) is not None:
         _note_use(place)
         return found
@@ -117,13 +117,11 @@ def mend(
     `progress` in MB, unless they are more than `most` bytes: the machine's memory, when left out. What is read here
     the first epoch need not fetch from the disk; of more than the memory holds, it would have to.
     """
-    how = ImageFormat(config.size or 0, config.size or 0)
-    place = folder / _name(table, how)
-    found = _opened(place, how, len(table.rows))
-    if found is None:
+    how, place = _wanted(table, config, folder)
+    if _opened(place, how, len(table.rows)) is None:
         return ""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if most is None else most
-    if found.images.nbytes + found.half.nbytes > most or not checksums.wrong(place, how.files, progress):
+    size = sum((place / name).stat().st_size for name in how.files)
+    if size > (_memory() if most is None else most) or not checksums.wrong(place, how.files, progress):
         return ""
     with alone(folder):
         if place.exists() and (what := checksums.wrong(place, how.files)):
@@ -132,14 +130,47 @@ def mend(
     return ""
 
 
-def _name(table: Table, how: ImageFormat) -> str:
-    """Of the content alone: neither labels nor splits, so that other questions about the images share it."""
-    return hashlib.sha256(f"{VERSION} {how.height} {stamp(table)}".encode()).hexdigest()[:16] + f"-{how.height}"
+def kind(table: Table, config: DataConfig, folder: Path) -> Literal["raw", "jpeg"]:
+    """What `config.cache` comes to for images of side `config.size`: raw pixels where there is room for them."""
+    return _wanted(table, config, folder)[0].kind
+
+
+def _wanted(table: Table, config: DataConfig, folder: Path) -> tuple[ImageFormat, Path]:
+    """How the images are to be kept, and where. Raw pixels that are there are taken, and else those that have room.
+
+    The name is of the content alone: neither labels nor splits, so that other questions about the images share it.
+    """
+    size = config.size or 0
+    name = hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16] + f"-{size}"
+    raw, jpeg = ImageFormat(size, size), ImageFormat(size, size, "jpeg")
+    place = folder / name
+    automatic = config.cache == "auto" and (place.is_dir() or _fits(len(table.rows) * raw.bytes, place))
+    return (raw, place) if config.cache == "raw" or automatic else (jpeg, folder / f"{name}-jpeg")
+
+
+def _fits(need: int, place: Path) -> bool:
+    """Whether so many bytes have room on the disk, and in the memory, without which each epoch would wait for it."""
+    return need <= _memory() and need + SPARE <= _free(_building(place))
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free(building: Path) -> int:
+    """Bytes that a build may use, those included that it has written before."""
+    there = next(path for path in (building.parent, *building.parent.parents) if path.exists())
+    written = sum(path.stat().st_blocks * 512 for path in building.glob("*"))
+    return shutil.disk_usage(there).free + written
+
+
+def _building(place: Path) -> Path:
+    return place.with_name(f".{place.name}.building")
 
 
 def _opened(place: Path, how: ImageFormat, count: int) -> Cache | None:
     """The cache at `place`, or None where it is not there whole."""
-    levels, originals = how.opened(place, count), decoded_files.sizes(place, count)
+    levels, originals = how.opened(place, count), decoded_files.table(place / decoded_files.SIZES, (count, 2))
     return None if levels is None or originals is None else Cache(how.height, *levels, originals)
 
 
@@ -180,7 +211,7 @@ def discard(place: Path) -> None:
     And no file of it for one that a build may go on with: what says which images are there goes before all.
     """
     (place / decoded_files.SIZES).unlink(missing_ok=True)
-    rest = place if place.name.startswith(".") else place.with_name(f".{place.name}.building")
+    rest = place if place.name.startswith(".") else _building(place)
     if rest != place:
         place.rename(rest)
     shutil.rmtree(rest)
@@ -191,13 +222,14 @@ def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | Non
 
     What a killed build of the same images left there is kept; rests of former states of the data set are removed.
     """
-    temporary = place.with_name(f".{place.name}.building")
+    temporary = _building(place)
     about = {"version": VERSION, "size": how.height, "images": len(table.rows), "root": str(table.root.resolve())}
     for rest in (*place.parent.glob(".*.building"), place):
         if rest != temporary and (rest == place or _root(rest) in ("", about["root"])):
             shutil.rmtree(rest, ignore_errors=True)
     temporary.mkdir(exist_ok=True)
-    _enough_space(len(table.rows) * how.bytes, temporary)
+    each = how.bytes if how.kind == "raw" else jpeg_cost(table, how).bytes
+    _enough_space(round(len(table.rows) * each) + SPARE, temporary)
     try:
         write_text(temporary / "meta.json", json.dumps(about, indent=1) + "\n")
         decode_all(table, how, temporary, progress)
@@ -226,10 +258,10 @@ def _root(folder: Path) -> str:
 
 def _enough_space(need: int, folder: Path) -> None:
     """EnvironmentFault where the disk has no room for `need` bytes, those in `folder` included."""
-    need += SPARE
-    free = shutil.disk_usage(folder).free + sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    free = _free(folder)
     if free < need:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()  # of a build that wrote nothing yet
         raise EnvironmentFault(
             f"the decoded images need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
             where=str(folder.parent),

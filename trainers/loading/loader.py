@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import Augment
+from trainers.data.decoded_files import JpegImages
 from trainers.loading import cpu_transforms, transforms
 from trainers.loading.batches import Data
 from trainers.loading.cpu_transforms import BatchBuffers, Crop, InputFormat
@@ -76,7 +77,9 @@ class Loader:
         self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
         self.room = BatchBuffers()
         self.images = level(data.cache, size, window)
-        self.level, self.side = shared(self.images), self.images.shape[1]
+        self.level = None if isinstance(self.images, JpegImages) else shared(self.images)
+        self.side, self.threads = self.images.shape[1], torch.get_num_threads()
+        self.read: tuple[np.ndarray | None, Tensor] = None, torch.empty(0)  # what was decoded last, and of which rows
         self.kept = DEVICE_IMAGES.take(self.images, eye.device) if resident and not hosted else None
 
     def training(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[Batch]:
@@ -87,7 +90,7 @@ class Loader:
 
         def changed(rows: np.ndarray) -> Batch:
             how = self.draw(rows, drawing)
-            images, own = cpu_transforms.apply(self.level, rows, how, self.size, self.eye, self.room)
+            images, own = cpu_transforms.apply(*self._pixels(rows), how, self.size, self.eye, self.room)
             labels = self._labels(rows)
             return Batch(self._laid(images), labels, own, _of(labels, how.partner))
 
@@ -119,12 +122,22 @@ class Loader:
         return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
 
     def _look(self, asked: tuple[np.ndarray, Crop]) -> Tensor:
-        return cpu_transforms.look(self.level, *asked, self.size, self.eye, self.room)
+        rows, window = asked
+        return cpu_transforms.look(*self._pixels(rows), window, self.size, self.eye, self.room)
+
+    def _pixels(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Images [.., S, S, 3] uint8, and where in them these rows are. JPEGs are decoded once for all windows."""
+        if self.level is not None:
+            return self.level, rows
+        if self.read[0] is not rows:
+            self.read = rows, gather(self.images, rows, threads=self.threads)
+        return self.read[1], np.arange(len(rows))
 
     def _raw(self, rows: np.ndarray) -> RawBatch:
         if self.kept is not None:
             return RawBatch(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
-        return RawBatch(send(gather(self.images, rows, pinned=self.eye.device.type == "cuda"), self.eye.device))
+        pinned = self.eye.device.type == "cuda"
+        return RawBatch(send(gather(self.images, rows, pinned=pinned, threads=self.threads), self.eye.device))
 
     def _labels(self, rows: np.ndarray) -> Tensor:
         return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)

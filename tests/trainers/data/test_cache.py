@@ -1,5 +1,6 @@
 """Decoded once, whole or not at all, and shared by whoever asks."""
 
+import io
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from trainers.config import Augment, DataConfig
 from trainers.data import cache, checksums, decoded_files, decoding, demo, layouts
 from trainers.data.cache import Cache, open_cache
-from trainers.data.decoded_files import ImageFormat
+from trainers.data.decoded_files import ImageFormat, JpegImages
 from trainers.data.table import Category, Row, Table
 from trainers.support.errors import DataError, EnvironmentFault
 
@@ -27,7 +28,7 @@ from trainers.data import layouts
 from trainers.data.cache import open_cache
 from trainers.data import decoding
 root, folder, mode = sys.argv[1:]
-if mode == "kill early":
+if mode.startswith("kill early"):
     decoding.SHARD = 1
 if mode == "full":
     import resource
@@ -36,7 +37,7 @@ def progress(done, total):
     print(done, flush=True)
     if mode.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
-config = DataConfig(root=root, size=64)
+config = DataConfig(root=root, size=64, cache="jpeg" if mode.endswith("jpeg") else "auto")
 open_cache(layouts.read(config), config, Path(folder), progress=progress)
 """
 
@@ -217,8 +218,9 @@ def test_a_write_that_fails_is_said_and_leaves_nothing(drawn: Path, tmp_path: Pa
 
 
 def test_too_small_a_disk_is_said_with_figures_before_anything_is_written(drawn: Path, tmp_path: Path):
-    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, and \d+\.\d\d GB are free"):
-        opened(drawn, tmp_path, 32 * 18_000)
+    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, and \d+\.\d\d GB are free") as caught:
+        opened(drawn, tmp_path, 32 * 18_000, cache="raw")
+    assert "data.cache: jpeg" in caught.value.help
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
@@ -238,6 +240,87 @@ def test_a_cache_that_lost_a_file_is_built_again(drawn: Path, tmp_path: Path):
     assert opened(drawn, tmp_path).half.shape == (80, 32, 32, 3)
 
 
+# ------------------------------------------------------------------------------------------- JPEG
+def decoded(images: Any, threads: int = 1) -> np.ndarray:
+    out = np.empty(images.shape, np.uint8)
+    images.read(np.arange(len(images)), out, threads)
+    return out
+
+
+def test_a_cache_of_jpegs_holds_what_pillow_encodes_and_is_a_fifth_as_large(drawn: Path, tmp_path: Path):
+    raw, found = (opened(drawn, tmp_path, 96, cache=kind) for kind in ("raw", "jpeg"))
+    for level, pixels in ((found.images, raw.images), (found.half, raw.half)):
+        assert isinstance(level, JpegImages)
+        assert (level.shape, level.nbytes, len(level)) == (pixels.shape, pixels.nbytes, 80)
+        for index in (0, 41, 79):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[index]).save(buffer, "JPEG", quality=95, subsampling=0)
+            np.testing.assert_array_equal(decoded(level)[index], np.asarray(Image.open(buffer)))
+        assert psnr(decoded(level), pixels) > 35
+    np.testing.assert_array_equal(found.sizes, raw.sizes)
+    assert len(found.images.content) < raw.images.nbytes / 3
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(-10 * np.log10(((a / 255 - b / 255) ** 2).mean()))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 200])
+def test_jpegs_are_the_same_whatever_thread_decodes_them(drawn: Path, tmp_path: Path, threads: int):
+    found = opened(drawn, tmp_path, cache="jpeg").images
+    np.testing.assert_array_equal(decoded(found, threads), decoded(found))
+    rows, out = np.array([70, 3, 3]), np.empty((3, 64, 64, 3), np.uint8)
+    found.read(rows, out, threads)
+    np.testing.assert_array_equal(out, decoded(found)[rows])
+
+
+@pytest.mark.process
+def test_a_build_of_jpegs_goes_on_where_it_was_killed(drawn: Path, tmp_path: Path):
+    while building(drawn, tmp_path / "killed", "kill early jpeg").communicate(timeout=60)[0]:
+        assert len(list((tmp_path / "killed").glob(".*-jpeg.building"))) == 1
+    found, whole = (opened(drawn, tmp_path / name, cache="jpeg") for name in ("killed", "whole"))
+    for name in ("images", "half"):
+        np.testing.assert_array_equal(decoded(getattr(found, name)), decoded(getattr(whole, name)))
+    np.testing.assert_array_equal(found.sizes, whole.sizes)
+    assert mend(drawn, tmp_path / "killed", cache="jpeg") == ""
+
+
+def test_images_are_kept_as_jpeg_where_raw_pixels_have_no_room(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    table = layouts.read(config(drawn))
+    assert cache.kind(table, config(drawn), tmp_path / "not there yet") == "raw"
+    assert cache.kind(table, config(drawn, 32 * 18_000), tmp_path) == "jpeg"
+    monkeypatch.setattr(cache, "SPARE", 2**60)
+    assert cache.kind(table, config(drawn), tmp_path) == "jpeg"
+    assert cache.kind(table, config(drawn, cache="raw"), tmp_path) == "raw"
+    monkeypatch.undo()
+    opened(drawn, tmp_path)
+    monkeypatch.setattr(cache, "SPARE", 2**60)
+    assert cache.kind(table, config(drawn), tmp_path) == "raw"  # that are there already
+    assert cache.kind(table, config(drawn, cache="jpeg"), tmp_path) == "jpeg"
+
+
+def test_a_damaged_jpeg_is_found_and_its_cache_made_anew(drawn: Path, tmp_path: Path):
+    whole = decoded(opened(drawn, tmp_path, cache="jpeg").images)
+    (place,) = tmp_path.glob("*-64-jpeg")
+    for name in ImageFormat(64, 64, "jpeg").files:
+        content = (place / name).read_bytes()
+        (place / name).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        assert mend(drawn, tmp_path, cache="jpeg") == f"{place}: {name} is not as it was written"
+        np.testing.assert_array_equal(decoded(opened(drawn, tmp_path, cache="jpeg").images), whole)
+
+
+def test_what_jpegs_cost_is_measured_with_images_of_the_data_set(drawn: Path, tmp_path: Path):
+    found = opened(drawn, tmp_path, 96, cache="jpeg")
+    cost = decoding.jpeg_cost(layouts.read(config(drawn)), ImageFormat(96, 96, "jpeg"))
+    assert cost.bytes == pytest.approx((len(found.images.content) + len(found.half.content)) / 80, rel=0.2)
+    assert 0 < cost.ms < 100
+    nothing = of_sizes(tmp_path, (64, 64))
+    (tmp_path / "0.png").unlink()
+    assert decoding.jpeg_cost(nothing, ImageFormat(96, 96, "jpeg")).ms == 0
+
+
 # ------------------------------------------------------------------------------------------- damage
 DAMAGES = {
     "flipped": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
@@ -246,7 +329,8 @@ DAMAGES = {
 
 
 def mend(root: Path, folder: Path, **settings: Any) -> str:
-    return cache.mend(layouts.read(config(root)), config(root), folder, **settings)
+    kind = {"cache": settings.pop("cache", "auto")}
+    return cache.mend(layouts.read(config(root)), config(root, **kind), folder, **settings)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

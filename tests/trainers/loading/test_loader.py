@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from trainers.config import Augment, ColorJitter, RandomResizedCrop, Recipe, Views
+from trainers.data.decoded_files import as_jpeg
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order
@@ -92,6 +94,23 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(data, hosted):
 
 def test_images_kept_on_the_device_give_the_batches_gathered_on_the_host(data):
     same(epoch(data, hosted=False), epoch(data, hosted=False, resident=True))
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("hosted", [True, False])
+def test_jpegs_give_the_batches_of_the_pixels_that_they_decode_to(data, threads, hosted, resident):
+    kept = as_jpeg(np.asarray(data.cache.images)), as_jpeg(np.asarray(data.cache.half))
+    jpeg = replace(data, cache=replace(data.cache, images=kept[0], half=kept[1]))
+    pixels = [gather(level, np.arange(len(level))).numpy() for level in kept]
+    raw = replace(data, cache=replace(data.cache, images=pixels[0], half=pixels[1]))
+    how = {"hosted": hosted, "resident": resident}
+    same(epoch(jpeg, **how), epoch(raw, **how))
+    views = Views(flip=True, scales=(1.0, 1.25), crops=5)
+    found = []
+    for each in (jpeg, raw):
+        feed = Loader(each, 24, EYE, **how)
+        found.append([x.clone() for x in feed.plain(in_order(np.arange(20), 8), windows(feed.side, views))])
+    assert all(map(torch.equal, *found))
 
 
 def test_both_lanes_draw_the_same_labels_and_shares(data):
