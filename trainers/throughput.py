@@ -91,12 +91,14 @@ def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
         for split, count in counts.items()
         for n in range(count)
     )
-    size = recipe.data.size or recipe.train.image_size
-    images = rng.integers(0, 256, (len(rows), size, size, 3), dtype=np.uint8)
+    size = recipe.data.size or max(recipe.train.input_size)
+    height, width = recipe.train.framing.size(size)
+    images = rng.integers(0, 256, (len(rows), height, width, 3), dtype=np.uint8)
     if recipe.data.cache == "jpeg":
-        images = images // 16 + 15 * np.repeat(np.repeat(images[:, ::16, ::16] // 16, 16, 1), 16, 2)[:, :size, :size]
-    half = np.ascontiguousarray(images[:, ::2, ::2][:, : size // 2, : size // 2])
-    sizes = np.full((len(rows), 2), size, dtype=np.int32)
+        patches = images[:, ::16, ::16] // 16 * 15
+        images = images // 16 + patches.repeat(16, 1).repeat(16, 2)[:, :height, :width]  # noise alone costs more
+    half = np.ascontiguousarray(images[:, ::2, ::2][:, : height // 2, : width // 2])
+    sizes = np.full((len(rows), 2), (width, height), dtype=np.int32)
     jpeg = recipe.data.cache == "jpeg"
     cache = Cache(size, as_jpeg(images), as_jpeg(half), sizes) if jpeg else Cache(size, images, half, sizes)
     return Data(Table(Path(), tuple(categories), rows), cache)

@@ -103,7 +103,7 @@ def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
     size = of.config.batch_size
     rows = np.resize(np.asarray(of.rows), count * size)
     drawing = AugmentationSource(of.config.augment, np.random.default_rng(0), of.minority)
-    feed = of.lens.feed(of.config.image_size, training=True)
+    feed = of.lens.feed(of.config.input_size, training=True)
     return feed.training([rows[k * size : (k + 1) * size] for k in range(count)], drawing)
 
 

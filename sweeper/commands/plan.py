@@ -24,7 +24,7 @@ class Cost:
     """Of one backbone at one image size on the first device: measured over a few steps of random images."""
 
     backbone: str
-    image_size: int
+    image_size: str  # as people write it: 224, or 256 x 192
     batch_size: int
     parameters: int
     train_images_per_second: float
@@ -81,7 +81,8 @@ def plan(path: Path, options: Options) -> Plan:
     bytes_of = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
     kept = trials if spec.keep_checkpoints is None or trials is None else min(trials, spec.keep_checkpoints)
     size = spec.data.size or 0
-    cost = prepare.reading_cost(table, spec.data)
+    height, width = space.framing.size(size)
+    cost = prepare.reading_cost(table, spec.data, space.framing)
     return Plan(
         study=spec.study,
         source=str(path),
@@ -91,7 +92,7 @@ def plan(path: Path, options: Options) -> Plan:
         open_values=space.distributions(),
         samples=prepared.first_configurations(min(SAMPLES, trials or SAMPLES)),
         images={split: len(table.split(split)) for split in ("train", "val", "test")},
-        cache_gb=round(len(table.rows) * (cost.bytes if cost else size * size * 3 * 1.25) / 1e9, 3),
+        cache_gb=round(len(table.rows) * (cost.bytes if cost else height * width * 3 * 1.25) / 1e9, 3),
         cache_px=size,
         epochs=epochs,
         device=slots[0].name,
@@ -112,7 +113,7 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
     return Cost(
         backbone=recipe.train.backbone,
-        image_size=recipe.train.image_size,
+        image_size=str(recipe.train.image_size),
         batch_size=recipe.train.batch_size,
         seconds_per_epoch=round(seconds, 3),
         **answer,

@@ -24,7 +24,7 @@ from sweeper.space.tree import (
 )
 from sweeper.space.validation import checked
 from sweeper.text import did_you_mean, join_or
-from trainers.config import Recipe, TrainConfig
+from trainers.config import Framing, Recipe, TrainConfig
 from trainers.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +79,26 @@ class Space:
 
     @property
     def largest_image_size(self) -> int:
-        return max(recipe.train.image_size for recipe in self.recipes())
+        """Of the longer side."""
+        return max(max(recipe.train.input_size) for recipe in self.recipes())
+
+    @property
+    def is_square(self) -> bool:
+        """Whether every network takes squares."""
+        return all(len(set(recipe.train.input_size)) == 1 for recipe in self.recipes())
+
+    @property
+    def framing(self) -> Framing:
+        """How the cache has the images of every trial; UserError where trials want it in several ways."""
+        found = dict.fromkeys(self._train(closed).framing for _, closed in self._over(_framed))
+        if len(found) > 1:
+            raise UserError(
+                "the images of a study are decoded in one way, and this space has several values of fit, or sizes of"
+                " several aspects",
+                where=self.place("train.fit"),
+                help="write a study for each, or fit: squash",
+            )
+        return next(iter(found))
 
     @property
     def smallest_window(self) -> float:
@@ -222,7 +241,7 @@ class Space:
     def _refuse_enlarged(self, train: TrainConfig, closed: Node) -> None:
         """A side that somebody wrote for the decoded images must not be below what the network takes."""
         side = self._spec.data.size
-        if side is None or side >= train.image_size or "data.size" in self._spec.derived:
+        if side is None or side >= max(train.input_size) or "data.size" in self._spec.derived:
             return
         entries = closed.value if isinstance(closed.value, dict) else {}
         raise UserError(
@@ -277,6 +296,10 @@ def _suggested(trial: "optuna.Trial", name: str, distribution: Distribution) -> 
     return trial.suggest_float(
         name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
     )
+
+
+def _framed(name: str) -> bool:
+    return name.split(".")[0] in ("fit", "image_size")
 
 
 def _built_from(name: str) -> bool:

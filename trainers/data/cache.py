@@ -15,9 +15,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.config import DataConfig
+from trainers.config import DataConfig, Framing
 from trainers.data import checksums, decoded_files
-from trainers.data.decoded_files import ImageFormat, Images
+from trainers.data.decoded_files import SQUASHED, ImageFormat, Images
 from trainers.data.decoding import decode_all, jpeg_cost
 from trainers.data.images import Progress, pillow_errors, stamp
 from trainers.data.table import Table
@@ -35,27 +35,34 @@ OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller d
 class Cache:
     """One data set's images in the order of the table's rows, read-only, straight from the disk's page cache."""
 
-    size: int
-    images: Images  # [N, S, S, 3], squashed to a square
-    half: Images  # [N, S/2, S/2, 3], where no more is looked at
-    sizes: NDArray[np.int32]  # [N, 2], width and height of the original, or of its box
+    size: int  # of the longer side
+    images: Images  # [N, H, W, 3]: squares of squashed images, or of the aspect to which they are padded or cut
+    half: Images  # [N, H/2, W/2, 3], where no more is looked at
+    sizes: NDArray[np.int32]  # [N, 2], width and height of what is shown of the original, or of its box
 
 
-def side(image_size: int, table: Table, window: float = 1.0) -> int:
-    """S, the side of the cached images for networks that take at most `image_size`: a multiple of 32.
+def side(image_size: int, table: Table, window: float = 1.0, framing: Framing = SQUASHED) -> int:
+    """S, the longer side of the cached images for networks whose is at most `image_size`: a multiple of 32.
 
     It is the next one from image_size / window, where training shows no window of a smaller share of the side, so
     that no random crop is enlarged; at least 1.14 x image_size, which leaves a margin to rotations. It is not above
-    what the originals hold: their median short side, rounded down. That limit never takes S below image_size, for
-    then the network would see less than the files have, unless even the median long side is shorter.
+    what the originals hold: their median short side, rounded down; of padded and cut ones the longer side of what is
+    shown. That limit never takes S below image_size, for then the network would see less than the files have, unless
+    even the median long side is shorter.
     """
     wanted = wanted_side(image_size, window)
-    sizes = _sample(table)
+    sizes = [framing.shown(*size) for size in _sample(table)]
     if not sizes:
         return wanted
-    short = statistics.median(min(size) for size in sizes)
     long = statistics.median(max(size) for size in sizes)
+    short = statistics.median(min(size) for size in sizes) if framing.fit == "squash" else long
     return max(32, min(wanted, max(int(short) // 32 * 32, min(_up(image_size), _up(long)))))
+
+
+def median_size(table: Table) -> tuple[int, int] | None:
+    """Width and height of the original, or box, of middling aspect; None where no image can be read."""
+    sizes = sorted(_sample(table), key=lambda size: size[1] / size[0])
+    return sizes[len(sizes) // 2] if sizes else None
 
 
 def wanted_side(image_size: int, window: float) -> int:
@@ -84,7 +91,14 @@ def _sample(table: Table) -> list[tuple[int, int]]:
     return sizes
 
 
-def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Progress | None = None) -> Cache:
+def open_cache(
+    table: Table,
+    config: DataConfig,
+    folder: Path,
+    framing: Framing = SQUASHED,
+    *,
+    progress: Progress | None = None,
+) -> Cache:
     """The decoded images of `table` at side `config.size`; decodes them into `folder` where that was not done yet.
 
     Any number of processes may ask at once: one builds, calling `progress` with images done and in all, the others
@@ -94,7 +108,7 @@ def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Prog
     """
     if config.size is None:
         raise ValueError("config.size is not set: take cache.side(...)")
-    (how, place), count = _wanted(table, config, folder), len(table.rows)
+    (how, place), count = _wanted(table, config, folder, framing), len(table.rows)
     if (found := _opened(place, how, count)) is not None:
         _note_use(place)
         return found
@@ -109,7 +123,13 @@ def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Prog
 
 
 def mend(
-    table: Table, config: DataConfig, folder: Path, *, most: int | None = None, progress: Progress | None = None
+    table: Table,
+    config: DataConfig,
+    folder: Path,
+    framing: Framing = SQUASHED,
+    *,
+    most: int | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Discard the decoded images of `table` where a byte of them is not as it was written, or nobody can tell.
 
@@ -117,7 +137,7 @@ def mend(
     `progress` in MB, unless they are more than `most` bytes: the machine's memory, when left out. What is read here
     the first epoch need not fetch from the disk; of more than the memory holds, it would have to.
     """
-    how, place = _wanted(table, config, folder)
+    how, place = _wanted(table, config, folder, framing)
     if _opened(place, how, len(table.rows)) is None:
         return ""
     size = sum((place / name).stat().st_size for name in how.files)
@@ -130,22 +150,22 @@ def mend(
     return ""
 
 
-def kind(table: Table, config: DataConfig, folder: Path) -> Literal["raw", "jpeg"]:
+def kind(table: Table, config: DataConfig, folder: Path, framing: Framing = SQUASHED) -> Literal["raw", "jpeg"]:
     """What `config.cache` comes to for images of side `config.size`: raw pixels where there is room for them."""
-    return _wanted(table, config, folder)[0].kind
+    return _wanted(table, config, folder, framing)[0].kind
 
 
-def _wanted(table: Table, config: DataConfig, folder: Path) -> tuple[ImageFormat, Path]:
+def _wanted(table: Table, config: DataConfig, folder: Path, framing: Framing) -> tuple[ImageFormat, Path]:
     """How the images are to be kept, and where. Raw pixels that are there are taken, and else those that have room.
 
     The name is of the content alone: neither labels nor splits, so that other questions about the images share it.
     """
     size = config.size or 0
-    name = hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16] + f"-{size}"
-    raw, jpeg = ImageFormat(size, size), ImageFormat(size, size, "jpeg")
-    place = folder / name
+    name = hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16]
+    raw, jpeg = ImageFormat.of(size, "raw", framing), ImageFormat.of(size, "jpeg", framing)
+    place = folder / f"{name}-{raw.name}"
     automatic = config.cache == "auto" and (place.is_dir() or _fits(len(table.rows) * raw.bytes, place))
-    return (raw, place) if config.cache == "raw" or automatic else (jpeg, folder / f"{name}-jpeg")
+    return (raw, place) if config.cache == "raw" or automatic else (jpeg, folder / f"{name}-{jpeg.name}")
 
 
 def _fits(need: int, place: Path) -> bool:
@@ -171,7 +191,7 @@ def _building(place: Path) -> Path:
 def _opened(place: Path, how: ImageFormat, count: int) -> Cache | None:
     """The cache at `place`, or None where it is not there whole."""
     levels, originals = how.opened(place, count), decoded_files.table(place / decoded_files.SIZES, (count, 2))
-    return None if levels is None or originals is None else Cache(how.height, *levels, originals)
+    return None if levels is None or originals is None else Cache(max(how.height, how.width), *levels, originals)
 
 
 def alone(folder: Path) -> FileLock:
@@ -223,7 +243,8 @@ def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | Non
     What a killed build of the same images left there is kept; rests of former states of the data set are removed.
     """
     temporary = _building(place)
-    about = {"version": VERSION, "size": how.height, "images": len(table.rows), "root": str(table.root.resolve())}
+    size = max(how.height, how.width)
+    about = {"version": VERSION, "size": size, "images": len(table.rows), "root": str(table.root.resolve())}
     for rest in (*place.parent.glob(".*.building"), place):
         if rest != temporary and (rest == place or _root(rest) in ("", about["root"])):
             shutil.rmtree(rest, ignore_errors=True)

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainers.config import Framing
+
+SQUASHED = Framing()
 SIZES = "sizes.npy"
 SPANS = "spans.npy"  # of JPEGs: where each begins in the file of its level, and its bytes, [levels, N, 2]
 QUALITY = 95  # of JPEGs, which keep colour at full resolution
@@ -81,6 +84,19 @@ class ImageFormat:
     height: int
     width: int
     kind: Literal["raw", "jpeg"] = "raw"
+    framing: Framing = SQUASHED
+
+    @classmethod
+    def of(cls, longer: int, kind: Literal["raw", "jpeg"] = "raw", framing: Framing = SQUASHED) -> "ImageFormat":
+        """Of images whose longer side is that."""
+        return cls(*framing.size(longer), kind, framing)
+
+    @property
+    def name(self) -> str:
+        """As in the name of its folder."""
+        fit = self.framing.fit
+        size = f"{self.height}" if fit == "squash" else f"{self.height}x{self.width}-{fit}"
+        return size if self.kind == "raw" else f"{size}-{self.kind}"
 
     @property
     def levels(self) -> dict[str, tuple[int, int]]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from trainers.data.decoded_files import SIZES, SPANS, ImageFormat, as_jpeg, encode
 from trainers.data.decoded_files import table as kept
-from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resize_square
+from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resized
 from trainers.data.table import Row, Table
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import atomic_write, regular
@@ -57,8 +57,10 @@ def decode_all(table: Table, how: ImageFormat, folder: Path, progress: Progress 
 
 
 def _looked_at(table: Table, row: Row, how: ImageFormat) -> tuple[Image.Image, tuple[int, int]]:
-    """An image as the cache has it, and the width and height of the original."""
-    return resize_square(regular(table.root / row.path).read_bytes(), how.height, row.box)
+    """An image as the cache has it, and the width and height of what it shows of the original."""
+    content = regular(table.root / row.path).read_bytes()
+    image, original = resized(content, (how.width, how.height), row.box, how.framing.fit)
+    return image, how.framing.shown(*original)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -10,17 +10,19 @@ from torch import Tensor
 
 from trainers.data.cache import Cache
 from trainers.data.decoded_files import Images, JpegImages
+from trainers.loading.transforms import Size, pair
 
 ROOM = 3  # times its bytes must be free on a GPU before a level moves there
 PIECE = 2**26  # bytes that move in one go
 
 
-def level(cache: Cache, image_size: int, window: float = 1.0) -> Images:
+def level(cache: Cache, size: Size, window: float = 1.0) -> Images:
     """The images of the smallest level whose windows, a share of the side, are not below the network's input.
 
-    [N, S, S, 3]; the largest level where all are below.
+    [N, H, W, 3]; the largest level where all are below.
     """
-    return cache.half if image_size <= round(window * (cache.size // 2), 6) else cache.images
+    there = zip(pair(size), cache.half.shape[1:3], strict=True)
+    return cache.half if all(wanted <= round(window * side, 6) for wanted, side in there) else cache.images
 
 
 class _Open:
@@ -40,7 +42,7 @@ def shared(images: NDArray[np.uint8]) -> Tensor:
 
 
 def gather(images: Images, rows: np.ndarray, *, pinned: bool = False, threads: int = 1) -> Tensor:
-    """A copy of these rows, [B, S, S, 3]; `threads` share the decoding of JPEGs."""
+    """A copy of these rows, [B, H, W, 3]; `threads` share the decoding of JPEGs."""
     batch = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
     if isinstance(images, JpegImages):
         images.read(rows, batch.numpy(), threads)
@@ -57,7 +59,7 @@ class DeviceImageCache:
     levels: dict[object, tuple[Images, Tensor]] = field(default_factory=dict)
 
     def take(self, images: Images, device: torch.device) -> Tensor | None:
-        """All of `images` on `device`, [N, S, S, 3]; None where it has no room for three times as much.
+        """All of `images` on `device`, [N, H, W, 3]; None where it has no room for three times as much.
 
         What lay here of another data set, or on another device, is let go first.
         """

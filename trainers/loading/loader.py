@@ -16,6 +16,7 @@ from trainers.loading.batches import Data
 from trainers.loading.cpu_transforms import BatchBuffers, Crop, InputFormat
 from trainers.loading.image_store import DEVICE_IMAGES, gather, level, shared
 from trainers.loading.prefetch import prefetch
+from trainers.loading.transforms import Size
 from trainers.support.device import send
 
 
@@ -23,7 +24,7 @@ from trainers.support.device import send
 class Batch:
     """What one step looks at."""
 
-    images: Tensor  # [B, 3, size, size] float32, changed and normalised
+    images: Tensor  # [B, 3, *size] float32, changed and normalised
     labels: Tensor  # [B, K] int64
     own: Tensor | None = None  # [B], share of its own label; None without mixing
     other: Tensor | None = None  # [B, K] int64, labels of the image that the rest is of
@@ -39,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Images that a device is still to change: [B, S, S, 3] uint8, their labels and parameters."""
+    """Images that a device is still to change: [B, H, W, 3] uint8, their labels and parameters."""
 
     images: Tensor
     labels: Tensor | None = None
@@ -67,7 +68,7 @@ class Loader:
     def __init__(
         self,
         data: Data,
-        size: int,
+        size: Size,
         eye: InputFormat,
         *,
         hosted: bool,
@@ -78,7 +79,8 @@ class Loader:
         self.room = BatchBuffers()
         self.images = level(data.cache, size, window)
         self.level = None if isinstance(self.images, JpegImages) else shared(self.images)
-        self.side, self.threads = self.images.shape[1], torch.get_num_threads()
+        self.source = self.images.shape[1:3]  # height and width
+        self.threads = torch.get_num_threads()  # that decode JPEGs
         self.read: tuple[np.ndarray | None, Tensor] = None, torch.empty(0)  # what was decoded last, and of which rows
         self.kept = DEVICE_IMAGES.take(self.images, eye.device) if resident and not hosted else None
 
@@ -108,7 +110,7 @@ class Loader:
         )  # one more than is in the making: hosts are not punctual
 
     def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Crop]) -> Iterator[Tensor]:
-        """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
+        """What evaluation sees of each chunk, window by window, [B, 3, *size] float32 on the device."""
         asked = [(rows, window) for rows in chunks for window in windows]
         if self.hosted:
             yield from prefetch(asked, self._look, self.eye.device)
@@ -119,14 +121,14 @@ class Loader:
     def draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
         """How these rows are to be changed."""
         shapes = np.asarray(self.data.cache.sizes[rows])
-        return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
+        return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.source)
 
     def _look(self, asked: tuple[np.ndarray, Crop]) -> Tensor:
         rows, window = asked
         return cpu_transforms.look(*self._pixels(rows), window, self.size, self.eye, self.room)
 
     def _pixels(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """Images [.., S, S, 3] uint8, and where in them these rows are. JPEGs are decoded once for all windows."""
+        """Images [.., H, W, 3] uint8, and where in them these rows are. JPEGs are decoded once for all windows."""
         if self.level is not None:
             return self.level, rows
         if self.read[0] is not rows:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.config import Augment, DataConfig
-from trainers.data import cache, checksums, decoded_files, decoding, demo, layouts
+from trainers.config import Augment, DataConfig, Framing
+from trainers.data import cache, checksums, decoded_files, decoding, demo, images, layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.decoded_files import ImageFormat, JpegImages
 from trainers.data.table import Category, Row, Table
@@ -262,7 +262,7 @@ def test_a_cache_of_jpegs_holds_what_pillow_encodes_and_is_a_fifth_as_large(draw
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(((a / 255 - b / 255) ** 2).mean()))
+    return float(-10 * np.log10(max(((a / 255 - b / 255) ** 2).mean(), 1e-12)))
 
 
 @pytest.mark.parametrize("threads", [2, 3, 200])
@@ -404,6 +404,69 @@ def test_the_side_gives_room_to_crop_within_what_the_originals_hold(
     tmp_path: Path, image_size: int, originals: tuple[int, int], side: int
 ):
     assert cache.side(image_size, of_sizes(tmp_path, originals, originals, (900, 900))) == side
+
+
+@pytest.mark.parametrize(
+    ("framing", "originals", "side"),
+    [
+        (Framing("pad", 4, 3), (1200, 1600), 224),
+        (Framing("pad", 2, 1), (400, 400), 224),
+        (Framing("center", 2, 1), (150, 190), 192),  # 95 x 190 are left of it, and the network takes 192
+        (Framing("center", 1, 1), (600, 210), 192),
+        (Framing("pad", 1, 1), (210, 60), 192),
+        (Framing("pad", 1, 1), (100, 60), 128),
+    ],
+)
+def test_the_longer_side_of_padded_and_cut_images_is_at_most_that_of_what_is_shown(
+    tmp_path: Path, framing: Framing, originals: tuple[int, int], side: int
+):
+    assert cache.side(192, of_sizes(tmp_path, originals), framing=framing) == side
+
+
+# ------------------------------------------------------------------------------------------- shapes
+def striped(width: int, height: int) -> Image.Image:
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    return Image.fromarray(
+        np.stack([across * 255 // width, down * 255 // height, across * 0 + 200], 2).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("original", [(300, 300), (120, 400), (500, 90), (64, 48), (7, 3)])
+@pytest.mark.parametrize("fit", ["pad", "center"])
+def test_padded_and_cut_images_keep_their_aspect(tmp_path: Path, fit: Any, original: tuple[int, int]):
+    table = of_sizes(tmp_path, original)
+    picture = striped(*original)
+    picture.save(tmp_path / "0.png")
+    found = open_cache(table, config(tmp_path, 96), tmp_path / "cache", Framing(fit, 4, 3))
+    assert (found.images.shape, found.half.shape, found.size) == ((1, 96, 72, 3), (1, 48, 36, 3), 96)
+    width, height = original
+    scale = min(72 / width, 96 / height) if fit == "pad" else max(72 / width, 96 / height)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    plain, canvas = picture.resize(inner, Image.Resampling.BICUBIC), Image.new("RGB", (72, 96), images.GROUND)
+    canvas.paste(plain, (round((72 - inner[0]) / 2), round((96 - inner[1]) / 2)))
+    assert psnr(np.asarray(found.images[0]), np.asarray(canvas)) > 30
+    shown = (72 / scale, 96 / scale)
+    assert found.sizes[0].tolist() == pytest.approx(shown, abs=1)
+
+
+def test_each_way_is_a_cache_of_its_own_and_squashed_ones_are_those_of_before(drawn: Path, tmp_path: Path):
+    table = layouts.read(config(drawn))
+    ways = (Framing(), Framing("pad", 4, 3), Framing("center", 4, 3), Framing("pad", 3, 4), Framing("pad"))
+    for framing in ways:
+        open_cache(table, config(drawn), tmp_path, framing)
+        assert cache.mend(table, config(drawn), tmp_path, framing) == ""
+    names = {path.name.partition("-")[2] for path in tmp_path.glob("[!.]*-*")}
+    assert names == {"64", "64x48-pad", "64x48-center", "48x64-pad", "64x64-pad"}
+    assert {place.size for place in cache.places(tmp_path)} == {64}
+
+
+def test_padded_images_may_be_jpegs_and_boxes(drawn: Path, tmp_path: Path):
+    how = config(drawn, 64, crop="box", cache="jpeg")
+    found = open_cache(layouts.read(how), how, tmp_path, Framing("pad", 2, 1))
+    assert found.images.shape == (80, 64, 32, 3)
+    assert isinstance(found.images, JpegImages)
+    pixels = decoded(found.images)
+    assert np.abs(pixels[:, :2, :2].astype(int) - images.GROUND).max(axis=(1, 2, 3)).min() < 12  # some have a margin
 
 
 @pytest.mark.parametrize(
