@@ -144,7 +144,10 @@ def decode(table: "Table", data: "DataConfig", framing: "Framing") -> None:
     if damage:
         output.print_message(f"the decoded images are damaged and are made anew: {damage}")
     if cost := reading_cost(table, data, framing):
-        output.print_message(f"the decoded images are kept as JPEG: {slower(table, cost)}; data.cache: raw is faster")
+        raw = len(table.rows) * cost.raw_bytes / 1e9
+        output.print_message(
+            f"the decoded images are kept as JPEG (raw pixels would take {raw:.2f} GB): {slower(table, cost)}"
+        )
     with counting("decoding images") as count:
         cache.open_cache(table, data, paths.cache(), framing, progress=count)
 

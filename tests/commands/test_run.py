@@ -112,7 +112,9 @@ def test_images_are_kept_as_jpeg_where_that_is_written_and_what_that_costs_is_sa
     assert (found.spec.data.cache, found.spec.derived) == ("jpeg", ("data.size",))
     assert run.cached(here, Options(("data.cache=jpeg",))) == 48
     said = capsys.readouterr().err
-    assert re.search(r"kept as JPEG: read at \d+\.\d\d ms of a core per image, \S+ per epoch of one core", said)
+    assert re.search(
+        r"kept as JPEG \(raw pixels would take \d\.\d\d GB\): read at \d+\.\d\d ms of a core per image,", said
+    )
     assert list((tmp_path / "mlruns" / "cache").glob("*-64-jpeg/images.jpegs"))
 
 

@@ -74,6 +74,7 @@ class JpegCost:
 
     bytes: float
     ms: float
+    raw_bytes: int  # of its pixels
 
 
 def jpeg_cost(table: Table, how: ImageFormat) -> JpegCost:
@@ -86,7 +87,7 @@ def jpeg_cost(table: Table, how: ImageFormat) -> JpegCost:
             except (UnreadableImage, OSError):
                 continue  # the check names it
     if not images:
-        return JpegCost(how.bytes / 5, 0.0)
+        return JpegCost(how.bytes / 5, 0.0, how.bytes)
     levels = [
         as_jpeg(np.stack([np.asarray(_resized(image, (width, height))) for image in images]))
         for height, width in how.levels.values()
@@ -96,7 +97,8 @@ def jpeg_cost(table: Table, how: ImageFormat) -> JpegCost:
         began = time.thread_time()
         levels[0].read(np.arange(len(images)), out)
         paces.append(time.thread_time() - began)
-    return JpegCost(sum(len(level.content) for level in levels) / len(images), 1000 * min(paces) / len(images))
+    stored, count = sum(len(level.content) for level in levels), len(images)
+    return JpegCost(stored / count, 1000 * min(paces) / count, how.bytes)
 
 
 # ------------------------------------------------------------------------------------------ writing
