@@ -365,7 +365,7 @@ def test_images_grow_to_their_size_and_stay_there():
     assert [grow.size((128, 96), index / 8) for index in range(5)] == [
         (64, 48),
         (80, 64),
-        (96, 80),
+        (96, 64),
         (112, 80),
         (128, 96),
     ]
