@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.config import DataConfig, Recipe, Views
+from trainers.config import DataConfig, Recipe, TrainConfig, Views
+from trainers.data.cache import wanted_side
 from trainers.evaluation import logit_adjustment, metrics
 from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
@@ -146,7 +147,7 @@ def run(given: argparse.Namespace) -> None:
             if (variant, seed) in done:
                 continue
             config = BASE | {"weights": given.weights} | VARIANTS[variant]
-            size = -(-round(1.14 * config["image_size"]) // 32) * 32
+            size = wanted_side(config["image_size"], TrainConfig(**config).augment.smallest_window)
             data = Data.open(DataConfig(layout="table", root=given.root, size=size), given.cache)
             found = measured(data, config, seed)
             with given.out.open("a") as file:

@@ -127,7 +127,7 @@ class Floor:
         self.run, self.steps = run, steps
         chunk = np.array(run.rows[: run.config.batch_size])
         drawing = AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority)
-        (batch,) = run.lens.feed(run.config.image_size).training([chunk], drawing)
+        (batch,) = run.lens.feed(run.config.input_size, training=True).training([chunk], drawing)
         self.batch: Batch = replace(batch, images=batch.images.clone(memory_format=torch.preserve_format))
 
     def epoch(self) -> None:

@@ -3,7 +3,9 @@
     python benchmarks/feed.py [--quick]
 
 One thread; JPEGs of 300 x 300 to 224 and to 64 pixels. Ours begins at the decoded images, which every trial shares;
-the others decode each time. Exit code 1 where our lanes do not make the images that Pillow makes.
+the others decode each time. A second table compares the cache's size, which lets no random crop be enlarged, with
+1.14 times the network's input: originals of 448 x 448, to 112, 160 and 224 pixels. Exit code 1 where our lanes do not
+make the images that Pillow makes.
 """
 
 import math
@@ -21,6 +23,7 @@ from PIL import Image
 from torchvision import transforms
 
 from trainers.config import Augment
+from trainers.data.cache import wanted_side
 from trainers.loading import cpu_transforms
 from trainers.loading import transforms as augmentation
 from trainers.loading.batches import Data
@@ -60,6 +63,17 @@ class Paths:
     def device(self, config: Augment) -> torch.Tensor:
         images = gather(self.images, self.rows).permute(0, 3, 1, 2)
         return augmentation.apply(images, self.draw(config), self.size, EYE.mean, EYE.std)[0]
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """What the size of the cache bears on."""
+        whole = (0, 0, self.images.shape[1], self.images.shape[1], False)
+        return {
+            "gather alone": lambda: gather(self.images, self.rows),
+            "training: crop, flip": lambda: self.hosted(Augment(**CROP)),
+            "training: crop, flip, rotation": lambda: self.hosted(Augment(**CROP, rotation=10)),
+            "training: the lane of a GPU, run here": lambda: self.device(Augment(**CROP)),
+            "evaluation": lambda: cpu_transforms.look(self.level, self.rows, whole, self.size, EYE, self.room),
+        }
 
     def lanes(self) -> dict[str, Callable[[], object]]:
         return {
@@ -135,6 +149,29 @@ def rows_of(paths: Paths, count: int) -> list[list[object]]:
     return lines
 
 
+def by_cache_size(folder: Path, count: int) -> list[list[object]]:
+    """A line for each size and way: CPU ms an image at both sizes of the cache, and their ratio in the same round."""
+    lines = []
+    for size in (112, 160, 224):
+        sides = [wanted_side(size, window) for window in (1.0, Augment(**CROP).smallest_window)]
+        root = folder / f"original-{size}"
+        config = draw(root, train=2 * BATCH, val=1, size=sides[0], side=448)
+        before, after = (
+            Paths(Data.open(config.model_copy(update={"size": side}), folder / "cache"), size) for side in sides
+        )
+        lanes = {}
+        for which, paths in (("before", before), ("after", after)):
+            for name, work in paths.looks().items():
+                lanes[name, which] = lambda work=work: rounds.cpu(work) * 1000 / BATCH
+        rounds.interleave(lanes, 1)  # warm
+        found = rounds.interleave(lanes, count)
+        for name in after.looks():
+            old, new = found[name, "before"], found[name, "after"]
+            middles = [float(np.median(values)) for values in (old, new)]
+            lines.append([size, "{} -> {}".format(*sides), name, *middles, rounds.ratio(new, old)])
+    return lines
+
+
 def main() -> int:
     ask = rounds.arguments(__doc__ or "")
     given = ask.parse_args()
@@ -150,9 +187,12 @@ def main() -> int:
                 [size, name, f"{value:.1f}", rounds.verdict(value, LEAST, at_least=True)]
                 for name, value in gate(paths)
             ]
+        by_size = by_cache_size(Path(folder), 5 if given.quick else 15)
     print(rounds.hardware(), "\n")
     headers = ["to", "path", "CPU ms an image", "least", "images/s a core", "of torchvision", "dropped", "metric", ""]
     print(rounds.table(headers, lines), "\n")
+    headers = ["to", "cache", "path", "CPU ms an image, 1.14 x", "without enlarging", "ratio"]
+    print(rounds.table(headers, by_size), "\n")
     print(rounds.table(["to", "same boxes", "median PSNR, dB", f">= {LEAST:.0f} dB"], gates))
     return int(any(line[-1] == "missed" for line in gates))
 

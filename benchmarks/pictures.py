@@ -15,8 +15,8 @@ CATEGORIES = {name: classes for classes, name in FASHION.items()}
 ASKED = ("sleeve", "length")
 
 
-def draw(root: Path, *, train: int, val: int, size: int) -> DataConfig:
-    """A `table` of so many images, equal in every class of two categories; the cache's side is `size`."""
+def draw(root: Path, *, train: int, val: int, size: int, side: int = SIDE) -> DataConfig:
+    """A `table` of so many images of side x side, equal in every class of two categories, to be decoded at `size`."""
     rng, rows = np.random.default_rng(0), []
     (root / "images").mkdir(parents=True)
     answers = itertools.cycle(itertools.product(*(range(len(CATEGORIES[name])) for name in ASKED)))
@@ -24,7 +24,7 @@ def draw(root: Path, *, train: int, val: int, size: int) -> DataConfig:
         asked = dict(zip(ASKED, next(answers), strict=True))
         traits = Traits(*(asked.get(name, int(rng.integers(len(CATEGORIES[name])))) for name in Traits._fields))
         path = f"images/{number:05d}.jpg"
-        picture(traits, (SIDE, SIDE), rng)[0].save(root / path, quality=88)
+        picture(traits, (side, side), rng)[0].save(root / path, quality=88)
         rows.append([path, split, *(CATEGORIES[name][asked[name]] for name in ASKED)])
     with (root / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "split", *ASKED], *rows])

@@ -150,7 +150,7 @@ def decode(root: Path) -> dict[str, float]:
 
     from trainers.data import check
     from trainers.data.cache import open_cache
-    from trainers.data.images import map_rows, resize_square
+    from trainers.data.images import map_rows, resized
 
     found = {"check": rounds.wall(lambda: check.ensure(config(root), paths.cache()))}
     found |= {"check again": rounds.wall(lambda: check.ensure(config(root), paths.cache()))}
@@ -158,14 +158,14 @@ def decode(root: Path) -> dict[str, float]:
     contents = [(root / "drawn" / f"{number}.jpg").read_bytes() for number in range(DISTINCT)]
 
     def bare(_: int, row: Row) -> None:
-        image, _ = resize_square((root / row.path).read_bytes(), SIDE, None)
+        image, _ = resized((root / row.path).read_bytes(), (SIDE, SIDE), None)
         image.resize((SIDE // 2, SIDE // 2), Image.Resampling.BICUBIC)
 
     found |= {"cache": rounds.wall(lambda: open_cache(table, config(root), paths.cache()))}
     found |= {"bare": rounds.wall(lambda: map_rows(table.rows, bare))}
     cache = open_cache(table, config(root), paths.cache())
     for number in random.Random(0).sample(range(len(table.rows)), 50):
-        image, _ = resize_square(contents[number % DISTINCT], SIDE, None)
+        image, _ = resized(contents[number % DISTINCT], (SIDE, SIDE), None)
         if cache.images[number].tobytes() != image.tobytes():
             sys.exit(f"gate: image {number} of the cache is not what its file decodes to")
     return found

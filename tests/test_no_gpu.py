@@ -218,7 +218,7 @@ def fake_cuda():
 def batch(run):
     """The first one, changed on the device."""
     rows = np.asarray(run.rows[: run.config.batch_size])
-    eye = run.lens.feed(run.config.image_size)
+    eye = run.lens.feed(run.config.input_size)
     with unset_fake_temporarily():
         images, labels = torch.from_numpy(np.asarray(eye.images[rows])), torch.from_numpy(run.data.labels(rows))
         how = eye.draw(rows, AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority))
@@ -243,11 +243,11 @@ def step(run):
 
 def look(run):
     """Evaluation of what a test-time view shows."""
-    eye = run.lens.feed(run.config.image_size)
-    images = torch.zeros((4, eye.side, eye.side, 3), dtype=torch.uint8, device=CUDA)
+    eye = run.lens.feed(run.config.input_size)
+    images = torch.zeros((4, *eye.source, 3), dtype=torch.uint8, device=CUDA)
     run.net.eval()
     with torch.no_grad(), Waits():
-        for window in windows(eye.side, run.config.tta):
+        for window in windows(eye.source, run.config.tta):
             logits = run.lens.forward(run.eval_network, eye.seen(images, window))
             assert (logits.dtype, logits.device) == (torch.float32, CUDA)
 

@@ -1,7 +1,8 @@
 """The recipe of one training run. Importing this loads no torch."""
 
+import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -16,8 +17,31 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Place = Annotated[str, AfterValidator(expanded)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Window = Annotated[float, Field(gt=0, le=1)]
+Pixels = Annotated[int, Field(ge=16, le=2048)]
 MAX_MAGNITUDE = 30  # of RandAugment, as in torchvision
 GRAIN = 16  # pixels between two sides that a growing run takes
+Fit = Literal["squash", "pad", "center"]
+
+
+class Framing(NamedTuple):
+    """How originals become images of the cache: squashed to a square, or padded or cut to the aspect of the input."""
+
+    fit: Fit = "squash"
+    height: int = 1  # of the input, of which only the ratio counts
+    width: int = 1
+
+    def size(self, longer: int) -> tuple[int, int]:
+        """Height and width of images whose longer side is that, both even."""
+        most = max(self.height, self.width)
+        return 2 * round(longer * self.height / most / 2), 2 * round(longer * self.width / most / 2)
+
+    def shown(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of what is shown of an original, in its pixels, with the ground around it where padded."""
+        if self.fit == "squash":
+            return width, height
+        either = max if self.fit == "pad" else min
+        across = either(width, height * self.width / self.height)
+        return max(1, round(across)), max(1, round(across * self.height / self.width))
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -47,7 +71,14 @@ class DataConfig(Part):
         None,
         ge=32,
         multiple_of=32,
-        description="side in pixels of the images in the cache; derived from the space when left out",
+        description="side in pixels of the images in the cache; when left out, it follows from the space: image_size"
+        " over the side of its smallest random crop, and no more than the originals hold",
+    )
+
+    cache: Literal["auto", "raw", "jpeg"] = Field(
+        "auto",
+        description="what the cache holds: raw pixels, or JPEG of quality 95, a fifth to a tenth as large and slower"
+        " to read; auto: raw pixels where they fit the free disk and the memory",
     )
 
     @model_validator(mode="after")
@@ -289,6 +320,12 @@ class Augment(Part):
     )
     cutmix: float = Field(0.0, ge=0, description="CutMix (Yun et al. 2019): alpha of the Beta; 0 is off")
 
+    @property
+    def smallest_window(self) -> float:
+        """Side of the smallest window that training shows, as a share of the image's side."""
+        area = self.random_resized_crop.scale[0] if self.random_resized_crop else 1.0
+        return (1 - self.random_shift) * math.sqrt(area)
+
 
 # -------------------------------------------------------------------------------------------- train
 class LinearHead(Part):
@@ -385,12 +422,16 @@ class ProgressiveResizing(Part):
     start: float = Field(1.0, gt=0, le=1, description="first side as a share of image_size; 1 is no growth")
     until: Share = Field(0.5, description="share of the epochs after which image_size is reached")
 
-    def side(self, image_size: int, done: float) -> int:
-        """Side of the training images when the share `done` of the epochs is over: whole multiples of 16 pixels."""
+    def size(self, full: tuple[int, int], done: float) -> tuple[int, int]:
+        """Height and width of the training images when the share `done` of the epochs is over.
+
+        Multiples of 16 pixels, which keep the aspect as nearly as that allows.
+        """
         if done >= self.until or self.start == 1:
-            return image_size
+            return full
         share = self.start + (1 - self.start) * done / self.until
-        return min(image_size, max(2 * GRAIN, round(share * image_size / GRAIN) * GRAIN))
+        height, width = (min(one, max(2 * GRAIN, round(share * one / GRAIN) * GRAIN)) for one in full)
+        return height, width
 
 
 class PosthocLogitAdjustment(Part):
@@ -448,6 +489,16 @@ class Normalize(Part):
     std: Positive | tuple[Positive, Positive, Positive] = Field(description="one figure, or one a channel")
 
 
+class ImageSize(Part):
+    """Height and width of the network's input."""
+
+    height: Pixels = Field(description="height in pixels")
+    width: Pixels = Field(description="width in pixels")
+
+    def __str__(self) -> str:
+        return f"{self.height} x {self.width}"
+
+
 NAMED = ("loss", "optimizer", "schedule", "head", "weight_averaging")
 """Parts of `train` whose value may be a name alone, short for {name: ...}."""
 
@@ -471,7 +522,14 @@ class TrainConfig(Part):
     normalize: Literal["model", "imagenet"] | Normalize = Field(
         "model", description="input normalization: model is what the backbone's weights were trained with"
     )
-    image_size: int = Field(224, ge=16, le=2048, description="side of the network's input in pixels")
+    image_size: Pixels | ImageSize = Field(
+        224, description="side of the network's input in pixels, or {height: 256, width: 192}"
+    )
+    fit: Fit = Field(
+        "squash",
+        description="how an image becomes an input of another aspect: squash stretches it; pad keeps it whole, on a"
+        " ground of ImageNet's mean colour; center cuts off what sticks out",
+    )
     head: Head = Field(default_factory=LinearHead, description="what turns features into class scores")
     drop_path: float | None = Field(
         None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); null is its own"
@@ -522,6 +580,19 @@ class TrainConfig(Part):
         False, description="torch.compile: minutes at a trial's start, then faster steps; for long trainings"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of images and augmentation")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        size = self.image_size
+        return (size.height, size.width) if isinstance(size, ImageSize) else (size, size)
+
+    @property
+    def framing(self) -> Framing:
+        """How the cache has the images."""
+        height, width = self.input_size
+        common = math.gcd(height, width)
+        return Framing() if self.fit == "squash" else Framing(self.fit, height // common, width // common)
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ import torch
 
 from trainers.config import Recipe
 from trainers.data.cache import Cache
+from trainers.data.decoded_files import as_jpeg
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
 from trainers.support import device as devices
@@ -90,10 +91,16 @@ def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
         for split, count in counts.items()
         for n in range(count)
     )
-    size = recipe.data.size or recipe.train.image_size
-    images = rng.integers(0, 256, (len(rows), size, size, 3), dtype=np.uint8)
-    half = np.ascontiguousarray(images[:, ::2, ::2][:, : size // 2, : size // 2])
-    cache = Cache(size, images, half, np.full((len(rows), 2), size, dtype=np.int32))
+    size = recipe.data.size or max(recipe.train.input_size)
+    height, width = recipe.train.framing.size(size)
+    images = rng.integers(0, 256, (len(rows), height, width, 3), dtype=np.uint8)
+    if recipe.data.cache == "jpeg":
+        patches = images[:, ::16, ::16] // 16 * 15
+        images = images // 16 + patches.repeat(16, 1).repeat(16, 2)[:, :height, :width]  # noise alone costs more
+    half = np.ascontiguousarray(images[:, ::2, ::2][:, : height // 2, : width // 2])
+    sizes = np.full((len(rows), 2), (width, height), dtype=np.int32)
+    jpeg = recipe.data.cache == "jpeg"
+    cache = Cache(size, as_jpeg(images), as_jpeg(half), sizes) if jpeg else Cache(size, images, half, sizes)
     return Data(Table(Path(), tuple(categories), rows), cache)
 
 

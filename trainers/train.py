@@ -193,8 +193,9 @@ class TrainingRun:
         self, index: int, chunks: Sequence[np.ndarray], rng: np.random.Generator
     ) -> tuple[Tally, "Mean", float]:
         """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
-        side = self.config.progressive_resizing.side(self.config.image_size, index / self.config.epochs)
-        feed, drawing = self.lens.feed(side), AugmentationSource(self.config.augment, rng, self.minority)
+        size = self.config.progressive_resizing.size(self.config.input_size, index / self.config.epochs)
+        feed = self.lens.feed(size, training=True)
+        drawing = AugmentationSource(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.metric) for epoch in self.epochs]
         tally = Tally(self.data.categories, self.device, missing=min(self.data.known(self.rows)) < 1)
         mean = Mean(self.device, handled=self.scaler.is_enabled())

@@ -86,7 +86,7 @@ def wanted(place: Cpu, train: dict[str, Any]) -> Recipe:
 def _some_steps(place: Cpu, train: dict[str, Any], *, resident: bool) -> float:
     """The mean loss of four steps after an epoch that made what is made once."""
     how = wanted(place, train)
-    data = subjects.noise(32, 16, subjects.level(how.train.image_size))
+    data = subjects.noise(32, 16, subjects.level(max(how.train.input_size)))
     with subjects.run(place, how, data) as run:
         run.lens.resident = resident
         run.fit(0)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainers.config import Recipe
-from trainers.data.cache import Cache
+from trainers.config import Augment, Recipe
+from trainers.data.cache import Cache, wanted_side
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
+from trainers.loading.image_store import gather
 from trainers.loading.loader import AugmentationSource, Batch
 from trainers.train import TrainingRun
 
@@ -53,7 +54,7 @@ def colours(train: int, val: int, side: int) -> Data:
     data, rng = noise(train, val, side, COLOUR), np.random.default_rng(1)
     paint = rng.integers(40, 216, (len(data.table.categories[0].classes), 3))
     labels = data.labels(range(len(data.table.rows)))[:, 0]
-    images = 0.25 * data.cache.images + 0.75 * paint[labels][:, None, None]
+    images = 0.25 * gather(data.cache.images, np.arange(len(labels))).numpy() + 0.75 * paint[labels][:, None, None]
     return _data(data.table, images.astype(np.uint8))
 
 
@@ -78,7 +79,7 @@ def recipe(side: int, level: int, **train: Any) -> Recipe:
 
 def level(side: int) -> int:
     """The side at which images for networks of that side are decoded."""
-    return -(-round(1.14 * side) // 32) * 32
+    return wanted_side(side, Augment.model_validate(MEDIUM).smallest_window)
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
     size = of.config.batch_size
     rows = np.resize(np.asarray(of.rows), count * size)
     drawing = AugmentationSource(of.config.augment, np.random.default_rng(0), of.minority)
-    feed = of.lens.feed(of.config.image_size)
+    feed = of.lens.feed(of.config.input_size, training=True)
     return feed.training([rows[k * size : (k + 1) * size] for k in range(count)], drawing)
 
 

@@ -43,8 +43,8 @@ def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bo
         return [job for repeat in range(1, repeats + 1) for one in front if (job := _job(study, one, repeat))]
 
     if jobs := left():
-        data = jobs[0].recipe.data
-        retraining.session(study, data, slots, lambda session: session.train(left(), _make_result), mlflow=mlflow)
+        recipe = jobs[0].recipe
+        retraining.session(study, recipe, slots, lambda session: session.train(left(), _make_result), mlflow=mlflow)
     values = confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
     return sorted(rows, key=lambda row: (-row.mean, row.trial))

@@ -96,7 +96,9 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
         if mlflow:
             sync.catch_up([won.study], output.print_message)
         return final
-    final = retraining.session(won.study, data, slots, lambda session: _trained(won, folder, session), mlflow=mlflow)
+    final = retraining.session(
+        won.study, won.job.recipe, slots, lambda session: _trained(won, folder, session), mlflow=mlflow
+    )
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
 

@@ -24,7 +24,7 @@ class Cost:
     """Of one backbone at one image size on the first device: measured over a few steps of random images."""
 
     backbone: str
-    image_size: int
+    image_size: str  # as people write it: 224, or 256 x 192
     batch_size: int
     parameters: int
     train_images_per_second: float
@@ -46,6 +46,7 @@ class Plan:
     samples: tuple[dict[str, Any], ...]
     images: dict[str, int]
     cache_gb: float
+    cache_px: int  # side of the decoded images
     epochs: int
     device: str
     slots: int
@@ -56,6 +57,7 @@ class Plan:
     running_gb: float = 0.0  # that the running trials need beside
     free_gb: float = 0.0
     data: Summary | None = None
+    jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
 
     def document(self) -> dict[str, Any]:
         data = self.data.model_dump(mode="json") if self.data else None
@@ -79,6 +81,8 @@ def plan(path: Path, options: Options) -> Plan:
     bytes_of = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
     kept = trials if spec.keep_checkpoints is None or trials is None else min(trials, spec.keep_checkpoints)
     size = spec.data.size or 0
+    height, width = space.framing.size(size)
+    cost = prepare.reading_cost(table, spec.data, space.framing)
     return Plan(
         study=spec.study,
         source=str(path),
@@ -88,7 +92,8 @@ def plan(path: Path, options: Options) -> Plan:
         open_values=space.distributions(),
         samples=prepared.first_configurations(min(SAMPLES, trials or SAMPLES)),
         images={split: len(table.split(split)) for split in ("train", "val", "test")},
-        cache_gb=round(len(table.rows) * size * size * 3 * 1.25 / 1e9, 3),
+        cache_gb=round(len(table.rows) * (cost.bytes if cost else height * width * 3 * 1.25) / 1e9, 3),
+        cache_px=size,
         epochs=epochs,
         device=slots[0].name,
         slots=len(slots),
@@ -99,6 +104,7 @@ def plan(path: Path, options: Options) -> Plan:
         running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
         free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         data=prepared.summary,
+        jpeg=prepare.slower(table, cost) if cost else "",
     )
 
 
@@ -107,7 +113,7 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
     return Cost(
         backbone=recipe.train.backbone,
-        image_size=recipe.train.image_size,
+        image_size=str(recipe.train.image_size),
         batch_size=recipe.train.batch_size,
         seconds_per_epoch=round(seconds, 3),
         **answer,
@@ -136,7 +142,8 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"study {plan.study}: {many}, each of {text.counted(plan.epochs, 'epoch')}"
     yield from _opened(plan)
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
-    yield f"images: {images}; decoded {plan.cache_gb:.2f} GB"
+    kept = f" as JPEG, {plan.jpeg}" if plan.jpeg else ""
+    yield f"images: {images}; decoded at {plan.cache_px} px, {plan.cache_gb:.2f} GB{kept}"
     if plan.data:
         yield from prepare.understood(plan.data, plan.source)
     yield f"on {plan.device}, measured with random images"

@@ -34,7 +34,7 @@ def run(path: Path, options: Options) -> "SessionEnd":
     prepared = prepare(path, options, slots=slots)
     for line in preparation.understood(prepared.summary, str(path)):
         output.print_message(line)
-    preparation.decode(prepared.table, prepared.spec.data)
+    preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path))
     with inline.environment(slots[0] if options.inline else None):
         return _told(session)
@@ -65,7 +65,7 @@ def final(path: Path, options: Options) -> "Final":
 def cached(path: Path, options: Options) -> int:
     """Decode what the study of the file at `path` would; returns the number of images."""
     prepared = prepare(path, options, networks=False)
-    preparation.decode(prepared.table, prepared.spec.data)
+    preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     return len(prepared.table.rows)
 
 

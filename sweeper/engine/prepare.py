@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper import text
 from sweeper.engine import preflight
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
@@ -23,8 +24,9 @@ from trainers.epoch import METRICS, MULTI, lacking
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
-    from trainers.config import DataConfig
+    from trainers.config import DataConfig, Framing
     from trainers.data.check import Findings
+    from trainers.data.decoding import JpegCost
     from trainers.data.layouts import Table
     from trainers.data.summary import Summary
 
@@ -79,6 +81,7 @@ def _options(node: Node, key: str) -> Iterator[Node]:
             yield option
 
 
+ELONGATED = 1.5  # times as long one way as the other: from there on squashing is worth a note
 IN_SHORT = 3  # kinds of notes in one line
 
 
@@ -98,26 +101,71 @@ def understood(data: "Summary", source: str) -> Iterator[str]:
         yield f"note: {'; '.join(data.notes[:IN_SHORT])}{more} (details: sweep data check {shlex.quote(source)})"
 
 
-def sized(data: "DataConfig", image_size: int, table: "Table", folder: StudyFolder) -> "DataConfig":
-    """The data with the side of its cached images, if none was written: the study's own, or what the space asks."""
-    before = study_file.read(folder)
-    if before:
-        return data.model_copy(update={"size": before["identity"]["data"]["size"]})
+def settled(data: "DataConfig", space: Space, table: "Table", folder: StudyFolder) -> "DataConfig":
+    """The data with side and kind of its cached images, if none was written: the study's own, or what follows."""
     from trainers.data import cache
 
-    return data.model_copy(update={"size": cache.side(image_size, table)})
+    open_keys = _open(data)
+    if before := study_file.read(folder):
+        return data.model_copy(update={key: before["identity"]["data"][key] for key in open_keys})
+    size = data.size or cache.side(space.largest_image_size, table, space.smallest_window, space.framing)
+    sized = data.model_copy(update={"size": size})
+    return sized.model_copy(update={"cache": cache.kind(table, sized, paths.cache(), space.framing)})
 
 
-def decode(table: "Table", data: "DataConfig") -> None:
+def _open(data: "DataConfig") -> list[str]:
+    """Keys of `data` about the cache that nobody wrote."""
+    return ["size"] * (data.size is None) + ["cache"] * (data.cache == "auto")
+
+
+def reading_cost(table: "Table", data: "DataConfig", framing: "Framing") -> "JpegCost | None":
+    """What it costs that the images are kept as JPEG, measured with a few of them; None where they are not."""
+    from trainers.data.decoded_files import ImageFormat
+    from trainers.data.decoding import jpeg_cost
+
+    how = ImageFormat.of(data.size or 0, "jpeg", framing)
+    return jpeg_cost(table, how) if data.cache == "jpeg" else None
+
+
+def slower(table: "Table", cost: "JpegCost") -> str:
+    """By how much JPEGs slow training down, in words."""
+    images = len(table.split("train")) + len(table.split("val"))
+    each = text.format_duration(images * cost.ms / 1000)
+    return f"read at {cost.ms:.2f} ms of a core per image, {each} per epoch of one core"
+
+
+def squashed_shapes(table: "Table", space: Space) -> Iterator[str]:
+    """A note where tall or wide images are squashed to squares, with the line that keeps their shape."""
+    from trainers.data import cache
+
+    side, size = space.largest_image_size, cache.median_size(table)
+    if size is None or space.framing.fit != "squash" or not space.is_square:
+        return
+    aspect = size[1] / size[0]
+    if max(aspect, 1 / aspect) >= ELONGATED:
+        height, width = (max(32, 32 * round(side * aspect**power / 32)) for power in (0.5, -0.5))
+        kind = "tall" if aspect > 1 else "wide"
+        yield (
+            f"most images are {kind} (such as {size[0]} x {size[1]}) and are squashed to squares; to keep their shape"
+            f" write train: {{fit: pad, image_size: {{height: {height}, width: {width}}}}}"
+        )
+
+
+def decode(table: "Table", data: "DataConfig", framing: "Framing") -> None:
     """Decode the images, unless that was done before and they are still what they were."""
     from trainers.data import cache
 
     with counting("reading the decoded images, MB") as count:
-        damage = cache.mend(table, data, paths.cache(), progress=count)
+        damage = cache.mend(table, data, paths.cache(), framing, progress=count)
     if damage:
         output.print_message(f"the decoded images are damaged and are made anew: {damage}")
+    if cost := reading_cost(table, data, framing):
+        raw = len(table.rows) * cost.raw_bytes / 1e9
+        output.print_message(
+            f"the decoded images are kept as JPEG (raw pixels would take {raw:.2f} GB): {slower(table, cost)}"
+        )
     with counting("decoding images") as count:
-        cache.open_cache(table, data, paths.cache(), progress=count)
+        cache.open_cache(table, data, paths.cache(), framing, progress=count)
 
 
 @dataclass(frozen=True)
@@ -139,7 +187,9 @@ class PreparedStudy:
     @cached_property
     def summary(self) -> "Summary":
         """What was understood of it."""
-        return self.found.summary(self.spec.data)
+        read = self.found.summary(self.spec.data)
+        squashed = list(squashed_shapes(self.table, self.space))
+        return read.model_copy(update={"notes": (*read.notes, *squashed)})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -182,10 +232,11 @@ def prepare(
     space = Space(read, names)
     refuse_metrics(read, table)
     refuse_unseen(read.train, table)
-    if read.data.size is None:
-        data = sized(read.data, space.largest_image_size, table, folder)
-        read = replace(read, data=data, derived=("data.size",))
+    if keys := _open(read.data):
+        data = settled(read.data, space, table, folder)
+        read = replace(read, data=data, derived=tuple(f"data.{key}" for key in keys))
         space = Space(read, names)
+    _ = space.framing  # refuses a space that wants the images in several ways
     weights: Mapping[str, int] = {}
     if networks:
         weights = preflight.preflight(

@@ -26,7 +26,7 @@ from trainers.epoch import Epoch
 
 if TYPE_CHECKING:
     from sweeper.system.devices import Slot
-    from trainers.config import DataConfig
+    from trainers.config import Recipe
     from trainers.data.layouts import Table
 
 PATIENCE, HURRY = 10.0, 1.0  # seconds for observers to take the rest; where the disk is full, or somebody hurries
@@ -60,7 +60,7 @@ class RetrainingSession:
 
 def session(
     study: StudyFolder,
-    data: "DataConfig",
+    recipe: "Recipe",
     slots: "Sequence[Slot]",
     work: Callable[[RetrainingSession], Made],
     *,
@@ -72,9 +72,10 @@ def session(
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
+    data = recipe.data
     table = prepare.checked(data).table
     study_file.same_data(study, images.fingerprint(table), data.root)
-    prepare.decode(table, data)
+    prepare.decode(table, data, recipe.train.framing)
     stop, room = Stop(), DiskEstimate(study)
 
     def once() -> Made:

@@ -109,7 +109,7 @@ class Session:
         """What a retraining costs beside its epochs; what it needs of the data is read before the hours begin."""
         started = time.monotonic()
         table = prepare.checked(self.prepared.spec.data).table
-        prepare.decode(table, self.prepared.spec.data)
+        prepare.decode(table, self.prepared.spec.data, self.prepared.space.framing)
         train = len(table.split("train"))
         growth = (train + len(table.split("val"))) / max(train, 1)
         return FinalCost(growth, time.monotonic() - started)

@@ -60,7 +60,7 @@ class Watch:
 
     def __init__(self, patience: HangLimits) -> None:
         self._patience = patience
-        self._longest: dict[tuple[str, int], float] = {}
+        self._longest: dict[tuple[str, str], float] = {}
 
     def epoch(self, train: TrainConfig, epoch: Epoch, took: float) -> None:
         """Learn that `epoch` came `took` seconds after it could begin; sooner than it lasted, it says nothing."""
@@ -80,5 +80,5 @@ class Watch:
         return f"training hangs: no epoch ended in {format_duration(limit)} ({known})" if training > limit else None
 
 
-def _place(train: TrainConfig) -> tuple[str, int]:
-    return train.backbone, train.image_size
+def _place(train: TrainConfig) -> tuple[str, str]:
+    return train.backbone, str(train.image_size)

@@ -1,7 +1,7 @@
 """The open values of a study: suggested by Optuna, listed, counted, and closed to recipes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from sweeper.space.tree import (
 )
 from sweeper.space.validation import checked
 from sweeper.text import did_you_mean, join_or
-from trainers.config import Recipe, TrainConfig
+from trainers.config import Framing, Recipe, TrainConfig
 from trainers.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ __all__ = ["Space", "difference", "key"]
 
 BUILT_FROM = ("backbone", "image_size", "pretrained", "weights", "head", "drop_path")
 """Keys of `train` on which it depends whether a network can be built."""
+CROPS = ("random_resized_crop", "random_shift")
+"""Keys of `augment` that make what training sees of an image smaller."""
+CROPPED_BY = ("augment", "backbone", "pretrained")
+"""Keys of `train` on which those depend: without `augment` the backbone's family has its own."""
 
 
 class Space:
@@ -75,7 +79,32 @@ class Space:
 
     @property
     def largest_image_size(self) -> int:
-        return max(recipe.train.image_size for recipe in self.recipes())
+        """Of the longer side."""
+        return max(max(recipe.train.input_size) for recipe in self.recipes())
+
+    @property
+    def is_square(self) -> bool:
+        """Whether every network takes squares."""
+        return all(len(set(recipe.train.input_size)) == 1 for recipe in self.recipes())
+
+    @property
+    def framing(self) -> Framing:
+        """How the cache has the images of every trial; UserError where trials want it in several ways."""
+        found = dict.fromkeys(self._train(closed).framing for _, closed in self._over(_framed))
+        if len(found) > 1:
+            raise UserError(
+                "the images of a study are decoded in one way, and this space has several values of fit, or sizes of"
+                " several aspects",
+                where=self.place("train.fit"),
+                help="write a study for each, or fit: squash",
+            )
+        return next(iter(found))
+
+    @property
+    def smallest_window(self) -> float:
+        """Side of the smallest window of an image that training may show, as a share of the image's side."""
+        closings = self._over(lambda name: name in CROPPED_BY or any(key in name for key in CROPS))
+        return min(self._train(closed).augment.smallest_window for _, closed in closings)
 
     def distributions(self) -> dict[str, str]:
         """Each open value in words, such as `uniform [0.0, 5.0]`, by dotted name."""
@@ -135,7 +164,7 @@ class Space:
 
     def default(self) -> list[dict[str, Any]]:
         """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
-        recipes = [self._recipe(closed).train for _, closed in self._over("backbone")]
+        recipes = [self._recipe(closed).train for _, closed in self._over(lambda name: name == "backbone")]
         return [
             defaults.parameters(self._fixed(train.backbone), defaults.filled(_given(train), self._spec.metric))
             | ({"backbone": train.backbone} if "backbone" in self.names else {})
@@ -154,7 +183,7 @@ class Space:
 
         The value called `smallest` is at its smallest.
         """
-        return (self._recipe(closed) for _, closed in self._over(*BUILT_FROM, smallest=smallest))
+        return (self._recipe(closed) for _, closed in self._over(_built_from, smallest=smallest))
 
     def configurations(self) -> Iterator[dict[str, Any]]:
         """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
@@ -162,13 +191,13 @@ class Space:
         for params, _ in configurations(self._tree, "", lambda _, distribution: list(distribution.values() or ())):
             yield params
 
-    def _over(self, *keys: str, smallest: str = "") -> Iterator[tuple[dict[str, Any], Node]]:
-        """The default, and every corner of the open values under `keys`; of the one named `smallest` the least."""
+    def _over(self, cornered: Callable[[str], bool], smallest: str = "") -> Iterator[tuple[dict[str, Any], Node]]:
+        """The default, and every corner of those open values; of the one named `smallest` the least."""
 
         def options(name: str, distribution: Distribution) -> list[Any]:
             if name == smallest:
                 return [min(distribution.bounds())]
-            return distribution.bounds() if name.split(".")[0] in keys else [distribution.midpoint()]
+            return distribution.bounds() if cornered(name) else [distribution.midpoint()]
 
         return configurations(self._tree, "", options)
 
@@ -212,7 +241,7 @@ class Space:
     def _refuse_enlarged(self, train: TrainConfig, closed: Node) -> None:
         """A side that somebody wrote for the decoded images must not be below what the network takes."""
         side = self._spec.data.size
-        if side is None or side >= train.image_size or "data.size" in self._spec.derived:
+        if side is None or side >= max(train.input_size) or "data.size" in self._spec.derived:
             return
         entries = closed.value if isinstance(closed.value, dict) else {}
         raise UserError(
@@ -267,6 +296,14 @@ def _suggested(trial: "optuna.Trial", name: str, distribution: Distribution) -> 
     return trial.suggest_float(
         name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
     )
+
+
+def _framed(name: str) -> bool:
+    return name.split(".")[0] in ("fit", "image_size")
+
+
+def _built_from(name: str) -> bool:
+    return name.split(".")[0] in BUILT_FROM
 
 
 def _weight(closed: Node, name: str) -> Node:

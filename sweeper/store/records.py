@@ -252,7 +252,7 @@ def entry(folder: RunFolder) -> Entry | None:
         result=result,
         configuration=digest(job.recipe),
         seed=job.recipe.train.seed,
-        image_size=job.recipe.train.image_size,
+        image_size=str(job.recipe.train.image_size),
         values=tuple(epoch.value(job.recipe.metric) for epoch in epochs),
         spans=_spans(epochs),
     )

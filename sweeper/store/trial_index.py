@@ -22,7 +22,7 @@ class Entry(Message):
     result: TrialResult
     configuration: str  # digest of the recipe without its seed
     seed: int
-    image_size: int
+    image_size: str  # as people write it
     values: tuple[float, ...]  # the metric after each epoch
     spans: tuple[tuple[float, float], ...]  # Unix times between which it was in epochs
 

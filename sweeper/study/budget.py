@@ -28,7 +28,7 @@ class TimeBudget:
         tell the paces.
         """
         self._folder, self._limit = folder, math.inf if hours is None else hours * 3600
-        self._paces: dict[tuple[str, int], tuple[float, int]] = {}  # seconds and epochs
+        self._paces: dict[tuple[str, str], tuple[float, int]] = {}  # seconds and epochs
         self._planned: set[float] = set()  # epochs of trials
         self._rests: list[float] = []
         self._growth = self._aside = 0.0  # (train + val) / train where a final follows, else 0; its seconds aside
@@ -65,7 +65,7 @@ class TimeBudget:
         """Learn what an epoch took."""
         self._learn(_place(train), epoch.seconds, 1, train.epochs)
 
-    def _learn(self, place: tuple[str, int], seconds: float, epochs: int, planned: int) -> None:
+    def _learn(self, place: tuple[str, str], seconds: float, epochs: int, planned: int) -> None:
         if epochs:
             self.learnt += 1
             before, count = self._paces.get(place, (0.0, 0))
@@ -150,5 +150,5 @@ class TimeBudget:
         return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0) + self._aside
 
 
-def _place(train: TrainConfig) -> tuple[str, int]:
-    return train.backbone, train.image_size
+def _place(train: TrainConfig) -> tuple[str, str]:
+    return train.backbone, str(train.image_size)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
-from trainers.config import DataConfig
+from trainers.config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
 from trainers.support import files
@@ -128,7 +128,7 @@ class Torch:
 
         if self.threads:
             use_threads(self.threads)
-        data = _data(job.recipe.data, job.cache)
+        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
         for epoch in train(
             job.recipe,
             data,
@@ -147,7 +147,7 @@ class Torch:
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.evaluation.predict import logit_offset, predict, scores
 
-        data = _data(job.recipe.data, job.cache)
+        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
         rows = data.table.split("test")
         if not rows:
             return None
@@ -168,7 +168,7 @@ class Torch:
         from trainers.evaluation.predict import evaluate_tta
 
         train = job.recipe.train
-        data = _data(job.recipe.data, job.cache)
+        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
         if train.tta.count == 1 or not data.table.split("val"):
             return None
         return evaluate_tta(job.computed, data, weights, device=device)
@@ -185,9 +185,9 @@ class Torch:
 
 
 @lru_cache(maxsize=1)
-def _data(config: DataConfig, cache: Path) -> Data:
+def _data(config: DataConfig, cache: Path, framing: Framing) -> Data:
     """The data set, kept open between the jobs of a warm worker."""
-    return Data.open(config, cache)
+    return Data.open(config, cache, framing)
 
 
 # ------------------------------------------------------------------------------------------- errors

@@ -92,7 +92,7 @@ def test_the_recipe_is_the_trials_own_and_closed(study):
     won = winner.winner(study)
     Path("best.yaml").write_text(winner.recipe(won))
     read = yaml_io.read(Path("best.yaml"))
-    assert read.data == won.job.recipe.data.model_copy(update={"size": None})
+    assert read.data == won.job.recipe.data.model_copy(update={"size": None, "cache": "auto"})
     assert read.budget.trials == 1
     assert f"lr: {won.result.params['optimizer.lr']}" in winner.recipe(won)
 

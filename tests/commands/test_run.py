@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sweeper.commands import plan, run
 from sweeper.engine import preflight, prepare
@@ -20,6 +22,7 @@ from sweeper.store.paths import StudyFolder
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
 from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.data import cache
 from trainers.data.table import Category, Row
 
 TINY = Recipe(
@@ -102,6 +105,66 @@ def test_every_trial_knows_the_size(here):
     job = records.read_config(StudyFolder.named("question").trial(0))
     assert job
     assert job.recipe.data.size == 64
+
+
+def test_images_are_kept_as_jpeg_where_that_is_written_and_what_that_costs_is_said(here, tmp_path, capsys):
+    found = prepare.prepare(here, Options(("data.cache=jpeg",)))
+    assert (found.spec.data.cache, found.spec.derived) == ("jpeg", ("data.size",))
+    assert run.cached(here, Options(("data.cache=jpeg",))) == 48
+    said = capsys.readouterr().err
+    assert re.search(
+        r"kept as JPEG \(raw pixels would take \d\.\d\d GB\): read at \d+\.\d\d ms of a core per image,", said
+    )
+    assert list((tmp_path / "mlruns" / "cache").glob("*-64-jpeg/images.jpegs"))
+
+
+@pytest.mark.process
+def test_images_that_keep_their_shape_are_decoded_and_trained_on(here, tmp_path, monkeypatch):
+    monkeypatch.delenv("SWEEP_TRAINER")
+    tall = ("train.image_size={height: 64, width: 48}", "train.fit=pad", "train.epochs=1", "budget.trials=1")
+    run.run(here, Options(tall, inline=True, mlflow=False))
+    job = records.read_config(StudyFolder.named("question").trial(0))
+    assert job
+    assert (job.recipe.data.size, job.recipe.train.input_size) == (96, (64, 48))
+    assert list((tmp_path / "mlruns" / "cache").glob("*-96x72-pad/images.npy"))
+    assert records.results(StudyFolder.named("question"))[0].value is not None
+    assert prepare.prepare(here, Options(tall)).summary.notes == prepare.prepare(here, Options()).summary.notes
+
+
+@pytest.mark.process
+def test_tall_images_that_are_squashed_have_a_note_with_the_line_to_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 12), ("val", 12)):
+        for name in ("a", "b"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = Image.new("RGB", (50, 100), (number, len(name + split), ord(name)))
+                picture.save(tmp_path / "photos" / split / name / f"{number}.png")
+    space = (
+        "data: {layout: folder, root: photos}\nbudget: {trials: 1}\ntrain: {backbone: test_resnet, image_size: 96}\n"
+    )
+    (tmp_path / "space.yaml").write_text(space)
+    given = Options(("train.pretrained=false",))
+    (note,) = [one for one in prepare.prepare(Path("space.yaml"), given).summary.notes if "tall" in one]
+    assert "such as 50 x 100" in note
+    assert note.endswith("write train: {fit: pad, image_size: {height: 128, width: 64}}")
+    for line in ("train.fit=pad", "train.image_size={height: 128, width: 64}"):
+        kept = prepare.prepare(Path("space.yaml"), Options(("train.pretrained=false", line)))
+        assert not [one for one in kept.summary.notes if "tall" in one]
+
+
+def test_what_the_cache_holds_follows_and_is_of_one_kind_in_a_study(here, monkeypatch):
+    assert prepare.prepare(here, Options()).spec.derived == ("data.size", "data.cache")
+    assert prepare.prepare(here, Options(("data.cache=raw", "data.size=96"))).spec.derived == ()
+    monkeypatch.setattr(cache, "SPARE", 2**60)  # a disk without room for raw pixels
+    assert prepare.prepare(here, Options()).spec.data.cache == "jpeg"
+
+
+@pytest.mark.process
+def test_a_resumed_study_keeps_the_kind_it_began_with(here, monkeypatch):
+    run.run(here, Options(inline=True, mlflow=False, trials=1))
+    monkeypatch.setattr(cache, "SPARE", 2**60)
+    assert prepare.prepare(here, Options()).spec.data.cache == "raw"
 
 
 def test_the_cache_is_built_before_a_study_exists(here, tmp_path, capsys):
@@ -242,6 +305,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
         samples=({"optimizer.lr": 0.00316},),
         images={"train": 30, "val": 12, "test": 6},
         cache_gb=0.01,
+        cache_px=64,
         epochs=4,
         device="cpu",
         slots=1,

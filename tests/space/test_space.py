@@ -13,6 +13,7 @@ import pytest
 from sweeper.space import defaults
 from sweeper.space.space import Space, difference
 from sweeper.space.yaml_io import read, recipe_yaml
+from trainers.config import Framing
 from trainers.data.challenge import FASHION
 from trainers.support.errors import UserError
 
@@ -200,6 +201,89 @@ def test_the_preflight_sees_every_backbone_at_every_size():
     pairs = [(recipe.train.backbone, recipe.train.image_size) for recipe in found.recipes()]
     assert sorted(pairs) == [("a", 64), ("a", 96), ("b", 64), ("b", 96)]
     assert found.largest_image_size == 96
+
+
+SIZE = "{height: 256, width: 192}"
+
+
+@pytest.mark.parametrize(
+    ("train", "framing"),
+    [
+        ("image_size: 96", Framing()),
+        (f"image_size: {SIZE}", Framing()),  # squashed from squares
+        (f"image_size: {SIZE}, fit: pad", Framing("pad", 4, 3)),
+        ("image_size: 96, fit: center", Framing("center", 1, 1)),
+        ("image_size: {choice: [64, 96]}, fit: pad", Framing("pad", 1, 1)),
+        (f"image_size: {{choice: [{SIZE}, {{height: 128, width: 96}}]}}, fit: pad", Framing("pad", 4, 3)),
+        (f"image_size: {{choice: [{SIZE}, 64]}}", Framing()),
+    ],
+)
+def test_all_images_of_a_study_are_decoded_in_one_way(train, framing):
+    assert space(train).framing == framing
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        "fit: {choice: [pad, squash]}",
+        f"image_size: {{choice: [{SIZE}, 64]}}, fit: pad",
+        "image_size: {height: {int: [64, 96], step: 32}, width: 64}, fit: center",
+    ],
+)
+def test_a_study_that_wants_its_images_in_several_ways_is_refused(train):
+    with pytest.raises(UserError, match="decoded in one way") as caught:
+        _ = space(train).framing
+    assert caught.value.where.startswith("space.yaml:4:") == ("fit" in train)
+
+
+def test_a_size_may_be_tall_and_is_written_as_it_was_read():
+    found = space(f"image_size: {SIZE}, fit: pad")
+    (recipe,) = found.recipes()
+    assert (recipe.train.input_size, found.largest_image_size, found.is_square) == ((256, 192), 256, False)
+    Path("again.yaml").write_text(recipe_yaml("again", recipe))
+    assert list(Space(read(Path("again.yaml")), CATEGORIES).recipes()) == [recipe]
+    assert space("image_size: 64").is_square
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("{height: 8, width: 64}", r"image_size\.height must be at least 16"),
+        ("{height: 64}", r"train\.image_size must be"),
+        ("{height: 64, wide: 64}", r"unknown key 'wide' in train\.image_size"),
+        ("8", r"train\.image_size must be at least 16"),
+        ("tall", r"train\.image_size must be a whole number"),
+    ],
+)
+def test_a_size_that_is_none_is_refused(size, said):
+    with pytest.raises(UserError, match=said):
+        space(f"image_size: {size}")
+
+
+@pytest.mark.parametrize(
+    ("train", "window"),
+    [
+        ("augment: {}", 1.0),
+        ("augment: {random_shift: 0.125}", 0.875),
+        ("augment: {random_shift: {choice: [0.125, 0]}}", 0.875),
+        ("augment: {random_shift: {uniform: [0, 0.5]}}", 0.5),
+        ("augment: {random_resized_crop: {scale: [{uniform: [0.25, 0.9]}, 1]}}", 0.5),
+        ("augment: {random_resized_crop: {choice: [null, {scale: [0.25, 1]}, {scale: [0.5, 1]}]}}", 0.5),
+        (
+            "augment: {random_resized_crop: {scale: [{choice: [0.64, 0.25]}, 1]}, random_shift: {choice: [0, 0.5]}}",
+            0.25,
+        ),
+        (
+            "augment: {choice: [{horizontal_flip: 0}, {random_resized_crop: {scale: [0.25, 1]}}]}",
+            0.5,
+        ),
+        ("pretrained: false", 0.875),  # the family's own
+        ("pretrained: {choice: [false, true]}", 0.5**0.5),
+    ],
+)
+def test_the_smallest_window_is_that_of_any_trial(train, window):
+    found = Space(read(written(f"train: {{backbone: {{choice: [test_resnet, resnet18]}}, {train}}}")), CATEGORIES)
+    assert found.smallest_window == pytest.approx(window)
 
 
 # --------------------------------------------------------------------------------------- finite

@@ -5,6 +5,7 @@ import torch
 
 from trainers import throughput
 from trainers.config import Recipe
+from trainers.data.decoded_files import JpegImages
 from trainers.data.table import Category
 from trainers.models import network
 
@@ -31,6 +32,15 @@ def small(monkeypatch):
     handle = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
     yield seen, room
     handle.remove()
+
+
+def test_images_that_are_kept_as_jpeg_are_timed_as_such(small):
+    how = recipe()
+    how = how.model_copy(update={"data": how.data.model_copy(update={"cache": "jpeg"})})
+    images = throughput.random_data(how, CATEGORIES).cache.images
+    assert isinstance(images, JpegImages)
+    assert len(images.content) < images.nbytes
+    assert throughput.measure(how, CATEGORIES, "cpu")["train_images_per_second"] > 0
 
 
 def test_what_has_no_room_is_timed_in_pieces_and_that_is_said(small, capsys):

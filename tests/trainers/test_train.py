@@ -363,8 +363,15 @@ def test_accumulating_leaves_the_statistics_of_norms_those_of_one_batch(photos, 
 
 def test_images_grow_to_their_size_and_stay_there():
     grow = ProgressiveResizing(start=0.5, until=0.5)
-    assert [grow.side(128, index / 8) for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
-    assert ProgressiveResizing().side(100, 0.0) == 100
+    assert [grow.size((128, 96), index / 8) for index in range(5)] == [
+        (64, 48),
+        (80, 64),
+        (96, 64),
+        (112, 80),
+        (128, 96),
+    ]
+    assert [grow.size((128, 128), index / 8)[0] for index in range(8)] == [64, 80, 96, 112, 128, 128, 128, 128]
+    assert ProgressiveResizing().size((100, 80), 0.0) == (100, 80)
 
 
 def test_the_weights_notes_name_no_place_of_this_machine(photos, data, tmp_path):
@@ -495,7 +502,7 @@ def gradients(how, data, folder, micro_batch):
     run = TrainingRun(how, data, ("train",), torch.device("cpu"), folder)
     run.micro_batch = micro_batch
     rng = np.random.default_rng(0)
-    (batch,) = run.lens.feed(how.train.image_size).training(
+    (batch,) = run.lens.feed(how.train.input_size).training(
         run.chunks(rng)[:1], AugmentationSource(how.train.augment, rng, run.minority)
     )
     loss, logits = run.backward(batch, 1)

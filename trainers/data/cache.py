@@ -1,7 +1,6 @@
 """The images of a data set decoded once, into memory maps that every trial shares."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -9,51 +8,66 @@ import statistics
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Literal
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.config import DataConfig
-from trainers.data import checksums
-from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resize_square, stamp
-from trainers.data.table import Row, Table
-from trainers.support.errors import DataError, EnvironmentFault, Fault
-from trainers.support.files import full, regular, sync_folder
+from trainers.config import DataConfig, Framing
+from trainers.data import checksums, decoded_files
+from trainers.data.decoded_files import SQUASHED, ImageFormat, Images
+from trainers.data.decoding import decode_all, jpeg_cost
+from trainers.data.images import Progress, pillow_errors, stamp
+from trainers.data.table import Table
+from trainers.support.errors import DataError, EnvironmentFault
+from trainers.support.files import full, regular, sync_folder, write_text
 
 VERSION = 1  # of the files below; another one is another cache
-FILES = ("images.npy", "half.npy", "sizes.npy")
+MARGIN = 1.14  # times the network's input that the cached images have at least
 SAMPLE = 2000  # images whose headers tell the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
-OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size"
+OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size, or data.cache: jpeg"
 
 
 @dataclass(frozen=True)
 class Cache:
     """One data set's images in the order of the table's rows, read-only, straight from the disk's page cache."""
 
-    size: int
-    images: NDArray[np.uint8]  # [N, S, S, 3], squashed to a square
-    half: NDArray[np.uint8]  # [N, S/2, S/2, 3], for outputs of at most that side
-    sizes: NDArray[np.int32]  # [N, 2], width and height of the original, or of its box
+    size: int  # of the longer side
+    images: Images  # [N, H, W, 3]: squares of squashed images, or of the aspect to which they are padded or cut
+    half: Images  # [N, H/2, W/2, 3], where no more is looked at
+    sizes: NDArray[np.int32]  # [N, 2], width and height of what is shown of the original, or of its box
 
 
-def side(image_size: int, table: Table) -> int:
-    """S, the side of the cached images for networks that take at most `image_size`: a multiple of 32.
+def side(image_size: int, table: Table, window: float = 1.0, framing: Framing = SQUASHED) -> int:
+    """S, the longer side of the cached images for networks whose is at most `image_size`: a multiple of 32.
 
-    It is the next one from 1.14 x image_size, so that a shifted crop loses nothing, but not above what the
-    originals hold: their median short side, rounded down. That limit never takes S below image_size, for then
-    the network would see less than the files have, unless even the median long side is shorter.
+    It is the next one from image_size / window, where training shows no window of a smaller share of the side, so
+    that no random crop is enlarged; at least 1.14 x image_size, which leaves a margin to rotations. It is not above
+    what the originals hold: their median short side, rounded down; of padded and cut ones the longer side of what is
+    shown. That limit never takes S below image_size, for then the network would see less than the files have, unless
+    even the median long side is shorter.
     """
-    wanted = _up(round(1.14 * image_size, 6))
-    sizes = _sample(table)
+    wanted = wanted_side(image_size, window)
+    sizes = [framing.shown(*size) for size in _sample(table)]
     if not sizes:
         return wanted
-    short = statistics.median(min(size) for size in sizes)
     long = statistics.median(max(size) for size in sizes)
+    short = statistics.median(min(size) for size in sizes) if framing.fit == "squash" else long
     return max(32, min(wanted, max(int(short) // 32 * 32, min(_up(image_size), _up(long)))))
+
+
+def median_size(table: Table) -> tuple[int, int] | None:
+    """Width and height of the original, or box, of middling aspect; None where no image can be read."""
+    sizes = sorted(_sample(table), key=lambda size: size[1] / size[0])
+    return sizes[len(sizes) // 2] if sizes else None
+
+
+def wanted_side(image_size: int, window: float) -> int:
+    """The same whatever the originals hold."""
+    return _up(round(max(MARGIN, 1 / window) * image_size, 6))
 
 
 def _up(pixels: float) -> int:
@@ -77,32 +91,45 @@ def _sample(table: Table) -> list[tuple[int, int]]:
     return sizes
 
 
-def open_cache(table: Table, config: DataConfig, folder: Path, *, progress: Progress | None = None) -> Cache:
+def open_cache(
+    table: Table,
+    config: DataConfig,
+    folder: Path,
+    framing: Framing = SQUASHED,
+    *,
+    progress: Progress | None = None,
+) -> Cache:
     """The decoded images of `table` at side `config.size`; decodes them into `folder` where that was not done yet.
 
     Any number of processes may ask at once: one builds, calling `progress` with images done and in all, the others
-    wait. A build that is killed leaves nothing that would be taken for whole. Opening a cache that is there takes
-    one look at each image file, for its size and time. Raises DataError with every unreadable image, and
-    EnvironmentFault where the disk is too small.
+    wait. A build that is killed leaves nothing that would be taken for whole, and the next one goes on with it.
+    Opening a cache that is there takes one look at each image file, for its size and time. Raises DataError with
+    every unreadable image, and EnvironmentFault where the disk is too small.
     """
     if config.size is None:
         raise ValueError("config.size is not set: take cache.side(...)")
-    place = folder / _name(table, config.size)
-    if (found := _opened(place, len(table.rows), config.size)) is not None:
+    (how, place), count = _wanted(table, config, folder, framing), len(table.rows)
+    if (found := _opened(place, how, count)) is not None:
         _note_use(place)
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        if (found := _opened(place, len(table.rows), config.size)) is None:
-            _build(table, config.size, place, progress)
-            found = _opened(place, len(table.rows), config.size)
+        if (found := _opened(place, how, count)) is None:
+            _build(table, how, place, progress)
+            found = _opened(place, how, count)
     if found is None:
         raise EnvironmentFault("the cache vanished while it was opened", where=str(place))
     return found
 
 
 def mend(
-    table: Table, config: DataConfig, folder: Path, *, most: int | None = None, progress: Progress | None = None
+    table: Table,
+    config: DataConfig,
+    folder: Path,
+    framing: Framing = SQUASHED,
+    *,
+    most: int | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Discard the decoded images of `table` where a byte of them is not as it was written, or nobody can tell.
 
@@ -110,37 +137,61 @@ def mend(
     `progress` in MB, unless they are more than `most` bytes: the machine's memory, when left out. What is read here
     the first epoch need not fetch from the disk; of more than the memory holds, it would have to.
     """
-    place = folder / _name(table, config.size or 0)
-    found = _opened(place, len(table.rows), config.size or 0)
-    if found is None:
+    how, place = _wanted(table, config, folder, framing)
+    if _opened(place, how, len(table.rows)) is None:
         return ""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if most is None else most
-    if found.images.nbytes + found.half.nbytes > most or not checksums.wrong(place, FILES, progress):
+    size = sum((place / name).stat().st_size for name in how.files)
+    if size > (_memory() if most is None else most) or not checksums.wrong(place, how.files, progress):
         return ""
     with alone(folder):
-        if place.exists() and (what := checksums.wrong(place, FILES)):
+        if place.exists() and (what := checksums.wrong(place, how.files)):
             discard(place)
             return f"{place}: {what}"
     return ""
 
 
-def _name(table: Table, size: int) -> str:
-    """Of the content alone: neither labels nor splits, so that other questions about the images share it."""
-    return hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16] + f"-{size}"
+def kind(table: Table, config: DataConfig, folder: Path, framing: Framing = SQUASHED) -> Literal["raw", "jpeg"]:
+    """What `config.cache` comes to for images of side `config.size`: raw pixels where there is room for them."""
+    return _wanted(table, config, folder, framing)[0].kind
 
 
-def _shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
-    return {"images": (count, size, size, 3), "half": (count, size // 2, size // 2, 3)}
+def _wanted(table: Table, config: DataConfig, folder: Path, framing: Framing) -> tuple[ImageFormat, Path]:
+    """How the images are to be kept, and where. Raw pixels that are there are taken, and else those that have room.
+
+    The name is of the content alone: neither labels nor splits, so that other questions about the images share it.
+    """
+    size = config.size or 0
+    name = hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16]
+    raw, jpeg = ImageFormat.of(size, "raw", framing), ImageFormat.of(size, "jpeg", framing)
+    place = folder / f"{name}-{raw.name}"
+    automatic = config.cache == "auto" and (place.is_dir() or _fits(len(table.rows) * raw.bytes, place))
+    return (raw, place) if config.cache == "raw" or automatic else (jpeg, folder / f"{name}-{jpeg.name}")
 
 
-def _opened(place: Path, count: int, size: int) -> Cache | None:
+def _fits(need: int, place: Path) -> bool:
+    """Whether so many bytes have room on the disk, and in the memory, without which each epoch would wait for it."""
+    return need <= _memory() and need + SPARE <= _free(_building(place))
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free(building: Path) -> int:
+    """Bytes that a build may use, those included that it has written before."""
+    there = next(path for path in (building.parent, *building.parent.parents) if path.exists())
+    written = sum(path.stat().st_blocks * 512 for path in building.glob("*"))
+    return shutil.disk_usage(there).free + written
+
+
+def _building(place: Path) -> Path:
+    return place.with_name(f".{place.name}.building")
+
+
+def _opened(place: Path, how: ImageFormat, count: int) -> Cache | None:
     """The cache at `place`, or None where it is not there whole."""
-    try:
-        maps = [np.load(place / name, mmap_mode="r") for name in FILES]
-    except (OSError, ValueError):
-        return None
-    wanted = [*_shapes(count, size).values(), (count, 2)]
-    return Cache(size, *maps) if [m.shape for m in maps] == wanted else None
+    levels, originals = how.opened(place, count), decoded_files.table(place / decoded_files.SIZES, (count, 2))
+    return None if levels is None or originals is None else Cache(max(how.height, how.width), *levels, originals)
 
 
 def alone(folder: Path) -> FileLock:
@@ -175,29 +226,38 @@ def places(folder: Path) -> list[Place]:
 
 
 def discard(place: Path) -> None:
-    """Remove a cache, under the name of an unfinished one first, so that no half of it is taken for whole."""
-    rest = place if place.name.startswith(".") else place.with_name(f".{place.name}.building")
+    """Remove a cache, under the name of an unfinished one first, so that no half of it is taken for whole.
+
+    And no file of it for one that a build may go on with: what says which images are there goes before all.
+    """
+    (place / decoded_files.SIZES).unlink(missing_ok=True)
+    rest = place if place.name.startswith(".") else _building(place)
     if rest != place:
         place.rename(rest)
     shutil.rmtree(rest)
 
 
-def _build(table: Table, size: int, place: Path, progress: Progress | None) -> None:
-    """Decode everything into a folder of another name, which takes its own only when all of it is on disk."""
+def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | None) -> None:
+    """Decode into a folder of another name, which takes its own only when all of it is on disk.
+
+    What a killed build of the same images left there is kept; rests of former states of the data set are removed.
+    """
+    temporary = _building(place)
+    size = max(how.height, how.width)
+    about = {"version": VERSION, "size": size, "images": len(table.rows), "root": str(table.root.resolve())}
     for rest in (*place.parent.glob(".*.building"), place):
-        shutil.rmtree(rest, ignore_errors=True)
-    _enough_space(len(table.rows), size, place.parent)
-    temporary = place.with_name(f".{place.name}.building")
-    temporary.mkdir()
+        if rest != temporary and (rest == place or _root(rest) in ("", about["root"])):
+            shutil.rmtree(rest, ignore_errors=True)
+    temporary.mkdir(exist_ok=True)
+    each = how.bytes if how.kind == "raw" else jpeg_cost(table, how).bytes
+    _enough_space(round(len(table.rows) * each) + SPARE, temporary)
     try:
-        sizes = _decode_all(table, size, temporary, progress)
-        _write_sizes(temporary / "sizes.npy", sizes)
-        about = {"version": VERSION, "size": size, "images": len(sizes), "root": str(table.root.resolve())}
-        (temporary / "meta.json").write_text(json.dumps(about, indent=1) + "\n")
-        checksums.write(temporary, FILES)
+        write_text(temporary / "meta.json", json.dumps(about, indent=1) + "\n")
+        decode_all(table, how, temporary, progress)
+        checksums.write(temporary, how.files)
         sync_folder(temporary)
         temporary.rename(place)
-    except BaseException as error:
+    except (DataError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             raise EnvironmentFault(
@@ -209,63 +269,22 @@ def _build(table: Table, size: int, place: Path, progress: Progress | None) -> N
     sync_folder(place.parent)
 
 
-def _enough_space(count: int, size: int, folder: Path) -> None:
-    need = count * size * size * 3 * 5 // 4 + SPARE
-    free = shutil.disk_usage(folder).free
+def _root(folder: Path) -> str:
+    """The data set that a cache is of; nothing where it does not say so."""
+    try:
+        return str(json.loads((folder / "meta.json").read_text())["root"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _enough_space(need: int, folder: Path) -> None:
+    """EnvironmentFault where the disk has no room for `need` bytes, those in `folder` included."""
+    free = _free(folder)
     if free < need:
+        with suppress(OSError):
+            folder.rmdir()  # of a build that wrote nothing yet
         raise EnvironmentFault(
             f"the decoded images need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-            where=str(folder),
+            where=str(folder.parent),
             help=f"free some; {OTHERWISE}",
         )
-
-
-def _decode_all(table: Table, size: int, folder: Path, progress: Progress | None) -> NDArray[np.int32]:
-    """Fill images.npy and half.npy in `folder`; returns width and height of each original, [N, 2]."""
-    shapes = _shapes(len(table.rows), size)
-    faults: dict[int, Fault] = {}
-    with (folder / "images.npy").open("wb") as images, (folder / "half.npy").open("wb") as half:
-        starts = [_header(file, shape) for file, shape in zip((images, half), shapes.values(), strict=True)]
-
-        def work(index: int, row: Row) -> tuple[int, int]:
-            try:
-                image, original = resize_square(regular(table.root / row.path).read_bytes(), size, row.box)
-            except (UnreadableImage, OSError) as error:
-                faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
-                return 0, 0
-            small = image.resize((size // 2, size // 2), Image.Resampling.BICUBIC)
-            for file, start, level in zip((images, half), starts, (image, small), strict=True):
-                _put(file.fileno(), level.tobytes(), start, index)
-            return original
-
-        sizes = np.array(map_rows(table.rows, work, progress), dtype=np.int32).reshape(-1, 2)
-        if faults:
-            raise DataError([faults[index] for index in sorted(faults)])
-        os.fsync(images.fileno())
-        os.fsync(half.fileno())
-    return sizes
-
-
-def _header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """Begin a .npy file of bytes of this shape; returns where its first byte goes."""
-    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, about)
-    file.flush()
-    return file.tell()
-
-
-def _put(file: int, pixels: bytes, start: int, index: int) -> None:
-    """Write image `index`. Not through a memory map: on a full disk that would kill the process, this raises."""
-    rest, at = memoryview(pixels), start + index * len(pixels)
-    while rest:
-        written = os.pwrite(file, rest, at)
-        rest, at = rest[written:], at + written
-
-
-def _write_sizes(path: Path, sizes: NDArray[np.int32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, sizes)  # straight to a file, a full disk would be an error without a number
-    with path.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
+from trainers.config import Fit
 from trainers.data.table import Box, Row, Table
 
 Progress = Callable[[int, int], None]
@@ -43,6 +44,7 @@ UNREAD = {
 HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # bytes 4 to 12 of such files
 MANY = 10_000  # rows whose state is digested at once
 CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
+GROUND = (124, 116, 104)  # around padded images: ImageNet's mean colour, which normalisation makes 0
 SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
 
@@ -70,17 +72,27 @@ def decode(content: bytes) -> Image.Image:
     return _decode(content)[0]
 
 
-def resize_square(content: bytes, side: int, box: Box | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, or what of its box lies inside it, resized to side x side without regard to aspect; and the
-    (width, height) it had.
+def resized(
+    content: bytes, size: tuple[int, int], box: Box | None, fit: Fit = "squash"
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The image, or what of its box lies inside it, at that width and height; and the (width, height) it had.
 
-    A JPEG at least four times as large is decoded at half its size or less, never below twice the side.
+    Another aspect is squashed, padded with ImageNet's mean colour, or cut at both ends. A JPEG at least four times as
+    large is decoded at half its size or less, never below twice the longer side.
     """
-    image, size = _decode(content, least=None if box else (2 * side, 2 * side))
+    least = 2 * max(size)
+    image, original = _decode(content, least=None if box else (least, least))
     if box is not None:
-        image = image.crop(inside(box, size))  # rather than resize(box=...), which looks at pixels outside the box
-        size = image.size
-    return image.resize((side, side), Image.Resampling.BICUBIC), size
+        image = image.crop(inside(box, original))  # rather than resize(box=...): it looks at pixels outside the box
+        original = image.size
+    match fit:
+        case "squash":
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        case "pad":
+            image = ImageOps.pad(image, size, Image.Resampling.BICUBIC, color=GROUND)
+        case "center":
+            image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+    return image, original
 
 
 def inside(box: Box, size: tuple[int, int]) -> Box:

@@ -1,5 +1,6 @@
 """Looking at a split with a network: evaluation during training, and predictions of a finished model."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from trainers.evaluation.logit_adjustment import Fitting
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Crop, InputFormat
 from trainers.loading.loader import Loader
+from trainers.loading.transforms import Size, pair
 from trainers.models import network
 from trainers.models.network import Network
 from trainers.optim import frequency, losses
@@ -36,19 +38,20 @@ class Evaluator:
         self.eye = InputFormat(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
         self.hosted = device.type == "cpu"
         self.resident = False  # whether images may stay on the device, which is then this process's alone
-        few = min(128, max(16, PIXELS // config.image_size**2))
+        few = min(128, max(16, PIXELS // math.prod(config.input_size)))
         self.batch = few if self.hosted else AT_ONCE * config.batch_size
 
-    def feed(self, size: int) -> Loader:
-        """Batches of images for inputs of that side."""
-        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=self.resident)
+    def feed(self, size: Size, *, training: bool = False) -> Loader:
+        """Batches of images for inputs of that size."""
+        window = self.config.augment.smallest_window if training else 1.0
+        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=self.resident, window=window)
 
     def images(self, rows: Sequence[int] | np.ndarray, at_once: int | None = None) -> Iterator[Tensor]:
-        """The images of `rows` as evaluation sees them, [B, 3, S, S] on the device: two batches of the training
+        """The images of `rows` as evaluation sees them, [B, 3, H, W] on the device: two batches of the training
         `at_once`, where nothing is said.
         """
-        feed = self.feed(self.config.image_size)
-        yield from feed.plain(in_order(rows, at_once or 2 * self.config.batch_size), windows(feed.side, Views()))
+        feed = self.feed(self.config.input_size)
+        yield from feed.plain(in_order(rows, at_once or 2 * self.config.batch_size), windows(feed.source, Views()))
 
     def logits(self, net: Network, rows: Sequence[int], views: Views | None = None) -> Tensor:
         """Logits of `rows` in their order, without augmentation, [N, sum C] float32 on the device.
@@ -68,8 +71,8 @@ class Evaluator:
 
     @torch.inference_mode()
     def _logits(self, net: Network, rows: Sequence[int], views: Views) -> Tensor:
-        feed = self.feed(self.config.image_size)
-        asked, chunks = windows(feed.side, views), self._chunks(rows)
+        feed = self.feed(self.config.input_size)
+        asked, chunks = windows(feed.source, views), self._chunks(rows)
         images = feed.plain(chunks, asked)
         found = [torch.stack([self.forward(net, next(images)) for _ in asked]).mean(0) for _ in chunks]
         return torch.cat(found)[: len(rows)]
@@ -88,19 +91,19 @@ class Evaluator:
         return logits.float()
 
 
-def windows(side: int, views: Views) -> list[Crop]:
-    """What each view sees of images of that side: windows of side / scale, mirrored as well with `flip`."""
-    found = [window for scale in views.scales for window in _windows(side, scale, views.crops)]
+def windows(size: Size, views: Views) -> list[Crop]:
+    """What each view sees of images of that size: windows of size / scale, mirrored as well with `flip`."""
+    found = [window for scale in views.scales for window in _windows(*pair(size), scale, views.crops)]
     return found + [(*window[:4], True) for window in found] if views.flip else found
 
 
-def _windows(side: int, scale: float, crops: int) -> list[Crop]:
-    inner = round(side / scale)
-    rest = side - inner
-    if not rest:
-        return [(0, 0, side, side, False)]
-    corners = [(rest // 2, rest // 2), (0, 0), (rest, 0), (0, rest), (rest, rest)]
-    return [(left, top, left + inner, top + inner, False) for left, top in corners[:crops]]
+def _windows(height: int, width: int, scale: float, crops: int) -> list[Crop]:
+    wide, high = round(width / scale), round(height / scale)
+    x, y = width - wide, height - high
+    if not x and not y:
+        return [(0, 0, width, height, False)]
+    corners = [(x // 2, y // 2), (0, 0), (x, 0), (0, y), (x, y)]
+    return [(left, top, left + wide, top + high, False) for left, top in corners[:crops]]
 
 
 def fitting(

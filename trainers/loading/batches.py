@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import DataConfig
+from trainers.config import DataConfig, Framing
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
+from trainers.data.decoded_files import SQUASHED
 from trainers.data.table import MISSING, Category, Table, spans
 
 
@@ -21,10 +22,10 @@ class Data:
     cache: Cache
 
     @classmethod
-    def open(cls, config: DataConfig, folder: Path) -> "Data":
+    def open(cls, config: DataConfig, folder: Path, framing: Framing = SQUASHED) -> "Data":
         """Read the rows and map the images; decodes them first where `folder` has no cache of them yet."""
         table = layouts.read(config)
-        return cls(table, open_cache(table, config, folder))
+        return cls(table, open_cache(table, config, folder, framing))
 
     @property
     def categories(self) -> tuple[Category, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainers.loading import transforms
 from trainers.loading.policies import GREY
-from trainers.loading.transforms import Draw
+from trainers.loading.transforms import Draw, Size, pair
 
 GROUP = 2**16  # pixels worked on together
 
@@ -40,25 +40,25 @@ class BatchBuffers:
     def __init__(self) -> None:
         self.first, self.second = torch.empty(0), torch.empty(0)
 
-    def take(self, count: int, size: int, layout: torch.memory_format) -> Tensor:
-        """[count, 3, size, size] float32, holding anything."""
+    def take(self, count: int, size: tuple[int, int], layout: torch.memory_format) -> Tensor:
+        """[count, 3, *size] float32, holding anything."""
         self.first, self.second = self.second, self.first
-        if self.first.shape[2:] != (size, size) or len(self.first) < count:
-            self.first = torch.empty((count, 3, size, size), memory_format=layout)
+        if self.first.shape[2:] != size or len(self.first) < count:
+            self.first = torch.empty((count, 3, *size), memory_format=layout)
         return self.first[:count]
 
 
 def apply(
-    level: Tensor, rows: np.ndarray, how: Draw, size: int, eye: InputFormat, room: BatchBuffers
+    level: Tensor, rows: np.ndarray, how: Draw, size: Size, eye: InputFormat, room: BatchBuffers
 ) -> tuple[Tensor, Tensor | None]:
     """The changed, normalised images of `rows`, and what share of each label is its own: see `transforms.apply`.
 
-    level [N, S, S, 3] uint8 -> [B, 3, size, size] float32, in `room`.
+    level [N, H, W, 3] uint8 -> [B, 3, *size] float32, in `room`.
     """
-    out = room.take(len(rows), size, eye.layout)
-    windows = list(_windows(how, level.shape[1]))
+    out = room.take(len(rows), pair(size), eye.layout)
+    windows = list(_windows(how, level.shape[1], level.shape[2]))
     mean, std = (torch.zeros(3), torch.ones(3)) if how.noisy is not None else (eye.mean, eye.std)
-    for part in _groups(len(rows), size):
+    for part in _groups(out):
         _fill(out[part], level, rows[part], windows[part], _part(how, part), mean, std)
     if how.noisy is not None:
         out = transforms.disturb(out, how)
@@ -66,19 +66,19 @@ def apply(
     return transforms.finish(out, how)
 
 
-def look(level: Tensor, rows: np.ndarray, window: Crop, size: int, eye: InputFormat, room: BatchBuffers) -> Tensor:
-    """The same window of every row as evaluation sees it, resized and normalised, [B, 3, size, size] float32."""
-    out = room.take(len(rows), size, eye.layout)
-    for part in _groups(len(rows), size):
+def look(level: Tensor, rows: np.ndarray, window: Crop, size: Size, eye: InputFormat, room: BatchBuffers) -> Tensor:
+    """The same window of every row as evaluation sees it, resized and normalised, [B, 3, *size] float32."""
+    out = room.take(len(rows), pair(size), eye.layout)
+    for part in _groups(out):
         for image, row in zip(out[part], rows[part].tolist(), strict=True):
-            image.copy_(_cut(level[row], window, size))
+            image.copy_(_cut(level[row], window, pair(size)))
         _normalise(out[part], eye.mean, eye.std)
     return out
 
 
-def _groups(count: int, size: int) -> Iterator[slice]:
-    step = max(1, GROUP // size**2)
-    for first in range(0, count, step):
+def _groups(out: Tensor) -> Iterator[slice]:
+    step = max(1, GROUP // (out.shape[2] * out.shape[3]))
+    for first in range(0, len(out), step):
         yield slice(first, first + step)
 
 
@@ -88,11 +88,12 @@ def _part(how: Draw, part: slice) -> tuple[Tensor | None, Tensor | None, Tensor 
     return affine, colour, contrast
 
 
-def _windows(how: Draw, side: int) -> Iterator[Crop | None]:
-    """What each image shows of a side in pixels; None where that is turned, sheared, or outside the image."""
+def _windows(how: Draw, height: int, width: int) -> Iterator[Crop | None]:
+    """What each image shows in whole pixels; None where that is turned, sheared, or outside the image."""
     if how.affine is None:
-        yield from ((0, 0, side, side, flip) for flip in how.flip.tolist())
+        yield from ((0, 0, width, height, flip) for flip in how.flip.tolist())
         return
+    side = np.array((width, height), dtype=np.float32)
     affine = how.affine.numpy()
     half, centre = affine[:, (0, 1), (0, 1)], affine[:, :, 2]
     first, last = (np.rint((1 + centre + sign * np.abs(half)) * side / 2).astype(int) for sign in (-1, 1))
@@ -116,48 +117,47 @@ def _fill(
     plane = out if colour is None else torch.empty(out.shape)  # 0..255
     for k, (row, window) in enumerate(zip(rows.tolist(), windows, strict=True)):
         if window is not None:
-            plane[k].copy_(_cut(level[row], window, out.shape[-1]))
+            plane[k].copy_(_cut(level[row], window, out.shape[2:]))
         elif affine is not None:
-            plane[k] = _turned(level[row], affine[k], out.shape[-1])
+            plane[k] = _turned(level[row], affine[k], out.shape[2:])
     if colour is None or contrast is None:
         _normalise(out, mean, std)
     else:
         _recolour(plane, out, colour, contrast, mean, std)
 
 
-def _cut(image: Tensor, window: Crop, size: int) -> Tensor:
-    """A window of an image [S, S, 3] uint8, resized -> [3, size, size] uint8."""
+def _cut(image: Tensor, window: Crop, size: tuple[int, ...]) -> Tensor:
+    """A window of an image [H, W, 3] uint8, resized -> [3, *size] uint8."""
     left, top, right, bottom, mirrored = window
     x = image[top:bottom, left:right].permute(2, 0, 1)
-    if x.shape[1:] != (size, size):
-        x = F.interpolate(x[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    if x.shape[1:] != size:
+        x = F.interpolate(x[None], size=size, mode="bilinear", antialias=True)[0]
     return x.flip(2) if mirrored else x
 
 
-def _turned(image: Tensor, affine: Tensor, size: int) -> Tensor:
-    """An image [S, S, 3] uint8 seen through a matrix [2, 3] -> [3, size, size] float32 in 0..255."""
+def _turned(image: Tensor, affine: Tensor, size: tuple[int, ...]) -> Tensor:
+    """An image [H, W, 3] uint8 seen through a matrix [2, 3] -> [3, *size] float32 in 0..255."""
     x = image.permute(2, 0, 1)[None].float()
     return F.grid_sample(x, _grid(affine, size), padding_mode="reflection", align_corners=False)[0]
 
 
-def _grid(affine: Tensor, size: int) -> Tensor:
-    """`F.affine_grid` at a fifth of its cost, [1, size, size, 2]."""
-    middle = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
-    grid = np.empty((1, size, size, 2), dtype=np.float32)
+def _grid(affine: Tensor, size: tuple[int, ...]) -> Tensor:
+    """`F.affine_grid` at a fifth of its cost, [1, *size, 2]."""
+    y, x = (((np.arange(count) + 0.5) * 2 / count - 1).astype(np.float32) for count in size)
+    grid = np.empty((1, *size, 2), dtype=np.float32)
     for k, (across, down, origin) in enumerate(affine.tolist()):
-        np.add((middle * across + origin)[None, :], (middle * down)[:, None], out=grid[0, :, :, k])
+        np.add((x * across + origin)[None, :], (y * down)[:, None], out=grid[0, :, :, k])
     return torch.from_numpy(grid)
 
 
 def _recolour(plane: Tensor, out: Tensor, matrix: Tensor, contrast: Tensor, mean: Tensor, std: Tensor) -> None:
     """Colour of images in 0..255 changed, clamped and normalised in one product: the clamp moves with the scale."""
-    size = out.shape[-1]
     flat = plane.flatten(2)  # [n, 3, pixels]
     grey = (flat.mean(2) @ torch.tensor(GREY)) * contrast / 255  # [n]
     shift = (grey[:, None] - mean) / std
     flat = torch.baddbmm(shift[:, :, None], matrix / (255 * std[:, None]), flat)
     for k, (low, high) in enumerate(zip((-mean / std).tolist(), ((1 - mean) / std).tolist(), strict=True)):
-        torch.clamp(flat[:, k].view(-1, size, size), low, high, out=out[:, k])
+        torch.clamp(flat[:, k].view(-1, *out.shape[2:]), low, high, out=out[:, k])
 
 
 def _normalise(out: Tensor, mean: Tensor, std: Tensor) -> None:
@@ -167,5 +167,5 @@ def _normalise(out: Tensor, mean: Tensor, std: Tensor) -> None:
         flat = out.flatten(2)
         torch.addcmul(shift[:, None], flat, scale[:, None], out=flat)
     else:
-        rows = out.permute(0, 2, 3, 1).flatten(2)  # [n, size, size * 3]
+        rows = out.permute(0, 2, 3, 1).flatten(2)  # [n, height, width * 3]
         torch.addcmul(shift.repeat(out.shape[3]), rows, scale.repeat(out.shape[3]), out=rows)

@@ -1,4 +1,4 @@
-"""A level of the decoded images as a tensor: the memory map itself, rows gathered from it, or all on a device."""
+"""A level of the decoded images as a tensor: the memory map itself, rows gathered or decoded, or all on a device."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +9,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.data.cache import Cache
+from trainers.data.decoded_files import Images, JpegImages
+from trainers.loading.transforms import Size, pair
 
 ROOM = 3  # times its bytes must be free on a GPU before a level moves there
 PIECE = 2**26  # bytes that move in one go
 
 
-def level(cache: Cache, image_size: int) -> NDArray[np.uint8]:
-    """The images of the smallest level that is not below the network's input, [N, S, S, 3]."""
-    return cache.half if image_size <= cache.size // 2 else cache.images
+def level(cache: Cache, size: Size, window: float = 1.0) -> Images:
+    """The images of the smallest level whose windows, a share of the side, are not below the network's input.
+
+    [N, H, W, 3]; the largest level where all are below.
+    """
+    there = zip(pair(size), cache.half.shape[1:3], strict=True)
+    return cache.half if all(wanted <= round(window * side, 6) for wanted, side in there) else cache.images
 
 
 class _Open:
@@ -35,10 +41,13 @@ def shared(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.asarray(_Open(images)))
 
 
-def gather(images: NDArray[np.uint8], rows: np.ndarray, *, pinned: bool = False) -> Tensor:
-    """A copy of these rows, [B, S, S, 3]."""
+def gather(images: Images, rows: np.ndarray, *, pinned: bool = False, threads: int = 1) -> Tensor:
+    """A copy of these rows, [B, H, W, 3]; `threads` share the decoding of JPEGs."""
     batch = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-    np.take(images, rows, axis=0, out=batch.numpy(), mode="clip")
+    if isinstance(images, JpegImages):
+        images.read(rows, batch.numpy(), threads)
+    else:
+        np.take(images, rows, axis=0, out=batch.numpy(), mode="clip")
     return batch
 
 
@@ -47,10 +56,10 @@ class DeviceImageCache:
     """The levels of one data set that a process keeps on one device, from trial to trial."""
 
     home: object = None
-    levels: dict[object, tuple[NDArray[np.uint8], Tensor]] = field(default_factory=dict)
+    levels: dict[object, tuple[Images, Tensor]] = field(default_factory=dict)
 
-    def take(self, images: NDArray[np.uint8], device: torch.device) -> Tensor | None:
-        """All of `images` on `device`, [N, S, S, 3]; None where it has no room for three times as much.
+    def take(self, images: Images, device: torch.device) -> Tensor | None:
+        """All of `images` on `device`, [N, H, W, 3]; None where it has no room for three times as much.
 
         What lay here of another data set, or on another device, is let go first.
         """
@@ -70,8 +79,8 @@ class DeviceImageCache:
             self.levels, self.home = {}, None
 
 
-def _place(images: NDArray[np.uint8]) -> str | int:
-    """The file of a memory map, which is named for its content; of another array, which the shelf holds, its id."""
+def _place(images: Images) -> str | int:
+    """The file of the images, which is named for its content; of others, which the shelf holds, their id."""
     place = getattr(images, "filename", None)
     return str(place) if place is not None else id(images)
 
@@ -83,12 +92,13 @@ def _free(device: torch.device) -> float:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
 
 
-def _moved(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+def _moved(images: Images, device: torch.device) -> Tensor:
     """Piece by piece, so that no second copy lies in the host's memory."""
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    rows = max(1, PIECE // images[0].nbytes)
+    rows, threads = max(1, PIECE // (images.nbytes // len(images))), torch.get_num_threads()
     for start in range(0, len(images), rows):
-        whole[start : start + rows].copy_(torch.from_numpy(np.array(images[start : start + rows])))
+        piece = np.arange(start, min(start + rows, len(images)))
+        whole[start : start + rows].copy_(gather(images, piece, threads=threads))
     return whole
 
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from trainers.config import Augment
+from trainers.data.decoded_files import JpegImages
 from trainers.loading import cpu_transforms, transforms
 from trainers.loading.batches import Data
 from trainers.loading.cpu_transforms import BatchBuffers, Crop, InputFormat
 from trainers.loading.image_store import DEVICE_IMAGES, gather, level, shared
 from trainers.loading.prefetch import prefetch
+from trainers.loading.transforms import Size
 from trainers.support.device import send
 
 
@@ -22,7 +24,7 @@ from trainers.support.device import send
 class Batch:
     """What one step looks at."""
 
-    images: Tensor  # [B, 3, size, size] float32, changed and normalised
+    images: Tensor  # [B, 3, *size] float32, changed and normalised
     labels: Tensor  # [B, D] int64
     own: Tensor | None = None  # [B], share of its own label; None without mixing
     other: Tensor | None = None  # [B, D] int64, labels of the image that the rest is of
@@ -41,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Images that a device is still to change: [B, S, S, 3] uint8, their labels and parameters."""
+    """Images that a device is still to change: [B, H, W, 3] uint8, their labels and parameters."""
 
     images: Tensor
     labels: Tensor | None = None
@@ -59,18 +61,31 @@ class AugmentationSource:
 
 
 class Loader:
-    """Batches of the smallest level of the cache that is not below the network's input.
+    """Batches of the smallest level of the cache of which no window is enlarged.
 
+    window: side of the smallest one that is looked at, as a share of the image's side.
     hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
     that, for the device keeps the level, where it has the room. All three see the same random parameters.
     What is given is overwritten when the next is asked for.
     """
 
-    def __init__(self, data: Data, size: int, eye: InputFormat, *, hosted: bool, resident: bool = False) -> None:
+    def __init__(
+        self,
+        data: Data,
+        size: Size,
+        eye: InputFormat,
+        *,
+        hosted: bool,
+        resident: bool = False,
+        window: float = 1.0,
+    ) -> None:
         self.data, self.size, self.eye, self.hosted = data, size, eye, hosted
         self.room = BatchBuffers()
-        self.images = level(data.cache, size)
-        self.level, self.side = shared(self.images), self.images.shape[1]
+        self.images = level(data.cache, size, window)
+        self.level = None if isinstance(self.images, JpegImages) else shared(self.images)
+        self.source = self.images.shape[1:3]  # height and width
+        self.threads = torch.get_num_threads()  # that decode JPEGs
+        self.read: tuple[np.ndarray | None, Tensor] = None, torch.empty(0)  # what was decoded last, and of which rows
         self.kept = DEVICE_IMAGES.take(self.images, eye.device) if resident and not hosted else None
 
     def training(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[Batch]:
@@ -81,7 +96,7 @@ class Loader:
 
         def changed(rows: np.ndarray) -> Batch:
             how = self.draw(rows, drawing)
-            images, own = cpu_transforms.apply(self.level, rows, how, self.size, self.eye, self.room)
+            images, own = cpu_transforms.apply(*self._pixels(rows), how, self.size, self.eye, self.room)
             return _batch(self._laid(images), self._labels(rows), own, how.partner, self._weights(rows))
 
         yield from prefetch(chunks, changed, self.eye.device)
@@ -98,7 +113,7 @@ class Loader:
         )  # one more than is in the making: hosts are not punctual
 
     def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Crop]) -> Iterator[Tensor]:
-        """What evaluation sees of each chunk, window by window, [B, 3, size, size] float32 on the device."""
+        """What evaluation sees of each chunk, window by window, [B, 3, *size] float32 on the device."""
         asked = [(rows, window) for rows in chunks for window in windows]
         if self.hosted:
             yield from prefetch(asked, self._look, self.eye.device)
@@ -109,15 +124,25 @@ class Loader:
     def draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
         """How these rows are to be changed."""
         shapes = np.asarray(self.data.cache.sizes[rows])
-        return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.side)
+        return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.source)
 
     def _look(self, asked: tuple[np.ndarray, Crop]) -> Tensor:
-        return cpu_transforms.look(self.level, *asked, self.size, self.eye, self.room)
+        rows, window = asked
+        return cpu_transforms.look(*self._pixels(rows), window, self.size, self.eye, self.room)
+
+    def _pixels(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Images [.., H, W, 3] uint8, and where in them these rows are. JPEGs are decoded once for all windows."""
+        if self.level is not None:
+            return self.level, rows
+        if self.read[0] is not rows:
+            self.read = rows, gather(self.images, rows, threads=self.threads)
+        return self.read[1], np.arange(len(rows))
 
     def _raw(self, rows: np.ndarray) -> RawBatch:
         if self.kept is not None:
             return RawBatch(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
-        return RawBatch(send(gather(self.images, rows, pinned=self.eye.device.type == "cuda"), self.eye.device))
+        pinned = self.eye.device.type == "cuda"
+        return RawBatch(send(gather(self.images, rows, pinned=pinned, threads=self.threads), self.eye.device))
 
     def _labels(self, rows: np.ndarray) -> Tensor:
         return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)

@@ -20,6 +20,7 @@ from trainers.loading import policies
 from trainers.loading.policies import GREY
 from trainers.support.device import send
 
+Size = int | tuple[int, int]  # of images: the side of squares, or height and width
 SHRINKS = 1.2  # times as many pixels in the cache as in the input: from there on windows are smoothed
 _TO_YIQ = np.array([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
@@ -46,18 +47,23 @@ class Draw:
         return replace(self, **sent)
 
 
+def pair(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def draw(
     config: Augment,
     shapes: np.ndarray,
     rng: np.random.Generator,
     minority: np.ndarray | None = None,
-    side: int | None = None,
+    size: Size | None = None,
 ) -> Draw:
     """Parameters for one batch, of `rng` alone: the same on every device.
 
     shapes [B, 2] int: width and height of the originals, which turn a rotation of the squashed image into one of
     the original. minority [B] bool: the images that `mixup_classes: minority` mixes, see `minority`.
-    side: that of the images to be changed; upright windows then begin and end at whole pixels of theirs.
+    size: that of the images to be changed; upright windows then begin and end at whole pixels of theirs.
     """
     batch = len(shapes)
     flip = rng.random(batch) < config.horizontal_flip
@@ -73,7 +79,7 @@ def draw(
     noisy = torch.from_numpy(np.flatnonzero(rng.random(batch) < config.noise)) if config.noise else None
     return Draw(
         flip=torch.from_numpy(flip),
-        affine=_tensor(affine if affine is None or side is None else _snapped(affine, side)),
+        affine=_tensor(affine if affine is None or size is None else _snapped(affine, pair(size))),
         colour=_tensor(colour),
         contrast=_tensor(contrast),
         noisy=noisy,
@@ -129,8 +135,9 @@ def then(affine: np.ndarray, plan: policies.Plan, shapes: np.ndarray) -> np.ndar
     return whole
 
 
-def _snapped(affine: np.ndarray, side: int) -> np.ndarray:
-    """Windows that are not turned moved to whole pixels of an image of that side, [B, 2, 3]; half a pixel at most."""
+def _snapped(affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Windows that are not turned moved to whole pixels of an image of that size, [B, 2, 3]; half a pixel at most."""
+    side = np.array(size[::-1])
     half, centre = affine[:, (0, 1), (0, 1)], affine[:, :, 2]  # [B, 2] each; half is negative where mirrored
     first = np.round((1 + centre - np.abs(half)) * side / 2)
     last = np.maximum(np.round((1 + centre + np.abs(half)) * side / 2), first + 1)
@@ -209,12 +216,12 @@ def _of_minority(share: np.ndarray, minority: np.ndarray | None) -> np.ndarray:
     return np.where(minority, share, 1.0)
 
 
-def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:
+def apply(images: Tensor, how: Draw, size: Size, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:
     """The changed, normalised images, and what share of each label is its own.
 
-    images [B, 3, S, S] uint8 -> [B, 3, size, size] float32; mean, std [3]; the share is [B], or None without mixing.
+    images [B, 3, H, W] uint8 -> [B, 3, *size] float32; mean, std [3]; the share is [B], or None without mixing.
     """
-    x = _warp(images, how, size)
+    x = _warp(images, how, pair(size))
     if how.colour is not None and how.contrast is not None:
         x = recolour(x, how.colour, how.contrast)
     x = disturb(x, how)
@@ -222,7 +229,7 @@ def apply(images: Tensor, how: Draw, size: int, mean: Tensor, std: Tensor) -> tu
 
 
 def disturb(x: Tensor, how: Draw) -> Tensor:
-    """Images [B, 3, S, S] in 0..1 with Gaussian noise on those that get it, clamped; written into x.
+    """Images [B, 3, H, W] in 0..1 with Gaussian noise on those that get it, clamped; written into x.
 
     The noise is drawn on the host, so that every device sees the same.
     """
@@ -234,36 +241,41 @@ def disturb(x: Tensor, how: Draw) -> Tensor:
 
 
 def finish(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
-    """Normalised images [B, 3, S, S], erased and mixed in place, and what share of each label is its own."""
+    """Normalised images [B, 3, H, W], erased and mixed in place, and what share of each label is its own."""
     if how.erase is not None:
-        x.masked_fill_(_inside(how.erase, x.shape[-1])[:, None], 0.0)  # 0 is the mean colour
+        x.masked_fill_(_inside(how.erase, *x.shape[2:])[:, None], 0.0)  # 0 is the mean colour
     return _blend(x, how)
 
 
-def plain(images: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
+def plain(images: Tensor, size: Size, mean: Tensor, std: Tensor) -> Tensor:
     """The images as evaluation sees them, resized and normalised.
 
-    images [B, 3, S, S] uint8 -> [B, 3, size, size] float32; mean, std [3].
+    images [B, 3, H, W] uint8 -> [B, 3, *size] float32; mean, std [3].
     """
-    return (_resize(images, size) - mean[:, None, None]) / std[:, None, None]
+    return (_resize(images, pair(size)) - mean[:, None, None]) / std[:, None, None]
 
 
-def _resize(images: Tensor, size: int) -> Tensor:
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     x = images.float() / 255
-    if x.shape[-1] == size:
+    if x.shape[2:] == size:
         return x
-    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _warp(images: Tensor, how: Draw, size: int) -> Tensor:
+def _warp(images: Tensor, how: Draw, size: tuple[int, int]) -> Tensor:
     if how.affine is None:
         x = _resize(images, size)
         return torch.where(how.flip[:, None, None, None], x.flip(3), x)
-    x, ratio = images.float() / 255, images.shape[-1] / size
-    if ratio <= SHRINKS:
-        across = down = pixel_centers(size, images.device)[None]
+    x, (height, width) = images.float() / 255, size
+    ratios = images.shape[3] / width, images.shape[2] / height
+    if max(ratios) <= SHRINKS:
+        across, down = (pixel_centers(count, images.device)[None] for count in (width, height))
         return _sample(x, sampling_grid(how.affine, across, down))
-    across, down = (_spread(how.affine[:, :, k], ratio, size) for k in (0, 1))
+    shrinks = images.new_tensor([images.shape[3], images.shape[2]], dtype=x.dtype)
+    across, down = (
+        _spread(how.affine[:, :, k] * (shrinks / images.shape[3 - k]), ratios[k], count)
+        for k, count in enumerate((width, height))
+    )
     return F.avg_pool2d(_sample(x, sampling_grid(how.affine, across, down)), 2)
 
 
@@ -279,9 +291,10 @@ def pixel_centers(size: int, device: torch.device) -> Tensor:
 def _spread(step: Tensor, ratio: float, size: int) -> Tensor:
     """Two places for each pixel of a row, whose mean blurs as torch's antialiased resize does, [B, 2 size].
 
-    step [B, 2] is the row's direction in the input; at `ratio` 1 its length is what a pixel shows, in pixels of the
-    input. Where that is s > 1, a resize weighs with a triangle of half-width s, of variance s^2 / 6, and bilinear
-    sampling with one of 1: two places at a distance d on either side add the rest, d^2 = (s^2 - 1) / 6.
+    step [B, 2] is the row's direction in the input, in which a unit has as many pixels either way; at `ratio` 1 its
+    length is what a pixel shows, in pixels of the input. Where that is s > 1, a resize weighs with a triangle of
+    half-width s, of variance s^2 / 6, and bilinear sampling with one of 1: two places at a distance d on either side
+    add the rest, d^2 = (s^2 - 1) / 6.
     """
     shrinks = (step.square().sum(1).sqrt() * ratio).clamp_min(1)  # [B], s
     apart = ((1 - shrinks**-2) / 6).sqrt() * (2 / size)  # d / s output pixels
@@ -311,11 +324,11 @@ def recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
     return out.clamp_(0, 1)
 
 
-def _inside(boxes: Tensor, size: int) -> Tensor:
-    """[B, 4] boxes in shares of the side -> [B, size, size] bool."""
-    middle = (torch.arange(size, device=boxes.device) + 0.5) / size
+def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """[B, 4] boxes in shares of the sides -> [B, height, width] bool."""
+    x, y = ((torch.arange(size, device=boxes.device) + 0.5) / size for size in (width, height))
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
-    across, down = (middle >= left) & (middle < right), (middle >= top) & (middle < bottom)
+    across, down = (x >= left) & (x < right), (y >= top) & (y < bottom)
     return down[:, :, None] & across[:, None, :]
 
 
@@ -323,7 +336,7 @@ def _blend(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
     if how.partner is None:
         return x, None
     if how.cut is not None:
-        mask = _inside(how.cut, x.shape[-1])
+        mask = _inside(how.cut, *x.shape[2:])
         return torch.where(mask[:, None], x[how.partner], x), 1 - mask.float().mean((1, 2))
     if how.share is not None:
         return x.lerp_(x[how.partner], (1 - how.share)[:, None, None, None]), how.share

@@ -129,8 +129,9 @@ def _made(name: str, given: dict[str, Any], need: str, *, pretrained: bool = Fal
 def _arguments(config: TrainConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(config.backbone_args)
     default = timm.get_pretrained_cfg(config.backbone)
-    if default is not None and default.fixed_input_size and default.input_size[-1] != config.image_size:
-        arguments.setdefault("img_size", config.image_size)
+    if default is not None and default.fixed_input_size and default.input_size[1:] != config.input_size:
+        height, width = config.input_size
+        arguments.setdefault("img_size", height if height == width else (height, width))
     if config.drop_path is not None:
         arguments.setdefault("drop_path_rate", config.drop_path)
     return arguments

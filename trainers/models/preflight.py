@@ -114,7 +114,7 @@ def _alike(architecture: str) -> list[str]:
 def _size(config: TrainConfig) -> Problem | None:
     """Builds the backbone without memory and sends an empty image of the recipe's size through."""
     try:
-        _through(config, config.image_size)
+        _through(config, config.input_size)
     except NotImplementedError:
         return None  # an operation without a meta kernel: the first trial will tell
     except TypeError as error:
@@ -135,34 +135,39 @@ def _size(config: TrainConfig) -> Problem | None:
 
 def _growing(config: TrainConfig) -> Problem | None:
     """Whether the backbone takes the smaller images of the first epochs, too."""
-    smallest = config.progressive_resizing.side(config.image_size, 0.0)
-    if smallest == config.image_size:
+    smallest = config.progressive_resizing.size(config.input_size, 0.0)
+    if smallest == config.input_size:
         return None
     try:
         _through(config, smallest)
     except NotImplementedError:
         return None
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-        what = f"{config.backbone} cannot take the {smallest} pixels of the first epochs: {_line(error)}"
+        what = f"{config.backbone} cannot take the {_pixels(smallest)} pixels of the first epochs: {_line(error)}"
         return Problem(
             "train.progressive_resizing", what, "leave progressive_resizing out, or give it a larger start", 2
         )
     return None
 
 
-def _through(config: TrainConfig, side: int) -> None:
-    """Images of this side through the backbone, pooled, whatever the head; raises what timm raises."""
+def _through(config: TrainConfig, size: tuple[int, int]) -> None:
+    """Images of this size through the backbone, pooled, whatever the head; raises what timm raises."""
     plain = config.model_copy(update={"head": LinearHead()})
     with torch.device("meta"), torch.inference_mode():
-        network.create(plain).eval()(torch.empty(2, 3, side, side))
+        network.create(plain).eval()(torch.empty(2, 3, *size))
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{height}" if height == width else f"{height} x {width}"
 
 
 def _fitting(config: TrainConfig) -> list[int]:
     """Up to three sizes near the wanted one that the backbone does take."""
     fits: list[int] = []
-    for size in _near(config.image_size)[:24]:
+    for size in _near(max(config.input_size))[:24]:
         with suppress(Exception):  # the next size is the answer
-            _through(config.model_copy(update={"image_size": size}), size)
+            _through(config.model_copy(update={"image_size": size}), (size, size))
             fits.append(size)
         if len(fits) == 3:
             break
@@ -194,7 +199,7 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
     try:
         with torch.device("meta"), torch.inference_mode():
             backbone = network.create(config).eval()
-            found = backbone(torch.empty(2, 3, config.image_size, config.image_size))
+            found = backbone(torch.empty(2, 3, *config.input_size))
             network.head(config, backbone, [2]).eval()(found)
     except NotImplementedError:
         return None
@@ -225,12 +230,12 @@ def _lone(config: TrainConfig, images: int | None) -> Problem | None:
 
 def _trained_on_one(config: TrainConfig) -> None:
     """One image through the network as it is trained in its last epoch, without memory; raises what torch raises."""
-    side = config.progressive_resizing.side(config.image_size, 0.0)
+    size = config.progressive_resizing.size(config.input_size, 0.0)
     with torch.device("meta"):
         backbone = network.create(config)
         head = network.head(config, backbone.train(), [2]).train()
         optimizers.thaw(backbone, optimizers.learning(config.freeze, config.epochs - 1))
-        head(backbone(torch.empty(1, 3, side, side)))  # a Network's autocast knows no "meta"
+        head(backbone(torch.empty(1, 3, *size)))  # a Network's autocast knows no "meta"
 
 
 def _compiler(config: TrainConfig) -> Problem | None:

@@ -1,5 +1,7 @@
 """Decoded once, whole or not at all, and shared by whoever asks."""
 
+import io
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.config import DataConfig
-from trainers.data import cache, checksums, demo, layouts
+from trainers.config import Augment, DataConfig, Framing
+from trainers.data import cache, checksums, decoded_files, decoding, demo, images, layouts
 from trainers.data.cache import Cache, open_cache
+from trainers.data.decoded_files import ImageFormat, JpegImages
 from trainers.data.table import Category, Row, Table
 from trainers.support.errors import DataError, EnvironmentFault
 
@@ -23,15 +26,18 @@ from pathlib import Path
 from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import open_cache
+from trainers.data import decoding
 root, folder, mode = sys.argv[1:]
+if mode.startswith("kill early"):
+    decoding.SHARD = 1
 if mode == "full":
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 def progress(done, total):
     print(done, flush=True)
-    if mode == "kill":
+    if mode.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
-config = DataConfig(root=root, size=64)
+config = DataConfig(root=root, size=64, cache="jpeg" if mode.endswith("jpeg") else "auto")
 open_cache(layouts.read(config), config, Path(folder), progress=progress)
 """
 
@@ -123,6 +129,76 @@ def test_of_two_processes_at_once_one_builds_and_both_succeed(drawn: Path, tmp_p
 
 
 @pytest.mark.process
+def test_a_build_goes_on_where_it_was_killed_as_often_as_that_happens(drawn: Path, tmp_path: Path):
+    whole = opened(drawn, tmp_path / "whole")
+    told: list[str] = []
+    while said := building(drawn, tmp_path / "killed", "kill early").communicate(timeout=60)[0]:
+        told.append(said)
+        assert len(list((tmp_path / "killed").glob(".*.building"))) == 1
+    assert told[0] == "32\n"
+    assert [int(each) for each in told] == sorted({int(each) for each in told}), "nothing is decoded twice"
+    found = opened(drawn, tmp_path / "killed")
+    for name in ("images", "half", "sizes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert mend(drawn, tmp_path / "killed") == ""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("point", ["written sizes.npy", "renamed sizes.npy", "written digests.json"])
+def test_a_kill_between_two_writes_costs_no_image(
+    drawn: Path, tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setenv("SWEEP_CRASH", point)
+        process = building(drawn, tmp_path)
+        process.communicate(timeout=60)
+        assert process.returncode == -9
+    seen: list[int] = []
+    table = layouts.read(config(drawn))
+    found = open_cache(table, config(drawn), tmp_path, progress=lambda done, _: seen.append(done))
+    assert seen == ([32, 64, 80] if point == "written sizes.npy" else [])
+    np.testing.assert_array_equal(found.images, opened(drawn, tmp_path / "whole").images)
+
+
+def test_an_interrupt_keeps_what_is_done_and_an_unfinished_cache_says_nothing_of_what_it_lacks(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoding, "SHARD", 1)
+
+    def stop(done: int, _: int) -> None:
+        raise KeyboardInterrupt
+
+    table = layouts.read(config(drawn))
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(table, config(drawn), tmp_path, progress=stop)
+    (rest,) = tmp_path.glob(".*.building")
+    known = np.load(rest / "sizes.npy")[:, 0] > 0
+    assert known.sum() >= 32
+    monkeypatch.undo()
+    whole = opened(drawn, tmp_path / "whole")
+    np.testing.assert_array_equal(np.load(rest / "images.npy", mmap_mode="r")[known], whole.images[known])
+
+
+def test_a_rest_goes_when_its_data_set_is_built_in_another_state_and_others_stay(drawn: Path, tmp_path: Path):
+    for name, root in (("a", drawn), ("b", tmp_path / "elsewhere")):
+        rest = tmp_path / f".{name}-64.building"
+        rest.mkdir()
+        (rest / "meta.json").write_text(json.dumps({"root": str(root.resolve()), "size": 64}))
+    (tmp_path / ".c-64.building").mkdir()  # that a discarded cache left
+    opened(drawn, tmp_path)
+    assert [path.name for path in tmp_path.glob(".*")] == [".b-64.building"]
+
+
+def test_a_discarded_cache_is_no_rest_to_go_on_with(drawn: Path, tmp_path: Path):
+    opened(drawn, tmp_path)
+    (place,) = tmp_path.glob("*-64")
+    (place / "images.npy").write_bytes(bytes(10))
+    (place / decoded_files.SIZES).unlink()
+    place.rename(place.with_name(f".{place.name}.building"))  # a kill in the middle of `discard`
+    np.testing.assert_array_equal(opened(drawn, tmp_path).images, opened(drawn, tmp_path / "whole").images)
+
+
+@pytest.mark.process
 def test_a_killed_build_is_not_taken_for_whole_and_its_rest_goes_with_the_next(drawn: Path, tmp_path: Path):
     process = building(drawn, tmp_path, "kill")
     out, _ = process.communicate(timeout=60)
@@ -142,8 +218,9 @@ def test_a_write_that_fails_is_said_and_leaves_nothing(drawn: Path, tmp_path: Pa
 
 
 def test_too_small_a_disk_is_said_with_figures_before_anything_is_written(drawn: Path, tmp_path: Path):
-    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, and \d+\.\d\d GB are free"):
-        opened(drawn, tmp_path, 32 * 18_000)
+    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, and \d+\.\d\d GB are free") as caught:
+        opened(drawn, tmp_path, 32 * 18_000, cache="raw")
+    assert "data.cache: jpeg" in caught.value.help
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
@@ -163,6 +240,87 @@ def test_a_cache_that_lost_a_file_is_built_again(drawn: Path, tmp_path: Path):
     assert opened(drawn, tmp_path).half.shape == (80, 32, 32, 3)
 
 
+# ------------------------------------------------------------------------------------------- JPEG
+def decoded(images: Any, threads: int = 1) -> np.ndarray:
+    out = np.empty(images.shape, np.uint8)
+    images.read(np.arange(len(images)), out, threads)
+    return out
+
+
+def test_a_cache_of_jpegs_holds_what_pillow_encodes_and_is_a_fifth_as_large(drawn: Path, tmp_path: Path):
+    raw, found = (opened(drawn, tmp_path, 96, cache=kind) for kind in ("raw", "jpeg"))
+    for level, pixels in ((found.images, raw.images), (found.half, raw.half)):
+        assert isinstance(level, JpegImages)
+        assert (level.shape, level.nbytes, len(level)) == (pixels.shape, pixels.nbytes, 80)
+        for index in (0, 41, 79):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[index]).save(buffer, "JPEG", quality=95, subsampling=0)
+            np.testing.assert_array_equal(decoded(level)[index], np.asarray(Image.open(buffer)))
+        assert psnr(decoded(level), pixels) > 35
+    np.testing.assert_array_equal(found.sizes, raw.sizes)
+    assert len(found.images.content) < raw.images.nbytes / 3
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(-10 * np.log10(max(((a / 255 - b / 255) ** 2).mean(), 1e-12)))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 200])
+def test_jpegs_are_the_same_whatever_thread_decodes_them(drawn: Path, tmp_path: Path, threads: int):
+    found = opened(drawn, tmp_path, cache="jpeg").images
+    np.testing.assert_array_equal(decoded(found, threads), decoded(found))
+    rows, out = np.array([70, 3, 3]), np.empty((3, 64, 64, 3), np.uint8)
+    found.read(rows, out, threads)
+    np.testing.assert_array_equal(out, decoded(found)[rows])
+
+
+@pytest.mark.process
+def test_a_build_of_jpegs_goes_on_where_it_was_killed(drawn: Path, tmp_path: Path):
+    while building(drawn, tmp_path / "killed", "kill early jpeg").communicate(timeout=60)[0]:
+        assert len(list((tmp_path / "killed").glob(".*-jpeg.building"))) == 1
+    found, whole = (opened(drawn, tmp_path / name, cache="jpeg") for name in ("killed", "whole"))
+    for name in ("images", "half"):
+        np.testing.assert_array_equal(decoded(getattr(found, name)), decoded(getattr(whole, name)))
+    np.testing.assert_array_equal(found.sizes, whole.sizes)
+    assert mend(drawn, tmp_path / "killed", cache="jpeg") == ""
+
+
+def test_images_are_kept_as_jpeg_where_raw_pixels_have_no_room(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    table = layouts.read(config(drawn))
+    assert cache.kind(table, config(drawn), tmp_path / "not there yet") == "raw"
+    assert cache.kind(table, config(drawn, 32 * 18_000), tmp_path) == "jpeg"
+    monkeypatch.setattr(cache, "SPARE", 2**60)
+    assert cache.kind(table, config(drawn), tmp_path) == "jpeg"
+    assert cache.kind(table, config(drawn, cache="raw"), tmp_path) == "raw"
+    monkeypatch.undo()
+    opened(drawn, tmp_path)
+    monkeypatch.setattr(cache, "SPARE", 2**60)
+    assert cache.kind(table, config(drawn), tmp_path) == "raw"  # that are there already
+    assert cache.kind(table, config(drawn, cache="jpeg"), tmp_path) == "jpeg"
+
+
+def test_a_damaged_jpeg_is_found_and_its_cache_made_anew(drawn: Path, tmp_path: Path):
+    whole = decoded(opened(drawn, tmp_path, cache="jpeg").images)
+    (place,) = tmp_path.glob("*-64-jpeg")
+    for name in ImageFormat(64, 64, "jpeg").files:
+        content = (place / name).read_bytes()
+        (place / name).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        assert mend(drawn, tmp_path, cache="jpeg") == f"{place}: {name} is not as it was written"
+        np.testing.assert_array_equal(decoded(opened(drawn, tmp_path, cache="jpeg").images), whole)
+
+
+def test_what_jpegs_cost_is_measured_with_images_of_the_data_set(drawn: Path, tmp_path: Path):
+    found = opened(drawn, tmp_path, 96, cache="jpeg")
+    cost = decoding.jpeg_cost(layouts.read(config(drawn)), ImageFormat(96, 96, "jpeg"))
+    assert cost.bytes == pytest.approx((len(found.images.content) + len(found.half.content)) / 80, rel=0.2)
+    assert 0 < cost.ms < 100
+    nothing = of_sizes(tmp_path, (64, 64))
+    (tmp_path / "0.png").unlink()
+    assert decoding.jpeg_cost(nothing, ImageFormat(96, 96, "jpeg")).ms == 0
+
+
 # ------------------------------------------------------------------------------------------- damage
 DAMAGES = {
     "flipped": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
@@ -171,11 +329,12 @@ DAMAGES = {
 
 
 def mend(root: Path, folder: Path, **settings: Any) -> str:
-    return cache.mend(layouts.read(config(root)), config(root), folder, **settings)
+    kind = {"cache": settings.pop("cache", "auto")}
+    return cache.mend(layouts.read(config(root)), config(root, **kind), folder, **settings)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("name", [*cache.FILES, "digests.json"])
+@pytest.mark.parametrize("name", [*ImageFormat(64, 64).files, "digests.json"])
 def test_a_byte_that_is_not_as_it_was_written_is_found_and_the_images_are_made_anew(
     drawn: Path, tmp_path: Path, name: str, kind: str
 ):
@@ -245,6 +404,93 @@ def test_the_side_gives_room_to_crop_within_what_the_originals_hold(
     tmp_path: Path, image_size: int, originals: tuple[int, int], side: int
 ):
     assert cache.side(image_size, of_sizes(tmp_path, originals, originals, (900, 900))) == side
+
+
+@pytest.mark.parametrize(
+    ("framing", "originals", "side"),
+    [
+        (Framing("pad", 4, 3), (1200, 1600), 224),
+        (Framing("pad", 2, 1), (400, 400), 224),
+        (Framing("center", 2, 1), (150, 190), 192),  # 95 x 190 are left of it, and the network takes 192
+        (Framing("center", 1, 1), (600, 210), 192),
+        (Framing("pad", 1, 1), (210, 60), 192),
+        (Framing("pad", 1, 1), (100, 60), 128),
+    ],
+)
+def test_the_longer_side_of_padded_and_cut_images_is_at_most_that_of_what_is_shown(
+    tmp_path: Path, framing: Framing, originals: tuple[int, int], side: int
+):
+    assert cache.side(192, of_sizes(tmp_path, originals), framing=framing) == side
+
+
+# ------------------------------------------------------------------------------------------- shapes
+def striped(width: int, height: int) -> Image.Image:
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    return Image.fromarray(
+        np.stack([across * 255 // width, down * 255 // height, across * 0 + 200], 2).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("original", [(300, 300), (120, 400), (500, 90), (64, 48), (7, 3)])
+@pytest.mark.parametrize("fit", ["pad", "center"])
+def test_padded_and_cut_images_keep_their_aspect(tmp_path: Path, fit: Any, original: tuple[int, int]):
+    table = of_sizes(tmp_path, original)
+    picture = striped(*original)
+    picture.save(tmp_path / "0.png")
+    found = open_cache(table, config(tmp_path, 96), tmp_path / "cache", Framing(fit, 4, 3))
+    assert (found.images.shape, found.half.shape, found.size) == ((1, 96, 72, 3), (1, 48, 36, 3), 96)
+    width, height = original
+    scale = min(72 / width, 96 / height) if fit == "pad" else max(72 / width, 96 / height)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    plain, canvas = picture.resize(inner, Image.Resampling.BICUBIC), Image.new("RGB", (72, 96), images.GROUND)
+    canvas.paste(plain, (round((72 - inner[0]) / 2), round((96 - inner[1]) / 2)))
+    assert psnr(np.asarray(found.images[0]), np.asarray(canvas)) > 30
+    shown = (72 / scale, 96 / scale)
+    assert found.sizes[0].tolist() == pytest.approx(shown, abs=1)
+
+
+def test_each_way_is_a_cache_of_its_own_and_squashed_ones_are_those_of_before(drawn: Path, tmp_path: Path):
+    table = layouts.read(config(drawn))
+    ways = (Framing(), Framing("pad", 4, 3), Framing("center", 4, 3), Framing("pad", 3, 4), Framing("pad"))
+    for framing in ways:
+        open_cache(table, config(drawn), tmp_path, framing)
+        assert cache.mend(table, config(drawn), tmp_path, framing) == ""
+    names = {path.name.partition("-")[2] for path in tmp_path.glob("[!.]*-*")}
+    assert names == {"64", "64x48-pad", "64x48-center", "48x64-pad", "64x64-pad"}
+    assert {place.size for place in cache.places(tmp_path)} == {64}
+
+
+def test_padded_images_may_be_jpegs_and_boxes(drawn: Path, tmp_path: Path):
+    how = config(drawn, 64, crop="box", cache="jpeg")
+    found = open_cache(layouts.read(how), how, tmp_path, Framing("pad", 2, 1))
+    assert found.images.shape == (80, 64, 32, 3)
+    assert isinstance(found.images, JpegImages)
+    pixels = decoded(found.images)
+    assert np.abs(pixels[:, :2, :2].astype(int) - images.GROUND).max(axis=(1, 2, 3)).min() < 12  # some have a margin
+
+
+@pytest.mark.parametrize(
+    ("augment", "image_size", "side"),
+    [
+        ({}, 224, 256),
+        ({"random_shift": 0.125}, 224, 256),  # an eighth of the side is what the margin is for
+        ({"random_shift": 0.125}, 64, 96),
+        ({"rotation": 30}, 160, 192),
+        ({"random_resized_crop": {"scale": (0.35, 1.0)}}, 224, 384),
+        ({"random_resized_crop": {"scale": (0.35, 1.0)}}, 112, 192),
+        ({"random_resized_crop": {"scale": (0.5, 1.0)}}, 64, 96),
+        ({"random_resized_crop": {"scale": (0.25, 0.5)}}, 128, 256),
+        ({"random_resized_crop": {"scale": (0.25, 1.0)}, "random_shift": 0.5}, 64, 256),
+        ({"random_resized_crop": {"scale": (0.08, 1.0)}}, 448, 992),  # the originals hold no more
+        ({"random_resized_crop": {"scale": (1.0, 1.0)}}, 224, 256),
+    ],
+)
+def test_no_random_crop_of_a_large_photograph_is_enlarged(
+    tmp_path: Path, augment: dict[str, Any], image_size: int, side: int
+):
+    window = Augment(**augment).smallest_window
+    assert cache.side(image_size, of_sizes(tmp_path, (1000, 1200)), window) == side
+    assert window * side >= image_size or side == 992
 
 
 def test_the_side_of_a_cropped_data_set_follows_its_boxes(tmp_path: Path):

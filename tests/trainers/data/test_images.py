@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.data.images import UnreadableImage, decode, map_rows, pillow_errors, resize_square
+from trainers.data.images import UnreadableImage, decode, map_rows, pillow_errors, resized
 from trainers.data.table import Row
 
 GREY = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
@@ -91,7 +91,7 @@ def test_exif_orientation_is_applied(orientation: int, format: str):
     content = turned(Image.fromarray(COLOUR), orientation, format)
     np.testing.assert_array_equal(pixels(content), COLOUR)
     with pillow_errors():
-        assert resize_square(content, 32, None)[1] == (8, 6)
+        assert resized(content, (32, 32), None)[1] == (8, 6)
 
 
 @pytest.mark.parametrize("orientation", TURNS)
@@ -100,7 +100,7 @@ def test_a_large_photograph_that_is_decoded_small_is_turned_and_keeps_its_size(o
     x, y = np.meshgrid(np.linspace(0, 3, 799), np.linspace(0, 5, 1600))
     waves = Image.fromarray((np.stack([np.sin(x), np.sin(y), np.cos(x + y)], axis=2) * 100 + 128).astype(np.uint8))
     with pillow_errors():
-        small, size = resize_square(turned(waves, orientation, "JPEG", quality=95), 64, None)
+        small, size = resized(turned(waves, orientation, "JPEG", quality=95), (64, 64), None)
     plain = np.asarray(waves.resize((64, 64), Image.Resampling.BICUBIC), dtype=int)
     assert size == (799, 1600)
     assert np.abs(np.asarray(small, dtype=int) - plain).max() < 8
@@ -172,7 +172,7 @@ def test_a_large_jpeg_may_be_decoded_small_and_still_looks_the_same():
     waves = np.stack([np.sin(x), np.sin(y), np.sin(x + y)], axis=2) * 100 + 128
     content = encoded(Image.fromarray(waves.astype(np.uint8)), "JPEG", quality=95)
     with pillow_errors():
-        small, size = resize_square(content, 64, None)
+        small, size = resized(content, (64, 64), None)
         plain = decode(content).resize((64, 64), Image.Resampling.BICUBIC)
     error = np.asarray(small, dtype=float) - np.asarray(plain, dtype=float)
     assert size == (800, 600)
@@ -182,7 +182,7 @@ def test_a_large_jpeg_may_be_decoded_small_and_still_looks_the_same():
 def test_a_box_is_cut_out_before_the_resize():
     image = Image.fromarray(COLOUR)
     with pillow_errors():
-        cut, size = resize_square(encoded(image), 32, (2, 1, 7, 5))
+        cut, size = resized(encoded(image), (32, 32), (2, 1, 7, 5))
     plain = image.crop((2, 1, 7, 5)).resize((32, 32), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(np.asarray(cut), np.asarray(plain))
     assert size == (5, 4)
@@ -195,14 +195,14 @@ def test_a_box_is_cut_out_before_the_resize():
 def test_a_box_is_cut_at_the_edges_of_its_image(box: tuple[int, ...], inside: tuple[int, ...]):
     content = encoded(Image.fromarray(COLOUR))
     with pillow_errors():
-        (ours, size), (plain, _) = (resize_square(content, 32, each) for each in (box, inside))
+        (ours, size), (plain, _) = (resized(content, (32, 32), each) for each in (box, inside))
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(plain))
     assert size == (inside[2] - inside[0], inside[3] - inside[1])
 
 
 def test_a_box_beside_its_image_is_refused():
     with pillow_errors(), pytest.raises(UnreadableImage, match=r"has 8 x 6 pixels, and its box begins at 8, 0"):
-        resize_square(encoded(Image.fromarray(COLOUR)), 32, (8, 0, 12, 5))
+        resized(encoded(Image.fromarray(COLOUR)), (32, 32), (8, 0, 12, 5))
 
 
 def test_work_over_many_rows_keeps_their_order_and_tells_how_far_it_is():

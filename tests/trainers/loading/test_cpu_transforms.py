@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def photographs(side, count=12):
 def both(images, size, eye=EYE, **config):
     """The same draw on the CPU's own lane and on the one of devices, on the scale 0..1; what is mixed in as well."""
     shapes = np.full((len(images), 2), (120, 160))
-    how = transforms.draw(Augment(**config), shapes, np.random.default_rng(5), None, images.shape[1])
+    how = transforms.draw(Augment(**config), shapes, np.random.default_rng(5), None, images.shape[1:3])
     rows = np.arange(len(images))
     ours, own = cpu_transforms.apply(shared(images), rows, how, size, eye, cpu_transforms.BatchBuffers())
     theirs, other = transforms.apply(torch.from_numpy(images).permute(0, 3, 1, 2), how, size, eye.mean, eye.std)
@@ -69,6 +70,52 @@ def test_the_cpu_changes_each_image_as_a_device_would(config, layout):
     eye = cpu_transforms.InputFormat(EYE.device, EYE.mean, EYE.std, layout)
     for ours, theirs in zip(*both(photographs(128), 112, eye, **config), strict=True):
         assert psnr(ours, theirs) > 40
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"random_shift": 0.25},
+        {"random_resized_crop": {"scale": (0.35, 1.0)}, "rotation": 20},
+        EVERYTHING | {"random_erasing": 0.5, "mixup": 0.4},
+        {"random_shift": 0.25, "noise": 0.5, "cutmix": 1.0},
+        {"horizontal_flip": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("level", "size"), [((128, 96), (112, 84)), ((96, 128), (84, 112)), ((128, 128), (112, 108))]
+)
+def test_the_cpu_changes_tall_and_wide_images_as_a_device_would(config, level, size):
+    images = np.ascontiguousarray(photographs(128)[:, : level[0], : level[1]])
+    found = both(images, size, **config)
+    assert found[0].shape == (12, 3, *size)
+    for ours, theirs in zip(*found, strict=True):
+        assert psnr(ours, theirs) > 40
+
+
+@pytest.mark.parametrize("config", [{"random_shift": 0.25, "horizontal_flip": 0}, {"horizontal_flip": 0}], ids=str)
+def test_what_is_made_smaller_by_another_factor_each_way_is_smoothed_as_much(config):
+    images = photographs(128)
+    for size in ((96, 48), (48, 96)):
+        for ours, theirs in zip(*both(images, size, **config), strict=True):
+            assert psnr(ours, theirs) > 32
+
+
+def test_a_tall_image_is_seen_as_the_wide_one_that_it_is_when_turned():
+    images = np.ascontiguousarray(photographs(128)[:, :, :80])
+    turned = np.ascontiguousarray(images.transpose(0, 2, 1, 3))
+    how = transforms.draw(
+        Augment(random_shift=0.25, horizontal_flip=0), np.full((12, 2), 9), np.random.default_rng(0)
+    )
+    how = replace(how, erase=torch.tensor([[0.1, 0.2, 0.5, 0.4]]).repeat(12, 1))
+    swapped = replace(how, affine=how.affine.flip(1)[:, :, [1, 0, 2]], erase=how.erase[:, [1, 0, 3, 2]])
+    for size in ((112, 64), (64, 40)):
+        tall = transforms.apply(torch.from_numpy(images).permute(0, 3, 1, 2), how, size, EYE.mean, EYE.std)[0]
+        wide = transforms.apply(torch.from_numpy(turned).permute(0, 3, 1, 2), swapped, size[::-1], EYE.mean, EYE.std)[
+            0
+        ]
+        torch.testing.assert_close(tall, wide.transpose(2, 3), atol=1e-4, rtol=0)
 
 
 def test_what_is_made_smaller_is_smoothed_as_evaluation_smooths_it():

@@ -1,11 +1,13 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from trainers.config import Augment, ColorJitter, RandomResizedCrop, Recipe, Views
+from trainers.config import Augment, ColorJitter, Framing, RandomResizedCrop, Recipe, Views
+from trainers.data.decoded_files import as_jpeg
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order
@@ -94,6 +96,23 @@ def test_images_kept_on_the_device_give_the_batches_gathered_on_the_host(data):
     same(epoch(data, hosted=False), epoch(data, hosted=False, resident=True))
 
 
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("hosted", [True, False])
+def test_jpegs_give_the_batches_of_the_pixels_that_they_decode_to(data, threads, hosted, resident):
+    kept = as_jpeg(np.asarray(data.cache.images)), as_jpeg(np.asarray(data.cache.half))
+    jpeg = replace(data, cache=replace(data.cache, images=kept[0], half=kept[1]))
+    pixels = [gather(level, np.arange(len(level))).numpy() for level in kept]
+    raw = replace(data, cache=replace(data.cache, images=pixels[0], half=pixels[1]))
+    how = {"hosted": hosted, "resident": resident}
+    same(epoch(jpeg, **how), epoch(raw, **how))
+    views = Views(flip=True, scales=(1.0, 1.25), crops=5)
+    found = []
+    for each in (jpeg, raw):
+        feed = Loader(each, 24, EYE, **how)
+        found.append([x.clone() for x in feed.plain(in_order(np.arange(20), 8), windows(feed.source, views))])
+    assert all(map(torch.equal, *found))
+
+
 def test_both_lanes_draw_the_same_labels_and_shares(data):
     for ours, theirs in zip(epoch(data, hosted=True), epoch(data, hosted=False), strict=True):
         for a, b in zip(ours[1:], theirs[1:], strict=True):
@@ -114,6 +133,17 @@ def test_a_run_with_images_on_the_device_is_bit_for_bit_the_one_without(photos, 
 def test_small_inputs_come_from_the_half_size_level(data):
     assert level(data.cache, 16) is data.cache.half
     assert level(data.cache, 17) is data.cache.images
+
+
+def test_training_looks_at_a_level_of_which_no_window_is_enlarged(photos, data, tmp_path):
+    assert level(data.cache, 14, 0.875) is data.cache.half
+    assert level(data.cache, 15, 0.875) is data.cache.images
+    assert level(data.cache, 32, 0.5) is data.cache.images  # there is no more
+    for scale, wanted in ((0.35, data.cache.images), (1.0, data.cache.half)):
+        how = recipe(photos, image_size=16, augment=Augment(random_resized_crop={"scale": (scale, 1.0)}))
+        lens = TrainingRun(how, data, ("train",), CPU, tmp_path / str(scale)).lens
+        assert lens.feed(16, training=True).images is wanted
+        assert lens.feed(16).images is data.cache.half
 
 
 def test_the_map_is_shared_and_not_copied(data):
@@ -160,10 +190,53 @@ def test_evaluation_sees_on_the_cpu_what_it_sees_on_a_device(data, views):
     chunks, found = in_order(np.arange(20), 8), []
     for hosted in (True, False):
         feed = Loader(data, 24, EYE, hosted=hosted)
-        found.append([images.clone() for images in feed.plain(chunks, windows(feed.side, views))])
+        found.append([images.clone() for images in feed.plain(chunks, windows(feed.source, views))])
     assert len(found[0]) == len(found[1]) == 3 * views.count
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2.5 / 255, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def tall(photos, cache):
+    return Data.open(photos.model_copy(update={"size": 64}), cache, Framing("pad", 4, 3))
+
+
+@pytest.mark.parametrize("views", [Views(), Views(flip=True, scales=(1.0, 1.25), crops=5)])
+def test_windows_keep_the_aspect_and_are_the_same_on_every_device(tall, views):
+    found = []
+    for hosted, resident in ((True, False), (False, False), (False, True)):
+        feed = Loader(tall, (48, 36), EYE, hosted=hosted, resident=resident)
+        assert feed.source == (64, 48)
+        for left, top, right, bottom, _ in windows(feed.source, views):
+            assert (bottom - top) / (right - left) == pytest.approx(4 / 3, abs=0.05)
+        found.append([x.clone() for x in feed.plain(in_order(np.arange(20), 8), windows(feed.source, views))])
+    assert found[0][0].shape == (8, 3, 48, 36)
+    for ours, theirs, kept in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2.5 / 255, rtol=0)
+        assert torch.equal(theirs, kept)
+
+
+def test_small_tall_inputs_come_from_the_half_size_level(tall):
+    assert level(tall.cache, (32, 24)) is tall.cache.half
+    assert level(tall.cache, (32, 25)) is tall.cache.images
+    assert level(tall.cache, (33, 24)) is tall.cache.images
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad", "center"])
+@pytest.mark.parametrize("hosted", [True, False])
+def test_a_network_trains_on_tall_images(photos, cache, tmp_path, fit, hosted):
+    size = {"height": 64, "width": 48}
+    how = recipe(photos, image_size=size, fit=fit, augment=STRONG, progressive_resizing={"start": 0.5}, epochs=2)
+    how = how.model_copy(update={"data": photos.model_copy(update={"size": 64})})
+    data = Data.open(how.data, cache, how.train.framing)
+    run = TrainingRun(how, data, ("train",), CPU, tmp_path)
+    run.lens.hosted = hosted
+    seen = []
+    run.net.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    for index in range(2):
+        run.fit(index)
+    assert set(seen) == {(32, 32), (64, 48)}  # no side below two grains
+    assert run.evaluate().logits.shape == (24, 5)
 
 
 def _net(photos, data):

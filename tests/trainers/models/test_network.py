@@ -46,6 +46,23 @@ def test_the_seed_decides_the_weights():
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
+TALL = {"height": 96, "width": 64}
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_convnext", "vit_tiny_patch16_224"])
+def test_a_backbone_takes_tall_images(backbone):
+    found = config(backbone=backbone, image_size=TALL)
+    assert problems([Recipe(data={"root": "."}, train=found)]) == []
+    with torch.inference_mode():
+        assert network.build(found, [3, 2]).eval()(torch.zeros(2, 3, 96, 64)).shape == (2, 5)
+
+
+def test_a_backbone_that_takes_no_tall_images_is_named_with_its_size_and_those_that_fit():
+    problem = only(backbone="hiera_tiny_224", image_size={"height": 250, "width": 64})
+    assert "cannot take images of 250 x 64 pixels" in problem.what
+    assert problem.help.startswith("sizes that fit: ")
+
+
 def test_a_transformer_takes_the_recipes_image_size():
     net = network.build(config(backbone="test_vit", image_size=96), [3]).eval()
     assert net(torch.randn(1, 3, 96, 96)).shape == (1, 3)

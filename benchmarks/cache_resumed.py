@@ -1,0 +1,116 @@
+"""A build of a large cache that is killed and goes on: images, seconds and memory, as raw pixels and as JPEG.
+
+    python benchmarks/cache_resumed.py [--images 200000] [--distinct 2000] [--size 64] [--kills 2]
+
+The images are hard links to some that are drawn. Each build is a process that gets SIGKILL after an equal share of
+the images, as often as --kills says, and is started again. Exit code 1 where an image differs from one decoded
+alone, where a build begins again, or where memory grows beyond that of the first process by a quarter.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import rounds
+from pictures import draw
+
+from trainers.config import DataConfig
+from trainers.data import layouts
+from trainers.data.cache import open_cache
+from trainers.data.table import Table
+from trainers.loading.image_store import gather
+
+BUILD = """
+import os, resource, signal, sys
+from pathlib import Path
+from trainers.config import DataConfig
+from trainers.data import decoding, layouts
+from trainers.data.cache import open_cache
+config, until = DataConfig.model_validate_json(sys.argv[1]), int(sys.argv[3])
+decoding.SHARD = int(sys.argv[4])
+begun = []
+def told():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    anonymous = [line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")]
+    print(begun[0] if begun else -1, int(anonymous[0]) / 1024, usage.ru_utime + usage.ru_stime, flush=True)
+def progress(done, total):
+    begun.append(done)
+    if done >= until:
+        told()
+        os.kill(os.getpid(), signal.SIGKILL)
+open_cache(layouts.read(config), config, Path(sys.argv[2]), progress=progress)
+told()
+"""
+
+
+def linked(root: Path, images: int, distinct: int, size: int) -> DataConfig:
+    """A table of so many images, most of them hard links."""
+    config = draw(root, train=distinct, val=0, size=size)
+    lines = (root / "labels.csv").read_text().splitlines()
+    rows = [lines[0]]
+    for number in range(images):
+        path, rest = lines[1 + number % distinct].split(",", 1)
+        name = f"images/link{number:06d}.jpg"
+        (root / name).hardlink_to(root / path)
+        rows.append(f"{name},{rest}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return config
+
+
+def builds(config: DataConfig, folder: Path, images: int, kills: int, shard: int) -> list[list[object]]:
+    """A line for each process: where it was ended, where it began, its seconds, CPU seconds and memory in MB."""
+    lines = []
+    for number in range(kills + 1):
+        until = images * (number + 1) // (kills + 1) if number < kills else 2 * images
+        command = [sys.executable, "-c", BUILD, config.model_dump_json(), str(folder), str(until), str(shard)]
+        began = time.monotonic()
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        first, memory, cpu = map(float, ended.stdout.split())
+        end = "killed" if ended.returncode == -9 else "finished" if not ended.returncode else "failed"
+        lines.append([config.cache, number, end, int(first), time.monotonic() - began, cpu, memory])
+    return lines
+
+
+def right(config: DataConfig, table: Table, folder: Path, distinct: int) -> bool:
+    """Whether images all over the cache are those of a small cache of the drawn ones alone."""
+    small = Table(table.root, table.categories, table.rows[:distinct])
+    whole, alone = open_cache(table, config, folder), open_cache(small, config, folder / "alone")
+    rows = np.random.default_rng(0).integers(0, len(table.rows), 500)
+    pairs = ((whole.images, alone.images), (whole.half, alone.half))
+    return all(bool((gather(a, rows) == gather(b, rows % distinct)).all()) for a, b in pairs)
+
+
+def main() -> int:
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--images", type=int, default=200_000)
+    ask.add_argument("--distinct", type=int, default=2000)
+    ask.add_argument("--size", type=int, default=64)
+    ask.add_argument("--kills", type=int, default=2)
+    ask.add_argument("--shard", type=int, default=2**28, help="bytes of pixels between two records")
+    given = ask.parse_args()
+    lines, held = [], True
+    with tempfile.TemporaryDirectory() as name:
+        root, folder = Path(name) / "set", Path(name) / "cache"
+        plain = linked(root, given.images, given.distinct, given.size)
+        table = layouts.read(plain)
+        for kind in ("raw", "jpeg"):
+            config = plain.model_copy(update={"cache": kind})
+            found = builds(config, folder, given.images, given.kills, given.shard)
+            flat = all(line[-1] <= 1.25 * found[0][-1] for line in found)
+            resumed = all(a[3] < b[3] for a, b in pairwise(found))
+            held = held and flat and resumed and right(config, table, folder, given.distinct)
+            lines += found
+    print(rounds.hardware(), "\n")
+    headers = ["cache", "process", "end", "first progress at", "seconds", "CPU seconds", "memory of its own, MB"]
+    print(rounds.table(headers, lines), "\n")
+    print("what was promised held" if held else "what was promised did NOT hold")
+    return int(not held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

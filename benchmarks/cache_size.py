@@ -1,0 +1,182 @@
+"""What the size of the cache, and JPEG in it, are worth: score and images a second, the same recipe and seeds.
+
+    python benchmarks/cache_size.py --root data/clothing --weights weights/tf_efficientnet_lite0.safetensors
+    python benchmarks/cache_size.py --drawn 600
+
+The cache at 1.14 times the network's input, at the size that lets no random crop be enlarged, and that as JPEG. The
+set is a table with a test split, or drawn here: pictures of 1,000 x 1,000 pixels in which a mark of 28 pixels is the
+class. Seed by seed, with one line of JSON for each run in --out; what is there is not trained again.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rounds
+from PIL import Image, ImageDraw
+
+from trainers.config import DataConfig, Recipe
+from trainers.data import layouts
+from trainers.data.cache import open_cache, side
+from trainers.data.challenge import FASHION
+from trainers.data.demo_images import Traits, picture
+from trainers.evaluation.predict import predict, scores
+from trainers.loading.batches import Data
+from trainers.train import train
+
+CROP = {"horizontal_flip": 0.5, "random_resized_crop": {"scale": (0.35, 1.0)}}
+VARIANTS = {"1.14 x": (False, "raw"), "without enlarging": (True, "raw"), "without enlarging, JPEG": (True, "jpeg")}
+MARKS = ("ring", "disc", "square", "cross")
+MARK, SIDE = 28, 1000  # pixels
+METRICS = ("overall_accuracy", "mean_class_accuracy")
+COSTS = ("images_per_second", "cpu_ms_per_image", "load")
+
+
+def draw(root: Path, count: int) -> None:
+    """A table of so many pictures, a sixth of them val and a sixth test; what is small in them is their class."""
+    (root / "images").mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), []
+    classes = {name: classes for classes, name in FASHION.items()}
+    for number in range(count):
+        traits = Traits(*(int(rng.integers(len(classes[name]))) for name in Traits._fields))
+        image, mark = picture(traits, (SIDE, SIDE), rng)[0], MARKS[number % len(MARKS)]
+        _paint(image, mark, rng)
+        path = f"images/{number:05d}.jpg"
+        image.save(root / path, quality=92)
+        split = ("val", "test", "train", "train", "train", "train")[number // len(MARKS) % 6]
+        rows.append([path, split, mark])
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "split", "mark"], *rows])
+
+
+def _paint(image: Image.Image, mark: str, rng: np.random.Generator) -> None:
+    """A white mark on a dark patch, in the middle half of the picture."""
+    left, top = (int(rng.integers(SIDE // 4, 3 * SIDE // 4)) for _ in range(2))
+    brush, box = ImageDraw.Draw(image), (left, top, left + MARK, top + MARK)
+    brush.rectangle((left - 8, top - 8, left + MARK + 8, top + MARK + 8), fill=(30, 30, 40))
+    match mark:
+        case "ring":
+            brush.ellipse(box, outline="white", width=6)
+        case "disc":
+            brush.ellipse(box, fill="white")
+        case "square":
+            brush.rectangle(box, outline="white", width=6)
+        case "cross":
+            brush.line(box, fill="white", width=7)
+            brush.line((left, top + MARK, left + MARK, top), fill="white", width=7)
+
+
+def run(given: argparse.Namespace, root: Path) -> None:
+    """Train what --out lacks, seed by seed, so that an early end leaves whole rounds."""
+    done = {(one["variant"], one["seed"]) for one in known(given.out)}
+    for seed in range(given.seeds):
+        for variant in VARIANTS:
+            if (variant, seed) not in done:
+                found = measured(given, root, variant, seed)
+                with given.out.open("a") as file:
+                    file.write(json.dumps({"variant": variant, "seed": seed} | found) + "\n")
+                print(variant, seed, json.dumps(found), flush=True)
+
+
+def measured(given: argparse.Namespace, root: Path, variant: str, seed: int) -> dict[str, Any]:
+    """One training: its scores on test, its images a second, how the images are decoded, and the load beside it."""
+    fits, kind = VARIANTS[variant]
+    config = DataConfig(layout="table", root=str(root), cache=kind)
+    how = Recipe.model_validate({"data": config.model_dump(), "train": chosen(given, seed)})
+    table = layouts.read(config)
+    window = how.train.augment.smallest_window if fits else 1.0
+    config = config.model_copy(update={"size": side(given.size, table, window)})
+    data = Data(table, open_cache(table, config, given.cache))
+    how = how.model_copy(update={"data": config})
+    with tempfile.TemporaryDirectory() as folder:
+        began, cpu = time.monotonic(), time.process_time()
+        *_, last = train(how, data, Path(folder), device=given.device)
+        seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+        weights = Path(folder) / "model.safetensors"
+        logits = predict(how, data, weights, split="test", device=given.device)
+    judged = scores(how, data, logits, split="test", fit=("train",))
+    seen = how.train.epochs * (len(table.split("train")) + len(table.split("val")))
+    return {
+        "px": config.size,
+        "load": os.getloadavg()[0],
+        "images_per_second": seen / seconds,
+        "cpu_ms_per_image": 1000 * cpu / seen,
+        "train_images_per_second": last.images_per_second,
+        **{metric: judged.value(metric) for metric in METRICS},
+    }
+
+
+def chosen(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+    base = {
+        "backbone": given.backbone,
+        "image_size": given.size,
+        "augment": CROP,
+        "epochs": given.epochs,
+        "seed": seed,
+    }
+    weights = {"weights": given.weights} if given.weights else {"pretrained": False}
+    optimizer = {"name": "adamw", "lr": given.lr, "weight_decay": 0.05}
+    return base | weights | {"batch_size": given.batch, "optimizer": optimizer, "seed": seed}
+
+
+def known(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def table(runs: list[dict[str, Any]]) -> Iterator[list[object]]:
+    """A line for each variant: mean and standard error over seeds, and what it gains on the first seed by seed."""
+    first = {one["seed"]: one for one in runs if one["variant"] == next(iter(VARIANTS))}
+    for variant in VARIANTS:
+        mine = [one for one in runs if one["variant"] == variant]
+        if mine:
+            gains = [one[METRICS[0]] - first[one["seed"]][METRICS[0]] for one in mine if one["seed"] in first]
+            cells = [spread([one[metric] for one in mine]) for metric in METRICS]
+            rest = [
+                spread([one[key] for one in mine], 1) for key in ("images_per_second", "cpu_ms_per_image", "load")
+            ]
+            yield [variant, mine[0]["px"], len(mine), *cells, spread(gains), *rest]
+
+
+def spread(values: list[float], digits: int = 4) -> str:
+    if not values:
+        return ""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--root", type=Path)
+    ask.add_argument("--drawn", type=int, default=0, help="so many pictures are drawn instead")
+    ask.add_argument("--weights", help="a file, or a folder of <backbone>.safetensors; random ones when left out")
+    ask.add_argument("--backbone", default="tf_efficientnet_lite0")
+    ask.add_argument("--size", type=int, default=112)
+    ask.add_argument("--epochs", type=int, default=6)
+    ask.add_argument("--batch", type=int, default=32)
+    ask.add_argument("--lr", type=float, default=1e-3)
+    ask.add_argument("--seeds", type=int, default=3)
+    ask.add_argument("--device", default="cpu")
+    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    ask.add_argument("--out", type=Path, default=Path("mlruns/cache_size.jsonl"))
+    given = ask.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    root = given.root or given.cache / f"drawn-{given.drawn}"
+    if given.drawn and not root.exists():
+        draw(root, given.drawn)
+    run(given, root)
+    print(rounds.hardware(given.device), "\n")
+    headers = ["cache", "px", "n", *METRICS, "gain", "images/s", "CPU ms an image", "load"]
+    print(rounds.table(headers, table(known(given.out))))
+
+
+if __name__ == "__main__":
+    main()

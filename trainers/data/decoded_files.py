@@ -1,0 +1,145 @@
+"""The files in which decoded images lie: their names, shapes and sizes, and how they are opened and read."""
+
+import io
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainers.config import Framing
+
+SQUASHED = Framing()
+SIZES = "sizes.npy"
+SPANS = "spans.npy"  # of JPEGs: where each begins in the file of its level, and its bytes, [levels, N, 2]
+QUALITY = 95  # of JPEGs, which keep colour at full resolution
+
+
+@dataclass(frozen=True)
+class JpegImages:
+    """Images that are kept as JPEG and decoded when they are read."""
+
+    filename: Path | None
+    content: NDArray[np.uint8]  # all JPEGs, one after another
+    spans: NDArray[np.int64]  # [N, 2], where each begins, and its bytes
+    size: tuple[int, int]  # height and width
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As of the pixels: [N, H, W, 3]."""
+        return len(self.spans), *self.size, 3
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8], threads: int = 1) -> None:
+        """Decode these rows into `out` [B, H, W, 3]. How many threads share the work makes no difference to it."""
+
+        def part(numbers: Iterable[int]) -> None:
+            for number in numbers:
+                start, length = self.spans[rows[number]].tolist()
+                with Image.open(io.BytesIO(self.content[start : start + length].tobytes())) as image:
+                    out[number] = np.asarray(image)
+
+        shares = [range(first, len(rows), threads) for first in range(threads)]
+        if threads == 1:
+            part(shares[0])
+            return
+        with ThreadPoolExecutor(threads, thread_name_prefix="jpeg") as pool:
+            list(pool.map(part, shares))
+
+
+Images = NDArray[np.uint8] | JpegImages
+
+
+def encode(image: Image.Image) -> bytes:
+    """The image as the cache keeps it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def as_jpeg(images: NDArray[np.uint8]) -> JpegImages:
+    """Images [N, H, W, 3] as JPEGs in memory."""
+    parts = [encode(Image.fromarray(image)) for image in images]
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    spans = np.stack([lengths.cumsum() - lengths, lengths], 1)
+    return JpegImages(None, np.frombuffer(b"".join(parts), np.uint8), spans, images.shape[1:3])
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How the images of a cache are kept."""
+
+    height: int
+    width: int
+    kind: Literal["raw", "jpeg"] = "raw"
+    framing: Framing = SQUASHED
+
+    @classmethod
+    def of(cls, longer: int, kind: Literal["raw", "jpeg"] = "raw", framing: Framing = SQUASHED) -> "ImageFormat":
+        """Of images whose longer side is that."""
+        return cls(*framing.size(longer), kind, framing)
+
+    @property
+    def name(self) -> str:
+        """As in the name of its folder."""
+        fit = self.framing.fit
+        size = f"{self.height}" if fit == "squash" else f"{self.height}x{self.width}-{fit}"
+        return size if self.kind == "raw" else f"{size}-{self.kind}"
+
+    @property
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """Height and width of each level, by its name: whole, and half as large."""
+        return {"images": (self.height, self.width), "half": (self.height // 2, self.width // 2)}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all files of a cache but its description and its checksums; first those of the levels."""
+        ending, tables = ("npy", (SIZES,)) if self.kind == "raw" else ("jpegs", (SPANS, SIZES))
+        return (*(f"{name}.{ending}" for name in self.levels), *tables)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the pixels of one image at all levels."""
+        return sum(3 * height * width for height, width in self.levels.values())
+
+    def opened(self, folder: Path, count: int) -> tuple[Images, Images] | None:
+        """The levels of `count` images in `folder`, mapped read-only, or None where they are not there."""
+        try:
+            images, half = self._raw(folder) if self.kind == "raw" else self._jpegs(folder)
+        except (OSError, ValueError):
+            return None
+        wanted = [(count, *level, 3) for level in self.levels.values()]
+        return (images, half) if [images.shape, half.shape] == wanted else None
+
+    def _raw(self, folder: Path) -> list[Images]:
+        return [np.load(folder / name, mmap_mode="r") for name in self.files[: len(self.levels)]]
+
+    def _jpegs(self, folder: Path) -> list[Images]:
+        spans = np.load(folder / SPANS, mmap_mode="r")
+        paths = [folder / name for name in self.files[: len(self.levels)]]
+        maps = [np.memmap(path, np.uint8, "r") for path in paths]
+        return [JpegImages(*each) for each in zip(paths, maps, spans, self.levels.values(), strict=True)]
+
+
+def table(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """The whole numbers in a .npy file of this shape, read-only; None where they are not there.
+
+    Of a folder that is still filled those of images that are not on disk yet are 0.
+    """
+    try:
+        found: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return found if found.shape == shape else None

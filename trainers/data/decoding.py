@@ -1,0 +1,202 @@
+"""Decoding all images of a data set to disk, in shards: a kill loses no more than the shard that was under way."""
+
+import io
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainers.data.decoded_files import SIZES, SPANS, ImageFormat, as_jpeg, encode
+from trainers.data.decoded_files import table as kept
+from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resized
+from trainers.data.table import Row, Table
+from trainers.support.errors import DataError, Fault
+from trainers.support.files import atomic_write, regular
+
+SHARD = 2**28  # bytes of decoded images after which what is done is put on record
+SAMPLE = 16  # images that tell what JPEGs cost
+
+
+def decode_all(table: Table, how: ImageFormat, folder: Path, progress: Progress | None = None) -> None:
+    """Put every image of `table` into `folder`, those apart that an earlier call put there.
+
+    Raises DataError with every unreadable image, and OSError.
+    """
+    count, faults = len(table.rows), dict[int, Fault]()
+    with _opened(folder, how, count) as shards:
+        missing = np.flatnonzero(shards.sizes[:, 0] == 0).tolist()
+
+        def work(number: int, row: Row) -> None:
+            index = missing[number]
+            try:
+                image, original = _looked_at(table, row, how)
+            except (UnreadableImage, OSError) as error:
+                faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
+                return
+            for level in shards.levels:
+                level.put(index, _resized(image, level.size))
+            shards.sizes[index] = original
+
+        def note(written: int, _: int) -> None:
+            shards.note(written)
+            if progress:
+                progress(count - len(missing) + written, count)
+
+        map_rows([table.rows[index] for index in missing], work, note)
+        if faults:
+            raise DataError([faults[index] for index in sorted(faults)])
+        shards.save()
+
+
+def _looked_at(table: Table, row: Row, how: ImageFormat) -> tuple[Image.Image, tuple[int, int]]:
+    """An image as the cache has it, and the width and height of what it shows of the original."""
+    content = regular(table.root / row.path).read_bytes()
+    image, original = resized(content, (how.width, how.height), row.box, how.framing.fit)
+    return image, how.framing.shown(*original)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+# ------------------------------------------------------------------------------------------ what JPEGs cost
+@dataclass(frozen=True)
+class JpegCost:
+    """What an image costs that is kept as JPEG: bytes on disk at all levels, milliseconds of a core to read it."""
+
+    bytes: float
+    ms: float
+    raw_bytes: int  # of its pixels
+
+
+def jpeg_cost(table: Table, how: ImageFormat) -> JpegCost:
+    """Measured with a few images of the data set; of nothing that can be read, what photographs usually cost."""
+    images = []
+    with pillow_errors():
+        for row in table.rows[:: max(1, len(table.rows) // SAMPLE)][:SAMPLE]:
+            try:
+                images.append(_looked_at(table, row, how)[0])
+            except (UnreadableImage, OSError):
+                continue  # the check names it
+    if not images:
+        return JpegCost(how.bytes / 5, 0.0, how.bytes)
+    levels = [
+        as_jpeg(np.stack([np.asarray(_resized(image, (width, height))) for image in images]))
+        for height, width in how.levels.values()
+    ]
+    out, paces = np.empty(levels[0].shape, np.uint8), []
+    for _ in range(5):
+        began = time.thread_time()
+        levels[0].read(np.arange(len(images)), out)
+        paces.append(time.thread_time() - began)
+    stored, count = sum(len(level.content) for level in levels), len(images)
+    return JpegCost(stored / count, 1000 * min(paces) / count, how.bytes)
+
+
+# ------------------------------------------------------------------------------------------ writing
+@dataclass
+class _RawLevel:
+    """A .npy file of images that is being filled."""
+
+    file: BinaryIO
+    size: tuple[int, int]  # width and height
+    start: int  # where its first image begins
+
+    def put(self, index: int, image: Image.Image) -> None:
+        pixels = image.tobytes()
+        _write(self.file.fileno(), pixels, self.start + index * len(pixels))
+
+
+@dataclass
+class _JpegLevel:
+    """A file of JPEGs that is being filled, in the order in which they come."""
+
+    file: BinaryIO
+    size: tuple[int, int]
+    spans: NDArray[np.int64]  # [N, 2]
+    end: int
+    lock: Lock = field(default_factory=Lock)
+
+    def put(self, index: int, image: Image.Image) -> None:
+        content = encode(image)
+        with self.lock:
+            start, self.end = self.end, self.end + len(content)
+        _write(self.file.fileno(), content, start)
+        self.spans[index] = start, len(content)
+
+
+@dataclass
+class _Shards:
+    """Puts on record which images are on disk."""
+
+    folder: Path
+    levels: Sequence[_RawLevel | _JpegLevel]
+    sizes: NDArray[np.int32]  # [N, 2], 0 for images that are not on disk
+    spans: NDArray[np.int64] | None  # of JPEGs, [levels, N, 2]
+    every: int  # images
+    noted: int = field(default=0, init=False)
+
+    def note(self, written: int) -> None:
+        """Save what is done where so many images that this process has written make up a shard."""
+        if written - self.noted >= self.every:
+            self.noted = written
+            self.save()
+
+    def save(self) -> None:
+        sizes = self.sizes.copy()  # before all else is saved: other threads write on
+        for level in self.levels:
+            os.fsync(level.file.fileno())
+        if self.spans is not None:
+            _save(self.folder / SPANS, self.spans.copy())
+        _save(self.folder / SIZES, sizes)
+
+
+@contextmanager
+def _opened(folder: Path, how: ImageFormat, count: int) -> Iterator[_Shards]:
+    """The files of all levels, with what was written before."""
+    shape = (len(how.levels), count, 2)
+    sizes, spans = kept(folder / SIZES, (count, 2)), kept(folder / SPANS, shape) if how.kind == "jpeg" else None
+    if sizes is None or (how.kind == "jpeg" and spans is None):
+        sizes, spans = np.zeros((count, 2), np.int32), np.zeros(shape, np.int64)
+    sizes, spans = np.array(sizes), np.array(spans) if how.kind == "jpeg" else None
+    with ExitStack() as stack:
+        levels: list[_RawLevel | _JpegLevel] = []
+        for number, (name, (height, width)) in enumerate(zip(how.files, how.levels.values(), strict=False)):
+            (folder / name).touch()
+            file = stack.enter_context((folder / name).open("r+b"))
+            if spans is None:
+                levels.append(_RawLevel(file, (width, height), _header(file, (count, height, width, 3))))
+            else:
+                levels.append(_JpegLevel(file, (width, height), spans[number], file.seek(0, os.SEEK_END)))
+        yield _Shards(folder, levels, sizes, spans, every=max(1, SHARD // how.bytes))
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Write the beginning of a .npy file of bytes of this shape; returns where its first byte goes."""
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    file.flush()
+    return file.tell()
+
+
+def _write(file: int, content: bytes, at: int) -> None:
+    """Not through a memory map: on a full disk that would kill the process, this raises."""
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(file, rest, at)
+        rest, at = rest[written:], at + written
+
+
+def _save(path: Path, numbers: NDArray[np.integer]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, numbers)  # straight to a file, a full disk would be an error without a number
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
