@@ -32,8 +32,9 @@ def parsed(name: str, content: bytes, remarks: Remarks) -> Sheet:
     left = [field.name for field in table.schema if _left_out(field)]
     if left:
         remarks.notes.append(Fault(name, f"columns without text or numbers are left out: {', '.join(left)}"))
-    header = [field.name for field in table.schema if not _left_out(field)]
-    columns = [[_cell(value) for value in table[at].to_pylist()] for at in map(table.schema.get_field_index, header)]
+    kept = [at for at, field in enumerate(table.schema) if not _left_out(field)]  # names may stand twice
+    header = [table.schema.field(at).name.strip() for at in kept]
+    columns = [[_cell(value) for value in table[at].to_pylist()] for at in kept]
     records: list[Record] = [
         (f"{name}:{k}", list(cells)) for k, cells in enumerate(zip(*columns, strict=True), 1) if any(cells)
     ]

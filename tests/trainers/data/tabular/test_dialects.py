@@ -4,6 +4,7 @@ SWEEP_GOLDEN=1 writes the words anew.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -444,6 +445,20 @@ def test_a_parquet_file_is_read_as_its_csv_would_be(tmp_path: Path):
     assert [row.labels for row in found.table.rows[:3]] == [(-1, 1, 0, 1, 0), (0, 0, 1, 1, 1), (1, 1, 2, 0, 0)]
     assert "columns without text or numbers are left out: image" in [note.what for note in found.notes]
     assert found.table.rows[0].where == "labels.parquet:1"
+
+
+def test_without_pyarrow_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put(tmp_path, "labels.parquet", parquet())
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (fault,) = layouts.scan(DataConfig(layout="table", root=str(tmp_path), labels="labels.parquet")).faults
+    assert (fault.where, fault.what) == ("labels.parquet", "a Parquet file, and pyarrow is not installed")
+    assert fault.help.startswith("pip install pyarrow; or ")
+
+
+def test_a_torn_parquet_file_is_named(tmp_path: Path):
+    put(tmp_path, "labels.parquet", parquet()[:200])
+    (fault,) = layouts.scan(DataConfig(layout="table", root=str(tmp_path), labels="labels.parquet")).faults
+    assert fault.what.startswith("no Parquet file that can be read: ")
 
 
 def test_there_are_dialects_enough():
