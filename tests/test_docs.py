@@ -121,7 +121,7 @@ def charted() -> dict[str, str]:
     (block,) = [one for one in pages.blocks(TEXTS["docs/architecture.md"], "text") if one.startswith("sweeper/")]
     found: dict[str, str] = {}
     top = ""
-    for inner, name, sentence in re.findall(r"^( *)(\w+)/ +(.+)$", block, re.MULTILINE):
+    for inner, name, sentence in re.findall(r"^( *)(\w[\w/]*)/ +(.+)$", block, re.MULTILINE):
         top = top if inner else name
         found[f"{top}/{name}" if inner else name] = sentence
     return found

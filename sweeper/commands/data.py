@@ -54,13 +54,13 @@ def _asked(path: Path, sets: Sequence[str]) -> DataConfig:
 
 
 def _is_data(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in layouts.TABLES
+    return path.is_dir() or path.suffix.lower() in layouts.TABLES or layouts.is_archive(path)
 
 
 def _yaml(path: Path) -> str:
     """The value of `data` for what lies at `path`; JSON strings are YAML."""
     guessed = layouts.guess(path)
-    keys = {"layout": guessed.layout, "root": guessed.root}
+    keys: dict[str, Any] = {"layout": guessed.layout, "root": guessed.root}
     keys |= {"labels": guessed.labels} if guessed.labels != DataConfig(root="").labels else {}
     return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()) + "}"
 

@@ -14,6 +14,7 @@ WORKERS = "images are decoded once, there are no workers to set; trials side by 
 STOPPING = "trials are stopped early by search.pruner, such as search: {pruner: median}"
 PLACE = "devices are chosen with sweep run --devices 0,1 or --devices cpu"
 PRECISION = "train.precision is auto: bf16 or fp16 on a GPU that has it"
+SEPARATOR = "separator and encoding of a table are found, and said where they are not the plain ones"
 HABITS = {
     "num_workers": WORKERS,
     "workers": WORKERS,
@@ -38,6 +39,15 @@ HABITS = {
     "max_trials": "it is called budget.trials",
     "timeout": "it is called budget.hours, and counts hours",
     "name": "it is called study",
+    "image_column": "it is called data.path",
+    "target_column": "it is called data.categories, a list",
+    "target_columns": "it is called data.categories",
+    "label_column": "it is called data.categories, a list",
+    "na_values": "it is called data.missing",
+    "delimiter": SEPARATOR,
+    "separator": SEPARATOR,
+    "sep": SEPARATOR,
+    "encoding": SEPARATOR,
     "num_classes": "classes are those of the data set; there is nothing to set",
 }
 """By a key that there is not, what to do instead."""

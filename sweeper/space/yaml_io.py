@@ -269,7 +269,8 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     train = recipe.train.model_dump()
     train = _written(train) | {part: None for part in defaults.PARTS if train[part] is None}  # not the family's
     data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
-    lines += [f"study: {flow(study)}", f"data: {flow(_written(data))}", f"metric: {recipe.metric}"]
+    data = _written(data) | {key: None for key in ("split",) if data[key] is None}  # not the column of that name
+    lines += [f"study: {flow(study)}", f"data: {flow(data)}", f"metric: {recipe.metric}"]
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"
 

@@ -121,6 +121,24 @@ def test_a_file_of_labels_is_checked_with_settings_from_the_command_line(tmp_pat
     assert document["data"]["held_out"] is True
 
 
+def test_an_archive_is_answered_with_the_line_that_unpacks_it(tmp_path: Path):
+    put(tmp_path, "my photos.zip", "PK")
+    ended = sweep(tmp_path, "data", "check", "my photos.zip")
+    assert ended.returncode == 3
+    assert "help: unpack it: unzip 'my photos.zip' -d 'my photos'; then data.root: my photos" in ended.stderr
+
+
+def test_a_folder_with_a_table_for_each_split_is_checked_by_what_is_printed_for_a_search_space(tmp_path: Path):
+    lines = "".join(f"{k}.png,{'ab'[k % 2]}\n" for k in range(20))
+    pictures(tmp_path / "set", *(f"{k}.png" for k in range(22)))
+    put(tmp_path / "set", "train.csv", f"path,kind\n{lines}")
+    put(tmp_path / "set", "test.csv", "path\n20.png\n21.png\n")
+    first = sweep(tmp_path, "data", "check", "set").stdout.splitlines()
+    assert first[1].startswith("data: set, layout table: 16 train, 4 val, 2 test")
+    put(tmp_path, "space.yaml", f"{first[0].removeprefix('in a search space: ')}\ntrain: {{backbone: resnet18}}\n")
+    assert sweep(tmp_path, "data", "check", "space.yaml").stdout.splitlines() == first[1:]
+
+
 def test_a_missing_path_is_an_error_in_words(tmp_path: Path):
     ended = sweep(tmp_path, "data", "check", "nothing")
     assert ended.returncode == 2

@@ -1,11 +1,14 @@
 """The two text layouts, FashionDataset and DeepFashion's Anno_fine: one reader, told apart by their columns."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.config import DataConfig
 from trainers.data.images import EXTENSIONS, UNREAD
-from trainers.data.table import SPLITS, Box, Category, Row, Split
+from trainers.data.table import MISSING, SPLITS, Box, Category, Row, Split, spans
+from trainers.data.validation import did_you_mean
 from trainers.support.errors import Fault
 from trainers.support.files import regular
 
@@ -18,6 +21,7 @@ FASHION = {
     ("tight", "loose", "conventional"): "fit",
 }  # the well-known 26 attributes have well-known names; any other category is category1, category2, ...
 ATTRIBUTES = "list_attr_cloth.txt"
+FLAGS = {"0": 0, "1": 1}
 WHOLE_NUMBERS = re.compile(r"-?[0-9]{1,9}(\s+-?[0-9]{1,9})*")
 Line = tuple[str, str]  # where ("split/train.txt:3"), text
 
@@ -67,18 +71,21 @@ class Attributes:
     """The categories of list_attr_cloth.txt, and which of its columns each takes in one-hot flags.
 
     `sure` where that file has no fault: else nobody can tell what labels mean, and they are not judged by it.
+    `missing` is written, in lower case, where nobody knows the answer; so is no flag at all under `none_set_missing`.
     """
 
     categories: tuple[Category, ...]
     columns: tuple[tuple[int, ...], ...]
     sure: bool = True
+    missing: frozenset[str] = frozenset()
+    none_set_missing: bool = False
 
     @property
     def flags(self) -> int:
         return sum(map(len, self.columns))
 
 
-def attributes(places: Places, faults: list[Fault]) -> Attributes:
+def attributes(places: Places, config: DataConfig, faults: list[Fault]) -> Attributes:
     """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number a line."""
     before = len(faults)
     lines = places.lines(ATTRIBUTES, faults)
@@ -99,11 +106,29 @@ def attributes(places: Places, faults: list[Fault]) -> Attributes:
         faults.append(Fault(count[0], f"says {count[1]} attributes, and {len(lines)} follow"))
     groups = [types[number] for number in sorted(types)]
     classes = [tuple(name for _, name in group) for group in groups]
+    titles = [FASHION.get(names, f"category{n}") for n, names in enumerate(classes, 1)]
+    for name in set(config.several) - set(titles) if titles else ():
+        help = did_you_mean(name, titles) or f"the categories are {', '.join(titles)}"
+        faults.append(Fault("data.multi", f"no category {name!r} in {lines[0][0].rpartition(':')[0]}", help))
     return Attributes(
-        tuple(Category(FASHION.get(names, f"category{n}"), names) for n, names in enumerate(classes, 1)),
+        tuple(Category(name, names, name in config.several) for name, names in zip(titles, classes, strict=True)),
         tuple(tuple(column for column, _ in group) for group in groups),
         sure=len(faults) == before,
+        missing=config.spellings,
+        none_set_missing=config.none_set_missing,
     )
+
+
+def absent(rows: Sequence[Row], found: Attributes, where: str) -> Iterator[Fault]:
+    """A note on the missing answers in train and val, by category."""
+    labels = [row.labels for row in rows if row.split in ("train", "val")]
+    counts = {
+        span.category.name: sum(one is None or MISSING in one[span.labels] for one in labels)
+        for span in spans(found.categories)
+    }
+    if any(counts.values()):
+        each = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+        yield Fault(where, f"missing answers among the {len(labels):,} rows of train and val: {each}")
 
 
 def rows(places: Places, found: Attributes, *, boxes: bool, faults: list[Fault]) -> list[Row]:
@@ -133,6 +158,11 @@ def _split(places: Places, found: Attributes, split: Split, boxes: bool, faults:
 
 def _labels(lines: list[Line], found: Attributes, faults: list[Fault]) -> list[tuple[int, ...] | None]:
     onehot = 2 * sum(len(text.split()) == found.flags for _, text in lines) > len(lines)
+    several = [category.name for category in found.categories if category.multi]
+    if several and lines and not onehot:
+        what = f"one index a category, and {several[0]!r} is in data.multi"
+        faults.append(Fault(lines[0][0].rpartition(":")[0], what, f"write {found.flags} flags 0/1 a line"))
+        return []
     return [(_flags if onehot else _indices)(line, found, faults) for line in lines]
 
 
@@ -177,13 +207,18 @@ def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, .
         hint = f"one index a category, or {found.flags} flags 0/1{_no_commas(line)}"
         faults.append(Fault(where, f"{_columns(words)}, and there are {len(found.categories)} categories", hint))
         return None
-    if (values := _whole(line, faults)) is None:
+    known = [word.lower() not in found.missing for word in words]
+    plain = " ".join(word if sure else str(MISSING) for word, sure in zip(words, known, strict=True))
+    if (values := _whole((where, plain), faults)) is None:
         return None
-    for category, value in zip(found.categories, values, strict=True):
-        if not 0 <= value < len(category.classes):
+    for category, value, sure in zip(found.categories, values, known, strict=True):
+        if sure and not 0 <= value < len(category.classes):
             last = len(category.classes) - 1
-            faults.append(Fault(where, f"{value} is no class of {category.name}", f"classes count from 0 to {last}"))
-    return tuple(values)
+            unknown = "; data: {missing: [-1]} where nobody knows" * (value == MISSING)
+            faults.append(
+                Fault(where, f"{value} is no class of {category.name}", f"classes count from 0 to {last}{unknown}")
+            )
+    return tuple(values) if any(known) else None
 
 
 def _flags(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
@@ -192,15 +227,29 @@ def _flags(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...
         hint = f"a flag 0/1 for each, as in the other lines of this file{_no_commas(line)}"
         faults.append(Fault(where, f"{_columns(words)}, and there are {found.flags} attributes", hint))
         return None
-    if wrong := [word for word in words if word not in ("0", "1")]:
-        faults.append(Fault(where, f"{wrong[0]!r} is not a flag", "flags are 0 or 1"))
+    flags = [MISSING if word.lower() in found.missing else FLAGS.get(word) for word in words]
+    if None in flags:
+        faults.append(Fault(where, f"{words[flags.index(None)]!r} is not a flag", "flags are 0 or 1"))
         return None
-    answers = [[k for k, column in enumerate(columns) if words[column] == "1"] for columns in found.columns]
-    for category, chosen in zip(found.categories, answers, strict=True):
-        if len(chosen) != 1:
-            hint = "every image has exactly one class in each category"
-            faults.append(Fault(where, f"{len(chosen)} flags are set in {category.name}", hint))
-    return tuple(chosen[0] if chosen else -1 for chosen in answers)
+    labels: list[int] = []
+    for category, columns in zip(found.categories, found.columns, strict=True):
+        own = [flag for column in columns if (flag := flags[column]) is not None]
+        if found.none_set_missing and not any(own):
+            own = [MISSING] * len(own)
+        labels += own if category.multi else [_chosen(where, category, own, faults)]
+    return tuple(labels) if any(label != MISSING for label in labels) else None
+
+
+def _chosen(where: str, category: Category, flags: list[int], faults: list[Fault]) -> int:
+    """The one class whose flag is set, or MISSING where none is and some are unknown."""
+    if flags.count(1) == 1:
+        return flags.index(1)
+    if flags.count(1) or MISSING not in flags:
+        hint = "every image has exactly one class in each category"
+        hint += "; data: {missing: [none_set]} where nobody knows" * (not flags.count(1))
+        hint += f"; or data: {{multi: [{category.name}]}}" * (flags.count(1) > 1)
+        faults.append(Fault(where, f"{flags.count(1)} flags are set in {category.name}", hint))
+    return MISSING
 
 
 def _box(line: Line, faults: list[Fault]) -> Box | None:

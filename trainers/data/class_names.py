@@ -1,10 +1,12 @@
 """Names of classes: their order, and those that are perhaps two spellings of one."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
+from trainers.config import DataConfig
 from trainers.data.table import Category, Row, counted
 from trainers.support.errors import Fault
 from trainers.support.files import form
@@ -22,18 +24,21 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(found[1]), found[0]) for found in numbers if found))
 
 
-def alike(categories: Sequence[Category], rows: Iterable[Row], where: str) -> list[Fault]:
-    """A note for each class that is perhaps another one misspelt, with the images of both, or a missing label."""
+def alike(categories: Sequence[Category], rows: Iterable[Row], config: DataConfig) -> list[Fault]:
+    """A note for each class that is perhaps another one misspelt, with the images of both, or a missing answer."""
     counts, notes = counted(rows, categories), []
     for c, category in enumerate(categories):
         images = {name: counts[c, k] for k, name in enumerate(category.classes)}
-        for name in filter(_absent, images):
+        listed = (config.classes or {}).get(category.name, ())
+        for name in (name for name in images if _absent(name) and name not in listed):
             what = f"{_shown(name)} is read as a class ({images[name]} image{'s' * (images[name] != 1)})"
-            notes.append(Fault(where, f"{what}, in {category.name!r}", "a missing label? take these rows out"))
+            key = f"if nobody knows there, write data: {{missing: [{json.dumps(name, ensure_ascii=False)}]}}"
+            help = key if config.layout == "table" else "a missing label? take these rows out"
+            notes.append(Fault(config.root, f"{what}, in {category.name!r}", help))
         for name, other, how in (*_same_but_for_form(images), *_one_letter_apart(images)):
             what = f"{_shown(name)} ({images[name]} image{'s' * (images[name] != 1)}) differs from"
             what += f" {_shown(other)} ({images[other]}) only in {how}"
-            notes.append(Fault(where, f"{what}, in {category.name!r}", "one class? spell them alike"))
+            notes.append(Fault(config.root, f"{what}, in {category.name!r}", "one class? spell them alike"))
     return notes
 
 
@@ -63,7 +68,7 @@ WAYS: dict[str, Callable[[str], str]] = {
     "characters that cannot be seen": _seen,
     "the way a number is written": _number,
 }
-ABSENT = {"nan", "na", "n/a", "#n/a", "<na>", "null", "?", "-", "--"}  # what programs write where a label is missing
+ABSENT = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "unknown", "?", "-", "--"}
 
 
 def _same(name: str, ways: Iterable[str] = WAYS) -> str:

@@ -1,6 +1,7 @@
 """What lies below a folder: images in order, other files by their ending, and what nobody means to train on."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,20 @@ JUNK = {"thumbs.db", "desktop.ini"}
 SHOWN = 8  # endings or folders named in one note
 ARCHIVES = dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2"), "unpack it")
 WHY = ARCHIVES | UNREAD
+
+
+def unpacking(path: Path) -> str:
+    """The line that unpacks an archive beside itself; nothing for a file that is none."""
+    name, ending = path.name.lower(), path.suffix.lower()
+    folder = path.with_name(path.name.partition(".")[0])
+    packed, there = shlex.quote(str(path)), shlex.quote(str(folder))
+    if ".tar" in name or ending == ".tgz":
+        return f"unpack it: mkdir {there} && tar -xf {packed} -C {there}"
+    tools = {".zip": "unzip {} -d {}", ".7z": "7z x {} -o{}", ".rar": "unrar x {} {}/"}
+    if ending in tools:
+        return f"unpack it: {tools[ending].format(packed, there)}"
+    single = {".gz": "gunzip", ".xz": "unxz", ".bz2": "bunzip2"}
+    return f"unpack it: {single[ending]} {packed}" if ending in single else ""
 
 
 @dataclass(frozen=True)

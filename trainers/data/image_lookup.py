@@ -1,18 +1,19 @@
 """Where the images of a table lie that names them without their ending or their folder."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from trainers.data.folder_tree import is_service
+from trainers.data.folder_tree import is_service, unpacking
 from trainers.data.images import EXTENSIONS
 from trainers.data.table import Remarks, Row
 from trainers.data.validation import unfit
 from trainers.support.errors import Fault, folded
 from trainers.support.files import form
 
+FIRST = 20  # images that are looked for before it is said that none is there
 HELP = "write the paths from data.root on, with folder and ending"
 
 
@@ -35,10 +36,22 @@ def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Ro
             completed += 1
             example = example or f"{row.path!r} is read as {path!r}"
         found.append(row if path == row.path else replace(row, path=path))
-    remarks.faults.extend(folded(doubtful))
+    remarks.faults.extend((*folded(doubtful), *_packed(root, found)))
     if completed:
         remarks.notes.append(Fault(name, f"paths are completed in {completed} rows: {example}"))
     return found
+
+
+def _packed(root: Path, rows: list[Row]) -> Iterator[Fault]:
+    """A fault for an archive beside the table where the images are not there."""
+    if not rows or any(os.path.lexists(f"{root}/{row.path}") for row in rows[:FIRST]):
+        return
+    beside = sorted(root.iterdir())
+    packed = [path for path in beside if unpacking(path) and path.is_file()]
+    inside = [path for path in packed if rows[0].path.startswith(f"{path.name}/")]
+    unpacked = any(path.is_dir() and not is_service(path.name) for path in beside)
+    for path in inside or packed[: not unpacked]:
+        yield Fault(str(path), "is an archive, and the images are not there", unpacking(path))
 
 
 def _finder(root: Path) -> Callable[[str], list[str]]:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainers.config import DataConfig
-from trainers.data import challenge, class_folders, class_names, csv_table, splitting, validation
-from trainers.data.table import Box, Category, Found, Remarks, Row, Table, gc_paused
+from trainers.data import challenge, class_folders, class_names, splitting, validation
+from trainers.data.folder_tree import unpacking
+from trainers.data.table import SPLIT_NAMES, Box, Category, Found, Remarks, Row, Table, gc_paused
+from trainers.data.tabular import label_files
+from trainers.data.tabular import rows as tabular
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "guess", "read", "scan", "with_margin"]
 
 DEMO_ROOT = "data/demo"
-TABLES = (".csv", ".tsv")  # endings of a file of labels
+TABLES = label_files.ENDINGS
 
 
 def read(config: DataConfig) -> Table:
@@ -66,7 +69,7 @@ def _scan(config: DataConfig) -> Scan:
     base, groups, rows = _LAYOUTS[config.layout](config, root, remarks)
     rows = list(validation.inside(base, rows, faults))
     faults += validation.listed_twice(rows) + validation.of_categories(groups, config)
-    remarks.notes.extend(class_names.alike(groups, rows, config.root))
+    remarks.notes.extend(class_names.alike(groups, rows, config))
     if not faults and not any(row.split == "train" for row in rows):
         faults.append(Fault(str(root), "no training image"))
     held_out = not faults and not any(row.split == "val" for row in rows)
@@ -79,17 +82,27 @@ def _scan(config: DataConfig) -> Scan:
 
 def guess(path: Path) -> DataConfig:
     """The layout of a folder, or of a file of labels, by what lies there."""
-    if not path.is_dir():
+    if not path.is_dir() and not unpacking(path):
         return DataConfig(layout="table", root=str(path.parent), labels=path.name)
     if (path / "Anno_fine").is_dir():
         return DataConfig(layout="deepfashion", root=str(path))
     if (path / "split" / challenge.ATTRIBUTES).exists():
         return DataConfig(layout="challenge", root=str(path))
+    if not path.is_dir():
+        return DataConfig(layout="folder", root=str(path))
     tables = sorted(one.name for one in path.iterdir() if one.suffix.lower() in TABLES)
+    splits = {split: name for name in tables if (split := SPLIT_NAMES.get(Path(name).stem.lower()))}
+    if "train" in splits and "labels.csv" not in tables:
+        return DataConfig(layout="table", root=str(path), labels=splits)
     if len(tables) == 1 or "labels.csv" in tables:
         labels = "labels.csv" if "labels.csv" in tables else tables[0]
         return DataConfig(layout="table", root=str(path), labels=labels)
     return DataConfig(layout="folder", root=str(path))
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a data set is packed at `path`: reading it says how to unpack it."""
+    return bool(unpacking(path)) and path.is_file()
 
 
 def categories(config: DataConfig) -> tuple[Category, ...]:
@@ -97,7 +110,7 @@ def categories(config: DataConfig) -> tuple[Category, ...]:
     remarks = Remarks()
     faults, root = remarks.faults, _root(config)
     if config.layout in ("challenge", "deepfashion"):
-        found = challenge.attributes(_places(config, root), faults).categories
+        found = challenge.attributes(_places(config, root), config, faults).categories
     else:
         found = _LAYOUTS[config.layout](config, root, remarks)[1]
     faults += validation.of_categories(found, config)
@@ -118,17 +131,19 @@ def _text(config: DataConfig, root: Path, remarks: Remarks) -> Found:
         inner = next((p for p in sorted(root.iterdir()) if (p / places.labels.name).is_dir()), None)
         hint = f"did you mean {str(inner)!r}?" if inner else f"layout {config.layout} keeps its labels there"
         raise DataError([Fault(str(root), f"no folder {places.labels.name!r} in the data set", hint)])
-    found = challenge.attributes(places, faults)
+    found = challenge.attributes(places, config, faults)
     if not found.categories:
         return places.images, (), []
-    boxes = config.crop == "box"
-    return places.images, found.categories, challenge.rows(places, found, boxes=boxes, faults=faults)
+    rows = challenge.rows(places, found, boxes=config.crop == "box", faults=faults)
+    if config.missing and not faults:
+        remarks.notes.extend((*challenge.absent(rows, found, config.root), *validation.unanswered(config.root, rows)))
+    return places.images, found.categories, rows
 
 
 _LAYOUTS: dict[str, Callable[[DataConfig, Path, Remarks], Found]] = {
     "challenge": _text,
     "deepfashion": _text,
-    "table": csv_table.read,
+    "table": tabular.read,
     "folder": class_folders.read,
 }
 
@@ -138,6 +153,9 @@ def _root(config: DataConfig) -> Path:
     root = as_on_disk(Path(config.root))
     if root.is_dir():
         return root
+    if root.exists() and (line := unpacking(root)):
+        folder = root.with_name(root.name.partition(".")[0])
+        raise DataError([Fault(str(root), "is an archive", f"{line}; then data.root: {folder}")])
     what = "is a file" if root.exists() else "no such folder"
     near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
     hint = validation.did_you_mean(root.name, near)

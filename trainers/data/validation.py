@@ -4,7 +4,8 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from posixpath import normpath
@@ -14,11 +15,16 @@ from trainers.data.table import Category, Row
 from trainers.support.errors import Fault, folded
 from trainers.support.text import on_one_line
 
+DRIVE = re.compile(r"[A-Za-z]:[/\\]")
+ELSEWHERE = {
+    re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://"): "an address, and no file: download the images, and write their paths",
+    DRIVE: "paths are relative to the data set, without a drive",
+}
+
 
 def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
     """The rows whose path is relative, has neither '..' nor NUL, and follows no link out of the data set."""
-    home = base.resolve()
-    homes = (f"{home}/", f"{base.absolute()}/")
+    home, here = base.resolve(), homes(base)
 
     @cache  # few folders, many images
     def leaving(folder: str) -> set[str] | None:
@@ -32,7 +38,8 @@ def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row
     refused: list[tuple[str, Fault]] = []
     for row in rows:
         folder, _, name = row.path.rpartition("/")
-        if help := unfit(row.path, homes):
+        if help := unfit(row.path, here):
+            help = _moved(base, row.path) or help
             refused.append((help, Fault(row.where, f"the path {row.path!r} is refused", help)))
         elif (links := leaving(folder)) is None or name in links:
             help = "copy the images, or let data.root be the folder that holds them"
@@ -43,10 +50,17 @@ def inside(base: Path, rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row
     faults += folded(refused)
 
 
+def homes(base: Path) -> tuple[str, str]:
+    """The ways to write where the data set lies, in front of a path."""
+    return f"{base.resolve()}/", f"{base.absolute()}/"
+
+
 def unfit(path: str, homes: tuple[str, ...] = ()) -> str:
     """What a path must not be, if it is that; `homes` are the ways to write where the data set lies."""
     if not path:
         return "every row names an image"
+    if ":" in path and (kind := next((kind for pattern, kind in ELSEWHERE.items() if pattern.match(path)), "")):
+        return kind
     if path.startswith("/") and (home := next((home for home in homes if path.startswith(home)), "")):
         return f"paths are relative to the data set: leave out {home!r} in front"
     if path.startswith("/") or path.rpartition("/")[2] in ("", ".") or ".." in path.split("/"):
@@ -58,11 +72,32 @@ def unfit(path: str, homes: tuple[str, ...] = ()) -> str:
     return ""
 
 
+def _moved(base: Path, path: str) -> str:
+    """What to leave out of a path that comes from another machine, if the image lies here."""
+    parts = path.replace("\\", "/").split("/")
+    if not (path.startswith("/") or DRIVE.match(path)) or ".." in parts or path != on_one_line(path):
+        return ""
+    for k in range(1, len(parts)):
+        if (base / "/".join(parts[k:])).is_file() and parts[k]:
+            return f"paths are relative to the data set: leave out {path[: -len('/'.join(parts[k:]))]!r} in front"
+    return ""
+
+
 def _within(place: Path, home: Path) -> bool:
     try:
         return place.resolve().is_relative_to(home)
     except RuntimeError:  # links that lead to each other
         return True  # whoever opens it is told so
+
+
+def unanswered(where: str, rows: Iterable[Row]) -> Iterator[Fault]:
+    """A note on images of train and val about which nothing is known."""
+    without = [row for row in rows if row.labels is None and row.split in ("train", "val")]
+    counts = Counter(row.split for row in without)
+    if counts:
+        what = " and ".join(f"{count:,} row{'s' * (count != 1)} of {split}" for split, count in counts.items())
+        what += f" without any answer, the first {without[0].where}"
+        yield Fault(where, what, "nothing is learned from them: leave them out, or put them into test")
 
 
 def listed_twice(rows: list[Row]) -> list[Fault]:
@@ -94,17 +129,34 @@ def of_categories(groups: tuple[Category, ...], config: DataConfig) -> list[Faul
 
 
 def leaving_out(config: DataConfig, names: Collection[str]) -> str:
-    """What to write so that these columns are no categories."""
+    """What to write so that these are no categories."""
     if config.categories is not None:
-        return f"data: {{categories: {listed(name for name in config.categories if name not in names)}}}"
-    return f"data: {{ignore: {listed([*(config.ignore or ()), *names])}}}"
+        keys = [f"categories: {listed(name for name in config.categories if name not in names)}"]
+    else:
+        columns = [column for name in names for column in config.several.get(name) or (name,)]
+        keys = [f"ignore: {listed([*(config.ignore or ()), *columns])}"]
+    kept = {name: columns for name, columns in config.several.items() if name not in names}
+    if kept and len(kept) < len(config.several):
+        keys.append(f"multi: {mapping(kept) if isinstance(config.multi, dict) else listed(kept)}")
+    without = " without multi" * (bool(config.several) and not kept)
+    return f"data: {{{', '.join(keys)}}}{without}"
+
+
+def mapping(columns: Mapping[str, Iterable[str]]) -> str:
+    """Lists of names by name in YAML."""
+    return "{" + ", ".join(f"{word(name)}: {listed(names)}" for name, names in columns.items()) + "}"
 
 
 def listed(names: Iterable[str]) -> str:
     """Names as a list in YAML."""
+    return f"[{', '.join(map(word, names))}]"
+
+
+def word(name: str) -> str:
+    """A name as YAML takes it for text."""
     plain = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
-    words = [name if plain.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names]
-    return on_one_line(f"[{', '.join(words)}]")
+    known = name.lower() in ("true", "false", "null")
+    return name if plain.fullmatch(name) and not known else on_one_line(json.dumps(name, ensure_ascii=False))
 
 
 def boxes(config: DataConfig, faults: list[Fault]) -> None:

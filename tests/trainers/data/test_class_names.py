@@ -23,7 +23,7 @@ def spelt(images: dict[str, int]) -> list[str]:
     """The notes on these classes with so many images, without the category's name behind them."""
     labels = [k for k, count in enumerate(images.values()) for _ in range(count)]
     rows = [Row(f"{n}.png", "train", None, (k,), f"labels.csv:{n}") for n, k in enumerate(labels)]
-    notes = alike([Category("wearer", tuple(images))], rows, "data")
+    notes = alike([Category("wearer", tuple(images))], rows, DataConfig(root="data"))
     assert all(note.what.endswith(", in 'wearer'") for note in notes)
     return [note.what.removesuffix(", in 'wearer'") for note in notes]
 
@@ -88,9 +88,9 @@ def test_spellings_that_differ_by_more_than_a_letter_are_noted_whatever_their_co
     assert told(Adult=40, adult=152) == ["'Adult' (40 images) differs from 'adult' (152) only in case"]
 
 
-@pytest.mark.parametrize("name", ["NaN", "N/A", "null", "?", "<NA>"])
+@pytest.mark.parametrize("name", ["NaN", "N/A", "null", "?", "<NA>", "none", "None", "unknown", "-"])
 def test_what_programs_write_for_a_missing_label_is_noted(name: str):
-    assert spelt({"coat": 9, name: 3, "none": 4}) == [f"{name!r} is read as a class (3 images)"]
+    assert spelt({"coat": 9, name: 3, "no coat": 4}) == [f"{name!r} is read as a class (3 images)"]
 
 
 def test_three_spellings_are_compared_with_the_commonest():

@@ -1,5 +1,6 @@
 """Tables as people have them: read as meant, or refused with the true line, the true cause and what to write."""
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_commas_and_bars_in_the_cells_do_not_part_the_columns(tmp_path: Path):
 def test_without_a_column_path_the_separator_is_the_one_by_which_lines_have_as_many_cells(tmp_path: Path):
     write(tmp_path, "file;garment, or so;price", [f"{k}.png;skirt;1,50" for k in range(4)])
     (fault,) = wrong(tmp_path)
-    assert fault.help == "if 'file' holds the paths, call it 'path' in the first line"
+    assert fault.help == "if 'file' holds the paths, write data: {path: file}"
 
 
 def test_a_line_that_tells_excel_the_separator_is_obeyed(tmp_path: Path):
@@ -194,6 +195,32 @@ def test_a_column_that_looks_like_no_category_is_a_fault_with_the_line_to_write(
     assert categories(tmp_path, ignore=[name]) == PLAIN
 
 
+@pytest.mark.parametrize(
+    ("values", "separator"),
+    [
+        (("cotton|silk", "silk", "wool", "none"), "|"),
+        (("a;b", "a;c", "b;c"), ";"),
+        (("red, blue", "blue", "red", "green"), ","),
+        (("['new']", "['new', 'sale']", "['sale']"), "[]"),
+        (("S|M", "L"), ""),
+        (("Paris, France", "Lyon, France", "Bonn, Germany"), ""),
+        (("shirt, long", "shirt", "coat"), ""),
+    ],
+)
+def test_cells_that_hold_several_answers_are_doubtful_where_answers_recur(
+    tmp_path: Path, values: tuple[str, ...], separator: str
+):
+    lines = [f'{k}.png,"{values[k % len(values)]}",{GARMENTS[k // 3 % 2]}' for k in range(12)]
+    write(tmp_path, "path,tags,kind", lines)
+    found = [fault for fault in wrong(tmp_path) if "several answers" in fault.what]
+    assert len(found) == bool(separator)
+    if separator:
+        how = "in lists such as \"['new', 'sale']\"" if separator == "[]" else f"parted by {separator} in "
+        assert found[0].what.startswith(f"'tags' holds several answers, {how}")
+        other = f', multi_separator: "{separator}"' if separator in ";," else ""
+        assert f"data: {{multi: [tags]{other}}}" in found[0].help
+
+
 @pytest.mark.parametrize("name", ["fold", "kfold", "is_valid", "is_train", "in_test"])
 def test_a_column_named_like_a_way_to_split_is_doubtful_beside_others_alone(tmp_path: Path, name: str):
     write(tmp_path, f"{HEAD},{name}", [f"{line},{k % 2}" for k, line in enumerate(rows())])
@@ -224,7 +251,7 @@ def test_all_doubtful_columns_stand_in_one_line_to_write(tmp_path: Path):
 
 
 def test_a_column_that_is_listed_as_a_category_is_believed(tmp_path: Path):
-    write(tmp_path, f"{HEAD},price", [f"{line},{k % 8}.50" for k, line in enumerate(rows())])
+    write(tmp_path, f"{HEAD},price", [f"{line},{k % 4}.50" for k, line in enumerate(rows())])
     assert list(categories(tmp_path, categories=["price", "garment"])) == ["price", "garment"]
 
 
@@ -293,7 +320,7 @@ def test_a_column_of_paths_under_another_name_is_named(tmp_path: Path, name: str
     ids = [line.replace(".png", "") for line in rows()] if name == "id" else rows()
     write(tmp_path, HEAD.replace("path", name), ids)
     (fault,) = wrong(tmp_path)
-    assert fault.help == f"if {name!r} holds the paths, call it 'path' in the first line"
+    assert fault.help == f"if {name!r} holds the paths, write data: {{path: {name}}}"
 
 
 def test_a_table_without_a_header_is_told(tmp_path: Path):
@@ -307,7 +334,8 @@ def test_a_column_of_splits_under_another_name_is_no_category(tmp_path: Path, na
     write(tmp_path, HEAD.replace("split", name), rows())
     (fault,) = wrong(tmp_path)
     assert fault.what == f"'{name}' holds the names of splits: is it a category?"
-    assert "call it 'split' in the first line" in fault.help
+    assert fault.help == f"write data: {{split: {name}}}; data: {{ignore: [{name}]}} leaves it out"
+    assert categories(tmp_path, split=name) == PLAIN
 
 
 def test_a_name_that_is_no_column_suggests_the_one_that_is(tmp_path: Path):
@@ -315,7 +343,7 @@ def test_a_name_that_is_no_column_suggests_the_one_that_is(tmp_path: Path):
     found = wrong(tmp_path, categories=["garmnet", "wearer", "path"])
     assert [(f.where, f.what, f.help) for f in found] == [
         ("data.categories", "no column 'garmnet' in labels.csv", "did you mean 'garment'?"),
-        ("data.categories", "'path' is never a category", "leave it out here"),
+        ("data.categories", "'path' is never a category", "it is data.path: leave it out here"),
     ]
     (fault,) = wrong(tmp_path, ignore=["price"])
     assert (fault.where, fault.help) == ("data.ignore", "the columns are path, split, garment, wearer")
@@ -330,14 +358,30 @@ def test_the_order_of_the_categories_is_the_recipes_and_belongs_to_the_fingerpri
     assert tables[2].rows[1].labels == (0, 0)
 
 
-@pytest.mark.parametrize("settings", [{"categories": ("kind", "in the sea")}, {"ignore": ("no", "1", 'a "b"')}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"categories": ("kind", "in the sea")},
+        {"ignore": ("no", "1", 'a "b"')},
+        {"labels": {"train": "a.csv", "test": "b.csv"}, "path": "images/{id:05}.jpg"},
+        {"split": None},
+        {"split": "fold", "split_values": {"0": "val", "true": "train"}},
+        {"multi": ("tags", "in the sea"), "multi_separator": "; "},
+        {"multi": {"tags": ("cotton", "1"), "material": ()}},
+        {"missing": ("-1", "none_set", "null", "?")},
+        {"missing": ()},
+        {"classes": {"size": ("36", "37.5", "XL")}, "min_count": 3, "rare": "ignore"},
+        {"group": "product", "sample_weight": "weight"},
+    ],
+)
 def test_the_keys_are_part_of_what_a_study_asks_and_of_the_best_recipe(tmp_path: Path, settings: dict[str, object]):
     recipe = Recipe(data=config(tmp_path, **settings), train=TrainConfig(backbone="b"))
     (tmp_path / "s.yaml").write_text(recipe_yaml("s", recipe))
     space = Space(read(tmp_path / "s.yaml"), [])
     assert space.recipe({}) == recipe
-    (key, names), *_ = settings.items()
-    assert space.identity()["data"][key] == list(names)
+    assert hash(space.recipe({}).data) == hash(recipe.data)
+    data = space.identity()["data"]
+    assert {key: data[key] for key in settings} == json.loads(json.dumps(settings))
 
 
 # ---------------------------------------------------------------------------------------------------- splits, folded
@@ -371,35 +415,54 @@ def test_some_blank_splits_are_one_fault_with_their_number(tmp_path: Path):
     assert "leave the whole column blank" in fault.help
 
 
-def test_blank_labels_are_one_fault_a_column_with_the_line_that_drops_it(tmp_path: Path):
-    write(tmp_path, HEAD, [line if k % 2 else line.rsplit(",", 2)[0] + ",," for k, line in enumerate(rows())])
-    found = {fault.what: fault.help for fault in wrong(tmp_path)}
-    assert "no label for garment (6 rows, first labels.csv:2)" in found
-    assert "data: {ignore: [wearer]}" in found["no label for wearer (6 rows, first labels.csv:2)"]
-
-
 def test_a_row_tells_every_fault_it_has(tmp_path: Path):
     write(tmp_path, HEAD, ["/far/0.png,trian,,adult", *rows()])
-    assert {fault.what for fault in wrong(tmp_path)} == {
-        "no split 'trian'",
-        "no label for garment",
-        "the path '/far/0.png' is refused",
-    }
+    assert {fault.what for fault in wrong(tmp_path)} == {"no split 'trian'", "the path '/far/0.png' is refused"}
 
 
-def test_absolute_paths_are_one_fault_that_says_what_to_leave_out(tmp_path: Path):
-    write(tmp_path, HEAD, [f"{tmp_path}/{line}" for line in rows()])
-    (fault,) = wrong(tmp_path)
-    assert fault.what == f"the path '{tmp_path}/images/0.png' is refused (12 rows, first labels.csv:2)"
-    assert fault.help == f"paths are relative to the data set: leave out '{tmp_path}/' in front"
-
-
-def test_paths_with_backslashes_and_blank_ones_are_one_fault_each(tmp_path: Path):
-    lines = [line.replace("/", "\\") if k % 2 else line.partition(".png")[2] for k, line in enumerate(rows(40))]
+def test_absolute_paths_and_backslashes_are_made_relative_and_said(tmp_path: Path):
+    lines = [line.replace("/", "\\") if k % 2 else f"{tmp_path}/{line}" for k, line in enumerate(rows())]
     write(tmp_path, HEAD, lines)
+    assert [row.path for row in layouts.read(config(tmp_path)).rows] == [f"images/{k}.png" for k in range(12)]
+    (said,) = notes(tmp_path)
+    assert said.startswith("paths are made relative (6 absolute, 6 with backslashes): ")
+
+
+def test_a_file_whose_name_holds_a_backslash_is_refused_as_before(tmp_path: Path):
+    draw(tmp_path, "images\\0.png")
+    write(tmp_path, HEAD, [line.replace("/", "\\") if k == 0 else line for k, line in enumerate(rows())])
+    assert [fault.help for fault in wrong(tmp_path)] == ["folders are parted by /"]
+
+
+@pytest.mark.parametrize(
+    ("front", "help"),
+    [
+        ("/elsewhere/", "paths are relative to the data set, without '..'"),
+        ("C:/photos/", "paths are relative to the data set, without a drive"),
+        ("C:\\photos\\", "paths are relative to the data set, without a drive"),
+        ("https://example.org/", "an address, and no file: download the images, and write their paths"),
+        ("s3://bucket/", "an address, and no file: download the images, and write their paths"),
+    ],
+)
+def test_paths_that_lie_elsewhere_are_one_fault(tmp_path: Path, front: str, help: str):
+    write(tmp_path, HEAD, [front + line for line in rows(40)])
+    (fault,) = wrong(tmp_path)
+    assert (fault.where, fault.help) == ("labels.csv", help)
+    assert "(40 rows, first labels.csv:2)" in fault.what
+
+
+@pytest.mark.parametrize("front", ["/home/anna/photos/", "D:/photos/", "D:\\photos\\"])
+def test_paths_of_another_machine_whose_images_lie_here_are_told_what_to_leave_out(tmp_path: Path, front: str):
+    draw(tmp_path, *(f"images/{k}.png" for k in range(12)))
+    write(tmp_path, HEAD, [front + line for line in rows()])
+    (fault,) = wrong(tmp_path)
+    assert fault.help == f"paths are relative to the data set: leave out {front!r} in front"
+
+
+def test_blank_paths_are_one_fault(tmp_path: Path):
+    write(tmp_path, HEAD, [line if k % 2 else line.partition(".png")[2] for k, line in enumerate(rows(40))])
     assert [(fault.what.rpartition(" (")[2], fault.help) for fault in wrong(tmp_path)] == [
-        ("20 rows, first labels.csv:2)", "every row names an image"),
-        ("20 rows, first labels.csv:3)", "folders are parted by /"),
+        ("20 rows, first labels.csv:2)", "every row names an image")
     ]
 
 
@@ -412,6 +475,134 @@ def test_missing_images_are_named_where_they_are_few_and_counted_where_they_are_
         (tmp_path / f"images/{k}.png").unlink()
     (many,) = check.check(config(tmp_path)).faults
     assert (many.where, many.what) == ("labels.csv", "'images/20.png' is missing (20 rows, first labels.csv:22)")
+
+
+def test_images_listed_twice_in_two_splits_are_no_tall_table(tmp_path: Path):
+    again = [line.replace(",train,", ",test,").replace(",val,", ",test,") for line in rows()]
+    write(tmp_path, HEAD, [*rows(), *again])
+    assert {fault.what.partition("' ")[2] for fault in wrong(tmp_path)} == {
+        "is listed twice in train and test",
+        "is listed twice in val and test",
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "what"), [("train", "'train' in the file that data.labels names for test"), ("tset", "no split 'tset'")]
+)
+def test_a_file_of_test_whose_rows_say_another_split_is_refused(tmp_path: Path, own: str, what: str):
+    put(tmp_path, "train.csv", "\n".join([HEAD, *rows()]))
+    put(tmp_path, "test.csv", f"path,split\na.png,{own}\nb.png,\n")
+    (fault, *_) = wrong(tmp_path, labels={"train": "train.csv", "test": "test.csv"})
+    assert (fault.where, fault.what) == ("test.csv:2", what)
+
+
+def test_rows_of_the_file_of_train_may_be_val(tmp_path: Path):
+    put(tmp_path, "train.csv", "\n".join([HEAD, *rows()]))
+    put(tmp_path, "test.csv", "path\na.png\n")
+    found = layouts.read(config(tmp_path, labels={"train": "train.csv", "test": "test.csv"}))
+    assert [len(found.split(name)) for name in ("train", "val", "test")] == [8, 4, 1]
+    assert found.split("test")[0].labels is None
+
+
+# ------------------------------------------------------------------------------- missing and several answers, weights
+FLAGS = "path,split,kind,cotton,silk,wool"
+
+
+def flagged(*flags: str) -> list[str]:
+    return [
+        f"{k}.png,{'val' if k % 4 == 3 else 'train'},{GARMENTS[k % 2]},{flags[k % len(flags)]}" for k in range(12)
+    ]
+
+
+TAGS = {"tags": ["cotton", "silk", "wool"]}
+
+
+def test_a_row_of_zeros_is_no_class_at_all_or_missing_where_that_is_said(tmp_path: Path):
+    write(tmp_path, FLAGS, flagged("1,1,0", "0,0,0", "0,1,1", "1,0,0", "0,0,1"))
+    labels = [row.labels for row in layouts.read(config(tmp_path, multi=TAGS)).rows[:2]]
+    assert labels == [(1, 1, 1, 0), (0, 0, 0, 0)]
+    labels = [row.labels for row in layouts.read(config(tmp_path, multi=TAGS, missing=["none_set"])).rows[:2]]
+    assert labels == [(1, 1, 1, 0), (0, -1, -1, -1)]
+
+
+def test_words_for_no_class_are_missing_where_that_is_said(tmp_path: Path):
+    cells = ("cotton|silk", "none", "silk|wool", "[]", "NA", "wool|cotton")
+    write(tmp_path, "path,split,kind,tags", flagged(*cells))
+    plain = layouts.read(config(tmp_path, multi=["tags"]))
+    assert [row.labels for row in plain.rows[1:5]] == [
+        (0, 0, 0, 0),
+        (1, 0, 1, 1),
+        (0, 0, 0, 0),
+        (1, -1, -1, -1),
+    ]
+    strict = layouts.read(config(tmp_path, multi=["tags"], missing=["none_set"]))
+    assert [row.labels for row in strict.rows[1:5]] == [
+        (0, -1, -1, -1),
+        (1, 0, 1, 1),
+        (0, -1, -1, -1),
+        (1, -1, -1, -1),
+    ]
+
+
+def test_none_is_a_class_where_classes_names_it(tmp_path: Path):
+    write(tmp_path, "path,split,kind,tags", flagged("cotton|silk", "none", "silk", "none|cotton"))
+    found = layouts.read(config(tmp_path, multi=["tags"], classes={"tags": ["none", "cotton", "silk"]}))
+    assert [row.labels for row in found.rows[:2]] == [(1, 0, 1, 1), (0, 1, 0, 0)]
+
+
+def test_the_columns_of_a_category_may_have_another_order_and_none_is_added(tmp_path: Path):
+    write(tmp_path, FLAGS, flagged("1,1,0", "0,0,0", "0,1,1"))
+    found = layouts.read(config(tmp_path, multi=TAGS, classes={"tags": ["wool", "cotton", "silk"]}))
+    assert found.rows[0].labels == (1, 0, 1, 1)
+    (fault,) = wrong(tmp_path, multi=TAGS, classes={"tags": ["wool", "cotton", "silk", "linen"]})
+    assert (fault.where, fault.what) == ("data.classes", "'linen' is no column of 'tags'")
+    assert [f.what for f in wrong(tmp_path, multi=TAGS, classes={"tags": ["wool", "cotton"]})] == [
+        "classes of 'tags' that data.classes does not name: 8 'silk'"
+    ]
+
+
+def test_what_leaves_a_category_of_several_columns_out_names_the_columns(tmp_path: Path):
+    write(tmp_path, FLAGS, flagged(",,"))
+    found = wrong(tmp_path, multi=TAGS)
+    assert [fault.help.partition(" does")[0] for fault in found] == [
+        "data: {ignore: [cotton, silk, wool]} without multi"
+    ]
+
+
+def test_classes_and_multi_name_columns_that_are_there_and_no_others(tmp_path: Path):
+    write(tmp_path, HEAD, rows())
+    asked = {"classes": {"garmnet": ["coat"]}, "multi": ["wearer", "path"], "group": "prodct", "sample_weight": "w"}
+    assert {(fault.where, fault.what) for fault in wrong(tmp_path, **asked)} >= {
+        ("data.classes", "no column 'garmnet' in labels.csv"),
+        ("data.multi", "'path' is never a category"),
+        ("data.group", "no column 'prodct' in labels.csv"),
+        ("data.sample_weight", "no column 'w' in labels.csv"),
+    }
+
+
+def test_weights_that_are_all_zero_are_refused(tmp_path: Path):
+    write(tmp_path, f"{HEAD},w", [f"{line},0" for line in rows()])
+    assert [fault.what for fault in wrong(tmp_path, sample_weight="w")] == ["every weight in 'w' is 0"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "weight"), [("2", 2), ("0,5", 0.5), (".25", 0.25), ("1e-3", 0.001), ("+3", 3), ("1.", 1)]
+)
+def test_weights_are_numbers_with_a_point_or_a_comma(tmp_path: Path, cell: str, weight: float):
+    write(tmp_path, f"{HEAD};w".replace(",", ";"), [f"{line};{cell}" for line in rows(sep=";")])
+    assert layouts.read(config(tmp_path, sample_weight="w")).rows[0].weight == weight
+
+
+@pytest.mark.parametrize("cell", ["-1", "inf", "nan", "one", "1,000.5", "1e400", ""])
+def test_weights_that_are_none_are_refused(tmp_path: Path, cell: str):
+    write(tmp_path, f"{HEAD};w".replace(",", ";"), [f"{line};{cell}" for line in rows(sep=";")])
+    (fault,) = wrong(tmp_path, sample_weight="w")
+    assert "(8 rows, first labels.csv:2)" in fault.what or "(12 rows, first labels.csv:2)" in fault.what
+
+
+def test_a_blank_group_is_a_group_of_its_own(tmp_path: Path):
+    write(tmp_path, f"{HEAD},product", [f"{line},{('', 'A', 'NA', 'A')[k % 4]}" for k, line in enumerate(rows())])
+    assert [row.group for row in layouts.read(config(tmp_path, group="product")).rows[:4]] == [None, "A", None, "A"]
 
 
 # ---------------------------------------------------------------------------------------------- ids without an ending

@@ -4,14 +4,12 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from trainers.data.table import Remarks
-from trainers.data.validation import did_you_mean
-from trainers.support.errors import DataError, Fault, folded
-from trainers.support.files import regular
+from trainers.support.errors import Fault, folded
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 MARKS = (
@@ -23,6 +21,7 @@ MARKS = (
 SAMPLE = 50  # lines by which the separator is told
 DECLARED = re.compile(r"sep=(.)\s")  # a first line for Excel
 QUOTES = 'inside a quoted cell, " is written ""'
+BREAK = "\n"  # in a cell that has to be one line: a quote that was opened took the next lines in
 Record = tuple[str, list[str]]
 """Where a record begins ("labels.csv:3"), and its cells."""
 
@@ -31,23 +30,37 @@ Record = tuple[str, list[str]]
 class Sheet:
     """The header, and every record with as many cells; `whole` unless what follows could not be read.
 
-    `tall` are the places of records that run over several lines.
+    `name` is the file, or several; `head` the place of the header, `tall` those of records that run over several
+    lines, `splits` what the file of each record says of its split, `pandas` the call that opens the file.
     """
 
+    name: str
+    head: str
     header: list[str]
     records: list[Record]
     tall: set[str]
     whole: bool
+    pandas: str
+    splits: list[str] | None = None
+    _columns: dict[str, list[str]] = field(default_factory=dict)
+    _counts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def column(self, name: str) -> list[str]:
         """The cells under `name`, in order."""
-        at = self.header.index(name)
-        return [cells[at] for _, cells in self.records]
+        if name not in self._columns:
+            at = self.header.index(name)
+            self._columns[name] = [cells[at] for _, cells in self.records]
+        return self._columns[name]
+
+    def counts(self, name: str) -> Counter[str]:
+        """How often each cell under `name` occurs."""
+        if name not in self._counts:
+            self._counts[name] = Counter(self.column(name))
+        return self._counts[name]
 
 
-def read(root: Path, name: str, remarks: Remarks) -> Sheet:
-    """The CSV file `name` in `root`; blank lines are no records. Raises DataError where there is no file."""
-    content = _content(root, name)
+def parsed(name: str, content: bytes, columns: Collection[str], remarks: Remarks) -> Sheet:
+    """The CSV file `name`, which holds `content`; blank lines are no records. `columns` are some that it may have."""
     encoding, said = next(((code, words) for mark, code, words in MARKS if content.startswith(mark)), ("utf-8", ""))
     try:
         text = content.decode(encoding)
@@ -55,11 +68,11 @@ def read(root: Path, name: str, remarks: Remarks) -> Sheet:
         line = len(re.split("\r\n|\r|\n", error.object[: error.start].decode(encoding)))
         help = "save the file as UTF-8, in Excel as 'CSV UTF-8'; or iconv -f windows-1252 -t utf-8"
         remarks.faults.append(Fault(f"{name}:{line}", f"not {said or 'UTF-8'} text", help))
-        return Sheet([], [], set(), whole=False)
+        return Sheet(name, f"{name}:1", [], [], set(), whole=False, pandas="")
     if 4 * text[:400].count("\0") > len(text[:400]):
         remarks.faults.append(Fault(f"{name}:1", "UTF-16 text without its mark (BOM)", "save the file as UTF-8"))
-        return Sheet([], [], set(), whole=False)
-    separator = _separator(text)
+        return Sheet(name, f"{name}:1", [], [], set(), whole=False, pandas="")
+    separator = _separator(text, columns)
     unusual = [SEPARATORS.get(separator, repr(separator))] * (separator != ",") + [said] * bool(said)
     unusual += ["Windows line ends"] * ("\r\n" in text[:4096])
     if unusual:
@@ -67,25 +80,18 @@ def read(root: Path, name: str, remarks: Remarks) -> Sheet:
     return _sheet(name, text, separator, remarks)
 
 
-def _content(root: Path, name: str) -> bytes:
-    try:
-        return regular(root / name).read_bytes()
-    except OSError as error:
-        near = did_you_mean(name, [p.name for p in root.glob("*.csv")])
-        raise DataError([Fault(str(root / name), f"cannot be read: {error.strerror}", near)]) from None
-
-
-def _separator(text: str) -> str:
-    """The one by which the header has a column 'path', or else most lines have as many cells as the header."""
+def _separator(text: str, columns: Collection[str]) -> str:
+    """The one by which the header has one of `columns`, or else most lines have as many cells as the header."""
     if declared := DECLARED.match(text):
         return declared[1]
+    wanted = {name.lower() for name in columns}
     lines = text[: 1 << 16].splitlines(keepends=True)[:SAMPLE]
 
     def fit(separator: str) -> tuple[bool, int, int]:
         found = [record for record in csv.reader(lines, delimiter=separator, skipinitialspace=True) if any(record)]
         header = [cell.strip().lower() for cell in found[0]] if found else []
         alike = sum(len(record) == len(header) for record in found) * (len(header) > 1)
-        return "path" in header, alike, len(header)
+        return not wanted.isdisjoint(header), alike, len(header)
 
     return max(SEPARATORS, key=fit)  # of equals the first
 
@@ -111,7 +117,8 @@ def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
             wrong.append((what, Fault(f"{name}:{first}", what, help)))
     whole = len(remarks.faults) == before
     remarks.faults.extend(folded(wrong))
-    return Sheet(header, records, tall, whole)
+    pandas = f"pandas.read_csv({name!r}{f', sep={separator!r}' * (separator != ',')})"
+    return Sheet(name, f"{name}:1", header, records, tall, whole, pandas)
 
 
 def _records(

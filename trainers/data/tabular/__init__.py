@@ -1,0 +1,1 @@
+"""The layout `table`: files of labels as people have them, read into rows."""

@@ -1,0 +1,124 @@
+"""Which classes a category has: those that occur, in the user's order where there is one, without rare ones."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from trainers.config import DataConfig
+from trainers.data.class_names import WHOLE, class_order
+from trainers.data.table import Remarks
+from trainers.data.tabular.csv_file import Sheet
+from trainers.data.validation import did_you_mean, leaving_out
+from trainers.support.errors import Fault
+from trainers.support.text import brief
+
+SHORT = 3  # letters of a name that resembles any other
+SHOWN = 10  # classes, spellings or categories in one message
+
+
+def some(counts: Mapping[str, int]) -> str:
+    """Names with their counts, the most frequent first: 120 blank, 14 'NA'."""
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    words = [f"{count:,} {repr(brief(name)) if name else 'blank'}" for name, count in ordered[:SHOWN]]
+    return ", ".join(words) + (f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """In how many rows of train, of val and in all a class is, and the cells of its column that say so."""
+
+    train: int
+    val: int
+    all: int
+    at: int
+    cells: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Chooses classes; `sure` where the split of every row is known, so that it can be told what train lacks."""
+
+    config: DataConfig
+    sheet: Sheet
+    sure: bool
+    remarks: Remarks
+    spellings: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spellings", self.config.spellings)
+
+    def missing(self, cell: str) -> bool:
+        """Whether a cell stands for a missing answer; -1.0, as pandas writes it, for one where -1 does."""
+        whole = WHOLE.fullmatch(cell)
+        return cell.lower() in self.spellings or (whole is not None and str(int(whole[1])) in self.spellings)
+
+    def order(self, name: str) -> tuple[str, ...]:
+        """The classes of a category as the user lists them, or none."""
+        return (self.config.classes or {}).get(name, ())
+
+    def fault(self, what: str, help: str = "", at: int = 0, cells: Collection[str] = ()) -> None:
+        """Say what is wrong with the table, or with these cells of a column where the first of them stands."""
+        first = next(
+            (where for where, record in self.sheet.records if cells and record[at] in cells), self.sheet.head
+        )
+        self.remarks.faults.append(Fault(first, what, help))
+
+    def classes(self, name: str, shown: Mapping[str, Shown], usual: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The classes of a category in label order, `usual` or by name where the user has none; none where train has
+        no answer.
+        """
+        order = self._ordered(name, shown) or usual or class_order(shown)
+        if not self.sure or not self.sheet.whole:
+            return order
+        if not any(one.train for one in shown.values()):
+            help = f"{leaving_out(self.config, [name])} does without; or is data.split or data.missing wrong?"
+            self.fault(f"no row of train has an answer in {name!r}", help)
+            return ()
+        order = self._frequent(name, order, shown)
+        faults = len(self.remarks.faults)
+        self.remarks.faults.extend(self._unseen(name, order, shown))
+        seen = [one for one in order if one in shown and shown[one].train]
+        if len(seen) < 2 <= len(order) and len(self.remarks.faults) == faults:
+            what = f"train has one class alone of {name!r}: {some({one: shown[one].train for one in seen})}"
+            self.fault(what, f"{leaving_out(self.config, [name])} does without")
+        return order
+
+    def _ordered(self, name: str, shown: Mapping[str, Shown]) -> tuple[str, ...]:
+        """The user's order, followed by what it does not name, which is a fault."""
+        order = self.order(name)
+        others = {one: shown[one].all for one in shown if order and one not in order}
+        if others:
+            first = next(iter(others))
+            cells = {cell for one in others for cell in shown[one].cells}
+            help = (
+                len(first) > SHORT and did_you_mean(first, order)
+            ) or "name every class there; data.missing is for what is none"
+            self.fault(
+                f"classes of {name!r} that data.classes does not name: {some(others)}", help, shown[first].at, cells
+            )
+        if unused := [one for one in order if one not in shown or not shown[one].all]:
+            what = f"no row has {', '.join(map(repr, unused[:SHOWN]))} of {name!r}, which data.classes names"
+            self.remarks.notes.append(Fault(self.sheet.name, what))
+        return (*order, *others)
+
+    def _frequent(self, name: str, order: tuple[str, ...], shown: Mapping[str, Shown]) -> tuple[str, ...]:
+        """The classes that train has often enough; the others are refused, or left out."""
+        fewest = self.config.min_count or 0
+        train = {one: shown[one].train if one in shown else 0 for one in order}
+        rare = {one: count for one, count in train.items() if count < fewest}
+        if rare and self.config.rare == "ignore":
+            what = f"classes of {name!r} with fewer than {fewest} rows of train are left out: {some(rare)}"
+            answers = sum(shown[one].all for one in rare if one in shown)
+            self.remarks.notes.append(Fault(self.sheet.name, what, f"their {answers:,} answers count as missing"))
+        elif rare:
+            what = f"classes of {name!r} with fewer than {fewest} rows of train: {some(rare)}"
+            self.fault(what, f"data: {{min_count: {fewest}, rare: ignore}} leaves these answers out")
+        return tuple(one for one in order if one not in rare) if self.config.rare == "ignore" else order
+
+    def _unseen(self, name: str, order: tuple[str, ...], shown: Mapping[str, Shown]) -> Iterator[Fault]:
+        """A fault for classes that val has and train never."""
+        val = {one: shown[one].val for one in order if one in shown and shown[one].val and not shown[one].train}
+        if val:
+            cells, at = {cell for one in val for cell in shown[one].cells}, shown[next(iter(val))].at
+            first = next((where for where, record in self.sheet.records if record[at] in cells), self.sheet.head)
+            help = "a slip? put some into train; or data: {min_count: 1, rare: ignore} leaves these answers out"
+            yield Fault(first, f"classes of {name!r} that val has and train never: {some(val)}", help)

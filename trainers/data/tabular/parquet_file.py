@@ -1,0 +1,58 @@
+"""A Parquet file as the cells of a table: what CSV would hold. pyarrow reads it, where it is installed."""
+
+import importlib
+import io
+import json
+import math
+from typing import Any
+
+from trainers.data.table import Remarks
+from trainers.data.tabular.csv_file import Record, Sheet
+from trainers.support.errors import Fault
+
+MAGIC = b"PAR1"
+NO_CELLS = ("struct", "map", "binary", "large_binary", "fixed_size_binary")  # types that no cell can hold
+
+
+def parsed(name: str, content: bytes, remarks: Remarks) -> Sheet:
+    """The Parquet file `name`, which holds `content`; records count from 1, and its head is the file."""
+    empty = Sheet(name, name, [], [], set(), whole=False, pandas="")
+    try:
+        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        help = "pip install pyarrow; or in pandas: pandas.read_parquet(...).to_csv('labels.csv', index=False)"
+        remarks.faults.append(Fault(name, "a Parquet file, and pyarrow is not installed", help))
+        return empty
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+    except (arrow.ArrowException, OSError) as error:
+        what = f"no Parquet file that can be read: {str(error).splitlines()[0]}"
+        remarks.faults.append(Fault(name, what, "write it anew"))
+        return empty
+    left = [field.name for field in table.schema if _left_out(field)]
+    if left:
+        remarks.notes.append(Fault(name, f"columns without text or numbers are left out: {', '.join(left)}"))
+    kept = [at for at, field in enumerate(table.schema) if not _left_out(field)]  # names may stand twice
+    header = [table.schema.field(at).name.strip() for at in kept]
+    columns = [[_cell(value) for value in table[at].to_pylist()] for at in kept]
+    records: list[Record] = [
+        (f"{name}:{k}", list(cells)) for k, cells in enumerate(zip(*columns, strict=True), 1) if any(cells)
+    ]
+    remarks.notes.append(Fault(name, "read as: Parquet"))
+    tall = {where for where, cells in records if any("\n" in cell for cell in cells)}
+    return Sheet(name, name, header, records, tall, whole=True, pandas=f"pandas.read_parquet({name!r})")
+
+
+def _left_out(field: Any) -> bool:
+    """pandas' index as well, which is no column of the user's."""
+    return str(field.type).partition("<")[0].partition("[")[0] in NO_CELLS or field.name.startswith("__index_level_")
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return json.dumps([_cell(one) for one in value], ensure_ascii=False)
+    return str(value).strip()
