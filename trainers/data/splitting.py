@@ -230,7 +230,7 @@ def judge(
     classes of val that train lacks. Notes: a val of few images, or one that groups keep from the size asked for.
     """
     remarks.faults.extend(_parted(rows))
-    remarks.faults.extend(_untrained(rows, categories, config.root))
+    remarks.faults.extend(_untrained(rows, categories, config))
     val = sum(row.split == "val" for row in rows)
     both = sum(row.split == "train" for row in rows) + val
     groups = Counter(row.group for row in rows if row.group is not None and row.split != "test")
@@ -277,10 +277,13 @@ def _parted(rows: Sequence[Row]) -> Iterator[Fault]:
     yield Fault(row.where, what, help)
 
 
-def _untrained(rows: Sequence[Row], categories: Sequence[Category], root: str) -> Iterator[Fault]:
+def _untrained(rows: Sequence[Row], categories: Sequence[Category], config: DataConfig) -> Iterator[Fault]:
     """Each class that val has and train lacks; of many, the first ones and how many they are."""
     trained, judged = (counted((row for row in rows if row.split == split), categories) for split in ("train", "val"))
     missing = [place for place in sorted(judged) if place not in trained]
+    help = "a slip? move some of them to train, or take them out of val"
+    if config.layout == "table":
+        help = "a slip? move some of them to train; or data: {min_count: 1, rare: ignore} leaves their answers out"
     for k, c in missing[:FEW_CLASSES]:
         span, count = spans(categories)[k], judged[k, c]
         where = next(
@@ -289,6 +292,8 @@ def _untrained(rows: Sequence[Row], categories: Sequence[Category], root: str) -
             if row.split == "val" and row.labels and c in classes_of(row.labels[span.labels], span.category)
         )
         what = f"{span.category.classes[c]!r} of {span.category.name} has {count} image{'s' * (count > 1)} in val"
-        yield Fault(where, f"{what} and none in train", "move some of them to train, or take them out of val")
+        yield Fault(where, f"{what} and none in train", help)
     if len(missing) > FEW_CLASSES:
-        yield Fault(root, f"{len(missing)} classes have images in val and none in train", "the first are named above")
+        yield Fault(
+            config.root, f"{len(missing)} classes have images in val and none in train", "the first are named above"
+        )

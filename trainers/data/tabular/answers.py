@@ -48,8 +48,8 @@ class Column:
     def of(self, those: Iterable[str]) -> Shown:
         """The class that these cells show."""
         some_cells = frozenset(those)
-        train, val, every = (sum(count[cell] for cell in some_cells) for count in (self.train, self.val, self.all))
-        return Shown(train, val, every, self.at, some_cells)
+        train, every = (sum(count[cell] for cell in some_cells) for count in (self.train, self.all))
+        return Shown(train, every, self.at, some_cells)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which classes a category has: those that occur, in the user's order where there is one, without rare ones."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from trainers.config import DataConfig
@@ -24,10 +24,9 @@ def some(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """In how many rows of train, of val and in all a class is, and the cells of its column that say so."""
+    """In how many rows of train and in all a class is, and the cells of its column that say so."""
 
     train: int
-    val: int
     all: int
     at: int
     cells: frozenset[str]
@@ -74,10 +73,8 @@ class Choice:
             self.fault(f"no row of train has an answer in {name!r}", help)
             return ()
         order = self._frequent(name, order, shown)
-        faults = len(self.remarks.faults)
-        self.remarks.faults.extend(self._unseen(name, order, shown))
         seen = [one for one in order if one in shown and shown[one].train]
-        if len(seen) < 2 <= len(order) and len(self.remarks.faults) == faults:
+        if len(seen) < 2 <= len(order):
             what = f"train has one class alone of {name!r}: {some({one: shown[one].train for one in seen})}"
             self.fault(what, f"{leaving_out(self.config, [name])} does without")
         return order
@@ -113,12 +110,3 @@ class Choice:
             what = f"classes of {name!r} with fewer than {fewest} rows of train: {some(rare)}"
             self.fault(what, f"data: {{min_count: {fewest}, rare: ignore}} leaves these answers out")
         return tuple(one for one in order if one not in rare) if self.config.rare == "ignore" else order
-
-    def _unseen(self, name: str, order: tuple[str, ...], shown: Mapping[str, Shown]) -> Iterator[Fault]:
-        """A fault for classes that val has and train never."""
-        val = {one: shown[one].val for one in order if one in shown and shown[one].val and not shown[one].train}
-        if val:
-            cells, at = {cell for one in val for cell in shown[one].cells}, shown[next(iter(val))].at
-            first = next((where for where, record in self.sheet.records if record[at] in cells), self.sheet.head)
-            help = "a slip? put some into train; or data: {min_count: 1, rare: ignore} leaves these answers out"
-            yield Fault(first, f"classes of {name!r} that val has and train never: {some(val)}", help)
