@@ -1,6 +1,7 @@
 """Words for people: numbers and durations, escapes for Markdown, secrets taken out."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -77,8 +78,8 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def format_value(value: float | None) -> str:
-    """A score as every command writes it, with four decimals: 0.8123."""
-    return "-" if value is None else f"{value:.4f}"
+    """A score as every command writes it, with four decimals: 0.8123; one that no answer is known for has none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def counted(number: int, what: str) -> str:

@@ -25,6 +25,7 @@ class CategorySummary(Part):
 
     name: str
     classes: tuple[ClassSummary, ...]
+    multi: bool = Field(False, description="an image may have several of the classes")
 
 
 class Summary(Part):
@@ -58,6 +59,7 @@ def summary(config: DataConfig, table: Table, *, held_out: bool, notes: Sequence
                 ClassSummary(name=name, images={split: counts[split][k, c] for split in SPLITS})
                 for c, name in enumerate(category.classes)
             ),
+            multi=category.multi,
         )
         for k, category in enumerate(table.categories)
     )
