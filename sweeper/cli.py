@@ -432,9 +432,10 @@ def _count(slots: str) -> "Count":
 
 def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
     """Print one JSON document, or lines."""
+    from sweeper import text
     from sweeper.terminal.output import print_result
 
-    for line in [json.dumps(answer, indent=1)] if isinstance(answer, dict) else answer:
+    for line in [json.dumps(text.finite(answer), indent=1, allow_nan=False)] if isinstance(answer, dict) else answer:
         print_result(line)
 
 
