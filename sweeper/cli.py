@@ -394,14 +394,23 @@ def data_demo(
         tuple[int, int, int], typer.Option(metavar="TRAIN VAL TEST", min=0, help="how many images of each split")
     ] = (800, 200, 200),
     seed: Annotated[int, typer.Option(min=0, help="one seed, one set")] = 0,
+    missing: Annotated[
+        float, typer.Option(min=0, max=0.9, help="share of the answers that are left out; makes a table")
+    ] = 0.0,
+    multi: Annotated[
+        int, typer.Option(min=0, max=1, help="categories whose images may have several answers; makes a table")
+    ] = 0,
 ) -> None:
     """Draw a data set like the fashion challenge's."""
-    from sweeper.terminal.output import print_result
+    from sweeper.terminal.output import print_message, print_result
     from trainers.data import demo
     from trainers.data.layouts import DEMO_ROOT
 
     place = root or Path(DEMO_ROOT)
-    demo.draw(place, images=images, seed=seed)
+    demo.draw(place, images=images, seed=seed, missing=missing, multi=multi)
+    if missing or multi:
+        several = ", multi: [texture]" if multi else ""
+        print_message(f"in a search space: data: {{layout: table, root: {json.dumps(str(place))}{several}}}")
     print_result(str(place))
 
 
@@ -425,9 +434,10 @@ def _count(slots: str) -> "Count":
 
 def _answer(answer: dict[str, Any] | Iterable[str]) -> None:
     """Print one JSON document, or lines."""
+    from sweeper import text
     from sweeper.terminal.output import print_result
 
-    for line in [json.dumps(answer, indent=1)] if isinstance(answer, dict) else answer:
+    for line in [json.dumps(text.finite(answer), indent=1, allow_nan=False)] if isinstance(answer, dict) else answer:
         print_result(line)
 
 

@@ -1,10 +1,12 @@
 """Words for people: numbers and durations, escapes for Markdown, secrets taken out."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from trainers.support.errors import UserError
 from trainers.support.text import brief
@@ -77,8 +79,17 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def format_value(value: float | None) -> str:
-    """A score as every command writes it, with four decimals: 0.8123."""
-    return "-" if value is None else f"{value:.4f}"
+    """A score as every command writes it, with four decimals: 0.8123; one that no answer is known for has none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def finite(value: Any) -> Any:
+    """Plain values as JSON knows them: null for each number that is none, such as the accuracy without an answer."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def counted(number: int, what: str) -> str:

@@ -1,7 +1,11 @@
 """What is written: names in Markdown are shown and steer nothing, and secrets never leave."""
 
+import json
+import math
+
 import pytest
 
+from sweeper import text
 from sweeper.text import code, plain, redacted, refuse_secret
 from trainers.support.errors import UserError
 
@@ -69,3 +73,16 @@ def test_what_is_refused_is_not_shown_in_the_refusal():
         refuse_secret("https://me:pw@host/w", "--set x")
     assert "pw" not in f"{caught.value} {caught.value.where} {caught.value.help}"
     refuse_secret("w/model.safetensors", "--set x")
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_null_however_deep(odd):
+    given = {"a": [1.5, odd, (odd, "x")], "b": {"c": odd, "d": True, "e": None, "f": 3}}
+    expected = {"a": [1.5, None, [None, "x"]], "b": {"c": None, "d": True, "e": None, "f": 3}}
+    assert text.finite(given) == expected
+    assert json.loads(json.dumps(text.finite(given), allow_nan=False)) == expected
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.81234, "0.8123"), (None, "-"), (math.nan, "-"), (math.inf, "inf")])
+def test_a_score_that_is_no_number_is_a_dash(value, shown):
+    assert text.format_value(value) == shown

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 Metric = Literal[
     "overall_accuracy",
@@ -67,33 +67,35 @@ class Part(Frozen):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
+def _absent(value: object) -> bool:
+    """Whether records leave a figure out, for the data have none."""
+    return value is None or value == {}
+
+
 class Scores(Part):
     """One split after one epoch. Accuracies are over the whole split, never a mean over batches."""
 
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
     loss: float = Field(description="mean over images of the objective, without mixing or smoothing on val")
-    overall_accuracy: float | None = Field(None, description=METRICS["overall_accuracy"])
-    mean_class_accuracy: float | None = Field(None, description=METRICS["mean_class_accuracy"])
+    overall_accuracy: float | None = Field(None, exclude_if=_absent, description=METRICS["overall_accuracy"])
+    mean_class_accuracy: float | None = Field(None, exclude_if=_absent, description=METRICS["mean_class_accuracy"])
     macro_precision: float = Field(description=METRICS["macro_precision"])
     macro_recall: float = Field(description=METRICS["macro_recall"])
     macro_f1: float = Field(description=METRICS["macro_f1"])
-    micro_f1: float | None = Field(None, description=METRICS["micro_f1"])
-    mean_average_precision: float | None = Field(None, description=METRICS["mean_average_precision"])
-    mean_category_score: float | None = Field(None, description=METRICS["mean_category_score"])
+    micro_f1: float | None = Field(None, exclude_if=_absent, description=METRICS["micro_f1"])
+    mean_average_precision: float | None = Field(
+        None, exclude_if=_absent, description=METRICS["mean_average_precision"]
+    )
+    mean_category_score: float | None = Field(None, exclude_if=_absent, description=METRICS["mean_category_score"])
     category_accuracy: dict[str, float] = Field(
         description="accuracy of each category, by name; of one with several answers the mean average precision"
     )
     category_answers: dict[str, int] = Field(
-        default_factory=dict, description="images with a known answer, by category; where any is missing"
+        default_factory=dict,
+        exclude_if=_absent,
+        description="images with a known answer, by category; where any is missing",
     )
-
-    @model_serializer(mode="wrap")
-    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the metrics that the data do not have, and without answers where none is missing."""
-        left_out: set[str] = {name for name in METRICS if getattr(self, name) is None}
-        left_out |= set() if self.category_answers else {"category_answers"}
-        return {name: value for name, value in handler(self).items() if name not in left_out}
 
     def value(self, metric: Metric) -> float:
         """The metric. Raises ValueError where the data have no category that it stands on."""

@@ -16,6 +16,7 @@ from sweeper.store import jsonfile, paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
+from trainers.config import DataConfig
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch, Metric, Scores
 from trainers.support.files import write_text
@@ -54,7 +55,14 @@ def finished(final: Final) -> dict[str, Any]:
 
 def _document(made: Submission) -> dict[str, Any]:
     classes = {category.name: list(category.classes) for category in made.classes}
-    return {"path": str(made.path), "sha256": made.sha256, "images": made.images, "classes": classes}
+    return {
+        "path": str(made.path) if made.path else None,
+        "sha256": made.sha256,
+        "images": made.images,
+        "classes": classes,
+        "by_name": str(made.table) if made.table else None,
+        "refused": made.refused or None,
+    }
 
 
 def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
@@ -63,9 +71,13 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     yield f"{how}: {text.relative_path(final.folder.root)}"
     yield f"model:      {final.folder.model.name}, sha256 {final.sha256}"
     if made := final.submission:
-        yield f"submission: {text.relative_path(made.path)}, {made.images} images, sha256 {made.sha256}"
+        if made.path:
+            yield f"submission: {text.relative_path(made.path)}, {made.images} images, sha256 {made.sha256}"
+        else:
+            yield f"submission: none, {made.refused}"
         if made.table:
-            yield f"by name:    {text.relative_path(made.table)}"
+            counted = "" if made.path else f", {made.images} images"
+            yield f"by name:    {text.relative_path(made.table)}{counted}"
         for category, number in made.renumbered():
             name = category.classes[number]
             what = f"{number} of {category.name} is {name!r}"
@@ -76,7 +88,8 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         yield "submission: none, the data set has no test images"
     if final.test:
         metric, labelled = final.metric, f", {made.images} images" if made else ""
-        yield f"test:       {metric} {final.test.value(metric):.4f}{labelled}"
+        value = text.format_value(final.test.metrics.get(metric))
+        yield f"test:       {metric} {value}{labelled}"
     yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"browse:     sweep ui {study.name}"
 
@@ -92,7 +105,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
     if done:
-        final = _packed(folder, prepare.checked(data).table, data.layout, won.result.metric, known=True)
+        final = _packed(folder, prepare.checked(data).table, data, won.result.metric, known=True)
         if mlflow:
             sync.catch_up([won.study], output.print_message)
         return final
@@ -113,7 +126,7 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
         session.train([job], make_result)
-    return _packed(folder, session.table, job.recipe.data.layout, won.result.metric, known=False)
+    return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
 
 def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
@@ -155,23 +168,26 @@ def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoc
     folder = RunFolder(job.folder)
     if scores:
         write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")
-    made = _submission(folder, table, job.recipe.data.layout)
+    made = _submission(folder, table, job.recipe.data)
     data = jsonfile.read(won.study.data, Summary)
     notes = data.notes if data else ()
     facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
-    value = scores.value(job.recipe.metric) if scores else None
+    value = scores.metrics.get(job.recipe.metric) if scores else None
     ended = records.result_of(job, epochs, "COMPLETE")
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 
 
-def _packed(folder: RunFolder, table: "Table", layout: str, metric: Metric, *, known: bool) -> Final:
+def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: Metric, *, known: bool) -> Final:
     test = jsonfile.read(folder.test_scores, Scores)
-    return Final(folder, sha256(folder.model), _submission(folder, table, layout), known, metric, test)
+    return Final(folder, sha256(folder.model), _submission(folder, table, data), known, metric, test)
 
 
-def _submission(folder: RunFolder, table: "Table", layout: str) -> Submission | None:
-    return submission.export(folder, table, layout) if folder.test_logits.exists() else None
+def _submission(folder: RunFolder, table: "Table", data: DataConfig) -> Submission | None:
+    if not folder.test_logits.exists():
+        return None
+    separator: str = getattr(data, "multi_separator", submission.SEPARATOR)
+    return submission.export(folder, table, data.layout, separator)
 
 
 def sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from sweeper.figures.plots import DPI, NORMAL, SMALL, png, short, style
 from sweeper.statistics.confusion import Mistake
 from trainers.data import images
-from trainers.data.table import Box, Category, Row, Table
+from trainers.data.table import Box, Row, Span, Table, classes_of, spans
 
 WORST = 20  # mistakes on a page
 ACROSS = 5
@@ -24,13 +24,13 @@ TILE = 1.7  # inches
 
 def mistakes(table: Table, rows: Sequence[Row], found: Sequence[Mistake], title: str) -> bytes:
     """The first mistakes of `found`, cropped as the network saw them: category, what was said, what is true."""
-    shown = found[:WORST]
+    shown, places = found[:WORST], spans(table.categories)
     with style():
         figure, axes = _page(len(shown), ACROSS, 2.35, title)
         for one, panel in zip(shown, axes, strict=True):
             _show(panel, read(table, rows[one.row]))
             panel.set_title(_file(rows[one.row]), fontsize=SMALL, color="#57606a", loc="center")
-            panel.set_xlabel(_words(table.categories[one.category], one), fontsize=SMALL)
+            panel.set_xlabel(_words(places[one.category], one, rows[one.row]), fontsize=SMALL)
         if not shown:
             figure.text(0, 0, "no mistake", fontsize=NORMAL)
         return _fewer_colours(png(figure))
@@ -42,9 +42,14 @@ def _file(row: Row) -> str:
     return name if len(name) <= 20 else f"…{name[-19:]}"
 
 
-def _words(category: Category, one: Mistake) -> str:
-    said, true = category.classes[one.said], category.classes[one.true]
-    return f"{short(category.name)}\nsaid {short(said, 17)} {one.confidence:.2f}\ntrue {short(true, 20)}"
+def _words(span: Span, one: Mistake, row: Row) -> str:
+    """Of several answers, the class that was said wrongly or missed, and all that are true."""
+    category, labels = span.category, (row.labels or ())[span.labels]
+    true = ", ".join(category.classes[k] for k in classes_of(labels, category)) or "none of them"
+    said = "missed" if one.said is None else "said"
+    answer = one.true if one.said is None else one.said
+    name = "" if answer is None else short(category.classes[answer], 17 if one.said is not None else 14)
+    return f"{short(category.name)}\n{said} {name} {one.confidence:.2f}\ntrue {short(true, 20)}"
 
 
 def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:

@@ -4,6 +4,7 @@ Readable in grey: whatever differs in colour differs in lightness, line, hatch o
 """
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sweeper.statistics.confusion import Floats, Ints
+from sweeper.statistics.confusion import Floats, Ints, Several
 from trainers.data.table import Category
 
 SMALL, NORMAL = 8.0, 9.0  # points
@@ -169,7 +170,8 @@ def categories(run: Learning, title: str) -> bytes:
 def _accuracy(axes: Axes, run: Learning, name: str) -> None:
     val = run.val[name]
     _train_and_val(axes, run.train.get(name, ()), val)
-    axes.set_title(short(name) + (f" {val[run.epoch - 1]:.3f}" if run.epoch is not None else ""))
+    value = math.nan if run.epoch is None else val[run.epoch - 1]
+    axes.set_title(short(name) + (f" {value:.3f}" if math.isfinite(value) else ""))
 
 
 def _macro(axes: Axes, run: Learning) -> None:
@@ -196,6 +198,7 @@ def _epochs(axes: Axes, run: Learning) -> None:
 
 # ---------------------------------------------------------------------------------------- confusion
 CELL = 0.42  # inches
+BAR = 0.62  # inches, of the three bars of a class
 GAP = 0.3
 HEAD = 0.32  # inches above the cells, for the title
 
@@ -203,53 +206,64 @@ HEAD = 0.32  # inches above the cells, for the title
 CROWD = 40  # classes in one panel, at most
 
 
-def confusion(groups: Sequence[Category], matrices: Sequence[Ints], title: str) -> bytes:
-    """PNG: a panel a category, its rows shaded by the share of the true class; empty cells stand for 0.
+def confusion(groups: Sequence[Category], found: Sequence[Ints | Several], title: str) -> bytes:
+    """PNG: a panel for each category, its rows shaded by the share of the true class; empty cells stand for 0.
 
-    Of more than 40 classes those that are mistaken most often are shown, and how many there are.
+    Of a category with several answers it shows bars: precision, recall and average precision of each class. Of more
+    than 40 classes those that are mistaken most often are shown, and how many there are.
     """
-    looks = [most_mistaken(*pair) for pair in zip(groups, matrices, strict=True)][:MAX_PANELS]
-    groups, matrices = [group for group, _ in looks], [matrix for _, matrix in looks]
+    looks = [most_mistaken(*pair) for pair in zip(groups, found, strict=True)][:MAX_PANELS]
     with style():
-        boxes = [_box(group, matrix) for group, matrix in zip(groups, matrices, strict=True)]
+        boxes = [_box(*look) for look in looks]
         places, (width, height) = _flow([box.size for box in boxes], max(WIDTH + 2, *(box.size[0] for box in boxes)))
         figure = Figure(figsize=(width, height + HEAD))
         figure.text(0, 1, title, fontsize=NORMAL, fontweight="bold", va="top")
-        for group, matrix, box, (x, y) in zip(groups, matrices, boxes, places, strict=True):
+        for (group, panel), box, (x, y) in zip(looks, boxes, places, strict=True):
             bottom = (height - y - HEAD - box.side) / (height + HEAD)
-            place = ((x + box.left) / width, bottom, box.side / width, box.side / (height + HEAD))
-            _matrix(figure.add_axes(place), group, matrix)
+            place = ((x + box.left) / width, bottom, box.wide / width, box.side / (height + HEAD))
+            axes = figure.add_axes(place)
+            if isinstance(panel, Several):
+                _fares(axes, group, panel)
+            else:
+                _matrix(axes, group, panel)
         return png(figure)
 
 
-def most_mistaken(group: Category, matrix: Ints) -> tuple[Category, Ints]:
+def most_mistaken(group: Category, found: Ints | Several) -> tuple[Category, Ints | Several]:
     """The panel as it is, or, of a crowd of classes, those that are mistaken most often."""
     if len(group.classes) <= CROWD:
-        return group, matrix
-    wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
+        return group, found
+    several = isinstance(found, Several)
+    wrong = found.wrong if several else found.sum(0) + found.sum(1) - 2 * np.diag(found)
     kept = np.sort(np.argsort(-wrong, kind="stable")[:CROWD])
     name = f"{group.name}, the {CROWD} most mistaken of {len(group.classes)}"
-    return Category(name, tuple(group.classes[n] for n in kept)), matrix[np.ix_(kept, kept)]
+    few = Category(name, tuple(group.classes[n] for n in kept), group.multi)
+    return few, found.of(kept) if several else found[np.ix_(kept, kept)]
 
 
 @dataclass(frozen=True)
 class _Box:
-    """Inches of one panel: its cells, and the names beside and below them."""
+    """Inches of one panel: its cells or bars, and the names beside and below them."""
 
     side: float
     left: float
     below: float
+    wide: float
 
     @property
     def size(self) -> tuple[float, float]:
-        return self.left + self.side, HEAD + self.side + self.below
+        return self.left + self.wide, HEAD + self.side + self.below
 
 
-def _box(group: Category, matrix: Ints) -> _Box:
+def _box(group: Category, found: Ints | Several) -> _Box:
     letter = 0.068  # inches, the mean at SMALL
     longest = max(len(short(name)) for name in group.classes)
-    digits = len(f"{int(matrix.sum()):,}") + 2
-    return _Box(CELL * len(group.classes), 0.35 + letter * (longest + digits), 0.35 + letter * longest)
+    count = int((found.true if isinstance(found, Several) else found).sum())
+    left = 0.35 + letter * (longest + len(f"{count:,}") + 2)
+    if isinstance(found, Several):
+        return _Box(BAR * len(group.classes), left, 0.6, 3.6)
+    side = CELL * len(group.classes)
+    return _Box(side, left, 0.35 + letter * longest, side)
 
 
 def _flow(
@@ -287,14 +301,41 @@ def _matrix(axes: Axes, group: Category, matrix: Ints) -> None:
     axes.set_ylabel("true, and how many")
 
 
+def _fares(axes: Axes, group: Category, found: Several) -> None:
+    """Three bars for each class; what is not defined, such as the recall of a class that no image has, says so."""
+    looks = (("precision", found.precision, DARK, ""), ("recall", found.recall, LIGHT, ""))
+    looks += (("average precision", found.average_precision, "white", "////"),)
+    places = np.arange(len(group.classes))
+    for row, (label, values, colour, hatch) in enumerate(looks):
+        at = places + 0.26 * (row - 1)
+        axes.barh(at, np.nan_to_num(values), 0.24, color=colour, edgecolor=MIDDLE, hatch=hatch, label=label)
+        for y, value in zip(at.tolist(), values.tolist(), strict=True):
+            text = f"{value:.3f}" if math.isfinite(value) else "none said" if label == "precision" else "none true"
+            axes.text(0.012 + np.nan_to_num(value), y, text, va="center")
+    names = zip(group.classes, found.true.tolist(), strict=True)
+    axes.set_yticks(places, [f"{short(name)}  {count:,}" for name, count in names])
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.set_xlim(0, 1.16)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    mean = np.nanmean(found.average_precision) if found.true.any() else math.nan
+    number = f"  {mean:.3f}, mean average precision" if math.isfinite(mean) else ""
+    axes.set_title(f"{short(group.name, 60)}{number}", fontweight="bold")
+    axes.set_ylabel("class, and how many have it")
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.22 / (BAR * len(places))), ncols=3, frameon=False)
+
+
 # ------------------------------------------------------------------------------------------- labels
 @dataclass(frozen=True)
 class Labels:
-    """One category's images a class [C], and the weight that the loss gives each, its category's factor included."""
+    """One category's images a class [C], and the weight that the loss gives each, its category's factor included.
+
+    `missing` is said of a category whose answer is not known for all images.
+    """
 
     category: Category
     counts: Ints
     weights: Floats
+    missing: str = ""
 
 
 def labels(groups: Sequence[Labels], title: str) -> bytes:
@@ -320,7 +361,7 @@ def _common(group: Labels) -> Labels:
     kept = np.argsort(-group.counts, kind="stable")[:CROWD]
     name = f"{group.category.name}, the {CROWD} commonest of {len(group.counts)}"
     category = Category(name, tuple(group.category.classes[n] for n in kept))
-    return Labels(category, group.counts[kept], group.weights[kept])
+    return Labels(category, group.counts[kept], group.weights[kept], group.missing)
 
 
 def _bars(axes: Axes, group: Labels) -> None:
@@ -335,4 +376,5 @@ def _bars(axes: Axes, group: Labels) -> None:
     axes.set_yticks(places, [short(name) for name in group.category.classes])
     axes.set_xlim(0, top * 1.45)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    axes.set_title(short(group.category.name, 60), fontweight="bold")
+    said = f": {group.missing}" if group.missing else ""
+    axes.set_title(f"{short(group.category.name, 60)}{said}", fontweight="bold")

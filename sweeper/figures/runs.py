@@ -18,8 +18,8 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.table import Row, Table
-from trainers.epoch import Epoch
+from trainers.data.table import MISSING, Category, Row, Table
+from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files
 from trainers.support.checksummed import load_array
@@ -120,7 +120,7 @@ class Run:
 
     @property
     def labels(self) -> confusion.Ints:
-        return _labels(self.rows, self.split)
+        return _labels(self.rows, self.split, self.table.categories)
 
     def name(self, what: str) -> str:
         return f"{self.job.study} {self.job.title}: {what}"
@@ -131,12 +131,13 @@ def _table(config: DataConfig) -> Table:
     return layouts.read(config)
 
 
-def _labels(rows: Sequence[Row], split: str) -> confusion.Ints:
-    """[N, K] class indices. Raises EnvironmentFault where a row has none."""
-    known = [row.labels for row in rows if row.labels is not None]
-    if len(known) < len(rows) or not known:
-        raise EnvironmentFault(f"{len(rows) - len(known) or 'no'} images of {split} have no labels")
-    return np.asarray(known, dtype=np.int64)
+def _labels(rows: Sequence[Row], split: str, categories: Sequence[Category]) -> confusion.Ints:
+    """[N, D] labels, MISSING where nobody knows. Raises EnvironmentFault where that is so throughout."""
+    none = (MISSING,) * sum(category.width for category in categories)
+    found = np.array([row.labels or none for row in rows], dtype=np.int64).reshape(-1, len(none))
+    if not (found != MISSING).any():
+        raise EnvironmentFault(f"no image of {split} has labels")
+    return found
 
 
 def run(folder: RunFolder) -> FigureResult:
@@ -165,51 +166,67 @@ def _curves(one: Run) -> bytes:
 
 def _train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list[float]]:
     """A figure by epoch; of val nothing where no epoch was evaluated on it."""
-    val = [getattr(epoch.val, name, math.nan) for epoch in epochs]
+    val = [_value(epoch.val, name) for epoch in epochs]
     seen = any(epoch.val for epoch in epochs)
-    return [getattr(epoch.train, name) for epoch in epochs], val if seen else []
+    return [_value(epoch.train, name) for epoch in epochs], val if seen else []
+
+
+def _value(scores: Scores | None, name: str) -> float:
+    """A figure of a split; NaN where there is none, as of a metric that its images have no answer for."""
+    found = getattr(scores, name, None)
+    return math.nan if found is None else float(found)
 
 
 def _categories(one: Run) -> bytes:
     val = [epoch.val for epoch in one.epochs if epoch.val]
     if not val:
         raise EnvironmentFault("no epoch was evaluated on val", where=str(one.folder.history))
+    train = [epoch.train for epoch in one.epochs]
+    names = val[0].category_accuracy
     learning = plots.Learning(
-        val={name: [scores.category_accuracy[name] for scores in val] for name in val[0].category_accuracy},
-        train={n: [epoch.train.category_accuracy[n] for epoch in one.epochs] for n in val[0].category_accuracy},
+        val={name: [scores.category_accuracy[name] for scores in val] for name in names},
+        train={name: [scores.category_accuracy[name] for scores in train] for name in names},
         macro={name: [getattr(scores, field) for scores in val] for name, field in MACRO.items()},
         epoch=one.result.epoch,
     )
-    return plots.categories(learning, one.name("accuracy by category"))
+    several = val[0].mean_average_precision is not None
+    aside = ", mean average precision where there are several answers" if several else ""
+    return plots.categories(learning, one.name(f"accuracy by category{aside}"))
 
 
 def _confusion(one: Run) -> bytes:
-    if max(one.sizes) > SQUARE:
-        raise EnvironmentFault(f"a confusion of {max(one.sizes)} classes is not drawn", where=str(one.folder.root))
-    matrices = confusion.confusion(one.logits, one.labels, one.sizes)
+    largest = max((len(c.classes) for c in one.table.categories if not c.multi), default=0)
+    if largest > SQUARE:
+        raise EnvironmentFault(f"a confusion of {largest} classes is not drawn", where=str(one.folder.root))
+    logits, labels, categories = one.logits, one.labels, one.table.categories
+    found = confusion.answers(logits, labels, categories)
+    asked = [k for k, images in enumerate(confusion.known(labels, categories)) if images]
     title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
-    return plots.confusion(one.table.categories, matrices, title)
+    return plots.confusion([categories[k] for k in asked], [found[k] for k in asked], title)
 
 
 def _weighed(one: Run) -> bytes:
     loss = one.job.recipe.train.loss
     factors = loss.category_weights or {}
-    counted = confusion.counts(_labels(one.table.split(*one.fit), "train"), one.sizes)
+    categories = one.table.categories
+    labels = _labels(one.table.split(*one.fit), "train", categories)
+    counts, known = confusion.counts(labels, categories), confusion.known(labels, categories)
     groups = [
         plots.Labels(
             category,
             count,
             frequency.class_weights(count.tolist(), loss.class_weights, beta=loss.beta)
             * factors.get(category.name, 1.0),
+            f"known for {images:,} of {len(labels):,} images" if images < len(labels) else "",
         )
-        for category, count in zip(one.table.categories, counted, strict=True)
+        for category, count, images in zip(categories, counts, known, strict=True)
     ]
     how = f"class weights {loss.class_weights.replace('_', ' ')}, category weights {'set' if factors else 'none'}"
     return plots.labels(groups, one.name(f"labels of {' + '.join(one.fit)}; {how}"))
 
 
 def _mistakes(one: Run) -> bytes:
-    found = confusion.mistakes(one.logits, one.labels, one.sizes)
+    found = confusion.mistakes(one.logits, one.labels, one.table.categories)
     shown = min(len(found), image_grids.WORST)
     title = one.name(f"the {shown} worst of {len(found):,} mistakes on {one.split}")
     return image_grids.mistakes(one.table, one.rows, found, title)

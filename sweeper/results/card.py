@@ -1,26 +1,26 @@
 """The model card: what the model is, where it comes from, how good it is, and what it should not be trusted with."""
 
-import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from sweeper.store.paths import RunFolder
-from sweeper.text import code, plain, redacted
+from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Job, TrialResult
-from trainers.data.table import counted
+from trainers.data.table import MISSING, Category, Span, counted, spans
 from trainers.epoch import METRICS, Epoch, Scores
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 LIBRARIES = ("sweep", "torch", "timm", "numpy", "pillow")
+Labels = tuple[int, ...]
 RARE = 10  # times rarer than an even share: worth a warning
 
 
@@ -46,13 +46,15 @@ def card(facts: CardData, model: str, submission: str | None) -> str:
     splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
     text = _template().render(
         facts=facts,
-        answers=answers(len(facts.table.categories)),
+        answers=answers(facts.table.categories),
+        several=[category.name for category in facts.table.categories if category.multi],
+        missing=list(_missing(facts.table)),
         predictions=list(_predictions(facts)),
         recipe=recipe,
         recipe_yaml=yaml_io.recipe_yaml(facts.study, recipe).rstrip(),
         images=", ".join(f"{count:,} {name}" for name, count in splits.items()),
         classes=list(_classes(facts.table)),
-        baseline=baseline(facts.table),
+        baseline={name: format_value(value) for name, value in baseline(facts.table).items()},
         metrics=list(_metrics(facts)),
         rare=_rare(facts.table),
         figures=_figures(facts),
@@ -72,10 +74,29 @@ def _template() -> Template:
     return pages.get_template("card.md.j2")
 
 
-def answers(categories: int) -> str:
+def answers(categories: Sequence[Category]) -> str:
     """What the model says of an image."""
-    each = f" in each of {categories} categories" if categories > 1 else ""
-    return f"An image classifier with one answer{each}."
+    several = [category.name for category in categories if category.multi]
+    ones = len(categories) - len(several)
+    each = f" in each of {ones} categories" if ones > 1 else " in one category" if several else ""
+    said = [f"one answer{each}"] if ones else []
+    if several:
+        said.append(f"any number of answers in {', '.join(map(plain, several))}")
+    return f"An image classifier with {' and '.join(said)}."
+
+
+def _missing(table: "Table") -> Iterator[str]:
+    """What the figures of each category stand on, where its answer is not known for every image of train and val."""
+    parts = [
+        (where, table.split(*names)) for where, names in (("train and val", ("train", "val")), ("val", ("val",)))
+    ]
+    for span in spans(table.categories):
+        known = [sum(max(row.labels[span.labels]) != MISSING for row in rows if row.labels) for _, rows in parts]
+        if known[0] < len(parts[0][1]):
+            counts = [
+                f"{n:,} of {len(rows):,} images of {where}" for n, (where, rows) in zip(known, parts, strict=True)
+            ]
+            yield f"{plain(span.category.name)}: the answer is known for {', '.join(counts)}"
 
 
 def _predictions(facts: CardData) -> Iterator[str]:
@@ -89,6 +110,21 @@ def _predictions(facts: CardData) -> Iterator[str]:
         yield f"answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
     elif train.tta.count > 1:
         yield "answers are of one view an image: on val the recipe's test-time augmentation was worse"
+    yield from _thresholds(facts)
+
+
+def _thresholds(facts: CardData) -> Iterator[str]:
+    """From which probability on a class is among the answers."""
+    for category in facts.table.categories:
+        if not category.multi:
+            continue
+        if given := (facts.job.thresholds or {}).get(category.name):
+            each = ", ".join(
+                f"{plain(name)} {share:.3g}" for name, share in zip(category.classes, given, strict=True)
+            )
+            yield f"a class of {plain(category.name)} is an answer from a probability on, fitted on val: {each}"
+        else:
+            yield f"a class of {plain(category.name)} is an answer from a probability of 0.5 on"
 
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
@@ -104,27 +140,63 @@ def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     val, test = facts.epoch.val, facts.test
     seen = [s for s in (val, test) if s]
     names = [name for name in METRICS if any(name in s.metrics for s in seen)]
-    rows: list[tuple[str, list[float]]] = [(name, [s.metrics.get(name, math.nan) for s in seen]) for name in names]
-    rows.append(("loss", [s.loss for s in seen]))
+    rows = [(name, [format_value(s.metrics.get(name)) for s in seen]) for name in names]
+    rows.append(("loss", [format_value(s.loss) for s in seen]))
     if val:
-        for name in val.category_accuracy:
-            rows.append((f"accuracy of {name}", [s.category_accuracy[name] for s in seen]))
-    rows += [(name, [value]) for name, value in _asides(facts)]
-    for name, values in rows:
-        yield name, [f"{value:.4f}" for value in values] + [""] * (1 + bool(test) - len(values))
+        rows += [_of_category(category, seen) for category in facts.table.categories]
+    rows += [(name, [format_value(value)]) for name, value in _asides(facts)]
+    for name, cells in rows:
+        yield name, cells + [""] * (1 + bool(test) - len(cells))
 
 
-def baseline(table: "Table") -> tuple[float, float]:
-    """Overall and mean class accuracy on val of the answer that is commonest in train; 0, 0 without val."""
-    train = [row.labels for row in table.split("train") if row.labels]
-    val = [row.labels for row in table.split("val") if row.labels]
-    if not train or not val:
-        return 0.0, 0.0
-    said = [Counter(column).most_common(1)[0][0] for column in zip(*train, strict=True)]
-    present = [set(column) for column in zip(*val, strict=True)]
-    right = sum(answer == label for labels in val for answer, label in zip(said, labels, strict=True))
-    hit = sum(answer in classes for answer, classes in zip(said, present, strict=True))
-    return right / (len(val) * len(said)), hit / sum(map(len, present))
+def _of_category(category: Category, seen: Sequence[Scores]) -> tuple[str, list[str]]:
+    """Its accuracy or average precision, with the number of answers where some are missing."""
+    what = "mean average precision" if category.multi else "accuracy"
+    values = [(s.category_accuracy[category.name], s.category_answers.get(category.name)) for s in seen]
+    cells = [format_value(value) + (f" ({n:,} answers)" if n is not None else "") for value, n in values]
+    return f"{what} of {category.name}", cells
+
+
+def baseline(table: "Table") -> dict[str, float]:
+    """What the same answer for every image of val is worth, by metric; nothing without val.
+
+    It is the commonest class of train, or with several answers any order of the images at all: its average precision
+    is the share of the images that have the class.
+    """
+    train, val = ([row.labels for row in table.split(name) if row.labels] for name in ("train", "val"))
+    found = [_guessed(span, train, val) for span in spans(table.categories)]
+    single = [one for one in found if isinstance(one, _Guess)]
+    shares = [share for one in found if not isinstance(one, _Guess) for share in one]
+    images, classes = sum(one.images for one in single), sum(one.classes for one in single)
+    values: dict[str, float] = {}
+    if train and images:
+        values["overall_accuracy"] = sum(one.right for one in single) / images
+        values["mean_class_accuracy"] = sum(one.right > 0 for one in single) / classes
+    if train and shares:
+        values["mean_average_precision"] = sum(shares) / len(shares)
+    return values
+
+
+class _Guess(NamedTuple):
+    """One class for every image: images with an answer and with this one, and how many classes the images have."""
+
+    images: int
+    right: int
+    classes: int
+
+
+def _guessed(span: Span, train: Sequence[Labels], val: Sequence[Labels]) -> _Guess | list[float]:
+    """What the commonest class of train comes to on val; with several answers the share of each class that occurs."""
+    if span.category.multi:
+        columns = zip(*(labels[span.labels] for labels in val), strict=True)
+        known = [[flag for flag in column if flag != MISSING] for column in columns]
+        return [sum(flags) / len(flags) for flags in known if any(flags)]
+    learnt, seen = (
+        Counter(labels[span.labels.start] for labels in part if labels[span.labels.start] != MISSING)
+        for part in (train, val)
+    )
+    said = max(learnt, key=lambda k: learnt[k], default=MISSING)
+    return _Guess(seen.total(), seen[said], len(seen))
 
 
 def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
@@ -132,7 +204,8 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     for name, fit in facts.epoch.corrected.items():
         yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
     if facts.epoch.plain:
-        yield f"{facts.result.metric} without correction", facts.epoch.plain.value(facts.result.metric)
+        also = " or fitted thresholds" if facts.epoch.thresholds else ""
+        yield f"{facts.result.metric} without correction{also}", facts.epoch.plain.value(facts.result.metric)
     if facts.result.tta:
         also = (
             " and correction"
@@ -145,9 +218,12 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
 
 def _rare(table: "Table") -> list[str]:
     """The classes that are much rarer than an even share of their category, the rarest first."""
-    images = len(table.split("train", "val"))
-    even = {category.name: images / len(category.classes) for category in table.categories}
-    found = [(both, name, category) for category, _, name, both, _ in _classes(table) if both * RARE < even[category]]
+    classes = list(_classes(table))
+    total: Counter[str] = Counter()
+    for category, _, _, both, _ in classes:
+        total[category] += both
+    even = {category.name: total[category.name] / len(category.classes) for category in table.categories}
+    found = [(both, name, category) for category, _, name, both, _ in classes if both * RARE < even[category]]
     return [f"{plain(name)} of {plain(category)} ({both})" for both, name, category in sorted(found)]
 
 

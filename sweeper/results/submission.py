@@ -1,4 +1,4 @@
-"""Predictions to a submission: a checked zip whose bytes depend on the predictions alone."""
+"""Predictions to a submission: a checked zip, and a table by name; their bytes depend on the predictions alone."""
 
 import csv
 import hashlib
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.store.paths import RunFolder
+from trainers.data.table import classes_of, spans
 from trainers.support.checksummed import load_array
 from trainers.support.files import atomic_write, write_text
 
@@ -22,42 +23,48 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table
 
 MEMBER = "prediction.txt"
+SEPARATOR = "|"  # between several answers in a cell
 Predictions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was written: the zip, its sha256, how many images it answers for, and what its numbers mean."""
+    """What was written: the zip, its sha256, how many images it answers for, and what its numbers mean.
 
-    path: Path
-    sha256: str
+    Without a zip where `refused` says why a line of numbers cannot hold the answers; the table then has them.
+    """
+
+    path: Path | None
+    sha256: str | None
     images: int
     classes: tuple["Category", ...]  # in the order of the numbers
     table: Path | None  # predictions.csv, for layouts whose classes have names on disk
     formulas: bool = False  # a name in it is one to a spreadsheet
+    refused: str = ""
 
     def renumbered(self) -> "Iterator[tuple[Category, int]]":
         """Categories whose classes are numbers themselves, but other ones: each with the first that differs."""
-        for category in self.classes:
+        for category in self.classes if self.path else ():
             if all(name.isdecimal() for name in category.classes):
                 differing = (k for k, name in enumerate(category.classes) if name != str(k))
                 yield from ((category, k) for k in itertools.islice(differing, 1))
 
 
 def choose(logits: NDArray[Any], categories: Sequence["Category"]) -> Predictions:
-    """The likeliest class of every category; of equals the first.
+    """The likeliest class of every category with one answer, of equals the first; flags 0/1 of those with several.
 
-    logits [N, sum of classes], categories one after the other -> [N, K] int64, 0-based inside each category.
-    Raises EnvironmentFault for another width, or where a score is not a number.
+    logits [N, sum of classes], categories one after the other -> [N, D] int64, laid out like the labels of rows,
+    0-based inside each category. Raises EnvironmentFault for another width, or where a score is not a number.
     """
-    widths = [len(category.classes) for category in categories]
-    if logits.ndim != 2 or logits.shape[1] != sum(widths):
-        raise EnvironmentFault(f"the scores have shape {logits.shape}; [images, {sum(widths)}] was expected")
+    width = sum(len(category.classes) for category in categories)
+    if logits.ndim != 2 or logits.shape[1] != width:
+        raise EnvironmentFault(f"the scores have shape {logits.shape}; [images, {width}] was expected")
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
         raise EnvironmentFault(f"the scores of {bad} test images are not numbers", help="retrain it in fp32")
-    parts = np.split(logits, np.cumsum(widths)[:-1], axis=1)
-    return np.stack([part.argmax(axis=1) for part in parts], axis=1).astype(np.int64)
+    parts = [(logits[:, span.classes], span.category.multi) for span in spans(categories)]
+    chosen = [part > 0 if several else part.argmax(axis=1)[:, None] for part, several in parts]
+    return np.concatenate(chosen, axis=1).astype(np.int64)
 
 
 def text(predictions: Predictions) -> str:
@@ -65,23 +72,28 @@ def text(predictions: Predictions) -> str:
     return "".join(" ".join(map(str, row)) + "\n" for row in predictions.tolist())
 
 
-def export(folder: RunFolder, table: "Table", layout: str) -> Submission:
+def export(folder: RunFolder, table: "Table", layout: str, separator: str = SEPARATOR) -> Submission:
     """Turn the test scores in `folder` into prediction.txt and submission.zip (and predictions.csv), checked.
 
-    The lines follow the order of the table's test rows. The same scores give the same bytes on every machine.
+    The lines follow the order of the table's test rows. The same scores give the same bytes on every machine. Where a
+    category has several answers there is predictions.csv alone, its cells parted by `separator`.
     """
-    rows = table.split("test")
+    rows, several = table.split("test"), [category.name for category in table.categories if category.multi]
     predictions = choose(load_array(folder.test_logits), table.categories)
+    named = layout in ("table", "folder") or bool(several)
+    if named:
+        write_text(folder.predictions, _csv(predictions, table, separator))
+    by_name = folder.predictions if named else None
+    formulas = named and any(map(_formula, _names(table)))
+    if several:
+        which = f"categories with several answers ({', '.join(several)})"
+        why = f"{MEMBER} holds one class number for each category, and the data set has {which}"
+        return Submission(None, None, len(rows), table.categories, by_name, formulas, why)
     body = text(predictions)
     write_text(folder.prediction, body)
     _pack(folder.submission, body)
     verify(folder.submission, [len(c.classes) for c in table.categories], len(rows))
-    named = layout in ("table", "folder")
-    if named:
-        write_text(folder.predictions, _csv(predictions, table))
     digest = hashlib.sha256(folder.submission.read_bytes()).hexdigest()
-    by_name = folder.predictions if named else None
-    formulas = named and any(map(_formula, _names(table)))
     return Submission(folder.submission, digest, len(rows), table.categories, by_name, formulas)
 
 
@@ -94,17 +106,18 @@ def _pack(path: Path, body: str) -> None:
         archive.writestr(entry, body.encode("ascii"))
 
 
-def _csv(predictions: Predictions, table: "Table") -> str:
+def _csv(predictions: Predictions, table: "Table", separator: str) -> str:
     """The names as they are, quoted where CSV asks for it, also those that a spreadsheet takes for formulas.
 
-    Programs join on these names, so none is changed here; whoever exports is told of them.
+    Programs join on these names, so none is changed here; whoever exports is told of them. Of several answers all
+    stand in the cell; none, where an image has none of the classes.
     """
-    out = io.StringIO()
+    out, places = io.StringIO(), spans(table.categories)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["path", *(category.name for category in table.categories)])
-    for row, classes in zip(table.split("test"), predictions.tolist(), strict=True):
-        names = [c.classes[k] for c, k in zip(table.categories, classes, strict=True)]
-        writer.writerow([row.path, *names])
+    for row, labels in zip(table.split("test"), predictions.tolist(), strict=True):
+        found = [(s.category.classes, classes_of(labels[s.labels], s.category)) for s in places]
+        writer.writerow([row.path, *(separator.join(names[k] for k in chosen) for names, chosen in found)])
     return out.getvalue()
 
 

@@ -1,12 +1,19 @@
-"""The numbers behind the figures, in numpy alone: counts, mistakes. Nothing is drawn here."""
+"""The numbers behind the figures, in numpy alone: counts, mistakes. Nothing is drawn here.
+
+Logits [N, sum C] and labels [N, D] are those of all categories side by side, see `trainers.data.table`; answers that
+are missing count nowhere.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trainers.data.table import Category, Span, spans
+from trainers.evaluation.precision import average_precision
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -15,45 +22,120 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong answer: the image's place in its split, the category, and what was said instead of the truth."""
+    """One wrong answer: the image's place in its split, the category, and what was said instead of the truth.
+
+    With several answers each class is a mistake of its own: `said` without `true` is a class that the image does
+    not have, `true` without `said` one that was missed.
+    """
 
     row: int
     category: int
-    said: int
-    true: int
-    confidence: float  # probability of what was said
-    loss: float  # -log probability of the true class
+    said: int | None
+    true: int | None
+    confidence: float  # probability of what was said, or of the class that was missed
+    loss: float  # -log probability of the truth
 
 
-def counts(labels: Ints, sizes: Sequence[int]) -> list[Ints]:
-    """Images of each class, [K] of [C]; labels [N, K] are class indices."""
-    return [np.bincount(labels[:, k], minlength=size) for k, size in enumerate(sizes)]
+@dataclass(frozen=True)
+class Several:
+    """How the classes of a category with several answers fare, [C] each."""
+
+    true: Ints  # images that have the class
+    said: Ints  # images that are said to have it
+    hits: Ints  # images of which both hold
+    average_precision: Floats  # NaN of a class that no image has
+
+    @property
+    def precision(self) -> Floats:
+        """The share of what was said that is true; NaN of a class that was never said."""
+        return _share(self.hits, self.said)
+
+    @property
+    def recall(self) -> Floats:
+        """The share of what is true that was said; NaN of a class that no image has."""
+        return _share(self.hits, self.true)
+
+    @property
+    def wrong(self) -> Ints:
+        """Images for which the class was said wrongly, or missed."""
+        found: Ints = self.true + self.said - 2 * self.hits
+        return found
+
+    def of(self, kept: Ints) -> "Several":
+        """The same of some classes."""
+        return Several(self.true[kept], self.said[kept], self.hits[kept], self.average_precision[kept])
 
 
-def confusion(logits: Array, labels: Ints, sizes: Sequence[int]) -> list[Ints]:
-    """[K] of [C, C] counts: rows are true classes, columns said ones; logits [N, sum C], labels [N, K]."""
-    found = []
-    for k, part in enumerate(parts(logits, sizes)):
-        cells = labels[:, k] * sizes[k] + part.argmax(1)
-        found.append(np.bincount(cells, minlength=sizes[k] ** 2).reshape(sizes[k], sizes[k]))
+def _share(part: Ints, whole: Ints) -> Floats:
+    found: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
     return found
 
 
-def parts(logits: Array, sizes: Sequence[int]) -> list[Array]:
-    """The columns of each category, [K] of [N, C]."""
-    return np.split(logits, np.cumsum(sizes)[:-1], axis=1)
+def known(labels: Ints, categories: Sequence[Category]) -> list[int]:
+    """Images whose answer is known, [K]."""
+    return [int((labels[:, span.labels] >= 0).any(1).sum()) for span in spans(categories)]
 
 
-def mistakes(logits: Array, labels: Ints, sizes: Sequence[int]) -> list[Mistake]:
+def counts(labels: Ints, categories: Sequence[Category]) -> list[Ints]:
+    """Images of each class, [K] of [C]."""
+    return [_counts(labels[:, span.labels], span.category) for span in spans(categories)]
+
+
+def _counts(labels: Ints, category: Category) -> Ints:
+    if category.multi:
+        found: Ints = (labels > 0).sum(0)
+        return found
+    return np.bincount(labels[labels >= 0], minlength=len(category.classes))
+
+
+def answers(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Ints | Several]:
+    """What was said of each category, [K]: a confusion [C, C], or how the classes of one with several answers fare.
+
+    Rows of a confusion are true classes, columns said ones.
+    """
+    return [
+        (_several if span.category.multi else _confusion)(logits[:, span.classes], labels[:, span.labels])
+        for span in spans(categories)
+    ]
+
+
+def _confusion(logits: Array, labels: Ints) -> Ints:
+    size, true = logits.shape[1], labels[:, 0]
+    there = true >= 0
+    cells = true[there] * size + logits[there].argmax(1)
+    return np.bincount(cells, minlength=size**2).reshape(size, size)
+
+
+def _several(logits: Array, flags: Ints) -> Several:
+    said, true = (logits > 0) & (flags >= 0), flags > 0
+    return Several(true.sum(0), said.sum(0), (true & said).sum(0), average_precision(logits, flags))
+
+
+def mistakes(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Mistake]:
     """Every wrong answer, the one with the largest cross entropy first; equals in order of image and category."""
-    found = []
-    for k, part in enumerate(parts(logits, sizes)):
-        logs = _log_softmax(part)
-        said = part.argmax(1)
-        for row in np.flatnonzero(said != labels[:, k]).tolist():
-            true, answer = int(labels[row, k]), int(said[row])
-            found.append(Mistake(row, k, answer, true, math.exp(logs[row, answer]), -float(logs[row, true])))
+    found: list[Mistake] = []
+    for k, span in enumerate(spans(categories)):
+        find = _wrong_classes if span.category.multi else _wrong
+        found += find(logits, labels, k, span)
     return sorted(found, key=lambda one: (-one.loss, one.row, one.category))
+
+
+def _wrong(logits: Array, labels: Ints, k: int, span: Span) -> Iterator[Mistake]:
+    part, truths = logits[:, span.classes], labels[:, span.labels.start]
+    logs = _log_softmax(part)
+    said = part.argmax(1)
+    for row in np.flatnonzero((said != truths) & (truths >= 0)).tolist():
+        true, answer = int(truths[row]), int(said[row])
+        yield Mistake(row, k, answer, true, math.exp(logs[row, answer]), -float(logs[row, true]))
+
+
+def _wrong_classes(logits: Array, labels: Ints, k: int, span: Span) -> Iterator[Mistake]:
+    part, flags = logits[:, span.classes].astype(np.float64), labels[:, span.labels]
+    loss = np.logaddexp(0, np.where(flags > 0, -part, part))  # -log of the sigmoid's probability of the truth
+    for row, c in np.argwhere(((part > 0) != (flags > 0)) & (flags >= 0)).tolist():
+        said, true = (c, None) if part[row, c] > 0 else (None, c)
+        cost = float(loss[row, c])
+        yield Mistake(row, k, said, true, math.exp(-cost) if said is None else -math.expm1(-cost), cost)
 
 
 def _log_softmax(logits: Array) -> Floats:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.store import records
+from sweeper.store import jsonfile, records
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import TrialResult
+from trainers.epoch import Scores
 from trainers.support import files
 
 COLUMNS = (
@@ -106,12 +107,26 @@ def _column(name: str) -> str:
 
 
 def _labels(study: StudyFolder) -> int | None:
-    """Number of labels in val (images x categories), if a trial has left its predictions."""
+    """Answers of val that the overall accuracy is a share of, if a trial has left its predictions.
+
+    They are those of the categories with one answer: images x categories, but for the answers that are missing.
+    """
     for _, folder in records.folders(study):
         images = _length(folder.val_logits)
         if images and (epochs := records.history(folder)) and (val := epochs[-1].val):
-            return images * len(val.category_accuracy)
+            names = _single(study, val)
+            return None if names is None else sum(val.category_answers.get(name, images) for name in names)
     return None
+
+
+def _single(study: StudyFolder, val: Scores) -> list[str] | None:
+    """The categories with one answer; None where nobody knows which they are."""
+    if val.mean_average_precision is None:
+        return list(val.category_accuracy)
+    from trainers.data.summary import Summary
+
+    summary = jsonfile.read(study.data, Summary)
+    return [one.name for one in summary.categories if not one.multi] if summary else None
 
 
 def _length(path: Path) -> int | None:

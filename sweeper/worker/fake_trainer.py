@@ -32,11 +32,12 @@ from sweeper.store.paths import RunFolder
 from sweeper.trial import Job
 from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
-from trainers.epoch import Epoch, Look, Scores
+from trainers.data.table import Category, Row, spans
+from trainers.epoch import Epoch, Look, Metric, Scores, lacking
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
 
-CATEGORIES = ("pattern", "sleeve")  # where the data set is absent
+CATEGORIES = (Category("pattern", ()), Category("sleeve", ()))  # where the data set is absent
 
 
 @dataclass(frozen=True)
@@ -67,20 +68,20 @@ def train(job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:  # noqa
     """What training would yield if a network were a formula."""
     seconds = Switches.read().seconds
     recipe, folder = job.recipe, RunFolder(job.folder)
-    names = categories(recipe)
+    asked = categories(recipe)
     epochs = _stored(folder, recipe)
     checkpoint = _Checkpoint(folder, recipe, epochs)
     yield from epochs
     for index in range(len(epochs), recipe.train.epochs):
         _break(job, index)
         time.sleep(seconds)
-        epoch = _epoch(recipe, index, names, validated="val" not in fit, seconds=seconds)
+        epoch = _epoch(recipe, index, asked, validated="val" not in fit, seconds=seconds)
         checkpoint.add(epoch)
         yield epoch
 
 
 def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | None] | None:  # noqa: ARG001
-    """Random logits [N, sum of classes] float32 of the test images, and made-up scores if these have labels."""
+    """Random logits [N, sum of classes] float32 of the test images, and made-up scores if any of these has labels."""
     try:
         table = layouts.read(job.recipe.data)
     except UserError:
@@ -91,9 +92,17 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
     classes = sum(len(category.classes) for category in table.categories)
     draw = np.random.default_rng(job.recipe.train.seed)
     logits = draw.normal(size=(len(rows), classes)).astype(np.float32)
-    labelled = all(row.labels is not None for row in rows)
-    names = [category.name for category in table.categories]
-    return logits, _scores(quality(job.recipe.train), names) if labelled else None
+    if all(row.labels is None for row in rows):
+        return logits, None
+    scores = _scores(quality(job.recipe.train), table.categories)
+    return logits, scores.model_copy(update={"category_answers": _answers(rows, table.categories)})
+
+
+def _answers(rows: Sequence[Row], asked: Sequence[Category]) -> dict[str, int]:
+    """Images with a known answer in each category; nothing where none is missing."""
+    known = [[max(row.labels[span.labels]) >= 0 for span in spans(asked)] for row in rows if row.labels]
+    found = {category.name: sum(column) for category, column in zip(asked, zip(*known, strict=True), strict=True)}
+    return found if min(found.values()) < len(rows) else {}
 
 
 def look(job: Job, weights: Path, device: str) -> Look | None:  # noqa: ARG001
@@ -111,10 +120,10 @@ def resident(job: Job) -> bool:
     return job.resident and job.recipe.train.backbone == "broken.oom_images"
 
 
-def categories(recipe: Recipe) -> tuple[str, ...]:
-    """The data set's category names, or two invented ones where it is not there."""
+def categories(recipe: Recipe) -> tuple[Category, ...]:
+    """The data set's categories, or two invented ones where it is not there."""
     try:
-        return tuple(category.name for category in layouts.categories(recipe.data))
+        return tuple(layouts.categories(recipe.data))
     except UserError:
         return CATEGORIES
 
@@ -130,14 +139,14 @@ def _noise(*parts: object) -> float:
     return zlib.crc32(repr(parts).encode()) / 2**32
 
 
-def _epoch(recipe: Recipe, index: int, names: Sequence[str], *, validated: bool, seconds: float) -> Epoch:
+def _epoch(recipe: Recipe, index: int, asked: Sequence[Category], *, validated: bool, seconds: float) -> Epoch:
     config = recipe.train
     learnt = 1 - math.exp(-3 * (index + 1) / config.epochs)
     value = quality(config) * learnt + 0.01 * _noise(config.backbone, config.seed, index)
     return Epoch(
         number=index + 1,
-        train=_scores(min(value + 0.02, 1.0), names),
-        val=_scores(value, names) if validated else None,
+        train=_scores(min(value + 0.02, 1.0), asked),
+        val=_scores(value, asked) if validated else None,
         lr=config.optimizer.lr,
         seconds=seconds,
         images_per_second=1000.0,
@@ -146,16 +155,21 @@ def _epoch(recipe: Recipe, index: int, names: Sequence[str], *, validated: bool,
     )
 
 
-def _scores(value: float, names: Sequence[str]) -> Scores:
-    return Scores(
-        loss=1 - value,
-        overall_accuracy=value,
-        mean_class_accuracy=value * 0.9,
-        macro_precision=value * 0.9,
-        macro_recall=value * 0.9,
-        macro_f1=value * 0.9,
-        category_accuracy=dict.fromkeys(names, value),
-    )
+def _scores(value: float, asked: Sequence[Category]) -> Scores:
+    figures: dict[Metric, float] = {
+        "overall_accuracy": value,
+        "mean_class_accuracy": value * 0.9,
+        "macro_precision": value * 0.9,
+        "macro_recall": value * 0.9,
+        "macro_f1": value * 0.9,
+        "micro_f1": value * 0.9,
+        "mean_average_precision": value * 0.9,
+        "mean_category_score": value,
+    }
+    for metric in lacking([category.multi for category in asked]):
+        del figures[metric]
+    names = [category.name for category in asked]
+    return Scores(loss=1 - value, category_accuracy=dict.fromkeys(names, value), **figures)
 
 
 class _Checkpoint:

@@ -27,6 +27,7 @@ from tests.support.cli import SPACE, command, environment, lay_out, numbers, swe
 from tests.support.photos import draw_photos
 from trainers.config import PosthocLogitAdjustment
 from trainers.data import layouts
+from trainers.data.table import Category
 from trainers.epoch import Corrected, Look, Scores
 from trainers.evaluation import metrics
 
@@ -215,13 +216,18 @@ def test_a_final_that_takes_several_views_takes_the_strength_that_was_fitted_to_
 
 
 def test_a_card_counts_categories_where_there_are_several():
-    assert card.answers(1) == "An image classifier with one answer."
-    assert card.answers(3) == "An image classifier with one answer in each of 3 categories."
+    one, tags = Category("fit", ("tight", "loose")), Category("tags", ("warm", "dry"), multi=True)
+    assert card.answers([one]) == "An image classifier with one answer."
+    assert card.answers([one] * 3) == "An image classifier with one answer in each of 3 categories."
+    assert card.answers([tags]) == "An image classifier with any number of answers in tags."
+    assert card.answers([one, tags]) == (
+        "An image classifier with one answer in one category and any number of answers in tags."
+    )
 
 
 def test_the_card_says_what_the_commonest_classes_would_score(study):
     table = layouts.read(winner.winner(study).job.recipe.data)
-    overall, classes = card.baseline(table)
+    overall, classes = card.baseline(table).values()
     logits = np.concatenate(
         [
             np.bincount([row.labels[k] for row in table.split("train")], minlength=len(c.classes))

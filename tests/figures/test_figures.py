@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
 from trainers.config import DataConfig, Recipe
 from trainers.data import layouts
-from trainers.data.table import Category
+from trainers.data.table import Category, Row, Table
 from trainers.epoch import Epoch
 
 SIZES = [3, 2]
@@ -39,7 +40,7 @@ def guesses(count: int = 40, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 # ------------------------------------------------------------------------------------------ numbers
 def test_a_confusion_counts_true_rows_and_said_columns():
     logits = np.array([[9, 0, 0, 0, 9], [0, 9, 0, 9, 0], [0, 9, 0, 0, 9.0]])
-    first, second = confusion.confusion(logits, np.array([[0, 1], [2, 0], [1, 0]]), SIZES)
+    first, second = confusion.answers(logits, np.array([[0, 1], [2, 0], [1, 0]]), GROUPS)
     assert first.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert second.tolist() == [[1, 1], [0, 1]]
 
@@ -50,7 +51,7 @@ def test_a_confusion_agrees_with_the_metrics_of_training():
     logits, labels = guesses(300)
     theirs = Tally([Category(str(size), tuple(map(str, range(size)))) for size in SIZES])
     theirs.update(torch.from_numpy(logits), torch.from_numpy(labels))
-    counts, ours = theirs.counts.view(3, -1).numpy(), confusion.confusion(logits, labels, SIZES)
+    counts, ours = theirs.counts.view(3, -1).numpy(), confusion.answers(logits, labels, GROUPS)
     np.testing.assert_array_equal(counts[TRUE], np.concatenate([matrix.sum(1) for matrix in ours]))
     np.testing.assert_array_equal(counts[PREDICTED], np.concatenate([matrix.sum(0) for matrix in ours]))
     np.testing.assert_array_equal(counts[HITS], np.concatenate([np.diag(matrix) for matrix in ours]))
@@ -58,7 +59,7 @@ def test_a_confusion_agrees_with_the_metrics_of_training():
 
 def test_mistakes_are_all_wrong_answers_the_worst_first():
     logits, labels = guesses()
-    found = confusion.mistakes(logits, labels, SIZES)
+    found = confusion.mistakes(logits, labels, GROUPS)
     expected = []
     for k, part in enumerate(torch.split(torch.from_numpy(logits).double(), SIZES, dim=1)):
         cost = torch.nn.functional.cross_entropy(part, torch.from_numpy(labels[:, k]), reduction="none")
@@ -71,14 +72,14 @@ def test_mistakes_are_all_wrong_answers_the_worst_first():
 
 def test_a_mistake_tells_what_was_said_how_surely_and_what_is_true():
     logits = np.array([[0, math.log(3), 0, 0, 5.0]])
-    (one,) = confusion.mistakes(logits, np.array([[2, 1]]), SIZES)
+    (one,) = confusion.mistakes(logits, np.array([[2, 1]]), GROUPS)
     assert (one.row, one.category, one.said, one.true) == (0, 0, 1, 2)
     assert one.confidence == pytest.approx(0.6)
     assert one.loss == pytest.approx(math.log(5))
 
 
 def test_predictions_without_a_mistake_have_none():
-    assert confusion.mistakes(np.eye(5)[[0, 1]][:, :3] * 9, np.array([[0], [1]]), [3]) == []
+    assert confusion.mistakes(np.eye(5)[[0, 1]][:, :3] * 9, np.array([[0], [1]]), GROUPS[:1]) == []
 
 
 # -------------------------------------------------------------------------------------------- bytes
@@ -91,11 +92,11 @@ DOTS = [
 def drawn() -> dict[str, bytes]:
     logits, labels = guesses()
     learning = plots.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, epoch=2)
-    counted = confusion.counts(labels, SIZES)
+    counted = confusion.counts(labels, GROUPS)
     weighed = [plots.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
     return {
         "categories.svg": plots.categories(learning, "t0001"),
-        "confusion.png": plots.confusion(GROUPS, confusion.confusion(logits, labels, SIZES), "t0001"),
+        "confusion.png": plots.confusion(GROUPS, confusion.answers(logits, labels, GROUPS), "t0001"),
         "labels.svg": plots.labels(weighed, "labels"),
         "history.svg": study_plots.history(DOTS, "macro_f1", "study"),
         "slices.svg": study_plots.slices(DOTS, "macro_f1", "study", lambda name: name == "lr"),
@@ -340,3 +341,117 @@ def test_of_a_crowd_of_classes_the_most_mistaken_are_shown():
     assert group.name == "kind, the 40 most mistaken of 90"
     picture = Image.open(io.BytesIO(plots.confusion([group], [shown], "crowd")))
     assert max(picture.size) < 3000
+
+
+# ------------------------------------------------------------------- missing answers, several answers
+MIXED = (
+    Category("colour", ("blue", "green", "red")),
+    Category("tags", ("warm", "dry", "soft", "never"), multi=True),
+    Category("silent", ("yes", "no")),
+)
+
+
+def mixed(count: int = 60, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N, 9] and labels [N, 6] of MIXED: a quarter of the answers missing, of the last category all."""
+    rng = np.random.default_rng(seed)
+    flags = rng.random((count, 4)) < [0.6, 0.3, 0.1, 0]
+    labels = np.concatenate([rng.integers(3, size=(count, 1)), flags, np.zeros((count, 1))], axis=1).astype(np.int64)
+    for columns in (slice(0, 1), slice(1, 5)):
+        labels[rng.random(count) < 0.25, columns] = -1
+    labels[3, 2] = -1  # a single flag
+    labels[:, 5] = -1
+    return rng.normal(size=(count, 9)).astype(np.float32), labels
+
+
+def test_what_is_counted_of_missing_and_several_answers_agrees_with_training():
+    from trainers.evaluation.metrics import scores
+
+    logits, labels = mixed()
+    ours, found = confusion.answers(logits, labels, MIXED), scores(logits, labels, MIXED, loss=0.0)
+    colours, tags, silent = ours
+    assert np.trace(colours) / colours.sum() == pytest.approx(found.overall_accuracy)
+    assert np.nanmean(tags.average_precision) == pytest.approx(found.mean_average_precision)
+    f1 = 2 * tags.hits.sum() / (tags.true.sum() + tags.said.sum())
+    assert f1 == pytest.approx(found.micro_f1)
+    assert silent.sum() == 0
+    assert confusion.known(labels, MIXED) == list(found.category_answers.values())
+    assert [count.sum() for count in confusion.counts(labels, MIXED)] == [colours.sum(), tags.true.sum(), 0]
+
+
+def test_precision_and_recall_are_nothing_where_nothing_was_said_or_is_true():
+    logits = np.array([[9.0, 9, -9], [9, -9, -9], [-9, -9, -9]])
+    category = (Category("tags", ("a", "b", "c"), multi=True),)
+    (tags,) = confusion.answers(logits, np.array([[1, 0, 1], [0, 0, 1], [1, 0, -1]]), category)
+    np.testing.assert_array_equal(tags.precision, [0.5, 0, math.nan])
+    np.testing.assert_array_equal(tags.recall, [0.5, math.nan, 0])
+    assert tags.wrong.tolist() == [2, 1, 2]
+
+
+def test_each_class_of_several_is_a_mistake_of_its_own_and_a_missing_answer_is_none():
+    tags = (Category("kind", ("x", "y")), Category("tags", ("a", "b", "c"), multi=True))
+    logits = np.array([[5.0, 0, math.log(3), -math.log(9), 4]])
+    said, missed = confusion.mistakes(logits, np.array([[-1, 0, 1, -1]]), tags)[::-1]
+    assert (said.said, said.true, missed.said, missed.true) == (0, None, None, 1)
+    assert (said.confidence, missed.confidence) == pytest.approx((0.75, 0.1))
+    assert (said.loss, missed.loss) == pytest.approx((math.log(4), math.log(10)))
+
+
+def test_a_mistake_of_several_answers_names_the_class_and_all_that_are_true(tmp_path):
+    spans_of = image_grids.spans((Category("tags", ("warm", "dry", "soft"), multi=True),))[0]
+    row = Row("a.png", "val", None, (1, 0, 1), "")
+    said, missed = confusion.Mistake(0, 0, 1, None, 0.91, 2.4), confusion.Mistake(0, 0, None, 0, 0.03, 3.5)
+    assert image_grids._words(spans_of, said, row) == "tags\nsaid dry 0.91\ntrue warm, soft"
+    assert image_grids._words(spans_of, missed, row) == "tags\nmissed warm 0.03\ntrue warm, soft"
+    none = Row("a.png", "val", None, (0, 0, 0), "")
+    assert image_grids._words(spans_of, said, none).endswith("true none of them")
+
+
+def test_a_metric_that_the_data_lack_is_a_gap_and_no_error():
+    lacking = curve_without_accuracy()
+    train, val = runs._train_and_val([lacking], "overall_accuracy")
+    assert math.isnan(train[0])
+    assert math.isnan(val[0])
+    assert plots.curves([plots.Curves("overall_accuracy", train, val)], "learning").startswith(b"<svg")
+
+
+def curve_without_accuracy() -> Epoch:
+    from tests.support.records import epoch
+
+    part = epoch(0, 0.5).train.model_copy(update={"overall_accuracy": None})
+    return epoch(0, 0.5, train=part, val=part)
+
+
+@pytest.fixture
+def mixed_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+    """A table of MIXED with pictures, which a data set of any layout is read as."""
+    rows = []
+    for split, seed in (("train", 1), ("val", 2), ("test", 3)):
+        for number, labels in enumerate(mixed(seed=seed)[1].tolist()):
+            path = f"{split}{number}.png"
+            Image.new("RGB", (8, 8), (number, 90, 90)).save(tmp_path / path)
+            known = None if split == "val" and number % 2 else tuple(labels)
+            rows.append(Row(path, split, None, known, path))
+    table = Table(tmp_path, MIXED, tuple(rows))
+    monkeypatch.setattr(runs, "_table", lambda _config: table)
+    monkeypatch.setattr(layouts, "read", lambda _config: table)
+    return table
+
+
+def test_figures_of_missing_and_several_answers_are_all_drawn(study, mixed_table):
+    folder = finished(study, 0, DataConfig(root=str(mixed_table.root)))
+    logits = np.random.default_rng(5).normal(size=(60, 9)).astype(np.float32)
+    np.save(folder.val_logits, logits)
+    drawing = runs.run(folder)
+    assert drawing.troubles == ()
+    assert len(drawing.files) == 5
+    labels = (folder.figures / "labels.svg").read_text()
+    assert "silent: known for 0 of 60 images" in labels
+    assert "warm" in labels
+
+
+def test_a_split_without_any_answer_says_so(study, mixed_table, monkeypatch):
+    rows = tuple(replace(row, labels=None) if row.split == "val" else row for row in mixed_table.rows)
+    monkeypatch.setattr(runs, "_table", lambda _config: replace(mixed_table, rows=rows))
+    folder = finished(study, 0, DataConfig(root=str(mixed_table.root)))
+    np.save(folder.val_logits, np.zeros((60, 9), dtype=np.float32))
+    assert runs.run(folder).troubles == ("confusion.png, mistakes.png: no image of val has labels",)

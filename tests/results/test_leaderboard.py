@@ -17,6 +17,7 @@ from sweeper.store.ranking import Ranking
 from sweeper.trial import TrialResult
 from tests.support.cli import lay_out, sweep
 from tests.support.records import begin, curve, job
+from trainers.data.summary import CategorySummary, Summary
 
 
 @pytest.fixture
@@ -268,3 +269,41 @@ def test_a_grid_over_two_values_prints_its_table_below_the_ranking(tmp_path):
 @pytest.mark.slow
 def test_the_question_of_head_depth_is_answered_by_a_three_by_three_table_of_real_trainings(tmp_path):
     judge(head_depth(tmp_path, SWEEP_TRAINER=""))
+
+
+# ------------------------------------------------------------------- missing answers, several answers
+def on_record(study, images, *, multi=False, **answers):
+    """A trial that has left its logits; val's answers by category, and whether `material` has several."""
+    started = begin(job(study, 0))
+    (last,) = curve(started, count=1)
+    figures = {"mean_average_precision": 0.5, "micro_f1": 0.5, "mean_category_score": 0.5} if multi else {}
+    val = last.val.model_copy(update={"category_answers": answers} | figures)
+    folder = RunFolder(started.folder)
+    folder.history.write_text(last.model_copy(update={"val": val}).model_dump_json() + "\n")
+    np.save(folder.val_logits, np.zeros((images, 5), np.float32))
+    kinds = [
+        CategorySummary(name=name, classes=(), multi=multi and name == "material") for name in val.category_accuracy
+    ]
+    summary = Summary(layout="table", root="x", images={}, held_out=False, categories=tuple(kinds), notes=())
+    study.data.write_text(summary.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("multi", "answers", "stands_on"),
+    [
+        (False, {}, 2000),
+        (False, {"material": 700, "sleeve length": 1000}, 1700),
+        (True, {}, 1000),
+        (True, {"material": 700, "sleeve length": 640}, 640),
+    ],
+)
+def test_the_standard_error_stands_on_the_known_answers_of_categories_with_one(study, multi, answers, stands_on):
+    on_record(study, 1000, multi=multi, **answers)
+    table = leaderboard.frame([result(0, 0.8)], study)
+    assert table["standard_error"].iloc[0] == pytest.approx(math.sqrt(0.8 * 0.2 / stands_on))
+
+
+def test_where_nobody_knows_which_categories_have_one_answer_there_is_no_standard_error(study):
+    on_record(study, 1000, multi=True)
+    study.data.unlink()
+    assert leaderboard.frame([result(0, 0.8)], study)["standard_error"].isna().all()

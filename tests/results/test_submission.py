@@ -121,3 +121,44 @@ def test_classes_that_are_other_numbers_than_their_places_are_named(tmp_path):
     np.save(tmp_path / "finals" / "test_logits.npy", np.zeros((1, 9), dtype=np.float32))
     made = submission.export(RunFolder(tmp_path / "finals"), Table(tmp_path, kinds, rows), "table")
     assert list(made.renumbered()) == [(kinds[0], 2)]
+
+
+# ------------------------------------------------------------------------------------ several answers
+TAGS = Category("tags", ("warm", "dry", "=soft"), multi=True)
+MIXED = np.array([[3, 1, 2, 1, -1, 2], [0, 0, 5, -1, -2, -3], [1, 2, 0, 0, 4, -4]], dtype=np.float32)
+
+
+def mixed(root: Path, layout: str, **options: str) -> submission.Submission:
+    rows = table(root).rows
+    (root / "final").mkdir(parents=True)
+    np.save(root / "final" / "test_logits.npy", MIXED)
+    asked = Table(root, (CATEGORIES[0], TAGS), rows)
+    return submission.export(RunFolder(root / "final"), asked, layout, **options)
+
+
+@pytest.mark.parametrize("layout", ["table", "challenge"])
+def test_several_answers_are_written_by_name_and_the_text_is_refused_with_the_reason(tmp_path, layout):
+    made = mixed(tmp_path, layout)
+    assert (made.path, made.sha256, made.images, made.formulas) == (None, None, 3, True)
+    assert made.refused == (
+        "prediction.txt holds one class number for each category, and the data set has categories with several"
+        " answers (tags)"
+    )
+    assert made.table is not None
+    assert made.table.read_text().splitlines() == [
+        "path,sleeve,tags",
+        "img/0.jpg,long,warm|=soft",
+        "img/1.jpg,none,",
+        "img/2.jpg,short,dry",
+    ]
+    assert sorted(path.name for path in (tmp_path / "final").iterdir()) == ["predictions.csv", "test_logits.npy"]
+
+
+def test_several_answers_are_parted_as_the_table_parts_them(tmp_path):
+    made = mixed(tmp_path, "table", separator="; ")
+    assert made.table is not None
+    assert "img/0.jpg,long,warm; =soft" in made.table.read_text()
+
+
+def test_a_score_of_exactly_a_half_is_no_answer():
+    assert submission.choose(MIXED, (CATEGORIES[0], TAGS)).tolist() == [[0, 1, 0, 1], [2, 0, 0, 0], [1, 0, 1, 0]]

@@ -13,8 +13,11 @@ import pytest
 from sweeper.executors.inline import Inline
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Progress, WorkerMessage
+from sweeper.worker import fake_trainer
 from sweeper.worker.job import advance, failure_of, run
 from trainers.config import DataConfig, Recipe, Views
+from trainers.data.table import Category, Row
+from trainers.epoch import METRICS, lacking
 from trainers.loading.batches import Data
 from trainers.optim import frequency
 from trainers.support.checkpoint import read_notes
@@ -240,3 +243,22 @@ def test_every_way_in_which_a_gpu_runs_out_of_memory_is_filed_as_that(monkeypatc
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 100))
     assert failure_of(vars(builtins).get(kind, getattr(torch, kind, RuntimeError))(said)) == "oom"
+
+
+# ---------------------------------------------------------------- missing answers, several answers, faked
+ONE, TAGS = Category("fit", ("tight", "loose")), Category("tags", ("warm", "dry"), multi=True)
+
+
+@pytest.mark.parametrize("asked", [(ONE,), (TAGS,), (ONE, TAGS)])
+def test_made_up_scores_have_the_metrics_that_such_data_have(asked):
+    found = fake_trainer._scores(0.5, asked)
+    absent = lacking([category.multi for category in asked])
+    assert set(found.metrics) == set(METRICS) - set(absent)
+    assert list(found.category_accuracy) == [category.name for category in asked]
+
+
+def test_made_up_scores_of_test_count_the_answers_that_are_known():
+    labels = [(0, 1, 0), (-1, -1, 1), (1, -1, -1), None]
+    rows = [Row(f"{n}.png", "test", None, known, "") for n, known in enumerate(labels)]
+    assert fake_trainer._answers(rows, (ONE, TAGS)) == {"fit": 2, "tags": 2}
+    assert fake_trainer._answers(rows[:1], (ONE, TAGS)) == {}

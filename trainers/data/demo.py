@@ -1,9 +1,10 @@
-"""A made-up data set in the challenge layout: drawn garments with the real set's names and imbalance."""
+"""A made-up data set: drawn garments with the real challenge's names and imbalance, in its layout or as a table."""
 
+import csv
 import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,15 +39,26 @@ COUNTS = {
 }
 WRONG = 0.03  # share of labels that the picture does not show
 SPLITS = ("train", "val", "test")
+SOLID = 5  # the texture that is none
 
 
-def draw(root: Path, *, images: tuple[int, int, int] = (800, 200, 200), seed: int = 0) -> None:
+def draw(
+    root: Path,
+    *,
+    images: tuple[int, int, int] = (800, 200, 200),
+    seed: int = 0,
+    missing: float = 0.0,
+    multi: int = 0,
+) -> None:
     """Draw a data set of train, val and test images at `root`, which then holds img/ and split/.
 
     The layout, the 26 attributes, image sizes and class frequencies are those of the fashion challenge; each class
     occurs in train and val where they have room for it. One seed means one set, byte for byte, with the same
     versions of Pillow and NumPy. Test has no labels, as in the original. The folder appears whole or not at all.
     Raises UserError where `root` holds something.
+
+    With `missing`, the share of the answers that are left out, or `multi`, the categories of which an image may have
+    several classes (1: texture), it is a table: img/ and labels.csv. Each class of a split keeps an answer there.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError("there is something already", where=str(root), help="name a new folder, or remove that one")
@@ -54,8 +66,11 @@ def draw(root: Path, *, images: tuple[int, int, int] = (800, 200, 200), seed: in
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         (temporary / "img").mkdir(parents=True)
-        (temporary / "split").mkdir()
-        _write_set(temporary, images, seed)
+        if missing or multi:
+            _write_table(temporary, images, seed, missing, multi)
+        else:
+            (temporary / "split").mkdir()
+            _write_set(temporary, images, seed)
         temporary.replace(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -89,6 +104,58 @@ def _write_split(root: Path, split: str, numbers: range, seed: int) -> None:
         _write_lines(root / "split" / f"{split}_attr.txt", [" ".join(map(str, row)) for row in labels])
 
 
+def _write_table(root: Path, images: Sequence[int], seed: int, missing: float, multi: int) -> None:
+    lines, first = [["path", "split", *FASHION.values()]], 0
+    for split, count in zip(SPLITS, images, strict=True):
+        lines += _table_of(root, split, range(first, first + count), seed, missing, multi)
+        first += count
+    with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+
+
+def _table_of(root: Path, split: str, numbers: range, seed: int, missing: float, multi: int) -> Iterator[list[str]]:
+    """Draw the images of a split; returns their lines of the table."""
+    shares = COUNTS["val" if split == "val" else "train"]
+    labels = _labels(shares, len(numbers), _random(seed, numbers.start)).tolist()
+    rows = [
+        Row(f"img/{number:05d}.jpg", split, None, tuple(row), "") for number, row in zip(numbers, labels, strict=True)
+    ]
+    over = [
+        _over(row, _random(seed, number, 2)) if multi else () for number, row in zip(numbers, labels, strict=True)
+    ]
+
+    def draw_one(index: int, row: Row) -> Box:
+        return _draw_one(root, row, _random(seed, numbers[index], 1), over[index])
+
+    map_rows(rows, draw_one)
+    sets = [[{first, *more}, *({label} for label in rest)] for (first, *rest), more in zip(labels, over, strict=True)]
+    known = _known(sets, missing, _random(seed, numbers.start, 3)) if split != "test" else [[False] * 6] * len(rows)
+    for row, answers, told in zip(rows, sets, known, strict=True):
+        yield [row.path, split, *map(_cell, FASHION, answers, told)]
+
+
+def _over(labels: Sequence[int], random: Generator) -> tuple[int, ...]:
+    """The textures that lie over an image's own: none over solid cloth, nor is solid among them."""
+    others = [texture for texture in range(len(COUNTS["train"][0])) if texture not in (SOLID, labels[0])]
+    count = 0 if labels[0] == SOLID else int(random.choice(3, p=(0.3, 0.5, 0.2)))
+    return tuple(random.permutation(others)[:count].tolist())
+
+
+def _known(sets: Sequence[Sequence[set[int]]], missing: float, random: Generator) -> list[list[bool]]:
+    """Which answers are told: all but a share, and the first of each class."""
+    seen: set[tuple[int, int]] = set()
+    found = []
+    for answers in sets:
+        classes = [{(k, label) for label in answer} for k, answer in enumerate(answers)]
+        found.append([bool(random.random() >= missing or one - seen) for one in classes])
+        seen.update(*(one for one, told in zip(classes, found[-1], strict=True) if told))
+    return found
+
+
+def _cell(names: Sequence[str], answer: set[int], told: bool) -> str:
+    return "|".join(names[label] for label in sorted(answer)) if told else ""
+
+
 def _random(*seed: int) -> Generator:
     return np.random.default_rng(seed)
 
@@ -116,13 +183,16 @@ def _labels(counts: Sequence[Sequence[int]], images: int, random: Generator) -> 
     return np.stack(columns, axis=1)
 
 
-def _draw_one(root: Path, row: Row, random: Generator) -> Box:
-    """Draw a row's image, which now and then shows another class than its label says; returns the garment's box."""
+def _draw_one(root: Path, row: Row, random: Generator, over: Sequence[int] = ()) -> Box:
+    """Draw a row's image, which now and then shows another class than its label says; returns the garment's box.
+
+    The textures `over` lie over its own.
+    """
     shown = [
         int(random.choice(len(group), p=np.array(group) / sum(group))) if random.random() < WRONG else label
         for label, group in zip(row.labels or (), COUNTS["train"], strict=True)
     ]
-    image, box = picture(Traits(*shown), _size(random), random)
+    image, box = picture(Traits(*shown), _size(random), random, over=over)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=88)
     (root / row.path).write_bytes(file.getvalue())

@@ -1,5 +1,6 @@
 """The picture of one made-up garment. Pure: the same traits, size and random state give the same pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,8 +48,13 @@ class Figure:
         return [self.at(left, upper), self.at(right, lower)]
 
 
-def picture(traits: Traits, size: tuple[int, int], random: Generator) -> tuple[Image.Image, Box]:
-    """A person in the garment before a cluttered wall, RGB of this (width, height); and the garment's box."""
+def picture(
+    traits: Traits, size: tuple[int, int], random: Generator, *, over: Sequence[int] = ()
+) -> tuple[Image.Image, Box]:
+    """A person in the garment before a cluttered wall, RGB of this (width, height); and the garment's box.
+
+    The textures `over` are printed over that of `traits`.
+    """
     width, height = size
     image = _background(size, random)
     unit = min(width / 3, height / 5.9) * random.uniform(0.9, 1.08)
@@ -57,7 +63,7 @@ def picture(traits: Traits, size: tuple[int, int], random: Generator) -> tuple[I
     skin = SKIN[random.integers(len(SKIN))]
     _person(image, figure, skin, bare=traits.length != 2, random=random)
     mask = _outline(figure, traits, size, random)
-    fabric = _fabric(traits, figure, size, random)
+    fabric = _fabric(traits, figure, size, random, over)
     if traits.material == 1:  # chiffon lets what is behind it through
         fabric = Image.blend(image, fabric, random.uniform(0.5, 0.68))
     image.paste(fabric, mask=mask)
@@ -138,11 +144,14 @@ def _collar(image: Image.Image, figure: Figure, neckline: int, skin: Colour, ran
         draw.rectangle(figure.box(-0.24, -0.38, 0.24, 0.0), fill=_colour(random, 30, 200))
 
 
-def _fabric(traits: Traits, figure: Figure, size: tuple[int, int], random: Generator) -> Image.Image:
+def _fabric(
+    traits: Traits, figure: Figure, size: tuple[int, int], random: Generator, over: Sequence[int]
+) -> Image.Image:
     base = _cloth_colour(traits.material, random)
-    other = _contrast(base, random)
     cloth = Image.new("RGB", size, base)
-    _PATTERNS[traits.texture](ImageDraw.Draw(cloth), figure, other, random)
+    for texture in (traits.texture, *over):
+        other = _contrast(base, random)
+        _PATTERNS[texture](ImageDraw.Draw(cloth), figure, other, random)
     return _shaded(cloth, traits, figure, random)
 
 

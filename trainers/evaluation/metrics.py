@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainers.data.table import Category, spans
 from trainers.epoch import Scores
+from trainers.evaluation.precision import average_precision
 from trainers.support.device import send
 
 TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class
@@ -139,26 +140,6 @@ def known_images(labels: np.ndarray, categories: Sequence[Category]) -> list[int
     if (labels >= 0).all():
         return None
     return [int((labels[:, span.labels] >= 0).any(1).sum()) for span in spans(categories)]
-
-
-def average_precision(logits: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """Average precision of each class, [M]: the precision at each step of recall, weighed by the step.
-
-    Equal scores are one step, as in scikit-learn's average_precision_score. logits and flags are [N, M]; flags below
-    0 are left out; NaN for a class that no image has.
-    """
-    return np.array([_average_precision(*column) for column in zip(logits.T, flags.T, strict=True)], dtype=np.float64)
-
-
-def _average_precision(scores: np.ndarray, flags: np.ndarray) -> float:
-    known = flags >= 0
-    order = np.argsort(-scores[known], kind="stable")
-    ranked, true = scores[known][order], flags[known][order] > 0
-    if not true.any():
-        return float("nan")
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of those with one score
-    hits = np.cumsum(true)[last]
-    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float) -> Scores:

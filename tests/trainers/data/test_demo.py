@@ -1,6 +1,8 @@
 """Drawn garments in the challenge layout, with the real set's imbalance."""
 
+import csv
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
+from trainers.data.challenge import FASHION
 from trainers.data.demo_images import Traits, picture
 from trainers.data.table import Table
 from trainers.support.errors import UserError
@@ -111,3 +114,55 @@ def test_a_folder_that_holds_something_is_left_alone(root: Path):
     with pytest.raises(UserError, match="something already"):
         demo.draw(root, images=(1, 1, 1))
     assert digests(root) == before
+
+
+# ------------------------------------------------------------------------- missing and several answers
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The lines of the table of a set with a third of its answers missing and several textures an image."""
+    root = tmp_path_factory.mktemp("demo") / "set"
+    demo.draw(root, images=(120, 30, 20), seed=0, missing=0.3, multi=1)
+    assert sorted(path.name for path in root.iterdir()) == ["img", "labels.csv"]
+    assert len(list((root / "img").iterdir())) == 170
+    with (root / "labels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_share_of_the_answers_is_blank_and_those_of_test_all_are(told: list[dict[str, str]]):
+    blank = {
+        split: [not row[name] for row in told if row["split"] == split for name in FASHION.values()]
+        for split in ("train", "val", "test")
+    }
+    assert [len(cells) // 6 for cells in blank.values()] == [120, 30, 20]
+    assert np.mean(blank["train"]) == pytest.approx(0.3, abs=0.06)
+    assert 0.1 < np.mean(blank["val"]) < 0.4
+    assert all(blank["test"])
+
+
+def test_each_class_keeps_an_answer_in_train_and_val(told: list[dict[str, str]]):
+    for split in ("train", "val"):
+        for names, category in FASHION.items():
+            cells = [row[category].split("|") for row in told if row["split"] == split]
+            assert set(names) <= set(itertools.chain(*cells)), (split, category)
+
+
+def test_only_textures_are_several_and_solid_is_alone(told: list[dict[str, str]]):
+    sets = [row["texture"].split("|") for row in told]
+    assert {len(names) for names in sets} == {1, 2, 3}
+    assert all(len(names) == 1 for names in sets if "solid" in names)
+    assert not any("|" in row[name] for row in told for name in FASHION.values() if name != "texture")
+
+
+def test_a_texture_over_another_can_be_seen():
+    traits = Traits(texture=2, sleeve=0, length=0, neckline=0, material=2, fit=2)
+    one, both = (
+        np.asarray(picture(traits, (200, 300), np.random.default_rng(5), over=over)[0], dtype=float)
+        for over in ((), (0,))
+    )
+    assert np.abs(one - both).mean() > 1
+
+
+def test_missing_answers_leave_the_pictures_as_they_are(root: Path, tmp_path: Path):
+    demo.draw(tmp_path / "blank", images=(120, 30, 20), seed=0, missing=0.5)
+    pictures = {name: digest for name, digest in digests(root).items() if name.startswith("img")}
+    assert {name: d for name, d in digests(tmp_path / "blank").items() if name.startswith("img")} == pictures

@@ -9,7 +9,8 @@ from trainers.data.table import Category
 from trainers.epoch import lacking
 from trainers.evaluation import thresholds
 from trainers.evaluation.logit_adjustment import Fitting
-from trainers.evaluation.metrics import Tally, average_precision, scores
+from trainers.evaluation.metrics import Tally, scores
+from trainers.evaluation.precision import average_precision
 from trainers.optim import frequency
 
 CATEGORIES = (
