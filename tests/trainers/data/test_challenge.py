@@ -166,11 +166,12 @@ def scan(root: Path, layout: str, **settings: object) -> layouts.Scan:
 
 def test_an_index_of_minus_one_is_a_missing_answer_only_where_that_is_said(challenge: Path):
     put(challenge, "split/train_attr.txt", "5 1 2 -1 2 2\n-1 -1 -1 -1 -1 -1\n")
+    put(challenge, "split/val_attr.txt", "5 1 2 -1 2 2\n")
     found = scan(challenge, "challenge", missing=[-1])
     assert found.faults == []
     assert [row.labels for row in found.table.rows[:2]] == [(5, 1, 2, -1, 2, 2), None]
     told = [note.what for note in found.notes]
-    each = "texture 1, sleeve 1, length 1, neckline 2, material 1, fit 1"
+    each = "texture 1, sleeve 1, length 1, neckline 3, material 1, fit 1"
     assert f"missing answers among the 3 rows of train and val: {each}" in told
     assert "1 row of train without any answer, the first split/train.txt:2" in told
     faults = scan(challenge, "challenge").faults
@@ -184,32 +185,34 @@ def test_another_word_may_stand_for_a_missing_index(challenge: Path):
     assert [fault.what for fault in scan(challenge, "challenge").faults] == ["'NA' is not a whole number"]
 
 
+def both(root: Path, flags: str) -> None:
+    """The flags of the image of train, and of that of val."""
+    for split in ("train", "val"):
+        put(root, f"Anno_fine/{split}_attr.txt", flags)
+
+
 @pytest.mark.parametrize("missing", [["none_set"], ["none_set", -1]])
 def test_a_group_without_a_flag_is_a_missing_answer_only_where_that_is_said(deepfashion: Path, missing: list[object]):
-    put(deepfashion, "Anno_fine/train_attr.txt", FLAGS["train"].replace("1", "0", 1))
+    both(deepfashion, FLAGS["train"].replace("1", "0", 1))
     found = scan(deepfashion, "deepfashion", missing=missing)
     assert (found.faults, found.table.rows[0].labels) == ([], (-1, 1, 2, 0, 2, 2))
-    (fault,) = scan(deepfashion, "deepfashion", missing=[-1]).faults
+    fault, *_ = scan(deepfashion, "deepfashion", missing=[-1]).faults
     assert (fault.what, "none_set" in fault.help) == ("0 flags are set in texture", True)
 
 
 def test_a_category_of_several_answers_takes_all_its_flags(deepfashion: Path):
     several = FLAGS["train"].replace("0 0 1 0 0 0  0 0 1", "1 0 1 0 0 0  0 0 1")  # denim and cotton
-    put(deepfashion, "Anno_fine/train_attr.txt", several)
+    both(deepfashion, several)
     found = scan(deepfashion, "deepfashion", multi=["material"])
     assert (found.faults, found.table.categories[4].multi) == ([], True)
     assert found.table.rows[0].labels == (5, 1, 2, 0, 1, 0, 1, 0, 0, 0, 2)
-    (fault,) = scan(deepfashion, "deepfashion").faults
+    fault, *_ = scan(deepfashion, "deepfashion").faults
     assert fault.what == "2 flags are set in material"
     assert fault.help.endswith("data: {multi: [material]}")
 
 
 def test_unknown_flags_of_a_category_of_several_answers_are_missing_one_by_one(deepfashion: Path):
-    put(
-        deepfashion,
-        "Anno_fine/train_attr.txt",
-        FLAGS["train"].replace("0 0 1 0 0 0  0 0 1", "-1 0 1 0 0 0  -1 -1 -1"),
-    )
+    both(deepfashion, FLAGS["train"].replace("0 0 1 0 0 0  0 0 1", "-1 0 1 0 0 0  -1 -1 -1"))
     found = scan(deepfashion, "deepfashion", multi=["material"], missing=[-1])
     assert (found.faults, found.table.rows[0].labels) == ([], (5, 1, 2, 0, -1, 0, 1, 0, 0, 0, -1))
 

@@ -39,7 +39,8 @@ def counts(root: Path) -> list[int]:
 
 
 def noted(root: Path) -> str:
-    return "\n".join(f"{note.where}: {note.what}" for note in scan(root).notes)
+    found = scan(root)
+    return "\n".join([*found.read_as, *(f"{note.where}: {note.what}" for note in found.notes)])
 
 
 def fault(root: Path) -> Fault:
