@@ -119,12 +119,11 @@ def _thresholds(facts: CardData) -> Iterator[str]:
         if not category.multi:
             continue
         if given := (facts.job.thresholds or {}).get(category.name):
-            each = ", ".join(
-                f"{plain(name)} {share:.3g}" for name, share in zip(category.classes, given, strict=True)
-            )
-            yield f"a class of {plain(category.name)} is an answer from a probability on, fitted on val: {each}"
+            pairs = zip(category.classes, given, strict=True)
+            what = f"its threshold, fitted on val: {', '.join(f'{plain(name)} {share:.3g}' for name, share in pairs)}"
         else:
-            yield f"a class of {plain(category.name)} is an answer from a probability of 0.5 on"
+            what = "0.5"
+        yield f"a class of {plain(category.name)} is an answer where its probability is above {what}"
 
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
