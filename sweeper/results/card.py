@@ -139,7 +139,7 @@ def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     val, test = facts.epoch.val, facts.test
     seen = [s for s in (val, test) if s]
     names = [name for name in METRICS if any(name in s.metrics for s in seen)]
-    rows = [(name, [format_value(s.metrics.get(name)) for s in seen]) for name in names]
+    rows: list[tuple[str, list[str]]] = [(n, [format_value(s.metrics.get(n)) for s in seen]) for n in names]
     rows.append(("loss", [format_value(s.loss) for s in seen]))
     if val:
         rows += [_of_category(category, seen) for category in facts.table.categories]
