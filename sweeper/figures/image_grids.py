@@ -30,7 +30,7 @@ def mistakes(table: Table, rows: Sequence[Row], found: Sequence[Mistake], title:
         for one, panel in zip(shown, axes, strict=True):
             _show(panel, read(table, rows[one.row]))
             panel.set_title(_file(rows[one.row]), fontsize=SMALL, color="#57606a", loc="center")
-            panel.set_xlabel(_words(places[one.category], one, rows[one.row]), fontsize=SMALL)
+            panel.set_xlabel(words(places[one.category], one, rows[one.row]), fontsize=SMALL)
         if not shown:
             figure.text(0, 0, "no mistake", fontsize=NORMAL)
         return _fewer_colours(png(figure))
@@ -42,7 +42,7 @@ def _file(row: Row) -> str:
     return name if len(name) <= 20 else f"…{name[-19:]}"
 
 
-def _words(span: Span, one: Mistake, row: Row) -> str:
+def words(span: Span, one: Mistake, row: Row) -> str:
     """Of several answers, the class that was said wrongly or missed, and all that are true."""
     category, labels = span.category, (row.labels or ())[span.labels]
     true = ", ".join(category.classes[k] for k in classes_of(labels, category)) or "none of them"

@@ -233,12 +233,11 @@ def most_mistaken(group: Category, found: Ints | Several) -> tuple[Category, Int
     """The panel as it is, or, of a crowd of classes, those that are mistaken most often."""
     if len(group.classes) <= CROWD:
         return group, found
-    several = isinstance(found, Several)
-    wrong = found.wrong if several else found.sum(0) + found.sum(1) - 2 * np.diag(found)
+    wrong = found.wrong if isinstance(found, Several) else found.sum(0) + found.sum(1) - 2 * np.diag(found)
     kept = np.sort(np.argsort(-wrong, kind="stable")[:CROWD])
     name = f"{group.name}, the {CROWD} most mistaken of {len(group.classes)}"
     few = Category(name, tuple(group.classes[n] for n in kept), group.multi)
-    return few, found.of(kept) if several else found[np.ix_(kept, kept)]
+    return few, found.of(kept) if isinstance(found, Several) else found[np.ix_(kept, kept)]
 
 
 @dataclass(frozen=True)
@@ -303,8 +302,11 @@ def _matrix(axes: Axes, group: Category, matrix: Ints) -> None:
 
 def _fares(axes: Axes, group: Category, found: Several) -> None:
     """Three bars for each class; what is not defined, such as the recall of a class that no image has, says so."""
-    looks = (("precision", found.precision, DARK, ""), ("recall", found.recall, LIGHT, ""))
-    looks += (("average precision", found.average_precision, "white", "////"),)
+    looks = [
+        ("precision", found.precision, DARK, ""),
+        ("recall", found.recall, LIGHT, ""),
+        ("average precision", found.average_precision, "white", "////"),
+    ]
     places = np.arange(len(group.classes))
     for row, (label, values, colour, hatch) in enumerate(looks):
         at = places + 0.26 * (row - 1)

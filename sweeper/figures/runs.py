@@ -160,11 +160,11 @@ def run(folder: RunFolder) -> FigureResult:
 def _curves(one: Run) -> bytes:
     if not one.epochs:
         raise EnvironmentFault("no epoch is on record", where=str(one.folder.history))
-    quantities = [plots.Curves(name, *_train_and_val(one.epochs, name)) for name in (one.job.recipe.metric, "loss")]
+    quantities = [plots.Curves(name, *train_and_val(one.epochs, name)) for name in (one.job.recipe.metric, "loss")]
     return plots.curves(quantities, one.name("learning curves"))
 
 
-def _train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list[float]]:
+def train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list[float]]:
     """A figure by epoch; of val nothing where no epoch was evaluated on it."""
     val = [_value(epoch.val, name) for epoch in epochs]
     seen = any(epoch.val for epoch in epochs)

@@ -119,12 +119,11 @@ def _thresholds(facts: CardData) -> Iterator[str]:
         if not category.multi:
             continue
         if given := (facts.job.thresholds or {}).get(category.name):
-            each = ", ".join(
-                f"{plain(name)} {share:.3g}" for name, share in zip(category.classes, given, strict=True)
-            )
-            yield f"a class of {plain(category.name)} is an answer from a probability on, fitted on val: {each}"
+            pairs = zip(category.classes, given, strict=True)
+            what = f"its threshold, fitted on val: {', '.join(f'{plain(name)} {share:.3g}' for name, share in pairs)}"
         else:
-            yield f"a class of {plain(category.name)} is an answer from a probability of 0.5 on"
+            what = "0.5"
+        yield f"a class of {plain(category.name)} is an answer where its probability is above {what}"
 
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
@@ -140,7 +139,7 @@ def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     val, test = facts.epoch.val, facts.test
     seen = [s for s in (val, test) if s]
     names = [name for name in METRICS if any(name in s.metrics for s in seen)]
-    rows = [(name, [format_value(s.metrics.get(name)) for s in seen]) for name in names]
+    rows: list[tuple[str, list[str]]] = [(n, [format_value(s.metrics.get(n)) for s in seen]) for n in names]
     rows.append(("loss", [format_value(s.loss) for s in seen]))
     if val:
         rows += [_of_category(category, seen) for category in facts.table.categories]

@@ -415,3 +415,28 @@ def test_the_table_of_confirmations_is_there_as_json(study):
     assert document["schema_version"] == 1
     assert document["winner"] == document["leaders"][0]["trial"]
     assert os.environ["SWEEP_HOME"] == str(study.root.parents[1])
+
+
+# ------------------------------------------------------------------------------------ several answers
+def test_an_export_without_a_zip_says_why_and_what_there_is_instead(tmp_path):
+    from sweeper.store.paths import RunFolder
+
+    folder = RunFolder(tmp_path / "final")
+    tags = Category("tags", ("warm", "dry"), multi=True)
+    made = submission.Submission(None, None, 12, (tags,), folder.predictions, refused="tags has several answers")
+    final = export.Final(folder, "abc", made, False, "mean_average_precision", None)
+    said = list(export.ending(final, StudyFolder.named("question")))
+    assert "submission: none, tags has several answers" in said
+    assert any(line.startswith("by name:") and line.endswith("predictions.csv, 12 images") for line in said)
+    document = export.finished(final)["submission"]
+    assert (document["path"], document["sha256"], document["refused"]) == (None, None, "tags has several answers")
+    assert document["by_name"] == str(folder.predictions)
+
+
+def test_a_test_score_that_stands_on_no_answer_is_no_number(tmp_path):
+    from sweeper.store.paths import RunFolder
+    from tests.support.records import scores
+
+    test = scores(0.5).model_copy(update={"mean_average_precision": float("nan")})
+    final = export.Final(RunFolder(tmp_path / "final"), "abc", None, False, "mean_average_precision", test)
+    assert "test:       mean_average_precision -" in list(export.ending(final, StudyFolder.named("question")))

@@ -400,15 +400,15 @@ def test_a_mistake_of_several_answers_names_the_class_and_all_that_are_true(tmp_
     spans_of = image_grids.spans((Category("tags", ("warm", "dry", "soft"), multi=True),))[0]
     row = Row("a.png", "val", None, (1, 0, 1), "")
     said, missed = confusion.Mistake(0, 0, 1, None, 0.91, 2.4), confusion.Mistake(0, 0, None, 0, 0.03, 3.5)
-    assert image_grids._words(spans_of, said, row) == "tags\nsaid dry 0.91\ntrue warm, soft"
-    assert image_grids._words(spans_of, missed, row) == "tags\nmissed warm 0.03\ntrue warm, soft"
+    assert image_grids.words(spans_of, said, row) == "tags\nsaid dry 0.91\ntrue warm, soft"
+    assert image_grids.words(spans_of, missed, row) == "tags\nmissed warm 0.03\ntrue warm, soft"
     none = Row("a.png", "val", None, (0, 0, 0), "")
-    assert image_grids._words(spans_of, said, none).endswith("true none of them")
+    assert image_grids.words(spans_of, said, none).endswith("true none of them")
 
 
 def test_a_metric_that_the_data_lack_is_a_gap_and_no_error():
     lacking = curve_without_accuracy()
-    train, val = runs._train_and_val([lacking], "overall_accuracy")
+    train, val = runs.train_and_val([lacking], "overall_accuracy")
     assert math.isnan(train[0])
     assert math.isnan(val[0])
     assert plots.curves([plots.Curves("overall_accuracy", train, val)], "learning").startswith(b"<svg")
@@ -432,7 +432,6 @@ def mixed_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
             known = None if split == "val" and number % 2 else tuple(labels)
             rows.append(Row(path, split, None, known, path))
     table = Table(tmp_path, MIXED, tuple(rows))
-    monkeypatch.setattr(runs, "_table", lambda _config: table)
     monkeypatch.setattr(layouts, "read", lambda _config: table)
     return table
 
@@ -451,7 +450,7 @@ def test_figures_of_missing_and_several_answers_are_all_drawn(study, mixed_table
 
 def test_a_split_without_any_answer_says_so(study, mixed_table, monkeypatch):
     rows = tuple(replace(row, labels=None) if row.split == "val" else row for row in mixed_table.rows)
-    monkeypatch.setattr(runs, "_table", lambda _config: replace(mixed_table, rows=rows))
+    monkeypatch.setattr(layouts, "read", lambda _config: replace(mixed_table, rows=rows))
     folder = finished(study, 0, DataConfig(root=str(mixed_table.root)))
     np.save(folder.val_logits, np.zeros((60, 9), dtype=np.float32))
     assert runs.run(folder).troubles == ("confusion.png, mistakes.png: no image of val has labels",)

@@ -251,7 +251,7 @@ ONE, TAGS = Category("fit", ("tight", "loose")), Category("tags", ("warm", "dry"
 
 @pytest.mark.parametrize("asked", [(ONE,), (TAGS,), (ONE, TAGS)])
 def test_made_up_scores_have_the_metrics_that_such_data_have(asked):
-    found = fake_trainer._scores(0.5, asked)
+    found = fake_trainer.scores(0.5, asked)
     absent = lacking([category.multi for category in asked])
     assert set(found.metrics) == set(METRICS) - set(absent)
     assert list(found.category_accuracy) == [category.name for category in asked]
@@ -260,5 +260,5 @@ def test_made_up_scores_have_the_metrics_that_such_data_have(asked):
 def test_made_up_scores_of_test_count_the_answers_that_are_known():
     labels = [(0, 1, 0), (-1, -1, 1), (1, -1, -1), None]
     rows = [Row(f"{n}.png", "test", None, known, "") for n, known in enumerate(labels)]
-    assert fake_trainer._answers(rows, (ONE, TAGS)) == {"fit": 2, "tags": 2}
-    assert fake_trainer._answers(rows[:1], (ONE, TAGS)) == {}
+    assert fake_trainer.known_answers(rows, (ONE, TAGS)) == {"fit": 2, "tags": 2}
+    assert fake_trainer.known_answers(rows[:1], (ONE, TAGS)) == {}

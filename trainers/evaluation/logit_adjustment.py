@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trainers.data.table import Category
 from trainers.epoch import SINGLE, Corrected, Metric, Scores
 from trainers.evaluation import metrics, thresholds
+from trainers.evaluation.precision import average_precision
 
 TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5
@@ -52,7 +53,7 @@ class Fitting:
         self.true = metrics.truths(labels, categories)  # [N, S]
         self.known = metrics.known_images(labels, categories)
         ranked, flags = logits[:, self.columns.classes], labels[:, self.columns.flags]
-        self.precision = metrics.average_precision(ranked, flags)  # [M]
+        self.precision = average_precision(ranked, flags)  # [M]
         self.thresholds = np.zeros(self.width, dtype=np.float32)  # [sum C], in logits
         self.moved = np.zeros_like(logits, shape=(1, self.width))  # [1 or N, sum C], what thresholds take off
         if least is not None:
