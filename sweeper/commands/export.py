@@ -186,8 +186,7 @@ def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: Metric,
 def _submission(folder: RunFolder, table: "Table", data: DataConfig) -> Submission | None:
     if not folder.test_logits.exists():
         return None
-    separator: str = getattr(data, "multi_separator", submission.SEPARATOR)
-    return submission.export(folder, table, data.layout, separator)
+    return submission.export(folder, table, data.layout, data.multi_separator)
 
 
 def sha256(path: Path) -> str:

@@ -602,7 +602,8 @@ def test_weights_that_are_none_are_refused(tmp_path: Path, cell: str):
 
 def test_a_blank_group_is_a_group_of_its_own(tmp_path: Path):
     write(tmp_path, f"{HEAD},product", [f"{line},{('', 'A', 'NA', 'A')[k % 4]}" for k, line in enumerate(rows())])
-    assert [row.group for row in layouts.read(config(tmp_path, group="product")).rows[:4]] == [None, "A", None, "A"]
+    found = layouts.scan(config(tmp_path, group="product", split=None, ignore=["split"]))
+    assert [row.group for row in found.table.rows[:4]] == [None, "A", None, "A"]
 
 
 # ---------------------------------------------------------------------------------------------- ids without an ending
