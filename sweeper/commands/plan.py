@@ -24,7 +24,7 @@ class Cost:
     """Of one backbone at one image size on the first device: measured over a few steps of random images."""
 
     backbone: str
-    image_size: str  # as people write it: 224, or 256 x 192
+    image_size: int | str  # the side of a square, else as people write it: 256 x 192
     batch_size: int
     parameters: int
     train_images_per_second: float
@@ -113,7 +113,7 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
     return Cost(
         backbone=recipe.train.backbone,
-        image_size=str(recipe.train.image_size),
+        image_size=size if isinstance(size := recipe.train.image_size, int) else str(size),
         batch_size=recipe.train.batch_size,
         seconds_per_epoch=round(seconds, 3),
         **answer,
