@@ -11,9 +11,7 @@ class. Seed by seed, with one line of JSON for each run in --out; what is there 
 import argparse
 import csv
 import json
-import math
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -139,18 +137,9 @@ def table(runs: list[dict[str, Any]]) -> Iterator[list[object]]:
         mine = [one for one in runs if one["variant"] == variant]
         if mine:
             gains = [one[METRICS[0]] - first[one["seed"]][METRICS[0]] for one in mine if one["seed"] in first]
-            cells = [spread([one[metric] for one in mine]) for metric in METRICS]
-            rest = [
-                spread([one[key] for one in mine], 1) for key in ("images_per_second", "cpu_ms_per_image", "load")
-            ]
-            yield [variant, mine[0]["px"], len(mine), *cells, spread(gains), *rest]
-
-
-def spread(values: list[float], digits: int = 4) -> str:
-    if not values:
-        return ""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+            cells = [rounds.spread([one[metric] for one in mine]) for metric in METRICS]
+            rest = [rounds.spread([one[key] for one in mine], 1) for key in COSTS]
+            yield [variant, mine[0]["px"], len(mine), *cells, rounds.spread(gains) if gains else "", *rest]
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ half of its epochs, so that all policies are compared on the same runs; what is 
 
 import argparse
 import math
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rounds import arguments, hardware
+from rounds import hardware, on_photographs, photographs, spread
 from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
@@ -213,7 +212,8 @@ class Sight:
         return np.full(sum(self.sizes), min(near, key=abs))
 
     def _values(self, counts: np.ndarray) -> np.ndarray:
-        return np.array([getattr(metrics.scores_of(one, self.categories, 0.0), GOAL) for one in counts])
+        columns = metrics.Columns.of(self.categories)
+        return np.array([metrics.scores_of(one, columns, 0.0).value(GOAL) for one in counts])
 
 
 POLICIES: dict[str, tuple[str, Callable[[Sight], np.ndarray]]] = {
@@ -269,27 +269,15 @@ def epochs(bench: Bench, seeds: range) -> Iterator[list[object]]:
             yield [smoothing, name, *map(spread, zip(*rows, strict=True))]
 
 
-def spread(values: tuple[float, ...]) -> str:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.4f} ± {error:.4f}"
-
-
 def main() -> None:
-    ask = arguments(__doc__ or "")
-    ask.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
-    ask.add_argument("--weights", type=Path, default=Path("../shared/weights/mobilenetv2_100_same.safetensors"))
-    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
-    ask.add_argument("--out", type=Path, default=Path("mlruns/defaults"))
+    ask = on_photographs(__doc__ or "", out="mlruns/defaults")
     ask.add_argument("--frozen", action="store_true", help="heads on frozen features instead of whole networks")
     ask.add_argument("--image-size", type=int, default=64)
     ask.add_argument("--epochs", type=int, default=8)
     ask.add_argument("--seeds", type=int, default=3)
-    given = ask.parse_args()
-    if lacking := [path for path in (given.root / "labels.csv", given.weights) if not path.exists()]:
-        sys.exit(f"{lacking[0]} is not there: name the photographs with --root and the weights with --weights")
+    given = photographs(ask)
     if given.quick:
         given.frozen, given.image_size, given.seeds = True, 32, 2
-    given.out.mkdir(parents=True, exist_ok=True)
     device.use_threads(1)
     bench, seeds = Bench(given), range(given.seeds)
     print(hardware(given.device))

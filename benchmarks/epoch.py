@@ -117,7 +117,7 @@ class Plain:
         """The likeliest classes of val, [N, K], through this script's way of evaluating."""
         self.net.eval()
         logits = torch.cat([self._see(images) for images, _ in self.val]).float().cpu().numpy()
-        return metrics.answers(logits, self.run.data.categories)
+        return metrics.answers(logits, metrics.Columns.of(self.run.data.categories))
 
 
 class Floor:
@@ -188,7 +188,7 @@ def gate(case: Case, ours: TrainingRun, plain: Plain) -> list[object]:
 
     And the weights of the plain script seen in both ways of evaluating: the share of equal answers.
     """
-    asked = ours.data.categories
+    asked = metrics.Columns.of(ours.data.categories)
     true = metrics.truths(ours.data.labels(ours.val), asked)
     theirs = plain.answers()
     mine, again = (

@@ -9,16 +9,14 @@ keeps the scores of each run; what is there is not trained again.
 
 import argparse
 import json
-import math
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rounds import arguments, hardware
+from rounds import hardware, on_photographs, photographs, spread
 from rounds import table as markdown
 
 from sweeper.space import defaults
@@ -51,19 +49,17 @@ def _incomplete(row: Row) -> bool:
     return row.split == "train" and (row.labels is None or MISSING in row.labels)
 
 
-class Case:
+def labelled(data: Data, name: str, share: float, seed: int) -> Data:
     """The data of one case and seed; what is dropped becomes a split of its own, for the cache stays as it is."""
-
-    def __init__(self, data: Data, name: str, share: float, seed: int) -> None:
-        rows = list(data.table.rows) if name == CASES[0] else with_blanks(data.table, share, seed)
-        if name == CASES[2]:
-            rows = [replace(row, split="dropped") if _incomplete(row) else row for row in rows]
-        self.data = Data(replace(data.table, rows=tuple(rows)), data.cache)
+    rows = list(data.table.rows) if name == CASES[0] else with_blanks(data.table, share, seed)
+    if name == CASES[2]:
+        rows = [replace(row, split="dropped") if _incomplete(row) else row for row in rows]
+    return Data(replace(data.table, rows=tuple(rows)), data.cache)
 
 
 def measured(given: argparse.Namespace, data: Data, name: str, seed: int) -> dict[str, float]:
     """Both accuracies of one training."""
-    of = Case(data, name, given.share, seed).data
+    of = labelled(data, name, given.share, seed)
     config = {
         "backbone": "mobilenetv2_100",
         "backbone_args": {"pad_type": "same"},
@@ -97,30 +93,19 @@ def runs(given: argparse.Namespace, data: Data) -> Iterator[tuple[str, dict[str,
 
 def line(name: str, found: list[dict[str, float]]) -> list[object]:
     """Means over seeds with their standard errors."""
-    cells: list[object] = [name, round(statistics.mean(one["images"] for one in found))]
-    for metric in (GOAL, "overall_accuracy"):
-        values = [one[metric] for one in found]
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        cells.append(f"{statistics.mean(values):.4f} ± {error:.4f}")
-    return cells
+    images = round(statistics.mean(one["images"] for one in found))
+    return [name, images, *(spread([one[metric] for one in found]) for metric in (GOAL, "overall_accuracy"))]
 
 
 def main() -> None:
-    ask = arguments(__doc__ or "")
-    ask.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
-    ask.add_argument("--weights", type=Path, default=Path("../shared/weights/mobilenetv2_100_same.safetensors"))
-    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
-    ask.add_argument("--out", type=Path, default=Path("mlruns/missing"))
+    ask = on_photographs(__doc__ or "", out="mlruns/missing")
     ask.add_argument("--share", type=float, default=0.25, help="of the cells of train that are blank")
     ask.add_argument("--image-size", type=int, default=96)
     ask.add_argument("--epochs", type=int, default=6)
     ask.add_argument("--seeds", type=int, default=3)
-    given = ask.parse_args()
-    if lacking := [path for path in (given.root / "labels.csv", given.weights) if not path.exists()]:
-        sys.exit(f"{lacking[0]} is not there: name the photographs with --root and the weights with --weights")
+    given = photographs(ask)
     if given.quick:
         given.seeds, given.epochs, given.image_size = 2, 1, 32
-    given.out.mkdir(parents=True, exist_ok=True)
     device.use_threads(1)
     side = -(-round(1.14 * given.image_size) // 32) * 32
     data = Data.open(DataConfig(layout="table", root=str(given.root), size=side), given.cache)

@@ -2,11 +2,13 @@
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +77,12 @@ def _cpu() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and standard error."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
 def verdict(figure: float, metric: float, *, at_least: bool = False) -> str:
     """met or missed; a figure is to be at most its metric, or at least."""
     return "met" if (figure >= metric if at_least else figure <= metric) else "missed"
@@ -131,3 +139,22 @@ def arguments(description: str) -> argparse.ArgumentParser:
     ask.add_argument("--quick", action="store_true", help="fewer rounds of less work: at most 90 s on two cores")
     ask.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return ask
+
+
+def on_photographs(description: str, out: str) -> argparse.ArgumentParser:
+    """The same, and where real photographs, weights for them, decoded images and results lie."""
+    ask = arguments(description)
+    ask.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
+    ask.add_argument("--weights", type=Path, default=Path("../shared/weights/mobilenetv2_100_same.safetensors"))
+    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    ask.add_argument("--out", type=Path, default=Path(out))
+    return ask
+
+
+def photographs(ask: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked; ends the process where photographs or weights are not there."""
+    given = ask.parse_args()
+    if absent := [path for path in (given.root / "labels.csv", given.weights) if not path.exists()]:
+        sys.exit(f"{absent[0]} is not there: name the photographs with --root and the weights with --weights")
+    given.out.mkdir(parents=True, exist_ok=True)
+    return given

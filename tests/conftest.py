@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests.support.photos import draw_photos
 from tests.support.studies import close_all
@@ -26,8 +25,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("FAULTS_FIRST_SEED", str(config.getoption("first_seed")))
-    settings.register_profile("untimed", deadline=None)  # how long a test takes depends on what else the machine does
-    settings.load_profile("untimed")
 
 
 PROCESSES: list[str] = []  # that the test under way has started

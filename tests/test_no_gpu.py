@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainers import throughput
 from trainers.config import Recipe
 from trainers.data.table import Category
-from trainers.evaluation.metrics import Tally
 from trainers.evaluation.predict import windows
+from trainers.evaluation.tally import Tally
 from trainers.loading import loader
 from trainers.loading.loader import AugmentationSource, RawBatch
 from trainers.models import network

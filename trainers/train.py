@@ -14,8 +14,8 @@ from torch import Tensor
 from trainers.config import Recipe
 from trainers.epoch import Corrected, Epoch, Scores
 from trainers.evaluation import metrics, predict
-from trainers.evaluation.metrics import Tally
 from trainers.evaluation.predict import Evaluator
+from trainers.evaluation.tally import Tally
 from trainers.loading import transforms
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.image_store import DEVICE_IMAGES
@@ -157,26 +157,25 @@ class TrainingRun:
         state = run_state.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
-        answered = [round(share * len(self.rows)) for share in data.known(self.rows)]
+        self.known = data.known(self.rows)  # [K], the share of the answers
+        answered = [round(share * len(self.rows)) for share in self.known]
         network.set_class_counts(self.net, self.counts, answered, data.multi)
         self.average = averaging.build(self.config.weight_averaging, self.net, self.config.epochs)
         self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
         self.lens = Evaluator(self.config, data, self.net, where)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
-        self.objective = self._loss(self.rows)
-        self.eval_loss = self._loss(self.val, smooth=False) if self.val else self.objective
+        self.objective = self._loss(self.known)
+        self.eval_loss = self._loss(data.known(self.val), smooth=False)
         every = range(len(data.table.rows))
         self.minority = transforms.minority(data.labels(every), self.counts, data.categories)  # [rows]
         self.mean_weight = 1.0 if data.weights is None else float(data.weights[self.rows].mean())
         self.epochs = self._restore(state) if state else []
 
-    def _loss(self, rows: Sequence[int], *, smooth: bool = True) -> losses.Objective:
-        """What is minimised, over images such as these rows, whose missing answers it allows for."""
-        data, known = self.data, self.data.known(rows)
-        return losses.build(
-            self.config.loss, data.names, self.counts, self.device, multi=data.multi, known=known, smooth=smooth
-        )
+    def _loss(self, known: Sequence[float], *, smooth: bool = True) -> losses.Objective:
+        """What is minimised, over images of whose answers these shares are known, [K]."""
+        data, loss = self.data, self.config.loss
+        return losses.build(loss, data.names, self.counts, self.device, multi=data.multi, known=known, smooth=smooth)
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
         """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
@@ -197,7 +196,7 @@ class TrainingRun:
         feed = self.lens.feed(size, training=True)
         drawing = AugmentationSource(self.config.augment, rng, self.minority)
         past = self.past[:index] or [epoch.value(self.recipe.metric) for epoch in self.epochs]
-        tally = Tally(self.data.categories, self.device, missing=min(self.data.known(self.rows)) < 1)
+        tally = Tally(self.data.categories, self.device, missing=min(self.known) < 1)
         mean = Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()

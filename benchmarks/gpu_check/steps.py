@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import Augment, Recipe
-from trainers.evaluation.metrics import Tally
+from trainers.evaluation.tally import Tally
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import InputFormat
 from trainers.loading.loader import AugmentationSource, Batch, Loader

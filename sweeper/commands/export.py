@@ -186,7 +186,7 @@ def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: Metric,
 def _submission(folder: RunFolder, table: "Table", data: DataConfig) -> Submission | None:
     if not folder.test_logits.exists():
         return None
-    return submission.export(folder, table, data.layout, data.multi_separator)
+    return submission.export(folder, table, data)
 
 
 def sha256(path: Path) -> str:

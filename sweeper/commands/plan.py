@@ -82,7 +82,7 @@ def plan(path: Path, options: Options) -> Plan:
     kept = trials if spec.keep_checkpoints is None or trials is None else min(trials, spec.keep_checkpoints)
     size = spec.data.size or 0
     height, width = space.framing.size(size)
-    cost = prepare.reading_cost(table, spec.data, space.framing)
+    jpeg = prepare.reading_cost(table, spec.data, space.framing)
     return Plan(
         study=spec.study,
         source=str(path),
@@ -92,7 +92,7 @@ def plan(path: Path, options: Options) -> Plan:
         open_values=space.distributions(),
         samples=prepared.first_configurations(min(SAMPLES, trials or SAMPLES)),
         images={split: len(table.split(split)) for split in ("train", "val", "test")},
-        cache_gb=round(len(table.rows) * (cost.bytes if cost else height * width * 3 * 1.25) / 1e9, 3),
+        cache_gb=round(len(table.rows) * (jpeg.bytes if jpeg else height * width * 3 * 1.25) / 1e9, 3),
         cache_px=size,
         epochs=epochs,
         device=slots[0].name,
@@ -104,16 +104,17 @@ def plan(path: Path, options: Options) -> Plan:
         running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
         free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         data=prepared.summary,
-        jpeg=prepare.slower(table, cost) if cost else "",
+        jpeg=prepare.slower(table, jpeg) if jpeg else "",
     )
 
 
 def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Cost:
     train, val = (len(prepared.table.split(split)) for split in ("train", "val"))
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
+    size = recipe.train.image_size
     return Cost(
         backbone=recipe.train.backbone,
-        image_size=size if isinstance(size := recipe.train.image_size, int) else str(size),
+        image_size=size if isinstance(size, int) else str(size),
         batch_size=recipe.train.batch_size,
         seconds_per_epoch=round(seconds, 3),
         **answer,
@@ -125,9 +126,7 @@ def _measured(prepared: PreparedStudy, recipes: Sequence[Recipe], slot: devices.
     request = {
         "device": slot.device,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
-        "categories": [
-            {"name": c.name, "classes": list(c.classes), "multi": c.multi} for c in prepared.table.categories
-        ],
+        "categories": [asdict(category) for category in prepared.table.categories],
     }
     answers: list[dict[str, Any]] = ask(
         "-m", MODULE, what="the timing of a few steps", request=request, env=environment(slot)

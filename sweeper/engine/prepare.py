@@ -123,8 +123,9 @@ def reading_cost(table: "Table", data: "DataConfig", framing: "Framing") -> "Jpe
     from trainers.data.decoded_files import ImageFormat
     from trainers.data.decoding import jpeg_cost
 
-    how = ImageFormat.of(data.size or 0, "jpeg", framing)
-    return jpeg_cost(table, how) if data.cache == "jpeg" else None
+    if data.cache != "jpeg":
+        return None
+    return jpeg_cost(table, ImageFormat.of(data.size or 0, "jpeg", framing))
 
 
 def slower(table: "Table", cost: "JpegCost") -> str:

@@ -18,7 +18,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.config import DataConfig
 from trainers.data import layouts
-from trainers.data.table import MISSING, Category, Row, Table
+from trainers.data.table import MISSING, Category, Row, Table, class_counts, known_images, label_matrix
 from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files
@@ -133,8 +133,7 @@ def _table(config: DataConfig) -> Table:
 
 def _labels(rows: Sequence[Row], split: str, categories: Sequence[Category]) -> confusion.Ints:
     """[N, D] labels, MISSING where nobody knows. Raises EnvironmentFault where that is so throughout."""
-    none = (MISSING,) * sum(category.width for category in categories)
-    found = np.array([row.labels or none for row in rows], dtype=np.int64).reshape(-1, len(none))
+    found: confusion.Ints = label_matrix(rows, categories).astype(np.int64)
     if not (found != MISSING).any():
         raise EnvironmentFault(f"no image of {split} has labels")
     return found
@@ -200,7 +199,7 @@ def _confusion(one: Run) -> bytes:
         raise EnvironmentFault(f"a confusion of {largest} classes is not drawn", where=str(one.folder.root))
     logits, labels, categories = one.logits, one.labels, one.table.categories
     found = confusion.answers(logits, labels, categories)
-    asked = [k for k, images in enumerate(confusion.known(labels, categories)) if images]
+    asked = [k for k, images in enumerate(known_images(labels, categories)) if images]
     title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
     return plots.confusion([categories[k] for k in asked], [found[k] for k in asked], title)
 
@@ -210,7 +209,7 @@ def _weighed(one: Run) -> bytes:
     factors = loss.category_weights or {}
     categories = one.table.categories
     labels = _labels(one.table.split(*one.fit), "train", categories)
-    counts, known = confusion.counts(labels, categories), confusion.known(labels, categories)
+    counts, known = class_counts(labels, categories), known_images(labels, categories)
     groups = [
         plots.Labels(
             category,

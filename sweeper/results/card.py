@@ -6,21 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Job, TrialResult
-from trainers.data.table import MISSING, Category, Span, counted, spans
-from trainers.epoch import METRICS, Epoch, Scores
+from trainers.data.table import Category, counted, known_images, label_matrix
+from trainers.epoch import METRICS, SINGLE, Epoch, Scores
+from trainers.evaluation import metrics
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 LIBRARIES = ("sweep", "torch", "timm", "numpy", "pillow")
-Labels = tuple[int, ...]
 RARE = 10  # times rarer than an even share: worth a warning
 
 
@@ -87,16 +87,13 @@ def answers(categories: Sequence[Category]) -> str:
 
 def _missing(table: "Table") -> Iterator[str]:
     """What the figures of each category stand on, where its answer is not known for every image of train and val."""
-    parts = [
-        (where, table.split(*names)) for where, names in (("train and val", ("train", "val")), ("val", ("val",)))
-    ]
-    for span in spans(table.categories):
-        known = [sum(max(row.labels[span.labels]) != MISSING for row in rows if row.labels) for _, rows in parts]
-        if known[0] < len(parts[0][1]):
-            counts = [
-                f"{n:,} of {len(rows):,} images of {where}" for n, (where, rows) in zip(known, parts, strict=True)
-            ]
-            yield f"{plain(span.category.name)}: the answer is known for {', '.join(counts)}"
+    parts = {where: table.split(*names) for where, names in (("train and val", ("train", "val")), ("val", ("val",)))}
+    known = [known_images(label_matrix(rows, table.categories), table.categories) for rows in parts.values()]
+    for category, *images in zip(table.categories, *known, strict=True):
+        if images[0] < len(parts["train and val"]):
+            whole = zip(images, parts.items(), strict=True)
+            counts = ", ".join(f"{n:,} of {len(rows):,} images of {where}" for n, (where, rows) in whole)
+            yield f"{plain(category.name)}: the answer is known for {counts}"
 
 
 def _predictions(facts: CardData) -> Iterator[str]:
@@ -157,45 +154,12 @@ def _of_category(category: Category, seen: Sequence[Scores]) -> tuple[str, list[
 
 
 def baseline(table: "Table") -> dict[str, float]:
-    """What the same answer for every image of val is worth, by metric; nothing without val.
-
-    It is the commonest class of train, or with several answers any order of the images at all: its average precision
-    is the share of the images that have the class.
-    """
-    train, val = ([row.labels for row in table.split(name) if row.labels] for name in ("train", "val"))
-    found = [_guessed(span, train, val) for span in spans(table.categories)]
-    single = [one for one in found if isinstance(one, _Guess)]
-    shares = [share for one in found if not isinstance(one, _Guess) for share in one]
-    images, classes = sum(one.images for one in single), sum(one.classes for one in single)
-    values: dict[str, float] = {}
-    if train and images:
-        values["overall_accuracy"] = sum(one.right for one in single) / images
-        values["mean_class_accuracy"] = sum(one.right > 0 for one in single) / classes
-    if train and shares:
-        values["mean_average_precision"] = sum(shares) / len(shares)
-    return values
-
-
-class _Guess(NamedTuple):
-    """One class for every image: images with an answer and with this one, and how many classes the images have."""
-
-    images: int
-    right: int
-    classes: int
-
-
-def _guessed(span: Span, train: Sequence[Labels], val: Sequence[Labels]) -> _Guess | list[float]:
-    """What the commonest class of train comes to on val; with several answers the share of each class that occurs."""
-    if span.category.multi:
-        columns = zip(*(labels[span.labels] for labels in val), strict=True)
-        known = [[flag for flag in column if flag != MISSING] for column in columns]
-        return [sum(flags) / len(flags) for flags in known if any(flags)]
-    learnt, seen = (
-        Counter(labels[span.labels.start] for labels in part if labels[span.labels.start] != MISSING)
-        for part in (train, val)
-    )
-    said = max(learnt, key=lambda k: learnt[k], default=MISSING)
-    return _Guess(seen.total(), seen[said], len(seen))
+    """What the answer that is commonest in train is worth on val, by metric; nothing without labels."""
+    train, val = (label_matrix(table.split(name), table.categories) for name in ("train", "val"))
+    if not (train >= 0).any() or not (val >= 0).any():
+        return {}
+    found = metrics.majority(train, val, table.categories).metrics
+    return {name: found[name] for name in (*SINGLE, "mean_average_precision") if name in found}
 
 
 def _asides(facts: CardData) -> Iterator[tuple[str, float]]:

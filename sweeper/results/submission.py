@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.store.paths import RunFolder
+from trainers.config import DataConfig
 from trainers.data.table import classes_of, spans
 from trainers.support.checksummed import load_array
 from trainers.support.files import atomic_write, write_text
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table
 
 MEMBER = "prediction.txt"
-SEPARATOR = "|"  # between several answers in a cell
 Predictions = NDArray[np.int64]
 
 
@@ -72,17 +72,17 @@ def text(predictions: Predictions) -> str:
     return "".join(" ".join(map(str, row)) + "\n" for row in predictions.tolist())
 
 
-def export(folder: RunFolder, table: "Table", layout: str, separator: str = SEPARATOR) -> Submission:
+def export(folder: RunFolder, table: "Table", data: DataConfig) -> Submission:
     """Turn the test scores in `folder` into prediction.txt and submission.zip (and predictions.csv), checked.
 
     The lines follow the order of the table's test rows. The same scores give the same bytes on every machine. Where a
-    category has several answers there is predictions.csv alone, its cells parted by `separator`.
+    category has several answers there is predictions.csv alone, its cells parted as `data` parts those of its own.
     """
     rows, several = table.split("test"), [category.name for category in table.categories if category.multi]
     predictions = choose(load_array(folder.test_logits), table.categories)
-    named = layout in ("table", "folder") or bool(several)
+    named = data.layout in ("table", "folder") or bool(several)
     if named:
-        write_text(folder.predictions, _csv(predictions, table, separator))
+        write_text(folder.predictions, _csv(predictions, table, data.multi_separator))
     by_name = folder.predictions if named else None
     formulas = named and any(map(_formula, _names(table)))
     if several:

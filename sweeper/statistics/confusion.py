@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainers.data.table import Category, Span, spans
-from trainers.evaluation.precision import average_precision
+from trainers.evaluation.metrics import average_precision, flag_counts
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -71,23 +71,6 @@ def _share(part: Ints, whole: Ints) -> Floats:
     return found
 
 
-def known(labels: Ints, categories: Sequence[Category]) -> list[int]:
-    """Images whose answer is known, [K]."""
-    return [int((labels[:, span.labels] >= 0).any(1).sum()) for span in spans(categories)]
-
-
-def counts(labels: Ints, categories: Sequence[Category]) -> list[Ints]:
-    """Images of each class, [K] of [C]."""
-    return [_counts(labels[:, span.labels], span.category) for span in spans(categories)]
-
-
-def _counts(labels: Ints, category: Category) -> Ints:
-    if category.multi:
-        found: Ints = (labels > 0).sum(0)
-        return found
-    return np.bincount(labels[labels >= 0], minlength=len(category.classes))
-
-
 def answers(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Ints | Several]:
     """What was said of each category, [K]: a confusion [C, C], or how the classes of one with several answers fare.
 
@@ -107,8 +90,8 @@ def _confusion(logits: Array, labels: Ints) -> Ints:
 
 
 def _several(logits: Array, flags: Ints) -> Several:
-    said, true = (logits > 0) & (flags >= 0), flags > 0
-    return Several(true.sum(0), said.sum(0), (true & said).sum(0), average_precision(logits, flags))
+    true, said, hits = flag_counts(logits > 0, flags)
+    return Several(true, said, hits, average_precision(logits, flags))
 
 
 def mistakes(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Mistake]:

@@ -32,7 +32,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.trial import Job
 from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
-from trainers.data.table import Category, Row, spans
+from trainers.data.table import Category, Row, known_images, label_matrix
 from trainers.epoch import Epoch, Look, Metric, Scores, lacking
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
@@ -100,9 +100,8 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
 
 def known_answers(rows: Sequence[Row], asked: Sequence[Category]) -> dict[str, int]:
     """Images with a known answer in each category; nothing where none is missing."""
-    known = [[max(row.labels[span.labels]) >= 0 for span in spans(asked)] for row in rows if row.labels]
-    found = {category.name: sum(column) for category, column in zip(asked, zip(*known, strict=True), strict=True)}
-    return found if min(found.values()) < len(rows) else {}
+    known = known_images(label_matrix(rows, asked), asked)
+    return {one.name: images for one, images in zip(asked, known, strict=True)} if min(known) < len(rows) else {}
 
 
 def look(job: Job, weights: Path, device: str) -> Look | None:  # noqa: ARG001

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import golden
 from tests.support.cli import sweep
 from trainers.data.images import decode, pillow_errors
 
@@ -37,14 +38,6 @@ def told(folder: Path, layout: str, more: str = "") -> tuple[str, str]:
     assert checked.returncode == 3, checked.stderr
     assert "Traceback" not in checked.stderr
     return checked.stdout, refused.stderr
-
-
-def golden(name: str, text: str) -> None:
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("SWEEP_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    assert text == path.read_text()
 
 
 def encoded(image: Image.Image, format: str = "PNG", **settings: object) -> bytes:
@@ -294,7 +287,7 @@ def test_every_fault_comes_in_one_pass_in_these_words(tmp_path, garments, case, 
     root.mkdir(exist_ok=True)
     build(root)
     found, refused = told(tmp_path, layout, more)
-    golden(name, found)
+    golden.same(GOLDEN / f"{name}.txt", found)
     assert all(ord(c) >= 32 or c == "\n" for c in found + refused)
     for line in found.splitlines():
         if line.startswith("fault"):

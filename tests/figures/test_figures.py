@@ -23,7 +23,7 @@ from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
 from trainers.config import DataConfig, Recipe
 from trainers.data import layouts
-from trainers.data.table import Category, Row, Table
+from trainers.data.table import Category, Row, Table, class_counts, known_images
 from trainers.epoch import Epoch
 
 SIZES = [3, 2]
@@ -46,7 +46,8 @@ def test_a_confusion_counts_true_rows_and_said_columns():
 
 
 def test_a_confusion_agrees_with_the_metrics_of_training():
-    from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Tally
+    from trainers.evaluation.metrics import HITS, PREDICTED, TRUE
+    from trainers.evaluation.tally import Tally
 
     logits, labels = guesses(300)
     theirs = Tally([Category(str(size), tuple(map(str, range(size)))) for size in SIZES])
@@ -92,7 +93,7 @@ DOTS = [
 def drawn() -> dict[str, bytes]:
     logits, labels = guesses()
     learning = plots.Learning({"colour": [0.1, 0.2]}, {"colour": [0.2, 0.3]}, {"F1": [0.1, 0.3]}, epoch=2)
-    counted = confusion.counts(labels, GROUPS)
+    counted = class_counts(labels, GROUPS)
     weighed = [plots.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
     return {
         "categories.svg": plots.categories(learning, "t0001"),
@@ -374,8 +375,8 @@ def test_what_is_counted_of_missing_and_several_answers_agrees_with_training():
     f1 = 2 * tags.hits.sum() / (tags.true.sum() + tags.said.sum())
     assert f1 == pytest.approx(found.micro_f1)
     assert silent.sum() == 0
-    assert confusion.known(labels, MIXED) == list(found.category_answers.values())
-    assert [count.sum() for count in confusion.counts(labels, MIXED)] == [colours.sum(), tags.true.sum(), 0]
+    assert known_images(labels, MIXED) == list(found.category_answers.values())
+    assert [count.sum() for count in class_counts(labels, MIXED)] == [colours.sum(), tags.true.sum(), 0]
 
 
 def test_precision_and_recall_are_nothing_where_nothing_was_said_or_is_true():

@@ -91,7 +91,7 @@ def test_the_baseline_of_several_answers_alone_has_no_accuracy():
 def test_the_average_precision_of_equal_scores_is_the_share_that_the_baseline_gives():
     import numpy as np
 
-    from trainers.evaluation.precision import average_precision
+    from trainers.evaluation.metrics import average_precision
 
     flags = np.array([[1, 0], [0, 0], [-1, -1], [1, 0]])
     assert np.nanmean(average_precision(np.zeros((4, 2)), flags)) == card.baseline(table())["mean_average_precision"]

@@ -10,6 +10,7 @@ import pytest
 from sweeper.errors import DataError, EnvironmentFault
 from sweeper.results import submission
 from sweeper.store.paths import RunFolder
+from trainers.config import DataConfig
 from trainers.data.layouts import Category, Row, Table
 
 CATEGORIES = (Category("sleeve", ("long", "short", "none")), Category("fit, at the waist", ("tight", "loose")))
@@ -22,10 +23,14 @@ def table(root: Path) -> Table:
     return Table(root, CATEGORIES, (train, *rows))
 
 
+def data(layout: str, **more: str) -> DataConfig:
+    return DataConfig.model_validate({"layout": layout, "root": "x", **more})
+
+
 def exported(folder: Path, layout: str = "challenge") -> submission.Submission:
     folder.mkdir(parents=True)
     np.save(folder / "test_logits.npy", LOGITS)
-    return submission.export(RunFolder(folder), table(folder), layout)
+    return submission.export(RunFolder(folder), table(folder), data(layout))
 
 
 def zipped(path: Path, body: bytes, member: str = "prediction.txt") -> Path:
@@ -106,7 +111,7 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path):
 def test_a_name_that_a_spreadsheet_computes_is_known(tmp_path, name, computed):
     table = Table(tmp_path, (Category("kind", (name, "b")),), (Row("img/0.jpg", "test", None, None, ""),))
     np.save(tmp_path / "test_logits.npy", np.zeros((1, 2), dtype=np.float32))
-    assert submission.export(RunFolder(tmp_path), table, "table").formulas == computed
+    assert submission.export(RunFolder(tmp_path), table, data("table")).formulas == computed
 
 
 def test_classes_that_are_other_numbers_than_their_places_are_named(tmp_path):
@@ -119,7 +124,7 @@ def test_classes_that_are_other_numbers_than_their_places_are_named(tmp_path):
     rows = (labels, Row("img/0.jpg", "test", None, None, ""))
     (tmp_path / "finals").mkdir()
     np.save(tmp_path / "finals" / "test_logits.npy", np.zeros((1, 9), dtype=np.float32))
-    made = submission.export(RunFolder(tmp_path / "finals"), Table(tmp_path, kinds, rows), "table")
+    made = submission.export(RunFolder(tmp_path / "finals"), Table(tmp_path, kinds, rows), data("table"))
     assert list(made.renumbered()) == [(kinds[0], 2)]
 
 
@@ -133,7 +138,7 @@ def mixed(root: Path, layout: str, **options: str) -> submission.Submission:
     (root / "final").mkdir(parents=True)
     np.save(root / "final" / "test_logits.npy", MIXED)
     asked = Table(root, (CATEGORIES[0], TAGS), rows)
-    return submission.export(RunFolder(root / "final"), asked, layout, **options)
+    return submission.export(RunFolder(root / "final"), asked, data(layout, **options))
 
 
 @pytest.mark.parametrize("layout", ["table", "challenge"])
@@ -155,7 +160,7 @@ def test_several_answers_are_written_by_name_and_the_text_is_refused_with_the_re
 
 
 def test_several_answers_are_parted_as_the_table_parts_them(tmp_path):
-    made = mixed(tmp_path, "table", separator="; ")
+    made = mixed(tmp_path, "table", multi_separator="; ")
     assert made.table is not None
     assert "img/0.jpg,long,warm; =soft" in made.table.read_text()
 

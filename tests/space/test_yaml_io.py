@@ -14,6 +14,7 @@ from sweeper.space.space import Space
 from sweeper.space.spec import Grid
 from sweeper.space.tree import plain
 from sweeper.space.yaml_io import LARGEST, StudySpec, read, recipe_yaml
+from tests.support import golden
 from trainers.config import DataConfig, Recipe, TrainConfig
 from trainers.support.errors import UserError
 from trainers.support.text import TURNING
@@ -39,14 +40,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 @pytest.mark.fault("Y1")
 @pytest.mark.parametrize("path", sorted(BAD.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_bad_file_is_refused_in_these_words(path: Path, monkeypatch: pytest.MonkeyPatch):
-    """SWEEP_GOLDEN=1 writes the words anew."""
     monkeypatch.chdir(BAD)
     with pytest.raises(UserError) as caught:
         Space(read(Path(path.name)), ["material", "fabric"])
-    golden = path.with_suffix(".txt")
-    if os.environ.get("SWEEP_GOLDEN"):
-        golden.write_text(f"{caught.value}\n")
-    assert f"{caught.value}\n" == golden.read_text()
+    golden.same(path.with_suffix(".txt"), f"{caught.value}\n")
     assert caught.value.exit_code == 2
 
 

@@ -91,17 +91,19 @@ def _write_split(root: Path, split: str, numbers: range, seed: int) -> None:
     def draw_one(index: int, row: Row) -> Box:
         return _draw_one(root, row, _random(seed, numbers[index], 1))
 
-    labels = _labels(
-        COUNTS["val" if split == "val" else "train"], len(numbers), _random(seed, numbers.start)
-    ).tolist()
-    paths = [f"img/{number:05d}.jpg" for number in numbers]
-    boxes = map_rows(
-        [Row(path, split, None, tuple(row), "") for path, row in zip(paths, labels, strict=True)], draw_one
-    )
-    _write_lines(root / "split" / f"{split}.txt", paths)
+    rows = _rows(split, numbers, seed)
+    boxes = map_rows(rows, draw_one)
+    _write_lines(root / "split" / f"{split}.txt", [row.path for row in rows])
     _write_lines(root / "split" / f"{split}_bbox.txt", [_corners(box) for box in boxes])
     if split != "test":
-        _write_lines(root / "split" / f"{split}_attr.txt", [" ".join(map(str, row)) for row in labels])
+        _write_lines(root / "split" / f"{split}_attr.txt", [" ".join(map(str, row.labels or ())) for row in rows])
+
+
+def _rows(split: str, numbers: range, seed: int) -> list[Row]:
+    """The images of a split, with their labels."""
+    shares = COUNTS["val" if split == "val" else "train"]
+    labels = _labels(shares, len(numbers), _random(seed, numbers.start)).tolist()
+    return [Row(f"img/{n:05d}.jpg", split, None, tuple(row), "") for n, row in zip(numbers, labels, strict=True)]
 
 
 def _write_table(root: Path, images: Sequence[int], seed: int, missing: float, multi: int) -> None:
@@ -115,11 +117,8 @@ def _write_table(root: Path, images: Sequence[int], seed: int, missing: float, m
 
 def _table_of(root: Path, split: str, numbers: range, seed: int, missing: float, multi: int) -> Iterator[list[str]]:
     """Draw the images of a split; returns their lines of the table."""
-    shares = COUNTS["val" if split == "val" else "train"]
-    labels = _labels(shares, len(numbers), _random(seed, numbers.start)).tolist()
-    rows = [
-        Row(f"img/{number:05d}.jpg", split, None, tuple(row), "") for number, row in zip(numbers, labels, strict=True)
-    ]
+    rows = _rows(split, numbers, seed)
+    labels = [row.labels or () for row in rows]
     over = [
         _over(row, _random(seed, number, 2)) if multi else () for number, row in zip(numbers, labels, strict=True)
     ]

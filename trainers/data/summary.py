@@ -92,8 +92,9 @@ def summary(
     """The figures of `table`, which was read as `config` says; unless it `is_whole`, faults kept answers from it."""
     rows = {split: table.split(split) for split in SPLITS}
     counts = {split: counted(rows[split], table.categories) for split in SPLITS}
-    learnt = label_matrix([*rows["train"], *rows["val"]], table.categories)
-    unknown = sum(row.labels is None for split in ("train", "val") for row in rows[split]) if is_whole else 0
+    learnt = label_matrix(
+        [row for split in ("train", "val") for row in rows[split] if row.labels or is_whole], table.categories
+    )
     categories = tuple(
         CategorySummary(
             name=span.category.name,
@@ -102,7 +103,7 @@ def summary(
                 for c, name in enumerate(span.category.classes)
             ),
             multi=span.category.multi,
-            **_shares(learnt[:, span.labels], unknown, multi=span.category.multi),
+            **_shares(learnt[:, span.labels], multi=span.category.multi),
         )
         for k, span in enumerate(spans(table.categories))
     )
@@ -117,12 +118,9 @@ def summary(
     )
 
 
-def _shares(labels: np.ndarray, unknown: int, *, multi: bool) -> dict[str, float]:
-    """What is missing in a category's labels, [N, width], beside `unknown` images without any; and how many answers
-    an image has.
-    """
-    images, width = len(labels) + unknown, labels.shape[1]
-    missing = {"missing": (int((labels == MISSING).sum()) + unknown * width) / (images * width)} if images else {}
+def _shares(labels: np.ndarray, *, multi: bool) -> dict[str, float]:
+    """What is missing in a category's labels, [N, width], and how many answers an image has."""
+    missing = {"missing": int((labels == MISSING).sum()) / labels.size} if labels.size else {}
     answered = labels[(labels != MISSING).any(1)] > 0
     if not multi or not len(answered):
         return missing

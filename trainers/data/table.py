@@ -111,20 +111,31 @@ class Table:
 
 def counted(rows: Iterable[Row], categories: Sequence[Category]) -> Counter[tuple[int, int]]:
     """How many of the rows have each class, by the places of its category and of the class in it."""
-    labels, counts = label_matrix(rows, categories), Counter[tuple[int, int]]()
-    for k, span in enumerate(spans(categories)):
-        answers = labels[:, span.labels]
-        images = (answers > 0).sum(0) if span.category.multi else np.bincount(answers[answers != MISSING])
-        counts.update({(k, c): count for c, count in enumerate(images.tolist()) if count})
-    return counts
+    counts = class_counts(label_matrix(rows, categories), categories)
+    return Counter({(k, c): n for k, images in enumerate(counts) for c, n in enumerate(images.tolist()) if n})
 
 
 def label_matrix(rows: Iterable[Row], categories: Sequence[Category]) -> np.ndarray:
-    """The labels of those rows that have any, [N, sum of widths] int32."""
-    width = sum(category.width for category in categories)
-    return np.fromiter(chain.from_iterable(row.labels for row in rows if row.labels), np.int32).reshape(
-        -1, width or 1
-    )
+    """The labels of the rows, [N, D] int32, D being the sum of widths; MISSING where nobody knows."""
+    unknown = (MISSING,) * sum(category.width for category in categories)
+    labels = np.fromiter(chain.from_iterable(row.labels or unknown for row in rows), np.int32)
+    return labels.reshape(-1, len(unknown) or 1)
+
+
+def class_counts(labels: np.ndarray, categories: Sequence[Category]) -> list[np.ndarray]:
+    """Images of each class, [K] of [C], by their labels [N, D]."""
+    return [_class_counts(labels[:, span.labels], span.category) for span in spans(categories)]
+
+
+def _class_counts(labels: np.ndarray, category: Category) -> np.ndarray:
+    known = labels[labels != MISSING]
+    found: np.ndarray = (labels > 0).sum(0) if category.multi else np.bincount(known, minlength=len(category.classes))
+    return found
+
+
+def known_images(labels: np.ndarray, categories: Sequence[Category]) -> list[int]:
+    """Images whose answer is known, of several flags at least one, [K], by their labels [N, D]."""
+    return [int((labels[:, span.labels] != MISSING).any(1).sum()) for span in spans(categories)]
 
 
 def classes_of(labels: Sequence[int], category: Category) -> tuple[int, ...]:

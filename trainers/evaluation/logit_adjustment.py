@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.table import Category
+from trainers.data.table import Category, known_images
 from trainers.epoch import SINGLE, Corrected, Metric, Scores
 from trainers.evaluation import metrics, thresholds
-from trainers.evaluation.precision import average_precision
 
 TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5
@@ -47,13 +46,13 @@ class Fitting:
         *,
         least: int | None = None,
     ) -> None:
-        self.logits, self.prior, self.categories = logits, prior, tuple(categories)
+        self.logits, self.prior = logits, prior
         self.width, self.columns = logits.shape[1], metrics.Columns.of(categories)
         self.folds = np.random.default_rng(0).permutation(len(logits)) % min(FOLDS, len(logits))  # [N]
-        self.true = metrics.truths(labels, categories)  # [N, S]
-        self.known = metrics.known_images(labels, categories)
+        self.true = metrics.truths(labels, self.columns)  # [N, S]
+        self.known = known_images(labels, categories) if (labels < 0).any() else None
         ranked, flags = logits[:, self.columns.classes], labels[:, self.columns.flags]
-        self.precision = average_precision(ranked, flags)  # [M]
+        self.precision = metrics.average_precision(ranked, flags)  # [M]
         self.thresholds = np.zeros(self.width, dtype=np.float32)  # [sum C], in logits
         self.moved = np.zeros_like(logits, shape=(1, self.width))  # [1 or N, sum C], what thresholds take off
         if least is not None:
@@ -73,13 +72,13 @@ class Fitting:
 
     def _counts(self, tau: float) -> NDArray[np.int64]:
         """The counts of each fold with this strength, [folds, 3, sum C]."""
-        said = metrics.answers(self.logits - np.float32(tau) * self.prior, self.categories)  # [N, S]
+        said = metrics.answers(self.logits - np.float32(tau) * self.prior, self.columns)  # [N, S]
         found = np.stack([metrics.counts_of(said[fold], self.true[fold], self.width) for fold in self._folds()])
         found[:, :, self.columns.classes] = self.flag_counts
         return found
 
     def _scores(self, counts: NDArray[np.int64], loss: float) -> Scores:
-        return metrics.scores_of(counts, self.categories, loss, precision=self.precision, known=self.known)
+        return metrics.scores_of(counts, self.columns, loss, precision=self.precision, known=self.known)
 
     def at(self, tau: float, loss: float) -> Scores:
         """Every metric with this strength; `loss` is passed through."""

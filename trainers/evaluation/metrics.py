@@ -1,16 +1,12 @@
-"""How good predictions are, over a whole split. Counts stay on the device until they are asked for."""
+"""How good predictions are, over a whole split. In numpy alone; `tally` counts on a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from trainers.data.table import Category, spans
+from trainers.data.table import Category, class_counts, known_images, spans
 from trainers.epoch import Scores
-from trainers.evaluation.precision import average_precision
-from trainers.support.device import send
 
 TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class
 
@@ -19,23 +15,29 @@ TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class
 class Columns:
     """Which columns of logits and labels are of categories with one answer, and which of those with several."""
 
+    categories: tuple[Category, ...]
+    sizes: list[int]  # [K], classes of each category
+    starts: np.ndarray  # [K], the first class of each
     single: np.ndarray  # [S], the categories with one answer
-    first: np.ndarray  # [S], the first class of each
-    label: np.ndarray  # [S], the label of each
+    labels: np.ndarray  # [S], the label of each
+    competing: np.ndarray  # [sum C] bool, the classes of these
     classes: np.ndarray  # [M], the classes of the categories with several answers
     flags: np.ndarray  # [M], their labels
 
     @classmethod
     def of(cls, categories: Sequence[Category]) -> "Columns":
         places = spans(categories)
-        one = [k for k, category in enumerate(categories) if not category.multi]
         several = [span for span in places if span.category.multi]
+        classes = _columns([span.classes for span in several])
         return cls(
-            np.array(one, dtype=np.int64),
-            np.array([places[k].classes.start for k in one], dtype=np.int64),
-            np.array([places[k].labels.start for k in one], dtype=np.int64),
-            _columns([span.classes for span in several]),
-            _columns([span.labels for span in several]),
+            categories=tuple(categories),
+            sizes=[len(category.classes) for category in categories],
+            starts=np.array([span.classes.start for span in places], dtype=np.int64),
+            single=np.array([k for k, category in enumerate(categories) if not category.multi], dtype=np.int64),
+            labels=np.array([span.labels.start for span in places if not span.category.multi], dtype=np.int64),
+            competing=np.isin(np.arange(places[-1].classes.stop if places else 0), classes, invert=True),
+            classes=classes,
+            flags=_columns([span.labels for span in several]),
         )
 
 
@@ -43,82 +45,17 @@ def _columns(slices: Sequence[slice]) -> np.ndarray:
     return np.array([k for one in slices for k in range(one.start, one.stop)], dtype=np.int64)
 
 
-class Tally:
-    """How often each class was true, predicted, and both, [3, sum C], gathered batch by batch.
-
-    Every metric but the average precision is a function of these; they grow with the classes, not with their square.
-    For the average precision, the logits of categories with several answers are kept. `missing`: some answers are,
-    and count nowhere.
-    """
-
-    def __init__(
-        self, categories: Sequence[Category], device: torch.device | str = "cpu", *, missing: bool = False
-    ) -> None:
-        self.categories, self.missing = tuple(categories), missing
-        self.sizes, self.columns = [len(category.classes) for category in categories], Columns.of(categories)
-        here = torch.device(device)
-        self.first, self.label, self.classes, self.flags = (
-            send(torch.from_numpy(column), here)
-            for column in (self.columns.first, self.columns.label, self.columns.classes, self.columns.flags)
-        )
-        self.counts = torch.zeros(3 * sum(self.sizes), dtype=torch.int64, device=here)
-        self.known = torch.zeros(len(self.sizes), dtype=torch.int64, device=here)  # images with an answer
-        self.ranked: list[tuple[Tensor, Tensor]] = []  # logits and flags, [B, M] each
-        self.images = 0
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits [B, sum C] float, labels [B, D] int64. Does not wait for the device."""
-        self.images += len(labels)
-        several = len(self.columns.single) < len(self.sizes)
-        if len(self.columns.single):
-            parts = torch.split(logits, self.sizes, dim=1)
-            said = self.first + torch.stack([parts[k].argmax(1) for k in self.columns.single], dim=1)
-            self._count(said, labels.index_select(1, self.label) if several else labels)
-        if several:
-            ranked = logits.index_select(1, self.classes).float(), labels.index_select(1, self.flags)
-            self._count_flags(*ranked)
-            self.ranked.append(ranked)
-        if self.missing:
-            self.known += torch.stack([(labels[:, s.labels] >= 0).any(1).sum() for s in spans(self.categories)])
-
-    def _count(self, said: Tensor, labels: Tensor) -> None:
-        """Answers, counted through all classes, and labels, [B, S] each."""
-        ones = (labels >= 0).long() if self.missing else torch.ones_like(labels)
-        true, width = self.first + (labels.clamp_min(0) if self.missing else labels), sum(self.sizes)
-        hits = (true == said).to(ones.dtype) * ones
-        for row, where, what in ((TRUE, true, ones), (PREDICTED, said, ones), (HITS, true, hits)):
-            self.counts.index_add_(0, where.flatten() + row * width, what.flatten())
-
-    def _count_flags(self, logits: Tensor, flags: Tensor) -> None:
-        said, true = (logits > 0) & (flags >= 0), flags > 0
-        found = torch.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
-        self.counts.view(3, -1).index_add_(1, self.classes, found)
-
-    def scores(self, loss: float) -> Scores:
-        """Every metric of the split; loss is the mean over its images."""
-        known = self.known.tolist() if self.missing and self.known.min() < self.images else None
-        precision = None
-        if self.ranked:
-            logits, flags = (torch.cat(parts).cpu().numpy() for parts in zip(*self.ranked, strict=True))
-            precision = average_precision(logits, flags)
-        counts = self.counts.cpu().numpy().reshape(3, -1)
-        return scores_of(counts, self.categories, loss, precision=precision, known=known)
-
-
-def answers(logits: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
+def answers(logits: np.ndarray, columns: Columns) -> np.ndarray:
     """The likeliest class of each category with one answer, [N, S] int64, counted through all: 0 to sum C - 1."""
-    parts = np.split(logits, np.cumsum([len(category.classes) for category in categories])[:-1], axis=1)
-    columns = Columns.of(categories)
-    best = [parts[k].argmax(1) for k in columns.single]
-    found: np.ndarray = columns.first + np.stack(best, axis=1) if best else np.zeros((len(logits), 0), dtype=np.int64)
-    return found
+    parts = np.split(logits, columns.starts[1:], axis=1)
+    best = [columns.starts[k] + parts[k].argmax(1) for k in columns.single]
+    return np.stack(best, axis=1) if best else np.zeros((len(logits), 0), dtype=np.int64)
 
 
-def truths(labels: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
-    """Their labels, [N, D], counted in the same way; -1 where the answer is missing."""
-    columns = Columns.of(categories)
-    chosen = labels[:, columns.label]
-    found: np.ndarray = np.where(chosen < 0, -1, columns.first + chosen)
+def truths(labels: np.ndarray, columns: Columns) -> np.ndarray:
+    """Their labels, of [N, D], counted in the same way; -1 where the answer is missing."""
+    chosen = labels[:, columns.labels]
+    found: np.ndarray = np.where(chosen < 0, -1, columns.starts[columns.single] + chosen)
     return found
 
 
@@ -135,11 +72,24 @@ def flag_counts(said: np.ndarray, flags: np.ndarray) -> np.ndarray:
     return np.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
 
 
-def known_images(labels: np.ndarray, categories: Sequence[Category]) -> list[int] | None:
-    """Images whose answer is known in each category, [K]; None where all are."""
-    if (labels >= 0).all():
-        return None
-    return [int((labels[:, span.labels] >= 0).any(1).sum()) for span in spans(categories)]
+def average_precision(logits: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """Average precision of each class, [M]: the precision at each step of recall, weighed by the step.
+
+    Equal scores are one step, as in scikit-learn's average_precision_score. logits and flags are [N, M]; flags below
+    0 are left out; NaN for a class that no image has.
+    """
+    return np.array([_average_precision(*column) for column in zip(logits.T, flags.T, strict=True)], dtype=np.float64)
+
+
+def _average_precision(scores: np.ndarray, flags: np.ndarray) -> float:
+    known = flags >= 0
+    order = np.argsort(-scores[known], kind="stable")
+    ranked, true = scores[known][order], flags[known][order] > 0
+    if not true.any():
+        return float("nan")
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of those with one score
+    hits = np.cumsum(true)[last]
+    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float) -> Scores:
@@ -148,27 +98,32 @@ def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category
     The loss is passed through: it belongs to an objective, which predictions do not know.
     """
     columns = Columns.of(categories)
-    width = sum(len(category.classes) for category in categories)
-    counts = counts_of(answers(logits, categories), truths(labels, categories), width)
+    counts = counts_of(answers(logits, columns), truths(labels, columns), sum(columns.sizes))
     ranked, flags = logits[:, columns.classes], labels[:, columns.flags]
     counts[:, columns.classes] = flag_counts(ranked > 0, flags)
-    precision = average_precision(ranked, flags)
-    return scores_of(counts, categories, loss, precision=precision, known=known_images(labels, categories))
+    known = known_images(labels, categories) if (labels < 0).any() else None
+    return scores_of(counts, columns, loss, precision=average_precision(ranked, flags), known=known)
+
+
+def majority(train: np.ndarray, val: np.ndarray, categories: Sequence[Category]) -> Scores:
+    """Every metric of the same scores for all images: how often train has each class. Labels are [N, D] each."""
+    counts = np.concatenate(class_counts(train, categories))
+    return scores(np.tile(counts, (len(val), 1)), val, categories, loss=0.0)
 
 
 def scores_of(
     counts: np.ndarray,
-    categories: Sequence[Category],
+    columns: Columns,
     loss: float,
     *,
     precision: np.ndarray | None = None,
     known: Sequence[int] | None = None,
 ) -> Scores:
-    """Every metric of counts [3, sum C], as in `Tally`.
+    """Every metric of counts [3, sum C].
 
-    precision [M] of `average_precision`, known [K] of `known_images`. Classes of different categories are different
-    ones. Each metric is scikit-learn's of the same name, and the mean class accuracy its balanced accuracy: macro
-    ones count a class that is only predicted, as 0.
+    precision [M] of `average_precision`; known [K] of `known_images`, where any answer is missing. Classes of
+    different categories are different ones. Each metric is scikit-learn's of the same name, and the mean class
+    accuracy its balanced accuracy: macro ones count a class that is only predicted, as 0.
     """
     true, predicted, hits = counts
     seen = true + predicted
@@ -178,10 +133,9 @@ def scores_of(
         "macro_recall": _mean(recall, seen),
         "macro_f1": _mean(f1, seen),
     }
-    by_category = _by_category(counts, categories, precision)
-    columns = Columns.of(categories)
+    by_category = _by_category(counts, columns, precision)
     if len(columns.single):
-        one = np.setdiff1d(np.arange(len(true)), columns.classes)
+        one = columns.competing
         found["overall_accuracy"] = _ratio(hits[one].sum(), true[one].sum())
         found["mean_class_accuracy"] = _mean(recall[one], true[one])
     if len(columns.classes) and precision is not None:
@@ -189,7 +143,7 @@ def scores_of(
         found["micro_f1"] = _ratio(2 * hits[several].sum(), seen[several].sum())
         found["mean_average_precision"] = _nanmean(precision)
         found["mean_category_score"] = _nanmean(np.array(list(by_category.values())))
-    named = zip(categories, known or (), strict=False)
+    named = zip(columns.categories, known or (), strict=False)
     return Scores(
         loss=loss,
         category_accuracy=by_category,
@@ -198,24 +152,23 @@ def scores_of(
     )
 
 
-def _by_category(
-    counts: np.ndarray, categories: Sequence[Category], precision: np.ndarray | None
-) -> dict[str, float]:
+def _by_category(counts: np.ndarray, columns: Columns, precision: np.ndarray | None) -> dict[str, float]:
     """Accuracy, or with several answers mean average precision, by category; NaN where no answer is known."""
-    found, at = {}, 0
-    for span in spans(categories):
-        if span.category.multi:
-            width = len(span.category.classes)
-            found[span.category.name] = float("nan") if precision is None else _nanmean(precision[at : at + width])
-            at += width
+    right, images = (np.add.reduceat(row, columns.starts).tolist() for row in (counts[HITS], counts[TRUE]))
+    parts = iter(() if precision is None else np.split(precision, _ends(columns)))
+    found = {}
+    for k, category in enumerate(columns.categories):
+        if category.multi:
+            found[category.name] = _nanmean(next(parts, np.empty(0)))
         else:
-            found[span.category.name] = _accuracy(counts[:, span.classes])
+            found[category.name] = right[k] / images[k] if images[k] else float("nan")
     return found
 
 
-def _accuracy(counts: np.ndarray) -> float:
-    images = int(counts[TRUE].sum())
-    return int(counts[HITS].sum()) / images if images else float("nan")
+def _ends(columns: Columns) -> list[int]:
+    """Where one category with several answers ends and the next begins, in [M]."""
+    sizes = [len(category.classes) for category in columns.categories if category.multi]
+    return [sum(sizes[:k]) for k in range(1, len(sizes))]
 
 
 def _mean(values: np.ndarray, counted: np.ndarray) -> float:

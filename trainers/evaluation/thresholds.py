@@ -4,13 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+FURTHEST = 30.0
 
 
 def best(scores: np.ndarray, flags: np.ndarray, least: int) -> float:
     """The threshold that gives one class its highest F1 (the "F1 optimal" of Lipton et al. 2014), in logits.
 
     scores and flags [N]: those above it are answers. It lies in the middle between two scores, and of equals it is
-    the highest. 0, a probability of one half, where fewer than `least` images have the class, or lack it.
+    the highest; at most 30 from 0, where probabilities are still told from 0 and 1. 0, a probability of one half,
+    where fewer than `least` images have the class, or lack it.
     """
     known = flags >= 0
     true = flags[known] > 0
@@ -22,7 +24,7 @@ def best(scores: np.ndarray, flags: np.ndarray, least: int) -> float:
     f1 = 2 * hits[cuts] / (cuts + 1 + hits[-1])
     at = cuts[f1.argmax()]
     below = ranked[at + 1] if at + 1 < len(ranked) else ranked[at] - 1
-    return float((ranked[at] + below) / 2)
+    return float(np.clip((ranked[at] + below) / 2, -FURTHEST, FURTHEST))
 
 
 def fit(logits: np.ndarray, flags: np.ndarray, folds: np.ndarray, least: int) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from trainers.config import DataConfig, Framing
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.decoded_files import SQUASHED
-from trainers.data.table import MISSING, Category, Table, spans
+from trainers.data.table import MISSING, Category, Table, class_counts, label_matrix, spans
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,12 @@ class Data:
 
     def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """[len(rows), sum of widths] int64, side by side as in `Row.labels`; MISSING where nobody knows."""
-        chosen: np.ndarray = self._labels[np.asarray(rows)]
+        chosen: np.ndarray = self._labels[np.asarray(rows, dtype=np.int64)]
         return chosen
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        none = (MISSING,) * sum(category.width for category in self.categories)
-        return np.array([row.labels or none for row in self.table.rows], dtype=np.int64).reshape(-1, len(none))
+        return label_matrix(self.table.rows, self.categories).astype(np.int64)
 
     @property
     def multi(self) -> list[bool]:
@@ -68,15 +67,7 @@ class Data:
 
     def counts(self, rows: Sequence[int]) -> list[list[int]]:
         """Images of each class among `rows`, [K][C]."""
-        labels = self.labels(rows)
-        return [_counts(labels[:, span.labels], span.category).tolist() for span in spans(self.categories)]
-
-
-def _counts(labels: np.ndarray, category: Category) -> np.ndarray:
-    """Images of each class, [C], by their labels of this category, [N, width]."""
-    given = labels[labels != MISSING]
-    found: np.ndarray = (labels > 0).sum(0) if category.multi else np.bincount(given, minlength=len(category.classes))
-    return found
+        return [count.tolist() for count in class_counts(self.labels(rows), self.categories)]
 
 
 def shuffled(rows: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -177,6 +177,7 @@ def partly_known(draw: st.DrawFn, groups: int = 0) -> list[Row]:
     ]
 
 
+@settings(deadline=None)
 @given(partly_known(), shares, st.integers(0, 9))
 def test_where_answers_are_missing_or_several_each_class_has_its_share(found: list[Row], share: float, seed: int):
     rows = hold_out(found, KINDS, share=share, seed=seed)
@@ -187,6 +188,7 @@ def test_where_answers_are_missing_or_several_each_class_has_its_share(found: li
         assert all(abs(val[at] - share * size) <= 2 for at, size in sizes.items() if size > 4 / share)
 
 
+@settings(deadline=None)
 @given(partly_known(groups=12), shares, st.integers(0, 9), st.randoms(use_true_random=False))
 def test_no_group_is_split_and_every_class_stays_in_train(found: list[Row], share: float, seed: int, random: Random):
     rows = hold_out(found, KINDS, share=share, seed=seed)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from trainers.data.table import Category
 from trainers.epoch import METRICS, MULTI
-from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Tally, scores
+from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, scores
+from trainers.evaluation.tally import Tally
 
 CATEGORIES = (Category("sleeve", ("a", "b", "c")), Category("fit", ("d", "e")))
 

@@ -9,8 +9,8 @@ from trainers.data.table import Category
 from trainers.epoch import lacking
 from trainers.evaluation import thresholds
 from trainers.evaluation.logit_adjustment import Fitting
-from trainers.evaluation.metrics import Tally, scores
-from trainers.evaluation.precision import average_precision
+from trainers.evaluation.metrics import average_precision, scores
+from trainers.evaluation.tally import Tally
 from trainers.optim import frequency
 
 CATEGORIES = (
@@ -44,13 +44,18 @@ def sleeves_and_fits(logits, labels):
     return np.concatenate(true), np.concatenate(said)
 
 
+def tags(logits, labels):
+    """Flags and scores of the images whose tags are known."""
+    known = labels[:, 1] >= 0
+    return labels[known, FLAGS], logits[known, TAGS]
+
+
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_each_metric_is_scikit_learns_on_the_answers_that_are_known(missing):
     logits, labels = drawn(missing=missing)
     found = scores(logits, labels, CATEGORIES, loss=0.5)
     true, said = sleeves_and_fits(logits, labels)
-    known = labels[:, 1] >= 0
-    flags, ranked = labels[known, FLAGS], logits[known, TAGS]
+    flags, ranked = tags(logits, labels)
     assert found.overall_accuracy == pytest.approx(sklearn.metrics.accuracy_score(true, said))
     assert found.mean_class_accuracy == pytest.approx(sklearn.metrics.balanced_accuracy_score(true, said))
     assert found.micro_f1 == pytest.approx(sklearn.metrics.f1_score(flags, ranked > 0, average="micro"))
@@ -72,8 +77,7 @@ def test_the_macro_figures_are_over_the_classes_of_both_kinds(missing):
     logits, labels = drawn(missing=missing)
     found = scores(logits, labels, CATEGORIES, loss=0.5)
     true, said = sleeves_and_fits(logits, labels)
-    known = labels[:, 1] >= 0
-    flags, ranked = labels[known, FLAGS], logits[known, TAGS]
+    flags, ranked = tags(logits, labels)
     for name in ("f1", "precision", "recall"):
         score = getattr(sklearn.metrics, f"{name}_score")
         single = score(true, said, average=None, zero_division=0)
@@ -126,11 +130,11 @@ def test_it_is_said_how_many_answers_a_figure_stands_on_where_some_are_missing()
 
 def test_data_of_one_kind_have_the_metrics_of_that_kind():
     logits, labels = drawn()
-    tags = scores(logits[:, TAGS], labels[:, FLAGS], CATEGORIES[1:2], loss=0.0)
-    assert tags.overall_accuracy is None
-    assert "overall_accuracy" not in tags.model_dump()
+    alone = scores(logits[:, TAGS], labels[:, FLAGS], CATEGORIES[1:2], loss=0.0)
+    assert alone.overall_accuracy is None
+    assert "overall_accuracy" not in alone.model_dump()
     with pytest.raises(ValueError, match="no overall_accuracy"):
-        tags.value("overall_accuracy")
+        alone.value("overall_accuracy")
     assert set(lacking([True])) == {"overall_accuracy", "mean_class_accuracy"}
     assert set(lacking([False])) == {"micro_f1", "mean_average_precision", "mean_category_score"}
     assert not lacking([True, False])

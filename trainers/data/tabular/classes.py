@@ -1,7 +1,8 @@
 """Which classes a category has: those that occur, in the user's order where there is one, without rare ones."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from trainers.config import DataConfig
 from trainers.data.class_names import WHOLE, class_order
@@ -40,10 +41,11 @@ class Choice:
     sheet: Sheet
     sure: bool
     remarks: Remarks
-    spellings: frozenset[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "spellings", self.config.spellings)
+    @cached_property
+    def spellings(self) -> frozenset[str]:
+        """What stands for a missing answer, in lower case."""
+        return self.config.spellings
 
     def missing(self, cell: str) -> bool:
         """Whether a cell stands for a missing answer; -1.0, as pandas writes it, for one where -1 does."""

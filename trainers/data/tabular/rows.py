@@ -7,12 +7,12 @@ from pathlib import Path
 
 from trainers.config import DataConfig
 from trainers.data import validation
-from trainers.data.image_lookup import located
 from trainers.data.table import MISSING, SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row, spans
 from trainers.data.tabular import columns, label_files, paths, tall
 from trainers.data.tabular.answers import Answers, Labels, Reading
 from trainers.data.tabular.classes import Choice, some
 from trainers.data.tabular.csv_file import BREAK, Record, Sheet
+from trainers.data.tabular.image_lookup import located
 from trainers.data.validation import did_you_mean, word
 from trainers.support.errors import Fault, folded
 
@@ -161,9 +161,9 @@ class _Table:
         self.none_set_missing, self.spellings = config.none_set_missing, config.spellings
         places = {name: at for at, name in enumerate(sheet.header)}
         keys = (config.group, config.sample_weight, config.split)
-        self.group, self.weight, split = (None if key is None else places.get(key) for key in keys)
+        self.group_at, self.weight_at, split = (None if key is None else places.get(key) for key in keys)
         of_path = [places[name] for name in paths.fields(config.path, sheet.header)]
-        others = [at for at in (self.group, self.weight, split) if at is not None]
+        others = [at for at in (self.group_at, self.weight_at, split) if at is not None]
         self.used = [*of_path, *(at for at, _ in self.columns), *others]
         self.known: dict[Labels, Labels | None] = {}
 
@@ -174,11 +174,11 @@ class _Table:
             causes.append(("break", Fault(where, "a cell runs over several lines", "is a quote not closed here?")))
             return None
         labels = self._labels(cells)
-        if self.group is None and self.weight is None:
+        if self.group_at is None and self.weight_at is None:
             return Row(self.path(cells), split, None, labels, where)
-        group = cells[self.group] if self.group is not None else ""
+        group = cells[self.group_at] if self.group_at is not None else ""
         known_group = None if group.lower() in self.spellings else group
-        weight = 1.0 if self.weight is None else self.weights[cells[self.weight]]
+        weight = 1.0 if self.weight_at is None else self.weights[cells[self.weight_at]]
         return Row(self.path(cells), split, None, labels, where, known_group, weight)
 
     def _labels(self, cells: list[str]) -> Labels | None:

@@ -3,7 +3,6 @@
 SWEEP_GOLDEN=1 writes the words anew.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import golden
 from tests.support.datasets import put
 from trainers.config import DataConfig
 from trainers.data import layouts
@@ -389,14 +389,6 @@ def told(kind: str, remarks: Sequence[Fault]) -> list[str]:
     return [f"{kind}: {one.where}: {one.what}{f' ({one.help})' if one.help else ''}" for one in remarks]
 
 
-def golden(name: str, text: str) -> None:
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("SWEEP_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    assert text == path.read_text()
-
-
 def answers(row: Row, found: layouts.Scan) -> dict[str, Any]:
     """Everything that is known of an image, by name."""
     known: dict[str, Any] = {"path": row.path, "split": row.split, "group": row.group, "weight": row.weight}
@@ -419,7 +411,7 @@ def test_a_dialect_is_read_as_meant_or_refused_in_these_words(
     config = DataConfig.model_validate({"layout": "table", "root": "set", **dialect.data})
     found = read(config)
     scanned = isinstance(found, layouts.Scan)
-    golden(name, "\n".join(lines(found) if scanned else told("fault", found)) + "\n")
+    golden.same(GOLDEN / f"{name}.txt", "\n".join(lines(found) if scanned else told("fault", found)) + "\n")
     if dialect.categories is None:
         assert dialect.fault in " ".join(fault.what for fault in (found.faults if scanned else found))
         return

@@ -1,0 +1,74 @@
+"""Counting predictions batch by batch, on the device that makes them, where nothing waits for it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainers.data.table import Category, spans
+from trainers.epoch import Scores
+from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Columns, average_precision, scores_of
+from trainers.support.device import send
+
+
+class Tally:
+    """How often each class was true, predicted, and both, [3, sum C], gathered batch by batch.
+
+    Every metric but the average precision is a function of these; they grow with the classes, not with their square.
+    For the average precision, the logits of categories with several answers are kept. `missing`: some answers are,
+    and count nowhere.
+    """
+
+    def __init__(
+        self, categories: Sequence[Category], device: torch.device | str = "cpu", *, missing: bool = False
+    ) -> None:
+        self.columns, self.spans, self.missing = Columns.of(categories), spans(categories), missing
+        here, columns = torch.device(device), self.columns
+        self.first, self.label, self.classes, self.flags = (
+            send(torch.from_numpy(each), here)
+            for each in (columns.starts[columns.single], columns.labels, columns.classes, columns.flags)
+        )
+        self.width, self.several = sum(columns.sizes), len(columns.classes) > 0
+        self.counts = torch.zeros(3 * self.width, dtype=torch.int64, device=here)
+        self.known = torch.zeros(len(columns.sizes), dtype=torch.int64, device=here)  # images with an answer
+        self.ranked: list[tuple[Tensor, Tensor]] = []  # logits and flags, [B, M] each
+        self.images = 0
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch: logits [B, sum C] float, labels [B, D] int64. Does not wait for the device."""
+        self.images += len(labels)
+        if len(self.columns.single):
+            parts = torch.split(logits, self.columns.sizes, dim=1)
+            said = self.first + torch.stack([parts[k].argmax(1) for k in self.columns.single], dim=1)
+            self._count(said, labels.index_select(1, self.label) if self.several else labels)
+        if self.several:
+            ranked = logits.index_select(1, self.classes).float(), labels.index_select(1, self.flags)
+            self._count_flags(*ranked)
+            self.ranked.append(ranked)
+        if self.missing:
+            self.known += torch.stack([(labels[:, span.labels] >= 0).any(1).sum() for span in self.spans])
+
+    def _count(self, said: Tensor, labels: Tensor) -> None:
+        """Answers, counted through all classes, and labels, [B, S] each."""
+        true, ones = self.first + labels, torch.ones_like(labels)
+        hits = (true == said).long()
+        if self.missing:
+            true, ones = self.first + labels.clamp_min(0), (labels >= 0).long()
+            hits = hits * ones
+        for row, where, what in ((TRUE, true, ones), (PREDICTED, said, ones), (HITS, true, hits)):
+            self.counts.index_add_(0, where.flatten() + row * self.width, what.flatten())
+
+    def _count_flags(self, logits: Tensor, flags: Tensor) -> None:
+        said, true = (logits > 0) & (flags >= 0), flags > 0
+        found = torch.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
+        self.counts.view(3, -1).index_add_(1, self.classes, found)
+
+    def scores(self, loss: float) -> Scores:
+        """Every metric of the split; loss is the mean over its images."""
+        known = self.known.tolist() if self.missing and self.known.min() < self.images else None
+        precision = None
+        if self.ranked:
+            logits, flags = (torch.cat(parts).cpu().numpy() for parts in zip(*self.ranked, strict=True))
+            precision = average_precision(logits, flags)
+        counts = self.counts.cpu().numpy().reshape(3, -1)
+        return scores_of(counts, self.columns, loss, precision=precision, known=known)
