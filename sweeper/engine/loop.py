@@ -34,6 +34,10 @@ class JobSource(Protocol):
         """The end of a job that need not be trained; None for any other."""
         ...
 
+    def starting(self, job: Job) -> None:
+        """There is room for the job, and a worker is to take it: its config.json has to be there now."""
+        ...
+
     def epochs(self, trial: int) -> Sequence[Epoch]:
         """The epochs on record of a running trial."""
         ...
@@ -127,6 +131,7 @@ class _Loop:
             if not self.fits(job):
                 return
             self.jobs[job.trial], self.since = job, None
+            self.source.starting(job)
             slot = self.executor.start(job)
             self.observers.started(job, slot)
 

@@ -129,13 +129,16 @@ class Retraining:
             return None
         self._waiting.remove(job)
         folder = RunFolder(job.folder)
-        if records.read_config(folder) is None:
-            records.write_config(folder, job)
         self._running[job.trial] = _Run(job, folder, records.repair(folder))
         return job
 
     def refuse(self, _job: Job) -> None:
         """All are trained."""
+
+    def starting(self, job: Job) -> None:
+        folder = RunFolder(job.folder)
+        if records.read_config(folder) is None:
+            records.write_config(folder, job)
 
     def epochs(self, trial: int) -> Sequence[Epoch]:
         return self._running[trial].epochs

@@ -155,6 +155,9 @@ class Study:
         message = Failed(trial=job.trial, failure="oom", text=said, gpu_memory_gib=other.gpu_memory_gib)
         return self._outcomes.record(self._running.pop(job.trial), "FAILED", message)
 
+    def starting(self, _job: Job) -> None:
+        """A trial has its config.json from its birth on."""
+
     def _born(self, number: int, params: dict[str, Any]) -> Job:
         """The job of a new trial, which exists once its config.json is written."""
         recipe, repeat_of = self._seen.with_fresh_seed(self._space.recipe(params))
