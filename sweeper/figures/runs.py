@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.figures import image_grids, plots, study_plots
+from sweeper.figures import answer_plots, image_grids, plots, study_plots
 from sweeper.figures.process import FigureResult
 from sweeper.statistics import confusion
 from sweeper.store import records, study_file
@@ -201,7 +201,7 @@ def _confusion(one: Run) -> bytes:
     found = confusion.answers(logits, labels, categories)
     asked = [k for k, images in enumerate(known_images(labels, categories)) if images]
     title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
-    return plots.confusion([categories[k] for k in asked], [found[k] for k in asked], title)
+    return answer_plots.confusion([categories[k] for k in asked], [found[k] for k in asked], title)
 
 
 def _weighed(one: Run) -> bytes:

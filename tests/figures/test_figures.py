@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeper.figures import image_grids, plots, runs, study_plots
+from sweeper.figures import answer_plots, image_grids, plots, runs, study_plots
 from sweeper.statistics import confusion
 from sweeper.store import records, retention
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -97,7 +97,7 @@ def drawn() -> dict[str, bytes]:
     weighed = [plots.Labels(g, n, n / 7) for g, n in zip(GROUPS, counted, strict=True)]
     return {
         "categories.svg": plots.categories(learning, "t0001"),
-        "confusion.png": plots.confusion(GROUPS, confusion.answers(logits, labels, GROUPS), "t0001"),
+        "confusion.png": answer_plots.confusion(GROUPS, confusion.answers(logits, labels, GROUPS), "t0001"),
         "labels.svg": plots.labels(weighed, "labels"),
         "history.svg": study_plots.history(DOTS, "macro_f1", "study"),
         "slices.svg": study_plots.slices(DOTS, "macro_f1", "study", lambda name: name == "lr"),
@@ -134,14 +134,14 @@ def test_a_class_name_is_shown_as_it_is_whatever_its_letters():
 
 def test_a_class_name_in_letters_that_the_font_lacks_is_no_error():
     groups = [Category("服", ("長袖", "半袖"))]
-    assert plots.confusion(groups, [np.array([[1, 2], [0, 3]])], "服")[:4] == b"\x89PNG"
+    assert answer_plots.confusion(groups, [np.array([[1, 2], [0, 3]])], "服")[:4] == b"\x89PNG"
 
 
 def test_seventeen_classes_fit_on_a_figure_without_shrinking():
     group = Category("garment", tuple(f"garment number {n}" for n in range(17)))
-    content = plots.confusion([group], [np.diag(np.arange(17))], "many")
+    content = answer_plots.confusion([group], [np.diag(np.arange(17))], "many")
     with Image.open(io.BytesIO(content)) as image:
-        assert image.width >= 17 * plots.CELL * plots.DPI
+        assert image.width >= 17 * answer_plots.CELL * plots.DPI
     assert len(content) < 500_000
 
 
@@ -336,11 +336,11 @@ def test_the_thumbnail_of_a_mistake_is_cut_to_its_box(tmp_path):
 def test_of_a_crowd_of_classes_the_most_mistaken_are_shown():
     matrix = np.eye(90, dtype=np.int64) * 50
     matrix[7, 80] = matrix[80, 7] = 9
-    group, shown = plots.most_mistaken(Category("kind", tuple(map(str, range(90)))), matrix)
+    group, shown = answer_plots.most_mistaken(Category("kind", tuple(map(str, range(90)))), matrix)
     assert len(group.classes) == plots.CROWD == len(shown)
     assert {"7", "80"} <= set(group.classes)
     assert group.name == "kind, the 40 most mistaken of 90"
-    picture = Image.open(io.BytesIO(plots.confusion([group], [shown], "crowd")))
+    picture = Image.open(io.BytesIO(answer_plots.confusion([group], [shown], "crowd")))
     assert max(picture.size) < 3000
 
 
