@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from trainers.config import DataConfig, Recipe, TrainConfig, Views
+from trainers.config import Recipe, TrainConfig, Views
 from trainers.data.cache import wanted_side
+from trainers.data_config import DataConfig
 from trainers.evaluation import logit_adjustment, metrics
 from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data

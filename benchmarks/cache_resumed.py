@@ -19,16 +19,16 @@ import numpy as np
 import rounds
 from pictures import draw
 
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import open_cache
 from trainers.data.table import Table
+from trainers.data_config import DataConfig
 from trainers.loading.image_store import gather
 
 BUILD = """
 import os, resource, signal, sys
 from pathlib import Path
-from trainers.config import DataConfig
+from trainers.data_config import DataConfig
 from trainers.data import decoding, layouts
 from trainers.data.cache import open_cache
 config, until = DataConfig.model_validate_json(sys.argv[1]), int(sys.argv[3])

@@ -22,11 +22,12 @@ import numpy as np
 import rounds
 from PIL import Image, ImageDraw
 
-from trainers.config import DataConfig, Recipe
+from trainers.config import Recipe
 from trainers.data import layouts
 from trainers.data.cache import open_cache, side
 from trainers.data.challenge import FASHION
 from trainers.data.demo_images import Traits, picture
+from trainers.data_config import DataConfig
 from trainers.evaluation.predict import predict, scores
 from trainers.loading.batches import Data
 from trainers.train import train

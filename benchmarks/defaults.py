@@ -22,7 +22,8 @@ from rounds import table as markdown
 from scipy.optimize import minimize_scalar
 
 from sweeper.space import defaults
-from trainers.config import DataConfig, Recipe, Views
+from trainers.config import Recipe, Views
+from trainers.data_config import DataConfig
 from trainers.evaluation import logit_adjustment, metrics
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading.batches import Data, in_order, shuffled

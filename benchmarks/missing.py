@@ -20,8 +20,9 @@ from rounds import hardware, on_photographs, photographs, spread
 from rounds import table as markdown
 
 from sweeper.space import defaults
-from trainers.config import DataConfig, Recipe
+from trainers.config import Recipe
 from trainers.data.table import MISSING, Row, Table
+from trainers.data_config import DataConfig
 from trainers.evaluation import metrics
 from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data

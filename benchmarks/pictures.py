@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import DataConfig
 from trainers.data.challenge import FASHION
 from trainers.data.demo_images import Traits, picture
+from trainers.data_config import DataConfig
 
 SIDE = 300
 CATEGORIES = {name: classes for classes, name in FASHION.items()}

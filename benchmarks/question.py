@@ -15,9 +15,10 @@ import numpy as np
 import plain
 import torch
 
-from trainers.config import DataConfig, Recipe
+from trainers.config import Recipe
 from trainers.data import demo, layouts
 from trainers.data.table import Row, Table
+from trainers.data_config import DataConfig
 from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
 from trainers.train import train

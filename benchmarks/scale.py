@@ -139,7 +139,7 @@ def draw(root: Path, count: int) -> None:
 
 
 def config(root: Path) -> Any:
-    from trainers.config import DataConfig
+    from trainers.data_config import DataConfig
 
     return DataConfig(layout="table", root=str(root), size=SIDE)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.photos import draw_photos
 from tests.support.studies import close_all
-from trainers.config import DataConfig
+from trainers.data_config import DataConfig
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: as workers have it, see executors/local
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it for what it runs in the background

@@ -11,10 +11,10 @@ from sweeper.space import yaml_io
 from sweeper.store import paths
 from sweeper.terminal.output import columns, counting
 from sweeper.text import counted
-from trainers.config import DataConfig
 from trainers.data import check, layouts
 from trainers.data.check import Findings
 from trainers.data.summary import Summary
+from trainers.data_config import DataConfig
 
 SPACES = (".yaml", ".yml")
 

@@ -16,8 +16,8 @@ from sweeper.store import jsonfile, paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
-from trainers.config import DataConfig
 from trainers.data.summary import Summary
+from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Metric, Scores
 from trainers.support.files import write_text
 

@@ -24,11 +24,11 @@ from trainers.epoch import METRICS, MULTI, lacking
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
-    from trainers.config import DataConfig, Framing
     from trainers.data.check import Findings
     from trainers.data.decoding import JpegCost
     from trainers.data.layouts import Table
     from trainers.data.summary import Summary
+    from trainers.data_config import DataConfig, Framing
 
 
 def refuse_metrics(read: "StudySpec", table: "Table") -> None:

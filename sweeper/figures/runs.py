@@ -16,9 +16,9 @@ from sweeper.statistics import confusion
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.table import MISSING, Category, Row, Table, class_counts, known_images, label_matrix
+from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files

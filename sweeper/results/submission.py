@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.store.paths import RunFolder
-from trainers.config import DataConfig
 from trainers.data.table import classes_of, spans
+from trainers.data_config import DataConfig
 from trainers.support.checksummed import load_array
 from trainers.support.files import atomic_write, write_text
 

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from sweeper.space.hints import parts
 from sweeper.space.tree import flow
-from trainers.config import DataConfig, TrainConfig
+from trainers.config import TrainConfig
+from trainers.data_config import DataConfig
 from trainers.epoch import METRICS
 from trainers.support.files import write_text
 

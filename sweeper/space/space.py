@@ -24,7 +24,8 @@ from sweeper.space.tree import (
 )
 from sweeper.space.validation import checked
 from sweeper.text import did_you_mean, join_or
-from trainers.config import Framing, Recipe, TrainConfig
+from trainers.config import Recipe, TrainConfig
+from trainers.data_config import Framing
 from trainers.support.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sweeper.space.tree import Node
-from trainers.config import JUDGED, DataConfig
+from trainers.config import JUDGED
+from trainers.data_config import DataConfig
 from trainers.epoch import Metric, Part
 
 Positive = Annotated[int, Field(ge=1)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
-from trainers.config import DataConfig, Framing
+from trainers.data_config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
 from trainers.support import files

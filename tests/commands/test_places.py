@@ -10,8 +10,9 @@ from PIL import Image
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from tests.support.cli import SPACE, lay_out, sweep
-from trainers.config import DataConfig, Recipe
+from trainers.config import Recipe
 from trainers.data import layouts
+from trainers.data_config import DataConfig
 from trainers.support import files
 
 FOREIGN = os.fsdecode(b"b\xff")

@@ -21,9 +21,10 @@ from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
-from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.config import Recipe, TrainConfig
 from trainers.data import cache
 from trainers.data.table import Category, Row
+from trainers.data_config import DataConfig
 
 TINY = Recipe(
     data=DataConfig(root="nowhere", size=32),

@@ -31,8 +31,9 @@ from sweeper.worker.job import failed
 from tests.support.disks import BLOCK, fill, small
 from tests.support.records import begin, curve, end, epoch, job
 from tests.support.studies import close_all, opened, write
-from trainers.config import SGD, AdamW, DataConfig, Recipe, TrainConfig
+from trainers.config import SGD, AdamW, Recipe, TrainConfig
 from trainers.data.table import Category
+from trainers.data_config import DataConfig
 from trainers.epoch import Epoch
 from trainers.models import network
 from trainers.support import files

@@ -8,7 +8,8 @@ from sweeper.executors.local import Local
 from sweeper.executors.packing import Packing
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
-from trainers.config import DataConfig, Recipe
+from trainers.config import Recipe
+from trainers.data_config import DataConfig
 from trainers.support.checkpoint import load_weights
 
 pytestmark = pytest.mark.process

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.support.processes import make
-from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.config import Recipe, TrainConfig
+from trainers.data_config import DataConfig
 from trainers.epoch import Epoch
 from trainers.loading.batches import Data
 from trainers.support.checkpoint import load_state, load_weights

@@ -21,9 +21,10 @@ from sweeper.store import records, retention
 from sweeper.store.paths import RunFolder, StudyFolder
 from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
-from trainers.config import DataConfig, Recipe
+from trainers.config import Recipe
 from trainers.data import layouts
 from trainers.data.table import Category, Row, Table, class_counts, known_images
+from trainers.data_config import DataConfig
 from trainers.epoch import Epoch
 
 SIZES = [3, 2]

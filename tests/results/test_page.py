@@ -14,7 +14,7 @@ from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from tests.figures.test_figures import finished
 from tests.support.photos import draw_photos
-from trainers.config import DataConfig
+from trainers.data_config import DataConfig
 from trainers.epoch import Corrected
 
 EMPTY = {"meta", "img", "wbr"}

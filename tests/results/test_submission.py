@@ -10,8 +10,8 @@ import pytest
 from sweeper.errors import DataError, EnvironmentFault
 from sweeper.results import submission
 from sweeper.store.paths import RunFolder
-from trainers.config import DataConfig
 from trainers.data.layouts import Category, Row, Table
+from trainers.data_config import DataConfig
 
 CATEGORIES = (Category("sleeve", ("long", "short", "none")), Category("fit, at the waist", ("tight", "loose")))
 LOGITS = np.array([[3, 1, 2, 0, 1], [0, 0, 5, 1, 0], [1, 2, 0, 4, 4]], dtype=np.float32)

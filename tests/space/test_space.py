@@ -13,8 +13,8 @@ import pytest
 from sweeper.space import defaults
 from sweeper.space.space import Space, difference
 from sweeper.space.yaml_io import read, recipe_yaml
-from trainers.config import Framing
 from trainers.data.challenge import FASHION
+from trainers.data_config import Framing
 from trainers.support.errors import UserError
 
 SPACES = Path(__file__).parents[2] / "search_spaces"

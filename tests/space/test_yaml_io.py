@@ -15,7 +15,8 @@ from sweeper.space.spec import Grid
 from sweeper.space.tree import plain
 from sweeper.space.yaml_io import LARGEST, StudySpec, read, recipe_yaml
 from tests.support import golden
-from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.config import Recipe, TrainConfig
+from trainers.data_config import DataConfig
 from trainers.support.errors import UserError
 from trainers.support.text import TURNING
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.challenge import FASHION
+from trainers.data_config import DataConfig
 from trainers.support.errors import DataError, Fault
 
 LIST = "26 \nattribute_name   attribute_type\n" + "".join(

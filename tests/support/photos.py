@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers.config import DataConfig
+from trainers.data_config import DataConfig
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
 SHARED = Path(__file__).parents[3] / "shared"

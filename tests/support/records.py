@@ -7,7 +7,8 @@ from typing import Any
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Failure, Job, State, TrialResult
-from trainers.config import AdamW, DataConfig, Focal, Recipe, TrainConfig
+from trainers.config import AdamW, Focal, Recipe, TrainConfig
+from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Metric, Scores
 
 START = 1_800_000_000.0  # Unix time of the first epoch

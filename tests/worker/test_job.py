@@ -15,8 +15,9 @@ from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Progress, WorkerMessage
 from sweeper.worker import fake_trainer
 from sweeper.worker.job import advance, failure_of, run
-from trainers.config import DataConfig, Recipe, Views
+from trainers.config import Recipe, Views
 from trainers.data.table import Category, Row
+from trainers.data_config import DataConfig
 from trainers.epoch import METRICS, lacking
 from trainers.loading.batches import Data
 from trainers.optim import frequency

@@ -15,12 +15,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.config import DataConfig, Framing
 from trainers.data import checksums, decoded_files
 from trainers.data.decoded_files import SQUASHED, ImageFormat, Images
 from trainers.data.decoding import decode_all, jpeg_cost
 from trainers.data.images import Progress, pillow_errors, stamp
 from trainers.data.table import Table
+from trainers.data_config import DataConfig, Framing
 from trainers.support.errors import DataError, EnvironmentFault
 from trainers.support.files import full, regular, sync_folder, write_text
 

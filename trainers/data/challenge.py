@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.config import DataConfig
 from trainers.data.images import EXTENSIONS, UNREAD
 from trainers.data.table import MISSING, SPLITS, Box, Category, Row, Split, spans
 from trainers.data.validation import did_you_mean
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.files import regular
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import DataConfig
 from trainers.data import image_records, layouts
 from trainers.data.images import Progress, UnreadableImage, decode, map_rows
 from trainers.data.summary import PixelSummary, Summary, pixels, summary
 from trainers.data.table import SPLITS, Row, Table, counted
+from trainers.data_config import DataConfig
 from trainers.support.errors import DataError, Fault, folded
 from trainers.support.files import regular
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.config import DataConfig
 from trainers.data import validation
 from trainers.data.class_names import class_order
 from trainers.data.folder_tree import Look, Tree, told
 from trainers.data.table import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
 from trainers.data.validation import did_you_mean
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.files import form
 from trainers.support.text import on_one_line

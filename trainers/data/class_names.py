@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from trainers.config import DataConfig
 from trainers.data.table import Category, Row, counted
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.files import form
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.config import Framing
+from trainers.data_config import Framing
 
 SQUASHED = Framing()
 SIZES = "sizes.npy"

@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from trainers.config import Fit
 from trainers.data.table import Box, Row, Table
+from trainers.data_config import Fit
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")

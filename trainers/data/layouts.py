@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from trainers.config import DataConfig
 from trainers.data import challenge, class_folders, class_names, splitting, validation
 from trainers.data.folder_tree import unpacking
 from trainers.data.table import SPLIT_NAMES, Box, Category, Found, Remarks, Row, Table, gc_paused
 from trainers.data.tabular import label_files
 from trainers.data.tabular import rows as tabular
+from trainers.data_config import DataConfig
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
 

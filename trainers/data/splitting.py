@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from trainers.config import DataConfig
 from trainers.data.table import Category, Remarks, Row, classes_of, counted, label_matrix, spans
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
 FEWEST = 10  # images of val that can rank trials at all, where the data set has enough for them

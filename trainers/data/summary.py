@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from pydantic import Field
 
-from trainers.config import DataConfig
 from trainers.data.table import MISSING, SPLITS, Table, counted, label_matrix, spans
+from trainers.data_config import DataConfig
 from trainers.epoch import Part
 
 WIDTH = 100  # characters of what is said of one category

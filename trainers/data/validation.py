@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from posixpath import normpath
 
-from trainers.config import DataConfig
 from trainers.data.table import Category, Row
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault, folded
 from trainers.support.text import on_one_line
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import DataConfig, Framing
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.decoded_files import SQUASHED
 from trainers.data.table import MISSING, Category, Table, class_counts, label_matrix, spans
+from trainers.data_config import DataConfig, Framing
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.config import Augment, DataConfig, Framing
+from trainers.config import Augment
 from trainers.data import cache, checksums, decoded_files, decoding, demo, images, layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.decoded_files import ImageFormat, JpegImages
 from trainers.data.table import Category, Row, Table
+from trainers.data_config import DataConfig, Framing
 from trainers.support.errors import DataError, EnvironmentFault
 
 REPOSITORY = Path(__file__).parents[3]
 BUILD = """
 import os, signal, sys
 from pathlib import Path
-from trainers.config import DataConfig
+from trainers.data_config import DataConfig
 from trainers.data import layouts
 from trainers.data.cache import open_cache
 from trainers.data import decoding

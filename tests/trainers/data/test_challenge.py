@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.datasets import LIST, challenge_set, faults, put
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.images import stamp
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
 FLAGS = {  # the 26 flags of the labels 5 1 2 0 2 2

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.support.datasets import put
-from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
 from trainers.data.cache import open_cache
 from trainers.data.check import Findings
 from trainers.data.images import decode
 from trainers.data.summary import PixelSummary
+from trainers.data_config import DataConfig
 from trainers.support.errors import DataError, Fault
 
 CLOTHING = Path(__file__).parents[3] / "../shared/data/clothing"

@@ -7,11 +7,11 @@ import pytest
 from PIL import features
 
 from tests.support.datasets import faults, put
-from trainers.config import DataConfig
 from trainers.data import images, layouts
 from trainers.data.class_folders import split_of
 from trainers.data.layouts import Scan
 from trainers.data.table import Table
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
 

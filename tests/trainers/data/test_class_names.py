@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.datasets import put
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.class_names import alike, class_order
 from trainers.data.table import Category, Row
+from trainers.data_config import DataConfig
 
 LETTERS = "abcdefghijklmnopq"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.config import DataConfig
 from trainers.data import check, demo, layouts
 from trainers.data.challenge import FASHION
 from trainers.data.demo_images import Traits, picture
 from trainers.data.table import Table
+from trainers.data_config import DataConfig
 from trainers.support.errors import UserError
 
 

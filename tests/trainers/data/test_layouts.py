@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.datasets import challenge_set, faults, put
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.table import Table
+from trainers.data_config import DataConfig
 
 CLOTHING = Path(__file__).parents[3] / "../shared/data/clothing"
 

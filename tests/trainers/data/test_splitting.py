@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tests.support.datasets import challenge_set, faults, put
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.splitting import hold_out, judge
 from trainers.data.table import MISSING, Category, Remarks, Row, Table, classes_of, spans
+from trainers.data_config import DataConfig
 
 
 def table(root: Path, **settings: str) -> Table:

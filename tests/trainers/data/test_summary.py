@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.support.datasets import challenge_set, put
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.summary import WIDTH, Summary, pixels, summary
 from trainers.data.table import MISSING, Category, Row, Table
+from trainers.data_config import DataConfig
 
 
 def of(table: Table, **settings: str) -> Summary:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.config import Augment, ColorJitter, Framing, RandomResizedCrop, Recipe, Views
+from trainers.config import Augment, ColorJitter, RandomResizedCrop, Recipe, Views
 from trainers.data.decoded_files import as_jpeg
+from trainers.data_config import Framing
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading import cpu_transforms
 from trainers.loading.batches import Data, in_order

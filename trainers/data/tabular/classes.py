@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from trainers.config import DataConfig
 from trainers.data.class_names import WHOLE, class_order
 from trainers.data.table import Remarks
 from trainers.data.tabular.csv_file import Sheet
 from trainers.data.validation import did_you_mean, leaving_out
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.text import brief
 

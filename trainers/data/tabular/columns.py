@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from trainers.config import DataConfig
 from trainers.data.class_names import WHOLE, class_order
 from trainers.data.images import EXTENSIONS
 from trainers.data.table import SPLIT_NAMES, Remarks
@@ -15,6 +14,7 @@ from trainers.data.tabular import cells
 from trainers.data.tabular.csv_file import Sheet
 from trainers.data.tabular.paths import fields
 from trainers.data.validation import did_you_mean, leaving_out, listed, mapping, word
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
 PATHS = {"path", "paths", "file", "filename", "filepath", "image", "imagename", "imagepath", "imageid", "img", "id"}

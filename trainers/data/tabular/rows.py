@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainers.config import DataConfig
 from trainers.data import validation
 from trainers.data.table import MISSING, SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row, spans
 from trainers.data.tabular import columns, label_files, paths, tall
@@ -14,6 +13,7 @@ from trainers.data.tabular.classes import Choice, some
 from trainers.data.tabular.csv_file import BREAK, Record, Sheet
 from trainers.data.tabular.image_lookup import located
 from trainers.data.validation import did_you_mean, word
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault, folded
 
 MOST = 10  # values of a column of splits that are refused one by one

@@ -13,9 +13,9 @@ import pytest
 
 from tests.support import golden
 from tests.support.datasets import put
-from trainers.config import DataConfig
 from trainers.data import layouts
 from trainers.data.table import Row, spans
+from trainers.data_config import DataConfig
 from trainers.support.errors import DataError, Fault
 
 GOLDEN = Path(__file__).parent / "golden"

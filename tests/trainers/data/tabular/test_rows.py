@@ -10,8 +10,9 @@ from PIL import Image
 from sweeper.space.space import Space
 from sweeper.space.yaml_io import read, recipe_yaml
 from tests.support.datasets import faults, put
-from trainers.config import DataConfig, Recipe, TrainConfig
+from trainers.config import Recipe, TrainConfig
 from trainers.data import check, layouts
+from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
 HEAD = "path,split,garment,wearer"
