@@ -53,7 +53,8 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
         found = list(parts(field.annotation))
         inner += [(f"{name}.{key}{_tag(one)}", one) for one in found]
         if key != "name":
-            yield f"| `{key}` | {_default(model, key)} | {field.description or ''} |"
+            cells = f"`{key}`", _default(model, key), field.description or ""
+            yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
     for title, one in inner:
         yield from _section(title, one)
 
