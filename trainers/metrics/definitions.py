@@ -135,7 +135,7 @@ SINGLE = ("overall_accuracy", "mean_class_accuracy")
 STANDARD = tuple(name for name, one in BUILT_IN.items() if one.function is None)
 SELECTIONS = ("last", "metric", "loss")
 """What `train.selection` can be beside a metric."""
-_REGISTERED: dict[str, MetricDefinition] = {}
+REGISTERED: dict[str, MetricDefinition] = {}
 
 
 def register(one: MetricDefinition) -> None:
@@ -145,17 +145,17 @@ def register(one: MetricDefinition) -> None:
     """
     if one.name in BUILT_IN or one.name in SELECTIONS:
         raise UserError(f"there is a built-in metric '{one.name}'", help="give yours another name")
-    _REGISTERED[one.name] = one
+    REGISTERED[one.name] = one
 
 
 def names() -> list[str]:
     """Those of all metrics, the standard ones first."""
-    return [*BUILT_IN, *_REGISTERED]
+    return [*BUILT_IN, *REGISTERED]
 
 
 def find(name: str) -> MetricDefinition | None:
     """The metric of that name, if there is one."""
-    return BUILT_IN.get(name) or _REGISTERED.get(name)
+    return BUILT_IN.get(name) or REGISTERED.get(name)
 
 
 def definition(name: str) -> MetricDefinition:
