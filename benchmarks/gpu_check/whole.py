@@ -144,7 +144,7 @@ def pytests(place: Cpu, notes: Notes) -> None:
     if lacking := _lacking(TESTS):
         notes.skip("the tests that need a GPU", f"not installed: {', '.join(lacking)}")
         return
-    files = sorted(path for path in (ROOT / "tests").glob("test_*.py") if 'reason="needs a GPU"' in path.read_text())
+    files = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if 'reason="needs a GPU"' in path.read_text())
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-k", "gpu", *map(str, files)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     last = ended.stdout.strip().splitlines()[-1:]
