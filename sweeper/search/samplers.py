@@ -14,6 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper.search.history import direction
 from sweeper.space.spec import GP, TPE, Asha, EarlyStopping, Grid, Median, NoPruner, RandomSampler, Search
 from trainers.config import OneCycle, TrainConfig
 
@@ -49,10 +50,10 @@ def _tpe(seed: int, startup_trials: int) -> BaseSampler:
     )
 
 
-def first(search: Search, space: "Space", count: int) -> Iterator[dict[str, Any]]:
+def first(search: Search, space: "Space", count: int, *, minimize: bool = False) -> Iterator[dict[str, Any]]:
     """The parameters of the first `count` trials as a study would ask for them while none has a result."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=sampler(search))
+    study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     for params in islice(space.configurations(), count) if isinstance(search.sampler, Grid) else space.default():
         study.enqueue_trial(params)
     known = space.size if isinstance(search.sampler, Grid) else None

@@ -9,7 +9,7 @@ from sweeper.space.hints import parts
 from sweeper.space.tree import flow
 from trainers.config import TrainConfig
 from trainers.data_config import DataConfig
-from trainers.epoch import METRICS
+from trainers.metrics.definitions import BUILT_IN
 from trainers.support.files import write_text
 
 PATH = Path(__file__).parents[2] / "docs" / "keys.md"
@@ -38,7 +38,7 @@ def write(path: Path = PATH) -> None:
 def _metrics() -> list[str]:
     """A table of the metrics."""
     text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
-    rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
+    rows = [f"| `{name}` | {one.description} |" for name, one in BUILT_IN.items()]
     return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]
 
 

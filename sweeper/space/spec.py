@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sweeper.space.tree import Node
-from trainers.config import JUDGED
+from trainers.config import JUDGED, named
 from trainers.data_config import DataConfig
-from trainers.epoch import Metric, Part
+from trainers.epoch import Part
+from trainers.metrics.definitions import definition
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -122,7 +123,7 @@ class StudyFile(Part):
         description="name of the study and of its folder: a-z, 0-9, _, . and -; the file's own name when left out",
     )
     data: DataConfig = Field(description="which images, and how they are read")
-    metric: Metric = Field("overall_accuracy", description=JUDGED)
+    metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
     keep_checkpoints: Positive | None = Field(
@@ -137,7 +138,7 @@ class StudySpec:
 
     study: str
     data: DataConfig
-    metric: Metric
+    metric: str
     budget: Budget
     search: Search
     train: Node = field(repr=False)
@@ -145,3 +146,8 @@ class StudySpec:
     text: str = field(repr=False)
     keep_checkpoints: int | None = None
     derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others
+
+    @property
+    def minimize(self) -> bool:
+        """Whether less of the metric is better."""
+        return definition(self.metric).minimize
