@@ -52,11 +52,22 @@ Word = Annotated[str, BeforeValidator(_word), WithJsonSchema({"type": ["string",
 """What a cell of a table holds: 3, true and null are text there."""
 
 
+LAYOUTS = ("challenge", "deepfashion", "table", "folder")
+
+
 class DataConfig(Part):
     """Which images, and how they are read."""
 
-    layout: Literal["challenge", "deepfashion", "table", "folder"] = Field(
-        "challenge", description="how the folder is laid out, see docs/reference.md"
+    layout: str = Field(
+        "challenge",
+        description="how the folder is laid out: challenge, deepfashion, table or folder, see docs/reference.md; or a"
+        " layout of an extension file",
+        json_schema_extra={"anyOf": [{"enum": list(LAYOUTS)}, {"type": "string"}]},
+    )
+    layout_args: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        exclude_if=lambda value: not value,
+        description="arguments of a layout of an extension file",
     )
     root: Place = Field(description="folder of the data set, relative to the current folder or absolute")
     labels: Place | dict[Literal["train", "val", "test"], Place] = Field(

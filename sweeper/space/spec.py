@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from sweeper.space.tree import Node
-from trainers.config import JUDGED
+from trainers.config import CUSTOM, JUDGED, known_or_custom, other_than
 from trainers.data_config import DataConfig
 from trainers.epoch import Metric, Part
+from trainers.extensions import ExtensionFile
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -48,7 +49,22 @@ class Grid(Part):
     name: Literal["grid"] = "grid"
 
 
-Sampler = Annotated[TPE | RandomSampler | GP | Grid, Field(discriminator="name")]
+class CustomSampler(Part):
+    """A sampler of an extension file, with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = other_than("tpe", "random", "gp", "grid")
+
+
+Sampler = Annotated[
+    Annotated[TPE, Tag("tpe")]
+    | Annotated[RandomSampler, Tag("random")]
+    | Annotated[GP, Tag("gp")]
+    | Annotated[Grid, Tag("grid")]
+    | Annotated[CustomSampler, Tag(CUSTOM)],
+    Discriminator(known_or_custom("tpe", "random", "gp", "grid")),
+]
 
 
 # ------------------------------------------------------------------------------------------- pruner
@@ -92,7 +108,22 @@ class NoPruner(Part):
     name: Literal["none"] = "none"
 
 
-Pruner = Annotated[Median | Asha | EarlyStopping | NoPruner, Field(discriminator="name")]
+class CustomPruner(Part):
+    """A pruner of an extension file, with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = other_than("median", "asha", "early_stopping", "none")
+
+
+Pruner = Annotated[
+    Annotated[Median, Tag("median")]
+    | Annotated[Asha, Tag("asha")]
+    | Annotated[EarlyStopping, Tag("early_stopping")]
+    | Annotated[NoPruner, Tag("none")]
+    | Annotated[CustomPruner, Tag(CUSTOM)],
+    Discriminator(known_or_custom("median", "asha", "early_stopping", "none")),
+]
 
 
 class Search(Part):
@@ -121,6 +152,11 @@ class StudyFile(Part):
         max_length=64,
         description="name of the study and of its folder: a-z, 0-9, _, . and -; the file's own name when left out",
     )
+    extensions: tuple[str, ...] = Field(
+        (),
+        description="Python files that define losses, metrics and more of your own, by their paths from this file's"
+        " folder; they are executed",
+    )
     data: DataConfig = Field(description="which images, and how they are read")
     metric: Metric = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
@@ -145,3 +181,4 @@ class StudySpec:
     text: str = field(repr=False)
     keep_checkpoints: int | None = None
     derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others
+    extensions: tuple[ExtensionFile, ...] = ()

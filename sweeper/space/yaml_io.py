@@ -18,7 +18,7 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
 )
 
-from sweeper.space import defaults, hints, overrides
+from sweeper.space import defaults, extension_keys, hints, overrides
 from sweeper.space.parameters import closed, is_distribution, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
 from sweeper.space.tree import Node, flow, parameters, scalar
@@ -38,6 +38,8 @@ Place = Callable[[int, int], str]
 
 def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> StudySpec:
     """The search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
+
+    Its extension files are loaded, and those of another space forgotten.
 
     Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
     values of `train` are judged by `space.Space`, which knows the categories. `text` stands for what the
@@ -59,10 +61,12 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     for key, child in entries.items():
         if key != "train":
             closed(child, key)
+    given = extension_keys.files(entries.get("extensions"), path)
+    extension_keys.use(given)
     header = {
         k: v if k != "train" or not isinstance(v.value, dict) else replace(v, value={}) for k, v in entries.items()
     }
-    file = checked(StudyFile, replace(tree, value=header))
+    file = checked(StudyFile, replace(tree, value=extension_keys.judged(header)))
     train = entries["train"]
     if is_distribution(train):
         raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
@@ -78,6 +82,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         path,
         text,
         keep_checkpoints=file.keep_checkpoints,
+        extensions=given,
     )
 
 
@@ -271,6 +276,8 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
     data = _written(data) | {key: None for key in ("split",) if data[key] is None}  # not the column of that name
     lines += [f"study: {flow(study)}", f"data: {flow(data)}", f"metric: {recipe.metric}"]
+    if recipe.extensions:
+        lines.insert(-2, f"extensions: {flow(list(recipe.extensions))}")
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"
 
