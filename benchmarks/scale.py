@@ -72,7 +72,7 @@ def children() -> float:
 
 
 def trials_part(count: int) -> Iterator[list[object]]:
-    folder = grown.progressive_resizing(NAME, count)
+    folder = grown.grow(NAME, count)
     rebuilt = part("resume", count)
     restore(folder, count)
     again: dict[str, list[dict[str, float]]] = {"resume": [], "hours": []}
@@ -134,7 +134,7 @@ def draw(root: Path, count: int) -> None:
         path = f"{number // 1000:03d}/{number:06d}.jpg"
         (root / path).parent.mkdir(exist_ok=True)
         os.link(sources[number % DISTINCT], root / path)
-        lines.append(f"{path},{'train' if number % 10 else 'val'},c{number % 20},p{number % 3}")
+        lines.append(f"{path},{'train' if number % 10 else 'val'},c{number // 10 % 20},p{number % 3}")
     (root / "labels.csv").write_text("\n".join(lines) + "\n")
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.gpu_check import findings, pace, place, steps
+from benchmarks.gpu_check import findings, pace, place, steps, whole
 from trainers.models.preflight import problems
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +58,13 @@ def test_what_a_section_found_before_it_died_is_kept(tmp_path):
     notes.skip("is not here", "no compiler")
     assert [one.verdict for one in notes.read()] == ["ok", "FAIL", "skipped"]
     assert [one.figures for one in notes.read()][1:] == [{"where": "x"}, {"why": "no compiler"}]
+
+
+def test_the_tests_that_need_a_gpu_are_found_in_every_folder_and_this_file_is_none_of_them():
+    """It would start itself over and over."""
+    found = whole.needing_a_gpu()
+    assert ROOT / "tests" / "trainers" / "loading" / "test_loader.py" in found
+    assert Path(__file__) not in found
 
 
 def test_every_network_that_a_gpu_is_to_try_can_be_built():

@@ -144,11 +144,19 @@ def pytests(place: Cpu, notes: Notes) -> None:
     if lacking := _lacking(TESTS):
         notes.skip("the tests that need a GPU", f"not installed: {', '.join(lacking)}")
         return
-    files = sorted(path for path in (ROOT / "tests").glob("test_*.py") if 'reason="needs a GPU"' in path.read_text())
+    files = needing_a_gpu()
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-k", "gpu", *map(str, files)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     last = ended.stdout.strip().splitlines()[-1:]
     notes.promise("the tests that need a GPU", ended.returncode == 0, files=[path.name for path in files], said=last)
+
+
+def needing_a_gpu() -> list[Path]:
+    """The files of tests with one that a machine without a GPU skips. Without any, pytest would run all there are."""
+    found = [path for path in (ROOT / "tests").rglob("test_*.py") if 'reason="needs a GPU"' in path.read_text()]
+    if not found:
+        raise FileNotFoundError(f"no test below {ROOT / 'tests'} needs a GPU")
+    return sorted(found)
 
 
 def _lacking(packages: tuple[str, ...]) -> list[str]:

@@ -126,7 +126,7 @@ written study.json|renamed study.json|written space.yaml|renamed space.yaml|writ
 written resume_command|renamed resume_command|written elapsed_seconds|renamed elapsed_seconds
 written trial_index.jsonl|renamed trial_index.jsonl
 written mlflow.json|renamed mlflow.json|written trials.csv|renamed trials.csv
-written digests.json|renamed digests.json
+written digests.json|renamed digests.json|written meta.json|renamed meta.json|written sizes.npy|renamed sizes.npy
 founded mlflow.db|mlflow.study|mlflow.study.born|mlflow.run.born|mlflow.run.points|mlflow.run.sent
 """
 NAMES = [name for line in POINTS.strip().splitlines() for name in (line.split("|") if "|" in line else line.split())]
@@ -191,7 +191,7 @@ def test_every_point_that_a_sweep_comes_to_is_in_the_list(tmp_path, garments, ca
     assert ours <= set(NAMES), ours - set(NAMES)
 
 
-ELSEWHERE = r" (preflight|[0-9a-f]{16})\.json$"  # of the cache, which may be deleted at any time
+ELSEWHERE = r" (preflight\.json|[0-9a-f]{16}\.npy)$"  # of the cache, which may be deleted at any time
 
 
 # ------------------------------------------------------------------------------------------- signals

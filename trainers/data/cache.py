@@ -249,6 +249,8 @@ def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | Non
         if rest != temporary and (rest == place or _root(rest) in ("", about["root"])):
             shutil.rmtree(rest, ignore_errors=True)
     temporary.mkdir(exist_ok=True)
+    for rest in temporary.glob(".*.tmp"):  # of a write that was cut short
+        rest.unlink()
     each = how.bytes if how.kind == "raw" else jpeg_cost(table, how).bytes
     _enough_space(round(len(table.rows) * each) + SPARE, temporary)
     try:

@@ -159,6 +159,7 @@ def test_a_kill_between_two_writes_costs_no_image(
     found = open_cache(table, config(drawn), tmp_path, progress=lambda done, _: seen.append(done))
     assert seen == ([32, 64, 80] if point == "written sizes.npy" else [])
     np.testing.assert_array_equal(found.images, opened(drawn, tmp_path / "whole").images)
+    assert not list(tmp_path.rglob("*.tmp")), "the rest of the write that was cut short goes"
 
 
 def test_an_interrupt_keeps_what_is_done_and_an_unfinished_cache_says_nothing_of_what_it_lacks(
