@@ -1,13 +1,16 @@
 """The messages between coordinator and workers, and the records of a trial."""
 
+import math
 from dataclasses import dataclass
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
 from trainers.config import Recipe
-from trainers.epoch import Epoch, Frozen, Look, Metric, Scores
+from trainers.epoch import Epoch, Frozen, Look, Scores
+from trainers.metrics.definitions import minimizes, oriented
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -124,7 +127,12 @@ class TrialResult(Message):
 
     number: int
     state: State
-    metric: Metric
+    metric: str
+    minimize: bool = Field(
+        default_factory=lambda given: minimizes(given.get("metric", "")),
+        exclude_if=not_,
+        description="less of the metric is better",
+    )
     value: float | None = Field(None, description="the metric after the epoch that counts")
     epoch: int | None = Field(None, description="number of that epoch, from 1: the last, or what `selection` chose")
     epochs: int = Field(0, description="epochs done")
@@ -137,6 +145,13 @@ class TrialResult(Message):
     gpu_memory_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
     tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
     repeat_of: int | None = None
+
+    @property
+    def oriented(self) -> float:
+        """The value for comparisons: the larger the better, -inf where there is none."""
+        if self.value is None or math.isnan(self.value):
+            return -math.inf
+        return oriented(self.value, minimize=self.minimize)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from trainers.data_config import DataConfig, Fit, Framing, Place
-from trainers.epoch import METRICS, Epoch, Metric, Part
+from trainers.epoch import Epoch, Part
+from trainers.metrics.definitions import BUILT_IN, SELECTIONS, STANDARD, minimizes, oriented
 
 JUDGED = "the metric on val by which epochs and trials are judged. " + "; ".join(
-    f"{name}: {meaning}" for name, meaning in METRICS.items()
+    f"{name}: {one.description}" for name, one in BUILT_IN.items()
 )
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -202,7 +204,7 @@ class Cosine(_Schedule):
 
 
 class Plateau(_Schedule):
-    """The rate times `factor` when the metric has not risen on val for `patience` epochs."""
+    """The rate times `factor` when the metric has not improved on val for `patience` epochs."""
 
     name: Literal["plateau"] = "plateau"
     patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
@@ -472,7 +474,12 @@ def _renamed(value: Any) -> Any:
     return value
 
 
-Selection = Annotated[Literal["last", "metric", "loss", Metric], BeforeValidator(_renamed)]
+def named(*others: str) -> WithJsonSchema:
+    """For editors: the name of a built-in metric, or of a metric of one's own."""
+    return WithJsonSchema({"anyOf": [{"enum": [*others, *BUILT_IN]}, {"type": "string"}]})
+
+
+Selection = Annotated[str, BeforeValidator(_renamed), named(*SELECTIONS)]
 
 
 class Normalize(Part):
@@ -556,7 +563,7 @@ class TrainConfig(Part):
     selection: Selection = Field(
         "last",
         description="the epoch whose value, weights and predictions are the trial's: the last; or the one with the"
-        " highest metric on val (metric), the highest other metric, by its name, or the lowest loss",
+        " best metric on val (metric), the best other metric, by its name, or the lowest loss",
     )
     posthoc_logit_adjustment: PosthocLogitAdjustment = Field(
         default_factory=PosthocLogitAdjustment, description="correction by class frequency"
@@ -601,28 +608,57 @@ class Recipe(Part):
     """Everything one training run depends on: a search space with no value left open."""
 
     data: DataConfig
-    metric: Metric = Field("overall_accuracy", description=JUDGED)
+    metric: str = Field("overall_accuracy", description=JUDGED)
     train: TrainConfig
     derived: tuple[str, ...] = Field(
         (), description="keys that nobody wrote, such as data.size: they follow from others"
     )
     extensions: dict[str, str] = Field(
         default_factory=dict,
-        exclude_if=lambda value: not value,
+        exclude_if=not_,
         description="SHA-256 of the study's copies of extension files, by file name",
+    )
+    minimize: bool = Field(
+        default_factory=lambda given: minimizes(given.get("metric", "")),
+        exclude_if=not_,
+        description="less of the metric is better",
+    )
+    minimize_selection: bool = Field(
+        default_factory=lambda given: "train" in given and minimizes(given["train"].selection),
+        exclude_if=not_,
+        description="less of the metric that `train.selection` names is better",
     )
 
     def rank(self, epoch: "Epoch") -> float:
-        """What the epoch that counts has most of: its number, a metric, or the loss with its sign turned."""
+        """What the epoch that counts has most of: its number, or a metric or the loss so that more is better.
+
+        Without val the last one counts.
+        """
+        if epoch.val is None:
+            return epoch.number
         match self.train.selection:
             case "last":
                 return epoch.number
             case "loss":
-                return -(epoch.val or epoch.train).loss
+                return -epoch.val.loss
             case "metric":
-                return epoch.value(self.metric)
+                return self.oriented(epoch.val.value(self.metric))
             case metric:
-                return epoch.value(metric)
+                return oriented(epoch.val.value(metric), minimize=self.minimize_selection)
+
+    def oriented(self, value: float) -> float:
+        """A value of the metric for comparisons: the larger the better."""
+        return oriented(value, minimize=self.minimize)
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The metrics that decide something: its own, and that of `selection`."""
+        return tuple(dict.fromkeys(name for name in (self.metric, self.train.selection) if name not in SELECTIONS))
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Those of them that epochs record beside the standard metrics."""
+        return tuple(name for name in self.judges if name not in STANDARD)
 
     @property
     def in_full(self) -> "Recipe":

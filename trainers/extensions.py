@@ -102,13 +102,32 @@ class Definition:
         found = self.keys.model_validate(part)
         return {key: getattr(found, key) for key in self.own}
 
+    def called(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What the function gives; whatever it raises becomes a UserError with the line of the user's file."""
+        try:
+            return function(*given, **named)
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":
+                raise  # the batch is made smaller for it
+            raise blamed(error, self.path, f"{self.name} of {self.kind} failed") from error
+
+    def module(self, *given: Any, **named: Any) -> Any:
+        """The torch.nn.Module that a model or a head makes; UserError for anything else."""
+        found = self.called(self.value, *given, **named)
+        if not hasattr(found, "state_dict"):
+            what = f"{self.name} of {self.kind} makes {type(found).__name__}, and not a torch.nn.Module"
+            raise UserError(what, where=self.where, help="return the module")
+        return found
+
     def bound(self, part: Mapping[str, Any]) -> Callable[..., Any]:
         """What is called with data alone: a metric, a loss, an augmentation."""
-        keys = self.given(part)
-        if inspect.isclass(self.value):
-            made: Callable[..., Any] = self.value(**keys)
-            return made
-        return partial(self.value, **keys) if keys else self.value
+        keys, made = self.given(part), self.value
+        if inspect.isclass(made):
+            made = made(**keys)
+        elif keys:
+            made = partial(made, **keys)
+        called: Callable[..., Any] = made
+        return called
 
 
 _definitions: dict[tuple[Kind, str], Definition] = {}
@@ -257,18 +276,15 @@ def _lines(file: ExtensionFile) -> dict[str, int]:
     """The lines of the dictionaries and of their entries, such as losses and losses.poly."""
     found: dict[str, int] = {}
     for node in ast.parse(file.text).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if _annotated(node) else []
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets += [node.target] if isinstance(node, ast.AnnAssign) else []
         for target in targets:
             if isinstance(target, ast.Name) and target.id in KINDS:
                 found[target.id] = node.lineno
                 entries = getattr(node, "value", None)
                 keys = entries.keys if isinstance(entries, ast.Dict) else []
-                found |= {f"{target.id}.{key.value}": key.lineno for key in keys if isinstance(key, ast.Constant)}
+                found |= {f"{target.id}.{key.value!s}": key.lineno for key in keys if isinstance(key, ast.Constant)}
     return found
-
-
-def _annotated(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign)
 
 
 def _first_line(value: Any, file: ExtensionFile) -> int | None:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from trainers.config import Recipe
 from trainers.epoch import Corrected, Epoch, Scores
-from trainers.evaluation import metrics, predict
+from trainers.evaluation import field_metrics, metrics, predict
 from trainers.evaluation.predict import Evaluator
 from trainers.evaluation.tally import Tally
 from trainers.loading import transforms
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.image_store import DEVICE_IMAGES
 from trainers.loading.loader import AugmentationSource, Batch
+from trainers.metrics.definitions import BUILT_IN, STANDARD
 from trainers.models import network
 from trainers.optim import averaging, losses, optimizers
 from trainers.support import device as devices
@@ -58,8 +59,8 @@ def train(
     gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
     `full_precision`: 32 bits whatever the recipe says, for a run whose 16 did not suffice.
 
-    Raises Diverged when the loss is no longer finite, Overflowed where fp16 may be why, EnvironmentFault when there
-    is nothing to train on.
+    Raises Diverged when the loss is no longer finite or a metric that decides something is not, Overflowed where fp16
+    may be why, EnvironmentFault when there is nothing to train on.
     """
     DEVICE_IMAGES.clear(unless=resident)
     run = TrainingRun(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
@@ -71,6 +72,7 @@ def train(
         run.check(index, rate, "training", fitted)
         seen = run.evaluate()
         run.check(index, rate, "val", seen.val)
+        run.check_metrics(index, seen.val)
         epoch = Epoch(
             number=index + 1,
             train=fitted,
@@ -114,6 +116,11 @@ class Mean:
     def value(self) -> float:
         counted = self.images - self.left_out[0].item()
         return self.total.item() / counted if counted else math.nan
+
+
+def _cause(metric: str) -> str:
+    """Why a metric may be no number, as words at the end of a sentence."""
+    return ": no answer in val defines it" if metric in BUILT_IN else ": its function returned that"
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
@@ -195,7 +202,7 @@ class TrainingRun:
         size = self.config.progressive_resizing.size(self.config.input_size, index / self.config.epochs)
         feed = self.lens.feed(size, training=True)
         drawing = AugmentationSource(self.config.augment, rng, self.minority)
-        past = self.past[:index] or [epoch.value(self.recipe.metric) for epoch in self.epochs]
+        past = self._past(index)
         tally = Tally(self.data.categories, self.device, missing=min(self.known) < 1)
         mean = Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
@@ -213,6 +220,16 @@ class TrainingRun:
             tally.update(logits, batch.labels)
             mean.add(loss, len(batch.images))
         return tally, mean, rate
+
+    def _past(self, index: int) -> list[float]:
+        """What the schedule knows of the epochs so far, the more the better: the metric; where there is no val, and
+        train does not record it, train's loss.
+        """
+        metric, oriented = self.recipe.metric, self.recipe.oriented
+        if self.past[:index]:
+            return [oriented(value) for value in self.past[:index]]
+        values = [(epoch.known(metric), epoch.train.loss) for epoch in self.epochs]
+        return [-loss if value is None else oriented(value) for value, loss in values]
 
     def chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
         """The rows of each batch of an epoch."""
@@ -300,10 +317,11 @@ class TrainingRun:
         loss = self.eval_loss(raw, torch.from_numpy(labels).to(self.device)).mean().item()
         logits: np.ndarray = raw.cpu().numpy()
         asked, metric, data = self.config.posthoc_logit_adjustment, self.recipe.metric, self.data
-        fitting = predict.fitting(self.config, data, logits, labels, self.counts)
+        fitting = predict.fitting(self.recipe, data, logits, labels, self.counts)
+        counted = asked.fit or metric in STANDARD  # any other is computed hundreds of times for a fit
         found = Validation(
             val=fitting.at(asked.tau, loss),
-            corrected=fitting.corrected(metric),
+            corrected=fitting.corrected(*(metric,) * counted),
             logits=fitting.logits_at(asked.tau),
             thresholds=predict.fitted_thresholds(self.config, data, fitting),
         )
@@ -311,7 +329,10 @@ class TrainingRun:
             fit = fitting.fit(metric, loss)
             found = replace(found, val=fit.scores, logits=fit.logits)
         if asked.fit or asked.tau or found.thresholds:
-            return replace(found, plain=metrics.scores(logits, labels, data.categories, loss=loss))
+            plain = metrics.scores(logits, labels, data.categories, loss=loss)
+            return replace(
+                found, plain=field_metrics.added(plain, self.recipe.further, logits, labels, data.categories)
+            )
         return found
 
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
@@ -320,12 +341,19 @@ class TrainingRun:
             kind = Overflowed if self.scaler.is_enabled() else Diverged
             raise kind(f"{split} loss is {found.loss} in {self._where(index, rate)}")
 
+    def check_metrics(self, index: int, val: Scores | None) -> None:
+        """Raise Diverged where a metric that decides something is not finite."""
+        known = val.metrics if val else {}
+        for name in self.recipe.judges:
+            if not math.isfinite(value := known.get(name, 0.0)):
+                raise Diverged(f"{name} is {value} on val in epoch {index + 1}, and cannot be compared{_cause(name)}")
+
     def _where(self, index: int, rate: float) -> str:
         return f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         """Put a finished epoch on disk, its weights and logits too where it is the one that counts so far."""
-        if epoch.val is None or all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
+        if all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
             self._save_model(epoch, logits)
         self.epochs.append(epoch)
         self._save_state()

@@ -11,6 +11,7 @@ from sweeper.store import paths, records
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import Done, Job, TrialResult
 from trainers.epoch import Epoch
+from trainers.metrics.definitions import oriented
 
 if TYPE_CHECKING:
     from sweeper.system.devices import Slot
@@ -47,7 +48,7 @@ def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bo
         retraining.session(study, recipe, slots, lambda session: session.train(left(), _make_result), mlflow=mlflow)
     values = confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
-    return sorted(rows, key=lambda row: (-row.mean, row.trial))
+    return sorted(rows, key=lambda row: (-oriented(row.mean, minimize=front[0].minimize), row.trial))
 
 
 def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:

@@ -18,7 +18,7 @@ from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
 from trainers.data.summary import Summary
 from trainers.data_config import DataConfig
-from trainers.epoch import Epoch, Metric, Scores
+from trainers.epoch import Epoch, Scores
 from trainers.support.files import write_text
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Final:
     sha256: str
     submission: Submission | None
     known: bool  # it was there already
-    metric: Metric
+    metric: str
     test: Scores | None  # where test has labels
 
 
@@ -178,7 +178,7 @@ def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoc
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
 
 
-def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: Metric, *, known: bool) -> Final:
+def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:
     test = jsonfile.read(folder.test_scores, Scores)
     return Final(folder, sha256(folder.model), _submission(folder, table, data), known, metric, test)
 

@@ -20,7 +20,7 @@ from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
 from sweeper.text import join_or
-from trainers.epoch import METRICS, MULTI, lacking
+from trainers.metrics.definitions import definition, lacking, names
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
@@ -37,11 +37,10 @@ def refuse_metrics(read: "StudySpec", table: "Table") -> None:
     asked = [(read.metric, "metric"), *((node.value, node.where) for node in _options(read.train, "selection"))]
     for metric, where in asked:
         if metric in absent:
-            kind = "several answers" if metric in MULTI else "one answer"
             raise UserError(
-                f"{metric} needs a category with {kind}, and the data set has none",
+                f"{metric} needs a category with {' or '.join(definition(metric).kinds)}, and the data set has none",
                 where=where,
-                help=f"it can be {join_or([name for name in METRICS if name not in absent])}",
+                help=f"it can be {join_or([name for name in names() if name not in absent])}",
             )
 
 
@@ -203,7 +202,8 @@ class PreparedStudy:
         """What its trials try while none has a result."""
         from sweeper.search import samplers
 
-        return tuple(samplers.first(self.spec.search, self.space, count))
+        spec = self.spec
+        return tuple(samplers.first(spec.search, self.space, count, minimize=spec.minimize))
 
     @cached_property
     def room(self) -> DiskEstimate:

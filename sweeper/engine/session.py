@@ -143,8 +143,9 @@ class Session:
         return view
 
     def _observers(self, view: views.View) -> Observers:
-        export = OptunaExport(self.prepared.folder, self.prepared.space.suggest, view.note)
-        observers = observers_for(view, facts(self.prepared), export, mlflow=self.options.mlflow)
+        prepared = self.prepared
+        export = OptunaExport(prepared.folder, prepared.space.suggest, view.note, minimize=prepared.spec.minimize)
+        observers = observers_for(view, facts(prepared), export, mlflow=self.options.mlflow)
         export.opened()
         return observers
 
@@ -193,6 +194,7 @@ def facts(prepared: PreparedStudy) -> StudyInfo:
         study=prepared.folder,
         data_name=spec.data.root,
         metric=spec.metric,
+        minimize=spec.minimize,
         spec_text=spec.text,
         planned=spec.budget.trials,
         names=prepared.space.names,

@@ -172,8 +172,9 @@ def train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list
 
 def _value(scores: Scores | None, name: str) -> float:
     """A figure of a split; NaN where there is none, as of a metric that its images have no answer for."""
-    found = getattr(scores, name, None)
-    return math.nan if found is None else float(found)
+    if scores is None:
+        return math.nan
+    return scores.loss if name == "loss" else scores.metrics.get(name, math.nan)
 
 
 def _categories(one: Run) -> bytes:
@@ -240,8 +241,9 @@ def study(folder: StudyFolder) -> FigureResult:
     figure_set = FigureSet(folder, _ends(results))
     dots = [study_plots.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
     logarithmic = _logarithmic(study_file.read(folder) or {})
-    metric = results[0].metric
-    figure_set.put("history.svg", lambda: study_plots.history(dots, metric, f"{folder.name}: value of each trial"))
+    metric, minimize = results[0].metric, results[0].minimize
+    trials = f"{folder.name}: value of each trial"
+    figure_set.put("history.svg", lambda: study_plots.history(dots, metric, trials, minimize=minimize))
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
         figure_set.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))

@@ -22,19 +22,20 @@ class Dot:
     params: Mapping[str, Any]
 
 
-def history(dots: Sequence[Dot], metric: str, title: str) -> bytes:
-    """SVG: the value of each trial, and the best so far."""
+def history(dots: Sequence[Dot], metric: str, title: str, *, minimize: bool = False) -> bytes:
+    """SVG: the value of each trial, and the best so far; `minimize`: less is better."""
     with style("history"):
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         axes = figure.subplots()
         _dots(axes, [(dot.number, dot) for dot in dots])
         done = [dot for dot in sorted(dots, key=lambda dot: dot.number) if dot.state == "COMPLETE"]
         if done:
-            tops = np.maximum.accumulate([dot.value for dot in done]).tolist()
+            better = np.minimum if minimize else np.maximum
+            tops = better.accumulate([dot.value for dot in done]).tolist()
             last = max(dot.number for dot in dots)
             across = [*(dot.number for dot in done), last]
             axes.step(across, [*tops, tops[-1]], where="post", color=MIDDLE, linewidth=1.4, label="best so far")
-            winner = max(done, key=lambda dot: (dot.value, -dot.number))
+            winner = next(dot for dot in done if dot.value == tops[-1])
             axes.annotate(
                 f"trial {winner.number}: {winner.value:.4f}",
                 (winner.number, winner.value),

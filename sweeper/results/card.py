@@ -14,8 +14,9 @@ from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Job, TrialResult
 from trainers.data.table import Category, counted, known_images, label_matrix
-from trainers.epoch import METRICS, SINGLE, Epoch, Scores
+from trainers.epoch import Epoch, Scores
 from trainers.evaluation import metrics
+from trainers.metrics.definitions import SINGLE
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
@@ -135,7 +136,7 @@ def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     """The name of each metric, and its cells: of val, and of test where that has labels."""
     val, test = facts.epoch.val, facts.test
     seen = [s for s in (val, test) if s]
-    names = [name for name in METRICS if any(name in s.metrics for s in seen)]
+    names = dict.fromkeys(name for s in seen for name in s.metrics)
     rows: list[tuple[str, list[str]]] = [(n, [format_value(s.metrics.get(n)) for s in seen]) for n in names]
     rows.append(("loss", [format_value(s.loss) for s in seen]))
     if val:

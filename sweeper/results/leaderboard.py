@@ -14,6 +14,7 @@ from sweeper.space.tree import flow
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, Ranking, order
+from sweeper.store.records import best
 from sweeper.text import did_you_mean
 from sweeper.trial import TrialResult
 
@@ -194,8 +195,8 @@ def _crossed(found: Sequence[TrialResult] | None, over: str | None) -> Cell | No
     if not found:
         return None
     values = [one.value for one in found if one.state == "COMPLETE" and one.value is not None]
+    top = best(found) or min(found, key=order)
     if not values:
-        top = min(found, key=order)
         return Cell(top.value, None, 0, len(found), top.state)
     error = _error(values) if over else None
-    return Cell(mean(values) if over else max(values), error, len(values), len(found), "COMPLETE")
+    return Cell(mean(values) if over else top.value, error, len(values), len(found), "COMPLETE")

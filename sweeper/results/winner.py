@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from sweeper.errors import NoResult, UserError
@@ -11,6 +12,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.trial import Job, TrialResult
 from trainers.epoch import Epoch
+from trainers.metrics.definitions import oriented
 
 MAX_CONFIRMED = 5  # leaders that are confirmed
 
@@ -61,7 +63,8 @@ class Winner:
     def views(self) -> bool:
         """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
         seen = self.result.tta
-        return seen is None or seen.value(self.result.metric) >= (self.result.value or 0.0)
+        metric, minimize = self.result.metric, self.result.minimize
+        return seen is None or oriented(seen.value(metric), minimize=minimize) >= self.result.oriented
 
     @property
     def tau(self) -> float | None:
@@ -99,7 +102,8 @@ def winner(study: StudyFolder) -> Winner:
         )
     values = confirmed(study)
     if top.number in values:
-        number = max(values, key=lambda n: (sum(values[n]) / len(values[n]), -n))
+        means = {n: oriented(mean(again), minimize=top.minimize) for n, again in values.items()}
+        number = max(means, key=lambda n: (means[n], -n))
         top = next(result for result in results if result.number == number)
     job = records.read_config(study.trial(top.number))
     if job is None:
@@ -117,8 +121,7 @@ def recipe(won: Winner) -> str:
         f" after epoch {result.epoch} of {result.planned}."
     )
     if won.confirmed:
-        mean = sum(won.confirmed) / len(won.confirmed)
-        comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean:.4f}."
+        comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean(won.confirmed):.4f}."
     return yaml_io.recipe_yaml(f"{won.study.name[:59]}-best", won.job.computed, comment=comment)
 
 

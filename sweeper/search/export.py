@@ -32,9 +32,15 @@ class OptunaExport:
     or at odds with the folders is made anew; one that is locked is tried again at the next event.
     """
 
-    def __init__(self, study: StudyFolder, suggest: Suggest, note: Callable[[str], None]) -> None:
-        """Begin with all trials that `study` has; `suggest` is its space's, `note` is told of trouble."""
+    def __init__(
+        self, study: StudyFolder, suggest: Suggest, note: Callable[[str], None], *, minimize: bool = False
+    ) -> None:
+        """Begin with all trials that `study` has; `suggest` is its space's, `note` is told of trouble.
+
+        `minimize`: less of the metric is better.
+        """
         self._study, self._suggest, self._note = study, suggest, note
+        self._direction = history.direction(minimize=minimize)
         self._events: SimpleQueue[int | None] = SimpleQueue()  # numbers of trials; None ends
         self._trouble = self._told = ""
         self._file: _File | None = None
@@ -97,7 +103,7 @@ class OptunaExport:
                 self._file.update(number)
         else:
             trials = history.past_trials(self._study, trial_index.read(self._study), self._suggest)
-            self._file = _opened(self._study, self._suggest, trials)
+            self._file = _opened(self._study, self._suggest, trials, self._direction)
             self._file.catch_up(trials)
         self._trouble = ""
 
@@ -107,10 +113,12 @@ class OptunaExport:
         self._file = None
 
 
-def _opened(study: StudyFolder, suggest: Suggest, trials: Sequence[FrozenTrial]) -> "_File":
+def _opened(
+    study: StudyFolder, suggest: Suggest, trials: Sequence[FrozenTrial], direction: StudyDirection
+) -> "_File":
     """The file; made anew where it cannot be read, or says something else than `trials`."""
     try:
-        file = _File(study, suggest)
+        file = _File(study, suggest, direction)
         if file.agrees(trials):
             return file
         file.close()
@@ -119,7 +127,7 @@ def _opened(study: StudyFolder, suggest: Suggest, trials: Sequence[FrozenTrial])
             raise
     for end in ("", "-wal", "-shm", "-journal"):
         study.database.with_name(study.database.name + end).unlink(missing_ok=True)
-    return _File(study, suggest)
+    return _File(study, suggest, direction)
 
 
 def _is_locked(error: BaseException | None) -> bool:
@@ -131,14 +139,14 @@ def _is_locked(error: BaseException | None) -> bool:
 class _File:
     """The open file: its trials by number, those without an end with the steps that were reported."""
 
-    def __init__(self, study: StudyFolder, suggest: Suggest) -> None:
-        self._study, self._suggest = study, suggest
+    def __init__(self, study: StudyFolder, suggest: Suggest, direction: StudyDirection) -> None:
+        self._study, self._suggest, self._direction = study, suggest, direction
         settings = {"creator": lambda: _connected(study.database)}  # an address misreads a path with ?, # or %
         self._storage = RDBStorage("sqlite:///study.db", engine_kwargs=settings)
         try:
             self._id = self._storage.get_study_id_from_name(study.name)
         except KeyError:
-            self._id = self._storage.create_new_study([StudyDirection.MAXIMIZE], study.name)
+            self._id = self._storage.create_new_study([direction], study.name)
         self._trials = self._storage.get_all_trials(self._id, deepcopy=False)
 
     def close(self) -> None:
@@ -146,7 +154,9 @@ class _File:
         self._storage.engine.dispose()
 
     def agrees(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether what the file says of each trial is true, as far as it goes."""
+        """Whether what the file says of the metric and of each trial is true, as far as it goes."""
+        if self._storage.get_study_directions(self._id) != [self._direction]:
+            return False
         pairs = zip(self._trials, trials, strict=False)
         return len(self._trials) <= len(trials) and all(_is_earlier(there, now) for there, now in pairs)
 

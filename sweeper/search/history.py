@@ -5,6 +5,7 @@ from datetime import datetime
 from math import isnan
 from typing import Any, Protocol
 
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from sweeper.store import records
@@ -60,6 +61,11 @@ def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> Froze
     job = records.started_job(folder)
     values = [epoch.value(job.recipe.metric) for epoch in records.history(folder)]
     return past_trial(suggest, job.params, TrialState.RUNNING, None, values)
+
+
+def direction(*, minimize: bool) -> StudyDirection:
+    """Optuna's word for which way the metric is better."""
+    return StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
 
 
 def gone() -> FrozenTrial:

@@ -9,6 +9,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search import samplers
+from sweeper.search.history import direction
 from sweeper.trial import TrialResult
 
 if TYPE_CHECKING:
@@ -30,13 +31,18 @@ class Optimizer:
         space: "Space",
         past: Sequence[FrozenTrial] = (),
         transferred: Sequence[FrozenTrial] = (),
+        *,
+        minimize: bool = False,
     ) -> None:
-        """Begin with the `past` trials of the study, from number 0 on, and with those `transferred` from another."""
+        """Begin with the `past` trials of the study, from number 0 on, and with those `transferred` from another.
+
+        `minimize`: less of the metric is better.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._search, self._space = search, space
+        self._search, self._space, self._minimize = search, space, minimize
         self._storage = _Storage(transferred)
         self._study = optuna.create_study(
-            direction="maximize", storage=self._storage, sampler=samplers.sampler(search)
+            direction=direction(minimize=minimize), storage=self._storage, sampler=samplers.sampler(search)
         )
         self._study.add_trials(past)
 
@@ -50,7 +56,8 @@ class Optimizer:
 
     def preview(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that `ask` would return; they are asked in a copy."""
-        other = Optimizer(self._search, self._space, self.own_trials(), self._storage.transferred)
+        known = self.own_trials(), self._storage.transferred
+        other = Optimizer(self._search, self._space, *known, minimize=self._minimize)
         return other.ask(fixed)[1]
 
     def own_trials(self) -> list[FrozenTrial]:

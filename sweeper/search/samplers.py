@@ -14,8 +14,24 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.space.spec import GP, TPE, Asha, EarlyStopping, Grid, Median, NoPruner, RandomSampler, Search
+from sweeper.search.history import direction
+from sweeper.space.spec import (
+    GP,
+    TPE,
+    Asha,
+    CustomPruner,
+    CustomSampler,
+    EarlyStopping,
+    Grid,
+    Median,
+    NoPruner,
+    RandomSampler,
+    Search,
+)
+from trainers import extensions
 from trainers.config import OneCycle, TrainConfig
+from trainers.extensions import Kind
+from trainers.support.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.space.space import Space
@@ -41,6 +57,8 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
             )
         case RandomSampler() | Grid():  # a grid's values are queued, so nothing is left to sample
             return optuna.samplers.RandomSampler(seed=seed)
+        case CustomSampler() as chosen:
+            return _own("samplers", chosen, seed, BaseSampler)
 
 
 def _tpe(seed: int, startup_trials: int) -> BaseSampler:
@@ -49,10 +67,10 @@ def _tpe(seed: int, startup_trials: int) -> BaseSampler:
     )
 
 
-def first(search: Search, space: "Space", count: int) -> Iterator[dict[str, Any]]:
+def first(search: Search, space: "Space", count: int, *, minimize: bool = False) -> Iterator[dict[str, Any]]:
     """The parameters of the first `count` trials as a study would ask for them while none has a result."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=sampler(search))
+    study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     for params in islice(space.configurations(), count) if isinstance(search.sampler, Grid) else space.default():
         study.enqueue_trial(params)
     known = space.size if isinstance(search.sampler, Grid) else None
@@ -76,6 +94,18 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
                 return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
         case NoPruner() | Asha():  # the study's own rungs judge
             return optuna.pruners.NopPruner()
+        case CustomPruner() as chosen:
+            return _own("pruners", chosen, search.seed, BasePruner)
+
+
+def _own[Made](kind: Kind, chosen: CustomSampler | CustomPruner, seed: int, wanted: type[Made]) -> Made:
+    """What a function of an extension file makes for this seed; UserError for anything but a `wanted`."""
+    definition = extensions.needed(kind, chosen.name)
+    made = definition.called(definition.value, seed, **definition.given(chosen.model_dump()))
+    if not isinstance(made, wanted):
+        what = f"{chosen.name} of {kind} makes {type(made).__name__}, and not an optuna {wanted.__name__}"
+        raise UserError(what, where=definition.where, help=f"return one of optuna.{kind}")
+    return made
 
 
 def _warmup(train: TrainConfig) -> int:

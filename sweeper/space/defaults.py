@@ -8,6 +8,7 @@ from sweeper.space.tree import Choice, Node, Range, plain
 from trainers import extensions
 from trainers.config import NAMED, TrainConfig
 from trainers.extensions import Kind
+from trainers.metrics.definitions import STANDARD
 
 COSTS = ("epochs", "batch_size", "image_size")  # a matter of the data and the machine: their middle is the start
 
@@ -173,7 +174,8 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
         return train
     parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
-    return parts | looks | {"posthoc_logit_adjustment": {"fit": _mean(metric)}} | train
+    fits = _mean(metric) and metric in STANDARD  # a probability is as good as it is
+    return parts | looks | {"posthoc_logit_adjustment": {"fit": fits}} | train
 
 
 def _mean(metric: str) -> bool:

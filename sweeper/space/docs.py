@@ -13,7 +13,7 @@ from sweeper.space.spec import StudyFile
 from sweeper.space.tree import flow
 from trainers.config import TrainConfig
 from trainers.data_config import DataConfig
-from trainers.epoch import METRICS
+from trainers.metrics.definitions import BUILT_IN
 from trainers.support.files import write_text
 
 PATH = Path(__file__).parents[2] / "search_spaces" / "schema.json"
@@ -51,8 +51,7 @@ def _short(entry: Schema, parts: Schema) -> Schema:
     kept = {key: value for key, value in entry.items() if key not in ("oneOf", "$ref", "discriminator")}
     members = [member | {"required": ["name"]} for member in entry.get("oneOf", [])] or [{"$ref": entry["$ref"]}]
     names = [_name(member["$ref"], parts) for member in members]
-    other = [{"type": "string", "not": {"enum": [*filter(None, names)]}}] if None in names else []
-    return kept | {"anyOf": [*members, {"enum": [*filter(None, names)]}, *other]}
+    return kept | {"anyOf": [*members, {"enum": [*filter(None, names)]}]}
 
 
 def _name(ref: str, parts: Schema) -> str | None:
@@ -154,7 +153,7 @@ def write_page(path: Path = PAGE) -> None:
 def _metrics() -> list[str]:
     """A table of the metrics."""
     text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
-    rows = [f"| `{name}` | {meaning} |" for name, meaning in METRICS.items()]
+    rows = [f"| `{name}` | {one.description} |" for name, one in BUILT_IN.items()]
     return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]
 
 

@@ -1,7 +1,7 @@
 """What people write of habit, from other tools or from memory, and what it is called here."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -64,6 +64,18 @@ VALUES = {
     "balanced_accuracy": "mean_class_accuracy",
     "precision": "macro_precision",
     "recall": "macro_recall",
+    "logloss": "log_loss",
+    "nll": "log_loss",
+    "auc": "roc_auc",
+    "auroc": "roc_auc",
+    "ap": "average_precision",
+    "top3": "top_3_accuracy",
+    "top_k_accuracy": "top_3_accuracy",
+    "kappa": "quadratic_kappa",
+    "qwk": "quadratic_kappa",
+    "cohen_kappa": "quadratic_kappa",
+    "mcc": "matthews",
+    "matthews_corrcoef": "matthews",
 }
 """By a value that there is not, the one that is probably meant."""
 
@@ -86,7 +98,7 @@ def key(name: str) -> str:
     return HABITS.get(name) or (f"did you mean '{found[0]}'?" if found else "")
 
 
-def value(text: str, known: list[str]) -> str:
+def value(text: str, known: Sequence[str]) -> str:
     """The value among the `known` that is probably meant by `text`, or nothing."""
     meant = VALUES.get(text.lower(), "")
     return meant if meant in known else ""

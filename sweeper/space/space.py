@@ -22,10 +22,11 @@ from sweeper.space.tree import (
     plain,
     size,
 )
-from sweeper.space.validation import checked
+from sweeper.space.validation import checked, known_metric
 from sweeper.text import did_you_mean, join_or
 from trainers.config import Recipe, TrainConfig
 from trainers.data_config import Framing
+from trainers.metrics.definitions import SELECTIONS
 from trainers.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Space:
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
         train = filled(given, TrainConfig) | self._of_families([part for part in defaults.PARTS if part not in given])
         files = {file.name: file.checksum for file in self._spec.extensions}
-        asked = {"data": data, "metric": self._spec.metric, "train": train}
+        less = {"minimize": True} if self._spec.minimize else {}
+        asked = {"data": data, "metric": self._spec.metric, **less, "train": train}
         return asked | ({"extensions": files} if files else {})
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
@@ -225,6 +227,8 @@ class Space:
             train = self._train(closed)
             self._refuse_unknown_categories(train, closed)
             self._refuse_enlarged(train, closed)
+            if isinstance(closed.value, dict) and "selection" in closed.value:
+                known_metric("train.selection", closed.value["selection"], SELECTIONS)
 
     def _corners(self) -> Iterator[Mapping[str, Any]]:
         yield {}

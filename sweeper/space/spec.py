@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from sweeper.space.tree import Node
-from trainers.config import CUSTOM, JUDGED, known_or_custom, other_than
+from trainers.config import CUSTOM, JUDGED, known_or_custom, named, other_than
 from trainers.data_config import DataConfig
-from trainers.epoch import Metric, Part
+from trainers.epoch import Part
 from trainers.extensions import ExtensionFile
+from trainers.metrics.definitions import definition
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -158,7 +159,7 @@ class StudyFile(Part):
         " folder; they are executed",
     )
     data: DataConfig = Field(description="which images, and how they are read")
-    metric: Metric = Field("overall_accuracy", description=JUDGED)
+    metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
     keep_checkpoints: Positive | None = Field(
@@ -173,7 +174,7 @@ class StudySpec:
 
     study: str
     data: DataConfig
-    metric: Metric
+    metric: str
     budget: Budget
     search: Search
     train: Node = field(repr=False)
@@ -182,3 +183,8 @@ class StudySpec:
     keep_checkpoints: int | None = None
     derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others
     extensions: tuple[ExtensionFile, ...] = ()
+
+    @property
+    def minimize(self) -> bool:
+        """Whether less of the metric is better."""
+        return definition(self.metric).minimize

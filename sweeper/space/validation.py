@@ -9,6 +9,7 @@ from sweeper.space import hints, renames
 from sweeper.space.hints import parts
 from sweeper.space.tree import Node, flow, plain
 from sweeper.text import did_you_mean, join_or
+from trainers.metrics import definitions
 from trainers.support.errors import UserError
 from trainers.support.text import brief
 
@@ -119,9 +120,18 @@ def refuse_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
     """Raise UserError for the name of the part `name` that is not among the `known` ones."""
     at = _named(at)
     renames.refuse(f"{name}: {_text(at)}", at.where)
-    near, options = did_you_mean(str(at.value), known), join_or(known)
     what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
+    if meant := hints.value(str(at.value), known):
+        raise UserError(what, where=at.where, help=f"did you mean '{meant}'?")
+    near, options = did_you_mean(str(at.value), known), join_or(known)
     raise UserError(what, where=at.where, help=f"{near} It can be {options}" if near else f"it can be {options}")
+
+
+def known_metric(name: str, at: Node, others: Sequence[str] = ()) -> None:
+    """Raise UserError where `at`, the value of the key `name`, is no metric, nor one of the `others`."""
+    known = [*others, *definitions.names()]
+    if at.value not in known:
+        refuse_name(name, at, known)
 
 
 def _named(at: Node) -> Node:

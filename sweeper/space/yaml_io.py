@@ -22,7 +22,7 @@ from sweeper.space import defaults, extension_keys, hints, overrides
 from sweeper.space.parameters import closed, is_distribution, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
 from sweeper.space.tree import Node, flow, parameters, scalar
-from sweeper.space.validation import checked
+from sweeper.space.validation import checked, known_metric
 from sweeper.text import did_you_mean, redacted, refuse_secret
 from trainers.config import Recipe
 from trainers.support.errors import UserError
@@ -67,6 +67,8 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         k: v if k != "train" or not isinstance(v.value, dict) else replace(v, value={}) for k, v in entries.items()
     }
     file = checked(StudyFile, replace(tree, value=extension_keys.judged(header)))
+    if "metric" in entries:
+        known_metric("metric", entries["metric"])
     train = entries["train"]
     if is_distribution(train):
         raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")

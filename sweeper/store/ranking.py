@@ -62,8 +62,7 @@ class Ranking:
 
 def order(result: TrialResult) -> tuple[bool, float, int]:
     """What trials are sorted by."""
-    value = -math.inf if result.value is None or math.isnan(result.value) else result.value
-    return result.state == "FAILED", -value, result.number
+    return result.state == "FAILED", -result.oriented, result.number
 
 
 def _rank(complete: Sequence[dict[str, Any]]) -> None:

@@ -138,7 +138,8 @@ def result_of(
         number=job.trial,
         state=state,
         metric=metric,
-        value=counts.value(metric) if counts else None,
+        minimize=job.recipe.minimize,
+        value=_value(job, counts) if counts else None,
         epoch=counts.number if counts else None,
         epochs=len(known),
         planned=job.stop_after or job.recipe.train.epochs,
@@ -151,6 +152,11 @@ def result_of(
         repeat_of=job.repeat_of,
         tta=done.tta if done else None,
     )
+
+
+def _value(job: Job, epoch: Epoch) -> float | None:
+    """The metric after an epoch; of a final, which has no val, as far as train has it."""
+    return epoch.known(job.recipe.metric) if job.kind == "final" else epoch.value(job.recipe.metric)
 
 
 def refuse_gone(runs: Iterable[Path]) -> None:
@@ -322,6 +328,6 @@ def elapsed_seconds(folder: StudyFolder) -> float:
 
 
 def best(results: Iterable[TrialResult]) -> TrialResult | None:
-    """The completed trial with the highest value, the earliest of equals."""
+    """The completed trial with the best value, the earliest of equals."""
     done = [r for r in results if r.state == "COMPLETE" and r.value is not None]
-    return max(done, key=lambda r: (r.value or 0.0, -r.number), default=None)
+    return max(done, key=lambda r: (r.oriented, -r.number), default=None)

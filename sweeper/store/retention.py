@@ -52,7 +52,7 @@ class Retention:
 
 def rank(result: TrialResult) -> Rank:
     """The better the larger: as the leader is chosen, of equals the earlier; what did not complete comes last."""
-    return result.state == "COMPLETE", result.value or 0.0, -result.number
+    return result.state == "COMPLETE", result.oriented, -result.number
 
 
 def outside_best(results: list[TrialResult], limit: int) -> list[TrialResult]:

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.store import jsonfile
 from sweeper.store.paths import StudyFolder
-from trainers.epoch import Metric
 
 SCHEMA_VERSION = 2
 
@@ -22,7 +21,7 @@ class Identity(_Open):
     """What makes the study the one it is."""
 
     data: dict[str, Any]
-    metric: Metric
+    metric: str
     train: dict[str, Any]
 
 

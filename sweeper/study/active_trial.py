@@ -25,7 +25,9 @@ class ActiveTrial:
 
     @property
     def values(self) -> list[float]:
-        return [epoch.value(self.job.recipe.metric) for epoch in self.epochs]
+        """The metric after each epoch, the more the better."""
+        recipe = self.job.recipe
+        return [recipe.oriented(epoch.value(recipe.metric)) for epoch in self.epochs]
 
     @property
     def left(self) -> int:

@@ -115,7 +115,7 @@ class Outcomes:
     # -------------------------------------------------------------------------- who is to know
     def update_best(self, result: TrialResult) -> None:
         """Note an end that is on record: it may be the best."""
-        if result.state == "COMPLETE" and (self.best is None or (result.value or 0) > (self.best.value or 0)):
+        if result.state == "COMPLETE" and (self.best is None or result.oriented > self.best.oriented):
             self.best = result
             self.update_budget_leader()
 

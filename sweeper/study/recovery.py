@@ -6,6 +6,7 @@ from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.asha import Rungs
 from sweeper.study.outcomes import Outcomes
 from sweeper.study.state import StudyState
+from trainers.metrics.definitions import oriented
 
 
 def recover(state: StudyState, outcomes: Outcomes) -> None:
@@ -34,12 +35,12 @@ def _remember(state: StudyState, entry: Entry) -> None:
 
 def _climb(state: StudyState, outcomes: Outcomes, rungs: Rungs, running: list[ActiveTrial]) -> None:
     """Tell the rungs what is on record, and pause the open trials that stand at a rung and may not go on."""
-    asha = state.queue.asha
+    asha, minimize = state.queue.asha, state.spec.minimize
     for number, transferred in enumerate(state.learnt, -len(state.learnt)):
-        rungs.learn(number, transferred.values)
+        rungs.learn(number, [oriented(value, minimize=minimize) for value in transferred.values])
         asha.ended(number, transferred.state, len(transferred.values))
     for number, entry in state.ended.items():
-        rungs.learn(number, entry.values)
+        rungs.learn(number, [oriented(value, minimize=minimize) for value in entry.values])
         asha.ended(number, entry.result.state, entry.result.epochs)
     for one in running:
         rungs.learn(one.job.trial, one.values)

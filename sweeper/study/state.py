@@ -59,6 +59,7 @@ class StudyState:
             space,
             history.past_trials(folder, ended, space.suggest),
             history.transferred(learnt, space.suggest),
+            minimize=spec.minimize,
         )
         budget = TimeBudget(folder, spec.budget.hours, ended)
         queue = TrialQueue(spec, space, optimizer, folder, budget)

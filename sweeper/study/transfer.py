@@ -90,6 +90,8 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
     asked, mine = before["identity"], spec.data.model_dump(mode="json")
     if asked["metric"] != spec.metric:
         return f"its metric was {asked['metric']}, not {spec.metric}"
+    if asked.get("minimize", False) != spec.minimize:
+        return f"more of its {spec.metric} was {'better' if spec.minimize else 'worse'}"
     if not study_file.same_fingerprint(before.get("fingerprint", ""), fingerprint):
         return "its images, labels or splits were others"
     where = {"root": mine["root"]}  # the same data at another place are the same

@@ -31,7 +31,9 @@ class RunningRow:
 
     @property
     def values(self) -> list[float]:
-        return [epoch.value(self.job.recipe.metric) for epoch in self.epochs]
+        """The metric after each epoch; without val that of train, or train's loss."""
+        known = [(epoch.known(self.job.recipe.metric), epoch.train.loss) for epoch in self.epochs]
+        return [loss if value is None else value for value, loss in known]
 
     @property
     def seconds_left(self) -> float | None:
@@ -85,7 +87,7 @@ class SweepSummary:
             self._spent.append(result.seconds)
         if result.state != "COMPLETE" or result.value is None:
             return
-        if self.best is None or result.value > (self.best.value or 0):
+        if self.best is None or result.oriented > self.best.oriented:
             self.best = result
 
     @property
@@ -133,9 +135,15 @@ def line(board: SweepSummary, row: RunningRow, now: float | None = None) -> str:
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"
-    metric = row.job.recipe.metric if row.epochs[-1].val else f"train {row.job.recipe.metric}"
-    value = format_value(row.values[-1])
-    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {metric} {value}{best}{eta}"
+    value = f"{_of(row.job.recipe.metric, row.epochs[-1])} {format_value(row.values[-1])}"
+    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {value}{best}{eta}"
+
+
+def _of(metric: str, epoch: Epoch) -> str:
+    """What a row's last value is a value of."""
+    if epoch.val:
+        return metric
+    return "train loss" if epoch.known(metric) is None else f"train {metric}"
 
 
 def ending(result: TrialResult, now: float | None = None) -> str:

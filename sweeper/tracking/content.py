@@ -13,7 +13,8 @@ from urllib.parse import quote
 from sweeper.store.records import best
 from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
-from trainers.epoch import SINGLE, Epoch, Metric, Scores
+from trainers.epoch import Epoch, Scores
+from trainers.metrics.definitions import SINGLE
 
 MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
 MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
@@ -47,7 +48,8 @@ def _metric(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
 def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
     """Everything but the metric: a prefix makes a section of charts."""
     metric = job.recipe.metric
-    found = {"train_loss": epoch.train.loss, f"train/{metric}": epoch.train.value(metric)}
+    found = {"train_loss": epoch.train.loss}
+    found |= {f"train/{metric}": value for name, value in epoch.train.metrics.items() if name == metric}
     if epoch.val:
         found |= {"val_loss": epoch.val.loss} | _others(epoch.val, metric) | _corrected(epoch, metric)
     return found | {
@@ -57,13 +59,13 @@ def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
     }
 
 
-def _others(val: Scores, metric: Metric) -> dict[str, float]:
+def _others(val: Scores, metric: str) -> dict[str, float]:
     found = {f"val/{name}": value for name, value in val.metrics.items() if name != metric}
     named = keys(val.category_accuracy)
     return found | {f"category_accuracy/{named[name]}": value for name, value in val.category_accuracy.items()}
 
 
-def _corrected(epoch: Epoch, metric: Metric) -> dict[str, float]:
+def _corrected(epoch: Epoch, metric: str) -> dict[str, float]:
     """What posterior correction would give, or gives, and with which strength."""
     found = {f"posterior/{name}": fit.value for name, fit in epoch.corrected.items()}
     found |= {f"posterior/tau_{name}": fit.tau for name, fit in epoch.corrected.items()}
@@ -84,19 +86,21 @@ def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.5g}") for name, value in figures.items() if math.isfinite(value)}
 
 
-def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], metric: Metric) -> list[Point]:
+def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], metric: str) -> list[Point]:
     """The study's best so far, a point for each completed trial in the order in which they completed.
 
     So a point is final: what completes later comes after it. Not beyond the last epoch of a trial that has them all
     and only lacks its end, for its place is before those.
     """
-    complete = {n: result.value for n, result in results.items() if result.state == "COMPLETE"}
+    complete = {n: result for n, result in results.items() if result.state == "COMPLETE"}
     due = [times.get(n, 0.0) for n, one in results.items() if one.state in OPEN and one.epochs >= one.planned]
     sure = [n for n in complete if times.get(n, 0.0) < min(due, default=math.inf)]
-    best, found = -math.inf, []
+    done, found = list[TrialResult](), list[Point]()
     for step, number in enumerate(sorted(sure, key=lambda n: (times.get(n, 0.0), n))):
-        best = max(best, complete[number] or 0.0)
-        found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{metric}": best})))
+        done.append(complete[number])
+        top = best(done)
+        value = top.value if top and top.value is not None else math.nan
+        found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{metric}": value})))
     return found
 
 
@@ -138,7 +142,7 @@ def outcome(result: TrialResult) -> dict[str, str]:
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
 
 
-def note(state: State, metric: Metric, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
+def note(state: State, metric: str, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
     """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
     counts = {state: sum(r.state == state for r in results) for state in STATUS}
     parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
@@ -155,15 +159,18 @@ def children(parent: str) -> str:
     return f"tags.`mlflow.parentRunId` = '{parent}'"
 
 
-def view(parent: str, names: Sequence[str]) -> str:
-    """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns."""
+def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
+    """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns.
+
+    `minimize`: less of the metric is better.
+    """
     value, model = "metrics.`value`", "params.`model`"
     opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
     columns = [value, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:MAX_COLUMNS]
     state = {
         "searchFilter": children(parent),
         "orderByKey": value,
-        "orderByAsc": False,
+        "orderByAsc": minimize,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],

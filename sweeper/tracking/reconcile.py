@@ -15,7 +15,6 @@ from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
 from sweeper.tracking.sync_state import Event, RunSyncState, StudySyncState, TrackedRun, TrackedRuns
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.epoch import Metric
 from trainers.support import failpoints
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
@@ -54,8 +53,9 @@ class StudyInfo:
 
     study: StudyFolder
     data_name: str
-    metric: Metric
+    metric: str
     spec_text: str
+    minimize: bool = False  # less of the metric is better
     planned: int | None = None
     names: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Reconciler:
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": sync.id, "sweep.kind": "study", **self._tags()}
         run = sync.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.view(experiment, sync.id, content.view(run, self.facts.names))
+        server.view(experiment, sync.id, content.view(run, self.facts.names, minimize=self.facts.minimize))
         failpoints.failpoint("mlflow.study.born")
         sync = sync.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         sync_state.write(path, sync)

@@ -165,6 +165,7 @@ def facts(one: StudyStatus) -> StudyInfo:
         study=one.study,
         data_name=asked["data"]["root"],
         metric=asked["metric"],
+        minimize=asked.get("minimize", False),
         spec_text=one.study.space.read_text(encoding="utf-8"),
         planned=one.planned,
         names=opened(asked["train"]),

@@ -33,7 +33,8 @@ from sweeper.trial import Job
 from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
 from trainers.data.table import Category, Row, known_images, label_matrix
-from trainers.epoch import Epoch, Look, Metric, Scores, lacking
+from trainers.epoch import Epoch, Look, Scores
+from trainers.metrics.definitions import lacking, minimizes
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
 
@@ -94,7 +95,7 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
     logits = draw.normal(size=(len(rows), classes)).astype(np.float32)
     if all(row.labels is None for row in rows):
         return logits, None
-    found = scores(quality(job.recipe.train), table.categories)
+    found = scores(quality(job.recipe.train), table.categories, job.recipe.further)
     return logits, found.model_copy(update={"category_answers": known_answers(rows, table.categories)})
 
 
@@ -145,7 +146,7 @@ def _epoch(recipe: Recipe, index: int, asked: Sequence[Category], *, validated: 
     return Epoch(
         number=index + 1,
         train=scores(min(value + 0.02, 1.0), asked),
-        val=scores(value, asked) if validated else None,
+        val=scores(value, asked, recipe.further) if validated else None,
         lr=config.optimizer.lr,
         seconds=seconds,
         images_per_second=1000.0,
@@ -154,9 +155,9 @@ def _epoch(recipe: Recipe, index: int, asked: Sequence[Category], *, validated: 
     )
 
 
-def scores(value: float, asked: Sequence[Category]) -> Scores:
-    """Made-up scores with the metrics that data of these categories have."""
-    figures: dict[Metric, float] = {
+def scores(value: float, asked: Sequence[Category], further: Sequence[str] = ()) -> Scores:
+    """Made-up scores with the metrics that data of these categories have, and `further` ones."""
+    figures = {
         "overall_accuracy": value,
         "mean_class_accuracy": value * 0.9,
         "macro_precision": value * 0.9,
@@ -167,9 +168,10 @@ def scores(value: float, asked: Sequence[Category]) -> Scores:
         "mean_category_score": value,
     }
     for metric in lacking([category.multi for category in asked]):
-        del figures[metric]
+        figures.pop(metric, None)
+    more = {name: 1 - value if minimizes(name) else value for name in further}
     names = [category.name for category in asked]
-    return Scores(loss=1 - value, category_accuracy=dict.fromkeys(names, value), **figures)
+    return Scores(loss=1 - value, category_accuracy=dict.fromkeys(names, value), further=more, **figures)
 
 
 class _Checkpoint:
@@ -179,17 +181,14 @@ class _Checkpoint:
         self._folder, self._recipe = folder, recipe
         self._head, self._padding = recipe.model_dump_json(), Switches.read().padding
         self._lines = [epoch.model_dump_json() for epoch in epochs]
-        self._best = max(map(self._rank, epochs), default=-math.inf)
-
-    def _rank(self, epoch: Epoch) -> float:
-        return self._recipe.rank(epoch) if epoch.val else epoch.number
+        self._best = max(map(recipe.rank, epochs), default=-math.inf)
 
     def add(self, epoch: Epoch) -> None:
         """Put down `epoch`, and the weights if it is the one that counts so far."""
         self._lines.append(epoch.model_dump_json())
-        if self._rank(epoch) > self._best:
-            self._best = self._rank(epoch)
-            _put(self._folder.model, _safetensors(epoch.value(self._recipe.metric), self._padding))
+        if (rank := self._recipe.rank(epoch)) > self._best:
+            self._best = rank
+            _put(self._folder.model, _safetensors(epoch.known(self._recipe.metric) or 0.0, self._padding))
         filler = "0" * self._padding
         state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}], "padding": "{filler}"}}'
         _put(self._folder.checkpoint, state.encode())

@@ -154,15 +154,12 @@ class Torch:
         fit = ("train", "val")
         views = job.recipe.train.tta if job.use_tta else None
         seen = predict(job.computed, data, weights, split="test", device=device, views=views)
-        logits = seen - logit_offset(
-            data,
-            fit,
-            job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau,
-            job.thresholds,
-        )
+        tau = job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
+        probable = seen - logit_offset(data, fit, tau)
+        logits = seen - logit_offset(data, fit, tau, job.thresholds)
         if all(row.labels is None for row in rows):
             return logits, None
-        return logits, scores(job.recipe, data, logits, split="test", fit=fit)
+        return logits, scores(job.recipe, data, logits, split="test", fit=fit, probable=probable)
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
         from trainers.evaluation.predict import evaluate_tta

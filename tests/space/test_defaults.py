@@ -1,12 +1,11 @@
 import re
-from typing import get_args
 
 import pytest
 import timm
 
 from sweeper.space import defaults
 from trainers.config import TrainConfig
-from trainers.epoch import Metric
+from trainers.metrics.definitions import names
 
 NAMES = ["mobilenetv2_100", "efficientnet_b3", "convnext_tiny.fb_in1k", "swin_tiny_patch4_window7_224", "van_b0"]
 NAMES += ["vit_tiny_patch16_224", "resnet50.a1_in1k", "seresnext50_32x4d"]
@@ -73,7 +72,7 @@ def test_a_correction_is_fitted_where_the_metric_is_a_mean_over_classes_and_the_
     assert config(backbone="a", posthoc_logit_adjustment={"fit": True}).posthoc_logit_adjustment.fit
 
 
-@pytest.mark.parametrize("metric", get_args(Metric))
+@pytest.mark.parametrize("metric", names())
 def test_labels_are_smoothed_only_where_the_goal_is_no_mean_over_classes(metric):
     smoothing = 0.1 if metric == "overall_accuracy" else 0.0
     for train in ({"backbone": "resnet50"}, {"backbone": "van_b0", "pretrained": False}):

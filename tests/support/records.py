@@ -9,7 +9,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import Failed, Failure, Job, State, TrialResult
 from trainers.config import AdamW, Focal, Recipe, TrainConfig
 from trainers.data_config import DataConfig
-from trainers.epoch import Epoch, Metric, Scores
+from trainers.epoch import Epoch, Scores
 
 START = 1_800_000_000.0  # Unix time of the first epoch
 
@@ -40,7 +40,7 @@ def epoch(index: int, value: float, **changes: Any) -> Epoch:
 
 
 def job(study: StudyFolder, number: int, **changes: Any) -> Job:
-    metric: Metric = changes.pop("metric", "overall_accuracy")
+    metric = changes.pop("metric", "overall_accuracy")
     backbone = changes.pop("backbone", "resnet18.a1_in1k")
     gamma = changes.pop("gamma", 2.0 + number / 7)
     train = TrainConfig(

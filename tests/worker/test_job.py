@@ -18,8 +18,8 @@ from sweeper.worker.job import advance, failure_of, run
 from trainers.config import Recipe, Views
 from trainers.data.table import Category, Row
 from trainers.data_config import DataConfig
-from trainers.epoch import METRICS, lacking
 from trainers.loading.batches import Data
+from trainers.metrics.definitions import STANDARD, lacking
 from trainers.optim import frequency
 from trainers.support.checkpoint import read_notes
 from trainers.support.errors import Diverged, EnvironmentFault
@@ -254,7 +254,7 @@ ONE, TAGS = Category("fit", ("tight", "loose")), Category("tags", ("warm", "dry"
 def test_made_up_scores_have_the_metrics_that_such_data_have(asked):
     found = fake_trainer.scores(0.5, asked)
     absent = lacking([category.multi for category in asked])
-    assert set(found.metrics) == set(METRICS) - set(absent)
+    assert set(found.metrics) == set(STANDARD) - set(absent)
     assert list(found.category_accuracy) == [category.name for category in asked]
 
 

@@ -6,6 +6,7 @@ is best for the share of right answers. The trade costs no training. Classes of 
 compete: their logits are moved by thresholds instead, where these are fitted.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.table import Category, known_images
-from trainers.epoch import SINGLE, Corrected, Metric, Scores
-from trainers.evaluation import metrics, thresholds
+from trainers.epoch import Corrected, Scores
+from trainers.evaluation import field_metrics, metrics, thresholds
+from trainers.metrics.definitions import SINGLE, STANDARD, definition, oriented
 
 TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
 FOLDS = 5
@@ -31,10 +33,12 @@ class Fit:
 
 
 class Fitting:
-    """The counts of one set of predictions at every strength, by fold (see metrics.Tally); they serve every metric.
+    """The counts of one set of predictions at every strength, by fold (see metrics.Tally), which serve every standard
+    metric.
 
     logits [N, sum C], labels [N, D], prior [sum C] of `frequency.log_prior`. `least`: thresholds are fitted, too, for
-    classes that so many images have and lack; each fold is judged by those of the others.
+    classes that so many images have and lack; each fold is judged by those of the others. `further` names the metrics
+    beyond the standard ones that scores have; they are of probabilities, which thresholds leave as they are.
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class Fitting:
         categories: Sequence[Category],
         *,
         least: int | None = None,
+        further: Sequence[str] = (),
     ) -> None:
-        self.logits, self.prior = logits, prior
+        self.logits, self.labels, self.prior, self.further = logits, labels, prior, further
+        self._places: dict[tuple[str, int | None], int] = {}
         self.width, self.columns = logits.shape[1], metrics.Columns.of(categories)
         self.folds = np.random.default_rng(0).permutation(len(logits)) % min(FOLDS, len(logits))  # [N]
         self.true = metrics.truths(labels, self.columns)  # [N, S]
@@ -80,34 +86,53 @@ class Fitting:
     def _scores(self, counts: NDArray[np.int64], loss: float) -> Scores:
         return metrics.scores_of(counts, self.columns, loss, precision=self.precision, known=self.known)
 
+    def _with_further(self, scores: Scores, tau: float | NDArray[np.float32]) -> Scores:
+        """The same with the further metrics, at this strength, or at that of each image [N, 1]."""
+        return field_metrics.added(scores, self.further, self._corrected(tau), self.labels, self.columns.categories)
+
+    def _corrected(self, tau: float | NDArray[np.float32]) -> Floats:
+        found: Floats = self.logits - np.float32(tau) * self.prior
+        return found
+
     def at(self, tau: float, loss: float) -> Scores:
         """Every metric with this strength; `loss` is passed through."""
-        return self._scores(self._counts(tau).sum(0), loss)
+        return self._with_further(self._scores(self._counts(tau).sum(0), loss), tau)
 
     def logits_at(self, tau: float) -> Floats:
         """The logits that answer so, [N, sum C]."""
-        found: Floats = self.logits - np.float32(tau) * self.prior - self.moved
+        found: Floats = self._corrected(tau) - self.moved
         return found
 
-    def fit(self, metric: Metric, loss: float) -> Fit:
+    def fit(self, metric: str, loss: float) -> Fit:
         """The best strength by `metric`, the one nearest 0 of equals; `loss` is passed through to the scores."""
-        whole = self.counts.sum(1)  # [taus, 3, sum C]
-        chosen = [self._best(whole - self.counts[:, fold], metric) for fold in range(self.counts.shape[1])]
+        chosen = [self._best(metric, fold) for fold in range(self.counts.shape[1])]
         crossed = sum(self.counts[best, fold] for fold, best in enumerate(chosen))
-        strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)  # [N]
-        scores = self._scores(np.asarray(crossed), loss)
-        tau = float(TAUS[self._best(whole, metric)])
-        return Fit(tau, scores, self.logits - strength[:, None] * self.prior - self.moved)
+        strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)[:, None]  # [N, 1]
+        scores = self._with_further(self._scores(np.asarray(crossed), loss), strength)
+        return Fit(float(TAUS[self._best(metric)]), scores, self._corrected(strength) - self.moved)
 
-    def _best(self, counts: NDArray[np.int64], metric: Metric) -> int:
-        values = [self._scores(one, 0.0).value(metric) for one in counts]
-        return max(range(len(TAUS)), key=lambda i: (values[i], -abs(TAUS[i])))
+    def _best(self, metric: str, fold: int | None = None) -> int:
+        """The place of the best strength on all of val, or on all but a fold; looked for once."""
+        if (metric, fold) not in self._places:
+            values = self._values(metric, fold)
+            self._places[metric, fold] = max(range(len(TAUS)), key=lambda i: (values[i], -abs(TAUS[i])))
+        return self._places[metric, fold]
 
-    def corrected(self, metric: Metric) -> dict[str, Corrected]:
-        """What a fitted correction gives for both accuracies and the metric, by metric; nothing without a category
-        that it applies to.
+    def _values(self, metric: str, fold: int | None) -> list[float]:
+        """The metric with each strength, so that more is better."""
+        if metric in STANDARD:
+            counts = self.counts.sum(1) - (0 if fold is None else self.counts[:, fold])  # [taus, 3, sum C]
+            return [self._scores(one, 0.0).value(metric) for one in counts]
+        one, rows = definition(metric), self.folds >= 0 if fold is None else self.folds != fold
+        parts = ((self._corrected(float(tau))[rows], self.labels[rows], self.columns.categories) for tau in TAUS)
+        values = (oriented(field_metrics.figure(one, *part), minimize=one.minimize) for part in parts)
+        return [-math.inf if math.isnan(value) else value for value in values]
+
+    def corrected(self, *names: str) -> dict[str, Corrected]:
+        """What a fitted correction gives for both accuracies and the metrics of these names; nothing without a
+        category that it applies to.
         """
         if not len(self.columns.single):
             return {}
-        fits = {name: self.fit(name, 0.0) for name in dict.fromkeys((*SINGLE, metric))}
+        fits = {name: self.fit(name, 0.0) for name in dict.fromkeys((*SINGLE, *names))}
         return {name: Corrected(tau=fit.tau, value=fit.scores.value(name)) for name, fit in fits.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainers.config import Recipe, TrainConfig, Views
 from trainers.data.table import spans
 from trainers.epoch import Look, Scores
-from trainers.evaluation import metrics
+from trainers.evaluation import field_metrics, metrics
 from trainers.evaluation.logit_adjustment import Fitting
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Crop, InputFormat
@@ -107,14 +107,15 @@ def _windows(height: int, width: int, scale: float, crops: int) -> list[Crop]:
 
 
 def fitting(
-    config: TrainConfig, data: Data, logits: np.ndarray, labels: np.ndarray, counts: Sequence[Sequence[int]]
+    recipe: Recipe, data: Data, logits: np.ndarray, labels: np.ndarray, counts: Sequence[Sequence[int]]
 ) -> Fitting:
     """What correction and thresholds make of predictions of val, [N, sum C], labels [N, D].
 
     counts [K][C] are the images of each class that the model was fitted on.
     """
-    least = config.thresholds.min_images if config.thresholds.fit else None
-    return Fitting(logits, labels, frequency.log_prior(counts, data.multi), data.categories, least=least)
+    thresholds, prior = recipe.train.thresholds, frequency.log_prior(counts, data.multi)
+    least = thresholds.min_images if thresholds.fit else None
+    return Fitting(logits, labels, prior, data.categories, least=least, further=recipe.further)
 
 
 def fitted_thresholds(config: TrainConfig, data: Data, fit: Fitting) -> dict[str, tuple[float, ...]] | None:
@@ -146,7 +147,7 @@ def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cp
     logits = predict(recipe, data, weights, split="val", device=device, views=train.tta)
     loss = scores(recipe, data, logits, split="val", fit=("train",)).loss
     labels, counts = data.labels(data.table.indices("val")), data.counts(data.table.indices("train"))
-    found = fitting(train, data, logits, labels, counts)
+    found = fitting(recipe, data, logits, labels, counts)
     thresholds = fitted_thresholds(train, data, found)
     if not train.posthoc_logit_adjustment.fit:
         plain = found.at(train.posthoc_logit_adjustment.tau, loss)
@@ -155,10 +156,19 @@ def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cp
     return Look(**fit.scores.model_dump(), tau=fit.tau, thresholds=thresholds)
 
 
-def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: Sequence[str]) -> Scores:
+def scores(
+    recipe: Recipe,
+    data: Data,
+    logits: np.ndarray,
+    *,
+    split: str,
+    fit: Sequence[str],
+    probable: np.ndarray | None = None,
+) -> Scores:
     """Every metric of `logits` [N, sum C] on a split, in the order of its rows; missing labels count nowhere.
 
-    The loss is the recipe's, without label smoothing; its class weights come from the splits `fit`.
+    The loss is the recipe's, without label smoothing; its class weights come from the splits `fit`. `probable` are
+    the logits of probabilities, where thresholds were taken off `logits`.
     """
     rows = data.table.indices(split)
     labels, counts = data.labels(rows), data.counts(data.table.indices(*fit))
@@ -172,7 +182,9 @@ def scores(recipe: Recipe, data: Data, logits: np.ndarray, *, split: str, fit: S
         smooth=False,
     )
     loss = judge(torch.from_numpy(logits), torch.from_numpy(labels)).mean().item()
-    return metrics.scores(logits, labels, data.table.categories, loss=loss)
+    found = metrics.scores(logits, labels, data.table.categories, loss=loss)
+    probable = logits if probable is None else probable
+    return field_metrics.added(found, recipe.further, probable, labels, data.table.categories)
 
 
 def predict(

@@ -184,7 +184,7 @@ def _head(config: TrainConfig) -> Problem | None:
     if isinstance(config.head, Query2Label):
         return _query2label(config, config.head)
     default = timm.get_pretrained_cfg(config.backbone)
-    if heads.NEEDS[config.head.name] == "logits" and default is not None and default.num_classes == 0:
+    if heads.need(config.head) == "logits" and default is not None and default.num_classes == 0:
         fits = ", ".join(name for name, need in heads.NEEDS.items() if need != "logits")
         what = f"{config.backbone} has no class scores of its own, which the head {config.head.name} builds on"
         return Problem("train.head", what, f"heads that fit: {fits}", 2)

@@ -144,8 +144,8 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 def factor(config: Schedule, progress: float, epochs: int, past: Sequence[float] = ()) -> float:
     """The learning rate as a share of its peak, `progress` epochs into a run of `epochs`.
 
-    past holds the metric after each finished epoch, which only plateau looks at. A function of nothing else, so a
-    resumed run has the rates of an uninterrupted one.
+    past holds the metric after each finished epoch, the more the better, which only plateau looks at. A function of
+    nothing else, so a resumed run has the rates of an uninterrupted one.
     """
     if isinstance(config, OneCycle):
         return _one_cycle(config, progress / epochs)

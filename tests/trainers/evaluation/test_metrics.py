@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.table import Category
-from trainers.epoch import METRICS, MULTI
 from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, scores
 from trainers.evaluation.tally import Tally
+from trainers.metrics.definitions import STANDARD, lacking
 
 CATEGORIES = (Category("sleeve", ("a", "b", "c")), Category("fit", ("d", "e")))
 
@@ -52,7 +52,7 @@ def of_scikit_learn(true, said):
 def test_every_metric_is_scikit_learns_of_that_name(true, said):
     expected = of_scikit_learn(true, said)
     found = single(true, said)
-    assert set(expected) == set(METRICS) - set(MULTI)
+    assert set(expected) == set(STANDARD) - set(lacking([False]))
     assert found.metrics == pytest.approx(expected)
 
 
