@@ -58,7 +58,8 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
         case RandomSampler() | Grid():  # a grid's values are queued, so nothing is left to sample
             return optuna.samplers.RandomSampler(seed=seed)
         case CustomSampler() as chosen:
-            return _own("samplers", chosen, seed, BaseSampler)
+            made: BaseSampler = _own("samplers", chosen, seed, BaseSampler)
+            return made
 
 
 def _tpe(seed: int, startup_trials: int) -> BaseSampler:
@@ -95,10 +96,11 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
         case NoPruner() | Asha():  # the study's own rungs judge
             return optuna.pruners.NopPruner()
         case CustomPruner() as chosen:
-            return _own("pruners", chosen, search.seed, BasePruner)
+            stops: BasePruner = _own("pruners", chosen, search.seed, BasePruner)
+            return stops
 
 
-def _own[Made](kind: Kind, chosen: CustomSampler | CustomPruner, seed: int, wanted: type[Made]) -> Made:
+def _own(kind: Kind, chosen: CustomSampler | CustomPruner, seed: int, wanted: type) -> Any:
     """What a function of an extension file makes for this seed; UserError for anything but a `wanted`."""
     definition = extensions.needed(kind, chosen.name)
     made = definition.called(definition.value, seed, **definition.given(chosen.model_dump()))
