@@ -349,7 +349,7 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Read {"recipes", "images", "gpus", "categories", "sizes", "unfetched", "extensions"} on stdin; write a line of JSON.
+    """Read {"recipes", "images", "gpus", "categories", "sizes", "unfetched", "extensions"} on stdin; answer in JSON.
 
     A list: of problems; or, where there are none, of what is to be said, {"note"} each, and, if sizes are asked for,
     of these, {"backbone", "bytes"} each. unfetched: weights that the hub does not give are only said.
