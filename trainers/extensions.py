@@ -178,6 +178,11 @@ def needed(kind: Kind, name: str) -> Definition:
     return found
 
 
+def load(paths: Sequence[str]) -> None:
+    """Use the files at these paths, in a process that was told of them."""
+    use([ExtensionFile.read(Path(path)) for path in paths])
+
+
 def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:
     """The copies in a study's folder that a recipe was made with, by file name and SHA-256.
 

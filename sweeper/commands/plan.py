@@ -126,6 +126,7 @@ def _measured(prepared: PreparedStudy, recipes: Sequence[Recipe], slot: devices.
     request = {
         "device": slot.device,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+        "extensions": [str(file.path) for file in prepared.spec.extensions],
         "categories": [asdict(category) for category in prepared.table.categories],
     }
     answers: list[dict[str, Any]] = ask(
