@@ -191,7 +191,8 @@ def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    return model.model_fields["name"].default if "name" in model.model_fields else None
+    field = model.model_fields.get("name")
+    return field.default if field and not field.is_required() else None  # a part of an extension file has any
 
 
 def _tags(model: type[BaseModel], loc: Loc) -> list[str]:
