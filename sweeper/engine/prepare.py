@@ -248,5 +248,7 @@ def prepare(
             gpus=devices.ids(slots),
             place=space.place,
             unfetched=unfetched,
+            extensions=[file.path for file in read.extensions],
         )
+        preflight.dry_run(space.dry_runs(), [file.path for file in read.extensions])
     return PreparedStudy(read, space, found, folder, tuple(slots), weights)

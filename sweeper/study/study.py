@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeper.errors import NoResult, UserError
 from sweeper.space.compare import difference
-from sweeper.store import lock, records, study_file
+from sweeper.store import extension_files, lock, records, study_file
 from sweeper.store.paths import RunFolder
 from sweeper.study import recovery
 from sweeper.study.active_trial import ActiveTrial
@@ -49,6 +49,7 @@ def write_or_compare(study: Definition) -> None:
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,
     }
+    extension_files.keep(spec.extensions, folder.extensions)
     files.write_text(folder.space, spec.text)
     files.write_text(folder.study_file, json.dumps(document, indent=1) + "\n")
 

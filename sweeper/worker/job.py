@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
+from trainers import extensions
 from trainers.data_config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
@@ -57,6 +58,7 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
 
 
 def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
+    extensions.use(extensions.stored(RunFolder(job.folder).extensions, job.recipe.extensions))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
     for epoch in trainer.train(job, fit, device):
