@@ -381,7 +381,7 @@ def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
             raise UserError(what, where=where, help="give it another name")
         fields[one.name] = (one.annotation, ... if one.default is one.empty else _default(one.default))
     try:
-        return create_model(name, __base__=_base(kind), **fields)
+        return _described(create_model(name, __base__=_base(kind), **fields), fields, f"of {name} in {where}")
     except (PydanticUserError, NameError, TypeError) as error:
         said = str(error).splitlines()[0]
         raise UserError(
@@ -389,6 +389,14 @@ def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
             where=where,
             help="annotate with float, int, bool, str, Literal, or tuples of them",
         ) from None
+
+
+def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]:
+    """The model with a description, which a message shows, for each key of its own that has none."""
+    for key in own:
+        field = keys.model_fields[key]
+        field.description = field.description or f"{inspect.formatannotation(field.annotation)}, {whose}"
+    return keys
 
 
 def _default(value: Any) -> Any:

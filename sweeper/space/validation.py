@@ -191,7 +191,8 @@ def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    return model.model_fields["name"].default if "name" in model.model_fields else None
+    name = model.model_fields["name"].default if "name" in model.model_fields else None
+    return name if isinstance(name, str) else None
 
 
 def _tags(model: type[BaseModel], loc: Loc) -> list[str]:
