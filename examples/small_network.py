@@ -1,5 +1,7 @@
 """A small network in plain torch: four convolutions, each halving the image, and the mean over all places."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -9,7 +11,7 @@ class SmallNetwork(nn.Module):
     def __init__(self, width: int = 32, dropout: float = 0.0) -> None:
         super().__init__()
         sizes = (3, width, 2 * width, 4 * width, 4 * width)
-        self.layers = nn.Sequential(*(self._layer(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)))
+        self.layers = nn.Sequential(*(self._layer(*pair) for pair in pairwise(sizes)))
         self.dropout = nn.Dropout(dropout)
         self.num_features = sizes[-1]
 

@@ -9,7 +9,6 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from trainers.data import layouts
 from trainers.data.images import pillow_errors, resized
 from trainers.data.table import Row, Table, class_counts, label_matrix
 from trainers.evaluation import field_metrics
-from trainers.extensions import Definition, ExtensionFile
+from trainers.extensions import Definition
 from trainers.metrics.definitions import definition
 from trainers.models import network
 from trainers.models.preflight import Problem
@@ -156,10 +155,7 @@ def _try_model(recipe: Recipe, one: Definition, images: Tensor) -> None:
 
 
 def _refuse_other_features(one: Definition, backbone: Any, found: Any, count: int) -> None:
-    wanted = getattr(backbone, "num_features", None)
-    if not isinstance(wanted, int):
-        advice = "set self.num_features in __init__ to the number F of its features [B, F]"
-        raise UserError(f"the model {one.name} has no num_features", where=one.where, help=advice)
+    wanted = backbone.num_features
     if not isinstance(found, Tensor) or found.shape != (count, wanted):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         what = f"the model {one.name} gives {got} for {count} images, and not [{count}, {wanted}]"
@@ -206,7 +202,7 @@ def main() -> None:
 
 def _answers(asked: dict[str, Any]) -> Iterator[Problem]:
     try:
-        extensions.use([ExtensionFile.read(Path(path)) for path in asked["extensions"]])
+        extensions.load(asked["extensions"])
         yield from problems(Recipe.model_validate(recipe) for recipe in asked["recipes"])
     except UserError as error:
         yield Problem(error.where, error.what, error.help, 3 if isinstance(error, EnvironmentFault) else 2)

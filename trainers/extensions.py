@@ -158,6 +158,17 @@ def use(files: Sequence[ExtensionFile], taken: Mapping[Kind, Collection[str]] | 
                 definitions.register(_metric(one))
 
 
+def summary() -> list[str]:
+    """A line for each file in use, with what it defines."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for (kind, name), one in _definitions.items():
+        found.setdefault(one.path.name, {}).setdefault(kind, []).append(name)
+    return [
+        f"{file}: {', '.join(f'{kind} {name}' for kind, names in kinds.items() for name in names)}"
+        for file, kinds in found.items()
+    ]
+
+
 def find(kind: Kind, name: str) -> Definition | None:
     """The definition of that name in the files in use."""
     return _definitions.get((kind, name))
@@ -178,6 +189,11 @@ def needed(kind: Kind, name: str) -> Definition:
             help=f"name the file that has it in {kind} = {{...}} under extensions: of the search space",
         )
     return found
+
+
+def load(paths: Sequence[str]) -> None:
+    """Use the files at these paths, in a process that was told of them."""
+    use([ExtensionFile.read(Path(path)) for path in paths])
 
 
 def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:

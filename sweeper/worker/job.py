@@ -1,6 +1,7 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -195,9 +196,15 @@ def failed(job: Job, error: Exception) -> Failed:
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
-    text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
+    text = f"{first}{_line(error)}" if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
     return Failed(trial=job.trial, failure=failure_of(error), text=text[:300], detail=detail)
+
+
+def _line(error: Exception) -> str:
+    """The file and line of somebody's code that an error is about."""
+    name = Path(error.where).name if isinstance(error, UserError) else ""
+    return f" ({name})" if re.fullmatch(r".+\.py:\d+", name) else ""
 
 
 def failure_of(error: Exception) -> Failure:

@@ -22,7 +22,6 @@ import torch
 
 from trainers import extensions
 from trainers.config import CustomHead, LinearHead, Query2Label, Recipe, TrainConfig
-from trainers.extensions import ExtensionFile
 from trainers.models import heads, hub, majority, network
 from trainers.models.foreign_weights import Weights
 from trainers.optim import optimizers
@@ -52,7 +51,7 @@ def problems(recipes: Iterable[Recipe], images: int | None = None) -> list[Probl
     for recipe in recipes:
         config = recipe.train
         own = extensions.find("models", config.backbone) is not None  # the dry run tries it on real images
-        built = () if own else (_name, _size, _growing)
+        built = (_made,) if own else (_name, _size, _growing)
         looks = (*built, _head, lambda config: _lone(config, images), _weights, _compiler)
         if problem := next(filter(None, (look(config) for look in looks)), None):
             found[problem] = None
@@ -113,6 +112,15 @@ def _alike(architecture: str) -> list[str]:
         if longer:
             return sorted(longer, key=lambda name: ("224" not in name and name != text, len(name)))[:1]
     return difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
+
+
+def _made(config: TrainConfig) -> Problem | None:
+    """Whether a model of an extension file can be made at all."""
+    try:
+        network.create(config)
+    except UserError as error:
+        return Problem(error.where, error.what, error.help, error.exit_code)
+    return None
 
 
 def _size(config: TrainConfig) -> Problem | None:
@@ -355,7 +363,7 @@ def main() -> None:
     of these, {"backbone", "bytes"} each. unfetched: weights that the hub does not give are only said.
     """
     asked = json.load(sys.stdin)
-    extensions.use([ExtensionFile.read(Path(path)) for path in asked.get("extensions", [])])
+    extensions.load(asked.get("extensions", []))
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     found = [*gpus(asked.get("gpus", [])), *problems(recipes, asked.get("images"))]
     missing = absent(recipes)
