@@ -42,7 +42,7 @@ class Optimizer:
 
         `minimize`: less of the metric is better. `states` are what `state` returned of past trials, by number.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        samplers.set_verbosity(search)
         self._search, self._space, self._minimize = search, space, minimize
         self._storage = _Storage(transferred)
         self._study = optuna.create_study(

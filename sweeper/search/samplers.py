@@ -44,6 +44,12 @@ Called = Callable[..., Any]
 """Calls the function that it is given first with what follows."""
 
 
+def set_verbosity(search: Search) -> None:
+    """Have Optuna say what is worth knowing; a sampler of one's own, made for each trial, would say it each time."""
+    custom = isinstance(search.sampler, CustomSampler)
+    optuna.logging.set_verbosity(optuna.logging.ERROR if custom else optuna.logging.WARNING)
+
+
 def sampler(search: Search) -> "StatelessSampler":
     """The sampler of `search`; what it proposes depends on the seed, the trial's number and the record alone."""
     called = _caller("samplers", search.sampler)
@@ -94,7 +100,7 @@ def try_own(search: Search, space: "Space", *, minimize: bool = False) -> None:
 
 def _tried(search: Search, space: "Space", *, minimize: bool) -> list[dict[str, Any]]:
     """The parameters of a few trials, each of which is judged after one epoch and completes."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    set_verbosity(search)
     study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     found: list[dict[str, Any]] = []
     for value in TRIED:
@@ -108,7 +114,7 @@ def _tried(search: Search, space: "Space", *, minimize: bool) -> list[dict[str, 
 
 def first(search: Search, space: "Space", count: int, *, minimize: bool = False) -> Iterator[dict[str, Any]]:
     """The parameters of the first `count` trials as a study would ask for them while none has a result."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    set_verbosity(search)
     study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     for params in islice(space.configurations(), count) if isinstance(search.sampler, Grid) else space.default():
         study.enqueue_trial(params)
