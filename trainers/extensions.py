@@ -41,6 +41,8 @@ LEADING: dict[Kind, tuple[str, ...]] = {
     "pruners": ("seed",),
 }
 """What a definition of each kind is called with first; its other parameters are keys of the YAML."""
+NAMED: tuple[Kind, ...] = ("losses", "heads", "samplers", "pruners")
+"""Kinds whose keys stand beside their name."""
 APPLIED: tuple[Kind, ...] = ("metrics", "losses", "augmentations")
 """Kinds that are called with data. A class of these is made with the keys, and its object is called."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -381,7 +383,7 @@ def _base(kind: Kind) -> type[Part]:
 
 def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
     """The model of the keys that stand beside a name: one for each parameter after those that sweep fills in."""
-    fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in ("losses", "heads") else {}
+    fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in NAMED else {}
     for one in _parameters(kind, name, value, where):
         if one.annotation is one.empty:
             default = "" if one.default is one.empty else f" = {one.default!r}"
@@ -395,7 +397,7 @@ def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
             raise UserError(what, where=where, help="give it another name")
         fields[one.name] = (one.annotation, ... if one.default is one.empty else _default(one.default))
     try:
-        return create_model(name, __base__=_base(kind), **fields)
+        return _described(create_model(name, __base__=_base(kind), **fields), fields, f"of {name} in {where}")
     except (PydanticUserError, NameError, TypeError) as error:
         said = str(error).splitlines()[0]
         raise UserError(
@@ -403,6 +405,14 @@ def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
             where=where,
             help="annotate with float, int, bool, str, Literal, or tuples of them",
         ) from None
+
+
+def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]:
+    """The model with a description, which a message shows, for each key of its own that has none."""
+    for key in own:
+        field = keys.model_fields[key]
+        field.description = field.description or f"{inspect.formatannotation(field.annotation)}, {whose}"
+    return keys
 
 
 def _default(value: Any) -> Any:

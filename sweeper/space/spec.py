@@ -134,6 +134,11 @@ class Search(Part):
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
 
+    @property
+    def has_own(self) -> bool:
+        """Whether sampler or pruner is of an extension file."""
+        return isinstance(self.sampler, CustomSampler) or isinstance(self.pruner, CustomPruner)
+
     @model_validator(mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:

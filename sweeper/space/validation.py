@@ -79,6 +79,8 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
         raise UserError(what, where=at.key or at.where, help=remedy)
     if kind == "literal_error":
         renames.refuse(f"{name}: {_text(_named(at))}", _named(at).where)
+    if kind == "union_tag_not_found" and not isinstance(at.value, dict):
+        kind = "model_attributes_type"
     if kind == "union_tag_not_found":
         raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {join_or(_tags(model, loc))}")
     if kind == "union_tag_invalid":

@@ -162,6 +162,11 @@ class RunFolder:
         return self.root / "config.json"
 
     @property
+    def search(self) -> Path:
+        """What a sampler or a pruner of an extension file has kept of this trial."""
+        return self.root / "search.json"
+
+    @property
     def history(self) -> Path:
         return self.root / "history.jsonl"
 

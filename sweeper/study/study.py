@@ -180,6 +180,7 @@ class Study:
             repeat_of=repeat_of,
         )
         job = self._gpu_memory.begin(job)
+        records.write_search(folder, self._optimizer.state(number))
         records.write_config(folder, job)
         self._seen.add(job)
         return job
@@ -196,7 +197,9 @@ class Study:
             return True
         new = epoch.number == len(running.epochs) + 1
         if new:
-            records.append(self.folder.trial(trial), epoch)
+            folder = self.folder.trial(trial)
+            records.write_search(folder, self._optimizer.state(trial))  # of epochs before, whose verdicts were heard
+            records.append(folder, epoch)
             running.epochs.append(epoch)
             self._budget.epoch(running.train, epoch)
         goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))
