@@ -107,8 +107,8 @@ class Definition:
         try:
             return function(*given, **named)
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":
-                raise  # the batch is made smaller for it
+            if isinstance(error, UserError) or type(error).__name__ == "OutOfMemoryError":
+                raise  # it is blamed already; or the batch is made smaller for it
             raise blamed(error, self.path, f"{self.name} of {self.kind} failed", self.line) from error
 
     def module(self, *given: Any, **named: Any) -> Any:
