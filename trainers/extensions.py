@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, get_args
 
 from pydantic import PydanticUserError, create_model
 from pydantic.fields import FieldInfo
 
 from trainers.config import LossPart
 from trainers.epoch import Part
+from trainers.metrics import definitions
+from trainers.metrics.definitions import BOTH, ONE, MetricDefinition
 from trainers.support.errors import EnvironmentFault, UserError
 from trainers.support.text import brief
 
@@ -81,6 +83,7 @@ class Definition:
     path: Path
     line: int
     keys: type[Part] = field(repr=False)  # the model of its keys: name, those of every such part, its own
+    options: Mapping[str, bool] = field(default_factory=dict)  # of a metric
 
     @property
     def where(self) -> str:
@@ -130,6 +133,9 @@ class Definition:
         return called
 
 
+METRIC_OPTIONS = {"minimize": False, "per_category": True, "several_answers": False}
+"""What a metric's entry can say beside its `function`, and what holds where it says nothing."""
+
 _definitions: dict[tuple[Kind, str], Definition] = {}
 _modules: dict[tuple[str, str], ModuleType] = {}
 
@@ -141,10 +147,24 @@ def use(files: Sequence[ExtensionFile], taken: Mapping[Kind, Collection[str]] | 
     or defines what cannot be used.
     """
     _definitions.clear()
+    definitions.REGISTERED.clear()
     for file in files:
         for one in _defined(_module(file), file):
             _refuse_taken(one, (taken or {}).get(one.kind, ()))
             _definitions[one.kind, one.name] = one
+            if one.kind == "metrics":
+                definitions.register(_metric(one))
+
+
+def summary() -> list[str]:
+    """A line for each file in use, with what it defines."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for (kind, name), one in _definitions.items():
+        found.setdefault(one.path.name, {}).setdefault(kind, []).append(name)
+    return [
+        f"{file}: {', '.join(f'{kind} {name}' for kind, names in kinds.items() for name in names)}"
+        for file, kinds in found.items()
+    ]
 
 
 def find(kind: Kind, name: str) -> Definition | None:
@@ -167,6 +187,11 @@ def needed(kind: Kind, name: str) -> Definition:
             help=f"name the file that has it in {kind} = {{...}} under extensions: of the search space",
         )
     return found
+
+
+def load(paths: Sequence[str]) -> None:
+    """Use the files at these paths, in a process that was told of them."""
+    use([ExtensionFile.read(Path(path)) for path in paths])
 
 
 def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:
@@ -262,6 +287,9 @@ def _definition(kind: Kind, name: Any, value: Any, file: ExtensionFile, lines: M
         raise UserError(
             f"{brief(str(name))!r} cannot be a name in {kind}", where=place, help="take letters, digits and _"
         )
+    options: dict[str, bool] = {}
+    if kind == "metrics" and isinstance(value, dict):
+        value, options = _unfolded(name, value, place)
     if not callable(value):
         raise UserError(
             f"{kind}[{name!r}] is {type(value).__name__}, and cannot be called",
@@ -269,7 +297,45 @@ def _definition(kind: Kind, name: Any, value: Any, file: ExtensionFile, lines: M
             help="name a function, or a class",
         )
     line = _first_line(value, file) or int(place.rpartition(":")[2])
-    return Definition(kind, name, value, path, line, _keys(kind, name, value, f"{path}:{line}"))
+    return Definition(kind, name, value, path, line, _keys(kind, name, value, f"{path}:{line}"), options)
+
+
+def _unfolded(name: str, entry: Mapping[Any, Any], place: str) -> tuple[Any, dict[str, bool]]:
+    """The function and the options of a metric that is written as a dictionary."""
+    options = {key: value for key, value in entry.items() if key != "function"}
+    wrong = [key for key, value in options.items() if key not in METRIC_OPTIONS or not isinstance(value, bool)]
+    if "function" not in entry or wrong:
+        what = f"{brief(str(wrong[0]))!r}: {brief(repr(options[wrong[0]]))}" if wrong else "no function"
+        words = ", ".join(METRIC_OPTIONS)
+        remedy = f'write {{"function": {name}, ...}} with any of {words}, each True or False'
+        raise UserError(f"the metric {name} has {what}", where=place, help=remedy)
+    return entry["function"], options
+
+
+def _metric(one: Definition) -> MetricDefinition:
+    """A metric as evaluation asks it. Its parameters after the first two keep their defaults."""
+    if needed := [key for key in one.own if key not in one.defaults]:
+        what = f"the parameter {needed[0]} of the metric {one.name} has no default"
+        raise UserError(what, where=one.where, help="a metric is called with probabilities and labels alone")
+    options = METRIC_OPTIONS | dict(one.options)
+    function = one.called(lambda: one.bound({}))
+
+    def figure(probabilities: Any, labels: Any) -> float | None:
+        found = one.called(function, probabilities, labels)
+        if found is None or (isinstance(found, SupportsFloat) and not getattr(found, "shape", ())):
+            return None if found is None else float(found)
+        got = f"an array {list(found.shape)}" if hasattr(found, "shape") else type(found).__name__
+        raise UserError(f"the metric {one.name} returns {got}", where=one.where, help="return one figure")
+
+    kinds = BOTH if options["several_answers"] else ONE
+    return MetricDefinition(
+        one.name,
+        figure,
+        minimize=options["minimize"],
+        per_category=options["per_category"],
+        description=f"of {one.path.name}",
+        kinds=kinds,
+    )
 
 
 def _lines(file: ExtensionFile) -> dict[str, int]:

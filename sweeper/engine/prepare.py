@@ -20,6 +20,7 @@ from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
 from sweeper.text import join_or
+from trainers import extensions
 from trainers.metrics.definitions import definition, lacking, names
 
 if TYPE_CHECKING:
@@ -90,6 +91,12 @@ def checked(data: "DataConfig") -> "Findings":
 
     with counting("checking images") as count:
         return check.ensure(data, paths.cache(), count)
+
+
+def executed() -> Iterator[str]:
+    """What code of the user's a sweep runs."""
+    for line in extensions.summary():
+        yield f"code of yours is executed, from {line}"
 
 
 def understood(data: "Summary", source: str) -> Iterator[str]:
@@ -248,5 +255,7 @@ def prepare(
             gpus=devices.ids(slots),
             place=space.place,
             unfetched=unfetched,
+            extensions=[file.path for file in read.extensions],
         )
+        preflight.dry_run(space.dry_runs(), [file.path for file in read.extensions])
     return PreparedStudy(read, space, found, folder, tuple(slots), weights)

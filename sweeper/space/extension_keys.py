@@ -13,6 +13,7 @@ from trainers import extensions
 from trainers.config import Augment, Head, Loss
 from trainers.data_config import LAYOUTS
 from trainers.extensions import Definition, ExtensionFile, Kind
+from trainers.metrics import definitions
 from trainers.support.errors import UserError
 
 PARTS: dict[str, Kind] = {
@@ -37,6 +38,7 @@ BUILT_IN: dict[Kind, list[str]] = {
     "pruners": _tags(Pruner),
     "layouts": list(LAYOUTS),
     "augmentations": list(Augment.model_fields),
+    "metrics": [*definitions.BUILT_IN, *definitions.SELECTIONS],
 }
 
 

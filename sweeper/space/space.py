@@ -42,6 +42,9 @@ CROPPED_BY = ("augment", "backbone", "pretrained")
 """Keys of `train` on which those depend: without `augment` the backbone's family has its own."""
 
 
+TRIED = {"backbone", "backbone_args", "image_size", "head", "loss", "augment"}
+
+
 class Space:
     """A study's `train` with its open values.
 
@@ -189,6 +192,15 @@ class Space:
         The value called `smallest` is at its smallest.
         """
         return (self._recipe(closed) for _, closed in self._over(_built_from, smallest=smallest))
+
+    def dry_runs(self) -> list[Recipe]:
+        """Recipes in which a part that an extension file may define takes every form, each number both ends."""
+        found: dict[str, Recipe] = {}
+        for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
+            recipe = self._recipe(closed)
+            parts = recipe.train.model_dump(mode="json", include=TRIED)
+            found.setdefault(json.dumps(parts, sort_keys=True), recipe)
+        return list(found.values())
 
     def configurations(self) -> Iterator[dict[str, Any]]:
         """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""

@@ -1,6 +1,7 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
+from trainers import extensions
 from trainers.data_config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
@@ -57,6 +59,7 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
 
 
 def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
+    extensions.use(extensions.stored(RunFolder(job.folder).extensions, job.recipe.extensions))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
     for epoch in trainer.train(job, fit, device):
@@ -193,9 +196,15 @@ def failed(job: Job, error: Exception) -> Failed:
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
-    text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
+    text = f"{first}{_line(error)}" if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
     return Failed(trial=job.trial, failure=failure_of(error), text=text[:300], detail=detail)
+
+
+def _line(error: Exception) -> str:
+    """The file and line of somebody's code that an error is about."""
+    name = Path(error.where).name if isinstance(error, UserError) else ""
+    return f" ({name})" if re.fullmatch(r".+\.py:\d+", name) else ""
 
 
 def failure_of(error: Exception) -> Failure:

@@ -16,7 +16,7 @@ from trainers.config import Normalize, TrainConfig
 from trainers.models import foreign_weights, heads, majority, query2label, van
 from trainers.models.foreign_weights import Weights
 from trainers.support.device import in_full
-from trainers.support.errors import EnvironmentFault
+from trainers.support.errors import EnvironmentFault, UserError
 
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)
@@ -120,8 +120,17 @@ def create(config: TrainConfig) -> Any:
     It is timm's, or a model of an extension file, which gives pooled features.
     """
     if definition := extensions.find("models", config.backbone):
-        return definition.module(**definition.given(config.backbone_args))
+        return _own(definition, config)
     return _made(config.backbone, _arguments(config), heads.need(config.head))
+
+
+def _own(definition: extensions.Definition, config: TrainConfig) -> Any:
+    """A model of an extension file. Raises UserError where it does not say how many features it gives."""
+    backbone = definition.module(**definition.given(config.backbone_args))
+    if not isinstance(getattr(backbone, "num_features", None), int):
+        advice = "set self.num_features in __init__ to the number F of its features [B, F]"
+        raise UserError(f"the model {definition.name} has no num_features", where=definition.where, help=advice)
+    return backbone
 
 
 def _made(name: str, given: dict[str, Any], need: str, *, pretrained: bool = False) -> Any:

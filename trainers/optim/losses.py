@@ -190,6 +190,11 @@ def custom(config: CustomLoss) -> Objective:
     return judge
 
 
+def is_mean(judge: Objective) -> bool:
+    """Whether a loss of `custom` returns one figure for several images."""
+    return judge(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64)).stride() == (0,)
+
+
 def _weights(config: Loss, count: Sequence[int]) -> Tensor:
     return torch.from_numpy(frequency.class_weights(count, config.class_weights, beta=config.beta)).float()
 
