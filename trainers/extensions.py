@@ -33,7 +33,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 LEADING: dict[Kind, tuple[str, ...]] = {
     "metrics": ("probabilities", "labels"),
     "losses": ("logits", "labels"),
-    "augmentations": ("image", "generator"),
+    "augmentations": ("image", "generator"),  # or images, of a batch: see trainers/loading/custom_augmentations.py
     "models": (),
     "heads": ("features", "sizes"),
     "layouts": ("root",),
@@ -112,9 +112,9 @@ class Definition:
         try:
             return function(*given, **named)
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":
-                raise  # the batch is made smaller for it
-            raise blamed(error, self.path, f"{self.name} of {self.kind} failed") from error
+            if isinstance(error, UserError) or type(error).__name__ == "OutOfMemoryError":
+                raise  # it is blamed already; or the batch is made smaller for it
+            raise blamed(error, self.path, f"{self.name} of {self.kind} failed", self.line) from error
 
     def module(self, *given: Any, **named: Any) -> Any:
         """The torch.nn.Module that a model or a head makes; UserError for anything else."""
@@ -128,7 +128,7 @@ class Definition:
         """What is called with data alone: a metric, a loss, an augmentation."""
         keys, made = self.given(part), self.value
         if inspect.isclass(made):
-            made = made(**keys)
+            made = self.called(made, **keys)
         elif keys:
             made = partial(made, **keys)
         called: Callable[..., Any] = made
@@ -237,11 +237,11 @@ def _executed(file: ExtensionFile, name: str) -> ModuleType:
     return module
 
 
-def blamed(error: BaseException, path: Path, what: str) -> UserError:
-    """An exception in a user's code as one sentence with the line of theirs that it passed last."""
+def blamed(error: BaseException, path: Path, what: str, line: int = 1) -> UserError:
+    """An exception in a user's code as one sentence with the line of theirs that it passed last, or else `line`."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return UserError(f"{what}: {error.msg}", where=f"{path}:{error.lineno}", help="mend the line")
-    line = _line_of(error, path)
+    line = _line_of(error, path) or line
     said = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -251,9 +251,9 @@ def blamed(error: BaseException, path: Path, what: str) -> UserError:
     return UserError(f"{what}: {text}", where=f"{path}:{line}", help="mend the line")
 
 
-def _line_of(error: BaseException, path: Path) -> int:
+def _line_of(error: BaseException, path: Path) -> int | None:
     """The line of the file that was running when the exception came, the innermost one."""
-    line, trace = 1, error.__traceback__
+    line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno
