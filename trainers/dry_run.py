@@ -22,6 +22,7 @@ from trainers.data.images import pillow_errors, resized
 from trainers.data.table import Row, Table, class_counts, label_matrix
 from trainers.evaluation import field_metrics
 from trainers.extensions import Definition
+from trainers.loading import custom_augmentations
 from trainers.metrics.definitions import definition
 from trainers.models import network
 from trainers.models.preflight import Problem
@@ -52,6 +53,8 @@ def _try(recipe: Recipe, table: Table) -> None:
     rows = _some(table)
     if isinstance(recipe.train.loss, CustomLoss):
         _try_loss(recipe, recipe.train.loss, table, rows)
+    if recipe.train.augment.custom:
+        custom_augmentations.check(recipe.train.augment, _pixels(recipe, table, rows), torch.device("cpu"))
     if model := extensions.find("models", recipe.train.backbone):
         _try_model(recipe, model, _images(recipe, table, rows))
     if isinstance(recipe.train.head, CustomHead):
@@ -68,15 +71,20 @@ def _some(table: Table) -> list[Row]:
     return whole[:: max(1, len(whole) // IMAGES)][:IMAGES]
 
 
-def _images(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Tensor:
-    """The images as evaluation sees them but for mean and standard deviation: [B, 3, H, W] float32, 0 to 1."""
+def _pixels(recipe: Recipe, table: Table, rows: Sequence[Row]) -> np.ndarray:
+    """The images at the size of the network's input, [B, H, W, 3] uint8."""
     height, width = recipe.train.input_size
     found = []
     with pillow_errors():
         for row in rows:
             content = regular(table.root / row.path).read_bytes()
             found.append(np.asarray(resized(content, (width, height), row.box, recipe.train.framing.fit)[0]))
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
+    return np.stack(found)
+
+
+def _images(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Tensor:
+    """The images as evaluation sees them but for mean and standard deviation: [B, 3, H, W] float32, 0 to 1."""
+    return torch.from_numpy(_pixels(recipe, table, rows)).permute(0, 3, 1, 2).float() / 255
 
 
 def _labels(table: Table, rows: Sequence[Row]) -> np.ndarray:

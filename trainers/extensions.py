@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -228,6 +229,7 @@ def _executed(file: ExtensionFile, name: str) -> ModuleType:
         raise RuntimeError(f"no module can be made of {path}")
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         exec(compile(file.text, str(path), "exec"), module.__dict__)  # noqa: S102  the user's own file, named by the user

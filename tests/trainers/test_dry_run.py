@@ -145,3 +145,20 @@ HEADS = {"sum(sizes)": "", "sizes[0]": "3: the head mine gives [8, 3] for 8 imag
 def test_a_head_gives_the_logits_of_all_categories(tried, width, said):
     code = f"def mine(features, sizes):\n    return nn.Linear(features, {width})\nheads = {{'mine': mine}}\n"
     assert tried(code, head={"name": "mine"}) == [said] * bool(said)
+
+
+AUGMENTATIONS = {
+    "return image[::-1].copy()": "",
+    "return image[:4]": "3: the augmentation mine returns uint8 [4, 32, 3] for an image uint8 [32, 32, 3]",
+    "return image / 255": "3: the augmentation mine returns float64 [32, 32, 3] for an image uint8 [32, 32, 3]",
+    "torch.rand(1); return image": "3: the augmentation mine uses the global random numbers of torch",
+    "return image + missing": "4: mine of augmentations failed: NameError: ",
+}
+
+
+@pytest.mark.parametrize(("body", "said"), AUGMENTATIONS.items(), ids=range(len(AUGMENTATIONS)))
+def test_an_augmentation_keeps_size_and_type_and_its_own_random_numbers(tried, body, said):
+    code = f"def mine(image, generator):\n    {body}\naugmentations = {{'mine': mine}}\n"
+    found = tried(code, augment={"mine": {}})
+    assert len(found) == bool(said)
+    assert not said or found[0].startswith(said)
