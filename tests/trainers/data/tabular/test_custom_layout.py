@@ -120,6 +120,17 @@ def test_lists_are_several_answers_whatever_the_names_hold(tmp_path: Path, root:
     assert shown == [set(given[0] or ()), given[1], set(given[2] or ()), set(names), set(), None]
 
 
+def test_an_empty_list_is_no_class_and_no_news(tmp_path: Path, root: Path):
+    use(
+        tmp_path,
+        "return [(f'{k}.jpg', 'val' if k > 5 else 'train', {'tags': ['a', 'b'][: k % 3]}) for k in range(8)]",
+    )
+    found = layouts.scan(DataConfig(layout="mine", root=str(root)))
+    assert not found.faults
+    assert [row.labels for row in found.table.rows[:3]] == [(0, 0), (1, 0), (1, 1)]
+    assert not [note for note in found.notes if "no class at all" in note.what]
+
+
 def test_numbers_and_truths_are_classes_and_numpys_are_the_same(tmp_path: Path, root: Path):
     body = """import numpy as np
 made = [10, np.int64(2), "10", 2]
