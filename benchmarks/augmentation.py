@@ -9,6 +9,7 @@ flip. CPU time counts the workers, too. Exit code 1 where our batches are not th
 """
 
 import importlib.util
+import multiprocessing
 import os
 import resource
 import sys
@@ -135,8 +136,9 @@ def main() -> int:
         cpu: dict[str, list[float]] = {}
         for name in names:
             loader = DataLoader(Decoded(data, name), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+            before = set(multiprocessing.active_children())
             theirs(loader)  # starts the workers
-            pids = [worker.pid for worker in loader._iterator._workers]
+            pids = [worker.pid for worker in set(multiprocessing.active_children()) - before]
             for lane, work, whose in (
                 ("ours", partial(ours, data, name), []),
                 ("DataLoader", partial(theirs, loader), pids),
