@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it: threads that spin stall each other
+
 import numpy as np
 import rounds
 import torch
@@ -131,13 +133,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Data.open(draw(Path(folder) / "images", train=IMAGES, val=0, size=SIDE), Path(folder) / "cache")
         names = [PLAIN, *used(Path(folder))]
-        sound = gate(data, names)
         lanes: dict[str, rounds.Lane] = {}
         cpu: dict[str, list[float]] = {}
         for name in names:
             loader = DataLoader(Decoded(data, name), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
             before = set(multiprocessing.active_children())
-            theirs(loader)  # starts the workers
+            theirs(loader)  # starts the workers, before OpenCV has threads here that a fork would stop
             pids = [worker.pid for worker in set(multiprocessing.active_children()) - before]
             for lane, work, whose in (
                 ("ours", partial(ours, data, name), []),
@@ -145,6 +146,7 @@ def main() -> int:
             ):
                 figures = cpu[f"{name}: {lane}"] = []
                 lanes[f"{name}: {lane}"] = partial(timed, work, partial(list, whose), figures)
+        sound = gate(data, names)
         found = rounds.interleave(lanes, 4 if given.quick else 10)
     print(rounds.hardware(), "\n")
     headers = ["augmentation", "path", "ms an image", "least", "CPU ms an image", "of the DataLoader's"]
