@@ -9,6 +9,7 @@ flip. CPU time counts the workers, too. Exit code 1 where our batches are not th
 """
 
 import importlib.util
+import multiprocessing
 import os
 import resource
 import sys
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it: threads that spin stall each other
 
 import numpy as np
 import rounds
@@ -130,19 +133,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Data.open(draw(Path(folder) / "images", train=IMAGES, val=0, size=SIDE), Path(folder) / "cache")
         names = [PLAIN, *used(Path(folder))]
-        sound = gate(data, names)
         lanes: dict[str, rounds.Lane] = {}
         cpu: dict[str, list[float]] = {}
         for name in names:
             loader = DataLoader(Decoded(data, name), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
-            theirs(loader)  # starts the workers
-            pids = [worker.pid for worker in loader._iterator._workers]
+            before = set(multiprocessing.active_children())
+            theirs(loader)  # starts the workers, before OpenCV has threads here that a fork would stop
+            pids = [worker.pid for worker in set(multiprocessing.active_children()) - before]
             for lane, work, whose in (
                 ("ours", partial(ours, data, name), []),
                 ("DataLoader", partial(theirs, loader), pids),
             ):
                 figures = cpu[f"{name}: {lane}"] = []
                 lanes[f"{name}: {lane}"] = partial(timed, work, partial(list, whose), figures)
+        sound = gate(data, names)
         found = rounds.interleave(lanes, 4 if given.quick else 10)
     print(rounds.hardware(), "\n")
     headers = ["augmentation", "path", "ms an image", "least", "CPU ms an image", "of the DataLoader's"]

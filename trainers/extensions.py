@@ -386,7 +386,7 @@ def _base(kind: Kind) -> type[Part]:
 def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
     """The model of the keys that stand beside a name: one for each parameter after those that sweep fills in."""
     fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in NAMED else {}
-    for one in _parameters(kind, name, value, where):
+    for one in _keyed(kind, name, value, where):
         if one.annotation is one.empty:
             default = "" if one.default is one.empty else f" = {one.default!r}"
             raise UserError(
@@ -425,7 +425,7 @@ def _guess(default: Any) -> str:
     return "float" if default is inspect.Parameter.empty or default is None else type(default).__name__
 
 
-def _parameters(kind: Kind, name: str, value: Any, where: str) -> list[inspect.Parameter]:
+def _keyed(kind: Kind, name: str, value: Any, where: str) -> list[inspect.Parameter]:
     """The parameters that become keys."""
     if kind in APPLIED and not (inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)):
         return []  # an object that is called with data, such as an albumentations pipeline

@@ -230,6 +230,7 @@ def prepare(
 
     `unfetched`: the hub need not give the backbones' weights.
     """
+    from sweeper.search import samplers
     from sweeper.space import yaml_io
 
     read = yaml_io.read(path, sets=options.assignments)
@@ -257,5 +258,6 @@ def prepare(
             unfetched=unfetched,
             extensions=[file.path for file in read.extensions],
         )
+        samplers.try_own(read.search, space, minimize=read.minimize)
         preflight.dry_run(space.dry_runs(), [file.path for file in read.extensions])
     return PreparedStudy(read, space, found, folder, tuple(slots), weights)

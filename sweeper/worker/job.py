@@ -14,6 +14,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
 from trainers import extensions
+from trainers.config import Recipe
 from trainers.data_config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
@@ -131,7 +132,7 @@ class Torch:
 
         if self.threads:
             use_threads(self.threads)
-        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
+        data = _data(job.recipe, job.cache)
         for epoch in train(
             job.recipe,
             data,
@@ -150,7 +151,7 @@ class Torch:
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.evaluation.predict import logit_offset, predict, scores
 
-        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
+        data = _data(job.recipe, job.cache)
         rows = data.table.split("test")
         if not rows:
             return None
@@ -168,7 +169,7 @@ class Torch:
         from trainers.evaluation.predict import evaluate_tta
 
         train = job.recipe.train
-        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
+        data = _data(job.recipe, job.cache)
         if train.tta.count == 1 or not data.table.split("val"):
             return None
         return evaluate_tta(job.computed, data, weights, device=device)
@@ -184,9 +185,18 @@ class Torch:
         return bool(DEVICE_IMAGES.levels)
 
 
-@lru_cache(maxsize=1)
-def _data(config: DataConfig, cache: Path, framing: Framing) -> Data:
+def _data(recipe: Recipe, cache: Path) -> Data:
     """The data set, kept open between the jobs of a warm worker."""
+    return _opened(recipe.data, cache, recipe.train.framing, tuple(recipe.extensions.items()))
+
+
+@lru_cache(maxsize=1)
+def _opened(
+    config: DataConfig,
+    cache: Path,
+    framing: Framing,
+    files: tuple[tuple[str, str], ...],  # noqa: ARG001  another extension file may read other rows
+) -> Data:
     return Data.open(config, cache, framing)
 
 

@@ -286,6 +286,24 @@ def test_a_resident_loader_gives_the_batches_of_one_that_is_not(data, mine):
     DEVICE_IMAGES.clear()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("resident", [False, True])
+def test_on_a_gpu_nothing_waits_and_the_numbers_are_those_of_the_seed(data, mine, resident):
+    gpu, rows = torch.device("cuda"), np.arange(40)
+    eye = cpu_transforms.InputFormat(gpu, EYE.mean.to(gpu), EYE.std.to(gpu), EYE.layout)
+    config, rare, found = Augment(**ALL), np.zeros(len(data.table.rows), dtype=bool), []
+    for _ in range(2):
+        drawing = AugmentationSource(config, np.random.default_rng(1), rare)
+        feed = Loader(data, 32, eye, hosted=False, resident=resident)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            made = [batch.images for batch in feed.training(in_order(rows, 16), drawing)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        found.append(torch.cat(made).cpu())
+    assert torch.equal(*found)
+
+
 # ---------------------------------------------------------------------------------------------- training
 def recipe(photos, **more):
     base = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 3, "batch_size": 16}
