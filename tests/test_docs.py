@@ -114,6 +114,7 @@ def coded() -> Iterator[tuple[str, str]]:
     yield from found
 
 
+@pytest.mark.process  # torch starts one when it is loaded
 @pytest.mark.parametrize(("code", "text"), list(coded()))
 def test_python_of_your_own_is_loaded_and_its_search_space_accepted(code, text, tmp_path):
     (tmp_path / "my_code.py").write_text(code)
@@ -121,6 +122,7 @@ def test_python_of_your_own_is_loaded_and_its_search_space_accepted(code, text, 
         "extensions": "[my_code.py]",
         "data": "{layout: folder, root: photos}",
         "train": "{backbone: resnet18}",
+        "budget": "{trials: 4}",
     }
     missing = [f"{key}: {value}\n" for key, value in needed.items() if f"{key}:" not in text]
     (tmp_path / "space.yaml").write_text("".join(missing) + text)

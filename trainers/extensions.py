@@ -41,6 +41,8 @@ LEADING: dict[Kind, tuple[str, ...]] = {
     "pruners": ("seed",),
 }
 """What a definition of each kind is called with first; its other parameters are keys of the YAML."""
+NAMED: tuple[Kind, ...] = ("losses", "heads", "samplers", "pruners")
+"""Kinds whose keys stand beside their name."""
 APPLIED: tuple[Kind, ...] = ("metrics", "losses", "augmentations")
 """Kinds that are called with data. A class of these is made with the keys, and its object is called."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -370,7 +372,7 @@ def _base(kind: Kind) -> type[Part]:
 
 def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
     """The model of the keys that stand beside a name: one for each parameter after those that sweep fills in."""
-    fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in ("losses", "heads") else {}
+    fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in NAMED else {}
     for one in _parameters(kind, name, value, where):
         if one.annotation is one.empty:
             default = "" if one.default is one.empty else f" = {one.default!r}"

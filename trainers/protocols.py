@@ -94,7 +94,7 @@ class Sampler(Protocol):
     """Makes what proposes configurations."""
 
     def __call__(self, seed: int, /, *keys: Any, **named: Any) -> "optuna.samplers.BaseSampler":
-        """`search.seed` -> a sampler that proposes the same for the same seed."""
+        """A seed, drawn from `search.seed` for each trial -> a sampler that proposes the same for the same seed."""
 
 
 class Pruner(Protocol):
