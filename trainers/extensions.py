@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.abc import InspectLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Literal, SupportsFloat, get_args
 
 from pydantic import PydanticUserError, create_model
@@ -221,18 +222,31 @@ def _module(file: ExtensionFile) -> ModuleType:
     return _modules[key]
 
 
+class _Text(InspectLoader):
+    """Imports the text that was read once, whatever lies at its path by now."""
+
+    def __init__(self, file: ExtensionFile) -> None:
+        self.file = file
+
+    def get_source(self, _fullname: str) -> str:
+        return importlib.util.decode_source(self.file.text)
+
+    def get_code(self, _fullname: str) -> CodeType:
+        return self.source_to_code(self.file.text, str(self.file.path))
+
+
 def _executed(file: ExtensionFile, name: str) -> ModuleType:
     """The module that the file's text makes."""
     path = file.path
-    spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
-    if spec is None:
+    spec = importlib.util.spec_from_loader(name, _Text(file), origin=str(path))
+    if spec is None or spec.loader is None:
         raise RuntimeError(f"no module can be made of {path}")
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
-        exec(compile(file.text, str(path), "exec"), module.__dict__)  # noqa: S102  the user's own file, named by the user
+        spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise blamed(error, path, "the file cannot be loaded") from error

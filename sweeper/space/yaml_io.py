@@ -25,6 +25,7 @@ from sweeper.space.tree import Node, flow, parameters, scalar
 from sweeper.space.validation import checked, known_metric
 from sweeper.text import did_you_mean, redacted, refuse_secret
 from trainers.config import Recipe
+from trainers.data_config import DataConfig
 from trainers.support.errors import UserError
 from trainers.support.files import recordable
 from trainers.support.text import brief, visible
@@ -53,6 +54,13 @@ def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> St
         place = f"--set {assignment}"
         tree = overrides.put(tree, keys, _value(value, lambda line, column: place))  # noqa: ARG005, B023
     return _spec(tree, path, text)
+
+
+def data(path: Path) -> DataConfig:
+    """Which data the search space at `path` asks for. Loads none of its extension files; UserError as of `read`."""
+    tree = _document(_text(recordable(path)), lambda line, column: f"{path}:{line}:{column}")
+    entries: dict[str, Node] = tree.value  # type: ignore[assignment]
+    return checked(DataConfig, entries.get("data", tree), "data")
 
 
 def _spec(tree: Node, path: Path, text: str) -> StudySpec:
