@@ -203,7 +203,7 @@ def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:
 
     Raises EnvironmentFault for one that is another text by now.
     """
-    files = [ExtensionFile.read(folder / name) for name in wanted]
+    files = [ExtensionFile.read(folder / Path(name).name) for name in wanted]
     for one in files:
         if one.checksum != wanted[one.name]:
             raise EnvironmentFault(
