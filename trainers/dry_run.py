@@ -30,7 +30,7 @@ from trainers.optim import losses, optimizers
 from trainers.support.errors import EnvironmentFault, UserError
 from trainers.support.files import regular
 
-IMAGES = 8  # of a batch
+IMAGES, FEW = 8, 3  # of a batch
 SEED = 0
 
 
@@ -115,13 +115,14 @@ def _try_loss(recipe: Recipe, config: CustomLoss, table: Table, rows: Sequence[R
             f"the loss {one.name} is {loss.sum().item()} for random logits", where=one.where, help="keep it finite"
         )
     _refuse_no_gradient(one, loss, logits)
+    judge(logits[:FEW], torch.from_numpy(labels[:FEW]))  # as the last batch of an epoch
     _refuse_unequal(one, loss.detach(), judge(logits, torch.from_numpy(labels)).detach(), "another loss")
 
 
 def _refuse_no_gradient(one: Definition, loss: Tensor, logits: Tensor) -> None:
     if loss.requires_grad:
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-    if logits.grad is None or not bool(logits.grad.any()):
+        one.called(loss.sum().backward)
+    if logits.grad is None:
         advice = "compute it from the logits with torch alone, and without .item(), .detach() or numpy"
         raise UserError(f"the loss {one.name} has no gradient", where=one.where, help=advice)
     if not bool(logits.grad.isfinite().all()):
@@ -205,6 +206,7 @@ def _try_metric(one: Definition, table: Table) -> None:
 def main() -> None:
     """Read {"recipes", "extensions"} on stdin, the latter paths; write one line of JSON, a list of problems."""
     asked = json.load(sys.stdin)
+    print()  # after what somebody's code may have printed
     print(json.dumps([asdict(problem) for problem in _answers(asked)]))
 
 

@@ -8,18 +8,21 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import redirect_stdout
+from dataclasses import MISSING, dataclass, field, is_dataclass
+from dataclasses import fields as fields_of
 from functools import partial
 from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal, SupportsFloat, get_args
 
-from pydantic import PydanticUserError, create_model
+from pydantic import PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from trainers.config import LossPart
@@ -113,7 +116,7 @@ class Definition:
         """What the function gives; whatever it raises becomes a UserError with the line of the user's file."""
         try:
             return function(*given, **named)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if isinstance(error, UserError) or type(error).__name__ == "OutOfMemoryError":
                 raise  # it is blamed already; or the batch is made smaller for it
             raise blamed(error, self.path, f"{self.name} of {self.kind} failed", self.line) from error
@@ -137,6 +140,8 @@ class Definition:
         return called
 
 
+RESERVED = ("name", "choice", "uniform", "loguniform", "int", "logint", "step", "per_category")
+"""Keys that mean something in every part."""
 METRIC_OPTIONS = {"minimize": False, "per_category": True, "several_answers": False}
 """What a metric's entry can say beside its `function`, and what holds where it says nothing."""
 
@@ -245,11 +250,17 @@ def _executed(file: ExtensionFile, name: str) -> ModuleType:
     module.__file__ = str(path)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
     sys.modules[name] = module  # dataclasses and pickles look their module up
+    folder = Path.cwd()
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with redirect_stdout(sys.stderr):  # what it prints is no answer of a command's
+            spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
         del sys.modules[name]
         raise blamed(error, path, "the file cannot be loaded") from error
+    finally:
+        os.chdir(folder)
     return module
 
 
@@ -262,7 +273,7 @@ def blamed(error: BaseException, path: Path, what: str, line: int = 1) -> UserEr
     text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
-        remedy = f"pip install {package}, or, for a file of your own, list it under extensions: as well"
+        remedy = f"pip install {package}; a file of your own cannot be imported, so copy what you need of it"
         return UserError(f"{what}: it needs {package}, which is not installed", where=f"{path}:{line}", help=remedy)
     return UserError(f"{what}: {text}", where=f"{path}:{line}", help="mend the line")
 
@@ -408,10 +419,10 @@ def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
                 where=where,
                 help=f"say what it takes, as in {one.name}: {_guess(one.default)}{default}",
             )
-        if one.name in (*_base(kind).model_fields, "name"):
-            what = f"the parameter {one.name} of {name} has the name of a key of all {kind}"
+        if one.name in (*_base(kind).model_fields, *RESERVED) or one.name.startswith("_") or hasattr(Part, one.name):
+            what = f"the parameter {one.name} of {name} cannot be a key: the name is taken, or begins with _"
             raise UserError(what, where=where, help="give it another name")
-        fields[one.name] = (one.annotation, ... if one.default is one.empty else _default(one.default))
+        fields[one.name] = _field(one, value, f"the default of the parameter {one.name} of {name}", where)
     try:
         return _described(create_model(name, __base__=_base(kind), **fields), fields, f"of {name} in {where}")
     except (PydanticUserError, NameError, TypeError) as error:
@@ -431,8 +442,29 @@ def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]
     return keys
 
 
-def _default(value: Any) -> Any:
-    return value if isinstance(value, FieldInfo) else FieldInfo(default=value)
+def _field(one: inspect.Parameter, value: Any, whose: str, where: str) -> tuple[Any, Any]:
+    """Annotation and default of a key; a default of None allows null. UserError for one that does not fit."""
+    if one.default is one.empty:
+        return one.annotation, ...
+    if isinstance(one.default, FieldInfo):
+        return one.annotation, one.default
+    default = _made(one, value)
+    annotation = one.annotation if default is not None else one.annotation | None
+    adapter = TypeAdapter(annotation)
+    try:
+        json.dumps(adapter.dump_python(adapter.validate_python(default), mode="json"), allow_nan=False)
+    except (ValueError, TypeError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        remedy = "write another default, or another annotation"
+        raise UserError(f"{whose}, {brief(repr(default))}, does not fit: {said}", where=where, help=remedy) from None
+    return annotation, FieldInfo(default=default)
+
+
+def _made(one: inspect.Parameter, value: Any) -> Any:
+    """The default of a parameter; that of a dataclass may be made by a factory."""
+    made = {f.name: f.default_factory for f in fields_of(value)} if is_dataclass(value) else {}
+    factory = made.get(one.name, MISSING)
+    return one.default if factory is MISSING else factory()
 
 
 def _guess(default: Any) -> str:

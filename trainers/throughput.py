@@ -118,7 +118,9 @@ def main() -> None:
     extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
-    print(json.dumps([measure(recipe, categories, asked["device"]) for recipe in recipes]))
+    found = [measure(recipe, categories, asked["device"]) for recipe in recipes]
+    print()  # after what somebody's code may have printed
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def files(given: Node | None, source: Path) -> tuple[ExtensionFile, ...]:
     for node in entries:
         name = Path(str(node.value)).name
         if name in found:
-            raise UserError(f"two extension files are called {name}", where=node.where, help="rename one of them")
+            raise UserError(f"two extension files are called {name}", where=node.where, help="remove or rename one")
         path = source.parent / str(node.value)
         if (source.parent / "study.json").is_file():
             path = copies / name

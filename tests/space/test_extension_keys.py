@@ -170,7 +170,7 @@ FILES = {
     "def none():\n    return []\n\n\nlayouts = {'none': none}": "none takes too few parameters",
     "def none():\n    return 1\n\n\npruners = {'none_': none}": "none_ takes too few parameters",
     "def named(seed: int, name: str):\n    return 1\n\n\nsamplers = {'named': named}": (
-        "the parameter name of named has the name of a key of all samplers"
+        "the parameter name of named cannot be a key"
     ),
     "samplers = {'seven': 7}": "samplers['seven'] is int, and cannot be called",
     "layouts = ['folds']": "layouts is no dictionary",

@@ -8,6 +8,7 @@ from sweeper.space.extension_keys import BUILT_IN
 from trainers import dry_run, extensions
 from trainers.config import Recipe
 from trainers.extensions import ExtensionFile
+from trainers.models import preflight
 
 HEAD = "import torch\nfrom torch import nn\n"
 
@@ -42,6 +43,9 @@ LOSSES = {
     "return torch.zeros(len(labels), requires_grad=True)": "4: the loss mine has no gradient",
     "return logits.mean(1) / 0": "4: the loss mine is nan for random logits",
     "return (logits - logits).mean(1).sqrt()": "4: the gradient of the loss mine is not finite",
+    "assert len(logits) == 8; return logits.mean(1)": "5: mine of losses failed: AssertionError",
+    "raise SystemExit(0)": "5: mine of losses failed: SystemExit: 0",
+    "return 0 * logits.mean(1)": "",
     "return logits": "4: the loss mine returns a tensor [8, 3] for logits [8, 3]",
     "return 1.0": "4: the loss mine returns float for logits [8, 3]",
     "return logits + labels": "5: mine of losses failed: RuntimeError: ",
@@ -162,3 +166,14 @@ def test_an_augmentation_keeps_size_and_type_and_its_own_random_numbers(tried, b
     found = tried(code, augment={"mine": {}})
     assert len(found) == bool(said)
     assert not said or found[0].startswith(said)
+
+
+def test_a_name_of_timms_is_taken(photos, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        HEAD + MODEL.format(features="num_features = 4", forward="images").replace('"mine"', '"resnet18"')
+    )
+    extensions.use([ExtensionFile.read(path)], BUILT_IN)
+    recipe = Recipe.model_validate({"data": photos, "train": {"backbone": "resnet18", "pretrained": False}})
+    (found,) = preflight.problems([recipe])
+    assert found.what == "the name resnet18 of models is taken: timm has a model resnet18"

@@ -147,11 +147,11 @@ samplers = {"fixed": partial(plain, count=5), "wrapped": wrapped}
 SIGNATURES = {
     "seed, sigma": ("the parameter sigma of mine has no annotation", "sigma: float"),
     "seed, sigma=3": ("the parameter sigma of mine has no annotation", "sigma: int = 3"),
-    "seed, name: str": ("the parameter name of mine has the name of a key of all samplers", "another name"),
+    "seed, name: str": ("the parameter name of mine cannot be a key", "another name"),
     "": ("mine takes too few parameters", "def mine(seed, ...)"),
     "seed, sigma: Nowhere": ("the signature of mine cannot be read: name 'Nowhere' is not defined", "parameters out"),
     "seed, path: object()": ("the parameters of mine cannot be keys", "annotate with"),
-    "seed, _hidden: int = 1": ("the parameters of mine cannot be keys", "annotate with"),
+    "seed, _hidden: int = 1": ("the parameter _hidden of mine cannot be a key", "another name"),
 }
 
 
@@ -221,7 +221,7 @@ LOADING = {
     "x = 1\nimport neighbour\n": (
         2,
         "the file cannot be loaded: it needs neighbour, which is not installed",
-        "list it under extensions: as well",
+        "a file of your own cannot be imported",
     ),
     "def deep():\n    return {}['a']\n\n\ndeep()\n": (2, "the file cannot be loaded: KeyError: 'a'", "mend the line"),
     "import json\njson.loads('{')\n": (2, "the file cannot be loaded: JSONDecodeError", "mend the line"),
@@ -334,3 +334,53 @@ def test_a_copy_that_was_changed_is_not_loaded(tmp_path: Path):
     path.unlink()
     with pytest.raises(UserError, match="there is no such extension file"):
         extensions.stored(tmp_path, wanted)
+
+
+DEFAULTS = {
+    "seed, share: float = None": None,
+    "seed, share: Annotated[float, Field(ge=0, le=1)] = 5.0": "5.0, does not fit: Input should be less",
+    "seed, share: float = float('inf')": "inf, does not fit: Out of range float values are not JSON compliant",
+    "seed, share: int = 'abc'": "'abc', does not fit: Input should be a valid integer",
+    "seed, choice: float = 1.0": "cannot be a key",
+    "seed, copy: int = 1": "cannot be a key",
+}
+
+
+@pytest.mark.parametrize(("signature", "said"), DEFAULTS.items())
+def test_a_default_must_fit_its_annotation(tmp_path, signature, said):
+    head = "from typing import Annotated\n\nfrom pydantic import Field\n"
+    if said is None:
+        assert defined(tmp_path, signature, head=head).given({"name": "mine"}) == {"share": None}
+        return
+    with pytest.raises(UserError) as raised:
+        defined(tmp_path, signature, head=head)
+    assert said in raised.value.what
+    assert raised.value.where.startswith(f"{tmp_path / 'own.py'}:")
+
+
+def test_a_dataclass_may_make_a_default(tmp_path):
+    text = """from dataclasses import dataclass, field
+
+@dataclass
+class Mine:
+    weights: list[float] = field(default_factory=lambda: [1.0, 2.0])
+
+    def __call__(self, logits, labels):
+        return self.weights
+
+losses = {"mine": Mine}
+"""
+    use(tmp_path, text)
+    assert extensions.needed("losses", "mine").bound({"name": "mine"})(0, 0) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("line", ["sys.exit(0)", "raise SystemExit('bye')", "raise GeneratorExit"])
+def test_a_file_that_ends_the_program_is_a_mistake_in_it(tmp_path, line):
+    assert refused(tmp_path, f"import sys\n{line}\n").where == f"{tmp_path / 'own.py'}:2"
+
+
+def test_a_file_leaves_the_current_folder_and_the_output_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    use(tmp_path, "import os\nos.chdir('/')\nprint('hello')\nmetrics = {'one': lambda probabilities, labels: 1.0}\n")
+    assert Path.cwd() == tmp_path
+    assert capsys.readouterr() == ("", "hello\n")

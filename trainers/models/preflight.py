@@ -115,7 +115,11 @@ def _alike(architecture: str) -> list[str]:
 
 
 def _made(config: TrainConfig) -> Problem | None:
-    """Whether a model of an extension file can be made at all."""
+    """Whether a model of an extension file can be made at all, and has a name of its own."""
+    one = extensions.needed("models", config.backbone)
+    if timm.is_model(config.backbone):
+        what = f"the name {one.name} of models is taken: timm has a model {one.name}"
+        return Problem(one.where, what, "give yours another name", 2)
     try:
         network.create(config)
     except UserError as error:
@@ -369,6 +373,7 @@ def main() -> None:
     missing = absent(recipes)
     if not asked.get("unfetched"):
         found += missing
+    print()  # after what somebody's code may have printed
     print(json.dumps([asdict(problem) for problem in found] or _answer(asked, recipes, missing)))
 
 
