@@ -40,7 +40,7 @@ CASES ?=
 test-faults: install  ## the fault matrix; FIRST=N: other seeds; CASES="K1 K2": every seed of these. Writes docs/faults.md
 	$(BIN)/python -m pytest tests/faults tests/space/test_yaml_io.py -n 3 --dist worksteal --first-seed $(FIRST) --every-seed-of "$(CASES)" --table docs/faults.md
 
-BENCHMARKS := feed epoch stall overhead warm memory scale sweep
+BENCHMARKS := feed epoch stall augmentation overhead warm memory scale sweep
 
 benchmarks: install  ## the quick benchmarks, a quarter of an hour on two quiet cores
 	@failed=; for name in $(BENCHMARKS); do \

@@ -23,6 +23,17 @@ class Message(Frozen):
     """A message or record, the same in memory, on a pipe and on disk (JSON)."""
 
 
+class SearchState(Message):
+    """search.json: what a sampler and a pruner of extension files have kept in Optuna's attributes.
+
+    CMA-ES keeps its distribution in those of trials, and a quasi-random sequence its place in those of the study.
+    """
+
+    turn: int = Field(description="counts these records of a study: that of the highest one has the study's as it is")
+    trial: dict[str, Any] = Field(description="the attributes of this trial")
+    study: dict[str, Any] = Field(description="those of the study at that time")
+
+
 class Job(Message):
     """One training run to be done in `folder`; whatever checkpoint lies there is continued."""
 

@@ -17,14 +17,19 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import paths
 from tests.support import pages
+from trainers import extensions
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
 WRITTEN += [
-    f"docs/{name}.md" for name in ("tutorial", "how-to", "reference", "promises", "architecture", "measurements")
+    f"docs/{name}.md"
+    for name in ("tutorial", "how-to", "reference", "promises", "architecture", "measurements", "extensions")
 ]
 PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/packages.md", "docs/faults.md", "benchmarks/RESULTS.md"]
+OWN = "docs/extensions.md"
+"""Each search space of this page belongs to the Python above it."""
 TEXTS = {name: pages.read(ROOT / name) for name in PAGES}
+SPACES = [name for name in WRITTEN if name != OWN]
 CATEGORIES = ["garment", "wearer"]  # of the data sets in the examples
 PLACES = re.compile(r"(?:sweeper|trainers|tests|benchmarks|docs|search_spaces)/[\w./-]+|test_\w+\.py")
 AVOIDED = (
@@ -85,7 +90,7 @@ def test_a_make_target_of_the_docs_exists(target):
 
 
 @pytest.mark.parametrize(
-    "text", [text for name in WRITTEN for text in pages.blocks(TEXTS[name], "yaml") if "train:" in text]
+    "text", [text for name in SPACES for text in pages.blocks(TEXTS[name], "yaml") if "train:" in text]
 )
 def test_a_search_space_of_the_docs_is_accepted(text, tmp_path):
     (tmp_path / "space.yaml").write_text(text)
@@ -93,12 +98,40 @@ def test_a_search_space_of_the_docs_is_accepted(text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", [text for name in WRITTEN for text in pages.blocks(TEXTS[name], "yaml") if "train:" not in text]
+    "text", [text for name in SPACES for text in pages.blocks(TEXTS[name], "yaml") if "train:" not in text]
 )
 def test_a_piece_of_a_search_space_fits_into_a_whole_one(text, tmp_path):
     whole = f"data: {{layout: folder, root: photos}}\ntrain: {{backbone: resnet18}}\n{text}"
     (tmp_path / "space.yaml").write_text(whole)
     Space(yaml_io.read(tmp_path / "space.yaml"), CATEGORIES)
+
+
+def coded() -> Iterator[tuple[str, str]]:
+    """The Python of that page, each with the search space, or piece of one, that follows it, if any."""
+    found = re.findall(
+        r"^```python\n(.*?)^```(?:(?:(?!^```).)*^```yaml\n(.*?)^```)?", TEXTS[OWN], re.MULTILINE | re.DOTALL
+    )
+    yield from found
+
+
+@pytest.mark.process  # torch starts one when it is loaded
+@pytest.mark.parametrize(("code", "text"), list(coded()))
+def test_python_of_your_own_is_loaded_and_its_search_space_accepted(code, text, tmp_path):
+    (tmp_path / "my_code.py").write_text(code)
+    needed = {
+        "extensions": "[my_code.py]",
+        "data": "{layout: folder, root: photos}",
+        "train": "{backbone: resnet18}",
+        "budget": "{trials: 4}",
+    }
+    missing = [f"{key}: {value}\n" for key, value in needed.items() if f"{key}:" not in text]
+    (tmp_path / "space.yaml").write_text("".join(missing) + text)
+    Space(yaml_io.read(tmp_path / "space.yaml"), CATEGORIES)
+
+
+def test_every_kind_of_python_of_your_own_has_an_example():
+    written = "".join(code for code, _ in coded())
+    assert {kind for kind in extensions.KINDS if f"\n{kind} = {{" not in written} == set()
 
 
 def test_the_reference_names_files_that_are_written():

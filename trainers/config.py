@@ -1,11 +1,12 @@
 """The recipe of one training run. Importing this loads no torch."""
 
 import math
+from collections.abc import Callable, Mapping
 from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from trainers.data_config import DataConfig, Fit, Framing, Place
 from trainers.epoch import Epoch, Part
@@ -23,11 +24,36 @@ MAX_MAGNITUDE = 30  # of RandAugment, as in torchvision
 GRAIN = 16  # pixels between two sides that a growing run takes
 
 
+CUSTOM = "custom"
+"""The tag of a part that an extension file defines; whether one does is checked where a search space is read."""
+
+
+def known_or_custom(*known: str) -> Callable[[Any], str | None]:
+    """What tells the members of a union apart: the name of a built-in part, or CUSTOM for any other name."""
+
+    def tag(value: Any) -> str | None:
+        name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
+        return name if name in known else CUSTOM if isinstance(name, str) else None
+
+    return tag
+
+
+def other_than(*known: str) -> Any:
+    """The field of a name that no built-in part has."""
+    return Field(description="its name in the extension file", json_schema_extra={"not": {"enum": list(known)}})
+
+
+LOSSES = ("cross_entropy", "focal", "asymmetric", "dice", "logit_adjusted")
+HEADS = ("linear", "relu_logits", "logits_mlp", "category_mlp", "shared_mlp", "query2label")
+
+
 # ---------------------------------------------------------------------------------------------- loss
 ClassWeights = Literal["none", "inverse_frequency", "effective_number"]
 
 
-class _Loss(Part):
+class LossPart(Part):
+    """The keys of every loss."""
+
     category_weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         None, description="factor of each category's loss, by category name; 1 where left out"
     )
@@ -43,21 +69,21 @@ class _Loss(Part):
     category_reduction: Literal["mean", "sum"] = Field("mean", description="how the categories' losses combine")
 
 
-class CrossEntropy(_Loss):
+class CrossEntropy(LossPart):
     """Cross entropy, one softmax a category."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
 
 
-class Focal(_Loss):
+class Focal(LossPart):
     """Focal loss (Lin et al. 2017), one softmax a category."""
 
     name: Literal["focal"] = "focal"
     gamma: float = Field(2.0, ge=0, description="focusing exponent; 0 is cross entropy")
 
 
-class Asymmetric(_Loss):
+class Asymmetric(LossPart):
     """Asymmetric loss (Ridnik et al. 2021): the classes an image does not have count less than the one it has."""
 
     name: Literal["asymmetric"] = "asymmetric"
@@ -69,14 +95,14 @@ class Asymmetric(_Loss):
     margin: float = Field(0.05, ge=0, lt=1, description="probability below which an absent class costs nothing")
 
 
-class Dice(_Loss):
+class Dice(LossPart):
     """Dice loss (Milletari et al. 2016) of each image's softmax against its label."""
 
     name: Literal["dice"] = "dice"
     smooth: float = Field(1.0, ge=0, description="added to numerator and denominator; larger means gentler")
 
 
-class LogitAdjusted(_Loss):
+class LogitAdjusted(LossPart):
     """Cross entropy of logits + tau log(prior) (Menon et al. 2021): rare classes need a larger lead."""
 
     name: Literal["logit_adjusted"] = "logit_adjusted"
@@ -84,7 +110,23 @@ class LogitAdjusted(_Loss):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
 
 
-Loss = Annotated[CrossEntropy | Focal | Asymmetric | Dice | LogitAdjusted, Field(discriminator="name")]
+class CustomLoss(LossPart):
+    """A loss of an extension file, with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = other_than(*LOSSES)
+
+
+Loss = Annotated[
+    Annotated[CrossEntropy, Tag("cross_entropy")]
+    | Annotated[Focal, Tag("focal")]
+    | Annotated[Asymmetric, Tag("asymmetric")]
+    | Annotated[Dice, Tag("dice")]
+    | Annotated[LogitAdjusted, Tag("logit_adjusted")]
+    | Annotated[CustomLoss, Tag(CUSTOM)],
+    Discriminator(known_or_custom(*LOSSES)),
+]
 
 
 # ---------------------------------------------------------------------------------------- optimizer
@@ -213,7 +255,13 @@ class RandAugment(Part):
 
 
 class Augment(Part):
-    """Random changes of the training images, drawn for each image from the run's seed. Evaluation sees none."""
+    """Random changes of the training images, drawn for each image from the run's seed. Evaluation sees none.
+
+    Those of an extension file stand beside the built-in ones, with their keys: `my_change: {strength: 0.5}`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any] | None]
 
     horizontal_flip: Share = Field(0.5, description="probability of a mirror image")
     random_resized_crop: RandomResizedCrop | None = Field(
@@ -246,6 +294,11 @@ class Augment(Part):
         " mean class, each mixed with any image",
     )
     cutmix: float = Field(0.0, ge=0, description="CutMix (Yun et al. 2019): alpha of the Beta; 0 is off")
+
+    @property
+    def custom(self) -> dict[str, dict[str, Any]]:
+        """The keys of the augmentations of extension files, by name, in their order."""
+        return {name: keys for name, keys in (self.model_extra or {}).items() if keys is not None}
 
     @property
     def smallest_window(self) -> float:
@@ -304,8 +357,23 @@ class Query2Label(Part):
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout inside the layers")
 
 
+class CustomHead(Part):
+    """A head of an extension file, with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = other_than(*HEADS)
+
+
 Head = Annotated[
-    LinearHead | ReluLogits | LogitsMLP | CategoryMLP | SharedMLP | Query2Label, Field(discriminator="name")
+    Annotated[LinearHead, Tag("linear")]
+    | Annotated[ReluLogits, Tag("relu_logits")]
+    | Annotated[LogitsMLP, Tag("logits_mlp")]
+    | Annotated[CategoryMLP, Tag("category_mlp")]
+    | Annotated[SharedMLP, Tag("shared_mlp")]
+    | Annotated[Query2Label, Tag("query2label")]
+    | Annotated[CustomHead, Tag(CUSTOM)],
+    Discriminator(known_or_custom(*HEADS)),
 ]
 
 
@@ -544,6 +612,11 @@ class Recipe(Part):
     train: TrainConfig
     derived: tuple[str, ...] = Field(
         (), description="keys that nobody wrote, such as data.size: they follow from others"
+    )
+    extensions: dict[str, str] = Field(
+        default_factory=dict,
+        exclude_if=not_,
+        description="SHA-256 of the study's copies of extension files, by file name",
     )
     minimize: bool = Field(
         default_factory=lambda given: minimizes(given.get("metric", "")),

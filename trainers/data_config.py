@@ -38,6 +38,7 @@ TABLE_KEYS = (
     *("path", "split", "split_values", "categories", "ignore", "multi", "multi_separator", "missing", "classes"),
     *("min_count", "rare", "group", "sample_weight"),
 )
+COLUMN_KEYS = ("path", "split")  # of a file, which a layout of one's own does not have
 OTHER_LAYOUTS = {"multi": ("challenge", "deepfashion"), "missing": ("challenge", "deepfashion")}
 
 
@@ -52,11 +53,23 @@ Word = Annotated[str, BeforeValidator(_word), WithJsonSchema({"type": ["string",
 """What a cell of a table holds: 3, true and null are text there."""
 
 
+Argument = str | int | float | bool | None
+LAYOUTS = ("challenge", "deepfashion", "table", "folder")
+
+
 class DataConfig(Part):
     """Which images, and how they are read."""
 
-    layout: Literal["challenge", "deepfashion", "table", "folder"] = Field(
-        "challenge", description="how the folder is laid out, see docs/reference.md"
+    layout: str = Field(
+        "challenge",
+        description="how the folder is laid out: challenge, deepfashion, table or folder, see docs/reference.md; or a"
+        " layout of an extension file",
+        json_schema_extra={"anyOf": [{"enum": list(LAYOUTS)}, {"type": "string"}]},
+    )
+    layout_args: dict[str, Argument | tuple[Argument, ...]] = Field(
+        default_factory=dict,
+        exclude_if=lambda value: not value,
+        description="arguments of a layout of an extension file",
     )
     root: Place = Field(description="folder of the data set, relative to the current folder or absolute")
     labels: Place | dict[Literal["train", "val", "test"], Place] = Field(
@@ -137,12 +150,15 @@ class DataConfig(Part):
 
     @model_validator(mode="after")
     def _layout(self) -> "DataConfig":
+        if self.layout_args and self.layout in LAYOUTS:
+            raise ValueError(f"layout_args is for a layout of an extension file, and the layout is {self.layout}")
         for key in TABLE_KEYS:
             allowed = OTHER_LAYOUTS.get(key, ())
-            if getattr(self, key) != type(self).model_fields[key].default and self.layout not in ("table", *allowed):
+            fits = self.layout in ("table", *allowed) or (self.is_tabular and key not in COLUMN_KEYS)
+            if not fits and getattr(self, key) != type(self).model_fields[key].default:
                 names = " and ".join(("table", *allowed))
                 raise ValueError(f"{key} is for layout {names}, and the layout is {self.layout}: leave it out")
-        if self.layout != "table" and isinstance(self.multi, dict):
+        if not self.is_tabular and isinstance(self.multi, dict):
             raise ValueError(f"multi is a list of categories in layout {self.layout}")
         return self
 
@@ -165,6 +181,11 @@ class DataConfig(Part):
         return self
 
     @property
+    def is_tabular(self) -> bool:
+        """Whether its rows are read as those of a table: from a file of labels, or from a layout of one's own."""
+        return self.layout == "table" or self.layout not in LAYOUTS
+
+    @property
     def several(self) -> dict[str, tuple[str, ...]]:
         """The categories of several answers, each with its columns of 0 and 1, or none of these."""
         return self.multi if isinstance(self.multi, dict) else dict.fromkeys(self.multi or (), ())
@@ -172,7 +193,7 @@ class DataConfig(Part):
     @property
     def spellings(self) -> frozenset[str]:
         """What stands for a missing answer, in lower case."""
-        usual = MISSING_WORDS if self.layout == "table" and self.missing != () else ()
+        usual = MISSING_WORDS if self.is_tabular and self.missing != () else ()
         return frozenset(word.strip().lower() for word in (*usual, *(self.missing or ()), "") if word != NONE_SET)
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainers import extensions
 from trainers.config import Recipe
 from trainers.data.cache import Cache
 from trainers.data.decoded_files import as_jpeg
@@ -112,11 +113,14 @@ def _answer(categories: Sequence[Category], rng: np.random.Generator) -> Iterato
 
 
 def main() -> None:
-    """Read {"device", "recipes", "categories"} on stdin; write one answer a recipe as one line of JSON."""
+    """Read {"device", "recipes", "categories", "extensions"} on stdin; write an answer a recipe as a line of JSON."""
     asked = json.load(sys.stdin)
+    extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
-    print(json.dumps([measure(recipe, categories, asked["device"]) for recipe in recipes]))
+    found = [measure(recipe, categories, asked["device"]) for recipe in recipes]
+    print()  # after what somebody's code may have printed
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

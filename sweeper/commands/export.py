@@ -16,6 +16,7 @@ from sweeper.store import jsonfile, paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
 from sweeper.trial import Done, Job, TrialResult
+from trainers import extensions
 from trainers.data.summary import Summary
 from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Scores
@@ -105,6 +106,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
     if done:
+        extensions.use(extensions.stored(folder.extensions, won.job.recipe.extensions))
         final = _packed(folder, prepare.checked(data).table, data, won.result.metric, known=True)
         if mlflow:
             sync.catch_up([won.study], output.print_message)

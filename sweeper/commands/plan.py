@@ -126,6 +126,7 @@ def _measured(prepared: PreparedStudy, recipes: Sequence[Recipe], slot: devices.
     request = {
         "device": slot.device,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+        "extensions": [str(file.path) for file in prepared.spec.extensions],
         "categories": [asdict(category) for category in prepared.table.categories],
     }
     answers: list[dict[str, Any]] = ask(
@@ -145,6 +146,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"images: {images}; decoded at {plan.cache_px} px, {plan.cache_gb:.2f} GB{kept}"
     if plan.data:
         yield from prepare.understood(plan.data, plan.source)
+    yield from prepare.executed()
     yield f"on {plan.device}, measured with random images"
     for cost in plan.costs:
         step = cost.batch_size / cost.train_images_per_second

@@ -32,7 +32,7 @@ def run(path: Path, options: Options) -> "SessionEnd":
     options.check()
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
-    for line in preparation.understood(prepared.summary, str(path)):
+    for line in (*preparation.understood(prepared.summary, str(path)), *preparation.executed()):
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path))

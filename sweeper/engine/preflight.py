@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Category
 
 MODULE = "trainers.models.preflight"
+DRY_RUN = "trainers.dry_run"
 REMEMBERED = 64
 
 
@@ -32,6 +33,7 @@ def preflight(
     gpus: Sequence[str] = (),
     place: Callable[[str], str] = str,
     unfetched: bool = False,
+    extensions: Sequence[Path] = (),
 ) -> dict[str, int]:
     """The bytes of each backbone's weights, head included, as far as they were counted.
 
@@ -46,6 +48,7 @@ def preflight(
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
     request = _request(asked, categories, images, gpus, unfetched=unfetched)
+    request |= {"extensions": list(map(str, extensions))} if extensions else {}
     memory, key = cache / "preflight.json", cache_key(request, asked)
     passed = _passed(memory)
     if key in passed:
@@ -79,6 +82,22 @@ def _request(
         "sizes": True,
         "unfetched": unfetched,
     }
+
+
+def dry_run(recipes: Sequence[Recipe], extensions: Sequence[Path]) -> None:
+    """Try what extension files define on a batch of real images; raises UserError with the line of the user's file.
+
+    The fake trainer calls nothing of it.
+    """
+    if not extensions or os.environ.get("SWEEP_TRAINER") == "fake":
+        return
+    asked = {
+        "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+        "extensions": list(map(str, extensions)),
+    }
+    found = ask(asked, module=DRY_RUN)
+    if found:
+        raise verdict(found)
 
 
 def ask(request: object, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
 from sweeper.text import join_or
+from trainers import extensions
 from trainers.metrics.definitions import definition, lacking, names
 
 if TYPE_CHECKING:
@@ -90,6 +91,12 @@ def checked(data: "DataConfig") -> "Findings":
 
     with counting("checking images") as count:
         return check.ensure(data, paths.cache(), count)
+
+
+def executed() -> Iterator[str]:
+    """What code of the user's a sweep runs."""
+    for line in extensions.summary():
+        yield f"code of yours is executed, from {line}"
 
 
 def understood(data: "Summary", source: str) -> Iterator[str]:
@@ -223,6 +230,7 @@ def prepare(
 
     `unfetched`: the hub need not give the backbones' weights.
     """
+    from sweeper.search import samplers
     from sweeper.space import yaml_io
 
     read = yaml_io.read(path, sets=options.assignments)
@@ -248,5 +256,8 @@ def prepare(
             gpus=devices.ids(slots),
             place=space.place,
             unfetched=unfetched,
+            extensions=[file.path for file in read.extensions],
         )
+        samplers.try_own(read.search, space, minimize=read.minimize)
+        preflight.dry_run(space.dry_runs(), [file.path for file in read.extensions])
     return PreparedStudy(read, space, found, folder, tuple(slots), weights)

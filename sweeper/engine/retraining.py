@@ -14,13 +14,14 @@ from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.observers import Observers
 from sweeper.errors import RunFailed, Stopped
 from sweeper.executors.local import Local
-from sweeper.store import lock, records, studies, study_file
+from sweeper.store import extension_files, lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.outcomes import IN_FULL
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import views
 from sweeper.tracking import tracker
 from sweeper.trial import Closing, Done, Failed, Job, SessionEnd, TrialResult
+from trainers import extensions
 from trainers.data import images
 from trainers.epoch import Epoch
 
@@ -72,6 +73,7 @@ def session(
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
+    extensions.use(extensions.stored(study.extensions, recipe.extensions))
     data = recipe.data
     table = prepare.checked(data).table
     study_file.same_data(study, images.fingerprint(table), data.root)
@@ -138,6 +140,8 @@ class Retraining:
     def starting(self, job: Job) -> None:
         folder = RunFolder(job.folder)
         if records.read_config(folder) is None:
+            if job.kind == "final":
+                extension_files.carry(job.recipe.extensions, folder.study.extensions, folder.root / "extensions")
             records.write_config(folder, job)
 
     def epochs(self, trial: int) -> Sequence[Epoch]:

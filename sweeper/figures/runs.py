@@ -16,9 +16,10 @@ from sweeper.statistics import confusion
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
+from trainers import extensions
 from trainers.data import layouts
 from trainers.data.table import MISSING, Category, Row, Table, class_counts, known_images, label_matrix
-from trainers.data_config import DataConfig
+from trainers.data_config import LAYOUTS, DataConfig
 from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files
@@ -84,8 +85,9 @@ class Run:
     @cached_property
     def table(self) -> Table:
         """Raises UserError where the data set is no longer the one that the study began with."""
-        table = _table(self.job.recipe.data)
-        study_file.same_data(self.folder.study, table.fingerprint, self.job.recipe.data.root)
+        recipe = self.job.recipe
+        table = _table(recipe.data, self.folder.extensions, tuple(recipe.extensions.items()))
+        study_file.same_data(self.folder.study, table.fingerprint, recipe.data.root)
         return table
 
     @property
@@ -127,7 +129,10 @@ class Run:
 
 
 @lru_cache(maxsize=2)
-def _table(config: DataConfig) -> Table:
+def _table(config: DataConfig, copies: Path, wanted: tuple[tuple[str, str], ...]) -> Table:
+    """The data set; a layout of an extension file is that of the copy of which a checksum is `wanted`."""
+    if config.layout not in LAYOUTS:
+        extensions.use(extensions.stored(copies, dict(wanted)))
     return layouts.read(config)
 
 

@@ -101,7 +101,7 @@ def _first_command(space: Path | None) -> str:
     from sweeper.space import yaml_io
 
     try:
-        data = yaml_io.read(space).data
+        data = yaml_io.data(space)
     except UserError:
         return f"sweep plan {shlex.quote(str(space))}"
     if data.layout == "challenge" and not Path(data.root).exists():

@@ -80,7 +80,7 @@ def export(folder: RunFolder, table: "Table", data: DataConfig) -> Submission:
     """
     rows, several = table.split("test"), [category.name for category in table.categories if category.multi]
     predictions = choose(load_array(folder.test_logits), table.categories)
-    named = data.layout in ("table", "folder") or bool(several)
+    named = data.layout == "folder" or data.is_tabular or bool(several)
     if named:
         write_text(folder.predictions, _csv(predictions, table, data.multi_separator))
     by_name = folder.predictions if named else None

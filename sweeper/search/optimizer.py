@@ -10,12 +10,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search import samplers
 from sweeper.search.history import direction
-from sweeper.trial import TrialResult
+from sweeper.trial import SearchState, TrialResult
 
 if TYPE_CHECKING:
     from sweeper.space.space import Space
     from sweeper.space.spec import Search
     from trainers.config import TrainConfig
+
+
+STUDY = -1  # among numbers of trials
 
 
 class Optimizer:
@@ -33,17 +36,20 @@ class Optimizer:
         transferred: Sequence[FrozenTrial] = (),
         *,
         minimize: bool = False,
+        states: Mapping[int, SearchState] | None = None,
     ) -> None:
         """Begin with the `past` trials of the study, from number 0 on, and with those `transferred` from another.
 
-        `minimize`: less of the metric is better.
+        `minimize`: less of the metric is better. `states` are what `state` returned of past trials, by number.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        samplers.set_verbosity(search)
         self._search, self._space, self._minimize = search, space, minimize
         self._storage = _Storage(transferred)
         self._study = optuna.create_study(
             direction=direction(minimize=minimize), storage=self._storage, sampler=samplers.sampler(search)
         )
+        self._turn = 0
+        self._restore(past, states or {})
         self._study.add_trials(past)
 
     # ------------------------------------------------------------------------------------- asking
@@ -57,13 +63,41 @@ class Optimizer:
     def preview(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that `ask` would return; they are asked in a copy."""
         known = self.own_trials(), self._storage.transferred
-        other = Optimizer(self._search, self._space, *known, minimize=self._minimize)
+        states = {len(known[0]): self._state({})} if self._search.has_own else {}
+        other = Optimizer(self._search, self._space, *known, minimize=self._minimize, states=states)
         return other.ask(fixed)[1]
 
     def own_trials(self) -> list[FrozenTrial]:
         """Every trial of the study by number; one that is paused as a pruned one."""
         trials = self._study.get_trials(deepcopy=False)
         return trials[len(self._storage.transferred) :]
+
+    def state(self, trial: int) -> SearchState | None:
+        """What a sampler and a pruner of extension files keep beside the trials.
+
+        None where none is of such a file, and where nothing has changed since this was asked before.
+        """
+        changed = self._storage.changed & {trial, STUDY}
+        self._storage.changed -= changed
+        if not (changed and self._search.has_own):
+            return None
+        self._turn += 1
+        return self._state(self._storage.get_trial_system_attrs(trial))
+
+    def _state(self, trial: Mapping[str, Any]) -> SearchState:
+        study = self._storage.get_study_system_attrs(self._study._study_id)
+        return SearchState(turn=self._turn, trial=dict(trial), study=dict(study))
+
+    def _restore(self, past: Sequence[FrozenTrial], states: Mapping[int, SearchState]) -> None:
+        """Have the attributes of past trials and of the study again."""
+        for number, state in states.items():
+            if number < len(past):  # else it is of a preview, and of the study alone
+                past[number].system_attrs = dict(state.trial)
+        latest = max(states.values(), key=lambda state: state.turn, default=None)
+        for key, value in latest.study.items() if latest else ():
+            self._storage.set_study_system_attr(self._study._study_id, key, value)
+        self._turn = latest.turn if latest else 0
+        self._storage.changed.clear()
 
     # ------------------------------------------------------------------------------------ telling
     def report(self, trial: int, epoch: int, value: float) -> None:
@@ -72,8 +106,7 @@ class Optimizer:
 
     def should_prune(self, trial: int, train: "TrainConfig") -> bool:
         """Whether a running trial of `train` is to end after what was reported last."""
-        pruner = samplers.pruner(self._search, train)
-        return pruner.prune(self._study, self._storage.get_trial(trial))
+        return samplers.prunes(self._search, train, self._study, self._storage.get_trial(trial))
 
     def tell(self, result: TrialResult) -> None:
         """Tell how a trial ended."""
@@ -103,6 +136,15 @@ class _Storage(InMemoryStorage):
         super().__init__()
         self.transferred = list(transferred)  # numbered below 0, before the study's own
         self.paused: set[int] = set()
+        self.changed: set[int] = set()  # trials, and STUDY, whose attributes are others than when they were asked for
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_system_attr(trial_id, key, value)
+        self.changed.add(trial_id)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        super().set_study_system_attr(study_id, key, value)
+        self.changed.add(STUDY)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None

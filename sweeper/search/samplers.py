@@ -11,22 +11,49 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search.history import direction
-from sweeper.space.spec import GP, TPE, Asha, EarlyStopping, Grid, Median, NoPruner, RandomSampler, Search
+from sweeper.space.spec import (
+    GP,
+    TPE,
+    Asha,
+    CustomPruner,
+    CustomSampler,
+    EarlyStopping,
+    Grid,
+    Median,
+    NoPruner,
+    Pruner,
+    RandomSampler,
+    Sampler,
+    Search,
+)
+from trainers import extensions
 from trainers.config import OneCycle, TrainConfig
+from trainers.extensions import Kind
+from trainers.support.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.space.space import Space
 
 MIN_WARMUP_EPOCHS = 3  # epochs
+TRIED = (0.3, 0.5, 0.2, 0.4)  # values of trials in which a sampler is tried
+Called = Callable[..., Any]
+"""Calls the function that it is given first with what follows."""
+
+
+def set_verbosity(search: Search) -> None:
+    """Have Optuna say what is worth knowing; a sampler of one's own, made for each trial, would say it each time."""
+    custom = isinstance(search.sampler, CustomSampler)
+    optuna.logging.set_verbosity(optuna.logging.ERROR if custom else optuna.logging.WARNING)
 
 
 def sampler(search: Search) -> "StatelessSampler":
     """The sampler of `search`; what it proposes depends on the seed, the trial's number and the record alone."""
-    return StatelessSampler(lambda seed: _sampler(search, seed), search.seed)
+    called = _caller("samplers", search.sampler)
+    return StatelessSampler(lambda seed: _sampler(search, seed), search.seed, called)
 
 
 def _sampler(search: Search, seed: int) -> BaseSampler:
@@ -42,6 +69,10 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
             )
         case RandomSampler() | Grid():  # a grid's values are queued, so nothing is left to sample
             return optuna.samplers.RandomSampler(seed=seed)
+        case CustomSampler() as chosen:
+            made: BaseSampler = _own("samplers", chosen, seed, BaseSampler)
+            _refuse_ending(made, chosen.name)
+            return made
 
 
 def _tpe(seed: int, startup_trials: int) -> BaseSampler:
@@ -50,15 +81,52 @@ def _tpe(seed: int, startup_trials: int) -> BaseSampler:
     )
 
 
+def try_own(search: Search, space: "Space", *, minimize: bool = False) -> None:
+    """Try a sampler and a pruner of extension files on a few trials that are forgotten again.
+
+    Raises UserError, with the line in the user's file, for one that fails, or proposes other values for equal seeds.
+    """
+    if not search.has_own:
+        return
+    one, other = (_tried(search, space, minimize=minimize) for _ in range(2))
+    if one != other and isinstance(search.sampler, CustomSampler):
+        definition = extensions.needed("samplers", search.sampler.name)
+        raise UserError(
+            f"{definition.name} of samplers proposes other values for equal seeds",
+            where=definition.where,
+            help="hand the seed on, as in RandomSampler(seed=seed): a resumed study must propose the same",
+        )
+
+
+def _tried(search: Search, space: "Space", *, minimize: bool) -> list[dict[str, Any]]:
+    """The parameters of a few trials, each of which is judged after one epoch and completes."""
+    set_verbosity(search)
+    study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
+    found: list[dict[str, Any]] = []
+    for value in TRIED:
+        trial = study.ask()
+        found.append(space.suggest(trial))
+        trial.report(value, 1)
+        prunes(search, space.recipe(found[-1]).train, study, study.trials[-1])
+        study.tell(trial, value)
+    return found
+
+
 def first(search: Search, space: "Space", count: int, *, minimize: bool = False) -> Iterator[dict[str, Any]]:
     """The parameters of the first `count` trials as a study would ask for them while none has a result."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    set_verbosity(search)
     study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     for params in islice(space.configurations(), count) if isinstance(search.sampler, Grid) else space.default():
         study.enqueue_trial(params)
     known = space.size if isinstance(search.sampler, Grid) else None
     for _ in range(count if known is None else min(count, known)):
         yield space.suggest(study.ask())
+
+
+def prunes(search: Search, train: TrainConfig, study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether the pruner of `search` ends a running trial of `train`."""
+    called = _caller("pruners", search.pruner)
+    return bool(called(pruner(search, train).prune, study, trial))
 
 
 def pruner(search: Search, train: TrainConfig) -> BasePruner:
@@ -77,6 +145,40 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
                 return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
         case NoPruner() | Asha():  # the study's own rungs judge
             return optuna.pruners.NopPruner()
+        case CustomPruner() as chosen:
+            stops: BasePruner = _own("pruners", chosen, search.seed, BasePruner)
+            return stops
+
+
+def _own(kind: Kind, chosen: CustomSampler | CustomPruner, seed: int, wanted: type) -> Any:
+    """What a function of an extension file makes for this seed; UserError for anything but a `wanted`."""
+    definition = extensions.needed(kind, chosen.name)
+    made = definition.called(definition.value, seed, **definition.given(chosen.model_dump()))
+    if not isinstance(made, wanted):
+        what = f"{chosen.name} of {kind} makes {type(made).__name__}, and not an optuna {wanted.__name__}"
+        raise UserError(what, where=definition.where, help=f"return one of optuna.{kind}")
+    return made
+
+
+def _caller(kind: Kind, chosen: Sampler | Pruner) -> Called:
+    """Calls a method of a sampler or pruner; what one of an extension file raises names the user's line."""
+    custom = isinstance(chosen, CustomSampler | CustomPruner)
+    return extensions.needed(kind, chosen.name).called if custom else _plainly
+
+
+def _plainly(function: Callable[..., Any], *given: Any) -> Any:
+    return function(*given)
+
+
+def _refuse_ending(made: BaseSampler, name: str) -> None:
+    """UserError for a sampler that ends Optuna's own loop, which nobody runs here."""
+    if isinstance(made, GridSampler | BruteForceSampler):
+        what = f"{name} of samplers makes a {type(made).__name__}, which ends a loop of Optuna's"
+        raise UserError(
+            what,
+            where=extensions.needed("samplers", name).where,
+            help="write sampler: grid, which tries every configuration once",
+        )
 
 
 def _warmup(train: TrainConfig) -> int:
@@ -91,30 +193,37 @@ class StatelessSampler(BaseSampler):
     So a sweep that was interrupted, even between two values of one trial, asks for what it would have asked for.
     """
 
-    def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
-        self._build, self._seed = build, seed
+    def __init__(self, build: Callable[[int], BaseSampler], seed: int, called: Called) -> None:
+        self._build, self._seed, self._called = build, seed, called
 
     def _fresh(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
         words = f"{self._seed} {trial.number} {name}".encode()
         return self._build(int.from_bytes(hashlib.blake2b(words, digest_size=4).digest(), "little"))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._fresh(trial).infer_relative_search_space(study, trial)
+        found: dict[str, BaseDistribution]
+        found = self._called(self._fresh(trial).infer_relative_search_space, study, trial)
+        return found
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._fresh(trial).sample_relative(study, trial, search_space)
+        fresh = self._fresh(trial)
+        if isinstance(fresh, QMCSampler):  # one sequence for the whole study, whose place is among its attributes
+            fresh = self._build(self._seed)
+        found: dict[str, Any] = self._called(fresh.sample_relative, study, trial, search_space)
+        return found
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._fresh(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+        fresh = self._fresh(trial, param_name)
+        return self._called(fresh.sample_independent, study, trial, param_name, param_distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._fresh(trial).before_trial(study, trial)
+        self._called(self._fresh(trial).before_trial, study, trial)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        self._fresh(trial).after_trial(study, trial, state, values)
+        self._called(self._fresh(trial).after_trial, study, trial, state, values)

@@ -36,7 +36,8 @@ def _entry(value: dict[str, Any], name: str, model: type[BaseModel]) -> Any:
 
 
 def _tag(model: type[BaseModel]) -> Any:
-    return model.model_fields["name"].default if "name" in model.model_fields else None
+    field = model.model_fields.get("name")
+    return field.default if field and not field.is_required() else None
 
 
 def _kind(value: Any) -> str | None:

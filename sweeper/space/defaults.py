@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sweeper.space.tree import Choice, Node, Range, plain
+from trainers import extensions
 from trainers.config import NAMED, TrainConfig
+from trainers.extensions import Kind
 from trainers.metrics.definitions import STANDARD
 
 COSTS = ("epochs", "batch_size", "image_size")  # a matter of the data and the machine: their middle is the start
@@ -45,10 +47,17 @@ def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str
     """The defaults of a mapping: those of its own name, where it has another than is usual."""
     label = entries["name"].value if part in NAMED and "name" in entries else None
     if isinstance(label, str) and not (isinstance(usual, dict) and usual.get("name") == label):
-        of_name = TrainConfig.model_validate({"backbone": "", part: {"name": label}})
+        of_name = TrainConfig.model_validate({"backbone": "", part: _of_extension(part, label) | {"name": label}})
         defaults: dict[str, Any] = of_name.model_dump(mode="json")[part]
         return defaults
     return usual if isinstance(usual, dict) else {}
+
+
+def _of_extension(part: str, name: str) -> dict[str, Any]:
+    """The defaults of a part that an extension file defines."""
+    kinds: dict[str, Kind] = {"loss": "losses", "head": "heads"}
+    definition = extensions.find(kinds[part], name) if part in kinds else None
+    return definition.defaults if definition else {}
 
 
 def _option(distribution: Choice, usual: Any) -> Any:

@@ -1,15 +1,23 @@
-"""The JSON schema of a search space, for editors: generated from the models, every value of `train` may be open."""
+"""What is generated from the models: the JSON schema of a search space, for editors, and docs/keys.md, for people."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from sweeper.space.hints import parts
 from sweeper.space.overrides import NAMED
 from sweeper.space.spec import StudyFile
+from sweeper.space.tree import flow
 from trainers.config import TrainConfig
+from trainers.data_config import DataConfig
+from trainers.metrics.definitions import BUILT_IN
 from trainers.support.files import write_text
 
 PATH = Path(__file__).parents[2] / "search_spaces" / "schema.json"
+PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
 Schema = dict[str, Any]
 
 
@@ -42,14 +50,16 @@ def _short_forms(part: Schema, parts: Schema) -> Schema:
 def _short(entry: Schema, parts: Schema) -> Schema:
     kept = {key: value for key, value in entry.items() if key not in ("oneOf", "$ref", "discriminator")}
     members = [member | {"required": ["name"]} for member in entry.get("oneOf", [])] or [{"$ref": entry["$ref"]}]
-    names = [name for member in members for name in _names(member["$ref"], parts)]
-    return kept | {"anyOf": [*members, {"enum": names}]}
+    names = [_name(member["$ref"], parts) for member in members]
+    return kept | {"anyOf": [*members, {"enum": [*filter(None, names)]}]}
 
 
-def _names(ref: str, parts: Schema) -> list[str]:
+def _name(ref: str, parts: Schema) -> str | None:
+    """The name of a part; None of one that an extension file defines."""
     name = ref.rpartition("/")[2]
     part = parts.get(name) or parts[name.removeprefix("Open")]
-    return [part["properties"]["name"]["const"]]
+    found: str | None = part["properties"]["name"].get("const")
+    return found
 
 
 # ---------------------------------------------------------------------------------------- open values
@@ -119,8 +129,65 @@ def _without_titles(value: Any) -> Any:
     return [_without_titles(item) for item in value] if isinstance(value, list) else value
 
 
-if __name__ == "__main__":
-    from sweeper.space import reference
+# ------------------------------------------------------------------------------------------- docs/keys.md
+def page() -> str:
+    """The page, in Markdown."""
+    lines = [
+        "# Every key",
+        "",
+        "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posthoc_logit_adjustment and tta,",
+        "where a file leaves them out, come from the backbone's family (`space/defaults.py`), not from here.",
+        "A part with names is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
+        *_metrics(),
+        *_section("data", DataConfig),
+        *_section("train", TrainConfig),
+    ]
+    return "\n".join(lines) + "\n"
 
+
+def write_page(path: Path = PAGE) -> None:
+    """Put the page at `path`."""
+    write_text(path, page())
+
+
+def _metrics() -> list[str]:
+    """A table of the metrics."""
+    text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
+    rows = [f"| `{name}` | {one.description} |" for name, one in BUILT_IN.items()]
+    return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]
+
+
+def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
+    """A table of the model's keys, then a section for each part among them."""
+    yield from ("", f"## {name}", "")
+    if model.__doc__ and name not in ("data", "train"):
+        yield from (model.__doc__.splitlines()[0], "")
+    yield from ("| key | default | meaning |", "|---|---|---|")
+    inner: list[tuple[str, type[BaseModel]]] = []
+    for key, field in model.model_fields.items():
+        found = list(parts(field.annotation))
+        inner += [(f"{name}.{key}{_tag(one)}", one) for one in found]
+        if key != "name":
+            cells = f"`{key}`", _default(model, key), field.description or ""
+            yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    for title, one in inner:
+        yield from _section(title, one)
+
+
+def _tag(model: type[BaseModel]) -> str:
+    return f": {model.model_fields['name'].default}" if "name" in model.model_fields else ""
+
+
+def _default(model: type[BaseModel], key: str) -> str:
+    field = model.model_fields[key]
+    if field.is_required():
+        return "(needed)"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return f"`{value.name}`" if hasattr(value, "name") else "see below"
+    return "" if value is None else f"`{flow(list(value) if isinstance(value, tuple) else value)}`"
+
+
+if __name__ == "__main__":
     write()
-    reference.write()
+    write_page()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sweeper.space import defaults
+from sweeper.space import defaults, extension_keys
 from sweeper.space.compare import difference, filled
 from sweeper.space.inside import NotInSpace, candidates
 from sweeper.space.spec import Grid, StudySpec
@@ -40,6 +40,9 @@ CROPS = ("random_resized_crop", "random_shift")
 """Keys of `augment` that make what training sees of an image smaller."""
 CROPPED_BY = ("augment", "backbone", "pretrained")
 """Keys of `train` on which those depend: without `augment` the backbone's family has its own."""
+
+
+TRIED = {"backbone", "backbone_args", "image_size", "head", "loss", "augment"}
 
 
 class Space:
@@ -116,8 +119,10 @@ class Space:
         """What the study asks, as JSON: data, metric and train with all defaults. Budget and search are not part."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
         train = filled(given, TrainConfig) | self._of_families([part for part in defaults.PARTS if part not in given])
+        files = {file.name: file.checksum for file in self._spec.extensions}
         less = {"minimize": True} if self._spec.minimize else {}
-        return {"data": data, "metric": self._spec.metric, **less, "train": train}
+        asked = {"data": data, "metric": self._spec.metric, **less, "train": train}
+        return asked | ({"extensions": files} if files else {})
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
         """The parts that the file leaves to the backbones' families, by backbone where there are several."""
@@ -188,6 +193,15 @@ class Space:
         """
         return (self._recipe(closed) for _, closed in self._over(_built_from, smallest=smallest))
 
+    def dry_runs(self) -> list[Recipe]:
+        """Recipes in which a part that an extension file may define takes every form, each number both ends."""
+        found: dict[str, Recipe] = {}
+        for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
+            recipe = self._recipe(closed)
+            parts = recipe.train.model_dump(mode="json", include=TRIED)
+            found.setdefault(json.dumps(parts, sort_keys=True), recipe)
+        return list(found.values())
+
     def configurations(self) -> Iterator[dict[str, Any]]:
         """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
         self._refuse_endless()
@@ -206,14 +220,17 @@ class Space:
 
     def _recipe(self, closed: Node) -> Recipe:
         spec = self._spec
-        return Recipe(data=spec.data, metric=spec.metric, train=self._train(closed), derived=spec.derived)
+        files = {file.name: file.checksum for file in spec.extensions}
+        train = self._train(closed)
+        return Recipe(data=spec.data, metric=spec.metric, train=train, derived=spec.derived, extensions=files)
 
     def _train(self, closed: Node) -> TrainConfig:
         """A closed tree as a config, what it leaves out from its backbone's family."""
         entries = closed.value if isinstance(closed.value, dict) else {}
         whole = defaults.filled(plain(closed), self._spec.metric) if entries else {}
         parts = {key: leaf(value) for key, value in whole.items() if key not in entries}
-        return checked(TrainConfig, replace(closed, value={**entries, **parts}), "train")
+        whole_node = extension_keys.judge(replace(closed, value={**entries, **parts}), "train")
+        return checked(TrainConfig, whole_node, "train")
 
     # ---------------------------------------------------------------------------------- judging
     def _judge(self) -> None:

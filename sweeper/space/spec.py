@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from sweeper.space.tree import Node
-from trainers.config import JUDGED, named
+from trainers.config import CUSTOM, JUDGED, known_or_custom, named, other_than
 from trainers.data_config import DataConfig
 from trainers.epoch import Part
+from trainers.extensions import ExtensionFile
 from trainers.metrics.definitions import definition
 
 Positive = Annotated[int, Field(ge=1)]
@@ -49,7 +50,22 @@ class Grid(Part):
     name: Literal["grid"] = "grid"
 
 
-Sampler = Annotated[TPE | RandomSampler | GP | Grid, Field(discriminator="name")]
+class CustomSampler(Part):
+    """A sampler of an extension file, with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = other_than("tpe", "random", "gp", "grid")
+
+
+Sampler = Annotated[
+    Annotated[TPE, Tag("tpe")]
+    | Annotated[RandomSampler, Tag("random")]
+    | Annotated[GP, Tag("gp")]
+    | Annotated[Grid, Tag("grid")]
+    | Annotated[CustomSampler, Tag(CUSTOM)],
+    Discriminator(known_or_custom("tpe", "random", "gp", "grid")),
+]
 
 
 # ------------------------------------------------------------------------------------------- pruner
@@ -93,7 +109,22 @@ class NoPruner(Part):
     name: Literal["none"] = "none"
 
 
-Pruner = Annotated[Median | Asha | EarlyStopping | NoPruner, Field(discriminator="name")]
+class CustomPruner(Part):
+    """A pruner of an extension file, with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = other_than("median", "asha", "early_stopping", "none")
+
+
+Pruner = Annotated[
+    Annotated[Median, Tag("median")]
+    | Annotated[Asha, Tag("asha")]
+    | Annotated[EarlyStopping, Tag("early_stopping")]
+    | Annotated[NoPruner, Tag("none")]
+    | Annotated[CustomPruner, Tag(CUSTOM)],
+    Discriminator(known_or_custom("median", "asha", "early_stopping", "none")),
+]
 
 
 class Search(Part):
@@ -102,6 +133,11 @@ class Search(Part):
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+
+    @property
+    def has_own(self) -> bool:
+        """Whether sampler or pruner is of an extension file."""
+        return isinstance(self.sampler, CustomSampler) or isinstance(self.pruner, CustomPruner)
 
     @model_validator(mode="before")
     @classmethod
@@ -121,6 +157,11 @@ class StudyFile(Part):
         pattern=r"^[a-z0-9_][a-z0-9_.-]*$",
         max_length=64,
         description="name of the study and of its folder: a-z, 0-9, _, . and -; the file's own name when left out",
+    )
+    extensions: tuple[str, ...] = Field(
+        (),
+        description="Python files that define losses, metrics and more of your own, by their paths from this file's"
+        " folder; they are executed",
     )
     data: DataConfig = Field(description="which images, and how they are read")
     metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
@@ -146,6 +187,7 @@ class StudySpec:
     text: str = field(repr=False)
     keep_checkpoints: int | None = None
     derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others
+    extensions: tuple[ExtensionFile, ...] = ()
 
     @property
     def minimize(self) -> bool:

@@ -72,18 +72,19 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
     path, at = _place(node, loc)
     name = ".".join(filter(None, [root, *map(str, path)]))
     if kind == "extra_forbidden":
-        renames.refuse(name, at.key or at.where)
-        _unknown_key(str(loc[-1]), at, ".".join(name.split(".")[:-1]), fields(model, loc[:-1]))
+        refuse_key(str(loc[-1]), at, ".".join(name.split(".")[:-1]), fields(model, loc[:-1]))
     if kind == "missing":
         what = f"{loc[-1]} is missing" + (f" in {name}" if name else "")
         remedy = hints.MISSING.get(str(loc[-1])) or _described(model, loc)
         raise UserError(what, where=at.key or at.where, help=remedy)
-    if kind in ("union_tag_invalid", "literal_error"):
+    if kind == "literal_error":
         renames.refuse(f"{name}: {_text(_named(at))}", _named(at).where)
+    if kind == "union_tag_not_found" and not isinstance(at.value, dict):
+        kind = "model_attributes_type"
     if kind == "union_tag_not_found":
         raise UserError(f"name is missing in {name}", where=at.where, help=f"it can be {join_or(_tags(model, loc))}")
     if kind == "union_tag_invalid":
-        _unknown_name(name, at, _tags(model, loc))
+        refuse_name(name, at, _tags(model, loc))
     if kind == "value_error":
         raise UserError(f"{name}: {context['error']}", where=at.where, help=_described(model, loc))
     if kind == "model_type":
@@ -108,15 +109,19 @@ def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
     return path, node
 
 
-def _unknown_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
+def refuse_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
+    """Raise UserError for a key of the part `name` that is not among the `known` ones."""
+    renames.refuse(f"{name}.{key}" if name else key, at.key or at.where)
     what = f"unknown key '{brief(key)}'" + (f" in {name}" if name else "")
     elsewhere = hints.key(key) if "." not in name else ""  # a part of several kinds has keys of its own
     remedy = hints.HABITS.get(key) or did_you_mean(key, known) or elsewhere or f"it can be {join_or(known)}"
     raise UserError(what, where=at.key or at.where, help=remedy)
 
 
-def _unknown_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
+def refuse_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
+    """Raise UserError for the name of the part `name` that is not among the `known` ones."""
     at = _named(at)
+    renames.refuse(f"{name}: {_text(at)}", at.where)
     what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
     if meant := hints.value(str(at.value), known):
         raise UserError(what, where=at.where, help=f"did you mean '{meant}'?")
@@ -128,7 +133,7 @@ def known_metric(name: str, at: Node, others: Sequence[str] = ()) -> None:
     """Raise UserError where `at`, the value of the key `name`, is no metric, nor one of the `others`."""
     known = [*others, *definitions.names()]
     if at.value not in known:
-        _unknown_name(name, at, known)
+        refuse_name(name, at, known)
 
 
 def _named(at: Node) -> Node:
@@ -188,7 +193,8 @@ def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    return model.model_fields["name"].default if "name" in model.model_fields else None
+    field = model.model_fields.get("name")
+    return field.default if field and not field.is_required() else None  # a part of an extension file has any
 
 
 def _tags(model: type[BaseModel], loc: Loc) -> list[str]:

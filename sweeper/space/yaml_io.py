@@ -18,13 +18,14 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
 )
 
-from sweeper.space import defaults, hints, overrides
+from sweeper.space import defaults, extension_keys, hints, overrides
 from sweeper.space.parameters import closed, is_distribution, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
 from sweeper.space.tree import Node, flow, parameters, scalar
 from sweeper.space.validation import checked, known_metric
 from sweeper.text import did_you_mean, redacted, refuse_secret
 from trainers.config import Recipe
+from trainers.data_config import DataConfig
 from trainers.support.errors import UserError
 from trainers.support.files import recordable
 from trainers.support.text import brief, visible
@@ -38,6 +39,8 @@ Place = Callable[[int, int], str]
 
 def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> StudySpec:
     """The search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
+
+    Its extension files are loaded, and those of another space forgotten.
 
     Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
     values of `train` are judged by `space.Space`, which knows the categories. `text` stands for what the
@@ -53,16 +56,25 @@ def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> St
     return _spec(tree, path, text)
 
 
+def data(path: Path) -> DataConfig:
+    """Which data the search space at `path` asks for. Loads none of its extension files; UserError as of `read`."""
+    tree = _document(_text(recordable(path)), lambda line, column: f"{path}:{line}:{column}")
+    entries: dict[str, Node] = tree.value  # type: ignore[assignment]
+    return checked(DataConfig, entries.get("data", tree), "data")
+
+
 def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     """The study that a document describes; everything but `train` is judged here."""
     entries: dict[str, Node] = tree.value  # type: ignore[assignment]
     for key, child in entries.items():
         if key != "train":
             closed(child, key)
+    given = extension_keys.files(entries.get("extensions"), path)
+    extension_keys.use(given)
     header = {
         k: v if k != "train" or not isinstance(v.value, dict) else replace(v, value={}) for k, v in entries.items()
     }
-    file = checked(StudyFile, replace(tree, value=header))
+    file = checked(StudyFile, replace(tree, value=extension_keys.judged(header)))
     if "metric" in entries:
         known_metric("metric", entries["metric"])
     train = entries["train"]
@@ -80,6 +92,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         path,
         text,
         keep_checkpoints=file.keep_checkpoints,
+        extensions=given,
     )
 
 
@@ -273,6 +286,8 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
     data = _written(data) | {key: None for key in ("split",) if data[key] is None}  # not the column of that name
     lines += [f"study: {flow(study)}", f"data: {flow(data)}", f"metric: {recipe.metric}"]
+    if recipe.extensions:
+        lines.insert(-2, f"extensions: {flow(list(recipe.extensions))}")
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"
 

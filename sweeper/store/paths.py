@@ -67,6 +67,11 @@ class StudyFolder:
         return self.root / "study.db"
 
     @property
+    def extensions(self) -> Path:
+        """Copies of the extension files, as they were when the study began."""
+        return self.root / "extensions"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 
@@ -157,6 +162,11 @@ class RunFolder:
         return self.root / "config.json"
 
     @property
+    def search(self) -> Path:
+        """What a sampler or a pruner of an extension file has kept of this trial."""
+        return self.root / "search.json"
+
+    @property
     def history(self) -> Path:
         return self.root / "history.jsonl"
 
@@ -239,6 +249,12 @@ class RunFolder:
     def last_figure(self) -> Path:
         """The one that is drawn last."""
         return self.figures / "mistakes.png"
+
+    @property
+    def extensions(self) -> Path:
+        """Copies of the extension files: a final has its own, so that its folder is enough to use the model."""
+        own = self.root / "extensions"
+        return own if own.is_dir() else self.study.extensions
 
     @property
     def study(self) -> StudyFolder:

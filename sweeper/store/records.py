@@ -12,7 +12,7 @@ from sweeper.errors import EnvironmentFault
 from sweeper.store import jsonfile, lock, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import Entry, digest
-from sweeper.trial import Done, Failed, Job, Kind, Message, State, TrialResult
+from sweeper.trial import Done, Failed, Job, Kind, Message, SearchState, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support import files
 
@@ -106,6 +106,18 @@ def started_job(folder: RunFolder) -> Job:
             help="put it back, or remove the trial's folder, and run the same command again",
         )
     return job
+
+
+def write_search(folder: RunFolder, state: SearchState | None) -> None:
+    """Put what sampler and pruner have kept into search.json, if that is something new."""
+    if state:
+        files.write_text(folder.search, state.model_dump_json() + "\n")
+
+
+def search_states(study: StudyFolder, trials: int) -> dict[int, SearchState]:
+    """The same of the first so many trials, by number, where there is any."""
+    found = ((number, jsonfile.read(study.trial(number).search, SearchState)) for number in range(trials))
+    return {number: state for number, state in found if state}
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:

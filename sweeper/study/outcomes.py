@@ -101,6 +101,7 @@ class Outcomes:
         records.write_result(folder, result)
         folder.paused.unlink(missing_ok=True)
         self._optimizer.tell(result)
+        records.write_search(folder, self._optimizer.state(result.number))
         self.update_best(result)
         self._retention.ended(result)
         self._queue.asha.ended(result.number, result.state, result.epochs)

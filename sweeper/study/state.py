@@ -54,12 +54,14 @@ class StudyState:
         spec, space, folder = definition.spec, definition.space, definition.folder
         ended, transferred = records.ended(folder), transfer.read(folder)
         learnt = transferred.trials if transferred else ()
+        past = history.past_trials(folder, ended, space.suggest)
         optimizer = Optimizer(
             spec.search,
             space,
-            history.past_trials(folder, ended, space.suggest),
+            past,
             history.transferred(learnt, space.suggest),
             minimize=spec.minimize,
+            states=records.search_states(folder, len(past)) if spec.search.has_own else {},
         )
         budget = TimeBudget(folder, spec.budget.hours, ended)
         queue = TrialQueue(spec, space, optimizer, folder, budget)

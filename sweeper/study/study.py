@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeper.errors import NoResult, UserError
 from sweeper.space.compare import difference
-from sweeper.store import lock, records, study_file
+from sweeper.store import extension_files, lock, records, study_file
 from sweeper.store.paths import RunFolder
 from sweeper.study import recovery
 from sweeper.study.active_trial import ActiveTrial
@@ -32,12 +32,13 @@ def write_or_compare(study: Definition) -> None:
     spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = study_file.read(folder)
-    if before and (lines := difference(before["identity"], asked)):
+    if before and (lines := difference(_shortened(before["identity"]), _shortened(asked))):
+        copies = f", and the Python files from {folder.extensions}" if "extensions" in asked else ""
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
             where=str(spec.source),
             help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
-            f"or restore the file from {folder.space}",
+            f"or restore the file from {folder.space}{copies}",
         )
     study_file.same_data(folder, fingerprint, spec.data.root)
     document = {
@@ -49,8 +50,15 @@ def write_or_compare(study: Definition) -> None:
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,
     }
+    extension_files.keep(spec.extensions, folder.extensions)
     files.write_text(folder.space, spec.text)
     files.write_text(folder.study_file, json.dumps(document, indent=1) + "\n")
+
+
+def _shortened(identity: dict[str, Any]) -> dict[str, Any]:
+    """The same with the first digits of the checksums of extension files."""
+    files = {name: f"sha256 {checksum[:12]}" for name, checksum in identity.get("extensions", {}).items()}
+    return identity | ({"extensions": files} if files else {})
 
 
 HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
@@ -172,6 +180,7 @@ class Study:
             repeat_of=repeat_of,
         )
         job = self._gpu_memory.begin(job)
+        records.write_search(folder, self._optimizer.state(number))
         records.write_config(folder, job)
         self._seen.add(job)
         return job
@@ -188,7 +197,9 @@ class Study:
             return True
         new = epoch.number == len(running.epochs) + 1
         if new:
-            records.append(self.folder.trial(trial), epoch)
+            folder = self.folder.trial(trial)
+            records.write_search(folder, self._optimizer.state(trial))  # of epochs before, whose verdicts were heard
+            records.append(folder, epoch)
             running.epochs.append(epoch)
             self._budget.epoch(running.train, epoch)
         goes_on = self._judge(running, running.epochs[-1]) and not (new and self._pauses(running))

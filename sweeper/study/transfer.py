@@ -92,6 +92,10 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
         return f"its metric was {asked['metric']}, not {spec.metric}"
     if asked.get("minimize", False) != spec.minimize:
         return f"more of its {spec.metric} was {'better' if spec.minimize else 'worse'}"
+    files = asked.get("extensions", {})
+    changed = [one.name for one in spec.extensions if files.get(one.name, one.checksum) != one.checksum]
+    if changed:
+        return f"its {changed[0]} was another: what the file defines may have other values now"
     if not study_file.same_fingerprint(before.get("fingerprint", ""), fingerprint):
         return "its images, labels or splits were others"
     where = {"root": mine["root"]}  # the same data at another place are the same

@@ -1,6 +1,7 @@
 """What a worker does with a job. Training is loaded inside a job, never by importing this."""
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
+from trainers import extensions
+from trainers.config import Recipe
 from trainers.data_config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
@@ -57,6 +60,7 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
 
 
 def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
+    extensions.use(extensions.stored(RunFolder(job.folder).extensions, job.recipe.extensions))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
     for epoch in trainer.train(job, fit, device):
@@ -128,7 +132,7 @@ class Torch:
 
         if self.threads:
             use_threads(self.threads)
-        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
+        data = _data(job.recipe, job.cache)
         for epoch in train(
             job.recipe,
             data,
@@ -147,7 +151,7 @@ class Torch:
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.evaluation.predict import logit_offset, predict, scores
 
-        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
+        data = _data(job.recipe, job.cache)
         rows = data.table.split("test")
         if not rows:
             return None
@@ -165,7 +169,7 @@ class Torch:
         from trainers.evaluation.predict import evaluate_tta
 
         train = job.recipe.train
-        data = _data(job.recipe.data, job.cache, job.recipe.train.framing)
+        data = _data(job.recipe, job.cache)
         if train.tta.count == 1 or not data.table.split("val"):
             return None
         return evaluate_tta(job.computed, data, weights, device=device)
@@ -181,9 +185,18 @@ class Torch:
         return bool(DEVICE_IMAGES.levels)
 
 
-@lru_cache(maxsize=1)
-def _data(config: DataConfig, cache: Path, framing: Framing) -> Data:
+def _data(recipe: Recipe, cache: Path) -> Data:
     """The data set, kept open between the jobs of a warm worker."""
+    return _opened(recipe.data, cache, recipe.train.framing, tuple(recipe.extensions.items()))
+
+
+@lru_cache(maxsize=1)
+def _opened(
+    config: DataConfig,
+    cache: Path,
+    framing: Framing,
+    files: tuple[tuple[str, str], ...],  # noqa: ARG001  another extension file may read other rows
+) -> Data:
     return Data.open(config, cache, framing)
 
 
@@ -193,9 +206,15 @@ def failed(job: Job, error: Exception) -> Failed:
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
-    text = first if named else f"{type(error).__name__}: {first}".rstrip(": ")
+    text = f"{first}{_line(error)}" if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
     return Failed(trial=job.trial, failure=failure_of(error), text=text[:300], detail=detail)
+
+
+def _line(error: Exception) -> str:
+    """The file and line of somebody's code that an error is about."""
+    name = Path(error.where).name if isinstance(error, UserError) else ""
+    return f" ({name})" if re.fullmatch(r".+\.py:\d+", name) else ""
 
 
 def failure_of(error: Exception) -> Failure:

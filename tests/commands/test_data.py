@@ -173,3 +173,57 @@ def test_a_second_check_looks_at_nothing_unless_it_is_asked_to(tmp_path: Path):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert sweep(tmp_path, "data", "check", "set").returncode == 0  # as is written in --help
     assert sweep(tmp_path, "data", "check", "set", "--again").returncode == 3
+
+
+# ------------------------------------------------------------------------------------------- a layout of one's own
+LAYOUT = """\
+from pathlib import Path
+
+
+def mine(root: Path, every: int = 5):
+    for k, path in enumerate(sorted(root.rglob("*.png"))):
+        ROW
+
+
+layouts = {"mine": mine}
+"""
+ROW = 'yield path, "train" if k % every else "val", {"kind": path.parent.name, "tags": ["a", "b"][: k % 3]}'
+
+
+def own(folder: Path, row: str = ROW, args: str = "{every: 4}") -> None:
+    pictures(folder, *pets("set", 15))
+    put(folder, "own.py", LAYOUT.replace("ROW", row))
+    data = f"{{layout: mine, root: set, layout_args: {args}}}"
+    put(folder, "space.yaml", f"extensions: [own.py]\ndata: {data}\ntrain: {{backbone: resnet18}}\n")
+
+
+def test_a_layout_of_an_extension_file_is_checked(tmp_path: Path):
+    own(tmp_path)
+    ended = sweep(tmp_path, "data", "check", "space.yaml", "--json")
+    document = json.loads(ended.stdout)
+    assert (ended.returncode, document["data"]["images"]) == (0, {"train": 45, "val": 15, "test": 0})
+    assert [one["name"] for one in document["data"]["categories"]] == ["kind", "tags"]
+    assert not [note for note in document["notes"] if "no class at all" in note["what"]]
+    other = sweep(tmp_path, "data", "check", "space.yaml", "--set", "data.layout_args.every=6", "--json")
+    assert json.loads(other.stdout)["data"]["images"] == {"train": 50, "val": 10, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "where", "what"),
+    [
+        ("yield path, 'tarin', {'kind': 'a'}", 3, "own.py:4", "no split 'tarin'"),
+        ("yield path, 'train', {}['kind']", 2, "own.py:6", "mine of layouts failed: KeyError: 'kind'"),
+        ("return", 2, "own.py:4", "mine of layouts returns nothing"),
+        ("return\n    yield", 3, "own.py:4", "no rows"),
+    ],
+)
+@pytest.mark.parametrize("command", [["data", "check"], ["plan"], ["run"]])
+def test_a_layout_that_is_wrong_is_named_with_its_line_and_nothing_is_created(
+    tmp_path: Path, command: list[str], row: str, code: int, where: str, what: str
+):
+    own(tmp_path, row)
+    ended = sweep(tmp_path, *command, "space.yaml", SWEEP_TRAINER="fake")
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == code
+    assert (where in said, what in said, "Traceback" in said) == (True, True, False)
+    assert not list(tmp_path.rglob("study.json"))

@@ -81,6 +81,16 @@ def test_an_empty_folder_has_no_study():
         studies.find(None)
 
 
+def test_the_first_command_is_found_without_executing_an_extension_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status.SPACES.mkdir()
+    (status.SPACES / "own.py").write_text("raise SystemExit('executed')\n")
+    (status.SPACES / "space.yaml").write_text(
+        "extensions: [own.py]\ndata: {layout: mine, root: photos}\nmetric: other\ntrain: {backbone: resnet18}\n"
+    )
+    assert [*status.here()][-1] == "next: sweep run search_spaces/space.yaml"
+
+
 def test_a_score_needs_a_finished_submission(tmp_path):
     study()
     with pytest.raises(UserError, match="has no submission yet"):

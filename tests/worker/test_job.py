@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Failed, Job, Kind, Progress, WorkerMessage
 from sweeper.worker import fake_trainer
 from sweeper.worker.job import advance, failure_of, run
+from trainers import extensions
 from trainers.config import Recipe, Views
 from trainers.data.table import Category, Row
 from trainers.data_config import DataConfig
@@ -44,6 +46,60 @@ def messages(one: Job, *, keep: int = 10**6) -> list[WorkerMessage]:
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
+
+
+# ------------------------------------------------------------------------------------- extension files
+LOSS = """
+from torch.nn import functional
+
+def half(logits, labels, share: float = 0.5):
+    return share * functional.cross_entropy(logits, labels, reduction="none")
+
+losses = {"half": half}
+metrics = {"share": {"function": lambda probabilities, labels: float((probabilities.argmax(1) != labels).mean()),
+                     "minimize": True}}
+"""
+
+
+def extended(photos: DataConfig, cache: Path, study: Path, text: str = LOSS, **train: object) -> Job:
+    """A trial whose recipe was made with `text`, of which the study's folder has a copy."""
+    (study / "extensions").mkdir(parents=True)
+    (study / "extensions" / "mine.py").write_text(text)
+    (study / "trials").mkdir()
+    one = job(photos, study / "trials" / "0004", cache, epochs=1, **train)
+    made = Recipe.model_validate(
+        one.recipe.model_dump()
+        | {"extensions": {"mine.py": hashlib.sha256(text.encode()).hexdigest()}, "metric": "share", "minimize": True}
+    )
+    return one.model_copy(update={"recipe": made})
+
+
+def test_a_worker_loads_the_copy_of_an_extension_file(photos, cache, tmp_path):
+    """Its loss is lower by its factor, its metric what it counts; the next job knows nothing of it."""
+    *_, plain, _ = messages(job(photos, tmp_path / "plain", cache, epochs=1, loss={"name": "cross_entropy"}))
+    own = extended(photos, cache, tmp_path / "study", loss={"name": "half", "share": 0.5})
+    *_, half, done = messages(own)
+    assert isinstance(done, Done)
+    assert half.epoch.val.loss == pytest.approx(plain.epoch.val.loss / 2, rel=0.2)
+    wrong = 1 - half.epoch.val.metrics["overall_accuracy"]
+    assert half.epoch.val.further["share"] == pytest.approx(wrong, abs=1e-6)
+    messages(job(photos, tmp_path / "again", cache, epochs=1))
+    assert extensions.names("losses") == []
+
+
+def test_a_copy_that_was_changed_fails_the_trial_and_says_so(photos, cache, tmp_path):
+    own = extended(photos, cache, tmp_path / "study", loss={"name": "half"})
+    (tmp_path / "study" / "extensions" / "mine.py").write_text(LOSS + "# more")
+    (failed,) = messages(own)
+    assert isinstance(failed, Failed)
+    assert "not the one that the study began with" in failed.text
+
+
+def test_what_somebodys_code_raises_fails_the_trial_with_the_line_of_their_file(photos, cache, tmp_path):
+    text = LOSS.replace("return share", "return missing")
+    (failed,) = messages(extended(photos, cache, tmp_path / "study", text, loss={"name": "half"}))
+    assert isinstance(failed, Failed)
+    assert failed.text == "half of losses failed: NameError: name 'missing' is not defined (mine.py:5)"
 
 
 # -------------------------------------------------------------------------------------------- real

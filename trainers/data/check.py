@@ -79,7 +79,9 @@ def check(
     the same; images with faults, and `again` all of them, are looked at every time. `progress` is called with images
     done and images in all. Raises DataError only where there is no data set.
     """
-    table, faults, notes, held_out, read_as = layouts.scan(config)
+    scanned = layouts.scan(config)
+    table, _, notes, held_out, read_as = scanned
+    faults = [*scanned.faults, *layouts.unsteady(config, scanned)]
     looked = _look(table, progress, cache, again=again)
     unseen_classes = [] if faults else _unseen_classes(table)  # some labels may not have been read
     remarks = (*notes, *unseen_classes, *looked.notes)

@@ -33,7 +33,7 @@ def alike(categories: Sequence[Category], rows: Iterable[Row], config: DataConfi
         for name in (name for name in images if _absent(name) and name not in listed):
             what = f"{_shown(name)} is read as a class ({images[name]} image{'s' * (images[name] != 1)})"
             key = f"if nobody knows there, write data: {{missing: [{json.dumps(name, ensure_ascii=False)}]}}"
-            help = key if config.layout == "table" else "a missing label? take these rows out"
+            help = key if config.is_tabular else "a missing label? take these rows out"
             notes.append(Fault(config.root, f"{what}, in {category.name!r}", help))
         for name, other, how in (*_same_but_for_form(images), *_one_letter_apart(images)):
             what = f"{_shown(name)} ({images[name]} image{'s' * (images[name] != 1)}) differs from"

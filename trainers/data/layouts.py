@@ -1,4 +1,4 @@
-"""The four layouts of a data set, each read into one table. Label files only: no image is opened here."""
+"""The layouts of a data set, each read into one table. Label files only: no image is opened here."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from trainers import extensions
 from trainers.data import challenge, class_folders, class_names, splitting, validation
 from trainers.data.folder_tree import unpacking
 from trainers.data.table import SPLIT_NAMES, Box, Category, Found, Remarks, Row, Table, gc_paused
-from trainers.data.tabular import label_files
+from trainers.data.tabular import custom_layout, label_files
 from trainers.data.tabular import rows as tabular
-from trainers.data_config import DataConfig
+from trainers.data_config import LAYOUTS, DataConfig
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
 
@@ -66,7 +67,7 @@ def scan(config: DataConfig) -> Scan:
 def _scan(config: DataConfig) -> Scan:
     remarks = Remarks()
     faults, root = remarks.faults, _root(config)
-    base, groups, rows = _LAYOUTS[config.layout](config, root, remarks)
+    base, groups, rows = _layout(config)(config, root, remarks)
     rows = list(validation.inside(base, rows, faults))
     faults += validation.listed_twice(rows) + validation.of_categories(groups, config)
     remarks.notes.extend(class_names.alike(groups, rows, config))
@@ -78,6 +79,15 @@ def _scan(config: DataConfig) -> Scan:
     if not faults:
         splitting.judge(rows, groups, config, remarks, held_out=held_out)
     return Scan(Table(base, groups, tuple(rows)), faults, remarks.notes, held_out, remarks.read_as)
+
+
+def unsteady(config: DataConfig, found: Scan) -> list[Fault]:
+    """A fault where a layout of an extension file gives other rows when it is called again."""
+    if config.layout in LAYOUTS or found.faults or scan(config).table.fingerprint == found.table.fingerprint:
+        return []
+    what = f"{config.layout} of layouts gives other rows when it is called again"
+    help = "sort the files that it lists, and draw with a generator of a fixed seed"
+    return [Fault(extensions.needed("layouts", config.layout).where, what, help)]
 
 
 def guess(path: Path) -> DataConfig:
@@ -112,7 +122,7 @@ def categories(config: DataConfig) -> tuple[Category, ...]:
     if config.layout in ("challenge", "deepfashion"):
         found = challenge.attributes(_places(config, root), config, faults).categories
     else:
-        found = _LAYOUTS[config.layout](config, root, remarks)[1]
+        found = _layout(config)(config, root, remarks)[1]
     faults += validation.of_categories(found, config)
     if faults:
         raise DataError(faults)
@@ -146,6 +156,10 @@ _LAYOUTS: dict[str, Callable[[DataConfig, Path, Remarks], Found]] = {
     "table": tabular.read,
     "folder": class_folders.read,
 }
+
+
+def _layout(config: DataConfig) -> Callable[[DataConfig, Path, Remarks], Found]:
+    return _LAYOUTS.get(config.layout, custom_layout.read)
 
 
 # -------------------------------------------------------------------------------------------- common to all

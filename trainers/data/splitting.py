@@ -282,7 +282,7 @@ def _untrained(rows: Sequence[Row], categories: Sequence[Category], config: Data
     trained, judged = (counted((row for row in rows if row.split == split), categories) for split in ("train", "val"))
     missing = [place for place in sorted(judged) if place not in trained]
     help = "a slip? move some of them to train, or take them out of val"
-    if config.layout == "table":
+    if config.is_tabular:
         help = "a slip? move some of them to train; or data: {min_count: 1, rare: ignore} leaves their answers out"
     for k, c in missing[:FEW_CLASSES]:
         span, count = spans(categories)[k], judged[k, c]

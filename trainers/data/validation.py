@@ -116,7 +116,7 @@ def listed_twice(rows: list[Row]) -> list[Fault]:
 def of_categories(groups: tuple[Category, ...], config: DataConfig) -> list[Fault]:
     few = [group for group in groups if len(group.classes) < 2]
     help = "two are the fewest"
-    if few and config.layout == "table":
+    if few and config.is_tabular:
         help += f"; {leaving_out(config, [group.name for group in few])} does without"
     return [
         Fault(config.root, f"category {group.name!r} has {len(group.classes) or 'no'} class", help) for group in few

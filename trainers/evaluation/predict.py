@@ -15,6 +15,7 @@ from trainers.evaluation import field_metrics, metrics
 from trainers.evaluation.logit_adjustment import Fitting
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Crop, InputFormat
+from trainers.loading.custom_augmentations import changes_images
 from trainers.loading.loader import Loader
 from trainers.loading.transforms import Size, pair
 from trainers.models import network
@@ -43,8 +44,10 @@ class Evaluator:
 
     def feed(self, size: Size, *, training: bool = False) -> Loader:
         """Batches of images for inputs of that size."""
-        window = self.config.augment.smallest_window if training else 1.0
-        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=self.resident, window=window)
+        augment = self.config.augment
+        window = augment.smallest_window if training else 1.0
+        resident = self.resident and not (training and changes_images(augment))
+        return Loader(self.data, size, self.eye, hosted=self.hosted, resident=resident, window=window)
 
     def images(self, rows: Sequence[int] | np.ndarray, at_once: int | None = None) -> Iterator[Tensor]:
         """The images of `rows` as evaluation sees them, [B, 3, H, W] on the device: two batches of the training

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainers.loading import transforms
 from trainers.loading.policies import GREY
-from trainers.loading.transforms import Draw, Size, pair
+from trainers.loading.transforms import Change, Draw, Size, pair
 
 GROUP = 2**16  # pixels worked on together
 
@@ -49,19 +49,29 @@ class BatchBuffers:
 
 
 def apply(
-    level: Tensor, rows: np.ndarray, how: Draw, size: Size, eye: InputFormat, room: BatchBuffers
+    level: Tensor,
+    rows: np.ndarray,
+    how: Draw,
+    size: Size,
+    eye: InputFormat,
+    room: BatchBuffers,
+    custom: Change | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The changed, normalised images of `rows`, and what share of each label is its own: see `transforms.apply`.
 
-    level [N, H, W, 3] uint8 -> [B, 3, *size] float32, in `room`.
+    level [N, H, W, 3] uint8 -> [B, 3, *size] float32, in `room` or, with `custom`, in memory of their own.
     """
     out = room.take(len(rows), pair(size), eye.layout)
     windows = list(_windows(how, level.shape[1], level.shape[2]))
-    mean, std = (torch.zeros(3), torch.ones(3)) if how.noisy is not None else (eye.mean, eye.std)
+    later = how.noisy is not None or custom is not None  # what comes before normalisation
+    mean, std = (torch.zeros(3), torch.ones(3)) if later else (eye.mean, eye.std)
     for part in _groups(out):
         _fill(out[part], level, rows[part], windows[part], _part(how, part), mean, std)
     if how.noisy is not None:
         out = transforms.disturb(out, how)
+    if custom is not None:
+        out = (custom(out) - eye.mean[:, None, None]).div_(eye.std[:, None, None])
+    elif later:
         out.sub_(eye.mean[:, None, None]).div_(eye.std[:, None, None])
     return transforms.finish(out, how)
 

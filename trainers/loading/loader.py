@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from trainers.data.decoded_files import JpegImages
 from trainers.loading import cpu_transforms, transforms
 from trainers.loading.batches import Data
 from trainers.loading.cpu_transforms import BatchBuffers, Crop, InputFormat
+from trainers.loading.custom_augmentations import NONE, CustomAugmentations
 from trainers.loading.image_store import DEVICE_IMAGES, gather, level, shared
 from trainers.loading.prefetch import prefetch
 from trainers.loading.transforms import Size
@@ -59,6 +61,11 @@ class AugmentationSource:
     rng: np.random.Generator
     minority: np.ndarray  # [rows] bool
 
+    @cached_property
+    def custom(self) -> CustomAugmentations:
+        """Those of extension files, made again for each epoch: a resumed run has what an uninterrupted one has."""
+        return CustomAugmentations.of(self.config, torch.get_num_threads())
+
 
 class Loader:
     """Batches of the smallest level of the cache of which no window is enlarged.
@@ -90,23 +97,30 @@ class Loader:
 
     def training(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[Batch]:
         """A batch for each chunk of row numbers, its parameters drawn in order."""
+        custom = drawing.custom
         if not self.hosted:
-            yield from map(self.change, self.raw(chunks, drawing))
+            yield from (self.change(raw, custom) for raw in self.raw(chunks, drawing))
             return
 
-        def changed(rows: np.ndarray) -> Batch:
+        def made(rows: np.ndarray) -> Batch:
             how = self.draw(rows, drawing)
-            images, own = cpu_transforms.apply(*self._pixels(rows), how, self.size, self.eye, self.room)
+            changed = self._changed(rows, how, custom)
+            level, places = self._pixels(rows) if changed is None else (changed, np.arange(len(rows)))
+            images, own = cpu_transforms.apply(
+                level, places, how, self.size, self.eye, self.room, custom.of_batch(how)
+            )
             return _batch(self._laid(images), self._labels(rows), own, how.partner, self._weights(rows))
 
-        yield from prefetch(chunks, changed, self.eye.device)
+        yield from prefetch(chunks, made, self.eye.device)
 
     def raw(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[RawBatch]:
         """What a device is still to make into batches."""
 
         def made(rows: np.ndarray) -> RawBatch:
             how = self.draw(rows, drawing).to(self.eye.device)
-            return replace(self._raw(rows), labels=self._labels(rows), how=how, weights=self._weights(rows))
+            changed = self._changed(rows, how, drawing.custom)
+            raw = self._raw(rows) if changed is None else RawBatch(send(changed, self.eye.device))
+            return replace(raw, labels=self._labels(rows), how=how, weights=self._weights(rows))
 
         return prefetch(
             chunks, made, self.eye.device, depth=2
@@ -124,7 +138,8 @@ class Loader:
     def draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
         """How these rows are to be changed."""
         shapes = np.asarray(self.data.cache.sizes[rows])
-        return transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.source)
+        how = transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.source)
+        return drawing.custom.draw(how, drawing.rng)
 
     def _look(self, asked: tuple[np.ndarray, Crop]) -> Tensor:
         rows, window = asked
@@ -138,11 +153,20 @@ class Loader:
             self.read = rows, gather(self.images, rows, threads=self.threads)
         return self.read[1], np.arange(len(rows))
 
+    def _gathered(self, rows: np.ndarray) -> Tensor:
+        pinned = self.eye.device.type == "cuda"
+        return gather(self.images, rows, pinned=pinned, threads=self.threads)
+
+    def _changed(self, rows: np.ndarray, how: transforms.Draw, custom: CustomAugmentations) -> Tensor | None:
+        """Copies of these images on the host, [B, H, W, 3] uint8, as augmentations of extension files change them;
+        None where none does.
+        """
+        return None if how.image_seeds is None else custom.change_images(self._gathered(rows), how.image_seeds)
+
     def _raw(self, rows: np.ndarray) -> RawBatch:
         if self.kept is not None:
             return RawBatch(self.kept.index_select(0, send(torch.from_numpy(rows), self.eye.device)))
-        pinned = self.eye.device.type == "cuda"
-        return RawBatch(send(gather(self.images, rows, pinned=pinned, threads=self.threads), self.eye.device))
+        return RawBatch(send(self._gathered(rows), self.eye.device))
 
     def _labels(self, rows: np.ndarray) -> Tensor:
         return send(torch.from_numpy(self.data.labels(rows)), self.eye.device)
@@ -151,12 +175,12 @@ class Loader:
         weights = self.data.weights
         return None if weights is None else send(torch.from_numpy(weights[rows]), self.eye.device)
 
-    def change(self, raw: RawBatch) -> Batch:
+    def change(self, raw: RawBatch, custom: CustomAugmentations = NONE) -> Batch:
         """The batch that a device makes of what it was sent."""
         if raw.how is None or raw.labels is None:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
-        x, own = transforms.apply(images, raw.how, self.size, eye.mean, eye.std)
+        x, own = transforms.apply(images, raw.how, self.size, eye.mean, eye.std, custom.of_batch(raw.how))
         return _batch(self._laid(x), raw.labels, own, raw.how.partner, raw.weights)
 
     def seen(self, images: Tensor, window: Crop) -> Tensor:

@@ -5,7 +5,7 @@ device, whatever they are made of.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from trainers.loading.policies import GREY
 from trainers.support.device import send
 
 Size = int | tuple[int, int]  # of images: the side of squares, or height and width
+Change = Callable[[Tensor], Tensor]
 SHRINKS = 1.2  # times as many pixels in the cache as in the input: from there on windows are smoothed
 _TO_YIQ = np.array([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
@@ -40,6 +41,8 @@ class Draw:
     partner: Tensor | None  # [B] int64: the image that is mixed in
     share: Tensor | None  # [B] float: what is left of the image itself
     cut: Tensor | None  # [B, 4] box that comes from the partner; None for MixUp
+    image_seeds: np.ndarray | None = None  # [B] int64, of the augmentations of single images in extension files
+    batch_seed: int = 0  # of those of a batch
 
     def to(self, device: torch.device) -> "Draw":
         given = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -216,15 +219,19 @@ def _of_minority(share: np.ndarray, minority: np.ndarray | None) -> np.ndarray:
     return np.where(minority, share, 1.0)
 
 
-def apply(images: Tensor, how: Draw, size: Size, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor | None]:
+def apply(
+    images: Tensor, how: Draw, size: Size, mean: Tensor, std: Tensor, custom: Change | None = None
+) -> tuple[Tensor, Tensor | None]:
     """The changed, normalised images, and what share of each label is its own.
 
     images [B, 3, H, W] uint8 -> [B, 3, *size] float32; mean, std [3]; the share is [B], or None without mixing.
+    custom: what extension files do with the images [B, 3, *size] in 0..1.
     """
     x = _warp(images, how, pair(size))
     if how.colour is not None and how.contrast is not None:
         x = recolour(x, how.colour, how.contrast)
     x = disturb(x, how)
+    x = x if custom is None else custom(x)
     return finish((x - mean[:, None, None]) / std[:, None, None], how)
 
 

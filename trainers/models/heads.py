@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.config import CategoryMLP, Head, LinearHead, LogitsMLP, Query2Label, ReluLogits, SharedMLP
+from trainers import extensions
+from trainers.config import CategoryMLP, CustomHead, Head, LinearHead, LogitsMLP, Query2Label, ReluLogits, SharedMLP
 from trainers.models import query2label
 
 Need = Literal["features", "logits", "map"]
@@ -20,6 +21,13 @@ NEEDS: dict[str, Need] = {
     "query2label": "map",
 }
 """By the head's name what the backbone is to give: pooled features, its own class scores, or its last map."""
+
+
+def need(config: Head) -> Need:
+    """What the backbone is to give to this head; one of an extension file gets features."""
+    return NEEDS.get(config.name, "features")
+
+
 LOGITS_MLP = (512, 256, 128, 64)
 
 
@@ -44,6 +52,10 @@ def build(config: Head, width: int, sizes: Sequence[int], *, prefix: int = 0) ->
             return nn.Sequential(*_hidden(widths, dropout), nn.Linear(widths[-1], sum(sizes)))
         case Query2Label():
             return query2label.Decoder(config, width, sizes, prefix=prefix)
+        case CustomHead(name=name):
+            definition = extensions.needed("heads", name)
+            made: nn.Module = definition.module(width, list(sizes), **definition.given(config.model_dump()))
+            return made
 
 
 class Side(nn.Module):

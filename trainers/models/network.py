@@ -11,11 +11,12 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
+from trainers import extensions
 from trainers.config import Normalize, TrainConfig
 from trainers.models import foreign_weights, heads, majority, query2label, van
 from trainers.models.foreign_weights import Weights
 from trainers.support.device import in_full
-from trainers.support.errors import EnvironmentFault
+from trainers.support.errors import EnvironmentFault, UserError
 
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)
@@ -89,7 +90,7 @@ def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:
 
 def features(config: TrainConfig, backbone: Any) -> int:
     """How many features the head sees; some families widen them once more after the last stage."""
-    if heads.NEEDS[config.head.name] == "logits":
+    if heads.need(config.head) == "logits":
         return int(backbone.num_classes)
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
@@ -99,7 +100,7 @@ def _filled(config: TrainConfig) -> Any:
     backbone, local = create(config), weights_file(config)
     if local is None:
         arguments = json.dumps(_arguments(config), sort_keys=True)
-        weights = _published(config.backbone, arguments, heads.NEEDS[config.head.name])
+        weights = _published(config.backbone, arguments, heads.need(config.head))
     else:
         weights = fitting(backbone, local).tensors
     backbone.load_state_dict(weights)
@@ -114,8 +115,22 @@ def _published(name: str, arguments: str, need: str) -> dict[str, Tensor]:
 
 
 def create(config: TrainConfig) -> Any:
-    """timm's model as the head needs it: images -> pooled features [B, D], its own class scores, or its last map."""
-    return _made(config.backbone, _arguments(config), heads.NEEDS[config.head.name])
+    """The backbone as the head needs it: images -> pooled features [B, D], its own class scores, or its last map.
+
+    It is timm's, or a model of an extension file, which gives pooled features.
+    """
+    if definition := extensions.find("models", config.backbone):
+        return _own(definition, config)
+    return _made(config.backbone, _arguments(config), heads.need(config.head))
+
+
+def _own(definition: extensions.Definition, config: TrainConfig) -> Any:
+    """A model of an extension file. Raises UserError where it does not say how many features it gives."""
+    backbone = definition.module(**definition.given(config.backbone_args))
+    if not isinstance(getattr(backbone, "num_features", None), int):
+        advice = "set self.num_features in __init__ to the number F of its features [B, F]"
+        raise UserError(f"the model {definition.name} has no num_features", where=definition.where, help=advice)
+    return backbone
 
 
 def _made(name: str, given: dict[str, Any], need: str, *, pretrained: bool = False) -> Any:

@@ -20,7 +20,8 @@ from typing import Any
 import timm
 import torch
 
-from trainers.config import LinearHead, Query2Label, Recipe, TrainConfig
+from trainers import extensions
+from trainers.config import CustomHead, LinearHead, Query2Label, Recipe, TrainConfig
 from trainers.models import heads, hub, majority, network
 from trainers.models.foreign_weights import Weights
 from trainers.optim import optimizers
@@ -49,7 +50,9 @@ def problems(recipes: Iterable[Recipe], images: int | None = None) -> list[Probl
     found: dict[Problem, None] = {}
     for recipe in recipes:
         config = recipe.train
-        looks = (_name, _size, _growing, _head, lambda config: _lone(config, images), _weights, _compiler)
+        own = extensions.find("models", config.backbone) is not None  # the dry run tries it on real images
+        built = (_made,) if own else (_name, _size, _growing)
+        looks = (*built, _head, lambda config: _lone(config, images), _weights, _compiler)
         if problem := next(filter(None, (look(config) for look in looks)), None):
             found[problem] = None
     return list(found)
@@ -109,6 +112,19 @@ def _alike(architecture: str) -> list[str]:
         if longer:
             return sorted(longer, key=lambda name: ("224" not in name and name != text, len(name)))[:1]
     return difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
+
+
+def _made(config: TrainConfig) -> Problem | None:
+    """Whether a model of an extension file can be made at all, and has a name of its own."""
+    one = extensions.needed("models", config.backbone)
+    if timm.is_model(config.backbone):
+        what = f"the name {one.name} of models is taken: timm has a model {one.name}"
+        return Problem(one.where, what, "give yours another name", 2)
+    try:
+        network.create(config)
+    except UserError as error:
+        return Problem(error.where, error.what, error.help, error.exit_code)
+    return None
 
 
 def _size(config: TrainConfig) -> Problem | None:
@@ -181,10 +197,15 @@ def _near(size: int) -> list[int]:
 
 
 def _head(config: TrainConfig) -> Problem | None:
+    needed = heads.need(config.head)
+    if needed != "features" and extensions.find("models", config.backbone):
+        fits = ", ".join(name for name, need in heads.NEEDS.items() if need == "features")
+        what = f"{config.backbone} gives pooled features, and the head {config.head.name} needs its {needed}"
+        return Problem("train.head", what, f"heads that fit: {fits}, or one of your own", 2)
     if isinstance(config.head, Query2Label):
         return _query2label(config, config.head)
     default = timm.get_pretrained_cfg(config.backbone)
-    if heads.NEEDS[config.head.name] == "logits" and default is not None and default.num_classes == 0:
+    if needed == "logits" and default is not None and default.num_classes == 0:
         fits = ", ".join(name for name, need in heads.NEEDS.items() if need != "logits")
         what = f"{config.backbone} has no class scores of its own, which the head {config.head.name} builds on"
         return Problem("train.head", what, f"heads that fit: {fits}", 2)
@@ -211,7 +232,8 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
 
 def _lone(config: TrainConfig, images: int | None) -> Problem | None:
     """Whether a batch norm would see a single value a channel, which is no statistic: batches of one image."""
-    if min(config.batch_size, images or config.batch_size) > 1:
+    own = isinstance(config.head, CustomHead) or extensions.find("models", config.backbone)
+    if own or min(config.batch_size, images or config.batch_size) > 1:
         return None
     try:
         _trained_on_one(config)
@@ -278,6 +300,8 @@ def _fitted(config: TrainConfig, path: Path) -> Weights:
 
 
 def _published(config: TrainConfig) -> Problem | None:
+    if extensions.find("models", config.backbone):
+        return None  # where the space was read it was asked for weights
     default = timm.get_pretrained_cfg(config.backbone)
     if default is None or not default.has_weights:
         advice = f"set weights: to a local weights file, or {SCRATCH}"
@@ -306,7 +330,8 @@ def sizes(recipes: Iterable[Recipe], classes: Sequence[int]) -> dict[str, int]:
 
 
 def _bytes(config: TrainConfig, classes: Sequence[int]) -> int:
-    with torch.device("meta"):
+    own = isinstance(config.head, CustomHead) or extensions.find("models", config.backbone)
+    with torch.device("cpu" if own else "meta"):  # somebody's constructor need not work without memory
         backbone = network.create(config)
         parts = [backbone, network.head(config, backbone, classes)]
     return sum(t.numel() * t.element_size() for part in parts for t in part.state_dict().values())
@@ -336,17 +361,19 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Read {"recipes", "images", "gpus", "categories", "sizes", "unfetched"} on stdin; write one line of JSON.
+    """Read {"recipes", "images", "gpus", "categories", "sizes", "unfetched", "extensions"} on stdin; answer in JSON.
 
     A list: of problems; or, where there are none, of what is to be said, {"note"} each, and, if sizes are asked for,
     of these, {"backbone", "bytes"} each. unfetched: weights that the hub does not give are only said.
     """
     asked = json.load(sys.stdin)
+    extensions.load(asked.get("extensions", []))
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     found = [*gpus(asked.get("gpus", [])), *problems(recipes, asked.get("images"))]
     missing = absent(recipes)
     if not asked.get("unfetched"):
         found += missing
+    print()  # after what somebody's code may have printed
     print(json.dumps([asdict(problem) for problem in found] or _answer(asked, recipes, missing)))
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted, Loss
+from trainers import extensions
+from trainers.config import Asymmetric, CrossEntropy, CustomLoss, Dice, Focal, LogitAdjusted, Loss
 from trainers.optim import frequency
 from trainers.optim.binary_losses import (
     TINY,
@@ -18,9 +19,11 @@ from trainers.optim.binary_losses import (
     binary_dice,
     binary_focal,
 )
+from trainers.support.errors import UserError
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]
+BuiltInLoss = CrossEntropy | Focal | Asymmetric | Dice | LogitAdjusted
 Over = Literal["softmax", "sigmoid"]
 
 
@@ -129,7 +132,10 @@ def build(
         (_several if several else _one)(config, count, device, smooth, factor)
         for several, count, factor in zip(kinds, counts, factors, strict=True)
     ]
-    each = [judge if share == 1 else _answered(judge) for judge, share in zip(each, shares, strict=True)]
+    if isinstance(config, CustomLoss):
+        each = [_known_alone(judge) for judge in each]
+    else:
+        each = [judge if share == 1 else _answered(judge) for judge, share in zip(each, shares, strict=True)]
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
         total = torch.zeros(len(logits), device=logits.device)
@@ -150,6 +156,43 @@ def _answered(judge: Objective) -> Objective:
         return torch.where(labels[:, 0] < 0, 0, judge(logits, labels.clamp_min(0)))
 
     return masked
+
+
+def _known_alone(judge: Objective) -> Objective:
+    """The same of the images that have all their labels alone: a user's loss need not know of missing ones."""
+
+    def filtered(logits: Tensor, labels: Tensor) -> Tensor:
+        known = (labels >= 0).all(1)
+        if bool(known.all()):
+            return judge(logits, labels)
+        total = torch.zeros(len(logits), device=logits.device)
+        return total.index_put((known,), judge(logits[known], labels[known])) if bool(known.any()) else total
+
+    return filtered
+
+
+def custom(config: CustomLoss) -> Objective:
+    """A loss of an extension file: (logits [B, C], labels [B] or flags [B, C]) -> [B], or a scalar, their mean.
+
+    Raises UserError where it returns anything else.
+    """
+    definition = extensions.needed("losses", config.name)
+    function = definition.bound(config.model_dump())
+
+    def judge(logits: Tensor, labels: Tensor) -> Tensor:
+        found = definition.called(function, logits, labels)
+        if not isinstance(found, Tensor) or found.shape not in ((), labels.shape[:1]):
+            got = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            what = f"the loss {config.name} returns {got} for logits {list(logits.shape)}"
+            raise UserError(what, where=definition.where, help="return one figure for each image, [B], or their mean")
+        return found.float().expand(len(logits))
+
+    return judge
+
+
+def is_mean(judge: Objective) -> bool:
+    """Whether a loss of `custom` returns one figure for several images."""
+    return judge(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64)).stride() == (0,)
 
 
 def _weights(config: Loss, count: Sequence[int]) -> Tensor:
@@ -182,12 +225,18 @@ def _one(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool
 
 def _several(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool, factor: float) -> Objective:
     """`factor` times the loss of a category with several answers: (logits [B, C], flags [B, C]) -> [B]."""
+    if isinstance(config, CustomLoss):
+        return _times(factor, custom(config))
     weights, loss = _weights(config, counts).to(device), _sigmoid(config, smooth)
 
     def judge(logits: Tensor, flags: Tensor) -> Tensor:
         return factor * loss(logits, flags, weights)
 
     return judge
+
+
+def _times(factor: float, loss: Objective) -> Objective:
+    return lambda logits, labels: factor * loss(logits, labels)
 
 
 def _softmax(config: Loss, counts: Sequence[int], device: torch.device, smooth: bool) -> Objective:
@@ -204,9 +253,11 @@ def _softmax(config: Loss, counts: Sequence[int], device: torch.device, smooth: 
         case LogitAdjusted(tau=tau, label_smoothing=smoothing):
             prior = torch.from_numpy(frequency.log_prior([counts])).to(device)
             return partial(logit_adjusted, log_prior=prior, tau=tau, smoothing=smoothing if smooth else 0.0)
+        case CustomLoss():
+            return custom(config)
 
 
-def _sigmoid(config: Loss, smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _sigmoid(config: BuiltInLoss, smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The loss of one category: (logits [B, C], flags [B, C], weights [C]) -> [B]; without a prior to adjust for."""
     match config:
         case Focal(gamma=gamma):

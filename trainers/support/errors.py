@@ -20,7 +20,7 @@ def folded(found: Iterable[tuple[Hashable, Fault]]) -> Iterator[Fault]:
     """Faults with their causes, as one for each cause and file where all say the same, or are many."""
     groups: dict[tuple[Hashable, str], list[Fault]] = {}
     for cause, fault in found:
-        groups.setdefault((cause, re.sub(r":\d+$", "", fault.where)), []).append(fault)
+        groups.setdefault((cause, re.sub(r"(:|, row )\d+$", "", fault.where)), []).append(fault)
     for (_, file), faults in groups.items():
         first, alike = faults[0], len({fault.what for fault in faults}) == 1
         if len(faults) > (1 if alike else FEW):

@@ -1,1 +1,1 @@
-"""The layout `table`: files of labels as people have them, read into rows."""
+"""Tables: files of labels as people have them, and rows of a layout of one's own."""

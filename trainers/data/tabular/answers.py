@@ -90,7 +90,8 @@ class Reading:
             if cell not in missing and BREAK not in cell
         }
         none = {cell for cell, those in parts.items() if not those or self._says_none(those, order)}
-        self.empty[name] = Counter({cell: column.all[cell] for cell in none})
+        said = none - {"[]"} if self.choice.sheet.declared else none
+        self.empty[name] = Counter({cell: column.all[cell] for cell in said})
         self._refuse_mixed(name, parts, column)
         parts |= dict.fromkeys(none, ())
         self._refuse_single(name, parts)

@@ -64,6 +64,8 @@ def questions(config: DataConfig, sheet: Sheet, remarks: Remarks) -> list[Questi
         remarks.faults.append(Fault(sheet.head, "no category", help))
     sure = _sure(config, sheet, [name for name in names if name not in flags], remarks)
     found = [flags.get(name) or Question(name, (name,)) for name in names if name in flags or name in sure]
+    if sheet.declared:
+        remarks.notes.extend(_hidden_sets(sheet, list(dict.fromkeys(found))))
     return list(dict.fromkeys(found))
 
 
@@ -79,7 +81,7 @@ def taken(config: DataConfig, sheet: Sheet) -> dict[str, str]:
 
 def _sure(config: DataConfig, sheet: Sheet, names: list[str], remarks: Remarks) -> set[str]:
     """Those columns that look like categories; each of the others is a fault, unless a path is made of it."""
-    if not sheet.whole:
+    if not sheet.whole or sheet.declared:
         return set(names)
     doubts = {name: why for name in names if (why := _doubt(_known(sheet.counts(name), config.spellings)))}
     doubts |= _beside(sheet, [name for name in names if name not in doubts])

@@ -32,6 +32,7 @@ class Sheet:
 
     `name` is the file, or several; `head` the place of the header, `tall` those of records that run over several
     lines, `splits` what the file of each record says of its split, `pandas` the call that opens the file.
+    `declared`: somebody has said that every column is a category, so that none is doubted.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Sheet:
     whole: bool
     pandas: str
     splits: list[str] | None = None
+    declared: bool = False
     _columns: dict[str, list[str]] = field(default_factory=dict)
     _counts: dict[str, Counter[str]] = field(default_factory=dict)
 

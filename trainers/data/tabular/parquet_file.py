@@ -2,11 +2,10 @@
 
 import importlib
 import io
-import json
-import math
 from typing import Any
 
 from trainers.data.table import Remarks
+from trainers.data.tabular import cells
 from trainers.data.tabular.csv_file import Record, Sheet
 from trainers.support.errors import Fault
 
@@ -34,25 +33,15 @@ def parsed(name: str, content: bytes, remarks: Remarks) -> Sheet:
         remarks.notes.append(Fault(name, f"columns without text or numbers are left out: {', '.join(left)}"))
     kept = [at for at, field in enumerate(table.schema) if not _left_out(field)]  # names may stand twice
     header = [table.schema.field(at).name.strip() for at in kept]
-    columns = [[_cell(value) for value in table[at].to_pylist()] for at in kept]
+    columns = [[cells.written(value) for value in table[at].to_pylist()] for at in kept]
     records: list[Record] = [
-        (f"{name}:{k}", list(cells)) for k, cells in enumerate(zip(*columns, strict=True), 1) if any(cells)
+        (f"{name}:{k}", list(row)) for k, row in enumerate(zip(*columns, strict=True), 1) if any(row)
     ]
     remarks.notes.append(Fault(name, "read as: Parquet"))
-    tall = {where for where, cells in records if any("\n" in cell for cell in cells)}
+    tall = {where for where, row in records if any("\n" in cell for cell in row)}
     return Sheet(name, name, header, records, tall, whole=True, pandas=f"pandas.read_parquet({name!r})")
 
 
 def _left_out(field: Any) -> bool:
     """pandas' index as well, which is no column of the user's."""
     return str(field.type).partition("<")[0].partition("[")[0] in NO_CELLS or field.name.startswith("__index_level_")
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return json.dumps([_cell(one) for one in value], ensure_ascii=False)
-    return str(value).strip()

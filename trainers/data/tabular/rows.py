@@ -22,8 +22,13 @@ Causes = list[tuple[str, Fault]]
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     """Every row of the files `labels` in `root`; what is wrong goes to `remarks`. Raises DataError without a file."""
-    validation.boxes(config, remarks.faults)
     sheet = label_files.read(config, root, {*paths.fields(config.path, ()), columns.DEFAULT.path}, remarks)
+    return of_sheet(config, root, sheet, remarks)
+
+
+def of_sheet(config: DataConfig, root: Path, sheet: Sheet, remarks: Remarks) -> Found:
+    """The same of what the files hold."""
+    validation.boxes(config, remarks.faults)
     if sheet.whole and (fault := _without_paths(config, sheet)):
         remarks.faults.append(fault)
     if not set(paths.fields(config.path, sheet.header)) <= set(sheet.header):
@@ -61,7 +66,7 @@ def _without_paths(config: DataConfig, sheet: Sheet) -> Fault | None:
 
 def _tall(config: DataConfig, sheet: Sheet) -> Fault | None:
     """A fault for a table with several rows for an image."""
-    if not sheet.whole or config.path not in sheet.header:
+    if not sheet.whole or sheet.declared or config.path not in sheet.header:
         return None
     fixed = columns.taken(config, sheet).keys() - {config.path}
     return tall.refusal(sheet, config.path, config.ignore or (), fixed)
@@ -83,7 +88,7 @@ def _splits(config: DataConfig, sheet: Sheet, remarks: Remarks, causes: Causes) 
         what = f"no split in {len(blank)} of {len(sheet.records)} rows, the first {blank[0]}"
         help = "fill these cells; or leave the whole column blank, and a share becomes val"
         remarks.faults.append(Fault(sheet.name, what, help))
-    known = {value: _split(config, value) for value in set(column)}
+    known = {value: split_of(config, value) for value in set(column)}
     found = [known[value] or value for value in column]
     if sheet.splits:
         found = [split or own for split, own in zip(found, sheet.splits, strict=True)]
@@ -92,7 +97,8 @@ def _splits(config: DataConfig, sheet: Sheet, remarks: Remarks, causes: Causes) 
     return found
 
 
-def _split(config: DataConfig, value: str) -> str | None:
+def split_of(config: DataConfig, value: str) -> str | None:
+    """The split that a word stands for."""
     return (config.split_values or {}).get(value) or SPLIT_NAMES.get(value) or SPLIT_NAMES.get(value.lower())
 
 

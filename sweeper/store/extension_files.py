@@ -1,0 +1,24 @@
+"""The copies of extension files that a study, and each of its finals, keeps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trainers import extensions
+from trainers.extensions import ExtensionFile
+from trainers.support import files
+
+
+def keep(given: Sequence[ExtensionFile], folder: Path) -> None:
+    """Put copies of these files into `folder`; those that are there already are of the same text."""
+    for one in given:
+        copy = folder / one.name
+        if not copy.is_file() or copy.read_bytes() != one.text:
+            folder.mkdir(parents=True, exist_ok=True)
+            with files.atomic_write(copy) as file:
+                file.write(one.text)
+
+
+def carry(wanted: Mapping[str, str], source: Path, folder: Path) -> None:
+    """Copy what a recipe was made with, by file name and SHA-256, from one folder of copies to another."""
+    if wanted:
+        keep(extensions.stored(source, wanted), folder)

@@ -1,0 +1,222 @@
+"""Tries what extension files define on a batch of real images; `python -m trainers.dry_run` answers in JSON.
+
+A process of its own, so that whoever asks never loads torch. A mistake in somebody's code is found here, before the
+first trial exists.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers import extensions
+from trainers.config import CustomHead, CustomLoss, Recipe
+from trainers.data import layouts
+from trainers.data.images import pillow_errors, resized
+from trainers.data.table import Row, Table, class_counts, label_matrix
+from trainers.evaluation import field_metrics
+from trainers.extensions import Definition
+from trainers.loading import custom_augmentations
+from trainers.metrics.definitions import definition
+from trainers.models import network
+from trainers.models.preflight import Problem
+from trainers.optim import losses, optimizers
+from trainers.support.errors import EnvironmentFault, UserError
+from trainers.support.files import regular
+
+IMAGES, FEW = 8, 3  # of a batch
+SEED = 0
+
+
+def problems(recipes: Iterable[Recipe]) -> list[Problem]:
+    """What is wrong with the code that these recipes call, each thing once."""
+    found: dict[Problem, None] = {}
+    tables: dict[str, Table] = {}
+    for recipe in recipes:
+        key = recipe.data.model_dump_json()
+        table = tables[key] = tables[key] if key in tables else layouts.read(recipe.data)
+        try:
+            _try(recipe, table)
+        except UserError as error:
+            found[Problem(error.where, error.what, error.help, 2)] = None
+    return list(found)
+
+
+def _try(recipe: Recipe, table: Table) -> None:
+    """Raises UserError with the place in the file of the first mistake."""
+    rows = _some(table)
+    if isinstance(recipe.train.loss, CustomLoss):
+        _try_loss(recipe, recipe.train.loss, table, rows)
+    if recipe.train.augment.custom:
+        custom_augmentations.check(recipe.train.augment, _pixels(recipe, table, rows), torch.device("cpu"))
+    if model := extensions.find("models", recipe.train.backbone):
+        _try_model(recipe, model, _images(recipe, table, rows))
+    if isinstance(recipe.train.head, CustomHead):
+        _try_head(recipe, recipe.train.head, table, _images(recipe, table, rows))
+    for name in recipe.further:
+        if metric := extensions.find("metrics", name):
+            _try_metric(metric, table)
+
+
+def _some(table: Table) -> list[Row]:
+    """Training images from all over the table, of those with an answer in each category where there are any."""
+    rows = table.split("train")
+    whole = [row for row in rows if row.labels is not None and min(row.labels) >= 0] or [*rows]
+    return whole[:: max(1, len(whole) // IMAGES)][:IMAGES]
+
+
+def _pixels(recipe: Recipe, table: Table, rows: Sequence[Row]) -> np.ndarray:
+    """The images at the size of the network's input, [B, H, W, 3] uint8."""
+    height, width = recipe.train.input_size
+    found = []
+    with pillow_errors():
+        for row in rows:
+            content = regular(table.root / row.path).read_bytes()
+            found.append(np.asarray(resized(content, (width, height), row.box, recipe.train.framing.fit)[0]))
+    return np.stack(found)
+
+
+def _images(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Tensor:
+    """The images as evaluation sees them but for mean and standard deviation: [B, 3, H, W] float32, 0 to 1."""
+    return torch.from_numpy(_pixels(recipe, table, rows)).permute(0, 3, 1, 2).float() / 255
+
+
+def _labels(table: Table, rows: Sequence[Row]) -> np.ndarray:
+    found: np.ndarray = label_matrix(rows, table.categories).astype(np.int64)
+    return found
+
+
+def _refuse_unequal(one: Definition, first: Any, second: Any, what: str) -> None:
+    """UserError where two calls that were asked the same answer differently."""
+    if not torch.equal(torch.as_tensor(first), torch.as_tensor(second)):
+        said = f"{one.name} of {one.kind} gives {what} the second time it is asked the same"
+        raise UserError(said, where=one.where, help="leave out what is random, or draw it from torch after the seed")
+
+
+# ------------------------------------------------------------------------------------------------- losses
+def _try_loss(recipe: Recipe, config: CustomLoss, table: Table, rows: Sequence[Row]) -> None:
+    one = extensions.needed("losses", config.name)
+    labels, names = _labels(table, rows), [category.name for category in table.categories]
+    counts = class_counts(_labels(table, table.split("train")), table.categories)
+    multi = [category.multi for category in table.categories]
+    judge = losses.build(config, names, [list(map(int, count)) for count in counts], torch.device("cpu"), multi=multi)
+    _refuse_mean(recipe, one, losses.custom(config), table)
+    logits = torch.randn((len(rows), sum(map(len, counts))), generator=torch.Generator().manual_seed(SEED))
+    logits.requires_grad_()
+    loss = judge(logits, torch.from_numpy(labels))
+    if not bool(loss.isfinite().all()):
+        raise UserError(
+            f"the loss {one.name} is {loss.sum().item()} for random logits", where=one.where, help="keep it finite"
+        )
+    _refuse_no_gradient(one, loss, logits)
+    judge(logits[:FEW], torch.from_numpy(labels[:FEW]))  # as the last batch of an epoch
+    _refuse_unequal(one, loss.detach(), judge(logits, torch.from_numpy(labels)).detach(), "another loss")
+
+
+def _refuse_no_gradient(one: Definition, loss: Tensor, logits: Tensor) -> None:
+    if loss.requires_grad:
+        one.called(loss.sum().backward)
+    if logits.grad is None:
+        advice = "compute it from the logits with torch alone, and without .item(), .detach() or numpy"
+        raise UserError(f"the loss {one.name} has no gradient", where=one.where, help=advice)
+    if not bool(logits.grad.isfinite().all()):
+        advice = "clamp what a logarithm, a root or a division is taken of"
+        raise UserError(f"the gradient of the loss {one.name} is not finite", where=one.where, help=advice)
+
+
+def _refuse_mean(recipe: Recipe, one: Definition, judge: losses.Objective, table: Table) -> None:
+    """UserError where a loss that returns one figure for a batch meets a key that weighs the images."""
+    config, augment = recipe.train, recipe.train.augment
+    weighing = {
+        "class_weights": config.loss.class_weights != "none",
+        "sample_weight": any(row.weight != 1 for row in table.rows),
+        "mixup": augment.mixup > 0,
+        "cutmix": augment.cutmix > 0,
+    }
+    found = [key for key, there in weighing.items() if there]
+    if found and losses.is_mean(judge):
+        raise UserError(
+            f"the loss {one.name} returns one figure for the batch, and {found[0]} weighs its images",
+            where=one.where,
+            help=f"return one figure for each image, [B], or leave {found[0]} out",
+        )
+
+
+# ------------------------------------------------------------------------------------- networks and heads
+def _try_model(recipe: Recipe, one: Definition, images: Tensor) -> None:
+    config = recipe.train
+    torch.manual_seed(SEED)
+    backbone = network.create(config)
+    torch.manual_seed(SEED)
+    again = network.create(config)
+    for key, value in backbone.state_dict().items():
+        _refuse_unequal(one, value, again.state_dict()[key], f"other weights in {key}")
+    for size in {config.input_size, config.progressive_resizing.size(config.input_size, 0.0)}:
+        scaled = torch.nn.functional.interpolate(images, size)
+        _refuse_other_features(one, backbone, one.called(backbone.train(), scaled), len(images))
+    optimizers.build(config.optimizer, backbone, torch.nn.Linear(1, 1))
+
+
+def _refuse_other_features(one: Definition, backbone: Any, found: Any, count: int) -> None:
+    wanted = backbone.num_features
+    if not isinstance(found, Tensor) or found.shape != (count, wanted):
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        what = f"the model {one.name} gives {got} for {count} images, and not [{count}, {wanted}]"
+        raise UserError(what, where=one.where, help="return pooled features [B, num_features]")
+
+
+def _try_head(recipe: Recipe, config: CustomHead, table: Table, images: Tensor) -> None:
+    """The head on the backbone as it is drawn: nothing is fetched."""
+    one = extensions.needed("heads", config.name)
+    sizes = [len(category.classes) for category in table.categories]
+    plain = recipe.train.model_copy(update={"pretrained": False, "weights": None})
+    net, again = (network.build(plain, sizes) for _ in range(2))
+    for key, value in net.head.state_dict().items():
+        _refuse_unequal(one, value, again.head.state_dict()[key], f"other weights in {key}")
+    features = net.train().backbone(images)
+    found = one.called(net.head, features)
+    if not isinstance(found, Tensor) or found.shape != (len(images), sum(sizes)):
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        what = f"the head {one.name} gives {got} for {len(images)} images, and not [{len(images)}, {sum(sizes)}]"
+        raise UserError(what, where=one.where, help="return the logits of all categories side by side")
+
+
+# ------------------------------------------------------------------------------------------------ metrics
+def _try_metric(one: Definition, table: Table) -> None:
+    rows = table.split("val") or table.split("train")
+    labels = _labels(table, rows)
+    width = sum(len(category.classes) for category in table.categories)
+    logits = np.random.default_rng(SEED).normal(size=(len(rows), width)).astype(np.float32)
+    first, second = (
+        field_metrics.figure(definition(one.name), logits, labels.copy(), table.categories) for _ in range(2)
+    )
+    if not math.isfinite(first):
+        advice = "return a finite figure, or None for a category in which it means nothing"
+        raise UserError(f"the metric {one.name} is {first} for random probabilities", where=one.where, help=advice)
+    _refuse_unequal(one, first, second, "another figure")
+
+
+# --------------------------------------------------------------------------------------------------- main
+def main() -> None:
+    """Read {"recipes", "extensions"} on stdin, the latter paths; write one line of JSON, a list of problems."""
+    asked = json.load(sys.stdin)
+    print()  # after what somebody's code may have printed
+    print(json.dumps([asdict(problem) for problem in _answers(asked)]))
+
+
+def _answers(asked: dict[str, Any]) -> Iterator[Problem]:
+    try:
+        extensions.load(asked["extensions"])
+        yield from problems(Recipe.model_validate(recipe) for recipe in asked["recipes"])
+    except UserError as error:
+        yield Problem(error.where, error.what, error.help, 3 if isinstance(error, EnvironmentFault) else 2)
+
+
+if __name__ == "__main__":
+    main()

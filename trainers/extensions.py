@@ -1,0 +1,492 @@
+"""A user's own Python: what the files beside a search space define, by kind and name.
+
+Such a file is ordinary Python with plain dictionaries, such as `losses = {"poly": poly}`. It is loaded by its path,
+once for each text, and nothing else is: neither the folder it lies in nor the current one is put on Python's path.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import MISSING, dataclass, field, is_dataclass
+from dataclasses import fields as fields_of
+from functools import partial
+from importlib.abc import InspectLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, Literal, SupportsFloat, get_args
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from trainers.config import LossPart
+from trainers.epoch import Part
+from trainers.metrics import definitions
+from trainers.metrics.definitions import BOTH, ONE, MetricDefinition
+from trainers.support.errors import EnvironmentFault, UserError
+from trainers.support.text import brief
+
+Kind = Literal["metrics", "losses", "augmentations", "models", "heads", "layouts", "samplers", "pruners"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+LEADING: dict[Kind, tuple[str, ...]] = {
+    "metrics": ("probabilities", "labels"),
+    "losses": ("logits", "labels"),
+    "augmentations": ("image", "generator"),  # or images, of a batch: see trainers/loading/custom_augmentations.py
+    "models": (),
+    "heads": ("features", "sizes"),
+    "layouts": ("root",),
+    "samplers": ("seed",),
+    "pruners": ("seed",),
+}
+"""What a definition of each kind is called with first; its other parameters are keys of the YAML."""
+NAMED: tuple[Kind, ...] = ("losses", "heads", "samplers", "pruners")
+"""Kinds whose keys stand beside their name."""
+APPLIED: tuple[Kind, ...] = ("metrics", "losses", "augmentations")
+"""Kinds that are called with data. A class of these is made with the keys, and its object is called."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class ExtensionFile:
+    """An extension file as it was read once: what is loaded, copied and compared is this text."""
+
+    path: Path
+    text: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> "ExtensionFile":
+        """Raises UserError where it cannot be read."""
+        try:
+            return cls(path, path.read_bytes())
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            what = "there is no such extension file" if missing else f"cannot be read: {error.strerror}"
+            raise UserError(what, where=str(path), help="extensions: takes paths beside the search space") from None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text).hexdigest()
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One entry of a dictionary in an extension file."""
+
+    kind: Kind
+    name: str
+    value: Any  # what the file has under that name
+    path: Path
+    line: int
+    keys: type[Part] = field(repr=False)  # the model of its keys: name, those of every such part, its own
+    options: Mapping[str, bool] = field(default_factory=dict)  # of a metric
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+    @property
+    def own(self) -> list[str]:
+        """The names of its own keys."""
+        return [key for key in self.keys.model_fields if key not in (*_base(self.kind).model_fields, "name")]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its own keys that may be left out, with what they are then."""
+        fields = self.keys.model_fields
+        return {key: fields[key].default for key in self.own if not fields[key].is_required()}
+
+    def given(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of its own keys in a part of a recipe, those that were left out at their defaults."""
+        found = self.keys.model_validate(part)
+        return {key: getattr(found, key) for key in self.own}
+
+    def called(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What the function gives; whatever it raises becomes a UserError with the line of the user's file."""
+        try:
+            return function(*given, **named)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, UserError) or type(error).__name__ == "OutOfMemoryError":
+                raise  # it is blamed already; or the batch is made smaller for it
+            raise blamed(error, self.path, f"{self.name} of {self.kind} failed", self.line) from error
+
+    def module(self, *given: Any, **named: Any) -> Any:
+        """The torch.nn.Module that a model or a head makes; UserError for anything else."""
+        found = self.called(self.value, *given, **named)
+        if not hasattr(found, "state_dict"):
+            what = f"{self.name} of {self.kind} makes {type(found).__name__}, and not a torch.nn.Module"
+            raise UserError(what, where=self.where, help="return the module")
+        return found
+
+    def bound(self, part: Mapping[str, Any]) -> Callable[..., Any]:
+        """What is called with data alone: a metric, a loss, an augmentation."""
+        keys, made = self.given(part), self.value
+        if inspect.isclass(made):
+            made = self.called(made, **keys)
+        elif keys:
+            made = partial(made, **keys)
+        called: Callable[..., Any] = made
+        return called
+
+
+RESERVED = ("name", "choice", "uniform", "loguniform", "int", "logint", "step", "per_category")
+"""Keys that mean something in every part."""
+METRIC_OPTIONS = {"minimize": False, "per_category": True, "several_answers": False}
+"""What a metric's entry can say beside its `function`, and what holds where it says nothing."""
+
+_definitions: dict[tuple[Kind, str], Definition] = {}
+_modules: dict[tuple[str, str], ModuleType] = {}
+
+
+def use(files: Sequence[ExtensionFile], taken: Mapping[Kind, Collection[str]] | None = None) -> None:
+    """Make what these files define, and nothing else, known in this process.
+
+    taken: built-in names by kind. Raises UserError, with the place in the user's file, for one that cannot be loaded
+    or defines what cannot be used.
+    """
+    _definitions.clear()
+    definitions.REGISTERED.clear()
+    for file in files:
+        for one in _defined(_module(file), file):
+            _refuse_taken(one, (taken or {}).get(one.kind, ()))
+            _definitions[one.kind, one.name] = one
+            if one.kind == "metrics":
+                definitions.register(_metric(one))
+
+
+def summary() -> list[str]:
+    """A line for each file in use, with what it defines."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for (kind, name), one in _definitions.items():
+        found.setdefault(one.path.name, {}).setdefault(kind, []).append(name)
+    return [
+        f"{file}: {', '.join(f'{kind} {name}' for kind, names in kinds.items() for name in names)}"
+        for file, kinds in found.items()
+    ]
+
+
+def find(kind: Kind, name: str) -> Definition | None:
+    """The definition of that name in the files in use."""
+    return _definitions.get((kind, name))
+
+
+def names(kind: Kind) -> list[str]:
+    """What the files in use define of a kind."""
+    return [name for known, name in _definitions if known == kind]
+
+
+def needed(kind: Kind, name: str) -> Definition:
+    """The same as `find`; UserError where there is none: a stored recipe needs a file that was not loaded."""
+    found = find(kind, name)
+    if found is None:
+        raise UserError(
+            f"nothing of {kind} is called '{brief(name)}'",
+            where="extensions",
+            help=f"name the file that has it in {kind} = {{...}} under extensions: of the search space",
+        )
+    return found
+
+
+def load(paths: Sequence[str]) -> None:
+    """Use the files at these paths, in a process that was told of them."""
+    use([ExtensionFile.read(Path(path)) for path in paths])
+
+
+def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:
+    """The copies in a study's folder that a recipe was made with, by file name and SHA-256.
+
+    Raises EnvironmentFault for one that is another text by now.
+    """
+    files = [ExtensionFile.read(folder / Path(name).name) for name in wanted]
+    for one in files:
+        if one.checksum != wanted[one.name]:
+            raise EnvironmentFault(
+                "this copy of an extension file is not the one that the study began with",
+                where=str(one.path),
+                help="restore it, or begin another study with --new-study NAME",
+            )
+    return files
+
+
+# ---------------------------------------------------------------------------------------------- loading
+def _module(file: ExtensionFile) -> ModuleType:
+    key = str(file.path.resolve()), file.checksum
+    if key not in _modules:
+        _modules[key] = _executed(file, f"sweep_extension_{file.checksum[:12]}")
+    return _modules[key]
+
+
+class _Text(InspectLoader):
+    """Imports the text that was read once, whatever lies at its path by now."""
+
+    def __init__(self, file: ExtensionFile) -> None:
+        self.file = file
+
+    def get_source(self, _fullname: str) -> str:
+        return importlib.util.decode_source(self.file.text)
+
+    def get_code(self, _fullname: str) -> CodeType:
+        return self.source_to_code(self.file.text, str(self.file.path))
+
+
+def _executed(file: ExtensionFile, name: str) -> ModuleType:
+    """The module that the file's text makes."""
+    path = file.path
+    spec = importlib.util.spec_from_loader(name, _Text(file), origin=str(path))
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"no module can be made of {path}")
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = str(path)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    folder = Path.cwd()
+    try:
+        with redirect_stdout(sys.stderr):  # what it prints is no answer of a command's
+            spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
+        del sys.modules[name]
+        raise blamed(error, path, "the file cannot be loaded") from error
+    finally:
+        os.chdir(folder)
+    return module
+
+
+def blamed(error: BaseException, path: Path, what: str, line: int = 1) -> UserError:
+    """An exception in a user's code as one sentence with the line of theirs that it passed last, or else `line`."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return UserError(f"{what}: {error.msg}", where=f"{path}:{error.lineno}", help="mend the line")
+    line = _line_of(error, path) or line
+    said = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        remedy = f"pip install {package}; a file of your own cannot be imported, so copy what you need of it"
+        return UserError(f"{what}: it needs {package}, which is not installed", where=f"{path}:{line}", help=remedy)
+    return UserError(f"{what}: {text}", where=f"{path}:{line}", help="mend the line")
+
+
+def _line_of(error: BaseException, path: Path) -> int | None:
+    """The line of the file that was running when the exception came, the innermost one."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+# -------------------------------------------------------------------------------------------- definitions
+def _defined(module: ModuleType, file: ExtensionFile) -> list[Definition]:
+    lines, path, found = _lines(file), file.path, list[Definition]()
+    for kind in KINDS:
+        entries = vars(module).get(kind)
+        if entries is None or inspect.ismodule(entries):
+            continue
+        place = f"{path}:{lines.get(kind, 1)}"
+        if not isinstance(entries, dict):
+            raise UserError(f"{kind} is no dictionary", where=place, help=f'write {kind} = {{"name": function}}')
+        found += [_definition(kind, name, value, file, lines) for name, value in entries.items()]
+    if not found:
+        words = ", ".join(KINDS)
+        raise UserError(
+            "the file defines nothing that a search space can name",
+            where=str(path),
+            help=f'write a dictionary such as losses = {{"poly": poly}}; there are {words}',
+        )
+    return found
+
+
+def _definition(kind: Kind, name: Any, value: Any, file: ExtensionFile, lines: Mapping[str, int]) -> Definition:
+    path = file.path
+    place = f"{path}:{lines.get(f'{kind}.{name}', lines.get(kind, 1))}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(
+            f"{brief(str(name))!r} cannot be a name in {kind}", where=place, help="take letters, digits and _"
+        )
+    options: dict[str, bool] = {}
+    if kind == "metrics" and isinstance(value, dict):
+        value, options = _unfolded(name, value, place)
+    if not callable(value):
+        raise UserError(
+            f"{kind}[{name!r}] is {type(value).__name__}, and cannot be called",
+            where=place,
+            help="name a function, or a class",
+        )
+    line = _first_line(value, file) or int(place.rpartition(":")[2])
+    return Definition(kind, name, value, path, line, _keys(kind, name, value, f"{path}:{line}"), options)
+
+
+def _unfolded(name: str, entry: Mapping[Any, Any], place: str) -> tuple[Any, dict[str, bool]]:
+    """The function and the options of a metric that is written as a dictionary."""
+    options = {key: value for key, value in entry.items() if key != "function"}
+    wrong = [key for key, value in options.items() if key not in METRIC_OPTIONS or not isinstance(value, bool)]
+    if "function" not in entry or wrong:
+        what = f"{brief(str(wrong[0]))!r}: {brief(repr(options[wrong[0]]))}" if wrong else "no function"
+        words = ", ".join(METRIC_OPTIONS)
+        remedy = f'write {{"function": {name}, ...}} with any of {words}, each True or False'
+        raise UserError(f"the metric {name} has {what}", where=place, help=remedy)
+    return entry["function"], options
+
+
+def _metric(one: Definition) -> MetricDefinition:
+    """A metric as evaluation asks it. Its parameters after the first two keep their defaults."""
+    if needed := [key for key in one.own if key not in one.defaults]:
+        what = f"the parameter {needed[0]} of the metric {one.name} has no default"
+        raise UserError(what, where=one.where, help="a metric is called with probabilities and labels alone")
+    options = METRIC_OPTIONS | dict(one.options)
+    function = one.called(lambda: one.bound({}))
+
+    def figure(probabilities: Any, labels: Any) -> float | None:
+        found = one.called(function, probabilities, labels)
+        if found is None or (isinstance(found, SupportsFloat) and not getattr(found, "shape", ())):
+            return None if found is None else float(found)
+        got = f"an array {list(found.shape)}" if hasattr(found, "shape") else type(found).__name__
+        raise UserError(f"the metric {one.name} returns {got}", where=one.where, help="return one figure")
+
+    kinds = BOTH if options["several_answers"] else ONE
+    return MetricDefinition(
+        one.name,
+        figure,
+        minimize=options["minimize"],
+        per_category=options["per_category"],
+        description=f"of {one.path.name}",
+        kinds=kinds,
+    )
+
+
+def _lines(file: ExtensionFile) -> dict[str, int]:
+    """The lines of the dictionaries and of their entries, such as losses and losses.poly."""
+    found: dict[str, int] = {}
+    for node in ast.parse(file.text).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets += [node.target] if isinstance(node, ast.AnnAssign) else []
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in KINDS:
+                found[target.id] = node.lineno
+                entries = getattr(node, "value", None)
+                keys = entries.keys if isinstance(entries, ast.Dict) else []
+                found |= {f"{target.id}.{key.value!s}": key.lineno for key in keys if isinstance(key, ast.Constant)}
+    return found
+
+
+def _first_line(value: Any, file: ExtensionFile) -> int | None:
+    """The line on which a function or class of the file begins; None for what comes from elsewhere."""
+    plain = inspect.unwrap(value)
+    code = getattr(plain, "__code__", None)
+    if code is not None:
+        return int(code.co_firstlineno) if code.co_filename == str(file.path) else None
+    if inspect.isclass(plain):
+        lines = {node.name: node.lineno for node in ast.parse(file.text).body if isinstance(node, ast.ClassDef)}
+        return lines.get(plain.__name__)
+    return None
+
+
+def _refuse_taken(one: Definition, taken: Collection[str]) -> None:
+    other = _definitions.get((one.kind, one.name))
+    if other is not None or one.name in taken:
+        by = f"by {other.where}" if other else "by sweep itself"
+        raise UserError(
+            f"the name {one.name} of {one.kind} is taken, {by}", where=one.where, help="give yours another name"
+        )
+
+
+# --------------------------------------------------------------------------------------------- signatures
+def _base(kind: Kind) -> type[Part]:
+    return LossPart if kind == "losses" else Part
+
+
+def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
+    """The model of the keys that stand beside a name: one for each parameter after those that sweep fills in."""
+    fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in NAMED else {}
+    for one in _keyed(kind, name, value, where):
+        if one.annotation is one.empty:
+            default = "" if one.default is one.empty else f" = {one.default!r}"
+            raise UserError(
+                f"the parameter {one.name} of {name} has no annotation",
+                where=where,
+                help=f"say what it takes, as in {one.name}: {_guess(one.default)}{default}",
+            )
+        if one.name in (*_base(kind).model_fields, *RESERVED) or one.name.startswith("_") or hasattr(Part, one.name):
+            what = f"the parameter {one.name} of {name} cannot be a key: the name is taken, or begins with _"
+            raise UserError(what, where=where, help="give it another name")
+        fields[one.name] = _field(one, value, f"the default of the parameter {one.name} of {name}", where)
+    try:
+        return _described(create_model(name, __base__=_base(kind), **fields), fields, f"of {name} in {where}")
+    except (PydanticUserError, NameError, TypeError) as error:
+        said = str(error).splitlines()[0]
+        raise UserError(
+            f"the parameters of {name} cannot be keys: {said}",
+            where=where,
+            help="annotate with float, int, bool, str, Literal, or tuples of them",
+        ) from None
+
+
+def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]:
+    """The model with a description, which a message shows, for each key of its own that has none."""
+    for key in own:
+        field = keys.model_fields[key]
+        field.description = field.description or f"{inspect.formatannotation(field.annotation)}, {whose}"
+    return keys
+
+
+def _field(one: inspect.Parameter, value: Any, whose: str, where: str) -> tuple[Any, Any]:
+    """Annotation and default of a key; a default of None allows null. UserError for one that does not fit."""
+    if one.default is one.empty:
+        return one.annotation, ...
+    if isinstance(one.default, FieldInfo):
+        return one.annotation, one.default
+    default = _made(one, value)
+    annotation = one.annotation if default is not None else one.annotation | None
+    adapter = TypeAdapter(annotation)
+    try:
+        json.dumps(adapter.dump_python(adapter.validate_python(default), mode="json"), allow_nan=False)
+    except (ValueError, TypeError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        remedy = "write another default, or another annotation"
+        raise UserError(f"{whose}, {brief(repr(default))}, does not fit: {said}", where=where, help=remedy) from None
+    return annotation, FieldInfo(default=default)
+
+
+def _made(one: inspect.Parameter, value: Any) -> Any:
+    """The default of a parameter; that of a dataclass may be made by a factory."""
+    made = {f.name: f.default_factory for f in fields_of(value)} if is_dataclass(value) else {}
+    factory = made.get(one.name, MISSING)
+    return one.default if factory is MISSING else factory()
+
+
+def _guess(default: Any) -> str:
+    return "float" if default is inspect.Parameter.empty or default is None else type(default).__name__
+
+
+def _keyed(kind: Kind, name: str, value: Any, where: str) -> list[inspect.Parameter]:
+    """The parameters that become keys."""
+    if kind in APPLIED and not (inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)):
+        return []  # an object that is called with data, such as an albumentations pipeline
+    try:
+        found = list(inspect.signature(value, eval_str=True).parameters.values())
+    except (NameError, TypeError, ValueError, SyntaxError) as error:
+        what = f"the signature of {name} cannot be read: {error}"
+        raise UserError(what, where=where, help="write its parameters out") from None
+    leading = () if kind in APPLIED and inspect.isclass(value) else LEADING[kind]
+    named = [one for one in found if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    firsts = [one for one in named if one.kind != one.KEYWORD_ONLY][: len(leading)]
+    if len(firsts) < len(leading) and not any(one.kind == one.VAR_POSITIONAL for one in found):
+        raise UserError(
+            f"{name} takes too few parameters: one of {kind} is called with {' and '.join(leading)}",
+            where=where,
+            help=f"write def {name}({', '.join(leading)}, ...)",
+        )
+    return [one for one in named if one not in firsts]
