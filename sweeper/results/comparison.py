@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from sweeper.errors import UserError
@@ -30,18 +29,18 @@ class Side:
     @property
     def best_so_far(self) -> list[float | None]:
         """The best value of the completed trials after 1, 2, 3... trials, by number."""
-        best = accumulate(self.results, _better, initial=None)
-        return [one.value if one else None for one in best][1:]
+        best: TrialResult | None = None
+        found = []
+        for one in self.results:
+            best = records.best(filter(None, (best, one)))
+            found.append(best.value if best else None)
+        return found
 
     @property
     def winner(self) -> dict[str, Any] | None:
         """The row of the best trial in the ranking."""
         rows = Ranking.of(self.results, self.study).rows
         return next((row for row in rows if row["rank"] == 1), None)
-
-
-def _better(best: TrialResult | None, one: TrialResult) -> TrialResult | None:
-    return records.best(filter(None, (best, one)))
 
 
 @dataclass(frozen=True)

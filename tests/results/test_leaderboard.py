@@ -310,3 +310,27 @@ def test_where_nobody_knows_which_categories_have_one_answer_there_is_no_standar
     on_record(study, 1000, multi=True)
     study.data.unlink()
     assert leaderboard.frame([result(0, 0.8)], study)["standard_error"].isna().all()
+
+
+# --------------------------------------------------------------------------------- numbers in bins
+def test_numbers_that_no_two_trials_share_are_put_into_quartiles():
+    results = [at(n, n / 20, lr=10 ** (n / 4 - 5), loss="dice") for n in range(12)]
+    headers, *rows = shown(results, "lr", "loss")
+    assert headers == ["lr", "dice"]
+    assert [row[0] for row in rows] == [
+        "1e-05 to 3.16e-05",
+        "5.62e-05 to 0.000178",
+        "0.000316 to 0.001",
+        "0.00178 to 0.00562",
+    ]
+    assert rows[-1][1] == "0.5500"
+
+
+def test_numbers_that_trials_share_stand_by_themselves_however_many():
+    results = [at(n, 0.5, layers=n // 2, loss="dice") for n in range(24)]
+    assert len(shown(results, "layers", "loss")) == 13
+
+
+def test_a_value_that_a_branch_lacks_stands_beside_the_bins():
+    results = [at(n, 0.5, every=n, schedule="step") for n in range(12)] + [at(12, 0.5, schedule="cosine")]
+    assert [row[0] for row in shown(results, "every", "schedule")[1:]][-1] == leaderboard.ABSENT
