@@ -166,7 +166,7 @@ class Axis:
 
 def _axis(results: Sequence[TrialResult], name: str) -> Axis:
     found = {_written(result, name): result.params.get(name) for result in sorted(results, key=lambda r: r.number)}
-    numbers = {text: float(value) for text, value in found.items() if _is_number(value)}
+    numbers = {text: float(text) for text, value in found.items() if _is_number(value)}
     if len(numbers) > MOST_LABELS and len(numbers) > len(results) / 2:
         bins = _bins(sorted(numbers.values()))
         binned = {text: bins[number] for text, number in sorted(numbers.items(), key=lambda pair: pair[1])}

@@ -228,7 +228,7 @@ def _answers(one: Any) -> Answers:
     confusions: list[Confusion] = []
     categories = one.table.categories
     for category, found in zip(categories, confusion.answers(one.logits, one.labels, categories), strict=True):
-        if category.multi:
+        if isinstance(found, confusion.Several):
             true, hits = found.true.tolist(), found.hits.tolist()
         else:
             true, hits = found.sum(1).tolist(), found.diagonal().tolist()
