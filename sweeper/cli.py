@@ -201,34 +201,113 @@ def status(study: StudyName = None, as_json: Json = False) -> None:
 def leaderboard(
     study: StudyName = None,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="the first N only")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="these columns: open values, metrics, or what --csv has"),
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="METRIC", help="rank by another metric of the record")] = None,
     cross: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="instead, the values by open values A (rows) and B (columns)"),
     ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="the table in Markdown")] = False,
     as_json: Json = False,
 ) -> None:
-    """A study's trials, the best first.
+    """A study's trials, the best first, and what mattered.
 
-    Below them stands the table of a grid over two open values.
+    Open values are shown, and may be written, by the shortest end of their name that no other has: lr for
+    optimizer.lr. Below stands the table of a grid over two open values.
     """
-    from sweeper.results import leaderboard
-    from sweeper.store import records, studies
+    from sweeper.commands import leaderboard
+    from sweeper.store import studies
     from sweeper.terminal import output
 
+    if as_csv + markdown + as_json > 1:
+        raise UserError(
+            "--csv, --markdown and --json are three answers", where="sweep leaderboard", help="ask for one"
+        )
     found = studies.find(study)
-    results = records.results(found)
-    made = leaderboard.cross(results, *cross) if cross and results else leaderboard.grid(results, found)
+    standing = leaderboard.standing(found, leaderboard.Wanted(top, cross, columns, by))
     if as_json:
-        document = leaderboard.document(results, found)
-        return _answer(document | {"trials": document["trials"][:top], "cross": made.document() if made else None})
-    if not results:
+        return _answer(standing.document())
+    if not standing.results:
         return output.print_message(f"no trial of {found.name} has begun")
+    if as_csv:
+        return _answer([standing.csv().rstrip("\n")])
+    made = standing.cross
+    if markdown:
+        return _answer((made.board() if made and cross else standing.board()).markdown())
     if not cross:
-        headers, rows = leaderboard.cells(leaderboard.frame(results, found))
-        output.print_table(headers, rows[:top])
+        board = standing.board()
+        output.print_table(board.headers, board.rows, more=leaderboard.MORE)
+        if standing.importance and not columns:
+            _answer(["", standing.importance.line])
     if made:
         _answer([*([] if cross else [""]), made.title])
         output.print_table(*made.table())
+    return None
+
+
+@app.command()
+def show(
+    trial: Annotated[
+        str, typer.Argument(metavar="[STUDY/]TRIAL", help="such as focal_weights/4; 4 is of the last study")
+    ],
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="its recipe, as a search space that runs again")] = False,
+    as_json: Json = False,
+) -> None:
+    """One trial in detail."""
+    from sweeper.results import trial_view
+    from sweeper.store import paths
+
+    if as_yaml and as_json:
+        raise UserError("--yaml and --json are two answers", where="sweep show", help="ask for one")
+    found = trial_view.view(trial)
+    if as_yaml:
+        return _answer([found.recipe().rstrip()])
+    os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
+    return _answer(found.document() if as_json else found.lines())
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="a study")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another")],
+    as_json: Json = False,
+) -> None:
+    """Two studies side by side."""
+    from sweeper.results import comparison
+    from sweeper.store import studies
+    from sweeper.terminal import output
+
+    made = comparison.comparison(studies.find(a), studies.find(b))
+    if as_json:
+        return _answer(made.document())
+    _answer([f"{a} -> {b}:", *(f"  {line}" for line in made.differences or ["they ask the same"])])
+    for title, headers, rows in made.tables():
+        _answer(["", f"{title}:"])
+        output.print_table(headers, rows)
+    return None
+
+
+@app.command("rm")
+def remove(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="by its name")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
+) -> None:
+    """Delete a study with its trials and models."""
+    from sweeper.commands import remove
+    from sweeper.terminal.output import print_message
+
+    found = remove.find(study)
+    print_message(remove.question(found))
+    if not yes and not sys.stdin.isatty():
+        raise UserError("nothing was removed: nobody can be asked here", where="sweep rm", help="--yes removes it")
+    if not yes and not typer.confirm("remove it?", err=True):
+        return print_message("nothing was removed")
+    for line in remove.remove(found):
+        print_message(line)
     return None
 
 
