@@ -157,6 +157,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "stop_after": won.result.epoch,
         "tau": won.tau,
         "thresholds": won.thresholds,
+        "temperature": won.temperature,
         "use_tta": won.views,
         "metric_history": tuple(
             epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))

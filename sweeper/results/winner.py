@@ -85,6 +85,12 @@ class Winner:
         seen = self.result.tta
         return seen.thresholds if self.views and seen else self.epoch.thresholds
 
+    @property
+    def temperature(self) -> dict[str, float]:
+        """The temperatures that it fitted on val, to the views that its predictions take."""
+        seen = self.result.tta
+        return seen.temperature if self.views and seen else self.epoch.temperature
+
 
 def winner(study: StudyFolder) -> Winner:
     """The completed trial with the best value; among confirmed leaders the one with the best mean over new seeds.
