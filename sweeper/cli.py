@@ -242,6 +242,9 @@ def best(
     confirm: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="first train the tied leaders with N new seeds each")
     ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="this trial instead, whether it is the best or not")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="retrain even if there is a final already")] = False,
     devices: Devices = None,
     slots: Slots = 1,
@@ -265,7 +268,7 @@ def best(
             return _answer(confirming.document(found, rows))
         if not as_json:
             output.print_table(confirming.HEADERS, confirming.cells(rows))
-    won = winner.winner(found)
+    won = winner.winner(found) if trial is None else winner.chosen(found, trial)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
         return _answer(winning.finished(final) if as_json else winning.ending(final, found))

@@ -21,7 +21,8 @@ from tests.support import pages
 ROOT = Path(__file__).parents[1]
 WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
 WRITTEN += [
-    f"docs/{name}.md" for name in ("tutorial", "how-to", "reference", "promises", "architecture", "measurements")
+    f"docs/{name}.md"
+    for name in ("tutorial", "how-to", "predict", "reference", "promises", "architecture", "measurements")
 ]
 PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/packages.md", "docs/faults.md", "benchmarks/RESULTS.md"]
 TEXTS = {name: pages.read(ROOT / name) for name in PAGES}

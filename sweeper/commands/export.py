@@ -127,6 +127,8 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
 
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        if not job.temperature:
+            session.observers.note(f"trial {job.trial} has no temperature: its probabilities stay as they are")
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 

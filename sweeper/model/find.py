@@ -9,6 +9,7 @@ from sweeper.results import winner
 from sweeper.store import records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.text import did_you_mean, relative_path
+from sweeper.trial import OPEN
 from trainers.support.files import expanded
 
 SUFFIX = ".safetensors"
@@ -63,35 +64,37 @@ def _unknown(word: str, names: list[str]) -> StudyFolder:
 
 
 def _of_study(study: StudyFolder) -> FoundModel:
-    done = [final for final in studies.finals(study) if final.done]
+    done = [final.folder for final in studies.finals(study) if final.done]
     if done:
-        return _of_run(done[-1].folder)
+        return _of_run(max(done, key=lambda folder: folder.result.stat().st_mtime))
     return _of_trial(study, winner.winner(study).result.number)
 
 
 def _of_trial(study: StudyFolder, number: int) -> FoundModel:
     results = {result.number: result for result in records.results(study)}
     if number not in results:
-        nearest = min(results, key=lambda one: abs(one - number), default=None)
-        if nearest is None:
-            raise UserError(f"no trial of {study.name} has begun", where=str(study.root))
-        help = f"did you mean {study.name}/{nearest}? its trials are {min(results)} to {max(results)}"
-        raise UserError(f"no trial {number} in study {study.name}", where=str(study.trials), help=help)
-    folder, done = study.trial(number), results[number].state == "COMPLETE"
+        raise _no_trial(study, number, list(results))
+    folder = study.trial(number)
     if folder.model.exists():
         return _of_run(folder)
-    what = "its checkpoint was removed" if done else f"it has no model: {results[number].state}"
-    raise EnvironmentFault(
-        f"trial {number} of {study.name}: {what}", where=str(folder.root), help=_again(study, number)
-    )
+    state, name = results[number].state, f"trial {number} of {study.name}"
+    if state in OPEN:
+        help = f"go on with {studies.resume_command(study)}"
+        raise EnvironmentFault(f"{name} has no model yet", where=str(folder.root), help=help)
+    if results[number].value is None:
+        raise EnvironmentFault(
+            f"{name} has failed, and left no model", where=str(folder.log), help="choose another trial"
+        )
+    again = f"sweep best {study.name} --trial {number} > again.yaml && sweep run again.yaml trains it again"
+    raise EnvironmentFault(f"the model of {name} was removed ({state})", where=str(folder.root), help=again)
 
 
-def _again(study: StudyFolder, number: int) -> str:
-    """The command that trains a trial again."""
-    best = records.best(records.results(study))
-    if best and best.number == number:
-        return f"sweep best {study.name} --export submission trains it again, on train and val"
-    return f"sweep show {study.name}/{number} --yaml > again.yaml && sweep run again.yaml trains it again"
+def _no_trial(study: StudyFolder, number: int, known: list[int]) -> UserError:
+    if not known:
+        return UserError(f"no trial of {study.name} has begun", where=str(study.root))
+    nearest = min(known, key=lambda one: abs(one - number))
+    help = f"did you mean {study.name}/{nearest}? its trials are {min(known)} to {max(known)}"
+    return UserError(f"no trial {number} in study {study.name}", where=str(study.trials), help=help)
 
 
 def _of_folder(path: Path, word: str) -> FoundModel:

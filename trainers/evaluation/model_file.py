@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -50,7 +50,7 @@ class ImageNotes(Frozen):
     """How a file becomes an input: decoded to one size, as the cache of a study has it, and resized to another."""
 
     decoded: tuple[int, int] = Field(description="height and width to which images are decoded")
-    stored: str = Field(description="raw, or jpeg: decoded images pass through JPEG of quality 95")
+    stored: Literal["raw", "jpeg"] = Field(description="jpeg: decoded images pass through JPEG of quality 95")
     input: tuple[int, int] = Field(description="height and width of the network's input")
     fit: Fit = Field(description="what becomes of another aspect: squash, pad or center")
     crop: str = Field(description="box: images are cut to a box first; else none")
@@ -97,8 +97,8 @@ class ModelNotes(Frozen):
     @property
     def format(self) -> ImageFormat:
         """How images are decoded."""
-        kind = "jpeg" if self.images.stored == "jpeg" else "raw"
-        return ImageFormat(*self.images.decoded, kind, self.recipe.train.framing)
+        height, width = self.images.decoded
+        return ImageFormat(height, width, self.images.stored, self.recipe.train.framing)
 
 
 def written(

@@ -14,7 +14,7 @@ from trainers.data.decoding import decode_rows
 from trainers.data.layouts import widened
 from trainers.data.table import Box, Row, Table
 from trainers.evaluation import answers, model_file
-from trainers.evaluation.answers import ImagePrediction
+from trainers.evaluation.answers import CategoryPrediction, ImagePrediction
 from trainers.evaluation.predict import Evaluator, logit_offset
 from trainers.loading.batches import Data
 from trainers.loading.prefetch import prefetch
@@ -118,20 +118,23 @@ class Predictor:
         return found
 
     def _said(self, piece: _Piece, *, first: bool) -> Iterator[ImagePrediction | Unreadable]:
-        given = self.notes.calibration
-        read = iter(())
-        if piece.data.table.rows:
-            logits = self.logits(piece.data, first=first)
-            if not np.isfinite(logits).all():
-                raise EnvironmentFault("the model's scores are not numbers", help="retrain it with precision: fp32")
-            shares = answers.probabilities(logits, self.categories, given.temperature)
-            read = iter(zip(logits - self._moved, shares, strict=True))
+        read = self._predictions(piece.data, first=first)
         for index, file in enumerate(piece.files):
             if why := piece.faults.get(index):
                 yield Unreadable(file.path, why)
             else:
-                found = answers.predictions(*next(read), self.categories)
-                yield ImagePrediction(file.path, {one.category: one for one in found})
+                yield ImagePrediction(file.path, {one.category: one for one in next(read)})
+
+    def _predictions(self, data: Data, *, first: bool) -> Iterator[list[CategoryPrediction]]:
+        """Those of each image."""
+        if not data.table.rows:
+            return
+        logits = self.logits(data, first=first)
+        if not np.isfinite(logits).all():
+            raise EnvironmentFault("the model's scores are not numbers", help="retrain it with precision: fp32")
+        shares = answers.probabilities(logits, self.categories, self.notes.calibration.temperature)
+        for judged, share in zip(logits - self._moved, shares, strict=True):
+            yield answers.predictions(judged, share, self.categories)
 
     @property
     def _moved(self) -> np.ndarray:
