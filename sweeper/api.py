@@ -38,11 +38,25 @@ class OpenedStudy:
         return winner.winner(self.folder).result
 
 
+def _refuse_other_trainers() -> None:
+    """Raise ImportError where another `trainers` stands in front of ours: often a folder beside a notebook."""
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.find_spec("trainers")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    own = Path(__file__).resolve().parents[1] / "trainers"
+    if [Path(place).resolve() for place in places] != [own]:
+        found = ", ".join(places) or (spec and spec.origin) or "nothing"
+        raise ImportError(f"`import trainers` finds {found}, and sweep needs {own}: rename that folder or file")
+
+
 def open_study(name: str | None = None) -> OpenedStudy:
     """The study of that name in $SWEEP_HOME, or mlruns in the current folder; the last one if left out.
 
     Raises UserError where there is none.
     """
+    _refuse_other_trainers()
     from sweeper.store import studies
 
     return OpenedStudy(studies.find(name))
@@ -53,6 +67,7 @@ def load_model(name: "str | Path", *, device: str = "cpu") -> "Predictor":
 
     `device` is as torch names it, such as cuda. Raises UserError where there is none.
     """
+    _refuse_other_trainers()
     from sweeper.model import load
 
     return load.load(name, device)

@@ -13,14 +13,14 @@ import pytest
 import sweeper
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.model import find, image_files
-from tests.support.cli import sweep
+from tests.support.cli import command, environment, sweep
 from tests.support.photos import draw_photos
 from trainers.data import layouts
 from trainers.data_config import DataConfig
 from trainers.evaluation import answers
 from trainers.support.checksummed import load_array
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
 SPACE = """\
 study: question
@@ -42,7 +42,8 @@ DATA = DataConfig(layout="table", root="photos", size=32)
 
 def really(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command with torch, and not the fake trainer."""
-    return sweep(folder, *words, SWEEP_TRAINER="")
+    env = environment(SWEEP_TRAINER="")
+    return subprocess.run(command(*words), cwd=folder, env=env, capture_output=True, text=True, timeout=400)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,19 @@ def test_python_reads_studies_and_predicts(here):
 def test_importing_sweeper_loads_no_heavy_library():
     code = "import sweeper, sys; print(*{'torch', 'numpy', 'pandas', 'pydantic', 'optuna'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["trainers/__init__.py", "trainers/data.txt", "trainers.py"])
+def test_trainers_of_the_user_in_front_of_ours_are_named(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    code = "import sys, sweeper; sys.path.insert(0, '.'); sweeper.open_study('a')"
+    ended = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    if name.endswith(".txt"):  # Python takes a folder without __init__.py last of all
+        assert "there is no study yet" in ended.stderr
+    else:
+        assert "ImportError: `import trainers` finds" in ended.stderr
+        assert str(tmp_path) in ended.stderr
 
 
 # ------------------------------------------------------------------------------------- which model
