@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainers.evaluation import model_file
 from trainers.evaluation.answers import ImagePrediction
 from trainers.evaluation.predictor import ImageFile, Predictor, Unreadable
 from trainers.support import device
@@ -16,9 +17,11 @@ def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """First {"model"}, then a document for each image: its categories, or why it is "unreadable"."""
     if asked["threads"]:
         device.use_threads(asked["threads"])
-    folder = asked["extensions"]
+    path, folder = Path(asked["model"]), asked["extensions"]
+    if own := model_file.read(path, asked["remake"]).extensions:
+        print(f"the model's own code is executed: {', '.join(own)} in {folder}", file=sys.stderr)
     model = Predictor(
-        Path(asked["model"]),
+        path,
         device=asked["device"],
         batch_size=asked["batch_size"],
         extension_folder=Path(folder) if folder else None,

@@ -53,39 +53,35 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
 
     Which model it is, progress, and images that cannot be read are told on stderr.
     """
-    model = find.find(word)
-    files = image_files.listed(images)
-    for left_out in files.left_out:
-        print_message(left_out)
+    model, files = find.find(word), image_files.listed(images)
     boxes = image_files.boxes(options.boxes) if options.boxes else {}
     asked = list(image_files.with_boxes(files.paths, boxes))
-    print_message(f"model: {model.words}")
+    for line in (*files.left_out, f"model: {model.words}"):
+        print_message(line)
     answers = _answers(model, asked, options)
     about = next(answers)["model"]
-    _notes(about, [path for path, box in asked if box is None], boxed=options.boxes is not None)
+    if about["boxes"] and (whole := sum(box is None for _, box in asked)):
+        print_message(f"this model was trained on what lies in boxes: of {counted(whole, 'image')} the whole is used")
     predicted = Predicted(model, about, [], [], complete=not files.left_out)
-    kept = options.details or not options.csv
-    with _table(options, about) as table, counting("predicting") as count:
-        for number, found in enumerate(answers, 1):
-            count(number, len(asked))
-            if "unreadable" in found:
-                print_message(f"{found['path']}: {found['unreadable']}")
-                predicted.unreadable.append({"path": found["path"], "why": found["unreadable"]})
-            else:
-                table.write(found)
-                predicted.images.extend([found] * kept)
+    _collect(predicted, answers, len(asked), options)
     if predicted.unreadable:
-        many = counted(len(predicted.unreadable), "image")
-        print_message(f"{many} of {len(asked)} cannot be read, and left out")
+        print_message(f"left out: {counted(len(predicted.unreadable), 'image')} of {len(asked)}")
     return predicted
 
 
-def _notes(about: dict[str, Any], without: Sequence[str], *, boxed: bool) -> None:
-    if about["extensions"]:
-        print_message(f"its own code is executed: {', '.join(about['extensions'])}")
-    if about["boxes"] and without:
-        which = f"{counted(len(without), 'image')} without a box" if boxed else "without --boxes FILE"
-        print_message(f"this model was trained on what lies in boxes; {which}: the whole image is used")
+def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int, options: Options) -> None:
+    """Take in what is said of each image."""
+    kept = options.details or not options.csv
+    with _table(options, predicted.about) as table, counting("predicting") as count:
+        for number, found in enumerate(answers, 1):
+            count(number, total)
+            if "unreadable" in found:
+                print_message(f"{found['path']}: {found['unreadable']}")
+                predicted.unreadable.append({"path": found["path"], "why": found["unreadable"]})
+                continue
+            table.write(found)
+            if kept:
+                predicted.images.append(found)
 
 
 def _answers(model: FoundModel, asked: Sequence[Any], options: Options) -> Iterator[dict[str, Any]]:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers import prediction
+from trainers import extensions, prediction
 from trainers.config import AdamW, PosthocLogitAdjustment, Recipe, Thresholds, TrainConfig, Views
 from trainers.data import demo
 from trainers.data_config import DataConfig
 from trainers.evaluation import answers, model_file, predict
 from trainers.evaluation.model_file import Calibration
 from trainers.evaluation.predictor import ImageFile, Predictor, Unreadable
+from trainers.extensions import ExtensionFile
 from trainers.loading.batches import Data
 from trainers.support.checkpoint import load_weights, save_weights
 from trainers.support.errors import EnvironmentFault, UserError
@@ -269,3 +270,64 @@ def test_a_process_answers_a_line_of_json_for_each_image(model, photos, tmp_path
 def test_boxes_for_a_model_of_whole_images_are_refused(model):
     with pytest.raises(UserError, match="takes no boxes"):
         next(prediction.answered(asked(model, [], boxes=True)))
+
+
+# ---------------------------------------------------------------------------------- somebody's own code
+OWN = """\
+import torch
+
+
+class Mean(torch.nn.Module):
+    num_features = 3
+
+    def forward(self, images):
+        return images.mean((2, 3))
+
+
+def flat(features, sizes):
+    return torch.nn.Linear(features, sum(sizes))
+
+
+def loss(logits, labels):
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+models = {"mean_colour": Mean}
+heads = {"flat": flat}
+losses = {"plain": loss}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "extensions").mkdir()
+    (tmp_path / "extensions/own.py").write_text(OWN)
+    found = ExtensionFile.read(tmp_path / "extensions/own.py")
+    extensions.use([found])
+    yield found
+    extensions.use([])
+
+
+@pytest.mark.parametrize("part", [{"backbone": "mean_colour"}, {"head": "flat"}])
+def test_a_network_of_ones_own_is_made_by_the_copies_beside_the_file(photos, tmp_path, file, capfd, part):
+    how = recipe(photos, **part).model_copy(update={"extensions": {file.name: file.checksum}})
+    data = trained(how, tmp_path)
+    logits, files = own(how, data, tmp_path), elsewhere(data, tmp_path / "new")
+    extensions.use([])
+    model = Predictor(tmp_path / MODEL)
+    heat = model.notes.calibration.temperature
+    np.testing.assert_array_equal(said(model, files), answers.probabilities(logits, data.categories, heat))
+    next(prediction.answered(asked(tmp_path / MODEL, [], extensions=str(tmp_path / "extensions"))))
+    assert "code is executed: own.py" in capfd.readouterr().err
+    (tmp_path / "extensions/own.py").write_text(f"{OWN}# changed\n")
+    with pytest.raises(EnvironmentFault, match="extension file"):
+        Predictor(tmp_path / MODEL)
+
+
+def test_of_a_loss_of_ones_own_a_finished_model_needs_nothing(photos, tmp_path, file):
+    how = recipe(photos, loss="plain").model_copy(update={"extensions": {file.name: file.checksum}})
+    trained(how, tmp_path)
+    extensions.use([])
+    (tmp_path / "extensions/own.py").unlink()
+    found = Predictor(tmp_path / MODEL).predict(Path(photos.root) / "test000.png")
+    assert found.categories.keys() == {"colour", "place"}
