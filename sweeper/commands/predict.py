@@ -53,6 +53,8 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
 
     Which model it is, progress, and images that cannot be read are told on stderr.
     """
+    if options.csv and options.csv.is_dir():
+        raise UserError("--csv wants a file, and this is a folder", where=str(options.csv), help="add a name to it")
     model, files = find.find(word), image_files.listed(images)
     boxes = image_files.boxes(options.boxes) if options.boxes else {}
     asked = list(image_files.with_boxes(files.paths, boxes))
@@ -178,7 +180,7 @@ def _table(options: Options, about: dict[str, Any]) -> Iterator[_Table | _NoTabl
         yield _NoTable()
         return
     with atomic_write(options.csv) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
         yield _Table(text, about, options.top)
         text.flush()
         text.detach()

@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_named_and_the_exit_code_is_1(here):
     assert (ended.returncode, ended.stdout) == (1, "out/a.csv\n")
     assert "photos/text.jpg: is not an image" in ended.stderr
     assert "model: trial 0 of study question" in ended.stderr
-    (row,) = csv.DictReader((here / "out/a.csv").open())
+    (row,) = csv.DictReader((here / "out/a.csv").read_text().splitlines())
     assert row.keys() == {"path", "colour", "colour probability", "place", "place probability"}
     assert 0 < float(row["colour probability"]) <= 1
 

@@ -70,8 +70,7 @@ class Predictor:
     ) -> None:
         self.notes = model_file.read(path, remake)
         if self.notes.extensions:
-            folder = extension_folder or path.parent / "extensions"
-            extensions.use(extensions.stored(folder, self.notes.extensions))
+            self._execute(extension_folder or path.parent / "extensions")
         self.device, recipe = torch.device(device), self.notes.computed
         prepare(self.device)
         self.categories = self.notes.asked
@@ -79,6 +78,13 @@ class Predictor:
         self.net = network.restored(recipe.train, sizes, load_weights(path), path).to(self.device)
         self.lens = Evaluator(recipe.train, self._decoded([]).data, self.net, self.device)
         self.lens.batch = batch_size or self.lens.batch
+
+    def _execute(self, folder: Path) -> None:
+        """Load the files of Python that define the network."""
+        if lacking := [name for name in self.notes.extensions if not (folder / name).is_file()]:
+            what = f"{lacking[0]} is not there, which defines the network of this model"
+            raise EnvironmentFault(what, where=str(folder), help="copy the folder extensions with the model")
+        extensions.use(extensions.stored(folder, self.notes.extensions))
 
     @property
     def boxed(self) -> bool:

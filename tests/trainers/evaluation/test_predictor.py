@@ -322,6 +322,10 @@ def test_a_network_of_ones_own_is_made_by_the_copies_beside_the_file(photos, tmp
     (tmp_path / "extensions/own.py").write_text(f"{OWN}# changed\n")
     with pytest.raises(EnvironmentFault, match="extension file"):
         Predictor(tmp_path / MODEL)
+    (tmp_path / "extensions/own.py").unlink()
+    with pytest.raises(EnvironmentFault, match=r"own\.py is not there") as caught:
+        Predictor(tmp_path / MODEL)
+    assert caught.value.help == "copy the folder extensions with the model"
 
 
 def test_of_a_loss_of_ones_own_a_finished_model_needs_nothing(photos, tmp_path, file):
