@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
 
-NO_TEMPERATURE = "trial {} has no temperature, for val has few answers, or an earlier version trained it"
+NO_TEMPERATURE = "trial {} has no temperature: val has few answers, or an earlier version trained it"
 
 
 @dataclass(frozen=True)
