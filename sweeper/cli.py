@@ -321,6 +321,9 @@ def best(
     confirm: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="first train the tied leaders with N new seeds each")
     ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="this trial instead, whether it is the best or not")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="retrain even if there is a final already")] = False,
     devices: Devices = None,
     slots: Slots = 1,
@@ -344,7 +347,7 @@ def best(
             return _answer(confirming.document(found, rows))
         if not as_json:
             output.print_table(confirming.HEADERS, confirming.cells(rows))
-    won = winner.winner(found)
+    won = winner.winner(found) if trial is None else winner.chosen(found, trial)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
         return _answer(winning.finished(final) if as_json else winning.ending(final, found))
@@ -430,6 +433,47 @@ def ui(
 
     there = studies.studies()
     ui.serve(studies.find(study) if study or there else None, print_result, port=port)
+
+
+# ------------------------------------------------------------------------------------------- the model
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="a study, STUDY/TRIAL, the folder of a run, or a model file", show_default=False)
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="files, folders, or a list of paths: .txt, or .csv with a column path", show_default=False
+        ),
+    ],
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", parser=_path, help="write a CSV instead")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="the K likeliest classes of each category")
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="CSV with path,left,top,right,bottom in pixels")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="the first GPU if left out, else cpu")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="images at once; as in training if left out")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a trained model says of images. Exit code 1 where some cannot be read."""
+    from sweeper import text
+    from sweeper.commands import predict
+    from sweeper.terminal import output
+
+    options = predict.Options(top, boxes, csv, device, batch_size, details=as_json)
+    predicted = predict.run(model, images, options)
+    if as_json:
+        _answer(predict.document(predicted))
+    elif csv:
+        _answer([text.relative_path(csv)])
+    elif predicted.images:
+        output.print_table(*predict.cells(predicted, top))
+    raise typer.Exit(predicted.exit_code)
 
 
 # ------------------------------------------------------------------------------------------- data

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
 
+NO_TEMPERATURE = "trial {} has no temperature: val has few answers, or an earlier version trained it"
+
 
 @dataclass(frozen=True)
 class Final:
@@ -127,6 +129,8 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
 
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        if not job.temperature:
+            session.observers.note(f"probabilities are not calibrated: {NO_TEMPERATURE.format(job.trial)}")
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
@@ -157,6 +161,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "stop_after": won.result.epoch,
         "tau": won.tau,
         "thresholds": won.thresholds,
+        "temperature": won.temperature,
         "use_tta": won.views,
         "metric_history": tuple(
             epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))
