@@ -24,7 +24,11 @@ DESCRIBED = {
     "model_args": {"output_stride": 32, "drop_rate": 0.1, "num_classes": 10, "zero_init_last": None},
     "pretrained_cfg": {"mean": MEAN, "std": STD, "classifier": "fc", "license": "mit"},
 }
-SPACE = "study: s\ndata: {{layout: folder, root: x}}\ntrain: {{backbone: {backbone}, image_size: 32, weights: {weights}{more}}}\n"
+SPACE = """\
+study: s
+data: {{layout: folder, root: x}}
+train: {{backbone: {backbone}, image_size: 32, weights: {weights}{more}}}
+"""
 
 
 def folder(place: Path, described: dict | None = None, file: str = "model.safetensors") -> Path:
