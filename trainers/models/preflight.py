@@ -89,7 +89,7 @@ def absent(recipes: Iterable[Recipe]) -> list[Problem]:
 def _name(config: TrainConfig) -> Problem | None:
     architecture, _, tag = config.backbone.partition(".")
     if not timm.is_model(architecture):
-        near = _alike(architecture)
+        near = alike(architecture)
         all_names = "python -c 'import timm; print(*timm.list_models())' lists all"
         advice = f"did you mean {' or '.join(map(repr, near))}?" if near else all_names
         return Problem("train.backbone", f"timm has no model {architecture!r}", advice, 2)
@@ -101,7 +101,7 @@ def _name(config: TrainConfig) -> Problem | None:
     return None
 
 
-def _alike(architecture: str) -> list[str]:
+def alike(architecture: str) -> list[str]:
     """Up to three names of timm's that are near to one as papers write it, such as ViT-B/16 or Swin-T."""
     known, plain = timm.list_models(), re.sub(r"[-/ ]", "_", architecture.lower())
     whole = re.sub(
