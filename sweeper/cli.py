@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -227,7 +226,7 @@ def run(
     if data.is_data(space):
         space = init.for_run(space, options, weights)
     elif weights:
-        options = replace(options, sets=init.with_weights(space, options.sets, weights))
+        options = init.with_weights(space, options, weights)
     if code := run.run(space, options).exit_code:
         raise typer.Exit(code)
     if then_best:

@@ -51,7 +51,7 @@ def cells(found: Found) -> list[Sequence[str]]:
     return [
         (
             one["name"],
-            f"{one['parameters'] / 1e6:,.1f} M",
+            "?" if one["parameters"] is None else f"{one['parameters'] / 1e6:,.1f} M",
             "?" if one["macs"] is None else f"{one['macs'] / 1e9:,.2f} G",
             str(one["input_size"]),
             PLACES[one["weights"]],

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,7 +113,7 @@ def for_run(path: Path, options: Options, weights: str | None) -> Path:
             )
         output.print_message(f"search space: {target}, as it was written before")
         return target
-    hours = options.hours or Wishes.hours
+    hours = Wishes.hours if options.hours is None else options.hours
     written = write(path, Wishes(hours=hours, weights=weights, devices=options.devices, sets=wanted), target)
     output.print_message(f"search space: {written}")
     return written
@@ -128,15 +128,15 @@ def _is_of(target: Path, wanted: DataConfig) -> bool:
     return starter.is_unchanged(written) and yaml_io.read(target, text=written).data == wanted
 
 
-def with_weights(path: Path, sets: Sequence[str], weights: str | None) -> tuple[str, ...]:
-    """`sets`, and the folder `weights` for a search space that starts from published weights and names none."""
-    if weights is None:
-        return tuple(sets)
+def with_weights(path: Path, options: Options, weights: str) -> Options:
+    """`options`, and the folder `weights` for a search space that starts from published weights and names none."""
     refuse_no_folder(weights)
-    train = yaml_io.read(path, sets=sets).train.value
+    train = yaml_io.read(path, sets=options.assignments).train.value
     entries: Mapping[str, Any] = train if isinstance(train, dict) else {}
     scratch = "pretrained" in entries and entries["pretrained"].value is False
-    return tuple(sets) if "weights" in entries or scratch else (*sets, f"train.weights={weights}")
+    if "weights" in entries or scratch:
+        return options
+    return replace(options, sets=(*options.sets, f"train.weights={weights}"))
 
 
 def _schema(target: Path) -> str:
@@ -331,6 +331,6 @@ def _of_folder(column: presets.Kind, weights: str) -> list[dict[str, Any]]:
             where=weights,
             help="call each <backbone>.safetensors; sweep backbones PATTERN lists timm's names",
         )
-    found.sort(key=lambda one: one["macs"] or one["parameters"], reverse=column == "gpu")
+    found.sort(key=lambda one: one["macs"] or one["parameters"] or 0, reverse=column == "gpu")
     free = [one for one in found if not one["fixed_size"]]
     return free[:CANDIDATES] or found[:1]

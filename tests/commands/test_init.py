@@ -66,7 +66,7 @@ def test_the_file_says_what_was_found_and_chosen(written):
     folder, _ = written
     text = (folder / "photos.yaml").read_text()
     assert text.splitlines()[0] == "# yaml-language-server: $schema=mlruns/schema.json"
-    assert json.loads((folder / "mlruns/schema.json").read_text())["title"]
+    assert json.loads((folder / "mlruns/schema.json").read_text())["properties"]
     read = yaml_io.read(folder / "photos.yaml")
     assert (read.study, read.metric, read.budget.hours) == ("photos", "overall_accuracy", 0.05)
     assert (read.data.layout, read.data.root) == ("folder", "photos")

@@ -6,6 +6,7 @@ Networks are counted without memory ("meta"). Weights are fetched only where tha
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,8 +29,8 @@ class Backbone:
     """One backbone as `train.backbone` names it."""
 
     name: str
-    parameters: int
-    macs: int | None  # multiply-adds of one image of its own size; None where that cannot be counted without memory
+    parameters: int | None
+    macs: int | None  # multiply-adds of one image of its own size; None, too, where only memory would say it
     input_size: int
     fixed_size: bool  # it is built for one size of input
     licence: str
@@ -80,16 +81,15 @@ def describe(name: str, weights: str, counted: dict[str, Any], *, fetch: bool) -
 
 
 def _counted(name: str, size: int) -> dict[str, int | None]:
-    """Parameters and multiply-adds of a network without memory."""
-    with torch.device("meta"), torch.no_grad():
+    """Parameters and multiply-adds of a network without memory; None for what only a real one would say."""
+    found: dict[str, int | None] = {"parameters": None, "macs": None}
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"), torch.no_grad():
         net = timm.create_model(name).eval()
-        parameters = sum(parameter.numel() for parameter in net.parameters())
-        try:
-            with FlopCounterMode(display=False) as counter:
-                net(torch.empty(1, 3, size, size))
-        except NotImplementedError:
-            return {"parameters": parameters, "macs": None}
-    return {"parameters": parameters, "macs": int(counter.get_total_flops()) // 2}
+        found["parameters"] = sum(parameter.numel() for parameter in net.parameters())
+        with FlopCounterMode(display=False) as counter:
+            net(torch.empty(1, 3, size, size))
+        found["macs"] = int(counter.get_total_flops()) // 2
+    return found
 
 
 def _place(name: str, weights: str, default: Any) -> tuple[str, str]:
@@ -113,7 +113,8 @@ def _missing(default: Any) -> str:
 
 def _names(asked: dict[str, Any]) -> list[str]:
     """Those that are asked for by name and known to timm, or those of the pattern."""
-    named = [name for name in asked.get("names", []) if timm.is_model(name.partition(".")[0])]
+    published = set(timm.list_pretrained())
+    named = [name for name in asked.get("names", []) if name in published or timm.is_model(name)]
     return [*named, *(matching(asked["pattern"]) if asked.get("pattern") else [])]
 
 
