@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import timm
 from PIL import Image
-from safetensors.torch import save_file
 
 from sweeper.commands import init
 from sweeper.commands.init import Pace, Wishes
@@ -34,6 +32,9 @@ def photos(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Class folders, weights of a tiny network, and what `sweep init` wrote and said; not to be changed."""
+    import timm
+    from safetensors.torch import save_file
+
     folder = tmp_path_factory.mktemp("written")
     photos(folder / "photos")
     (folder / "weights/test_resnet").mkdir(parents=True)
