@@ -36,7 +36,7 @@ SMALLEST = 64  # pixels that images are shrunk to for want of time
 TRIAL_S = 5.0  # seconds of a trial beside its epochs
 MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
 CANDIDATES = 3  # backbones of a folder of weights that are measured
-BELONGS = ("study.json", "result.json", "history.jsonl", "studies", "mlflow.db")
+BELONGS = ("study.json", "history.jsonl", "mlflow.db")
 """What lies in folders that sweep itself wrote."""
 
 
@@ -155,10 +155,10 @@ def _refuse_existing(target: Path, path: Path) -> None:
 
 
 def _refuse_our_own(path: Path) -> None:
-    """Raise UserError for a folder of a study, or of a trial, and for mlruns itself."""
-    found = next((name for name in BELONGS if (path / name).exists()), "")
-    if found:
-        what = f"is a folder that sweep wrote ({found} lies in it), not a data set"
+    """Raise UserError for a folder of a study, or of a trial, and for mlruns and whatever lies in it."""
+    ours = paths.home().resolve()
+    if ours in (path.resolve(), *path.resolve().parents) or any((path / name).exists() for name in BELONGS):
+        what = "is a folder that sweep wrote, not a data set"
         raise UserError(what, where=str(path), help="name the folder of the images; `sweep` shows the studies here")
 
 

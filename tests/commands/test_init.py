@@ -145,7 +145,19 @@ def test_what_sweep_wrote_is_no_data_set(ground, name):
     photos(ground / "photos")
     (ground / "photos" / name).write_text("{}")
     error = refused(Path("photos"))
-    assert (error.exit_code, name in error.what) == (2, True)
+    assert (error.exit_code, error.what) == (2, "is a folder that sweep wrote, not a data set")
+
+
+@pytest.mark.parametrize("place", ["mlruns", "mlruns/studies", "mlruns/studies/s/trials"])
+def test_nothing_in_mlruns_is_a_data_set(ground, place):
+    (ground / place).mkdir(parents=True)
+    assert refused(Path(place)).what == "is a folder that sweep wrote, not a data set"
+
+
+def test_a_class_may_have_the_name_of_a_folder_of_ours(ground):
+    photos(ground / "photos")
+    (ground / "photos/red").rename(ground / "photos/studies")
+    assert refused(Path("photos"), Wishes(metric="f1")).where == "--metric"  # its data are read
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest(ground):
