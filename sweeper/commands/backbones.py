@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.engine import backbones
+from sweeper.engine import backbones, presets
 from sweeper.engine.backbones import Found
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.space import presets
 from trainers.support import weights_folder
 
 HEADERS = ("backbone", "parameters", "MACs", "input", "weights", "licence")

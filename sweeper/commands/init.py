@@ -5,16 +5,16 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sweeper import text
 from sweeper.commands import data
 from sweeper.commands.backbones import refuse_no_folder
-from sweeper.engine import backbones, prepare, timing
+from sweeper.engine import backbones, prepare, presets, timing
 from sweeper.engine.options import Options
+from sweeper.engine.presets import HANDFUL, Chosen, Pace, Preset
 from sweeper.errors import DataError, EnvironmentFault, UserError
-from sweeper.space import docs, hints, presets, starter, yaml_io
-from sweeper.space.presets import Preset
+from sweeper.space import docs, hints, starter, yaml_io
 from sweeper.space.space import Space
 from sweeper.space.starter import Starter
 from sweeper.space.tree import Node
@@ -30,11 +30,7 @@ from trainers.support import weights_folder
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
-WANTED, HANDFUL = 8, 4  # trials that a search should have room for, and that it must have
 ENOUGH = 50  # trials; more rarely find anything better
-SMALLEST = 64  # pixels that images are shrunk to for want of time
-TRIAL_S = 5.0  # seconds of a trial beside its epochs
-MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
 CANDIDATES = 3  # backbones of a folder of weights that are measured
 BELONGS = ("study.json", "history.jsonl", "mlflow.db")
 """What lies in folders that sweep itself wrote."""
@@ -50,14 +46,6 @@ class Wishes:
     scratch: bool = False
     devices: str | None = None
     sets: tuple[str, ...] = ()  # of the data alone
-
-
-class Chosen(NamedTuple):
-    """What fits the time: backbones, and the preset whose other values are taken, perhaps with fewer pixels."""
-
-    backbones: Sequence[str]
-    preset: Preset
-    trials: float
 
 
 def write(path: Path, wishes: Wishes, out: Path | None = None) -> Path:
@@ -194,7 +182,7 @@ def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
     candidates = _candidates(column, wishes, path)
     train, val = (len(table.split(split)) for split in ("train", "val"))
     paces = _paces(candidates, presets.TABLE[column]["fast"], table, slot)
-    chosen = choose(presets.TABLE[column], candidates, Pace(paces, train, val), wishes.hours * 3600)
+    chosen = presets.choose(presets.TABLE[column], candidates, Pace(paces, train, val), wishes.hours * 3600)
     local = wishes.weights if wishes.weights and not wishes.scratch else None
     return Starter(
         study=_study(target),
@@ -218,52 +206,6 @@ def _study(target: Path) -> str:
     if name := hints.name(target.stem):
         return name
     raise UserError("its name makes no name of a study", where=str(target), help="name another file with --out")
-
-
-class Pace(NamedTuple):
-    """Images a second of each backbone in training and in evaluation, at a size; how many there are of each."""
-
-    measured: Mapping[str, tuple[float, float, int]]
-    train: int
-    val: int
-
-    def epoch(self, backbone: str, size: int) -> float:
-        """Seconds of an epoch at an image size."""
-        train, val, at = self.measured[backbone]
-        return MARGIN * (self.train / train + self.val / val) * (size / at) ** 2
-
-    def fitting(self, backbones: Sequence[str], size: int, epochs: int, seconds: float) -> float:
-        """How many trials fit."""
-        mean = sum(self.epoch(name, size) for name in backbones) / len(backbones)
-        return seconds / (TRIAL_S + epochs * mean)
-
-
-def choose(
-    table: Mapping[presets.Name, Preset], candidates: Sequence[Mapping[str, Any]], pace: Pace, seconds: float
-) -> Chosen:
-    """The best preset of which enough trials fit; else the quickest backbone with fewer epochs and pixels."""
-    names = [one["name"] for one in candidates]
-    fixed = candidates[0]["input_size"] if candidates[0]["fixed_size"] else None
-    for name in reversed(presets.NAMES):
-        preset = table[name]._replace(image_size=fixed or table[name].image_size)
-        here = [one for one in preset.backbones if one in names] or _foreign(table, names)
-        if here and (fits := pace.fitting(here, preset.image_size, preset.epochs, seconds)) >= WANTED:
-            return Chosen(here, preset, fits)
-    fast = table["fast"]._replace(image_size=fixed or table["fast"].image_size)
-    quickest = min(names, key=lambda one: pace.epoch(one, fast.image_size))
-    smaller = [
-        Chosen([quickest], shrunk, pace.fitting([quickest], shrunk.image_size, shrunk.epochs, seconds))
-        for size in (fast.image_size, fixed or SMALLEST)
-        for epochs in range(fast.epochs, 1, -1)
-        for shrunk in [fast._replace(image_size=size, epochs=epochs)]
-    ]
-    return next((one for one in smaller if one.trials >= HANDFUL), smaller[-1])
-
-
-def _foreign(table: Mapping[presets.Name, Preset], names: Sequence[str]) -> list[str]:
-    """Those that no preset names: of a folder of weights."""
-    known = {name for preset in table.values() for name in preset.backbones}
-    return [name for name in names if name not in known]
 
 
 def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[str]:

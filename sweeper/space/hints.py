@@ -91,7 +91,16 @@ MISSING = {
 
 _LISTS = ("values", "value", "grid_search")
 _BOUNDS = (("min", "max"), ("low", "high"), ("lower", "upper"))
-_BESIDE = {*_LISTS, *sum(_BOUNDS, ()), "distribution", "type", "log", "q", "step", "probabilities"}
+_BESIDE = {
+    *_LISTS,
+    *(word for pair in _BOUNDS for word in pair),
+    "distribution",
+    "type",
+    "log",
+    "q",
+    "step",
+    "probabilities",
+}
 _CALL = re.compile(r"(?:\w+\.)*(?:suggest_)?(?P<kind>\w+)\((?P<arguments>.*)\)")
 
 
@@ -158,10 +167,10 @@ def called(text: str) -> str:
         return choice(first if isinstance(first, list) else arguments)
     if len(arguments) < 2 or not all(isinstance(one, int | float) for one in arguments):
         return ""
-    low, high, step = (*arguments, None)[:3]
+    low, high, step = arguments[0], arguments[1], arguments[2] if kind.startswith("q") and arguments[2:] else None
     if "randint" in kind and "q" not in kind:
         high -= 1  # of Ray and numpy the upper end is left out
-    return between(low, high, step=step if kind.startswith("q") else None, logarithmic="log" in kind)
+    return between(low, high, step=step, logarithmic="log" in kind)
 
 
 def _arguments(text: str) -> list[Any]:

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from sweeper.commands import init
-from sweeper.commands.init import Pace, Wishes
+from sweeper.commands.init import Wishes
+from sweeper.engine import presets
 from sweeper.engine.options import Options
+from sweeper.engine.presets import Pace
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.space import presets, starter, yaml_io
+from sweeper.space import starter, yaml_io
 from sweeper.space.space import Space
 from tests.support.cli import sweep
 from tests.support.photos import draw_photos
@@ -221,7 +223,7 @@ def pace(images_per_second: float, train: int = 1000, val: int = 200) -> Pace:
 
 
 def test_the_more_hours_the_better_the_preset():
-    chosen = [init.choose(TABLE, FREE, pace(150), 3600 * hours).preset for hours in (0.01, 0.1, 0.5, 1, 4, 100)]
+    chosen = [presets.choose(TABLE, FREE, pace(150), 3600 * hours).preset for hours in (0.01, 0.1, 0.5, 1, 4, 100)]
     seconds = [one.epochs * one.image_size**2 for one in chosen]
     assert seconds == sorted(seconds)
     assert chosen[-1] == TABLE["best"]
@@ -230,22 +232,22 @@ def test_the_more_hours_the_better_the_preset():
 @pytest.mark.parametrize("hours", [0.05, 0.2, 1, 8])
 @pytest.mark.parametrize("speed", [30, 150, 3000])
 def test_a_handful_of_trials_fit_or_nothing_smaller_is_left(hours, speed):
-    chosen = init.choose(TABLE, FREE, pace(speed), 3600 * hours)
-    smallest = (chosen.preset.image_size, chosen.preset.epochs) == (init.SMALLEST, 2)
-    assert chosen.trials >= init.HANDFUL or smallest
+    chosen = presets.choose(TABLE, FREE, pace(speed), 3600 * hours)
+    smallest = (chosen.preset.image_size, chosen.preset.epochs) == (presets.SMALLEST, 2)
+    assert chosen.trials >= presets.HANDFUL or smallest
 
 
 def test_a_network_of_one_size_gets_that_size():
     only = [{"name": "mine", "fixed_size": True, "input_size": 224}]
     for hours in (0.01, 1, 100):
         paces = Pace({"mine": (50.0, 150.0, 224)}, 1000, 200)
-        assert init.choose(TABLE, only, paces, 3600 * hours).preset.image_size == 224
+        assert presets.choose(TABLE, only, paces, 3600 * hours).preset.image_size == 224
 
 
 def test_backbones_of_a_folder_are_taken_though_no_preset_names_them():
     mine = [{"name": name, "fixed_size": False, "input_size": 224} for name in ("a", "b")]
     paces = Pace({"a": (500.0, 900.0, 96), "b": (400.0, 900.0, 96)}, 1000, 200)
-    assert init.choose(TABLE, mine, paces, 3600 * 10).backbones == ["a", "b"]
+    assert presets.choose(TABLE, mine, paces, 3600 * 10).backbones == ["a", "b"]
 
 
 @pytest.mark.parametrize("several", [False, True])

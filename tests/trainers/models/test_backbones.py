@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from sweeper.space import presets
+from sweeper.engine import presets
 from trainers.models import backbones
 
 
