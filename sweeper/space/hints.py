@@ -91,17 +91,9 @@ MISSING = {
 
 _LISTS = ("values", "value", "grid_search")
 _BOUNDS = (("min", "max"), ("low", "high"), ("lower", "upper"))
-_BESIDE = {
-    *_LISTS,
-    *(word for pair in _BOUNDS for word in pair),
-    "distribution",
-    "type",
-    "log",
-    "q",
-    "step",
-    "probabilities",
-}
-_CALL = re.compile(r"(?:\w+\.)*(?:suggest_)?(?P<kind>\w+)\((?P<arguments>.*)\)")
+_BESIDE = {*_LISTS, *(word for pair in _BOUNDS for word in pair)}
+_BESIDE |= {"distribution", "type", "log", "q", "step", "probabilities"}
+_CALL = re.compile(r"(?:\w+\.)*(?P<kind>\w+)\((?P<arguments>.*)\)")
 
 
 def key(name: str) -> str:

@@ -73,7 +73,6 @@ def test_a_list_is_answered_with_a_choice(tmp_path, written, line):
         ("epochs: 'ray.tune.quniform(10, 50, 5)'", "write {int: [10, 50], step: 5}"),
         ("epochs: 'tune.choice([3, 5])'", "write {choice: [3, 5]}"),
         ("loss: \"tune.choice(['focal', 'dice'])\"", "write {choice: [focal, dice]}"),
-        ("epochs: 'trial.suggest_int(3, 9)'", "write {int: [3, 9]}"),
     ],
 )
 def test_a_call_of_another_library_is_answered_with_ours(tmp_path, written, line):
