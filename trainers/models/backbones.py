@@ -114,7 +114,9 @@ def _missing(default: Any) -> str:
 def _names(asked: dict[str, Any]) -> list[str]:
     """Those that are asked for by name and known to timm, or those of the pattern."""
     published = set(timm.list_pretrained())
-    named = [name for name in asked.get("names", []) if name in published or timm.is_model(name)]
+    named = [
+        name for name in asked.get("names", []) if name in published or ("." not in name and timm.is_model(name))
+    ]
     return [*named, *(matching(asked["pattern"]) if asked.get("pattern") else [])]
 
 
