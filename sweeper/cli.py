@@ -123,10 +123,72 @@ def sweep(
         _answer(status.everything() if as_json else status.here())
 
 
+# ------------------------------------------------------------------------------------------- beginning
+DataPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH", parser=_path, help="the folder of a data set, or a file of labels", show_default=False
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", envvar="SWEEP_WEIGHTS", help="a folder of weights, instead of the model hub"),
+]
+
+
+@app.command()
+def init(
+    path: DataPath,
+    metric: Annotated[str | None, typer.Option(help="instead of overall_accuracy", show_default=False)] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="wall-clock time of the whole search")] = 1.0,
+    weights: Weights = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="start from random weights")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of NAME.yaml in this folder")
+    ] = None,
+    devices: Devices = None,
+    sets: Sets = None,
+) -> None:
+    """Write a search space for a data set, measured on this machine."""
+    from sweeper.commands import init
+
+    wishes = init.Wishes(metric, hours, weights, scratch, devices, tuple(sets or ()))
+    _answer(init.ending(init.write(path, wishes, out)))
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="a part of a name, such as vit; or with wildcards")
+    ] = None,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """List backbones: size, cost, licence, and where their weights are."""
+    from sweeper.commands import backbones
+    from sweeper.terminal import output
+
+    found = backbones.find(pattern, weights)
+    if as_json:
+        return _answer(backbones.document(found))
+    output.print_table(backbones.HEADERS, backbones.cells(found))
+    if found.more:
+        output.print_message(f"{found.more} more match: a longer pattern shows them")
+    return None
+
+
 # ------------------------------------------------------------------------------------------- sweeping
 @app.command()
 def run(
-    space: SpaceFile,
+    space: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPACE.yaml",
+            parser=_path,
+            help="a search space, or a recipe; or a data set, for which one is written",
+            show_default=False,
+        ),
+    ],
     sets: Sets = None,
     trials: Trials = None,
     hours: Hours = None,
@@ -143,9 +205,10 @@ def run(
     then_best: Annotated[
         bool, typer.Option("--then-best", help="then as sweep best --export submission, within --hours")
     ] = False,
+    weights: Weights = None,
 ) -> None:
     """Begin the study of a search space, or go on with it."""
-    from sweeper.commands import run
+    from sweeper.commands import data, init, run
     from sweeper.engine.options import Options
 
     options = Options(
@@ -160,6 +223,10 @@ def run(
         mlflow=not no_mlflow,
         then_best=then_best,
     )
+    if data.is_data(space):
+        space = init.for_run(space, options, weights)
+    elif weights:
+        options = init.with_weights(space, options, weights)
     if code := run.run(space, options).exit_code:
         raise typer.Exit(code)
     if then_best:
