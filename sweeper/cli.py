@@ -364,16 +364,16 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
 ) -> None:
     """Delete a study with its trials and models."""
-    from sweeper.commands import remove
+    from sweeper.store import removal
     from sweeper.terminal.output import print_message
 
-    found = remove.find(study)
-    print_message(remove.question(found))
+    found = removal.find(study)
+    print_message(removal.question(found))
     if not yes and not sys.stdin.isatty():
         raise UserError("nothing was removed: nobody can be asked here", where="sweep rm", help="--yes removes it")
     if not yes and not typer.confirm("remove it?", err=True):
         return print_message("nothing was removed")
-    for line in remove.remove(found):
+    for line in removal.remove(found):
         print_message(line)
     return None
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import text
-from sweeper.commands import sync
 from sweeper.engine import prepare, retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
@@ -15,6 +14,7 @@ from sweeper.results.winner import Winner
 from sweeper.store import jsonfile, paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
+from sweeper.tracking import catching_up
 from sweeper.trial import Done, Job, TrialResult
 from trainers import extensions
 from trainers.data.summary import Summary
@@ -111,7 +111,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
         extensions.use(extensions.stored(folder.extensions, won.job.recipe.extensions))
         final = _packed(folder, prepare.checked(data).table, data, won.result.metric, known=True)
         if mlflow:
-            sync.catch_up([won.study], output.print_message)
+            catching_up.catch_up([won.study], output.print_message)
         return final
     final = retraining.session(
         won.study, won.job.recipe, slots, lambda session: _trained(won, folder, session), mlflow=mlflow

@@ -187,9 +187,7 @@ class Lab:
         return [pid for pid, line in self.processes().items() if "sweeper.worker" in line]
 
 
-CATCH_UP = (
-    "from sweeper.commands import sync; from sweeper.store import studies; sync.catch_up(studies.studies(), print)"
-)
+CATCH_UP = "from sweeper.tracking import catching_up; from sweeper.store import studies; catching_up.catch_up(studies.studies(), print)"
 RUN = ("run", "space.yaml", "--devices", "cpu")
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from sweeper.commands import remove
 from sweeper.errors import StudyHeld, UserError
-from sweeper.store import lock, paths, studies
+from sweeper.store import lock, paths, removal, studies
 from sweeper.store.paths import StudyFolder
 from tests.results.test_comparison import study
 from tests.support.cli import sweep
@@ -12,18 +11,18 @@ from tests.support.cli import sweep
 
 def test_the_folder_goes_and_other_studies_stay():
     a, b = study("a", (0.5,)), study("b", (0.5,))
-    assert remove.question(remove.find("a")).startswith("a: 1 trained models in ")
-    assert remove.remove(remove.find("a")) == ["a is removed"]
+    assert removal.question(removal.find("a")).startswith("a: 1 trained models in ")
+    assert removal.remove(removal.find("a")) == ["a is removed"]
     assert [one.name for one in studies.studies()] == ["b"]
     assert b.study_file.exists()
     assert not a.root.exists()
-    assert not list(paths.home().glob(f"{remove.LEFTOVER}*"))
+    assert not list(paths.home().glob(f"{removal.LEFTOVER}*"))
 
 
 def test_what_mlflow_keeps_is_said():
     a = study("a", ())
     a.sync_state.write_text("{}")
-    assert remove.remove(a) == ["a is removed", remove.KEPT]
+    assert removal.remove(a) == ["a is removed", removal.KEPT]
 
 
 def test_a_study_that_is_held_stays():
@@ -31,19 +30,19 @@ def test_a_study_that_is_held_stays():
     held = lock.acquire(a.lock)
     try:
         with pytest.raises(StudyHeld):
-            remove.find("a")
+            removal.find("a")
         with pytest.raises(StudyHeld):
-            remove.remove(a)
+            removal.remove(a)
     finally:
         held.release()
     assert a.study_file.exists()
 
 
 def test_what_a_kill_has_left_goes_with_the_next_and_is_no_study():
-    study("a", (0.5,)).root.rename(paths.home() / f"{remove.LEFTOVER}a")
+    study("a", (0.5,)).root.rename(paths.home() / f"{removal.LEFTOVER}a")
     assert studies.studies() == []
-    remove.remove(study("b", ()))
-    assert not list(paths.home().glob(f"{remove.LEFTOVER}*"))
+    removal.remove(study("b", ()))
+    assert not list(paths.home().glob(f"{removal.LEFTOVER}*"))
 
 
 def test_a_link_is_left_to_the_person(tmp_path):
@@ -51,7 +50,7 @@ def test_a_link_is_left_to_the_person(tmp_path):
     a.root.rename(tmp_path / "elsewhere")
     a.root.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="this is a link to a folder elsewhere"):
-        remove.find("a")
+        removal.find("a")
 
 
 @pytest.mark.process
