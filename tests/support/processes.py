@@ -187,7 +187,10 @@ class Lab:
         return [pid for pid, line in self.processes().items() if "sweeper.worker" in line]
 
 
-CATCH_UP = "from sweeper.tracking import catching_up; from sweeper.store import studies; catching_up.catch_up(studies.studies(), print)"
+CATCH_UP = (
+    "from sweeper.store import studies; from sweeper.tracking.catching_up import catch_up;"
+    " catch_up(studies.studies(), print)"
+)
 RUN = ("run", "space.yaml", "--devices", "cpu")
 
 
