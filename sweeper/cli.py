@@ -123,10 +123,72 @@ def sweep(
         _answer(status.everything() if as_json else status.here())
 
 
+# ------------------------------------------------------------------------------------------- beginning
+DataPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH", parser=_path, help="the folder of a data set, or a file of labels", show_default=False
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", envvar="SWEEP_WEIGHTS", help="a folder of weights, instead of the model hub"),
+]
+
+
+@app.command()
+def init(
+    path: DataPath,
+    metric: Annotated[str | None, typer.Option(help="instead of overall_accuracy", show_default=False)] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="wall-clock time of the whole search")] = 1.0,
+    weights: Weights = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="start from random weights")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of NAME.yaml in this folder")
+    ] = None,
+    devices: Devices = None,
+    sets: Sets = None,
+) -> None:
+    """Write a search space for a data set, measured on this machine."""
+    from sweeper.commands import init
+
+    wishes = init.Wishes(metric, hours, weights, scratch, devices, tuple(sets or ()))
+    _answer(init.ending(init.write(path, wishes, out)))
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="a part of a name, such as vit; or with wildcards")
+    ] = None,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """List backbones: size, cost, licence, and where their weights are."""
+    from sweeper.commands import backbones
+    from sweeper.terminal import output
+
+    found = backbones.find(pattern, weights)
+    if as_json:
+        return _answer(backbones.document(found))
+    output.print_table(backbones.HEADERS, backbones.cells(found))
+    if found.more:
+        output.print_message(f"{found.more} more match: a longer pattern shows them")
+    return None
+
+
 # ------------------------------------------------------------------------------------------- sweeping
 @app.command()
 def run(
-    space: SpaceFile,
+    space: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPACE.yaml",
+            parser=_path,
+            help="a search space, or a recipe; or a data set, for which one is written",
+            show_default=False,
+        ),
+    ],
     sets: Sets = None,
     trials: Trials = None,
     hours: Hours = None,
@@ -143,9 +205,10 @@ def run(
     then_best: Annotated[
         bool, typer.Option("--then-best", help="then as sweep best --export submission, within --hours")
     ] = False,
+    weights: Weights = None,
 ) -> None:
     """Begin the study of a search space, or go on with it."""
-    from sweeper.commands import run
+    from sweeper.commands import data, init, run
     from sweeper.engine.options import Options
 
     options = Options(
@@ -160,6 +223,10 @@ def run(
         mlflow=not no_mlflow,
         then_best=then_best,
     )
+    if data.is_data(space):
+        space = init.for_run(space, options, weights)
+    elif weights:
+        options = init.with_weights(space, options, weights)
     if code := run.run(space, options).exit_code:
         raise typer.Exit(code)
     if then_best:
@@ -201,34 +268,113 @@ def status(study: StudyName = None, as_json: Json = False) -> None:
 def leaderboard(
     study: StudyName = None,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="the first N only")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="these columns: open values, metrics, or what --csv has"),
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="METRIC", help="rank by another metric of the record")] = None,
     cross: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="instead, the values by open values A (rows) and B (columns)"),
     ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="the table in Markdown")] = False,
     as_json: Json = False,
 ) -> None:
-    """A study's trials, the best first.
+    """A study's trials, the best first, and what mattered.
 
-    Below them stands the table of a grid over two open values.
+    Open values are shown, and may be written, by the shortest end of their name that no other has: lr for
+    optimizer.lr. Below stands the table of a grid over two open values.
     """
-    from sweeper.results import leaderboard
-    from sweeper.store import records, studies
+    from sweeper.commands import leaderboard
+    from sweeper.store import studies
     from sweeper.terminal import output
 
+    if as_csv + markdown + as_json > 1:
+        raise UserError(
+            "--csv, --markdown and --json are three answers", where="sweep leaderboard", help="ask for one"
+        )
     found = studies.find(study)
-    results = records.results(found)
-    made = leaderboard.cross(results, *cross) if cross and results else leaderboard.grid(results, found)
+    standing = leaderboard.standing(found, leaderboard.Wanted(top, cross, columns, by))
     if as_json:
-        document = leaderboard.document(results, found)
-        return _answer(document | {"trials": document["trials"][:top], "cross": made.document() if made else None})
-    if not results:
+        return _answer(standing.document())
+    if not standing.results:
         return output.print_message(f"no trial of {found.name} has begun")
+    if as_csv:
+        return _answer([standing.csv().rstrip("\n")])
+    made = standing.cross
+    if markdown:
+        return _answer((made.board() if made and cross else standing.board()).markdown())
     if not cross:
-        headers, rows = leaderboard.cells(leaderboard.frame(results, found))
-        output.print_table(headers, rows[:top])
+        board = standing.board()
+        output.print_table(board.headers, board.rows, more=leaderboard.MORE)
+        if standing.importance and not columns:
+            _answer(["", standing.importance.line])
     if made:
         _answer([*([] if cross else [""]), made.title])
         output.print_table(*made.table())
+    return None
+
+
+@app.command()
+def show(
+    trial: Annotated[
+        str, typer.Argument(metavar="[STUDY/]TRIAL", help="such as focal_weights/4; 4 is of the last study")
+    ],
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="its recipe, as a search space that runs again")] = False,
+    as_json: Json = False,
+) -> None:
+    """One trial in detail."""
+    from sweeper.results import trial_view
+    from sweeper.store import paths
+
+    if as_yaml and as_json:
+        raise UserError("--yaml and --json are two answers", where="sweep show", help="ask for one")
+    found = trial_view.view(trial)
+    if as_yaml:
+        return _answer([found.recipe().rstrip()])
+    os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
+    return _answer(found.document() if as_json else found.lines())
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="a study")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another")],
+    as_json: Json = False,
+) -> None:
+    """Two studies side by side."""
+    from sweeper.results import comparison
+    from sweeper.store import studies
+    from sweeper.terminal import output
+
+    made = comparison.comparison(studies.find(a), studies.find(b))
+    if as_json:
+        return _answer(made.document())
+    _answer([f"{a} -> {b}:", *(f"  {line}" for line in made.differences or ["they ask the same"])])
+    for title, headers, rows in made.tables():
+        _answer(["", f"{title}:"])
+        output.print_table(headers, rows)
+    return None
+
+
+@app.command("rm")
+def remove(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="by its name")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
+) -> None:
+    """Delete a study with its trials and models."""
+    from sweeper.store import removal
+    from sweeper.terminal.output import print_message
+
+    found = removal.find(study)
+    print_message(removal.question(found))
+    if not yes and not sys.stdin.isatty():
+        raise UserError("nothing was removed: nobody can be asked here", where="sweep rm", help="--yes removes it")
+    if not yes and not typer.confirm("remove it?", err=True):
+        return print_message("nothing was removed")
+    for line in removal.remove(found):
+        print_message(line)
     return None
 
 
@@ -241,6 +387,9 @@ def best(
     ] = None,
     confirm: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="first train the tied leaders with N new seeds each")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="this trial instead, whether it is the best or not")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="retrain even if there is a final already")] = False,
     devices: Devices = None,
@@ -265,7 +414,7 @@ def best(
             return _answer(confirming.document(found, rows))
         if not as_json:
             output.print_table(confirming.HEADERS, confirming.cells(rows))
-    won = winner.winner(found)
+    won = winner.winner(found) if trial is None else winner.chosen(found, trial)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
         return _answer(winning.finished(final) if as_json else winning.ending(final, found))
@@ -351,6 +500,47 @@ def ui(
 
     there = studies.studies()
     ui.serve(studies.find(study) if study or there else None, print_result, port=port)
+
+
+# ------------------------------------------------------------------------------------------- the model
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="a study, STUDY/TRIAL, the folder of a run, or a model file", show_default=False)
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="files, folders, or a list of paths: .txt, or .csv with a column path", show_default=False
+        ),
+    ],
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", parser=_path, help="write a CSV instead")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="the K likeliest classes of each category")
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="CSV with path,left,top,right,bottom in pixels")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="the first GPU if left out, else cpu")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="images at once; as in training if left out")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a trained model says of images. Exit code 1 where some cannot be read."""
+    from sweeper import text
+    from sweeper.commands import predict
+    from sweeper.terminal import output
+
+    options = predict.Options(top, boxes, csv, device, batch_size, details=as_json)
+    predicted = predict.run(model, images, options)
+    if as_json:
+        _answer(predict.document(predicted))
+    elif csv:
+        _answer([text.relative_path(csv)])
+    elif predicted.images:
+        output.print_table(*predict.cells(predicted, top))
+    raise typer.Exit(predicted.exit_code)
 
 
 # ------------------------------------------------------------------------------------------- data

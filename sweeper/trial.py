@@ -64,6 +64,9 @@ class Job(Message):
     thresholds: dict[str, tuple[float, ...]] | None = Field(
         None, description="final: the thresholds that the winner fitted, by category with several answers"
     )
+    temperature: dict[str, float] = Field(
+        default_factory=dict, description="final: the temperatures that the winner fitted, by category"
+    )
 
     @property
     def length(self) -> str:

@@ -23,7 +23,16 @@ ROOT = Path(__file__).parents[1]
 WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
 WRITTEN += [
     f"docs/{name}.md"
-    for name in ("tutorial", "how-to", "reference", "promises", "architecture", "measurements", "extensions")
+    for name in (
+        "tutorial",
+        "how-to",
+        "predict",
+        "reference",
+        "promises",
+        "architecture",
+        "measurements",
+        "extensions",
+    )
 ]
 PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/packages.md", "docs/faults.md", "benchmarks/RESULTS.md"]
 OWN = "docs/extensions.md"

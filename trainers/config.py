@@ -513,8 +513,9 @@ class TrainConfig(Part):
     pretrained: bool = Field(True, description="start from published weights; false: from random ones")
     weights: Place | None = Field(
         None,
-        description="local file (.safetensors, or what torch.save wrote of tensors), or a folder of"
-        " <backbone>.safetensors, instead of the model hub",
+        description="instead of the model hub a local file (.safetensors, or what torch.save wrote of tensors); a"
+        " folder as timm writes it, with config.json, from which backbone_args and normalize come where they are left"
+        " out; or a folder of <backbone>.safetensors, or of such folders by backbone",
     )
     backbone_args: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="further arguments of timm.create_model, such as drop_path_rate"

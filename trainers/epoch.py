@@ -80,12 +80,17 @@ THRESHOLDS = (
     "probability from which on a class is an answer, for each class of each category with several; where fitted"
 )
 
+TEMPERATURE = (
+    "by what the logits of a category are divided so that probabilities are true, by name; 1 where val has few"
+)
+
 
 class Look(Scores):
     """Val through the views of test-time augmentation."""
 
     tau: float | None = Field(None, description="strength of the correction that was fitted to these predictions")
     thresholds: dict[str, tuple[float, ...]] | None = Field(None, description=THRESHOLDS)
+    temperature: dict[str, float] = Field(default_factory=dict, exclude_if=_absent, description=TEMPERATURE)
 
 
 class Corrected(Part):
@@ -106,6 +111,7 @@ class Epoch(Part):
         default_factory=dict, description="what a fitted correction would give, for the two accuracies and the metric"
     )
     thresholds: dict[str, tuple[float, ...]] | None = Field(None, description=THRESHOLDS)
+    temperature: dict[str, float] = Field(default_factory=dict, exclude_if=_absent, description=TEMPERATURE)
     lr: float = Field(description="learning rate of the head at the last step")
     seconds: float = Field(description="wall time of the epoch, evaluation included")
     images_per_second: float = Field(description="training images over the time spent training")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainers.config import Recipe
 from trainers.epoch import Corrected, Epoch, Scores
-from trainers.evaluation import field_metrics, metrics, predict
+from trainers.evaluation import field_metrics, metrics, model_file, predict, temperature
+from trainers.evaluation.model_file import Calibration
 from trainers.evaluation.predict import Evaluator
 from trainers.evaluation.tally import Tally
 from trainers.loading import transforms
@@ -44,6 +45,7 @@ def train(
     resident: bool = False,
     micro_batch: int | None = None,
     full_precision: bool = False,
+    calibration: Calibration | None = None,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -58,12 +60,14 @@ def train(
     `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
     gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
     `full_precision`: 32 bits whatever the recipe says, for a run whose 16 did not suffice.
+    `calibration`: what model.safetensors says of it; what is fitted on val, where there is one, when left out.
 
     Raises Diverged when the loss is no longer finite or a metric that decides something is not, Overflowed where fp16
     may be why, EnvironmentFault when there is nothing to train on.
     """
     DEVICE_IMAGES.clear(unless=resident)
     run = TrainingRun(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
+    run.calibration = calibration
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
@@ -80,6 +84,7 @@ def train(
             plain=seen.plain,
             corrected=seen.corrected,
             thresholds=seen.thresholds,
+            temperature=seen.temperature,
             lr=rate,
             seconds=time.monotonic() - began,
             images_per_second=pace,
@@ -137,6 +142,7 @@ class Validation:
     corrected: dict[str, Corrected] = field(default_factory=dict)
     logits: np.ndarray | None = None
     thresholds: dict[str, tuple[float, ...]] | None = None  # of the correction
+    temperature: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -155,6 +161,8 @@ class TrainingRun:
     ) -> None:
         self.recipe, self.data, self.device, self.folder = recipe, data, where, folder
         self.config = recipe.in_full.train if full_precision else recipe.train
+        self.fitted_on, self.full_precision = tuple(fit), full_precision
+        self.calibration: Calibration | None = None
         self.past, self.micro_batch = past, recipe.train.batch_size
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
@@ -328,6 +336,8 @@ class TrainingRun:
         if asked.fit:
             fit = fitting.fit(metric, loss)
             found = replace(found, val=fit.scores, logits=fit.logits)
+        if found.logits is not None:
+            found = replace(found, temperature=temperature.fit(found.logits, logits, labels, data.categories))
         if asked.fit or asked.tau or found.thresholds:
             plain = metrics.scores(logits, labels, data.categories, loss=loss)
             return replace(
@@ -362,8 +372,23 @@ class TrainingRun:
     def _save_model(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         if logits is not None:
             save_array(self.folder / f"{NEXT}{run_state.LOGITS}", logits)
-        notes = {"recipe": self.recipe.elsewhere.model_dump(mode="json"), "epoch": epoch.model_dump(mode="json")}
+        notes = model_file.written(
+            self.recipe,
+            self.data,
+            self.eval_network,
+            epoch,
+            self.counts,
+            self.calibration or self._fitted_calibration(epoch),
+            fitted_on=self.fitted_on,
+            full_precision=self.full_precision,
+        )
         save_weights(self.folder / f"{NEXT}{run_state.WEIGHTS}", self.eval_network.state_dict(), notes)
+
+    def _fitted_calibration(self, epoch: Epoch) -> Calibration:
+        """As val is judged after this epoch."""
+        asked, fitted = self.config.posthoc_logit_adjustment, epoch.corrected.get(self.recipe.metric)
+        tau = fitted.tau if asked.fit and fitted else asked.tau
+        return Calibration(tau=tau, thresholds=epoch.thresholds, temperature=epoch.temperature)
 
     def _save_state(self) -> None:
         """After the last epoch without what only a further one would need: two thirds of the bytes."""

@@ -32,7 +32,7 @@ def run(path: Path, sets: Sequence[str], *, again: bool = False) -> Checked:
     Images are counted on stderr as they are looked at, all of them with `again`, else those that were not looked at
     as they are now. Raises DataError only where there is no data set.
     """
-    data = _asked(path, sets)
+    data = asked(path, sets)
     with counting("checking images") as count:
         found = check.check(data, count, cache=paths.cache(), again=again)
     return Checked(found.summary(data), found)
@@ -40,7 +40,7 @@ def run(path: Path, sets: Sequence[str], *, again: bool = False) -> Checked:
 
 def refuse_uncached(path: Path) -> None:
     """Raise UserError where `path` is no search space: how large images are decoded is said by its image sizes."""
-    if _is_data(path):
+    if is_data(path):
         raise UserError(
             "--cache wants a search space: its image sizes say how large images are decoded",
             where=str(path),
@@ -48,12 +48,14 @@ def refuse_uncached(path: Path) -> None:
         )
 
 
-def _asked(path: Path, sets: Sequence[str]) -> DataConfig:
-    text = f"study: check\ndata: {_yaml(path)}\ntrain: {{backbone: none}}\n" if _is_data(path) else None
+def asked(path: Path, sets: Sequence[str]) -> DataConfig:
+    """The data of a search space, or how what lies at `path` is read, with the changes of `sets`."""
+    text = f"study: check\ndata: {_yaml(path)}\ntrain: {{backbone: none}}\n" if is_data(path) else None
     return yaml_io.read(path, sets=sets, text=text).data
 
 
-def _is_data(path: Path) -> bool:
+def is_data(path: Path) -> bool:
+    """Whether `path` is a data set rather than a search space: a folder, a table, or a packed one."""
     return path.is_dir() or path.suffix.lower() in layouts.TABLES or layouts.is_archive(path)
 
 
@@ -75,7 +77,7 @@ def document(checked: Checked) -> dict[str, Any]:
 def lines(checked: Checked, path: Path, *, every: bool = False) -> Iterator[str]:
     """As a person reads it: a line for each kind of note, or for every one; `path` is what was to be checked."""
     found, kinds = checked.found, checked.found.kinds
-    if _is_data(path):
+    if is_data(path):
         yield f"in a search space: data: {_yaml(path)}"
     yield from checked.summary.lines(columns())
     yield from (f"fault  {line(fault)}" for fault in found.faults)

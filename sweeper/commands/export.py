@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import text
-from sweeper.commands import sync
 from sweeper.engine import prepare, retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
@@ -15,6 +14,7 @@ from sweeper.results.winner import Winner
 from sweeper.store import jsonfile, paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
+from sweeper.tracking import catching_up
 from sweeper.trial import Done, Job, TrialResult
 from trainers import extensions
 from trainers.data.summary import Summary
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
+
+NO_TEMPERATURE = "trial {} has no temperature: val has few answers, or an earlier version trained it"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
         extensions.use(extensions.stored(folder.extensions, won.job.recipe.extensions))
         final = _packed(folder, prepare.checked(data).table, data, won.result.metric, known=True)
         if mlflow:
-            sync.catch_up([won.study], output.print_message)
+            catching_up.catch_up([won.study], output.print_message)
         return final
     final = retraining.session(
         won.study, won.job.recipe, slots, lambda session: _trained(won, folder, session), mlflow=mlflow
@@ -127,6 +129,8 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
 
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        if not job.temperature:
+            session.observers.note(f"probabilities are not calibrated: {NO_TEMPERATURE.format(job.trial)}")
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
@@ -157,6 +161,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "stop_after": won.result.epoch,
         "tau": won.tau,
         "thresholds": won.thresholds,
+        "temperature": won.temperature,
         "use_tta": won.views,
         "metric_history": tuple(
             epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))

@@ -1,21 +1,18 @@
 """The plan: what a sweep would try, and what it would cost here. A few steps are timed, nothing is trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper import text
-from sweeper.engine import disk_space, prepare
+from sweeper.engine import disk_space, prepare, timing
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
-from sweeper.executors.local import environment
 from sweeper.system import devices, disks
-from sweeper.system.ask import ask
 from trainers.config import Recipe
 from trainers.data.summary import Summary
 
-MODULE = "trainers.throughput"
 SAMPLES = 3
 
 
@@ -73,7 +70,7 @@ def plan(path: Path, options: Options) -> Plan:
     prepared = prepare.prepare(path, options, slots=slots, unfetched=True)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
-    answers = _measured(prepared, recipes, slots[0])
+    answers = timing.measure(recipes, table.categories, slots[0], [file.path for file in spec.extensions])
     costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
     epochs = recipes[0].train.epochs
@@ -119,20 +116,6 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
         seconds_per_epoch=round(seconds, 3),
         **answer,
     )
-
-
-def _measured(prepared: PreparedStudy, recipes: Sequence[Recipe], slot: devices.Slot) -> list[dict[str, Any]]:
-    """One answer a recipe, from a process of its own on the slot's device."""
-    request = {
-        "device": slot.device,
-        "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
-        "extensions": [str(file.path) for file in prepared.spec.extensions],
-        "categories": [asdict(category) for category in prepared.table.categories],
-    }
-    answers: list[dict[str, Any]] = ask(
-        "-m", MODULE, what="the timing of a few steps", request=request, env=environment(slot)
-    )
-    return answers
 
 
 # ------------------------------------------------------------------------------------------ telling

@@ -10,8 +10,8 @@ from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
-from sweeper.results import status, winner
-from sweeper.store import studies
+from sweeper.results import importance, status, winner
+from sweeper.store import records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import devices
 from sweeper.terminal import output
@@ -42,14 +42,22 @@ def run(path: Path, options: Options) -> "SessionEnd":
 
 def _told(session: Session) -> "SessionEnd":
     """Run the session; however it ends, say how the study stands."""
-    reason = ""
+    reason, ended = "", False
     try:
         outcome = session.run()
-        reason = outcome.reason
+        reason, ended = outcome.reason, outcome.exit_code == 0
     finally:
         if session.started:
             say_ending(session.prepared.folder, session.command, reason)
+    if ended and (line := _mattered(session.prepared.folder)):
+        output.print_message(line)
     return outcome
+
+
+def _mattered(folder: StudyFolder) -> str:
+    """What mattered, where there are trials enough to say."""
+    found = importance.importance(folder, records.results(folder))
+    return found.line if found and found.is_enough else ""
 
 
 def final(path: Path, options: Options) -> "Final":

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-from sweeper.commands import sync
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.system import subprocesses
 from sweeper.terminal.output import print_message
-from sweeper.tracking import client
+from sweeper.tracking import catching_up, client
 from sweeper.tracking.local_store import address, trouble
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
@@ -40,7 +39,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     store = client.uri()
     if store == address(paths.database()):
         _refuse_unusable()
-    sync.catch_up(studies.studies(), print_message, beside=True)
+    catching_up.catch_up(studies.studies(), print_message, beside=True)
     if store.startswith("http"):
         return say(_address(study, store))
     with _stoppable(), _serving(store, free_port(port)) as pages:

@@ -138,5 +138,9 @@ def cache_key(request: object, recipes: Sequence[Recipe]) -> str:
     state = [json.dumps(request, sort_keys=True), *(metadata.version(name) for name in ("torch", "timm"))]
     for name in sorted({recipe.train.weights for recipe in recipes if recipe.train.weights}):
         path = Path(name)
-        state += [f"{p} {p.stat().st_mtime_ns} {p.stat().st_size}" for p in (path, *path.glob("*")) if p.exists()]
+        state += [
+            f"{p} {p.stat().st_mtime_ns} {p.stat().st_size}"
+            for p in (path, *path.glob("*"), *path.glob("*/*"))
+            if p.exists()
+        ]
     return hashlib.sha256("\0".join(state).encode()).hexdigest()[:16]

@@ -108,6 +108,9 @@ def _predictions(facts: CardData) -> Iterator[str]:
         yield f"answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
     elif train.tta.count > 1:
         yield "answers are of one view an image: on val the recipe's test-time augmentation was worse"
+    if heat := facts.job.temperature:
+        pairs = ", ".join(f"{plain(name)} {value:.3g}" for name, value in heat.items())
+        yield f"probabilities are calibrated by a temperature, fitted on val: {pairs}"
     yield from _thresholds(facts)
 
 

@@ -2,20 +2,22 @@
 
 import json
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean, quantiles, stdev
 from typing import Any
 
 import pandas as pd
 
 from sweeper.errors import UserError
+from sweeper.results import columns
+from sweeper.results.columns import Board, counting_scores, full_name
 from sweeper.space.tree import flow
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, Ranking, order
 from sweeper.store.records import best
-from sweeper.text import did_you_mean
 from sweeper.trial import TrialResult
 
 SCHEMA_VERSION = 1
@@ -30,50 +32,23 @@ def frame(results: Sequence[TrialResult], study: StudyFolder) -> pd.DataFrame:
 
 # --------------------------------------------------------------------------------------- ways out
 def document(results: Sequence[TrialResult], study: StudyFolder) -> dict[str, Any]:
-    """The same as plain values for --json; params stand in an object of their own."""
+    """The same as plain values for --json; params, and the accuracy by category, stand in objects of their own."""
     table = frame(results, study)
     params = {result.number: result.params for result in results}
+    scores = counting_scores(study, results)
+    accuracy = {number: one.category_accuracy for number, one in scores.items()}
     fixed = json.loads(table[[*COLUMNS, *LAST]].to_json(orient="records", double_precision=6))
-    trials = [row | {"params": params[row["trial"]]} for row in fixed]
+    trials = [
+        row | {"params": params[row["trial"]], "category_accuracy": accuracy.get(row["trial"], {})} for row in fixed
+    ]
     best = next((row["trial"] for row in fixed if row["rank"] == 1), None)
     metric = results[0].metric if results else None
     return {"schema_version": SCHEMA_VERSION, "study": study.name, "metric": metric, "best": best, "trials": trials}
 
 
-def cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows as people read them; `~` marks what is tied with the best, failures tell their reason."""
-    shown = table.assign(
-        rank=[_rank(*pair) for pair in zip(table["rank"], table["tied"], strict=True)],
-        value=[_value(*pair) for pair in zip(table["value"], table["standard_error"], strict=True)],
-        epochs=[f"{done}/{planned}" for done, planned in zip(table["epochs"], table["planned"], strict=True)],
-        minutes=[f"{seconds / 60:.1f}" for seconds in table["seconds"]],
-    )
-    params = list(table.columns[len(COLUMNS) : -len(LAST)])
-    chosen = ["epoch"] if (table["epoch"] < table["epochs"]).any() else []
-    wanted = ["rank", "trial", "state", "value", *chosen, "epochs", "minutes", "backbone", *params]
-    wanted += [name for name in ("repeat_of", "error") if table[name].notna().any()]
-    rows = [[_cell(value) for value in row] for row in shown[wanted].itertuples(index=False)]
-    return [name.replace("_", " ") for name in wanted], rows
-
-
-def _rank(rank: Any, tied: Any) -> str:
-    return "" if pd.isna(rank) else f"{rank}{'~' if pd.notna(tied) and tied else ''}"
-
-
-def _value(value: float | None, error: float | None) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return f"{value:.4f}" + ("" if error is None or pd.isna(error) else f" ±{error:.4f}")
-
-
-def _cell(value: Any) -> str:
-    if value is None or (not isinstance(value, (list, dict)) and pd.isna(value)):
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 # --------------------------------------------------------------------------------------- two values crossed
 ABSENT = "-"  # label of an open value that a trial does not have: its branch was not chosen
+MOST_LABELS = 8  # numbers that stand by themselves, however few trials share them
 
 
 @dataclass(frozen=True)
@@ -90,7 +65,7 @@ class Cell:
     state: str
 
     def __str__(self) -> str:
-        shown = _value(self.value, self.standard_error)
+        shown = columns.value(self.value, self.standard_error)
         if self.state != "COMPLETE":
             return f"{shown} ({self.state.lower()})".lstrip()
         return shown if self.completed == self.trials else f"{shown} ({self.completed} of {self.trials})"
@@ -121,6 +96,10 @@ class Cross:
         means = [str(_pooled(cells) or "") for cells in self.cells]
         return [self.rows, *self.labels[1], "mean"], [[*row, one] for row, one in zip(rows, means, strict=True)]
 
+    def board(self) -> Board:
+        """The same for whoever writes it elsewhere."""
+        return Board(*self.table())
+
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json; null is what no trial tried."""
         cells = [[vars(cell) if cell else None for cell in row] for row in self.cells]
@@ -129,24 +108,26 @@ class Cross:
         return {"metric": self.metric, **named, "mean_over": self.over, "cells": cells}
 
 
-def cross(results: Sequence[TrialResult], rows: str, columns: str) -> Cross:
+def cross(results: Sequence[TrialResult], down: str, across: str) -> Cross:
     """The metric by two open values, in the order of the trials, numbers ascending.
 
-    Where there is a third open value and no fourth, such as the seed, a cell is the mean over it. UserError where a
-    value was not open.
+    Numbers that hardly any two trials share are put into four bins of as many trials each. Where there is a third
+    open value and no fourth, such as the seed, and no bins, a cell is the mean over it. UserError where a value was
+    not open.
     """
     names = _names(results)
-    rows, columns = (_known(name, names) for name in (rows, columns))
-    if rows == columns:
-        raise UserError(f"{rows} cannot be crossed with itself", help=f"the open values are {', '.join(names)}")
-    others = [name for name in names if name not in (rows, columns)]
-    over = others[0] if len(others) == 1 else None
-    labels = _labels_of(results, rows), _labels_of(results, columns)
+    down, across = (_known(name, names) for name in (down, across))
+    if down == across:
+        raise UserError(f"{down} cannot be crossed with itself", help=f"the open values are {', '.join(names)}")
+    others = [name for name in names if name not in (down, across)]
+    axes = _axis(results, down), _axis(results, across)
+    over = others[0] if len(others) == 1 and not any(axis.binned for axis in axes) else None
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for result in results:
-        groups.setdefault((_label(result, rows), _label(result, columns)), []).append(result)
+        groups.setdefault((axes[0].label(result), axes[1].label(result)), []).append(result)
+    labels = axes[0].labels, axes[1].labels
     cells = tuple(tuple(_crossed(groups.get((row, column)), over) for column in labels[1]) for row in labels[0])
-    return Cross(results[0].metric, rows, columns, over, labels, cells)
+    return Cross(results[0].metric, down, across, over, labels, cells)
 
 
 def grid(results: Sequence[TrialResult], study: StudyFolder) -> Cross | None:
@@ -162,22 +143,53 @@ def _names(results: Sequence[TrialResult]) -> list[str]:
 
 
 def _known(name: str, names: Sequence[str]) -> str:
-    short = name.removeprefix("train.")
-    if short not in names:
-        known = f"the open values are {', '.join(names)}" if names else "it was a closed recipe"
-        raise UserError(f"there is no open value '{name}' in this study", help=did_you_mean(short, names) or known)
-    return short
+    if not names:
+        raise UserError(f"there is no open value '{name}' in this study", help="it was a closed recipe")
+    return full_name(name, names, "open value")
 
 
-def _label(result: TrialResult, name: str) -> str:
+@dataclass(frozen=True)
+class Axis:
+    """An open value as rows or columns: the label of each value, in the order in which they stand."""
+
+    name: str
+    by_value: Mapping[str, str]  # from a value on one line of YAML
+    binned: bool
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.by_value.values()))
+
+    def label(self, result: TrialResult) -> str:
+        return self.by_value[_written(result, self.name)]
+
+
+def _axis(results: Sequence[TrialResult], name: str) -> Axis:
+    found = {_written(result, name): result.params.get(name) for result in sorted(results, key=lambda r: r.number)}
+    numbers = {text: float(text) for text, value in found.items() if _is_number(value)}
+    if len(numbers) > MOST_LABELS and len(numbers) > len(results) / 2:
+        bins = _bins(sorted(numbers.values()))
+        binned = {text: bins[number] for text, number in sorted(numbers.items(), key=lambda pair: pair[1])}
+        return Axis(name, binned | {text: text for text in found if text not in numbers}, binned=True)
+    ordered = sorted(found, key=float) if len(numbers) == len(found) else list(found)
+    return Axis(name, {text: text for text in ordered}, binned=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _bins(numbers: Sequence[float]) -> dict[float, str]:
+    """Which quartile each of the ascending numbers lies in, as `0.001 to 0.0042`."""
+    edges = quantiles(numbers, n=4, method="inclusive")
+    groups: dict[int, list[float]] = {}
+    for number in numbers:
+        groups.setdefault(bisect_left(edges, number), []).append(number)
+    return {number: f"{group[0]:.3g} to {group[-1]:.3g}" for group in groups.values() for number in group}
+
+
+def _written(result: TrialResult, name: str) -> str:
     return flow(result.params[name]) if name in result.params else ABSENT
-
-
-def _labels_of(results: Sequence[TrialResult], name: str) -> tuple[str, ...]:
-    found = {_label(result, name): result.params.get(name) for result in sorted(results, key=lambda r: r.number)}
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found.values()):
-        return tuple(sorted(found, key=float))
-    return tuple(found)
 
 
 def _pooled(cells: Sequence[Cell | None]) -> Cell | None:

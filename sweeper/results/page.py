@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from sweeper.errors import UserError
 from sweeper.figures import runs
 from sweeper.figures.process import FigureResult
-from sweeper.results import leaderboard, status, winner
+from sweeper.results import columns, importance, status, winner
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
 from sweeper.store import jsonfile, records, studies
 from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import Ranking
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from trainers.data.summary import Summary
@@ -89,7 +90,8 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "standing": status.status(one),
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
-        "board": leaderboard.cells(leaderboard.frame(results, study)) if results else None,
+        "board": columns.board(Ranking.of(results, study)) if results else None,
+        "importance": importance.importance(study, results),
         "tied": any(result.metric == "overall_accuracy" for result in results),
         "trials": _figures("study", drawings["study"], ["labels.svg"] if won else []),
         "won": won,

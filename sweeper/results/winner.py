@@ -1,7 +1,7 @@
 """The winner of a study, and the leaders that one validation set cannot tell apart."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
@@ -53,6 +53,7 @@ class Winner:
     result: TrialResult
     job: Job
     confirmed: tuple[float, ...] = ()
+    picked: bool = False  # by its number, and not as the best
 
     @property
     def epoch(self) -> Epoch:
@@ -85,6 +86,12 @@ class Winner:
         seen = self.result.tta
         return seen.thresholds if self.views and seen else self.epoch.thresholds
 
+    @property
+    def temperature(self) -> dict[str, float]:
+        """The temperatures that it fitted on val, to the views that its predictions take."""
+        seen = self.result.tta
+        return seen.temperature if self.views and seen else self.epoch.temperature
+
 
 def winner(study: StudyFolder) -> Winner:
     """The completed trial with the best value; among confirmed leaders the one with the best mean over new seeds.
@@ -105,10 +112,26 @@ def winner(study: StudyFolder) -> Winner:
         means = {n: oriented(mean(again), minimize=top.minimize) for n, again in values.items()}
         number = max(means, key=lambda n: (means[n], -n))
         top = next(result for result in results if result.number == number)
-    job = records.read_config(study.trial(top.number))
+    return _winner(study, top, tuple(values.get(top.number, ())))
+
+
+def chosen(study: StudyFolder, number: int) -> Winner:
+    """A trial that has ended in the place of the best one. Raises UserError where there is none of that number."""
+    ended = (result for result in records.results(study) if result.state in ("COMPLETE", "PRUNED"))
+    found = {result.number: result for result in ended if result.value is not None}
+    if number not in found:
+        help = f"those that have are {', '.join(map(str, found))}" if found else ""
+        raise UserError(
+            f"no trial {number} of {study.name} has ended with a value", where=str(study.trials), help=help
+        )
+    return replace(_winner(study, found[number], tuple(confirmed(study).get(number, ()))), picked=True)
+
+
+def _winner(study: StudyFolder, result: TrialResult, values: tuple[float, ...]) -> Winner:
+    job = records.read_config(study.trial(result.number))
     if job is None:
-        raise UserError(f"trial {top.number} has lost its config.json", where=str(study.trial(top.number).root))
-    return Winner(study, top, job, tuple(values.get(top.number, ())))
+        raise UserError(f"trial {result.number} has lost its config.json", where=str(study.trial(result.number).root))
+    return Winner(study, result, job, values)
 
 
 def recipe(won: Winner) -> str:
@@ -117,8 +140,8 @@ def recipe(won: Winner) -> str:
 
     result = won.result
     comment = (
-        f"The best of study {won.study.name}: trial {result.number}, {result.metric} {result.value:.4f} on val"
-        f" after epoch {result.epoch} of {result.planned}."
+        f"{'A trial' if won.picked else 'The best'} of study {won.study.name}: trial {result.number}, {result.metric}"
+        f" {result.value:.4f} on val after epoch {result.epoch} of {result.planned}."
     )
     if won.confirmed:
         comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean(won.confirmed):.4f}."

@@ -45,16 +45,17 @@ def _kind(value: Any) -> str | None:
     return next((kind for kind in KINDS if kind in value), None) if isinstance(value, dict) else None
 
 
-def opened(value: Any, name: str = "") -> list[str]:
-    """The dotted names of the open values in an identity's `train`, those of branches after their choice."""
+def opened(value: Any, name: str = "") -> dict[str, Any]:
+    """The open values in an identity's `train` by dotted name, those of branches after their choice."""
     kind = _kind(value)
     if kind == "choice":
         inner = [(f"{name}.{label}", option) for label, option in value["choice"]]
     elif isinstance(value, Mapping) and kind is None:
         inner = [(f"{name}.{key}" if name else str(key), child) for key, child in value.items()]
     else:
-        inner = []
-    return [name] * (kind is not None) + [found for child, each in inner for found in opened(each, child)]
+        inner = [(f"{name}.{i}", child) for i, child in enumerate(value)] if isinstance(value, list) else []
+    own = {} if kind is None else {name: value}
+    return own | {key: one for child, each in inner for key, one in opened(each, child).items()}
 
 
 def difference(old: Any, new: Any, name: str = "") -> list[str]:

@@ -9,6 +9,8 @@ from trainers import extensions
 from trainers.config import NAMED, TrainConfig
 from trainers.extensions import Kind
 from trainers.metrics.definitions import STANDARD
+from trainers.support import weights_folder
+from trainers.support.weights_folder import ModelConfig
 
 COSTS = ("epochs", "batch_size", "image_size")  # a matter of the data and the machine: their middle is the start
 
@@ -137,6 +139,8 @@ SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured on ph
 
 PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta", "posthoc_logit_adjustment")
 """What a recipe may leave out to get the family's."""
+OF_WEIGHTS = ("backbone_args", "normalize")
+"""And to get what timm's config.json beside its local weights says."""
 
 
 def family(backbone: str, *, pretrained: bool = True) -> Family:
@@ -173,9 +177,27 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
     if not isinstance(backbone, str):
         return train
     parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False)
+    own = _of_weights(train, backbone)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
     fits = _mean(metric) and metric in STANDARD  # a probability is as good as it is
-    return parts | looks | {"posthoc_logit_adjustment": {"fit": fits}} | train
+    return parts | looks | {"posthoc_logit_adjustment": {"fit": fits}} | train | own
+
+
+def _of_weights(train: dict[str, Any], backbone: str) -> dict[str, Any]:
+    """Arguments and normalization that config.json beside local weights says, below those that are written."""
+    weights, given = train.get("weights"), train.get("backbone_args", {})
+    described = described_by(weights, backbone) if train.get("pretrained") is not False else None
+    if described is None or not isinstance(given, dict):
+        return {}
+    scale = {"mean": list(described.mean), "std": list(described.std)}
+    known = {"normalize": scale} if described.mean and described.std and "normalize" not in train else {}
+    return known | ({"backbone_args": described.arguments | given} if described.arguments else {})
+
+
+def described_by(weights: Any, backbone: str) -> ModelConfig | None:
+    """What timm's config.json beside the weights of a backbone says, where there is one."""
+    place = weights_folder.find(weights, backbone).config if isinstance(weights, str) else None
+    return weights_folder.config(place) if place else None
 
 
 def _mean(metric: str) -> bool:

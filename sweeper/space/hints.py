@@ -1,5 +1,6 @@
 """What people write of habit, from other tools or from memory, and what it is called here."""
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
@@ -88,8 +89,11 @@ MISSING = {
 }
 """By a key that is needed and missing, what to write."""
 
-_LISTS, _BOUNDS = ("values", "value"), (("min", "max"), ("low", "high"))
-_BESIDE = {"values", "value", "min", "max", "low", "high", "distribution", "log", "q", "step"}
+_LISTS = ("values", "value", "grid_search")
+_BOUNDS = (("min", "max"), ("low", "high"), ("lower", "upper"))
+_BESIDE = {*_LISTS, *(word for pair in _BOUNDS for word in pair)}
+_BESIDE |= {"distribution", "type", "log", "q", "step", "probabilities"}
+_CALL = re.compile(r"(?:\w+\.)*(?P<kind>\w+)\((?P<arguments>.*)\)")
 
 
 def key(name: str) -> str:
@@ -136,23 +140,50 @@ def opening(given: Any) -> str:
     for name in _LISTS:
         if name in given:
             return choice(given[name]) if isinstance(given[name], list) else flow(given[name])
+    step = given.get("q", given.get("step"))
+    logarithmic = given.get("log") is True or "log" in str(given.get("distribution", given.get("type", "")))
     for low, high in _BOUNDS:
         if low in given and high in given:
-            return between(given[low], given[high])
+            return between(given[low], given[high], step=step, logarithmic=logarithmic)
     return ""
+
+
+def called(text: str) -> str:
+    """What a call of another library means, such as tune.loguniform(1e-4, 1e-1), in our words; or nothing."""
+    found = _CALL.fullmatch(text.strip())
+    arguments = _arguments(found["arguments"]) if found else []
+    if found is None or not arguments:
+        return ""
+    kind, first = found["kind"], arguments[0]
+    if kind in ("choice", "grid_search", "sample_from", "categorical"):
+        return choice(first if isinstance(first, list) else arguments)
+    if len(arguments) < 2 or not all(isinstance(one, int | float) for one in arguments):
+        return ""
+    low, high, step = arguments[0], arguments[1], arguments[2] if kind.startswith("q") and arguments[2:] else None
+    if "randint" in kind and "q" not in kind:
+        high -= 1  # of Ray and numpy the upper end is left out
+    return between(low, high, step=step, logarithmic="log" in kind)
+
+
+def _arguments(text: str) -> list[Any]:
+    """The plain values between the parentheses of a call; none where there is anything else."""
+    try:
+        return list(ast.literal_eval(f"[{text}]"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
 
 
 def choice(values: list[Any]) -> str:
     return f"{{choice: {flow(values)}}}"
 
 
-def between(low: Any, high: Any) -> str:
+def between(low: Any, high: Any, *, step: Any = None, logarithmic: bool = False) -> str:
     """A range of whole numbers, or on the scale that its bounds suggest; 0 to 1 are no two whole numbers."""
-    if isinstance(low, int) and isinstance(high, int) and high > 1:
-        return f"{{int: {flow([low, high])}}}"
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
-    wide = numbers and low > 0 and high >= 20 * low
-    return f"{{{'loguniform' if wide else 'uniform'}: {flow([low, high])}}}"
+    whole = isinstance(low, int) and isinstance(high, int) and high > 1
+    log = numbers and low > 0 and (logarithmic or (not whole and high >= 20 * low)) and not step
+    kind = ("logint" if log else "int") if whole else ("loguniform" if log else "uniform")
+    return f"{{{kind}: {flow([low, high])}{f', step: {flow(step)}' if step else ''}}}"
 
 
 def name(text: str) -> str:

@@ -118,11 +118,18 @@ class Space:
     def identity(self) -> dict[str, Any]:
         """What the study asks, as JSON: data, metric and train with all defaults. Budget and search are not part."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
-        train = filled(given, TrainConfig) | self._of_families([part for part in defaults.PARTS if part not in given])
+        parts = defaults.PARTS + (defaults.OF_WEIGHTS if self._is_described else ())
+        train = filled(given, TrainConfig) | self._of_families([part for part in parts if part not in given])
         files = {file.name: file.checksum for file in self._spec.extensions}
         less = {"minimize": True} if self._spec.minimize else {}
         asked = {"data": data, "metric": self._spec.metric, **less, "train": train}
         return asked | ({"extensions": files} if files else {})
+
+    @property
+    def _is_described(self) -> bool:
+        """Whether timm's config.json lies beside local weights."""
+        trains = (recipe.train for recipe in self.recipes() if recipe.train.pretrained)
+        return any(defaults.described_by(train.weights, train.backbone) for train in trains)
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
         """The parts that the file leaves to the backbones' families, by backbone where there are several."""
@@ -228,7 +235,8 @@ class Space:
         """A closed tree as a config, what it leaves out from its backbone's family."""
         entries = closed.value if isinstance(closed.value, dict) else {}
         whole = defaults.filled(plain(closed), self._spec.metric) if entries else {}
-        parts = {key: leaf(value) for key, value in whole.items() if key not in entries}
+        given = plain(closed)
+        parts = {key: leaf(value) for key, value in whole.items() if key not in given or value != given[key]}
         whole_node = extension_keys.judge(replace(closed, value={**entries, **parts}), "train")
         return checked(TrainConfig, whole_node, "train")
 

@@ -125,6 +125,8 @@ def refuse_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
     what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
     if meant := hints.value(str(at.value), known):
         raise UserError(what, where=at.where, help=f"did you mean '{meant}'?")
+    if written := hints.called(str(at.value)):
+        raise UserError(what, where=at.where, help=f"write {written}")
     near, options = did_you_mean(str(at.value), known), join_or(known)
     raise UserError(what, where=at.where, help=f"{near} It can be {options}" if near else f"it can be {options}")
 
@@ -148,6 +150,8 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
         return f"did you mean '{meant}'?" if meant else did_you_mean(str(at.value), known) or _opened(at)
     if at.value is None:
         return "write a value after the colon, or leave the key out"
+    if isinstance(at.value, str) and (written := hints.called(at.value)):
+        return f"write {written}"
     if isinstance(at.value, list) and kind not in ("tuple_type", "too_long", "too_short"):
         return _opened(at)
     if kind == "string_pattern_mismatch" and (name := hints.name(str(at.value))):

@@ -110,6 +110,11 @@ class StudyFolder:
         return self.root / "trials.csv"
 
     @property
+    def importance(self) -> Path:
+        """How much each open value mattered; computed again when the record has changed."""
+        return self.root / "importance.json"
+
+    @property
     def transfer(self) -> Path:
         """What an earlier study has taught this one before its first trial."""
         return self.root / "transfer.json"

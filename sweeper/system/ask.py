@@ -3,7 +3,8 @@
 import json
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from sweeper.errors import EnvironmentFault
@@ -42,6 +43,36 @@ def ask(
         help_ = "see its messages above; often it is memory"
         raise EnvironmentFault(f"{what} died with code {ended.returncode}", help=help_)
     return answer
+
+
+def stream(*words: str, what: str, request: object, env: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The same with an answer of many lines, each an object as it comes; the process ends with whoever reads them.
+
+    Raises EnvironmentFault where it dies.
+    """
+    with subprocess.Popen(
+        subprocesses.python(*words),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+        process_group=0,
+        preexec_fn=subprocesses.end_with_us(signal.SIGKILL),
+    ) as running:
+        if running.stdin is None or running.stdout is None:
+            raise RuntimeError("a process without pipes")
+        try:
+            with suppress(BrokenPipeError), running.stdin:
+                json.dump(request, running.stdin)
+            for line in running.stdout:
+                if isinstance(found := _parsed(line), dict):
+                    yield found
+        except BaseException:
+            running.kill()
+            raise
+    if running.returncode:
+        help_ = "see its messages above; often it is memory"
+        raise EnvironmentFault(f"{what} died with code {running.returncode}", help=help_)
 
 
 def _parsed(line: str) -> object:

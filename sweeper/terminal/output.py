@@ -106,14 +106,19 @@ def columns() -> int | None:
     return shutil.get_terminal_size().columns if is_interactive(sys.stdout) else None
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
-    """A table on stdout: with as many columns as fit on a terminal, whole and plainly aligned anywhere else."""
+def print_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None, *, more: str = ""
+) -> None:
+    """A table on stdout: on a terminal with the columns that fit, the first before the others; whole anywhere else.
+
+    `more` says how to see what a terminal has no room for.
+    """
     stream = sys.stdout if stream is None else stream
     rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     right = [all(_numeric(row[i]) for row in rows) for i in range(len(headers))]
     if is_interactive(stream):
-        return _pretty(headers, rows, right, widths, BrokenPipeSafeStream(stream))
+        return _pretty(headers, rows, right, widths, more, BrokenPipeSafeStream(stream))
     for row in [headers, *rows]:
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
         print_result("  ".join(cells).rstrip(), stream)
@@ -124,23 +129,36 @@ def _numeric(cell: str) -> bool:
     return not cell or cell[0].isdigit() or cell[0] in "-."
 
 
+GAP, EDGES = 2, 2  # characters between two columns, and beside all of them
+
+
 def _pretty(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
     right: Sequence[bool],
     widths: Sequence[int],
+    more: str,
     to: BrokenPipeSafeStream,
 ) -> None:
     screen = console(to)
-    room = sum(1 for i in range(len(widths)) if sum(widths[: i + 1]) + 3 * i + 2 <= screen.width) or 1
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header, justified in list(zip(headers, right, strict=True))[:room]:
-        drawn.add_column(header, justify="right" if justified else "left", no_wrap=True)
+    fitting = _fitting(widths, screen.width)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for i in fitting:
+        drawn.add_column(headers[i], justify="right" if right[i] else "left", no_wrap=True)
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row[:room]))
+        drawn.add_row(*(Text(row[i]) for i in fitting))
     screen.print(drawn)
-    if room < len(headers):
-        screen.print(Text(f"{len(headers) - room} more columns do not fit; --json has them all", style="dim"))
+    if left := [name for i, name in enumerate(headers) if i not in fitting]:
+        screen.print(Text(f"no room for {', '.join(left)}{f'; {more}' if more else ''}", style="dim"))
+
+
+def _fitting(widths: Sequence[int], room: int) -> list[int]:
+    """Which columns fit side by side, one after the other, those that are too wide passed over; the first always."""
+    fitting = [0]
+    for i in range(1, len(widths)):
+        if sum(widths[j] for j in (*fitting, i)) + GAP * len(fitting) + EDGES <= room:
+            fitting.append(i)
+    return fitting
 
 
 SOON = 0.1  # seconds; work that takes less shows no bar

@@ -168,7 +168,7 @@ def facts(one: StudyStatus) -> StudyInfo:
         minimize=asked.get("minimize", False),
         spec_text=one.study.space.read_text(encoding="utf-8"),
         planned=one.planned,
-        names=opened(asked["train"]),
+        names=list(opened(asked["train"])),
         tags={"sweep.data": fingerprint} if fingerprint else {},
         resume=one.resume,
     )

@@ -25,6 +25,8 @@ from trainers.support.errors import Diverged, Overflowed, UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from trainers.evaluation.model_file import Calibration
+
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +145,7 @@ class Torch:
             resident=self.alone and job.resident and job.micro_batch is None,
             micro_batch=job.micro_batch,
             full_precision=job.full_precision,
+            calibration=_calibration(job) if job.kind == "final" else None,
         ):
             if not self.alone:
                 release()  # what evaluation took beyond training is for the neighbours
@@ -158,9 +161,10 @@ class Torch:
         fit = ("train", "val")
         views = job.recipe.train.tta if job.use_tta else None
         seen = predict(job.computed, data, weights, split="test", device=device, views=views)
-        tau = job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
-        probable = seen - logit_offset(data, fit, tau)
-        logits = seen - logit_offset(data, fit, tau, job.thresholds)
+        tau = _tau(job)
+        counts = data.counts(data.table.indices(*fit))
+        probable = seen - logit_offset(data.categories, counts, tau)
+        logits = seen - logit_offset(data.categories, counts, tau, job.thresholds)
         if all(row.labels is None for row in rows):
             return logits, None
         return logits, scores(job.recipe, data, logits, split="test", fit=fit, probable=probable)
@@ -183,6 +187,19 @@ class Torch:
         from trainers.loading.image_store import DEVICE_IMAGES
 
         return bool(DEVICE_IMAGES.levels)
+
+
+def _tau(job: Job) -> float:
+    """Strength of the posterior correction of a final."""
+    return job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
+
+
+def _calibration(job: Job) -> "Calibration":
+    """What a final does to its logits, all of it fitted by the winner."""
+    from trainers.evaluation.model_file import Calibration
+
+    views = {"views": job.recipe.train.tta} if job.use_tta else {}
+    return Calibration(**views, tau=_tau(job), thresholds=job.thresholds, temperature=job.temperature)
 
 
 def _data(recipe: Recipe, cache: Path) -> Data:

@@ -40,7 +40,9 @@ def mixed(value: float, **answers: int) -> Scores:
 @pytest.fixture
 def text(tmp_path) -> str:
     made = job(StudyFolder.named("question"), 0, metric="mean_category_score")
-    final = made.model_copy(update={"thresholds": {"tags": (0.31, 0.5)}, "kind": "final"})
+    final = made.model_copy(
+        update={"thresholds": {"tags": (0.31, 0.5)}, "temperature": {"tags": 1.75}, "kind": "final"}
+    )
     val = mixed(0.6, sleeve=3, tags=3)
     result = TrialResult(
         number=0, state="COMPLETE", metric="mean_category_score", value=0.6, epoch=1, planned=1, backbone="resnet18"
@@ -56,6 +58,7 @@ def test_the_card_says_what_is_answered_and_how_many_answers_its_figures_stand_o
     assert f"- tags: {known}\n" in text
     above = "above its threshold, fitted on val: warm 0.31, dry 0.5"
     assert f"- a class of tags is an answer where its probability is {above}\n" in text
+    assert "- probabilities are calibrated by a temperature, fitted on val: tags 1.75\n" in text
     assert "| accuracy of sleeve | 0.6000 (3 answers) | 0.5000 |" in text
     assert "| mean_category_score | 0.6000 | 0.5000 |" in text
 

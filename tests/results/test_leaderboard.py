@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.results import leaderboard
+from sweeper.results import columns, leaderboard
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
@@ -29,6 +29,10 @@ def result(number: int, value: float | None, state="COMPLETE", **changes) -> Tri
     fields = {"params": {"backbone": "resnet18", "loss.gamma": 1.5}, "epochs": 3, "epoch": 3}
     fields |= {"metric": "overall_accuracy", "planned": 3, "backbone": "resnet18", "seconds": 90.0}
     return TrialResult(number=number, value=value, state=state, **(fields | changes))
+
+
+def board(results: list[TrialResult], study: StudyFolder) -> columns.Board:
+    return columns.board(Ranking.of(results, study))
 
 
 def with_predictions(study: StudyFolder, images: int) -> None:
@@ -89,8 +93,8 @@ def test_a_goal_that_is_no_single_share_has_no_standard_error(study, metric):
 def test_the_epoch_that_counts_is_shown_where_it_is_not_the_last(study):
     ends = [result(0, 0.8), result(1, 0.7, epoch=2)]
     assert list(leaderboard.frame(ends, study)["epoch"]) == [3, 2]
-    assert "epoch" in leaderboard.cells(leaderboard.frame(ends, study))[0]
-    assert "epoch" not in leaderboard.cells(leaderboard.frame(ends[:1], study))[0]
+    assert "epoch" in board(ends, study).headers
+    assert "epoch" not in board(ends[:1], study).headers
 
 
 def test_values_that_only_some_trials_have_stay_empty_elsewhere(study):
@@ -110,7 +114,7 @@ def test_an_empty_study_has_an_empty_leaderboard(study):
     document = leaderboard.document([], study)
     assert (document["best"], document["trials"]) == (None, [])
     assert Ranking.of([], study).csv().startswith("rank,trial,state")
-    assert leaderboard.cells(leaderboard.frame([], study))[1] == []
+    assert board([], study).rows == []
 
 
 def test_the_document_is_plain_json_with_a_version(study):
@@ -130,9 +134,8 @@ def test_the_csv_reads_back(study):
 
 def test_people_read_ties_errors_and_reasons(study):
     with_predictions(study, images=1000)
-    table = leaderboard.frame([result(0, 0.8), result(1, None, "FAILED", error="out of memory")], study)
-    headers, rows = leaderboard.cells(table)
-    first, second = (dict(zip(headers, row, strict=True)) for row in rows)
+    shown = board([result(0, 0.8), result(1, None, "FAILED", error="out of memory")], study)
+    first, second = (dict(zip(shown.headers, row, strict=True)) for row in shown.rows)
     assert (first["rank"], first["value"], first["epochs"], first["minutes"]) == (
         "1~",
         "0.8000 ±0.0089",
@@ -165,8 +168,8 @@ def at(number: int, value: float | None, state="COMPLETE", **params) -> TrialRes
     return result(number, value, state, params=params)
 
 
-def shown(results: list[TrialResult], rows: str, columns: str) -> list[list[str]]:
-    headers, cells = leaderboard.cross(results, rows, columns).table()
+def shown(results: list[TrialResult], down: str, across: str) -> list[list[str]]:
+    headers, cells = leaderboard.cross(results, down, across).table()
     return [headers, *cells]
 
 
@@ -307,3 +310,27 @@ def test_where_nobody_knows_which_categories_have_one_answer_there_is_no_standar
     on_record(study, 1000, multi=True)
     study.data.unlink()
     assert leaderboard.frame([result(0, 0.8)], study)["standard_error"].isna().all()
+
+
+# --------------------------------------------------------------------------------- numbers in bins
+def test_numbers_that_no_two_trials_share_are_put_into_quartiles():
+    results = [at(n, n / 20, lr=10 ** (n / 4 - 5), loss="dice") for n in range(12)]
+    headers, *rows = shown(results, "lr", "loss")
+    assert headers == ["lr", "dice"]
+    assert [row[0] for row in rows] == [
+        "1e-05 to 3.16e-05",
+        "5.62e-05 to 0.000178",
+        "0.000316 to 0.001",
+        "0.00178 to 0.00562",
+    ]
+    assert rows[-1][1] == "0.5500"
+
+
+def test_numbers_that_trials_share_stand_by_themselves_however_many():
+    results = [at(n, 0.5, layers=n // 2, loss="dice") for n in range(24)]
+    assert len(shown(results, "layers", "loss")) == 13
+
+
+def test_a_value_that_a_branch_lacks_stands_beside_the_bins():
+    results = [at(n, 0.5, every=n, schedule="step") for n in range(12)] + [at(12, 0.5, schedule="cosine")]
+    assert [row[0] for row in shown(results, "every", "schedule")[1:]][-1] == leaderboard.ABSENT

@@ -31,6 +31,16 @@ def refused(tmp_path: Path, train: str, head: str = HEAD) -> UserError:
         ("epochs: {min: 3, max: 9}", "write {int: [3, 9]}"),
         ("loss: {values: [focal, dice]}", "write {choice: [focal, dice]}"),
         ("epochs: {value: 3}", "write 3"),
+        ("optimizer: {lr: {grid_search: [0.001, 0.01]}}", "write {choice: [0.001, 0.01]}"),
+        ("epochs: {values: [3, 5], probabilities: [0.2, 0.8]}", "write {choice: [3, 5]}"),
+        (
+            "optimizer: {lr: {distribution: log_uniform_values, min: 0.01, max: 0.1}}",
+            "write {loguniform: [0.01, 0.1]}",
+        ),
+        ("optimizer: {lr: {type: float, low: 0.01, high: 0.1, log: true}}", "write {loguniform: [0.01, 0.1]}"),
+        ("epochs: {distribution: q_uniform, min: 10, max: 100, q: 10}", "write {int: [10, 100], step: 10}"),
+        ("batch_size: {distribution: q_log_uniform_values, min: 8, max: 64}", "write {logint: [8, 64]}"),
+        ("augment: {mixup: {lower: 0.1, upper: 0.4}}", "write {uniform: [0.1, 0.4]}"),
     ],
 )
 def test_an_open_value_of_another_tool_is_answered_with_ours(tmp_path, written, line):
@@ -52,6 +62,26 @@ def test_an_open_value_of_another_tool_is_answered_with_ours(tmp_path, written, 
 )
 def test_a_list_is_answered_with_a_choice(tmp_path, written, line):
     assert line in refused(tmp_path, f"backbone: b, {written}").help
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ("optimizer: {name: adamw, lr: 'tune.loguniform(1e-4, 1e-1)'}", "write {loguniform: [0.0001, 0.1]}"),
+        ("optimizer: {name: adamw, lr: 'loguniform(0.01, 0.1)'}", "write {loguniform: [0.01, 0.1]}"),
+        ("epochs: 'tune.randint(3, 9)'", "write {int: [3, 8]}"),
+        ("epochs: 'ray.tune.quniform(10, 50, 5)'", "write {int: [10, 50], step: 5}"),
+        ("epochs: 'tune.choice([3, 5])'", "write {choice: [3, 5]}"),
+        ("loss: \"tune.choice(['focal', 'dice'])\"", "write {choice: [focal, dice]}"),
+    ],
+)
+def test_a_call_of_another_library_is_answered_with_ours(tmp_path, written, line):
+    assert refused(tmp_path, f"backbone: b, {written}").help == line
+
+
+@pytest.mark.parametrize("text", ["", "abc", "f()", "tune.choice(x)", "normal(0, 1", "uniform('a', 'b')", "f(1)"])
+def test_what_is_no_distribution_of_a_library_is_not_answered(text):
+    assert not hints.called(text)
 
 
 def test_names_that_are_the_users_own_are_no_open_values(tmp_path):

@@ -188,7 +188,8 @@ class Lab:
 
 
 CATCH_UP = (
-    "from sweeper.commands import sync; from sweeper.store import studies; sync.catch_up(studies.studies(), print)"
+    "from sweeper.store import studies; from sweeper.tracking.catching_up import catch_up;"
+    " catch_up(studies.studies(), print)"
 )
 RUN = ("run", "space.yaml", "--devices", "cpu")
 

@@ -207,14 +207,15 @@ def test_a_table_without_rows_has_its_headers():
     assert stream.getvalue().split() == HEADERS
 
 
-def test_a_table_on_a_terminal_says_how_many_columns_do_not_fit(terminal, monkeypatch):
+def test_a_table_on_a_terminal_says_which_columns_do_not_fit_and_how_to_see_them(terminal, monkeypatch):
     stream, read = terminal
-    monkeypatch.setenv("COLUMNS", "16")
-    output.print_table(HEADERS, ROWS, stream)
-    text = read()
+    monkeypatch.setenv("COLUMNS", "20")
+    output.print_table([*HEADERS, "n"], [[*row, "3"] for row in ROWS], stream, more="--csv has all")
+    text = re.sub(r"\x1b\[\d+m", "", read())
     assert "0.8123" in text
     assert "resnet18" not in text
-    assert "1 more columns" in re.sub(r"\s+", " ", text)
+    assert ["rank", "value", "n"] in [line.split() for line in text.splitlines()]  # n fits, a wider one before not
+    assert "no room for backbone; --csv has all" in re.sub(r"\s+", " ", text)
 
 
 # ------------------------------------------------------------------------------------------- words

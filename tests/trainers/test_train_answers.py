@@ -114,9 +114,10 @@ def test_the_predictions_that_are_kept_are_those_that_were_judged(photos, mixed,
 
 def test_thresholds_of_a_winner_are_taken_off_the_logits_of_its_classes(photos, mixed):
     shares = {"colours": (0.5, 0.25, 0.9, 0.5)}
-    offset = predict.logit_offset(mixed, ("train",), 1.0, shares)
+    counts = mixed.counts(mixed.table.indices("train"))
+    offset = predict.logit_offset(mixed.categories, counts, 1.0, shares)
     np.testing.assert_allclose(1 / (1 + np.exp(-offset[:4])), shares["colours"], rtol=1e-6)
-    np.testing.assert_array_equal(predict.logit_offset(mixed, ("train",), 1.0)[:4], 0)
+    np.testing.assert_array_equal(predict.logit_offset(mixed.categories, counts, 1.0)[:4], 0)
     assert (offset[4:] < 0).all()  # log shares of the classes that compete
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.data.decoded_files import SIZES, SPANS, ImageFormat, as_jpeg, encode
+from trainers.data.decoded_files import SIZES, SPANS, ImageFormat, Images, as_jpeg, encode
 from trainers.data.decoded_files import table as kept
 from trainers.data.images import Progress, UnreadableImage, map_rows, pillow_errors, resized
 from trainers.data.table import Row, Table
@@ -39,7 +39,7 @@ def decode_all(table: Table, how: ImageFormat, folder: Path, progress: Progress 
             try:
                 image, original = _looked_at(table, row, how)
             except (UnreadableImage, OSError) as error:
-                faults[index] = Fault(row.where, f"{row.path!r} {getattr(error, 'strerror', error)}")
+                faults[index] = Fault(row.where, f"{row.path!r} {_why(error)}")
                 return
             for level in shards.levels:
                 level.put(index, _resized(image, level.size))
@@ -61,6 +61,33 @@ def _looked_at(table: Table, row: Row, how: ImageFormat) -> tuple[Image.Image, t
     content = regular(table.root / row.path).read_bytes()
     image, original = resized(content, (how.width, how.height), row.box, how.framing.fit)
     return image, how.framing.shown(*original)
+
+
+def decode_rows(table: Table, how: ImageFormat) -> tuple[list[Images], dict[int, str]]:
+    """The images of `table` in memory, every level of them as the cache would have it; and what is wrong with the
+    others, by row.
+    """
+    faults = dict[int, str]()
+
+    def work(index: int, row: Row) -> Image.Image | None:
+        try:
+            return _looked_at(table, row, how)[0]
+        except (UnreadableImage, OSError) as error:
+            faults[index] = _why(error)
+            return None
+
+    found = [image for image in map_rows(table.rows, work) if image is not None]
+    levels: list[Images] = []
+    for height, width in how.levels.values():
+        pixels = np.empty((len(found), height, width, 3), np.uint8)
+        for row, image in zip(pixels, found, strict=True):
+            row[:] = np.asarray(_resized(image, (width, height)))
+        levels.append(as_jpeg(pixels) if how.kind == "jpeg" else pixels)
+    return levels, faults
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -34,11 +34,12 @@ def with_margin(table: Table, config: DataConfig) -> Table:
     """The table with its boxes enlarged by `box_margin`. They may leave the image: whoever opens it cuts them."""
     if not config.box_margin:
         return table
-    rows = (row if row.box is None else replace(row, box=_widened(row.box, config.box_margin)) for row in table.rows)
+    rows = (row if row.box is None else replace(row, box=widened(row.box, config.box_margin)) for row in table.rows)
     return replace(table, rows=tuple(rows))
 
 
-def _widened(box: Box, share: float) -> Box:
+def widened(box: Box, share: float) -> Box:
+    """The box with so much around it, as a share of its longer side."""
     left, upper, right, lower = box
     by = round(share * max(right - left, lower - upper))
     return left - by, upper - by, right + by, lower + by

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trainers.config import Recipe, TrainConfig, Views
-from trainers.data.table import spans
+from trainers.data.table import Category, spans
 from trainers.epoch import Look, Scores
-from trainers.evaluation import field_metrics, metrics
+from trainers.evaluation import field_metrics, metrics, temperature
 from trainers.evaluation.logit_adjustment import Fitting
 from trainers.loading.batches import Data, in_order
 from trainers.loading.cpu_transforms import Crop, InputFormat
@@ -130,11 +130,17 @@ def fitted_thresholds(config: TrainConfig, data: Data, fit: Fitting) -> dict[str
 
 
 def logit_offset(
-    data: Data, fit: Sequence[str], tau: float, thresholds: Mapping[str, Sequence[float]] | None = None
+    categories: Sequence[Category],
+    counts: Sequence[Sequence[int]],
+    tau: float,
+    thresholds: Mapping[str, Sequence[float]] | None = None,
 ) -> np.ndarray:
-    """What correction and thresholds take off the logits of a model fitted on the splits `fit`, [sum C] float32."""
-    found: np.ndarray = tau * frequency.log_prior(data.counts(data.table.indices(*fit)), data.multi)
-    for span in spans(data.categories):
+    """What correction and thresholds take off the logits of a model, [sum C] float32.
+
+    counts [K][C] are the images of each class that it was fitted on.
+    """
+    found: np.ndarray = tau * frequency.log_prior(counts, [category.multi for category in categories])
+    for span in spans(categories):
         if given := (thresholds or {}).get(span.category.name):
             shares = np.asarray(given, dtype=np.float64)
             found[span.classes] = np.log(shares / (1 - shares))
@@ -152,11 +158,12 @@ def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cp
     labels, counts = data.labels(data.table.indices("val")), data.counts(data.table.indices("train"))
     found = fitting(recipe, data, logits, labels, counts)
     thresholds = fitted_thresholds(train, data, found)
-    if not train.posthoc_logit_adjustment.fit:
-        plain = found.at(train.posthoc_logit_adjustment.tau, loss)
-        return Look(**plain.model_dump(), thresholds=thresholds)
-    fit = found.fit(recipe.metric, loss)
-    return Look(**fit.scores.model_dump(), tau=fit.tau, thresholds=thresholds)
+    asked = train.posthoc_logit_adjustment
+    fit = found.fit(recipe.metric, loss) if asked.fit else None
+    given = fit.scores if fit else found.at(asked.tau, loss)
+    corrected = fit.logits if fit else found.logits_at(asked.tau)
+    heat = temperature.fit(corrected, logits, labels, data.categories)
+    return Look(**given.model_dump(), tau=fit and fit.tau, thresholds=thresholds, temperature=heat)
 
 
 def scores(

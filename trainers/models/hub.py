@@ -12,15 +12,22 @@ TROUBLES = {
 """By a part of the names of the errors that tell them."""
 
 
+def is_cached(repository: str, filename: str) -> bool:
+    """Whether a file of the hub is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, filename), str)
+
+
 def missing(repository: str, filename: str) -> str:
     """Why the hub's file cannot be had; nothing where it is in the local cache, fetched if need be.
 
     A hub that takes the call and never answers is left after HF_HUB_ETAG_TIMEOUT (10 s): it is asked once here,
     since the library's own download would ask again and again for seven minutes.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    if isinstance(try_to_load_from_cache(repository, filename), str):
+    if is_cached(repository, filename):
         return ""
     if why := _silence():
         return why

@@ -15,6 +15,7 @@ from trainers import extensions
 from trainers.config import Normalize, TrainConfig
 from trainers.models import foreign_weights, heads, majority, query2label, van
 from trainers.models.foreign_weights import Weights
+from trainers.support import weights_folder
 from trainers.support.device import in_full
 from trainers.support.errors import EnvironmentFault, UserError
 
@@ -153,11 +154,10 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
 
 
 def weights_file(config: TrainConfig) -> Path | None:
-    """The local weights a recipe names: its file, or the backbone's in its folder. The majority has none."""
+    """The file of the local weights that a recipe names, or where it would be. The majority has none."""
     if config.weights is None or config.backbone == majority.NAME:
         return None
-    path = Path(config.weights)
-    return path / f"{config.backbone}.safetensors" if path.is_dir() else path
+    return weights_folder.find(config.weights, config.backbone).file
 
 
 def fitting(backbone: Any, path: Path) -> Weights:

@@ -25,7 +25,7 @@ from trainers.config import CustomHead, LinearHead, Query2Label, Recipe, TrainCo
 from trainers.models import heads, hub, majority, network
 from trainers.models.foreign_weights import Weights
 from trainers.optim import optimizers
-from trainers.support import device
+from trainers.support import device, weights_folder
 from trainers.support.errors import UserError
 
 SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
@@ -89,7 +89,7 @@ def absent(recipes: Iterable[Recipe]) -> list[Problem]:
 def _name(config: TrainConfig) -> Problem | None:
     architecture, _, tag = config.backbone.partition(".")
     if not timm.is_model(architecture):
-        near = _alike(architecture)
+        near = alike(architecture)
         all_names = "python -c 'import timm; print(*timm.list_models())' lists all"
         advice = f"did you mean {' or '.join(map(repr, near))}?" if near else all_names
         return Problem("train.backbone", f"timm has no model {architecture!r}", advice, 2)
@@ -101,7 +101,7 @@ def _name(config: TrainConfig) -> Problem | None:
     return None
 
 
-def _alike(architecture: str) -> list[str]:
+def alike(architecture: str) -> list[str]:
     """Up to three names of timm's that are near to one as papers write it, such as ViT-B/16 or Swin-T."""
     known, plain = timm.list_models(), re.sub(r"[-/ ]", "_", architecture.lower())
     whole = re.sub(
@@ -287,10 +287,24 @@ def _weights(config: TrainConfig) -> Problem | None:
 
 def _local(config: TrainConfig, path: Path) -> Problem | None:
     if not path.exists():
-        advice = f"give a weights file with --set train.weights=PATH, or {SCRATCH}"
+        there = weights_folder.names(config.weights or "")
+        has = f"the folder has {', '.join(there[:6])}; " if there else ""
+        advice = f"{has}give a weights file with --set train.weights=PATH, or {SCRATCH}"
         return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
+    if problem := _of_another(config):
+        return problem
     _fitted(config, path)
     return None
+
+
+def _of_another(config: TrainConfig) -> Problem | None:
+    """Whether config.json beside the weights names another architecture."""
+    beside = weights_folder.find(config.weights or "", config.backbone).config
+    named = weights_folder.config(beside).architecture if beside else ""
+    if named in ("", config.backbone.partition(".")[0]):
+        return None
+    what = f"the weights in {str(beside and beside.parent)!r} are of {named}, not of {config.backbone}"
+    return Problem("train.backbone", what, f"write backbone: {named}, or name other weights", 2)
 
 
 def _fitted(config: TrainConfig, path: Path) -> Weights:

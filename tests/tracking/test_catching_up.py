@@ -11,10 +11,9 @@ from contextlib import closing
 
 import pytest
 
-from sweeper.commands import sync
 from sweeper.store import lock, paths, records, studies
 from sweeper.store.paths import StudyFolder
-from sweeper.tracking import tracker
+from sweeper.tracking import catching_up, tracker
 from tests.support.studies import close_all, opened, play, write
 
 pytestmark = [
@@ -54,7 +53,7 @@ def states() -> Counter[str]:
 
 def caught_up() -> list[str]:
     said: list[str] = []
-    sync.catch_up(studies.studies(), said.append)
+    catching_up.catch_up(studies.studies(), said.append)
     return said
 
 
@@ -78,7 +77,7 @@ def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monke
         if kind == "silent":
             link.listen()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{link.getsockname()[1]}")
-        monkeypatch.setattr(sync, "SERVER_STALL_TIMEOUT_S", 3.0)
+        monkeypatch.setattr(catching_up, "SERVER_STALL_TIMEOUT_S", 3.0)
         began, said = time.monotonic(), caught_up()
     assert time.monotonic() - began < 15
     first = studies.studies()[0].name

@@ -1,0 +1,60 @@
+"""What `sweep backbones` answers: timm's names, with size, cost, licence, and where the weights are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeper.engine import backbones, presets
+from sweeper.engine.backbones import Found
+from sweeper.errors import EnvironmentFault, UserError
+from trainers.support import weights_folder
+
+HEADERS = ("backbone", "parameters", "MACs", "input", "weights", "licence")
+PLACES = {"local": "in the folder", "cached": "on this machine", "hub": "on the hub", "none": "none published"}
+
+
+def find(pattern: str | None, weights: str | None) -> Found:
+    """The backbones that match `pattern`; without one those of the presets and of the folder `weights`.
+
+    Raises UserError where none matches.
+    """
+    refuse_no_folder(weights)
+    local = weights_folder.names(weights) if weights and not pattern else []
+    usual = [] if pattern else [name for kind in presets.TABLE for name in presets.backbones(kind)]
+    found = backbones.find(pattern or "", names=[*local, *usual], weights=weights or "")
+    if not found.backbones:
+        near = f"did you mean {' or '.join(found.near)}?" if found.near else "a part of a name will do, such as vit"
+        raise UserError(f"timm has no backbone like {pattern!r}", where="sweep backbones", help=near)
+    return found
+
+
+def refuse_no_folder(weights: str | None) -> None:
+    """Raise EnvironmentFault where there is no such folder of weights, or nothing in it."""
+    if weights is None:
+        return
+    advice = "name a folder of <backbone>.safetensors, or of folders with config.json and model.safetensors"
+    if not Path(weights).is_dir():
+        what = "is a file" if Path(weights).exists() else "there is no such folder"
+        raise EnvironmentFault(what, where=weights, help=advice)
+    if not weights_folder.names(weights):
+        raise EnvironmentFault("no weights in this folder", where=weights, help=advice)
+
+
+def document(found: Found) -> dict[str, Any]:
+    """As plain values for --json."""
+    return {"schema_version": 1, "backbones": found.backbones, "more": found.more}
+
+
+def cells(found: Found) -> list[Sequence[str]]:
+    """As rows of a table."""
+    return [
+        (
+            one["name"],
+            "?" if one["parameters"] is None else f"{one['parameters'] / 1e6:,.1f} M",
+            "?" if one["macs"] is None else f"{one['macs'] / 1e9:,.2f} G",
+            str(one["input_size"]),
+            PLACES[one["weights"]],
+            one["licence"],
+        )
+        for one in found.backbones
+    ]

@@ -1,0 +1,278 @@
+"""`sweep init`: from a folder or a table to a search space that runs, chosen by what was measured here."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper import text
+from sweeper.commands import data
+from sweeper.commands.backbones import refuse_no_folder
+from sweeper.engine import backbones, prepare, presets, timing
+from sweeper.engine.options import Options
+from sweeper.engine.presets import HANDFUL, Chosen, Pace, Preset
+from sweeper.errors import DataError, EnvironmentFault, UserError
+from sweeper.space import docs, hints, starter, yaml_io
+from sweeper.space.space import Space
+from sweeper.space.starter import Starter
+from sweeper.space.tree import Node
+from sweeper.space.validation import known_metric
+from sweeper.store import paths
+from sweeper.system import devices
+from sweeper.terminal import output
+from trainers.config import Recipe, TrainConfig
+from trainers.data_config import DataConfig
+from trainers.metrics.definitions import lacking
+from trainers.support import weights_folder
+
+if TYPE_CHECKING:
+    from trainers.data.layouts import Table
+
+ENOUGH = 50  # trials; more rarely find anything better
+CANDIDATES = 3  # backbones of a folder of weights that are measured
+BELONGS = ("study.json", "history.jsonl", "mlflow.db")
+"""What lies in folders that sweep itself wrote."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person may say beside the path."""
+
+    metric: str | None = None
+    hours: float = 1.0
+    weights: str | None = None
+    scratch: bool = False
+    devices: str | None = None
+    sets: tuple[str, ...] = ()  # of the data alone
+
+
+def write(path: Path, wishes: Wishes, out: Path | None = None) -> Path:
+    """Write the search space for the data set at `path`; returns where it is.
+
+    Raises UserError where a file is in the way, and EnvironmentFault where the data have faults or there are no
+    weights to start from.
+    """
+    target = out or target_for(path)
+    _refuse_existing(target, path)
+    _refuse_our_own(path)
+    refuse_no_folder(wishes.weights)
+    made = _starter(path, target, wishes)
+    document = starter.text(made, _schema(target))
+    Space(yaml_io.read(target, text=document), [])  # a file that does not run is not written
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(document)
+    except OSError as error:
+        advice = "name another file with --out"
+        raise UserError(f"cannot be written: {error.strerror}", where=str(target), help=advice) from None
+    return target
+
+
+def ending(written: Path) -> Iterator[str]:
+    """What was written, and the command that comes next."""
+    yield f"written: {text.relative_path(written)}"
+    yield from (f"  {line.removeprefix('# ')}" for line in starter.notes(written.read_text(encoding="utf-8")))
+    name = shlex.quote(str(written))
+    yield f"next:    sweep run {name}"
+    yield f"         sweep plan {name} says first what it would try, and what that costs"
+
+
+def target_for(path: Path) -> Path:
+    """The file of the data set at `path`, in the current folder."""
+    name = hints.name(path.resolve().stem if path.suffix and not path.is_dir() else path.resolve().name)
+    if not name:
+        raise UserError("its name makes no name of a study", where=str(path), help="name the file with --out")
+    return Path(f"{name}.yaml")
+
+
+def for_run(path: Path, options: Options, weights: str | None) -> Path:
+    """The search space of a data set that `sweep run` was given: that of before, or a new one where there is none."""
+    target = target_for(path)
+    wanted = tuple(one for one in options.sets if one.startswith("data."))
+    if target.exists():
+        if not _is_of(target, data.asked(path, wanted)):
+            raise UserError(
+                f"{target} is in the way: it was not written for {path}, or was changed since",
+                where=str(target),
+                help=f"sweep run {shlex.quote(str(target))} runs it; sweep init {shlex.quote(str(path))} --out"
+                " OTHER.yaml writes another",
+            )
+        output.print_message(f"search space: {target}, as it was written before")
+        return target
+    hours = Wishes.hours if options.hours is None else options.hours
+    written = write(path, Wishes(hours=hours, weights=weights, devices=options.devices, sets=wanted), target)
+    output.print_message(f"search space: {written}")
+    return written
+
+
+def _is_of(target: Path, wanted: DataConfig) -> bool:
+    """Whether a file is as it was written for this data set."""
+    try:
+        written = target.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return starter.is_unchanged(written) and yaml_io.read(target, text=written).data == wanted
+
+
+def with_weights(path: Path, options: Options, weights: str) -> Options:
+    """`options`, and the folder `weights` for a search space that starts from published weights and names none."""
+    refuse_no_folder(weights)
+    train = yaml_io.read(path, sets=options.assignments).train.value
+    entries: Mapping[str, Any] = train if isinstance(train, dict) else {}
+    scratch = "pretrained" in entries and entries["pretrained"].value is False
+    if "weights" in entries or scratch:
+        return options
+    return replace(options, sets=(*options.sets, f"train.weights={weights}"))
+
+
+def _schema(target: Path) -> str:
+    """Where editors find the schema, seen from the file."""
+    place = paths.home() / "schema.json"
+    docs.write(place)
+    return Path(os.path.relpath(place, target.absolute().parent)).as_posix()
+
+
+# ----------------------------------------------------------------------------------------- refusing
+def _refuse_existing(target: Path, path: Path) -> None:
+    if target.exists() or target.is_symlink():
+        again = f"sweep init {shlex.quote(str(path))} --out OTHER.yaml"
+        advice = f"sweep run {shlex.quote(str(target))} runs it; {again} writes another"
+        raise UserError("already exists, and is not overwritten", where=str(target), help=advice)
+
+
+def _refuse_our_own(path: Path) -> None:
+    """Raise UserError for a folder of a study, or of a trial, and for mlruns and whatever lies in it."""
+    ours = paths.home().resolve()
+    if ours in (path.resolve(), *path.resolve().parents) or any((path / name).exists() for name in BELONGS):
+        what = "is a folder that sweep wrote, not a data set"
+        raise UserError(what, where=str(path), help="name the folder of the images; `sweep` shows the studies here")
+
+
+def _metric(asked: str | None, table: "Table") -> str:
+    """The metric that was asked for, or the first one that the data can have."""
+    absent = lacking([category.multi for category in table.categories])
+    usual = ("overall_accuracy", "mean_average_precision")
+    if asked is None:
+        return next(one for one in usual if one not in absent)
+    known_metric("metric", Node(asked, "--metric"))
+    if asked in absent:
+        there = text.join_or([one for one in usual if one not in absent])
+        what = f"{asked} is of another kind of category than this data set has"
+        raise UserError(what, where="--metric", help=f"such as {there}")
+    return asked
+
+
+# ---------------------------------------------------------------------------------------- proposing
+def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
+    if strange := next((one for one in wishes.sets if not one.startswith("data.")), None):
+        advice = "only data.KEY=VALUE; change the other values in the file"
+        raise UserError("a value that init chooses itself", where=f"--set {strange}", help=advice)
+    config = data.asked(path, wishes.sets)
+    checked = data.run(path, wishes.sets)
+    for line in prepare.understood(checked.summary, str(path)):
+        output.print_message(line)
+    if checked.found.faults:
+        raise DataError(checked.found.faults)
+    table = checked.found.table
+    metric = _metric(wishes.metric, table)
+    slot = devices.slots(wishes.devices)[0]
+    column = presets.kind(slot.device)
+    candidates = _candidates(column, wishes, path)
+    train, val = (len(table.split(split)) for split in ("train", "val"))
+    paces = _paces(candidates, presets.TABLE[column]["fast"], table, slot)
+    chosen = presets.choose(presets.TABLE[column], candidates, Pace(paces, train, val), wishes.hours * 3600)
+    local = wishes.weights if wishes.weights and not wishes.scratch else None
+    return Starter(
+        study=_study(target),
+        data=config,
+        metric=metric,
+        hours=wishes.hours,
+        trials=ENOUGH if chosen.trials > ENOUGH else None,
+        backbones=chosen.backbones,
+        pretrained=not wishes.scratch,
+        weights=local,
+        image_size=chosen.preset.image_size,
+        epochs=chosen.preset.epochs,
+        batch_size=min(chosen.preset.batch_size, max(8, train // 8)),
+        augment=dict(presets.augmentation(chosen.preset)),
+        several=any(category.multi for category in table.categories),
+        notes=list(_notes(chosen, Pace(paces, train, val), slot.name, wishes.hours)),
+    )
+
+
+def _study(target: Path) -> str:
+    if name := hints.name(target.stem):
+        return name
+    raise UserError("its name makes no name of a study", where=str(target), help="name another file with --out")
+
+
+def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[str]:
+    preset = chosen.preset
+    for name in chosen.backbones:
+        seconds = text.format_duration(pace.epoch(name, preset.image_size))
+        yield f"Measured on {device}: {name} at {preset.image_size} px, about {seconds} per epoch."
+    count = min(round(chosen.trials), ENOUGH)
+    more = (
+        ", more as bad ones are stopped early" if count >= HANDFUL else ": too few for a search; give it more hours"
+    )
+    yield f"About {text.counted(count, 'trial')} of {preset.epochs} epochs fit {hours:g} h{more}."
+
+
+def _paces(
+    candidates: Sequence[Mapping[str, Any]], fast: Preset, table: "Table", slot: devices.Slot
+) -> dict[str, tuple[float, float, int]]:
+    """Images a second of each candidate, over a few steps on random images."""
+    output.print_message(f"timing a few steps of {text.counted(len(candidates), 'backbone')} on {slot.name}")
+    sizes = [one["input_size"] if one["fixed_size"] else fast.image_size for one in candidates]
+    recipes = [
+        Recipe(
+            data=DataConfig(root="."),
+            train=TrainConfig(backbone=one["name"], pretrained=False, image_size=size, batch_size=fast.batch_size),
+        )
+        for one, size in zip(candidates, sizes, strict=True)
+    ]
+    answers = timing.measure(recipes, table.categories, slot)
+    return {
+        one["name"]: (answer["train_images_per_second"], answer["val_images_per_second"], size)
+        for one, size, answer in zip(candidates, sizes, answers, strict=True)
+    }
+
+
+# ------------------------------------------------------------------------------------------ weights
+def _candidates(column: presets.Kind, wishes: Wishes, path: Path) -> list[dict[str, Any]]:
+    """The backbones to choose from, whose weights are at hand. Raises EnvironmentFault where there are none."""
+    usual = presets.backbones(column)
+    if wishes.scratch:
+        return backbones.find(names=usual).backbones
+    if wishes.weights:
+        return _of_folder(column, wishes.weights)
+    found = backbones.find(names=usual, fetch=usual[:1]).backbones  # the smallest says whether the hub is there
+    missing = next((one["missing"] for one in found if one["missing"]), "")
+    if not missing:
+        return found
+    if cached := [one for one in found if one["weights"] == "cached"]:
+        return cached
+    again = f"sweep init {shlex.quote(str(path))}"
+    raise EnvironmentFault(
+        f"there are no weights to start from: the model hub does not give them ({missing})",
+        where=usual[0],
+        help=f"name a folder of weights with --weights DIR or SWEEP_WEIGHTS, or write {again} --scratch to train from"
+        " random weights",
+    )
+
+
+def _of_folder(column: presets.Kind, weights: str) -> list[dict[str, Any]]:
+    """Of the backbones in a folder some small ones, on a GPU some large ones; those of any image size come first."""
+    there = weights_folder.names(weights)
+    found = [one for one in backbones.find(names=there, weights=weights).backbones if one["weights"] == "local"]
+    if not found:
+        raise EnvironmentFault(
+            f"no file or folder here has the name of a backbone of timm's; there are {', '.join(there[:6])}",
+            where=weights,
+            help="call each <backbone>.safetensors; sweep backbones PATTERN lists timm's names",
+        )
+    found.sort(key=lambda one: one["macs"] or one["parameters"] or 0, reverse=column == "gpu")
+    free = [one for one in found if not one["fixed_size"]]
+    return free[:CANDIDATES] or found[:1]

@@ -1,0 +1,91 @@
+"""`sweep leaderboard`: a study's trials as a table, CSV, Markdown or JSON, and what mattered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sweeper.errors import UserError
+from sweeper.results import columns, importance, leaderboard
+from sweeper.results.columns import Board
+from sweeper.results.importance import Importance
+from sweeper.results.leaderboard import Cross
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import Ranking
+from sweeper.trial import TrialResult
+
+MORE = "--columns NAME,... shows them, --csv has all"
+"""How to see the columns that a terminal has no room for."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the leaderboard."""
+
+    top: int | None = None
+    cross: tuple[str, str] | None = None
+    columns: str | None = None
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The trials of a study, ranked by its metric or by the one that is asked for."""
+
+    study: StudyFolder
+    wanted: Wanted
+    results: Sequence[TrialResult]
+    importance: Importance | None  # by the study's own metric
+
+    @property
+    def cross(self) -> Cross | None:
+        """The table of two open values that is asked for, or that a grid has."""
+        if self.wanted.cross and self.results:
+            return leaderboard.cross(self.results, *self.wanted.cross)
+        return leaderboard.grid(self.results, self.study)
+
+    def board(self) -> Board:
+        """The table that people read."""
+        whole = self._chosen_board() if self.wanted.columns else self._usual_board()
+        return replace(whole, rows=whole.rows[: self.wanted.top])
+
+    def _chosen_board(self) -> Board:
+        return columns.shown(*self._chosen(self._ranking))
+
+    def _usual_board(self) -> Board:
+        """Every column that tells trials apart, what mattered most before the rest."""
+        mattered = [one.name for one in self.importance.shares] if self.importance else []
+        board = columns.board(self._ranking, first=mattered)
+        renamed = [self.wanted.by if name == "value" and self.wanted.by else name for name in board.headers]
+        return replace(board, headers=renamed)
+
+    def csv(self) -> str:
+        """Every column, as in trials.csv, or those that are asked for."""
+        whole = self._ranking
+        ranking = replace(whole, rows=whole.rows[: self.wanted.top])
+        return columns.as_csv(*self._chosen(ranking)) if self.wanted.columns else ranking.csv()
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values for --json."""
+        whole = leaderboard.document(self.results, self.study)
+        more = {
+            "cross": self.cross.document() if self.cross else None,
+            "importance": self.importance.document() if self.importance else None,
+        }
+        return whole | {"trials": whole["trials"][: self.wanted.top]} | more
+
+    @property
+    def _ranking(self) -> Ranking:
+        return Ranking.of(self.results, self.study)
+
+    def _chosen(self, ranking: Ranking) -> tuple[Ranking, list[str]]:
+        return columns.chosen(ranking, self.wanted.columns or "", columns.metrics(self.study, self.results))
+
+
+def standing(study: StudyFolder, wanted: Wanted) -> Standing:
+    """How the trials of `study` stand. UserError where what is wanted is not recorded."""
+    if wanted.cross and wanted.columns:
+        raise UserError("--columns and --cross are two tables", where="sweep leaderboard", help="write one of them")
+    results = records.results(study)
+    mattered = importance.importance(study, results)
+    return Standing(study, wanted, columns.by(wanted.by, study, results) if wanted.by else results, mattered)

@@ -1,0 +1,186 @@
+"""What a finished model says of new images: as a table, CSV or JSON."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from sweeper.errors import EnvironmentFault, UserError
+from sweeper.model import find, image_files
+from sweeper.model.find import FoundModel
+from sweeper.system import devices, subprocesses
+from sweeper.system.ask import stream
+from sweeper.terminal.output import counting, print_message
+from sweeper.text import counted
+from trainers.support.files import atomic_write
+
+MODULE = "trainers.prediction"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are to be predicted."""
+
+    top: int | None = None
+    boxes: Path | None = None
+    csv: Path | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    details: bool = False  # every class of every image, for JSON
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The model, what it said of each image, and how many could not be read."""
+
+    model: FoundModel
+    about: dict[str, Any]
+    images: list[dict[str, Any]]  # none where they are in a CSV alone
+    unreadable: list[dict[str, str]]
+    complete: bool  # nothing in a folder was left out
+
+    @property
+    def exit_code(self) -> int:
+        """1 where an image was left out."""
+        return int(bool(self.unreadable) or not self.complete)
+
+
+def run(word: str, images: Sequence[str], options: Options) -> Predicted:
+    """What the model that `word` means says of these images; to a CSV as it comes, if one is asked for.
+
+    Which model it is, progress, and images that cannot be read are told on stderr.
+    """
+    if options.csv and options.csv.is_dir():
+        raise UserError("--csv wants a file, and this is a folder", where=str(options.csv), help="add a name to it")
+    model, files = find.find(word), image_files.listed(images)
+    boxes = image_files.boxes(options.boxes) if options.boxes else {}
+    asked = list(image_files.with_boxes(files.paths, boxes))
+    for line in (*files.left_out, f"model: {model.words}"):
+        print_message(line)
+    answers = _answers(model, asked, options)
+    about = next(answers)["model"]
+    if about["boxes"] and (whole := sum(box is None for _, box in asked)):
+        print_message(f"this model was trained on what lies in boxes: of {counted(whole, 'image')} the whole is used")
+    predicted = Predicted(model, about, [], [], complete=not files.left_out)
+    _collect(predicted, answers, len(asked), options)
+    if predicted.unreadable:
+        print_message(f"left out: {counted(len(predicted.unreadable), 'image')} of {len(asked)}")
+    return predicted
+
+
+def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int, options: Options) -> None:
+    """Take in what is said of each image."""
+    kept = options.details or not options.csv
+    with _table(options, predicted.about) as table, counting("predicting") as count:
+        for number, found in enumerate(answers, 1):
+            count(number, total)
+            if "unreadable" in found:
+                print_message(f"{found['path']}: {found['unreadable']}")
+                predicted.unreadable.append({"path": found["path"], "why": found["unreadable"]})
+                continue
+            table.write(found)
+            if kept:
+                predicted.images.append(found)
+
+
+def _answers(model: FoundModel, asked: Sequence[Any], options: Options) -> Iterator[dict[str, Any]]:
+    """What the model's process says: first of itself, then of each image. Raises what it cannot do as UserError."""
+    slot = devices.slots(options.device)[0]
+    request = {
+        "model": str(model.path),
+        "remake": model.remake,
+        "extensions": str(model.extensions),
+        "device": slot.device,
+        "threads": slot.threads,
+        "batch_size": options.batch_size,
+        "top": options.top,
+        "answers_alone": not options.top and not options.details,
+        "boxes": options.boxes is not None,
+        "images": asked,
+    }
+    env = {**subprocesses.environment(), **slot.env}
+    for found in stream("-m", MODULE, what="the model's process", request=request, env=env):
+        if error := found.get("error"):
+            kind = UserError if error["exit_code"] == UserError.exit_code else EnvironmentFault
+            raise kind(error["what"], where=error["where"], help=error["help"])
+        yield found
+
+
+# --------------------------------------------------------------------------------------------- ways out
+def document(predicted: Predicted) -> dict[str, Any]:
+    """All of it for --json."""
+    model = predicted.model
+    named = {"path": str(model.path), "study": model.study, "trial": model.trial, "kind": model.kind}
+    return {
+        "schema_version": 1,
+        "model": named | predicted.about,
+        "images": predicted.images,
+        "unreadable": predicted.unreadable,
+    }
+
+
+def cells(predicted: Predicted, top: int | None) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows as people read them, a line an image."""
+    headers = ["image", *(category["name"] for category in predicted.about["categories"])]
+    return headers, [[found["path"], *(_cell(one, top) for one in found["categories"])] for found in predicted.images]
+
+
+def _cell(category: dict[str, Any], top: int | None) -> str:
+    """`shirt .93`; of several answers each; with `top` the likeliest classes, whether they are answers or not."""
+    shown = [f"{name} {_share(value)}" for name, value in _shown(category, top)]
+    return ", ".join(shown) or "-"
+
+
+def _share(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _shown(category: dict[str, Any], top: int | None) -> list[tuple[str, float]]:
+    """The answers with their probabilities, or the `top` likeliest classes."""
+    classes = [(one["class"], one["probability"]) for one in category["classes"]]
+    return classes[:top] if top else [pair for pair in classes if pair[0] in category["answers"]]
+
+
+class _Table:
+    """Predictions as CSV: a line an image, with a class and a probability for each category; or with --top a line for
+    each of the likeliest classes.
+    """
+
+    def __init__(self, file: TextIO, about: dict[str, Any], top: int | None) -> None:
+        self.writer, self.top = csv.writer(file, lineterminator="\n"), top
+        names = [category["name"] for category in about["categories"]]
+        wide = [column for name in names for column in (name, f"{name} probability")]
+        self.writer.writerow(["path", "category", "class", "probability"] if top else ["path", *wide])
+
+    def write(self, found: dict[str, Any]) -> None:
+        shown = {one["category"]: _shown(one, self.top) for one in found["categories"]}
+        if self.top:
+            rows = [(name, *pair) for name, pairs in shown.items() for pair in pairs]
+            self.writer.writerows([found["path"], *row] for row in rows)
+            return
+        pairs = (zip(*one, strict=True) if one else ((), ()) for one in shown.values())
+        wide = ["|".join(map(str, column)) for pair in pairs for column in pair]
+        self.writer.writerow([found["path"], *wide])
+
+
+class _NoTable:
+    """Where no CSV is asked for."""
+
+    def write(self, found: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def _table(options: Options, about: dict[str, Any]) -> Iterator[_Table | _NoTable]:
+    """The CSV, which appears whole or not at all."""
+    if options.csv is None:
+        yield _NoTable()
+        return
+    with atomic_write(options.csv) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
+        yield _Table(text, about, options.top)
+        text.flush()
+        text.detach()

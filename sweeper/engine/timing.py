@@ -1,0 +1,32 @@
+"""How fast recipes train on a device, timed over a few steps in a process of its own."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.executors.local import environment
+from sweeper.system.ask import ask
+from sweeper.system.devices import Slot
+from trainers.config import Recipe
+
+if TYPE_CHECKING:
+    from trainers.data.layouts import Category
+
+MODULE = "trainers.throughput"
+
+
+def measure(
+    recipes: Sequence[Recipe], categories: Sequence["Category"], slot: Slot, extensions: Sequence[Path] = ()
+) -> list[dict[str, Any]]:
+    """One answer a recipe, with images a second, memory and parameters; `slot` says on which device."""
+    request = {
+        "device": slot.device,
+        "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+        "extensions": list(map(str, extensions)),
+        "categories": [asdict(category) for category in categories],
+    }
+    answers: list[dict[str, Any]] = ask(
+        "-m", MODULE, what="the timing of a few steps", request=request, env=environment(slot)
+    )
+    return answers

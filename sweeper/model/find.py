@@ -1,0 +1,126 @@
+"""Which model file a word means: a study, a trial of one, the folder of a run, or the file itself."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeper.errors import EnvironmentFault, UserError
+from sweeper.results import winner
+from sweeper.store import records, studies
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.text import did_you_mean, relative_path
+from sweeper.trial import OPEN
+from trainers.support.files import expanded
+
+SUFFIX = ".safetensors"
+REMAKE = "sweep best STUDY --export submission --again trains a new one"
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model file, what it is, and the command that makes it again."""
+
+    path: Path
+    words: str
+    remake: str = REMAKE
+    study: str | None = None
+    trial: int | None = None
+    kind: str | None = None
+
+    @property
+    def extensions(self) -> Path:
+        """Where the copies of its extension files are, if it needs any."""
+        return RunFolder(self.path.parent).extensions
+
+
+def find(word: str) -> FoundModel:
+    """The model that `word` means; of a study its latest final, else its best trial.
+
+    Raises UserError, with the nearest names, where there is none, and EnvironmentFault where it was removed.
+    """
+    there = {study.name: study for study in studies.studies()}
+    if word in there:
+        return _of_study(there[word])
+    name, _, number = word.rpartition("/")
+    if name in there and number.isdecimal():
+        return _of_trial(there[name], int(number))
+    path = Path(expanded(word)).absolute()
+    if path.is_file():
+        return _of_file(path)
+    if path.is_dir():
+        return _of_folder(path, word)
+    if word.endswith(SUFFIX):
+        raise UserError("there is no such model file", where=word, help="check the path, or name a study")
+    return _of_study(_unknown(word, list(there)))
+
+
+def _unknown(word: str, names: list[str]) -> StudyFolder:
+    """Raise UserError for what is no study, no trial and no path; a study of another version is named as such."""
+    match = re.fullmatch(r"(.+)/(\d+)", word)
+    near = did_you_mean(match[1], names) if match else ""
+    if match and near:
+        raise UserError(f"no study {match[1]!r}", where=word, help=near)
+    return studies.find(match[1] if match else word)
+
+
+def _of_study(study: StudyFolder) -> FoundModel:
+    done = [final.folder for final in studies.finals(study) if final.done]
+    if done:
+        return _of_run(max(done, key=lambda folder: folder.result.stat().st_mtime))
+    return _of_trial(study, winner.winner(study).result.number)
+
+
+def _of_trial(study: StudyFolder, number: int) -> FoundModel:
+    results = {result.number: result for result in records.results(study)}
+    if number not in results:
+        raise _no_trial(study, number, list(results))
+    folder = study.trial(number)
+    if folder.model.exists():
+        return _of_run(folder)
+    state, name = results[number].state, f"trial {number} of {study.name}"
+    if state in OPEN:
+        help = f"go on with {studies.resume_command(study)}"
+        raise EnvironmentFault(f"{name} has no model yet", where=str(folder.root), help=help)
+    if results[number].value is None:
+        raise EnvironmentFault(
+            f"{name} has failed, and left no model", where=str(folder.log), help="choose another trial"
+        )
+    again = f"sweep best {study.name} --trial {number} > again.yaml && sweep run again.yaml trains it again"
+    raise EnvironmentFault(f"the model of {name} was removed ({state})", where=str(folder.root), help=again)
+
+
+def _no_trial(study: StudyFolder, number: int, known: list[int]) -> UserError:
+    if not known:
+        return UserError(f"no trial of {study.name} has begun", where=str(study.root))
+    nearest = min(known, key=lambda one: abs(one - number))
+    help = f"did you mean {study.name}/{nearest}? its trials are {min(known)} to {max(known)}"
+    return UserError(f"no trial {number} in study {study.name}", where=str(study.trials), help=help)
+
+
+def _of_folder(path: Path, word: str) -> FoundModel:
+    folder, study = RunFolder(path), StudyFolder(path)
+    if folder.model.exists():
+        return _of_run(folder)
+    if study.study_file.exists():
+        return _of_study(study)
+    raise UserError(
+        f"there is no {folder.model.name} in this folder",
+        where=word,
+        help="name a study, STUDY/TRIAL, the folder of a run, or a model file",
+    )
+
+
+def _of_file(path: Path) -> FoundModel:
+    folder = RunFolder(path.parent)
+    return _of_run(folder) if path == folder.model else FoundModel(path, relative_path(path))
+
+
+def _of_run(folder: RunFolder) -> FoundModel:
+    """The model of a run's folder, which may have been copied somewhere without its record."""
+    job = records.read_config(folder)
+    if job is None:
+        return FoundModel(folder.model, relative_path(folder.model))
+    kinds = {"trial": f"trial {job.trial}", "confirm": f"a confirmation of trial {job.trial}"}
+    what = kinds.get(job.kind, f"the final model of trial {job.trial} ({folder.root.name})")
+    again = f"sweep best {job.study} --export submission --again trains a new one"
+    return FoundModel(folder.model, f"{what} of study {job.study}", again, job.study, job.trial, job.kind)

@@ -1,0 +1,126 @@
+"""Which images the words on a command line mean: files, folders, lists of paths; and their boxes."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeper.errors import DataError, Fault, UserError, line
+from trainers.data.folder_tree import Tree, told
+from trainers.data.images import UNREAD
+from trainers.data.table import Box, Remarks
+from trainers.data.tabular import csv_file
+from trainers.data.tabular.csv_file import Sheet
+from trainers.support.files import expanded
+
+LISTS, TABLES = (".txt",), (".csv", ".tsv")
+SIDES = ("left", "top", "right", "bottom")
+
+
+@dataclass
+class ImageFiles:
+    """Paths of images in order, and a line for each thing that was left out of a folder."""
+
+    paths: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def listed(words: Sequence[str]) -> ImageFiles:
+    """The images that are meant: files, all images below a folder, or those that a text file or a CSV lists.
+
+    Paths in a list are relative to its folder. Raises UserError for a word that is no path, and where no image is
+    found.
+    """
+    found = ImageFiles()
+    for word in words:
+        path = Path(expanded(word))
+        if path.is_dir():
+            _add_folder(path, found)
+        elif path.suffix.lower() in (*LISTS, *TABLES):
+            found.paths += [path.parent / expanded(name) for name in _names(path)]
+        elif path.exists():
+            found.paths.append(path)
+        else:
+            raise UserError("there is no such file or folder", where=word, help="check the path of the images")
+    if not found.paths:
+        raise UserError("there are no images", where=" ".join(words), help="; ".join(found.left_out))
+    return found
+
+
+def _add_folder(path: Path, found: ImageFiles) -> None:
+    tree, remarks = Tree(path), Remarks()
+    look = tree.look(path)
+    found.paths += [path / name for name in look.images]
+    tree.remark(remarks, Counter())
+    unread = Counter({ending: count for ending, count in look.others.items() if ending in UNREAD})
+    if unread:
+        remarks.faults.append(Fault(str(path), f"left out: {told(unread)}"))
+    found.left_out += [line(fault) for fault in remarks.faults]
+
+
+def _names(path: Path) -> list[str]:
+    """The paths in a list: each line of a text file, or the column `path` of a CSV."""
+    if path.suffix.lower() in TABLES:
+        return _sheet(path, ("path",)).column("path")
+    try:
+        lines = _content(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError("this list is not UTF-8", where=str(path), help="save it as UTF-8") from None
+    return [one.strip() for one in lines if one.strip()]
+
+
+def boxes(path: Path) -> dict[Path, Box]:
+    """The boxes in a CSV with the columns path, left, top, right, bottom, by resolved path.
+
+    As Pillow counts pixels: right and bottom are the first ones outside. Raises DataError with every wrong line.
+    """
+    sheet, faults, found = _sheet(path, ("path", *SIDES)), list[Fault](), dict[Path, Box]()
+    columns = [sheet.column(side) for side in SIDES]
+    for (where, _), name, *cells in zip(sheet.records, sheet.column("path"), *columns, strict=True):
+        box = _box(cells)
+        if box is None:
+            written = ", ".join(cells)
+            faults.append(
+                Fault(f"{path.parent / where}", f"no box: {written}", "whole pixels, left < right, top < bottom")
+            )
+        else:
+            found[(path.parent / expanded(name)).resolve()] = box
+    if faults:
+        raise DataError(faults)
+    return found
+
+
+def _box(cells: Sequence[str]) -> Box | None:
+    try:
+        left, top, right, bottom = (int(cell) for cell in cells)
+    except ValueError:
+        return None
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _sheet(path: Path, columns: Sequence[str]) -> Sheet:
+    remarks = Remarks()
+    sheet = csv_file.parsed(path.name, _content(path), columns, remarks)
+    if remarks.faults:
+        raise DataError([Fault(str(path.parent / one.where), one.what, one.help) for one in remarks.faults])
+    if lacking := [name for name in columns if name not in sheet.header]:
+        has = ", ".join(sheet.header)
+        raise UserError(
+            f"no column {lacking[0]!r}", where=str(path), help=f"it has {has}; the header is {','.join(columns)}"
+        )
+    return sheet
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"this list cannot be read: {error.strerror}", where=str(path), help="check the path"
+        ) from None
+
+
+def with_boxes(paths: Sequence[Path], given: dict[Path, Box]) -> Iterator[tuple[str, Box | None]]:
+    """Each path with its box, if there is one."""
+    for path in paths:
+        yield str(path), given.get(path.resolve()) if given else None

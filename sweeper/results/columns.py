@@ -1,0 +1,174 @@
+"""The columns of a leaderboard as people read and name them: short names, what varies, metrics of every trial."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from sweeper.errors import UserError
+from sweeper.space.tree import flow
+from sweeper.store import records
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import COLUMNS, LAST, Ranking
+from sweeper.text import join_or
+from sweeper.trial import TrialResult
+from trainers.epoch import Scores
+from trainers.metrics.definitions import minimizes
+
+OWN = dict.fromkeys((*COLUMNS, "minutes", *LAST))
+FIRST = ("rank", "trial", "value")
+FIXED = ("state", "epochs", "minutes", "backbone")
+
+
+# -------------------------------------------------------------------------------------------- names
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """The shortest end of each dotted name that no other name has, and that is no column of ours."""
+    known = list(names)
+    return {name: next(end for end in _ends(name) if _is_unique(end, name, known)) for name in known}
+
+
+def _ends(name: str) -> list[str]:
+    """The ends of a dotted name, the shortest first."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1)] + [name]
+
+
+def _is_unique(end: str, name: str, known: Sequence[str]) -> bool:
+    others = (other for other in known if other != name)
+    return end == name or (end not in OWN and all(end not in _ends(other) for other in others))
+
+
+def full_name(given: str, names: Sequence[str], what: str) -> str:
+    """The name that `given` stands for: itself, with or without `train.`, or an end of it that no other has.
+
+    Raises UserError, with the nearest names, where there is none.
+    """
+    plain = given.removeprefix("train.")
+    for found in (given, plain, f"train.{given}"):
+        if found in names:
+            return found
+    ends = [name for name in names if plain in _ends(name)]
+    if len(ends) > 1:
+        raise UserError(f"'{given}' may be {join_or(ends)}", help="write more of the name")
+    if not ends:
+        raise UserError(f"there is no {what} '{given}' in this study", help=nearest(plain, names))
+    return ends[0]
+
+
+def nearest(given: str, names: Sequence[str]) -> str:
+    """The names that look most like `given`; all where none does."""
+    ends = {end: name for name in names for end in _ends(name)}
+    near = dict.fromkeys(ends[end] for end in get_close_matches(given, ends, n=3, cutoff=0.6))
+    return f"did you mean {join_or([repr(name) for name in near])}?" if near else f"there is {', '.join(names)}"
+
+
+# ------------------------------------------------------------------------------------------ metrics
+def metrics(study: StudyFolder, results: Sequence[TrialResult]) -> dict[int, dict[str, float]]:
+    """Every metric of each trial after the epoch that counts, with the loss and the accuracy of each category."""
+    scores = counting_scores(study, results)
+    return {number: one.metrics | {"loss": one.loss} | one.category_accuracy for number, one in scores.items()}
+
+
+def counting_scores(study: StudyFolder, results: Sequence[TrialResult]) -> dict[int, Scores]:
+    """What each trial scored on val after the epoch that counts; on train where there is no val."""
+    found = {one.number: records.history(study.trial(one.number))[: one.epoch] for one in results if one.epoch}
+    return {number: epochs[-1].val or epochs[-1].train for number, epochs in found.items() if epochs}
+
+
+def by(metric: str, study: StudyFolder, results: Sequence[TrialResult]) -> list[TrialResult]:
+    """The results with another metric of the same epoch for their value. UserError where none has recorded it."""
+    if not results or metric == results[0].metric:
+        return list(results)
+    known = metrics(study, results)
+    full_name(metric, list(dict.fromkeys(name for each in known.values() for name in each)), "metric")
+    change = {"metric": metric, "minimize": metric == "loss" or minimizes(metric)}
+    return [one.model_copy(update=change | {"value": known.get(one.number, {}).get(metric)}) for one in results]
+
+
+# -------------------------------------------------------------------------------------------- board
+@dataclass(frozen=True)
+class Board:
+    """A table as people read it: headers as one types them, and cells."""
+
+    headers: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> list[str]:
+        """The lines of a Markdown table."""
+        rule = ["---"] * len(self.headers)
+        lines = [self.headers, rule, *self.rows]
+        return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+
+
+def board(ranking: Ranking, *, first: Sequence[str] = ()) -> Board:
+    """Rank, trial, value, the open values that vary, those named `first` before the others, and what is fixed.
+
+    `~` marks what is tied with the best; a trial that failed gives its reason.
+    """
+    rows = ranking.rows
+    names = [name for name in parameters(ranking) if _varies(rows, name)]
+    names = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+    counts = ["epoch"] if any(row["epoch"] and row["epoch"] < row["epochs"] for row in rows) else []
+    fixed = [name for name in FIXED if name not in names]
+    rare = [name for name in ("repeat_of", "error") if any(row[name] is not None for row in rows)]
+    return shown(ranking, [*FIRST, *names, fixed[0], *counts, *fixed[1:], *rare])
+
+
+def parameters(ranking: Ranking) -> list[str]:
+    """The columns of open values; the backbone is one where trials differ in it."""
+    own = ranking.columns[len(COLUMNS) : len(ranking.columns) - len(LAST)]
+    return [*(["backbone"] if _varies(ranking.rows, "backbone") else []), *own]
+
+
+def _varies(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return len({flow(row[name]) for row in rows if row.get(name) is not None}) > 1
+
+
+def shown(ranking: Ranking, names: Sequence[str]) -> Board:
+    """These columns, open values under their short names."""
+    short = short_names(name for name in parameters(ranking) if name not in OWN)
+    formats = {name: ".3g" if name in ranking.columns else ".4f" for name in names}  # parameters, and metrics
+    rows = [[_cell(name, row, formats[name]) for name in names] for row in ranking.rows]
+    return Board([short.get(name, name) for name in names], rows)
+
+
+def chosen(ranking: Ranking, names: str, known: Mapping[int, Mapping[str, float]]) -> tuple[Ranking, list[str]]:
+    """The columns that a person names, by commas, and a ranking that has them: its own, and metrics of `known`.
+
+    Raises UserError where there is no such column.
+    """
+    further = [name for name in dict.fromkeys(name for each in known.values() for name in each) if name not in OWN]
+    there = list(dict.fromkeys([*OWN, *ranking.columns, *further]))
+    wanted = [full_name(name.strip(), there, "column") for name in names.split(",")]
+    rows = [{name: known.get(row["trial"], {}).get(name) for name in further} | row for row in ranking.rows]
+    return Ranking(ranking.columns, rows), wanted
+
+
+def as_csv(ranking: Ranking, names: Sequence[str]) -> str:
+    """These columns alone, as in trials.csv."""
+    if "minutes" in names:
+        ranking = Ranking(ranking.columns, [{**row, "minutes": row["seconds"] / 60} for row in ranking.rows])
+    return Ranking(list(names), ranking.rows).csv()
+
+
+def _cell(name: str, row: Mapping[str, Any], format: str) -> str:
+    match name:
+        case "rank":
+            return f"{row['rank'] or ''}{'~' if row['tied'] else ''}"
+        case "value":
+            return value(row["value"], row["standard_error"])
+        case "epochs":
+            return f"{row['epochs']}/{row['planned']}"
+        case "minutes":
+            return f"{row['seconds'] / 60:.1f}"
+    found = row[name]
+    if found is None:
+        return ""
+    return f"{found:{format}}" if isinstance(found, float) else str(found)
+
+
+def value(found: float | None, error: float | None) -> str:
+    """A value with its standard error, as far as they are known."""
+    if found is None or found != found:
+        return ""
+    return f"{found:.4f}" + ("" if error is None else f" ±{error:.4f}")

@@ -1,0 +1,59 @@
+"""Two studies side by side."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sweeper.errors import UserError
+from sweeper.results import comparison
+from sweeper.store import study_file
+from sweeper.store.paths import StudyFolder
+from sweeper.trial import TrialResult
+from tests.support.records import begin, curve, end, job
+
+
+def study(name: str, tops: tuple[float, ...], *, pruned: int | None = None, **identity: Any) -> StudyFolder:
+    folder = StudyFolder.named(name)
+    folder.root.mkdir(parents=True)
+    asked = {"data": {"root": "x"}, "metric": "overall_accuracy", "train": {"epochs": 20}} | identity
+    document = {"schema_version": study_file.SCHEMA_VERSION, "study": name, "identity": asked}
+    folder.study_file.write_text(json.dumps(document))
+    for number, top in enumerate(tops):
+        started = begin(job(folder, number, epochs=20, metric=asked["metric"]))
+        end(started, curve(started, top), "PRUNED" if number == pruned else "COMPLETE")
+    return folder
+
+
+def test_what_they_ask_how_they_went_and_who_won():
+    a = study("a", (0.5, 0.9, 0.7, 0.8), pruned=1)
+    b = study("b", (0.6, 0.4), train={"epochs": {"int": [5, 20]}})
+    made = comparison.comparison(a, b)
+    assert made.differences == ["train.epochs: 20 -> int [5, 20]"]
+    (title, headers, rows), (_, _, winners) = made.tables()
+    assert (title, headers) == ("best overall_accuracy so far", ["trials", "a", "b"])
+    assert rows == [["1", "0.5000", "0.6000"], ["2", "0.5000", "0.6000"], ["4", "0.8000", ""]]
+    assert winners[0] == ["trial", "3", "0"]
+    assert ["schedule", "cosine", "cosine"] in winners
+
+
+def test_of_a_metric_that_is_minimised_the_least_is_the_best():
+    fields = {"state": "COMPLETE", "metric": "m", "minimize": True, "planned": 1, "backbone": "b"}
+    results = [TrialResult(number=n, value=value, **fields) for n, value in enumerate((0.5, 0.9, 0.2))]
+    assert comparison.Side(StudyFolder.named("a"), {}, results).best_so_far == [0.5, 0.5, 0.2]
+
+
+def test_different_metrics_are_refused():
+    a, b = study("a", ()), study("b", (), metric="macro_f1")
+    with pytest.raises(UserError, match="a is ranked by overall_accuracy and b by macro_f1") as caught:
+        comparison.comparison(a, b)
+    assert caught.value.help == "sweep leaderboard b --by overall_accuracy ranks one by the metric of the other"
+
+
+def test_studies_without_a_completed_trial_have_no_winner():
+    made = comparison.comparison(study("a", ()), study("b", (0.5,)))
+    assert made.a.winner is None
+    (_, _, rows), (_, _, winners) = made.tables()
+    assert rows == [["1", "", "0.5000"]]
+    assert winners[0] == ["trial", "-", "0"]
+    assert json.loads(json.dumps(made.document()))["b"]["best_so_far"] == pytest.approx([0.5])

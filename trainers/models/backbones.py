@@ -1,0 +1,149 @@
+"""What timm has of backbones; `python -m trainers.models.backbones` answers in JSON, in a process of its own.
+
+Networks are counted without memory ("meta"). Weights are fetched only where that is asked for.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.models import hub, majority, preflight  # preflight knows ours as well
+from trainers.support import weights_folder
+
+MOST = 40  # that are counted at once
+FILE = "model.safetensors"
+LOCAL, CACHED, HUB, NONE = "local", "cached", "hub", "none"
+"""Where weights are: in the folder that was named, in the hub's cache, on the hub (not asked), or nowhere."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One backbone as `train.backbone` names it."""
+
+    name: str
+    parameters: int | None
+    macs: int | None  # multiply-adds of one image of its own size; None, too, where only memory would say it
+    input_size: int
+    fixed_size: bool  # it is built for one size of input
+    licence: str
+    weights: str
+    missing: str = ""  # why its weights cannot be had, where that was asked
+
+
+def matching(pattern: str) -> list[str]:
+    """The names that contain `pattern`, or match it where it has wildcards; with weights the default ones' tag.
+
+    A pattern with a dot looks among the names of all published weights.
+    """
+    wanted = pattern.lower()
+    glob = wanted if any(sign in wanted for sign in "*?[") else f"*{wanted}*"
+    known = timm.list_pretrained() if "." in wanted else timm.list_models()
+    found = [name for name in known if fnmatchcase(name.lower(), glob) and name != majority.NAME]
+    return found if "." in wanted else [_tagged(name) for name in found]
+
+
+def _tagged(architecture: str) -> str:
+    default = timm.get_pretrained_cfg(architecture)
+    tag = default.tag if default is not None and default.has_weights else ""
+    return f"{architecture}.{tag}" if tag else architecture
+
+
+def alike(pattern: str) -> list[str]:
+    """Names near to one as people write it."""
+    return preflight.alike(pattern.partition(".")[0])
+
+
+def describe(name: str, weights: str, counted: dict[str, Any], *, fetch: bool) -> Backbone:
+    """One of timm's backbones; `counted` are figures that are known already."""
+    default = timm.get_pretrained_cfg(name)
+    size = int(default.input_size[-1]) if default is not None else 224
+    figures = counted or _counted(name, size)
+    where, licence = _place(name, weights, default)
+    missing = _missing(default) if fetch and where == HUB else ""
+    return Backbone(
+        name,
+        figures["parameters"],
+        figures["macs"],
+        size,
+        default is not None and default.fixed_input_size,
+        licence or "unknown",
+        where,
+        missing,
+    )
+
+
+def _counted(name: str, size: int) -> dict[str, int | None]:
+    """Parameters and multiply-adds of a network without memory; None for what only a real one would say."""
+    found: dict[str, int | None] = {"parameters": None, "macs": None}
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"), torch.no_grad():
+        net = timm.create_model(name).eval()
+        found["parameters"] = sum(parameter.numel() for parameter in net.parameters())
+        with FlopCounterMode(display=False) as counter:
+            net(torch.empty(1, 3, size, size))
+        found["macs"] = int(counter.get_total_flops()) // 2
+    return found
+
+
+def _place(name: str, weights: str, default: Any) -> tuple[str, str]:
+    """Where the weights of a backbone are, and under which licence."""
+    if weights:
+        found = weights_folder.find(weights, name)
+        if found.file.is_file():
+            return LOCAL, weights_folder.config(found.config).licence if found.config else ""
+    if default is None or not default.has_weights:
+        return NONE, ""
+    licence = str(default.license or "")
+    if not default.hf_hub_id:
+        return HUB, licence
+    return CACHED if hub.is_cached(default.hf_hub_id, default.hf_hub_filename or FILE) else HUB, licence
+
+
+def _missing(default: Any) -> str:
+    """Why the hub's weights cannot be had, once they were fetched."""
+    return hub.missing(default.hf_hub_id, default.hf_hub_filename or FILE) if default.hf_hub_id else ""
+
+
+def _names(asked: dict[str, Any]) -> list[str]:
+    """Those that are asked for by name and known to timm, or those of the pattern."""
+    published = set(timm.list_pretrained())
+    named = [
+        name for name in asked.get("names", []) if name in published or ("." not in name and timm.is_model(name))
+    ]
+    return [*named, *(matching(asked["pattern"]) if asked.get("pattern") else [])]
+
+
+def answer(asked: dict[str, Any], progress: Callable[[str], None] = print) -> dict[str, Any]:
+    """The backbones, how many more there are, and names that were meant where there is none."""
+    names = list(dict.fromkeys(_names(asked)))
+    found = list(_described(names[:MOST], asked, progress))
+    near = alike(asked["pattern"]) if asked.get("pattern") and not names else []
+    return {"backbones": [asdict(one) for one in found], "more": len(names[MOST:]), "near": near}
+
+
+def _described(names: Sequence[str], asked: dict[str, Any], progress: Callable[[str], None]) -> Iterator[Backbone]:
+    known = asked.get("counted", {})
+    for done, name in enumerate(names):
+        if name not in known and done and done % 10 == 0:
+            progress(f"counting backbones: {done}/{len(names)}")
+        yield describe(name, asked.get("weights") or "", known.get(name, {}), fetch=name in asked.get("fetch", ()))
+
+
+def main() -> None:
+    """Read {"names", "pattern", "weights", "counted", "fetch"} on stdin; write one object as a line of JSON.
+
+    The weights of the names in `fetch` are fetched.
+    """
+    asked = json.load(sys.stdin)
+    print(json.dumps(answer(asked, lambda line: print(line, file=sys.stderr))))
+
+
+if __name__ == "__main__":
+    main()

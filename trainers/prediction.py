@@ -1,0 +1,76 @@
+"""Predictions of a model file in a process of its own: a request in JSON on stdin, a line of JSON for each image."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainers.evaluation import model_file
+from trainers.evaluation.answers import ImagePrediction
+from trainers.evaluation.predictor import ImageFile, Predictor, Unreadable
+from trainers.support import device
+from trainers.support.errors import UserError
+
+
+def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """First {"model"}, then a document for each image: its categories, or why it is "unreadable"."""
+    if asked["threads"]:
+        device.use_threads(asked["threads"])
+    path, folder = Path(asked["model"]), asked["extensions"]
+    if own := model_file.read(path, asked["remake"]).extensions:
+        print(f"the model's own code is executed: {', '.join(own)} in {folder}", file=sys.stderr)
+    model = Predictor(
+        path,
+        device=asked["device"],
+        batch_size=asked["batch_size"],
+        extension_folder=Path(folder) if folder else None,
+        remake=asked["remake"],
+    )
+    if asked["boxes"] and not model.boxed:
+        what = "this model was trained on whole images, and takes no boxes"
+        raise UserError(what, where=asked["model"], help="leave --boxes out")
+    yield {"model": _about(model)}
+    files = [ImageFile(Path(path), box and tuple(box)) for path, box in asked["images"]]
+    for found in model.predict_all(files):
+        yield _document(found, asked["top"], answers_alone=asked["answers_alone"])
+
+
+def _about(model: Predictor) -> dict[str, Any]:
+    notes = model.notes
+    return {
+        "backbone": notes.recipe.train.backbone,
+        "metric": notes.metric,
+        "fitted_on": list(notes.fitted_on),
+        "input": list(notes.images.input),
+        "fit": notes.images.fit,
+        "boxes": model.boxed,
+        "views": notes.calibration.views.count,
+        "tau": notes.calibration.tau,
+        "temperature": notes.calibration.temperature,
+        "extensions": list(notes.extensions),
+        "categories": [{"name": c.name, "classes": list(c.classes), "multi": c.multi} for c in notes.categories],
+    }
+
+
+def _document(found: ImagePrediction | Unreadable, top: int | None, *, answers_alone: bool) -> dict[str, Any]:
+    if isinstance(found, Unreadable):
+        return {"path": str(found.path), "unreadable": found.why}
+    said = [one.document(top, answers_alone=answers_alone) for one in found.categories.values()]
+    return {"path": str(found.path), "categories": said}
+
+
+def main() -> None:
+    """Answer the request {"model", "remake", "extensions", "device", "threads", "batch_size", "top",
+    "answers_alone", "boxes", "images"} on stdin; what is wrong with it as a whole is a last line {"error"}.
+    """
+    try:
+        for line in answered(json.load(sys.stdin)):
+            print(json.dumps(line), flush=True)
+    except UserError as error:
+        about = {"what": error.what, "where": error.where, "help": error.help, "exit_code": error.exit_code}
+        print(json.dumps({"error": about}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Local weights as people keep them: a file, timm's own folder, or a folder of either. No weight is read here."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainers.support.errors import EnvironmentFault
+from trainers.support.files import expanded
+
+CONFIG = "config.json"
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""What timm calls the weights beside its config.json; the first that is there."""
+OURS = ("num_classes", "pretrained", "features_only")
+"""Arguments of timm's models that follow from the recipe."""
+
+
+@dataclass(frozen=True)
+class LocalWeights:
+    """The file of a backbone's weights, and timm's config.json beside it where there is one."""
+
+    file: Path
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What config.json says of the weights beside it."""
+
+    architecture: str
+    arguments: dict[str, str | int | float | bool]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    licence: str = ""
+
+
+def find(weights: str, backbone: str) -> LocalWeights:
+    """Where the weights of `backbone` are, or would be: `weights` is a file, timm's folder, or a folder of either."""
+    path = Path(expanded(weights))
+    named = path / f"{backbone}.safetensors"
+    if not path.is_dir() or named.exists():
+        return LocalWeights(named if path.is_dir() else path)
+    for folder in (path, path / backbone):
+        if (folder / CONFIG).is_file():
+            file = next((folder / name for name in FILES if (folder / name).exists()), folder / FILES[0])
+            return LocalWeights(file, folder / CONFIG)
+    return LocalWeights(named)
+
+
+def names(weights: str) -> list[str]:
+    """The backbones that a folder has weights of, by the names of its files and folders."""
+    path = Path(expanded(weights))
+    if not path.is_dir():
+        return []
+    if (path / CONFIG).is_file():
+        return [config(path / CONFIG).architecture]
+    return sorted(set(_names(path)))
+
+
+def _names(path: Path) -> Iterator[str]:
+    for one in path.iterdir():
+        if one.suffix == ".safetensors":
+            yield one.stem
+        elif (one / CONFIG).is_file():
+            yield one.name
+
+
+def config(path: Path) -> ModelConfig:
+    """timm's config.json at `path`. Raises EnvironmentFault where it is none."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        published = read.get("pretrained_cfg", read)  # of a timm before 0.9 they stand at the top
+        given = {key: value for key, value in read.get("model_args", {}).items() if value is not None}
+        return ModelConfig(
+            str(read["architecture"]),
+            _arguments({key: value for key, value in given.items() if key not in OURS}, path),
+            _channels(published.get("mean")),
+            _channels(published.get("std")),
+            str(published.get("license") or ""),
+        )
+    except OSError as error:
+        raise _unread(path, error.strerror or str(error)) from error
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError) as error:
+        raise _unread(path, f"it is no config.json of timm's: {error!r}") from error
+
+
+def _arguments(given: dict[str, Any], path: Path) -> dict[str, str | int | float | bool]:
+    for key, value in given.items():
+        if not isinstance(value, str | int | float | bool):
+            raise _unread(path, f"model_args.{key} is {json.dumps(value)}, and only single values are taken")
+    return given
+
+
+def _channels(value: Any) -> tuple[float, ...]:
+    """Mean or standard deviation of three channels; nothing where there is none."""
+    found = tuple(map(float, value or ()))
+    return found if len(found) == 3 else ()
+
+
+def _unread(path: Path, why: str) -> EnvironmentFault:
+    advice = "save the model again with timm, or name the weights file itself with train.weights"
+    return EnvironmentFault(f"cannot read the description of the weights: {why}", where=str(path), help=advice)
