@@ -64,7 +64,7 @@ def test_it_names_the_file_and_the_next_command(written):
     assert "test_resnet at " in said
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_the_file_says_what_was_found_and_chosen(written):
     folder, _ = written
     text = (folder / "photos.yaml").read_text()
@@ -77,7 +77,7 @@ def test_the_file_says_what_was_found_and_chosen(written):
     assert starter.is_unchanged(text)
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_run_on_the_folder_takes_the_file_of_before_and_trains(here):
     ended = sweep(here, "run", "photos", "--trials", "2", "--no-mlflow", "--devices", "cpu")
     assert ended.returncode == 0, ended.stderr
@@ -87,7 +87,7 @@ def test_run_on_the_folder_takes_the_file_of_before_and_trains(here):
     assert recorded["normalize"] == {"mean": [0.1] * 3, "std": [0.2] * 3}
 
 
-@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["# mine\n", "keep_checkpoints: 2\n"])
 def test_run_on_the_folder_keeps_a_file_that_was_changed(here, monkeypatch, change):
     monkeypatch.chdir(here)
@@ -99,7 +99,7 @@ def test_run_on_the_folder_keeps_a_file_that_was_changed(here, monkeypatch, chan
     assert (here / "photos.yaml").read_text() == changed
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_run_on_another_folder_of_the_same_name_does_not_take_it(here, monkeypatch):
     monkeypatch.chdir(here)
     photos(here / "other/photos")
@@ -107,7 +107,7 @@ def test_run_on_another_folder_of_the_same_name_does_not_take_it(here, monkeypat
         init.for_run(Path("other/photos"), Options(), None)
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_init_overwrites_nothing(here, monkeypatch):
     monkeypatch.chdir(here)
     before = (here / "photos.yaml").read_text()
@@ -192,7 +192,7 @@ def test_values_that_init_chooses_are_not_set(ground):
     assert "data.KEY=VALUE" in refused(Path("photos"), Wishes(sets=("train.epochs=3",))).help
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_without_hub_and_folder_both_ways_out_are_named(tmp_path):
     draw_photos(tmp_path)
     ended = sweep(tmp_path, "init", ".", "--out", "s.yaml", HF_HOME=str(tmp_path / "hub"), **OFFLINE)
@@ -202,7 +202,7 @@ def test_without_hub_and_folder_both_ways_out_are_named(tmp_path):
     assert not (tmp_path / "s.yaml").exists()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_folder_of_weights_without_a_name_of_timms_is_named(tmp_path):
     photos(tmp_path / "photos")
     (tmp_path / "weights").mkdir()
