@@ -5,7 +5,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sweeper.space import hints, renames
+from sweeper.space import hints
 from sweeper.space.hints import parts
 from sweeper.space.tree import Node, flow, plain
 from sweeper.text import did_you_mean, join_or
@@ -78,7 +78,7 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
         remedy = hints.MISSING.get(str(loc[-1])) or _described(model, loc)
         raise UserError(what, where=at.key or at.where, help=remedy)
     if kind == "literal_error":
-        renames.refuse(f"{name}: {_text(_named(at))}", _named(at).where)
+        hints.refuse(f"{name}: {_text(_named(at))}", _named(at).where)
     if kind == "union_tag_not_found" and not isinstance(at.value, dict):
         kind = "model_attributes_type"
     if kind == "union_tag_not_found":
@@ -111,7 +111,7 @@ def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
 
 def refuse_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
     """Raise UserError for a key of the part `name` that is not among the `known` ones."""
-    renames.refuse(f"{name}.{key}" if name else key, at.key or at.where)
+    hints.refuse(f"{name}.{key}" if name else key, at.key or at.where)
     what = f"unknown key '{brief(key)}'" + (f" in {name}" if name else "")
     elsewhere = hints.key(key) if "." not in name else ""  # a part of several kinds has keys of its own
     remedy = hints.HABITS.get(key) or did_you_mean(key, known) or elsewhere or f"it can be {join_or(known)}"
@@ -121,7 +121,7 @@ def refuse_key(key: str, at: Node, name: str, known: Sequence[str]) -> NoReturn:
 def refuse_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
     """Raise UserError for the name of the part `name` that is not among the `known` ones."""
     at = _named(at)
-    renames.refuse(f"{name}: {_text(at)}", at.where)
+    hints.refuse(f"{name}: {_text(at)}", at.where)
     what = f"unknown {name.split('.')[-1]} '{_text(at)}'"
     if meant := hints.value(str(at.value), known):
         raise UserError(what, where=at.where, help=f"did you mean '{meant}'?")

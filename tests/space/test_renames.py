@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sweeper.space import hints, renames
+from sweeper.space import hints
 from sweeper.space.space import Space
 from sweeper.space.yaml_io import read
 from trainers.support.errors import UserError
@@ -39,7 +39,7 @@ def assigned(path: str) -> str:
     return f"{key}={value if colon else 1}"
 
 
-@pytest.mark.parametrize(("path", "new"), renames.RENAMED.items())
+@pytest.mark.parametrize(("path", "new"), hints.RENAMED.items())
 def test_an_old_name_is_answered_with_the_new_one(asked, path, new):
     with pytest.raises(UserError) as caught:
         asked(assigned(path))
@@ -52,7 +52,7 @@ def test_an_old_name_is_answered_with_the_new_one(asked, path, new):
         assert any(f".{place}".endswith(f".{new}") for place in hints.places(new.rpartition(".")[2]))
 
 
-@pytest.mark.parametrize(("path", "instead"), renames.REMOVED.items())
+@pytest.mark.parametrize(("path", "instead"), hints.REMOVED.items())
 def test_what_is_gone_is_answered_with_what_to_use(asked, path, instead):
     with pytest.raises(UserError) as caught:
         asked(assigned(path))
@@ -70,7 +70,7 @@ def test_what_is_gone_is_answered_with_what_to_use(asked, path, instead):
     ],
 )
 def test_it_holds_for_keys_and_names_wherever_they_stand(asked, monkeypatch, path: str, written: Sequence[str]):
-    monkeypatch.setitem(renames.RENAMED, path, "better")
+    monkeypatch.setitem(hints.RENAMED, path, "better")
     with pytest.raises(UserError, match=f"^{path} was renamed to 'better'"):
         asked(*written)
 
