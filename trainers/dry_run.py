@@ -7,8 +7,9 @@ first trial exists.
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 
 from trainers import extensions
-from trainers.config import CustomHead, CustomLoss, Recipe
+from trainers.config import CustomHead, CustomLoss, Loss, Recipe
 from trainers.data import layouts
 from trainers.data.images import pillow_errors, resized
-from trainers.data.table import Row, Table, class_counts, label_matrix
+from trainers.data.table import Row, Table, class_counts, label_matrix, spans
 from trainers.evaluation import field_metrics
 from trainers.extensions import Definition
 from trainers.loading import custom_augmentations
@@ -36,32 +37,34 @@ SEED = 0
 
 def problems(recipes: Iterable[Recipe]) -> list[Problem]:
     """What is wrong with the code that these recipes call, each thing once."""
-    found: dict[Problem, None] = {}
-    tables: dict[str, Table] = {}
-    for recipe in recipes:
-        key = recipe.data.model_dump_json()
-        table = tables[key] = tables[key] if key in tables else layouts.read(recipe.data)
+    asked, found = list(recipes), dict[Problem, None]()
+    table = layouts.read(asked[0].data)  # all are of one study
+    rows, done = _some(table), set[str]()
+    for key, attempt in (one for recipe in asked for one in _attempts(recipe, table, rows)):
         try:
-            _try(recipe, table)
+            if key not in done:
+                attempt()
         except UserError as error:
             found[Problem(error.where, error.what, error.help, 2)] = None
+        done.add(key)
     return list(found)
 
 
-def _try(recipe: Recipe, table: Table) -> None:
-    """Raises UserError with the place in the file of the first mistake."""
-    rows = _some(table)
-    if isinstance(recipe.train.loss, CustomLoss):
-        _try_loss(recipe, recipe.train.loss, table, rows)
-    if recipe.train.augment.custom:
-        custom_augmentations.check(recipe.train.augment, _pixels(recipe, table, rows), torch.device("cpu"))
-    if model := extensions.find("models", recipe.train.backbone):
-        _try_model(recipe, model, _images(recipe, table, rows))
-    if isinstance(recipe.train.head, CustomHead):
-        _try_head(recipe, recipe.train.head, table, _images(recipe, table, rows))
-    for name in recipe.further:
-        if metric := extensions.find("metrics", name):
-            _try_metric(metric, table)
+def _attempts(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What there is to try of a recipe, each with what it depends on; UserError has the place in the file."""
+    train = recipe.train
+    built = train.model_dump_json(include={"backbone", "backbone_args", "image_size", "progressive_resizing", "head"})
+    if isinstance(train.loss, CustomLoss):
+        key = train.model_dump_json(include={"loss": True, "augment": {"mixup", "cutmix"}})
+        yield key, partial(_try_loss, recipe, train.loss, table, rows)
+    if train.augment.custom:
+        yield train.augment.model_dump_json(), partial(_try_augmentations, recipe, table, rows)
+    if model := extensions.find("models", train.backbone):
+        yield f"model {built}", partial(_try_model, recipe, model, table, rows)
+    if isinstance(train.head, CustomHead):
+        yield f"head {built}", partial(_try_head, recipe, train.head, table, rows)
+    for metric in (one for name in recipe.further if (one := extensions.find("metrics", name))):
+        yield metric.name, partial(_try_metric, metric, table)
 
 
 def _some(table: Table) -> list[Row]:
@@ -92,6 +95,10 @@ def _labels(table: Table, rows: Sequence[Row]) -> np.ndarray:
     return found
 
 
+def _try_augmentations(recipe: Recipe, table: Table, rows: Sequence[Row]) -> None:
+    custom_augmentations.check(recipe.train.augment, _pixels(recipe, table, rows), torch.device("cpu"))
+
+
 def _refuse_unequal(one: Definition, first: Any, second: Any, what: str) -> None:
     """UserError where two calls that were asked the same answer differently."""
     if not torch.equal(torch.as_tensor(first), torch.as_tensor(second)):
@@ -105,9 +112,11 @@ def _try_loss(recipe: Recipe, config: CustomLoss, table: Table, rows: Sequence[R
     labels, names = _labels(table, rows), [category.name for category in table.categories]
     counts = class_counts(_labels(table, table.split("train")), table.categories)
     multi = [category.multi for category in table.categories]
-    judge = losses.build(config, names, [list(map(int, count)) for count in counts], torch.device("cpu"), multi=multi)
-    _refuse_mean(recipe, one, losses.custom(config), table)
+    whole = [float((labels[:, span.labels] >= 0).all(1).mean()) for span in spans(table.categories)]
+    sizes = [list(map(int, count)) for count in counts]
+    judge = losses.build(config, names, sizes, torch.device("cpu"), multi=multi, known=whole)
     logits = torch.randn((len(rows), sum(map(len, counts))), generator=torch.Generator().manual_seed(SEED))
+    _refuse_weights(recipe, one, table, logits, torch.from_numpy(labels))
     logits.requires_grad_()
     loss = judge(logits, torch.from_numpy(labels))
     if not bool(loss.isfinite().all()):
@@ -130,8 +139,8 @@ def _refuse_no_gradient(one: Definition, loss: Tensor, logits: Tensor) -> None:
         raise UserError(f"the gradient of the loss {one.name} is not finite", where=one.where, help=advice)
 
 
-def _refuse_mean(recipe: Recipe, one: Definition, judge: losses.Objective, table: Table) -> None:
-    """UserError where a loss that returns one figure for a batch meets a key that weighs the images."""
+def _refuse_weights(recipe: Recipe, one: Definition, table: Table, logits: Tensor, labels: Tensor) -> None:
+    """UserError where a loss cannot be weighed by image: with several answers, or with one figure for a batch."""
     config, augment = recipe.train, recipe.train.augment
     weighing = {
         "class_weights": config.loss.class_weights != "none",
@@ -139,8 +148,12 @@ def _refuse_mean(recipe: Recipe, one: Definition, judge: losses.Objective, table
         "mixup": augment.mixup > 0,
         "cutmix": augment.cutmix > 0,
     }
+    several = [category.name for category in table.categories if category.multi]
+    if several and weighing["class_weights"]:
+        what = f"class_weights do not reach {several[0]}, which has several answers, in the loss {one.name}"
+        raise UserError(what, where=one.where, help="leave class_weights out, and weigh the classes in the loss")
     found = [key for key, there in weighing.items() if there]
-    if found and losses.is_mean(judge):
+    if found and _is_mean(recipe.train.loss, table, logits, labels):
         raise UserError(
             f"the loss {one.name} returns one figure for the batch, and {found[0]} weighs its images",
             where=one.where,
@@ -148,9 +161,22 @@ def _refuse_mean(recipe: Recipe, one: Definition, judge: losses.Objective, table
         )
 
 
+def _is_mean(config: Loss, table: Table, logits: Tensor, labels: Tensor) -> bool:
+    """Whether a loss returns one figure for all images of a category."""
+    if not isinstance(config, CustomLoss):
+        return False
+    judge = losses.custom(config)
+    for span in spans(table.categories):
+        answers = labels[:, span.labels] if span.category.multi else labels[:, span.labels.start]
+        known = (labels[:, span.labels] >= 0).all(1)
+        if int(known.sum()) > 1 and judge(logits[known][:, span.classes], answers[known]).stride() == (0,):
+            return True
+    return False
+
+
 # ------------------------------------------------------------------------------------- networks and heads
-def _try_model(recipe: Recipe, one: Definition, images: Tensor) -> None:
-    config = recipe.train
+def _try_model(recipe: Recipe, one: Definition, table: Table, rows: Sequence[Row]) -> None:
+    config, images = recipe.train, _images(recipe, table, rows)
     torch.manual_seed(SEED)
     backbone = network.create(config)
     torch.manual_seed(SEED)
@@ -171,9 +197,9 @@ def _refuse_other_features(one: Definition, backbone: Any, found: Any, count: in
         raise UserError(what, where=one.where, help="return pooled features [B, num_features]")
 
 
-def _try_head(recipe: Recipe, config: CustomHead, table: Table, images: Tensor) -> None:
+def _try_head(recipe: Recipe, config: CustomHead, table: Table, rows: Sequence[Row]) -> None:
     """The head on the backbone as it is drawn: nothing is fetched."""
-    one = extensions.needed("heads", config.name)
+    one, images = extensions.needed("heads", config.name), _images(recipe, table, rows)
     sizes = [len(category.classes) for category in table.categories]
     plain = recipe.train.model_copy(update={"pretrained": False, "weights": None})
     net, again = (network.build(plain, sizes) for _ in range(2))
@@ -206,8 +232,8 @@ def _try_metric(one: Definition, table: Table) -> None:
 def main() -> None:
     """Read {"recipes", "extensions"} on stdin, the latter paths; write one line of JSON, a list of problems."""
     asked = json.load(sys.stdin)
-    print()  # after what somebody's code may have printed
-    print(json.dumps([asdict(problem) for problem in _answers(asked)]))
+    with extensions.answering() as answer:
+        print(json.dumps([asdict(problem) for problem in _answers(asked)]), file=answer)
 
 
 def _answers(asked: dict[str, Any]) -> Iterator[Problem]:

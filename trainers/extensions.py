@@ -1,7 +1,8 @@
 """A user's own Python: what the files beside a search space define, by kind and name.
 
 Such a file is ordinary Python with plain dictionaries, such as `losses = {"poly": poly}`. It is loaded by its path,
-once for each text, and nothing else is: neither the folder it lies in nor the current one is put on Python's path.
+once for each path and text, and nothing else is: neither the folder it lies in nor the current one is put on
+Python's path.
 """
 
 import ast
@@ -12,15 +13,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import MISSING, dataclass, field, is_dataclass
 from dataclasses import fields as fields_of
 from functools import partial
 from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Literal, SupportsFloat, get_args
+from typing import Any, Literal, SupportsFloat, TextIO, get_args
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -117,7 +118,7 @@ class Definition:
         try:
             return function(*given, **named)
         except (Exception, SystemExit) as error:
-            if isinstance(error, UserError) or type(error).__name__ == "OutOfMemoryError":
+            if isinstance(error, UserError) or _no_room(error):
                 raise  # it is blamed already; or the batch is made smaller for it
             raise blamed(error, self.path, f"{self.name} of {self.kind} failed", self.line) from error
 
@@ -206,25 +207,34 @@ def load(paths: Sequence[str]) -> None:
 def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:
     """The copies in a study's folder that a recipe was made with, by file name and SHA-256.
 
-    Raises EnvironmentFault for one that is another text by now.
+    Raises EnvironmentFault for one that is missing, or another text by now.
     """
-    files = [ExtensionFile.read(folder / Path(name).name) for name in wanted]
-    for one in files:
-        if one.checksum != wanted[one.name]:
-            raise EnvironmentFault(
-                "this copy of an extension file is not the one that the study began with",
-                where=str(one.path),
-                help="restore it, or begin another study with --new-study NAME",
-            )
-    return files
+    found = []
+    for path, checksum in ((folder / Path(name).name, checksum) for name, checksum in wanted.items()):
+        copy = ExtensionFile.read(path) if path.is_file() else None
+        if copy is None or copy.checksum != checksum:
+            what = "is not there" if copy is None else "is not the one that the study began with"
+            help = "restore it, or begin another study with --new-study NAME"
+            raise EnvironmentFault(f"this copy of an extension file {what}", where=str(path), help=help)
+        found.append(copy)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- loading
 def _module(file: ExtensionFile) -> ModuleType:
-    key = str(file.path.resolve()), file.checksum
+    key = str(file.path), file.checksum
     if key not in _modules:
-        _modules[key] = _executed(file, f"sweep_extension_{file.checksum[:12]}")
+        number = hashlib.sha256("\0".join(key).encode(errors="surrogateescape")).hexdigest()[:12]
+        _modules[key] = _executed(file, f"sweep_extension_{number}")
     return _modules[key]
+
+
+@contextmanager
+def answering() -> Iterator[TextIO]:
+    """Standard output for an answer alone: what somebody's code prints meanwhile goes to stderr."""
+    answer = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield answer
 
 
 class _Text(InspectLoader):
@@ -252,7 +262,7 @@ def _executed(file: ExtensionFile, name: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickles look their module up
     folder = Path.cwd()
     try:
-        with redirect_stdout(sys.stderr):  # what it prints is no answer of a command's
+        with answering():
             spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
@@ -262,6 +272,12 @@ def _executed(file: ExtensionFile, name: str) -> ModuleType:
     finally:
         os.chdir(folder)
     return module
+
+
+def _no_room(error: BaseException) -> bool:
+    """Whether a device had no memory left, as far as torch is loaded."""
+    device = sys.modules.get("trainers.support.device")
+    return device is not None and bool(device.no_room(error))
 
 
 def blamed(error: BaseException, path: Path, what: str, line: int = 1) -> UserError:

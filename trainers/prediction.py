@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainers import extensions
 from trainers.evaluation import model_file
 from trainers.evaluation.answers import ImagePrediction
 from trainers.evaluation.predictor import ImageFile, Predictor, Unreadable
@@ -64,12 +65,13 @@ def main() -> None:
     """Answer the request {"model", "remake", "extensions", "device", "threads", "batch_size", "top",
     "answers_alone", "boxes", "images"} on stdin; what is wrong with it as a whole is a last line {"error"}.
     """
-    try:
-        for line in answered(json.load(sys.stdin)):
-            print(json.dumps(line), flush=True)
-    except UserError as error:
-        about = {"what": error.what, "where": error.where, "help": error.help, "exit_code": error.exit_code}
-        print(json.dumps({"error": about}), flush=True)
+    with extensions.answering() as answer:
+        try:
+            for line in answered(json.load(sys.stdin)):
+                print(json.dumps(line), file=answer, flush=True)
+        except UserError as error:
+            about = {"what": error.what, "where": error.where, "help": error.help, "exit_code": error.exit_code}
+            print(json.dumps({"error": about}), file=answer, flush=True)
 
 
 if __name__ == "__main__":

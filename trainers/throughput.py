@@ -118,9 +118,8 @@ def main() -> None:
     extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
-    found = [measure(recipe, categories, asked["device"]) for recipe in recipes]
-    print()  # after what somebody's code may have printed
-    print(json.dumps(found))
+    with extensions.answering() as answer:
+        print(json.dumps([measure(recipe, categories, asked["device"]) for recipe in recipes]), file=answer)
 
 
 if __name__ == "__main__":

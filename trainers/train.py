@@ -180,16 +180,17 @@ class TrainingRun:
         self.lens = Evaluator(self.config, data, self.net, where)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
-        self.objective = self._loss(self.known)
-        self.eval_loss = self._loss(data.known(self.val), smooth=False)
+        self.objective = self._loss(self.rows)
+        self.eval_loss = self._loss(self.val, smooth=False)
         every = range(len(data.table.rows))
         self.minority = transforms.minority(data.labels(every), self.counts, data.categories)  # [rows]
         self.mean_weight = 1.0 if data.weights is None else float(data.weights[self.rows].mean())
         self.epochs = self._restore(state) if state else []
 
-    def _loss(self, known: Sequence[float], *, smooth: bool = True) -> losses.Objective:
-        """What is minimised, over images of whose answers these shares are known, [K]."""
+    def _loss(self, rows: Sequence[int], *, smooth: bool = True) -> losses.Objective:
+        """What is minimised over these rows."""
         data, loss = self.data, self.config.loss
+        known = data.known_to(loss, rows)
         return losses.build(loss, data.names, self.counts, self.device, multi=data.multi, known=known, smooth=smooth)
 
     def fit(self, index: int) -> tuple[Scores, float, float]:

@@ -8,6 +8,7 @@ from sweeper.engine import backbones, presets
 from sweeper.engine.backbones import Found
 from sweeper.errors import EnvironmentFault, UserError
 from trainers.support import weights_folder
+from trainers.support.files import expanded
 
 HEADERS = ("backbone", "parameters", "MACs", "input", "weights", "licence")
 PLACES = {"local": "in the folder", "cached": "on this machine", "hub": "on the hub", "none": "none published"}
@@ -33,8 +34,9 @@ def refuse_no_folder(weights: str | None) -> None:
     if weights is None:
         return
     advice = "name a folder of <backbone>.safetensors, or of folders with config.json and model.safetensors"
-    if not Path(weights).is_dir():
-        what = "is a file" if Path(weights).exists() else "there is no such folder"
+    folder = Path(expanded(weights))
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "there is no such folder"
         raise EnvironmentFault(what, where=weights, help=advice)
     if not weights_folder.names(weights):
         raise EnvironmentFault("no weights in this folder", where=weights, help=advice)

@@ -17,9 +17,10 @@ from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space import docs, hints, starter, yaml_io
 from sweeper.space.space import Space
 from sweeper.space.starter import Starter
-from sweeper.space.tree import Node
+from sweeper.space.tree import Node, flow
 from sweeper.space.validation import known_metric
-from sweeper.store import paths
+from sweeper.store import paths, study_file
+from sweeper.store.paths import StudyFolder
 from sweeper.system import devices
 from sweeper.terminal import output
 from trainers.config import Recipe, TrainConfig
@@ -119,12 +120,16 @@ def _is_of(target: Path, wanted: DataConfig) -> bool:
 def with_weights(path: Path, options: Options, weights: str) -> Options:
     """`options`, and the folder `weights` for a search space that starts from published weights and names none."""
     refuse_no_folder(weights)
-    train = yaml_io.read(path, sets=options.assignments).train.value
-    entries: Mapping[str, Any] = train if isinstance(train, dict) else {}
+    spec = yaml_io.read(path, sets=options.assignments)
+    entries: Mapping[str, Any] = spec.train.value if isinstance(spec.train.value, dict) else {}
     scratch = "pretrained" in entries and entries["pretrained"].value is False
     if "weights" in entries or scratch:
         return options
-    return replace(options, sets=(*options.sets, f"train.weights={weights}"))
+    before = study_file.read(StudyFolder.named(spec.study))
+    if before and not before["identity"]["train"].get("weights"):
+        output.print_message(f"study {spec.study} began with the hub's weights, so those in {weights} are not used")
+        return options
+    return replace(options, sets=(*options.sets, f"train.weights={flow(weights)}"))
 
 
 def _schema(target: Path) -> str:

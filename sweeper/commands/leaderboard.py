@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from sweeper.errors import UserError
@@ -34,10 +35,15 @@ class Standing:
 
     study: StudyFolder
     wanted: Wanted
-    results: Sequence[TrialResult]
-    importance: Importance | None  # by the study's own metric
+    recorded: Sequence[TrialResult]
+    results: Sequence[TrialResult]  # the same by the metric that is asked for
 
-    @property
+    @cached_property
+    def importance(self) -> Importance | None:
+        """What mattered, by the study's own metric."""
+        return importance.importance(self.study, self.recorded)
+
+    @cached_property
     def cross(self) -> Cross | None:
         """The table of two open values that is asked for, or that a grid has."""
         if self.wanted.cross and self.results:
@@ -56,7 +62,8 @@ class Standing:
         """Every column that tells trials apart, what mattered most before the rest."""
         mattered = [one.name for one in self.importance.shares] if self.importance else []
         board = columns.board(self._ranking, first=mattered)
-        renamed = [self.wanted.by if name == "value" and self.wanted.by else name for name in board.headers]
+        metric = self.results[0].metric if self.wanted.by and self.results else "value"
+        renamed = [metric if name == "value" else name for name in board.headers]
         return replace(board, headers=renamed)
 
     def csv(self) -> str:
@@ -74,7 +81,7 @@ class Standing:
         }
         return whole | {"trials": whole["trials"][: self.wanted.top]} | more
 
-    @property
+    @cached_property
     def _ranking(self) -> Ranking:
         return Ranking.of(self.results, self.study)
 
@@ -87,5 +94,4 @@ def standing(study: StudyFolder, wanted: Wanted) -> Standing:
     if wanted.cross and wanted.columns:
         raise UserError("--columns and --cross are two tables", where="sweep leaderboard", help="write one of them")
     results = records.results(study)
-    mattered = importance.importance(study, results)
-    return Standing(study, wanted, columns.by(wanted.by, study, results) if wanted.by else results, mattered)
+    return Standing(study, wanted, results, columns.by(wanted.by, study, results) if wanted.by else results)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.executors.local import environment
 from sweeper.model import find, image_files
 from sweeper.model.find import FoundModel
-from sweeper.system import devices, subprocesses
+from sweeper.system import devices
 from sweeper.system.ask import stream
 from sweeper.terminal.output import counting, print_message
 from sweeper.text import counted
@@ -81,7 +82,8 @@ def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int
                 print_message(f"{found['path']}: {found['unreadable']}")
                 predicted.unreadable.append({"path": found["path"], "why": found["unreadable"]})
                 continue
-            table.write(found)
+            if table:
+                table.write(found)
             if kept:
                 predicted.images.append(found)
 
@@ -101,8 +103,7 @@ def _answers(model: FoundModel, asked: Sequence[Any], options: Options) -> Itera
         "boxes": options.boxes is not None,
         "images": asked,
     }
-    env = {**subprocesses.environment(), **slot.env}
-    for found in stream("-m", MODULE, what="the model's process", request=request, env=env):
+    for found in stream("-m", MODULE, what="the model's process", request=request, env=environment(slot)):
         if error := found.get("error"):
             kind = UserError if error["exit_code"] == UserError.exit_code else EnvironmentFault
             raise kind(error["what"], where=error["where"], help=error["help"])
@@ -166,18 +167,11 @@ class _Table:
         self.writer.writerow([found["path"], *wide])
 
 
-class _NoTable:
-    """Where no CSV is asked for."""
-
-    def write(self, found: dict[str, Any]) -> None:
-        """Nothing."""
-
-
 @contextmanager
-def _table(options: Options, about: dict[str, Any]) -> Iterator[_Table | _NoTable]:
-    """The CSV, which appears whole or not at all."""
+def _table(options: Options, about: dict[str, Any]) -> Iterator[_Table | None]:
+    """The CSV, which appears whole or not at all; None where nobody asked for it."""
     if options.csv is None:
-        yield _NoTable()
+        yield None
         return
     with atomic_write(options.csv) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)

@@ -47,8 +47,7 @@ def preflight(
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
-    request = _request(asked, categories, images, gpus, unfetched=unfetched)
-    request |= {"extensions": list(map(str, extensions))} if extensions else {}
+    request = _request(asked, categories, images, gpus, unfetched=unfetched, extensions=extensions)
     memory, key = cache / "preflight.json", cache_key(request, asked)
     passed = _passed(memory)
     if key in passed:
@@ -73,6 +72,7 @@ def _request(
     gpus: Sequence[str],
     *,
     unfetched: bool,
+    extensions: Sequence[Path],
 ) -> dict[str, Any]:
     return {
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
@@ -81,6 +81,7 @@ def _request(
         "gpus": list(gpus),
         "sizes": True,
         "unfetched": unfetched,
+        "extensions": list(map(str, extensions)),
     }
 
 

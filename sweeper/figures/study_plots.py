@@ -28,8 +28,8 @@ def history(dots: Sequence[Dot], metric: str, title: str, *, minimize: bool = Fa
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         axes = figure.subplots()
         _dots(axes, [(dot.number, dot) for dot in dots])
-        done = [dot for dot in sorted(dots, key=lambda dot: dot.number) if dot.state == "COMPLETE"]
-        if done:
+        known = [dot for dot in dots if dot.state == "COMPLETE" and dot.value == dot.value]
+        if done := sorted(known, key=lambda dot: dot.number):
             better = np.minimum if minimize else np.maximum
             tops = better.accumulate([dot.value for dot in done]).tolist()
             last = max(dot.number for dot in dots)

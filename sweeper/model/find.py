@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.errors import EnvironmentFault, UserError
+from sweeper.model.image_files import path_of
 from sweeper.results import winner
 from sweeper.store import records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.text import did_you_mean, relative_path
 from sweeper.trial import OPEN
-from trainers.support.files import expanded
 
 SUFFIX = ".safetensors"
 REMAKE = "sweep best STUDY --export submission --again trains a new one"
@@ -44,7 +44,7 @@ def find(word: str) -> FoundModel:
     name, _, number = word.rpartition("/")
     if name in there and number.isdecimal():
         return _of_trial(there[name], int(number))
-    path = Path(expanded(word)).absolute()
+    path = path_of(word).absolute()
     if path.is_file():
         return _of_file(path)
     if path.is_dir():

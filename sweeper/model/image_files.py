@@ -19,7 +19,7 @@ SIDES = ("left", "top", "right", "bottom")
 
 @dataclass
 class ImageFiles:
-    """Paths of images in order, and a line for each thing that was left out of a folder."""
+    """Paths of images in order, and a line for all of a folder that cannot be read."""
 
     paths: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -33,11 +33,11 @@ def listed(words: Sequence[str]) -> ImageFiles:
     """
     found = ImageFiles()
     for word in words:
-        path = Path(expanded(word))
+        path = path_of(word)
         if path.is_dir():
             _add_folder(path, found)
         elif path.suffix.lower() in (*LISTS, *TABLES):
-            found.paths += [path.parent / expanded(name) for name in _names(path)]
+            found.paths += [path.parent / name for name in _names(path)]
         elif path.exists():
             found.paths.append(path)
         else:
@@ -45,6 +45,14 @@ def listed(words: Sequence[str]) -> ImageFiles:
     if not found.paths:
         raise UserError("there are no images", where=" ".join(words), help="; ".join(found.left_out))
     return found
+
+
+def path_of(word: str) -> Path:
+    """The path that a word of the command line means. Raises UserError where ~ names nobody."""
+    try:
+        return Path(expanded(word))
+    except ValueError as error:
+        raise UserError(str(error), where=word, help="write ./ in front of a name that begins with ~") from None
 
 
 def _add_folder(path: Path, found: ImageFiles) -> None:
@@ -84,7 +92,7 @@ def boxes(path: Path) -> dict[Path, Box]:
                 Fault(f"{path.parent / where}", f"no box: {written}", "whole pixels, left < right, top < bottom")
             )
         else:
-            found[(path.parent / expanded(name)).resolve()] = box
+            found[(path.parent / name).resolve()] = box
     if faults:
         raise DataError(faults)
     return found

@@ -10,7 +10,7 @@ from sweeper.space.tree import flow
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, Ranking
-from sweeper.text import join_or
+from sweeper.text import join_or, plain
 from sweeper.trial import TrialResult
 from trainers.epoch import Scores
 from trainers.metrics.definitions import minimizes
@@ -80,9 +80,17 @@ def by(metric: str, study: StudyFolder, results: Sequence[TrialResult]) -> list[
     if not results or metric == results[0].metric:
         return list(results)
     known = metrics(study, results)
-    full_name(metric, list(dict.fromkeys(name for each in known.values() for name in each)), "metric")
-    change = {"metric": metric, "minimize": metric == "loss" or minimizes(metric)}
+    metric = full_name(metric, list(dict.fromkeys(name for each in known.values() for name in each)), "metric")
+    change = {"metric": metric, "minimize": metric == "loss" or _minimized(metric, study, results[0])}
     return [one.model_copy(update=change | {"value": known.get(one.number, {}).get(metric)}) for one in results]
+
+
+def _minimized(metric: str, study: StudyFolder, one: TrialResult) -> bool:
+    """Whether less of it is better; of a metric of an extension file the recipes that choose epochs by it know."""
+    job = records.read_config(study.trial(one.number))
+    if job and job.recipe.train.selection == metric:
+        return job.recipe.minimize_selection
+    return minimizes(metric)
 
 
 # -------------------------------------------------------------------------------------------- board
@@ -97,7 +105,7 @@ class Board:
         """The lines of a Markdown table."""
         rule = ["---"] * len(self.headers)
         lines = [self.headers, rule, *self.rows]
-        return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+        return [f"| {' | '.join(map(plain, line))} |" for line in lines]
 
 
 def board(ranking: Ranking, *, first: Sequence[str] = ()) -> Board:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.errors import UserError
+from sweeper.errors import NoResult, UserError
+from sweeper.results import winner
 from sweeper.results.columns import value
 from sweeper.space.compare import difference
 from sweeper.store import records, study_file
@@ -38,9 +39,12 @@ class Side:
 
     @property
     def winner(self) -> dict[str, Any] | None:
-        """The row of the best trial in the ranking."""
-        rows = Ranking.of(self.results, self.study).rows
-        return next((row for row in rows if row["rank"] == 1), None)
+        """The row of the winner, as `sweep best` has it, in the ranking."""
+        try:
+            number = winner.winner(self.study).result.number
+        except NoResult:
+            return None
+        return next(row for row in Ranking.of(self.results, self.study).rows if row["trial"] == number)
 
 
 @dataclass(frozen=True)

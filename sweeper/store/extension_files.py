@@ -9,11 +9,10 @@ from trainers.support import files
 
 
 def keep(given: Sequence[ExtensionFile], folder: Path) -> None:
-    """Put copies of these files into `folder`; those that are there already are of the same text."""
+    """Put copies of these files into `folder`, where they are not there yet."""
     for one in given:
         copy = folder / one.name
         if not copy.is_file() or copy.read_bytes() != one.text:
-            folder.mkdir(parents=True, exist_ok=True)
             with files.atomic_write(copy) as file:
                 file.write(one.text)
 

@@ -95,10 +95,9 @@ def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], met
     complete = {n: result for n, result in results.items() if result.state == "COMPLETE"}
     due = [times.get(n, 0.0) for n, one in results.items() if one.state in OPEN and one.epochs >= one.planned]
     sure = [n for n in complete if times.get(n, 0.0) < min(due, default=math.inf)]
-    done, found = list[TrialResult](), list[Point]()
+    found, top = list[Point](), None
     for step, number in enumerate(sorted(sure, key=lambda n: (times.get(n, 0.0), n))):
-        done.append(complete[number])
-        top = best(done)
+        top = best(filter(None, (top, complete[number])))
         value = top.value if top and top.value is not None else math.nan
         found.append(Point(step, _ms(times.get(number, 0.0)), _tidy({f"best_{metric}": value})))
     return found

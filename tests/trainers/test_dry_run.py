@@ -1,5 +1,7 @@
 """What extension files define is tried on real images before the first trial."""
 
+import io
+import json
 import textwrap
 
 import pytest
@@ -177,3 +179,46 @@ def test_a_name_of_timms_is_taken(photos, tmp_path):
     recipe = Recipe.model_validate({"data": photos, "train": {"backbone": "resnet18", "pretrained": False}})
     (found,) = preflight.problems([recipe])
     assert found.what == "the name resnet18 of models is taken: timm has a model resnet18"
+
+
+def test_a_loss_of_flags_is_tried_with_flags_and_no_class_weights_reach_it(photos, tmp_path):
+    data = photos.model_copy(update={"multi": {"colour": ()}})
+    path = tmp_path / "mine.py"
+    path.write_text(
+        HEAD
+        + "def mine(logits, labels):\n"
+        + "    if labels.ndim == 2:\n"
+        + "        return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())\n"
+        + "    return nn.functional.cross_entropy(logits, labels)\n"
+        + "losses = {'mine': mine}\n"
+    )
+    extensions.use([ExtensionFile.read(path)], BUILT_IN)
+
+    def said(**train):
+        base = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1}
+        found = dry_run.problems([Recipe.model_validate({"data": data, "train": base | train})])
+        return [one.what for one in found]
+
+    assert said(loss={"name": "mine"}) == []
+    assert said(loss={"name": "mine"}, augment={"mixup": 0.2}) == [
+        "the loss mine returns one figure for the batch, and mixup weighs its images"
+    ]
+    assert said(loss={"name": "mine", "class_weights": "inverse_frequency"}) == [
+        "class_weights do not reach colour, which has several answers, in the loss mine"
+    ]
+
+
+def test_what_code_prints_is_no_part_of_the_answer(photos, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        HEAD
+        + "def mine(probabilities, labels):\n    print('looking', end=' ')\n    return 1.0\n"
+        + "metrics = {'mine': mine}\n"
+    )
+    train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32}
+    recipe = Recipe.model_validate({"data": photos, "metric": "mine", "train": train})
+    asked = {"recipes": [recipe.model_dump(mode="json")], "extensions": [str(path)]}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asked)))
+    dry_run.main()
+    out, err = capsys.readouterr()
+    assert (out, "looking" in err) == ("[]\n", True)

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.config import AdamW, Augment, PosthocLogitAdjustment, Recipe, Thresholds, TrainConfig, Views
+from trainers import extensions
+from trainers.config import AdamW, Augment, CustomLoss, PosthocLogitAdjustment, Recipe, Thresholds, TrainConfig, Views
 from trainers.data.table import MISSING, Category, Table
 from trainers.evaluation import metrics, predict
+from trainers.extensions import ExtensionFile
 from trainers.loading.batches import Data, balanced
 from trainers.loading.transforms import minority
+from trainers.optim import losses
 from trainers.support.checksummed import load_array
 from trainers.train import TrainingRun, train
 
@@ -195,3 +198,33 @@ def test_an_image_that_weighs_nothing_teaches_nothing(photos, plain, tmp_path):
     noisy = Data(replace(plain.table, rows=rows), plain.cache)
     *_, last = train(recipe(photos, metric="overall_accuracy", epochs=10, augment=Augment()), noisy, tmp_path)
     assert last.val.category_accuracy["colour"] > 0.8
+
+
+OWN = """
+from torch.nn import functional
+
+def mine(logits, labels):
+    if labels.ndim == 2:
+        return functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(1)
+    return functional.cross_entropy(logits, labels, reduction="none")
+
+losses = {"mine": mine}
+"""
+
+
+def test_a_loss_of_ones_own_counts_each_image_with_all_its_labels_alike(plain, tmp_path):
+    """A fifth of the flags are missing, and two thirds of the images: the mean is that over the others."""
+    rng = np.random.default_rng(0)
+    data = changed(
+        plain, lambda row: tuple(MISSING if rng.random() < 0.2 else flag for flag in shown(row)), (COLOURS,)
+    )
+    rows, labels = data.table.indices("train"), data.labels(data.table.indices("train"))
+    logits = torch.zeros(len(rows), 4)
+    (tmp_path / "mine.py").write_text(OWN)
+    extensions.use([ExtensionFile.read(tmp_path / "mine.py")])
+    loss = CustomLoss(name="mine")
+    shares = data.known_to(loss, rows)
+    assert shares[0] < 0.6 < data.known(rows)[0]
+    judge = losses.build(loss, data.names, data.counts(rows), torch.device("cpu"), multi=data.multi, known=shares)
+    assert judge(logits, torch.from_numpy(labels)).mean().item() == pytest.approx(np.log(2))
+    extensions.use([])

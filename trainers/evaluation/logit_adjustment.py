@@ -105,11 +105,15 @@ class Fitting:
 
     def fit(self, metric: str, loss: float) -> Fit:
         """The best strength by `metric`, the one nearest 0 of equals; `loss` is passed through to the scores."""
-        chosen = [self._best(metric, fold) for fold in range(self.counts.shape[1])]
-        crossed = sum(self.counts[best, fold] for fold, best in enumerate(chosen))
+        crossed, chosen = self._crossed(metric)
         strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)[:, None]  # [N, 1]
-        scores = self._with_further(self._scores(np.asarray(crossed), loss), strength)
+        scores = self._with_further(self._scores(crossed, loss), strength)
         return Fit(float(TAUS[self._best(metric)]), scores, self._corrected(strength) - self.moved)
+
+    def _crossed(self, metric: str) -> tuple[NDArray[np.int64], list[int]]:
+        """The counts with each fold's strength fitted on the others, and the places of these strengths."""
+        chosen = [self._best(metric, fold) for fold in range(self.counts.shape[1])]
+        return np.asarray(sum(self.counts[best, fold] for fold, best in enumerate(chosen))), chosen
 
     def _best(self, metric: str, fold: int | None = None) -> int:
         """The place of the best strength on all of val, or on all but a fold; looked for once."""
@@ -134,5 +138,8 @@ class Fitting:
         """
         if not len(self.columns.single):
             return {}
-        fits = {name: self.fit(name, 0.0) for name in dict.fromkeys((*SINGLE, *names))}
-        return {name: Corrected(tau=fit.tau, value=fit.scores.value(name)) for name, fit in fits.items()}
+        return {name: self._as_corrected(name) for name in dict.fromkeys((*SINGLE, *names))}
+
+    def _as_corrected(self, name: str) -> Corrected:
+        scores = self._scores(self._crossed(name)[0], 0.0) if name in STANDARD else self.fit(name, 0.0).scores
+        return Corrected(tau=float(TAUS[self._best(name)]), value=scores.value(name))

@@ -188,7 +188,7 @@ def scores(
         counts,
         torch.device("cpu"),
         multi=data.multi,
-        known=data.known(rows),
+        known=data.known_to(recipe.train.loss, rows),
         smooth=False,
     )
     loss = judge(torch.from_numpy(logits), torch.from_numpy(labels)).mean().item()

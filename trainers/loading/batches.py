@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainers.config import CustomLoss, Loss
 from trainers.data import layouts
 from trainers.data.cache import Cache, open_cache
 from trainers.data.decoded_files import SQUASHED
@@ -64,6 +65,15 @@ class Data:
         """The share of the labels of each category that are known among `rows`, [K]."""
         known = self.labels(rows) != MISSING
         return [float(known[:, span.labels].mean()) if len(rows) else 1.0 for span in spans(self.categories)]
+
+    def known_to(self, loss: Loss, rows: Sequence[int]) -> list[float]:
+        """What share of each category a loss sees among `rows`, [K]: the labels that are known, or for one of an
+        extension file the images with all of them.
+        """
+        if not isinstance(loss, CustomLoss):
+            return self.known(rows)
+        known = self.labels(rows) != MISSING
+        return [float(known[:, span.labels].all(1).mean()) if len(rows) else 1.0 for span in spans(self.categories)]
 
     def counts(self, rows: Sequence[int]) -> list[list[int]]:
         """Images of each class among `rows`, [K][C]."""

@@ -67,7 +67,7 @@ def describe(name: str, weights: str, counted: dict[str, Any], *, fetch: bool) -
     size = int(default.input_size[-1]) if default is not None else 224
     figures = counted or _counted(name, size)
     where, licence = _place(name, weights, default)
-    missing = _missing(default) if fetch and where == HUB else ""
+    missing = preflight.not_given(name) if fetch and where == HUB else ""
     return Backbone(
         name,
         figures["parameters"],
@@ -106,11 +106,6 @@ def _place(name: str, weights: str, default: Any) -> tuple[str, str]:
     return CACHED if hub.is_cached(default.hf_hub_id, default.hf_hub_filename or FILE) else HUB, licence
 
 
-def _missing(default: Any) -> str:
-    """Why the hub's weights cannot be had, once they were fetched."""
-    return hub.missing(default.hf_hub_id, default.hf_hub_filename or FILE) if default.hf_hub_id else ""
-
-
 def _names(asked: dict[str, Any]) -> list[str]:
     """Those that are asked for by name and known to timm, or those of the pattern."""
     published = set(timm.list_pretrained())
@@ -120,7 +115,7 @@ def _names(asked: dict[str, Any]) -> list[str]:
     return [*named, *(matching(asked["pattern"]) if asked.get("pattern") else [])]
 
 
-def answer(asked: dict[str, Any], progress: Callable[[str], None] = print) -> dict[str, Any]:
+def answer(asked: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
     """The backbones, how many more there are, and names that were meant where there is none."""
     names = list(dict.fromkeys(_names(asked)))
     found = list(_described(names[:MOST], asked, progress))

@@ -71,7 +71,7 @@ def notes(recipes: Iterable[Recipe]) -> list[str]:
 def absent(recipes: Iterable[Recipe]) -> list[Problem]:
     """One problem that names all backbones whose published weights can be had neither here nor from the hub."""
     published = [r.train for r in recipes if r.train.pretrained and not r.train.weights]
-    found = {config.backbone: why for config in published if (why := _not_given(config))}
+    found = {config.backbone: why for config in published if (why := not_given(config.backbone))}
     if not found:
         return []
     names, reasons = ", ".join(found), "; ".join(dict.fromkeys(found.values()))
@@ -323,9 +323,9 @@ def _published(config: TrainConfig) -> Problem | None:
     return None
 
 
-def _not_given(config: TrainConfig) -> str:
-    """Why the hub's weights of a backbone cannot be had, or nothing."""
-    default = timm.get_pretrained_cfg(config.backbone)
+def not_given(backbone: str) -> str:
+    """Why the hub's weights of a backbone cannot be had, or nothing; they are fetched for it."""
+    default = timm.get_pretrained_cfg(backbone)
     if default is None or not default.hf_hub_id:
         return ""
     return hub.missing(default.hf_hub_id, default.hf_hub_filename or "model.safetensors")
@@ -383,12 +383,12 @@ def main() -> None:
     asked = json.load(sys.stdin)
     extensions.load(asked.get("extensions", []))
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
-    found = [*gpus(asked.get("gpus", [])), *problems(recipes, asked.get("images"))]
-    missing = absent(recipes)
-    if not asked.get("unfetched"):
-        found += missing
-    print()  # after what somebody's code may have printed
-    print(json.dumps([asdict(problem) for problem in found] or _answer(asked, recipes, missing)))
+    with extensions.answering() as answer:
+        found = [*gpus(asked.get("gpus", [])), *problems(recipes, asked.get("images"))]
+        missing = absent(recipes)
+        if not asked.get("unfetched"):
+            found += missing
+        print(json.dumps([asdict(problem) for problem in found] or _answer(asked, recipes, missing)), file=answer)
 
 
 def _answer(asked: dict[str, Any], recipes: Sequence[Recipe], missing: Sequence[Problem]) -> list[dict[str, Any]]:

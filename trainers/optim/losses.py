@@ -120,9 +120,9 @@ def build(
     names [K] are the categories', counts [K][C] the training images of each class, multi [K] says which categories
     have several answers. D labels: the class of a category with one answer, a flag 0/1 for each class of one with
     several, -1 where nobody knows (see `trainers.data.table`). known [K] is the share of the labels that are known
-    among the images to come, 1 where it is left out: an image whose answer is missing costs nothing in that category,
-    and the others count the more, so that the mean over images is that over answers. `smooth=False` leaves label
-    smoothing out, as evaluation does.
+    among the images to come (`Data.known_to`), 1 where it is left out: an image whose answer is missing costs nothing
+    in that category, and the others count the more, so that the mean over images is that over answers. `smooth=False`
+    leaves label smoothing out, as evaluation does.
     """
     kinds, shares = multi or [False] * len(counts), known or [1.0] * len(counts)
     sizes = [len(count) for count in counts]
@@ -132,10 +132,8 @@ def build(
         (_several if several else _one)(config, count, device, smooth, factor)
         for several, count, factor in zip(kinds, counts, factors, strict=True)
     ]
-    if isinstance(config, CustomLoss):
-        each = [_known_alone(judge) for judge in each]
-    else:
-        each = [judge if share == 1 else _answered(judge) for judge, share in zip(each, shares, strict=True)]
+    masked = _known_alone if isinstance(config, CustomLoss) else _answered
+    each = [judge if share == 1 else masked(judge) for judge, share in zip(each, shares, strict=True)]
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
         total = torch.zeros(len(logits), device=logits.device)
@@ -163,8 +161,6 @@ def _known_alone(judge: Objective) -> Objective:
 
     def filtered(logits: Tensor, labels: Tensor) -> Tensor:
         known = (labels >= 0).all(1)
-        if bool(known.all()):
-            return judge(logits, labels)
         total = torch.zeros(len(logits), device=logits.device)
         return total.index_put((known,), judge(logits[known], labels[known])) if bool(known.any()) else total
 
@@ -188,11 +184,6 @@ def custom(config: CustomLoss) -> Objective:
         return found.float().expand(len(logits))
 
     return judge
-
-
-def is_mean(judge: Objective) -> bool:
-    """Whether a loss of `custom` returns one figure for several images."""
-    return judge(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64)).stride() == (0,)
 
 
 def _weights(config: Loss, count: Sequence[int]) -> Tensor:
