@@ -1,4 +1,4 @@
-"""An albumentations pipeline on each training image. Needs the package: pip install 'sweep[augment]'."""
+"""An albumentations pipeline on each training image. Needs the package: pip install 'albumentations>=2.0'."""
 
 import albumentations
 

@@ -139,7 +139,13 @@ Weights = Annotated[
 @app.command()
 def init(
     path: DataPath,
-    metric: Annotated[str | None, typer.Option(help="instead of overall_accuracy", show_default=False)] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of overall_accuracy, or mean_average_precision where there are only several answers",
+            show_default=False,
+        ),
+    ] = None,
     hours: Annotated[float, typer.Option(min=0.01, help="wall-clock time of the whole search")] = 1.0,
     weights: Weights = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="start from random weights")] = False,
@@ -147,7 +153,14 @@ def init(
         Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of NAME.yaml in this folder")
     ] = None,
     devices: Devices = None,
-    sets: Sets = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="data.KEY=VALUE",
+            help="how the data are read, such as data.categories=[kind]; repeatable",
+        ),
+    ] = None,
 ) -> None:
     """Write a search space for a data set, measured on this machine."""
     from sweeper.commands import init
@@ -198,7 +211,7 @@ def run(
         str | None, typer.Option(metavar="ADDRESS", help="train on a Ray cluster: its HOST:PORT, or auto")
     ] = None,
     new_study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="ask the file's question anew, as NAME")
+        str | None, typer.Option(metavar="NAME", help="start another study of the same file, called NAME")
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="train in this process, for a debugger")] = False,
     no_mlflow: NoMlflow = False,
@@ -270,12 +283,12 @@ def leaderboard(
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="the first N only")] = None,
     columns: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="these columns: open values, metrics, or what --csv has"),
+        typer.Option(metavar="A,B", help="these columns: parameters, metrics, or what --csv has"),
     ] = None,
     by: Annotated[str | None, typer.Option(metavar="METRIC", help="rank by another metric of the record")] = None,
     cross: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="instead, the values by open values A (rows) and B (columns)"),
+        typer.Option(metavar="A B", help="instead, a table of parameter A (rows) against parameter B (columns)"),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="the table in Markdown")] = False,
@@ -284,7 +297,7 @@ def leaderboard(
     """A study's trials, the best first, and what mattered.
 
     Open values are shown, and may be written, by the shortest end of their name that no other has: lr for
-    optimizer.lr. Below stands the table of a grid over two open values.
+    optimizer.lr. A grid over two parameters prints their table below.
     """
     from sweeper.commands import leaderboard
     from sweeper.store import studies
@@ -299,7 +312,7 @@ def leaderboard(
     if as_json:
         return _answer(standing.document())
     if not standing.results:
-        return output.print_message(f"no trial of {found.name} has begun")
+        return output.print_message(f"no trial of {found.name} has started")
     if as_csv:
         return _answer([standing.csv().rstrip("\n")])
     made = standing.cross

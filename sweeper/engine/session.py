@@ -172,7 +172,7 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise UserError("Ray is not installed", where="--ray", help="pip install 'sweep[ray]'") from None
+        raise UserError("Ray is not installed", where="--ray", help="pip install 'ray>=2.50'") from None
     image = prepared.table.root / prepared.table.rows[0].path
     return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
 

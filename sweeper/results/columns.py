@@ -35,7 +35,7 @@ def _ends(name: str) -> list[str]:
 
 def _is_unique(end: str, name: str, known: Sequence[str]) -> bool:
     others = (other for other in known if other != name)
-    return end == name or (end not in OWN and all(end not in _ends(other) for other in others))
+    return end == name or (end not in OWN and not end.isdigit() and all(end not in _ends(other) for other in others))
 
 
 def full_name(given: str, names: Sequence[str], what: str) -> str:

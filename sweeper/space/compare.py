@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sweeper.space import hints
 from sweeper.space.hints import parts
 from sweeper.space.parameters import KINDS
 from sweeper.space.tree import flow
@@ -16,7 +17,7 @@ def filled(value: Any, annotation: Any) -> Any:
     """`value`, of `sweeper.space.tree.plain`, with the defaults of the model that `annotation` names."""
     if _kind(value) == "choice":
         return {"choice": [[label, filled(option, annotation)] for label, option in value["choice"]]}
-    models = {_tag(model): model for model in parts(annotation)}
+    models = {hints.tag(model): model for model in parts(annotation)}
     if isinstance(value, str) and value in models:
         value = {"name": value}
     if not isinstance(value, dict) or _kind(value):
@@ -33,11 +34,6 @@ def _entry(value: dict[str, Any], name: str, model: type[BaseModel]) -> Any:
     default = field.get_default(call_default_factory=True)
     plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
     return list(plain) if isinstance(plain, tuple) else plain
-
-
-def _tag(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("name")
-    return field.default if field and not field.is_required() else None
 
 
 def _kind(value: Any) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sweeper.space import hints
 from sweeper.space.hints import parts
 from sweeper.space.overrides import NAMED
 from sweeper.space.spec import StudyFile
@@ -162,7 +163,8 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
     yield from ("", f"## {name}", "")
     if model.__doc__ and name not in ("data", "train"):
         yield from (model.__doc__.splitlines()[0], "")
-    yield from ("| key | default | meaning |", "|---|---|---|")
+    if model.model_fields.keys() - {"name"}:
+        yield from ("| key | default | meaning |", "|---|---|---|")
     inner: list[tuple[str, type[BaseModel]]] = []
     for key, field in model.model_fields.items():
         found = list(parts(field.annotation))
@@ -175,7 +177,9 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _tag(model: type[BaseModel]) -> str:
-    return f": {model.model_fields['name'].default}" if "name" in model.model_fields else ""
+    if "name" not in model.model_fields:
+        return ""
+    return f": {hints.tag(model) or 'your own'}"
 
 
 def _default(model: type[BaseModel], key: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from sweeper.space.hints import parts
+from sweeper.space.hints import parts, tag
 from sweeper.space.spec import Pruner, Sampler
 from sweeper.space.tree import Node, leaf
 from sweeper.space.validation import checked, refuse_key, refuse_name
@@ -27,8 +27,8 @@ PARTS: dict[str, Kind] = {
 
 def _tags(union: Any) -> list[str]:
     """The names of the built-in members of a union of parts."""
-    found = (one.model_fields["name"].default for member in get_args(union)[:1] for one in parts(member))
-    return [name for name in found if isinstance(name, str)]
+    found = (tag(one) for member in get_args(union)[:1] for one in parts(member))
+    return [name for name in found if name]
 
 
 BUILT_IN: dict[Kind, list[str]] = {

@@ -173,6 +173,12 @@ def _paths(model: type[BaseModel], above: str) -> Iterator[str]:
             yield from _paths(part, path)
 
 
+def tag(model: type[BaseModel]) -> str | None:
+    """The name that tells a part from the others of its kind; None of one without, or of an extension file."""
+    field = model.model_fields.get("name")
+    return field.default if field and not field.is_required() else None
+
+
 def parts(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models that an annotation names, members of unions included."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

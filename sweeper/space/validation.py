@@ -190,19 +190,14 @@ def fields(model: type[BaseModel], loc: Loc) -> list[str]:
 def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
     models = [model]
     for part in loc:
-        named = [m for m in models if part in (_tag(m), m.__name__)]
+        named = [m for m in models if part in (hints.tag(m), m.__name__)]
         inner = [m.model_fields[str(part)].annotation for m in models if part in m.model_fields]
         models = named or [m for annotation in inner for m in parts(annotation)]
     return models
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("name")
-    return field.default if field and not field.is_required() else None  # a part of an extension file has any
-
-
 def _tags(model: type[BaseModel], loc: Loc) -> list[str]:
-    return [tag for tag in map(_tag, _models(model, loc)) if tag]
+    return [tag for tag in map(hints.tag, _models(model, loc)) if tag]
 
 
 def _described(model: type[BaseModel], loc: Loc) -> str:

@@ -52,7 +52,7 @@ def make(tmp_path: Path) -> Make:
 def cluster() -> Iterator[Cluster]:
     """One node."""
     if util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'sweep[ray]'")
+        pytest.skip("Ray is not installed: pip install 'ray>=2.50'")
     with clusters.running(nodes=1) as made, pytest.MonkeyPatch.context() as patch:
         for name, text in made.env.items():
             patch.setenv(name, text)  # Ray reads them when it is imported

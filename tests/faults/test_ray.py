@@ -19,7 +19,7 @@ from tests.support.processes import Ended, Lab, Running, gone, make, seeds
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(util.find_spec("ray") is None, reason="Ray is not installed: pip install 'sweep[ray]'"),
+    pytest.mark.skipif(util.find_spec("ray") is None, reason="Ray is not installed: pip install 'ray>=2.50'"),
 ]
 EPOCH = r" epoch \d+/"
 HIT = r"trial (\d+) interrupted"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import textwrap
 
 import pytest
@@ -182,7 +183,10 @@ def test_a_name_of_timms_is_taken(photos, tmp_path):
 
 
 def test_a_loss_of_flags_is_tried_with_flags_and_no_class_weights_reach_it(photos, tmp_path):
-    data = photos.model_copy(update={"multi": {"colour": ()}})
+    shutil.copytree(photos.root, tmp_path / "photos")
+    table = tmp_path / "photos" / "labels.csv"
+    table.write_text(table.read_text().replace(",red,", ",red|green,"))
+    data = photos.model_copy(update={"root": str(tmp_path / "photos"), "multi": {"colour": ()}})
     path = tmp_path / "mine.py"
     path.write_text(
         HEAD

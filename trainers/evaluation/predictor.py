@@ -101,9 +101,10 @@ class Predictor:
             raise UserError(found.why, where=str(found.path), help="give the path of an image file")
         return found
 
-    def predict_all(self, files: Iterable[ImageFile]) -> Iterator[ImagePrediction | Unreadable]:
+    def predict_all(self, files: Iterable[str | Path | ImageFile]) -> Iterator[ImagePrediction | Unreadable]:
         """What it says of each image, in order; a batch is decoded while another passes through the network."""
-        waiting, first = iter(files), True
+        waiting = (one if isinstance(one, ImageFile) else ImageFile(Path(one)) for one in files)
+        first = True
         while some := list(islice(waiting, AHEAD // self.lens.batch * self.lens.batch or self.lens.batch)):
             size = self.lens.batch  # a GPU without room has halved it
             chunks = [some[start : start + size] for start in range(0, len(some), size)]

@@ -5,7 +5,7 @@ Networks are counted without memory ("meta"). Weights are fetched only where tha
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -115,19 +115,19 @@ def _names(asked: dict[str, Any]) -> list[str]:
     return [*named, *(matching(asked["pattern"]) if asked.get("pattern") else [])]
 
 
-def answer(asked: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """The backbones, how many more there are, and names that were meant where there is none."""
     names = list(dict.fromkeys(_names(asked)))
-    found = list(_described(names[:MOST], asked, progress))
+    found = list(_described(names[:MOST], asked))
     near = alike(asked["pattern"]) if asked.get("pattern") and not names else []
     return {"backbones": [asdict(one) for one in found], "more": len(names[MOST:]), "near": near}
 
 
-def _described(names: Sequence[str], asked: dict[str, Any], progress: Callable[[str], None]) -> Iterator[Backbone]:
+def _described(names: Sequence[str], asked: dict[str, Any]) -> Iterator[Backbone]:
     known = asked.get("counted", {})
     for done, name in enumerate(names):
         if name not in known and done and done % 10 == 0:
-            progress(f"counting backbones: {done}/{len(names)}")
+            print(f"counting backbones: {done}/{len(names)}", file=sys.stderr)
         yield describe(name, asked.get("weights") or "", known.get(name, {}), fetch=name in asked.get("fetch", ()))
 
 
@@ -137,7 +137,7 @@ def main() -> None:
     The weights of the names in `fetch` are fetched.
     """
     asked = json.load(sys.stdin)
-    print(json.dumps(answer(asked, lambda line: print(line, file=sys.stderr))))
+    print(json.dumps(answer(asked)))
 
 
 if __name__ == "__main__":

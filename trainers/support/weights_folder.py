@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def _names(path: Path) -> Iterator[str]:
 
 def config(path: Path) -> ModelConfig:
     """timm's config.json at `path`. Raises EnvironmentFault where it is none."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise _unread(path, error.strerror or str(error)) from error
+    return _config(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _config(path: Path, time: int, size: int) -> ModelConfig:  # noqa: ARG001  another time or size is another file
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         published = read.get("pretrained_cfg", read)  # of a timm before 0.9 they stand at the top
