@@ -80,14 +80,22 @@ def recorded(study: StudyFolder, *tops: float) -> list[TrialResult]:
 
 def test_trials_are_ranked_by_any_metric_of_the_record(study):
     results = recorded(study, 0.5, 0.8)
-    for metric in ("macro_f1", "sleeve length"):
+    for metric in ("macro_f1", "train.macro_f1", "sleeve length"):
         ranked = columns.by(metric, study, results)
         assert Ranking.of(ranked, study).rows[0]["trial"] == 1
     assert ranked[1].value == pytest.approx(results[1].value - 0.01)
+    assert columns.by("train.macro_f1", study, results)[0].metric == "macro_f1"
     assert columns.by("loss", study, results)[0].minimize
     with pytest.raises(UserError, match="there is no metric 'makro_f1'") as caught:
         columns.by("makro_f1", study, results)
     assert caught.value.help == "did you mean 'macro_f1'?"
+
+
+def test_a_number_is_no_name_of_a_parameter():
+    assert columns.short_names(["optimizer.lr", "augment.scale.0"]) == {
+        "optimizer.lr": "lr",
+        "augment.scale.0": "scale.0",
+    }
 
 
 def test_columns_that_a_person_names(study):
