@@ -113,7 +113,7 @@ def sweep(
     if version:
         from importlib import metadata
 
-        _answer([f"sweep {metadata.version('sweep')}"])
+        _answer([f"sweep {metadata.version('vision-sweep')}"])
         raise typer.Exit
     if as_json and context.invoked_subcommand:
         raise UserError("--json before a command asks it nothing", where="sweep", help="write it behind the command")
