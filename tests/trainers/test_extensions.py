@@ -332,7 +332,7 @@ def test_a_copy_that_was_changed_is_not_loaded(tmp_path: Path):
     with pytest.raises(EnvironmentFault, match="is not the one that the study began with"):
         extensions.stored(tmp_path, wanted)
     path.unlink()
-    with pytest.raises(UserError, match="there is no such extension file"):
+    with pytest.raises(UserError, match="this copy of an extension file is not there"):
         extensions.stored(tmp_path, wanted)
 
 
