@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import text
-from sweeper.engine import disk_space, prepare, timing
+from sweeper.engine import disk_space, prepare, presets, timing
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.system import devices, disks
@@ -54,6 +54,7 @@ class Plan:
     running_gb: float = 0.0  # that the running trials need beside
     free_gb: float = 0.0
     data: Summary | None = None
+    preset: str = ""  # its name, and what it gave
     jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
 
     def document(self) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def plan(path: Path, options: Options) -> Plan:
         running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
         free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         data=prepared.summary,
+        preset=presets.told(spec),
         jpeg=prepare.slower(table, jpeg) if jpeg else "",
     )
 
@@ -130,6 +132,7 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.data:
         yield from prepare.understood(plan.data, plan.source)
     yield from prepare.executed()
+    yield from [plan.preset] * bool(plan.preset)
     yield f"on {plan.device}, measured with random images"
     for cost in plan.costs:
         step = cost.batch_size / cost.train_images_per_second

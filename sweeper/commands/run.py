@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweeper import text
 from sweeper.engine import prepare as preparation
+from sweeper.engine import presets
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
@@ -32,7 +33,8 @@ def run(path: Path, options: Options) -> "SessionEnd":
     options.check()
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
-    for line in (*preparation.understood(prepared.summary, str(path)), *preparation.executed()):
+    understood = preparation.understood(prepared.summary, str(path))
+    for line in filter(None, (*understood, *preparation.executed(), presets.told(prepared.spec))):
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import text
-from sweeper.engine import preflight
+from sweeper.engine import preflight, presets
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
 from sweeper.errors import UserError
@@ -117,6 +117,13 @@ def settled(data: "DataConfig", space: Space, table: "Table", folder: StudyFolde
     size = data.size or cache.side(space.largest_image_size, table, space.smallest_window, space.framing)
     sized = data.model_copy(update={"size": size})
     return sized.model_copy(update={"cache": cache.kind(table, sized, paths.cache(), space.framing)})
+
+
+def _trains_on(options: Options, slots: Sequence[devices.Slot]) -> str:
+    """The device that trials get; a cluster is taken to have GPUs."""
+    if options.ray and options.devices is None:
+        return "cuda"
+    return (slots or devices.slots(options.devices))[0].device
 
 
 def _open(data: "DataConfig") -> list[str]:
@@ -233,7 +240,7 @@ def prepare(
     from sweeper.search import samplers
     from sweeper.space import yaml_io
 
-    read = yaml_io.read(path, sets=options.assignments)
+    read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options, slots))
     found = checked(read.data)
     table = found.table
     folder = StudyFolder.named(read.study)

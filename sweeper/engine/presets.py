@@ -1,11 +1,16 @@
-"""The table of presets, by kind of device, and which of them the time has room for."""
+"""The table of presets, by kind of device: what it gives to a file, and which of them the time has room for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from sweeper.space.defaults import AUGMENT
+from sweeper.space.spec import Preset as Name
+from sweeper.space.spec import StudySpec
+from sweeper.space.tree import flow, leaf
+from sweeper.store import study_file
+from sweeper.store.paths import StudyFolder
 
-Name = Literal["fast", "good", "best"]
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 WANTED, HANDFUL = 8, 4  # trials that a search should have room for, and that it must have
@@ -53,6 +58,45 @@ def backbones(kind: Kind) -> list[str]:
 def augmentation(preset: Preset) -> dict[str, object]:
     """The preset's augmentation, as `train.augment` has it."""
     return AUGMENT[preset.augment]
+
+
+# ------------------------------------------------------------------------------------------ filling
+def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
+    """The study with what its `train` leaves out: all of its preset's, or of `good` where it has no backbone.
+
+    A study that exists keeps the values of the kind of device that it began on.
+    """
+    entries = spec.train.value if isinstance(spec.train.value, dict) else {}
+    if spec.preset is None and "backbone" in entries:
+        return spec
+    name = spec.preset or "good"
+    missing = {one: {key: value for key, value in _values(one, name).items() if key not in entries} for one in TABLE}
+    values = missing[_began_on(spec, missing) or kind(device())]
+    train = replace(spec.train, value={**entries, **{key: leaf(value) for key, value in values.items()}})
+    return replace(spec, preset=name, of_preset=values, train=train)
+
+
+def told(spec: StudySpec) -> str:
+    """What a preset gave, or nothing."""
+    values = [f"{key} {flow(value)}" for key, value in spec.of_preset.items() if key != "augment"]
+    return f"preset {spec.preset}: {', '.join(values)}" if values else ""
+
+
+def _values(kind: Kind, name: Name) -> dict[str, Any]:
+    """A preset as `train` has it, with the first of its backbones."""
+    one = TABLE[kind][name]
+    sizes = {"image_size": one.image_size, "epochs": one.epochs, "batch_size": one.batch_size}
+    return {"backbone": one.backbones[0], **sizes, "augment": augmentation(one)}
+
+
+def _began_on(spec: StudySpec, values: Mapping[Kind, Mapping[str, Any]]) -> Kind | None:
+    """The kind of device whose values an existing study has."""
+    before = study_file.read(StudyFolder.named(spec.study))
+    if before is None:
+        return None
+    began = before["identity"]["train"]
+    fits = (all(began.get(key) == value for key, value in of.items() if key != "augment") for of in values.values())
+    return next((kind for kind, fit in zip(values, fits, strict=True) if fit), None)
 
 
 # ----------------------------------------------------------------------------------------- choosing

@@ -68,8 +68,7 @@ def _open_part(part: Schema, parts: Schema) -> Schema:
     """A part of `train` with every value but its name open."""
     entries = _short_forms(part, parts)["properties"]
     opened = {key: entry if key == "name" else _open(entry) for key, entry in entries.items()}
-    required = part.get("required", []) if "backbone" in entries else []
-    return part | {"properties": opened, "required": required}
+    return part | {"properties": opened, "required": []}  # what a file leaves out, families and presets have
 
 
 def _open(entry: Schema) -> Schema:
@@ -184,6 +183,8 @@ def _tag(model: type[BaseModel]) -> str:
 
 def _default(model: type[BaseModel], key: str) -> str:
     field = model.model_fields[key]
+    if field.is_required() and key == "backbone":
+        return "the preset's"
     if field.is_required():
         return "(needed)"
     value = field.get_default(call_default_factory=True)

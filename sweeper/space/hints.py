@@ -83,9 +83,6 @@ VALUES = {
 
 MISSING = {
     "data": "add data: {layout: folder, root: FOLDER}; docs/reference.md says which layouts there are",
-    "train": "add train: {backbone: resnet18.a1_in1k}, or another of timm's models",
-    "backbone": "add backbone: a model of timm's, such as convnext_tiny.fb_in1k on a GPU or"
-    " mobilenetv3_small_100.lamb_in1k on a CPU",
     "root": "add root: the folder of the data set, from the current folder on",
 }
 """By a key that is needed and missing, what to write."""

@@ -1,5 +1,6 @@
 """What a study file says besides the training: its name, metric, budget, sampler and pruner. No file is read here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,6 +150,9 @@ class Search(Part):
 
 
 # ------------------------------------------------------------------------------------------- a file
+Preset = Literal["fast", "good", "best"]
+
+
 class StudyFile(Part):
     """The keys of a search space; `train` is a TrainConfig with some values left open."""
 
@@ -170,7 +174,14 @@ class StudyFile(Part):
     keep_checkpoints: Positive | None = Field(
         None, description="of how many of the best trials checkpoints and predictions are kept; of all when left out"
     )
-    train: dict[str, Any] = Field(description="everything about the training; a value here may be left open")
+    preset: Preset | None = Field(
+        None,
+        description="backbone, image_size, epochs, batch_size and augment for this device, where train leaves them"
+        " out; good where it leaves out the backbone",
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="everything about the training; a value here may be left open"
+    )
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,8 @@ class StudySpec:
     keep_checkpoints: int | None = None
     derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others
     extensions: tuple[ExtensionFile, ...] = ()
+    preset: Preset | None = None
+    of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` has of it, by key
 
     @property
     def minimize(self) -> bool:

@@ -77,7 +77,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
     file = checked(StudyFile, replace(tree, value=extension_keys.judged(header)))
     if "metric" in entries:
         known_metric("metric", entries["metric"])
-    train = entries["train"]
+    train = entries.get("train", Node({}, str(path)))
     if is_distribution(train):
         raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
     train = opened(train, "train")
@@ -93,6 +93,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         text,
         keep_checkpoints=file.keep_checkpoints,
         extensions=given,
+        preset=file.preset,
     )
 
 

@@ -140,10 +140,10 @@ def test_a_file_whose_name_makes_none_wants_a_name(tmp_path):
     assert read(path, sets=["study=u"]).study == "u"
 
 
-@pytest.mark.parametrize(("text", "key"), [("train: {}", "backbone"), ("", "train")])
+@pytest.mark.parametrize(("text", "key"), [("train: {}", "data"), ("data: {layout: folder}", "root")])
 def test_what_is_needed_and_missing_is_answered_with_the_line(tmp_path, text, key):
     path = tmp_path / "s.yaml"
-    path.write_text(f"data: {{layout: folder, root: d}}\n{text}\n")
+    path.write_text(f"{text}\n")
     with pytest.raises(UserError, match=f"{key} is missing") as caught:
-        Space(read(path), [])
+        read(path)
     assert caught.value.help == hints.MISSING[key]
