@@ -25,7 +25,7 @@ CLOSED = (
     "batch_size=16",
     "selection=metric",
 )
-RUN = ["run", str(ROOT / "search_spaces" / "focal_weights.yaml"), "--trials", "4", "--no-mlflow", "--devices", "cpu"]
+RUN = ["run", str(ROOT / "search_spaces" / "focal_weights.yaml"), "--trials", "3", "--no-mlflow", "--devices", "cpu"]
 RUN += [word for value in CLOSED for word in ("--set", f"train.{value}")]
 CLOCKS = ("seconds", "images_per_second", "peak_memory_gb", "time")
 
@@ -79,12 +79,12 @@ def folders(tmp_path_factory):
 def test_a_killed_sweep_comes_to_the_same_numbers_parameters_and_values(folders):
     whole, killed = folders
     assert trials(killed) == trials(whole)
-    assert [number for number, *_ in trials(killed)] == [0, 1, 2, 3]
+    assert [number for number, *_ in trials(killed)] == [0, 1, 2]
 
 
 def test_no_epoch_is_recorded_twice_and_every_epoch_is_bit_for_bit_the_same(folders):
     whole, killed = folders
-    for trial in range(4):
+    for trial in range(3):
         assert history(killed, trial) == history(whole, trial)
         assert [epoch["number"] for epoch in history(killed, trial)] == list(range(1, len(history(whole, trial)) + 1))
 

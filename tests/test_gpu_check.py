@@ -25,6 +25,7 @@ def checked(out: Path, *words: str) -> tuple[int, list[dict[str, object]], str]:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_cheap_sections_run_on_a_cpu(tmp_path):
     code, found, said = checked(tmp_path, "--only", "env,feed")
     assert code == 0, said

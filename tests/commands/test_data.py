@@ -43,6 +43,7 @@ def test_a_sweep_says_what_it_understood_and_its_notes_in_one_line(swept):
     assert note.endswith("(details: sweep data check space.yaml)")
 
 
+@pytest.mark.slow
 def test_report_and_card_have_the_notes(swept):
     folder, _ = swept
     assert sweep(folder, "best", "--export", "submission", "--no-mlflow").returncode == 0
@@ -67,6 +68,7 @@ def test_the_card_says_which_number_is_which_class(swept):
     ]
 
 
+@pytest.mark.slow
 def test_a_plan_has_it_too_as_text_and_json(copied):
     ended = sweep(copied, "plan", "space.yaml", "--json")
     data = json.loads(ended.stdout)["data"]

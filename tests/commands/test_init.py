@@ -57,6 +57,7 @@ def here(written: tuple[Path, str], tmp_path: Path) -> Path:
 
 # ------------------------------------------------------------------------------------- what it writes
 @pytest.mark.process
+@pytest.mark.slow
 def test_it_names_the_file_and_the_next_command(written):
     _, said = written
     assert "written: photos.yaml" in said

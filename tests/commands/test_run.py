@@ -120,6 +120,7 @@ def test_images_are_kept_as_jpeg_where_that_is_written_and_what_that_costs_is_sa
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_images_that_keep_their_shape_are_decoded_and_trained_on(here, tmp_path, monkeypatch):
     monkeypatch.delenv("SWEEP_TRAINER")
     tall = ("train.image_size={height: 64, width: 48}", "train.fit=pad", "train.epochs=1", "budget.trials=1")
@@ -133,6 +134,7 @@ def test_images_that_keep_their_shape_are_decoded_and_trained_on(here, tmp_path,
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_tall_images_that_are_squashed_have_a_note_with_the_line_to_write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for split, count in (("train", 12), ("val", 12)):

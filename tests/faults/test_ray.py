@@ -97,6 +97,7 @@ def test_workers_and_actors_killed_at_random_times_lose_an_epoch_at_most(
 
 
 @pytest.mark.fault("R1")
+@pytest.mark.many
 @pytest.mark.parametrize("seed", seeds(2))
 def test_a_sweep_killed_on_a_cluster_leaves_nothing_behind_and_goes_on(
     tmp_path, garments, reference, case, shared, seed
