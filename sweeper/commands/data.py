@@ -64,6 +64,7 @@ def _yaml(path: Path) -> str:
     guessed = layouts.guess(path)
     keys: dict[str, Any] = {"layout": guessed.layout, "root": guessed.root}
     keys |= {"labels": guessed.labels} if guessed.labels != DataConfig(root="").labels else {}
+    keys |= {"crop": guessed.crop} if guessed.crop != "none" else {}
     return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()) + "}"
 
 

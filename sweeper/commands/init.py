@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ENOUGH = 50  # trials; more rarely find anything better
 CANDIDATES = 3  # backbones of a folder of weights that are measured
+NAMELESS = ("labels", "annotations", "metadata", "meta", "data", "dataset", "images", "train", "all")
+"""Names of tables that say nothing of what is in them: the folder's name says more."""
 BELONGS = ("study.json", "history.jsonl", "mlflow.db")
 """What lies in folders that sweep itself wrote."""
 
@@ -82,7 +84,9 @@ def ending(written: Path) -> Iterator[str]:
 
 def target_for(path: Path) -> Path:
     """The file of the data set at `path`, in the current folder."""
-    name = hints.name(path.resolve().stem if path.suffix and not path.is_dir() else path.resolve().name)
+    whole = path.resolve()
+    stem = whole.stem if path.suffix and not path.is_dir() else whole.name
+    name = hints.name(whole.parent.name if stem.lower() in NAMELESS and not path.is_dir() else stem)
     if not name:
         raise UserError("its name makes no name of a study", where=str(path), help="name the file with --out")
     return Path(f"{name}.yaml")

@@ -99,7 +99,8 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
 
 def _named(path: Path) -> str:
     """A study's name from that of its file."""
-    if name := hints.name(path.stem):
+    own_copy = path.name == "space.yaml" and (path.parent / "study.json").exists()
+    if name := hints.name(path.resolve().parent.name if own_copy else path.stem):
         return name
     raise UserError("study is missing, and the file's name makes none", where=str(path), help="add study: NAME")
 

@@ -132,6 +132,14 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("shop/labels.csv", "shop.yaml"), ("shop/Train.tsv", "shop.yaml"), ("shop/prices.csv", "prices.yaml")],
+)
+def test_a_table_whose_name_says_nothing_has_its_folders(path, name):
+    assert init.target_for(Path(path)) == Path(name)
+
+
 def test_an_empty_folder_is_no_data_set(ground):
     (ground / "nothing").mkdir()
     assert refused(Path("nothing")).exit_code == 3

@@ -132,6 +132,15 @@ def test_data_and_a_backbone_are_enough(tmp_path):
     assert Space(spec, ["class"]).recipe({}).train.backbone == "resnet18"
 
 
+def test_the_copy_in_a_studys_folder_names_that_study(tmp_path):
+    path = tmp_path / "flowers" / "space.yaml"
+    path.parent.mkdir()
+    path.write_text("data: {root: d}\n")
+    assert read(path).study == "space"
+    (path.parent / "study.json").write_text("{}")
+    assert read(path).study == "flowers"
+
+
 def test_a_file_whose_name_makes_none_wants_a_name(tmp_path):
     path = tmp_path / "ü.yaml"
     path.write_text("data: {layout: folder, root: d}\ntrain: {backbone: resnet18}\n")

@@ -4,12 +4,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from trainers import extensions
 from trainers.data import challenge, class_folders, class_names, splitting, validation
 from trainers.data.folder_tree import unpacking
-from trainers.data.table import SPLIT_NAMES, Box, Category, Found, Remarks, Row, Table, gc_paused
+from trainers.data.table import SPLIT_NAMES, SPLITS, Box, Category, Found, Remarks, Row, Table, gc_paused
 from trainers.data.tabular import custom_layout, label_files
 from trainers.data.tabular import rows as tabular
 from trainers.data_config import LAYOUTS, DataConfig
@@ -96,9 +96,9 @@ def guess(path: Path) -> DataConfig:
     if not path.is_dir() and not unpacking(path):
         return DataConfig(layout="table", root=str(path.parent), labels=path.name)
     if (path / "Anno_fine").is_dir():
-        return DataConfig(layout="deepfashion", root=str(path))
+        return DataConfig(layout="deepfashion", root=str(path), crop=_crop(path / "Anno_fine"))
     if (path / "split" / challenge.ATTRIBUTES).exists():
-        return DataConfig(layout="challenge", root=str(path))
+        return DataConfig(layout="challenge", root=str(path), crop=_crop(path / "split"))
     if not path.is_dir():
         return DataConfig(layout="folder", root=str(path))
     tables = sorted(one.name for one in path.iterdir() if one.suffix.lower() in TABLES)
@@ -109,6 +109,12 @@ def guess(path: Path) -> DataConfig:
         labels = "labels.csv" if "labels.csv" in tables else tables[0]
         return DataConfig(layout="table", root=str(path), labels=labels)
     return DataConfig(layout="folder", root=str(path))
+
+
+def _crop(labels: Path) -> Literal["none", "box"]:
+    """To boxes, where every split that is listed has some."""
+    listed = [split for split in SPLITS if (labels / f"{split}.txt").exists()]
+    return "box" if listed and all((labels / f"{split}_bbox.txt").exists() for split in listed) else "none"
 
 
 def is_archive(path: Path) -> bool:

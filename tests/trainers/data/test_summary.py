@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.support.datasets import challenge_set, put
 from trainers.data import layouts
+from trainers.data.demo import draw
 from trainers.data.summary import WIDTH, Summary, pixels, summary
 from trainers.data.table import MISSING, Category, Row, Table
 from trainers.data_config import DataConfig
@@ -149,3 +150,11 @@ def test_the_challenge_layout_is_guessed_and_read(tmp_path: Path):
     challenge_set(tmp_path)
     assert layouts.guess(tmp_path).layout == "challenge"
     assert layouts.read(layouts.guess(tmp_path)).rows
+
+
+def test_boxes_are_taken_where_every_split_that_is_listed_has_them(tmp_path: Path):
+    draw(tmp_path, images=(20, 10, 5))
+    assert layouts.guess(tmp_path).crop == "box"
+    assert all(row.box for row in layouts.read(layouts.guess(tmp_path)).rows)
+    (tmp_path / "split" / "test_bbox.txt").unlink()
+    assert layouts.guess(tmp_path).crop == "none"
