@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-quick test-slow test-faults benchmarks gpu-check check format schema map lock clean
+.PHONY: help install quickstart demo test test-quick test-lowest test-slow test-faults benchmarks gpu-check check format schema map lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,13 @@ test: install  ## the fast suite
 
 test-slow: install  ## the rest: more kills, slower samplers
 	$(BIN)/python -m pytest -m slow --ignore tests/faults
+
+test-lowest:  ## the tests without processes, with the lowest versions that pyproject.toml allows; 8 GB, in .venv-lowest
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv 'setuptools>=77'
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -r pyproject.toml --extra dev
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	.venv-lowest/bin/python -m pytest -m "not process and not slow and not many" -n 2 --dist worksteal
 
 FIRST ?= 0
 CASES ?=

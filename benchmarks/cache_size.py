@@ -4,8 +4,8 @@
     python benchmarks/cache_size.py --drawn 600
 
 The cache at 1.14 times the network's input, at the size that lets no random crop be enlarged, and that as JPEG. The
-set is a table with a test split, or drawn here: pictures of 1,000 x 1,000 pixels in which a mark of 28 pixels is the
-class. Seed by seed, with one line of JSON for each run in --out; what is there is not trained again.
+set is a table with a test split, or drawn here: pictures of 1,000 x 1,000 pixels in which a mark of --mark pixels is
+the class. Seed by seed, with one line of JSON for each run in --out; what is there is not trained again.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from trainers.train import train
 CROP = {"horizontal_flip": 0.5, "random_resized_crop": {"scale": (0.35, 1.0)}}
 VARIANTS = {"1.14 x": (False, "raw"), "without enlarging": (True, "raw"), "without enlarging, JPEG": (True, "jpeg")}
 MARKS = ("ring", "disc", "square", "cross")
-MARK, SIDE = 28, 1000  # pixels
+SIDE = 1000  # pixels
 METRICS = ("overall_accuracy", "mean_class_accuracy")
 COSTS = ("images_per_second", "cpu_ms_per_image", "load")
 
 
-def draw(root: Path, count: int) -> None:
+def draw(root: Path, count: int, size: int) -> None:
     """A table of so many pictures, a sixth of them val and a sixth test; what is small in them is their class."""
     (root / "images").mkdir(parents=True)
     rng, rows = np.random.default_rng(0), []
@@ -48,7 +48,7 @@ def draw(root: Path, count: int) -> None:
     for number in range(count):
         traits = Traits(*(int(rng.integers(len(classes[name]))) for name in Traits._fields))
         image, mark = picture(traits, (SIDE, SIDE), rng)[0], MARKS[number % len(MARKS)]
-        _paint(image, mark, rng)
+        _paint(image, mark, size, rng)
         path = f"images/{number:05d}.jpg"
         image.save(root / path, quality=92)
         split = ("val", "test", "train", "train", "train", "train")[number // len(MARKS) % 6]
@@ -57,21 +57,22 @@ def draw(root: Path, count: int) -> None:
         csv.writer(file).writerows([["path", "split", "mark"], *rows])
 
 
-def _paint(image: Image.Image, mark: str, rng: np.random.Generator) -> None:
+def _paint(image: Image.Image, mark: str, size: int, rng: np.random.Generator) -> None:
     """A white mark on a dark patch, in the middle half of the picture."""
     left, top = (int(rng.integers(SIDE // 4, 3 * SIDE // 4)) for _ in range(2))
-    brush, box = ImageDraw.Draw(image), (left, top, left + MARK, top + MARK)
-    brush.rectangle((left - 8, top - 8, left + MARK + 8, top + MARK + 8), fill=(30, 30, 40))
+    brush, right, bottom = ImageDraw.Draw(image), left + size, top + size
+    box, stroke, edge = (left, top, right, bottom), size // 4, size // 3
+    brush.rectangle((left - edge, top - edge, right + edge, bottom + edge), fill=(30, 30, 40))
     match mark:
         case "ring":
-            brush.ellipse(box, outline="white", width=6)
+            brush.ellipse(box, outline="white", width=stroke)
         case "disc":
             brush.ellipse(box, fill="white")
         case "square":
-            brush.rectangle(box, outline="white", width=6)
+            brush.rectangle(box, outline="white", width=stroke)
         case "cross":
-            brush.line(box, fill="white", width=7)
-            brush.line((left, top + MARK, left + MARK, top), fill="white", width=7)
+            brush.line(box, fill="white", width=stroke)
+            brush.line((left, bottom, right, top), fill="white", width=stroke)
 
 
 def run(given: argparse.Namespace, root: Path) -> None:
@@ -147,6 +148,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--root", type=Path)
     ask.add_argument("--drawn", type=int, default=0, help="so many pictures are drawn instead")
+    ask.add_argument("--mark", type=int, default=28, help="pixels of what tells the classes of drawn pictures apart")
     ask.add_argument("--weights", help="a file, or a folder of <backbone>.safetensors; random ones when left out")
     ask.add_argument("--backbone", default="tf_efficientnet_lite0")
     ask.add_argument("--size", type=int, default=112)
@@ -159,9 +161,9 @@ def main() -> None:
     ask.add_argument("--out", type=Path, default=Path("mlruns/cache_size.jsonl"))
     given = ask.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    root = given.root or given.cache / f"drawn-{given.drawn}"
+    root = given.root or given.cache / f"drawn-{given.drawn}-{given.mark}"
     if given.drawn and not root.exists():
-        draw(root, given.drawn)
+        draw(root, given.drawn, given.mark)
     run(given, root)
     print(rounds.hardware(given.device), "\n")
     headers = ["cache", "px", "n", *METRICS, "gain", "images/s", "CPU ms an image", "load"]

@@ -7,6 +7,7 @@ two devices; autograd cannot run there, so gradients are made up, and it knows n
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -198,9 +199,23 @@ def real(make):
     return made
 
 
+@cache
+def can_fake():
+    """Whether this torch moves tensors to a fake GPU where there is no driver; 2.9 does not."""
+    plain = torch.zeros(1)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            plain.to(CUDA)
+        except RuntimeError:
+            return False
+    return True
+
+
 @contextmanager
 def fake_cuda():
     """torch as it is with a GPU, as far as one can be faked: without threads and streams."""
+    if not can_fake():
+        pytest.skip("this torch fakes no GPU without its driver")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("init", "reset_peak_memory_stats", "manual_seed_all"):
             patch.setattr(torch.cuda, name, lambda *_args: None)

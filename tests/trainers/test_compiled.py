@@ -13,6 +13,8 @@ from trainers.loading.batches import Data
 from trainers.support import device
 from trainers.train import train
 
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo's own, in torch 2.9
+
 
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch):
