@@ -556,6 +556,39 @@ def predict(
     raise typer.Exit(predicted.exit_code)
 
 
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="a study, STUDY/TRIAL, the folder of a run, or a model file", show_default=False)
+    ],
+    format: Annotated[str, typer.Option(metavar="onnx|torch|mlflow|csv", help="what to make of it")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="of a CSV: files, folders or lists; the test images if left out", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=_path, help="where to; beside you if left out")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="of a CSV: the sample submission to fill in")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="of a CSV: as for sweep predict")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a trained model as it is: an ONNX file, a torch program, an MLflow model, or predictions."""
+    from sweeper import text
+    from sweeper.model import export, find
+    from sweeper.terminal.output import print_message
+
+    wanted = export.format_of(format)
+    export.refuse_options(wanted, images or (), like, device)
+    found = find.find(model)
+    print_message(f"model: {found.words}")
+    made = export.program(found, wanted, output)
+    print_message(made.note)
+    _answer(made.document() if as_json else [text.relative_path(path) for path in made.files])
+
+
 # ------------------------------------------------------------------------------------------- data
 @data.command("check")
 def data_check(

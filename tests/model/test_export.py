@@ -1,0 +1,136 @@
+"""A model leaves sweep from the command line: as files that agree with `sweep predict`, or as a sentence."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import EnvironmentFault, UserError
+from sweeper.model import export
+from sweeper.model.find import FoundModel
+from tests.commands.test_predict import SPACE, final, really
+from tests.support.photos import draw_photos
+
+NOWHERE = FoundModel(Path("absent.safetensors"), "a model")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of two trials and a final; not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "photos").mkdir()
+    draw_photos(folder / "photos", train=24, val=120, test=19)
+    (folder / "space.yaml").write_text(SPACE)
+    for words in (("run", "space.yaml", "--inline"), ("best", "--export", "submission")):
+        ended = really(folder, *words)
+        assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+@pytest.fixture
+def here(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "here"))
+
+
+def exported(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    ended = really(folder, "export", *words)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def predicted(folder: Path, model: str, image: str) -> dict[str, tuple[str, float]]:
+    """The answer and its probability, by category."""
+    document = json.loads(really(folder, "predict", model, image, "--json").stdout)
+    (found,) = document["images"]
+    parts = [(one["category"], one["classes"][0]) for one in found["categories"]]
+    return {name: (best["class"], best["probability"]) for name, best in parts}
+
+
+# ------------------------------------------------------------------------------------------ programs
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_lines_of_the_card_say_what_predict_says(here):
+    """ONNX Runtime, numpy and Pillow are enough."""
+    ended = exported(here, "question", "--format", "onnx")
+    assert ended.stdout == "question-onnx/model.onnx\nquestion-onnx/labels.json\n"
+    assert "model: the final model of trial" in ended.stderr
+    assert "checked with ONNX Runtime in batches of 1, 2, 5 images" in ended.stderr
+    card = (final(here) / "card.md").read_text()
+    lines = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)[0]
+    place = here / "question-onnx"
+    shutil.copy(here / "photos/test000.png", place / "photo.jpg")
+    code = f"{lines}\nimport sys; assert not {{'torch', 'sweeper', 'trainers'}} & set(sys.modules)"
+    used = subprocess.run([sys.executable, "-P", "-c", code], cwd=place, capture_output=True, text=True)
+    assert used.returncode == 0, used.stderr
+    said = {name: (answer, float(share)) for name, answer, share in map(str.split, used.stdout.splitlines())}
+    expected = predicted(here, "question", "photos/test000.png")
+    assert {name: answer for name, (answer, _) in said.items()} == {n: answer for n, (answer, _) in expected.items()}
+    assert [share for _, share in said.values()] == pytest.approx([p for _, p in expected.values()], abs=1e-4)
+    assert json.loads((place / "labels.json").read_text())["model"].startswith("the final model of trial")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_program_goes_where_it_is_wanted_and_beside_what_is_there(here):
+    (here / "app").mkdir()
+    (here / "app/main.py").touch()
+    ended = exported(here, "question/0", "--format", "torch", "--output", "app", "--json")
+    document = json.loads(ended.stdout)
+    assert (document["format"], document["model"]["trial"], document["off"] < 1e-4) == ("torch", 0, True)
+    assert {path.name for path in (here / "app").iterdir()} == {"main.py", "model.pt2", "labels.json"}
+    exported(here, "question/0", "--format", "torch", "--output", "new/my.pt2")
+    assert {path.name for path in (here / "new").iterdir()} == {"my.pt2", "labels.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_damaged_model_leaves_nothing_behind(here):
+    model = here / "my.safetensors"
+    content = bytearray((final(here) / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    model.write_bytes(content)
+    before = set(here.iterdir())
+    ended = really(here, "export", "my.safetensors", "--format", "torch")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "it is damaged" in ended.stderr
+    assert set(here.iterdir()) == before
+
+
+def test_packages_that_lack_are_named_with_the_extra(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "NEEDED", {"onnx": ("json", "onnx_of_tomorrow")})
+    with pytest.raises(EnvironmentFault, match="not installed: onnx_of_tomorrow") as caught:
+        export.program(NOWHERE, "onnx", None)
+    assert caught.value.help == "pip install 'vision-sweep[export]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "images", "like", "device", "what"),
+    [
+        ("onnx", ["a.jpg"], None, None, "IMAGES is for --format csv"),
+        ("torch", [], Path("a.csv"), None, "--like is for --format csv"),
+        ("mlflow", [], None, "cpu", "--device is for --format csv"),
+        ("csv", [], None, None, "name it with --like FILE"),
+    ],
+)
+def test_options_of_other_formats_are_refused(format, images, like, device, what):
+    with pytest.raises(UserError, match=what):
+        export.refuse_options(format, images, like, device)
+
+
+@pytest.mark.parametrize(("word", "help"), [("onyx", "did you mean 'onnx'?"), ("pickle", "it is onnx, torch")])
+def test_an_unknown_format_is_answered_with_the_nearest(word, help):
+    with pytest.raises(UserError) as caught:
+        export.format_of(word)
+    assert help in caught.value.help
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path):
+    (tmp_path / "there.txt").touch()
+    with pytest.raises(UserError, match="wants a folder"):
+        export.program(NOWHERE, "torch", tmp_path / "there.txt")
