@@ -584,7 +584,10 @@ def export(
     export.refuse_options(wanted, images or (), like, device)
     found = find.find(model)
     print_message(f"model: {found.words}")
-    made = export.program(found, wanted, output)
+    if like is not None:
+        made = export.filled(found, images or (), like, output, device)
+    else:
+        made = export.program(found, wanted, output)
     print_message(made.note)
     _answer(made.document() if as_json else [text.relative_path(path) for path in made.files])
 

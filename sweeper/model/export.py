@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper import text
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.model import process
+from sweeper.model import process, sample
 from sweeper.model.find import FoundModel
 from trainers.support.files import sync_folder
 
@@ -72,6 +72,19 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
     note = f"checked with {RUNTIME[format]} in batches of {counts} images: probabilities agree to {made['off']:.0e}"
     files = (folder / name, folder / LABELS)
     return Exported(format, model, files, note, {"off": made["off"], "batches": made["batches"]})
+
+
+def filled(model: FoundModel, images: Sequence[str], like: Path, output: Path | None, device: str | None) -> Exported:
+    """Write the model's predictions as the sample submission `like` wants them."""
+    place = output or Path(f"{model.name}.csv")
+    if place.is_dir():
+        raise UserError("--output wants a file here, and this is a folder", where=str(place), help="add a name to it")
+    if place.exists() and place.samefile(like):
+        raise UserError("--output would replace the sample itself", where=str(place), help="take another name")
+    count = sample.fill(model, sample.asked(model, images), like, place, device)
+    return Exported(
+        "csv", model, (place.absolute(),), f"{count} rows, as in {text.relative_path(like)}", {"rows": count}
+    )
 
 
 def _refuse_lacking(format: str) -> None:

@@ -1,5 +1,6 @@
 """A model leaves sweep from the command line: as files that agree with `sweep predict`, or as a sentence."""
 
+import csv
 import json
 import re
 import shutil
@@ -134,3 +135,43 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
     (tmp_path / "there.txt").touch()
     with pytest.raises(UserError, match="wants a folder"):
         export.program(NOWHERE, "torch", tmp_path / "there.txt")
+
+
+# ------------------------------------------------------------------------------------------ samples
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sample_is_filled_in_with_the_test_split_in_its_own_order(here):
+    names = [f"test{number:03d}" for number in reversed(range(19))]
+    (here / "sample.csv").write_text("id;place;colour\n" + "".join(f"{name};high;red\n" for name in names))
+    assert exported(here, "question", "--format", "csv", "--like", "sample.csv").stdout == "question.csv\n"
+    lines = (final(here) / "predictions.csv").read_text()
+    by_name = {row["path"].removesuffix(".png"): row for row in csv.DictReader(lines.splitlines())}
+    found = (here / "question.csv").read_text().splitlines()
+    assert found == [
+        "id;place;colour",
+        *(f"{name};{by_name[name]['place']};{by_name[name]['colour']}" for name in names),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sample_with_columns_of_classes_gets_probabilities_of_the_images_that_are_named(here):
+    (here / "sample.csv").write_text("file,blue,red,green\ntest001.png,0,0,1\ntest000.png,0,0,1\n")
+    words = ("question/1", "photos/test000.png", "photos/test001.png", "--format", "csv", "--like", "sample.csv")
+    exported(here, *words, "--output", "new/mine.csv")
+    rows = list(csv.DictReader((here / "new/mine.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["test001.png", "test000.png"]
+    answer, share = predicted(here, "question/1", "photos/test000.png")["colour"]
+    assert float(rows[1][answer]) == pytest.approx(share, abs=1e-5)
+    assert sum(float(rows[0][name]) for name in ("red", "green", "blue")) == pytest.approx(1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sample_with_other_ids_is_refused_and_nothing_is_written(here):
+    (here / "sample.csv").write_text("id,place\n" + "".join(f"test{number:03d},low\n" for number in range(2, 21)))
+    ended = really(here, "export", "question", "--format", "csv", "--like", "sample.csv")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "sample.csv: 2 ids have no image: test019, test020" in ended.stderr
+    assert "sample.csv: 2 images have no id: test000.png, test001.png" in ended.stderr
+    assert not (here / "question.csv").exists()

@@ -65,8 +65,7 @@ class Graph(nn.Module):
         x: Tensor = pixels[:, :, top:bottom, left:right]
         if found := self._resizes(window):
             down, across = (self.get_buffer(_name(*pair)) for pair in found)
-            x = torch.floor(x @ across.T + 0.5)
-            x = torch.floor(down @ x + 0.5)
+            x = torch.floor(down @ torch.floor(x @ across.T + 0.5) + 0.5)
         return x.flip(3) if mirrored else x
 
 
@@ -78,5 +77,5 @@ def weights(source: int, size: int) -> Tensor:
     """What each of `size` pixels takes of `source` ones, [size, source], rounded as in torch's resize of 8 bits."""
     one = torch.eye(source, dtype=torch.float64)[None, None]  # a row of it is a picture with one bright pixel
     found = F.interpolate(one, size=(source, size), mode="bilinear", antialias=True)[0, 0].T
-    bits = next(n for n in range(23) if n == 22 or math.floor(0.5 + float(found.max()) * 2 ** (n + 1)) >= WEIGHT)
-    return (torch.floor(found * 2**bits + 0.5) / 2**bits).float()
+    bits = next(n for n in range(23) if n == 22 or math.floor(0.5 + float(found.max()) * 2.0 ** (n + 1)) >= WEIGHT)
+    return (torch.floor(found * 2.0**bits + 0.5) / 2.0**bits).float()
