@@ -586,10 +586,13 @@ def export(
     print_message(f"model: {found.words}")
     if like is not None:
         made = export.filled(found, images or (), like, output, device)
+    elif wanted == "mlflow":
+        made = export.mlflow_model(found, output)
     else:
         made = export.program(found, wanted, output)
     print_message(made.note)
-    _answer(made.document() if as_json else [text.relative_path(path) for path in made.files])
+    lines = [*(text.relative_path(path) for path in made.files), *filter(None, [made.more.get("address")])]
+    _answer(made.document() if as_json else lines)
 
 
 # ------------------------------------------------------------------------------------------- data

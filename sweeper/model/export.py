@@ -7,12 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sweeper import text
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.model import process, sample
+from sweeper.model import process, sample, serving
 from sweeper.model.find import FoundModel
+from sweeper.store.paths import RunFolder
+from sweeper.terminal.output import print_message
+from sweeper.text import redacted
+from sweeper.tracking import catching_up, client, sync_state
+from sweeper.tracking.sync_state import RunSyncState, StudySyncState
 from trainers.support.files import sync_folder
 
 PROGRAMS = {"onnx": "model.onnx", "torch": "model.pt2"}
@@ -72,6 +78,52 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
     note = f"checked with {RUNTIME[format]} in batches of {counts} images: probabilities agree to {made['off']:.0e}"
     files = (folder / name, folder / LABELS)
     return Exported(format, model, files, note, {"off": made["off"], "batches": made["batches"]})
+
+
+def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
+    """Register the model in the tracking store of its study; or write it into the folder `output`, and no more.
+
+    Its format is MLflow's, with the model file as it is; what loads it needs sweep.
+    """
+    if output is not None:
+        if output.exists():
+            raise UserError("--output wants a new folder", where=str(output), help="remove it, or name another")
+        with _written(output.absolute()) as temporary:
+            _save_mlflow(model, temporary)
+        return Exported("mlflow", model, (output.absolute(),), "an MLflow model, not registered")
+    run = _run(model)
+    with TemporaryDirectory() as folder:
+        _save_mlflow(model, Path(folder))
+        address = client.register(model.study or "", run, Path(folder), model.words)
+    serve = f"MLFLOW_TRACKING_URI={redacted(client.uri())} mlflow models serve -m {address} --env-manager local"
+    return Exported("mlflow", model, (), f"registered; to serve it: {serve}", {"address": address})
+
+
+def _run(model: FoundModel) -> str:
+    """The id of its run in MLflow, to which it is sent first if need be."""
+    if model.study is None:
+        help = "--output FOLDER writes the MLflow model without registering it"
+        raise UserError("this model is of no study here: it cannot be registered", where=str(model.path), help=help)
+    folder = RunFolder(model.path.parent)
+    catching_up.catch_up([folder.study], print_message)
+    of_study = sync_state.read(folder.study.sync_state, StudySyncState)
+    known = sync_state.read(folder.sync_state, RunSyncState)
+    if known is None or of_study is None or (of_study.uri, of_study.run) != (client.uri(), known.parent):
+        help = f"a sweep at work sends it; else sweep ui {model.study} says what is wrong"
+        raise EnvironmentFault(f"MLflow does not have {model.words}", where=redacted(client.uri()), help=help)
+    return known.run
+
+
+def _save_mlflow(model: FoundModel, folder: Path) -> None:
+    about = next(process.predictions(model, []))["model"]
+    with TemporaryDirectory() as place:
+        data = RunFolder(Path(place) / "files")
+        data.root.mkdir()
+        shutil.copy(model.path, data.model)
+        if about["extensions"]:
+            shutil.copytree(model.extensions, data.root / "extensions")
+        answers = {one["name"]: one["multi"] for one in about["categories"]}
+        client.save_model(folder, data.root, serving.__name__, answers)
 
 
 def filled(model: FoundModel, images: Sequence[str], like: Path, output: Path | None, device: str | None) -> Exported:

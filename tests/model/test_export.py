@@ -1,11 +1,19 @@
 """A model leaves sweep from the command line: as files that agree with `sweep predict`, or as a sentence."""
 
+import base64
 import csv
 import json
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +22,7 @@ from sweeper.errors import EnvironmentFault, UserError
 from sweeper.model import export
 from sweeper.model.find import FoundModel
 from tests.commands.test_predict import SPACE, final, really
+from tests.support.cli import environment
 from tests.support.photos import draw_photos
 
 NOWHERE = FoundModel(Path("absent.safetensors"), "a model")
@@ -175,3 +184,92 @@ def test_a_sample_with_other_ids_is_refused_and_nothing_is_written(here):
     assert "sample.csv: 2 ids have no image: test019, test020" in ended.stderr
     assert "sample.csv: 2 images have no id: test000.png, test001.png" in ended.stderr
     assert not (here / "question.csv").exists()
+
+
+# ------------------------------------------------------------------------------------------ MLflow
+def answered(port: int, body: dict[str, object]) -> list[dict[str, object]]:
+    """What a served model says."""
+    address = f"http://127.0.0.1:{port}/invocations"
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310  our own address
+        return list(json.loads(reply.read())["predictions"])
+
+
+@contextmanager
+def serving(folder: Path, address: str) -> Iterator[int]:
+    """A model that `mlflow models serve` serves; its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "bin").mkdir()
+    (folder / "bin/uvicorn").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m uvicorn "$@"\n'
+    )  # as where it is activated
+    (folder / "bin/uvicorn").chmod(0o755)
+    changes = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlruns/mlflow.db", "SWEEP_TRAINER": ""}
+    words = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address, "--env-manager", "local"]
+    env = environment(**changes, PATH=f"{folder / 'bin'}:{os.environ['PATH']}")
+    log = (folder / "serve.log").open("w")
+    with (
+        log,
+        subprocess.Popen(
+            [*words, "--port", str(port), "--workers", "1"], env=env, stdout=log, stderr=log, start_new_session=True
+        ) as server,
+    ):
+        try:
+            deadline = time.monotonic() + 300
+            while not reached(port):
+                assert server.poll() is None, (folder / "serve.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield port
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(60)
+
+
+def reached(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_registered_model_is_served_and_says_what_predict_says(finished, tmp_path):
+    """In the study's own folder, for MLflow keeps files at the place where they were sent."""
+    first = exported(finished, "question", "--format", "mlflow")
+    assert first.stdout == "models:/question/1\n"
+    assert "mlflow models serve -m models:/question/1 --env-manager local" in first.stderr
+    assert json.loads(exported(finished, "question/0", "--format", "mlflow", "--json").stdout)["address"] == (
+        "models:/question/2"
+    )
+    content = base64.b64encode((finished / "photos/test000.png").read_bytes()).decode()
+    with serving(finished, "models:/question/1") as port:
+        for body in (
+            {"inputs": {"image": [content]}},
+            {"dataframe_split": {"columns": ["image"], "data": [[content]]}},
+        ):
+            (found,) = answered(port, body)
+            expected = predicted(finished, "question", "photos/test000.png")
+            assert {name: found[name] for name in expected} == {
+                name: answer for name, (answer, _) in expected.items()
+            }
+            shares = [found[f"{name} probability"] for name in expected]
+            assert shares == pytest.approx([share for _, share in expected.values()], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_file_of_no_study_becomes_a_folder_or_is_told_that_it_can(here, tmp_path):
+    shutil.copy(final(here) / "model.safetensors", tmp_path / "my.safetensors")
+    ended = really(tmp_path, "export", "my.safetensors", "--format", "mlflow")
+    assert ended.returncode == 2
+    assert "help: --output FOLDER writes the MLflow model" in ended.stderr
+    assert exported(tmp_path, "my.safetensors", "--format", "mlflow", "--output", "out").stdout == "out\n"
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {"MLmodel", "input_example.json", "model.safetensors"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle"))]
+    assert "signature" in (tmp_path / "out/MLmodel").read_text()
