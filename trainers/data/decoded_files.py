@@ -146,6 +146,7 @@ class ImageFormat:
         return [
             f"import {'io, ' * (self.kind == 'jpeg')}json, numpy, onnxruntime",
             "from PIL import Image, ImageOps",
+            "",
             *lines,
             f'found = onnxruntime.InferenceSession("model.onnx").run(None, {{"{name}": numpy.asarray(image)[None]}})',
             'for category, shares in zip(json.load(open("labels.json"))["categories"], found):',
