@@ -419,7 +419,8 @@ def best(
     from sweeper.terminal import output
 
     if export not in (None, "submission"):
-        raise typer.BadParameter(f"{export!r} is not 'submission'", param_hint="--export")
+        instead = "not 'submission'; sweep export writes a trained model in other formats"
+        raise typer.BadParameter(f"{export!r} is {instead}", param_hint="--export")
     found = studies.find(study)
     if confirm is not None:
         rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)

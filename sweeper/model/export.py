@@ -72,7 +72,8 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
     _refuse_lacking(format)
     folder, name = _place(model, format, output)
     with _written(folder) as temporary:
-        about = {"model": model.words, "runtime": RUNTIME[format], "file": name}
+        words = model.words if model.study else model.path.name  # no path of this machine
+        about = {"model": words, "runtime": RUNTIME[format], "file": name}
         made = process.exported(model, format=format, folder=str(temporary), file=name, about=about)
     counts = ", ".join(map(str, made["batches"]))
     note = f"checked with {RUNTIME[format]} in batches of {counts} images: probabilities agree to {made['off']:.0e}"
@@ -164,7 +165,8 @@ def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, s
 @contextmanager
 def _written(folder: Path) -> Iterator[Path]:
     """A folder whose files move to `folder` at the end; an exception leaves there what was there, and no rest."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    near = folder if folder.exists() else folder.parent
+    temporary = near / f".{folder.name}.{os.getpid()}.tmp"
     temporary.mkdir(parents=True)
     try:
         yield temporary

@@ -13,7 +13,7 @@ from sweeper.model import image_files, process
 from sweeper.model.find import FoundModel
 from sweeper.store import records
 from sweeper.store.paths import RunFolder
-from sweeper.terminal.output import counting
+from sweeper.terminal.output import counting, print_message
 from sweeper.text import counted
 from trainers import extensions
 from trainers.data import layouts
@@ -70,6 +70,8 @@ def fill(model: FoundModel, wanted: Asked, like: Path, output: Path, device: str
     places = order(ids, wanted.paths, like)
     answers = process.predictions(model, [wanted.images[k] for k in places], device=device, boxes=_boxes(wanted))
     about = next(answers)["model"]
+    if about["boxes"] and not _boxes(wanted):
+        print_message("this model was trained on what lies in boxes: the whole of each image is used")
     cells = columns(sheet.header[1:], about["categories"], wanted.separator, like)
     out = io.StringIO()
     writer = csv.writer(out, delimiter=sheet.separator, lineterminator="\n")
