@@ -419,7 +419,8 @@ def best(
     from sweeper.terminal import output
 
     if export not in (None, "submission"):
-        raise typer.BadParameter(f"{export!r} is not 'submission'", param_hint="--export")
+        instead = "not 'submission'; sweep export writes a trained model in other formats"
+        raise typer.BadParameter(f"{export!r} is {instead}", param_hint="--export")
     found = studies.find(study)
     if confirm is not None:
         rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)
@@ -554,6 +555,45 @@ def predict(
     elif predicted.images:
         output.print_table(*predict.cells(predicted, top))
     raise typer.Exit(predicted.exit_code)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="a study, STUDY/TRIAL, the folder of a run, or a model file", show_default=False)
+    ],
+    format: Annotated[str, typer.Option(metavar="onnx|torch|mlflow|csv", help="what to make of it")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="of a CSV: files, folders or lists; the test images if left out", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=_path, help="where to; beside you if left out")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="of a CSV: the sample submission to fill in")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="of a CSV: as for sweep predict")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a trained model as it is: an ONNX file, a torch program, an MLflow model, or predictions."""
+    from sweeper import text
+    from sweeper.model import export, find
+    from sweeper.terminal.output import print_message
+
+    wanted = export.format_of(format)
+    export.refuse_options(wanted, images or (), like, device)
+    found = find.find(model)
+    print_message(f"model: {found.words}")
+    if like is not None:
+        made = export.filled(found, images or (), like, output, device)
+    elif wanted == "mlflow":
+        made = export.mlflow_model(found, output)
+    else:
+        made = export.program(found, wanted, output)
+    print_message(made.note)
+    lines = [*(text.relative_path(path) for path in made.files), *filter(None, [made.more.get("address")])]
+    _answer(made.document() if as_json else lines)
 
 
 # ------------------------------------------------------------------------------------------- data

@@ -54,6 +54,7 @@ class Job(Message):
         True, description="whether the decoded images may lie on the GPU that trains alone on them"
     )
     full_precision: bool = Field(False, description="32 bits whatever the recipe says: in fp16 it diverged")
+    only_predict: bool = Field(False, description="final: it is trained, and predicts test alone")
     stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
 
     metric_history: tuple[float, ...] = Field(

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HEAVY = {"torch", "torchvision", "timm", "safetensors", "mlflow", "optuna", "pandas", "numpy", "scipy", "matplotlib"}
-HEAVY |= {"sklearn", "PIL", "ray", "jinja2", "ruamel", "huggingface_hub", "sqlalchemy"}
+HEAVY |= {"onnxruntime", "sklearn", "PIL", "ray", "jinja2", "ruamel", "huggingface_hub", "sqlalchemy"}
 LIGHT = ["sweeper.cli", "sweeper.trial", "sweeper.space.yaml_io", "sweeper.store.records", "trainers.config"]
 
 

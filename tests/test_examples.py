@@ -90,3 +90,41 @@ def test_a_file_that_has_changed_begins_no_trial_of_the_same_study(demo):
     assert "--new-study NAME" in said
     assert len(list((folder / "mlruns" / "studies" / "poly_loss" / "trials").iterdir())) == 1
     assert "its poly_loss.py was another" in sweep(folder, *run, "--new-study", "second").stderr
+
+
+# ------------------------------------------------------------------------------------------ the notebook
+NOTEBOOK = ROOT / "examples/study_and_model.ipynb"
+QUICK = ("budget.trials=2", "train.epochs=1", "train.image_size=32")
+CELLS = """\
+import json, sys
+place = {}
+for code in json.load(sys.stdin):
+    exec(code, place)
+print(place["best"].number)
+"""
+
+
+def test_the_notebook_is_valid_and_has_no_outputs():
+    """As nbformat 4.5 asks for it."""
+    read = json.loads(NOTEBOOK.read_text())
+    assert (read["nbformat"], read["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in read["cells"]}) == len(read["cells"])
+    for cell in read["cells"]:
+        more = {"execution_count", "outputs"} if cell["cell_type"] == "code" else set()
+        assert cell.keys() == {"cell_type", "id", "metadata", "source"} | more
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_the_cells_of_the_notebook_run_in_order(tmp_path):
+    draw(tmp_path / "data/FashionDataset", images=(40, 20, 6), seed=0)
+    sets = [word for one in QUICK for word in ("--set", one)]
+    sweep(tmp_path, "run", str(ROOT / "search_spaces/quickstart.yaml"), *sets, "--inline", "--no-mlflow")
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    codes = json.dumps(["".join(cell["source"]) for cell in cells])
+    words = [sys.executable, "-P", "-c", CELLS]
+    ran = subprocess.run(
+        words, input=codes, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] in ("0", "1")

@@ -11,12 +11,13 @@ from sweeper.engine import prepare, retraining
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
 from sweeper.results.winner import Winner
-from sweeper.store import jsonfile, paths, records, studies
+from sweeper.store import jsonfile, paths, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import output
 from sweeper.tracking import catching_up
 from sweeper.trial import Done, Job, TrialResult
 from trainers import extensions
+from trainers.data import images
 from trainers.data.summary import Summary
 from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Scores
@@ -109,12 +110,15 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
     data = won.job.recipe.data
     if done:
         extensions.use(extensions.stored(folder.extensions, won.job.recipe.extensions))
-        final = _packed(folder, prepare.checked(data).table, data, won.result.metric, known=True)
-        if mlflow:
-            catching_up.catch_up([won.study], output.print_message)
-        return final
+        table = prepare.checked(data).table
+        if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
+            final = _packed(folder, table, data, won.result.metric, known=True)
+            if mlflow:
+                catching_up.catch_up([won.study], output.print_message)
+            return final
+    work = _predicted if done else _trained
     final = retraining.session(
-        won.study, won.job.recipe, slots, lambda session: _trained(won, folder, session), mlflow=mlflow
+        won.study, won.job.recipe, slots, lambda session: work(won, folder, session), mlflow=mlflow
     )
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
@@ -133,6 +137,17 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
             session.observers.note(f"probabilities are not calibrated: {NO_TEMPERATURE.format(job.trial)}")
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
+
+
+def _predicted(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:
+    """Predict test with a finished final, and pack it: the images are others than they were."""
+    job = _job(won, folder).model_copy(update={"only_predict": True})
+    study_file.note_test(folder, study_file.PENDING)
+    for path in (folder.test_logits, folder.test_scores, folder.prediction, folder.predictions, folder.submission):
+        path.unlink(missing_ok=True)  # there may be no test images any more
+    session.observers.note(f"the test images are others now: {folder.root.name} predicts them, and is not retrained")
+    session.train([job], lambda job, ended, epochs: _make_result(won, job, ended.scores, epochs, session.table))
+    return _packed(folder, session.table, job.recipe.data, won.result.metric, known=True)
 
 
 def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
@@ -180,6 +195,7 @@ def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoc
     notes = data.notes if data else ()
     facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
+    study_file.note_test(folder, images.fingerprint_of(table, "test"))
     value = scores.metrics.get(job.recipe.metric) if scores else None
     ended = records.result_of(job, epochs, "COMPLETE")
     return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})

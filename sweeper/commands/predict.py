@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from sweeper.errors import EnvironmentFault, UserError
-from sweeper.executors.local import environment
-from sweeper.model import find, image_files
+from sweeper.errors import UserError
+from sweeper.model import find, image_files, process
 from sweeper.model.find import FoundModel
-from sweeper.system import devices
-from sweeper.system.ask import stream
 from sweeper.terminal.output import counting, print_message
 from sweeper.text import counted
 from trainers.support.files import atomic_write
-
-MODULE = "trainers.prediction"
 
 
 @dataclass(frozen=True)
@@ -89,25 +84,15 @@ def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int
 
 
 def _answers(model: FoundModel, asked: Sequence[Any], options: Options) -> Iterator[dict[str, Any]]:
-    """What the model's process says: first of itself, then of each image. Raises what it cannot do as UserError."""
-    slot = devices.slots(options.device)[0]
-    request = {
-        "model": str(model.path),
-        "remake": model.remake,
-        "extensions": str(model.extensions),
-        "device": slot.device,
-        "threads": slot.threads,
-        "batch_size": options.batch_size,
-        "top": options.top,
-        "answers_alone": not options.top and not options.details,
-        "boxes": options.boxes is not None,
-        "images": asked,
-    }
-    for found in stream("-m", MODULE, what="the model's process", request=request, env=environment(slot)):
-        if error := found.get("error"):
-            kind = UserError if error["exit_code"] == UserError.exit_code else EnvironmentFault
-            raise kind(error["what"], where=error["where"], help=error["help"])
-        yield found
+    return process.predictions(
+        model,
+        asked,
+        device=options.device,
+        batch_size=options.batch_size,
+        top=options.top,
+        answers_alone=not options.top and not options.details,
+        boxes=options.boxes is not None,
+    )
 
 
 # --------------------------------------------------------------------------------------------- ways out

@@ -18,7 +18,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers import extensions
 from trainers.data import layouts
-from trainers.data.table import MISSING, Category, Row, Table, class_counts, known_images, label_matrix
+from trainers.data.table import FITTED, MISSING, Category, Row, Table, class_counts, known_images, label_matrix
 from trainers.data_config import LAYOUTS, DataConfig
 from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
@@ -84,10 +84,14 @@ class Run:
 
     @cached_property
     def table(self) -> Table:
-        """Raises UserError where the data set is no longer the one that the study began with."""
+        """Raises UserError where the data set is not what the study began with, or test not what was predicted."""
         recipe = self.job.recipe
         table = _table(recipe.data, self.folder.extensions, tuple(recipe.extensions.items()))
-        study_file.same_data(self.folder.study, table.fingerprint, recipe.data.root)
+        fitted = f"{table.fingerprint}--{table.digest(*FITTED)}"
+        study_file.same_data(self.folder.study, fitted, recipe.data.root)
+        if self.split == "test" and not study_file.predicts(self.folder, fitted, table.digest("test")):
+            help = f"sweep best {self.job.study} --export submission predicts those that are there"
+            raise UserError("its predictions are of other test images", where=str(self.folder.root), help=help)
         return table
 
     @property

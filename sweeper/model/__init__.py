@@ -1,1 +1,1 @@
-"""Finished models: which one a word on the command line means, and which images it is to look at."""
+"""Finished models: which one a word on the command line means, what it says of images, and its exports."""

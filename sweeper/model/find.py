@@ -28,6 +28,13 @@ class FoundModel:
     kind: str | None = None
 
     @property
+    def name(self) -> str:
+        """A short one for files made of it: of its study, with the trial's number; or that of its file."""
+        if self.study is None:
+            return self.path.stem
+        return self.study if self.kind == "final" else f"{self.study}-{self.trial}"
+
+    @property
     def extensions(self) -> Path:
         """Where the copies of its extension files are, if it needs any."""
         return RunFolder(self.path.parent).extensions

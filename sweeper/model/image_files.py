@@ -82,9 +82,9 @@ def boxes(path: Path) -> dict[Path, Box]:
 
     As Pillow counts pixels: right and bottom are the first ones outside. Raises DataError with every wrong line.
     """
-    sheet, faults, found = _sheet(path, ("path", *SIDES)), list[Fault](), dict[Path, Box]()
-    columns = [sheet.column(side) for side in SIDES]
-    for (where, _), name, *cells in zip(sheet.records, sheet.column("path"), *columns, strict=True):
+    table, faults, found = _sheet(path, ("path", *SIDES)), list[Fault](), dict[Path, Box]()
+    columns = [table.column(side) for side in SIDES]
+    for (where, _), name, *cells in zip(table.records, table.column("path"), *columns, strict=True):
         box = _box(cells)
         if box is None:
             written = ", ".join(cells)
@@ -106,17 +106,23 @@ def _box(cells: Sequence[str]) -> Box | None:
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _sheet(path: Path, columns: Sequence[str]) -> Sheet:
+def sheet(path: Path, columns: Sequence[str] = ()) -> Sheet:
+    """A CSV as people have it; `columns` are some that it may have. Raises UserError where it cannot be read."""
     remarks = Remarks()
-    sheet = csv_file.parsed(path.name, _content(path), columns, remarks)
+    found = csv_file.parsed(path.name, _content(path), columns, remarks)
     if remarks.faults:
         raise DataError([Fault(str(path.parent / one.where), one.what, one.help) for one in remarks.faults])
-    if lacking := [name for name in columns if name not in sheet.header]:
-        has = ", ".join(sheet.header)
+    return found
+
+
+def _sheet(path: Path, columns: Sequence[str]) -> Sheet:
+    found = sheet(path, columns)
+    if lacking := [name for name in columns if name not in found.header]:
+        has = ", ".join(found.header)
         raise UserError(
             f"no column {lacking[0]!r}", where=str(path), help=f"it has {has}; the header is {','.join(columns)}"
         )
-    return sheet
+    return found
 
 
 def _content(path: Path) -> bytes:

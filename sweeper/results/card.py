@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Job, TrialResult
+from trainers.data.decoded_files import ImageFormat
 from trainers.data.table import Category, counted, known_images, label_matrix
 from trainers.epoch import Epoch, Scores
 from trainers.evaluation import metrics
@@ -59,11 +60,21 @@ def card(facts: CardData, model: str, submission: str | None) -> str:
         metrics=list(_metrics(facts)),
         rare=_rare(facts.table),
         figures=_figures(facts),
+        onnx="\n".join(_use(facts)),
         versions=", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES),
         model=model,
         submission=submission,
     )
     return redacted(text)
+
+
+def _use(facts: CardData) -> list[str]:
+    """Python that classifies photo.jpg with the exported ONNX file."""
+    recipe = facts.job.recipe
+    how = ImageFormat.of(
+        recipe.data.size or 0, "jpeg" if recipe.data.cache == "jpeg" else "raw", recipe.train.framing
+    )
+    return how.classify(recipe.train.input_size, [category.name for category in facts.table.categories])
 
 
 def _template() -> Template:

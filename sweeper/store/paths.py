@@ -220,6 +220,11 @@ class RunFolder:
         return self.root / "test_scores.json"
 
     @property
+    def test_images(self) -> Path:
+        """Of a final: which test images its predictions are of."""
+        return self.root / "test_images"
+
+    @property
     def scores(self) -> Path:
         """What boards said of a submission, a line a score."""
         return self.root / "scores.jsonl"

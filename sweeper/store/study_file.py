@@ -6,9 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.store import jsonfile
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
+from trainers.support.files import write_text
 
 SCHEMA_VERSION = 2
+WHOLE = 2  # parts of a fingerprint that are of all images
+PENDING = "pending"
 
 
 class _Open(BaseModel):
@@ -48,7 +51,10 @@ class StudyRecord(_Open):
 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
-    """Raise UserError where the study began on other images, labels or splits than those that are there now."""
+    """Raise UserError where the study began on other images, labels or splits than those that are there now.
+
+    Test may be another: no result depends on it.
+    """
     if not same_fingerprint((read(folder) or {}).get("fingerprint", ""), fingerprint):
         raise UserError(
             f"the images, labels or splits are not those that study '{folder.name}' began with",
@@ -58,8 +64,29 @@ def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
 
 
 def same_fingerprint(before: str, now: str) -> bool:
-    """Whether two fingerprints may be of the same data; of one that says less, as far as it says something."""
-    return all(a == b for a, b in zip(before.split("-"), now.split("-"), strict=False) if a and b)
+    """Whether two fingerprints may be of the same data; of one that says less, as far as it says something.
+
+    Each is of all images, and then of those of train and val: where both say that, it alone counts.
+    """
+    parts = before.split("-"), now.split("-")
+    start = WHOLE if all(len(each) > WHOLE for each in parts) else 0
+    return all(a == b for a, b in zip(*(each[start:] for each in parts), strict=False) if a and b)
+
+
+def note_test(folder: RunFolder, fingerprint: str) -> None:
+    """Put down which test images the predictions in a final's folder are of; PENDING before they are made."""
+    write_text(folder.test_images, fingerprint + "\n")
+
+
+def predicts(folder: RunFolder, whole: str, test: str) -> bool:
+    """Whether the predictions in a final's folder are of the test images with the fingerprint `test`.
+
+    A final of before says nothing: then of those with which its study began, if `whole` is of the same.
+    """
+    if folder.test_images.exists():
+        return same_fingerprint(folder.test_images.read_text().strip(), test)
+    before = (read(folder.study) or {}).get("fingerprint", "").split("-")
+    return same_fingerprint("-".join(before[:WHOLE]), "-".join(whole.split("-")[:WHOLE]))
 
 
 def read(folder: StudyFolder) -> dict[str, Any] | None:

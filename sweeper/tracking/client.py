@@ -1,13 +1,16 @@
 """The connection to MLflow: the only file that speaks to its library."""
 
 import os
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from sweeper.errors import EnvironmentFault
 from sweeper.store import paths
 from sweeper.store.paths import StudyFolder
 from sweeper.text import redacted
@@ -17,6 +20,10 @@ from sweeper.tracking.reconcile import Refused
 from sweeper.tracking.reconcile import Server as Remote
 from sweeper.tracking.sync_state import StudySyncState
 
+MODEL = "model"  # folder of a run's files in MLflow
+EXAMPLE = (  # a grey PNG
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR42mOsKclgIAUwMZAIRjWMahg6GgBPMAF4AKE10wAAAABJRU5ErkJggg=="
+)
 METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
 
 
@@ -37,6 +44,54 @@ def link(study: StudyFolder, base: str) -> str | None:
     """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
     sync = sync_state.read(study.sync_state, StudySyncState)
     return content.address(base, sync.experiment, sync.id) if sync and sync.run else None
+
+
+def save_model(folder: Path, data: Path, loader: str, answers: Mapping[str, bool]) -> None:
+    """Write an MLflow model into `folder`, which is made: the module `loader` loads what lies in `data`.
+
+    `answers` are its categories, and whether each has several answers. Takes the contents of image files.
+    """
+    local_store.hush()
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    def columns(name: str, multi: bool) -> Iterator[ColSpec]:
+        for column, kind in ((name, DataType.string), (f"{name} probability", DataType.double)):
+            yield ColSpec(Array(kind) if multi else kind, column)
+
+    said = [column for name, multi in answers.items() for column in columns(name, multi)]
+    signature = ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(said))
+    pyfunc.save_model(
+        folder,
+        loader_module=loader,
+        data_path=data,
+        signature=signature,
+        input_example={"image": [b64decode(EXAMPLE)]},
+        pip_requirements=[f"vision-sweep=={metadata.version('vision-sweep')}"],
+    )
+
+
+def register(name: str, run: str, folder: Path, words: str) -> str:
+    """Put the MLflow model in `folder` beside the files of a run, as the next version of the model `name`.
+
+    Returns its address. Raises EnvironmentFault where MLflow does not take it.
+    """
+    local_store.hush()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    server = MlflowClient(tracking_uri=uri())
+    try:
+        server.log_artifacts(run, str(folder), MODEL)
+        if not server.search_registered_models(f"name = '{name}'"):
+            server.create_registered_model(name, description=f"models of the study {name}")
+        made = server.create_model_version(name, f"runs:/{run}/{MODEL}", run, description=words)
+    except (MlflowException, OSError) as error:
+        help = "--output FOLDER writes the MLflow model without registering it"
+        raise EnvironmentFault(f"MLflow does not take the model: {_line(error)}", where=uri(), help=help) from error
+    return f"models:/{name}/{made.version}"
 
 
 class Server(Remote):

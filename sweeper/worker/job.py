@@ -63,6 +63,8 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
 
 def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
     extensions.use(extensions.stored(RunFolder(job.folder).extensions, job.recipe.extensions))
+    if job.only_predict:
+        return Done(trial=job.trial, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
     for epoch in trainer.train(job, fit, device):

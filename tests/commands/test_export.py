@@ -19,7 +19,7 @@ from sweeper.engine.options import Options
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.results import card, submission, winner
 from sweeper.space import yaml_io
-from sweeper.store import records, studies
+from sweeper.store import records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
 from sweeper.tracking import client
@@ -260,7 +260,7 @@ def test_a_final_leaves_a_model_and_a_card_and_no_checkpoint(study):
     names = {path.name for path in final.folder.root.iterdir()}
     assert names == {
         *("config.json", "history.jsonl", "result.json", "log.txt"),
-        *("model.safetensors", "card.md", "test_logits.npy", "prediction.txt", "submission.zip"),
+        *("model.safetensors", "card.md", "test_logits.npy", "prediction.txt", "submission.zip", "test_images"),
     }
     card = final.folder.card.read_text()
     assert f"`model.safetensors`, sha256 `{export.sha256(final.folder.model)}`" in card
@@ -275,6 +275,86 @@ def test_a_finished_final_is_pointed_to_and_packed_the_same(study):
     second = exported(study)
     assert second.known
     assert (second.folder, second.submission) == (first.folder, first.submission)
+
+
+# --------------------------------------------------------------------------------- other test images
+def changed(root: Path, how: str) -> int:
+    """Change the table of photos; returns how many test images there are then."""
+    rows = (root / "labels.csv").read_text().splitlines()
+    match how:
+        case "added":
+            shutil.copy(root / "test000.png", root / "new.png")
+            rows.append("new.png,test,red,low")
+        case "removed":
+            rows = [row for row in rows if not row.startswith("test003")]
+        case "none":
+            rows = [row for row in rows if not row.startswith("test")]
+        case "replaced":
+            shutil.copy(root / "train001.png", root / "test000.png")
+        case "swapped":
+            rows[-1], rows[-2] = rows[-2], rows[-1]
+        case "train":
+            rows[1] = rows[1].replace("red", "blue")
+        case "val":
+            rows = [row.replace("high", "low") if row.startswith("val000") else row for row in rows]
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return sum(",test," in row for row in rows)
+
+
+@pytest.mark.parametrize("how", ["added", "removed", "none", "replaced", "swapped"])
+def test_other_test_images_are_predicted_without_retraining(tmp_path, monkeypatch, how):
+    study = small_study(TABLE, tmp_path, monkeypatch)
+    first = exported(study)
+    model, history = first.folder.model.read_bytes(), first.folder.history.read_bytes()
+    count = changed(tmp_path / "photos", how)
+    second = exported(study)
+    assert (second.folder, second.known) == (first.folder, True)
+    assert (second.folder.model.read_bytes(), second.folder.history.read_bytes()) == (model, history)
+    assert (second.submission.images if second.submission else 0) == count
+    table = layouts.read(winner.winner(study).job.recipe.data)
+    if second.submission:
+        rows = second.folder.predictions.read_text().splitlines()[1:]
+        assert [row.partition(",")[0] for row in rows] == [row.path for row in table.split("test")]
+    assert f"6 val, {count} test" in second.folder.card.read_text()
+    before = second.folder.card.stat().st_mtime_ns
+    assert exported(study).submission == second.submission
+    assert second.folder.card.stat().st_mtime_ns == before  # nothing is predicted a third time
+
+
+def test_a_first_final_may_have_other_test_images_than_the_search(tmp_path, monkeypatch):
+    study = small_study(TABLE, tmp_path, monkeypatch)
+    count = changed(tmp_path / "photos", "added")
+    assert exported(study).submission.images == count
+    run.run(tmp_path / "space.yaml", PLAIN)  # and the search goes on
+
+
+@pytest.mark.parametrize("how", ["train", "val"])
+@pytest.mark.parametrize("again", [False, True])
+def test_other_images_to_fit_stay_refused_where_anything_is_trained_or_predicted(tmp_path, monkeypatch, how, again):
+    study = small_study(TABLE, tmp_path, monkeypatch)
+    first = exported(study)
+    changed(tmp_path / "photos", how)
+    changed(tmp_path / "photos", "added")
+    logits = first.folder.test_logits.read_bytes()
+    with pytest.raises(UserError, match="are not those that study 'question' began with"):
+        exported(study, again=again)
+    assert first.folder.test_logits.read_bytes() == logits
+
+
+def test_a_kill_while_test_is_predicted_anew_leaves_it_to_the_next_call(tmp_path, monkeypatch):
+    study = small_study(TABLE, tmp_path, monkeypatch)
+    first = exported(study)
+    study_file.note_test(first.folder, study_file.PENDING)
+    first.folder.test_logits.unlink()
+    assert exported(study).submission == first.submission
+
+
+def test_a_final_of_before_is_packed_as_long_as_its_data_are_the_same(study):
+    first = exported(study)
+    first.folder.test_images.unlink()
+    before = first.folder.card.stat().st_mtime_ns
+    assert exported(study).submission == first.submission
+    assert first.folder.card.stat().st_mtime_ns == before
 
 
 def test_again_makes_another_final_beside_the_first(study):

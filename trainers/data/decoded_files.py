@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainers.data.images import GROUND
 from trainers.data_config import Framing
 
 SQUASHED = Framing()
@@ -109,6 +110,49 @@ class ImageFormat:
         ending, tables = ("npy", (SIZES,)) if self.kind == "raw" else ("jpegs", (SPANS, SIZES))
         return (*(f"{name}.{ending}" for name in self.levels), *tables)
 
+    def level(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the smallest level that is not below inputs of that size; else of the largest."""
+        whole, half = self.levels.values()
+        return half if size[0] <= half[0] and size[1] <= half[1] else whole
+
+    def as_python(self, size: tuple[int, int]) -> list[str]:
+        """Lines of Python with Pillow that make of photo.jpg the image that inputs of this size are made of.
+
+        Images with alpha, which are laid on white, and such of 16 bits, which are scaled, are left out.
+        """
+        whole, level = (self.width, self.height), self.level(size)[::-1]
+        image = 'ImageOps.exif_transpose(image).convert("RGB")'
+        line = {
+            "squash": f"{image}.resize({whole}, Image.Resampling.BICUBIC)",
+            "pad": f"ImageOps.pad({image}, {whole}, Image.Resampling.BICUBIC, color={GROUND})",
+            "center": f"ImageOps.fit({image}, {whole}, Image.Resampling.BICUBIC)",
+        }[self.framing.fit]
+        longer = 2 * max(whole)
+        lines = [
+            'image = Image.open("photo.jpg")',
+            f"image.draft(image.mode, ({longer}, {longer}))",
+            f"image = {line}",
+        ]
+        if level != whole:
+            lines.append(f"image = image.resize({level}, Image.Resampling.BICUBIC)")
+        if self.kind == "jpeg":
+            lines.append(f'image.save(file := io.BytesIO(), "JPEG", quality={QUALITY}, subsampling=0)')
+            lines.append("image = Image.open(file)")
+        return lines
+
+    def classify(self, size: tuple[int, int], categories: Sequence[str]) -> list[str]:
+        """Lines of Python with ONNX Runtime that say what model.onnx makes of photo.jpg; see `as_python`."""
+        lines, name = self.as_python(size), input_name(categories)
+        return [
+            f"import {'io, ' * (self.kind == 'jpeg')}json, numpy, onnxruntime",
+            "from PIL import Image, ImageOps",
+            "",
+            *lines,
+            f'found = onnxruntime.InferenceSession("model.onnx").run(None, {{"{name}": numpy.asarray(image)[None]}})',
+            'for category, shares in zip(json.load(open("labels.json"))["categories"], found):',
+            '    print(category["name"], category["classes"][shares[0].argmax()], shares[0].max())',
+        ]
+
     @property
     def bytes(self) -> int:
         """Bytes of the pixels of one image at all levels."""
@@ -131,6 +175,11 @@ class ImageFormat:
         paths = [folder / name for name in self.files[: len(self.levels)]]
         maps = [np.memmap(path, np.uint8, "r") for path in paths]
         return [JpegImages(*each) for each in zip(paths, maps, spans, self.levels.values(), strict=True)]
+
+
+def input_name(categories: Sequence[str]) -> str:
+    """What an exported program calls its images, beside outputs that are called like the categories."""
+    return next(name for name in ("images", "input", "input images") if name not in categories)
 
 
 def table(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:

@@ -5,7 +5,7 @@ import io
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from trainers.data.table import Box, Row, Table
+from trainers.data.table import FITTED, SPLITS, Box, Row, Table
 from trainers.data_config import Fit
 
 Progress = Callable[[int, int], None]
@@ -159,13 +159,28 @@ def stamp(table: Table) -> str:
 
 
 def fingerprint(table: Table) -> str:
-    """The table's, and behind a dash 8 hex digits over the size of every image: an image that was replaced under its
-    name tells, the time at which a data set was copied does not.
+    """That of all images, and behind a dash that of those of train and val, on which results depend."""
+    sizes = _sizes(table.rows, str(table.root))
+    return f"{_fingerprint(table, sizes, SPLITS)}-{_fingerprint(table, sizes, FITTED)}"
+
+
+def fingerprint_of(table: Table, *splits: str) -> str:
+    """The table's of these splits, and behind a dash 8 hex digits over the size of each image: an image that was
+    replaced under its name tells, the time at which a data set was copied does not.
     """
-    root, digest = str(table.root), hashlib.sha256()
-    for row in table.rows:
-        digest.update(_state(f"{root}/{row.path}").split()[0].encode() + b" ")
-    return f"{table.fingerprint}-{digest.hexdigest()[:8]}"
+    return _fingerprint(table, _sizes(table.split(*splits), str(table.root)), splits)
+
+
+def _sizes(rows: Iterable[Row], root: str) -> dict[str, str]:
+    """Of the images of these rows, by path."""
+    return {row.path: _state(f"{root}/{row.path}").split()[0] for row in rows}
+
+
+def _fingerprint(table: Table, sizes: dict[str, str], splits: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for row in table.split(*splits):
+        digest.update(sizes[row.path].encode() + b" ")
+    return f"{table.digest(*splits)}-{digest.hexdigest()[:8]}"
 
 
 def _state(path: str) -> str:

@@ -18,6 +18,7 @@ from trainers.support.errors import Fault
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+FITTED: tuple[Split, ...] = ("train", "val")  # on which results depend
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -101,9 +102,13 @@ class Table:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over categories, paths, splits, boxes and labels: the same wherever the folder lies."""
+        return self.digest(*SPLITS)
+
+    def digest(self, *names: str) -> str:
+        """The same over the rows of these splits."""
         kinds = [(c.name, c.classes, *(["multi"] if c.multi else [])) for c in self.categories]
         digest = hashlib.sha256(json.dumps(kinds).encode())
-        for row in self.rows:
+        for row in self.split(*names):
             weight = "" if row.weight == 1 else f" {row.weight}"
             digest.update(f"{row.path!r} {row.split} {row.box} {row.labels}{weight}\n".encode())
         return digest.hexdigest()[:16]

@@ -34,7 +34,7 @@ class Decoder(nn.Module):
         seen = (grid + positions(grid)).flatten(2).transpose(1, 2)  # [B, H W, d]
         for encoder in self.encoders:
             seen = encoder(seen, seen)
-        queries = self.queries.expand(len(seen), -1, -1)  # [B, K, d]
+        queries = self.queries.expand(seen.shape[0], -1, -1)  # [B, K, d]
         for decoder in self.decoders:
             queries = decoder(queries, seen)
         answers = self.norm(queries).unbind(1)  # [K] of [B, d]

@@ -44,6 +44,7 @@ class Sheet:
     pandas: str
     splits: list[str] | None = None
     declared: bool = False
+    separator: str = ","
     _columns: dict[str, list[str]] = field(default_factory=dict)
     _counts: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -120,7 +121,7 @@ def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
     whole = len(remarks.faults) == before
     remarks.faults.extend(folded(wrong))
     pandas = f"pandas.read_csv({name!r}{f', sep={separator!r}' * (separator != ',')})"
-    return Sheet(name, f"{name}:1", header, records, tall, whole, pandas)
+    return Sheet(name, f"{name}:1", header, records, tall, whole, pandas, separator=separator)
 
 
 def _records(

@@ -1,0 +1,180 @@
+"""`sweep export`: a model for use without sweep, as it is, never retrained."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sweeper import text
+from sweeper.errors import EnvironmentFault, UserError
+from sweeper.model import process, sample, serving
+from sweeper.model.find import FoundModel
+from sweeper.store.paths import RunFolder
+from sweeper.terminal.output import print_message
+from sweeper.text import redacted
+from sweeper.tracking import catching_up, client, sync_state
+from sweeper.tracking.sync_state import RunSyncState, StudySyncState
+from trainers.support.files import sync_folder
+
+PROGRAMS = {"onnx": "model.onnx", "torch": "model.pt2"}
+NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch": ()}
+RUNTIME = {"onnx": "ONNX Runtime", "torch": "torch.export"}
+LABELS = "labels.json"
+FORMATS = (*PROGRAMS, "mlflow", "csv")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was made of a model: files, or a registered version, and what is to be said of them."""
+
+    format: str
+    model: FoundModel
+    files: tuple[Path, ...]
+    note: str
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The same for --json."""
+        named = {key: getattr(self.model, key) for key in ("study", "trial", "kind")}
+        files = [str(path) for path in self.files]
+        model = {"path": str(self.model.path), **named}
+        return {"schema_version": 1, "format": self.format, "model": model, "files": files, **self.more}
+
+
+def format_of(word: str) -> str:
+    """The format that is meant. Raises UserError for another word."""
+    if word in FORMATS:
+        return word
+    help = text.did_you_mean(word, FORMATS) or f"it is {text.join_or(FORMATS)}"
+    raise UserError(f"no format {word!r}", where="sweep export --format", help=help)
+
+
+def refuse_options(format: str, images: Sequence[str], like: Path | None, device: str | None) -> None:
+    """Raise UserError where options do not go with the format."""
+    if format == "csv" and like is None:
+        help = "sweep predict MODEL IMAGES --csv FILE writes one with columns of its own"
+        raise UserError("--format csv fills in a sample: name it with --like FILE", where="sweep export", help=help)
+    given = {"IMAGES": images, "--like": like, "--device": device}
+    if format != "csv" and (wrong := [name for name, value in given.items() if value]):
+        raise UserError(f"{wrong[0]} is for --format csv", where="sweep export", help="leave it out")
+
+
+def program(model: FoundModel, format: str, output: Path | None) -> Exported:
+    """Write a program of the model and labels.json beside it, once the program was seen to agree with the model.
+
+    `output` is a folder, or the program's file. Raises EnvironmentFault where it does not agree, or packages lack.
+    """
+    _refuse_lacking(format)
+    folder, name = _place(model, format, output)
+    with _written(folder) as temporary:
+        words = model.words if model.study else model.path.name  # no path of this machine
+        about = {"model": words, "runtime": RUNTIME[format], "file": name}
+        made = process.exported(model, format=format, folder=str(temporary), file=name, about=about)
+    counts = ", ".join(map(str, made["batches"]))
+    note = f"checked with {RUNTIME[format]} in batches of {counts} images: probabilities agree to {made['off']:.0e}"
+    files = (folder / name, folder / LABELS)
+    return Exported(format, model, files, note, {"off": made["off"], "batches": made["batches"]})
+
+
+def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
+    """Register the model in the tracking store of its study; or write it into the folder `output`, and no more.
+
+    Its format is MLflow's, with the model file as it is; what loads it needs sweep.
+    """
+    if output is not None:
+        if output.exists():
+            raise UserError("--output wants a new folder", where=str(output), help="remove it, or name another")
+        with _written(output.absolute()) as temporary:
+            _save_mlflow(model, temporary)
+        return Exported("mlflow", model, (output.absolute(),), "an MLflow model, not registered")
+    run = _run(model)
+    with TemporaryDirectory() as folder:
+        _save_mlflow(model, Path(folder))
+        address = client.register(model.study or "", run, Path(folder), model.words)
+    serve = f"MLFLOW_TRACKING_URI={redacted(client.uri())} mlflow models serve -m {address} --env-manager local"
+    return Exported("mlflow", model, (), f"registered; to serve it: {serve}", {"address": address})
+
+
+def _run(model: FoundModel) -> str:
+    """The id of its run in MLflow, to which it is sent first if need be."""
+    if model.study is None:
+        help = "--output FOLDER writes the MLflow model without registering it"
+        raise UserError("this model is of no study here: it cannot be registered", where=str(model.path), help=help)
+    folder = RunFolder(model.path.parent)
+    catching_up.catch_up([folder.study], print_message)
+    of_study = sync_state.read(folder.study.sync_state, StudySyncState)
+    known = sync_state.read(folder.sync_state, RunSyncState)
+    if known is None or of_study is None or (of_study.uri, of_study.run) != (client.uri(), known.parent):
+        help = f"a sweep at work sends it; else sweep ui {model.study} says what is wrong"
+        raise EnvironmentFault(f"MLflow does not have {model.words}", where=redacted(client.uri()), help=help)
+    return known.run
+
+
+def _save_mlflow(model: FoundModel, folder: Path) -> None:
+    about = next(process.predictions(model, []))["model"]
+    with TemporaryDirectory() as place:
+        data = RunFolder(Path(place) / "files")
+        data.root.mkdir()
+        shutil.copy(model.path, data.model)
+        if about["extensions"]:
+            shutil.copytree(model.extensions, data.root / "extensions")
+        answers = {one["name"]: one["multi"] for one in about["categories"]}
+        client.save_model(folder, data.root, serving.__name__, answers)
+
+
+def filled(model: FoundModel, images: Sequence[str], like: Path, output: Path | None, device: str | None) -> Exported:
+    """Write the model's predictions as the sample submission `like` wants them."""
+    place = output or Path(f"{model.name}.csv")
+    if place.is_dir():
+        raise UserError("--output wants a file here, and this is a folder", where=str(place), help="add a name to it")
+    if place.exists() and place.samefile(like):
+        raise UserError("--output would replace the sample itself", where=str(place), help="take another name")
+    count = sample.fill(model, sample.asked(model, images), like, place, device)
+    return Exported(
+        "csv", model, (place.absolute(),), f"{count} rows, as in {text.relative_path(like)}", {"rows": count}
+    )
+
+
+def _refuse_lacking(format: str) -> None:
+    if lacking := [name for name in NEEDED[format] if find_spec(name) is None]:
+        what = f"{RUNTIME[format]} needs packages that are not installed: {', '.join(lacking)}"
+        raise EnvironmentFault(
+            what, where=f"sweep export --format {format}", help="pip install 'vision-sweep[export]'"
+        )
+
+
+def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, str]:
+    """The folder and the name of the program's file."""
+    name = PROGRAMS[format]
+    if output is None:
+        return Path(f"{model.name}-{format}").absolute(), name
+    if output.suffix == Path(name).suffix and not output.is_dir():
+        return output.parent.absolute(), output.name
+    if output.exists() and not output.is_dir():
+        raise UserError(
+            "--output wants a folder, and this is a file", where=str(output), help=f"or end it in {Path(name).suffix}"
+        )
+    return output.absolute(), name
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """A folder whose files move to `folder` at the end; an exception leaves there what was there, and no rest."""
+    near = folder if folder.exists() else folder.parent
+    temporary = near / f".{folder.name}.{os.getpid()}.tmp"
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            for path in sorted(temporary.iterdir()):
+                path.replace(folder / path.name)
+        else:
+            temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""Predictions in the columns, with the ids and in the order of a board's sample submission."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import DataError, EnvironmentFault, Fault, UserError
+from sweeper.model import image_files, process
+from sweeper.model.find import FoundModel
+from sweeper.store import records
+from sweeper.store.paths import RunFolder
+from sweeper.terminal.output import counting, print_message
+from sweeper.text import counted
+from trainers import extensions
+from trainers.data import layouts
+from trainers.data.table import Box
+from trainers.support.files import write_text
+
+FEW = 5  # ids that are named
+MIXED = "some columns are called like categories of the model, others like classes"
+Categories = Sequence[Mapping[str, Any]]
+Cell = Callable[[Mapping[str, Mapping[str, Any]]], str]
+"""What stands in a column: of what a model says of an image, by category."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Images with the names by which a sample may call them, and what parts several answers in a cell."""
+
+    images: Sequence[tuple[str, Box | None]]
+    paths: Sequence[str]  # as the data set or the command line has them
+    separator: str = "|"
+
+
+def asked(model: FoundModel, words: Sequence[str]) -> Asked:
+    """The images that are meant; without words the test split of the model's study."""
+    if words:
+        paths = list(map(str, image_files.listed(words).paths))
+        return Asked([(path, None) for path in paths], paths)
+    job = records.read_config(RunFolder(model.path.parent))
+    if job is None:
+        help = "name the images: sweep export MODEL IMAGES --format csv --like FILE"
+        raise UserError("this model is of no study here, and so has no test images", where=str(model.path), help=help)
+    extensions.use(extensions.stored(RunFolder(model.path.parent).extensions, job.recipe.extensions))
+    data = job.recipe.data.model_copy(update={"box_margin": 0.0})  # predicting adds it
+    table = layouts.read(data)
+    rows = table.split("test")
+    if not rows:
+        raise UserError(
+            "the data set has no test images", where=data.root, help="name the images on the command line"
+        )
+    images = [(str(table.root / row.path), row.box) for row in rows]
+    return Asked(images, [row.path for row in rows], data.multi_separator)
+
+
+def fill(model: FoundModel, wanted: Asked, like: Path, output: Path, device: str | None) -> int:
+    """Write predictions of the images as the sample `like` wants them; returns how many.
+
+    Raises DataError for ids without an image and images without an id, and EnvironmentFault for an image that cannot
+    be read: then nothing is written.
+    """
+    sheet = image_files.sheet(like)
+    if len(sheet.header) < 2:
+        raise UserError("a sample has a column of ids and others", where=str(like), help="check that it is a CSV")
+    ids = [cells[0] for _, cells in sheet.records]
+    places = order(ids, wanted.paths, like)
+    answers = process.predictions(model, [wanted.images[k] for k in places], device=device, boxes=_boxes(wanted))
+    about = next(answers)["model"]
+    if about["boxes"] and not _boxes(wanted):
+        print_message("this model was trained on what lies in boxes: the whole of each image is used")
+    cells = columns(sheet.header[1:], about["categories"], wanted.separator, like)
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=sheet.separator, lineterminator="\n")
+    writer.writerow(sheet.header)
+    with counting("predicting") as count:
+        for number, (ident, found) in enumerate(zip(ids, answers, strict=True), 1):
+            if "unreadable" in found:
+                raise EnvironmentFault(f"an image cannot be read: it {found['unreadable']}", where=found["path"])
+            said = {one["category"]: one for one in found["categories"]}
+            writer.writerow([ident, *(cell(said) for cell in cells)])
+            count(number, len(ids))
+    write_text(output, out.getvalue())
+    return len(ids)
+
+
+def _boxes(wanted: Asked) -> bool:
+    return any(box for _, box in wanted.images)
+
+
+# ------------------------------------------------------------------------------------------------ columns
+def columns(header: Sequence[str], categories: Categories, separator: str, like: Path) -> list[Cell]:
+    """What stands in each column: answers where it is called like a category, or is the only one and the model has
+    one category; probabilities where all are called like classes. Raises UserError for others.
+    """
+    names = {one["name"] for one in categories}
+    if set(header) <= names:
+        return [_answers(name, separator) for name in header]
+    owners = Counter(name for one in categories for name in one["classes"])
+    if all(owners[name] == 1 for name in header):
+        return [_probability(name, categories) for name in header]
+    if len(header) == len(names) == 1:
+        return [_answers(categories[0]["name"], separator)]
+    wrong = [name for name in header if name not in names and owners[name] != 1]
+    what = f"column {wrong[0]!r} is neither a category of the model nor a class of one category" if wrong else MIXED
+    of = [f"{one['name']} ({_few(one['classes'])})" for one in categories]
+    raise UserError(what, where=str(like), help=f"it has {'; '.join(of)}; name all columns but the first so")
+
+
+def _answers(category: str, separator: str) -> Cell:
+    return lambda said: separator.join(said[category]["answers"])
+
+
+def _probability(name: str, categories: Categories) -> Cell:
+    (category,) = (one["name"] for one in categories if name in one["classes"])
+
+    def cell(said: Mapping[str, Mapping[str, Any]]) -> str:
+        (found,) = (one["probability"] for one in said[category]["classes"] if one["class"] == name)
+        return f"{found:.9g}"
+
+    return cell
+
+
+# ------------------------------------------------------------------------------------------------ ids
+def _number(path: str) -> str:
+    stem = Path(path).stem
+    return str(int(stem)) if stem.isdecimal() else stem
+
+
+NAMES: tuple[Callable[[str], str], ...] = (str, lambda path: Path(path).name, lambda path: Path(path).stem, _number)
+"""How an id may name an image: by its path, its file's name, that without ending, or the number in it."""
+
+
+def order(ids: Sequence[str], paths: Sequence[str], like: Path) -> list[int]:
+    """Which image each id names, in the way in which most do."""
+    ways = [{way(path): k for k, path in enumerate(paths)} for way in NAMES]
+    best = max(
+        (way for way in ways if len(way) == len(paths)), key=lambda way: sum(one in way for one in ids), default={}
+    )
+    twice = [one for one, count in Counter(ids).items() if count > 1]
+    lacking = [one for one in ids if one not in best]
+    known = set(ids)
+    beyond = [path for name, path in zip(best, paths, strict=True) if name not in known] if best else list(paths)
+    found = [("id", "is there twice", twice), ("id", "has no image", lacking), ("image", "has no id", beyond)]
+    faults = [Fault(str(like), _named(kind, what, which)) for kind, what, which in found if which]
+    if faults:
+        raise DataError(faults, help="ids are paths of images, names of their files, or these without the ending")
+    return [best[one] for one in ids]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{', '.join(names[:FEW])}{more}"
+
+
+def _named(kind: str, what: str, which: Sequence[str]) -> str:
+    """`3 ids have no image: a, b, c`."""
+    verb = what if len(which) == 1 else what.replace("has ", "have ").replace("is ", "are ")
+    return f"{counted(len(which), kind)} {verb}: {_few(which)}"

@@ -1,0 +1,67 @@
+"""What MLflow loads: a model file behind its interface, contents of images in, answers out; no pickle of ours."""
+
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from sweeper.store.paths import RunFolder
+
+if TYPE_CHECKING:
+    from trainers.evaluation.answers import CategoryPrediction, ImagePrediction
+    from trainers.evaluation.predictor import Predictor
+
+COLUMN = "image"  # of the input
+
+
+class Served:
+    """A model as MLflow asks it."""
+
+    def __init__(self, model: "Predictor") -> None:
+        self._model = model
+
+    def predict(self, model_input: Mapping[str, Sequence[bytes | str]], params: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
+        """For each image, the content of a file: of each category its answer and the probability of that; of one with
+        several answers lists of them. Raises ValueError for what is no image.
+        """
+        with TemporaryDirectory() as folder:
+            paths = list(_files(Path(folder), model_input[COLUMN]))
+            return [_row(found, number) for number, found in enumerate(self._model.predict_all(paths))]
+
+
+def _files(folder: Path, images: Sequence[bytes | str]) -> Iterator[Path]:
+    for number, content in enumerate(images):
+        path = folder / str(number)
+        path.write_bytes(_plain(content))
+        yield path
+
+
+def _plain(content: bytes | str) -> bytes:
+    """The content of a file, which MLflow leaves in base64 where a request says `inputs`; no image is such text."""
+    given = content.encode() if isinstance(content, str) else content
+    try:
+        return b64decode(b"".join(given.split()), validate=True)
+    except ValueError:
+        return given
+
+
+def _row(found: Any, number: int) -> dict[str, Any]:
+    if why := getattr(found, "why", ""):
+        raise ValueError(f"image {number} {why}")
+    read: ImagePrediction = found
+    return {name: value for one in read.categories.values() for name, value in _columns(one)}
+
+
+def _columns(one: "CategoryPrediction") -> Iterator[tuple[str, Any]]:
+    shares = [one.probabilities[answer] for answer in one.answers]
+    yield one.category, list(one.answers) if one.multi else one.answer
+    yield f"{one.category} probability", shares if one.multi else one.probability
+
+
+def _load_pyfunc(path: str) -> Served:
+    """MLflow's name for it: the model in a folder of data."""
+    from trainers.evaluation.predictor import Predictor
+
+    folder = RunFolder(Path(path))
+    return Served(Predictor(folder.model, extension_folder=folder.root / "extensions"))

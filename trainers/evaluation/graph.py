@@ -1,0 +1,81 @@
+"""A finished model as one module without Python around it: decoded images in, probabilities out."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.data.table import spans
+from trainers.evaluation.predict import logit_offset, windows
+from trainers.evaluation.predictor import Predictor
+from trainers.loading.cpu_transforms import Crop
+
+WEIGHT = 2**15  # below it lie the weights of torch's resize of 8 bits
+
+
+class Graph(nn.Module):
+    """Images [N, H, W, 3] uint8, decoded as `ImageFormat.example` says -> of each category its probabilities [N, C].
+
+    All else is inside: the test-time views, the resize to the network's input, normalization, correction and
+    temperature. It computes in 32 bits. On a CPU `Predictor` gives the same but for the rounding of 32 bits.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    offset: Tensor
+    heat: Tensor
+
+    def __init__(self, model: Predictor) -> None:
+        super().__init__()
+        notes, self.net, self.size = model.notes, model.net.eval(), model.notes.images.input
+        self.windows = windows(notes.format.level(self.size), notes.calibration.views)
+        self.spans = spans(model.categories)
+        mean, std = (torch.tensor(one)[:, None, None] for one in (notes.images.mean, notes.images.std))
+        heat = [
+            notes.calibration.temperature.get(s.category.name, 1.0) for s in self.spans for _ in s.category.classes
+        ]
+        offset = logit_offset(model.categories, notes.counts, notes.calibration.tau)
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32))
+        self.register_buffer("heat", torch.tensor(heat))
+        for pair in {pair for window in self.windows for pair in self._resizes(window)}:
+            self.register_buffer(_name(*pair), weights(*pair))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        pixels = images.permute(0, 3, 1, 2).float()
+        seen = torch.cat([self._seen(pixels, window) for window in self.windows])  # [views N, 3, *size]
+        logits = self.net(seen * self.scale + self.shift).float()
+        looked = logits.reshape(len(self.windows), images.shape[0], -1).mean(0)
+        judged = (looked - self.offset) / self.heat
+        parts = [(judged[:, span.classes], span.category.multi) for span in self.spans]
+        return tuple(part.sigmoid() if multi else part.softmax(1) for part, multi in parts)
+
+    def _resizes(self, window: Crop) -> list[tuple[int, int]]:
+        """From how many pixels to how many, for height and width where they change."""
+        left, top, right, bottom, _ = window
+        if (bottom - top, right - left) == self.size:
+            return []
+        return [(bottom - top, self.size[0]), (right - left, self.size[1])]
+
+    def _seen(self, pixels: Tensor, window: Crop) -> Tensor:
+        """What lies in a window, as `cpu_transforms.look` has it: resized across, then down, each time to 8 bits."""
+        left, top, right, bottom, mirrored = window
+        x: Tensor = pixels[:, :, top:bottom, left:right]
+        if found := self._resizes(window):
+            down, across = (self.get_buffer(_name(*pair)) for pair in found)
+            x = torch.floor(down @ torch.floor(x @ across.T + 0.5) + 0.5)
+        return x.flip(3) if mirrored else x
+
+
+def _name(source: int, size: int) -> str:
+    return f"resize_{source}_{size}"
+
+
+def weights(source: int, size: int) -> Tensor:
+    """What each of `size` pixels takes of `source` ones, [size, source], rounded as in torch's resize of 8 bits."""
+    one = torch.eye(source, dtype=torch.float64)[None, None]  # a row of it is a picture with one bright pixel
+    found = F.interpolate(one, size=(source, size), mode="bilinear", antialias=True)[0, 0].T
+    bits = next(n for n in range(23) if n == 22 or math.floor(0.5 + float(found.max()) * 2.0 ** (n + 1)) >= WEIGHT)
+    return (torch.floor(found * 2.0**bits + 0.5) / 2.0**bits).float()

@@ -1,0 +1,192 @@
+"""A model file as a program of ONNX Runtime or torch.export, checked, in a process of its own."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from trainers import extensions
+from trainers.data.decoded_files import input_name
+from trainers.data.table import Category
+from trainers.evaluation import model_file
+from trainers.evaluation.graph import Graph
+from trainers.evaluation.model_file import ModelNotes
+from trainers.evaluation.predictor import Predictor
+from trainers.support.device import use_threads
+from trainers.support.errors import EnvironmentFault, UserError
+from trainers.support.files import write_text
+
+BATCHES = (2, 1, 5)  # images with which a file is tried; the first is what it is made with
+TOLERANCE = 1e-4  # of a probability
+LARGEST = 1_800_000_000  # bytes of weights that one ONNX file holds
+Images = NDArray[np.uint8]
+Run = Callable[[Images], Sequence[NDArray[np.float32]]]
+"""What a program says of images."""
+
+
+def exported(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the program and labels.json into the folder, and tell by how much its probabilities were off.
+
+    Raises EnvironmentFault where that is more than rounding.
+    """
+    use_threads(asked["threads"])
+    path, folder, own = Path(asked["model"]), Path(asked["folder"]), Path(asked["extensions"])
+    notes = model_file.read(path, asked["remake"])
+    if notes.extensions:
+        print(f"the model's own code is executed: {', '.join(notes.extensions)} in {own}", file=sys.stderr)
+    graph = Graph(Predictor(path, extension_folder=own, remake=asked["remake"])).eval()
+    samples = list(_samples(notes.format.level(notes.images.input)))
+    with torch.no_grad():
+        expected = [[part.numpy() for part in graph(torch.from_numpy(images))] for images in samples]
+    names = [category.name for category in notes.categories]
+    run = _translated(asked["format"], graph, samples[0], names, folder / asked["file"])
+    worst = max(_apart(run(images), parts) for images, parts in zip(samples, expected, strict=True))
+    if not worst <= TOLERANCE:
+        what = f"the exported model disagrees with its original: a probability is off by {worst:.2g}"
+        raise EnvironmentFault(
+            what, where=str(path), help=f"nothing was written; tell us its backbone, {notes.recipe.train.backbone}"
+        )
+    write_text(folder / "labels.json", json.dumps(labels(notes, asked["about"]), ensure_ascii=False, indent=1) + "\n")
+    return {"off": worst, "batches": sorted(BATCHES)}
+
+
+def _samples(size: tuple[int, int]) -> list[Images]:
+    """Images of light and dark patches with noise: of noise alone networks think alike."""
+    rng = np.random.default_rng(0)
+    rough = [rng.integers(0, 200, (count, 4, 4, 3)) for count in BATCHES]
+    tiles = [
+        np.kron(one, np.ones((1, -(-size[0] // 4), -(-size[1] // 4), 1)))[:, : size[0], : size[1]] for one in rough
+    ]
+    return [(one + rng.integers(0, 56, one.shape)).astype(np.uint8) for one in tiles]
+
+
+def _apart(found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]) -> float:
+    """By how much two answers differ at most; NaN where one of them is."""
+    return max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+
+
+# ------------------------------------------------------------------------------------------- formats
+def _translated(format: str, graph: Graph, images: Images, names: Sequence[str], path: Path) -> Run:
+    """Raises EnvironmentFault for a network with code that cannot be translated."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the translators, about their own insides
+            return WAYS[format](graph, images, names, path)
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[0]
+        help = "sweep predict and --format mlflow run its code as it is"
+        raise EnvironmentFault(f"its network cannot be translated: {why}", where=path.name, help=help) from error
+
+
+def _torch(graph: Graph, images: Images, _: Sequence[str], path: Path) -> Run:
+    torch.export.save(_program(graph, images), path)
+    loaded = torch.export.load(path).module()
+    return lambda images: [part.detach().numpy() for part in loaded(torch.from_numpy(images))]
+
+
+def _onnx(graph: Graph, images: Images, names: Sequence[str], path: Path) -> Run:
+    import onnxruntime
+
+    made = torch.onnx.export(_program(graph, images), verbose=False)
+    if made is None:
+        raise RuntimeError("torch.onnx gave no program")
+    _name(made.model.graph, input_name(names), names)
+    large = sum(tensor.nbytes for tensor in graph.state_dict().values()) > LARGEST
+    made.save(path, external_data=large)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(list(names), {input_name(names): images})
+
+
+def _name(graph: Any, images: str, outputs: Sequence[str]) -> None:
+    """Give an ONNX graph's input and outputs these names, and to none of the values between them one of the same."""
+    inner = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in inner:
+        if value.name in {images, *outputs} and not value.is_graph_output():
+            value.name = f"{value.name} inside"
+    for value, name in zip((*graph.inputs, *graph.outputs), (images, *outputs), strict=True):
+        value.name = name
+
+
+def _program(graph: Graph, images: Images) -> torch.export.ExportedProgram:
+    """Of any number of images."""
+    shapes = {"images": {0: torch.export.Dim("batch")}}
+    return torch.export.export(graph, (torch.from_numpy(images),), dynamic_shapes=shapes)
+
+
+WAYS = {"onnx": _onnx, "torch": _torch}
+
+
+# ------------------------------------------------------------------------------------------- labels
+def labels(notes: ModelNotes, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program of the model takes and what its answers mean; `about` comes first."""
+    height, width = notes.format.level(notes.images.input)
+    names = [category.name for category in notes.categories]
+    box = {"margin": notes.images.box_margin} if notes.images.crop == "box" else None
+    return {
+        "schema_version": 1,
+        **about,
+        "input": {
+            "name": input_name(names),
+            "type": "uint8",
+            "shape": ["batch", height, width, 3],
+            "channels": "RGB",
+        },
+        "fit": notes.images.fit,
+        "box": box,
+        "preparation": notes.format.as_python(notes.images.input),
+        "inside": {
+            "network_input": list(notes.images.input),
+            "mean": list(notes.images.mean),
+            "std": list(notes.images.std),
+            "views": notes.calibration.views.count,
+            "tau": notes.calibration.tau,
+            "temperature": notes.calibration.temperature,
+        },
+        "categories": [
+            {"name": one.name, "classes": list(one.classes), "multi": one.multi, "thresholds": thresholds(notes, one)}
+            for one in notes.asked
+        ],
+        "weights_license": notes.weights_license,
+        "metric": notes.metric,
+        "versions": notes.versions,
+    }
+
+
+def thresholds(notes: ModelNotes, category: Category) -> list[float] | None:
+    """The probabilities above which classes are answers, where an image may have several; the largest one else.
+
+    Those that were fitted are of logits before the temperature.
+    """
+    if not category.multi:
+        return None
+    fitted = (notes.calibration.thresholds or {}).get(category.name, (0.5,) * len(category.classes))
+    found: list[float] = expit(
+        logit(np.array(fitted)) / notes.calibration.temperature.get(category.name, 1.0)
+    ).tolist()
+    return found
+
+
+def main() -> None:
+    """Answer the request {"model", "remake", "extensions", "threads", "format", "folder", "file", "about"} on
+    stdin, in JSON; what is wrong with it is an answer {"error"}.
+    """
+    logging.disable(logging.WARNING)
+    with extensions.answering() as answer:
+        try:
+            document = exported(json.load(sys.stdin))
+        except UserError as error:
+            about = {"what": error.what, "where": error.where, "help": error.help, "exit_code": error.exit_code}
+            document = {"error": about}
+        print(json.dumps(document), file=answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
