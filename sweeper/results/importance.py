@@ -18,6 +18,8 @@ MIN_TRIALS = 40
 """Trials that PED-ANOVA needs; docs/measurements.md has how often it is right by their number."""
 MIN_COMPLETED = 5  # of them
 SHOWN = 3  # open values in one line
+METHOD = 2
+"""Another number whenever shares come to be computed in another way, so that kept ones are computed again."""
 
 
 class Share(Message):
@@ -80,7 +82,7 @@ def importance(study: StudyFolder, results: Sequence[TrialResult]) -> Importance
 
 
 def _checksum(results: Sequence[TrialResult], asked: dict[str, Any]) -> str:
-    lines = [json.dumps([asked, MIN_TRIALS], sort_keys=True), *(one.model_dump_json() for one in results)]
+    lines = [json.dumps([asked, MIN_TRIALS, METHOD], sort_keys=True), *(one.model_dump_json() for one in results)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
