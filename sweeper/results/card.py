@@ -21,7 +21,7 @@ from trainers.metrics.definitions import SINGLE
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
-LIBRARIES = ("sweep", "torch", "timm", "numpy", "pillow")
+LIBRARIES = ("vision-sweep", "torch", "timm", "numpy", "pillow")
 RARE = 10  # times rarer than an even share: worth a warning
 
 
