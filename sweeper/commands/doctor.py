@@ -20,7 +20,18 @@ from sweeper.system import disks, gpu_processes
 from sweeper.system.ask import ask
 from sweeper.tracking import local_store
 
-LIBRARIES = ("vision-sweep", "torch", "torchvision", "timm", "optuna", "mlflow", "pandas", "pillow", "pydantic", "numpy")
+LIBRARIES = (
+    "vision-sweep",
+    "torch",
+    "torchvision",
+    "timm",
+    "optuna",
+    "mlflow",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "numpy",
+)
 LOW_DISK = 5e9  # bytes
 TORCH = """
 import json, torch

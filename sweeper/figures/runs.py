@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.figures import answer_plots, image_grids, plots, study_plots
 from sweeper.figures.process import FigureResult
+from sweeper.space.compare import opened
 from sweeper.statistics import confusion
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -280,17 +281,6 @@ def _crops(one: Run) -> bytes:
 
 
 def _logarithmic(document: dict[str, Any]) -> Callable[[str], bool]:
-    """Which open values lie on a logarithmic scale, as far as study.json tells by their last name."""
-    found = set(_logs(document.get("identity", {}), ""))
-    return lambda name: name.split(".")[-1] in found
-
-
-def _logs(node: Any, name: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.keys() & {"loguniform", "logint"}:
-            yield name
-        for key, value in node.items():
-            yield from _logs(value, key)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _logs(value, name)
+    """Which open values lie on a logarithmic scale."""
+    asked = opened((document.get("identity") or {}).get("train"))
+    return lambda name: bool(asked.get(name, {}).keys() & {"loguniform", "logint"})

@@ -112,7 +112,7 @@ def _numbers(axes: Axes, given: Sequence[float], dots: Sequence[Dot], logarithmi
 
 def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
     words = sorted(set(given))
-    _dots(axes, [(words.index(word) + _aside(dot), dot) for word, dot in zip(given, dots, strict=True)])
+    _dots(axes, [(words.index(word) + aside(dot), dot) for word, dot in zip(given, dots, strict=True)])
     tilt = 0 if sum(len(short(word)) for word in words) < 26 else 25
     axes.set_xticks(
         range(len(words)), [short(word) for word in words], rotation=tilt, ha="right" if tilt else "center"
@@ -120,6 +120,6 @@ def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
     axes.set_xlim(-0.6, len(words) - 0.4)
 
 
-def _aside(dot: Dot) -> float:
+def aside(dot: Dot, width: float = 0.4) -> float:
     """A little left or right, so that equals do not hide one another."""
-    return (dot.number * 0.618 % 1 - 0.5) * 0.4
+    return (dot.number * 0.618 % 1 - 0.5) * width

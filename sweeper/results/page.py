@@ -1,38 +1,37 @@
 """The report of a study: one HTML page that holds everything it shows."""
 
-import base64
-import re
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sweeper import text
 from sweeper.errors import UserError
-from sweeper.figures import runs
+from sweeper.figures import charts, embedded, runs
+from sweeper.figures.parallel import Axis
 from sweeper.figures.process import FigureResult
-from sweeper.results import columns, importance, status, winner
+from sweeper.figures.study_plots import Dot
+from sweeper.results import card, columns, importance, status, winner
+from sweeper.results.importance import Importance
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
-from sweeper.store import jsonfile, records, studies
+from sweeper.space.compare import opened
+from sweeper.store import jsonfile, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
+from sweeper.trial import TrialResult
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch
 from trainers.support import files
 
-TITLES = {
-    "curves.svg": "Learning curves; train is dashed",
-    "categories.svg": "Accuracy of each category over the epochs",
-    "confusion.png": "Answers: rows are true classes, columns what was said",
-    "mistakes.png": "The worst mistakes: largest cross entropy first",
-    "labels.svg": "Images a class, and what they weigh in the loss",
-    "history.svg": "Value of each trial; pruned ones are hollow",
-    "slices.svg": "Value against each open value; pruned trials are hollow",
-    "crops.png": "What the crop to the box leaves of an image",
-}
+SHOWN = 3  # parameters of the winner in the first line
+OF_DATA = ("labels.svg", "crops.png")
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,7 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
 
     Raises EnvironmentFault where a folder is damaged, UserError where `output` cannot be a file.
     """
-    path = output or study.report
-    if path.is_dir():
-        raise UserError("this is a folder", where=str(path), help="name a file, such as report.html")
+    path = writable(output or study.report)
     won = _winner(study)
     drawings = {"study": runs.study(study)}
     if won:
@@ -66,6 +63,13 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     standing = replace(standing, holder=None) if closing else standing
     files.write_text(path, page(standing, won, drawings, troubles))
     return Report(path, drawings["study"].files, troubles)
+
+
+def writable(path: Path) -> Path:
+    """The place of a page. Raises UserError where it is a folder."""
+    if path.is_dir():
+        raise UserError("this is a folder", where=str(path), help="name a file, such as report.html")
+    return path
 
 
 def drawn(study: StudyFolder) -> FigureResult:
@@ -81,30 +85,51 @@ def _winner(study: StudyFolder) -> Winner | None:
 # --------------------------------------------------------------------------------------------- page
 def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResult], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
-    study, results = one.study, records.results(one.study)
+    study, results = one.study, one.results
     space = study.space.read_text(encoding="utf-8") if study.space.exists() else ""
     finals = [(final, final.folder.root.name) for final in one.finals]
+    ranking = Ranking.of(results, study)
+    mattered = importance.importance(study, results)
+    of_study = drawings["study"].files
     parts = {
         "study": study.name,
+        "answer": list(answer(one, won, ranking, mattered)),
         "question": question(space),
         "standing": status.status(one),
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
-        "board": columns.board(Ranking.of(results, study)) if results else None,
-        "importance": importance.importance(study, results),
+        "board": columns.board(ranking) if results else None,
+        "numbers": [row["trial"] for row in ranking.rows],
+        "importance": mattered,
         "tied": any(result.metric == "overall_accuracy" for result in results),
-        "trials": _figures("study", drawings["study"], ["labels.svg"] if won else []),
+        "charts": _charts(one, mattered),
+        "of_data": embedded.pictures("study", [path for path in of_study if path.name in OF_DATA]),
+        "failures": [[str(r.number), r.failure or "", r.error or ""] for r in results if r.state == "FAILED"],
+        "repeat": list(_repeat(one, won)),
         "won": won,
-        "finals": [(final, _figures(name, drawings.get(name), ["labels.svg"])) for final, name in finals],
+        "finals": [(final, _pictures(name, drawings.get(name))) for final, name in finals],
     }
-    return redacted(_template().render(parts | (_won(won, drawings["winner"]) if won else {})))
+    return rendered("report.html.j2", parts | (_won(won, drawings["winner"]) if won else {}), _hovers(results))
 
 
-def _template() -> Template:
-    """Every word in it is escaped but for drawings, which do so themselves."""
+def rendered(name: str, parts: Mapping[str, Any], hovers: Mapping[int, str]) -> str:
+    """A template filled in, with the scripts of its charts."""
+    pages = _pages()
+    known: Mapping[str, Any] = {"charts": [], "hovers": _script(hovers), "themes": charts.themes()}
+    body = redacted(pages.get_template(name).render({**known, **parts}))
+    return body.replace("<!-- plotly -->", f"<script>{charts.library()}</script>" if parts.get("charts") else "")
+
+
+def _pages() -> Environment:
+    """Every word in a template is escaped but for drawings and charts, which do so themselves."""
     pages = Environment(loader=PackageLoader("sweeper.results"), autoescape=True, undefined=StrictUndefined)
     pages.trim_blocks = pages.lstrip_blocks = True
-    return pages.get_template("report.html.j2")
+    return pages
+
+
+def _script(value: Any) -> str:
+    """JSON that is safe inside a script element."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def question(text: str) -> str:
@@ -119,6 +144,11 @@ def question(text: str) -> str:
     return "\n".join(comment).strip()
 
 
+def _pictures(prefix: str, drawing: FigureResult | None) -> list[embedded.Picture]:
+    paths = [path for path in drawing.files if path.name != "labels.svg"] if drawing else []
+    return embedded.pictures(prefix, paths)
+
+
 def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
     epochs = records.history(won.study.trial(won.result.number))
     return {
@@ -126,7 +156,7 @@ def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),
         "recipe": yaml_io.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
         "corrected": _corrected(won.epoch) if epochs else [],
-        "winner": _figures("winner", drawing),
+        "winner": _pictures("winner", drawing),
     }
 
 
@@ -139,38 +169,95 @@ def _corrected(epoch: Epoch) -> list[list[str]]:
     ]
 
 
-# ------------------------------------------------------------------------------------------ figures
-@dataclass(frozen=True)
-class Figure:
-    """A drawing, as a part of the page: as SVG, or as PNG in base64."""
-
-    title: str
-    svg: str = ""
-    png: str = ""
-
-
-def _figures(prefix: str, drawing: FigureResult | None, without: Sequence[str] = ()) -> list[Figure]:
-    paths = [path for path in drawing.files if path.name not in without] if drawing else []
-    return [_figure(path, prefix) for path in paths]
+# ------------------------------------------------------------------------------------------- answer
+def answer(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: Importance | None) -> Sequence[str]:
+    """The first lines, a sentence each: the winner, what it beats, what mattered, what it cost."""
+    cost = _cost(one)
+    if won is None:
+        return [f"No trial has completed yet: {cost}." if one.results else "No trial has started yet."]
+    said = [_winning(won, mattered), *_beaten(won, ranking)]
+    if mattered:
+        line = mattered.line
+        said.append(f"{line[:1].upper()}{line[1:]}.")
+    return [*said, f"It cost {cost}."]
 
 
-def _figure(path: Path, prefix: str) -> Figure:
-    title = TITLES.get(path.name, path.name)
-    if path.suffix == ".svg":
-        return _drawn(path.read_text(encoding="utf-8"), f"{prefix}-{path.stem}", title)
-    return Figure(title, png=base64.b64encode(path.read_bytes()).decode())
+def _winning(won: Winner, mattered: Importance | None) -> str:
+    result = won.result
+    order = [share.name for share in mattered.shares] if mattered else []
+    names = sorted(result.params, key=lambda name: order.index(name) if name in order else len(order))
+    short = columns.short_names(result.params)
+    given = [f"{short[name]} {charts.written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
+    again = (
+        f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"
+        if won.confirmed
+        else ""
+    )
+    what, value = ", ".join([result.backbone, *given]), text.format_value(result.value)
+    return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on val{again}."
 
 
-def _drawn(text: str, prefix: str, title: str) -> Figure:
-    """The drawing as a part of the page: its ids made its own, no namespace, which HTML knows by itself."""
-    prefix = re.sub(r"\W", "-", prefix)
-    inner = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], prefix), text)
-    return Figure(title, svg=inner.strip())
+def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
+    """The next trial, and what the commonest answers would be worth."""
+    ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
+    parts = []
+    if ranked:
+        tied = sum(bool(row["tied"]) for row in ranked)
+        others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
+        within = f" (tied{others}: within one standard error)" if tied else ""
+        parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
+    if (least := _baseline(won)) is not None:
+        parts.append(f"the commonest answer to everything with {text.format_value(least)}")
+    return [f"It beats {' and '.join(parts)}."] if parts else []
 
 
-def _own(tag: str, prefix: str) -> str:
-    """A tag of a drawing; the words between tags may be names that look like one's inside, and stay."""
-    tag = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", tag)
-    tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
-    tag = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)
+def _baseline(won: Winner) -> float | None:
+    """The metric where every answer is the commonest one; None where the data set is no longer there to say."""
+    run = runs.Run(won.study.trial(won.result.number), won.job, won.result)
+    with suppress(UserError):
+        return card.baseline(run.table).get(won.result.metric)
+    return None
+
+
+def _cost(one: StudyStatus) -> str:
+    """`24 trials (9 pruned, 1 failed) and 3h05m`."""
+    counts = {state: sum(r.state == state for r in one.results) for state in ("PRUNED", "FAILED")}
+    rest = [f"{count} {state.lower()}" for state, count in counts.items() if count]
+    aside = f" ({', '.join(rest)})" if rest else ""
+    took = text.format_duration(records.elapsed_seconds(one.study))
+    return f"{text.counted(len(one.results), 'trial')}{aside} and {took}"
+
+
+def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
+    """Commands, and what each does."""
+    name = one.study.name
+    if won:
+        yield (
+            f"sweep show {name}/{won.result.number} --yaml > winner.yaml && sweep run winner.yaml",
+            "train the winner again",
+        )
+        yield f"sweep best {name} --export submission", "retrain it on train and val, and predict test"
+    yield one.resume, "go on with the study, or begin it where its folder is gone"
+    yield f"sweep show {name}/TRIAL", "one trial in detail"
+    yield f"sweep ui {name}", "every curve and file of every trial, in MLflow"
+    if one.study.database.exists():
+        place = text.relative_path(one.study.database)
+        yield f"optuna-dashboard sqlite:///{place}", "the search itself: contours, ranks, timeline"
+
+
+# ------------------------------------------------------------------------------------------- charts
+def _charts(one: StudyStatus, mattered: Importance | None) -> list[charts.Chart]:
+    asked = opened(((study_file.read(one.study) or {}).get("identity") or {}).get("train"))
+    labels = columns.short_names(asked)
+    axes = [Axis.of(name, labels[name], each) for name, each in asked.items()]
+    shares = [(share.name, share.share, share.error) for share in mattered.shares] if mattered else []
+    minimize = bool(one.results) and one.results[0].minimize
+    return charts.study(_dots(one.results), axes, one.metric, shares, minimize=minimize)
+
+
+def _dots(results: Sequence[TrialResult]) -> list[Dot]:
+    return [Dot(r.number, r.state, r.value, r.params) for r in results if r.value is not None]
+
+
+def _hovers(results: Sequence[TrialResult]) -> dict[int, str]:
+    return {dot.number: charts.hover(dot, results[0].metric) for dot in _dots(results)}

@@ -19,11 +19,10 @@ from sweeper.tracking import client, local_store
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import MlflowTracker
 from sweeper.trial import Closing
+from tests.support.browser import CHROMIUM, FLAGS
 from tests.support.records import begin, curve, end, job
 from tests.support.studies import close_all, opened, play, write
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 SERVE = "import sys; from sweeper.commands import ui; from sweeper.store.paths import StudyFolder\n"
 SERVE += "ui.serve(StudyFolder.named('focal_weights'), lambda text: print(text, flush=True), port=int(sys.argv[1]))"
 
