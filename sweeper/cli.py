@@ -323,6 +323,9 @@ def leaderboard(
         output.print_table(board.headers, board.rows, more=leaderboard.MORE)
         if standing.importance and not columns:
             _answer(["", standing.importance.line])
+        if standing.ledger.rows and not columns:
+            _answer(["", "final models:"])
+            output.print_table(standing.ledger.headers, standing.ledger.rows)
     if made:
         _answer([*([] if cross else [""]), made.title])
         output.print_table(*made.table())
@@ -447,7 +450,10 @@ def score(
     from sweeper.store import studies
     from sweeper.terminal.output import print_message
 
-    print_message(f"noted in {text.relative_path(studies.note_score(submission, value, note))}")
+    folder = studies.note_score(submission, value, note)
+    print_message(f"noted in {text.relative_path(folder.scores)}")
+    for twin in studies.twins(folder):
+        print_message(f"the same bytes as {twin.name}")
 
 
 @app.command()

@@ -108,6 +108,8 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "repeat": list(_repeat(one, won)),
         "won": won,
         "finals": [(final, _pictures(name, drawings.get(name))) for final, name in finals],
+        "ledger": columns.ledger(one),
+        "twins": list(_twins(one)),
     }
     return rendered("report.html.j2", parts | (_won(won, drawings["winner"]) if won else {}), _hovers(results))
 
@@ -226,6 +228,12 @@ def _cost(one: StudyStatus) -> str:
     aside = f" ({', '.join(rest)})" if rest else ""
     took = text.format_duration(records.elapsed_seconds(one.study))
     return f"{text.counted(len(one.results), 'trial')}{aside} and {took}"
+
+
+def _twins(one: StudyStatus) -> Iterator[str]:
+    for final in one.finals:
+        for twin in studies.twins(final.folder):
+            yield f"The submission of final {final.number} is byte for byte that of {twin.name}."
 
 
 def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
