@@ -367,7 +367,8 @@ def compare(
     made = comparison.comparison(studies.find(a), studies.find(b))
     if as_json:
         return _answer(made.document())
-    _answer([f"{a} -> {b}:", *(f"  {line}" for line in made.differences or ["they ask the same"])])
+    differences = made.differences(made.sides[1])
+    _answer([f"{a} -> {b}:", *(f"  {line}" for line in differences or ["they ask the same"])])
     for title, headers, rows in made.tables():
         _answer(["", f"{title}:"])
         output.print_table(headers, rows)
@@ -458,22 +459,30 @@ def score(
 
 @app.command()
 def report(
-    study: StudyName = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="the last one if left out; several are compared"),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of report.html in the study's folder")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=_path,
+            help="instead of report.html in the study's folder, or mlruns/comparison.html",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A study on one page, with its figures."""
+    """A study on one page, with its figures; or several compared."""
     from sweeper import text
     from sweeper.store import paths, studies
     from sweeper.terminal import output as terminal
 
-    found = studies.find(study)
+    found = [studies.find(name) for name in dict.fromkeys(study)] if study else [studies.find(None)]
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
     from sweeper.results import page
 
-    made = page.write(found, output)
+    made = page.write(found[0], output) if len(found) == 1 else page.compare(found, output)
     for trouble in made.troubles:
         terminal.print_message(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}

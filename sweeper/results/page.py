@@ -1,6 +1,7 @@
-"""The report of a study: one HTML page that holds everything it shows."""
+"""The report of a study, or of several: one HTML page that holds everything it shows."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from sweeper.figures import charts, embedded, runs
 from sweeper.figures.parallel import Axis
 from sweeper.figures.process import FigureResult
 from sweeper.figures.study_plots import Dot
-from sweeper.results import card, columns, importance, status, winner
+from sweeper.results import card, columns, comparison, importance, status, winner
 from sweeper.results.importance import Importance
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
 from sweeper.space.compare import opened
-from sweeper.store import jsonfile, records, studies, study_file
+from sweeper.store import jsonfile, paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.store.studies import StudyStatus
@@ -80,6 +81,49 @@ def drawn(study: StudyFolder) -> FigureResult:
 
 def _winner(study: StudyFolder) -> Winner | None:
     return winner.winner(study) if records.best(records.results(study)) else None
+
+
+def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
+    """Put several studies on one page. Raises UserError where their metrics differ."""
+    path = writable(output or paths.comparison())
+    made = comparison.comparison(*found)
+    standings = [studies.status_of(study) for study in found]
+    others = [(side.study.name, made.differences(side)) for side in made.sides[1:]]
+    *_, (_, headers, winners) = made.tables()
+    parts = {
+        "names": [study.name for study in found],
+        "answer": _compared(standings),
+        "overview": [[one.study.name, *_overview(one)] for one in standings],
+        "reports": [(s.name, os.path.relpath(s.report, path.parent)) for s in found if s.report.exists()],
+        "differences": others,
+        "charts": [charts.best_so_far(made.best_so_far, made.metric)],
+        "headers": headers,
+        "winners": winners,
+        "ledgers": [[one.study.name, *row] for one in standings for row in columns.ledger(one).rows],
+    }
+    files.write_text(path, rendered("comparison.html.j2", parts, {}))
+    return Report(path, (), ())
+
+
+def _compared(standings: Sequence[StudyStatus]) -> str:
+    """Which study is ahead, and by how much."""
+    known = sorted((one for one in standings if one.best), key=lambda one: -one.best.oriented if one.best else 0.0)
+    if not known:
+        return "No trial of these studies has completed yet."
+    parts = ", ".join(f"{one.study.name} {text.format_value(one.best.value)}" for one in known if one.best)
+    if len(known) == 1:
+        return f"Only {known[0].study.name} has a completed trial: {known[0].metric} {parts} on val."
+    return f"{known[0].study.name} is ahead by {known[0].metric} on val: {parts}."
+
+
+def _overview(one: StudyStatus) -> list[str]:
+    """Its best value and trial, the trials, the time, and the best that a board said."""
+    scores = [score["value"] for final in one.finals for score in final.scores]
+    best = [text.format_value(one.best.value), str(one.best.number)] if one.best else ["-", "-"]
+    took = text.format_duration(records.elapsed_seconds(one.study))
+    mattered = importance.importance(one.study, one.results)
+    shares = ", ".join(map(str, mattered.shares[:2])) if mattered and mattered.shares else "-"
+    return [*best, str(len(one.results)), took, shares, ", ".join(f"{score:g}" for score in scores) or "-"]
 
 
 # --------------------------------------------------------------------------------------------- page

@@ -6,6 +6,7 @@ import pytest
 
 from sweeper.results import page as report_page
 from sweeper.store import records
+from sweeper.store.paths import StudyFolder
 from tests.support.browser import CHROMIUM, elsewhere, opened
 from tests.support.studies import close_all, play, write
 from tests.support.studies import opened as begun
@@ -95,3 +96,23 @@ def test_a_click_on_a_row_of_the_table_finds_the_trial_in_the_charts(address):
         row.click()
         assert page.evaluate("charts[0].overlay.x") == [number]
         assert f"trial {number}," in page.locator("#chosen span").inner_text()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_comparison_fits_asks_for_nothing_and_has_its_lines(tmp_path_factory, width):
+    studies = []
+    for name in ("one", "two"):
+        folder = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SWEEP_TRAINER", "fake")
+            study = begun(write(folder, budget="{trials: 6}", search="{sampler: random, pruner: none}", epochs=2))
+            play(study)
+            close_all()
+        studies.append(StudyFolder(study.folder.root.rename(folder / name)))
+    made = report_page.compare(studies, tmp_path_factory.mktemp("page") / "comparison.html")
+    with opened(made.path.as_uri(), width=width) as (page, seen):
+        assert elsewhere(seen, made.path.as_uri()) == []
+        assert seen.complaints == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#chart-best-so-far .legendtext").all_text_contents() == ["one", "two"]
+        assert page.evaluate("charts[0].data.map((one) => one.name)") == ["one", "two"]
