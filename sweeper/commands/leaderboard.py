@@ -8,9 +8,9 @@ from typing import Any
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, leaderboard, status
 from sweeper.results.columns import Board
-from sweeper.results.importance import Importance
 from sweeper.results.leaderboard import Cross
 from sweeper.store import records, studies
+from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.trial import TrialResult

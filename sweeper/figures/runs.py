@@ -14,7 +14,7 @@ from sweeper.figures import answer_plots, image_grids, plots, study_plots
 from sweeper.figures.process import FigureResult
 from sweeper.space.compare import opened
 from sweeper.statistics import confusion
-from sweeper.store import records, study_file
+from sweeper.store import importance, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers import extensions
@@ -240,7 +240,7 @@ def _mistakes(one: Run) -> bytes:
 
 # ------------------------------------------------------------------------------------------ studies
 def study(folder: StudyFolder) -> FigureResult:
-    """The study's own figures, drawn anew when a trial has ended since."""
+    """The study's own figures, drawn anew when a trial has ended since; what mattered as importance.json has it."""
     results = [result for result in records.results(folder) if result.value is not None]
     if not results:
         return FigureResult(key=folder.name)
@@ -253,6 +253,10 @@ def study(folder: StudyFolder) -> FigureResult:
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
         figure_set.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
+    if (found := importance.read(folder)) and found.shares:
+        shares = [(one.name, one.share, one.error) for one in found.shares]
+        title = f"{folder.name}: what mattered, of {found.completed} completed and {found.pruned} pruned trials"
+        figure_set.put("importance.svg", lambda: study_plots.importance(shares, title))
     _of_data(folder, records.best(results) or results[0], figure_set)
     return figure_set.done()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from sweeper.figures.plots import DARK, MAX_PANELS, MIDDLE, NORMAL, WIDTH, grid, panels, rows, short, style, svg
 
@@ -118,6 +118,23 @@ def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
         range(len(words)), [short(word) for word in words], rotation=tilt, ha="right" if tilt else "center"
     )
     axes.set_xlim(-0.6, len(words) - 0.4)
+
+
+def importance(shares: Sequence[tuple[str, float, float]], title: str) -> bytes:
+    """SVG: the share of each open value in what tells the best trials from all, with its standard error."""
+    with style("importance"):
+        names, values, errors = zip(*shares[:MAX_PANELS], strict=True)
+        figure = Figure(figsize=(WIDTH, 0.8 + 0.26 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        down = [min(error, value) for value, error in zip(values, errors, strict=True)]
+        axes.barh(range(len(names)), values, 0.6, xerr=(down, errors), color=DARK, ecolor=MIDDLE, capsize=2)
+        axes.set_yticks(range(len(names)), [short(name, 40) for name in names])
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_title(title, fontweight="bold")
+        grid(axes)
+        return svg(figure)
 
 
 def aside(dot: Dot, width: float = 0.4) -> float:

@@ -17,11 +17,11 @@ from sweeper.figures.parallel import Axis
 from sweeper.figures.process import FigureResult
 from sweeper.figures.study_plots import Dot
 from sweeper.results import card, columns, comparison, importance, status, winner
-from sweeper.results.importance import Importance
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
 from sweeper.space.compare import opened
 from sweeper.store import jsonfile, paths, records, studies, study_file
+from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.store.studies import StudyStatus
@@ -53,6 +53,7 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     """
     path = writable(output or study.report)
     won = _winner(study)
+    importance.importance(study, records.results(study))  # so that its figure shows these trials
     drawings = {"study": runs.study(study)}
     if won:
         drawings["winner"] = runs.run(study.trial(won.result.number))

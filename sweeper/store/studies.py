@@ -136,7 +136,7 @@ def finals(study: StudyFolder) -> list[FinalRun]:
     found = [RunFolder(path.parent) for path in study.finals.glob("*/config.json")]
     jobs = [(folder, job) for folder in sorted(found, key=_age) if (job := records.read_config(folder))]
     return [
-        FinalRun(folder, job.trial, records.read_result(folder) is not None, tuple(_board(folder)), number)
+        FinalRun(folder, job.trial, records.read_result(folder) is not None, tuple(scores(folder)), number)
         for number, (folder, job) in enumerate(jobs, 1)
     ]
 
@@ -159,7 +159,8 @@ def _equal(one: Path, other: Path) -> bool:
     return one.exists() and one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 
-def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
+def scores(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """What boards said of a final's submission, the oldest first."""
     if folder.scores.exists():
         for number, line in enumerate(folder.scores.read_bytes().splitlines(), 1):
             yield jsonfile.parsed(line, Score, f"{folder.scores}:{number}").model_dump(exclude_unset=True)

@@ -10,6 +10,7 @@ from itertools import chain, count
 from typing import Any
 from urllib.parse import quote
 
+from sweeper.store.importance import Importance
 from sweeper.store.records import best
 from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
@@ -103,6 +104,18 @@ def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], met
     return found
 
 
+def mattered(found: Importance, time: float) -> Point:
+    """The share of each open value, as figures of a study; `time` is that of its last trial's end."""
+    named = keys(share.name for share in found.shares)
+    figures = {f"importance/{named[share.name]}": share.share for share in found.shares}
+    return Point(found.completed + found.pruned, _ms(time), _tidy(figures))
+
+
+def board(scores: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """What boards said of a final's submission, a point for each time."""
+    return [Point(step, _ms(one["time"]), _tidy({"board": one["value"]})) for step, one in enumerate(scores, 1)]
+
+
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -141,14 +154,23 @@ def outcome(result: TrialResult) -> dict[str, str]:
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
 
 
-def note(state: State, metric: str, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
-    """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
+def note(
+    state: State,
+    metric: str,
+    results: Sequence[TrialResult],
+    planned: int | None,
+    resume: str,
+    found: Importance | None = None,
+) -> str:
+    """Markdown for the head of the study's page: how it stands, what is best, what mattered, how to go on."""
     counts = {state: sum(r.state == state for r in results) for state in STATUS}
     parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
     if top := best(results):
         where = f"trial {top.number} ({plain(top.backbone)}), epoch {top.epoch}"
         lines.append(f"**Best {metric}**: {top.value:.4f}, {where}")
+    if found and found.shares:
+        lines.append(plain(found.line.replace("what mattered", "What mattered")))
     return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
 
