@@ -19,6 +19,7 @@ from trainers.metrics.definitions import SINGLE
 
 MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
 MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
+VALUE_WIDTH = 80  # pixels: so there is room for two parameters at 1280 pixels, where MLflow's assistant is open
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,12 @@ def children(parent: str) -> str:
 def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
     """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns.
 
+    The value is followed by `names`, the open values, for there is little room; the model stands in a run's name.
     `minimize`: less of the metric is better.
     """
-    value, model = "metrics.`value`", "params.`model`"
+    value = "metrics.`value`"
     opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
-    columns = [value, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:MAX_COLUMNS]
+    columns = [value, *opened[: MAX_COLUMNS - 3], "params.`model`", "tags.`sweep.state`"]
     state = {
         "searchFilter": children(parent),
         "orderByKey": value,
@@ -198,7 +200,7 @@ def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {value: 185, model: 150},
+        "columnWidths": {value: VALUE_WIDTH, "params.`model`": 150},
         "runsHiddenMode": "FIRST_20_RUNS",
     }
     return json.dumps(state)

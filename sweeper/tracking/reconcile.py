@@ -153,13 +153,20 @@ class Reconciler:
         began = records.began(self.facts.study)
         start = None if began is None else round(1000 * began)
         run = sync.run or server.run(experiment, self.facts.study.name, tags, start, False)
-        server.view(experiment, sync.id, content.view(run, self.facts.names, minimize=self.facts.minimize))
+        server.view(experiment, sync.id, self._view(run))
         failpoints.failpoint("mlflow.study.born")
         sync = sync.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         sync_state.write(path, sync)
         server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))
         return sync
+
+    def _view(self, run: str) -> str:
+        """The ready table, what mattered most first."""
+        found = importance.read(self.facts.study)
+        order = [share.name for share in found.shares] if found else []
+        names = sorted(self.facts.names, key=lambda name: order.index(name) if name in order else len(order))
+        return content.view(run, names, minimize=self.facts.minimize)
 
     def _tags(self) -> dict[str, str]:
         """Of the study and of every run in it."""
@@ -197,6 +204,7 @@ class Reconciler:
                 self._sync_run(server, sync, side)
         self._upload_figures(server, sync)
         if alone:
+            server.view(sync.experiment, sync.id, self._view(sync.run))
             self._study(server, sync, state)
             ran = round(1000 * records.elapsed_seconds(self.facts.study))  # without the pauses between two calls
             server.status(sync.run, trial.STATUS[state], server.start(sync.run) + ran)

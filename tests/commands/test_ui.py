@@ -93,22 +93,31 @@ def test_the_pages_open_on_the_leaderboard_on_this_machine_only_and_leave_no_pro
 
 
 def rows(address: str, picture: Path) -> list[str]:
-    """The names in MLflow's run table from the top, once our columns are there."""
+    """The names in MLflow's run table from the top, once the open values are seen on a small screen."""
     from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1700, "height": 900})
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
         headers = page.get_by_role("columnheader")
-        for column in ("value", "val_loss", "sweep.state", "model", "loss.gamma", "schedule"):
-            expect(headers.get_by_text(column, exact=True).first).to_be_visible(timeout=30_000)
+        for column in ("value", "loss.gamma", "schedule"):
+            header = headers.get_by_text(column, exact=True).first
+            expect(header).to_be_visible(timeout=30_000)
+            assert header.evaluate(UNCOVERED), column
         links = page.get_by_role("link").filter(has_text="seresnet50")
         expect(links).to_have_count(3)
         found = sorted((link.bounding_box()["y"], link.inner_text()) for link in links.all())
         page.screenshot(path=picture)
         browser.close()
     return [name for _, name in found]
+
+
+UNCOVERED = """one => {
+  const box = one.getBoundingClientRect();
+  const seen = document.elementFromPoint(box.left + Math.min(box.width, 60) - 1, box.top + box.height / 2);
+  return one.contains(seen) || seen.contains(one);
+}"""
 
 
 def test_a_port_that_is_taken_leads_to_the_next():
