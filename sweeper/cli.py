@@ -342,14 +342,12 @@ def show(
 ) -> None:
     """One trial in detail."""
     from sweeper.results import trial_view
-    from sweeper.store import paths
 
     if as_yaml and as_json:
         raise UserError("--yaml and --json are two answers", where="sweep show", help="ask for one")
     found = trial_view.view(trial)
     if as_yaml:
         return _answer([found.recipe().rstrip()])
-    os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
     return _answer(found.document() if as_json else found.lines())
 
 

@@ -3,28 +3,22 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.figures import answer_plots, image_grids, plots, study_plots
+from sweeper.figures.finished_run import Run, labels_of
 from sweeper.figures.process import FigureResult
 from sweeper.space.compare import opened
 from sweeper.statistics import confusion
 from sweeper.store import importance, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.trial import OPEN, Job, TrialResult
-from trainers import extensions
-from trainers.data import layouts
-from trainers.data.table import MISSING, Category, Row, Table, class_counts, known_images, label_matrix
-from trainers.data_config import LAYOUTS, DataConfig
+from sweeper.trial import OPEN, TrialResult
+from trainers.data.table import class_counts, known_images
 from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files
-from trainers.support.checksummed import load_array
 
 SQUARE = 2000  # classes whose confusion is still counted
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
@@ -71,80 +65,6 @@ def reason(error: Exception) -> str:
 
 
 # --------------------------------------------------------------------------------------------- runs
-class Run:
-    """A finished run as its folder and its data set tell it; each part is read when it is first needed."""
-
-    def __init__(self, folder: RunFolder, job: Job, result: TrialResult) -> None:
-        self.folder, self.job, self.result = folder, job, result
-        self.split = "test" if job.kind == "final" else "val"
-        self.fit = ("train", "val") if job.kind == "final" else ("train",)
-
-    @cached_property
-    def epochs(self) -> list[Epoch]:
-        return records.history(self.folder)
-
-    @cached_property
-    def table(self) -> Table:
-        """Raises UserError where the data set is no longer the one that the study began with."""
-        recipe = self.job.recipe
-        table = _table(recipe.data, self.folder.extensions, tuple(recipe.extensions.items()))
-        study_file.same_data(self.folder.study, table.fingerprint, recipe.data.root)
-        return table
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        return self.table.split(self.split)
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(category.classes) for category in self.table.categories]
-
-    @property
-    def place(self) -> Path:
-        """Of the predictions; only the best trials may have kept theirs."""
-        return self.folder.test_logits if self.split == "test" else self.folder.val_logits
-
-    @property
-    def seen(self) -> bool:
-        """Whether its predictions are there."""
-        return self.place.exists()
-
-    @cached_property
-    def logits(self) -> confusion.Array:
-        """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
-        path = self.place
-        found: confusion.Array = load_array(path)
-        wanted = (len(self.rows), sum(self.sizes))
-        if found.shape != wanted:
-            raise EnvironmentFault(
-                f"predictions of shape {found.shape}, the data set needs {wanted}", where=str(path)
-            )
-        return found
-
-    @property
-    def labels(self) -> confusion.Ints:
-        return _labels(self.rows, self.split, self.table.categories)
-
-    def name(self, what: str) -> str:
-        return f"{self.job.study} {self.job.title}: {what}"
-
-
-@lru_cache(maxsize=2)
-def _table(config: DataConfig, copies: Path, wanted: tuple[tuple[str, str], ...]) -> Table:
-    """The data set; a layout of an extension file is that of the copy of which a checksum is `wanted`."""
-    if config.layout not in LAYOUTS:
-        extensions.use(extensions.stored(copies, dict(wanted)))
-    return layouts.read(config)
-
-
-def _labels(rows: Sequence[Row], split: str, categories: Sequence[Category]) -> confusion.Ints:
-    """[N, D] labels, MISSING where nobody knows. Raises EnvironmentFault where that is so throughout."""
-    found: confusion.Ints = label_matrix(rows, categories).astype(np.int64)
-    if not (found != MISSING).any():
-        raise EnvironmentFault(f"no image of {split} has labels")
-    return found
-
-
 def run(folder: RunFolder) -> FigureResult:
     """Every figure of a finished run; those that are there and show this end of it are not drawn again."""
     job, result = records.read_config(folder), records.read_result(folder)
@@ -215,7 +135,7 @@ def _weighed(one: Run) -> bytes:
     loss = one.job.recipe.train.loss
     factors = loss.category_weights or {}
     categories = one.table.categories
-    labels = _labels(one.table.split(*one.fit), "train", categories)
+    labels = labels_of(one.table.split(*one.fit), "train", categories)
     counts, known = class_counts(labels, categories), known_images(labels, categories)
     groups = [
         plots.Labels(

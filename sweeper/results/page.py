@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sweeper import text
 from sweeper.errors import UserError
 from sweeper.figures import charts, embedded, runs
+from sweeper.figures.finished_run import Run
 from sweeper.figures.parallel import Axis
 from sweeper.figures.process import FigureResult
 from sweeper.figures.study_plots import Dot
@@ -260,7 +261,7 @@ def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
 
 def _baseline(won: Winner) -> float | None:
     """The metric where every answer is the commonest one; None where the data set is no longer there to say."""
-    run = runs.Run(won.study.trial(won.result.number), won.job, won.result)
+    run = Run(won.study.trial(won.result.number), won.job, won.result)
     with suppress(UserError):
         return card.baseline(run.table).get(won.result.metric)
     return None

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,13 @@ def find(name: str | None) -> StudyFolder:
         where=str(paths.studies()),
         help=did_you_mean(name or "", names) or f"there is {', '.join(names)}",
     )
+
+
+def no_trial(study: StudyFolder, number: int, known: Iterable[int], which: str = "") -> UserError:
+    """That there is no trial `number` among the `known` ones, `which` says what they are, with the nearest."""
+    near = sorted(sorted(known, key=lambda one: abs(one - number))[:3])
+    names = f"the nearest are {', '.join(map(str, near))}" if near else "there is none yet"
+    return UserError(f"no trial {number}{which} in study {study.name}", where=str(study.trials), help=names)
 
 
 def status_of(study: StudyFolder) -> StudyStatus:
