@@ -451,8 +451,8 @@ def score(
 
     folder = studies.note_score(submission, value, note)
     print_message(f"noted in {text.relative_path(folder.scores)}")
-    for twin in studies.twins(folder):
-        print_message(f"the same bytes as {twin.name}")
+    for same in studies.same_submissions(folder):
+        print_message(f"the same bytes as {same.name}")
 
 
 @app.command()

@@ -155,7 +155,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "won": won,
         "finals": [(final, _pictures(name, drawings.get(name))) for final, name in finals],
         "ledger": columns.ledger(one),
-        "twins": list(_twins(one)),
+        "same": list(_same_submissions(one)),
     }
     return rendered("report.html.j2", parts | (_won(won, drawings["winner"]) if won else {}), _hovers(results))
 
@@ -276,10 +276,10 @@ def _cost(one: StudyStatus) -> str:
     return f"{text.counted(len(one.results), 'trial')}{aside} and {took}"
 
 
-def _twins(one: StudyStatus) -> Iterator[str]:
+def _same_submissions(one: StudyStatus) -> Iterator[str]:
     for final in one.finals:
-        for twin in studies.twins(final.folder):
-            yield f"The submission of final {final.number} is byte for byte that of {twin.name}."
+        for same in studies.same_submissions(final.folder):
+            yield f"The submission of final {final.number} is byte for byte that of {same.name}."
 
 
 def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:

@@ -154,7 +154,7 @@ def _age(folder: RunFolder) -> tuple[float, str]:
     return (epochs[0].time if epochs else math.inf), folder.root.name
 
 
-def twins(folder: RunFolder) -> list[FinalRun]:
+def same_submissions(folder: RunFolder) -> list[FinalRun]:
     """The other finals here, of any study, whose submission is byte for byte that of `folder`."""
     if not folder.submission.exists():
         return []

@@ -52,18 +52,18 @@ def test_equal_submissions_are_found_in_every_study(study):
     one = final(study, "2026-11-21-0001", 1, 100.0, b"the same")
     final(study, "2026-11-22-0002", 2, 200.0, b"another!")
     final(begun("other"), "2026-11-22-0000", 0, 300.0, b"the same")
-    assert [twin.name for twin in studies.twins(one)] == ["final 1 of other"]
+    assert [same.name for same in studies.same_submissions(one)] == ["final 1 of other"]
     studies.note_score(str(one.root), 0.75, "")
-    assert [twin.name for twin in studies.twins(StudyFolder.named("other").final("2026-11-22-0000"))] == [
+    assert [same.name for same in studies.same_submissions(StudyFolder.named("other").final("2026-11-22-0000"))] == [
         "final 1 of focal (scored 0.75)"
     ]
-    assert studies.twins(study.final("2026-11-22-0002")) == []
+    assert studies.same_submissions(study.final("2026-11-22-0002")) == []
 
 
-def test_a_final_without_a_submission_has_no_twin(study):
+def test_a_final_without_a_submission_equals_no_other(study):
     one = final(study, "2026-11-21-0001", 1, 100.0)
     final(study, "2026-11-22-0002", 2, 200.0)
-    assert studies.twins(one) == []
+    assert studies.same_submissions(one) == []
 
 
 def test_the_ledger_has_a_row_for_each_score(study):
