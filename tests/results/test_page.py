@@ -87,7 +87,7 @@ def full(tmp_path_factory, photos_with_a_script) -> tuple[StudyFolder, str]:
     last = epochs[-1].model_copy(update={"corrected": {"mean_class_accuracy": Corrected(tau=0.75, value=0.4321)}})
     study.trial(0).history.write_text("".join(one.model_dump_json() + "\n" for one in [*epochs[:-1], last]))
     final = finished(study, 0, photos_with_a_script, kind="final", folder=study.final("2026-11-21-0000").root)
-    final.test_scores.write_text("{}")
+    final.test_scores.write_text(epochs[0].train.model_dump_json())
     final.card.write_text("# The card\n")
     assert report_page.write(study).troubles == ()
     return study, report_page.write(study).path.read_text()
@@ -136,7 +136,7 @@ def test_the_page_has_the_question_the_trials_the_winner_and_its_figures(full):
 
 def test_a_final_has_its_card_which_no_report_changes(full):
     study, text = full
-    assert "Final 2026-11-21-0000" in words(Page(own(text)))
+    assert "Final 1: 2026-11-21-0000" in words(Page(own(text)))
     assert "# The card" in words(Page(own(text)))
     assert study.final("2026-11-21-0000").card.read_text() == "# The card\n"
 
