@@ -22,6 +22,7 @@ from sweeper.figures.study_plots import Dot, aside
 
 MAX_AXES = 12  # in parallel coordinates; those that mattered most
 MAX_SLICES = 24
+MAX_TRIALS = 1500  # in parallel coordinates and slices, the best ones: more than a browser draws while one waits
 AXIS_WIDTH = 95  # pixels that an axis of parallel coordinates needs to be read
 LIGHT = {
     "completed": "#0b57d0",
@@ -80,7 +81,10 @@ def study(
     if not dots:
         return []
     order = {name: n for n, (name, _, _) in enumerate(shares)}
-    used = [axis for axis in axes if len({axis.place(dot) for dot in dots} - {None}) > 1]
+    best = sorted(dots, key=lambda dot: (dot.state == "COMPLETE", -dot.value if minimize else dot.value))[
+        -MAX_TRIALS:
+    ]
+    used = [axis for axis in axes if len({axis.place(dot) for dot in best} - {None}) > 1]
     used.sort(key=lambda axis: order.get(axis.name, len(order)))
     labels = {axis.name: axis.label for axis in axes}
     found = [Chart("history", "Value of each trial, and the best so far", _json(_history(dots, metric, minimize)))]
@@ -89,11 +93,11 @@ def study(
         found.append(Chart("importance", "What mattered: share of each parameter", _json(_importance(named))))
     if used:
         width = AXIS_WIDTH * (1 + len(used[:MAX_AXES]))
-        figure = _json(parallel.coordinates(dots, used[:MAX_AXES], metric, minimize=minimize))
+        figure = _json(parallel.coordinates(best, used[:MAX_AXES], metric, minimize=minimize))
         title = "Parallel coordinates: a line for each trial; the stronger its colour, the better it is"
         found.append(Chart("parallel", title, figure, width))
     return found + [
-        Chart(f"slice-{n}", axis.label, _json(_slice(dots, axis))) for n, axis in enumerate(used[:MAX_SLICES])
+        Chart(f"slice-{n}", axis.label, _json(_slice(best, axis))) for n, axis in enumerate(used[:MAX_SLICES])
     ]
 
 

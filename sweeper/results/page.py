@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sweeper import text
 from sweeper.errors import UserError
 from sweeper.figures import charts, embedded, runs
-from sweeper.figures.finished_run import Run
 from sweeper.figures.parallel import Axis
 from sweeper.figures.process import FigureResult
 from sweeper.figures.study_plots import Dot
-from sweeper.results import card, columns, comparison, importance, status, winner
+from sweeper.results import answer, columns, comparison, importance, status, winner
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
 from sweeper.space.compare import opened
@@ -32,7 +30,6 @@ from trainers.data.summary import Summary
 from trainers.epoch import Epoch
 from trainers.support import files
 
-SHOWN = 3  # parameters of the winner in the first line
 OF_DATA = ("labels.svg", "crops.png")
 
 
@@ -139,7 +136,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
     of_study = drawings["study"].files
     parts = {
         "study": study.name,
-        "answer": list(answer(one, won, ranking, mattered)),
+        "answer": answer.sentences(one, won, ranking, mattered),
         "question": question(space),
         "standing": status.status(one),
         "troubles": troubles,
@@ -149,6 +146,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "importance": mattered,
         "tied": any(result.metric == "overall_accuracy" for result in results),
         "charts": _charts(one, mattered),
+        "drawn": min(charts.MAX_TRIALS, len(results)),
         "of_data": embedded.pictures("study", [path for path in of_study if path.name in OF_DATA]),
         "failures": [[str(r.number), r.failure or "", r.error or ""] for r in results if r.state == "FAILED"],
         "repeat": list(_repeat(one, won)),
@@ -217,65 +215,7 @@ def _corrected(epoch: Epoch) -> list[list[str]]:
     ]
 
 
-# ------------------------------------------------------------------------------------------- answer
-def answer(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: Importance | None) -> Sequence[str]:
-    """The first lines, a sentence each: the winner, what it beats, what mattered, what it cost."""
-    cost = _cost(one)
-    if won is None:
-        return [f"No trial has completed yet: {cost}." if one.results else "No trial has started yet."]
-    said = [_winning(won, mattered), *_beaten(won, ranking)]
-    if mattered:
-        line = mattered.line
-        said.append(f"{line[:1].upper()}{line[1:]}.")
-    return [*said, f"It cost {cost}."]
-
-
-def _winning(won: Winner, mattered: Importance | None) -> str:
-    result = won.result
-    order = [share.name for share in mattered.shares] if mattered else []
-    names = sorted(result.params, key=lambda name: order.index(name) if name in order else len(order))
-    short = columns.short_names(result.params)
-    given = [f"{short[name]} {charts.written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
-    again = (
-        f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"
-        if won.confirmed
-        else ""
-    )
-    what, value = ", ".join([result.backbone, *given]), text.format_value(result.value)
-    return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on val{again}."
-
-
-def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
-    """The next trial, and what the commonest answers would be worth."""
-    ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
-    parts = []
-    if ranked:
-        tied = sum(bool(row["tied"]) for row in ranked)
-        others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
-        within = f" (tied{others}: within one standard error)" if tied else ""
-        parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
-    if (least := _baseline(won)) is not None:
-        parts.append(f"the commonest answer to everything with {text.format_value(least)}")
-    return [f"It beats {' and '.join(parts)}."] if parts else []
-
-
-def _baseline(won: Winner) -> float | None:
-    """The metric where every answer is the commonest one; None where the data set is no longer there to say."""
-    run = Run(won.study.trial(won.result.number), won.job, won.result)
-    with suppress(UserError):
-        return card.baseline(run.table).get(won.result.metric)
-    return None
-
-
-def _cost(one: StudyStatus) -> str:
-    """`24 trials (9 pruned, 1 failed) and 3h05m`."""
-    counts = {state: sum(r.state == state for r in one.results) for state in ("PRUNED", "FAILED")}
-    rest = [f"{count} {state.lower()}" for state, count in counts.items() if count]
-    aside = f" ({', '.join(rest)})" if rest else ""
-    took = text.format_duration(records.elapsed_seconds(one.study))
-    return f"{text.counted(len(one.results), 'trial')}{aside} and {took}"
-
-
+# ------------------------------------------------------------------------------------------- repeating
 def _same_submissions(one: StudyStatus) -> Iterator[str]:
     for final in one.finals:
         for same in studies.same_submissions(final.folder):

@@ -128,6 +128,10 @@ def test_a_port_that_is_taken_leads_to_the_next():
         assert ui.free_port(port) > port
 
 
+def test_a_command_brings_the_pages_to_another_machine():
+    assert ui.tunnel(5055) == f"ssh -N -L 5055:localhost:5055 {socket.gethostname()}"
+
+
 def test_without_a_database_it_says_what_to_do():
     with pytest.raises(EnvironmentFault, match="nothing to show yet") as caught:
         ui.serve(None, print)

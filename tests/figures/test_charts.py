@@ -127,6 +127,14 @@ def test_trials_without_a_number_for_a_value_are_left_out():
     assert study([]) == {}
 
 
+def test_of_very_many_trials_the_best_are_drawn_against_their_values(monkeypatch):
+    monkeypatch.setattr(charts, "MAX_TRIALS", 3)
+    figures = study()
+    assert sum(len(trace["customdata"]) for trace in figures["history"]["data"][:-1]) == len(DOTS)
+    known = {number for trace in figures["parallel"]["data"] for number in trace["customdata"]} - {None}
+    assert known == {4, 6, 7}
+
+
 def test_one_trial_has_a_chart_too():
     assert set(study(DOTS[:1])) == {"history"}
 
