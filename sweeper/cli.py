@@ -323,6 +323,9 @@ def leaderboard(
         output.print_table(board.headers, board.rows, more=leaderboard.MORE)
         if standing.importance and not columns:
             _answer(["", standing.importance.line])
+        if standing.ledger.rows and not columns:
+            _answer(["", "final models:"])
+            output.print_table(standing.ledger.headers, standing.ledger.rows)
     if made:
         _answer([*([] if cross else [""]), made.title])
         output.print_table(*made.table())
@@ -339,14 +342,12 @@ def show(
 ) -> None:
     """One trial in detail."""
     from sweeper.results import trial_view
-    from sweeper.store import paths
 
     if as_yaml and as_json:
         raise UserError("--yaml and --json are two answers", where="sweep show", help="ask for one")
     found = trial_view.view(trial)
     if as_yaml:
         return _answer([found.recipe().rstrip()])
-    os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
     return _answer(found.document() if as_json else found.lines())
 
 
@@ -364,7 +365,8 @@ def compare(
     made = comparison.comparison(studies.find(a), studies.find(b))
     if as_json:
         return _answer(made.document())
-    _answer([f"{a} -> {b}:", *(f"  {line}" for line in made.differences or ["they ask the same"])])
+    differences = made.differences(made.sides[1])
+    _answer([f"{a} -> {b}:", *(f"  {line}" for line in differences or ["they ask the same"])])
     for title, headers, rows in made.tables():
         _answer(["", f"{title}:"])
         output.print_table(headers, rows)
@@ -448,27 +450,38 @@ def score(
     from sweeper.store import studies
     from sweeper.terminal.output import print_message
 
-    print_message(f"noted in {text.relative_path(studies.note_score(submission, value, note))}")
+    folder = studies.note_score(submission, value, note)
+    print_message(f"noted in {text.relative_path(folder.scores)}")
+    for same in studies.same_submissions(folder):
+        print_message(f"the same bytes as {same.name}")
 
 
 @app.command()
 def report(
-    study: StudyName = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="the last one if left out; several are compared"),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of report.html in the study's folder")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=_path,
+            help="instead of report.html in the study's folder, or mlruns/comparison.html",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A study on one page, with its figures."""
+    """A study on one page, with its figures; or several compared."""
     from sweeper import text
     from sweeper.store import paths, studies
     from sweeper.terminal import output as terminal
 
-    found = studies.find(study)
+    found = [studies.find(name) for name in dict.fromkeys(study)] if study else [studies.find(None)]
     os.environ.setdefault("MPLCONFIGDIR", str(paths.fonts()))  # before the plotting library is loaded
     from sweeper.results import page
 
-    made = page.write(found, output)
+    made = page.write(found[0], output) if len(found) == 1 else page.compare(found, output)
     for trouble in made.troubles:
         terminal.print_message(f"not drawn: {trouble}")
     document = {"schema_version": 1, "path": str(made.path), "troubles": list(made.troubles)}

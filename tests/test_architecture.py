@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("sweeper", "trainers") for path in (ROOT / folder).rglob("*.py"))
 HEAVY = {"torch", "torchvision", "timm", "safetensors", "mlflow", "optuna", "pandas", "numpy", "scipy", "matplotlib"}
-HEAVY |= {"onnxruntime", "sklearn", "PIL", "ray", "jinja2", "ruamel", "huggingface_hub", "sqlalchemy"}
+HEAVY |= {"onnxruntime", "plotly", "sklearn", "PIL", "ray", "jinja2", "ruamel", "huggingface_hub", "sqlalchemy"}
 LIGHT = ["sweeper.cli", "sweeper.trial", "sweeper.space.yaml_io", "sweeper.store.records", "trainers.config"]
 
 
@@ -112,6 +112,10 @@ def loaded(name: str) -> frozenset[str]:
             seen.add(one)
             waiting += outer(MODULES[one]) if one in MODULES else ()
     return frozenset({one.split(".")[0] for one in seen} & HEAVY)
+
+
+def test_what_counts_a_runs_answers_loads_nothing_that_draws():
+    assert not loaded("sweeper.figures.finished_run") & {"matplotlib", "plotly"}
 
 
 def light(path: Path) -> list[str]:

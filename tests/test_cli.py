@@ -347,6 +347,13 @@ def test_a_score_is_noted_beside_the_submission_and_shown(played):
     assert "scored 0.85 board 2023, 0.86" in sweep(played, "status").stdout
     values = [json.loads(line)["value"] for line in (archive.parent / "scores.jsonl").read_text().splitlines()]
     assert values == [0.85, 0.86]
+    table = sweep(played, "leaderboard").stdout
+    assert "final models:" in table
+    assert "board 2023" in table
+    (known,) = json.loads(sweep(played, "leaderboard", "--json").stdout)["finals"]
+    assert (known["number"], [score["value"] for score in known["scores"]]) == (1, [0.85, 0.86])
+    again = sweep(played, "best", "--export", "submission", "--again", "--no-mlflow")
+    assert "the same bytes as final 1 of question (scored 0.85, 0.86)" in again.stdout
 
 
 def test_a_file_where_results_belong_ends_with_3_and_no_traceback(fresh):

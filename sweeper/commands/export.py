@@ -79,6 +79,8 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
             yield f"submission: {text.relative_path(made.path)}, {made.images} images, sha256 {made.sha256}"
         else:
             yield f"submission: none, {made.refused}"
+        for same in studies.same_submissions(final.folder):
+            yield f"            the same bytes as {same.name}: a board would give it the same score"
         if made.table:
             counted = "" if made.path else f", {made.images} images"
             yield f"by name:    {text.relative_path(made.table)}{counted}"

@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from sweeper.errors import UserError
-from sweeper.results import columns, importance, leaderboard
+from sweeper.results import columns, importance, leaderboard, status
 from sweeper.results.columns import Board
-from sweeper.results.importance import Importance
 from sweeper.results.leaderboard import Cross
-from sweeper.store import records
+from sweeper.store import records, studies
+from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.trial import TrialResult
@@ -42,6 +42,11 @@ class Standing:
     def importance(self) -> Importance | None:
         """What mattered, by the study's own metric."""
         return importance.importance(self.study, self.recorded)
+
+    @cached_property
+    def ledger(self) -> Board:
+        """The final models, and what boards said of them."""
+        return columns.ledger(studies.status_of(self.study))
 
     @cached_property
     def cross(self) -> Cross | None:
@@ -78,6 +83,7 @@ class Standing:
         more = {
             "cross": self.cross.document() if self.cross else None,
             "importance": self.importance.document() if self.importance else None,
+            "finals": status.document(studies.status_of(self.study))["finals"],
         }
         return whole | {"trials": whole["trials"][: self.wanted.top]} | more
 

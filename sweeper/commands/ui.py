@@ -39,13 +39,14 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     store = client.uri()
     if store == address(paths.database()):
         _refuse_unusable()
-    catching_up.catch_up(studies.studies(), print_message, beside=True)
+    catching_up.catch_up(studies.studies(), print_message)
     if store.startswith("http"):
         return say(_address(study, store))
     with _stoppable(), _serving(store, free_port(port)) as pages:
         say(_address(study, pages.base))
         pages.await_answer()
         say("MLflow is ready; Ctrl-C ends it")
+        print_message(f"from another machine: {tunnel(pages.port)}, and the same address there")
         pages.server.wait()
         raise EnvironmentFault(f"MLflow's server ended by itself: {pages.last_words()}", where=pages.base)
     return None
@@ -59,6 +60,11 @@ def _refuse_unusable() -> None:
         raise EnvironmentFault("there is nothing to show yet", where=str(database), help=help)
     if found := trouble(database):
         raise EnvironmentFault(found[0], where=str(database), help=found[1])
+
+
+def tunnel(port: int) -> str:
+    """The command that brings a port of this machine to another, for which nobody has to open it to the world."""
+    return f"ssh -N -L {port}:localhost:{port} {socket.gethostname()}"
 
 
 def _address(study: StudyFolder | None, base: str) -> str:
@@ -80,11 +86,15 @@ def free_port(first: int) -> int:
 
 @dataclass(frozen=True)
 class _Pages:
-    """MLflow's server: its process, its address, and what it says."""
+    """MLflow's server: its process, its port, and what it says."""
 
     server: subprocess.Popen[bytes]
-    base: str
+    port: int
     words: IO[bytes]
+
+    @property
+    def base(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
     def await_answer(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -133,7 +143,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
             stderr=subprocess.STDOUT,
             preexec_fn=subprocesses.end_with_us(signal.SIGTERM),  # it then ends its own processes
         )
-        pages = _Pages(server, f"http://{HOST}:{port}", words)
+        pages = _Pages(server, port, words)
         try:
             yield pages
         finally:

@@ -2,28 +2,23 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.figures import answer_plots, image_grids, plots, study_plots
+from sweeper.figures.finished_run import Run, labels_of
 from sweeper.figures.process import FigureResult
+from sweeper.space.compare import opened
 from sweeper.statistics import confusion
-from sweeper.store import records, study_file
+from sweeper.store import importance, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.trial import OPEN, Job, TrialResult
-from trainers import extensions
-from trainers.data import layouts
-from trainers.data.table import FITTED, MISSING, Category, Row, Table, class_counts, known_images, label_matrix
-from trainers.data_config import LAYOUTS, DataConfig
+from sweeper.trial import OPEN, TrialResult
+from trainers.data.table import class_counts, known_images
 from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files
-from trainers.support.checksummed import load_array
 
 SQUARE = 2000  # classes whose confusion is still counted
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
@@ -70,84 +65,6 @@ def reason(error: Exception) -> str:
 
 
 # --------------------------------------------------------------------------------------------- runs
-class Run:
-    """A finished run as its folder and its data set tell it; each part is read when it is first needed."""
-
-    def __init__(self, folder: RunFolder, job: Job, result: TrialResult) -> None:
-        self.folder, self.job, self.result = folder, job, result
-        self.split = "test" if job.kind == "final" else "val"
-        self.fit = ("train", "val") if job.kind == "final" else ("train",)
-
-    @cached_property
-    def epochs(self) -> list[Epoch]:
-        return records.history(self.folder)
-
-    @cached_property
-    def table(self) -> Table:
-        """Raises UserError where the data set is not what the study began with, or test not what was predicted."""
-        recipe = self.job.recipe
-        table = _table(recipe.data, self.folder.extensions, tuple(recipe.extensions.items()))
-        fitted = f"{table.fingerprint}--{table.digest(*FITTED)}"
-        study_file.same_data(self.folder.study, fitted, recipe.data.root)
-        if self.split == "test" and not study_file.predicts(self.folder, fitted, table.digest("test")):
-            help = f"sweep best {self.job.study} --export submission predicts those that are there"
-            raise UserError("its predictions are of other test images", where=str(self.folder.root), help=help)
-        return table
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        return self.table.split(self.split)
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(category.classes) for category in self.table.categories]
-
-    @property
-    def place(self) -> Path:
-        """Of the predictions; only the best trials may have kept theirs."""
-        return self.folder.test_logits if self.split == "test" else self.folder.val_logits
-
-    @property
-    def seen(self) -> bool:
-        """Whether its predictions are there."""
-        return self.place.exists()
-
-    @cached_property
-    def logits(self) -> confusion.Array:
-        """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
-        path = self.place
-        found: confusion.Array = load_array(path)
-        wanted = (len(self.rows), sum(self.sizes))
-        if found.shape != wanted:
-            raise EnvironmentFault(
-                f"predictions of shape {found.shape}, the data set needs {wanted}", where=str(path)
-            )
-        return found
-
-    @property
-    def labels(self) -> confusion.Ints:
-        return _labels(self.rows, self.split, self.table.categories)
-
-    def name(self, what: str) -> str:
-        return f"{self.job.study} {self.job.title}: {what}"
-
-
-@lru_cache(maxsize=2)
-def _table(config: DataConfig, copies: Path, wanted: tuple[tuple[str, str], ...]) -> Table:
-    """The data set; a layout of an extension file is that of the copy of which a checksum is `wanted`."""
-    if config.layout not in LAYOUTS:
-        extensions.use(extensions.stored(copies, dict(wanted)))
-    return layouts.read(config)
-
-
-def _labels(rows: Sequence[Row], split: str, categories: Sequence[Category]) -> confusion.Ints:
-    """[N, D] labels, MISSING where nobody knows. Raises EnvironmentFault where that is so throughout."""
-    found: confusion.Ints = label_matrix(rows, categories).astype(np.int64)
-    if not (found != MISSING).any():
-        raise EnvironmentFault(f"no image of {split} has labels")
-    return found
-
-
 def run(folder: RunFolder) -> FigureResult:
     """Every figure of a finished run; those that are there and show this end of it are not drawn again."""
     job, result = records.read_config(folder), records.read_result(folder)
@@ -218,7 +135,7 @@ def _weighed(one: Run) -> bytes:
     loss = one.job.recipe.train.loss
     factors = loss.category_weights or {}
     categories = one.table.categories
-    labels = _labels(one.table.split(*one.fit), "train", categories)
+    labels = labels_of(one.table.split(*one.fit), "train", categories)
     counts, known = class_counts(labels, categories), known_images(labels, categories)
     groups = [
         plots.Labels(
@@ -243,7 +160,7 @@ def _mistakes(one: Run) -> bytes:
 
 # ------------------------------------------------------------------------------------------ studies
 def study(folder: StudyFolder) -> FigureResult:
-    """The study's own figures, drawn anew when a trial has ended since."""
+    """The study's own figures, drawn anew when a trial has ended since; what mattered as importance.json has it."""
     results = [result for result in records.results(folder) if result.value is not None]
     if not results:
         return FigureResult(key=folder.name)
@@ -256,6 +173,10 @@ def study(folder: StudyFolder) -> FigureResult:
     if any(dot.params for dot in dots):
         title = f"{folder.name}: value against each open value"
         figure_set.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
+    if (found := importance.read(folder)) and found.shares:
+        shares = [(one.name, one.share, one.error) for one in found.shares]
+        title = f"{folder.name}: what mattered, of {found.completed} completed and {found.pruned} pruned trials"
+        figure_set.put("importance.svg", lambda: study_plots.importance(shares, title))
     _of_data(folder, records.best(results) or results[0], figure_set)
     return figure_set.done()
 
@@ -284,17 +205,6 @@ def _crops(one: Run) -> bytes:
 
 
 def _logarithmic(document: dict[str, Any]) -> Callable[[str], bool]:
-    """Which open values lie on a logarithmic scale, as far as study.json tells by their last name."""
-    found = set(_logs(document.get("identity", {}), ""))
-    return lambda name: name.split(".")[-1] in found
-
-
-def _logs(node: Any, name: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.keys() & {"loguniform", "logint"}:
-            yield name
-        for key, value in node.items():
-            yield from _logs(value, key)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _logs(value, name)
+    """Which open values lie on a logarithmic scale."""
+    asked = opened((document.get("identity") or {}).get("train"))
+    return lambda name: bool(asked.get(name, {}).keys() & {"loguniform", "logint"})

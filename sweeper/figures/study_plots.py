@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from sweeper.figures.plots import DARK, MAX_PANELS, MIDDLE, NORMAL, WIDTH, grid, panels, rows, short, style, svg
 
@@ -112,7 +112,7 @@ def _numbers(axes: Axes, given: Sequence[float], dots: Sequence[Dot], logarithmi
 
 def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
     words = sorted(set(given))
-    _dots(axes, [(words.index(word) + _aside(dot), dot) for word, dot in zip(given, dots, strict=True)])
+    _dots(axes, [(words.index(word) + aside(dot), dot) for word, dot in zip(given, dots, strict=True)])
     tilt = 0 if sum(len(short(word)) for word in words) < 26 else 25
     axes.set_xticks(
         range(len(words)), [short(word) for word in words], rotation=tilt, ha="right" if tilt else "center"
@@ -120,6 +120,23 @@ def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
     axes.set_xlim(-0.6, len(words) - 0.4)
 
 
-def _aside(dot: Dot) -> float:
+def importance(shares: Sequence[tuple[str, float, float]], title: str) -> bytes:
+    """SVG: the share of each open value in what tells the best trials from all, with its standard error."""
+    with style("importance"):
+        names, values, errors = zip(*shares[:MAX_PANELS], strict=True)
+        figure = Figure(figsize=(WIDTH, 0.8 + 0.26 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        down = [min(error, value) for value, error in zip(values, errors, strict=True)]
+        axes.barh(range(len(names)), values, 0.6, xerr=(down, errors), color=DARK, ecolor=MIDDLE, capsize=2)
+        axes.set_yticks(range(len(names)), [short(name, 40) for name in names])
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_title(title, fontweight="bold")
+        grid(axes)
+        return svg(figure)
+
+
+def aside(dot: Dot, width: float = 0.4) -> float:
     """A little left or right, so that equals do not hide one another."""
-    return (dot.number * 0.618 % 1 - 0.5) * 0.4
+    return (dot.number * 0.618 % 1 - 0.5) * width

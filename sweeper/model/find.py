@@ -80,7 +80,7 @@ def _of_study(study: StudyFolder) -> FoundModel:
 def _of_trial(study: StudyFolder, number: int) -> FoundModel:
     results = {result.number: result for result in records.results(study)}
     if number not in results:
-        raise _no_trial(study, number, list(results))
+        raise studies.no_trial(study, number, list(results))
     folder = study.trial(number)
     if folder.model.exists():
         return _of_run(folder)
@@ -94,14 +94,6 @@ def _of_trial(study: StudyFolder, number: int) -> FoundModel:
         )
     again = f"sweep best {study.name} --trial {number} > again.yaml && sweep run again.yaml trains it again"
     raise EnvironmentFault(f"the model of {name} was removed ({state})", where=str(folder.root), help=again)
-
-
-def _no_trial(study: StudyFolder, number: int, known: list[int]) -> UserError:
-    if not known:
-        return UserError(f"no trial of {study.name} has begun", where=str(study.root))
-    nearest = min(known, key=lambda one: abs(one - number))
-    help = f"did you mean {study.name}/{nearest}? its trials are {min(known)} to {max(known)}"
-    return UserError(f"no trial {number} in study {study.name}", where=str(study.trials), help=help)
 
 
 def _of_folder(path: Path, word: str) -> FoundModel:

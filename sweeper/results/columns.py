@@ -7,10 +7,11 @@ from typing import Any
 
 from sweeper.errors import UserError
 from sweeper.space.tree import flow
-from sweeper.store import records
+from sweeper.store import jsonfile, records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, Ranking
-from sweeper.text import join_or, plain
+from sweeper.store.studies import StudyStatus
+from sweeper.text import format_value, join_or, plain
 from sweeper.trial import TrialResult
 from trainers.epoch import Scores
 from trainers.metrics.definitions import minimizes
@@ -157,6 +158,20 @@ def as_csv(ranking: Ranking, names: Sequence[str]) -> str:
     if "minutes" in names:
         ranking = Ranking(ranking.columns, [{**row, "minutes": row["seconds"] / 60} for row in ranking.rows])
     return Ranking(list(names), ranking.rows).csv()
+
+
+# ------------------------------------------------------------------------------------------ finals
+def ledger(one: StudyStatus) -> Board:
+    """The final models of a study: a row for each score of a board, or for the model where there is none yet."""
+    values = {result.number: result.value for result in one.results}
+    rows = []
+    for final in one.finals:
+        test = jsonfile.read(final.folder.test_scores, Scores)
+        known = [values.get(final.trial), test.metrics.get(one.metric) if test else None]
+        fixed = [str(final.number), str(final.trial), *map(format_value, known)]
+        scores = [[f"{score['value']:g}", score.get("note", "")] for score in final.scores]
+        rows += [[*fixed, *score] for score in scores or [["" if final.done else "not finished", ""]]]
+    return Board(["final", "trial", "val", "test", "board", "note"], rows)
 
 
 def _cell(name: str, row: Mapping[str, Any], format: str) -> str:

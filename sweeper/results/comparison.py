@@ -1,4 +1,4 @@
-"""Two studies side by side: what they ask, how good they were after as many trials, and their winners."""
+"""Studies side by side: what they ask, how good they were after as many trials, and their winners."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from sweeper.trial import TrialResult
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two studies."""
+    """One of the studies."""
 
     study: StudyFolder
     identity: dict[str, Any]
@@ -49,65 +49,76 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Study A beside study B."""
+    """Studies beside one another, ranked by the same metric."""
 
-    a: Side
-    b: Side
+    sides: tuple[Side, ...]
 
     @property
     def metric(self) -> str:
-        return str(self.a.identity["metric"])
+        return str(self.sides[0].identity["metric"])
+
+    def differences(self, other: Side) -> list[str]:
+        """One line for each value in which another study differs from the first, `A -> B`."""
+        return difference(self.sides[0].identity, other.identity)
 
     @property
-    def differences(self) -> list[str]:
-        """One line for each value in which they differ, `A -> B`."""
-        return difference(self.a.identity, self.b.identity)
+    def best_so_far(self) -> dict[str, list[float | None]]:
+        """The best value after 1, 2, 3... trials, by study."""
+        return {side.study.name: side.best_so_far for side in self.sides}
 
     @property
     def counts(self) -> list[int]:
-        """After how many trials the two are shown: 1, 2, 5, 10, 20, 50... and at the end of each."""
-        lengths = [len(self.a.results), len(self.b.results)]
+        """After how many trials they are shown: 1, 2, 5, 10, 20, 50... and at the end of each."""
+        lengths = [len(side.results) for side in self.sides]
         steps = [step * 10**power for power in range(6) for step in (1, 2, 5)]
         return sorted({*(step for step in steps if step < max(lengths)), *lengths} - {0})
 
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         """Title, headers and rows: best so far, and the winners."""
-        names = [self.a.study.name, self.b.study.name]
-        so_far = self.a.best_so_far, self.b.best_so_far
-        rows = [[str(count), *(_after(count, values) for values in so_far)] for count in self.counts]
-        yield f"best {self.metric} so far", ["trials", *names], rows
-        winners = self.a.winner, self.b.winner
+        so_far = self.best_so_far
+        rows = [[str(count), *(_after(count, values) for values in so_far.values())] for count in self.counts]
+        yield f"best {self.metric} so far", ["trials", *so_far], rows
+        yield "winners", ["", *so_far], self._winners()
+
+    def _winners(self) -> list[list[str]]:
+        winners = [side.winner for side in self.sides]
         shown = [
             [label, *(_shown(won, name) for won in winners)]
             for label, name in (("trial", "trial"), (self.metric, "value"), ("backbone", "backbone"))
         ]
         params = [
             next((one.params for one in side.results if won and one.number == won["trial"]), {})
-            for side, won in zip((self.a, self.b), winners, strict=True)
+            for side, won in zip(self.sides, winners, strict=True)
         ]
-        names_of_params = [name for name in dict.fromkeys([*params[0], *params[1]]) if name != "backbone"]
-        shown += [[name, *(_cell(each.get(name)) for each in params)] for name in names_of_params]
-        yield "winners", ["", *names], shown
+        names = [name for name in dict.fromkeys(name for each in params for name in each) if name != "backbone"]
+        return shown + [[name, *(_cell(each.get(name)) for each in params)] for name in names]
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values for --json."""
+        """Two of them as plain values for --json."""
         sides = {
             name: {"study": side.study.name, "best_so_far": side.best_so_far, "winner": side.winner}
-            for name, side in (("a", self.a), ("b", self.b))
+            for name, side in zip("ab", self.sides, strict=True)
         }
-        return {"schema_version": 1, "metric": self.metric, "differences": self.differences, **sides}
+        return {
+            "schema_version": 1,
+            "metric": self.metric,
+            "differences": self.differences(self.sides[1]),
+            **sides,
+        }
 
 
-def comparison(a: StudyFolder, b: StudyFolder) -> Comparison:
-    """A beside B. Raises UserError where they have different metrics."""
-    made = Comparison(Side.of(a), Side.of(b))
-    first, second = (str(side.identity.get("metric")) for side in (made.a, made.b))
-    if first != second:
-        raise UserError(
-            f"{a.name} is ranked by {first} and {b.name} by {second}: their values cannot be compared",
-            where="sweep compare",
-            help=f"sweep leaderboard {b.name} --by {first} ranks one by the metric of the other",
-        )
+def comparison(*studies: StudyFolder) -> Comparison:
+    """Studies beside one another. Raises UserError where they have different metrics."""
+    made = Comparison(tuple(map(Side.of, studies)))
+    first = made.metric
+    for side in made.sides:
+        if (other := str(side.identity.get("metric"))) != first:
+            raise UserError(
+                f"{studies[0].name} is ranked by {first} and {side.study.name} by {other}: their values cannot be"
+                " compared",
+                where="sweep compare",
+                help=f"sweep leaderboard {side.study.name} --by {first} ranks one by the metric of the other",
+            )
     return made
 
 

@@ -1,14 +1,11 @@
 """The leaderboard of a study as a table or a JSON document: the only place that uses pandas."""
 
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, quantiles, stdev
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UserError
 from sweeper.results import columns
@@ -20,11 +17,16 @@ from sweeper.store.ranking import COLUMNS, LAST, Ranking, order
 from sweeper.store.records import best
 from sweeper.trial import TrialResult
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SCHEMA_VERSION = 1
 
 
-def frame(results: Sequence[TrialResult], study: StudyFolder) -> pd.DataFrame:
+def frame(results: Sequence[TrialResult], study: StudyFolder) -> "pd.DataFrame":
     """The rows of `Ranking` as a table; what is not known is missing in it."""
+    import pandas as pd
+
     ranking = Ranking.of(results, study)
     table = pd.DataFrame(ranking.rows, columns=ranking.columns)
     return table.astype({"rank": "Int64", "tied": "boolean", "epoch": "Int64", "repeat_of": "Int64"})
@@ -33,17 +35,24 @@ def frame(results: Sequence[TrialResult], study: StudyFolder) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------- ways out
 def document(results: Sequence[TrialResult], study: StudyFolder) -> dict[str, Any]:
     """The same as plain values for --json; params, and the accuracy by category, stand in objects of their own."""
-    table = frame(results, study)
+    rows = Ranking.of(results, study).rows
     params = {result.number: result.params for result in results}
     scores = counting_scores(study, results)
     accuracy = {number: one.category_accuracy for number, one in scores.items()}
-    fixed = json.loads(table[[*COLUMNS, *LAST]].to_json(orient="records", double_precision=6))
+    fixed = [{name: _plain(row[name]) for name in (*COLUMNS, *LAST)} for row in rows]
     trials = [
         row | {"params": params[row["trial"]], "category_accuracy": accuracy.get(row["trial"], {})} for row in fixed
     ]
     best = next((row["trial"] for row in fixed if row["rank"] == 1), None)
     metric = results[0].metric if results else None
     return {"schema_version": SCHEMA_VERSION, "study": study.name, "metric": metric, "best": best, "trials": trials}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: six decimals, and null for what is no number."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if math.isfinite(value) else None
 
 
 # --------------------------------------------------------------------------------------- two values crossed

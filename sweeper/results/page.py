@@ -1,38 +1,36 @@
-"""The report of a study: one HTML page that holds everything it shows."""
+"""The report of a study, or of several: one HTML page that holds everything it shows."""
 
-import base64
-import re
-from collections.abc import Mapping, Sequence
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sweeper import text
 from sweeper.errors import UserError
-from sweeper.figures import runs
+from sweeper.figures import charts, embedded, runs
+from sweeper.figures.parallel import Axis
 from sweeper.figures.process import FigureResult
-from sweeper.results import columns, importance, status, winner
+from sweeper.figures.study_plots import Dot
+from sweeper.results import answer, columns, comparison, importance, status, winner
 from sweeper.results.winner import Winner
 from sweeper.space import yaml_io
-from sweeper.store import jsonfile, records, studies
+from sweeper.space.compare import opened
+from sweeper.store import jsonfile, paths, records, studies, study_file
+from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
+from sweeper.trial import TrialResult
 from trainers.data.summary import Summary
 from trainers.epoch import Epoch
 from trainers.support import files
 
-TITLES = {
-    "curves.svg": "Learning curves; train is dashed",
-    "categories.svg": "Accuracy of each category over the epochs",
-    "confusion.png": "Answers: rows are true classes, columns what was said",
-    "mistakes.png": "The worst mistakes: largest cross entropy first",
-    "labels.svg": "Images a class, and what they weigh in the loss",
-    "history.svg": "Value of each trial; pruned ones are hollow",
-    "slices.svg": "Value against each open value; pruned trials are hollow",
-    "crops.png": "What the crop to the box leaves of an image",
-}
+OF_DATA = ("labels.svg", "crops.png")
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,9 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
 
     Raises EnvironmentFault where a folder is damaged, UserError where `output` cannot be a file.
     """
-    path = output or study.report
-    if path.is_dir():
-        raise UserError("this is a folder", where=str(path), help="name a file, such as report.html")
+    path = writable(output or study.report)
     won = _winner(study)
+    importance.importance(study, records.results(study))  # so that its figure shows these trials
     drawings = {"study": runs.study(study)}
     if won:
         drawings["winner"] = runs.run(study.trial(won.result.number))
@@ -68,6 +65,13 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     return Report(path, drawings["study"].files, troubles)
 
 
+def writable(path: Path) -> Path:
+    """The place of a page. Raises UserError where it is a folder."""
+    if path.is_dir():
+        raise UserError("this is a folder", where=str(path), help="name a file, such as report.html")
+    return path
+
+
 def drawn(study: StudyFolder) -> FigureResult:
     """The same, as the answer to a request for figures."""
     made = write(study, closing=True)
@@ -78,33 +82,100 @@ def _winner(study: StudyFolder) -> Winner | None:
     return winner.winner(study) if records.best(records.results(study)) else None
 
 
+def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
+    """Put several studies on one page. Raises UserError where their metrics differ."""
+    path = writable(output or paths.comparison())
+    made = comparison.comparison(*found)
+    standings = [studies.status_of(study) for study in found]
+    others = [(side.study.name, made.differences(side)) for side in made.sides[1:]]
+    *_, (_, headers, winners) = made.tables()
+    parts = {
+        "names": [study.name for study in found],
+        "answer": _compared(standings),
+        "overview": [[one.study.name, *_overview(one)] for one in standings],
+        "reports": [(s.name, os.path.relpath(s.report, path.parent)) for s in found if s.report.exists()],
+        "differences": others,
+        "charts": [charts.best_so_far(made.best_so_far, made.metric)],
+        "headers": headers,
+        "winners": winners,
+        "ledgers": [[one.study.name, *row] for one in standings for row in columns.ledger(one).rows],
+    }
+    files.write_text(path, rendered("comparison.html.j2", parts, {}))
+    return Report(path, (), ())
+
+
+def _compared(standings: Sequence[StudyStatus]) -> str:
+    """Which study is ahead, and by how much."""
+    known = sorted((one for one in standings if one.best), key=lambda one: -one.best.oriented if one.best else 0.0)
+    if not known:
+        return "No trial of these studies has completed yet."
+    parts = ", ".join(f"{one.study.name} {text.format_value(one.best.value)}" for one in known if one.best)
+    if len(known) == 1:
+        return f"Only {known[0].study.name} has a completed trial: {known[0].metric} {parts} on val."
+    return f"{known[0].study.name} is ahead by {known[0].metric} on val: {parts}."
+
+
+def _overview(one: StudyStatus) -> list[str]:
+    """Its best value and trial, the trials, the time, and the best that a board said."""
+    scores = [score["value"] for final in one.finals for score in final.scores]
+    best = [text.format_value(one.best.value), str(one.best.number)] if one.best else ["-", "-"]
+    took = text.format_duration(records.elapsed_seconds(one.study))
+    mattered = importance.importance(one.study, one.results)
+    shares = ", ".join(map(str, mattered.shares[:2])) if mattered and mattered.shares else "-"
+    return [*best, str(len(one.results)), took, shares, ", ".join(f"{score:g}" for score in scores) or "-"]
+
+
 # --------------------------------------------------------------------------------------------- page
 def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResult], troubles: Sequence[str]) -> str:
     """The whole document; the drawings of `study`, `winner` and the finals by name."""
-    study, results = one.study, records.results(one.study)
+    study, results = one.study, one.results
     space = study.space.read_text(encoding="utf-8") if study.space.exists() else ""
     finals = [(final, final.folder.root.name) for final in one.finals]
+    ranking = Ranking.of(results, study)
+    mattered = importance.importance(study, results)
+    of_study = drawings["study"].files
     parts = {
         "study": study.name,
+        "answer": answer.sentences(one, won, ranking, mattered),
         "question": question(space),
         "standing": status.status(one),
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
-        "board": columns.board(Ranking.of(results, study)) if results else None,
-        "importance": importance.importance(study, results),
+        "board": columns.board(ranking) if results else None,
+        "numbers": [row["trial"] for row in ranking.rows],
+        "importance": mattered,
         "tied": any(result.metric == "overall_accuracy" for result in results),
-        "trials": _figures("study", drawings["study"], ["labels.svg"] if won else []),
+        "charts": _charts(one, mattered),
+        "drawn": min(charts.MAX_TRIALS, len(results)),
+        "of_data": embedded.pictures("study", [path for path in of_study if path.name in OF_DATA]),
+        "failures": [[str(r.number), r.failure or "", r.error or ""] for r in results if r.state == "FAILED"],
+        "repeat": list(_repeat(one, won)),
         "won": won,
-        "finals": [(final, _figures(name, drawings.get(name), ["labels.svg"])) for final, name in finals],
+        "finals": [(final, _pictures(name, drawings.get(name))) for final, name in finals],
+        "ledger": columns.ledger(one),
+        "same": list(_same_submissions(one)),
     }
-    return redacted(_template().render(parts | (_won(won, drawings["winner"]) if won else {})))
+    return rendered("report.html.j2", parts | (_won(won, drawings["winner"]) if won else {}), _hovers(results))
 
 
-def _template() -> Template:
-    """Every word in it is escaped but for drawings, which do so themselves."""
+def rendered(name: str, parts: Mapping[str, Any], hovers: Mapping[int, str]) -> str:
+    """A template filled in, with the scripts of its charts."""
+    pages = _pages()
+    known: Mapping[str, Any] = {"charts": [], "hovers": _script(hovers), "themes": charts.themes()}
+    body = redacted(pages.get_template(name).render({**known, **parts}))
+    return body.replace("<!-- plotly -->", f"<script>{charts.library()}</script>" if parts.get("charts") else "")
+
+
+def _pages() -> Environment:
+    """Every word in a template is escaped but for drawings and charts, which do so themselves."""
     pages = Environment(loader=PackageLoader("sweeper.results"), autoescape=True, undefined=StrictUndefined)
     pages.trim_blocks = pages.lstrip_blocks = True
-    return pages.get_template("report.html.j2")
+    return pages
+
+
+def _script(value: Any) -> str:
+    """JSON that is safe inside a script element."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def question(text: str) -> str:
@@ -119,6 +190,11 @@ def question(text: str) -> str:
     return "\n".join(comment).strip()
 
 
+def _pictures(prefix: str, drawing: FigureResult | None) -> list[embedded.Picture]:
+    paths = [path for path in drawing.files if path.name != "labels.svg"] if drawing else []
+    return embedded.pictures(prefix, paths)
+
+
 def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
     epochs = records.history(won.study.trial(won.result.number))
     return {
@@ -126,7 +202,7 @@ def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),
         "recipe": yaml_io.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
         "corrected": _corrected(won.epoch) if epochs else [],
-        "winner": _figures("winner", drawing),
+        "winner": _pictures("winner", drawing),
     }
 
 
@@ -139,38 +215,43 @@ def _corrected(epoch: Epoch) -> list[list[str]]:
     ]
 
 
-# ------------------------------------------------------------------------------------------ figures
-@dataclass(frozen=True)
-class Figure:
-    """A drawing, as a part of the page: as SVG, or as PNG in base64."""
-
-    title: str
-    svg: str = ""
-    png: str = ""
+# ------------------------------------------------------------------------------------------- repeating
+def _same_submissions(one: StudyStatus) -> Iterator[str]:
+    for final in one.finals:
+        for same in studies.same_submissions(final.folder):
+            yield f"The submission of final {final.number} is byte for byte that of {same.name}."
 
 
-def _figures(prefix: str, drawing: FigureResult | None, without: Sequence[str] = ()) -> list[Figure]:
-    paths = [path for path in drawing.files if path.name not in without] if drawing else []
-    return [_figure(path, prefix) for path in paths]
+def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
+    """Commands, and what each does."""
+    name = one.study.name
+    if won:
+        yield (
+            f"sweep show {name}/{won.result.number} --yaml > winner.yaml && sweep run winner.yaml",
+            "train the winner again",
+        )
+        yield f"sweep best {name} --export submission", "retrain it on train and val, and predict test"
+    yield one.resume, "go on with the study, or begin it where its folder is gone"
+    yield f"sweep show {name}/TRIAL", "one trial in detail"
+    yield f"sweep ui {name}", "every curve and file of every trial, in MLflow"
+    if one.study.database.exists():
+        place = text.relative_path(one.study.database)
+        yield f"optuna-dashboard sqlite:///{place}", "the search itself: contours, ranks, timeline"
 
 
-def _figure(path: Path, prefix: str) -> Figure:
-    title = TITLES.get(path.name, path.name)
-    if path.suffix == ".svg":
-        return _drawn(path.read_text(encoding="utf-8"), f"{prefix}-{path.stem}", title)
-    return Figure(title, png=base64.b64encode(path.read_bytes()).decode())
+# ------------------------------------------------------------------------------------------- charts
+def _charts(one: StudyStatus, mattered: Importance | None) -> list[charts.Chart]:
+    asked = opened(((study_file.read(one.study) or {}).get("identity") or {}).get("train"))
+    labels = columns.short_names(asked)
+    axes = [Axis.of(name, labels[name], each) for name, each in asked.items()]
+    shares = [(share.name, share.share, share.error) for share in mattered.shares] if mattered else []
+    minimize = bool(one.results) and one.results[0].minimize
+    return charts.study(_dots(one.results), axes, one.metric, shares, minimize=minimize)
 
 
-def _drawn(text: str, prefix: str, title: str) -> Figure:
-    """The drawing as a part of the page: its ids made its own, no namespace, which HTML knows by itself."""
-    prefix = re.sub(r"\W", "-", prefix)
-    inner = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], prefix), text)
-    return Figure(title, svg=inner.strip())
+def _dots(results: Sequence[TrialResult]) -> list[Dot]:
+    return [Dot(r.number, r.state, r.value, r.params) for r in results if r.value is not None]
 
 
-def _own(tag: str, prefix: str) -> str:
-    """A tag of a drawing; the words between tags may be names that look like one's inside, and stay."""
-    tag = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", tag)
-    tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
-    tag = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)
+def _hovers(results: Sequence[TrialResult]) -> dict[int, str]:
+    return {dot.number: charts.hover(dot, results[0].metric) for dot in _dots(results)}

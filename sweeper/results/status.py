@@ -40,7 +40,8 @@ def status(one: StudyStatus) -> Iterator[str]:
     if one.best:
         yield f"best     {best(one.best)}"
     for final in one.finals:
-        yield f"final    {relative_path(final.folder.root)}{'' if final.done else ' (not finished)'}{_scored(final)}"
+        unfinished = "" if final.done else " (not finished)"
+        yield f"final {final.number}  {relative_path(final.folder.root)}{unfinished}{_scored(final)}"
     for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
     yield f"files    {relative_path(one.study.root)}"
@@ -138,4 +139,10 @@ def everything() -> dict[str, Any]:
 
 
 def _final(final: FinalRun) -> dict[str, Any]:
-    return {"folder": str(final.folder.root), "trial": final.trial, "done": final.done, "scores": list(final.scores)}
+    return {
+        "number": final.number,
+        "folder": str(final.folder.root),
+        "trial": final.trial,
+        "done": final.done,
+        "scores": list(final.scores),
+    }

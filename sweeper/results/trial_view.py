@@ -88,10 +88,10 @@ class TrialView:
         """What its predictions on val show, where they are kept and the data set is as it was."""
         if not self.folder.val_logits.exists():
             return Answers(trouble="its predictions on val are not kept")
-        from sweeper.figures import runs
+        from sweeper.figures.finished_run import Run
 
         try:
-            return _answers(runs.Run(self.folder, self.job, self.result))
+            return _answers(Run(self.folder, self.job, self.result))
         except UserError as error:
             return Answers(trouble=f"{error.what}{f' ({error.where})' if error.where else ''}")
 
@@ -199,17 +199,10 @@ def view(name: str) -> TrialView:
     found = next((one for one in results if one.number == number), None)
     job = records.read_config(study.trial(number)) if found else None
     if found is None or job is None:
-        raise UserError(
-            f"no trial {number} in study {study.name}", where=str(study.trials), help=_nearest(number, results)
-        )
+        raise studies.no_trial(study, number, [one.number for one in results])
     rows = Ranking.of(results, study).rows
     rank = next(row["rank"] for row in rows if row["trial"] == number)
     return TrialView(study, job, found, rank, sum(row["rank"] is not None for row in rows))
-
-
-def _nearest(number: int, results: Sequence[TrialResult]) -> str:
-    near = sorted(sorted((one.number for one in results), key=lambda each: abs(each - number))[:3])
-    return f"the nearest are {', '.join(map(str, near))}" if near else "it has none yet"
 
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:

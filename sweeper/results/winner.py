@@ -120,10 +120,7 @@ def chosen(study: StudyFolder, number: int) -> Winner:
     ended = (result for result in records.results(study) if result.state in ("COMPLETE", "PRUNED"))
     found = {result.number: result for result in ended if result.value is not None}
     if number not in found:
-        help = f"those that have are {', '.join(map(str, found))}" if found else ""
-        raise UserError(
-            f"no trial {number} of {study.name} has ended with a value", where=str(study.trials), help=help
-        )
+        raise studies.no_trial(study, number, found, " that has ended with a value")
     return replace(_winner(study, found[number], tuple(confirmed(study).get(number, ()))), picked=True)
 
 

@@ -22,7 +22,7 @@ from sweeper.trial import TrialResult
 
 RESAMPLES = 50
 TOP_SHARE, MIN_TOP = 0.25, 5
-"""Which trials count as the best: this share of them, but at least five, as Optuna advises."""
+"""Which trials count as the best: this share of them, but at least five, as Optuna advises; none that is pruned."""
 
 
 class Share(NamedTuple):
@@ -103,7 +103,13 @@ class _Trials(InMemoryStorage):
 
 def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     study = optuna.create_study(direction="maximize", storage=_Trials(trials))
-    top = max(TOP_SHARE, min(MIN_TOP / len(trials), 0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a resample without a difference: all shares are equal then
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=top))
+        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_top(trials)))
+
+
+def _top(trials: Sequence[FrozenTrial]) -> float:
+    """The share of the trials that are the best: not so many that the worst, which are all equal, are among them."""
+    values = [trial.value or 0.0 for trial in trials]
+    better = sum(value > min(values) for value in values)
+    return min(max(TOP_SHARE, min(MIN_TOP / len(trials), 0.5)), max(1, better) / len(trials))

@@ -34,6 +34,11 @@ def artifacts() -> Path:
     return home() / "artifacts"
 
 
+def comparison() -> Path:
+    """The page that compares studies."""
+    return home() / "comparison.html"
+
+
 def fonts() -> Path:
     """What the plotting library notes down of this machine's fonts."""
     return cache() / "fonts"

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -221,13 +221,18 @@ def _result(folder: RunFolder, unfinished: State) -> TrialResult | None:
 
 def seconds(study: StudyFolder) -> float:
     """Wall-clock time during which at least one trial was in an epoch, over all calls."""
+    return sum(end - start for start, end in _joined(_all_spans(study)))
+
+
+def began(study: StudyFolder) -> float | None:
+    """When the first epoch of a study began (Unix time); None before that."""
+    return min((start for start, _ in _all_spans(study)), default=None)
+
+
+def _all_spans(study: StudyFolder) -> Iterator[tuple[float, float]]:
     known = trial_index.read(study)
-    spans = (
-        span
-        for number, folder in folders(study)
-        for span in (known[number].spans if number in known else _spans(history(folder)))
-    )
-    return sum(end - start for start, end in _joined(spans))
+    for number, folder in folders(study):
+        yield from known[number].spans if number in known else _spans(history(folder))
 
 
 def _spans(epochs: Iterable[Epoch]) -> tuple[tuple[float, float], ...]:

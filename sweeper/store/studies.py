@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,19 @@ class Score(BaseModel):
 
 @dataclass(frozen=True)
 class FinalRun:
-    """A retraining for a submission, and what boards said of it."""
+    """A final model: the `number`-th retraining of a study, from 1, and what boards said of its submission."""
 
     folder: RunFolder
     trial: int
     done: bool
     scores: tuple[dict[str, Any], ...]
+    number: int
+
+    @property
+    def name(self) -> str:
+        """`final 2 of clothing`, and what it scored."""
+        scores = ", ".join(f"{score['value']:g}" for score in self.scores)
+        return f"final {self.number} of {self.folder.study.name}" + (f" (scored {scores})" if scores else "")
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,13 @@ def find(name: str | None) -> StudyFolder:
     )
 
 
+def no_trial(study: StudyFolder, number: int, known: Iterable[int], which: str = "") -> UserError:
+    """That there is no trial `number` among the `known` ones, `which` says what they are, with the nearest."""
+    near = sorted(sorted(known, key=lambda one: abs(one - number))[:3])
+    names = f"the nearest are {', '.join(map(str, near))}" if near else "there is none yet"
+    return UserError(f"no trial {number}{which} in study {study.name}", where=str(study.trials), help=names)
+
+
 def status_of(study: StudyFolder) -> StudyStatus:
     document = study_file.read(study) or {}
     results = tuple(records.results(study))
@@ -124,22 +138,43 @@ def resume_command(study: StudyFolder) -> str:
         return shlex.join(["sweep", "run", relative_path(study.space), "--set", assigned])
 
 
-def finals(study: StudyFolder) -> Iterator[FinalRun]:
+def finals(study: StudyFolder) -> list[FinalRun]:
     """Every final, the oldest first."""
-    for path in sorted(study.finals.glob("*/config.json")):
-        folder = RunFolder(path.parent)
-        if job := records.read_config(folder):
-            yield FinalRun(folder, job.trial, records.read_result(folder) is not None, tuple(_board(folder)))
+    found = [RunFolder(path.parent) for path in study.finals.glob("*/config.json")]
+    jobs = [(folder, job) for folder in sorted(found, key=_age) if (job := records.read_config(folder))]
+    return [
+        FinalRun(folder, job.trial, records.read_result(folder) is not None, tuple(scores(folder)), number)
+        for number, (folder, job) in enumerate(jobs, 1)
+    ]
 
 
-def _board(folder: RunFolder) -> Iterator[dict[str, Any]]:
+def _age(folder: RunFolder) -> tuple[float, str]:
+    """What tells which final was begun first, wherever the folder was copied to: when its first epoch ended."""
+    epochs = records.history(folder)
+    return (epochs[0].time if epochs else math.inf), folder.root.name
+
+
+def same_submissions(folder: RunFolder) -> list[FinalRun]:
+    """The other finals here, of any study, whose submission is byte for byte that of `folder`."""
+    if not folder.submission.exists():
+        return []
+    others = (final for study in studies() for final in finals(study) if final.folder.root != folder.root)
+    return [one for one in others if _equal(one.folder.submission, folder.submission)]
+
+
+def _equal(one: Path, other: Path) -> bool:
+    return one.exists() and one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+
+
+def scores(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """What boards said of a final's submission, the oldest first."""
     if folder.scores.exists():
         for number, line in enumerate(folder.scores.read_bytes().splitlines(), 1):
             yield jsonfile.parsed(line, Score, f"{folder.scores}:{number}").model_dump(exclude_unset=True)
 
 
-def note_score(target: str, value: float, note: str) -> Path:
-    """Write down what a board said of a submission; returns the file.
+def note_score(target: str, value: float, note: str) -> RunFolder:
+    """Write down what a board said of a submission; returns its folder.
 
     `target` is a submission.zip, a final's folder, or a study, whose newest finished final is meant.
     """
@@ -149,7 +184,7 @@ def note_score(target: str, value: float, note: str) -> Path:
     line = {"value": value, "note": note, "time": time.time()}
     before = folder.scores.read_text(errors="replace") if folder.scores.exists() else ""
     write_text(folder.scores, before + json.dumps(line) + "\n")
-    return folder.scores
+    return folder
 
 
 def _target(target: str) -> RunFolder:

@@ -185,6 +185,11 @@ class Server(Remote):
             else:
                 self._client.set_terminated(run, status, end)
 
+    def start(self, run: str) -> int:
+        """When a run began (ms)."""
+        with _refusals():
+            return int(self._client.get_run(run).info.start_time)
+
     def text(self, run: str, name: str, text: str) -> None:
         self._file(run, lambda: self._client.log_text(run, text, name))
 

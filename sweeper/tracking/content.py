@@ -10,6 +10,7 @@ from itertools import chain, count
 from typing import Any
 from urllib.parse import quote
 
+from sweeper.store.importance import Importance
 from sweeper.store.records import best
 from sweeper.text import code, plain, redacted
 from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
@@ -18,6 +19,7 @@ from trainers.metrics.definitions import SINGLE
 
 MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
 MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
+VALUE_WIDTH = 80  # pixels: so there is room for two parameters at 1280 pixels, where MLflow's assistant is open
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,18 @@ def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], met
     return found
 
 
+def mattered(found: Importance, time: float) -> Point:
+    """The share of each open value, as figures of a study; `time` is that of its last trial's end."""
+    named = keys(share.name for share in found.shares)
+    figures = {f"importance/{named[share.name]}": share.share for share in found.shares}
+    return Point(found.completed + found.pruned, _ms(time), _tidy(figures))
+
+
+def board(scores: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """What boards said of a final's submission, a point for each time."""
+    return [Point(step, _ms(one["time"]), _tidy({"board": one["value"]})) for step, one in enumerate(scores, 1)]
+
+
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -141,14 +155,23 @@ def outcome(result: TrialResult) -> dict[str, str]:
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
 
 
-def note(state: State, metric: str, results: Sequence[TrialResult], planned: int | None, resume: str) -> str:
-    """Markdown for the head of the study's page: how it stands, what is best, how to go on."""
+def note(
+    state: State,
+    metric: str,
+    results: Sequence[TrialResult],
+    planned: int | None,
+    resume: str,
+    found: Importance | None = None,
+) -> str:
+    """Markdown for the head of the study's page: how it stands, what is best, what mattered, how to go on."""
     counts = {state: sum(r.state == state for r in results) for state in STATUS}
     parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
     if top := best(results):
         where = f"trial {top.number} ({plain(top.backbone)}), epoch {top.epoch}"
         lines.append(f"**Best {metric}**: {top.value:.4f}, {where}")
+    if found and found.shares:
+        lines.append(plain(found.line.replace("what mattered", "What mattered")))
     return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
 
@@ -161,11 +184,12 @@ def children(parent: str) -> str:
 def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
     """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns.
 
+    The value is followed by `names`, the open values, for there is little room; the model stands in a run's name.
     `minimize`: less of the metric is better.
     """
-    value, model = "metrics.`value`", "params.`model`"
+    value = "metrics.`value`"
     opened = [f"params.`{key(name)}`" for name in names if name != "backbone"]
-    columns = [value, "metrics.`val_loss`", "tags.`sweep.state`", model, *opened][:MAX_COLUMNS]
+    columns = [value, *opened[: MAX_COLUMNS - 3], "params.`model`", "tags.`sweep.state`"]
     state = {
         "searchFilter": children(parent),
         "orderByKey": value,
@@ -176,7 +200,7 @@ def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {value: 185, model: 150},
+        "columnWidths": {value: VALUE_WIDTH, "params.`model`": 150},
         "runsHiddenMode": "FIRST_20_RUNS",
     }
     return json.dumps(state)

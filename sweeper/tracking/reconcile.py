@@ -9,7 +9,8 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from sweeper import trial
-from sweeper.store import lock, records
+from sweeper.store import importance, lock, records, studies
+from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
@@ -39,6 +40,7 @@ class Server(Protocol):
         self, run: str, points: Sequence[content.Point], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None: ...
     def status(self, run: str, status: str, end: int | None) -> None: ...
+    def start(self, run: str) -> int: ...
     def text(self, run: str, name: str, text: str) -> None: ...
     def file(self, run: str, path: Path) -> None: ...
 
@@ -148,14 +150,23 @@ class Reconciler:
             failpoints.failpoint("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": sync.id, "sweep.kind": "study", **self._tags()}
-        run = sync.run or server.run(experiment, self.facts.study.name, tags, None, False)
-        server.view(experiment, sync.id, content.view(run, self.facts.names, minimize=self.facts.minimize))
+        began = records.began(self.facts.study)
+        start = None if began is None else round(1000 * began)
+        run = sync.run or server.run(experiment, self.facts.study.name, tags, start, False)
+        server.view(experiment, sync.id, self._view(run))
         failpoints.failpoint("mlflow.study.born")
         sync = sync.model_copy(update={"uri": uri, "experiment": experiment, "run": run})
         sync_state.write(path, sync)
         server.log(run, (), {}, tags)
         server.text(run, "space.yaml", redacted(self.facts.spec_text))
         return sync
+
+    def _view(self, run: str) -> str:
+        """The ready table, what mattered most first."""
+        found = importance.read(self.facts.study)
+        order = [share.name for share in found.shares] if found else []
+        names = sorted(self.facts.names, key=lambda name: order.index(name) if name in order else len(order))
+        return content.view(run, names, minimize=self.facts.minimize)
 
     def _tags(self) -> dict[str, str]:
         """Of the study and of every run in it."""
@@ -169,10 +180,19 @@ class Reconciler:
         ends = self.sides.ends()
         results = {number: result for number, (result, _) in ends.items()}
         points = content.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.metric)
-        note = content.note(state, self.facts.metric, list(results.values()), self.facts.planned, self.facts.resume)
+        found = self._importance(results)
+        facts, ended = self.facts, max((ended for _, ended in ends.values()), default=0.0)
+        note = content.note(state, facts.metric, list(results.values()), facts.planned, facts.resume, found)
         tags = {"sweep.state": state, "mlflow.note.content": note}
-        server.log(sync.run, points[self._points :], {}, tags)
+        news = [*points[self._points :], *([content.mattered(found, ended)] if found and found.shares else [])]
+        server.log(sync.run, news, {}, tags)
         self._points = len(points)
+
+    def _importance(self, results: Mapping[int, TrialResult]) -> Importance | None:
+        """What mattered, where what is kept was computed of these trials."""
+        found = importance.read(self.facts.study)
+        counts = [sum(one.state == state for one in results.values()) for state in ("COMPLETE", "PRUNED")]
+        return found if found and counts == [found.completed, found.pruned] else None
 
     def _close(self, server: Server, sync: StudySyncState, state: State) -> None:
         """What has no end is interrupted; unless another process holds the study, and these are its runs."""
@@ -184,8 +204,10 @@ class Reconciler:
                 self._sync_run(server, sync, side)
         self._upload_figures(server, sync)
         if alone:
+            server.view(sync.experiment, sync.id, self._view(sync.run))
             self._study(server, sync, state)
-            server.status(sync.run, trial.STATUS[state], None)
+            ran = round(1000 * records.elapsed_seconds(self.facts.study))  # without the pauses between two calls
+            server.status(sync.run, trial.STATUS[state], server.start(sync.run) + ran)
 
     def _upload_figures(self, server: Server, sync: StudySyncState) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
@@ -212,6 +234,7 @@ class Reconciler:
             if side.sync is None or not _has_all(side, side.sync):
                 side.sync = self._send(server, sync, side)
             side.sync = self._attach(server, side, side.sync)
+            side.sync = self._scored(server, side, side.sync)
         except Refused:
             side.lost = True
             raise
@@ -238,7 +261,12 @@ class Reconciler:
         sent = result.state if result else "" if side.live else (before.sent if before else "")
         figures = before.figures if before else ()
         after = RunSyncState(
-            parent=sync.run, run=run, sent=sent, points=0 if side.live else side.points, figures=figures
+            parent=sync.run,
+            run=run,
+            sent=sent,
+            points=0 if side.live else side.points,
+            figures=figures,
+            scores=before.scores if before else 0,
         )
         failpoints.failpoint("mlflow.run.sent")
         if after != before:
@@ -282,6 +310,16 @@ class Reconciler:
         if not news:
             return there
         after = there.model_copy(update={"figures": (*there.figures, *news)})
+        sync_state.write(side.folder.sync_state, after)
+        return after
+
+    def _scored(self, server: Server, side: TrackedRun, there: RunSyncState) -> RunSyncState:
+        """Send what boards have said of a final since."""
+        points = content.board([*studies.scores(side.folder)])
+        if len(points) <= there.scores:
+            return there
+        server.log(there.run, points[there.scores :], {}, {})
+        after = there.model_copy(update={"scores": len(points)})
         sync_state.write(side.folder.sync_state, after)
         return after
 

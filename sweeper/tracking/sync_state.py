@@ -31,7 +31,7 @@ class StudySyncState(BaseModel):
 
 class RunSyncState(BaseModel):
     """mlflow.json of a run folder; `sent` is the state up to which all has arrived, with `points` epochs, and
-    `figures` are the files of it that were sent beside.
+    `figures` are the files of it that were sent beside; of a final so many `scores` of boards.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +41,7 @@ class RunSyncState(BaseModel):
     sent: str = ""
     points: int = 0
     figures: tuple[str, ...] = ()
+    scores: int = 0
 
 
 Event = Literal["started"] | Epoch | TrialResult | tuple[Path, ...]

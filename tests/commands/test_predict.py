@@ -168,7 +168,7 @@ def test_a_model_is_found_by_study_trial_folder_and_file(here):
     [
         ("qestion", "did you mean 'question'?"),
         ("qestion/1", "did you mean 'question'?"),
-        ("question/9", "did you mean question/1? its trials are 0 to 1"),
+        ("question/9", "the nearest are 0, 1"),
         ("absent.safetensors", "check the path, or name a study"),
         ("photos", "name a study, STUDY/TRIAL, the folder of a run, or a model file"),
     ],

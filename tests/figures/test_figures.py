@@ -18,6 +18,7 @@ from PIL import Image
 from sweeper.figures import answer_plots, image_grids, plots, runs, study_plots
 from sweeper.statistics import confusion
 from sweeper.store import records, retention
+from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import RunFolder, StudyFolder
 from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
@@ -236,6 +237,16 @@ def test_a_copy_of_a_study_is_not_drawn_again(study, photos):
     again = [runs.run(copy.trial(0)), runs.study(copy)]
     assert [len(one.files) for one in again] == [len(one.files) for one in drawn]
     assert times(copy.root) == before
+
+
+def test_a_study_shows_what_mattered_once_that_was_computed(study, photos):
+    finished(study, 0, photos)
+    shares = (Share(name="a" * 60, share=0.9, error=0.2), Share(name="$x$", share=0.1, error=0.3))
+    study.importance.write_text(Importance(record="", completed=1, pruned=0, shares=shares).model_dump_json())
+    drawing = runs.study(study)
+    assert drawing.troubles == ()
+    (path,) = [one for one in drawing.files if one.name == "importance.svg"]
+    assert "what mattered, of 1 completed and 0 pruned trials" in path.read_text()
 
 
 def test_the_figures_of_a_study_are_drawn_again_when_a_trial_has_ended(study, photos):

@@ -1,4 +1,4 @@
-"""Two studies side by side."""
+"""Studies side by side: as tables, and on a page."""
 
 import json
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.results import comparison
-from sweeper.store import study_file
+from sweeper.results import comparison, page
+from sweeper.store import paths, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import TrialResult
 from tests.support.records import begin, curve, end, job
@@ -29,7 +29,7 @@ def test_what_they_ask_how_they_went_and_who_won():
     a = study("a", (0.5, 0.9, 0.7, 0.8), pruned=1)
     b = study("b", (0.6, 0.4), train={"epochs": {"int": [5, 20]}})
     made = comparison.comparison(a, b)
-    assert made.differences == ["train.epochs: 20 -> int [5, 20]"]
+    assert made.differences(made.sides[1]) == ["train.epochs: 20 -> int [5, 20]"]
     (title, headers, rows), (_, _, winners) = made.tables()
     assert (title, headers) == ("best overall_accuracy so far", ["trials", "a", "b"])
     assert rows == [["1", "0.5000", "0.6000"], ["2", "0.5000", "0.6000"], ["4", "0.8000", ""]]
@@ -52,8 +52,35 @@ def test_different_metrics_are_refused():
 
 def test_studies_without_a_completed_trial_have_no_winner():
     made = comparison.comparison(study("a", ()), study("b", (0.5,)))
-    assert made.a.winner is None
+    assert made.sides[0].winner is None
     (_, _, rows), (_, _, winners) = made.tables()
     assert rows == [["1", "", "0.5000"]]
     assert winners[0] == ["trial", "-", "0"]
     assert json.loads(json.dumps(made.document()))["b"]["best_so_far"] == pytest.approx([0.5])
+
+
+# --------------------------------------------------------------------------------------------- page
+def test_three_studies_stand_on_one_page_with_their_boards(tmp_path):
+    three = [study("a", (0.5, 0.9)), study("b", (0.6,), train={"epochs": 10}), study("c", ())]
+    final = begin(job(three[0], 1, kind="final", folder=three[0].final("2026-11-21-0001").root))
+    end(final, curve(final), "COMPLETE")
+    studies.note_score("a", 0.4321, "board 2023")
+    made = page.compare(three)
+    assert made.path == paths.comparison()
+    text = made.path.read_text()
+    assert "a is ahead by overall_accuracy on val: a 0.9000, b 0.6000." in text
+    assert "train.epochs: 20 -&gt; 10" in text
+    for said in ("0.4321", "board 2023", 'id="chart-best-so-far"'):
+        assert said in text
+    assert page.compare(three, tmp_path / "here.html").path.exists()
+
+
+def test_of_studies_without_a_completed_trial_the_page_says_so():
+    text = page.compare([study("a", ()), study("b", (0.5,), pruned=0)]).path.read_text()
+    assert "No trial of these studies has completed yet." in text
+
+
+def test_studies_of_different_metrics_have_no_page():
+    with pytest.raises(UserError, match="cannot be compared"):
+        page.compare([study("a", (0.5,)), study("b", (0.5,)), study("c", (0.5,), metric="macro_f1")])
+    assert not paths.comparison().exists()

@@ -7,6 +7,7 @@ import pytest
 from sweeper.results import importance
 from sweeper.search import importance as computed
 from sweeper.store import study_file
+from sweeper.store.importance import MIN_TRIALS
 from sweeper.store.paths import StudyFolder
 from tests.search.test_importance import ASKED, trials
 
@@ -55,10 +56,8 @@ def test_a_damaged_file_is_computed_again(study, text):
 
 
 def test_below_a_number_of_trials_nothing_is_said(study):
-    few = importance.importance(study, trials(importance.MIN_TRIALS - 1, "loss.gamma"))
-    assert few.line == (
-        f"what mattered: too few trials to say ({importance.MIN_TRIALS - 1}; it takes {importance.MIN_TRIALS})"
-    )
+    few = importance.importance(study, trials(MIN_TRIALS - 1, "loss.gamma"))
+    assert few.line == (f"what mattered: too few trials to say ({MIN_TRIALS - 1}; it takes {MIN_TRIALS})")
     assert not few.document()["enough"]
 
 

@@ -102,3 +102,13 @@ def test_nothing_is_said_where_no_trial_is_better_than_another_or_one_value_is_o
     same = [one.model_copy(update={"value": 0.5}) for one in trials(40, "loss.gamma")]
     assert importance.shares(same, ASKED) == {}
     assert importance.shares(trials(40, "loss.gamma"), {"loss.gamma": ASKED["loss.gamma"]}) == {}
+
+
+@pytest.mark.parametrize("completed", [6, 12, 24])
+def test_where_most_trials_are_pruned_those_that_completed_are_the_best(completed):
+    """A quarter of the trials would be all of them, for pruned ones are equal, and every share the same."""
+    results = sorted(trials(120, "optimizer.lr"), key=lambda one: -(one.value or 0))
+    pruned = [one.model_copy(update={"state": "PRUNED"}) for one in results[completed:]]
+    found = importance.shares([*results[:completed], *pruned], ASKED)
+    assert next(iter(found)) == "optimizer.lr"
+    assert found["optimizer.lr"].share > 0.5

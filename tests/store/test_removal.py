@@ -1,5 +1,7 @@
 """`sweep rm`."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from sweeper.errors import StudyHeld, UserError
@@ -51,6 +53,32 @@ def test_a_link_is_left_to_the_person(tmp_path):
     a.root.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="this is a link to a folder elsewhere"):
         removal.find("a")
+
+
+def test_of_two_removals_one_wins_and_the_other_says_so():
+    first, second = study("a", (0.5,)), StudyFolder.named("a")
+    at_work = removal._alone()
+    try:
+        with pytest.raises(StudyHeld, match="another `sweep rm` is at work"):
+            removal.remove(second)
+    finally:
+        at_work.release()
+    assert removal.remove(first) == ["a is removed"]
+    with pytest.raises(UserError, match="a is gone already"):
+        removal.remove(second)
+    assert not second.root.exists()
+
+
+@pytest.mark.process
+def test_two_commands_at_once_end_with_one_removal_and_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SWEEP_HOME", str(tmp_path / "mlruns"))
+    study("a", (0.5, 0.6, 0.7))
+    with ThreadPoolExecutor(2) as both:
+        ended = [one.result() for one in [both.submit(sweep, tmp_path, "rm", "a", "--yes") for _ in range(2)]]
+    assert sorted(bool(one.returncode) for one in ended) == [False, True]
+    assert not [one for one in ended if "Traceback" in one.stderr]
+    assert not StudyFolder.named("a").root.exists()
 
 
 @pytest.mark.process

@@ -12,8 +12,10 @@ from contextlib import closing
 import pytest
 
 from sweeper.store import lock, paths, records, studies
+from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
 from sweeper.tracking import catching_up, tracker
+from tests.support.records import begin, curve, end
 from tests.support.studies import close_all, opened, play, write
 
 pytestmark = [
@@ -112,3 +114,54 @@ def test_mlflow_is_told_of_a_study_what_its_folder_says(study):
     assert facts.names == ["backbone", "loss.gamma", "optimizer.lr", "schedule", "schedule.step.every"]
     assert facts.spec_text == study.space.read_text()
     assert facts.tags == ({"sweep.data": asked["fingerprint"]} if asked["fingerprint"] else {})
+
+
+def asked(query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(paths.database())) as link:
+        return link.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("noted", [None, 12.5])
+def test_a_study_lasts_as_long_as_it_was_swept_whenever_it_is_sent(study, noted):
+    """What MLflow shows as its duration is the time between the two; pauses between calls do not count."""
+    study.elapsed.unlink(missing_ok=True)
+    if noted is not None:
+        study.elapsed.write_text(f"{noted}\n")
+    spent = noted or records.seconds(study)
+    for line in study.trial(1).history, study.trial(0).history:  # it was swept last week
+        epochs = [json.loads(each) for each in line.read_text().splitlines()]
+        line.write_text("".join(json.dumps(one | {"time": one["time"] - 7 * 86400}) + "\n" for one in epochs))
+    study.trial_index.unlink(missing_ok=True)
+    caught_up()
+    ((start, end),) = asked("SELECT start_time, end_time FROM runs WHERE name = 'question'")
+    assert end - start == pytest.approx(1000 * spent, abs=2)
+    assert start == pytest.approx(1000 * (records.began(study) or 0), abs=2)
+    caught_up()
+    assert asked("SELECT start_time, end_time FROM runs WHERE name = 'question'") == [(start, end)]
+
+
+def test_what_mattered_is_told_where_it_was_computed_of_the_trials_there_are(study):
+    shares = (Share(name="optimizer.lr", share=0.75, error=0.1), Share(name="loss.gamma", share=0.25, error=0.1))
+    for completed in (3, 2):  # of three, and there are two; then of two
+        found = Importance(record="", completed=completed, pruned=0, shares=shares)
+        study.importance.write_text(found.model_dump_json())
+        caught_up()
+        told = dict(asked("SELECT key, value FROM latest_metrics WHERE key LIKE 'importance/%'"))
+        assert told == ({} if completed == 3 else {"importance/optimizer.lr": 0.75, "importance/loss.gamma": 0.25})
+    ((note,),) = asked("SELECT value FROM tags WHERE key = 'mlflow.note.content'")
+    assert "What mattered: optimizer.lr 75 % ±10, loss.gamma 25 % ±10" in str(note)
+
+
+def test_what_a_board_says_of_a_final_that_was_sent_before_is_sent_once(study):
+    config = records.read_config(study.trial(0))
+    assert config
+    begun = begin(config.model_copy(update={"kind": "final", "folder": study.final("2026-11-21-0000").root}))
+    end(begun, curve(begun), "COMPLETE")
+    caught_up()
+    for value in (0.71, 0.73):
+        studies.note_score("question", value, "board")
+        caught_up()
+    query = "SELECT step, value FROM metrics WHERE key = 'board' ORDER BY step"
+    assert asked(query) == [(1, 0.71), (2, 0.73)]
+    caught_up()
+    assert asked(query) == [(1, 0.71), (2, 0.73)]

@@ -1,0 +1,262 @@
+"""Interactive charts of a study as Plotly's JSON, and its script. Knows no folder.
+
+What depends on the reader, the colours of light and dark and what hovering says, is filled in by the page's script: a
+point names its trial in `customdata`; `meta` of a trace names its colour, or numbers it from the worst to the best.
+"""
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.colors
+import plotly.graph_objects as go
+import plotly.io
+import plotly.offline
+
+from sweeper.figures import parallel
+from sweeper.figures.parallel import STEPS, Axis, short, word
+from sweeper.figures.study_plots import Dot, aside
+
+MAX_AXES = 12  # in parallel coordinates; those that mattered most
+MAX_SLICES = 24
+MAX_TRIALS = 1500  # in parallel coordinates and slices, the best ones: more than a browser draws while one waits
+AXIS_WIDTH = 95  # pixels that an axis of parallel coordinates needs to be read
+LIGHT = {
+    "completed": "#0b57d0",
+    "pruned": "#8c959f",
+    "not finished": "#8c959f",
+    "best": "#1a7f37",
+    "chosen": "#cf222e",
+    "lines": "#8c959f",
+    "words": "#1f2328",
+    "ground": "rgba(255,255,255,0.8)",
+}
+DARK = {
+    "completed": "#6cb0ff",
+    "pruned": "#757d87",
+    "not finished": "#757d87",
+    "best": "#3fb950",
+    "chosen": "#ff9248",
+    "lines": "#757d87",
+    "words": "#e6edf3",
+    "ground": "rgba(13,17,23,0.8)",
+}
+THEMES = {"light": ("plotly_white", "Viridis_r", LIGHT), "dark": ("plotly_dark", "Viridis", DARK)}
+"""Plotly's template, its scale from the worst to the best, which is strong, and colours by what they show."""
+MARGIN = {"l": 10, "r": 10, "t": 10, "b": 10}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of the page: its title, the figure in Plotly's JSON, and the pixels below which it scrolls."""
+
+    key: str
+    title: str
+    figure: str
+    width: int = 0
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is one of the small ones, for each parameter."""
+        return self.key.startswith("slice-")
+
+
+# ------------------------------------------------------------------------------------------- a study
+def study(
+    dots: Sequence[Dot],
+    axes: Sequence[Axis],
+    metric: str,
+    shares: Sequence[tuple[str, float, float]] = (),
+    *,
+    minimize: bool = False,
+) -> list[Chart]:
+    """History, importance, parallel coordinates and slices of trials that have a value.
+
+    `shares` are name, share and standard error of what mattered, which stands first then.
+    """
+    dots = [dot for dot in dots if math.isfinite(dot.value)]
+    if not dots:
+        return []
+    order = {name: n for n, (name, _, _) in enumerate(shares)}
+    best = sorted(dots, key=lambda dot: (dot.state == "COMPLETE", -dot.value if minimize else dot.value))[
+        -MAX_TRIALS:
+    ]
+    used = [axis for axis in axes if len({axis.place(dot) for dot in best} - {None}) > 1]
+    used.sort(key=lambda axis: order.get(axis.name, len(order)))
+    labels = {axis.name: axis.label for axis in axes}
+    found = [Chart("history", "Value of each trial, and the best so far", _json(_history(dots, metric, minimize)))]
+    if shares:
+        named = [(labels.get(name, name), share, error) for name, share, error in shares]
+        found.append(Chart("importance", "What mattered: share of each parameter", _json(_importance(named))))
+    if used:
+        width = AXIS_WIDTH * (1 + len(used[:MAX_AXES]))
+        figure = _json(parallel.coordinates(best, used[:MAX_AXES], metric, minimize=minimize))
+        title = "Parallel coordinates: a line for each trial; the stronger its colour, the better it is"
+        found.append(Chart("parallel", title, figure, width))
+    return found + [
+        Chart(f"slice-{n}", axis.label, _json(_slice(best, axis))) for n, axis in enumerate(used[:MAX_SLICES])
+    ]
+
+
+def hover(dot: Dot, metric: str) -> str:
+    """What a point says of its trial, as Plotly takes it: escaped, with its own line breaks."""
+    head = f"<b>trial {dot.number}</b>, {dot.state.lower()}"
+    lines = [f"{name} = {written(value)}" for name, value in dot.params.items()]
+    return "<br>".join([head, html.escape(f"{metric} {dot.value:.4f}"), *map(html.escape, lines)])
+
+
+def written(value: Any) -> str:
+    """A value as a point says it: floats to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else word(value)
+
+
+def _json(figure: go.Figure) -> str:
+    """Without a template, which the page adds, and safe inside a script element."""
+    figure.update_layout(template="none", margin=MARGIN)
+    plain = json.loads(plotly.io.to_json(figure, validate=False))
+    plain["layout"].pop("template", None)
+    return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
+
+
+LOOKS = {
+    "COMPLETE": ("completed", "circle"),
+    "PRUNED": ("pruned", "circle-open"),
+    "": ("not finished", "x-thin-open"),
+}
+
+
+def _points(places: Sequence[tuple[float, Dot]], *, legend: bool = True) -> list[go.Scatter]:
+    """Completed trials filled, pruned ones hollow, others crosses."""
+    traces = []
+    for state, (label, symbol) in LOOKS.items():
+        mine = [(x, dot) for x, dot in places if (dot.state if dot.state in LOOKS else "") == state]
+        if mine:
+            traces.append(
+                go.Scatter(
+                    x=[x for x, _ in mine],
+                    y=[dot.value for _, dot in mine],
+                    customdata=[dot.number for _, dot in mine],
+                    mode="markers",
+                    name=label,
+                    meta=label,
+                    marker={"symbol": symbol, "size": 7},
+                    showlegend=legend,
+                )
+            )
+    return traces
+
+
+def _history(dots: Sequence[Dot], metric: str, minimize: bool) -> go.Figure:
+    ordered = sorted(dots, key=lambda dot: dot.number)
+    figure = go.Figure(_points([(dot.number, dot) for dot in ordered]))
+    complete = [dot for dot in ordered if dot.state == "COMPLETE"]
+    top, tops = min if minimize else max, list[float]()
+    for dot in complete:
+        tops.append(top([*tops[-1:], dot.value]))
+    if complete:
+        across = [*(dot.number for dot in complete), ordered[-1].number]
+        figure.add_scatter(
+            x=across,
+            y=[*tops, tops[-1]],
+            mode="lines",
+            line_shape="hv",
+            name="best so far",
+            meta="best",
+            hoverinfo="skip",
+        )
+    figure.update_layout(height=340, hovermode="closest", legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"})
+    figure.update_xaxes(title="trial", rangemode="tozero")
+    figure.update_yaxes(title=html.escape(metric.replace("_", " ")))
+    return figure
+
+
+def _importance(shares: Sequence[tuple[str, float, float]]) -> go.Figure:
+    names, values, errors = zip(*reversed(shares), strict=True)
+    figure = go.Figure(
+        go.Bar(
+            y=list(map(html.escape, names)),
+            x=list(values),
+            orientation="h",
+            meta="completed",
+            error_x={
+                "type": "data",
+                "array": [min(error, 1 - share) for share, error in zip(values, errors, strict=True)],
+                "arrayminus": [min(error, share) for share, error in zip(values, errors, strict=True)],
+                "thickness": 1.5,
+            },
+            hovertemplate="%{y}: %{x:.0%}<extra></extra>",
+        )
+    )
+    figure.update_layout(height=70 + 26 * len(names))
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share, and its standard error")
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def _slice(dots: Sequence[Dot], axis: Axis) -> go.Figure:
+    placed = [(place, dot) for dot in dots if (place := axis.place(dot)) is not None]
+    if axis.choices:
+        placed = [(place + aside(dot), dot) for place, dot in placed]
+    figure = go.Figure(_points(placed, legend=False))
+    if axis.choices:
+        words = [short(choice) for choice in axis.choices]
+        figure.update_xaxes(tickvals=list(range(len(words))), ticktext=words, range=[-0.5, len(words) - 0.5])
+    else:
+        figure.update_xaxes(type="log" if axis.log else "linear", nticks=6, tickformat="~g")
+        if axis.log and _decades(placed) > 1:
+            figure.update_xaxes(dtick=1)  # powers of ten alone have words
+    figure.update_layout(height=240, hovermode="closest")
+    figure.update_xaxes(automargin=True)
+    low, high = min(dot.value for dot in dots), max(dot.value for dot in dots)
+    rest = 0.08 * (high - low or 1)
+    figure.update_yaxes(automargin=True, nticks=6, range=[low - rest, high + rest])  # of every slice the same
+    return figure
+
+
+def _decades(placed: Sequence[tuple[float, Dot]]) -> float:
+    numbers = [place for place, _ in placed]
+    return math.log10(max(numbers) / min(numbers))
+
+
+# -------------------------------------------------------------------------------------- several studies
+def best_so_far(series: Mapping[str, Sequence[float | None]], metric: str) -> Chart:
+    """The best value after 1, 2, 3... trials, a line for each study."""
+    figure = go.Figure()
+    for name, values in series.items():
+        figure.add_scatter(
+            x=list(range(1, len(values) + 1)),
+            y=list(values),
+            mode="lines",
+            line_shape="hv",
+            name=html.escape(name),
+            hovertemplate="after %{x} trials: %{y:.4f}",
+            showlegend=True,
+        )
+    figure.update_layout(
+        height=380, hovermode="x unified", legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"}
+    )
+    figure.update_xaxes(title="trials")
+    figure.update_yaxes(title=html.escape(metric.replace("_", " ")))
+    return Chart("best-so-far", f"Best {metric} so far", _json(figure))
+
+
+# -------------------------------------------------------------------------------------------- the page
+def library() -> str:
+    """Plotly's script."""
+    return str(plotly.offline.get_plotlyjs())
+
+
+def themes() -> str:
+    """Template and colours for a light and for a dark page, as JSON: strong colours are the best on both."""
+    points = [n / (STEPS - 1) for n in range(STEPS)]
+    found = {}
+    for name, (base, scale, colours) in THEMES.items():
+        whole = plotly.io.templates[base].to_plotly_json()["layout"]
+        layout = {key: whole[key] for key in ("colorway", "font", "hoverlabel", "xaxis", "yaxis")}
+        layout |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+        steps = plotly.colors.sample_colorscale(scale, [0.12 + 0.88 * point for point in points])
+        found[name] = {"template": {"layout": layout}, "colours": dict(enumerate(steps)) | colours}
+    return json.dumps(found, separators=(",", ":"))

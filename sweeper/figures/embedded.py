@@ -1,0 +1,51 @@
+"""Drawings as parts of an HTML page: SVG whose ids are its own, PNG in base64. Draws nothing."""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TITLES = {
+    "curves.svg": "Learning curves; train is dashed",
+    "categories.svg": "Accuracy of each category over the epochs",
+    "confusion.png": "Confusion matrices: rows are true classes, columns predicted ones",
+    "mistakes.png": "The worst mistakes: largest cross entropy first",
+    "labels.svg": "Images of each class, and their weight in the loss",
+    "crops.png": "What the crop to the box leaves of an image",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing, as a part of the page: as SVG, or as PNG in base64."""
+
+    title: str
+    svg: str = ""
+    png: str = ""
+
+
+def pictures(prefix: str, paths: Sequence[Path]) -> list[Picture]:
+    """Each file that has a title; `prefix` makes its ids unlike those of other folders."""
+    return [_picture(path, prefix) for path in paths if path.name in TITLES]
+
+
+def _picture(path: Path, prefix: str) -> Picture:
+    if path.suffix == ".svg":
+        return _svg(path.read_text(encoding="utf-8"), f"{prefix}-{path.stem}", TITLES[path.name])
+    return Picture(TITLES[path.name], png=base64.b64encode(path.read_bytes()).decode())
+
+
+def _svg(text: str, prefix: str, title: str) -> Picture:
+    """The drawing as a part of the page: its ids made its own, no namespace, which HTML knows by itself."""
+    prefix = re.sub(r"\W", "-", prefix)
+    inner = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], prefix), text)
+    return Picture(title, svg=inner.strip())
+
+
+def _own(tag: str, prefix: str) -> str:
+    """A tag of a drawing; the words between tags may be names that look like one's inside, and stay."""
+    tag = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", tag)
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
+    tag = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)
+    return re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)

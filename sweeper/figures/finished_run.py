@@ -1,0 +1,97 @@
+"""A finished run as its folder and its data set tell it, for whoever draws or counts. Loads no drawing library."""
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from sweeper.errors import EnvironmentFault, UserError
+from sweeper.statistics import confusion
+from sweeper.store import records, study_file
+from sweeper.store.paths import RunFolder
+from sweeper.trial import Job, TrialResult
+from trainers import extensions
+from trainers.data import layouts
+from trainers.data.table import FITTED, MISSING, Category, Row, Table, label_matrix
+from trainers.data_config import LAYOUTS, DataConfig
+from trainers.epoch import Epoch
+from trainers.support.checksummed import load_array
+
+
+class Run:
+    """A finished run as its folder and its data set tell it; each part is read when it is first needed."""
+
+    def __init__(self, folder: RunFolder, job: Job, result: TrialResult) -> None:
+        self.folder, self.job, self.result = folder, job, result
+        self.split = "test" if job.kind == "final" else "val"
+        self.fit = ("train", "val") if job.kind == "final" else ("train",)
+
+    @cached_property
+    def epochs(self) -> list[Epoch]:
+        return records.history(self.folder)
+
+    @cached_property
+    def table(self) -> Table:
+        """Raises UserError where the data set is not what the study began with, or test not what was predicted."""
+        recipe = self.job.recipe
+        table = _table(recipe.data, self.folder.extensions, tuple(recipe.extensions.items()))
+        fitted = f"{table.fingerprint}--{table.digest(*FITTED)}"
+        study_file.same_data(self.folder.study, fitted, recipe.data.root)
+        if self.split == "test" and not study_file.predicts(self.folder, fitted, table.digest("test")):
+            help = f"sweep best {self.job.study} --export submission predicts those that are there"
+            raise UserError("its predictions are of other test images", where=str(self.folder.root), help=help)
+        return table
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.table.split(self.split)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(category.classes) for category in self.table.categories]
+
+    @property
+    def place(self) -> Path:
+        """Of the predictions; only the best trials may have kept theirs."""
+        return self.folder.test_logits if self.split == "test" else self.folder.val_logits
+
+    @property
+    def seen(self) -> bool:
+        """Whether its predictions are there."""
+        return self.place.exists()
+
+    @cached_property
+    def logits(self) -> confusion.Array:
+        """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
+        path = self.place
+        found: confusion.Array = load_array(path)
+        wanted = (len(self.rows), sum(self.sizes))
+        if found.shape != wanted:
+            raise EnvironmentFault(
+                f"predictions of shape {found.shape}, the data set needs {wanted}", where=str(path)
+            )
+        return found
+
+    @property
+    def labels(self) -> confusion.Ints:
+        return labels_of(self.rows, self.split, self.table.categories)
+
+    def name(self, what: str) -> str:
+        return f"{self.job.study} {self.job.title}: {what}"
+
+
+@lru_cache(maxsize=2)
+def _table(config: DataConfig, copies: Path, wanted: tuple[tuple[str, str], ...]) -> Table:
+    """The data set; a layout of an extension file is that of the copy of which a checksum is `wanted`."""
+    if config.layout not in LAYOUTS:
+        extensions.use(extensions.stored(copies, dict(wanted)))
+    return layouts.read(config)
+
+
+def labels_of(rows: Sequence[Row], split: str, categories: Sequence[Category]) -> confusion.Ints:
+    """[N, D] labels, MISSING where nobody knows. Raises EnvironmentFault where that is so throughout."""
+    found: confusion.Ints = label_matrix(rows, categories).astype(np.int64)
+    if not (found != MISSING).any():
+        raise EnvironmentFault(f"no image of {split} has labels")
+    return found

@@ -1,0 +1,75 @@
+"""The answer of a study in a few sentences: the winner, what it beats, what mattered, what it cost."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sweeper import text
+from sweeper.errors import UserError
+from sweeper.figures.charts import written
+from sweeper.figures.finished_run import Run
+from sweeper.results import card, columns
+from sweeper.results.winner import Winner
+from sweeper.store import records
+from sweeper.store.importance import Importance
+from sweeper.store.ranking import Ranking
+from sweeper.store.studies import StudyStatus
+
+SHOWN = 3  # parameters of the winner
+
+
+def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: Importance | None) -> list[str]:
+    """The first lines, a sentence each: the winner, what it beats, what mattered, what it cost."""
+    cost = _cost(one)
+    if won is None:
+        return [f"No trial has completed yet: {cost}." if one.results else "No trial has started yet."]
+    said = [_winning(won, mattered), *_beaten(won, ranking)]
+    if mattered:
+        line = mattered.line
+        said.append(f"{line[:1].upper()}{line[1:]}.")
+    return [*said, f"It cost {cost}."]
+
+
+def _winning(won: Winner, mattered: Importance | None) -> str:
+    result = won.result
+    order = [share.name for share in mattered.shares] if mattered else []
+    names = sorted(result.params, key=lambda name: order.index(name) if name in order else len(order))
+    short = columns.short_names(result.params)
+    given = [f"{short[name]} {written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
+    again = (
+        f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"
+        if won.confirmed
+        else ""
+    )
+    what, value = ", ".join([result.backbone, *given]), text.format_value(result.value)
+    return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on val{again}."
+
+
+def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
+    """The next trial, and what the commonest answers would be worth."""
+    ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
+    parts = []
+    if ranked:
+        tied = sum(bool(row["tied"]) for row in ranked)
+        others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
+        within = f" (tied{others}: within one standard error)" if tied else ""
+        parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
+    if (least := _baseline(won)) is not None:
+        parts.append(f"the commonest answer to everything with {text.format_value(least)}")
+    return [f"It beats {' and '.join(parts)}."] if parts else []
+
+
+def _baseline(won: Winner) -> float | None:
+    """The metric where every answer is the commonest one; None where the data set is no longer there to say."""
+    run = Run(won.study.trial(won.result.number), won.job, won.result)
+    with suppress(UserError):
+        return card.baseline(run.table).get(won.result.metric)
+    return None
+
+
+def _cost(one: StudyStatus) -> str:
+    """`24 trials (9 pruned, 1 failed) and 3h05m`."""
+    counts = {state: sum(r.state == state for r in one.results) for state in ("PRUNED", "FAILED")}
+    rest = [f"{count} {state.lower()}" for state, count in counts.items() if count]
+    aside = f" ({', '.join(rest)})" if rest else ""
+    took = text.format_duration(records.elapsed_seconds(one.study))
+    return f"{text.counted(len(one.results), 'trial')}{aside} and {took}"

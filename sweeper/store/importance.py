@@ -1,0 +1,70 @@
+"""What mattered, as importance.json keeps it. Who computes it is results.importance."""
+
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from sweeper.store.paths import StudyFolder
+from sweeper.trial import Message
+
+MIN_TRIALS = 40
+"""Trials that PED-ANOVA needs; docs/measurements.md has how often it is right by their number."""
+MIN_COMPLETED = 5  # of them
+SHOWN = 3  # open values in one line
+
+
+class Share(Message):
+    """An open value: its share in what tells the best trials from all, 0 to 1, and its standard error."""
+
+    name: str
+    share: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.share:.0%}".replace("%", " %") + f" ±{100 * self.error:.0f}"
+
+
+class Importance(Message):
+    """importance.json: the shares, the largest first; none of too few trials, or of equally good ones.
+
+    A pruned trial counts as tried and as worse than those that completed.
+    """
+
+    schema_version: int = 1
+    record: str = Field(description="checksum of what it was computed of")
+    completed: int
+    pruned: int
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are trials enough to say."""
+        return self.completed >= MIN_COMPLETED and self.completed + self.pruned >= MIN_TRIALS
+
+    @property
+    def line(self) -> str:
+        """`what mattered: optimizer.lr 62 % ±9, loss.gamma 21 % ±8`."""
+        if self.shares:
+            certain = [one for one in self.shares[1:SHOWN] if one.share > one.error]
+            return f"what mattered: {', '.join(map(str, [self.shares[0], *certain]))}"
+        if self.is_enough:
+            return "what mattered: nothing that tells the best trials from the others"
+        least = "" if self.completed >= MIN_COMPLETED else f", {MIN_COMPLETED} of them completed"
+        return f"what mattered: too few trials to say ({self.completed + self.pruned}; it takes {MIN_TRIALS}{least})"
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Each open value, its share in per cent and the standard error of that."""
+        return [[one.name, f"{one.share:.0%}", f"{100 * one.error:.0f}"] for one in self.shares]
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values for --json."""
+        return self.model_dump(mode="json", exclude={"schema_version", "record"}) | {"enough": self.is_enough}
+
+
+def read(study: StudyFolder) -> Importance | None:
+    """What was last computed; None where nothing was, or it cannot be read."""
+    try:
+        return Importance.model_validate_json(study.importance.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,0 +1,45 @@
+"""The first lines of a report."""
+
+from sweeper.results import answer, winner
+from sweeper.store import records, studies
+from sweeper.store.importance import Importance, Share
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import Ranking
+from tests.results.test_comparison import study
+from tests.support.records import begin, end, job
+
+
+def said(folder: StudyFolder, mattered: Importance | None = None) -> list[str]:
+    results = records.results(folder)
+    won = winner.winner(folder) if records.best(results) else None
+    return answer.sentences(studies.status_of(folder), won, Ranking.of(results, folder), mattered)
+
+
+def test_the_winner_what_it_beats_and_what_it_cost():
+    first, beats, cost = said(study("a", (0.5, 0.9, 0.8), pruned=0))
+    assert first == (
+        "Trial 1 (resnet18.a1_in1k, gamma 2.143, schedule cosine) is the best: overall_accuracy 0.9000 on val."
+    )
+    assert beats == "It beats trial 2 with 0.8000."
+    assert cost.startswith("It cost 3 trials (1 pruned) and ")
+
+
+def test_what_mattered_stands_first_among_the_winners_parameters():
+    shares = (Share(name="schedule", share=0.9, error=0.1), Share(name="loss.gamma", share=0.1, error=0.2))
+    mattered = Importance(record="", completed=30, pruned=20, shares=shares)
+    first, *_, line, _ = said(study("a", (0.5, 0.9)), mattered)
+    assert "(resnet18.a1_in1k, schedule cosine, gamma 2.143)" in first
+    assert line == "What mattered: schedule 90 % ±10."
+
+
+def test_one_trial_beats_nobody():
+    assert len(said(study("a", (0.5,)))) == 2
+
+
+def test_without_a_completed_trial_it_says_so():
+    assert said(study("a", ())) == ["No trial has started yet."]
+    folder = study("b", (0.5,), pruned=0)
+    failed = begin(job(folder, 1))
+    end(failed, [], "FAILED", trouble="error", error="boom")
+    (only,) = said(folder)
+    assert only.startswith("No trial has completed yet: 2 trials (1 pruned, 1 failed) and ")
