@@ -18,7 +18,7 @@ from sweeper.store import extension_files, lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.outcomes import IN_FULL
 from sweeper.system.signals import Stop, listening
-from sweeper.terminal import views
+from sweeper.terminal.output import print_message
 from sweeper.tracking import tracker
 from sweeper.trial import Closing, Done, Failed, Job, SessionEnd, TrialResult
 from trainers import extensions
@@ -98,8 +98,9 @@ def _held(
     standing = studies.status_of(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
-        view = views.choose(where=[f"files: {text.relative_path(study.root)}"])
-        observers = engine_session.observers_for(view, tracker.facts(standing), mlflow=mlflow)
+        facts = tracker.facts(standing)
+        found = engine_session.speakers(study, facts.names, [f"files: {text.relative_path(study.root)}"])
+        observers = engine_session.observers_for(Observers(found, print_message), facts, mlflow=mlflow)
         try:
             yield RetrainingSession(table, observers, slots, stop, room)
         except BaseException as error:

@@ -1,7 +1,7 @@
 """One session of a sweep: lock, study, observers, executor, and the loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,8 @@ from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
 from sweeper.search.export import OptunaExport
 from sweeper.store import paths, records, studies
-from sweeper.store.ranking import tables
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.ranking import parameter_names, tables
 from sweeper.study import transfer
 from sweeper.study.gpu_memory import MachineInfo
 from sweeper.study.state import Definition
@@ -24,6 +25,8 @@ from sweeper.study.study import Study
 from sweeper.system import devices, disks
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
+from sweeper.terminal.log import Log
+from sweeper.terminal.summary import Known
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import tracker_for
 from sweeper.trial import Closing, Observer, SessionEnd, State
@@ -116,14 +119,14 @@ class Session:
 
     def _train(self, study: Study) -> SessionEnd:
         """Run the loop under the eyes of all observers."""
-        view = self._view(study)
-        observers = self._observers(view)
+        told = self._told(study)
+        observers = self._observers(told)
         state: State = "INTERRUPTED"
         hurry = False
         try:
             if line := self.prepared.room.outlook(self.prepared.spec, self.prepared.space.recipes()):
-                view.note(line)
-            executor = self.make_executor(view.note)
+                told.note(line)
+            executor = self.make_executor(told.note)
             outcome = loop.run(study, executor, observers, stop=self.stop, room=self.prepared.room)
             state = STATES.get(outcome.exit_code, "INTERRUPTED")
         except DiskFull:
@@ -133,19 +136,23 @@ class Session:
             observers.closed(self._closing(state, hurry=hurry))
         return outcome
 
-    def _view(self, study: Study) -> views.View:
+    def _told(self, study: Study) -> Observers:
+        """The view and the log."""
         folder = self.prepared.folder
         browse = ["browse: sweep ui"] if self.options.mlflow else []
-        view = views.choose(where=[f"files: {text.relative_path(folder.root)}", *browse])
-        view.plan(self.prepared.spec.budget.trials, study.results())
+        where = [f"files: {text.relative_path(folder.root)}", *browse]
+        found = speakers(folder, self.prepared.space.names, where)
+        for one in found:
+            one.plan(self.prepared.spec.budget.trials, study.results())
+        told = Observers(found, output.print_message)
         if kind := disks.network(folder.root):
-            view.note(disks.words(paths.home(), kind))
-        return view
+            told.note(disks.words(paths.home(), kind))
+        return told
 
-    def _observers(self, view: views.View) -> Observers:
+    def _observers(self, told: Observers) -> Observers:
         prepared = self.prepared
-        export = OptunaExport(prepared.folder, prepared.space.suggest, view.note, minimize=prepared.spec.minimize)
-        observers = observers_for(view, facts(prepared), export, mlflow=self.options.mlflow)
+        export = OptunaExport(prepared.folder, prepared.space.suggest, told.note, minimize=prepared.spec.minimize)
+        observers = observers_for(told, facts(prepared), export, mlflow=self.options.mlflow)
         export.opened()
         return observers
 
@@ -177,14 +184,20 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
     return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
 
 
-def observers_for(view: views.View, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
-    """The view, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
-    tracker = [tracker_for(view.note)] if mlflow else []
-    figures = Figures(facts.study, view.note, *(one.attached for one in tracker))
+def speakers(study: StudyFolder, names: Iterable[str], where: Sequence[str]) -> tuple[views.View, views.View]:
+    """Who tells a person of runs whose open values are called so: the view, and the log."""
+    known = Known(parameter_names(names), lambda job: records.history(RunFolder(job.folder)))
+    return views.choose(where=where, known=known), Log(study.log, lambda job: RunFolder(job.folder).log, known)
+
+
+def observers_for(told: Observers, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
+    """Who is `told`, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
+    tracker = [tracker_for(told.note)] if mlflow else []
+    figures = Figures(facts.study, told.note, *(one.attached for one in tracker))
     for one in tracker:
         one.opened(facts)
     figures.opened()
-    return Observers([view, figures, *others, *tracker], output.print_message)
+    return Observers([told, figures, *others, *tracker], output.print_message)
 
 
 def facts(prepared: PreparedStudy) -> StudyInfo:

@@ -86,6 +86,11 @@ class StudyFolder:
         return self.root / "mlflow.json"
 
     @property
+    def log(self) -> Path:
+        """What each sweep has said, line by line."""
+        return self.root / "log.txt"
+
+    @property
     def elapsed(self) -> Path:
         """Seconds of sweeping so far."""
         return self.root / "elapsed_seconds"

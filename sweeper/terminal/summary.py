@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sweeper.text import format_duration, format_value
@@ -12,6 +12,18 @@ from trainers.epoch import Epoch
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
+def _none(_: Job) -> Sequence[Epoch]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a study's trials before they start."""
+
+    names: Mapping[str, str] = field(default_factory=dict)  # the short names of open values
+    history: Callable[[Job], Sequence[Epoch]] = _none  # the epochs on record
+
+
 @dataclass
 class RunningRow:
     """A running trial."""
@@ -19,6 +31,18 @@ class RunningRow:
     job: Job
     slot: str
     epochs: list[Epoch] = field(default_factory=list)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> str:
+        """The trial's open values as the leaderboard writes them: `lr 0.00123, gamma 2.1`."""
+        found = self.job.params.items()
+        return ", ".join(f"{self.names.get(name, name)} {_written(value)}" for name, value in found)
+
+    @property
+    def split(self) -> str:
+        """What its values are of."""
+        return _split(self.epochs[-1]) if self.epochs else "train" if self.job.kind == "final" else "val"
 
     @property
     def planned(self) -> int:
@@ -51,6 +75,8 @@ class SweepSummary:
     rows: dict[int, RunningRow] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
+    known: Known = field(default_factory=Known)
+    split: str = "val"  # what the values of trials are of
     total: int | None = None
     best: TrialResult | None = None
     _spent: list[float] = field(default_factory=list)
@@ -62,15 +88,18 @@ class SweepSummary:
         for result in results:
             self.end(result)
 
-    def start(self, job: Job, slot: str) -> None:
-        self.rows[job.trial] = RunningRow(job, slot)
+    def start(self, job: Job, slot: str) -> RunningRow:
+        """A run begins, or goes on after the epochs on record."""
+        row = RunningRow(job, slot, list(self.known.history(job)), self.known.names)
+        self.rows[job.trial], self.split = row, row.split
         self.paused.discard(job.trial)
         self._slots = max(self._slots, len(self.rows))
+        return row
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> RunningRow:
-        row = self.rows.setdefault(job.trial, RunningRow(job, ""))
-        row.epochs.append(epoch)
-        self.best = best or self.best
+        row = self.rows.get(job.trial) or self.start(job, "")
+        row.epochs = [*row.epochs[: epoch.number - 1], epoch]
+        self.best, self.split = best or self.best, row.split
         return row
 
     def end(self, result: TrialResult) -> None:
@@ -111,7 +140,7 @@ class SweepSummary:
         return sum(whole) / len(whole) if whole else None
 
     def summary(self) -> str:
-        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best 0.8217 (trial 4); eta 38m`, and paused ones if any."""
+        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best val overall_accuracy 0.8217 (trial 4); eta 38m`."""
         counts = [
             f"{self.ended['COMPLETE']} done",
             f"{self.ended['PRUNED']} pruned",
@@ -123,38 +152,55 @@ class SweepSummary:
             counts.append(f"{max(0, self.total - sum(self.ended.values()) - len(self.paused))} to go")
         parts = [", ".join(counts)]
         if self.best:
-            parts.append(f"best {format_value(self.best.value)} (trial {self.best.number})")
-        if (left := self.seconds_left) is not None:
+            value = f"{self.split} {self.best.metric} {format_value(self.best.value)}"
+            parts.append(f"best {value} (trial {self.best.number})")
+        if left := self.seconds_left:
             parts.append(f"eta {format_duration(left)}")
         return "; ".join(parts)
 
 
-def line(board: SweepSummary, row: RunningRow, now: float | None = None) -> str:
-    """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
-    clock = time.strftime("%H:%M:%S", time.localtime(now))
+def stamped(text: str, now: float | None = None) -> str:
+    """A line of a log: with date and time."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))} {text}"
+
+
+def starting(row: RunningRow) -> str:
+    """The start of a run: `trial 7 starts on cuda:0: lr 0.00123, gamma 2.1`."""
+    how = f"goes on after epoch {row.done}/{row.planned}" if row.epochs else "starts"
+    where = f" on {row.slot}" if row.slot else ""
+    return f"{row.job.label} {how}{where}{f': {row.parameters}' if row.job.params else ''}"
+
+
+def line(board: SweepSummary, row: RunningRow) -> str:
+    """One epoch: trial 7 epoch 5/12 val overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"
     value = f"{_of(row.job.recipe.metric, row.epochs[-1])} {format_value(row.values[-1])}"
-    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {value}{best}{eta}"
+    return f"{row.job.label} epoch {row.done}/{row.planned} {value}{best}{eta}"
 
 
 def _of(metric: str, epoch: Epoch) -> str:
     """What a row's last value is a value of."""
-    if epoch.val:
-        return metric
-    return "train loss" if epoch.known(metric) is None else f"train {metric}"
+    return f"{_split(epoch)} {'loss' if epoch.known(metric) is None else metric}"
 
 
-def ending(result: TrialResult, now: float | None = None) -> str:
-    """The end of a trial as one plain line."""
-    clock = time.strftime("%H:%M:%S", time.localtime(now))
+def _split(epoch: Epoch) -> str:
+    return "val" if epoch.val else "train"
+
+
+def _written(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def ending(job: Job, result: TrialResult, split: str) -> str:
+    """The end of a run as one plain line."""
     if result.state == "FAILED":
-        return f"{clock} trial {result.number} failed: {result.error or result.failure}"
+        return f"{job.label} failed: {result.error or result.failure}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
-    value = f", {result.metric} {format_value(result.value)}" if result.value is not None else ""
+    value = f", {split} {result.metric} {format_value(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
-    return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
+    return f"{job.label} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
 
 
 def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:

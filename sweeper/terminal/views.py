@@ -1,6 +1,7 @@
 """Talk with the person at the terminal: a live table, or plain lines."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
@@ -13,7 +14,7 @@ from rich.text import Text
 from sweeper import text
 from sweeper.terminal import summary
 from sweeper.terminal.output import BrokenPipeSafeStream, console, is_interactive
-from sweeper.terminal.summary import RunningRow, SweepSummary
+from sweeper.terminal.summary import Known, RunningRow, SweepSummary
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.text import visible
@@ -28,53 +29,69 @@ class View(Observer, Protocol):
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None: ...
 
 
-def choose(stream: TextIO | None = None, *, where: Sequence[str] = ()) -> View:
+def choose(stream: TextIO | None = None, *, where: Sequence[str] = (), known: Known | None = None) -> View:
     """The live table on a terminal, plain lines anywhere else and where CI or TERM=dumb ask for them.
 
     `stream` is stderr when left out; `where` are lines that stay below the table, such as links.
     """
-    stream = sys.stderr if stream is None else stream
-    return Live(stream, where=where) if is_interactive(stream) else Plain(stream)
+    stream, known = sys.stderr if stream is None else stream, known or Known()
+    return Live(stream, where=where, known=known) if is_interactive(stream) else Plain(stream, known)
 
 
-def _comparable(job: Job, result: TrialResult) -> TrialResult:
+def comparable(job: Job, result: TrialResult) -> TrialResult:
     """Without the value of a final, which is of test where its epochs' are of train."""
     return result.model_copy(update={"value": None}) if job.kind == "final" else result
 
 
-class Plain:
-    """A line an epoch and a line an end, with the time of day: for files, pipes and logs."""
+class Lines(ABC):
+    """A line for each epoch and for what begins and ends."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary()
+    def __init__(self, known: Known | None = None) -> None:
+        self._board = SweepSummary(known=known or Known())
+
+    @abstractmethod
+    def said(self, text: str, job: Job | None = None) -> None:
+        """Write a line, which may be about a job."""
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
         self._board.plan(total, results)
 
     def started(self, job: Job, slot: str) -> None:
-        self._board.start(job, slot)
+        self.said(summary.starting(self._board.start(job, slot)), job)
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
-        self.note(summary.line(self._board, self._board.epoch(job, epoch, best)))
+        self.said(summary.line(self._board, self._board.epoch(job, epoch, best)), job)
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        result = _comparable(job, result)
+        result = comparable(job, result)
         self._board.end(result)
-        self.note(summary.ending(result))
+        self.said(summary.ending(job, result, self._board.split), job)
 
     def note(self, text: str) -> None:
-        self._out.write(f"{visible(text)}\n")
-        self._out.flush()
+        self.said(text)
 
     def closed(self, _closing: Closing) -> None:
-        self.note(self._board.summary())
+        self.said(self._board.summary())
+
+
+class Plain(Lines):
+    """Dated lines, for files, pipes and terminals that cannot do more."""
+
+    def __init__(self, stream: TextIO, known: Known | None = None) -> None:
+        super().__init__(known)
+        self._out = BrokenPipeSafeStream(stream)
+
+    def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one stream for all
+        self._out.write(f"{visible(summary.stamped(text))}\n")
+        self._out.flush()
 
 
 class Live:
     """A table with a row a running trial, and below it the counts, the best and the time left."""
 
-    def __init__(self, stream: TextIO, *, where: Sequence[str] = ()) -> None:
-        self._out, self._board, self._where = BrokenPipeSafeStream(stream), SweepSummary(), where
+    def __init__(self, stream: TextIO, *, where: Sequence[str] = (), known: Known | None = None) -> None:
+        self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary(known=known or Known())
+        self._where = where
         self._console = console(self._out)
         self._screen = Screen(
             get_renderable=self._frame,
@@ -89,7 +106,7 @@ class Live:
         self._show()
 
     def started(self, job: Job, slot: str) -> None:
-        self._board.start(job, slot)
+        self.note(summary.starting(self._board.start(job, slot)))
         self._show()
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
@@ -97,10 +114,9 @@ class Live:
         self._show()
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        result = _comparable(job, result)
+        result = comparable(job, result)
         self._board.end(result)
-        if result.state == "FAILED":
-            self.note(summary.ending(result))
+        self.note(summary.ending(job, result, self._board.split))
 
     def note(self, text: str) -> None:
         """Say `text` above the table."""
@@ -149,6 +165,3 @@ def _columns(width: int) -> list[str]:
     if width >= MIDDLE:
         return ["trial", "backbone", "device", "epoch", "value", "eta"]
     return ["trial", "epoch", "value", "eta"]
-
-
-# ------------------------------------------------------------------------------------ what commands print
