@@ -1,6 +1,7 @@
 """The messages between coordinator and workers, and the records of a trial."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import not_
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import Field
 from trainers.config import Recipe
 from trainers.epoch import Epoch, Frozen, Look, Scores
 from trainers.metrics.definitions import minimizes, oriented
+from trainers.support.position import Position
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -189,6 +191,10 @@ class Observer(Protocol):
 
     It can be brought up to date from the folders at any later time, so whatever it lacks costs nobody anything else.
     """
+
+    def moved(self, positions: Mapping[int, Position], /) -> None:  # noqa: ARG002  most show no batches
+        """How far the epochs of running trials are, several times a second, whether it has changed or not."""
+        return
 
     def started(self, job: Job, slot: str, /) -> None: ...
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None, /) -> None: ...

@@ -65,11 +65,19 @@ class BrokenPipeSafeStream:
     @property
     def blocks(self) -> str:
         """Characters of a sparkline that it can show."""
+        return self._shown(summary.BLOCKS, summary.ASCII_BLOCKS)
+
+    @property
+    def bar(self) -> str:
+        """Characters of what is done and what is left that it can show."""
+        return self._shown(summary.BAR, summary.ASCII_BAR)
+
+    def _shown(self, characters: str, ascii: str) -> str:
         try:
-            summary.BLOCKS.encode(self.encoding)
+            characters.encode(self.encoding)
         except UnicodeEncodeError:
-            return summary.ASCII_BLOCKS
-        return summary.BLOCKS
+            return ascii
+        return characters
 
 
 def _let_go(stream: TextIO) -> None:

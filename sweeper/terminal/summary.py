@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from sweeper.text import format_duration, format_value
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.epoch import Epoch
+from trainers.support.position import Position
 
+BAR, ASCII_BAR, BAR_WIDTH = "━─", "#-", 10
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
@@ -76,6 +78,7 @@ class SweepSummary:
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
     known: Known = field(default_factory=Known)
+    positions: Mapping[int, Position] = field(default_factory=dict)  # how far epochs are, by trial
     split: str = "val"  # what the values of trials are of
     total: int | None = None
     best: TrialResult | None = None
@@ -101,6 +104,9 @@ class SweepSummary:
         row.epochs = [*row.epochs[: epoch.number - 1], epoch]
         self.best, self.split = best or self.best, row.split
         return row
+
+    def move(self, positions: Mapping[int, Position]) -> None:
+        self.positions = positions
 
     def end(self, result: TrialResult) -> None:
         self.rows.pop(result.number, None)
@@ -201,6 +207,15 @@ def ending(job: Job, result: TrialResult, split: str) -> str:
     value = f", {split} {result.metric} {format_value(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
     return f"{job.label} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
+
+
+def batches(at: Position | None, bar: str = "") -> str:
+    """How far an epoch is: `train 62%`, after a bar of these two characters where there are some."""
+    if at is None:
+        return ""
+    full = BAR_WIDTH * at.done // at.total
+    drawn = f"{bar[0] * full}{bar[1] * (BAR_WIDTH - full)} " if bar else ""
+    return f"{drawn}{at.split:5} {at.done / at.total:.0%}"
 
 
 def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:

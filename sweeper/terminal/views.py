@@ -1,22 +1,24 @@
-"""Talk with the person at the terminal: a live table, or plain lines."""
+"""Shows a sweep to the person at the terminal: a live table, or plain lines."""
 
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
 from rich import box
-from rich.console import Group
-from rich.live import Live as Screen
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sweeper import text
 from sweeper.terminal import summary
-from sweeper.terminal.output import BrokenPipeSafeStream, console, is_interactive
+from sweeper.terminal.output import BrokenPipeSafeStream, is_interactive
+from sweeper.terminal.screen import Screen
 from sweeper.terminal.summary import Known, RunningRow, SweepSummary
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
+from trainers.support.position import Position
 from trainers.support.text import visible
 
 FRAMES = 4  # a second, at most
@@ -43,7 +45,7 @@ def comparable(job: Job, result: TrialResult) -> TrialResult:
     return result.model_copy(update={"value": None}) if job.kind == "final" else result
 
 
-class Lines(ABC):
+class Lines(View):
     """A line for each epoch and for what begins and ends."""
 
     def __init__(self, known: Known | None = None) -> None:
@@ -86,32 +88,29 @@ class Plain(Lines):
         self._out.flush()
 
 
-class Live:
+class Live(View):
     """A table with a row a running trial, and below it the counts, the best and the time left."""
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = (), known: Known | None = None) -> None:
         self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary(known=known or Known())
-        self._where = where
-        self._console = console(self._out)
-        self._screen = Screen(
-            get_renderable=self._frame,
-            console=self._console,
-            refresh_per_second=FRAMES,
-            redirect_stdout=False,
-            vertical_overflow="ellipsis",
-        )
+        self._screen, self._where = Screen(self._out), where
+        self._drawn = 0.0  # when the frame was
+        self._shown: object = None  # what it shows
+        self._news = 0  # how many there were
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
         self._board.plan(total, results)
-        self._show()
 
     def started(self, job: Job, slot: str) -> None:
         self.note(summary.starting(self._board.start(job, slot)))
-        self._show()
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self._board.epoch(job, epoch, best)
         self._show()
+
+    def moved(self, positions: Mapping[int, Position]) -> None:
+        self._board.move(positions)
+        self._show(new=False)
 
     def ended(self, job: Job, result: TrialResult) -> None:
         result = comparable(job, result)
@@ -120,28 +119,42 @@ class Live:
 
     def note(self, text: str) -> None:
         """Say `text` above the table."""
-        self._console.print(Text(visible(text)))
+        self._screen.say(visible(text))
+        self._show()
 
     def closed(self, _closing: Closing) -> None:
-        self._screen.stop()
+        self._screen.draw(self._frame())
+        self._screen.close()
 
-    def _show(self) -> None:
-        """Begin to draw; the frames then come by themselves."""
-        if not self._screen.is_started:
-            self._screen.start()
+    def _show(self, *, new: bool = True) -> None:
+        """Draw what is new, so many times a second at most: the rest is drawn with the next news."""
+        self._news += new
+        shows = self._news, self._board.positions, self._screen.size
+        now = time.monotonic()
+        if shows != self._shown and now - self._drawn >= 1 / FRAMES:
+            self._screen.draw(self._frame())
+            self._shown, self._drawn = shows, now
 
     def _frame(self) -> Group:
+        rows: list[RenderableType] = [self._title(), self._table()] if self._board.rows else []
+        words = [Text(visible(line), style="dim") for line in self._where]
+        return Group(*rows, Text(self._board.summary()), *words)
+
+    def _title(self) -> Text:
+        """What the values below are of."""
+        job = next(iter(self._board.rows.values())).job
+        return Text(visible(f"{job.study}: {job.recipe.metric} on {self._board.split}"))
+
+    def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        columns = _columns(self._console.width)
+        columns = _columns(self._screen.size[0])
         for name in columns:
-            table.add_column(
-                name, justify="left" if name in ("backbone", "device", "curve") else "right", no_wrap=True
-            )
-        for row in list(self._board.rows.values()):
+            header = self._board.split if name == "value" else name
+            table.add_column(header, justify="left" if name in LEFT else "right", no_wrap=True)
+        for row in self._board.rows.values():
             cells = self._cells(row)
             table.add_row(*(visible(cells[name]) for name in columns))
-        words = [Text(visible(line), style="dim") for line in self._where]
-        return Group(*([table] if self._board.rows else []), Text(self._board.summary()), *words)
+        return table
 
     def _cells(self, row: RunningRow) -> dict[str, str]:
         last = row.epochs[-1] if row.epochs else None
@@ -151,6 +164,8 @@ class Live:
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
+            "batches": summary.batches(self._board.positions.get(row.job.trial)),
+            "within the epoch": summary.batches(self._board.positions.get(row.job.trial), self._out.bar),
             "value": text.format_value(row.values[-1] if last else None),
             "img/s": f"{last.images_per_second:,.0f}" if last else "-",
             "eta": "-" if left is None else text.format_duration(left),
@@ -158,10 +173,13 @@ class Live:
         }
 
 
+LEFT = ("backbone", "device", "batches", "within the epoch", "curve")
+
+
 def _columns(width: int) -> list[str]:
     """The columns of the live table for which a terminal of `width` has room."""
     if width >= WIDE:
-        return ["trial", "backbone", "device", "epoch", "value", "img/s", "eta", "curve"]
+        return ["trial", "backbone", "device", "epoch", "within the epoch", "value", "img/s", "eta", "curve"]
     if width >= MIDDLE:
-        return ["trial", "backbone", "device", "epoch", "value", "eta"]
-    return ["trial", "epoch", "value", "eta"]
+        return ["trial", "backbone", "device", "epoch", "batches", "value", "eta"]
+    return ["trial", "epoch", "batches", "value", "eta"]

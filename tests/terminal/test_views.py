@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: on a terminal, off it, and when it is gone."""
 
 import io
+import math
 import os
 import pty
 import re
@@ -18,6 +19,8 @@ from sweeper.terminal.log import Log
 from sweeper.terminal.summary import Known
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import epoch, job
+from tests.support.screen import FakeTerminal
+from trainers.support.position import Position
 
 STUDY = StudyFolder(Path("studies/x"))
 KNOWN = Known({"loss.gamma": "gamma"})
@@ -52,6 +55,13 @@ def terminal():
     yield stream, read
     stream.close()
     os.close(master)
+
+
+def seen(text: str, width: int) -> list[str]:
+    """What a terminal shows of `text`."""
+    shown = FakeTerminal(width)
+    shown.feed(text)
+    return shown.lines
 
 
 def result(number: int, state="COMPLETE", value=0.8217, **changes) -> TrialResult:
@@ -181,10 +191,90 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     view = views.choose(stream, where=["files  mlruns/studies/x"])
     sweep(view)
     view.closed(Closing("COMPLETE"))
-    frame = read().split("backbone")[-1]
-    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", frame)
-    assert "1 done, 0 pruned, 1 failed, 58 to go; best val overall_accuracy 0.8217" in frame
-    assert "files  mlruns/studies/x" in frame
+    shown = seen(read(), 100)
+    assert [line.split()[0] for line in shown if " starts on " in line or " done " in line] == ["trial"] * 4
+    _, header, _, row, counts, where = (line for line in shown[shown.index("x: overall_accuracy on val") :] if line)
+    assert header.split() == [
+        "trial",
+        "backbone",
+        "device",
+        "epoch",
+        "within",
+        "the",
+        "epoch",
+        "val",
+        "img/s",
+        "eta",
+        "curve",
+    ]
+    assert re.fullmatch(r" +6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", row)
+    assert counts == "1 done, 0 pruned, 1 failed, 58 to go; best val overall_accuracy 0.8217 (trial 4); eta 14m"
+    assert where == "files  mlruns/studies/x"
+
+
+def test_a_bar_says_how_far_the_epoch_is(terminal):
+    stream, read = terminal
+    view = views.choose(stream)
+    view.started(job(STUDY, 4, epochs=3), "cpu")
+    view.moved({4: Position("train", 3, 8)})
+    view.closed(Closing("INTERRUPTED"))
+    assert re.search(r"cpu +0/3 +━━━─────── train 38% +- ", "\n".join(seen(read(), 100)))
+
+
+@pytest.mark.parametrize(("bar", "text"), [("", "val   100%"), ("#-", "########## val   100%")])
+def test_a_bar_is_full_at_the_end(bar, text):
+    assert summary.batches(Position("val", 7, 7), bar) == text
+    assert summary.batches(None, bar) == ""
+
+
+def test_nothing_is_written_while_nothing_is_new(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(views, "FRAMES", math.inf)
+    view = views.choose(stream)
+    sweep(view)
+    view.moved({6: Position("train", 3, 8)})
+    read()
+    for _ in range(5):
+        view.moved({6: Position("train", 3, 8)})
+    assert read() == ""
+    view.moved({6: Position("train", 4, 8)})
+    row = read()
+    assert "train 50%" in row
+    assert row.count("\n") == 6  # down from the first line of the frame to its last
+    assert "done" not in row  # the line below, which is the same
+
+
+def test_news_that_come_too_fast_are_shown_with_the_next_look(terminal):
+    stream, read = terminal
+    view = views.choose(stream)
+    view.started(job(STUDY, 4), "cpu")
+    view.epoch(job(STUDY, 4), epoch(0, 0.4), None)
+    assert "0.4000" not in read()
+    time.sleep(1 / views.FRAMES)
+    view.moved({})
+    assert "0.4000" in read()
+
+
+@pytest.mark.parametrize("widths", [(140, 80, 40), (40, 80, 200), (100, 37, 99), (80, 79, 78)])
+def test_a_terminal_that_is_resized_keeps_no_stale_line(terminal, monkeypatch, widths):
+    stream, read = terminal
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.delenv("LINES")
+    monkeypatch.setattr(views, "FRAMES", math.inf)
+    shown, view = FakeTerminal(widths[0]), None
+    for width in widths:
+        monkeypatch.setattr(os, "get_terminal_size", lambda _, width=width: os.terminal_size((width, 50)))
+        shown.resize(width)
+        view = view or views.choose(stream)
+        view.moved({})
+        for number, text in enumerate(("first", "second")):
+            view.note(f"{text} at {width}")
+            view.started(job(STUDY, number, params={}), "cuda:0")
+            shown.feed(read())
+    whole = "\n".join(shown.lines)
+    for once in ("x: overall_accuracy", "0 done, 0 pruned", "eta", *(f"first at {width}" for width in widths)):
+        assert whole.count(once) == 1, whole
+    assert len([line for line in shown.lines if "0/3" in line]) == 2
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
