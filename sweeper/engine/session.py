@@ -25,6 +25,7 @@ from sweeper.study.study import Study
 from sweeper.system import devices, disks
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
+from sweeper.terminal.heading import Heading
 from sweeper.terminal.log import Log
 from sweeper.terminal.summary import Known
 from sweeper.tracking.reconcile import StudyInfo
@@ -58,8 +59,10 @@ class Session:
     options: Options
     make_executor: MakeExecutor
     command: str  # which continues it
+    heading: Heading
     stop: Stop = field(default_factory=Stop)
     started: bool = False  # the study was opened, so there is something to say at the end
+    begun: bool = False  # the heading was said
 
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
@@ -143,7 +146,10 @@ class Session:
         where = [f"files: {text.relative_path(folder.root)}", *browse]
         found = speakers(folder, self.prepared.space.names, where)
         for one in found:
+            if not self.begun:
+                one.begin(self.heading, study.results())
             one.plan(self.prepared.spec.budget.trials, study.results())
+        self.begun = True
         told = Observers(found, output.print_message)
         if kind := disks.network(folder.root):
             told.note(disks.words(paths.home(), kind))

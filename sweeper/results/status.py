@@ -74,6 +74,8 @@ def next_command(one: StudyStatus) -> str:
     done = [final for final in one.finals if final.done]
     if one.best and (not done or len(done) < len(one.finals)):
         return f"sweep best {one.study.name} --export submission"
+    if any(final.scores for final in done):
+        return f"sweep report {one.study.name}"
     return f"sweep score {one.study.name} VALUE" if one.best else one.resume
 
 

@@ -1,13 +1,14 @@
 """The logs of a study and of its runs: what plain lines say, kept in files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from sweeper.terminal import summary
+from sweeper.terminal.heading import Heading
 from sweeper.terminal.summary import Known
 from sweeper.terminal.views import Lines
-from sweeper.trial import Job
+from sweeper.trial import Job, TrialResult
 from trainers.support import files
 from trainers.support.text import visible
 
@@ -18,6 +19,11 @@ class Log(Lines):
     def __init__(self, path: Path, of_run: Callable[[Job], Path], known: Known | None = None) -> None:
         super().__init__(known)
         self._path, self._of_run = path, of_run
+
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        """With what was understood of the data, which a person was told before."""
+        write(self._path, heading.data)
+        super().begin(heading, results)
 
     def said(self, text: str, job: Job | None = None) -> None:
         for path in (self._path, *([self._of_run(job)] if job else [])):

@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sweeper.terminal.heading import Heading
 from sweeper.text import format_duration, format_value
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.epoch import Epoch
@@ -163,6 +164,11 @@ class SweepSummary:
         if left := self.seconds_left:
             parts.append(f"eta {format_duration(left)}")
         return "; ".join(parts)
+
+
+def heading(one: Heading, results: Sequence[TrialResult]) -> Iterator[str]:
+    """How a sweep begins, a study with such results before it."""
+    return one.lines(sum(result.state not in OPEN for result in results), len(results))
 
 
 def stamped(text: str, now: float | None = None) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sweeper import text
 from sweeper.terminal import summary
+from sweeper.terminal.heading import Heading
 from sweeper.terminal.output import BrokenPipeSafeStream, is_interactive
 from sweeper.terminal.screen import Screen
 from sweeper.terminal.summary import Known, RunningRow, SweepSummary
@@ -27,6 +28,10 @@ WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live tab
 
 class View(Observer, Protocol):
     """Shows a sweep while it runs. No call raises: a terminal that is gone does not end a sweep."""
+
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        """A sweep begins; `results` are of earlier ones."""
+        ...
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None: ...
 
@@ -54,6 +59,10 @@ class Lines(View):
     @abstractmethod
     def said(self, text: str, job: Job | None = None) -> None:
         """Write a line, which may be about a job."""
+
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        for line in summary.heading(heading, results):
+            self.said(line)
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
         self._board.plan(total, results)
@@ -97,6 +106,10 @@ class Live(View):
         self._drawn = 0.0  # when the frame was
         self._shown: object = None  # what it shows
         self._news = 0  # how many there were
+
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        for line in summary.heading(heading, results):
+            self._screen.say(visible(line))
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
         self._board.plan(total, results)
