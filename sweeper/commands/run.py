@@ -137,7 +137,7 @@ def _top(one: studies.StudyStatus) -> columns.Board | None:
 
 def _last(one: studies.StudyStatus, command: str, *, ended: bool, retrains: bool) -> Iterator[str]:
     """What mattered, what lies where, and the commands that come next."""
-    if ended and (found := importance.importance(one.study, one.results)) and found.is_enough:
+    if ended and (found := importance.importance(one.study, one.results)):
         yield found.line
     yield f"files:  {text.relative_path(one.study.root)}"
     yield from _broken(one)
