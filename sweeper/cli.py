@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
+    from sweeper.results.status import Watched
     from sweeper.system.devices import Count
 
 
@@ -268,13 +269,38 @@ def plan(
 
 
 @app.command()
-def status(study: StudyName = None, as_json: Json = False) -> None:
+def status(
+    study: StudyName = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show the sweep that runs, until it ends or you press Ctrl-C")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """How a study stands."""
     from sweeper.results import status
     from sweeper.store import studies
 
-    one = studies.status_of(studies.find(study))
+    found = studies.find(study)
+    if watch and as_json:
+        raise UserError("--watch and --json are two answers", where="sweep status", help="ask for one")
+    if watch:
+        _watch(status.Watched(found))
+    one = studies.status_of(found)
     _answer(status.report(one) if as_json else status.status(one))
+
+
+def _watch(watched: "Watched") -> None:
+    """Show a sweep of another process while it runs."""
+    from sweeper import text
+    from sweeper.system.interrupt import stoppable
+    from sweeper.terminal import follow, views
+    from sweeper.terminal.summary import Known
+
+    where = [f"files: {text.relative_path(watched.study.root)}", "stop:  Ctrl-C; the sweep goes on"]
+    with stoppable():
+        if watched.look().holder:
+            known = Known(watched.names, watched.epochs)
+            follow.follow(watched, views.choose(sys.stdout, where=where, known=known))
 
 
 @app.command()

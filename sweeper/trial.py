@@ -130,6 +130,20 @@ class Failed(Message):
 WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
+class RunningTrial(Message):
+    """Of running.json: the slot of a running trial, and how far its epoch is."""
+
+    trial: int
+    slot: str
+    at: Position | None = None
+
+
+class RunningTrials(Message):
+    """running.json."""
+
+    trials: tuple[RunningTrial, ...] = ()
+
+
 @dataclass(frozen=True)
 class SessionEnd:
     """How a session ended: the exit code, and one line that says why where that is not plain."""

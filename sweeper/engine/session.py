@@ -26,7 +26,7 @@ from sweeper.system import devices, disks
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
 from sweeper.terminal.heading import Heading
-from sweeper.terminal.log import Log
+from sweeper.terminal.log import Log, Published
 from sweeper.terminal.summary import Known
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import tracker_for
@@ -203,7 +203,7 @@ def observers_for(told: Observers, facts: StudyInfo, *others: Observer, mlflow: 
     for one in tracker:
         one.opened(facts)
     figures.opened()
-    return Observers([told, figures, *others, *tracker], output.print_message)
+    return Observers([told, Published(facts.study.running), figures, *others, *tracker], output.print_message)
 
 
 def facts(prepared: PreparedStudy) -> StudyInfo:

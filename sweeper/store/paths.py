@@ -91,6 +91,11 @@ class StudyFolder:
         return self.root / "log.txt"
 
     @property
+    def running(self) -> Path:
+        """Where running trials are within their epochs, for whoever watches; there while a sweep runs."""
+        return self.root / "running.json"
+
+    @property
     def elapsed(self) -> Path:
         """Seconds of sweeping so far."""
         return self.root / "elapsed_seconds"
