@@ -220,6 +220,9 @@ def run(
         bool, typer.Option("--then-best", help="then as sweep best --export submission, within --hours")
     ] = False,
     weights: Weights = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="text|json", help="json: what happens, as one JSON object a line on stdout")
+    ] = "text",
 ) -> None:
     """Begin the study of a search space, or go on with it."""
     from sweeper.commands import data, init, run
@@ -236,6 +239,7 @@ def run(
         inline=inline,
         mlflow=not no_mlflow,
         then_best=then_best,
+        log_format=_one_of(log_format, ("text", "json"), "--log-format"),
     )
     if data.is_data(space):
         space = init.for_run(space, options, weights)
@@ -245,9 +249,13 @@ def run(
         raise typer.Exit(code)
     if then_best:
         from sweeper.commands import export
+        from sweeper.terminal import events
 
         final = run.final(space, options)
+        if options.events:
+            return events.emit("final", final.folder.study.name, **export.finished(final))
         _answer(export.ending(final, final.folder.study))
+    return None
 
 
 @app.command()
@@ -659,6 +667,12 @@ def _count(slots: str) -> "Count":
     if not slots.isdecimal() or int(slots) < 1:
         raise typer.BadParameter(f"{slots!r} is neither a number from 1 on nor auto", param_hint="--slots")
     return int(slots)
+
+
+def _one_of(word: str, words: tuple[str, ...], option: str) -> str:
+    if word not in words:
+        raise typer.BadParameter(f"{word!r} is not {' or '.join(words)}", param_hint=option)
+    return word
 
 
 def _answer(answer: dict[str, Any] | Iterable[str]) -> None:

@@ -233,6 +233,62 @@ def test_a_secret_of_the_environment_is_written_nowhere(swept):
     assert not [path for path in files if b"canary-8472" in path.read_bytes()]
 
 
+def test_a_scheduler_is_told_what_happens_as_json(fresh):
+    words = ["--no-mlflow", "--inline", "--trials", "1", "--then-best", "--log-format", "json"]
+    ended = sweep(fresh, "run", "space.yaml", *words)
+    assert ended.returncode == 0, ended.stderr
+    told = [json.loads(line) for line in ended.stdout.splitlines()]
+    trial = ["trial_begin", *["epoch"] * 4, "trial_end"]
+    assert [line["event"] for line in told] == ["begin", *trial, "end", *trial, "final"]
+    assert {line["study"] for line in told} == {"question"}
+    end = next(line for line in told if line["event"] == "end")
+    assert (end["exit_code"], end["state"], end["best"]["number"]) == (0, "COMPLETE", 0)
+    assert "best:" not in ended.stderr
+    study = fresh / "mlruns" / "studies" / "question"
+    assert "next: " not in (study / "log.txt").read_text()
+    assert (study / "resume_command").read_text().endswith("--log-format json --inline --no-mlflow --then-best\n")
+
+
+def test_a_format_that_nobody_knows_is_refused(empty):
+    ended = sweep(empty, "run", "space.yaml", "--log-format", "xml")
+    assert ended.returncode == 2
+    assert "'xml' is not text or json" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_can_be_watched_from_another_process_until_it_ends(fresh):
+    running = fresh / "mlruns" / "studies" / "question" / "running.json"
+    words = command("run", "space.yaml", "--no-mlflow", "--trials", "2")
+    slowly = environment(SWEEP_FAKE_SECONDS="0.5")
+    with subprocess.Popen(words, cwd=fresh, env=slowly, stderr=subprocess.DEVNULL) as process:
+        until(running.exists)
+        watching = sweep(fresh, "status", "--watch")
+    assert process.returncode == watching.returncode == 0
+    said = [STAMP.sub("", line) for line in watching.stdout.splitlines()]
+    assert any(line.startswith("trial 1 epoch 4/4 val overall_accuracy ") for line in said)
+    assert any(line.startswith("trial 1 done after 4/4 epochs") for line in said)
+    assert "study    question: complete, 2 of 2 trials begun" in said
+    assert sweep(fresh, "status", "--watch").stdout == sweep(fresh, "status").stdout  # nothing runs
+
+
+@pytest.mark.slow
+def test_whoever_watches_may_leave_and_the_sweep_goes_on(fresh):
+    running = fresh / "mlruns" / "studies" / "question" / "running.json"
+    words = command("run", "space.yaml", "--no-mlflow", "--trials", "1")
+    slowly = environment(SWEEP_FAKE_SECONDS="2")
+    with subprocess.Popen(words, cwd=fresh, env=slowly, stderr=subprocess.DEVNULL) as process:
+        until(running.exists)
+        look = command("status", "--watch")
+        with subprocess.Popen(look, cwd=fresh, env=environment(), stdout=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout
+            next(line for line in watching.stdout if " trial 0 " in line)
+            watching.send_signal(signal.SIGINT)
+            rest = watching.communicate(timeout=30)[0]
+    assert watching.returncode == 0
+    assert "study    question: running" in rest
+    assert process.returncode == 0
+
+
 def test_a_finished_study_is_not_trained_again(played):
     ended = sweep(played, "run", "space.yaml", "--no-mlflow")
     assert ended.returncode == 0

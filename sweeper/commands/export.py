@@ -98,12 +98,15 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
 
 
 # --------------------------------------------------------------------------------------- the final
-def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True) -> Final:
+def export(
+    won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True, events: bool = False
+) -> Final:
     """Retrain the winner on train and val, predict test, and pack what it says.
 
     The recipe is unchanged, its schedule's horizon too; where its selection chose an epoch of the winner, training
     ends after as many. A final of the same trial that was interrupted is continued, a finished one is packed again
     from its predictions, unless `again`. On a full disk it waits, and goes on when there is room.
+    `events`: what happens is told as JSON.
     """
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
@@ -114,7 +117,12 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
             catching_up.catch_up([won.study], output.print_message)
         return final
     final = retraining.session(
-        won.study, won.job.recipe, slots, lambda session: _trained(won, folder, session), mlflow=mlflow
+        won.study,
+        won.job.recipe,
+        slots,
+        lambda session: _trained(won, folder, session),
+        mlflow=mlflow,
+        events=events,
     )
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final

@@ -13,12 +13,13 @@ from sweeper.engine import prepare as preparation
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
+from sweeper.errors import UserError
 from sweeper.results import columns, importance, status, winner
 from sweeper.store import studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.system import devices
-from sweeper.terminal import log, output
+from sweeper.terminal import events, log, output
 from sweeper.terminal.heading import Heading
 from sweeper.trial import SessionEnd
 
@@ -76,9 +77,18 @@ def _told(session: Session) -> "SessionEnd":
     outcome = SessionEnd(1)
     try:
         outcome = session.run()
+    except UserError as error:
+        outcome = SessionEnd(error.exit_code)
+        raise
     finally:
         if session.started:
-            say_ending(session.prepared.folder, session.command, outcome, retrains=session.options.then_best)
+            say_ending(
+                session.prepared.folder,
+                session.command,
+                outcome,
+                retrains=session.options.then_best,
+                as_event=session.options.events,
+            )
     return outcome
 
 
@@ -89,7 +99,7 @@ def final(path: Path, options: Options) -> "Final":
 
     folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
     slots = devices.slots(options.devices)[:1]
-    return export.export(winner.winner(folder), slots, mlflow=options.mlflow)
+    return export.export(winner.winner(folder), slots, mlflow=options.mlflow, events=options.events)
 
 
 def cached(path: Path, options: Options) -> int:
@@ -99,10 +109,13 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-def say_ending(folder: StudyFolder, command: str, outcome: SessionEnd, *, retrains: bool = False) -> None:
+def say_ending(
+    folder: StudyFolder, command: str, outcome: SessionEnd, *, retrains: bool = False, as_event: bool = False
+) -> None:
     """Tell on stderr, and in the study's log, how the study stands, where its files are, and what comes next.
 
-    `retrains`: the winner's retraining follows by itself, where the search has ended. Nothing is said of a study
+    `retrains`: the winner's retraining follows by itself, where the search has ended. `as_event`: as JSON on stdout,
+    and in words in the log alone. Nothing is said of a study
     whose folder is gone: the error that ended the sweep says that.
     """
     if not folder.root.exists():
@@ -110,13 +123,22 @@ def say_ending(folder: StudyFolder, command: str, outcome: SessionEnd, *, retrai
     one, ended = studies.status_of(folder), outcome.exit_code == 0
     top = _top(one) if ended else None
     first, last = list(_first(one, outcome.reason)), list(_last(one, command, ended=ended, retrains=retrains))
-    for line in first:
-        output.print_message(line)
-    if top:
-        output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} has all")
-    for line in last:
-        output.print_message(line)
+    if as_event:
+        _emit_ending(one, outcome)
+    else:
+        for line in first:
+            output.print_message(line)
+        if top:
+            output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} has all")
+        for line in last:
+            output.print_message(line)
     log.write(folder.log, [*first, *(output.aligned(top.headers, top.rows) if top else ()), *last])
+
+
+def _emit_ending(one: studies.StudyStatus, outcome: SessionEnd) -> None:
+    found = status.document(one)
+    told = {name: found[name] for name in ("state", "metric", "trials", "best", "folder", "next")}
+    events.emit("end", one.study.name, exit_code=outcome.exit_code, reason=outcome.reason, **told)
 
 
 def _first(one: studies.StudyStatus, reason: str) -> Iterator[str]:

@@ -25,6 +25,7 @@ from sweeper.study.study import Study
 from sweeper.system import devices, disks
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
+from sweeper.terminal.events import Events
 from sweeper.terminal.heading import Heading
 from sweeper.terminal.log import Log, Published
 from sweeper.terminal.summary import Known
@@ -144,7 +145,7 @@ class Session:
         folder = self.prepared.folder
         browse = ["browse: sweep ui"] if self.options.mlflow else []
         where = [f"files: {text.relative_path(folder.root)}", *browse]
-        found = speakers(folder, self.prepared.space.names, where)
+        found = speakers(folder, self.prepared.space.names, where, events=self.options.events)
         for one in found:
             if not self.begun:
                 one.begin(self.heading, study.results())
@@ -190,10 +191,13 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
     return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
 
 
-def speakers(study: StudyFolder, names: Iterable[str], where: Sequence[str]) -> tuple[views.View, views.View]:
-    """Who tells a person of runs whose open values are called so: the view, and the log."""
+def speakers(
+    study: StudyFolder, names: Iterable[str], where: Sequence[str], *, events: bool
+) -> tuple[views.View, views.View]:
+    """Who tells of runs whose open values are called so: the view, or `events` as JSON, and the log."""
     known = Known(parameter_names(names), lambda job: records.history(RunFolder(job.folder)))
-    return views.choose(where=where, known=known), Log(study.log, lambda job: RunFolder(job.folder).log, known)
+    view = Events(known) if events else views.choose(where=where, known=known)
+    return view, Log(study.log, lambda job: RunFolder(job.folder).log, known)
 
 
 def observers_for(told: Observers, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
