@@ -63,7 +63,7 @@ class Session:
     heading: Heading
     stop: Stop = field(default_factory=Stop)
     started: bool = False  # the study was opened, so there is something to say at the end
-    begun: bool = False  # the heading was said
+    announced: bool = False  # the heading was said
 
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
@@ -147,10 +147,10 @@ class Session:
         where = [f"files: {text.relative_path(folder.root)}", *browse]
         found = speakers(folder, self.prepared.space.names, where, events=self.options.events)
         for one in found:
-            if not self.begun:
+            if not self.announced:
                 one.begin(self.heading, study.results())
             one.plan(self.prepared.spec.budget.trials, study.results())
-        self.begun = True
+        self.announced = True
         told = Observers(found, output.print_message)
         if kind := disks.network(folder.root):
             told.note(disks.words(paths.home(), kind))

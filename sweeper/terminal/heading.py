@@ -25,10 +25,10 @@ class Heading:
     folder: str
     browse: str | None
 
-    def lines(self, ended: int, begun: int) -> Iterator[str]:
+    def lines(self, ended: int, started: int) -> Iterator[str]:
         """The same as a person reads it, but for the data; of a study with so many trials."""
-        left = f", {begun - ended} of them to go on with" if begun > ended else ""
-        known = f"; {counted(begun, 'trial')} on record{left}" if begun else ""
+        left = f", {started - ended} of them to go on with" if started > ended else ""
+        known = f"; {counted(started, 'trial')} on record{left}" if started else ""
         yield f"study:   {self.study}, {self.source}{known}"
         split = "val" if self.images.get("val") else "train"
         yield f"metric:  {self.metric} on {split}, {'less' if self.minimize else 'more'} is better"
