@@ -35,6 +35,8 @@ class RunningRow:
     slot: str
     epochs: list[Epoch] = field(default_factory=list)
     names: Mapping[str, str] = field(default_factory=dict)
+    at: Position | None = None  # how far its epoch is
+    loads: bool = True  # libraries and data, before its first batch
 
     @property
     def parameters(self) -> str:
@@ -79,7 +81,6 @@ class SweepSummary:
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
     known: Known = field(default_factory=Known)
-    positions: Mapping[int, Position] = field(default_factory=dict)  # how far epochs are, by trial
     split: str = "val"  # what the values of trials are of
     total: int | None = None
     best: TrialResult | None = None
@@ -103,11 +104,13 @@ class SweepSummary:
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> RunningRow:
         row = self.rows.get(job.trial) or self.start(job, "")
         row.epochs = [*row.epochs[: epoch.number - 1], epoch]
-        self.best, self.split = best or self.best, row.split
+        self.best, self.split, row.loads = best or self.best, row.split, False
         return row
 
     def move(self, positions: Mapping[int, Position]) -> None:
-        self.positions = positions
+        for trial, row in self.rows.items():
+            row.at = positions.get(trial)
+            row.loads = row.loads and row.at is None
 
     def end(self, result: TrialResult) -> None:
         self.rows.pop(result.number, None)
@@ -215,10 +218,10 @@ def ending(job: Job, result: TrialResult, split: str) -> str:
     return f"{job.label} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
 
 
-def batches(at: Position | None, bar: str = "") -> str:
+def batches(row: RunningRow, bar: str = "") -> str:
     """How far an epoch is: `train 62%`, after a bar of these two characters where there are some."""
-    if at is None:
-        return ""
+    if (at := row.at) is None:
+        return "loading" if row.loads else ""
     full = BAR_WIDTH * at.done // at.total
     drawn = f"{bar[0] * full}{bar[1] * (BAR_WIDTH - full)} " if bar else ""
     return f"{drawn}{at.split:5} {at.done / at.total:.0%}"

@@ -142,7 +142,7 @@ class Live(View):
     def _show(self, *, new: bool = True) -> None:
         """Draw what is new, so many times a second at most: the rest is drawn with the next news."""
         self._news += new
-        shows = self._news, self._board.positions, self._screen.size
+        shows = self._news, [(row.at, row.loads) for row in self._board.rows.values()], self._screen.size
         now = time.monotonic()
         if shows != self._shown and now - self._drawn >= 1 / FRAMES:
             self._screen.draw(self._frame())
@@ -177,8 +177,8 @@ class Live(View):
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
-            "batches": summary.batches(self._board.positions.get(row.job.trial)),
-            "within the epoch": summary.batches(self._board.positions.get(row.job.trial), self._out.bar),
+            "batches": summary.batches(row),
+            "within the epoch": summary.batches(row, self._out.bar),
             "value": text.format_value(row.values[-1] if last else None),
             "img/s": f"{last.images_per_second:,.0f}" if last else "-",
             "eta": "-" if left is None else text.format_duration(left),

@@ -222,9 +222,13 @@ def test_a_bar_says_how_far_the_epoch_is(terminal):
 
 
 @pytest.mark.parametrize(("bar", "text"), [("", "val   100%"), ("#-", "########## val   100%")])
-def test_a_bar_is_full_at_the_end(bar, text):
-    assert summary.batches(Position("val", 7, 7), bar) == text
-    assert summary.batches(None, bar) == ""
+def test_a_run_loads_then_its_bar_fills_and_between_epochs_there_is_none(bar, text):
+    shown, said = summary.SweepSummary(), []
+    row = shown.start(job(STUDY, 4), "cpu")
+    for positions in ({}, {4: Position("val", 7, 7)}, {}):
+        shown.move(positions)
+        said.append(summary.batches(row, bar))
+    assert said == ["loading", text, ""]
 
 
 def test_nothing_is_written_while_nothing_is_new(terminal, monkeypatch):
