@@ -142,14 +142,15 @@ class Session:
 
     def _told(self, study: Study) -> Observers:
         """The view and the log."""
-        folder = self.prepared.folder
+        folder, budget = self.prepared.folder, self.prepared.spec.budget
+        left = budget.hours and max(0.0, budget.hours * 3600 - records.elapsed_seconds(folder))
         browse = ["browse: sweep ui"] if self.options.mlflow else []
         where = [f"files: {text.relative_path(folder.root)}", *browse]
         found = speakers(folder, self.prepared.space.names, where, events=self.options.events)
         for one in found:
             if not self.announced:
                 one.begin(self.heading, study.results())
-            one.plan(self.prepared.spec.budget.trials, study.results())
+            one.plan(budget.trials, study.results(), left)
         self.announced = True
         told = Observers(found, output.print_message)
         if kind := disks.network(folder.root):

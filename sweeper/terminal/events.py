@@ -36,7 +36,7 @@ class Events(View):
         fields = {"schema_version": SCHEMA_VERSION, "recorded": len(results)} | heading.document()
         emit("begin", stream=self._stream, **fields)
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
         """The beginning has it."""
 
     def started(self, job: Job, slot: str) -> None:

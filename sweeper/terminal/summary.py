@@ -86,10 +86,12 @@ class SweepSummary:
     best: TrialResult | None = None
     _spent: list[float] = field(default_factory=list)
     _slots: int = 1
+    _deadline: float | None = None
 
-    def plan(self, total: int | None, results: Sequence[TrialResult]) -> None:
-        """The trials planned in all, and those of earlier sweeps; their open ones run again."""
+    def plan(self, total: int | None, results: Sequence[TrialResult], seconds: float | None = None) -> None:
+        """The trials planned in all, those of earlier sweeps, whose open ones run again, and the seconds left."""
         self.total = total
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         for result in results:
             self.end(result)
 
@@ -131,7 +133,12 @@ class SweepSummary:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the whole sweep: what runs, and the trials to come at the mean time of those so far, over all slots."""
+        """Of the whole sweep, by its trials or its hours, whichever end first."""
+        deadline = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return min((left for left in (self._trials_left(), deadline) if left is not None), default=None)
+
+    def _trials_left(self) -> float | None:
+        """Seconds for what runs, and for the trials to come at the mean time of those so far, over all slots."""
         running = [row.seconds_left for row in self.rows.values()]
         known = [left for left in running if left is not None]
         typical = self._typical()

@@ -33,7 +33,7 @@ class View(Observer, Protocol):
         """A sweep begins; `results` are of earlier ones."""
         ...
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None: ...
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None: ...
 
 
 def choose(stream: TextIO | None = None, *, where: Sequence[str] = (), known: Known | None = None) -> View:
@@ -64,8 +64,8 @@ class Lines(View):
         for line in summary.heading(heading, results):
             self.said(line)
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
-        self._board.plan(total, results)
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
+        self._board.plan(total, results, seconds)
 
     def started(self, job: Job, slot: str) -> None:
         self.said(summary.starting(self._board.start(job, slot)), job)
@@ -111,8 +111,8 @@ class Live(View):
         for line in summary.heading(heading, results):
             self._screen.say(visible(line))
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
-        self._board.plan(total, results)
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
+        self._board.plan(total, results, seconds)
 
     def started(self, job: Job, slot: str) -> None:
         self.note(summary.starting(self._board.start(job, slot)))

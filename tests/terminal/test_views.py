@@ -408,6 +408,16 @@ def test_two_devices_halve_the_time_left():
     assert two.seconds_left == pytest.approx(one.seconds_left / 2)
 
 
+def test_hours_end_a_sweep_too():
+    shown = summary.SweepSummary()
+    shown.plan(None, [result(0)], 600.0)
+    assert shown.summary().endswith("eta 10m")
+    shown.plan(100, [], 60.0)
+    assert shown.summary().endswith("eta 1m")
+    shown.plan(2, [], 3600.0)
+    assert shown.summary().endswith("eta 30s")
+
+
 def test_an_unlimited_study_promises_no_end():
     shown = summary.SweepSummary()
     shown.plan(None, [result(0)])
