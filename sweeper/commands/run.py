@@ -115,8 +115,8 @@ def say_ending(
     """Tell on stderr, and in the study's log, how the study stands, where its files are, and what comes next.
 
     `retrains`: the winner's retraining follows by itself, where the search has ended. `as_event`: as JSON on stdout,
-    and in words in the log alone. Nothing is said of a study
-    whose folder is gone: the error that ended the sweep says that.
+    and in words in the log alone. Nothing is said of a study whose folder is gone: the error that ended the sweep
+    says that.
     """
     if not folder.root.exists():
         return
