@@ -53,9 +53,9 @@ def watched(cursor_of: Callable[[Cursor], None]) -> list[bytes]:
 
 def main() -> int:
     given = rounds.arguments(__doc__ or "").parse_args()
-    count = 6 if given.quick else 20
+    count, images = (6, IMAGES // 4) if given.quick else (20, IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        config = draw(Path(folder) / "images", train=IMAGES, val=IMAGES // 8, size=SIDE)
+        config = draw(Path(folder) / "images", train=images, val=images // 8, size=SIDE)
         data = Data.open(config, Path(folder) / "cache")
         train = {"backbone": "test_resnet", "pretrained": False, "image_size": SIDE, "batch_size": BATCH}
         recipe = Recipe(data=config, train={**train, "epochs": count + 1, "schedule": "constant"})
@@ -85,7 +85,7 @@ def main() -> int:
     work = rounds.ratio(cpu["with"][1:], cpu["without"][1:], wall["without"])
     print(rounds.hardware(given.device), "\n")
     headers = ["batches of an epoch", "told", "with / without", "dropped", "CPU seconds", "metric", ""]
-    steps = IMAGES // BATCH
+    steps = images // BATCH
     row = [steps, len(received), found, found.dropped, work, f"<= {METRIC}", rounds.verdict(found.median, METRIC)]
     print(rounds.table(headers, [row]))
     return int(found.median > METRIC)
