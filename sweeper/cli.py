@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
+    from sweeper.results.status import Watched
     from sweeper.system.devices import Count
 
 
@@ -219,6 +220,9 @@ def run(
         bool, typer.Option("--then-best", help="then as sweep best --export submission, within --hours")
     ] = False,
     weights: Weights = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="text|json", help="json: what happens, as one JSON object a line on stdout")
+    ] = "text",
 ) -> None:
     """Begin the study of a search space, or go on with it."""
     from sweeper.commands import data, init, run
@@ -235,6 +239,7 @@ def run(
         inline=inline,
         mlflow=not no_mlflow,
         then_best=then_best,
+        log_format=_one_of(log_format, ("text", "json"), "--log-format"),
     )
     if data.is_data(space):
         space = init.for_run(space, options, weights)
@@ -244,9 +249,13 @@ def run(
         raise typer.Exit(code)
     if then_best:
         from sweeper.commands import export
+        from sweeper.terminal import events
 
         final = run.final(space, options)
+        if options.events:
+            return events.emit("final", final.folder.study.name, **export.finished(final))
         _answer(export.ending(final, final.folder.study))
+    return None
 
 
 @app.command()
@@ -268,13 +277,38 @@ def plan(
 
 
 @app.command()
-def status(study: StudyName = None, as_json: Json = False) -> None:
+def status(
+    study: StudyName = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show the sweep that runs, until it ends or you press Ctrl-C")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """How a study stands."""
     from sweeper.results import status
     from sweeper.store import studies
 
-    one = studies.status_of(studies.find(study))
+    found = studies.find(study)
+    if watch and as_json:
+        raise UserError("--watch and --json are two answers", where="sweep status", help="ask for one")
+    if watch:
+        _watch(status.Watched(found))
+    one = studies.status_of(found)
     _answer(status.report(one) if as_json else status.status(one))
+
+
+def _watch(watched: "Watched") -> None:
+    """Show a sweep of another process while it runs."""
+    from sweeper import text
+    from sweeper.system.interrupt import stoppable
+    from sweeper.terminal import follow, views
+    from sweeper.terminal.summary import Known
+
+    where = [f"files: {text.relative_path(watched.study.root)}", "stop:  Ctrl-C; the sweep goes on"]
+    with stoppable():
+        if watched.look().holder:
+            known = Known(watched.names, watched.epochs)
+            follow.follow(watched, views.choose(sys.stdout, where=where, known=known))
 
 
 @app.command()
@@ -686,6 +720,12 @@ def _count(slots: str) -> "Count":
     if not slots.isdecimal() or int(slots) < 1:
         raise typer.BadParameter(f"{slots!r} is neither a number from 1 on nor auto", param_hint="--slots")
     return int(slots)
+
+
+def _one_of(word: str, words: tuple[str, ...], option: str) -> str:
+    if word not in words:
+        raise typer.BadParameter(f"{word!r} is not {' or '.join(words)}", param_hint=option)
+    return word
 
 
 def _answer(answer: dict[str, Any] | Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """The messages between coordinator and workers, and the records of a trial."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import not_
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import Field
 from trainers.config import Recipe
 from trainers.epoch import Epoch, Frozen, Look, Scores
 from trainers.metrics.definitions import minimizes, oriented
+from trainers.support.position import Position
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
@@ -129,6 +131,20 @@ class Failed(Message):
 WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
+class RunningTrial(Message):
+    """Of running.json: the slot of a running trial, and how far its epoch is."""
+
+    trial: int
+    slot: str
+    at: Position | None = None
+
+
+class RunningTrials(Message):
+    """running.json."""
+
+    trials: tuple[RunningTrial, ...] = ()
+
+
 @dataclass(frozen=True)
 class SessionEnd:
     """How a session ended: the exit code, and one line that says why where that is not plain."""
@@ -190,6 +206,10 @@ class Observer(Protocol):
 
     It can be brought up to date from the folders at any later time, so whatever it lacks costs nobody anything else.
     """
+
+    def moved(self, positions: Mapping[int, Position], /) -> None:  # noqa: ARG002  most show no batches
+        """How far the epochs of running trials are, several times a second, whether it has changed or not."""
+        return
 
     def started(self, job: Job, slot: str, /) -> None: ...
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None, /) -> None: ...

@@ -23,6 +23,7 @@ from tests.support.cli import SPACE, command, environment, lay_out, numbers, swe
 pytestmark = pytest.mark.process
 
 ESCAPE = "\x1b"
+STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +186,43 @@ def test_a_sweep_ends_with_how_it_stands_and_the_commands_that_come_next(swept):
     _, ended = swept
     assert ended.returncode == 0
     assert ended.stdout == ""
-    last = ended.stderr.splitlines()[-5:]
-    assert last[0].startswith("best:   overall_accuracy 0.")
-    assert last[1:] == [
+    said = ended.stderr.splitlines()
+    best = next(number for number, line in enumerate(said) if line.startswith("best:   overall_accuracy 0."))
+    assert said[best + 1].startswith("rank  trial   value ")
+    assert said[-4:] == [
         "files:  mlruns/studies/question",
-        "resume: sweep run space.yaml",
-        "submit: sweep best question --export submission",
         "browse: sweep ui question",
+        "report: sweep report question",
+        "next:   sweep best question --export submission",
     ]
+
+
+def test_the_log_tells_a_sweep_from_its_beginning_to_its_end_as_its_output_does(swept):
+    folder, ended = swept
+    study = folder / "mlruns" / "studies" / "question"
+    kept = [STAMP.sub("", line) for line in (study / "log.txt").read_text().splitlines()]
+    assert all(STAMP.match(line) for line in (study / "log.txt").read_text().splitlines())
+    said = [STAMP.sub("", line) for line in ended.stderr.splitlines()]
+    assert kept == said[len(said) - len(kept) :]
+    words = [
+        "data: ",
+        "study:   question, space.yaml",
+        "metric:  overall_accuracy on val",
+        "devices: cpu",
+        "budget:  3 t",
+    ]
+    words += [
+        "files:   mlruns",
+        "browse:  sweep ui",
+        "stop:    Ctrl-C",
+        "trial 0 starts on cpu: ",
+        "trial 0 epoch 1/4 val",
+    ]
+    words += ["trial 0 done after 4/4 epochs", "trial 1 starts", "best:   ", "report: ", "next:   "]
+    places = [next(number for number, line in enumerate(kept) if line.startswith(word)) for word in words]
+    assert places == sorted(places)
+    own = [STAMP.sub("", line) for line in (study / "trials" / "0000" / "log.txt").read_text().splitlines()]
+    assert own == [line for line in kept if line.startswith("trial 0 ")]
 
 
 def test_a_secret_of_the_environment_is_written_nowhere(swept):
@@ -201,6 +231,62 @@ def test_a_secret_of_the_environment_is_written_nowhere(swept):
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.name == "mlflow.db" for path in files)
     assert not [path for path in files if b"canary-8472" in path.read_bytes()]
+
+
+def test_a_scheduler_is_told_what_happens_as_json(fresh):
+    words = ["--no-mlflow", "--inline", "--trials", "1", "--then-best", "--log-format", "json"]
+    ended = sweep(fresh, "run", "space.yaml", *words)
+    assert ended.returncode == 0, ended.stderr
+    told = [json.loads(line) for line in ended.stdout.splitlines()]
+    trial = ["trial_begin", *["epoch"] * 4, "trial_end"]
+    assert [line["event"] for line in told] == ["begin", *trial, "end", *trial, "final"]
+    assert {line["study"] for line in told} == {"question"}
+    end = next(line for line in told if line["event"] == "end")
+    assert (end["exit_code"], end["state"], end["best"]["number"]) == (0, "COMPLETE", 0)
+    assert "best:" not in ended.stderr
+    study = fresh / "mlruns" / "studies" / "question"
+    assert "next: " not in (study / "log.txt").read_text()
+    assert (study / "resume_command").read_text().endswith("--log-format json --inline --no-mlflow --then-best\n")
+
+
+def test_a_format_that_nobody_knows_is_refused(empty):
+    ended = sweep(empty, "run", "space.yaml", "--log-format", "xml")
+    assert ended.returncode == 2
+    assert "'xml' is not text or json" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_can_be_watched_from_another_process_until_it_ends(fresh):
+    running = fresh / "mlruns" / "studies" / "question" / "running.json"
+    words = command("run", "space.yaml", "--no-mlflow", "--trials", "2")
+    slowly = environment(SWEEP_FAKE_SECONDS="0.5")
+    with subprocess.Popen(words, cwd=fresh, env=slowly, stderr=subprocess.DEVNULL) as process:
+        until(running.exists)
+        watching = sweep(fresh, "status", "--watch")
+    assert process.returncode == watching.returncode == 0
+    said = [STAMP.sub("", line) for line in watching.stdout.splitlines()]
+    assert any(line.startswith("trial 1 epoch 4/4 val overall_accuracy ") for line in said)
+    assert any(line.startswith("trial 1 done after 4/4 epochs") for line in said)
+    assert "study    question: complete, 2 of 2 trials begun" in said
+    assert sweep(fresh, "status", "--watch").stdout == sweep(fresh, "status").stdout  # nothing runs
+
+
+@pytest.mark.slow
+def test_whoever_watches_may_leave_and_the_sweep_goes_on(fresh):
+    running = fresh / "mlruns" / "studies" / "question" / "running.json"
+    words = command("run", "space.yaml", "--no-mlflow", "--trials", "1")
+    slowly = environment(SWEEP_FAKE_SECONDS="2")
+    with subprocess.Popen(words, cwd=fresh, env=slowly, stderr=subprocess.DEVNULL) as process:
+        until(running.exists)
+        look = command("status", "--watch")
+        with subprocess.Popen(look, cwd=fresh, env=environment(), stdout=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout
+            next(line for line in watching.stdout if " trial 0 " in line)
+            watching.send_signal(signal.SIGINT)
+            rest = watching.communicate(timeout=30)[0]
+    assert watching.returncode == 0
+    assert "study    question: running" in rest
+    assert process.returncode == 0
 
 
 def test_a_finished_study_is_not_trained_again(played):
@@ -213,7 +299,10 @@ def test_a_finished_study_is_not_trained_again(played):
 def test_more_trials_can_be_asked_for(played):
     ended = sweep(played, "run", "space.yaml", "--trials", "4", "--no-mlflow")
     assert ended.returncode == 0
-    assert "resume: sweep run space.yaml --trials 4 --no-mlflow" in ended.stderr
+    assert "study:   question, space.yaml; 3 trials on record" in ended.stderr
+    assert (played / "mlruns/studies/question/resume_command").read_text() == (
+        "sweep run space.yaml --trials 4 --no-mlflow\n"
+    )
     assert len(list((played / "mlruns" / "studies" / "question" / "trials").iterdir())) == 4
 
 
@@ -228,9 +317,8 @@ def test_a_new_study_asks_the_changed_question(played):
     words = ["--set", "train.epochs=1", "--new-study", "other", "--inline", "--no-mlflow"]
     ended = sweep(played, "run", "space.yaml", *words)
     assert ended.returncode == 0
-    assert (
-        f"resume: sweep run space.yaml {' '.join(words[:2])} --new-study other --inline --no-mlflow" in ended.stderr
-    )
+    command = f"sweep run space.yaml {' '.join(words[:2])} --new-study other --inline --no-mlflow\n"
+    assert (played / "mlruns/studies/other/resume_command").read_text() == command
     assert json.loads(sweep(played, "status", "--json").stdout)["study"] == "other"
 
 

@@ -30,6 +30,7 @@ from trainers.support.checkpoint import save_state, save_weights
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault, Overflowed
 from trainers.support.files import NEXT
+from trainers.support.position import Cursor, Position
 
 FEW = 3  # batches of an epoch that may overflow in fp16, or a twentieth of them: a scaler leaves them out
 
@@ -46,6 +47,7 @@ def train(
     micro_batch: int | None = None,
     full_precision: bool = False,
     calibration: Calibration | None = None,
+    cursor: Cursor | None = None,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -61,6 +63,7 @@ def train(
     gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
     `full_precision`: 32 bits whatever the recipe says, for a run whose 16 did not suffice.
     `calibration`: what model.safetensors says of it; what is fitted on val, where there is one, when left out.
+    `cursor` is kept at the batch that was done last, of the training as of the evaluation.
 
     Raises Diverged when the loss is no longer finite or a metric that decides something is not, Overflowed where fp16
     may be why, EnvironmentFault when there is nothing to train on.
@@ -68,6 +71,7 @@ def train(
     DEVICE_IMAGES.clear(unless=resident)
     run = TrainingRun(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
     run.calibration = calibration
+    run.cursor = run.lens.cursor = cursor or Cursor()
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
     for index in range(len(run.epochs), recipe.train.epochs):
@@ -75,6 +79,7 @@ def train(
         fitted, rate, pace = run.fit(index)
         run.check(index, rate, "training", fitted)
         seen = run.evaluate()
+        run.cursor.at = None
         run.check(index, rate, "val", seen.val)
         run.check_metrics(index, seen.val)
         epoch = Epoch(
@@ -163,6 +168,7 @@ class TrainingRun:
         self.config = recipe.in_full.train if full_precision else recipe.train
         self.fitted_on, self.full_precision = tuple(fit), full_precision
         self.calibration: Calibration | None = None
+        self.cursor = Cursor()
         self.past, self.micro_batch = past, recipe.train.batch_size
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
@@ -228,6 +234,7 @@ class TrainingRun:
                 self.step()
             tally.update(logits, batch.labels)
             mean.add(loss, len(batch.images))
+            self.cursor.at = Position("train", step + 1, len(chunks))
         return tally, mean, rate
 
     def _past(self, index: int) -> list[float]:

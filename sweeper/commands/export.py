@@ -101,12 +101,15 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
 
 
 # --------------------------------------------------------------------------------------- the final
-def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True) -> Final:
+def export(
+    won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True, events: bool = False
+) -> Final:
     """Retrain the winner on train and val, predict test, and pack what it says.
 
     The recipe is unchanged, its schedule's horizon too; where its selection chose an epoch of the winner, training
     ends after as many. A final of the same trial that was interrupted is continued, a finished one is packed again
     from its predictions, unless `again`. On a full disk it waits, and goes on when there is room.
+    `events`: what happens is told as JSON.
     """
     folder, done = _place(won, again=again)
     data = won.job.recipe.data
@@ -120,7 +123,12 @@ def export(won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow:
             return final
     work = _predicted if done else _trained
     final = retraining.session(
-        won.study, won.job.recipe, slots, lambda session: work(won, folder, session), mlflow=mlflow
+        won.study,
+        won.job.recipe,
+        slots,
+        lambda session: work(won, folder, session),
+        mlflow=mlflow,
+        events=events,
     )
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final

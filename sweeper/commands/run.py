@@ -1,6 +1,9 @@
 """`sweep run`: from a YAML file, through every check, to the session and the words at its end."""
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +14,20 @@ from sweeper.engine import presets
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
-from sweeper.results import importance, status, winner
-from sweeper.store import records, studies
+from sweeper.errors import UserError
+from sweeper.results import columns, importance, status, winner
+from sweeper.store import studies
 from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.ranking import Ranking
 from sweeper.system import devices
-from sweeper.terminal import output
+from sweeper.terminal import events, log, output
+from sweeper.terminal.heading import Heading
+from sweeper.trial import SessionEnd
 
 if TYPE_CHECKING:
     from sweeper.commands.export import Final
-    from sweeper.trial import SessionEnd
+
+TOP = 3  # trials of the leaderboard that are shown at the end
 
 
 def run(path: Path, options: Options) -> "SessionEnd":
@@ -33,33 +41,57 @@ def run(path: Path, options: Options) -> "SessionEnd":
     options.check()
     slots = devices.slots(options.devices, options.slots)
     prepared = prepare(path, options, slots=slots)
-    understood = preparation.understood(prepared.summary, str(path))
-    for line in filter(None, (*understood, *preparation.executed(), presets.told(prepared.spec))):
+    understood = [*preparation.understood(prepared.summary, str(path)), *preparation.executed()]
+    understood += [line for line in [presets.told(prepared.spec)] if line]
+    for line in understood:
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
-    session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path))
+    heading = _heading(prepared, options, path, understood)
+    session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path), heading)
     with inline.environment(slots[0] if options.inline else None):
         return _told(session)
 
 
+def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, understood: Sequence[str]) -> Heading:
+    spec, data = prepared.spec, prepared.summary
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    browse = f"MLflow at {text.redacted(server)}" if server else f"sweep ui {prepared.folder.name}"
+    homes = list(dict.fromkeys(slot.home for slot in prepared.slots))
+    return Heading(
+        study=spec.study,
+        source=str(path),
+        metric=spec.metric,
+        minimize=spec.minimize,
+        data=understood,
+        images=data.images,
+        classes={category.name: len(category.classes) for category in data.categories},
+        devices=[f"Ray cluster {options.ray}"] if options.ray else homes,
+        slots=options.slots,
+        trials=spec.budget.trials,
+        hours=spec.budget.hours,
+        folder=text.relative_path(prepared.folder.root),
+        browse=browse if options.mlflow else None,
+    )
+
+
 def _told(session: Session) -> "SessionEnd":
     """Run the session; however it ends, say how the study stands."""
-    reason, ended = "", False
+    outcome = SessionEnd(1)
     try:
         outcome = session.run()
-        reason, ended = outcome.reason, outcome.exit_code == 0
+    except UserError as error:
+        outcome = SessionEnd(error.exit_code)
+        raise
     finally:
         if session.started:
-            say_ending(session.prepared.folder, session.command, reason)
-    if ended and (line := _mattered(session.prepared.folder)):
-        output.print_message(line)
+            say_ending(
+                session.prepared.folder,
+                session.command,
+                outcome,
+                retrains=session.options.then_best,
+                as_event=session.options.events,
+            )
     return outcome
-
-
-def _mattered(folder: StudyFolder) -> str:
-    """What mattered, where there are trials enough to say."""
-    found = importance.importance(folder, records.results(folder))
-    return found.line if found and found.is_enough else ""
 
 
 def final(path: Path, options: Options) -> "Final":
@@ -69,7 +101,7 @@ def final(path: Path, options: Options) -> "Final":
 
     folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
     slots = devices.slots(options.devices)[:1]
-    return export.export(winner.winner(folder), slots, mlflow=options.mlflow)
+    return export.export(winner.winner(folder), slots, mlflow=options.mlflow, events=options.events)
 
 
 def cached(path: Path, options: Options) -> int:
@@ -79,25 +111,68 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-def say_ending(folder: StudyFolder, command: str, reason: str = "") -> None:
-    """Tell on stderr how the study stands, where its files are, and the commands that come next.
+def say_ending(
+    folder: StudyFolder, command: str, outcome: SessionEnd, *, retrains: bool = False, as_event: bool = False
+) -> None:
+    """Tell on stderr, and in the study's log, how the study stands, where its files are, and what comes next.
 
-    Nothing of a study whose folder is gone: the error that ended the sweep says that.
+    `retrains`: the winner's retraining follows by itself, where the search has ended. `as_event`: as JSON on stdout,
+    and in words in the log alone. Nothing is said of a study whose folder is gone: the error that ended the sweep
+    says that.
     """
     if not folder.root.exists():
         return
-    one = studies.status_of(folder)
-    if reason:
-        output.print_message(reason)
-    output.print_message(f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}")
-    output.print_message(f"files:  {text.relative_path(folder.root)}")
-    for line in _broken(one):
-        output.print_message(line)
-    output.print_message(f"resume: {command}")
-    if one.best:
-        output.print_message(f"submit: sweep best {folder.name} --export submission")
-    if folder.sync_state.exists():
-        output.print_message(f"browse: sweep ui {folder.name}")
+    one, ended = studies.status_of(folder), outcome.exit_code == 0
+    top = _top(one) if ended else None
+    first, last = list(_first(one, outcome.reason)), list(_last(one, command, ended=ended, retrains=retrains))
+    if as_event:
+        _emit_ending(one, outcome)
+    else:
+        for line in first:
+            output.print_message(line)
+        if top:
+            output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} has all")
+        for line in last:
+            output.print_message(line)
+    log.write(folder.log, [*first, *(output.aligned(top.headers, top.rows) if top else ()), *last])
+
+
+def _emit_ending(one: studies.StudyStatus, outcome: SessionEnd) -> None:
+    found = status.document(one)
+    told = {name: found[name] for name in ("state", "metric", "trials", "best", "folder", "next")}
+    events.emit("end", one.study.name, exit_code=outcome.exit_code, reason=outcome.reason, **told)
+
+
+def _first(one: studies.StudyStatus, reason: str) -> Iterator[str]:
+    """Why it ended, and what is best."""
+    yield from [reason] if reason else []
+    yield f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}"
+
+
+def _top(one: studies.StudyStatus) -> columns.Board | None:
+    """The best few trials, where there are several to compare."""
+    if sum(result.state == "COMPLETE" for result in one.results) < 2:
+        return None
+    found = importance.importance(one.study, one.results)
+    ranking = Ranking.of(one.results, one.study)
+    board = columns.board(ranking, first=[share.name for share in found.shares] if found else [])
+    return replace(board, rows=board.rows[:TOP])
+
+
+def _last(one: studies.StudyStatus, command: str, *, ended: bool, retrains: bool) -> Iterator[str]:
+    """What mattered, what lies where, and the commands that come next."""
+    if ended and (found := importance.importance(one.study, one.results)):
+        yield found.line
+    yield f"files:  {text.relative_path(one.study.root)}"
+    yield from _broken(one)
+    if one.study.sync_state.exists():
+        yield f"browse: sweep ui {one.study.name}"
+    if not ended or one.state != "COMPLETE" or not one.best:
+        yield f"resume: {command}"
+        return
+    yield f"report: sweep report {one.study.name}"
+    if not retrains:
+        yield f"next:   {status.next_command(one)}"
 
 
 def _broken(one: studies.StudyStatus) -> Iterator[str]:

@@ -12,13 +12,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import IO
 
 from sweeper.errors import EnvironmentFault
 from sweeper.store import paths, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.system import subprocesses
+from sweeper.system.interrupt import stoppable
 from sweeper.terminal.output import print_message
 from sweeper.tracking import catching_up, client
 from sweeper.tracking.local_store import address, trouble
@@ -42,7 +42,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     catching_up.catch_up(studies.studies(), print_message)
     if store.startswith("http"):
         return say(_address(study, store))
-    with _stoppable(), _serving(store, free_port(port)) as pages:
+    with stoppable(), _serving(store, free_port(port)) as pages:
         say(_address(study, pages.base))
         pages.await_answer()
         say("MLflow is ready; Ctrl-C ends it")
@@ -158,20 +158,3 @@ def server_environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
     }
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are how this is meant to end: both leave the block quietly."""
-
-    def hear(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -117,6 +117,7 @@ class _Loop:
             if not self.jobs and not self.stranded():
                 return self.close()
             message = self.executor.next(POLL_INTERVAL_S)
+            self.observers.moved(self.executor.positions())
             self.source.tick()
             if isinstance(message, Progress):
                 self.progress(message)

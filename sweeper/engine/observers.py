@@ -1,11 +1,12 @@
 """The observers of a session, told one after the other: what fails in one of them costs the others nothing."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
+from trainers.support.position import Position
 
 
 class Observers:
@@ -19,6 +20,9 @@ class Observers:
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self._tell(lambda one: one.epoch(job, epoch, best))
+
+    def moved(self, positions: Mapping[int, Position]) -> None:
+        self._tell(lambda one: one.moved(positions))
 
     def ended(self, job: Job, result: TrialResult) -> None:
         self._tell(lambda one: one.ended(job, result))

@@ -22,6 +22,7 @@ class Options:
     inline: bool = False
     ray: str | None = None  # address of a cluster, which then trains
     mlflow: bool = True
+    log_format: str = "text"  # json: events on stdout
     then_best: bool = False  # a final follows, for which time is kept
 
     def check(self) -> None:
@@ -34,6 +35,11 @@ class Options:
                 where="--devices",
                 help="leave it out, or say --devices cpu; CUDA_VISIBLE_DEVICES of ray start keeps GPUs from it",
             )
+
+    @property
+    def events(self) -> bool:
+        """Whether what happens is told as JSON."""
+        return self.log_format == "json"
 
     @property
     def assignments(self) -> list[str]:
@@ -58,6 +64,7 @@ class Options:
         for name, value in named.items():
             words += [f"--{name}", str(value)] if value is not None else []
         words += ["--new-study", self.new_study] if self.new_study else []
+        words += ["--log-format", self.log_format] if self.log_format != "text" else []
         words += ["--slots", str(self.slots)] if self.slots != 1 else []
         flags = {"inline": self.inline, "no-mlflow": not self.mlflow, "then-best": self.then_best}
         return shlex.join(words + [f"--{name}" for name, given in flags.items() if given])

@@ -18,7 +18,7 @@ from sweeper.store import extension_files, lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.outcomes import IN_FULL
 from sweeper.system.signals import Stop, listening
-from sweeper.terminal import views
+from sweeper.terminal.output import print_message
 from sweeper.tracking import tracker
 from sweeper.trial import Closing, Done, Failed, Job, SessionEnd, TrialResult
 from trainers import extensions
@@ -66,9 +66,10 @@ def session(
     work: Callable[[RetrainingSession], Made],
     *,
     mlflow: bool = True,
+    events: bool = False,
 ) -> Made:
     """What `work` comes to while `study` is held, with its data checked and decoded, its record in MLflow open, and
-    signals heard.
+    signals heard. `events`: what happens is told as JSON.
 
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
@@ -81,7 +82,7 @@ def session(
     stop, room = Stop(), DiskEstimate(study)
 
     def once() -> Made:
-        with _held(study, table, slots, stop, room, mlflow=mlflow) as session:
+        with _held(study, table, slots, stop, room, mlflow=mlflow, events=events) as session:
             return work(session)
 
     with listening(stop), stop.told():
@@ -93,13 +94,22 @@ def session(
 
 @contextmanager
 def _held(
-    study: StudyFolder, table: "Table", slots: "Sequence[Slot]", stop: Stop, room: DiskEstimate, *, mlflow: bool
+    study: StudyFolder,
+    table: "Table",
+    slots: "Sequence[Slot]",
+    stop: Stop,
+    room: DiskEstimate,
+    *,
+    mlflow: bool,
+    events: bool,
 ) -> Iterator[RetrainingSession]:
     standing = studies.status_of(study)
     held, timeout = lock.acquire(study.lock), PATIENCE
     try:
-        view = views.choose(where=[f"files: {text.relative_path(study.root)}"])
-        observers = engine_session.observers_for(view, tracker.facts(standing), mlflow=mlflow)
+        facts = tracker.facts(standing)
+        where = [f"files: {text.relative_path(study.root)}"]
+        found = engine_session.speakers(study, facts.names, where, events=events)
+        observers = engine_session.observers_for(Observers(found, print_message), facts, mlflow=mlflow)
         try:
             yield RetrainingSession(table, observers, slots, stop, room)
         except BaseException as error:

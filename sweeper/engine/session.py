@@ -1,7 +1,7 @@
 """One session of a sweep: lock, study, observers, executor, and the loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,8 @@ from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
 from sweeper.search.export import OptunaExport
 from sweeper.store import paths, records, studies
-from sweeper.store.ranking import tables
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.ranking import parameter_names, tables
 from sweeper.study import transfer
 from sweeper.study.gpu_memory import MachineInfo
 from sweeper.study.state import Definition
@@ -24,6 +25,10 @@ from sweeper.study.study import Study
 from sweeper.system import devices, disks
 from sweeper.system.signals import Stop, listening
 from sweeper.terminal import output, views
+from sweeper.terminal.events import Events
+from sweeper.terminal.heading import Heading
+from sweeper.terminal.log import Log, Published
+from sweeper.terminal.summary import Known
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.tracking.tracker import tracker_for
 from sweeper.trial import Closing, Observer, SessionEnd, State
@@ -55,8 +60,10 @@ class Session:
     options: Options
     make_executor: MakeExecutor
     command: str  # which continues it
+    heading: Heading
     stop: Stop = field(default_factory=Stop)
     started: bool = False  # the study was opened, so there is something to say at the end
+    announced: bool = False  # the heading was said
 
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
@@ -116,14 +123,14 @@ class Session:
 
     def _train(self, study: Study) -> SessionEnd:
         """Run the loop under the eyes of all observers."""
-        view = self._view(study)
-        observers = self._observers(view)
+        told = self._told(study)
+        observers = self._observers(told)
         state: State = "INTERRUPTED"
         hurry = False
         try:
             if line := self.prepared.room.outlook(self.prepared.spec, self.prepared.space.recipes()):
-                view.note(line)
-            executor = self.make_executor(view.note)
+                told.note(line)
+            executor = self.make_executor(told.note)
             outcome = loop.run(study, executor, observers, stop=self.stop, room=self.prepared.room)
             state = STATES.get(outcome.exit_code, "INTERRUPTED")
         except DiskFull:
@@ -133,19 +140,27 @@ class Session:
             observers.closed(self._closing(state, hurry=hurry))
         return outcome
 
-    def _view(self, study: Study) -> views.View:
-        folder = self.prepared.folder
+    def _told(self, study: Study) -> Observers:
+        """The view and the log."""
+        folder, budget = self.prepared.folder, self.prepared.spec.budget
+        left = budget.hours and max(0.0, budget.hours * 3600 - records.elapsed_seconds(folder))
         browse = ["browse: sweep ui"] if self.options.mlflow else []
-        view = views.choose(where=[f"files: {text.relative_path(folder.root)}", *browse])
-        view.plan(self.prepared.spec.budget.trials, study.results())
+        where = [f"files: {text.relative_path(folder.root)}", *browse]
+        found = speakers(folder, self.prepared.space.names, where, events=self.options.events)
+        for one in found:
+            if not self.announced:
+                one.begin(self.heading, study.results())
+            one.plan(budget.trials, study.results(), left)
+        self.announced = True
+        told = Observers(found, output.print_message)
         if kind := disks.network(folder.root):
-            view.note(disks.words(paths.home(), kind))
-        return view
+            told.note(disks.words(paths.home(), kind))
+        return told
 
-    def _observers(self, view: views.View) -> Observers:
+    def _observers(self, told: Observers) -> Observers:
         prepared = self.prepared
-        export = OptunaExport(prepared.folder, prepared.space.suggest, view.note, minimize=prepared.spec.minimize)
-        observers = observers_for(view, facts(prepared), export, mlflow=self.options.mlflow)
+        export = OptunaExport(prepared.folder, prepared.space.suggest, told.note, minimize=prepared.spec.minimize)
+        observers = observers_for(told, facts(prepared), export, mlflow=self.options.mlflow)
         export.opened()
         return observers
 
@@ -177,14 +192,23 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
     return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
 
 
-def observers_for(view: views.View, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
-    """The view, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
-    tracker = [tracker_for(view.note)] if mlflow else []
-    figures = Figures(facts.study, view.note, *(one.attached for one in tracker))
+def speakers(
+    study: StudyFolder, names: Iterable[str], where: Sequence[str], *, events: bool
+) -> tuple[views.View, views.View]:
+    """Who tells of runs whose open values are called so: the view, or `events` as JSON, and the log."""
+    known = Known(parameter_names(names), lambda job: records.history(RunFolder(job.folder)))
+    view = Events(known) if events else views.choose(where=where, known=known)
+    return view, Log(study.log, lambda job: RunFolder(job.folder).log, known)
+
+
+def observers_for(told: Observers, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
+    """Who is `told`, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
+    tracker = [tracker_for(told.note)] if mlflow else []
+    figures = Figures(facts.study, told.note, *(one.attached for one in tracker))
     for one in tracker:
         one.opened(facts)
     figures.opened()
-    return Observers([view, figures, *others, *tracker], output.print_message)
+    return Observers([told, Published(facts.study.running), figures, *others, *tracker], output.print_message)
 
 
 def facts(prepared: PreparedStudy) -> StudyInfo:

@@ -1,8 +1,10 @@
 """Run jobs somewhere and decide nothing. What every executor promises stands here."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from sweeper.trial import Done, Failed, Job, Progress
+from trainers.support.position import Position
 
 
 class Executor(Protocol):
@@ -23,6 +25,10 @@ class Executor(Protocol):
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:
         """The next message of any worker, or None after `timeout` seconds."""
+        ...
+
+    def positions(self) -> Mapping[int, Position]:
+        """How far the epochs of running trials are, by trial, as far as it is known."""
         ...
 
     def answer(self, trial: int, keep: bool) -> None:

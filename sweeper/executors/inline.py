@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sweeper.executors import local
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.worker.job import Messages, advance, run
+from trainers.support.position import Position
 
 
 class Inline:
@@ -39,6 +40,10 @@ class Inline:
         if isinstance(message, Failed):
             print(message.detail, file=sys.stderr)
         return message
+
+    def positions(self) -> Mapping[int, Position]:
+        """Nothing is known: an epoch is one call of `next`."""
+        return {}
 
     def answer(self, trial: int, keep: bool) -> None:  # noqa: ARG002  there is only one
         self._answer, self._waiting = keep, False

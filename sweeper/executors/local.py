@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeper.executors.packing import Packing
@@ -18,6 +18,7 @@ from sweeper.system import devices, subprocesses
 from sweeper.system.devices import Count, Slot
 from sweeper.trial import Done, Failed, Failure, Job, Progress
 from sweeper.worker import protocol
+from trainers.support.position import Position
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 SHUTDOWN_GRACE_S = 5.0  # seconds for a process whose pipe has ended to end as well
@@ -36,6 +37,7 @@ class _Worker:
     waiting: bool = False  # for an answer
     heard: float = 0.0  # when it last said anything
     moved: float = 0.0  # since when it trains the epoch it is at
+    at: Position | None = None  # how far the epoch is
 
     def tell(self, word: protocol.Start | protocol.Answer) -> None:
         """Nobody there? Then its death is about to be read from the pipe."""
@@ -75,7 +77,7 @@ class Local:
         slot = self._open()[-1]
         self._idle.remove(slot)
         worker = self._workers.get(slot.name) or self._spawn(slot, RunFolder(job.folder))
-        worker.job, worker.waiting = job, False
+        worker.job, worker.waiting, worker.at = job, False, None
         worker.heard = worker.moved = self._awake.now()
         worker.tell(self._order(slot, job))
         return slot.name
@@ -111,6 +113,9 @@ class Local:
             if left <= 0:
                 break
         return self._ready.popleft() if self._ready else None
+
+    def positions(self) -> Mapping[int, Position]:
+        return {one.job.trial: one.at for one in self._workers.values() if one.job and one.at}
 
     def answer(self, trial: int, keep: bool) -> None:
         for worker in self._workers.values():
@@ -167,7 +172,9 @@ class Local:
             return
         for line in lines:
             message = protocol.REPORT.validate_json(line)
-            if not isinstance(message, protocol.Heartbeat):
+            if isinstance(message, protocol.Heartbeat):
+                worker.at = message.at
+            else:
                 self._hear(worker, message)
 
     def _hear(self, worker: _Worker, message: Progress | Done | Failed) -> None:

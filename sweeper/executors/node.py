@@ -12,6 +12,7 @@ from sweeper.executors.local import Local
 from sweeper.system import devices
 from sweeper.system.devices import Count
 from sweeper.trial import Job, Message, WorkerMessage
+from trainers.support.position import Position
 
 
 class NodeSettings(Message):
@@ -46,6 +47,7 @@ class NodeReply(Message):
 
     messages: tuple[WorkerMessage, ...]
     free: int
+    positions: Mapping[int, Position] = Field({}, description="how far the epochs of running trials are")
 
 
 class NodeExecutor:
@@ -85,7 +87,8 @@ class NodeExecutor:
         while words[-1]:
             words.append(self._local.next(0.0))
         free = max(0, self._local.free() - len(self._held))
-        return NodeReply(messages=tuple(word for word in words if word), free=free).model_dump_json()
+        messages = tuple(word for word in words if word)
+        return NodeReply(messages=messages, free=free, positions=self._local.positions()).model_dump_json()
 
     def close(self) -> None:
         """End the workers."""

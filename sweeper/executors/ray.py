@@ -34,6 +34,7 @@ from sweeper.store.paths import RunFolder
 from sweeper.system.devices import Count
 from sweeper.system.signals import HEARD
 from sweeper.trial import Done, Failed, Job, Progress
+from trainers.support.position import Position
 
 SURVEY_INTERVAL_S = 2.0  # seconds between two looks at what the cluster has
 POLL_INTERVAL_S = 0.5  # seconds that an actor waits for its workers' words before it answers
@@ -69,6 +70,7 @@ class ActorSlot:
     jobs: dict[int, Job] = field(default_factory=dict)
     starts: list[Job] = field(default_factory=list)
     answers: list[tuple[int, bool]] = field(default_factory=list)
+    positions: Mapping[int, Position] = field(default_factory=dict)  # how far the epochs are
     since: float = 0.0  # when the call began
 
     def send(self, now: float) -> None:
@@ -178,6 +180,9 @@ class Ray:
                 break
         return self._ready.popleft() if self._ready else None
 
+    def positions(self) -> Mapping[int, Position]:
+        return {trial: at for place in self._places for trial, at in place.positions.items() if trial in place.jobs}
+
     def answer(self, trial: int, keep: bool) -> None:
         for place in self._places:
             if trial in place.jobs:
@@ -265,6 +270,7 @@ class Ray:
             return
         reply = NodeReply.model_validate_json(text)
         place.free = max(0, reply.free - len(place.starts))
+        place.positions = reply.positions
         for message in reply.messages:
             if not isinstance(message, Progress):
                 del place.jobs[message.trial]

@@ -10,7 +10,7 @@ from sweeper.errors import UserError
 from sweeper.figures.process import FigureClient, FigureRequest, FigureResult
 from sweeper.store import records, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.trial import Closing, Job, Kind, TrialResult
+from sweeper.trial import Closing, Job, Kind, Observer, TrialResult
 from trainers.epoch import Epoch
 
 STUDY = "study"
@@ -18,7 +18,7 @@ DRAWING_TIMEOUT_S = 60.0  # that a busy machine may take for the figures of one 
 Shown = Callable[[Job | None, Sequence[Path]], None]  # files of a run, or of the study
 
 
-class Figures:
+class Figures(Observer):
     """Asks the drawing process and waits for it at the end only; nothing waits while runs are trained.
 
     In the caller's thread `shown` is told what was drawn, and `note`, once of each reason, why something was not.

@@ -7,11 +7,11 @@ from sweeper import text
 from sweeper.errors import UserError
 from sweeper.figures.charts import written
 from sweeper.figures.finished_run import Run
-from sweeper.results import card, columns
+from sweeper.results import card
 from sweeper.results.winner import Winner
 from sweeper.store import records
 from sweeper.store.importance import Importance
-from sweeper.store.ranking import Ranking
+from sweeper.store.ranking import Ranking, short_names
 from sweeper.store.studies import StudyStatus
 
 SHOWN = 3  # parameters of the winner
@@ -33,7 +33,7 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
     result = won.result
     order = [share.name for share in mattered.shares] if mattered else []
     names = sorted(result.params, key=lambda name: order.index(name) if name in order else len(order))
-    short = columns.short_names(result.params)
+    short = short_names(result.params)
     given = [f"{short[name]} {written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
     again = (
         f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"

@@ -1,6 +1,6 @@
 """The columns of a leaderboard as people read and name them: short names, what varies, metrics of every trial."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -9,57 +9,39 @@ from sweeper.errors import UserError
 from sweeper.space.tree import flow
 from sweeper.store import jsonfile, records
 from sweeper.store.paths import StudyFolder
-from sweeper.store.ranking import COLUMNS, LAST, Ranking
+from sweeper.store.ranking import COLUMNS, LAST, OWN, Ranking, ends, short_names
 from sweeper.store.studies import StudyStatus
 from sweeper.text import format_value, join_or, plain
 from sweeper.trial import TrialResult
 from trainers.epoch import Scores
 from trainers.metrics.definitions import minimizes
 
-OWN = dict.fromkeys((*COLUMNS, "minutes", *LAST))
 FIRST = ("rank", "trial", "value")
 FIXED = ("state", "epochs", "minutes", "backbone")
 
 
 # -------------------------------------------------------------------------------------------- names
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """The shortest end of each dotted name that no other name has, and that is no column of ours."""
-    known = list(names)
-    return {name: next(end for end in _ends(name) if _is_unique(end, name, known)) for name in known}
-
-
-def _ends(name: str) -> list[str]:
-    """The ends of a dotted name, the shortest first."""
-    parts = name.split(".")
-    return [".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1)] + [name]
-
-
-def _is_unique(end: str, name: str, known: Sequence[str]) -> bool:
-    others = (other for other in known if other != name)
-    return end == name or (end not in OWN and not end.isdigit() and all(end not in _ends(other) for other in others))
-
-
 def full_name(given: str, names: Sequence[str], what: str) -> str:
     """The name that `given` stands for: itself, with or without `train.`, or an end of it that no other has.
 
     Raises UserError, with the nearest names, where there is none.
     """
     plain = given.removeprefix("train.")
-    for found in (given, plain, f"train.{given}"):
-        if found in names:
-            return found
-    ends = [name for name in names if plain in _ends(name)]
-    if len(ends) > 1:
-        raise UserError(f"'{given}' may be {join_or(ends)}", help="write more of the name")
-    if not ends:
+    for whole in (given, plain, f"train.{given}"):
+        if whole in names:
+            return whole
+    found = [name for name in names if plain in ends(name)]
+    if len(found) > 1:
+        raise UserError(f"'{given}' may be {join_or(found)}", help="write more of the name")
+    if not found:
         raise UserError(f"there is no {what} '{given}' in this study", help=nearest(plain, names))
-    return ends[0]
+    return found[0]
 
 
 def nearest(given: str, names: Sequence[str]) -> str:
     """The names that look most like `given`; all where none does."""
-    ends = {end: name for name in names for end in _ends(name)}
-    near = dict.fromkeys(ends[end] for end in get_close_matches(given, ends, n=3, cutoff=0.6))
+    found = {end: name for name in names for end in ends(name)}
+    near = dict.fromkeys(found[end] for end in get_close_matches(given, found, n=3, cutoff=0.6))
     return f"did you mean {join_or([repr(name) for name in near])}?" if near else f"there is {', '.join(names)}"
 
 

@@ -3,25 +3,27 @@
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sweeper import text, trial
 from sweeper.errors import UserError
+from sweeper.space.compare import opened
+from sweeper.store import records, study_file
+from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import parameter_names
 from sweeper.store.studies import FinalRun, StudyStatus, status_of, studies
 from sweeper.system import gpu_processes
 from sweeper.text import relative_path
-from sweeper.trial import TrialResult
+from sweeper.trial import Job, RunningTrials, TrialResult
+from trainers.epoch import Epoch
+from trainers.support.position import Position
 
 SPACES = Path("search_spaces")
-
-
-# ------------------------------------------------------------------------------------------ finding
-
-
-# ----------------------------------------------------------------------------------- a board's score
 
 
 # ------------------------------------------------------------------------------------------ telling
@@ -75,6 +77,8 @@ def next_command(one: StudyStatus) -> str:
     done = [final for final in one.finals if final.done]
     if one.best and (not done or len(done) < len(one.finals)):
         return f"sweep best {one.study.name} --export submission"
+    if any(final.scores for final in done):
+        return f"sweep report {one.study.name}"
     return f"sweep score {one.study.name} VALUE" if one.best else one.resume
 
 
@@ -108,6 +112,37 @@ def _first_command(space: Path | None) -> str:
     if data.layout == "challenge" and not Path(data.root).exists():
         return f"sweep data demo {shlex.quote(data.root)}"
     return f"sweep run {shlex.quote(str(space))}"
+
+
+# ---------------------------------------------------------------------------------------- watching
+@dataclass(frozen=True)
+class Watched:
+    """A study that another process sweeps, as its files say it."""
+
+    study: StudyFolder
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The short names of its open values."""
+        asked = (study_file.read(self.study) or {}).get("identity") or {}
+        return parameter_names(opened(asked.get("train")))
+
+    def look(self) -> StudyStatus:
+        return status_of(self.study)
+
+    def job(self, trial: int) -> Job | None:
+        return records.read_config(self.study.trial(trial))
+
+    def epochs(self, job: Job) -> list[Epoch]:
+        return records.history(self.study.trial(job.trial))
+
+    def positions(self) -> dict[int, tuple[str, Position | None]]:
+        """The slot of each running trial, and how far its epoch is; nothing while that is being written."""
+        try:
+            found = RunningTrials.model_validate_json(self.study.running.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return {}
+        return {one.trial: (one.slot, one.at) for one in found.trials}
 
 
 # ------------------------------------------------------------------------------------------ as JSON

@@ -17,14 +17,14 @@ from sweeper.search import history
 from sweeper.search.history import Suggest
 from sweeper.store import records, trial_index
 from sweeper.store.paths import StudyFolder
-from sweeper.trial import Closing, Job, TrialResult
+from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
 
 LOCK_TIMEOUT_S = 5.0
 TROUBLES = (OptunaError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, UserError)
 
 
-class OptunaExport:
+class OptunaExport(Observer):
     """The observer that writes a study's trials into study.db, from a thread of its own.
 
     Every event only names a trial: the thread brings that trial's row up to date from its run folder. Optuna numbers

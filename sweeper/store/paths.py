@@ -91,6 +91,16 @@ class StudyFolder:
         return self.root / "mlflow.json"
 
     @property
+    def log(self) -> Path:
+        """What each sweep has said, line by line."""
+        return self.root / "log.txt"
+
+    @property
+    def running(self) -> Path:
+        """Where running trials are within their epochs, for whoever watches; there while a sweep runs."""
+        return self.root / "running.json"
+
+    @property
     def elapsed(self) -> Path:
         """Seconds of sweeping so far."""
         return self.root / "elapsed_seconds"

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ COLUMNS = (
     "backbone",
 )
 LAST = ("repeat_of", "failure", "error")
+OWN = dict.fromkeys((*COLUMNS, "minutes", *LAST))
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,30 @@ def _row(result: TrialResult, names: Sequence[str], labels: int | None) -> dict[
 def _column(name: str) -> str:
     """An open value's column; `train.` tells one from a column of ours that is called the same."""
     return f"train.{name}" if name in COLUMNS or name in LAST else name
+
+
+def parameter_names(names: Iterable[str]) -> dict[str, str]:
+    """How a leaderboard calls each open value: by its short name; the backbone has a column of ours."""
+    columns = {name: name if name == "backbone" else _column(name) for name in names}
+    short = short_names(column for column in columns.values() if column not in OWN)
+    return {name: short.get(column, column) for name, column in columns.items()}
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """The shortest end of each dotted name that no other name has, and that is no column of ours."""
+    known = list(names)
+    return {name: next(end for end in ends(name) if _is_unique(end, name, known)) for name in known}
+
+
+def ends(name: str) -> list[str]:
+    """The ends of a dotted name, the shortest first."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1)] + [name]
+
+
+def _is_unique(end: str, name: str, known: Sequence[str]) -> bool:
+    others = (other for other in known if other != name)
+    return end == name or (end not in OWN and not end.isdigit() and all(end not in ends(other) for other in others))
 
 
 def _labels(study: StudyFolder) -> int | None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -18,3 +20,20 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
         os.write(2, b"stopped\n")
     finally:
         os._exit(128 + number)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are how this is meant to end: both leave the block quietly."""
+
+    def hear(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

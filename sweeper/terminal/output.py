@@ -65,11 +65,19 @@ class BrokenPipeSafeStream:
     @property
     def blocks(self) -> str:
         """Characters of a sparkline that it can show."""
+        return self._shown(summary.BLOCKS, summary.ASCII_BLOCKS)
+
+    @property
+    def bar(self) -> str:
+        """Characters of what is done and what is left that it can show."""
+        return self._shown(summary.BAR, summary.ASCII_BAR)
+
+    def _shown(self, characters: str, ascii: str) -> str:
         try:
-            summary.BLOCKS.encode(self.encoding)
+            characters.encode(self.encoding)
         except UnicodeEncodeError:
-            return summary.ASCII_BLOCKS
-        return summary.BLOCKS
+            return ascii
+        return characters
 
 
 def _let_go(stream: TextIO) -> None:
@@ -114,15 +122,26 @@ def print_table(
     `more` says how to see what a terminal has no room for.
     """
     stream = sys.stdout if stream is None else stream
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    right = [all(_numeric(row[i]) for row in rows) for i in range(len(headers))]
     if is_interactive(stream):
-        return _pretty(headers, rows, right, widths, more, BrokenPipeSafeStream(stream))
+        return _pretty(headers, rows, more, BrokenPipeSafeStream(stream))
+    for line in aligned(headers, rows):
+        print_result(line, stream)
+    return None
+
+
+def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, whole."""
+    rows, widths, right = _laid_out(headers, rows)
     for row in [headers, *rows]:
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        print_result("  ".join(cells).rstrip(), stream)
-    return None
+        yield "  ".join(cells).rstrip()
+
+
+def _laid_out(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int], list[bool]]:
+    """The cells as they may be shown, the columns' widths, and which of them hold numbers."""
+    cells = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    return cells, widths, [all(_numeric(row[i]) for row in cells) for i in range(len(headers))]
 
 
 def _numeric(cell: str) -> bool:
@@ -132,15 +151,8 @@ def _numeric(cell: str) -> bool:
 GAP, EDGES = 2, 2  # characters between two columns, and beside all of them
 
 
-def _pretty(
-    headers: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    right: Sequence[bool],
-    widths: Sequence[int],
-    more: str,
-    to: BrokenPipeSafeStream,
-) -> None:
-    screen = console(to)
+def _pretty(headers: Sequence[str], rows: Sequence[Sequence[str]], more: str, to: BrokenPipeSafeStream) -> None:
+    screen, (rows, widths, right) = console(to), _laid_out(headers, rows)
     fitting = _fitting(widths, screen.width)
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for i in fitting:

@@ -2,14 +2,29 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sweeper.terminal.heading import Heading
 from sweeper.text import format_duration, format_value
 from sweeper.trial import OPEN, Job, TrialResult
 from trainers.epoch import Epoch
+from trainers.support.position import Position
 
+BAR, ASCII_BAR, BAR_WIDTH = "━─", "#-", 10
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+
+
+def _none(_: Job) -> Sequence[Epoch]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a study's trials before they start."""
+
+    names: Mapping[str, str] = field(default_factory=dict)  # the short names of open values
+    history: Callable[[Job], Sequence[Epoch]] = _none  # the epochs on record
 
 
 @dataclass
@@ -19,6 +34,20 @@ class RunningRow:
     job: Job
     slot: str
     epochs: list[Epoch] = field(default_factory=list)
+    names: Mapping[str, str] = field(default_factory=dict)
+    at: Position | None = None  # how far its epoch is
+    loads: bool = True  # libraries and data, before its first batch
+
+    @property
+    def parameters(self) -> str:
+        """The trial's open values as the leaderboard writes them: `lr 0.00123, gamma 2.1`."""
+        found = self.job.params.items()
+        return ", ".join(f"{self.names.get(name, name)} {_written(value)}" for name, value in found)
+
+    @property
+    def split(self) -> str:
+        """What its values are of."""
+        return _split(self.epochs[-1]) if self.epochs else "train" if self.job.kind == "final" else "val"
 
     @property
     def planned(self) -> int:
@@ -51,27 +80,39 @@ class SweepSummary:
     rows: dict[int, RunningRow] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
+    known: Known = field(default_factory=Known)
+    split: str = "val"  # what the values of trials are of
     total: int | None = None
     best: TrialResult | None = None
     _spent: list[float] = field(default_factory=list)
     _slots: int = 1
+    _deadline: float | None = None
 
-    def plan(self, total: int | None, results: Sequence[TrialResult]) -> None:
-        """The trials planned in all, and those of earlier sweeps; their open ones run again."""
+    def plan(self, total: int | None, results: Sequence[TrialResult], seconds: float | None = None) -> None:
+        """The trials planned in all, those of earlier sweeps, whose open ones run again, and the seconds left."""
         self.total = total
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         for result in results:
             self.end(result)
 
-    def start(self, job: Job, slot: str) -> None:
-        self.rows[job.trial] = RunningRow(job, slot)
+    def start(self, job: Job, slot: str) -> RunningRow:
+        """A run begins, or goes on after the epochs on record."""
+        row = RunningRow(job, slot, list(self.known.history(job)), self.known.names)
+        self.rows[job.trial], self.split = row, row.split
         self.paused.discard(job.trial)
         self._slots = max(self._slots, len(self.rows))
+        return row
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> RunningRow:
-        row = self.rows.setdefault(job.trial, RunningRow(job, ""))
-        row.epochs.append(epoch)
-        self.best = best or self.best
+        row = self.rows.get(job.trial) or self.start(job, "")
+        row.epochs = [*row.epochs[: epoch.number - 1], epoch]
+        self.best, self.split, row.loads = best or self.best, row.split, False
         return row
+
+    def move(self, positions: Mapping[int, Position]) -> None:
+        for trial, row in self.rows.items():
+            row.at = positions.get(trial)
+            row.loads = row.loads and row.at is None
 
     def end(self, result: TrialResult) -> None:
         self.rows.pop(result.number, None)
@@ -92,7 +133,12 @@ class SweepSummary:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the whole sweep: what runs, and the trials to come at the mean time of those so far, over all slots."""
+        """Of the whole sweep, by its trials or its hours, whichever end first."""
+        deadline = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return min((left for left in (self._trials_left(), deadline) if left is not None), default=None)
+
+    def _trials_left(self) -> float | None:
+        """Seconds for what runs, and for the trials to come at the mean time of those so far, over all slots."""
         running = [row.seconds_left for row in self.rows.values()]
         known = [left for left in running if left is not None]
         typical = self._typical()
@@ -111,7 +157,7 @@ class SweepSummary:
         return sum(whole) / len(whole) if whole else None
 
     def summary(self) -> str:
-        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best 0.8217 (trial 4); eta 38m`, and paused ones if any."""
+        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best val overall_accuracy 0.8217 (trial 4); eta 38m`."""
         counts = [
             f"{self.ended['COMPLETE']} done",
             f"{self.ended['PRUNED']} pruned",
@@ -123,38 +169,69 @@ class SweepSummary:
             counts.append(f"{max(0, self.total - sum(self.ended.values()) - len(self.paused))} to go")
         parts = [", ".join(counts)]
         if self.best:
-            parts.append(f"best {format_value(self.best.value)} (trial {self.best.number})")
-        if (left := self.seconds_left) is not None:
+            value = f"{self.split} {self.best.metric} {format_value(self.best.value)}"
+            parts.append(f"best {value} (trial {self.best.number})")
+        if left := self.seconds_left:
             parts.append(f"eta {format_duration(left)}")
         return "; ".join(parts)
 
 
-def line(board: SweepSummary, row: RunningRow, now: float | None = None) -> str:
-    """One epoch: 12:01:05 trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
-    clock = time.strftime("%H:%M:%S", time.localtime(now))
+def heading(one: Heading, results: Sequence[TrialResult]) -> Iterator[str]:
+    """How a sweep begins, a study with such results before it."""
+    return one.lines(sum(result.state not in OPEN for result in results), len(results))
+
+
+def stamped(text: str, now: float | None = None) -> str:
+    """A line of a log: with date and time."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))} {text}"
+
+
+def starting(row: RunningRow) -> str:
+    """The start of a run: `trial 7 starts on cuda:0: lr 0.00123, gamma 2.1`."""
+    how = f"goes on after epoch {row.done}/{row.planned}" if row.epochs else "starts"
+    where = f" on {row.slot}" if row.slot else ""
+    return f"{row.job.label} {how}{where}{f': {row.parameters}' if row.job.params else ''}"
+
+
+def line(board: SweepSummary, row: RunningRow) -> str:
+    """One epoch: trial 7 epoch 5/12 val overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"
     value = f"{_of(row.job.recipe.metric, row.epochs[-1])} {format_value(row.values[-1])}"
-    return f"{clock} trial {row.job.trial} epoch {row.done}/{row.planned} {value}{best}{eta}"
+    return f"{row.job.label} epoch {row.done}/{row.planned} {value}{best}{eta}"
 
 
 def _of(metric: str, epoch: Epoch) -> str:
     """What a row's last value is a value of."""
-    if epoch.val:
-        return metric
-    return "train loss" if epoch.known(metric) is None else f"train {metric}"
+    return f"{_split(epoch)} {'loss' if epoch.known(metric) is None else metric}"
 
 
-def ending(result: TrialResult, now: float | None = None) -> str:
-    """The end of a trial as one plain line."""
-    clock = time.strftime("%H:%M:%S", time.localtime(now))
+def _split(epoch: Epoch) -> str:
+    return "val" if epoch.val else "train"
+
+
+def _written(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def ending(job: Job, result: TrialResult, split: str) -> str:
+    """The end of a run as one plain line."""
     if result.state == "FAILED":
-        return f"{clock} trial {result.number} failed: {result.error or result.failure}"
+        return f"{job.label} failed: {result.error or result.failure}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
-    value = f", {result.metric} {format_value(result.value)}" if result.value is not None else ""
+    value = f", {split} {result.metric} {format_value(result.value)}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
-    return f"{clock} trial {result.number} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
+    return f"{job.label} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
+
+
+def batches(row: RunningRow, bar: str = "") -> str:
+    """How far an epoch is: `train 62%`, after a bar of these two characters where there are some."""
+    if (at := row.at) is None:
+        return "loading" if row.loads else ""
+    full = BAR_WIDTH * at.done // at.total
+    drawn = f"{bar[0] * full}{bar[1] * (BAR_WIDTH - full)} " if bar else ""
+    return f"{drawn}{at.split:5} {at.done / at.total:.0%}"
 
 
 def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:

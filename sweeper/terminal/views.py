@@ -1,21 +1,25 @@
-"""Talk with the person at the terminal: a live table, or plain lines."""
+"""Shows a sweep to the person at the terminal: a live table, or plain lines."""
 
 import sys
-from collections.abc import Sequence
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
 from rich import box
-from rich.console import Group
-from rich.live import Live as Screen
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sweeper import text
 from sweeper.terminal import summary
-from sweeper.terminal.output import BrokenPipeSafeStream, console, is_interactive
-from sweeper.terminal.summary import RunningRow, SweepSummary
+from sweeper.terminal.heading import Heading
+from sweeper.terminal.output import BrokenPipeSafeStream, is_interactive
+from sweeper.terminal.screen import Screen
+from sweeper.terminal.summary import Known, RunningRow, SweepSummary
 from sweeper.trial import Closing, Job, Observer, TrialResult
 from trainers.epoch import Epoch
+from trainers.support.position import Position
 from trainers.support.text import visible
 
 FRAMES = 4  # a second, at most
@@ -25,107 +29,145 @@ WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live tab
 class View(Observer, Protocol):
     """Shows a sweep while it runs. No call raises: a terminal that is gone does not end a sweep."""
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None: ...
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        """A sweep begins; `results` are of earlier ones."""
+        ...
+
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None: ...
 
 
-def choose(stream: TextIO | None = None, *, where: Sequence[str] = ()) -> View:
+def choose(stream: TextIO | None = None, *, where: Sequence[str] = (), known: Known | None = None) -> View:
     """The live table on a terminal, plain lines anywhere else and where CI or TERM=dumb ask for them.
 
     `stream` is stderr when left out; `where` are lines that stay below the table, such as links.
     """
-    stream = sys.stderr if stream is None else stream
-    return Live(stream, where=where) if is_interactive(stream) else Plain(stream)
+    stream, known = sys.stderr if stream is None else stream, known or Known()
+    return Live(stream, where=where, known=known) if is_interactive(stream) else Plain(stream, known)
 
 
-def _comparable(job: Job, result: TrialResult) -> TrialResult:
+def comparable(job: Job, result: TrialResult) -> TrialResult:
     """Without the value of a final, which is of test where its epochs' are of train."""
     return result.model_copy(update={"value": None}) if job.kind == "final" else result
 
 
-class Plain:
-    """A line an epoch and a line an end, with the time of day: for files, pipes and logs."""
+class Lines(View):
+    """A line for each epoch and for what begins and ends."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary()
+    def __init__(self, known: Known | None = None) -> None:
+        self._board = SweepSummary(known=known or Known())
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
-        self._board.plan(total, results)
+    @abstractmethod
+    def said(self, text: str, job: Job | None = None) -> None:
+        """Write a line, which may be about a job."""
+
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        for line in summary.heading(heading, results):
+            self.said(line)
+
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
+        self._board.plan(total, results, seconds)
 
     def started(self, job: Job, slot: str) -> None:
-        self._board.start(job, slot)
+        self.said(summary.starting(self._board.start(job, slot)), job)
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
-        self.note(summary.line(self._board, self._board.epoch(job, epoch, best)))
+        self.said(summary.line(self._board, self._board.epoch(job, epoch, best)), job)
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        result = _comparable(job, result)
+        result = comparable(job, result)
         self._board.end(result)
-        self.note(summary.ending(result))
+        self.said(summary.ending(job, result, self._board.split), job)
 
     def note(self, text: str) -> None:
-        self._out.write(f"{visible(text)}\n")
-        self._out.flush()
+        self.said(text)
 
     def closed(self, _closing: Closing) -> None:
-        self.note(self._board.summary())
+        self.said(self._board.summary())
 
 
-class Live:
+class Plain(Lines):
+    """Dated lines, for files, pipes and terminals that cannot do more."""
+
+    def __init__(self, stream: TextIO, known: Known | None = None) -> None:
+        super().__init__(known)
+        self._out = BrokenPipeSafeStream(stream)
+
+    def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one stream for all
+        self._out.write(f"{visible(summary.stamped(text))}\n")
+        self._out.flush()
+
+
+class Live(View):
     """A table with a row a running trial, and below it the counts, the best and the time left."""
 
-    def __init__(self, stream: TextIO, *, where: Sequence[str] = ()) -> None:
-        self._out, self._board, self._where = BrokenPipeSafeStream(stream), SweepSummary(), where
-        self._console = console(self._out)
-        self._screen = Screen(
-            get_renderable=self._frame,
-            console=self._console,
-            refresh_per_second=FRAMES,
-            redirect_stdout=False,
-            vertical_overflow="ellipsis",
-        )
+    def __init__(self, stream: TextIO, *, where: Sequence[str] = (), known: Known | None = None) -> None:
+        self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary(known=known or Known())
+        self._screen, self._where = Screen(self._out), where
+        self._drawn = 0.0  # when the frame was
+        self._shown: object = None  # what it shows
+        self._news = 0  # how many there were
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = ()) -> None:
-        self._board.plan(total, results)
-        self._show()
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        for line in summary.heading(heading, results):
+            self._screen.say(visible(line))
+
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
+        self._board.plan(total, results, seconds)
 
     def started(self, job: Job, slot: str) -> None:
-        self._board.start(job, slot)
-        self._show()
+        self.note(summary.starting(self._board.start(job, slot)))
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self._board.epoch(job, epoch, best)
         self._show()
 
+    def moved(self, positions: Mapping[int, Position]) -> None:
+        self._board.move(positions)
+        self._show(new=False)
+
     def ended(self, job: Job, result: TrialResult) -> None:
-        result = _comparable(job, result)
+        result = comparable(job, result)
         self._board.end(result)
-        if result.state == "FAILED":
-            self.note(summary.ending(result))
+        self.note(summary.ending(job, result, self._board.split))
 
     def note(self, text: str) -> None:
         """Say `text` above the table."""
-        self._console.print(Text(visible(text)))
+        self._screen.say(visible(text))
+        self._show()
 
     def closed(self, _closing: Closing) -> None:
-        self._screen.stop()
+        self._screen.draw(self._frame())
+        self._screen.close()
 
-    def _show(self) -> None:
-        """Begin to draw; the frames then come by themselves."""
-        if not self._screen.is_started:
-            self._screen.start()
+    def _show(self, *, new: bool = True) -> None:
+        """Draw what is new, so many times a second at most: the rest is drawn with the next news."""
+        self._news += new
+        shows = self._news, [(row.at, row.loads) for row in self._board.rows.values()], self._screen.size
+        now = time.monotonic()
+        if shows != self._shown and now - self._drawn >= 1 / FRAMES:
+            self._screen.draw(self._frame())
+            self._shown, self._drawn = shows, now
 
     def _frame(self) -> Group:
+        rows: list[RenderableType] = [self._title(), self._table()] if self._board.rows else []
+        words = [Text(visible(line), style="dim") for line in self._where]
+        return Group(*rows, Text(self._board.summary()), *words)
+
+    def _title(self) -> Text:
+        """What the values below are of."""
+        job = next(iter(self._board.rows.values())).job
+        return Text(visible(f"{job.study}: {job.recipe.metric} on {self._board.split}"))
+
+    def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        columns = _columns(self._console.width)
+        columns = _columns(self._screen.size[0])
         for name in columns:
-            table.add_column(
-                name, justify="left" if name in ("backbone", "device", "curve") else "right", no_wrap=True
-            )
-        for row in list(self._board.rows.values()):
+            header = self._board.split if name == "value" else name
+            table.add_column(header, justify="left" if name in LEFT else "right", no_wrap=True)
+        for row in self._board.rows.values():
             cells = self._cells(row)
             table.add_row(*(visible(cells[name]) for name in columns))
-        words = [Text(visible(line), style="dim") for line in self._where]
-        return Group(*([table] if self._board.rows else []), Text(self._board.summary()), *words)
+        return table
 
     def _cells(self, row: RunningRow) -> dict[str, str]:
         last = row.epochs[-1] if row.epochs else None
@@ -135,6 +177,8 @@ class Live:
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
+            "batches": summary.batches(row),
+            "within the epoch": summary.batches(row, self._out.bar),
             "value": text.format_value(row.values[-1] if last else None),
             "img/s": f"{last.images_per_second:,.0f}" if last else "-",
             "eta": "-" if left is None else text.format_duration(left),
@@ -142,13 +186,13 @@ class Live:
         }
 
 
+LEFT = ("backbone", "device", "batches", "within the epoch", "curve")
+
+
 def _columns(width: int) -> list[str]:
     """The columns of the live table for which a terminal of `width` has room."""
     if width >= WIDE:
-        return ["trial", "backbone", "device", "epoch", "value", "img/s", "eta", "curve"]
+        return ["trial", "backbone", "device", "epoch", "within the epoch", "value", "img/s", "eta", "curve"]
     if width >= MIDDLE:
-        return ["trial", "backbone", "device", "epoch", "value", "eta"]
-    return ["trial", "epoch", "value", "eta"]
-
-
-# ------------------------------------------------------------------------------------ what commands print
+        return ["trial", "backbone", "device", "epoch", "batches", "value", "eta"]
+    return ["trial", "epoch", "batches", "value", "eta"]

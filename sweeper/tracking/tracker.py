@@ -15,7 +15,7 @@ from sweeper.tracking.background import RETRY_INTERVAL_S, BackgroundQueue
 from sweeper.tracking.client import Server, _line, uri
 from sweeper.tracking.reconcile import CLOSE, FILES, STANDING, STUDY, Reconciler, Refused, Sent, StudyInfo
 from sweeper.tracking.sync_state import Event
-from sweeper.trial import Closing, Job, State, TrialResult
+from sweeper.trial import Closing, Job, Observer, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.text import brief
 
@@ -26,7 +26,7 @@ STUDY_UPDATE_DELAY_S = (
 )
 
 
-class MlflowTracker:
+class MlflowTracker(Observer):
     """Shows it in MLflow, from a thread of its own: a server that is down or silent costs telemetry, not training.
 
     `note` is told, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`

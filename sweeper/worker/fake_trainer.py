@@ -37,7 +37,9 @@ from trainers.epoch import Epoch, Look, Scores
 from trainers.metrics.definitions import lacking, minimizes
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
+from trainers.support.position import Cursor, Position
 
+BATCHES = 10  # of an epoch, evaluation included
 CATEGORIES = (Category("pattern", ()), Category("sleeve", ()))  # where the data set is absent
 
 
@@ -65,7 +67,7 @@ class OutOfMemoryError(RuntimeError):
     """Named like torch's, which is known by its name."""
 
 
-def train(job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:  # noqa: ARG001  the signature of both
+def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:  # noqa: ARG001  of both
     """What training would yield if a network were a formula."""
     seconds = Switches.read().seconds
     recipe, folder = job.recipe, RunFolder(job.folder)
@@ -75,10 +77,19 @@ def train(job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:  # noqa
     yield from epochs
     for index in range(len(epochs), recipe.train.epochs):
         _break(job, index)
-        time.sleep(seconds)
+        _pass(cursor, seconds)
         epoch = _epoch(recipe, index, asked, validated="val" not in fit, seconds=seconds)
         checkpoint.add(epoch)
         yield epoch
+
+
+def _pass(cursor: Cursor, seconds: float) -> None:
+    """Take as long as an epoch does: batches of training, and a last one that evaluates."""
+    for done in range(1, BATCHES):
+        time.sleep(seconds / BATCHES)
+        cursor.at = Position("train", done, BATCHES - 1)
+    time.sleep(seconds / BATCHES)
+    cursor.at = None
 
 
 def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | None] | None:  # noqa: ARG001

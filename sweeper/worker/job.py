@@ -21,6 +21,7 @@ from trainers.loading.batches import Data
 from trainers.support import files
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, Overflowed, UserError
+from trainers.support.position import Cursor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +34,13 @@ log = logging.getLogger(__name__)
 Messages = Generator[Progress, bool | None, Done | Failed]
 
 
-def run(job: Job, device: str, *, threads: int | None = None, alone: bool = False) -> Messages:
+def run(
+    job: Job, device: str, *, threads: int | None = None, alone: bool = False, cursor: Cursor | None = None
+) -> Messages:
     """The messages of one job: yields Progress and wants True (go on) or False (stop); returns how it ended.
 
     threads: of the CPU, as the process has them when left out. alone: no other process trains on this device.
+    cursor: kept at the batch that was done last.
 
     Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
     """
@@ -44,7 +48,7 @@ def run(job: Job, device: str, *, threads: int | None = None, alone: bool = Fals
         log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
     trainer: Trainer = fake_trainer if fake_trainer.Switches.read().on else Torch(threads, alone)
     try:
-        return (yield from _run(job, device, trainer))
+        return (yield from _run(job, device, trainer, cursor or Cursor()))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
         if failure_of(error) != "oom" or _of_host(error):
             return failed(job, error)
@@ -61,13 +65,13 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
         return ended
 
 
-def _run(job: Job, device: str, trainer: "Trainer") -> Messages:
+def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
     extensions.use(extensions.stored(RunFolder(job.folder).extensions, job.recipe.extensions))
     if job.only_predict:
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
-    for epoch in trainer.train(job, fit, device):
+    for epoch in trainer.train(job, fit, device, cursor):
         keep = yield Progress(trial=job.trial, epoch=epoch)
         if epoch.number >= last:
             break
@@ -102,8 +106,11 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 class Trainer(Protocol):
     """What a job needs done; the module `sweeper.worker.fake_trainer` is one, too."""
 
-    def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
-        """The epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once."""
+    def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:
+        """The epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once.
+
+        `cursor` is kept at the batch that was done last.
+        """
         ...
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
@@ -130,7 +137,7 @@ class Torch:
     threads: int | None
     alone: bool
 
-    def train(self, job: Job, fit: Sequence[str], device: str) -> Iterator[Epoch]:
+    def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:
         from trainers.support.device import release, use_threads
         from trainers.train import train
 
@@ -148,6 +155,7 @@ class Torch:
             micro_batch=job.micro_batch,
             full_precision=job.full_precision,
             calibration=_calibration(job) if job.kind == "final" else None,
+            cursor=cursor,
         ):
             if not self.alone:
                 release()  # what evaluation took beyond training is for the neighbours

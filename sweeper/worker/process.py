@@ -14,8 +14,10 @@ from sweeper.trial import Done, Failed, Message, Progress
 from sweeper.worker import protocol
 from sweeper.worker.job import advance, failed, run
 from trainers.support import files
+from trainers.support.position import Cursor
 
 HEARTBEAT = 2.0  # seconds
+GLANCE = 0.25  # seconds between two looks at how far the epoch is
 
 
 class Connection:
@@ -24,6 +26,7 @@ class Connection:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._writing = threading.Lock()
+        self.cursor = Cursor()
         self._orders: queue.SimpleQueue[protocol.Start | protocol.Answer] = queue.SimpleQueue()
         for loop in (self._listen, self._beat):
             threading.Thread(target=loop, daemon=True).start()
@@ -44,10 +47,14 @@ class Connection:
         _end()
 
     def _beat(self) -> None:
+        told, said = None, time.monotonic()
         with contextlib.suppress(OSError):
             while True:
-                time.sleep(HEARTBEAT)
-                self.send(protocol.Heartbeat())
+                time.sleep(GLANCE)
+                at, now = self.cursor.at, time.monotonic()
+                if at != told or now - said >= HEARTBEAT:
+                    self.send(protocol.Heartbeat(at=at))
+                    told, said = at, now
 
 
 def _end() -> None:
@@ -74,7 +81,7 @@ def serve(channel: Connection) -> None:
         except OSError as error:
             channel.send(failed(start.job, error))
             continue
-        messages = run(start.job, start.device, threads=start.threads, alone=start.alone)
+        messages = run(start.job, start.device, threads=start.threads, alone=start.alone, cursor=channel.cursor)
         message = advance(messages, None)
         while isinstance(message, Progress):
             channel.send(message)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from sweeper.trial import Done, Failed, Job, Message, Progress
+from trainers.support.position import Position
 
 
 class Start(Message):
@@ -27,9 +28,10 @@ class Answer(Message):
 
 
 class Heartbeat(Message):
-    """From the worker, every few seconds: the process is not stopped."""
+    """From the worker, every few seconds: the process is not stopped; and sooner where it has got on."""
 
     tag: Literal["alive"] = "alive"
+    at: Position | None = Field(None, description="how far the epoch is")
 
 
 Order = Annotated[Start | Answer, Field(discriminator="tag")]

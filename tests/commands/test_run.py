@@ -19,6 +19,7 @@ from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space import yaml_io
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
+from sweeper.trial import SessionEnd
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
 from trainers.config import Recipe, TrainConfig
@@ -332,5 +333,5 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
 
 def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
     """The error that ended the sweep says it."""
-    run.say_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml")
+    run.say_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml", SessionEnd(3))
     assert capsys.readouterr() == ("", "")

@@ -20,6 +20,7 @@ from sweeper.executors.packing import Packing
 from sweeper.executors.watchdog import HangLimits
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
+from sweeper.worker import fake_trainer
 from tests.support import cluster as clusters
 from tests.support.cluster import Cluster
 from trainers.config import Recipe
@@ -157,6 +158,23 @@ def test_a_worker_that_is_not_answered_waits(executor, make):
     executor.start(make())
     assert isinstance(heard(executor), Progress)
     assert executor.next(0.2) is None
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before an executor that hands the environment on: epochs that last."""
+    monkeypatch.setenv("SWEEP_FAKE_SECONDS", "2")
+
+
+@pytest.mark.usefixtures("slowly")
+def test_how_far_an_epoch_is_can_be_asked_while_it_runs(executor, make):
+    executor.start(make(3))
+    seen = []
+    while not isinstance(executor.next(0.05), Progress):
+        seen += [at for at in [executor.positions().get(3)] if at and at not in seen]
+    assert seen == sorted(seen)
+    assert all(at.split == "train" and at.total == fake_trainer.BATCHES - 1 for at in seen)
+    assert isinstance(executor, Inline) or len(seen) >= 2
 
 
 def test_an_error_in_training_fails_its_own_job_and_the_next_one_runs(executor, make):

@@ -14,7 +14,7 @@ from tests.support.processes import Lab, make
 
 pytestmark = pytest.mark.process
 
-LAST = "submit: sweep best question --export submission"
+LAST = "next:   sweep best question --export submission"
 FILES = ("model.safetensors", "last.ckpt")
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.process
 
 EPOCH = r" epoch \d+/"
 SIZE = 3_000_000  # bytes of each file of a checkpoint
-LAST = {True: "browse: sweep ui question", False: "submit: sweep best question --export submission"}
+LAST = "next:   sweep best question --export submission"
 PAUSED, ON = r"^disk full: ", r"are free again; going on"
 
 
@@ -61,7 +61,7 @@ def test_a_sweep_waits_for_room_and_comes_to_the_same(tmp_path, disk, garments, 
     running.until(ON)
     ended = running.end()
     same = reference(trials=4)
-    check(case, lab, before=before, ended=ended, last=LAST[mlflow], same_as=same, mlflow=mlflow)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=same, mlflow=mlflow)
 
 
 @pytest.mark.fault("E1")
@@ -84,7 +84,7 @@ def test_a_signal_ends_the_pause_and_the_same_command_goes_on(
     before = lab.results()
     filler.unlink()
     ended = lab.run("--no-mlflow")
-    check(case, lab, before=before, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=reference(trials=4), mlflow=False)
 
 
 @pytest.mark.fault("E1")
@@ -101,7 +101,7 @@ def test_the_hours_do_not_count_a_pause(tmp_path, disk, garments, reference, cas
     began = time.monotonic()
     ended = running.end()
     assert elapsed_seconds(StudyFolder(lab.study)) - swept <= time.monotonic() - began
-    check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+    check(case, lab, ended=ended, last=LAST, same_as=reference(trials=4), mlflow=False)
 
 
 @pytest.mark.fault("E1")
@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_from_the_start_is_waited_for(tmp_path, disk, garmen
     running = lab.begin("--no-mlflow")
     running.until(PAUSED)
     filler.unlink()
-    check(case, lab, ended=running.end(), last=LAST[False], same_as=reference(trials=4), mlflow=False)
+    check(case, lab, ended=running.end(), last=LAST, same_as=reference(trials=4), mlflow=False)
 
 
 @pytest.mark.fault("E1")
@@ -128,7 +128,7 @@ def test_a_trial_that_would_not_fit_is_not_begun(tmp_path, disk, garments, refer
     assert running.said("disk full: trial [1-3] would not fit")
     assert not (lab.trials[-1] / "history.jsonl").exists()
     filler.unlink()
-    check(case, lab, ended=running.end(), last=LAST[False], same_as=reference(trials=4), mlflow=False)
+    check(case, lab, ended=running.end(), last=LAST, same_as=reference(trials=4), mlflow=False)
 
 
 @pytest.mark.fault("E1")
@@ -146,7 +146,7 @@ def test_a_limit_on_the_size_of_files_is_waited_for_as_well(tmp_path, garments, 
     resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (hard, hard))
     running.until(ON)
     ended = running.end()
-    check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+    check(case, lab, ended=ended, last=LAST, same_as=reference(trials=4), mlflow=False)
 
 
 @pytest.mark.fault("E1")
@@ -167,7 +167,7 @@ def test_a_quota_that_is_used_up_is_waited_for_as_well(tmp_path, garments, refer
         limit("none")
         running.until(ON)
         ended = running.end()
-        check(case, lab, ended=ended, last=LAST[False], same_as=reference(trials=4), mlflow=False)
+        check(case, lab, ended=ended, last=LAST, same_as=reference(trials=4), mlflow=False)
 
 
 # -------------------------------------------------------------------------------- what is no sweep yet

@@ -41,7 +41,7 @@ def test_a_history_cut_anywhere_in_its_last_two_lines_is_mended(tmp_path, garmen
     run.history.write_bytes(whole[: -random.Random(f"E3 {seed}").randrange(1, len(lines[-1]) + len(lines[-2]))])
     before, ended = lab.results(), lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
     same = reference(search="{sampler: tpe, pruner: none}", trials=3, epochs=6)
-    check(case, lab, before=before, ended=ended, last=LAST[False], same_as=same, mlflow=False)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=same, mlflow=False)
 
 
 def flip(path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_begins_its_trial_anew_and_says_so(tmp_path, garmen
     assert "trial 1 restarts from scratch: its checkpoint is unusable" in ended.err
     assert damage is Path.unlink or "last.ckpt: not usable, starting again" in (folder / "log.txt").read_text()
     same = reference(search="{sampler: tpe, pruner: none}", trials=3, epochs=6)
-    check(case, lab, before=before, ended=ended, last=LAST[False], same_as=same, mlflow=False)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=same, mlflow=False)
 
 
 @pytest.mark.fault("E4")
@@ -79,4 +79,4 @@ def test_a_whole_run_folder_that_is_gone_is_drawn_anew_under_its_number(tmp_path
     shutil.rmtree(folder)
     before, ended = lab.results(), lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
     same = reference(search="{sampler: tpe, pruner: none}", trials=3, epochs=6)
-    check(case, lab, before=before, ended=ended, last=LAST[False], same_as=same, mlflow=False)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=same, mlflow=False)

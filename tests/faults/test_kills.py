@@ -66,11 +66,11 @@ def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
         ends, epochs = now, further(epochs, lab)
     ended = lab.run(*words, SWEEP_FAKE_SECONDS="0")
     same = reference(**SPACES[kind])
-    check(case, lab, before=ends, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
+    check(case, lab, before=ends, ended=ended, last=LAST, same_as=same, mlflow=not words)
     exported(lab)
 
 
-LAST = {True: "browse: sweep ui question", False: "submit: sweep best question --export submission"}
+LAST = "next:   sweep best question --export submission"
 
 
 # ------------------------------------------------------------------------------------------- workers
@@ -99,7 +99,7 @@ def test_workers_killed_at_random_times_lose_an_epoch_at_most(tmp_path, garments
     running = lab.begin()
     case.kills += assassin(lab, running, draw, count=32)
     ended = running.end()
-    check(case, lab, ended=ended, last=LAST[True], same_as=reference(trials=10))
+    check(case, lab, ended=ended, last=LAST, same_as=reference(trials=10))
 
 
 @pytest.mark.fault("K1")
@@ -109,7 +109,7 @@ def test_with_two_workers_side_by_side_no_trial_is_lost_either(tmp_path, garment
     running = lab.begin("--slots", "2")
     case.kills += assassin(lab, running, draw, count=16)
     ended = running.end()
-    check(case, lab, ended=ended, last=LAST[True])
+    check(case, lab, ended=ended, last=LAST)
     ends = [(one["state"], one["failure"]) for _, one in sorted(lab.results().items())]
     assert len(ends) == 8
     assert set(ends) <= {("COMPLETE", None), ("FAILED", "died")}  # one worker may be hit twice in an epoch
@@ -162,7 +162,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, refer
     case.kills += mark.exists()
     ended = lab.run(*words)
     same = reference(**changes)
-    check(case, lab, before=before, ended=ended, last=LAST[not words], same_as=same, mlflow=not words)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=same, mlflow=not words)
     exported(lab)
 
 
@@ -178,7 +178,7 @@ def test_an_epoch_that_ends_a_trial_ends_it_after_a_kill_too(tmp_path, garments,
     assert (len(history(last)), (last / "result.json").exists()) == (2, False)
     ended = lab.run("--no-mlflow")
     assert lab.results()[int(last.name)]["state"] == "PRUNED"
-    check(case, lab, ended=ended, last=LAST[False], same_as=reference(**SPACES["median"]), mlflow=False)
+    check(case, lab, ended=ended, last=LAST, same_as=reference(**SPACES["median"]), mlflow=False)
 
 
 @pytest.mark.fault("K3")
@@ -210,7 +210,7 @@ def test_a_request_to_end_finishes_the_epoch_and_says_how_to_go_on(lab, referenc
     assert "resume: sweep run space.yaml --devices cpu" in ended.err
     check(case, lab, ended=ended, code=143, mlflow=False)
     before, ended = lab.results(), lab.run(SWEEP_FAKE_SECONDS="0")
-    check(case, lab, before=before, ended=ended, last=LAST[True], same_as=reference())
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=reference())
 
 
 @pytest.mark.fault("K5")
@@ -232,7 +232,7 @@ def test_one_interrupt_finishes_the_epoch_and_two_end_it_at_once(lab, reference,
     assert time.monotonic() - began < 2
     check(case, lab, before=before, ended=ended, code=130, mlflow=False)
     ended = lab.run(SWEEP_FAKE_SECONDS="0")
-    check(case, lab, before=before, ended=ended, last=LAST[True], same_as=reference())
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=reference())
 
 
 # ------------------------------------------------------------------------------------- two at a time

@@ -35,7 +35,7 @@ def test_a_project_that_is_moved_between_two_calls_goes_on_in_its_new_place(tmp_
     shutil.move(old.root, tmp_path / "new")
     new = Lab(tmp_path / "new", old.env)
     ended = new.run()
-    check(case, new, before=before, ended=ended, last=LAST[True], same_as=reference(**STEADY))
+    check(case, new, before=before, ended=ended, last=LAST, same_as=reference(**STEADY))
     assert not (tmp_path / "old").exists()
 
 
@@ -118,7 +118,7 @@ def test_few_file_descriptors_are_enough_or_said_to_be_too_few(tmp_path, garment
     assert "Traceback" not in ended.err
     assert ended.code == 0 or "too many files are open" in ended.err
     ended = lab.run("--no-mlflow")
-    check(case, lab, ended=ended, last=LAST[False], same_as=reference(**STEADY), mlflow=False)
+    check(case, lab, ended=ended, last=LAST, same_as=reference(**STEADY), mlflow=False)
 
 
 def _limited(lab: Lab, what: int, most: int):
@@ -153,7 +153,7 @@ def test_everything_that_a_sweep_started_may_be_killed_but_its_coordinator(tmp_p
                 case.kills += 1
         assert turn < 3
     ended = running.end()
-    check(case, lab, ended=ended, last=LAST[True], same_as=reference(**STEADY))
+    check(case, lab, ended=ended, last=LAST, same_as=reference(**STEADY))
 
 
 # ------------------------------------------------------------------------------------ edited by hand

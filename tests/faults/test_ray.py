@@ -23,7 +23,7 @@ pytestmark = [
 ]
 EPOCH = r" epoch \d+/"
 HIT = r"trial (\d+) interrupted"
-LAST = "submit: sweep best question --export submission"
+LAST = "next:   sweep best question --export submission"
 SPACE = {
     "search": "{sampler: random, pruner: none}",
     "trials": 8,

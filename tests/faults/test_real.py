@@ -102,7 +102,7 @@ def test_a_real_sweep_killed_at_random_ends_bit_for_bit_as_if_undisturbed(tmp_pa
         case.kills += disturb(lab, draw, worker=turn % 2 == 1)
     before, ended = lab.results(), lab.run("--no-mlflow")
     same = Reference.of(undisturbed)
-    check(case, lab, before=before, ended=ended, last=LAST[False], same_as=same, mlflow=False)
+    check(case, lab, before=before, ended=ended, last=LAST, same_as=same, mlflow=False)
     assert bits(lab) == bits(undisturbed)
     assert board(lab) == board(undisturbed)
 
@@ -128,5 +128,5 @@ def test_a_real_sweep_on_a_disk_that_was_full_comes_to_the_same_bits(undisturbed
             filler.unlink()
             assert running.until("going on", times=times)
         ended = running.end()
-        check(case, lab, ended=ended, last=LAST[False], same_as=Reference.of(undisturbed), mlflow=False)
+        check(case, lab, ended=ended, last=LAST, same_as=Reference.of(undisturbed), mlflow=False)
         assert bits(lab) == bits(undisturbed)

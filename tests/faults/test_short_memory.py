@@ -122,7 +122,7 @@ def test_parameters_that_had_no_room_are_not_trained_again_and_mlflow_knows(tmp_
     assert others
     for number in others:
         assert lab.results()[number]["error"] == f"the same configuration ran out of memory in trial {first}"
-        assert not (lab.trials[number] / "log.txt").exists()
+        assert not (lab.trials[number] / "history.jsonl").exists()
 
 
 def real(tmp_path: Path, garments: Path, spoil: str) -> Lab:

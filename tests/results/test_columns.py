@@ -7,6 +7,7 @@ import pytest
 
 from sweeper.errors import UserError
 from sweeper.results import columns
+from sweeper.store import ranking
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.trial import TrialResult
@@ -39,7 +40,7 @@ def board(results: list[TrialResult], study: StudyFolder, **more) -> columns.Boa
     ],
 )
 def test_names_are_shortened_from_the_left_while_they_are_unique(names, short):
-    made = columns.short_names(names)
+    made = ranking.short_names(names)
     assert [made[name] for name in names] == short
     assert all(columns.full_name(made[name], names, "column") == name for name in names)
 
@@ -92,7 +93,7 @@ def test_trials_are_ranked_by_any_metric_of_the_record(study):
 
 
 def test_a_number_is_no_name_of_a_parameter():
-    assert columns.short_names(["optimizer.lr", "augment.scale.0"]) == {
+    assert ranking.short_names(["optimizer.lr", "augment.scale.0"]) == {
         "optimizer.lr": "lr",
         "augment.scale.0": "scale.0",
     }

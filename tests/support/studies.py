@@ -14,7 +14,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
 from sweeper.study.state import Definition
 from sweeper.study.study import Study
-from sweeper.trial import Closing, Done, Job, Progress, TrialResult
+from sweeper.trial import Closing, Done, Job, Observer, Progress, TrialResult
 from sweeper.worker.job import advance, run
 from trainers.epoch import Epoch
 
@@ -111,7 +111,7 @@ def play(study: Study, jobs: int | None = None) -> None:
         study.settle()
 
 
-class Seen:
+class Seen(Observer):
     """An observer that writes down what it is told; `loud` also prints it."""
 
     def __init__(self, *, loud: bool = False) -> None:

@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: on a terminal, off it, and when it is gone."""
 
 import io
+import math
 import os
 import pty
 import re
@@ -13,12 +14,17 @@ import pytest
 
 from sweeper import text as words
 from sweeper.store.paths import StudyFolder
-from sweeper.terminal import output, summary, views
+from sweeper.terminal import log, output, summary, views
+from sweeper.terminal.log import Log
+from sweeper.terminal.summary import Known
 from sweeper.trial import Closing, TrialResult
 from tests.support.records import epoch, job
+from tests.support.screen import FakeTerminal
+from trainers.support.position import Position
 
 STUDY = StudyFolder(Path("studies/x"))
-CLOCK = re.compile(r"\d\d:\d\d:\d\d ")
+KNOWN = Known({"loss.gamma": "gamma"})
+CLOCK = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +57,13 @@ def terminal():
     os.close(master)
 
 
+def seen(text: str, width: int) -> list[str]:
+    """What a terminal shows of `text`."""
+    shown = FakeTerminal(width)
+    shown.feed(text)
+    return shown.lines
+
+
 def result(number: int, state="COMPLETE", value=0.8217, **changes) -> TrialResult:
     fields = {"metric": "overall_accuracy", "epoch": 2, "epochs": 3, "planned": 3, "seconds": 30.0}
     return TrialResult(number=number, state=state, value=value, backbone="resnet18", **(fields | changes))
@@ -76,27 +89,82 @@ def test_an_epoch_is_one_plain_line():
     shown.start(job(STUDY, 7, epochs=12), "cpu")
     for index in range(5):
         row = shown.epoch(job(STUDY, 7, epochs=12), epoch(index, 0.8123, seconds=60.0), None)
-    line = CLOCK.sub("", summary.line(shown, row))
-    assert line == "trial 7 epoch 5/12 overall_accuracy 0.8123 (best 0.8217, trial 4) eta 31m"
+    line = summary.line(shown, row)
+    assert line == "trial 7 epoch 5/12 val overall_accuracy 0.8123 (best 0.8217, trial 4) eta 31m"
 
 
 def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
     stream = io.StringIO()
-    view = views.choose(stream)
+    view = views.choose(stream, known=KNOWN)
     sweep(view)
     view.note("finishing the epoch")
     view.closed(Closing("COMPLETE"))
+    assert all(CLOCK.match(line) for line in stream.getvalue().splitlines())
     lines = [CLOCK.sub("", line) for line in stream.getvalue().splitlines()]
     assert lines == [
-        "trial 4 epoch 1/3 overall_accuracy 0.5000 eta 14m",
-        "trial 4 epoch 2/3 overall_accuracy 0.6000 eta 14m",
-        "trial 4 epoch 3/3 overall_accuracy 0.7000 eta 14m",
-        "trial 4 done after 3/3 epochs, overall_accuracy 0.8217 at epoch 2",
+        "trial 4 starts on cuda:0: backbone resnet18.a1_in1k, gamma 2.57, schedule cosine",
+        "trial 5 starts on cuda:1: backbone resnet18.a1_in1k, gamma 2.71, schedule cosine",
+        "trial 4 epoch 1/3 val overall_accuracy 0.5000 eta 14m",
+        "trial 4 epoch 2/3 val overall_accuracy 0.6000 eta 14m",
+        "trial 4 epoch 3/3 val overall_accuracy 0.7000 eta 14m",
+        "trial 4 done after 3/3 epochs, val overall_accuracy 0.8217 at epoch 2",
         "trial 5 failed: out of GPU memory",
-        "trial 6 epoch 1/3 overall_accuracy 0.4000 (best 0.8217, trial 4) eta 14m",
+        "trial 6 starts on cuda:0: backbone resnet18.a1_in1k, gamma 2.86, schedule cosine",
+        "trial 6 epoch 1/3 val overall_accuracy 0.4000 (best 0.8217, trial 4) eta 14m",
         "finishing the epoch",
-        "1 done, 0 pruned, 1 failed, 58 to go; best 0.8217 (trial 4); eta 14m",
+        "1 done, 0 pruned, 1 failed, 58 to go; best val overall_accuracy 0.8217 (trial 4); eta 14m",
     ]
+
+
+def test_a_run_that_goes_on_has_its_epochs_at_once_and_a_final_says_train(tmp_path):
+    kept = [epoch(index, 0.5) for index in range(2)]
+    stream = io.StringIO()
+    view = views.Plain(stream, Known(history=lambda one: kept if one.trial == 4 else []))
+    view.started(job(STUDY, 4, params={}), "cpu")
+    view.epoch(job(STUDY, 4), epoch(2, 0.7), None)
+    final = job(STUDY, 5, kind="final", params={}, stop_after=3)
+    view.started(final, "cpu")
+    view.epoch(final, epoch(0, 0.5, val=None), None)
+    view.ended(final, result(5, value=0.9))
+    assert [CLOCK.sub("", line) for line in stream.getvalue().splitlines()] == [
+        "trial 4 goes on after epoch 2/3 on cpu",
+        "trial 4 epoch 3/3 val overall_accuracy 0.7000",
+        "final t0005 starts on cpu",
+        "final t0005 epoch 1/3 train overall_accuracy 0.5200",
+        "final t0005 done after 3/3 epochs",
+    ]
+
+
+def test_the_log_has_the_lines_of_all_and_each_run_its_own(tmp_path):
+    for number in (4, 5, 6):
+        (tmp_path / str(number)).mkdir()
+    stream = io.StringIO()
+    for view in (
+        views.Plain(stream, KNOWN),
+        Log(tmp_path / "log.txt", lambda one: tmp_path / f"{one.trial}/log", KNOWN),
+    ):
+        sweep(view)
+        view.note("a\x1b[31m name\nin two lines")
+        view.closed(Closing("COMPLETE"))
+    said, kept = (CLOCK.sub("", text) for text in (stream.getvalue(), (tmp_path / "log.txt").read_text()))
+    assert said == kept
+    assert "a\\x1b[31m name\nin two lines\n" in kept
+    for number in (4, 5, 6):
+        own = CLOCK.sub("", (tmp_path / f"{number}/log").read_text()).splitlines()
+        assert own == [line for line in kept.splitlines() if line.startswith(f"trial {number} ")]
+
+
+def test_the_next_sweep_adds_to_the_log(tmp_path):
+    for text in ("first", "second"):
+        Log(tmp_path / "log.txt", lambda _: tmp_path / "run").note(text)
+    assert CLOCK.sub("", (tmp_path / "log.txt").read_text()) == "first\nsecond\n"
+
+
+def test_a_log_on_a_full_disk_or_in_a_folder_that_was_taken_away_costs_nothing(tmp_path):
+    log.write(Path("/dev/full"), ["lost"])
+    log.write(tmp_path / "gone" / "log.txt", ["lost"])
+    with pytest.raises(IsADirectoryError):
+        log.write(tmp_path, ["a mistake of ours is not hidden"])
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "1"), ("TERM", "dumb"), ("TERM", "unknown")])
@@ -114,7 +182,7 @@ def test_what_the_encoding_cannot_say_becomes_a_question_mark():
     raw = io.BytesIO()
     view = views.choose(io.TextIOWrapper(raw, encoding="ascii"))
     view.note("Größe ▁▂")
-    assert raw.getvalue() == b"Gr??e ??\n"
+    assert raw.getvalue().endswith(b" Gr??e ??\n")
 
 
 # -------------------------------------------------------------------------------------------- live
@@ -123,10 +191,94 @@ def test_on_a_terminal_there_is_a_row_for_each_running_trial(terminal):
     view = views.choose(stream, where=["files  mlruns/studies/x"])
     sweep(view)
     view.closed(Closing("COMPLETE"))
-    frame = read().split("backbone")[-1]
-    assert re.search(r"6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", frame)
-    assert "1 done, 0 pruned, 1 failed, 58 to go; best 0.8217 (trial 4)" in frame
-    assert "files  mlruns/studies/x" in frame
+    shown = seen(read(), 100)
+    assert [line.split()[0] for line in shown if " starts on " in line or " done " in line] == ["trial"] * 4
+    _, header, _, row, counts, where = (line for line in shown[shown.index("x: overall_accuracy on val") :] if line)
+    assert header.split() == [
+        "trial",
+        "backbone",
+        "device",
+        "epoch",
+        "within",
+        "the",
+        "epoch",
+        "val",
+        "img/s",
+        "eta",
+        "curve",
+    ]
+    assert re.fullmatch(r" +6\s+resnet18\s+cuda:0\s+1/3\s+0\.4000\s+1,235\s+20s\s+▁", row)
+    assert counts == "1 done, 0 pruned, 1 failed, 58 to go; best val overall_accuracy 0.8217 (trial 4); eta 14m"
+    assert where == "files  mlruns/studies/x"
+
+
+def test_a_bar_says_how_far_the_epoch_is(terminal):
+    stream, read = terminal
+    view = views.choose(stream)
+    view.started(job(STUDY, 4, epochs=3), "cpu")
+    view.moved({4: Position("train", 3, 8)})
+    view.closed(Closing("INTERRUPTED"))
+    assert re.search(r"cpu +0/3 +━━━─────── train 38% +- ", "\n".join(seen(read(), 100)))
+
+
+@pytest.mark.parametrize(("bar", "text"), [("", "val   100%"), ("#-", "########## val   100%")])
+def test_a_run_loads_then_its_bar_fills_and_between_epochs_there_is_none(bar, text):
+    shown, said = summary.SweepSummary(), []
+    row = shown.start(job(STUDY, 4), "cpu")
+    for positions in ({}, {4: Position("val", 7, 7)}, {}):
+        shown.move(positions)
+        said.append(summary.batches(row, bar))
+    assert said == ["loading", text, ""]
+
+
+def test_nothing_is_written_while_nothing_is_new(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(views, "FRAMES", math.inf)
+    view = views.choose(stream)
+    sweep(view)
+    view.moved({6: Position("train", 3, 8)})
+    read()
+    for _ in range(5):
+        view.moved({6: Position("train", 3, 8)})
+    assert read() == ""
+    view.moved({6: Position("train", 4, 8)})
+    row = read()
+    assert "train 50%" in row
+    assert row.count("\n") == 6  # down from the first line of the frame to its last
+    assert "done" not in row  # the line below, which is the same
+
+
+def test_news_that_come_too_fast_are_shown_with_the_next_look(terminal):
+    stream, read = terminal
+    view = views.choose(stream)
+    view.started(job(STUDY, 4), "cpu")
+    view.epoch(job(STUDY, 4), epoch(0, 0.4), None)
+    assert "0.4000" not in read()
+    time.sleep(1 / views.FRAMES)
+    view.moved({})
+    assert "0.4000" in read()
+
+
+@pytest.mark.parametrize("widths", [(140, 80, 40), (40, 80, 200), (100, 37, 99), (80, 79, 78)])
+def test_a_terminal_that_is_resized_keeps_no_stale_line(terminal, monkeypatch, widths):
+    stream, read = terminal
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.delenv("LINES")
+    monkeypatch.setattr(views, "FRAMES", math.inf)
+    shown, view = FakeTerminal(widths[0]), None
+    for width in widths:
+        monkeypatch.setattr(os, "get_terminal_size", lambda _, width=width: os.terminal_size((width, 50)))
+        shown.resize(width)
+        view = view or views.choose(stream)
+        view.moved({})
+        for number, text in enumerate(("first", "second")):
+            view.note(f"{text} at {width}")
+            view.started(job(STUDY, number, params={}), "cuda:0")
+            shown.feed(read())
+    whole = "\n".join(shown.lines)
+    for once in ("x: overall_accuracy", "0 done, 0 pruned", "eta", *(f"first at {width}" for width in widths)):
+        assert whole.count(once) == 1, whole
+    assert len([line for line in shown.lines if "0/3" in line]) == 2
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
@@ -242,7 +394,9 @@ def test_a_sparkline_spans_its_own_least_and_greatest():
 def test_trials_of_an_earlier_sweep_count():
     shown = summary.SweepSummary()
     shown.plan(10, [result(0), result(1, "PRUNED"), result(2, "INTERRUPTED")])
-    assert shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best 0.8217 (trial 0); eta 4m"
+    assert (
+        shown.summary() == "1 done, 1 pruned, 0 failed, 8 to go; best val overall_accuracy 0.8217 (trial 0); eta 4m"
+    )
 
 
 def test_two_devices_halve_the_time_left():
@@ -254,6 +408,16 @@ def test_two_devices_halve_the_time_left():
     assert two.seconds_left == pytest.approx(one.seconds_left / 2)
 
 
+def test_hours_end_a_sweep_too():
+    shown = summary.SweepSummary()
+    shown.plan(None, [result(0)], 600.0)
+    assert shown.summary().endswith("eta 10m")
+    shown.plan(100, [], 60.0)
+    assert shown.summary().endswith("eta 1m")
+    shown.plan(2, [], 3600.0)
+    assert shown.summary().endswith("eta 30s")
+
+
 def test_an_unlimited_study_promises_no_end():
     shown = summary.SweepSummary()
     shown.plan(None, [result(0)])
@@ -263,7 +427,7 @@ def test_an_unlimited_study_promises_no_end():
 
 def test_the_clock_is_that_of_the_place():
     at = time.mktime((2026, 11, 21, 12, 1, 5, 0, 0, -1))
-    assert summary.ending(result(3, "PRUNED"), at).startswith("12:01:05 trial 3 pruned after 3/3 epochs")
+    assert summary.stamped("trial 3 pruned", at) == "2026-11-21 12:01:05 trial 3 pruned"
 
 
 # ----------------------------------------------------------------------------------------- counting

@@ -39,6 +39,7 @@ from trainers.optim.optimizers import depths, learning, thaw
 from trainers.support.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault
+from trainers.support.position import Cursor, Position
 from trainers.train import TrainingRun, train
 
 
@@ -76,6 +77,29 @@ def whole(photos, data, tmp_path_factory):
 
 def test_a_run_yields_every_epoch_once(whole):
     assert [epoch.number for epoch in whole[2]] == [1, 2, 3, 4]
+
+
+class Trace(Cursor):
+    """A cursor that writes down where it is put."""
+
+    def __init__(self) -> None:
+        self.places = []
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)
+        if name == "at":
+            self.places.append(value)
+
+
+def test_the_cursor_passes_every_batch_of_training_and_of_evaluation_in_order(whole, photos, data, tmp_path):
+    cursor, rows = Trace(), {split: len(data.table.indices(split)) for split in ("train", "val")}
+    epochs = train(recipe(photos), data, tmp_path, cursor=cursor)
+    first = next(epochs)
+    steps = rows["train"] // 16
+    wanted = [Position("train", done, steps) for done in range(1, steps + 1)]
+    passes = -(-rows["val"] // 128)
+    assert cursor.places == [*wanted, *(Position("val", done, passes) for done in range(1, passes + 1)), None]
+    assert comparable([first]) == comparable(whole[2][:1])
 
 
 def test_a_network_learns_what_the_pictures_show(photos, data, tmp_path):

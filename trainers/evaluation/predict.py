@@ -23,6 +23,7 @@ from trainers.models.network import Network
 from trainers.optim import frequency, losses
 from trainers.support.checkpoint import load_weights
 from trainers.support.device import autocast, no_room, prepare, release
+from trainers.support.position import Cursor, Position
 
 AT_ONCE = 4  # training batches that evaluation tries first on a GPU
 PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
@@ -38,6 +39,7 @@ class Evaluator:
         layout = torch.channels_last if last else torch.contiguous_format
         self.eye = InputFormat(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
         self.hosted = device.type == "cpu"
+        self.cursor = Cursor()
         self.resident = False  # whether images may stay on the device, which is then this process's alone
         few = min(128, max(16, PIXELS // math.prod(config.input_size)))
         self.batch = few if self.hosted else AT_ONCE * config.batch_size
@@ -77,7 +79,10 @@ class Evaluator:
         feed = self.feed(self.config.input_size)
         asked, chunks = windows(feed.source, views), self._chunks(rows)
         images = feed.plain(chunks, asked)
-        found = [torch.stack([self.forward(net, next(images)) for _ in asked]).mean(0) for _ in chunks]
+        found = []
+        for done, _ in enumerate(chunks, 1):
+            found.append(torch.stack([self.forward(net, next(images)) for _ in asked]).mean(0))
+            self.cursor.at = Position("val", done, len(chunks))
         return torch.cat(found)[: len(rows)]
 
     def _chunks(self, rows: Sequence[int]) -> list[np.ndarray]:

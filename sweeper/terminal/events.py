@@ -1,0 +1,82 @@
+"""What happens in a sweep as one JSON object a line on stdout, for schedulers."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+from sweeper.terminal.heading import Heading
+from sweeper.terminal.output import BrokenPipeSafeStream, print_message
+from sweeper.terminal.summary import Known
+from sweeper.terminal.views import View, comparable
+from sweeper.text import finite
+from sweeper.trial import Closing, Job, TrialResult
+from trainers.epoch import Epoch, Scores
+
+SCHEMA_VERSION = 1
+
+
+def emit(event: str, study: str, stream: TextIO | None = None, **fields: Any) -> None:
+    """Print one event, with the time of this place."""
+    now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    line = {"event": event, "time": now, "study": study} | fields
+    out = BrokenPipeSafeStream(sys.stdout if stream is None else stream)
+    out.write(json.dumps(finite(line), allow_nan=False) + "\n")
+    out.flush()
+
+
+class Events(View):
+    """An event for what begins and ends, and for each epoch; what is said beside goes to stderr."""
+
+    def __init__(self, known: Known, stream: TextIO | None = None) -> None:
+        self._known, self._stream = known, stream
+
+    def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
+        fields = {"schema_version": SCHEMA_VERSION, "recorded": len(results)} | heading.document()
+        emit("begin", stream=self._stream, **fields)
+
+    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
+        """The beginning has it."""
+
+    def started(self, job: Job, slot: str) -> None:
+        done = len(self._known.history(job))
+        self._emit("trial_begin", job, device=slot, params=job.params, done=done, epochs=_planned(job))
+
+    def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
+        self._emit(
+            "epoch",
+            job,
+            epoch=epoch.number,
+            epochs=_planned(job),
+            metric=job.recipe.metric,
+            split="val" if epoch.val else "train",
+            value=epoch.known(job.recipe.metric),
+            metrics={"train": _metrics(epoch.train), "val": _metrics(epoch.val)},
+            seconds=epoch.seconds,
+            images_per_second=epoch.images_per_second,
+            best={"trial": best.number, "value": best.value} if best else None,
+        )
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        told = comparable(job, result)
+        names = ("state", "metric", "value", "epoch", "seconds", "failure", "error")
+        fields = {name: getattr(told, name) for name in names}
+        self._emit("trial_end", job, done=told.epochs, epochs=told.planned, **fields)
+
+    def note(self, text: str) -> None:
+        print_message(text)
+
+    def closed(self, _closing: Closing) -> None:
+        """Whoever began the sweep tells its end."""
+
+    def _emit(self, event: str, job: Job, **fields: Any) -> None:
+        emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **fields)
+
+
+def _planned(job: Job) -> int:
+    return job.stop_after or job.recipe.train.epochs
+
+
+def _metrics(scores: Scores | None) -> dict[str, float] | None:
+    return scores.metrics | {"loss": scores.loss} if scores else None

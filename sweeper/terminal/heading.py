@@ -1,0 +1,51 @@
+"""What is said of a sweep before its first trial."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeper.text import counted
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What is searched, on what, by what, for how long, and where it can be watched."""
+
+    study: str
+    source: str
+    metric: str
+    minimize: bool
+    data: Sequence[str]  # as its summary says it
+    images: Mapping[str, int]  # by split
+    classes: Mapping[str, int]  # by category
+    devices: Sequence[str]
+    slots: int | str
+    trials: int | None
+    hours: float | None
+    folder: str
+    browse: str | None
+
+    def lines(self, ended: int, started: int) -> Iterator[str]:
+        """The same as a person reads it, but for the data; of a study with so many trials."""
+        left = f", {started - ended} of them to go on with" if started > ended else ""
+        known = f"; {counted(started, 'trial')} on record{left}" if started else ""
+        yield f"study:   {self.study}, {self.source}{known}"
+        split = "val" if self.images.get("val") else "train"
+        yield f"metric:  {self.metric} on {split}, {'less' if self.minimize else 'more'} is better"
+        yield f"devices: {', '.join(self.devices)}{self._side_by_side}"
+        limits = [counted(self.trials, "trial")] if self.trials else []
+        limits += [f"{self.hours:g} h"] if self.hours else []
+        yield f"budget:  {' or '.join(limits) or 'none: it goes on until it is stopped'}"
+        yield f"files:   {self.folder}"
+        yield from [f"browse:  {self.browse}"] if self.browse else []
+        yield "stop:    Ctrl-C finishes the epoch; the same command goes on"
+
+    @property
+    def _side_by_side(self) -> str:
+        if self.slots == 1:
+            return ""
+        return ", as many trials on each as fit and pay" if self.slots == "auto" else f", {self.slots} trials on each"
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {name: value for name, value in asdict(self).items() if name != "data"}
