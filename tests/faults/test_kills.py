@@ -124,7 +124,7 @@ written last.ckpt|renamed last.ckpt|written model.safetensors|renamed model.safe
 written config.json|renamed config.json|written result.json|renamed result.json
 written study.json|renamed study.json|written space.yaml|renamed space.yaml|written data.json|renamed data.json
 written resume_command|renamed resume_command|written elapsed_seconds|renamed elapsed_seconds
-written trial_index.jsonl|renamed trial_index.jsonl
+written trial_index.jsonl|renamed trial_index.jsonl|written importance.json|renamed importance.json
 written mlflow.json|renamed mlflow.json|written trials.csv|renamed trials.csv
 written digests.json|renamed digests.json|written meta.json|renamed meta.json|written sizes.npy|renamed sizes.npy
 founded mlflow.db|mlflow.study|mlflow.study.born|mlflow.run.born|mlflow.run.points|mlflow.run.sent
