@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from sweeper.errors import UserError
+from sweeper.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
     from sweeper.results.status import Watched
@@ -561,6 +561,19 @@ def ui(
 
     there = studies.studies()
     ui.serve(studies.find(study) if study or there else None, print_result, port=port)
+
+
+@app.command()
+def sync(study: Annotated[str | None, typer.Argument(help="all if left out", show_default=False)] = None) -> None:
+    """Send MLflow what it lacks of the studies here, such as after an outage."""
+    from sweeper.store import studies
+    from sweeper.terminal.output import print_message
+    from sweeper.tracking import catching_up
+
+    chosen = studies.studies() if study is None and studies.studies() else [studies.find(study)]
+    if not catching_up.catch_up(chosen, print_message):
+        raise typer.Exit(EnvironmentFault.exit_code)
+    _answer([f"MLflow has all of {', '.join(one.name for one in chosen)}"])
 
 
 # ------------------------------------------------------------------------------------------- the model

@@ -39,7 +39,7 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
     store = client.uri()
     if store == address(paths.database()):
         _refuse_unusable()
-    catching_up.catch_up(studies.studies(), print_message)
+    catching_up.catch_up(studies.studies(), print_message, beside=True)
     if store.startswith("http"):
         return say(_address(study, store))
     with stoppable(), _serving(store, free_port(port)) as pages:

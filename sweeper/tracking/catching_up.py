@@ -16,22 +16,26 @@ FILE_STALL_TIMEOUT_S = 60.0  # without progress, after which our own file is giv
 SERVER_STALL_TIMEOUT_S = 10.0  # and a server
 
 
-def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None]) -> None:
-    """Send what MLflow lacks of `studies`, and say what that was, or why it was not.
+def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None], *, beside: bool = False) -> bool:
+    """Send what MLflow lacks of `studies`, and say what that was, or why it was not; whether it has all then.
 
     Nothing is raised for it, and a server that is slow or dead is given up. A study that a sweep is at is left to it.
+    `beside`: nobody asked for it, so that the command that does this alone is named.
     """
+    done = True
     for study in studies:
         try:
-            if not _sent(study, say):
-                return
+            if not _sent(study, say, f"; `sweep sync {study.name}` does the same" if beside else ""):
+                return False
         except StudyHeld:
             continue
         except (UserError, OSError) as error:
             say(f"nothing of {study.name} is sent to MLflow: {str(error).splitlines()[0]}")
+            done = False
+    return done
 
 
-def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
+def _sent(study: StudyFolder, say: Callable[[str], None], hint: str) -> bool:
     """Bring one study up to date; whether MLflow has all of it then."""
     standing = studies.status_of(study)
     held = lock.acquire(study.lock)
@@ -47,7 +51,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None]) -> bool:
         say(note.removesuffix("; training goes on"))
     runs, epochs = len(tracker.sent.runs), tracker.sent.epochs
     if runs or epochs:
-        say(f"sent MLflow {text.counted(runs, 'run')} and {text.counted(epochs, 'epoch')} of {study.name}")
+        say(f"sent MLflow {text.counted(runs, 'run')} and {text.counted(epochs, 'epoch')} of {study.name}{hint}")
     if not done:
         say(f"MLflow still lacks a part of {study.name}; the next `sweep run` or `sweep ui` sends the rest")
     return done

@@ -15,6 +15,7 @@ from sweeper.store import lock, paths, records, studies
 from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
 from sweeper.tracking import catching_up, tracker
+from tests.support.cli import sweep
 from tests.support.records import begin, curve, end
 from tests.support.studies import close_all, opened, play, write
 
@@ -69,6 +70,27 @@ def test_what_mlflow_lacks_is_sent_and_nothing_is_sent_twice(study):
     assert states() == {"FINISHED": 2, "KILLED": 2}
     assert caught_up() == []
     assert shown() == told
+
+
+def test_whoever_did_not_ask_is_told_the_command(study):
+    said = []
+    assert catching_up.catch_up(studies.studies(), said.append, beside=True)
+    assert said == ["sent MLflow 3 runs and 6 epochs of question; `sweep sync question` does the same"]
+
+
+@pytest.mark.process
+def test_sync_sends_what_there_is_and_fails_where_the_server_does_not_take_it(study, tmp_path):
+    for words, said in (((), "sent MLflow 3 runs and 6 epochs of question"), (("question",), "")):
+        ended = sweep(tmp_path, "sync", *words, SWEEP_HOME=os.environ["SWEEP_HOME"])
+        assert (ended.returncode, ended.stdout) == (0, "MLflow has all of question\n")
+        assert said in ended.stderr
+    study.sync_state.unlink()
+    with socket.socket() as link:
+        link.bind(("127.0.0.1", 0))  # and nobody listens
+        dead = f"http://127.0.0.1:{link.getsockname()[1]}"
+        ended = sweep(tmp_path, "sync", SWEEP_HOME=os.environ["SWEEP_HOME"], MLFLOW_TRACKING_URI=dead)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "MLflow still lacks a part of question" in ended.stderr
 
 
 @pytest.mark.parametrize("kind", ["dead", "silent"])
