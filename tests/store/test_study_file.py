@@ -52,3 +52,21 @@ def test_among_the_studies_those_of_another_version_are_passed_over_and_refused_
     shutil.rmtree(home / "new")
     with pytest.raises(UserError, match="study 'old' was made by an earlier version"):
         studies.find(None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ("a-1-f-2", "a-1-f-2", True),
+        ("a-1-f-2", "b-9-f-2", True),  # test alone differs
+        ("a-1-f-2", "b-9-g-2", False),
+        ("a-1-f-2", "b-9-f-3", False),
+        ("a-1-f-2", "b--f", True),  # sizes of files were not looked at
+        ("a-1-f-2", "a--g", False),
+        ("a-1", "a-1-f-2", True),  # a study of before says nothing of train and val
+        ("a-1", "b-1-f-2", False),
+        ("", "b-1-f-2", True),
+    ],
+)
+def test_fingerprints_of_train_and_val_decide_where_both_have_them(before, now, same):
+    assert study_file.same_fingerprint(before, now) is same
