@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 PROCESSES: list[str] = []  # that the test under way has started
-SMALL = ("git", "uname")  # MLflow and `platform` ask them for a word
+SMALL = ("git", "uname", "lscpu")  # MLflow, torch and `platform` ask them for a word
 
 
 def _process_started(event: str, args: tuple[object, ...]) -> None:
