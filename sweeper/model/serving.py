@@ -59,9 +59,12 @@ def _columns(one: "CategoryPrediction") -> Iterator[tuple[str, Any]]:
     yield f"{one.category} probability", shares if one.multi else one.probability
 
 
-def _load_pyfunc(path: str) -> Served:
-    """MLflow's name for it: the model in a folder of data."""
+def load(path: str) -> Served:
+    """The model in a folder of data."""
     from trainers.evaluation.predictor import Predictor
 
     folder = RunFolder(Path(path))
     return Served(Predictor(folder.model, extension_folder=folder.root / "extensions"))
+
+
+_load_pyfunc = load  # the name that MLflow asks for

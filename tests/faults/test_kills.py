@@ -19,7 +19,7 @@ SPACES = {"median": {"search": QUICK, "trials": 12}, "asha": {"search": CLIMB, "
 KILLS = 12
 
 
-EPOCH = r" epoch \d+/"
+EPOCH = r"(?<! after) epoch \d+/"  # an epoch that ends, not one after which a trial goes on
 
 
 # ------------------------------------------------------------------------------------ the coordinator
@@ -240,7 +240,9 @@ def test_one_interrupt_finishes_the_epoch_and_two_end_it_at_once(lab, reference,
 def test_a_second_sweep_on_the_same_study_is_sent_away(lab, reference, case):
     running = lab.begin("--no-mlflow")
     running.until(EPOCH)
+    running.kill(signal.SIGSTOP)  # it is not done before the second one has begun
     second = lab.run("--no-mlflow")
+    running.kill(signal.SIGCONT)
     assert second.code == 4
     assert f"process {running.pid} on {os.uname().nodename} is running this study" in second.err
     ended = running.end()

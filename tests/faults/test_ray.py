@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(util.find_spec("ray") is None, reason="Ray is not installed: pip install 'ray>=2.50'"),
 ]
-EPOCH = r" epoch \d+/"
+EPOCH = r"(?<! after) epoch \d+/"  # an epoch that ends, not one after which a trial goes on
 HIT = r"trial (\d+) interrupted"
 LAST = "next:   sweep best question --export submission"
 SPACE = {

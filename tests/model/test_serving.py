@@ -16,7 +16,7 @@ from trainers.evaluation.predictor import ImageFile, Predictor
 def served(folder: Path, data: DataConfig, **train: object) -> tuple[Predictor, serving.Served, list[ImageFile]]:
     made = trained(recipe(data, **train), folder)
     model = Predictor(folder / "model.safetensors")
-    return model, serving._load_pyfunc(str(folder)), elsewhere(made, folder / "new")
+    return model, serving.load(str(folder)), elsewhere(made, folder / "new")
 
 
 @pytest.mark.parametrize("how", [bytes, encodebytes, lambda content: encodebytes(content).decode()])

@@ -57,7 +57,7 @@ def test_a_link_is_left_to_the_person(tmp_path):
 
 def test_of_two_removals_one_wins_and_the_other_says_so():
     first, second = study("a", (0.5,)), StudyFolder.named("a")
-    at_work = removal._alone()
+    at_work = removal.alone()
     try:
         with pytest.raises(StudyHeld, match="another `sweep rm` is at work"):
             removal.remove(second)
