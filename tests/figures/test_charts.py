@@ -118,6 +118,13 @@ def test_a_slice_is_of_numbers_or_choices_and_has_only_the_trials_that_have_a_va
     assert counts == [4, 8, 8, 8]
 
 
+@pytest.mark.parametrize(("highest", "step"), [(4e-4, None), (8e-4, "D2"), (1e-2, 1)])
+def test_the_words_of_a_log_axis_do_not_overlap(highest: float, step: object):
+    dots = [dot(n, **{"optimizer.lr": lr}) for n, lr in enumerate((1e-4, highest))]
+    axis = next(one for one in study(dots).values() if one["layout"].get("xaxis", {}).get("type") == "log")
+    assert axis["layout"]["xaxis"].get("dtick") == step
+
+
 def test_an_open_value_that_all_trials_share_has_no_chart():
     assert "parallel" not in study([dot(0), dot(4)], {"optimizer.lr": AXES["optimizer.lr"]})
 
