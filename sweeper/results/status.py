@@ -102,7 +102,7 @@ def here() -> Iterator[str]:
 def _first_command(space: Path | None) -> str:
     """Draw the data that the space asks for, if nothing is there, or run it."""
     if space is None:
-        return "write a search space (see the README), then: sweep run SPACE.yaml"
+        return "sweep run PHOTOS --hours 1, with a folder of class folders or a table; or sweep run SPACE.yaml"
     from sweeper.space import yaml_io
 
     try:
