@@ -613,7 +613,7 @@ def predict(
     elif csv:
         _answer([text.relative_path(csv)])
     elif predicted.images:
-        output.print_table(*predict.cells(predicted, top))
+        output.print_table(*predict.cells(predicted, top), more="--csv FILE has all")
     raise typer.Exit(predicted.exit_code)
 
 
