@@ -168,7 +168,7 @@ def _history(dots: Sequence[Dot], metric: str, minimize: bool) -> go.Figure:
             hoverinfo="skip",
         )
     figure.update_layout(height=340, hovermode="closest", legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"})
-    figure.update_xaxes(title="trial", rangemode="tozero")
+    figure.update_xaxes(title="trial", rangemode="tozero", dtick=1 if ordered[-1].number < 10 else None)
     figure.update_yaxes(title=html.escape(metric.replace("_", " ")))
     return figure
 

@@ -110,6 +110,11 @@ def test_history_has_every_trial_and_the_best_so_far():
     assert study(minimize=True)["history"]["data"][-1]["y"] == [0] * 7
 
 
+@pytest.mark.parametrize(("count", "step"), [(2, 1), (20, None)])
+def test_trials_are_counted_in_whole_numbers(count: int, step: int | None):
+    assert study([dot(n) for n in range(count)])["history"]["layout"]["xaxis"].get("dtick") == step
+
+
 def test_a_slice_is_of_numbers_or_choices_and_has_only_the_trials_that_have_a_value():
     figures = {one["layout"].get("xaxis", {}).get("type"): one for one in study().values()}
     assert figures["log"]["layout"]["xaxis"]["tickformat"] == "~g"
