@@ -79,7 +79,11 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
         return f"sweep report {one.study.name}"
-    return f"sweep score {one.study.name} VALUE" if one.best else one.resume
+    if not one.best:
+        return one.resume
+    if any(final.folder.submission.exists() or final.folder.predictions.exists() for final in done):
+        return f"sweep score {one.study.name} VALUE"
+    return f"sweep predict {one.study.name} IMAGES"
 
 
 def here() -> Iterator[str]:
