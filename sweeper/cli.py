@@ -532,7 +532,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
     as_json: Json = False,
 ) -> None:
-    """Free the disk of what nobody needs."""
+    """Delete what is no longer needed: checkpoints, decoded images, leftovers."""
     from sweeper import text
     from sweeper.commands import clean
     from sweeper.terminal.output import print_message
@@ -613,7 +613,7 @@ def predict(
     elif csv:
         _answer([text.relative_path(csv)])
     elif predicted.images:
-        output.print_table(*predict.cells(predicted, top))
+        output.print_table(*predict.cells(predicted, top), more="--csv FILE has all")
     raise typer.Exit(predicted.exit_code)
 
 

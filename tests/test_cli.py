@@ -420,7 +420,7 @@ def _all(screen: "object") -> str:
 
 
 def test_alone_it_says_what_to_do_first(fresh):
-    assert sweep(fresh).stdout.splitlines()[-1].startswith("next: write a search space")
+    assert sweep(fresh).stdout.splitlines()[-1].startswith("next: sweep run PHOTOS --hours 1")
     (fresh / "search_spaces").mkdir()
     (fresh / "search_spaces" / "quickstart.yaml").write_text(SPACE.replace("garments", "data/demo"))
     assert sweep(fresh).stdout.splitlines()[-1] == "next: sweep data demo data/demo"

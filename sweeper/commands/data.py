@@ -22,6 +22,7 @@ SPACES = (".yaml", ".yml")
 class Checked(NamedTuple):
     """What was understood of a data set, and what was found."""
 
+    data: DataConfig
     summary: Summary
     found: Findings
 
@@ -35,7 +36,7 @@ def run(path: Path, sets: Sequence[str], *, again: bool = False) -> Checked:
     data = asked(path, sets)
     with counting("checking images") as count:
         found = check.check(data, count, cache=paths.cache(), again=again)
-    return Checked(found.summary(data), found)
+    return Checked(data, found.summary(data), found)
 
 
 def refuse_uncached(path: Path) -> None:
@@ -60,11 +61,16 @@ def is_data(path: Path) -> bool:
 
 
 def _yaml(path: Path) -> str:
-    """The value of `data` for what lies at `path`; JSON strings are YAML."""
+    """The value of `data` for what lies at `path`."""
     guessed = layouts.guess(path)
     keys: dict[str, Any] = {"layout": guessed.layout, "root": guessed.root}
     keys |= {"labels": guessed.labels} if guessed.labels != DataConfig(root="").labels else {}
     keys |= {"crop": guessed.crop} if guessed.crop != "none" else {}
+    return _flow(keys)
+
+
+def _flow(keys: dict[str, Any]) -> str:
+    """As a mapping of YAML on one line; JSON values are YAML."""
     return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()) + "}"
 
 
@@ -79,7 +85,7 @@ def lines(checked: Checked, path: Path, *, every: bool = False) -> Iterator[str]
     """As a person reads it: a line for each kind of note, or for every one; `path` is what was to be checked."""
     found, kinds = checked.found, checked.found.kinds
     if is_data(path):
-        yield f"in a search space: data: {_yaml(path)}"
+        yield f"in a search space: data: {_flow(checked.data.model_dump(mode='json', exclude_unset=True))}"
     yield from checked.summary.lines(columns())
     yield from (f"fault  {line(fault)}" for fault in found.faults)
     shown = [(note, 1) for note in found.notes] if every else kinds

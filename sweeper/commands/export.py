@@ -97,6 +97,7 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         value = text.format_value(final.test.metrics.get(metric))
         yield f"test:       {metric} {value}{labelled}"
     yield f"card:       {text.relative_path(final.folder.card)}"
+    yield f"predict:    sweep predict {study.name} IMAGES"
     yield f"browse:     sweep ui {study.name}"
 
 

@@ -59,7 +59,8 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     answers = _answers(model, asked, options)
     about = next(answers)["model"]
     if about["boxes"] and (whole := sum(box is None for _, box in asked)):
-        print_message(f"this model was trained on what lies in boxes: of {counted(whole, 'image')} the whole is used")
+        used = f"used whole, without a box: {counted(whole, 'image')}"
+        print_message(f"this model was trained on what lies in boxes; {used} (see --boxes)")
     predicted = Predicted(model, about, [], [], complete=not files.left_out)
     _collect(predicted, answers, len(asked), options)
     if predicted.unreadable:

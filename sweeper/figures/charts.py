@@ -168,7 +168,7 @@ def _history(dots: Sequence[Dot], metric: str, minimize: bool) -> go.Figure:
             hoverinfo="skip",
         )
     figure.update_layout(height=340, hovermode="closest", legend={"orientation": "h", "y": 1.08, "yanchor": "bottom"})
-    figure.update_xaxes(title="trial", rangemode="tozero")
+    figure.update_xaxes(title="trial", rangemode="tozero", dtick=1 if ordered[-1].number < 10 else None)
     figure.update_yaxes(title=html.escape(metric.replace("_", " ")))
     return figure
 
@@ -206,8 +206,8 @@ def _slice(dots: Sequence[Dot], axis: Axis) -> go.Figure:
         figure.update_xaxes(tickvals=list(range(len(words))), ticktext=words, range=[-0.5, len(words) - 0.5])
     else:
         figure.update_xaxes(type="log" if axis.log else "linear", nticks=6, tickformat="~g")
-        if axis.log and _decades(placed) > 1:
-            figure.update_xaxes(dtick=1)  # powers of ten alone have words
+        if axis.log and (decades := _decades(placed)) > 0.7:
+            figure.update_xaxes(dtick=1 if decades > 1 else "D2")  # powers of ten alone have words, or 1, 2 and 5
     figure.update_layout(height=240, hovermode="closest")
     figure.update_xaxes(automargin=True)
     low, high = min(dot.value for dot in dots), max(dot.value for dot in dots)

@@ -136,7 +136,8 @@ def _train_and_val(axes: Axes, train: Sequence[float], val: Sequence[float]) -> 
     for label, values, look in (("train", train, TRAIN), ("val", val, VAL)):
         if values:
             finite = np.where(np.isfinite(values), values, np.nan)
-            axes.plot(range(1, len(values) + 1), finite, label=label, **look)
+            alone = {"marker": "x"} if len(values) == 1 else {}  # which no line shows
+            axes.plot(range(1, len(values) + 1), finite, label=label, **{**alone, **look})
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _macro(axes: Axes, run: Learning) -> None:
 
 def _over_epochs(axes: Axes) -> None:
     grid(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.tick_params(labelbottom=True)
     axes.set_xlabel("epoch")
 

@@ -121,7 +121,7 @@ def _overview(one: StudyStatus) -> list[str]:
     best = [text.format_value(one.best.value), str(one.best.number)] if one.best else ["-", "-"]
     took = text.format_duration(records.elapsed_seconds(one.study))
     mattered = importance.importance(one.study, one.results)
-    shares = ", ".join(map(str, mattered.shares[:2])) if mattered and mattered.shares else "-"
+    shares = ", ".join(map(str, mattered.named)) if mattered and mattered.shares else "-"
     return [*best, str(len(one.results)), took, shares, ", ".join(f"{score:g}" for score in scores) or "-"]
 
 

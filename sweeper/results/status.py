@@ -79,7 +79,11 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
         return f"sweep report {one.study.name}"
-    return f"sweep score {one.study.name} VALUE" if one.best else one.resume
+    if not one.best:
+        return one.resume
+    if any(final.folder.submission.exists() or final.folder.predictions.exists() for final in done):
+        return f"sweep score {one.study.name} VALUE"
+    return f"sweep predict {one.study.name} IMAGES"
 
 
 def here() -> Iterator[str]:
@@ -102,7 +106,7 @@ def here() -> Iterator[str]:
 def _first_command(space: Path | None) -> str:
     """Draw the data that the space asks for, if nothing is there, or run it."""
     if space is None:
-        return "write a search space (see the README), then: sweep run SPACE.yaml"
+        return "sweep run PHOTOS --hours 1, with a folder of class folders or a table; or sweep run SPACE.yaml"
     from sweeper.space import yaml_io
 
     try:

@@ -112,7 +112,7 @@ class TrialView:
     def lines(self) -> Iterator[str]:
         """Everything, for people."""
         result = self.result
-        place = f", {self.rank} of {self.ranked}" if self.rank else ""
+        place = f", rank {self.rank} of {self.ranked}" if self.rank else ""
         yield f"trial {result.number} of {self.study.name}: {result.state.lower()}{place}"
         yield f"{self._value}, {text.format_duration(result.seconds)}"
         if result.error:

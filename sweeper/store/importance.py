@@ -42,11 +42,15 @@ class Importance(Message):
         return self.completed >= MIN_COMPLETED and self.completed + self.pruned >= MIN_TRIALS
 
     @property
+    def named(self) -> list[Share]:
+        """The first, and those of the next whose share is larger than its error."""
+        return [one for at, one in enumerate(self.shares[:SHOWN]) if at == 0 or one.share > one.error]
+
+    @property
     def line(self) -> str:
         """`what mattered: optimizer.lr 62 % ±9, loss.gamma 21 % ±8`."""
         if self.shares:
-            certain = [one for one in self.shares[1:SHOWN] if one.share > one.error]
-            return f"what mattered: {', '.join(map(str, [self.shares[0], *certain]))}"
+            return f"what mattered: {', '.join(map(str, self.named))}"
         if self.is_enough:
             return "what mattered: nothing that tells the best trials from the others"
         least = "" if self.completed >= MIN_COMPLETED else f", {MIN_COMPLETED} of them completed"

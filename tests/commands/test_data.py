@@ -141,6 +141,18 @@ def test_a_folder_with_a_table_for_each_split_is_checked_by_what_is_printed_for_
     assert sweep(tmp_path, "data", "check", "space.yaml").stdout.splitlines() == first[1:]
 
 
+def test_the_line_for_a_search_space_has_what_set_says(tmp_path: Path):
+    pictures(tmp_path / "shop", *(f"{k}.png" for k in range(20)))
+    lines = "".join(f"{k};{k}.png;{'ab'[k % 2]};{'train' if k < 14 else 'val'}\n" for k in range(20))
+    put(tmp_path / "shop", "export.csv", f"id;file;kind;fold\n{lines}")
+    said = ("--set", "data.path=file", "--set", "data.split=fold", "--set", "data.ignore=[id]")
+    first = sweep(tmp_path, "data", "check", "shop/export.csv", *said)
+    line, *rest = first.stdout.splitlines()
+    assert (first.returncode, rest[0]) == (0, "data: shop, layout table: 14 train, 6 val, 0 test")
+    put(tmp_path, "space.yaml", f"{line.removeprefix('in a search space: ')}\ntrain: {{backbone: resnet18}}\n")
+    assert sweep(tmp_path, "data", "check", "space.yaml").stdout.splitlines() == rest
+
+
 def test_a_missing_path_is_an_error_in_words(tmp_path: Path):
     ended = sweep(tmp_path, "data", "check", "nothing")
     assert ended.returncode == 2

@@ -507,6 +507,7 @@ def test_an_export_without_a_zip_says_why_and_what_there_is_instead(tmp_path):
     final = export.Final(folder, "abc", made, False, "mean_average_precision", None)
     said = list(export.ending(final, StudyFolder.named("question")))
     assert "submission: none, tags has several answers" in said
+    assert "predict:    sweep predict question IMAGES" in said
     assert any(line.startswith("by name:") and line.endswith("predictions.csv, 12 images") for line in said)
     document = export.finished(final)["submission"]
     assert (document["path"], document["sha256"], document["refused"]) == (None, None, "tags has several answers")

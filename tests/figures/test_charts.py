@@ -110,12 +110,24 @@ def test_history_has_every_trial_and_the_best_so_far():
     assert study(minimize=True)["history"]["data"][-1]["y"] == [0] * 7
 
 
+@pytest.mark.parametrize(("count", "step"), [(2, 1), (20, None)])
+def test_trials_are_counted_in_whole_numbers(count: int, step: int | None):
+    assert study([dot(n) for n in range(count)])["history"]["layout"]["xaxis"].get("dtick") == step
+
+
 def test_a_slice_is_of_numbers_or_choices_and_has_only_the_trials_that_have_a_value():
     figures = {one["layout"].get("xaxis", {}).get("type"): one for one in study().values()}
     assert figures["log"]["layout"]["xaxis"]["tickformat"] == "~g"
     slices = [one for key, one in study().items() if key.startswith("slice")]
     counts = sorted(sum(len(trace["customdata"]) for trace in one["data"]) for one in slices)
     assert counts == [4, 8, 8, 8]
+
+
+@pytest.mark.parametrize(("highest", "step"), [(4e-4, None), (8e-4, "D2"), (1e-2, 1)])
+def test_the_words_of_a_log_axis_do_not_overlap(highest: float, step: object):
+    dots = [dot(n, **{"optimizer.lr": lr}) for n, lr in enumerate((1e-4, highest))]
+    axis = next(one for one in study(dots).values() if one["layout"].get("xaxis", {}).get("type") == "log")
+    assert axis["layout"]["xaxis"].get("dtick") == step
 
 
 def test_an_open_value_that_all_trials_share_has_no_chart():

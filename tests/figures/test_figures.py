@@ -257,6 +257,13 @@ def test_the_figures_of_a_study_are_drawn_again_when_a_trial_has_ended(study, ph
     assert all(path.stat().st_mtime_ns > before[path] for path in runs.study(study).files)
 
 
+def test_one_epoch_is_epoch_1_and_train_is_seen_in_it():
+    text = plots.curves([plots.Curves("loss", [1.0], [2.0])], "learning").decode()
+    assert not re.search(r">(0\.9|1\.0)\d<", text)
+    without = plots.curves([plots.Curves("loss", [math.nan], [2.0])], "learning").decode()
+    assert text.count("<use") > without.count("<use")
+
+
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
 def test_a_curve_has_a_gap_where_there_is_no_number(odd):
     curves = [plots.Curves("loss", [1.0, odd, 0.5], [odd, odd, odd])]

@@ -67,6 +67,15 @@ def test_nor_where_hardly_any_completed(study):
     assert few.line.endswith("5 of them completed)")
 
 
+def test_only_the_first_is_named_where_the_others_are_smaller_than_their_error(study):
+    found = importance.importance(study, trials(40, "loss.gamma"))
+    first, *others = found.shares
+    unsure = [one.model_copy(update={"share": 0.22, "error": 0.25}) for one in others]
+    assert found.model_copy(update={"shares": (first, *unsure)}).named == [first]
+    sure = [one.model_copy(update={"share": 0.1, "error": 0.05}) for one in others]
+    assert found.model_copy(update={"shares": (first, *sure)}).named == [first, *sure[:2]]
+
+
 def test_equally_good_trials_tell_nothing(study):
     same = [one.model_copy(update={"value": 0.5}) for one in trials(40, "loss.gamma")]
     assert importance.importance(study, same).line.endswith("nothing that tells the best trials from the others")

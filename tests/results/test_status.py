@@ -40,6 +40,18 @@ def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
     assert status.next_command(one) == "sweep best focal --export submission"
 
 
+@pytest.mark.parametrize(
+    ("packed", "command"), [(True, "sweep score focal VALUE"), (False, "sweep predict focal IMAGES")]
+)
+def test_a_final_model_wants_a_score_if_there_is_something_to_score(packed, command):
+    made = study(planned=2)
+    final = begin(job(made, 1, kind="final", folder=made.final("2026-11-21-0001").root))
+    end(final, curve(final), "COMPLETE")
+    if packed:
+        studies.status_of(made).finals[0].folder.submission.touch()
+    assert status.next_command(studies.status_of(made)) == command
+
+
 def test_a_study_that_is_held_is_running_and_says_by_whom():
     made = study()
     held = lock.acquire(made.lock)

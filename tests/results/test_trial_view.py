@@ -34,7 +34,7 @@ def test_a_trial_is_shown_with_its_place_parameters_epochs_categories_files_and_
     study.trial(1).log.write_text("".join(f"line {n}\n" for n in range(30)))
     shown = text("focal_weights/1")
     assert shown.startswith(
-        "trial 1 of focal_weights: complete, 1 of 3\noverall_accuracy 0.8000 after epoch 20 of 20"
+        "trial 1 of focal_weights: complete, rank 1 of 3\noverall_accuracy 0.8000 after epoch 20 of 20"
     )
     for part in ("  schedule    cosine", "loss.name: cross_entropy -> focal", "  20*", "  material       0.81"):
         assert part in shown

@@ -79,8 +79,8 @@ def absent(recipes: Iterable[Recipe]) -> list[Problem]:
         Problem(
             "train.backbone",
             f"the weights of {names} are not on this machine, and the model hub does not give them ({reasons})",
-            "give a local weights file with --set train.weights=PATH, fill the hub's cache from a machine that has"
-            f" a network (HF_HOME names its folder), or {SCRATCH}",
+            "give a folder of weights with --weights DIR or a file with --set train.weights=PATH, fill the hub's"
+            f" cache from a machine that has a network (HF_HOME names its folder), or {SCRATCH}",
             3,
         )
     ]
@@ -288,7 +288,7 @@ def _weights(config: TrainConfig) -> Problem | None:
 def _local(config: TrainConfig, path: Path) -> Problem | None:
     if not path.exists():
         there = weights_folder.names(config.weights or "")
-        has = f"the folder has {', '.join(there[:6])}; " if there else ""
+        has = f"the folder has {', '.join(there[:6])}; name one of these as train.backbone, " if there else ""
         advice = f"{has}give a weights file with --set train.weights=PATH, or {SCRATCH}"
         return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
     if problem := _of_another(config):

@@ -108,7 +108,7 @@ def read_notes(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if notes.pop("sha256", None) is None:
-        raise _unreadable(path, "it has no notes of ours")
+        raise _unreadable(path, "sweep did not write it")
     return notes
 
 

@@ -88,8 +88,9 @@ def _sure(config: DataConfig, sheet: Sheet, names: list[str], remarks: Remarks) 
     sure = [name for name in names if name not in doubts]
     for field in fields(config.path, sheet.header):
         doubts.pop(field, None)
-    without = leaving_out(config, doubts)
+    others = [name for name, why in doubts.items() if why not in (SPLIT, SPLITS)]
     for name, why in doubts.items():
+        without = leaving_out(config, others if name in others else doubts)
         help = _remedy(config, sheet, name, why, without, [*sure, name])
         remarks.faults.append(Fault(sheet.head, f"{name!r} {why}: is it a category?", help))
     return set(sure)

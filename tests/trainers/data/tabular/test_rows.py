@@ -339,6 +339,15 @@ def test_a_column_of_splits_under_another_name_is_no_category(tmp_path: Path, na
     assert categories(tmp_path, split=name) == PLAIN
 
 
+def test_what_to_leave_out_does_not_name_the_column_of_splits(tmp_path: Path):
+    lines = [f"{line},{k}" for k, line in enumerate(rows())]
+    write(tmp_path, f"{HEAD.replace('split', 'fold')},id", lines)
+    helps = {fault.what.split()[0]: fault.help for fault in wrong(tmp_path)}
+    assert helps["'fold'"] == "write data: {split: fold}; data: {ignore: [fold, id]} leaves it out"
+    assert helps["'id'"].startswith("if not, write data: {ignore: [id]}, else ")
+    assert categories(tmp_path, split="fold", ignore=["id"]) == PLAIN
+
+
 def test_a_name_that_is_no_column_suggests_the_one_that_is(tmp_path: Path):
     write(tmp_path, HEAD, rows())
     found = wrong(tmp_path, categories=["garmnet", "wearer", "path"])
