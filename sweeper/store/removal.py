@@ -33,7 +33,7 @@ def remove(study: StudyFolder) -> list[str]:
 
     Raises StudyHeld while another removal is at work, and UserError where that one was of this study.
     """
-    held = alone()
+    turn = alone()
     try:
         if not study.study_file.exists():
             raise UserError(f"{study.name} is gone already: another `sweep rm` removed it", where=str(study.root))
@@ -47,7 +47,7 @@ def remove(study: StudyFolder) -> list[str]:
         failpoint("renamed a study")
         _discard_leftovers()
     finally:
-        held.release()
+        turn.release()
     return [f"{study.name} is removed", *([KEPT] if shown else [])]
 
 
