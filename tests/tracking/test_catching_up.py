@@ -93,6 +93,21 @@ def test_sync_sends_what_there_is_and_fails_where_the_server_does_not_take_it(st
     assert "MLflow still lacks a part of question" in ended.stderr
 
 
+@pytest.mark.process
+def test_sync_does_not_claim_a_study_that_a_sweep_is_at(study, tmp_path):
+    held = lock.acquire(study.lock)
+    try:
+        ended = sweep(tmp_path, "sync", SWEEP_HOME=os.environ["SWEEP_HOME"])
+        said: list[str] = []
+        catching_up.catch_up(studies.studies(), said.append, beside=True)
+    finally:
+        held.release()
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert f"nothing of question is sent: process {os.getpid()} on" in ended.stderr
+    assert "`sweep sync question` sends it afterwards" in ended.stderr
+    assert said == []  # `sweep ui` has not been asked to
+
+
 @pytest.mark.parametrize("kind", ["dead", "silent"])
 def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monkeypatch, kind):
     shutil.copytree(study.root, study.root.with_name("other"))
