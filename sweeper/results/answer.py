@@ -47,7 +47,7 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
 def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
     """The next trial, and what the commonest answers would be worth."""
     ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
-    parts, behind = [], []
+    parts, behind = list[str](), list[str]()
     if ranked:
         tied = sum(bool(row["tied"]) for row in ranked)
         others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
