@@ -43,6 +43,12 @@ def test_of_a_metric_that_is_minimised_the_least_is_the_best():
     assert comparison.Side(StudyFolder.named("a"), {}, results).best_so_far == [0.5, 0.5, 0.2]
 
 
+def test_a_study_is_not_compared_with_itself():
+    a = study("a", (0.5,))
+    with pytest.raises(UserError, match="compared with itself"):
+        comparison.comparison(a, a)
+
+
 def test_different_metrics_are_refused():
     a, b = study("a", ()), study("b", (), metric="macro_f1")
     with pytest.raises(UserError, match="a is ranked by overall_accuracy and b by macro_f1") as caught:
