@@ -11,10 +11,11 @@ from contextlib import closing
 
 import pytest
 
+from sweeper.errors import EnvironmentFault, message
 from sweeper.store import lock, paths, records, studies
 from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
-from sweeper.tracking import catching_up, tracker
+from sweeper.tracking import catching_up, client, tracker
 from tests.support.cli import sweep
 from tests.support.records import begin, curve, end
 from tests.support.studies import close_all, opened, play, write
@@ -202,3 +203,15 @@ def test_what_a_board_says_of_a_final_that_was_sent_before_is_sent_once(study):
     assert asked(query) == [(1, 0.71), (2, 0.73)]
     caught_up()
     assert asked(query) == [(1, 0.71), (2, 0.73)]
+
+
+def test_a_server_that_refuses_a_model_is_named_without_its_password(monkeypatch, tmp_path):
+    with socket.socket() as link:
+        link.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:canary@127.0.0.1:{link.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        (tmp_path / "MLmodel").touch()
+        with pytest.raises(EnvironmentFault, match="MLflow does not take the model") as caught:
+            client.register("question", "0" * 32, tmp_path, "a model")
+    assert "canary" not in message(caught.value)
+    assert "127.0.0.1" in caught.value.where
