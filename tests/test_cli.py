@@ -452,6 +452,13 @@ def test_a_file_where_results_belong_ends_with_3_and_no_traceback(fresh):
     assert "Traceback" not in ended.stderr
 
 
+def test_a_file_where_the_folder_of_a_page_belongs_ends_with_3_and_no_traceback(played):
+    ended = sweep(played, "report", "--output", "space.yaml/page.html")
+    assert ended.returncode == 3
+    assert "a file lies where a folder is needed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_epoch_that_counts_has_one_number_in_every_document(swept):
     documents = {
         name: json.loads(sweep(swept[0], name, "--json").stdout) for name in ("status", "leaderboard", "best")

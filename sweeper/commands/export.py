@@ -93,12 +93,18 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     else:
         yield "submission: none, the data set has no test images"
     if final.test:
-        metric, labelled = final.metric, f", {made.images} images" if made else ""
-        value = text.format_value(final.test.metrics.get(metric))
-        yield f"test:       {metric} {value}{labelled}"
+        value = text.format_value(final.test.metrics.get(final.metric))
+        yield f"test:       {final.metric} {value}{_labelled(final.test, made)}"
     yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"predict:    sweep predict {study.name} IMAGES"
     yield f"browse:     sweep ui {study.name}"
+
+
+def _labelled(test: Scores, made: Submission | None) -> str:
+    """On how much a score of test stands: images, or where answers are missing, those that are known."""
+    if known := sum(test.category_answers.values()):
+        return f", {text.counted(known, 'known answer')}"
+    return f", {made.images} images" if made else ""
 
 
 # --------------------------------------------------------------------------------------- the final

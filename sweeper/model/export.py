@@ -1,6 +1,8 @@
 """`sweep export`: a model for use without sweep, as it is, never retrained."""
 
+import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,8 +73,9 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
     """
     _refuse_lacking(format)
     folder, name = _place(model, format, output)
+    words = model.words if model.study else model.path.name  # no path of this machine
+    _refuse_other_labels(folder / LABELS, name, words)
     with _written(folder) as temporary:
-        words = model.words if model.study else model.path.name  # no path of this machine
         about = {"model": words, "runtime": RUNTIME[format], "file": name}
         made = process.exported(model, format=format, folder=str(temporary), file=name, about=about)
     counts = ", ".join(map(str, made["batches"]))
@@ -96,7 +99,8 @@ def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
     with TemporaryDirectory() as folder:
         _save_mlflow(model, Path(folder))
         address = client.register(model.study or "", run, Path(folder), model.words)
-    serve = f"MLFLOW_TRACKING_URI={redacted(client.uri())} mlflow models serve -m {address} --env-manager local"
+    store = shlex.quote(redacted(client.uri()))
+    serve = f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {address} --env-manager local"
     return Exported("mlflow", model, (), f"registered; to serve it: {serve}", {"address": address})
 
 
@@ -162,11 +166,25 @@ def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, s
     return output.absolute(), name
 
 
+def _refuse_other_labels(path: Path, name: str, words: str) -> None:
+    """Raise UserError where labels.json says what the answers of another model mean."""
+    if not path.exists():
+        return
+    try:
+        there = json.loads(path.read_bytes())
+    except ValueError:
+        there = None
+    if not isinstance(there, dict) or (there.get("file") != name and there.get("model") != words):
+        help = "name another folder with --output"
+        raise UserError(f"this {path.name} is of another model, which would lose it", where=str(path), help=help)
+
+
 @contextmanager
 def _written(folder: Path) -> Iterator[Path]:
     """A folder whose files move to `folder` at the end; an exception leaves there what was there, and no rest."""
     near = folder if folder.exists() else folder.parent
     temporary = near / f".{folder.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # a process with our number was killed: in containers many have it
     temporary.mkdir(parents=True)
     try:
         yield temporary

@@ -136,6 +136,9 @@ NAMES: tuple[Callable[[str], str], ...] = (str, lambda path: Path(path).name, la
 
 def order(ids: Sequence[str], paths: Sequence[str], like: Path) -> list[int]:
     """Which image each id names, in the way in which most do."""
+    if again := [path for path, count in Counter(paths).items() if count > 1]:
+        fault = Fault(str(like), _named("image", "is named twice", again))
+        raise DataError([fault], help="name each image once on the command line")
     ways = [{way(path): k for k, path in enumerate(paths)} for way in NAMES]
     best = max(
         (way for way in ways if len(way) == len(paths)), key=lambda way: sum(one in way for one in ids), default={}

@@ -47,15 +47,19 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
 def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
     """The next trial, and what the commonest answers would be worth."""
     ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
-    parts = []
+    parts, behind = list[str](), list[str]()
     if ranked:
         tied = sum(bool(row["tied"]) for row in ranked)
         others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
         within = f" (tied{others}: within one standard error)" if tied else ""
         parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
     if (least := _baseline(won)) is not None:
-        parts.append(f"the commonest answer to everything with {text.format_value(least)}")
-    return [f"It beats {' and '.join(parts)}."] if parts else []
+        is_less = won.result.value is not None and least < won.result.value  # more is better of all that have one
+        (parts if is_less else behind).append(f"the commonest answer to everything with {text.format_value(least)}")
+    return [
+        *([f"It beats {' and '.join(parts)}."] if parts else []),
+        *(f"It does not beat {one}." for one in behind),
+    ]
 
 
 def _baseline(won: Winner) -> float | None:

@@ -108,7 +108,9 @@ class Comparison:
 
 
 def comparison(*studies: StudyFolder) -> Comparison:
-    """Studies beside one another. Raises UserError where they have different metrics."""
+    """Studies beside one another. Raises UserError where they have different metrics, or two are the same."""
+    if len({study.name for study in studies}) < len(studies):
+        raise UserError("a study is compared with itself", where="sweep compare", help="name two of them")
     made = Comparison(tuple(map(Side.of, studies)))
     first = made.metric
     for side in made.sides:

@@ -112,6 +112,9 @@ def _compared(standings: Sequence[StudyStatus]) -> str:
     parts = ", ".join(f"{one.study.name} {text.format_value(one.best.value)}" for one in known if one.best)
     if len(known) == 1:
         return f"Only {known[0].study.name} has a completed trial: {known[0].metric} {parts} on val."
+    first, second = (one.best and one.best.value for one in known[:2])
+    if first == second:
+        return f"No study is ahead by {known[0].metric} on val: {parts}."
     return f"{known[0].study.name} is ahead by {known[0].metric} on val: {parts}."
 
 

@@ -42,7 +42,7 @@ def status(one: StudyStatus) -> Iterator[str]:
     if one.best:
         yield f"best     {best(one.best)}"
     for final in one.finals:
-        unfinished = "" if final.done else " (not finished)"
+        unfinished = "" if final.is_packed else " (not finished)"
         yield f"final {final.number}  {relative_path(final.folder.root)}{unfinished}{_scored(final)}"
     for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
@@ -74,7 +74,7 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep leaderboard {one.study.name}"
     if one.state == "INTERRUPTED":
         return one.resume
-    done = [final for final in one.finals if final.done]
+    done = [final for final in one.finals if final.is_packed]
     if one.best and (not done or len(done) < len(one.finals)):
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):

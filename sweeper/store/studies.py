@@ -40,6 +40,11 @@ class FinalRun:
     number: int
 
     @property
+    def is_packed(self) -> bool:
+        """Whether it is done, its predictions of the test images too, which may have changed since."""
+        return self.done and not study_file.is_pending(self.folder)
+
+    @property
     def name(self) -> str:
         """`final 2 of clothing`, and what it scored."""
         scores = ", ".join(f"{score['value']:g}" for score in self.scores)

@@ -78,6 +78,11 @@ def note_test(folder: RunFolder, fingerprint: str) -> None:
     write_text(folder.test_images, fingerprint + "\n")
 
 
+def is_pending(folder: RunFolder) -> bool:
+    """Whether a final has begun to predict changed test images, and has not ended."""
+    return folder.test_images.exists() and folder.test_images.read_text().strip() == PENDING
+
+
 def predicts(folder: RunFolder, whole: str, test: str) -> bool:
     """Whether the predictions in a final's folder are of the test images with the fingerprint `test`.
 

@@ -47,6 +47,7 @@ PLACES = {
     errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
     errno.EMFILE: ("too many files are open", "raise ulimit -n, or take fewer slots"),
     errno.ENAMETOOLONG: ("a path is longer than the file system takes", "shorten it"),
+    errno.EEXIST: ("a file lies where a folder is needed", "move it away, or name another folder"),
     errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
 }
 

@@ -20,15 +20,17 @@ def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None], *, besi
     """Send what MLflow lacks of `studies`, and say what that was, or why it was not; whether it has all then.
 
     Nothing is raised for it, and a server that is slow or dead is given up. A study that a sweep is at is left to it.
-    `beside`: nobody asked for it, so that the command that does this alone is named.
+    `beside`: nobody asked for it, so that the command that does this alone is named, and a sweep at work is not.
     """
     done = True
     for study in studies:
         try:
             if not _sent(study, say, f"; `sweep sync {study.name}` does the same" if beside else ""):
                 return False
-        except StudyHeld:
-            continue
+        except StudyHeld as held:
+            done = False
+            if not beside:
+                say(f"nothing of {study.name} is sent: {held.what}; `sweep sync {study.name}` sends it afterwards")
         except (UserError, OSError) as error:
             say(f"nothing of {study.name} is sent to MLflow: {str(error).splitlines()[0]}")
             done = False

@@ -90,7 +90,8 @@ def register(name: str, run: str, folder: Path, words: str) -> str:
         made = server.create_model_version(name, f"runs:/{run}/{MODEL}", run, description=words)
     except (MlflowException, OSError) as error:
         help = "--output FOLDER writes the MLflow model without registering it"
-        raise EnvironmentFault(f"MLflow does not take the model: {_line(error)}", where=uri(), help=help) from error
+        where = redacted(uri())
+        raise EnvironmentFault(f"MLflow does not take the model: {_line(error)}", where=where, help=help) from error
     return f"models:/{name}/{made.version}"
 
 

@@ -514,6 +514,22 @@ def test_an_export_without_a_zip_says_why_and_what_there_is_instead(tmp_path):
     assert document["by_name"] == str(folder.predictions)
 
 
+def test_a_test_score_says_on_how_many_answers_it_stands(tmp_path):
+    from sweeper.store.paths import RunFolder
+    from tests.support.records import scores
+
+    made = submission.Submission(None, None, 23, (), tmp_path / "predictions.csv", refused="tags")
+    for known, said in (
+        ({}, "23 images"),
+        ({"tags": 2, "kind": 1}, "3 known answers"),
+        ({"tags": 1}, "1 known answer"),
+    ):
+        test = scores(0.5).model_copy(update={"category_answers": known})
+        final = export.Final(RunFolder(tmp_path / "final"), "abc", made, False, "overall_accuracy", test)
+        (line,) = (line for line in export.ending(final, StudyFolder.named("question")) if line.startswith("test:"))
+        assert line.endswith(f" 0.5000, {said}")
+
+
 def test_a_test_score_that_stands_on_no_answer_is_no_number(tmp_path):
     from sweeper.store.paths import RunFolder
     from tests.support.records import scores

@@ -146,6 +146,36 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
         export.program(NOWHERE, "torch", tmp_path / "there.txt")
 
 
+@pytest.mark.parametrize(
+    "there",
+    ['["shirt"]', "not JSON", '{"categories": []}', '{"file": "other.pt2", "model": "trial 3 of study clothing"}'],
+)
+def test_labels_of_another_model_are_not_replaced(tmp_path, there):
+    (tmp_path / "labels.json").write_text(there)
+    with pytest.raises(UserError, match=r"this labels\.json is of another model"):
+        export.program(NOWHERE, "torch", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
+    assert (tmp_path / "labels.json").read_text() == there
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("there", [{"file": "model.pt2", "model": "old"}, {"file": "model.onnx", "model": "a model"}])
+def test_labels_of_the_same_program_or_model_may_be_replaced(tmp_path, there):
+    (tmp_path / "labels.json").write_text(json.dumps(there))
+    with pytest.raises(UserError, match="cannot read weights"):  # so it got as far
+        export.program(FoundModel(Path("absent.safetensors"), "a model", study="s"), "torch", tmp_path)
+
+
+@pytest.mark.process
+def test_a_rest_of_a_killed_process_with_our_number_is_no_obstacle(tmp_path):
+    rest = tmp_path / f".new.{os.getpid()}.tmp"
+    rest.mkdir()
+    (rest / "half.onnx").touch()
+    with pytest.raises(UserError, match="cannot read weights"):
+        export.program(NOWHERE, "torch", tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ------------------------------------------------------------------------------------------ samples
 @pytest.mark.slow
 @pytest.mark.timeout(900)

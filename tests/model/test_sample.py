@@ -81,3 +81,9 @@ def test_a_name_of_two_images_means_neither():
     with pytest.raises(DataError) as caught:
         sample.order(["1.jpg", "2.jpg"], ["a/1.jpg", "b/1.jpg", "b/2.jpg"], LIKE)
     assert caught.value.faults[0].what == "2 ids have no image: 1.jpg, 2.jpg"
+
+
+def test_an_image_that_is_named_twice_is_called_so():
+    with pytest.raises(DataError) as caught:
+        sample.order(["1", "2"], ["a/1.jpg", "a/2.jpg", "a/1.jpg"], LIKE)
+    assert [fault.what for fault in caught.value.faults] == ["1 image is named twice: a/1.jpg"]

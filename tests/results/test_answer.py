@@ -1,12 +1,15 @@
 """The first lines of a report."""
 
+import pytest
+
 from sweeper.results import answer, winner
 from sweeper.store import records, studies
 from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from tests.results.test_comparison import study
-from tests.support.records import begin, end, job
+from tests.support.photos import draw_photos
+from tests.support.records import begin, curve, end, job
 
 
 def said(folder: StudyFolder, mattered: Importance | None = None) -> list[str]:
@@ -22,6 +25,24 @@ def test_the_winner_what_it_beats_and_what_it_cost():
     )
     assert beats == "It beats trial 2 with 0.8000."
     assert cost.startswith("It cost 3 trials (1 pruned) and ")
+
+
+@pytest.mark.parametrize(
+    ("top", "compared"),
+    [
+        (0.9, ["It beats the commonest answer to everything with 0.4167."]),
+        (0.3, ["It does not beat the commonest answer to everything with 0.4167."]),
+    ],
+)
+def test_a_winner_is_said_to_beat_the_commonest_answer_only_where_it_does(tmp_path, top, compared):
+    folder = StudyFolder.named("a")
+    folder.root.mkdir(parents=True)
+    began = job(folder, 0)
+    recipe = began.recipe.model_copy(update={"data": draw_photos(tmp_path)})
+    began = begin(began.model_copy(update={"recipe": recipe}))
+    end(began, curve(began, top), "COMPLETE")
+    _, *found, _ = said(folder)
+    assert found == compared
 
 
 def test_what_mattered_stands_first_among_the_winners_parameters():

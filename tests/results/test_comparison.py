@@ -43,6 +43,12 @@ def test_of_a_metric_that_is_minimised_the_least_is_the_best():
     assert comparison.Side(StudyFolder.named("a"), {}, results).best_so_far == [0.5, 0.5, 0.2]
 
 
+def test_a_study_is_not_compared_with_itself():
+    a = study("a", (0.5,))
+    with pytest.raises(UserError, match="compared with itself"):
+        comparison.comparison(a, a)
+
+
 def test_different_metrics_are_refused():
     a, b = study("a", ()), study("b", (), metric="macro_f1")
     with pytest.raises(UserError, match="a is ranked by overall_accuracy and b by macro_f1") as caught:
@@ -60,6 +66,11 @@ def test_studies_without_a_completed_trial_have_no_winner():
 
 
 # --------------------------------------------------------------------------------------------- page
+def test_of_two_equals_none_is_ahead():
+    made = page.compare([study("a", (0.5, 0.9)), study("b", (0.9,))])
+    assert "No study is ahead by overall_accuracy on val: a 0.9000, b 0.9000." in made.path.read_text()
+
+
 def test_three_studies_stand_on_one_page_with_their_boards(tmp_path):
     three = [study("a", (0.5, 0.9)), study("b", (0.6,), train={"epochs": 10}), study("c", ())]
     final = begin(job(three[0], 1, kind="final", folder=three[0].final("2026-11-21-0001").root))

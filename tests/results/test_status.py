@@ -7,8 +7,8 @@ import pytest
 from sweeper.commands import doctor
 from sweeper.errors import UserError
 from sweeper.results import status
-from sweeper.store import lock, studies
-from sweeper.store.paths import StudyFolder, database
+from sweeper.store import lock, studies, study_file
+from sweeper.store.paths import RunFolder, StudyFolder, database
 from tests.support.records import begin, curve, end, job
 
 IDENTITY = """{"schema_version": 2, "study": "focal",
@@ -50,6 +50,18 @@ def test_a_final_model_wants_a_score_if_there_is_something_to_score(packed, comm
     if packed:
         studies.status_of(made).finals[0].folder.submission.touch()
     assert status.next_command(studies.status_of(made)) == command
+
+
+def test_a_final_whose_test_images_have_changed_is_packed_first():
+    made = study(trials=3)
+    final = begin(job(made, 2, kind="final", folder=made.final("2026-11-21-0002").root))
+    end(final, curve(final), "COMPLETE")
+    studies.status_of(made).finals[0].folder.submission.touch()
+    assert status.next_command(studies.status_of(made)) == "sweep score focal VALUE"
+    study_file.note_test(RunFolder(final.folder), study_file.PENDING)  # a kill while it predicted them
+    one = studies.status_of(made)
+    assert status.next_command(one) == "sweep best focal --export submission"
+    assert any("(not finished)" in line for line in status.status(one))
 
 
 def test_a_study_that_is_held_is_running_and_says_by_whom():

@@ -11,10 +11,11 @@ from contextlib import closing
 
 import pytest
 
+from sweeper.errors import EnvironmentFault, message
 from sweeper.store import lock, paths, records, studies
 from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
-from sweeper.tracking import catching_up, tracker
+from sweeper.tracking import catching_up, client, tracker
 from tests.support.cli import sweep
 from tests.support.records import begin, curve, end
 from tests.support.studies import close_all, opened, play, write
@@ -93,6 +94,21 @@ def test_sync_sends_what_there_is_and_fails_where_the_server_does_not_take_it(st
     assert "MLflow still lacks a part of question" in ended.stderr
 
 
+@pytest.mark.process
+def test_sync_does_not_claim_a_study_that_a_sweep_is_at(study, tmp_path):
+    held = lock.acquire(study.lock)
+    try:
+        ended = sweep(tmp_path, "sync", SWEEP_HOME=os.environ["SWEEP_HOME"])
+        said: list[str] = []
+        catching_up.catch_up(studies.studies(), said.append, beside=True)
+    finally:
+        held.release()
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert f"nothing of question is sent: process {os.getpid()} on" in ended.stderr
+    assert "`sweep sync question` sends it afterwards" in ended.stderr
+    assert said == []  # `sweep ui` has not been asked to
+
+
 @pytest.mark.parametrize("kind", ["dead", "silent"])
 def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monkeypatch, kind):
     shutil.copytree(study.root, study.root.with_name("other"))
@@ -112,9 +128,10 @@ def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monke
 def test_a_study_that_is_swept_is_left_alone(study):
     held = lock.acquire(study.lock)
     try:
-        assert caught_up() == []
+        (said,) = caught_up()
     finally:
         held.release()
+    assert said.startswith(f"nothing of question is sent: process {os.getpid()} on")
     assert states() == {}
 
 
@@ -187,3 +204,15 @@ def test_what_a_board_says_of_a_final_that_was_sent_before_is_sent_once(study):
     assert asked(query) == [(1, 0.71), (2, 0.73)]
     caught_up()
     assert asked(query) == [(1, 0.71), (2, 0.73)]
+
+
+def test_a_server_that_refuses_a_model_is_named_without_its_password(monkeypatch, tmp_path):
+    with socket.socket() as link:
+        link.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:canary@127.0.0.1:{link.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        (tmp_path / "MLmodel").touch()
+        with pytest.raises(EnvironmentFault, match="MLflow does not take the model") as caught:
+            client.register("question", "0" * 32, tmp_path, "a model")
+    assert "canary" not in message(caught.value)
+    assert "127.0.0.1" in caught.value.where
