@@ -81,8 +81,17 @@ class StudyStatus:
 
 def studies() -> list[StudyFolder]:
     """Every study here that this version reads, the one that was last started or resumed first."""
-    found = [study for study in _folders() if study_file.is_current(study)]
-    return sorted(found, key=lambda study: study.study_file.stat().st_mtime, reverse=True)
+    current = [study for study in _folders() if study_file.is_current(study)]
+    found = [(when, study) for study in current if (when := _started(study)) is not None]
+    return [study for _, study in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def _started(study: StudyFolder) -> float | None:
+    """When it was last started or resumed; None where somebody has just removed it."""
+    try:
+        return study.study_file.stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def _folders() -> list[StudyFolder]:

@@ -301,7 +301,10 @@ def changed(root: Path, how: str) -> int:
     return sum(",test," in row for row in rows)
 
 
-@pytest.mark.parametrize("how", ["added", "removed", "none", "replaced", "swapped"])
+LONGER = [pytest.param(how, marks=pytest.mark.slow) for how in ("added", "removed", "none", "swapped")]
+
+
+@pytest.mark.parametrize("how", ["replaced", *LONGER])
 def test_other_test_images_are_predicted_without_retraining(tmp_path, monkeypatch, how):
     study = small_study(TABLE, tmp_path, monkeypatch)
     first = exported(study)
@@ -321,6 +324,7 @@ def test_other_test_images_are_predicted_without_retraining(tmp_path, monkeypatc
     assert second.folder.card.stat().st_mtime_ns == before  # nothing is predicted a third time
 
 
+@pytest.mark.slow
 def test_a_first_final_may_have_other_test_images_than_the_search(tmp_path, monkeypatch):
     study = small_study(TABLE, tmp_path, monkeypatch)
     count = changed(tmp_path / "photos", "added")
@@ -328,6 +332,7 @@ def test_a_first_final_may_have_other_test_images_than_the_search(tmp_path, monk
     run.run(tmp_path / "space.yaml", PLAIN)  # and the search goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["train", "val"])
 @pytest.mark.parametrize("again", [False, True])
 def test_other_images_to_fit_stay_refused_where_anything_is_trained_or_predicted(tmp_path, monkeypatch, how, again):
@@ -341,6 +346,7 @@ def test_other_images_to_fit_stay_refused_where_anything_is_trained_or_predicted
     assert first.folder.test_logits.read_bytes() == logits
 
 
+@pytest.mark.slow
 def test_a_kill_while_test_is_predicted_anew_leaves_it_to_the_next_call(tmp_path, monkeypatch):
     study = small_study(TABLE, tmp_path, monkeypatch)
     first = exported(study)

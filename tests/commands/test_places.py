@@ -49,6 +49,7 @@ def test_a_home_that_nobody_knows_is_named(monkeypatch):
         paths.home()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_command_line_knows_the_home_folder_too(at_home):
     folder = lay_out(at_home / "here", SPACE.replace("garments", "~/here/garments"))

@@ -276,6 +276,7 @@ def test_a_measurement_tells_pace_memory_and_parameters(monkeypatch):
     assert found["peak_memory_gb"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
     document = json.loads(sweep(ground, "plan", "space.yaml", "--set", "train.batch_size=8", "--json").stdout)

@@ -64,7 +64,8 @@ def test_a_locked_study_db_costs_the_training_nothing(lab, reference, case, seco
 
 
 @pytest.mark.fault("S1")
-@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=many)])
+@pytest.mark.many
+@pytest.mark.parametrize("seconds", [3, 30])
 def test_a_locked_mlflow_database_costs_the_training_nothing(lab, reference, case, seconds):
     assert lab.run("--trials", "1", SWEEP_FAKE_SECONDS="0").code == 0
     running = lab.begin()
@@ -246,6 +247,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.fault("Y2")
 @pytest.mark.parametrize("name", ["narrower", *(pytest.param(n, marks=many) for n in CHANGES if n != "narrower")])
 def test_a_changed_space_is_refused_and_a_new_study_learns_from_the_old(lab, reference, case, name):

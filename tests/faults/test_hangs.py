@@ -67,6 +67,7 @@ def test_training_that_never_ends_is_killed_and_tried_once_more(tmp_path, case, 
     assert [one.state for one in records.results(StudyFolder(tmp_path / "question"))] == ["COMPLETE"]
 
 
+@pytest.mark.many
 @pytest.mark.fault("O3")
 @pytest.mark.parametrize("asleep", ["machine", pytest.param("coordinator", marks=pytest.mark.many)])
 def test_a_coordinator_that_slept_takes_no_worker_for_hung(tmp_path, case, asleep):

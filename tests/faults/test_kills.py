@@ -48,7 +48,8 @@ def whole_lines(path: Path) -> int:
 
 
 @pytest.mark.fault("K2")
-@pytest.mark.parametrize("kind", ["median", pytest.param("asha", marks=pytest.mark.many)])
+@pytest.mark.many
+@pytest.mark.parametrize("kind", ["median", "asha"])
 @pytest.mark.parametrize("seed", seeds(13))
 def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
     tmp_path, garments, reference, case, kind, seed

@@ -198,6 +198,7 @@ def test_a_node_that_does_not_see_the_files_is_left_out_and_none_that_does_is_sa
     assert "put project, data and mlruns where every node sees them" in ended.last
 
 
+@pytest.mark.many
 @pytest.mark.fault("R1")
 def test_an_actor_does_not_execute_a_users_files(tmp_path, garments, shared):
     lab = lay_out(tmp_path, garments, shared)

@@ -160,6 +160,7 @@ def test_what_somebody_keeps_beside_the_file_stays_when_it_is_made_anew(tmp_path
     assert kept.read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_a_file_that_is_locked_costs_a_note_and_is_brought_up_to_date_when_it_is_free(tmp_path):
     path = write(tmp_path, epochs=2)
     study = opened(path)

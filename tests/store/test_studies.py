@@ -1,6 +1,8 @@
 """Final models in the order in which they were made, what boards said of them, and submissions that are equal."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -80,3 +82,22 @@ def test_the_ledger_has_a_row_for_each_score(study):
         ["1", "7", "0.7602", "0.6100", "0.72", "board"],
         ["2", "8", "-", "-", "not finished", ""],
     ]
+
+
+def test_a_study_that_is_removed_while_studies_are_listed_is_left_out():
+    kept, going = begun("kept"), begun("going")
+    document, listed = going.study_file.read_text(), threading.Event()
+
+    def come_and_go() -> None:
+        while not listed.is_set():
+            going.study_file.unlink()
+            going.study_file.write_text(document)
+
+    with ThreadPoolExecutor(1) as other:
+        restless = other.submit(come_and_go)
+        try:
+            found = [studies.studies() for _ in range(100)]
+        finally:
+            listed.set()
+        restless.result()
+    assert all(kept in there for there in found)

@@ -79,6 +79,7 @@ def test_whoever_did_not_ask_is_told_the_command(study):
     assert said == ["sent MLflow 3 runs and 6 epochs of question; `sweep sync question` does the same"]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_sync_sends_what_there_is_and_fails_where_the_server_does_not_take_it(study, tmp_path):
     for words, said in (((), "sent MLflow 3 runs and 6 epochs of question"), (("question",), "")):

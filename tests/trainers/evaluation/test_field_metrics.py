@@ -213,6 +213,7 @@ def test_thresholds_change_answers_and_no_probability():
     assert found.at(0.0, 0.0).further == {"log_loss": value("log_loss", logits, flags, TAGS)}
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_scikit_learn_is_loaded_where_such_a_metric_is_asked_for():
     code = "import sys, trainers.train, sweeper.worker.job; print('sklearn' in sys.modules)"

@@ -278,6 +278,7 @@ def test_other_shapes_are_told_with_both(tmp_path):
     assert "conv1.0.weight has shape (4, 1, 3, 3), not " in fault(tmp_path / "w.safetensors").what
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_what_was_chosen_is_among_the_answers_of_the_check(tmp_path):
     torch.save(prefixed("model."), tmp_path / "w.pth")

@@ -296,6 +296,7 @@ def test_absent_local_weights_are_an_environments_fault(tmp_path):
     assert "--set train.weights=PATH" in problem.help
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_hub_that_does_not_answer_is_said_with_the_ways_out(tmp_path):
     both = [recipe(pretrained=True, backbone=name, image_size=64) for name in ("test_resnet", "test_vit")]
