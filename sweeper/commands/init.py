@@ -127,6 +127,8 @@ def with_weights(path: Path, options: Options, weights: str) -> Options:
     spec = yaml_io.read(path, sets=options.assignments)
     entries: Mapping[str, Any] = spec.train.value if isinstance(spec.train.value, dict) else {}
     scratch = "pretrained" in entries and entries["pretrained"].value is False
+    if "weights" in entries:
+        output.print_message(f"{path} names its own weights, so those in {weights} are not used")
     if "weights" in entries or scratch:
         return options
     before = study_file.read(StudyFolder.named(spec.study))

@@ -196,6 +196,17 @@ def test_weights_that_are_none_are_refused(ground, kind):
     assert (type(error), error.where) == (EnvironmentFault, str(place))
 
 
+@pytest.mark.parametrize("train", ["backbone: b, weights: mine", "backbone: b, pretrained: false"])
+def test_weights_that_are_not_used_are_said_where_a_file_names_its_own(ground, capsys, train):
+    (ground / "weights").mkdir()
+    (ground / "weights" / "b.safetensors").write_bytes(b"x")
+    space = ground / "own.yaml"
+    space.write_text(f"data: {{root: photos}}\ntrain: {{{train}}}\n")
+    assert init.with_weights(space, Options(), "weights") == Options()
+    said = f"{space} names its own weights, so those in weights are not used\n" if "mine" in train else ""
+    assert capsys.readouterr().err == said
+
+
 def test_values_that_init_chooses_are_not_set(ground):
     photos(ground / "photos")
     assert "data.KEY=VALUE" in refused(Path("photos"), Wishes(sets=("train.epochs=3",))).help
