@@ -237,7 +237,6 @@ def prepare(
 
     `unfetched`: the hub need not give the backbones' weights.
     """
-    from sweeper.search import samplers
     from sweeper.space import yaml_io
 
     read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options, slots))
@@ -253,18 +252,27 @@ def prepare(
         read = replace(read, data=data, derived=tuple(f"data.{key}" for key in keys))
         space = Space(read, names)
     _ = space.framing  # refuses a space that wants the images in several ways
-    weights: Mapping[str, int] = {}
-    if networks:
-        weights = preflight.preflight(
-            space.recipes(smallest="batch_size"),
-            table.categories,
-            cache=paths.cache(),
-            images=len(table.split("train")),
-            gpus=devices.ids(slots),
-            place=space.place,
-            unfetched=unfetched,
-            extensions=[file.path for file in read.extensions],
-        )
-        samplers.try_own(read.search, space, minimize=read.minimize)
-        preflight.dry_run(space.dry_runs(), [file.path for file in read.extensions])
+    weights = _tried(read, space, table, slots, unfetched=unfetched) if networks else {}
     return PreparedStudy(read, space, found, folder, tuple(slots), weights)
+
+
+def _tried(
+    spec: "StudySpec", space: Space, table: "Table", slots: Sequence[devices.Slot], *, unfetched: bool
+) -> Mapping[str, int]:
+    """How many weights each network has, once all could be built and what is the user's own was tried."""
+    from sweeper.search import samplers
+
+    files = [file.path for file in spec.extensions]
+    weights = preflight.preflight(
+        space.recipes(smallest="batch_size"),
+        table.categories,
+        cache=paths.cache(),
+        images=len(table.split("train")),
+        gpus=devices.ids(slots),
+        place=space.place,
+        unfetched=unfetched,
+        extensions=files,
+    )
+    samplers.try_own(spec.search, space, minimize=spec.minimize)
+    preflight.dry_run(space.dry_runs(), files)
+    return weights
