@@ -570,7 +570,7 @@ def sync(study: Annotated[str | None, typer.Argument(help="all if left out", sho
     from sweeper.terminal.output import print_message
     from sweeper.tracking import catching_up
 
-    chosen = studies.studies() if study is None and studies.studies() else [studies.find(study)]
+    chosen = ([] if study else studies.studies()) or [studies.find(study)]
     if not catching_up.catch_up(chosen, print_message):
         raise typer.Exit(EnvironmentFault.exit_code)
     _answer([f"MLflow has all of {', '.join(one.name for one in chosen)}"])
