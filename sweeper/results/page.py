@@ -244,7 +244,7 @@ def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
 
 # ------------------------------------------------------------------------------------------- charts
 def _charts(one: StudyStatus, mattered: Importance | None) -> list[charts.Chart]:
-    asked = opened(((study_file.read(one.study) or {}).get("identity") or {}).get("train"))
+    asked = opened(study_file.identity(one.study).get("train"))
     labels = short_names(asked)
     axes = [Axis.of(name, labels[name], each) for name, each in asked.items()]
     shares = [(share.name, share.share, share.error) for share in mattered.shares] if mattered else []
