@@ -65,8 +65,7 @@ class Standing:
 
     def _usual_board(self) -> Board:
         """Every column that tells trials apart, what mattered most before the rest."""
-        mattered = [one.name for one in self.importance.shares] if self.importance else []
-        board = columns.board(self._ranking, first=mattered)
+        board = columns.board(self._ranking, self.importance)
         metric = self.results[0].metric if self.wanted.by and self.results else "value"
         renamed = [metric if name == "value" else name for name in board.headers]
         return replace(board, headers=renamed)

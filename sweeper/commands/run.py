@@ -17,6 +17,7 @@ from sweeper.engine.session import Session, make_executor
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, status, winner
 from sweeper.store import studies
+from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.system import devices
@@ -123,8 +124,10 @@ def say_ending(
     if not folder.root.exists():
         return
     one, ended = studies.status_of(folder), outcome.exit_code == 0
-    top = _top(one) if ended else None
-    first, last = list(_first(one, outcome.reason)), list(_last(one, command, ended=ended, retrains=retrains))
+    mattered = importance.importance(folder, one.results) if ended else None
+    top = _top(one, mattered) if ended else None
+    first = list(_first(one, outcome.reason))
+    last = list(_last(one, command, mattered, ended=ended, retrains=retrains))
     if as_event:
         _emit_ending(one, outcome)
     else:
@@ -149,20 +152,20 @@ def _first(one: studies.StudyStatus, reason: str) -> Iterator[str]:
     yield f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}"
 
 
-def _top(one: studies.StudyStatus) -> columns.Board | None:
+def _top(one: studies.StudyStatus, mattered: Importance | None) -> columns.Board | None:
     """The best few trials, where there are several to compare."""
     if sum(result.state == "COMPLETE" for result in one.results) < 2:
         return None
-    found = importance.importance(one.study, one.results)
-    ranking = Ranking.of(one.results, one.study)
-    board = columns.board(ranking, first=[share.name for share in found.shares] if found else [])
+    board = columns.board(Ranking.of(one.results, one.study), mattered)
     return replace(board, rows=board.rows[:TOP])
 
 
-def _last(one: studies.StudyStatus, command: str, *, ended: bool, retrains: bool) -> Iterator[str]:
+def _last(
+    one: studies.StudyStatus, command: str, mattered: Importance | None, *, ended: bool, retrains: bool
+) -> Iterator[str]:
     """What mattered, what lies where, and the commands that come next."""
-    if ended and (found := importance.importance(one.study, one.results)):
-        yield found.line
+    if mattered:
+        yield mattered.line
     yield f"files:  {text.relative_path(one.study.root)}"
     yield from _broken(one)
     if one.study.sync_state.exists():

@@ -144,7 +144,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "standing": status.status(one),
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
-        "board": columns.board(ranking) if results else None,
+        "board": columns.board(ranking, mattered) if results else None,
         "numbers": [row["trial"] for row in ranking.rows],
         "importance": mattered,
         "tied": any(result.metric == "overall_accuracy" for result in results),

@@ -163,9 +163,7 @@ class Reconciler:
 
     def _view(self, run: str) -> str:
         """The ready table, what mattered most first."""
-        found = importance.read(self.facts.study)
-        order = [share.name for share in found.shares] if found else []
-        names = sorted(self.facts.names, key=lambda name: order.index(name) if name in order else len(order))
+        names = importance.ordered(self.facts.names, importance.read(self.facts.study))
         return content.view(run, names, minimize=self.facts.minimize)
 
     def _tags(self) -> dict[str, str]:
