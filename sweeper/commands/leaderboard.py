@@ -9,10 +9,11 @@ from sweeper.errors import UserError
 from sweeper.results import columns, importance, leaderboard, status
 from sweeper.results.columns import Board
 from sweeper.results.leaderboard import Cross
-from sweeper.store import records, studies
+from sweeper.store import studies
 from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
+from sweeper.store.studies import StudyStatus
 from sweeper.trial import TrialResult
 
 MORE = "--columns NAME,... shows them, --csv has all"
@@ -33,20 +34,23 @@ class Wanted:
 class Standing:
     """The trials of a study, ranked by its metric or by the one that is asked for."""
 
-    study: StudyFolder
+    status: StudyStatus
     wanted: Wanted
-    recorded: Sequence[TrialResult]
-    results: Sequence[TrialResult]  # the same by the metric that is asked for
+    results: Sequence[TrialResult]  # those of `status`, by the metric that is asked for
+
+    @property
+    def study(self) -> StudyFolder:
+        return self.status.study
 
     @cached_property
     def importance(self) -> Importance | None:
         """What mattered, by the study's own metric."""
-        return importance.importance(self.study, self.recorded)
+        return importance.importance(self.study, self.status.results)
 
     @cached_property
     def ledger(self) -> Board:
         """The final models, and what boards said of them."""
-        return columns.ledger(studies.status_of(self.study))
+        return columns.ledger(self.status)
 
     @cached_property
     def cross(self) -> Cross | None:
@@ -82,7 +86,7 @@ class Standing:
         more = {
             "cross": self.cross.document() if self.cross else None,
             "importance": self.importance.document() if self.importance else None,
-            "finals": status.document(studies.status_of(self.study))["finals"],
+            "finals": status.document(self.status)["finals"],
         }
         return whole | {"trials": whole["trials"][: self.wanted.top]} | more
 
@@ -98,5 +102,5 @@ def standing(study: StudyFolder, wanted: Wanted) -> Standing:
     """How the trials of `study` stand. UserError where what is wanted is not recorded."""
     if wanted.cross and wanted.columns:
         raise UserError("--columns and --cross are two tables", where="sweep leaderboard", help="write one of them")
-    results = records.results(study)
-    return Standing(study, wanted, results, columns.by(wanted.by, study, results) if wanted.by else results)
+    one = studies.status_of(study)
+    return Standing(one, wanted, columns.by(wanted.by, study, one.results) if wanted.by else one.results)
