@@ -16,7 +16,7 @@ from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
 from sweeper.tracking.sync_state import Event, RunSyncState, StudySyncState, TrackedRun, TrackedRuns
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.support import failpoints
+from trainers.support import failpoints, files
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
 LOG_TAIL = 64_000  # characters of a failed run's log
@@ -209,7 +209,7 @@ class Reconciler:
 
     def _upload_figures(self, server: Server, sync: StudySyncState) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
-        stamps = {path: _checksum(path) for path in self._files if path.exists()}
+        stamps = {path: files.sha256(path)[:16] for path in self._files if path.exists()}
         for path, stamp in stamps.items():
             if sync.files.get(path.name) != stamp:
                 server.file(sync.run, path)
@@ -333,8 +333,3 @@ def _files(side: TrackedRun) -> list[Path]:
     """The artifacts of a final that are there."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
     return [path for path in usual if path.exists()]
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
