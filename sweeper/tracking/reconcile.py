@@ -150,7 +150,7 @@ class Reconciler:
             failpoints.failpoint("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": sync.id, "sweep.kind": "study", **self._tags()}
-        began = records.began(self.facts.study)
+        began = None if sync.run else records.began(self.facts.study)
         start = None if began is None else round(1000 * began)
         run = sync.run or server.run(experiment, self.facts.study.name, tags, start, False)
         server.view(experiment, sync.id, self._view(run))
