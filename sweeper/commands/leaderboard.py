@@ -38,14 +38,10 @@ class Standing:
     wanted: Wanted
     results: Sequence[TrialResult]  # those of `status`, by the metric that is asked for
 
-    @property
-    def study(self) -> StudyFolder:
-        return self.status.study
-
     @cached_property
     def importance(self) -> Importance | None:
         """What mattered, by the study's own metric."""
-        return importance.importance(self.study, self.status.results)
+        return importance.importance(self.status.study, self.status.results)
 
     @cached_property
     def ledger(self) -> Board:
@@ -57,7 +53,7 @@ class Standing:
         """The table of two open values that is asked for, or that a grid has."""
         if self.wanted.cross and self.results:
             return leaderboard.cross(self.results, *self.wanted.cross)
-        return leaderboard.grid(self.results, self.study)
+        return leaderboard.grid(self.results, self.status.study)
 
     def board(self) -> Board:
         """The table that people read."""
@@ -82,7 +78,7 @@ class Standing:
 
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json."""
-        whole = leaderboard.document(self.results, self.study)
+        whole = leaderboard.document(self.results, self.status.study)
         more = {
             "cross": self.cross.document() if self.cross else None,
             "importance": self.importance.document() if self.importance else None,
@@ -92,10 +88,10 @@ class Standing:
 
     @cached_property
     def _ranking(self) -> Ranking:
-        return Ranking.of(self.results, self.study)
+        return Ranking.of(self.results, self.status.study)
 
     def _chosen(self, ranking: Ranking) -> tuple[Ranking, list[str]]:
-        return columns.chosen(ranking, self.wanted.columns or "", columns.metrics(self.study, self.results))
+        return columns.chosen(ranking, self.wanted.columns or "", columns.metrics(self.status.study, self.results))
 
 
 def standing(study: StudyFolder, wanted: Wanted) -> Standing:
