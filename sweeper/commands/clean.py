@@ -123,7 +123,7 @@ def of_cache() -> Iterator[Item]:
 
 def _images(study: StudyFolder) -> tuple[str, int] | None:
     """The data set of a study and the side of its decoded images."""
-    data = ((study_file.read(study) or {}).get("identity") or {}).get("data") or {}
+    data = study_file.identity(study).get("data", {})
     return (str(Path(data["root"]).resolve()), data["size"]) if data.get("root") and data.get("size") else None
 
 

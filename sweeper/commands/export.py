@@ -1,9 +1,7 @@
 """The winner of a study: as a recipe, and retrained on train and val for a submission."""
 
-import hashlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import text
@@ -21,7 +19,7 @@ from trainers.data import images
 from trainers.data.summary import Summary
 from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Scores
-from trainers.support.files import write_text
+from trainers.support.files import sha256, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -227,8 +225,3 @@ def _submission(folder: RunFolder, table: "Table", data: DataConfig) -> Submissi
     if not folder.test_logits.exists():
         return None
     return submission.export(folder, table, data)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,10 +9,11 @@ from sweeper.errors import UserError
 from sweeper.results import columns, importance, leaderboard, status
 from sweeper.results.columns import Board
 from sweeper.results.leaderboard import Cross
-from sweeper.store import records, studies
+from sweeper.store import studies
 from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
+from sweeper.store.studies import StudyStatus
 from sweeper.trial import TrialResult
 
 MORE = "--columns NAME,... shows them, --csv has all"
@@ -33,27 +34,26 @@ class Wanted:
 class Standing:
     """The trials of a study, ranked by its metric or by the one that is asked for."""
 
-    study: StudyFolder
+    status: StudyStatus
     wanted: Wanted
-    recorded: Sequence[TrialResult]
-    results: Sequence[TrialResult]  # the same by the metric that is asked for
+    results: Sequence[TrialResult]  # those of `status`, by the metric that is asked for
 
     @cached_property
     def importance(self) -> Importance | None:
         """What mattered, by the study's own metric."""
-        return importance.importance(self.study, self.recorded)
+        return importance.importance(self.status.study, self.status.results)
 
     @cached_property
     def ledger(self) -> Board:
         """The final models, and what boards said of them."""
-        return columns.ledger(studies.status_of(self.study))
+        return columns.ledger(self.status)
 
     @cached_property
     def cross(self) -> Cross | None:
         """The table of two open values that is asked for, or that a grid has."""
         if self.wanted.cross and self.results:
             return leaderboard.cross(self.results, *self.wanted.cross)
-        return leaderboard.grid(self.results, self.study)
+        return leaderboard.grid(self.results, self.status.study)
 
     def board(self) -> Board:
         """The table that people read."""
@@ -65,8 +65,7 @@ class Standing:
 
     def _usual_board(self) -> Board:
         """Every column that tells trials apart, what mattered most before the rest."""
-        mattered = [one.name for one in self.importance.shares] if self.importance else []
-        board = columns.board(self._ranking, first=mattered)
+        board = columns.board(self._ranking, self.importance)
         metric = self.results[0].metric if self.wanted.by and self.results else "value"
         renamed = [metric if name == "value" else name for name in board.headers]
         return replace(board, headers=renamed)
@@ -79,25 +78,25 @@ class Standing:
 
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json."""
-        whole = leaderboard.document(self.results, self.study)
+        whole = leaderboard.document(self.results, self.status.study)
         more = {
             "cross": self.cross.document() if self.cross else None,
             "importance": self.importance.document() if self.importance else None,
-            "finals": status.document(studies.status_of(self.study))["finals"],
+            "finals": status.document(self.status)["finals"],
         }
         return whole | {"trials": whole["trials"][: self.wanted.top]} | more
 
     @cached_property
     def _ranking(self) -> Ranking:
-        return Ranking.of(self.results, self.study)
+        return Ranking.of(self.results, self.status.study)
 
     def _chosen(self, ranking: Ranking) -> tuple[Ranking, list[str]]:
-        return columns.chosen(ranking, self.wanted.columns or "", columns.metrics(self.study, self.results))
+        return columns.chosen(ranking, self.wanted.columns or "", columns.metrics(self.status.study, self.results))
 
 
 def standing(study: StudyFolder, wanted: Wanted) -> Standing:
     """How the trials of `study` stand. UserError where what is wanted is not recorded."""
     if wanted.cross and wanted.columns:
         raise UserError("--columns and --cross are two tables", where="sweep leaderboard", help="write one of them")
-    results = records.results(study)
-    return Standing(study, wanted, results, columns.by(wanted.by, study, results) if wanted.by else results)
+    one = studies.status_of(study)
+    return Standing(one, wanted, columns.by(wanted.by, study, one.results) if wanted.by else one.results)

@@ -127,8 +127,7 @@ def say_ending(
     mattered = importance.importance(folder, one.results) if ended else None
     top = _top(one, mattered) if ended else None
     first = list(_first(one, outcome.reason))
-    last = [mattered.line] if mattered else []
-    last += _last(one, command, ended=ended, retrains=retrains)
+    last = list(_last(one, command, mattered, ended=ended, retrains=retrains))
     if as_event:
         _emit_ending(one, outcome)
     else:
@@ -157,13 +156,16 @@ def _top(one: studies.StudyStatus, mattered: Importance | None) -> columns.Board
     """The best few trials, where there are several to compare."""
     if sum(result.state == "COMPLETE" for result in one.results) < 2:
         return None
-    ranking = Ranking.of(one.results, one.study)
-    board = columns.board(ranking, first=[share.name for share in mattered.shares] if mattered else [])
+    board = columns.board(Ranking.of(one.results, one.study), mattered)
     return replace(board, rows=board.rows[:TOP])
 
 
-def _last(one: studies.StudyStatus, command: str, *, ended: bool, retrains: bool) -> Iterator[str]:
-    """What lies where, and the commands that come next."""
+def _last(
+    one: studies.StudyStatus, command: str, mattered: Importance | None, *, ended: bool, retrains: bool
+) -> Iterator[str]:
+    """What mattered, what lies where, and the commands that come next."""
+    if mattered:
+        yield mattered.line
     yield f"files:  {text.relative_path(one.study.root)}"
     yield from _broken(one)
     if one.study.sync_state.exists():

@@ -31,20 +31,18 @@ def pictures(prefix: str, paths: Sequence[Path]) -> list[Picture]:
 
 
 def _picture(path: Path, prefix: str) -> Picture:
-    if path.suffix == ".svg":
-        return _svg(path.read_text(encoding="utf-8"), f"{prefix}-{path.stem}", TITLES[path.name])
-    return Picture(TITLES[path.name], png=base64.b64encode(path.read_bytes()).decode())
-
-
-def _svg(text: str, prefix: str, title: str) -> Picture:
-    """The drawing as a part of the page: its ids made its own, no namespace, which HTML knows by itself."""
-    prefix = re.sub(r"\W", "-", prefix)
-    inner = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], prefix), text)
-    return Picture(title, svg=inner.strip())
+    if path.suffix == ".png":
+        return Picture(TITLES[path.name], png=base64.b64encode(path.read_bytes()).decode())
+    own = re.sub(r"\W", "-", f"{prefix}-{path.stem}")
+    drawn = re.sub(r"<[^>]*>", lambda tag: _own(tag[0], own), path.read_text(encoding="utf-8"))
+    return Picture(TITLES[path.name], svg=drawn.strip())
 
 
 def _own(tag: str, prefix: str) -> str:
-    """A tag of a drawing; the words between tags may be names that look like one's inside, and stay."""
+    """A tag of a drawing with ids that are its own, and without a namespace, which HTML knows by itself.
+
+    The words between tags may be names that look like one's inside, and stay.
+    """
     tag = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", tag)
     tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
     tag = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)

@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.figures import answer_plots, image_grids, plots, study_plots
@@ -166,7 +165,7 @@ def study(folder: StudyFolder) -> FigureResult:
         return FigureResult(key=folder.name)
     figure_set = FigureSet(folder, _ends(results))
     dots = [study_plots.Dot(one.number, one.state, one.value or 0.0, one.params) for one in results]
-    logarithmic = _logarithmic(study_file.read(folder) or {})
+    logarithmic = _logarithmic(folder)
     metric, minimize = results[0].metric, results[0].minimize
     trials = f"{folder.name}: value of each trial"
     figure_set.put("history.svg", lambda: study_plots.history(dots, metric, trials, minimize=minimize))
@@ -204,7 +203,7 @@ def _crops(one: Run) -> bytes:
     return image_grids.crops(one.table, few, f"{one.job.study}: images of train, and what crop: box leaves of them")
 
 
-def _logarithmic(document: dict[str, Any]) -> Callable[[str], bool]:
+def _logarithmic(folder: StudyFolder) -> Callable[[str], bool]:
     """Which open values lie on a logarithmic scale."""
-    asked = opened((document.get("identity") or {}).get("train"))
+    asked = opened(study_file.identity(folder).get("train"))
     return lambda name: bool(asked.get(name, {}).keys() & {"loguniform", "logint"})

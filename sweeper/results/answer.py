@@ -10,7 +10,7 @@ from sweeper.figures.finished_run import Run
 from sweeper.results import card
 from sweeper.results.winner import Winner
 from sweeper.store import records
-from sweeper.store.importance import Importance
+from sweeper.store.importance import Importance, ordered
 from sweeper.store.ranking import Ranking, short_names
 from sweeper.store.studies import StudyStatus
 
@@ -31,9 +31,7 @@ def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: 
 
 def _winning(won: Winner, mattered: Importance | None) -> str:
     result = won.result
-    order = [share.name for share in mattered.shares] if mattered else []
-    names = sorted(result.params, key=lambda name: order.index(name) if name in order else len(order))
-    short = short_names(result.params)
+    names, short = ordered(result.params, mattered), short_names(result.params)
     given = [f"{short[name]} {written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
     again = (
         f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"

@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.errors import UserError
 from sweeper.space.tree import flow
 from sweeper.store import jsonfile, records
+from sweeper.store.importance import Importance, ordered
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, OWN, Ranking, ends, short_names
 from sweeper.store.studies import StudyStatus
@@ -91,14 +92,13 @@ class Board:
         return [f"| {' | '.join(map(plain, line))} |" for line in lines]
 
 
-def board(ranking: Ranking, *, first: Sequence[str] = ()) -> Board:
-    """Rank, trial, value, the open values that vary, those named `first` before the others, and what is fixed.
+def board(ranking: Ranking, mattered: Importance | None = None) -> Board:
+    """Rank, trial, value, the open values that vary, what `mattered` most before the others, and what is fixed.
 
     `~` marks what is tied with the best; a trial that failed gives its reason.
     """
     rows = ranking.rows
-    names = [name for name in parameters(ranking) if _varies(rows, name)]
-    names = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+    names = ordered((name for name in parameters(ranking) if _varies(rows, name)), mattered)
     counts = ["epoch"] if any(row["epoch"] and row["epoch"] < row["epochs"] for row in rows) else []
     fixed = [name for name in FIXED if name not in names]
     rare = [name for name in ("repeat_of", "error") if any(row[name] is not None for row in rows)]

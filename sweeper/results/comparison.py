@@ -25,7 +25,7 @@ class Side:
 
     @classmethod
     def of(cls, study: StudyFolder) -> "Side":
-        return cls(study, (study_file.read(study) or {}).get("identity", {}), records.results(study))
+        return cls(study, study_file.identity(study), records.results(study))
 
     @property
     def best_so_far(self) -> list[float | None]:

@@ -20,7 +20,7 @@ METHOD = 2
 
 def importance(study: StudyFolder, results: Sequence[TrialResult]) -> Importance | None:
     """That of `results`, from importance.json where it is of the same; None where fewer than two values were open."""
-    asked = opened(((study_file.read(study) or {}).get("identity") or {}).get("train"))
+    asked = opened(study_file.identity(study).get("train"))
     if len(asked) < 2:
         return None
     counted = [one for one in results if one.state in ("COMPLETE", "PRUNED")]

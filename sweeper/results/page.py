@@ -50,17 +50,17 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
     Raises EnvironmentFault where a folder is damaged, UserError where `output` cannot be a file.
     """
     path = writable(output or study.report)
-    won = _winner(study)
-    importance.importance(study, records.results(study))  # so that its figure shows these trials
+    standing = studies.status_of(study)
+    standing = replace(standing, holder=None) if closing else standing
+    won = winner.winner(study) if standing.best else None
+    importance.importance(study, standing.results)  # so that its figure shows these trials
     drawings = {"study": runs.study(study)}
     if won:
         drawings["winner"] = runs.run(study.trial(won.result.number))
-    for final in studies.finals(study):
+    for final in standing.finals:
         if final.done and final.folder.test_scores.exists():
             drawings[final.folder.root.name] = runs.run(final.folder)
     troubles = tuple(dict.fromkeys(t for drawing in drawings.values() for t in drawing.troubles))
-    standing = studies.status_of(study)
-    standing = replace(standing, holder=None) if closing else standing
     files.write_text(path, page(standing, won, drawings, troubles))
     return Report(path, drawings["study"].files, troubles)
 
@@ -76,10 +76,6 @@ def drawn(study: StudyFolder) -> FigureResult:
     """The same, as the answer to a request for figures."""
     made = write(study, closing=True)
     return FigureResult(key=study.name, files=(*made.figures, made.path), troubles=made.troubles)
-
-
-def _winner(study: StudyFolder) -> Winner | None:
-    return winner.winner(study) if records.best(records.results(study)) else None
 
 
 def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
@@ -144,7 +140,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "standing": status.status(one),
         "troubles": troubles,
         "data": jsonfile.read(study.data, Summary),
-        "board": columns.board(ranking) if results else None,
+        "board": columns.board(ranking, mattered) if results else None,
         "numbers": [row["trial"] for row in ranking.rows],
         "importance": mattered,
         "tied": any(result.metric == "overall_accuracy" for result in results),
@@ -244,7 +240,7 @@ def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
 
 # ------------------------------------------------------------------------------------------- charts
 def _charts(one: StudyStatus, mattered: Importance | None) -> list[charts.Chart]:
-    asked = opened(((study_file.read(one.study) or {}).get("identity") or {}).get("train"))
+    asked = opened(study_file.identity(one.study).get("train"))
     labels = short_names(asked)
     axes = [Axis.of(name, labels[name], each) for name, each in asked.items()]
     shares = [(share.name, share.share, share.error) for share in mattered.shares] if mattered else []

@@ -128,8 +128,7 @@ class Watched:
     @property
     def names(self) -> dict[str, str]:
         """The short names of its open values."""
-        asked = (study_file.read(self.study) or {}).get("identity") or {}
-        return parameter_names(opened(asked.get("train")))
+        return parameter_names(opened(study_file.identity(self.study).get("train")))
 
     def look(self) -> StudyStatus:
         return status_of(self.study)

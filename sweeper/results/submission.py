@@ -1,7 +1,6 @@
 """Predictions to a submission: a checked zip, and a table by name; their bytes depend on the predictions alone."""
 
 import csv
-import hashlib
 import io
 import itertools
 import zipfile
@@ -18,7 +17,7 @@ from sweeper.store.paths import RunFolder
 from trainers.data.table import classes_of, spans
 from trainers.data_config import DataConfig
 from trainers.support.checksummed import load_array
-from trainers.support.files import atomic_write, write_text
+from trainers.support.files import atomic_write, sha256, write_text
 
 if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table
@@ -93,7 +92,7 @@ def export(folder: RunFolder, table: "Table", data: DataConfig) -> Submission:
     write_text(folder.prediction, body)
     _pack(folder.submission, body)
     verify(folder.submission, [len(c.classes) for c in table.categories], len(rows))
-    digest = hashlib.sha256(folder.submission.read_bytes()).hexdigest()
+    digest = sha256(folder.submission)
     return Submission(folder.submission, digest, len(rows), table.categories, by_name, formulas)
 
 

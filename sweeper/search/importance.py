@@ -111,5 +111,5 @@ def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
 def _top(trials: Sequence[FrozenTrial]) -> float:
     """The share of the trials that are the best: not so many that the worst, which are all equal, are among them."""
     values = [trial.value or 0.0 for trial in trials]
-    better = sum(value > min(values) for value in values)
+    better = len(values) - values.count(min(values))
     return min(max(TOP_SHARE, min(MIN_TOP / len(trials), 0.5)), max(1, better) / len(trials))

@@ -1,5 +1,6 @@
 """What mattered, as importance.json keeps it. Who computes it is results.importance."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -64,6 +65,12 @@ class Importance(Message):
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json."""
         return self.model_dump(mode="json", exclude={"schema_version", "record"}) | {"enough": self.is_enough}
+
+
+def ordered(names: Iterable[str], found: Importance | None) -> list[str]:
+    """`names`, those that mattered most before the others."""
+    order = [share.name for share in found.shares] if found else []
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def read(study: StudyFolder) -> Importance | None:

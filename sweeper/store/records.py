@@ -1,6 +1,5 @@
 """The record: what the coordinator writes into run folders, and how it is read back."""
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -307,7 +306,7 @@ def write_drawn(folder: RunFolder | StudyFolder, source: str, figures: tuple[str
 
 def checksum(folder: RunFolder) -> str:
     """Of a run's result.json, or nothing while there is none."""
-    return hashlib.sha256(folder.result.read_bytes()).hexdigest()[:16] if folder.result.exists() else ""
+    return files.sha256(folder.result)[:16] if folder.result.exists() else ""
 
 
 def drawn(folder: RunFolder) -> tuple[str, ...] | None:

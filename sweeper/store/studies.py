@@ -1,5 +1,6 @@
 """The studies on this disk: found by name, and how each stands."""
 
+import filecmp
 import json
 import math
 import shlex
@@ -173,11 +174,8 @@ def same_submissions(folder: RunFolder) -> list[FinalRun]:
     if not folder.submission.exists():
         return []
     others = (final for study in studies() for final in finals(study) if final.folder.root != folder.root)
-    return [one for one in others if _equal(one.folder.submission, folder.submission)]
-
-
-def _equal(one: Path, other: Path) -> bool:
-    return one.exists() and one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+    packed = [one for one in others if one.folder.submission.exists()]
+    return [one for one in packed if filecmp.cmp(one.folder.submission, folder.submission, shallow=False)]
 
 
 def scores(folder: RunFolder) -> Iterator[dict[str, Any]]:

@@ -95,7 +95,7 @@ def predicts(folder: RunFolder, whole: str, test: str) -> bool:
 
 
 def read(folder: StudyFolder) -> dict[str, Any] | None:
-    """The document of the study in `folder`, or None before it began; `identity` has data, metric and train."""
+    """The document of the study in `folder`, or None before it began."""
     try:
         written = jsonfile.read(folder.study_file, Written)
         if written and written.schema_version != SCHEMA_VERSION:
@@ -108,6 +108,12 @@ def read(folder: StudyFolder) -> dict[str, Any] | None:
             help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
         ) from error
     return found.model_dump(exclude_unset=True) if found else None
+
+
+def identity(folder: StudyFolder) -> dict[str, Any]:
+    """What makes the study the one it is: data, metric, train and the like; empty before it began."""
+    found: dict[str, Any] = (read(folder) or {}).get("identity", {})
+    return found
 
 
 def is_current(folder: StudyFolder) -> bool:

@@ -16,7 +16,7 @@ from sweeper.text import redacted
 from sweeper.tracking import content, sync_state
 from sweeper.tracking.sync_state import Event, RunSyncState, StudySyncState, TrackedRun, TrackedRuns
 from sweeper.trial import Closing, Job, State, TrialResult
-from trainers.support import failpoints
+from trainers.support import failpoints, files
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
 LOG_TAIL = 64_000  # characters of a failed run's log
@@ -150,7 +150,7 @@ class Reconciler:
             failpoints.failpoint("mlflow.study")
             experiment = server.experiment(Path(self.facts.data_name).resolve().name or "data")
         tags = {"sweep.id": sync.id, "sweep.kind": "study", **self._tags()}
-        began = records.began(self.facts.study)
+        began = None if sync.run else records.began(self.facts.study)
         start = None if began is None else round(1000 * began)
         run = sync.run or server.run(experiment, self.facts.study.name, tags, start, False)
         server.view(experiment, sync.id, self._view(run))
@@ -163,9 +163,7 @@ class Reconciler:
 
     def _view(self, run: str) -> str:
         """The ready table, what mattered most first."""
-        found = importance.read(self.facts.study)
-        order = [share.name for share in found.shares] if found else []
-        names = sorted(self.facts.names, key=lambda name: order.index(name) if name in order else len(order))
+        names = importance.ordered(self.facts.names, importance.read(self.facts.study))
         return content.view(run, names, minimize=self.facts.minimize)
 
     def _tags(self) -> dict[str, str]:
@@ -211,7 +209,7 @@ class Reconciler:
 
     def _upload_figures(self, server: Server, sync: StudySyncState) -> None:
         """Send the study's files that MLflow lacks, or has otherwise."""
-        stamps = {path: _checksum(path) for path in self._files if path.exists()}
+        stamps = {path: files.sha256(path)[:16] for path in self._files if path.exists()}
         for path, stamp in stamps.items():
             if sync.files.get(path.name) != stamp:
                 server.file(sync.run, path)
@@ -335,8 +333,3 @@ def _files(side: TrackedRun) -> list[Path]:
     """The artifacts of a final that are there."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
     return [path for path in usual if path.exists()]
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,5 +1,6 @@
 """The winner: printed as a recipe, confirmed with new seeds, retrained and packed for a submission."""
 
+import hashlib
 import json
 import os
 import re
@@ -263,7 +264,7 @@ def test_a_final_leaves_a_model_and_a_card_and_no_checkpoint(study):
         *("model.safetensors", "card.md", "test_logits.npy", "prediction.txt", "submission.zip", "test_images"),
     }
     card = final.folder.card.read_text()
-    assert f"`model.safetensors`, sha256 `{export.sha256(final.folder.model)}`" in card
+    assert f"`model.safetensors`, sha256 `{hashlib.sha256(final.folder.model.read_bytes()).hexdigest()}`" in card
     assert final.submission
     assert f"`submission.zip`, sha256 `{final.submission.sha256}`" in card
     assert "30 train, 12 val, 6 test" in card

@@ -8,6 +8,7 @@ import pytest
 from sweeper.errors import UserError
 from sweeper.results import columns
 from sweeper.store import ranking
+from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.trial import TrialResult
@@ -24,8 +25,8 @@ def result(number: int, value: float | None = 0.5, **changes) -> TrialResult:
     return TrialResult(number=number, value=value, **(fields | changes))
 
 
-def board(results: list[TrialResult], study: StudyFolder, **more) -> columns.Board:
-    return columns.board(Ranking.of(results, study), **more)
+def board(results: list[TrialResult], study: StudyFolder) -> columns.Board:
+    return columns.board(Ranking.of(results, study))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,8 @@ def test_what_varies_stands_behind_the_value_and_what_is_fixed_at_the_end(study)
 def test_a_backbone_that_varies_is_an_open_value_and_what_mattered_comes_first(study):
     params = [{"optimizer.lr": n / 10, "loss.gamma": n} for n in range(2)]
     results = [result(n, backbone="ab"[n], params=params[n]) for n in range(2)]
-    made = board(results, study, first=["loss.gamma"])
+    gamma = Importance(record="", completed=2, pruned=0, shares=(Share(name="loss.gamma", share=1.0, error=0.0),))
+    made = columns.board(Ranking.of(results, study), gamma)
     assert made.headers[3:] == ["gamma", "backbone", "lr", "state", "epochs", "minutes"]
 
 

@@ -1,6 +1,7 @@
 """Writing files whole or not at all, and reading none that never ends."""
 
 import errno
+import hashlib
 import os
 import stat
 import unicodedata
@@ -121,6 +122,12 @@ def write_text(path: Path, text: str) -> None:
     """Put UTF-8 `text` at `path`, whole or not at all."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
