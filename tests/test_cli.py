@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -255,13 +256,19 @@ def test_a_format_that_nobody_knows_is_refused(empty):
     assert "'xml' is not text or json" in ended.stderr
 
 
+@contextmanager
+def sweeping(folder: Path, trials: int, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    """A sweep whose epochs take so long, from its first trial until it has ended."""
+    words = command("run", "space.yaml", "--no-mlflow", "--trials", str(trials))
+    slowly = environment(SWEEP_FAKE_SECONDS=str(seconds))
+    with subprocess.Popen(words, cwd=folder, env=slowly, stderr=subprocess.DEVNULL) as process:
+        until((folder / "mlruns" / "studies" / "question" / "running.json").exists)
+        yield process
+
+
 @pytest.mark.slow
 def test_a_sweep_can_be_watched_from_another_process_until_it_ends(fresh):
-    running = fresh / "mlruns" / "studies" / "question" / "running.json"
-    words = command("run", "space.yaml", "--no-mlflow", "--trials", "2")
-    slowly = environment(SWEEP_FAKE_SECONDS="0.5")
-    with subprocess.Popen(words, cwd=fresh, env=slowly, stderr=subprocess.DEVNULL) as process:
-        until(running.exists)
+    with sweeping(fresh, trials=2, seconds=0.5) as process:
         watching = sweep(fresh, "status", "--watch")
     assert process.returncode == watching.returncode == 0
     said = [STAMP.sub("", line) for line in watching.stdout.splitlines()]
@@ -273,11 +280,7 @@ def test_a_sweep_can_be_watched_from_another_process_until_it_ends(fresh):
 
 @pytest.mark.slow
 def test_whoever_watches_may_leave_and_the_sweep_goes_on(fresh):
-    running = fresh / "mlruns" / "studies" / "question" / "running.json"
-    words = command("run", "space.yaml", "--no-mlflow", "--trials", "1")
-    slowly = environment(SWEEP_FAKE_SECONDS="2")
-    with subprocess.Popen(words, cwd=fresh, env=slowly, stderr=subprocess.DEVNULL) as process:
-        until(running.exists)
+    with sweeping(fresh, trials=1, seconds=2) as process:
         look = command("status", "--watch")
         with subprocess.Popen(look, cwd=fresh, env=environment(), stdout=subprocess.PIPE, text=True) as watching:
             assert watching.stdout

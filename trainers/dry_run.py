@@ -28,7 +28,7 @@ from trainers.metrics.definitions import definition
 from trainers.models import network
 from trainers.models.preflight import Problem
 from trainers.optim import losses, optimizers
-from trainers.support.errors import EnvironmentFault, UserError
+from trainers.support.errors import UserError
 from trainers.support.files import regular
 
 IMAGES, FEW = 8, 3  # of a batch
@@ -241,7 +241,7 @@ def _answers(asked: dict[str, Any]) -> Iterator[Problem]:
         extensions.load(asked["extensions"])
         yield from problems(Recipe.model_validate(recipe) for recipe in asked["recipes"])
     except UserError as error:
-        yield Problem(error.where, error.what, error.help, 3 if isinstance(error, EnvironmentFault) else 2)
+        yield Problem(**error.document())
 
 
 if __name__ == "__main__":

@@ -183,8 +183,7 @@ def main() -> None:
         try:
             document = exported(json.load(sys.stdin))
         except UserError as error:
-            about = {"what": error.what, "where": error.where, "help": error.help, "exit_code": error.exit_code}
-            document = {"error": about}
+            document = {"error": error.document()}
         print(json.dumps(document), file=answer, flush=True)
 
 

@@ -70,8 +70,7 @@ def main() -> None:
             for line in answered(json.load(sys.stdin)):
                 print(json.dumps(line), file=answer, flush=True)
         except UserError as error:
-            about = {"what": error.what, "where": error.where, "help": error.help, "exit_code": error.exit_code}
-            print(json.dumps({"error": about}), file=answer, flush=True)
+            print(json.dumps({"error": error.document()}), file=answer, flush=True)
 
 
 if __name__ == "__main__":

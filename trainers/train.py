@@ -334,18 +334,15 @@ class TrainingRun:
         logits: np.ndarray = raw.cpu().numpy()
         asked, metric, data = self.config.posthoc_logit_adjustment, self.recipe.metric, self.data
         fitting = predict.fitting(self.recipe, data, logits, labels, self.counts)
+        fit = fitting.as_asked(asked, metric, loss)
         counted = asked.fit or metric in STANDARD  # any other is computed hundreds of times for a fit
         found = Validation(
-            val=fitting.at(asked.tau, loss),
+            val=fit.scores,
             corrected=fitting.corrected(*(metric,) * counted),
-            logits=fitting.logits_at(asked.tau),
+            logits=fit.logits,
             thresholds=predict.fitted_thresholds(self.config, data, fitting),
+            temperature=temperature.fit(fit.logits, logits, labels, data.categories),
         )
-        if asked.fit:
-            fit = fitting.fit(metric, loss)
-            found = replace(found, val=fit.scores, logits=fit.logits)
-        if found.logits is not None:
-            found = replace(found, temperature=temperature.fit(found.logits, logits, labels, data.categories))
         if asked.fit or asked.tau or found.thresholds:
             plain = metrics.scores(logits, labels, data.categories, loss=loss)
             return replace(

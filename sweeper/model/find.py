@@ -13,16 +13,14 @@ from sweeper.text import did_you_mean, relative_path
 from sweeper.trial import OPEN
 
 SUFFIX = ".safetensors"
-REMAKE = "sweep best STUDY --export submission --again trains a new one"
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model file, what it is, and the command that makes it again."""
+    """A model file, and what it is."""
 
     path: Path
     words: str
-    remake: str = REMAKE
     study: str | None = None
     trial: int | None = None
     kind: str | None = None
@@ -33,6 +31,11 @@ class FoundModel:
         if self.study is None:
             return self.path.stem
         return self.study if self.kind == "final" else f"{self.study}-{self.trial}"
+
+    @property
+    def remake(self) -> str:
+        """The command that makes it again."""
+        return f"sweep best {self.study or 'STUDY'} --export submission --again trains a new one"
 
     @property
     def extensions(self) -> Path:
@@ -121,5 +124,4 @@ def _of_run(folder: RunFolder) -> FoundModel:
         return FoundModel(folder.model, relative_path(folder.model))
     kinds = {"trial": f"trial {job.trial}", "confirm": f"a confirmation of trial {job.trial}"}
     what = kinds.get(job.kind, f"the final model of trial {job.trial} ({folder.root.name})")
-    again = f"sweep best {job.study} --export submission --again trains a new one"
-    return FoundModel(folder.model, f"{what} of study {job.study}", again, job.study, job.trial, job.kind)
+    return FoundModel(folder.model, f"{what} of study {job.study}", job.study, job.trial, job.kind)

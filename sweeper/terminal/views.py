@@ -97,11 +97,12 @@ class Plain(Lines):
         self._out.flush()
 
 
-class Live(View):
-    """A table with a row a running trial, and below it the counts, the best and the time left."""
+class Live(Lines):
+    """A table with a row a running trial, and below it the counts, the best and the time left; epochs get no line."""
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = (), known: Known | None = None) -> None:
-        self._out, self._board = BrokenPipeSafeStream(stream), SweepSummary(known=known or Known())
+        super().__init__(known)
+        self._out = BrokenPipeSafeStream(stream)
         self._screen, self._where = Screen(self._out), where
         self._drawn = 0.0  # when the frame was
         self._shown: object = None  # what it shows
@@ -111,12 +112,6 @@ class Live(View):
         for line in summary.heading(heading, results):
             self._screen.say(visible(line))
 
-    def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
-        self._board.plan(total, results, seconds)
-
-    def started(self, job: Job, slot: str) -> None:
-        self.note(summary.starting(self._board.start(job, slot)))
-
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self._board.epoch(job, epoch, best)
         self._show()
@@ -125,13 +120,8 @@ class Live(View):
         self._board.move(positions)
         self._show(new=False)
 
-    def ended(self, job: Job, result: TrialResult) -> None:
-        result = comparable(job, result)
-        self._board.end(result)
-        self.note(summary.ending(job, result, self._board.split))
-
-    def note(self, text: str) -> None:
-        """Say `text` above the table."""
+    def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one screen for all
+        """Above the table."""
         self._screen.say(visible(text))
         self._show()
 

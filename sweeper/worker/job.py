@@ -40,20 +40,23 @@ def run(
     """The messages of one job: yields Progress and wants True (go on) or False (stop); returns how it ended.
 
     threads: of the CPU, as the process has them when left out. alone: no other process trains on this device.
-    cursor: kept at the batch that was done last.
+    cursor: kept at the batch that was done last, and nowhere in the end.
 
     Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
     """
     if job.micro_batch:
         log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
     trainer: Trainer = fake_trainer if fake_trainer.Switches.read().on else Torch(threads, alone)
+    cursor = cursor or Cursor()
     try:
-        return (yield from _run(job, device, trainer, cursor or Cursor()))
+        return (yield from _run(job, device, trainer, cursor))
     except Exception as error:  # noqa: BLE001  the boundary: one job's error must not reach the next
         if failure_of(error) != "oom" or _of_host(error):
             return failed(job, error)
         lack = {"gpu_memory_gib": trainer.memory(device), "resident": trainer.resident(job)}
         return failed(job, error).model_copy(update=lack)
+    finally:
+        cursor.at = None
 
 
 def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:

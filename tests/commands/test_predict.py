@@ -14,8 +14,8 @@ import sweeper
 import trainers
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.model import find, image_files
-from tests.support.cli import command, environment, sweep
-from tests.support.photos import draw_photos
+from tests.support.cli import sweep
+from tests.support.finished import final, really, sweep_and_export
 from trainers.data import layouts
 from trainers.data_config import DataConfig
 from trainers.evaluation import answers
@@ -23,44 +23,13 @@ from trainers.support.checksummed import load_array
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # test_predictor.py has the fast ones
 
-SPACE = """\
-study: question
-data: {layout: table, root: photos}
-budget: {trials: 2}
-search: {sampler: random, pruner: none}
-train:
-  backbone: test_resnet
-  pretrained: false
-  image_size: {height: 48, width: 32}
-  fit: pad
-  tta: {flip: true}
-  posthoc_logit_adjustment: {fit: true}
-  optimizer: {name: adamw, lr: {loguniform: [1e-3, 1e-2]}}
-  epochs: 1
-"""
 DATA = DataConfig(layout="table", root="photos", size=32)
-
-
-def really(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command with torch, and not the fake trainer."""
-    env = environment(SWEEP_TRAINER="")
-    return subprocess.run(command(*words), cwd=folder, env=env, capture_output=True, text=True, timeout=400)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two trials and a final; not to be written to."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "photos").mkdir()
-    draw_photos(folder / "photos", train=24, val=120, test=19)
-    (folder / "space.yaml").write_text(SPACE)
-    for words in (
-        ("run", "space.yaml", "--inline", "--no-mlflow"),
-        ("best", "--export", "submission", "--no-mlflow"),
-    ):
-        ended = really(folder, *words)
-        assert ended.returncode == 0, ended.stderr
-    return folder
+    return sweep_and_export(tmp_path_factory.mktemp("finished"), "--no-mlflow")
 
 
 @pytest.fixture
@@ -70,11 +39,6 @@ def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SWEEP_HOME", str(folder / "mlruns"))
     return folder
-
-
-def final(folder: Path) -> Path:
-    (found,) = (folder / "mlruns/studies/question/finals").iterdir()
-    return found
 
 
 def test_a_final_predicts_bit_for_bit_without_its_data_set_and_its_study(finished, tmp_path):

@@ -21,9 +21,8 @@ import pytest
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.model import export
 from sweeper.model.find import FoundModel
-from tests.commands.test_predict import SPACE, final, really
 from tests.support.cli import environment
-from tests.support.photos import draw_photos
+from tests.support.finished import final, really, sweep_and_export
 
 NOWHERE = FoundModel(Path("absent.safetensors"), "a model")
 
@@ -31,14 +30,7 @@ NOWHERE = FoundModel(Path("absent.safetensors"), "a model")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two trials and a final; not to be written to."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "photos").mkdir()
-    draw_photos(folder / "photos", train=24, val=120, test=19)
-    (folder / "space.yaml").write_text(SPACE)
-    for words in (("run", "space.yaml", "--inline"), ("best", "--export", "submission")):
-        ended = really(folder, *words)
-        assert ended.returncode == 0, ended.stderr
-    return folder
+    return sweep_and_export(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

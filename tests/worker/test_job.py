@@ -25,6 +25,7 @@ from trainers.metrics.definitions import STANDARD, lacking
 from trainers.optim import frequency
 from trainers.support.checkpoint import read_notes
 from trainers.support.errors import Diverged, EnvironmentFault
+from trainers.support.position import Cursor
 
 
 def job(data: DataConfig, folder: Path, cache: Path, *, kind: Kind = "trial", **train: object) -> Job:
@@ -103,6 +104,14 @@ def test_what_somebodys_code_raises_fails_the_trial_with_the_line_of_their_file(
 
 
 # -------------------------------------------------------------------------------------------- real
+def test_a_trial_that_ended_within_an_epoch_leaves_no_position_to_the_next(photos, cache, tmp_path):
+    text, cursor = LOSS.replace("return share", "return float('nan')"), Cursor()
+    broken = extended(photos, cache, tmp_path / "study", text, loss={"name": "half"})
+    ended = advance(run(broken, "cpu", cursor=cursor), None)
+    assert isinstance(ended, Failed)
+    assert (ended.failure, cursor.at) == ("nan", None)
+
+
 def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
     said = messages(job(photos, tmp_path / "run", cache))
     assert [message.epoch.number for message in said if isinstance(message, Progress)] == [1, 2, 3]

@@ -2,8 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from PIL import Image
 
 from trainers.data.images import GROUND
 from trainers.data_config import Framing
+from trainers.support.threads import share
 
 SQUASHED = Framing()
 SIZES = "sizes.npy"
@@ -46,18 +46,13 @@ class JpegImages:
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8], threads: int = 1) -> None:
         """Decode these rows into `out` [B, H, W, 3]. How many threads share the work makes no difference to it."""
 
-        def part(numbers: Iterable[int]) -> None:
-            for number in numbers:
+        def part(thread: int) -> None:
+            for number in range(thread, len(rows), threads):
                 start, length = self.spans[rows[number]].tolist()
                 with Image.open(io.BytesIO(self.content[start : start + length].tobytes())) as image:
                     out[number] = np.asarray(image)
 
-        shares = [range(first, len(rows), threads) for first in range(threads)]
-        if threads == 1:
-            part(shares[0])
-            return
-        with ThreadPoolExecutor(threads, thread_name_prefix="jpeg") as pool:
-            list(pool.map(part, shares))
+        share(part, threads)
 
 
 Images = NDArray[np.uint8] | JpegImages

@@ -15,7 +15,7 @@ WEIGHT = 2**15  # below it lie the weights of torch's resize of 8 bits
 
 
 class Graph(nn.Module):
-    """Images [N, H, W, 3] uint8, decoded as `ImageFormat.example` says -> of each category its probabilities [N, C].
+    """Images [N, H, W, 3] uint8, decoded as `ImageFormat.as_python` has it -> each category's probabilities [N, C].
 
     All else is inside: the test-time views, the resize to the network's input, normalization, correction and
     temperature. It computes in 32 bits. On a CPU `Predictor` gives the same but for the rounding of 32 bits.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.config import PosthocLogitAdjustment
 from trainers.data.table import Category, known_images
 from trainers.epoch import Corrected, Scores
 from trainers.evaluation import field_metrics, metrics, thresholds
@@ -25,11 +26,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Fit:
-    """The strength that is best on all of val, and what val looks like when no image had a say in its own."""
+    """A strength, the best on all of val where it is fitted, and what val looks like then: with it, or, of a fitted
+    one, when no image had a say in its own.
+    """
 
     tau: float
     scores: Scores  # cross-fitted
-    logits: Floats  # [N, sum C], corrected, each fold with the strength of the others
+    logits: Floats  # [N, sum C], corrected, of a fitted one each fold with the strength of the others
 
 
 class Fitting:
@@ -102,6 +105,10 @@ class Fitting:
         """The logits that answer so, [N, sum C]."""
         found: Floats = self._corrected(tau) - self.moved
         return found
+
+    def as_asked(self, how: PosthocLogitAdjustment, metric: str, loss: float) -> Fit:
+        """With the strength that a recipe names, or that is fitted; see `fit`."""
+        return self.fit(metric, loss) if how.fit else Fit(how.tau, self.at(how.tau, loss), self.logits_at(how.tau))
 
     def fit(self, metric: str, loss: float) -> Fit:
         """The best strength by `metric`, the one nearest 0 of equals; `loss` is passed through to the scores."""

@@ -164,11 +164,10 @@ def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cp
     found = fitting(recipe, data, logits, labels, counts)
     thresholds = fitted_thresholds(train, data, found)
     asked = train.posthoc_logit_adjustment
-    fit = found.fit(recipe.metric, loss) if asked.fit else None
-    given = fit.scores if fit else found.at(asked.tau, loss)
-    corrected = fit.logits if fit else found.logits_at(asked.tau)
-    heat = temperature.fit(corrected, logits, labels, data.categories)
-    return Look(**given.model_dump(), tau=fit and fit.tau, thresholds=thresholds, temperature=heat)
+    fit = found.as_asked(asked, recipe.metric, loss)
+    heat = temperature.fit(fit.logits, logits, labels, data.categories)
+    tau = fit.tau if asked.fit else None
+    return Look(**fit.scores.model_dump(), tau=tau, thresholds=thresholds, temperature=heat)
 
 
 def scores(

@@ -61,19 +61,17 @@ class Data:
         found = np.array([row.weight for row in self.table.rows], dtype=np.float32)
         return None if (found == 1).all() else found
 
-    def known(self, rows: Sequence[int]) -> list[float]:
-        """The share of the labels of each category that are known among `rows`, [K]."""
+    def known(self, rows: Sequence[int], *, whole: bool = False) -> list[float]:
+        """The share of each category's labels that are known among `rows`, [K]; `whole`: of images with all."""
         known = self.labels(rows) != MISSING
-        return [float(known[:, span.labels].mean()) if len(rows) else 1.0 for span in spans(self.categories)]
+        parts = (known[:, span.labels] for span in spans(self.categories))
+        return [float((part.all(1) if whole else part).mean()) if len(rows) else 1.0 for part in parts]
 
     def known_to(self, loss: Loss, rows: Sequence[int]) -> list[float]:
         """What share of each category a loss sees among `rows`, [K]: the labels that are known, or for one of an
         extension file the images with all of them.
         """
-        if not isinstance(loss, CustomLoss):
-            return self.known(rows)
-        known = self.labels(rows) != MISSING
-        return [float(known[:, span.labels].all(1).mean()) if len(rows) else 1.0 for span in spans(self.categories)]
+        return self.known(rows, whole=isinstance(loss, CustomLoss))
 
     def counts(self, rows: Sequence[int]) -> list[list[int]]:
         """Images of each class among `rows`, [K][C]."""

@@ -12,7 +12,6 @@ The name of the first parameter tells the two forms apart:
 import inspect
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from trainers.config import Augment
 from trainers.extensions import Definition
 from trainers.loading.transforms import Change, Draw
 from trainers.support.errors import UserError
+from trainers.support.threads import share
 
 SEEDS = 2**63
 TRIES = 8  # seeds with which `check` calls an augmentation of one image: a change may be rare
@@ -164,11 +164,7 @@ class CustomAugmentations:
                 for one in self.by_thread[thread]:
                     pixels[number] = one.on_image(pixels[number], generator)
 
-        if threads == 1:
-            part(0)
-            return images
-        with ThreadPoolExecutor(threads, thread_name_prefix="augment") as pool:
-            list(pool.map(part, range(threads)))
+        share(part, threads)
         return images
 
     def of_batch(self, how: Draw) -> Change | None:

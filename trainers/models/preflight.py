@@ -123,7 +123,7 @@ def _made(config: TrainConfig) -> Problem | None:
     try:
         network.create(config)
     except UserError as error:
-        return Problem(error.where, error.what, error.help, error.exit_code)
+        return Problem(**error.document())
     return None
 
 
@@ -281,7 +281,7 @@ def _weights(config: TrainConfig) -> Problem | None:
         if path is not None:
             return _local(config, path)
     except UserError as error:
-        return Problem(error.where, error.what, error.help, error.exit_code)
+        return Problem(**error.document())
     return _published(config)
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FEW = 10  # faults of one cause that are told one by one where they differ
 
@@ -42,6 +43,10 @@ class UserError(Exception):
         place = f"\n  --> {self.where}" if self.where else ""
         remedy = f"\nhelp: {self.help}" if self.help else ""
         return f"{self.what}{place}{remedy}"
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values, for another process."""
+        return {"where": self.where, "what": self.what, "help": self.help, "exit_code": self.exit_code}
 
 
 class EnvironmentFault(UserError):
