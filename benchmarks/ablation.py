@@ -67,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "160 pixels": {"image_size": 160},
 }
 VIEWS = Views(flip=True, scales=(1.0, 1.15))
-GOALS = logit_adjustment.BOTH
+GOALS = ("overall_accuracy", "mean_class_accuracy")
 LOOKS = ("as it is", "TTA", "corrected", "TTA corrected")
 FILES = {"mobilenetv2_100": "mobilenetv2_100_same.safetensors"}  # others are called as their backbone
 
@@ -91,7 +91,7 @@ def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float
     found = {}
     for split, given in logits.items():
         scores = metrics.scores(given, data.labels(data.table.indices(split)), data.table.categories, loss=0.0)
-        found[split] = {metric: getattr(scores, metric) for metric in GOALS}
+        found[split] = {metric: scores.value(metric) for metric in GOALS}
     return found
 
 
@@ -102,8 +102,8 @@ def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, 
     test = logit_adjustment.Fitting(logits["test"], labels["test"], prior, data.categories)
     fits = {metric: val.fit(metric, 0.0) for metric in GOALS}
     return {
-        "val": {metric: getattr(fit.scores, metric) for metric, fit in fits.items()},
-        "test": {metric: getattr(test.at(fit.tau, 0.0), metric) for metric, fit in fits.items()},
+        "val": {metric: fit.scores.value(metric) for metric, fit in fits.items()},
+        "test": {metric: test.at(fit.tau, 0.0).value(metric) for metric, fit in fits.items()},
         "tau": {metric: fit.tau for metric, fit in fits.items()},
     }
 
