@@ -11,7 +11,6 @@ from the mean of each image and its mirror image.
 import time
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
