@@ -29,8 +29,10 @@ def main() -> None:
     given = parser.parse_args()
     _die_with(given.parent)
     from sweeper.worker.process import Connection, serve
+    from trainers.support.leaving import leave
 
     serve(Connection(socket.socket(fileno=given.fd)))
+    leave()
 
 
 if __name__ == "__main__":
