@@ -72,7 +72,7 @@ def gate(data: Data, chunks: list[np.ndarray]) -> bool:
     images = shared(raw(data.cache.images))
     for rows, batch in zip(chunks, ours(data, chunks), strict=True):
         windows = None if batch.how is None else batch.how.affine
-        alike = windows is None or len(windows.unique(dim=0)) < len(rows)
+        alike = windows is None or len(torch.unique(windows, dim=0)) < len(rows)
         if alike or not torch.equal(batch.images, images[torch.from_numpy(rows)]):
             return False
     return True

@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 
+from trainers.support.leaving import leave
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -29,7 +31,6 @@ def main() -> None:
     given = parser.parse_args()
     _die_with(given.parent)
     from sweeper.worker.process import Connection, serve
-    from trainers.support.leaving import leave
 
     serve(Connection(socket.socket(fileno=given.fd)))
     leave()
