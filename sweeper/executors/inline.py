@@ -55,7 +55,8 @@ class Inline:
 
     def positions(self) -> Mapping[int, Position]:
         """Between two calls of `next`, each of which is an epoch, nothing is under way."""
-        return {self._trial: self._cursor.at} if self._cursor.at else {}
+        at = self._cursor.at
+        return {self._trial: at} if at else {}
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -134,18 +134,17 @@ class Watched:
         return status_of(self.study)
 
     def job(self, trial: int) -> Job | None:
-        return records.read_config(self.study.trial(trial))
+        return _here(self.study.trial(trial))
 
     def epochs(self, job: Job) -> list[Epoch]:
         return records.history(RunFolder(job.folder))
 
     def retrained(self) -> Iterator[tuple[Job, TrialResult]]:
         """The final models and confirmations, each with how it stands."""
-        running = {one.folder for one in self._running()}
-        for path in (*self.study.confirmations.glob("*/config.json"), *self.study.finals.glob("*/config.json")):
-            folder = RunFolder(path.parent)
-            if job := records.read_config(folder):
-                state: State = "RUNNING" if str(job.folder) in running else "INTERRUPTED"
+        running = {Path(one.folder).parts[-2:] for one in self._running()}
+        for folder in records.retrainings(self.study):
+            if job := _here(folder):
+                state: State = "RUNNING" if folder.root.parts[-2:] in running else "INTERRUPTED"
                 ended = records.read_result(folder)
                 yield job, ended or records.result_of(job, records.history(folder), state)
 
@@ -159,6 +158,12 @@ class Watched:
             return RunningTrials.model_validate_json(self.study.running.read_bytes()).trials
         except (FileNotFoundError, ValidationError):
             return ()
+
+
+def _here(folder: RunFolder) -> Job | None:
+    """The job of a run whose folder may have been moved since."""
+    job = records.read_config(folder)
+    return job and job.model_copy(update={"folder": folder.root})
 
 
 # ------------------------------------------------------------------------------------------ as JSON

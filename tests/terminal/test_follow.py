@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +119,8 @@ def test_runs_that_no_search_decides_on_are_told_with_those_of_before_left_out(s
     old, now, waiting = (begin(job(study, 3, kind=kind, folder=one.root)) for one in folders)
     end(old, curve(old), "COMPLETE")
     add(waiting, 1)  # interrupted earlier: nobody trains it now
+    elsewhere = now.model_copy(update={"folder": Path("/before") / now.folder.relative_to(study.root.parent)})
+    records.write_config(RunFolder(now.folder), elsewhere)  # the project was moved since
     held, published = lock.acquire(study.lock), Published(study.running)
     published.started(now, "cpu")
     published.moved({3: Position("train", 3, 9)})
