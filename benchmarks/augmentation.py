@@ -15,7 +15,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it: threa
 import numpy as np
 import rounds
 import torch
-from feed import CROP, EYE, MEAN, STD
+from feed import CROP, EYE, MEAN, STD, raw
 from pictures import draw
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -33,7 +33,7 @@ from trainers import extensions
 from trainers.config import Augment
 from trainers.extensions import ExtensionFile
 from trainers.loading.batches import Data, in_order
-from trainers.loading.loader import AugmentationSource, Loader
+from trainers.loading.loader import AugmentationSource, Batch, Loader
 
 SIZE, SIDE, BATCH, IMAGES = 224, 256, 64, 256
 NUMPY = """
@@ -62,7 +62,7 @@ class Decoded(Dataset[torch.Tensor]):
     """The decoded images, each changed when it is asked for."""
 
     def __init__(self, data: Data, name: str) -> None:
-        self.images, self.name = data.cache.images, name
+        self.images, self.name = raw(data.cache.images), name
         self.finish = transforms.Compose(
             [
                 transforms.RandomResizedCrop(SIZE, scale=CROP["random_resized_crop"]["scale"], antialias=True),
@@ -81,7 +81,8 @@ class Decoded(Dataset[torch.Tensor]):
             change = extensions.needed("augmentations", self.name).value
             called = self.name == "pipeline"
             image = change(image=image)["image"] if called else change(image, np.random.default_rng())
-        return self.finish(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        finished: torch.Tensor = self.finish(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        return finished
 
 
 def ours(data: Data, name: str) -> None:
@@ -90,7 +91,7 @@ def ours(data: Data, name: str) -> None:
         pass
 
 
-def batches(data: Data, name: str):
+def batches(data: Data, name: str) -> Iterator[Batch]:
     feed = Loader(data, SIZE, EYE, hosted=True)
     config = Augment(**CROP, **({} if name == PLAIN else {name: {}}))
     source = AugmentationSource(config, np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))

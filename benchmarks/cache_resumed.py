@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,9 +63,22 @@ def linked(root: Path, images: int, distinct: int, size: int) -> DataConfig:
     return config
 
 
-def builds(config: DataConfig, folder: Path, images: int, kills: int, shard: int) -> list[list[object]]:
-    """A line for each process: where it was ended, where it began, its seconds, CPU seconds and memory in MB."""
-    lines = []
+@dataclass(frozen=True)
+class Build:
+    """One process: how it ended, the images that were there when it began, its seconds, CPU seconds, memory in MB."""
+
+    cache: str
+    number: int
+    end: str
+    first: int
+    seconds: float
+    cpu: float
+    memory: float
+
+
+def builds(config: DataConfig, folder: Path, images: int, kills: int, shard: int) -> list[Build]:
+    """Each process that took part in a cache of so many images."""
+    found = []
     for number in range(kills + 1):
         until = images * (number + 1) // (kills + 1) if number < kills else 2 * images
         command = [sys.executable, "-c", BUILD, config.model_dump_json(), str(folder), str(until), str(shard)]
@@ -72,8 +86,8 @@ def builds(config: DataConfig, folder: Path, images: int, kills: int, shard: int
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         first, memory, cpu = map(float, ended.stdout.split())
         end = "killed" if ended.returncode == -9 else "finished" if not ended.returncode else "failed"
-        lines.append([config.cache, number, end, int(first), time.monotonic() - began, cpu, memory])
-    return lines
+        found.append(Build(str(config.cache), number, end, int(first), time.monotonic() - began, cpu, memory))
+    return found
 
 
 def right(config: DataConfig, table: Table, folder: Path, distinct: int) -> bool:
@@ -93,7 +107,8 @@ def main() -> int:
     ask.add_argument("--kills", type=int, default=2)
     ask.add_argument("--shard", type=int, default=2**28, help="bytes of pixels between two records")
     given = ask.parse_args()
-    lines, held = [], True
+    lines: list[Build] = []
+    held = True
     with tempfile.TemporaryDirectory() as name:
         root, folder = Path(name) / "set", Path(name) / "cache"
         plain = linked(root, given.images, given.distinct, given.size)
@@ -101,13 +116,13 @@ def main() -> int:
         for kind in ("raw", "jpeg"):
             config = plain.model_copy(update={"cache": kind})
             found = builds(config, folder, given.images, given.kills, given.shard)
-            flat = all(line[-1] <= 1.25 * found[0][-1] for line in found)
-            resumed = all(a[3] < b[3] for a, b in pairwise(found))
+            flat = all(one.memory <= 1.25 * found[0].memory for one in found)
+            resumed = all(a.first < b.first for a, b in pairwise(found))
             held = held and flat and resumed and right(config, table, folder, given.distinct)
             lines += found
     print(rounds.hardware(), "\n")
     headers = ["cache", "process", "end", "first progress at", "seconds", "CPU seconds", "memory of its own, MB"]
-    print(rounds.table(headers, lines), "\n")
+    print(rounds.table(headers, map(astuple, lines)), "\n")
     print("what was promised held" if held else "what was promised did NOT hold")
     return int(not held)
 

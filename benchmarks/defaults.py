@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,8 @@ class Bench:
         if not path.exists():
             trained = self.heads(smoothing, seed, fit) if self.given.frozen else self.networks(smoothing, seed, fit)
             late = list(trained)[self.given.epochs // 2 :]
-            np.savez_compressed(path, **{name: np.stack([one[name] for one in late]) for name in late[0]})
+            arrays: dict[str, Any] = {name: np.stack([one[name] for one in late]) for name in late[0]}
+            np.savez_compressed(path, **arrays)
             print(path.name, file=sys.stderr, flush=True)
         with np.load(path) as found:
             return dict(found)
@@ -116,7 +118,8 @@ class Bench:
                 share = optimizers.factor(config.schedule, epoch + (step + 0.5) / len(chunks), config.epochs, [])
                 rates.param_groups[0]["lr"] = share * config.optimizer.lr
                 mirrored = rng.integers(len(MIRRORED), size=len(chunk))
-                objective(net(x[mirrored, chunk]), y[chunk]).mean().backward()
+                loss = objective(net(x[mirrored, chunk]), y[chunk]).mean()
+                loss.backward()  # type: ignore[no-untyped-call]
                 rates.step()
                 rates.zero_grad()
             with torch.no_grad():
@@ -129,7 +132,8 @@ class Bench:
         """Features of every view of every image, [views, N, D] by split, from the folder once they are there."""
         path: Path = self.given.out / f"features-{self.size}.npz"
         if not path.exists():
-            np.savez(path, **{split: self._features(split) for split in self.rows})
+            arrays: dict[str, Any] = {split: self._features(split) for split in self.rows}
+            np.savez(path, **arrays)
         return _loaded(path)
 
     @torch.inference_mode()
@@ -141,7 +145,9 @@ class Bench:
         images = lens.feed(self.size).plain(chunks, asked)
 
         def pooled(seen: torch.Tensor) -> torch.Tensor:
-            return net.backbone.forward_head(net.backbone.forward_features(seen), pre_logits=True)
+            backbone: Any = net.backbone
+            made: torch.Tensor = backbone.forward_head(backbone.forward_features(seen), pre_logits=True)
+            return made
 
         found = [torch.stack([pooled(next(images)) for _ in asked]) for _ in chunks]
         return torch.cat(found, 1).numpy()
@@ -234,7 +240,7 @@ def judged(bench: Bench, logits: np.ndarray, shift: np.ndarray) -> tuple[float, 
     found = metrics.scores(
         (logits - shift).astype(np.float32), bench.labels["test"], bench.data.table.categories, loss=0
     )
-    return found.mean_class_accuracy, found.overall_accuracy
+    return found.value(GOAL), found.value("overall_accuracy")
 
 
 # ---------------------------------------------------------------------------------------------- tables

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rounds
@@ -59,9 +60,9 @@ class Case:
     metric: float  # largest R
 
 
-CPU = (Case("mobilenetv3_small_050", 64, 512, 32, 1.3), Case("resnet10t", 64, 384, 32, 1.3))
+CPU: tuple[Case, ...] = (Case("mobilenetv3_small_050", 64, 512, 32, 1.3), Case("resnet10t", 64, 384, 32, 1.3))
 CPU += (Case("resnet10t", 128, 192, 32, 1.05),)
-CUDA = (Case("resnet50", 224, 4096, 128, 1.05), Case("convnext_large", 224, 1024, 64, 1.05))
+CUDA: tuple[Case, ...] = (Case("resnet50", 224, 4096, 128, 1.05), Case("convnext_large", 224, 1024, 64, 1.05))
 
 
 class Files(Dataset[tuple[Tensor, Tensor]]):
@@ -88,7 +89,7 @@ class Plain:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
         last = transforms.Normalize(run.lens.eye.mean.tolist(), run.lens.eye.std.tolist())
         whole = transforms.Compose([transforms.Resize((case.size,) * 2), transforms.ToTensor(), last])
-        much = {"num_workers": WORKERS, "persistent_workers": True, "pin_memory": self.cuda}
+        much: dict[str, Any] = {"num_workers": WORKERS, "persistent_workers": True, "pin_memory": self.cuda}
         self.train = DataLoader(
             Files(run.data, "train", by_torchvision(case.size)), case.batch, shuffle=True, drop_last=True, **much
         )
@@ -99,14 +100,15 @@ class Plain:
         for images, labels in self.train:
             loss = self.run.objective(self._see(images), labels.to(self.run.device, non_blocking=True)).mean()
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
         self._wait()
 
     def _see(self, images: Tensor) -> Tensor:
         there = images.to(self.run.device, non_blocking=True, memory_format=self.run.lens.eye.layout)
         with torch.autocast("cuda", torch.bfloat16) if self.cuda else nullcontext():
-            return self.net(there)
+            logits: Tensor = self.net(there)
+        return logits
 
     def _wait(self) -> None:
         if self.cuda:
@@ -142,7 +144,8 @@ class Timed:
     """An epoch's wall seconds; its CPU seconds are kept beside."""
 
     def __init__(self, work: Callable[[], object]) -> None:
-        self.work, self.cpu = work, []
+        self.work = work
+        self.cpu: list[float] = []
 
     def __call__(self) -> float:
         began = time.perf_counter()
@@ -172,7 +175,8 @@ def measured(case: Case, device: str, count: int, folder: Path) -> tuple[list[li
 
 
 def lines(case: Case, lanes: dict[str, Timed], wall: dict[str, list[float]]) -> list[list[object]]:
-    floor, made = wall["floor"], []
+    floor = wall["floor"]
+    made: list[list[object]] = []
     for name in ("ours", "plain"):
         found = rounds.ratio(wall[name], floor, floor)
         work = rounds.ratio(lanes[name].cpu[1:], lanes["floor"].cpu[1:], floor)
@@ -205,7 +209,8 @@ def main() -> int:
     cases = CUDA if given.device == "cuda" else CPU
     if given.quick and given.device == "cpu":
         cases = tuple(replace(case, images=case.images // 2) for case in (CPU[0], CPU[2]))
-    found, gates = [], []
+    found: list[list[object]] = []
+    gates: list[list[object]] = []
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             some, one = measured(case, given.device, 5 if given.quick else 9, Path(folder))

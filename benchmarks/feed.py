@@ -18,12 +18,14 @@ import numpy as np
 import rounds
 import timm.data
 import torch
+from numpy.typing import NDArray
 from pictures import SIDE, draw
 from PIL import Image
 from torchvision import transforms
 
 from trainers.config import Augment
 from trainers.data.cache import wanted_side
+from trainers.data.decoded_files import Images, JpegImages
 from trainers.loading import cpu_transforms
 from trainers.loading import transforms as augmentation
 from trainers.loading.batches import Data
@@ -40,13 +42,20 @@ LEAST = 40.0  # dB, of the gate
 THEIRS = "torchvision, a JPEG each time"
 
 
+def raw(images: Images) -> NDArray[np.uint8]:
+    """The same, which the data set here keeps as pixels."""
+    if isinstance(images, JpegImages):
+        raise TypeError("the cache is of JPEGs, and not of pixels")
+    return images
+
+
 class Paths:
     """The ways of one batch to one size."""
 
     def __init__(self, data: Data, size: int) -> None:
         self.data, self.size = data, size
         self.images = level_of(data.cache, size)
-        self.level, self.room = shared(self.images), cpu_transforms.BatchBuffers()
+        self.level, self.room = shared(raw(self.images)), cpu_transforms.BatchBuffers()
         self.rows = np.random.default_rng(0).permutation(len(data.table.rows))[:BATCH]
         self.files = [data.table.root / data.table.rows[row].path for row in self.rows]
 
@@ -89,7 +98,7 @@ class Paths:
 
 def by_torchvision(size: int) -> Callable[[Image.Image], torch.Tensor]:
     """The recipe with everything, as a Dataset has it."""
-    return transforms.Compose(
+    whole: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
         [
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
             transforms.RandomHorizontalFlip(),
@@ -99,6 +108,7 @@ def by_torchvision(size: int) -> Callable[[Image.Image], torch.Tensor]:
             transforms.Normalize(MEAN, STD),
         ]
     )
+    return whole
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -123,6 +133,8 @@ def pillow(paths: Paths, how: augmentation.Draw) -> list[torch.Tensor]:
     """The same windows cut by Pillow out of the files."""
     finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     made = []
+    if how.affine is None:
+        raise ValueError("this draw has no windows")
     for path, affine in zip(paths.files, how.affine.double().numpy(), strict=True):
         half, centre = np.diag(affine[:, :2]), affine[:, 2]
         box = np.clip(np.concatenate([1 + centre - half, 1 + centre + half]) * SIDE / 2, 0, SIDE)
@@ -131,12 +143,17 @@ def pillow(paths: Paths, how: augmentation.Draw) -> list[torch.Tensor]:
     return made
 
 
+def per_image(work: Callable[[], object]) -> rounds.Lane:
+    """CPU ms an image of a batch."""
+    return lambda: rounds.cpu(work) * 1000 / BATCH
+
+
 def rows_of(paths: Paths, count: int) -> list[list[object]]:
     """A line a path: CPU ms an image, the ratio to torchvision's, and whether the metric was met."""
-    lanes = {name: lambda work=work: rounds.cpu(work) * 1000 / BATCH for name, work in paths.lanes().items()}
+    lanes = {name: per_image(work) for name, work in paths.lanes().items()}
     rounds.interleave(lanes, 1)  # warm
     found = rounds.interleave(lanes, count)
-    lines = []
+    lines: list[list[object]] = []
     for name, values in found.items():
         share = rounds.ratio(values, found[THEIRS], found[THEIRS])
         metric, verdict = "", ""
@@ -151,7 +168,7 @@ def rows_of(paths: Paths, count: int) -> list[list[object]]:
 
 def by_cache_size(folder: Path, count: int) -> list[list[object]]:
     """A line for each size and way: CPU ms an image at both sizes of the cache, and their ratio in the same round."""
-    lines = []
+    lines: list[list[object]] = []
     for size in (112, 160, 224):
         sides = [wanted_side(size, window) for window in (1.0, Augment(**CROP).smallest_window)]
         root = folder / f"original-{size}"
@@ -162,11 +179,11 @@ def by_cache_size(folder: Path, count: int) -> list[list[object]]:
         lanes = {}
         for which, paths in (("before", before), ("after", after)):
             for name, work in paths.looks().items():
-                lanes[name, which] = lambda work=work: rounds.cpu(work) * 1000 / BATCH
+                lanes[f"{name}, {which}"] = per_image(work)
         rounds.interleave(lanes, 1)  # warm
         found = rounds.interleave(lanes, count)
         for name in after.looks():
-            old, new = found[name, "before"], found[name, "after"]
+            old, new = found[f"{name}, before"], found[f"{name}, after"]
             middles = [float(np.median(values)) for values in (old, new)]
             lines.append([size, "{} -> {}".format(*sides), name, *middles, rounds.ratio(new, old)])
     return lines
@@ -176,7 +193,8 @@ def main() -> int:
     ask = rounds.arguments(__doc__ or "")
     given = ask.parse_args()
     torch.set_num_threads(1)
-    lines, gates = [], []
+    lines: list[list[object]] = []
+    gates: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for size, side in ((224, 256), (64, 96)):
             root = Path(folder) / str(size)

@@ -62,7 +62,7 @@ def grow(name: str, trials: int) -> StudyFolder:
 
 def _values(draw: random.Random) -> tuple[dict[str, Any], list[float]]:
     """Open values at random, and a curve that depends on them."""
-    params = {
+    params: dict[str, Any] = {
         "backbone": draw.choice(["resnet18", "resnet50"]),
         "loss.gamma": draw.uniform(0, 5),
         "optimizer.lr": math.exp(draw.uniform(math.log(1e-5), math.log(1e-1))),

@@ -9,13 +9,19 @@ which the first ranks first, and that in which the share of the first is ahead o
 import argparse
 import math
 import random
+from typing import Any
 
 import optuna
 
 from sweeper.search import importance
 from sweeper.trial import TrialResult
 
-KINDS = ({"uniform": [0.0, 1.0]}, {"loguniform": [1e-4, 1.0]}, {"int": [1, 8]}, {"choice": [[c, c] for c in "abcd"]})
+KINDS: tuple[dict[str, list[Any]], ...] = (
+    {"uniform": [0.0, 1.0]},
+    {"loguniform": [1e-4, 1.0]},
+    {"int": [1, 8]},
+    {"choice": [[c, c] for c in "abcd"]},
+)
 COUNTS = (10, 15, 20, 30, 40, 60, 100)
 FADING = 0.5  # amplitude of an effect over that of the one before: its variance is a quarter of it
 NOISE = 0.2  # standard deviation between seeds, over that of the first effect
@@ -43,7 +49,7 @@ def main() -> None:
         print(line + (f", apart in {apart[count] / given.studies:.0%}" if given.errors else ""), flush=True)
 
 
-def study(seed: int, trials: int) -> tuple[dict[str, dict[str, list[object]]], list[TrialResult], str]:
+def study(seed: int, trials: int) -> tuple[dict[str, dict[str, list[Any]]], list[TrialResult], str]:
     """Open values, trials, and the name of the value that matters most."""
     draw = random.Random(seed)
     asked = {f"p{i}": draw.choice(KINDS) for i in range(draw.randint(2, 6))}
@@ -64,7 +70,7 @@ def study(seed: int, trials: int) -> tuple[dict[str, dict[str, list[object]]], l
     return asked, (pruned(results) if seed % 4 > 1 else results), names[0]
 
 
-def suggested(trial: optuna.Trial, name: str, asked: dict[str, list[object]]) -> object:
+def suggested(trial: optuna.Trial, name: str, asked: dict[str, list[Any]]) -> Any:
     if "choice" in asked:
         return trial.suggest_categorical(name, [label for label, _ in asked["choice"]])
     ((kind, (low, high)),) = asked.items()
@@ -73,10 +79,10 @@ def suggested(trial: optuna.Trial, name: str, asked: dict[str, list[object]]) ->
     return trial.suggest_float(name, low, high, log=kind == "loguniform")
 
 
-def effect(asked: dict[str, list[object]], value: object, optimum: float, best: str) -> float:
+def effect(asked: dict[str, list[Any]], value: Any, optimum: float, best: str) -> float:
     """Standard deviation 1 over the distribution, or thereabouts."""
     if "choice" in asked:
-        return (value == best) / math.sqrt(3 / 16)
+        return float(value == best) / math.sqrt(3 / 16)
     ((kind, (low, high)),) = asked.items()
     log = kind == "loguniform"
     place = (math.log(value / low) / math.log(high / low)) if log else (value - low) / (high - low)
@@ -88,8 +94,8 @@ def pruned(results: list[TrialResult]) -> list[TrialResult]:
     """The same, with those below the median of the ten before them pruned."""
     made = []
     for number, one in enumerate(results):
-        before = sorted(each.value for each in results[max(0, number - 10) : number])
-        behind = before and one.value < before[len(before) // 2]
+        before = sorted(each.value or 0.0 for each in results[max(0, number - 10) : number])
+        behind = before and (one.value or 0.0) < before[len(before) // 2]
         made.append(one.model_copy(update={"state": "PRUNED"}) if behind else one)
     return made
 

@@ -36,6 +36,7 @@ from sweeper.tracking import tracker as tracking
 from sweeper.tracking.reconcile import StudyInfo
 from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
+from trainers.support.position import Position
 
 GOAL, FLOOR = 100.0, 167.0  # ms a trial beyond raw Optuna; what one batch an epoch was measured to cost MLflow
 FIGURES = 14  # an epoch
@@ -51,6 +52,7 @@ class Watch:
 
     def started(self, job: Job, slot: str) -> None: ...
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None: ...
+    def moved(self, positions: Mapping[int, Position]) -> None: ...
     def closed(self, closing: Closing) -> None: ...
 
     def note(self, text: str) -> None:
@@ -79,7 +81,7 @@ def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.MlflowT
     """MLflow, loaded and with the study's run made."""
     read, space = grown.question(folder.name, trials, pruner="none")
     tracker = tracking.MlflowTracker(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
-    tracker.opened(StudyInfo(folder, "nothing", read.metric, read.text, trials, space.names))
+    tracker.opened(StudyInfo(folder, "nothing", read.metric, read.text, planned=trials, names=space.names))
     while tracking_client.link(folder, "") is None:
         time.sleep(0.02)
     return tracker

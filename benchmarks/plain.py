@@ -13,7 +13,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import timm
@@ -133,7 +133,7 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
 def loss_of(logits: Tensor, labels: Tensor, sizes: list[int], params: dict[str, Any]) -> Tensor:
     """Mean over the categories."""
     losses = []
-    for k, part in enumerate(logits.float().split(sizes, 1)):
+    for k, part in enumerate(torch.split(logits.float(), sizes, 1)):
         if params["loss"] == "focal":
             nll = F.cross_entropy(part, labels[:, k], reduction="none")
             losses.append(((1 - torch.exp(-nll)).clamp_min(1e-6) ** params["gamma"] * nll).mean())
@@ -152,7 +152,7 @@ def accuracy(net: Net, batches: DataLoader[tuple[Tensor, Tensor]], sizes: list[i
             logits = net(images.to(device, non_blocking=True, memory_format=torch.channels_last))
         found = torch.stack([part.argmax(1) for part in logits.split(sizes, 1)], 1)
         right += (found == labels.to(device)).sum()
-    return float(right) / (len(batches.dataset) * len(sizes))  # type: ignore[arg-type]
+    return right.item() / (len(cast(Photographs, batches.dataset)) * len(sizes))
 
 
 class Sweep:
@@ -183,7 +183,7 @@ class Sweep:
         device = self.given.device
         torch.manual_seed(1000 * self.given.seed + seed)
         batches = loader(self.splits["train"], changed(self.given.size, params), device, train=True)
-        net = Net(self.given.weights, sum(self.sizes)).to(device, memory_format=torch.channels_last)
+        net = Net(self.given.weights, sum(self.sizes)).to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(net.parameters(), params["lr"], weight_decay=params["weight_decay"], fused=True)
         steps, warm = self.given.epochs * len(batches), params["warmup"] * len(batches)
         rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=max(1, warm))
@@ -198,7 +198,7 @@ class Sweep:
                     logits = net(images)
                 loss = loss_of(logits, labels.to(device, non_blocking=True), self.sizes, params)
                 optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 scaler.step(optimizer)
                 scaler.update()
                 schedule.step()

@@ -41,7 +41,7 @@ def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> 
     study = grown.opened(NAME, 2 * trials, hours=hours)
     if mlflow:
         read, space = grown.question(NAME, 2 * trials)
-        facts = StudyInfo(study.folder, "nothing", read.metric, read.text, trials, space.names)
+        facts = StudyInfo(study.folder, "nothing", read.metric, read.text, planned=trials, names=space.names)
         tracker.MlflowTracker(lambda text: print(text, file=sys.stderr)).opened(facts)
     first = study.next_job()
     found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}
@@ -114,7 +114,8 @@ def gate(folder: StudyFolder, count: int, leaderboard: dict[str, Any], status: d
     best = status["best"]["value"]
     if (len(values), len(leaderboard["trials"]), status["trials"]["COMPLETE"]) != (count,) * 3:
         sys.exit(f"gate: {count} trials, but {len(leaderboard['trials'])} on the leaderboard")
-    if (best, leaderboard["trials"][0]["value"]) != (max(values), round(max(values), 6)):
+    shown = leaderboard["trials"][0]["value"]
+    if (best, shown) != (max(values), round(max(values), 6)):
         sys.exit(f"gate: the best is {max(values)}, and {best} is shown")
 
 
@@ -146,11 +147,13 @@ def config(root: Path) -> Any:
 
 def decode(root: Path) -> dict[str, float]:
     """Seconds of checking and of decoding all images, and of reading and decoding them without a cache."""
+    import numpy as np
     from PIL import Image
 
     from trainers.data import check
     from trainers.data.cache import open_cache
     from trainers.data.images import map_rows, resized
+    from trainers.loading.image_store import gather
 
     found = {"check": rounds.wall(lambda: check.ensure(config(root), paths.cache()))}
     found |= {"check again": rounds.wall(lambda: check.ensure(config(root), paths.cache()))}
@@ -158,15 +161,15 @@ def decode(root: Path) -> dict[str, float]:
     contents = [(root / "drawn" / f"{number}.jpg").read_bytes() for number in range(DISTINCT)]
 
     def bare(_: int, row: Row) -> None:
-        image, _ = resized((root / row.path).read_bytes(), (SIDE, SIDE), None)
+        image = resized((root / row.path).read_bytes(), (SIDE, SIDE), None)[0]
         image.resize((SIDE // 2, SIDE // 2), Image.Resampling.BICUBIC)
 
     found |= {"cache": rounds.wall(lambda: open_cache(table, config(root), paths.cache()))}
     found |= {"bare": rounds.wall(lambda: map_rows(table.rows, bare))}
     cache = open_cache(table, config(root), paths.cache())
     for number in random.Random(0).sample(range(len(table.rows)), 50):
-        image, _ = resized(contents[number % DISTINCT], (SIDE, SIDE), None)
-        if cache.images[number].tobytes() != image.tobytes():
+        image = resized(contents[number % DISTINCT], (SIDE, SIDE), None)[0]
+        if gather(cache.images, np.array([number])).numpy().tobytes() != image.tobytes():
             sys.exit(f"gate: image {number} of the cache is not what its file decodes to")
     return found
 

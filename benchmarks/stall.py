@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import rounds
 import torch
-from feed import EYE, FULL, by_torchvision
+from feed import EYE, FULL, by_torchvision, raw
 from pictures import draw
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from trainers.loading.batches import Data, in_order
 from trainers.loading.image_store import shared
-from trainers.loading.loader import AugmentationSource, Loader
+from trainers.loading.loader import AugmentationSource, Loader, RawBatch
 
 SIZE, SIDE, BATCH = 224, 256, 64
 RATES = (1000, 3000)
@@ -61,7 +61,7 @@ def waited(batches: Callable[[], Iterable[object]], rate: int, first: bool) -> f
     return 1 - worked / (time.perf_counter() - began)
 
 
-def ours(data: Data, chunks: list[np.ndarray]) -> Iterable[object]:
+def ours(data: Data, chunks: list[np.ndarray]) -> Iterable[RawBatch]:
     feed = Loader(data, SIZE, EYE, hosted=False)
     drawing = AugmentationSource(FULL, np.random.default_rng(0), np.zeros(len(data.table.rows), dtype=bool))
     return feed.raw(chunks, drawing)
@@ -69,10 +69,11 @@ def ours(data: Data, chunks: list[np.ndarray]) -> Iterable[object]:
 
 def gate(data: Data, chunks: list[np.ndarray]) -> bool:
     """Every batch holds its rows, and no two images of it are changed alike."""
-    images = shared(data.cache.images)
-    for rows, raw in zip(chunks, ours(data, chunks), strict=True):
-        alike = len(raw.how.affine.unique(dim=0)) < len(rows)
-        if alike or not torch.equal(raw.images, images[torch.from_numpy(rows)]):
+    images = shared(raw(data.cache.images))
+    for rows, batch in zip(chunks, ours(data, chunks), strict=True):
+        windows = None if batch.how is None else batch.how.affine
+        alike = windows is None or len(torch.unique(windows, dim=0)) < len(rows)
+        if alike or not torch.equal(batch.images, images[torch.from_numpy(rows)]):
             return False
     return True
 

@@ -104,7 +104,7 @@ def fresh(job: Job, place: Path, device: str) -> float:
     """Seconds that a process of its own takes besides the epoch."""
     place.mkdir()
     (place / "recipe.json").write_text(job.recipe.model_dump_json())
-    words = [sys.executable, "-c", ALONE, place / "recipe.json", job.cache, place / "run", device]
+    words = [sys.executable, "-c", ALONE, *map(str, (place / "recipe.json", job.cache, place / "run", device))]
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     whole = rounds.wall(lambda: subprocess.run(words, check=True, env=env))
     return whole - float(read_notes(place / "run/model.safetensors")["epoch"]["seconds"])
@@ -158,16 +158,16 @@ def main() -> None:
     gap = statistics.median(first.gaps)
     epoch = statistics.median(epoch.seconds for epoch in first.epochs)
     process, trained = statistics.median(again), sum(epoch.seconds for epoch in first.epochs)
-    rows = [
-        [f"{trials} one-epoch trials over their epochs alone", first.over_training, "<= 1.3"],
-        ["the whole command over the same, start and end included", first.seconds / trained, ""],
-        ["a process a trial, over the epochs alone", (epoch + process) / epoch, ""],
-        ["end of an epoch to the next trial's first step, s", gap, ""],
-        ["  of that, building the network, s", build, ""],
-        ["  the rest, s", gap - build, "<= 0.1"],
-        ["order to first step of a run taken up again, s", statistics.median(back), "<= 0.5"],
-        ["a fresh process, besides its epoch, s", process, ""],
-        ["an epoch, s", epoch, ""],
+    rows: list[tuple[str, float, str]] = [
+        (f"{trials} one-epoch trials over their epochs alone", first.over_training, "<= 1.3"),
+        ("the whole command over the same, start and end included", first.seconds / trained, ""),
+        ("a process a trial, over the epochs alone", (epoch + process) / epoch, ""),
+        ("end of an epoch to the next trial's first step, s", gap, ""),
+        ("  of that, building the network, s", build, ""),
+        ("  the rest, s", gap - build, "<= 0.1"),
+        ("order to first step of a run taken up again, s", statistics.median(back), "<= 0.5"),
+        ("a fresh process, besides its epoch, s", process, ""),
+        ("an epoch, s", epoch, ""),
     ]
     print(rounds.hardware(given.device))
     print(f"{backbone} at 64 pixels, 640 drawn images, 6 categories; MLflow on\n")

@@ -132,11 +132,12 @@ WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
 class RunningTrial(Message):
-    """Of running.json: the slot of a running trial, and how far its epoch is."""
+    """Of running.json: where a trial runs, or is trained again, and how far its epoch is."""
 
     trial: int
     slot: str
     at: Position | None = None
+    folder: str = ""  # of the run
 
 
 class RunningTrials(Message):

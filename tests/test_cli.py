@@ -34,10 +34,14 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def swept(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def swept(
+    empty: Path, tmp_path_factory: pytest.TempPathFactory, database: Path
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The same after `sweep run`, with MLflow and a secret about, and what that said; not to be written to."""
     folder = tmp_path_factory.mktemp("swept") / "here"
     shutil.copytree(empty, folder)
+    (folder / "mlruns").mkdir()
+    shutil.copy(database, folder / "mlruns")
     return folder, sweep(folder, "run", "space.yaml", HF_TOKEN="canary-8472")  # noqa: S106  made up
 
 

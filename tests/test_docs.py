@@ -17,7 +17,7 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import paths
 from tests.support import pages
-from trainers import extensions
+from trainers import signatures
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
@@ -140,7 +140,7 @@ def test_python_of_your_own_is_loaded_and_its_search_space_accepted(code, text, 
 
 def test_every_kind_of_python_of_your_own_has_an_example():
     written = "".join(code for code, _ in coded())
-    assert {kind for kind in extensions.KINDS if f"\n{kind} = {{" not in written} == set()
+    assert {kind for kind in signatures.KINDS if f"\n{kind} = {{" not in written} == set()
 
 
 def test_the_reference_names_files_that_are_written():

@@ -76,10 +76,23 @@ def folders(tmp_path_factory):
     return whole, killed
 
 
-def test_a_killed_sweep_comes_to_the_same_numbers_parameters_and_values(folders):
+@pytest.fixture(scope="module")
+def ended(folders):
+    """The trials of each folder, as the leaderboard has them."""
+    return {folder: trials(folder) for folder in folders}
+
+
+@pytest.fixture(scope="module")
+def exported(folders):
+    """The folder that was killed, with a final."""
+    sweep(folders[1], "best", "--export", "submission", "--no-mlflow")
+    return folders[1]
+
+
+def test_a_killed_sweep_comes_to_the_same_numbers_parameters_and_values(folders, ended):
     whole, killed = folders
-    assert trials(killed) == trials(whole)
-    assert [number for number, *_ in trials(killed)] == [0, 1, 2]
+    assert ended[killed] == ended[whole]
+    assert [number for number, *_ in ended[killed]] == [0, 1, 2]
 
 
 def test_no_epoch_is_recorded_twice_and_every_epoch_is_bit_for_bit_the_same(folders):
@@ -89,10 +102,10 @@ def test_no_epoch_is_recorded_twice_and_every_epoch_is_bit_for_bit_the_same(fold
         assert [epoch["number"] for epoch in history(killed, trial)] == list(range(1, len(history(whole, trial)) + 1))
 
 
-def test_completed_trials_and_the_study_are_drawn_without_mlflow_through_a_kill(folders):
+def test_completed_trials_and_the_study_are_drawn_without_mlflow_through_a_kill(folders, ended):
     for folder in folders:
         study = folder / "mlruns" / "studies" / "focal_weights"
-        for number, state, *_ in trials(folder):
+        for number, state, *_ in ended[folder]:
             figures = study / "trials" / f"{number:04d}" / "figures"
             names = {path.name for path in figures.glob("[!.]*")}
             expected = {"curves.svg", "categories.svg", "confusion.png", "labels.svg", "mistakes.png"}
@@ -102,9 +115,8 @@ def test_completed_trials_and_the_study_are_drawn_without_mlflow_through_a_kill(
         assert (study / "report.html").exists()
 
 
-def test_an_epoch_has_one_number_in_every_file_and_document(folders):
-    folder = folders[1]
-    sweep(folder, "best", "--export", "submission", "--no-mlflow")
+def test_an_epoch_has_one_number_in_every_file_and_document(exported):
+    folder = exported
     study = folder / "mlruns" / "studies" / "focal_weights"
     documents = {name: json.loads(sweep(folder, name, "--json").stdout) for name in ("best", "status", "leaderboard")}
     best = documents["best"]["result"]
@@ -122,9 +134,8 @@ def test_an_epoch_has_one_number_in_every_file_and_document(folders):
     assert f"on train and val, {epoch} of 3 epochs, as many as selection: metric chose on val" in card.read_text()
 
 
-def test_the_submission_has_a_line_for_each_line_of_the_test_list(folders):
-    folder = folders[1]
-    sweep(folder, "best", "--export", "submission", "--no-mlflow")
+def test_the_submission_has_a_line_for_each_line_of_the_test_list(exported):
+    folder = exported
     (archive,) = folder.glob("mlruns/studies/focal_weights/finals/*/submission.zip")
     with zipfile.ZipFile(archive) as opened:
         assert opened.namelist() == ["prediction.txt"]

@@ -30,6 +30,7 @@ from trainers.models.preflight import Problem
 from trainers.optim import losses, optimizers
 from trainers.support.errors import UserError
 from trainers.support.files import regular
+from trainers.support.leaving import leave
 
 IMAGES, FEW = 8, 3  # of a batch
 SEED = 0
@@ -246,3 +247,4 @@ def _answers(asked: dict[str, Any]) -> Iterator[Problem]:
 
 if __name__ == "__main__":
     main()
+    leave()

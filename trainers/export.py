@@ -23,6 +23,7 @@ from trainers.evaluation.predictor import Predictor
 from trainers.support.device import use_threads
 from trainers.support.errors import EnvironmentFault, UserError
 from trainers.support.files import write_text
+from trainers.support.leaving import leave
 
 BATCHES = (2, 1, 5)  # images with which a file is tried; the first is what it is made with
 TOLERANCE = 1e-4  # of a probability
@@ -189,3 +190,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -9,48 +9,25 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import MISSING, dataclass, field, is_dataclass
-from dataclasses import fields as fields_of
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Literal, SupportsFloat, TextIO, get_args
+from typing import Any, SupportsFloat, TextIO
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError, create_model
-from pydantic.fields import FieldInfo
-
-from trainers.config import LossPart
 from trainers.epoch import Part
 from trainers.metrics import definitions
 from trainers.metrics.definitions import BOTH, ONE, MetricDefinition
+from trainers.signatures import KINDS, Kind, base, keys_of
 from trainers.support.errors import EnvironmentFault, UserError
 from trainers.support.text import brief
 
-Kind = Literal["metrics", "losses", "augmentations", "models", "heads", "layouts", "samplers", "pruners"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-LEADING: dict[Kind, tuple[str, ...]] = {
-    "metrics": ("probabilities", "labels"),
-    "losses": ("logits", "labels"),
-    "augmentations": ("image", "generator"),  # or images, of a batch: see trainers/loading/custom_augmentations.py
-    "models": (),
-    "heads": ("features", "sizes"),
-    "layouts": ("root",),
-    "samplers": ("seed",),
-    "pruners": ("seed",),
-}
-"""What a definition of each kind is called with first; its other parameters are keys of the YAML."""
-NAMED: tuple[Kind, ...] = ("losses", "heads", "samplers", "pruners")
-"""Kinds whose keys stand beside their name."""
-APPLIED: tuple[Kind, ...] = ("metrics", "losses", "augmentations")
-"""Kinds that are called with data. A class of these is made with the keys, and its object is called."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -100,7 +77,7 @@ class Definition:
     @property
     def own(self) -> list[str]:
         """The names of its own keys."""
-        return [key for key in self.keys.model_fields if key not in (*_base(self.kind).model_fields, "name")]
+        return [key for key in self.keys.model_fields if key not in (*base(self.kind).model_fields, "name")]
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -141,8 +118,6 @@ class Definition:
         return called
 
 
-RESERVED = ("name", "choice", "uniform", "loguniform", "int", "logint", "step", "per_category")
-"""Keys that mean something in every part."""
 METRIC_OPTIONS = {"minimize": False, "per_category": True, "several_answers": False}
 """What a metric's entry can say beside its `function`, and what holds where it says nothing."""
 
@@ -342,7 +317,7 @@ def _definition(kind: Kind, name: Any, value: Any, file: ExtensionFile, lines: M
             help="name a function, or a class",
         )
     line = _first_line(value, file) or int(place.rpartition(":")[2])
-    return Definition(kind, name, value, path, line, _keys(kind, name, value, f"{path}:{line}"), options)
+    return Definition(kind, name, value, path, line, keys_of(kind, name, value, f"{path}:{line}"), options)
 
 
 def _unfolded(name: str, entry: Mapping[Any, Any], place: str) -> tuple[Any, dict[str, bool]]:
@@ -417,92 +392,3 @@ def _refuse_taken(one: Definition, taken: Collection[str]) -> None:
         raise UserError(
             f"the name {one.name} of {one.kind} is taken, {by}", where=one.where, help="give yours another name"
         )
-
-
-# --------------------------------------------------------------------------------------------- signatures
-def _base(kind: Kind) -> type[Part]:
-    return LossPart if kind == "losses" else Part
-
-
-def _keys(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
-    """The model of the keys that stand beside a name: one for each parameter after those that sweep fills in."""
-    fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in NAMED else {}
-    for one in _keyed(kind, name, value, where):
-        if one.annotation is one.empty:
-            default = "" if one.default is one.empty else f" = {one.default!r}"
-            raise UserError(
-                f"the parameter {one.name} of {name} has no annotation",
-                where=where,
-                help=f"say what it takes, as in {one.name}: {_guess(one.default)}{default}",
-            )
-        if one.name in (*_base(kind).model_fields, *RESERVED) or one.name.startswith("_") or hasattr(Part, one.name):
-            what = f"the parameter {one.name} of {name} cannot be a key: the name is taken, or begins with _"
-            raise UserError(what, where=where, help="give it another name")
-        fields[one.name] = _field(one, value, f"the default of the parameter {one.name} of {name}", where)
-    try:
-        return _described(create_model(name, __base__=_base(kind), **fields), fields, f"of {name} in {where}")
-    except (PydanticUserError, NameError, TypeError) as error:
-        said = str(error).splitlines()[0]
-        raise UserError(
-            f"the parameters of {name} cannot be keys: {said}",
-            where=where,
-            help="annotate with float, int, bool, str, Literal, or tuples of them",
-        ) from None
-
-
-def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]:
-    """The model with a description, which a message shows, for each key of its own that has none."""
-    for key in own:
-        field = keys.model_fields[key]
-        field.description = field.description or f"{inspect.formatannotation(field.annotation)}, {whose}"
-    return keys
-
-
-def _field(one: inspect.Parameter, value: Any, whose: str, where: str) -> tuple[Any, Any]:
-    """Annotation and default of a key; a default of None allows null. UserError for one that does not fit."""
-    if one.default is one.empty:
-        return one.annotation, ...
-    if isinstance(one.default, FieldInfo):
-        return one.annotation, one.default
-    default = _made(one, value)
-    annotation = one.annotation if default is not None else one.annotation | None
-    adapter = TypeAdapter(annotation)
-    try:
-        json.dumps(adapter.dump_python(adapter.validate_python(default), mode="json"), allow_nan=False)
-    except (ValueError, TypeError) as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        remedy = "write another default, or another annotation"
-        raise UserError(f"{whose}, {brief(repr(default))}, does not fit: {said}", where=where, help=remedy) from None
-    return annotation, FieldInfo(default=default)
-
-
-def _made(one: inspect.Parameter, value: Any) -> Any:
-    """The default of a parameter; that of a dataclass may be made by a factory."""
-    made = {f.name: f.default_factory for f in fields_of(value)} if is_dataclass(value) else {}
-    factory = made.get(one.name, MISSING)
-    return one.default if factory is MISSING else factory()
-
-
-def _guess(default: Any) -> str:
-    return "float" if default is inspect.Parameter.empty or default is None else type(default).__name__
-
-
-def _keyed(kind: Kind, name: str, value: Any, where: str) -> list[inspect.Parameter]:
-    """The parameters that become keys."""
-    if kind in APPLIED and not (inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)):
-        return []  # an object that is called with data, such as an albumentations pipeline
-    try:
-        found = list(inspect.signature(value, eval_str=True).parameters.values())
-    except (NameError, TypeError, ValueError, SyntaxError) as error:
-        what = f"the signature of {name} cannot be read: {error}"
-        raise UserError(what, where=where, help="write its parameters out") from None
-    leading = () if kind in APPLIED and inspect.isclass(value) else LEADING[kind]
-    named = [one for one in found if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    firsts = [one for one in named if one.kind != one.KEYWORD_ONLY][: len(leading)]
-    if len(firsts) < len(leading) and not any(one.kind == one.VAR_POSITIONAL for one in found):
-        raise UserError(
-            f"{name} takes too few parameters: one of {kind} is called with {' and '.join(leading)}",
-            where=where,
-            help=f"write def {name}({', '.join(leading)}, ...)",
-        )
-    return [one for one in named if one not in firsts]

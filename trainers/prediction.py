@@ -12,6 +12,7 @@ from trainers.evaluation.answers import ImagePrediction
 from trainers.evaluation.predictor import ImageFile, Predictor, Unreadable
 from trainers.support import device
 from trainers.support.errors import UserError
+from trainers.support.leaving import leave
 
 
 def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -75,3 +76,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

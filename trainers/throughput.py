@@ -19,6 +19,7 @@ from trainers.data.decoded_files import as_jpeg
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
 from trainers.support import device as devices
+from trainers.support.leaving import leave
 from trainers.train import TrainingRun
 
 STEPS = 3  # in one go, at least
@@ -124,3 +125,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -36,6 +36,7 @@ LOW_DISK = 5e9  # bytes
 TORCH = """
 import json, torch
 from trainers.support.device import unsupported
+from trainers.support.leaving import leave
 cuda = torch.cuda.is_available()
 name, capability, archs = torch.cuda.get_device_name, torch.cuda.get_device_capability, torch.cuda.get_arch_list()
 found = [(name(i), capability(i)) for i in range(torch.cuda.device_count() if cuda else 0)]
@@ -43,6 +44,7 @@ print(json.dumps({
     "cuda": cuda, "threads": torch.get_num_threads(),
     "devices": [{"name": one, "capability": other, "fault": unsupported(other, archs)} for one, other in found],
 }))
+leave()
 """
 
 
@@ -62,7 +64,7 @@ def examine(*, patience: float = 3.0) -> list[Finding]:
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
         devices,
-        _holders,
+        holders,
         _disk,
         lambda: iter([hub(patience)]),
         lambda: iter([mlflow(paths.database())]),
@@ -112,7 +114,7 @@ def devices() -> Iterator[Finding]:
         yield Finding(f"cuda:{index}", not help_, f"{device['name']}: {said}", help_)
 
 
-def _holders() -> Iterator[Finding]:
+def holders() -> Iterator[Finding]:
     """Who holds the memory of the GPUs, from nvidia-smi where there is one."""
     for index, used, total in gpu_processes.smi("--query-gpu=index,memory.used,memory.total"):
         busy = float(used) > 0.2 * float(total) if used.isdigit() and total.isdigit() else False

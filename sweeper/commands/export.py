@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
 
-NO_TEMPERATURE = "trial {} has no temperature: val has few answers, or an earlier version trained it"
+MIN_ANSWERS = 100  # as trainers.evaluation.temperature has it, which is not loaded here
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,19 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
     if records.read_result(folder) is None:
         session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
         if not job.temperature:
-            session.observers.note(f"probabilities are not calibrated: {NO_TEMPERATURE.format(job.trial)}")
+            session.observers.note(uncalibrated(won))
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
+
+
+def uncalibrated(won: Winner) -> str:
+    """That the winner has no temperature, why that may be, and how to get one."""
+    which = f"{won.study.name} --trial {won.result.number}" if won.picked else won.study.name
+    return (
+        f"probabilities are not calibrated, for trial {won.result.number} has no temperature: no category has"
+        f" {MIN_ANSWERS} known answers in val, or an earlier version trained it; in that case train it anew with:"
+        f" sweep best {which} > best.yaml && sweep run best.yaml --then-best"
+    )
 
 
 def _predicted(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:

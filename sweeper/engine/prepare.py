@@ -11,7 +11,7 @@ from sweeper import text
 from sweeper.engine import preflight, presets
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
-from sweeper.errors import UserError
+from sweeper.errors import EnvironmentFault, UserError
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
 from sweeper.store import paths, study_file
@@ -22,6 +22,7 @@ from sweeper.terminal.output import counting
 from sweeper.text import join_or
 from trainers import extensions
 from trainers.metrics.definitions import definition, lacking, names
+from trainers.support.files import expanded
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
@@ -62,6 +63,20 @@ def refuse_unseen(train: Node, table: "Table") -> None:
         where=chosen.where,
         help="write class_weights: none, or give the class a training image; `sweep data check` names each",
     )
+
+
+def refuse_absent_weights(train: Node) -> None:
+    """EnvironmentFault where local weights are named and nothing is there: cheaper to see than the data set."""
+    if any(node.value is False for node in _options(train, "pretrained")):
+        return  # they would not be read, which the check of the networks says
+    for node in _options(train, "weights"):
+        if isinstance(node.value, str) and not Path(expanded(node.value)).exists():
+            raise EnvironmentFault(
+                f"there are no weights at {node.value!r}",
+                where=node.where,
+                help="give a weights file with --set train.weights=PATH, or train from random weights with"
+                " --set train.pretrained=false",
+            )
 
 
 def _weighing(train: Node) -> Iterator[Node]:
@@ -240,6 +255,7 @@ def prepare(
     from sweeper.space import yaml_io
 
     read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options, slots))
+    refuse_absent_weights(read.train)
     found = checked(read.data)
     table = found.table
     folder = StudyFolder.named(read.study)

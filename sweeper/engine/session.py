@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from trainers.config import TrainConfig
 
 
-MakeExecutor = Callable[[Callable[[str], None]], "Executor"]
-"""Makes the executor once there is a view to say things to."""
+MakeExecutor = Callable[[Observers], "Executor"]
+"""Makes the executor once there is somebody to tell things."""
 NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
 STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 """What a study's run shows in MLflow, by the exit code; after any other it is INTERRUPTED."""
@@ -147,7 +147,7 @@ class Session:
         try:
             if line := self.prepared.room.outlook(self.prepared.spec, self.prepared.space.recipes()):
                 told.note(line)
-            executor = self.make_executor(told.note)
+            executor = self.make_executor(observers)
             outcome = loop.run(study, executor, observers, stop=self.stop, room=self.prepared.room)
             state = STATES.get(outcome.exit_code, "INTERRUPTED")
         except DiskFull:
@@ -188,13 +188,13 @@ class Session:
         return Closing(state, tuple(tables(self.prepared.folder)), timeout)
 
 
-def make_executor(prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":
+def make_executor(prepared: PreparedStudy, options: Options, observers: Observers) -> "Executor":
     from sweeper.executors.inline import Inline
 
     if options.inline:
-        return Inline(prepared.slots[0].device)
+        return Inline(prepared.slots[0].device, observers.moved)
     if options.ray:
-        return _cluster(options.ray, prepared, options, note)
+        return _cluster(options.ray, prepared, options, observers.note)
     return Local.on(prepared.slots, options.slots)
 
 

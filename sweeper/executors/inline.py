@@ -2,21 +2,31 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from sweeper.executors import local
 from sweeper.system.devices import Slot
 from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.worker.job import Messages, advance, run
-from trainers.support.position import Position
+from trainers.support.position import Cursor, Position
+
+TOLD_EVERY_S = 0.25  # where an epoch is
+
+Moved = Callable[[Mapping[int, Position]], None]
 
 
 class Inline:
-    """Keeps the promise of an executor but one: a crash of the interpreter is a crash of the sweep."""
+    """Keeps the promise of an executor but one: a crash of the interpreter is a crash of the sweep.
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = device
+    `moved` is told where the epoch is while it trains, for nobody can ask meanwhile: by another thread, which
+    has ended when `next` returns.
+    """
+
+    def __init__(self, device: str = "cpu", moved: Moved | None = None) -> None:
+        self._device, self._moved, self._cursor = device, moved, Cursor()
+        self._trial = 0
         self._messages: Messages | None = None
         self._answer: bool | None = None
         self._waiting = False  # for an answer to the last Progress
@@ -26,14 +36,16 @@ class Inline:
 
     def start(self, job: Job) -> str:
         """The job begins with the first call of `next`."""
-        self._messages, self._answer, self._waiting = run(job, self._device), None, False
+        self._messages, self._answer, self._waiting = run(job, self._device, cursor=self._cursor), None, False
+        self._trial = job.trial
         return self._device
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:  # noqa: ARG002  it takes as long as the epoch
         """Trains one epoch and returns its Progress; None when there is nothing to do."""
         if self._messages is None or self._waiting:
             return None
-        message = advance(self._messages, self._answer)
+        with self._telling():
+            message = advance(self._messages, self._answer)
         self._waiting = isinstance(message, Progress)
         if not self._waiting:
             self._messages = None
@@ -42,8 +54,27 @@ class Inline:
         return message
 
     def positions(self) -> Mapping[int, Position]:
-        """Nothing is known: an epoch is one call of `next`."""
-        return {}
+        """Between two calls of `next`, each of which is an epoch, nothing is under way."""
+        at = self._cursor.at
+        return {self._trial: at} if at else {}
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        if self._moved is None:
+            yield
+            return
+        over = threading.Event()
+        thread = threading.Thread(target=self._tell, args=(self._moved, over), name="positions", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _tell(self, moved: Moved, over: threading.Event) -> None:
+        while not over.wait(TOLD_EVERY_S):
+            moved(self.positions())
 
     def answer(self, trial: int, keep: bool) -> None:  # noqa: ARG002  there is only one
         self._answer, self._waiting = keep, False

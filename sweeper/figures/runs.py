@@ -173,7 +173,7 @@ def study(folder: StudyFolder) -> FigureResult:
         title = f"{folder.name}: value against each open value"
         figure_set.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
     if (found := importance.read(folder)) and found.shares:
-        shares = [(one.name, one.share, one.error) for one in found.shares]
+        shares = [(one.label, one.share, one.error) for one in found.shares]
         title = f"{folder.name}: what mattered, of {found.completed} completed and {found.pruned} pruned trials"
         figure_set.put("importance.svg", lambda: study_plots.importance(shares, title))
     _of_data(folder, records.best(results) or results[0], figure_set)

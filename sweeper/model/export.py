@@ -21,7 +21,7 @@ from sweeper.terminal.output import print_message
 from sweeper.text import redacted
 from sweeper.tracking import catching_up, client, sync_state
 from sweeper.tracking.sync_state import RunSyncState, StudySyncState
-from trainers.support.files import sync_folder
+from trainers.support.files import sha256, sync_folder
 
 PROGRAMS = {"onnx": "model.onnx", "torch": "model.pt2"}
 NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch": ()}
@@ -74,7 +74,7 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
     _refuse_lacking(format)
     folder, name = _place(model, format, output)
     words = model.words if model.study else model.path.name  # no path of this machine
-    _refuse_other_labels(folder / LABELS, name, words)
+    refuse_other_labels(folder / LABELS, name, words)
     with _written(folder) as temporary:
         about = {"model": words, "runtime": RUNTIME[format], "file": name}
         made = process.exported(model, format=format, folder=str(temporary), file=name, about=about)
@@ -85,7 +85,8 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
 
 
 def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
-    """Register the model in the tracking store of its study; or write it into the folder `output`, and no more.
+    """Register the model in the tracking store of its study, unless a version there has the same weights; or write it
+    into the folder `output`, and no more.
 
     Its format is MLflow's, with the model file as it is; what loads it needs sweep.
     """
@@ -95,13 +96,20 @@ def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
         with _written(output.absolute()) as temporary:
             _save_mlflow(model, temporary)
         return Exported("mlflow", model, (output.absolute(),), "an MLflow model, not registered")
-    run = _run(model)
-    with TemporaryDirectory() as folder:
-        _save_mlflow(model, Path(folder))
-        address = client.register(model.study or "", run, Path(folder), model.words)
+    run, name, checksum = _run(model), model.study or "", sha256(model.path)
+    known = client.registered(name, checksum)
+    address = known or _registered(model, name, run, checksum)
     store = shlex.quote(redacted(client.uri()))
     serve = f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {address} --env-manager local"
-    return Exported("mlflow", model, (), f"registered; to serve it: {serve}", {"address": address})
+    how = f"registered before, as {address}: the weights are the same" if known else "registered"
+    return Exported("mlflow", model, (), f"{how}; to serve it: {serve}", {"address": address})
+
+
+def _registered(model: FoundModel, name: str, run: str, checksum: str) -> str:
+    """The address of a new version."""
+    with TemporaryDirectory() as folder:
+        _save_mlflow(model, Path(folder))
+        return client.register(name, run, Path(folder), model.words, checksum)
 
 
 def _run(model: FoundModel) -> str:
@@ -166,7 +174,7 @@ def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, s
     return output.absolute(), name
 
 
-def _refuse_other_labels(path: Path, name: str, words: str) -> None:
+def refuse_other_labels(path: Path, name: str, words: str) -> None:
     """Raise UserError where labels.json says what the answers of another model mean."""
     if not path.exists():
         return

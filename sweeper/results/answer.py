@@ -9,9 +9,10 @@ from sweeper.figures.charts import written
 from sweeper.figures.finished_run import Run
 from sweeper.results import card
 from sweeper.results.winner import Winner
-from sweeper.store import records
+from sweeper.space.compare import opened
+from sweeper.store import records, study_file
 from sweeper.store.importance import Importance, ordered
-from sweeper.store.ranking import Ranking, short_names
+from sweeper.store.ranking import Ranking, parameter_names
 from sweeper.store.studies import StudyStatus
 
 SHOWN = 3  # parameters of the winner
@@ -31,7 +32,7 @@ def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: 
 
 def _winning(won: Winner, mattered: Importance | None) -> str:
     result = won.result
-    names, short = ordered(result.params, mattered), short_names(result.params)
+    names, short = ordered(result.params, mattered), _labels(won)
     given = [f"{short[name]} {written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
     again = (
         f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"
@@ -40,6 +41,12 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
     )
     what, value = ", ".join([result.backbone, *given]), text.format_value(result.value)
     return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on val{again}."
+
+
+def _labels(won: Winner) -> dict[str, str]:
+    """The names of its open values, as the leaderboard has them."""
+    asked = opened(study_file.identity(won.study).get("train"))
+    return parameter_names(dict.fromkeys([*asked, *won.result.params]))
 
 
 def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:

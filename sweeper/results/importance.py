@@ -11,10 +11,11 @@ from sweeper.store import importance as store
 from sweeper.store import study_file
 from sweeper.store.importance import MIN_TRIALS, Importance, Share
 from sweeper.store.paths import StudyFolder
+from sweeper.store.ranking import parameter_names
 from sweeper.trial import TrialResult
 from trainers.support import files
 
-METHOD = 2
+METHOD = 3
 """Another number whenever shares come to be computed in another way, so that kept ones are computed again."""
 
 
@@ -40,8 +41,10 @@ def _computed(study: StudyFolder, counted: Sequence[TrialResult], asked: dict[st
     if made.is_enough:
         from sweeper.search import importance
 
-        found = importance.shares(counted, asked)
-        shares = tuple(Share(name=name, share=one.share, error=one.error) for name, one in found.items())
+        found, labels = importance.shares(counted, asked), parameter_names(asked)
+        shares = tuple(
+            Share(name=name, share=one.share, error=one.error, short=labels[name]) for name, one in found.items()
+        )
         made = made.model_copy(update={"shares": shares})
     with suppress(OSError):  # on a full disk, or where one may only read, it is computed again the next time
         files.write_text(study.importance, made.model_dump_json(indent=1) + "\n")

@@ -22,7 +22,7 @@ from sweeper.space.compare import opened
 from sweeper.store import jsonfile, paths, records, studies, study_file
 from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
-from sweeper.store.ranking import Ranking, short_names
+from sweeper.store.ranking import Ranking, parameter_names
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from sweeper.trial import TrialResult
@@ -241,7 +241,7 @@ def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
 # ------------------------------------------------------------------------------------------- charts
 def _charts(one: StudyStatus, mattered: Importance | None) -> list[charts.Chart]:
     asked = opened(study_file.identity(one.study).get("train"))
-    labels = short_names(asked)
+    labels = parameter_names(asked)
     axes = [Axis.of(name, labels[name], each) for name, each in asked.items()]
     shares = [(share.name, share.share, share.error) for share in mattered.shares] if mattered else []
     minimize = bool(one.results) and one.results[0].minimize

@@ -14,12 +14,12 @@ from sweeper import text, trial
 from sweeper.errors import UserError
 from sweeper.space.compare import opened
 from sweeper.store import records, study_file
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import parameter_names
 from sweeper.store.studies import FinalRun, StudyStatus, status_of, studies
 from sweeper.system import gpu_processes
 from sweeper.text import relative_path
-from sweeper.trial import Job, RunningTrials, TrialResult
+from sweeper.trial import Job, RunningTrial, RunningTrials, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.position import Position
 
@@ -134,18 +134,36 @@ class Watched:
         return status_of(self.study)
 
     def job(self, trial: int) -> Job | None:
-        return records.read_config(self.study.trial(trial))
+        return _here(self.study.trial(trial))
 
     def epochs(self, job: Job) -> list[Epoch]:
-        return records.history(self.study.trial(job.trial))
+        return records.history(RunFolder(job.folder))
+
+    def retrained(self) -> Iterator[tuple[Job, TrialResult]]:
+        """The final models and confirmations, each with how it stands."""
+        running = {Path(one.folder).parts[-2:] for one in self._running()}
+        for folder in records.retrainings(self.study):
+            if job := _here(folder):
+                state: State = "RUNNING" if folder.root.parts[-2:] in running else "INTERRUPTED"
+                ended = records.read_result(folder)
+                yield job, ended or records.result_of(job, records.history(folder), state)
 
     def positions(self) -> dict[int, tuple[str, Position | None]]:
-        """The slot of each running trial, and how far its epoch is; nothing while that is being written."""
+        """The slot of each running trial, and how far its epoch is."""
+        return {one.trial: (one.slot, one.at) for one in self._running()}
+
+    def _running(self) -> tuple[RunningTrial, ...]:
+        """What running.json says; nothing while that is being written."""
         try:
-            found = RunningTrials.model_validate_json(self.study.running.read_bytes())
+            return RunningTrials.model_validate_json(self.study.running.read_bytes()).trials
         except (FileNotFoundError, ValidationError):
-            return {}
-        return {one.trial: (one.slot, one.at) for one in found.trials}
+            return ()
+
+
+def _here(folder: RunFolder) -> Job | None:
+    """The job of a run whose folder may have been moved since."""
+    job = records.read_config(folder)
+    return job and job.model_copy(update={"folder": folder.root})
 
 
 # ------------------------------------------------------------------------------------------ as JSON

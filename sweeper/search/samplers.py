@@ -32,7 +32,7 @@ from sweeper.space.spec import (
 )
 from trainers import extensions
 from trainers.config import OneCycle, TrainConfig
-from trainers.extensions import Kind
+from trainers.signatures import Kind
 from trainers.support.errors import UserError
 
 if TYPE_CHECKING:

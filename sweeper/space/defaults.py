@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from sweeper.space.tree import Choice, Node, Range, plain
 from trainers import extensions
 from trainers.config import NAMED, TrainConfig
-from trainers.extensions import Kind
 from trainers.metrics.definitions import STANDARD
+from trainers.signatures import Kind
 from trainers.support import weights_folder
 from trainers.support.weights_folder import ModelConfig
 

@@ -12,8 +12,9 @@ from sweeper.space.validation import checked, refuse_key, refuse_name
 from trainers import extensions
 from trainers.config import Augment, Head, Loss
 from trainers.data_config import LAYOUTS
-from trainers.extensions import Definition, ExtensionFile, Kind
+from trainers.extensions import Definition, ExtensionFile
 from trainers.metrics import definitions
+from trainers.signatures import Kind
 from trainers.support.errors import UserError
 
 PARTS: dict[str, Kind] = {

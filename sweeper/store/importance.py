@@ -20,9 +20,15 @@ class Share(Message):
     name: str
     share: float
     error: float
+    short: str = Field("", description="its name in the leaderboard, where that is another")
+
+    @property
+    def label(self) -> str:
+        """What people read."""
+        return self.short or self.name
 
     def __str__(self) -> str:
-        return f"{self.name} {self.share:.0%}".replace("%", " %") + f" ±{100 * self.error:.0f}"
+        return f"{self.label} {self.share:.0%}".replace("%", " %") + f" ±{100 * self.error:.0f}"
 
 
 class Importance(Message):
@@ -48,8 +54,14 @@ class Importance(Message):
         return [one for at, one in enumerate(self.shares[:SHOWN]) if at == 0 or one.share > one.error]
 
     @property
+    def in_full(self) -> "Importance":
+        """The same under whole names, for where the open values have those: in MLflow."""
+        shares = tuple(one.model_copy(update={"short": ""}) for one in self.shares)
+        return self.model_copy(update={"shares": shares})
+
+    @property
     def line(self) -> str:
-        """`what mattered: optimizer.lr 62 % ±9, loss.gamma 21 % ±8`."""
+        """`what mattered: lr 62 % ±9, gamma 21 % ±8`."""
         if self.shares:
             return f"what mattered: {', '.join(map(str, self.named))}"
         if self.is_enough:
@@ -60,7 +72,7 @@ class Importance(Message):
     @property
     def rows(self) -> list[list[str]]:
         """Each open value, its share in per cent and the standard error of that."""
-        return [[one.name, f"{one.share:.0%}", f"{100 * one.error:.0f}"] for one in self.shares]
+        return [[one.label, f"{one.share:.0%}", f"{100 * one.error:.0f}"] for one in self.shares]
 
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json."""

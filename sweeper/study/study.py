@@ -14,7 +14,7 @@ from sweeper.space.compare import difference
 from sweeper.space.spec import Confirm
 from sweeper.store import extension_files, lock, records, study_file
 from sweeper.store.paths import RunFolder
-from sweeper.study import recovery
+from sweeper.study import recovery, weights
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
 from sweeper.study.outcomes import Outcomes
@@ -28,12 +28,14 @@ from trainers.support import files
 def write_or_compare(study: Definition) -> None:
     """Write down what the study asks, or compare it with what it asked before.
 
-    Budget, sampler, pruner and how much is kept may change. Raises UserError with one line a difference in anything
-    else, and where the data's fingerprint is another than it was.
+    Budget, sampler, pruner and how much is kept may change, and the place of local weights. Raises UserError with one
+    line a difference in anything else, and where the data's fingerprint is another than it was.
     """
     spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = study_file.read(folder)
+    if before and weights.have_moved(before, asked, space):
+        before = before | {"identity": weights.moved(folder, before["identity"], asked["train"]["weights"])}
     if before and (lines := difference(_shortened(before["identity"]), _shortened(asked))):
         copies = f", and the Python files from {folder.extensions}" if "extensions" in asked else ""
         raise UserError(
@@ -48,6 +50,7 @@ def write_or_compare(study: Definition) -> None:
         "study": spec.study,
         "identity": asked,
         "fingerprint": fingerprint,
+        "weights": (before or {}).get("weights") or weights.checksums(space),
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,

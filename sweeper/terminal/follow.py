@@ -1,7 +1,8 @@
 """Shows a sweep that runs in another process: what its files say, told to a view as if it ran here."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from sweeper.terminal.views import View
@@ -34,21 +35,26 @@ class Source(Protocol):
     def look(self) -> Standing: ...
     def job(self, trial: int) -> Job | None: ...
     def epochs(self, job: Job) -> Sequence[Epoch]: ...
+    def retrained(self) -> Iterable[tuple[Job, TrialResult]]:
+        """Runs that no search decides on, each with how it stands; RUNNING where it runs."""
+        ...
+
     def positions(self) -> Mapping[int, tuple[str, Position | None]]:
         """The slot of each running trial, and how far its epoch is."""
         ...
 
 
 def follow(source: Source, view: View) -> None:
-    """Tell `view` what happens to the study until nobody sweeps it any more."""
+    """Tell `view` what happens to the study until nobody sweeps it any more, or nobody listens."""
     now = source.look()
     view.plan(now.planned, [one for one in now.results if one.state != "RUNNING"])
-    shown = _Shown(source, view, {one.number for one in now.results if one.state not in OPEN})
+    ended = {job.folder for job, one in source.retrained() if one.state not in OPEN}
+    shown = _Shown(source, view, ended | {one.number for one in now.results if one.state not in OPEN})
     try:
         while True:
             began = time.monotonic()
             shown.bring_up_to_date(now)
-            if not now.holder:
+            if not now.holder or view.gone:
                 return
             time.sleep(max(INTERVAL_S, (time.monotonic() - began) / SHARE))
             now = source.look()
@@ -57,43 +63,54 @@ def follow(source: Source, view: View) -> None:
 
 
 class _Shown:
-    """What a view was told: the trials that have ended, and those that run, with the number of their epochs."""
+    """What a view was told: the runs that have ended, and those that run, with the number of their epochs.
 
-    def __init__(self, source: Source, view: View, ended: set[int]) -> None:
+    A trial goes by its number, a run that no search decides on by its folder.
+    """
+
+    def __init__(self, source: Source, view: View, ended: set[int | Path]) -> None:
         self.source, self.view, self.ended = source, view, ended
-        self.running: dict[int, int] = {}
+        self.running: dict[int | Path, int] = {}
 
     def bring_up_to_date(self, now: Standing) -> None:
         positions = self.source.positions()
         for result in now.results:
-            runs = result.state == "RUNNING"
-            if (runs or result.number in self.running or self._is_new(result)) and (
-                job := self.source.job(result.number)
-            ):
-                if runs and job.trial not in self.running:
-                    self._start(job, positions.get(job.trial, ("", None))[0])
-                self._epochs(job, now.best)
-                if not runs:
-                    self._end(job, result)
+            if self._concerns(result.number, result) and (job := self.source.job(result.number)):
+                self._show(result.number, job, result, positions, now.best)
+        for job, result in self.source.retrained():
+            if self._concerns(job.folder, result):
+                self._show(job.folder, job, result, positions, None)
         self.view.moved({trial: at for trial, (_, at) in positions.items() if at})
 
-    def _is_new(self, result: TrialResult) -> bool:
-        return result.state not in OPEN and result.number not in self.ended
+    def _concerns(self, key: int | Path, result: TrialResult) -> bool:
+        """Whether it runs, or did at the last look, or has ended since."""
+        has_ended = result.state not in OPEN and key not in self.ended
+        return result.state == "RUNNING" or key in self.running or has_ended
 
-    def _start(self, job: Job, slot: str) -> None:
-        self.running[job.trial] = len(self.source.epochs(job))
-        self.view.started(job, slot)
+    def _show(
+        self,
+        key: int | Path,
+        job: Job,
+        result: TrialResult,
+        positions: Mapping[int, tuple[str, Position | None]],
+        best: TrialResult | None,
+    ) -> None:
+        runs = result.state == "RUNNING"
+        if runs and key not in self.running:
+            self.running[key] = len(self.source.epochs(job))
+            self.view.started(job, positions.get(job.trial, ("", None))[0])
+        if key in self.running:
+            self._epochs(key, job, best)
+        if not runs:
+            self._end(key, job, result)
 
-    def _epochs(self, job: Job, best: TrialResult | None) -> None:
-        told = self.running.get(job.trial)
-        if told is None:
-            return
-        for epoch in self.source.epochs(job)[told:]:
+    def _epochs(self, key: int | Path, job: Job, best: TrialResult | None) -> None:
+        for epoch in self.source.epochs(job)[self.running[key] :]:
             self.view.epoch(job, epoch, best)
-            self.running[job.trial] = epoch.number
+            self.running[key] = epoch.number
 
-    def _end(self, job: Job, result: TrialResult) -> None:
-        self.running.pop(job.trial, None)
+    def _end(self, key: int | Path, job: Job, result: TrialResult) -> None:
+        self.running.pop(key, None)
         self.view.ended(job, result)
         if result.state not in OPEN:
-            self.ended.add(job.trial)
+            self.ended.add(key)

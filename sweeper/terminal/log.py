@@ -40,7 +40,7 @@ class Published(Observer):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._slots: dict[int, str] = {}
+        self._running: dict[int, RunningTrial] = {}
         self._positions: Mapping[int, Position] = {}
         self._written: tuple[RunningTrial, ...] = ()
         self._due = 0.0  # when it may be written again
@@ -51,12 +51,12 @@ class Published(Observer):
             self._publish()
 
     def started(self, job: Job, slot: str) -> None:
-        self._slots[job.trial] = slot
+        self._running[job.trial] = RunningTrial(trial=job.trial, slot=slot, folder=str(job.folder))
         self._publish()
 
     def _publish(self) -> None:
         at = self._positions.get
-        found = tuple(RunningTrial(trial=trial, slot=slot, at=at(trial)) for trial, slot in self._slots.items())
+        found = tuple(one.model_copy(update={"at": at(trial)}) for trial, one in self._running.items())
         if found != self._written:
             _put(self._path, f"{RunningTrials(trials=found).model_dump_json()}\n", "w")
             self._written, self._due = found, time.monotonic() + PUBLISHED_EVERY_S
@@ -65,7 +65,7 @@ class Published(Observer):
         """The record has it."""
 
     def ended(self, job: Job, _result: TrialResult) -> None:
-        self._slots.pop(job.trial, None)
+        self._running.pop(job.trial, None)
 
     def note(self, text: str) -> None:
         """The log has it."""

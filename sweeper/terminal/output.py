@@ -1,6 +1,7 @@
 """What commands print: results on stdout, messages on stderr, tables, and counters."""
 
 import os
+import select
 import shutil
 import sys
 import time
@@ -53,6 +54,16 @@ class BrokenPipeSafeStream:
                 return  # a log on a full disk: what comes when there is room again will be in it
             self.gone = True
             _let_go(self._stream)
+
+    def is_gone(self) -> bool:
+        """Whether nobody reads it any more, without writing to it."""
+        with suppress(OSError, ValueError):
+            pipe = select.poll()
+            pipe.register(self._stream.fileno(), 0)
+            if not self.gone and any(event & select.POLLERR for _, event in pipe.poll(0)):
+                self.gone = True
+                _let_go(self._stream)
+        return self.gone
 
     def isatty(self) -> bool:
         with suppress(ValueError, OSError):

@@ -114,12 +114,13 @@ class SweepSummary:
             row.at = positions.get(trial)
             row.loads = row.loads and row.at is None
 
-    def end(self, result: TrialResult) -> None:
+    def end(self, result: TrialResult, *, counts: bool = True) -> None:
+        """A run ends; one that is none of the planned trials does not count as one."""
         self.rows.pop(result.number, None)
         self.paused.discard(result.number)
         if result.state == "PAUSED":
             self.paused.add(result.number)
-        if result.state not in OPEN:
+        if counts and result.state not in OPEN:
             self._count(result)
 
     def _count(self, result: TrialResult) -> None:

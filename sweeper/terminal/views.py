@@ -29,6 +29,11 @@ WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live tab
 class View(Observer, Protocol):
     """Shows a sweep while it runs. No call raises: a terminal that is gone does not end a sweep."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody reads it any more, as far as that can be seen."""
+        return False
+
     def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
         """A sweep begins; `results` are of earlier ones."""
         ...
@@ -75,7 +80,7 @@ class Lines(View):
 
     def ended(self, job: Job, result: TrialResult) -> None:
         result = comparable(job, result)
-        self._board.end(result)
+        self._board.end(result, counts=job.kind == "trial" or self._board.total is None)
         self.said(summary.ending(job, result, self._board.split), job)
 
     def note(self, text: str) -> None:
@@ -92,6 +97,10 @@ class Plain(Lines):
         super().__init__(known)
         self._out = BrokenPipeSafeStream(stream)
 
+    @property
+    def gone(self) -> bool:
+        return self._out.is_gone()
+
     def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one stream for all
         self._out.write(f"{visible(summary.stamped(text))}\n")
         self._out.flush()
@@ -107,6 +116,10 @@ class Live(Lines):
         self._drawn = 0.0  # when the frame was
         self._shown: object = None  # what it shows
         self._news = 0  # how many there were
+
+    @property
+    def gone(self) -> bool:
+        return self._out.is_gone()
 
     def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
         for line in summary.heading(heading, results):

@@ -21,6 +21,7 @@ from sweeper.tracking.reconcile import Server as Remote
 from sweeper.tracking.sync_state import StudySyncState
 
 MODEL = "model"  # folder of a run's files in MLflow
+WEIGHTS = "sweep.sha256"  # tag of a registered version: the checksum of its weights
 EXAMPLE = (  # a grey PNG
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR42mOsKclgIAUwMZAIRjWMahg6GgBPMAF4AKE10wAAAABJRU5ErkJggg=="
 )
@@ -73,26 +74,46 @@ def save_model(folder: Path, data: Path, loader: str, answers: Mapping[str, bool
     )
 
 
-def register(name: str, run: str, folder: Path, words: str) -> str:
+def registered(name: str, checksum: str) -> str | None:
+    """The address of the newest version of the model `name` whose weights have this checksum; None without one."""
+    local_store.hush()
+    from mlflow import MlflowClient
+
+    with _taking_models():
+        versions = MlflowClient(tracking_uri=uri()).search_model_versions(f"name = '{name}'")
+    same = [int(one.version) for one in versions if one.tags.get(WEIGHTS) == checksum]
+    return f"models:/{name}/{max(same)}" if same else None
+
+
+def register(name: str, run: str, folder: Path, words: str, checksum: str) -> str:
     """Put the MLflow model in `folder` beside the files of a run, as the next version of the model `name`.
 
-    Returns its address. Raises EnvironmentFault where MLflow does not take it.
+    Returns its address. `checksum` is of its weights. Raises EnvironmentFault where MLflow does not take it.
     """
     local_store.hush()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     server = MlflowClient(tracking_uri=uri())
-    try:
+    with _taking_models():
         server.log_artifacts(run, str(folder), MODEL)
         if not server.search_registered_models(f"name = '{name}'"):
             server.create_registered_model(name, description=f"models of the study {name}")
-        made = server.create_model_version(name, f"runs:/{run}/{MODEL}", run, description=words)
+        source, tags = f"runs:/{run}/{MODEL}", {WEIGHTS: checksum}
+        made = server.create_model_version(name, source, run, tags=tags, description=words)
+    return f"models:/{name}/{made.version}"
+
+
+@contextmanager
+def _taking_models() -> Iterator[None]:
+    """What MLflow's registry cannot do, as an error with the way without it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
     except (MlflowException, OSError) as error:
         help = "--output FOLDER writes the MLflow model without registering it"
         where = redacted(uri())
         raise EnvironmentFault(f"MLflow does not take the model: {_line(error)}", where=where, help=help) from error
-    return f"models:/{name}/{made.version}"
 
 
 class Server(Remote):

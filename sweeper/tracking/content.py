@@ -19,6 +19,7 @@ from trainers.metrics.definitions import SINGLE
 
 MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
 MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
+MAX_CLASSES = 200  # whose thresholds are listed in a tag
 VALUE_WIDTH = 80  # pixels: so there is room for two parameters at 1280 pixels, where MLflow's assistant is open
 
 
@@ -155,6 +156,25 @@ def outcome(result: TrialResult) -> dict[str, str]:
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
 
 
+def fitted(job: Job, epochs: Sequence[Epoch], result: TrialResult) -> dict[str, str]:
+    """Tags of the epoch that counts, by category: on how many answers of val its metrics stand, where some are
+    missing, and the thresholds from which on a class is an answer, where they were fitted.
+    """
+    counts = next((epoch for epoch in epochs if epoch.number == result.epoch), None)
+    answers = counts.val.category_answers if counts and counts.val else {}
+    thresholds = job.thresholds or (counts and counts.thresholds) or {}
+    named = keys(dict.fromkeys([*answers, *thresholds]))
+    found = {f"sweep.answers.{named[name]}": f"{count} of val" for name, count in answers.items()}
+    return found | {f"sweep.thresholds.{named[name]}": _row(values) for name, values in thresholds.items()}
+
+
+def _row(values: Sequence[float]) -> str:
+    """Each value, in the order of the classes; of a crowd, which a tag has no room for, the ends."""
+    if len(values) > MAX_CLASSES:
+        return f"{len(values)} from {shown(min(values))} to {shown(max(values))}"
+    return " ".join(map(shown, values))
+
+
 def note(
     state: State,
     metric: str,
@@ -171,7 +191,7 @@ def note(
         where = f"trial {top.number} ({plain(top.backbone)}), epoch {top.epoch}"
         lines.append(f"**Best {metric}**: {top.value:.4f}, {where}")
     if found and found.shares:
-        lines.append(plain(found.line.replace("what mattered", "What mattered")))
+        lines.append(plain(found.in_full.line.replace("what mattered", "What mattered")))
     return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
 

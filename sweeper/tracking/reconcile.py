@@ -243,7 +243,7 @@ class Reconciler:
         before, result = side.sync, side.result
         run = before.run if before else self._born(server, sync, side)
         failpoints.failpoint("mlflow.run.born")
-        tags = content.outcome(result) if result else {}
+        tags = content.outcome(result) | content.fitted(side.job, side.epochs, result) if result else {}
         if before and before.sent and side.live and result is None:
             server.status(run, "RUNNING", None)
             tags = {"sweep.state": "RUNNING", "sweep.error": ""}

@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 
+from trainers.support.leaving import leave
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -31,6 +33,7 @@ def main() -> None:
     from sweeper.worker.process import Connection, serve
 
     serve(Connection(socket.socket(fileno=given.fd)))
+    leave()
 
 
 if __name__ == "__main__":

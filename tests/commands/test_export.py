@@ -20,7 +20,7 @@ from sweeper.engine.options import Options
 from sweeper.errors import NoResult, RunFailed, UserError
 from sweeper.results import card, submission, winner
 from sweeper.space import yaml_io
-from sweeper.store import records, studies, study_file
+from sweeper.store import paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
 from sweeper.tracking import client
@@ -30,7 +30,7 @@ from trainers.config import PosthocLogitAdjustment
 from trainers.data import layouts
 from trainers.data.table import Category
 from trainers.epoch import Corrected, Look, Scores
-from trainers.evaluation import metrics
+from trainers.evaluation import metrics, temperature
 
 pytestmark = pytest.mark.process
 
@@ -278,6 +278,16 @@ def test_a_finished_final_is_pointed_to_and_packed_the_same(study):
     assert (second.folder, second.submission) == (first.folder, first.submission)
 
 
+def test_a_winner_without_a_temperature_is_said_with_the_way_to_one(study, capfd):
+    exported(study)
+    number = winner.winner(study).result.number
+    said = capfd.readouterr().err
+    assert f"not calibrated, for trial {number} has no temperature: no category has {temperature.MIN_ANSWERS}" in said
+    assert "train it anew with: sweep best question > best.yaml && sweep run best.yaml --then-best" in said
+    picked = export.uncalibrated(winner.chosen(study, 0))
+    assert picked.endswith("sweep best question --trial 0 > best.yaml && sweep run best.yaml --then-best")
+
+
 # --------------------------------------------------------------------------------- other test images
 def changed(root: Path, how: str) -> int:
     """Change the table of photos; returns how many test images there are then."""
@@ -436,14 +446,15 @@ def test_without_test_images_there_is_a_model_and_no_submission(tmp_path, monkey
     assert "submission.zip" not in final.folder.card.read_text()
 
 
-def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study):
-    client.Server(print)  # loads the library and makes the database, which may take longer than an end waits
+def test_the_final_of_a_study_shows_in_mlflow_with_its_files(study, database):
+    shutil.copy(database, paths.database())
     export.export(winner.winner(study), SLOTS)
     sent = [path.name for path in (Path("mlruns") / "artifacts").rglob("*") if path.is_file()]
     assert {"submission.zip", "card.md", "prediction.txt"} <= set(sent)
 
 
-def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study):
+def test_a_final_that_was_made_without_mlflow_is_there_once_it_is_packed_again(study, database):
+    shutil.copy(database, paths.database())
     exported(study)
     assert client.link(study, "") is None
     assert export.export(winner.winner(study), SLOTS).known

@@ -86,6 +86,18 @@ def test_options_become_values_of_the_file():
     assert options.assignments == ["train.epochs=2", "budget.trials=4", "budget.hours=0.5", "study=new"]
 
 
+# ------------------------------------------------------------------------------------------ weights
+def test_weights_that_are_nowhere_are_said_before_the_images_are_looked_at(here):
+    for weights in ("{choice: [space.yaml, there/no.safetensors]}", "there/no.safetensors"):
+        given = Options(("data.root=nowhere", f"train.weights={weights}", "train.pretrained=true"))
+        with pytest.raises(EnvironmentFault, match=r"there are no weights at 'there/no\.safetensors'") as caught:
+            prepare.prepare(here, given)
+        assert "train.weights=PATH" in caught.value.help
+    for known in ("train.pretrained=false", "train.weights=space.yaml"):  # not read, or there: the data come next
+        with pytest.raises(DataError):
+            prepare.prepare(here, Options(("data.root=nowhere", "train.weights=there", known)))
+
+
 # ------------------------------------------------------------------------------------------ size
 def test_the_size_of_the_cache_follows_the_space(here):
     assert prepare.prepare(here, Options()).spec.data.size == 64

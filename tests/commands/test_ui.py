@@ -67,7 +67,9 @@ def children(pid: int) -> set[int]:
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_pages_open_on_the_leaderboard_on_this_machine_only_and_leave_no_process(tmp_path):
+def test_the_pages_open_on_the_leaderboard_on_this_machine_only_and_leave_no_process(tmp_path, database):
+    paths.home().mkdir()
+    shutil.copy(database, paths.database())
     shown_study({0: 0.7, 1: 0.9, 2: 0.8})
     with socket.socket() as taken:
         taken.bind((ui.HOST, 0))

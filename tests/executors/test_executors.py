@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import util
@@ -24,6 +25,7 @@ from sweeper.worker import fake_trainer
 from tests.support import cluster as clusters
 from tests.support.cluster import Cluster
 from trainers.config import Recipe
+from trainers.support.position import Position
 
 pytestmark = pytest.mark.process
 
@@ -175,6 +177,19 @@ def test_how_far_an_epoch_is_can_be_asked_while_it_runs(executor, make):
     assert seen == sorted(seen)
     assert all(at.split == "train" and at.total == fake_trainer.BATCHES - 1 for at in seen)
     assert isinstance(executor, Inline) or len(seen) >= 2
+
+
+@pytest.mark.usefixtures("slowly")
+def test_how_far_an_epoch_in_this_process_is_is_told_while_it_runs_and_not_after_it(make):
+    told: list[dict[int, Position]] = []
+    executor = Inline(moved=lambda positions: told.append(dict(positions)))
+    executor.start(make(3))
+    assert isinstance(executor.next(0.0), Progress)
+    assert "positions" not in [one.name for one in threading.enumerate()]
+    seen = [each[3] for each in told if each]
+    assert seen == sorted(seen)
+    assert len(set(seen)) >= 2
+    assert all(at.split == "train" and at.total == fake_trainer.BATCHES - 1 for at in seen)
 
 
 def test_an_error_in_training_fails_its_own_job_and_the_next_one_runs(executor, make):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
@@ -131,10 +132,11 @@ def _row(name: str, done: list[tuple[bool, int, set[str]]]) -> str:
 
 # ------------------------------------------------------------------------------------------- the lab
 @pytest.fixture(scope="session")
-def garments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set, to be copied."""
+def garments(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
+    """A drawn data set, to be copied, and beside it an empty MLflow database."""
     root = tmp_path_factory.mktemp("drawn") / "garments"
     draw(root, images=(30, 12, 6), seed=0)
+    shutil.copy(database, root.parent)
     return root
 
 

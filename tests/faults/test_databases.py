@@ -171,7 +171,6 @@ def test_a_server_killed_and_started_again_in_the_run_has_all_in_the_end(tmp_pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    lab.home.mkdir()
     changes = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
     with server(lab.home, port):
         running = lab.begin(**changes)

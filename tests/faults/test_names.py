@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -56,11 +57,13 @@ def draw(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def swept(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Lab:
     """A study with a failed trial, whose error is HTML as well, a final and a report."""
     root = tmp_path_factory.mktemp("hostile")
     draw(root / FILE)
     lab = Lab(root, {"SWEEP_FAKE_SECONDS": "0"})
+    lab.home.mkdir()
+    shutil.copy(database, lab.home)
     space = f"`{FILE}.yaml"
     (root / space).write_text(SPACE)
     ended = lab.sweep("run", space, "--devices", "cpu", "--then-best")

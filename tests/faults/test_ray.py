@@ -184,8 +184,7 @@ def test_a_node_that_does_not_see_the_files_is_left_out_and_none_that_does_is_sa
 ):
     """The study's folder, or the data set, lies on a file system that only the sweep's own process sees."""
     lab = lay_out(tmp_path, garments, shared)
-    for name in ("mlruns", "elsewhere"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere").mkdir()
     root = ["--set", "data.root=elsewhere"] if "elsewhere" in disk else []
     call = command("run", "space.yaml", "--ray", shared.address, "--no-mlflow", *root)
     hidden = ["unshare", "--mount", "sh", "-c", f'{disk.format(garments=garments)} && exec "$@"', "sh", *call]

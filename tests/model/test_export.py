@@ -150,12 +150,10 @@ def test_labels_of_another_model_are_not_replaced(tmp_path, there):
     assert (tmp_path / "labels.json").read_text() == there
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("there", [{"file": "model.pt2", "model": "old"}, {"file": "model.onnx", "model": "a model"}])
 def test_labels_of_the_same_program_or_model_may_be_replaced(tmp_path, there):
     (tmp_path / "labels.json").write_text(json.dumps(there))
-    with pytest.raises(UserError, match="cannot read weights"):  # so it got as far
-        export.program(FoundModel(Path("absent.safetensors"), "a model", study="s"), "torch", tmp_path)
+    export.refuse_other_labels(tmp_path / "labels.json", "model.pt2", "a model")
 
 
 @pytest.mark.process
@@ -265,9 +263,10 @@ def test_a_registered_model_is_served_and_says_what_predict_says(finished, tmp_p
     first = exported(finished, "question", "--format", "mlflow")
     assert first.stdout == "models:/question/1\n"
     assert "mlflow models serve -m models:/question/1 --env-manager local" in first.stderr
-    assert json.loads(exported(finished, "question/0", "--format", "mlflow", "--json").stdout)["address"] == (
-        "models:/question/2"
-    )
+    for which, address in (("question/0", "models:/question/2"), ("question", "models:/question/1")):
+        again = exported(finished, which, "--format", "mlflow", "--json")
+        assert json.loads(again.stdout)["address"] == address
+    assert "registered before, as models:/question/1: the weights are the same" in again.stderr
     content = base64.b64encode((finished / "photos/test000.png").read_bytes()).decode()
     with serving(finished, "models:/question/1") as port:
         for body in (

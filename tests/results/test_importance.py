@@ -34,9 +34,20 @@ def asking(train: dict[str, object]) -> StudyFolder:
 
 def test_the_line_names_what_mattered_with_its_error(study):
     found = importance.importance(study, trials(40, "loss.gamma"))
-    assert found.line.startswith("what mattered: loss.gamma ")
+    assert found.line.startswith("what mattered: gamma ")
+    assert found.in_full.line.startswith("what mattered: loss.gamma ")
+    assert found.shares[0].name == "loss.gamma"
     assert " % ±" in found.line
     assert len(found.shares) == 4
+
+
+def test_a_value_is_called_by_the_shortest_name_that_no_other_has_as_in_the_leaderboard(study):
+    asked = json.loads(json.dumps(TRAIN))
+    folder = asking(asked | {"head": {"gamma": asked["loss"]["gamma"]}})
+    found = importance.importance(folder, trials(40, "loss.gamma"))
+    assert {one.name: one.label for one in found.shares} == {
+        name: name if name == "loss.gamma" else name.rpartition(".")[2] for name in ASKED
+    }
 
 
 def test_it_is_kept_until_the_record_changes(study, monkeypatch):

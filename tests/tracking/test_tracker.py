@@ -99,6 +99,54 @@ def test_a_study_is_a_run_and_its_trials_are_the_children(study, client):
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
+def test_answers_that_are_known_and_fitted_thresholds_are_tags_of_the_epoch_that_counts(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(0)
+    epochs = curve(started)
+    val = epochs[-1].val.model_copy(update={"category_answers": {"tags": 31, "kind/s": 7}})
+    epochs[-1] = epochs[-1].model_copy(update={"val": val, "thresholds": {"tags": (0.25, 0.5, 1 / 3)}})
+    lines = "".join(f"{one.model_dump_json()}\n" for one in epochs)
+    RunFolder(started.folder).history.write_text(lines)
+    sweep.tracker.ended(started, end(started, epochs, "COMPLETE"))
+    sweep.close()
+    tags = runs(client)[0].data.tags
+    found = {name: text for name, text in tags.items() if name.startswith(("sweep.answers", "sweep.thresholds"))}
+    assert found == {
+        "sweep.answers.tags": "31 of val",
+        "sweep.answers.kind_s": "7 of val",
+        "sweep.thresholds.tags": "0.25 0.5 0.333",
+    }
+
+
+def test_a_study_without_missing_answers_and_thresholds_has_no_such_tags(study):
+    started = begin(job(study, 0))
+    epochs = curve(started)
+    assert content.fitted(started, epochs, end(started, epochs, "COMPLETE")) == {}
+
+
+def test_a_final_has_the_thresholds_that_its_winner_fitted_and_of_a_crowd_the_ends(study):
+    crowd = tuple(number / 1000 for number in range(300))
+    final = begin(job(study, 0, kind="final", thresholds={"tags": crowd}))
+    epochs = curve(final)
+    assert content.fitted(final, epochs, end(final, epochs, "COMPLETE")) == {
+        "sweep.thresholds.tags": "300 from 0 to 0.299"
+    }
+
+
+def test_weights_are_registered_once_and_their_newest_version_is_named(study, client, tmp_path):
+    server, folder = tracking_client.Server(print), tmp_path / "model"
+    folder.mkdir()
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    run = server.run(server.experiment("clothes"), "final", {"sweep.id": "f"}, None, True)
+    assert tracking_client.registered("question", "a" * 64) is None
+    for checksum in ("a" * 64, "b" * 64, "a" * 64):
+        tracking_client.register("question", run, folder, "the final", checksum)
+    assert tracking_client.registered("question", "a" * 64) == "models:/question/3"
+    assert tracking_client.registered("question", "b" * 64) == "models:/question/2"
+    assert tracking_client.registered("question", "c" * 64) is None
+    assert tracking_client.registered("another", "a" * 64) is None
+
+
 def test_parameters_are_the_open_values_and_what_runs_are_compared_by(study, client):
     sweep = Sweep(study)
     sweep.trial(1, gamma=1.23456)

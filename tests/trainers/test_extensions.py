@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainers import extensions
-from trainers.extensions import KINDS, Definition, ExtensionFile, Kind
+from trainers import extensions, signatures
+from trainers.extensions import Definition, ExtensionFile
+from trainers.signatures import KINDS, Kind
 from trainers.support.errors import EnvironmentFault, UserError
 
 
@@ -73,7 +74,7 @@ def test_parameters_after_the_first_are_keys(tmp_path: Path, signature: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_sweep_fills_in_is_no_key_in_any_kind(tmp_path: Path, kind: Kind):
-    leading = ", ".join(extensions.LEADING[kind])
+    leading = ", ".join(signatures.LEADING[kind])
     found = defined(tmp_path, f"{leading}{', ' * bool(leading)}strength: float = 0.5", kind)
     assert (found.own, found.defaults) == (["strength"], {"strength": 0.5})
     assert found.where == f"{tmp_path / 'own.py'}:4"

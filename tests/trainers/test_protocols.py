@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from examples import cma_es, kappa, poly_loss, small_network
-from trainers import extensions, protocols
-from trainers.extensions import Kind
+from trainers import protocols, signatures
 from trainers.protocols import (
     AllCategoriesMetric,
     Backbone,
@@ -24,6 +23,7 @@ from trainers.protocols import (
     Metric,
     Sampler,
 )
+from trainers.signatures import Kind
 
 METRICS: Mapping[str, Metric] = kappa.metrics
 LOSSES: Mapping[str, Loss] = poly_loss.losses
@@ -81,8 +81,8 @@ def test_a_protocol_takes_what_its_kind_is_called_with(kind: Kind, protocol: Any
     named = [
         one.name for one in inspect.signature(protocol.__call__).parameters.values() if one.kind < one.VAR_POSITIONAL
     ]
-    assert tuple(named[1:]) == extensions.LEADING[kind]
+    assert tuple(named[1:]) == signatures.LEADING[kind]
 
 
 def test_every_kind_but_models_is_called_by_a_protocol() -> None:
-    assert {*PROTOCOLS, "models"} == set(extensions.KINDS)
+    assert {*PROTOCOLS, "models"} == set(signatures.KINDS)

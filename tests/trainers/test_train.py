@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from trainers.config import (
     EMA,
@@ -151,6 +153,16 @@ def test_the_checkpoint_of_another_recipe_is_not_continued(whole, photos, data, 
     other = recipe(photos, epochs=1, seed=5)
     assert len(list(train(other, data, tmp_path))) == 1
     assert "another recipe" in caplog.text
+
+
+def test_a_checkpoint_is_continued_where_only_the_place_of_the_weights_is_another(photos, data, tmp_path):
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), old)
+    before, after = (recipe(photos, epochs=2, pretrained=True, weights=str(path)) for path in (old, new))
+    first = next(train(before, data, tmp_path / "run"))
+    old.rename(new)
+    again = list(train(after, data, tmp_path / "run"))
+    assert (again[0], len(again)) == (first, 2)
 
 
 def test_the_model_and_the_logits_are_those_of_the_last_epoch(whole, photos, data):

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.models import hub, majority, preflight  # preflight knows ours as well
 from trainers.support import weights_folder
+from trainers.support.leaving import leave
 
 MOST = 40  # that are counted at once
 FILE = "model.safetensors"
@@ -142,3 +143,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -27,6 +27,7 @@ from trainers.models.foreign_weights import Weights
 from trainers.optim import optimizers
 from trainers.support import device, weights_folder
 from trainers.support.errors import UserError
+from trainers.support.leaving import leave
 
 SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 SCRATCH = "train from random weights with --set train.pretrained=false"
@@ -401,3 +402,4 @@ def _answer(asked: dict[str, Any], recipes: Sequence[Recipe], missing: Sequence[
 
 if __name__ == "__main__":
     main()
+    leave()

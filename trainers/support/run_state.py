@@ -4,6 +4,7 @@ A new model and its logits lie under another name until the state that knows of 
 between leaves those of an epoch on record.
 """
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def _useless(folder: Path, found: dict[str, Any] | None, recipe: str, validated:
     """Why a run cannot go on from the state that was found; nothing where it can."""
     if found is None:
         return f"{folder / STATE} is damaged"
-    if found["recipe"] != recipe:
+    if _asked(found["recipe"]) != _asked(recipe):
         return f"{folder / STATE} is of another recipe"
     for name in (WEIGHTS, LOGITS) if validated else (WEIGHTS,):
         both = [path for path in (folder / f"{NEXT}{name}", folder / name) if path.exists()]
@@ -67,6 +68,12 @@ def _useless(folder: Path, found: dict[str, Any] | None, recipe: str, validated:
         if bad := [path for path in both if not _sound(path)]:
             return f"{bad[0]} is damaged"
     return ""
+
+
+def _asked(recipe: str) -> dict[str, Any]:
+    """What a recipe says, but for the place of the weights that training started from: those were read."""
+    asked: dict[str, Any] = json.loads(recipe)
+    return asked | {"train": {key: value for key, value in asked["train"].items() if key != "weights"}}
 
 
 def _sound(path: Path) -> bool:
