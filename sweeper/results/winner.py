@@ -21,7 +21,7 @@ CONFIRMED_WITHOUT_ERROR = 3  # leaders where no standard error is known
 
 
 def leaders(study: StudyFolder) -> list[TrialResult]:
-    """The completed trials within one standard error of the best, best first, at most five.
+    """The completed trials that val cannot tell from the best, best first, at most five.
 
     Three where the metric has no standard error. Raises NoResult where no trial completed.
     """

@@ -52,7 +52,9 @@ def resample(
 
 def standard_errors(resamples: np.ndarray) -> dict[str, float]:
     """The standard deviation over the resamples, by metric."""
-    return {name: float(resamples[name].std(ddof=1, dtype=np.float64)) for name in resamples.dtype.names or ()}
+    return {
+        name: round(float(resamples[name].std(ddof=1, dtype=np.float64)), 6) for name in resamples.dtype.names or ()
+    }
 
 
 def weights(labels: np.ndarray) -> Iterator[Floats]:
