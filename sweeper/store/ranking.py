@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,12 +51,14 @@ class Ranking:
     @classmethod
     def of(cls, results: Sequence[TrialResult], study: StudyFolder) -> "Ranking":
         """That of `results`, with standard errors as far as they, or predictions of `study`, give them."""
-        known = all(result.standard_error is not None for result in results)
-        labels = None if known else _labels(study)
+        labels = None if all(result.standard_error is not None for result in results) else _labels(study)
         names = list(dict.fromkeys(name for result in results for name in result.params if name != "backbone"))
         rows = [_row(result, names, labels) for result in sorted(results, key=order)]
-        if results:
-            _rank([row for row in rows if row["state"] == "COMPLETE"], study, results[0].metric)
+        complete = [row for row in rows if row["state"] == "COMPLETE"]
+        for rank, row in enumerate(complete, 1):
+            row["rank"] = rank
+        known = [row for row in complete if row["value"] is not None]
+        _compare(known, lambda row: _resamples(study.trial(row["trial"]), results[0].metric))
         return cls([*COLUMNS, *map(_column, names), *LAST], rows)
 
     def csv(self) -> str:
@@ -71,12 +73,6 @@ class Ranking:
 def order(result: TrialResult) -> tuple[bool, float, int]:
     """What trials are sorted by."""
     return result.state == "FAILED", -result.oriented, result.number
-
-
-def _rank(complete: Sequence[dict[str, Any]], study: StudyFolder, metric: str) -> None:
-    for rank, row in enumerate(complete, 1):
-        row["rank"] = rank
-        row["tied"] = _is_tied(study, metric, complete[0], row)
 
 
 def _cell(value: Any) -> str:
@@ -176,22 +172,23 @@ def _standard_error(result: TrialResult, labels: int | None) -> float | None:
     return math.sqrt(max(0.0, result.value * (1 - result.value)) / labels)
 
 
-def _is_tied(study: StudyFolder, metric: str, best: dict[str, Any], row: dict[str, Any]) -> bool | None:
-    """Whether the 95 % interval of the difference to the best trial includes 0.
+def _compare(complete: Sequence[dict[str, Any]], resamples: "Callable[[dict[str, Any]], np.ndarray | None]") -> None:
+    """Mark the rows that are tied with the first: the 95 % interval of the difference includes 0.
 
     It stands on the differences of both in the same resamples of val. Without these: whether the trial is within one
-    standard error of the best; None where that is not known either.
+    standard error of the best. Nothing is marked where that is not known either.
     """
-    error, other = best["standard_error"], row["standard_error"]
-    if error is None or row["value"] is None:
-        return None
-    behind = abs(best["value"] - row["value"])
-    if other is not None and behind > INTERVAL * (error + other):  # no difference has a larger error than their sum
-        return False
-    first, second = (_resamples(study.trial(one["trial"]), metric) for one in (best, row))
-    if first is None or second is None or first.shape != second.shape:
-        return bool(behind <= error)
-    return bool(behind <= INTERVAL * (first - second).std(ddof=1))
+    if not complete or (error := complete[0]["standard_error"]) is None:
+        return
+    best = resamples(complete[0])
+    for row in complete:
+        behind, other = abs(complete[0]["value"] - row["value"]), row["standard_error"]
+        if other is not None and behind > INTERVAL * (error + other):  # the error of a difference is no larger
+            row["tied"] = False
+        elif best is None or (same := resamples(row)) is None or same.shape != best.shape:
+            row["tied"] = bool(behind <= error)
+        else:
+            row["tied"] = bool(behind <= INTERVAL * (best - same).std(ddof=1))
 
 
 def _resamples(folder: RunFolder, metric: str) -> "np.ndarray | None":

@@ -144,6 +144,7 @@ def test_a_trial_of_an_older_version_has_no_standard_error_and_stays_in_its_plac
     assert ties(study, [best, old]) == {0: True, 1: False}
     assert ties(study, [old]) == {1: None}
     assert ties(study, [result(2, 0.999, metric="macro_f1"), best]) == {2: None, 0: None}
+    assert ties(study, [best, result(3, None, metric="macro_f1")]) == {0: True, 3: None}
 
 
 def test_by_another_metric_its_own_standard_error_decides(study):
