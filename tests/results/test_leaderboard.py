@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.results import columns, leaderboard
+from sweeper.results import columns, leaderboard, winner
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
@@ -115,6 +115,13 @@ def test_a_difference_is_sharper_than_the_scores(study, metric):
     assert best.value - worse.value < best.standard_error
     assert worse.value <= other.value
     assert ties(study, [best, worse, other]) == {0: True, 1: False, 2: True}
+
+
+def test_the_leaders_to_confirm_are_the_tied_trials(study):
+    for number, wrong in enumerate([range(100), range(106), range(296, 400)]):
+        curve(begin(job(study, number)), count=1)
+        records.write_result(study.trial(number), bootstrapped(study, number, set(wrong)))
+    assert [one.number for one in winner.leaders(study)] == [0, 2]
 
 
 @pytest.mark.parametrize(("more", "tied"), [(0, True), (1, True), (3, True), (5, False), (300, False)])
