@@ -78,9 +78,14 @@ def join_or(words: Sequence[str]) -> str:
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def format_value(value: float | None) -> str:
-    """A score as every command writes it, with four decimals: 0.8123; one that no answer is known for has none."""
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+def format_value(value: float | None, error: float | None = None) -> str:
+    """A score as every command writes it, with four decimals and its standard error where that is known.
+
+    `0.8123 ±0.0049`; one that no answer is known for has none.
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.4f}" + ("" if error is None else f" ±{error:.4f}")
 
 
 def finite(value: Any) -> Any:

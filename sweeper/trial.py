@@ -113,6 +113,7 @@ class Done(Message):
     stopped: bool = False
     scores: Scores | None = Field(None, description="final: on test, where its images have labels")
     tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, where it has one")
+    standard_errors: dict[str, float] = Field(default_factory=dict, description="of each metric on val")
 
 
 class Failed(Message):
@@ -176,7 +177,15 @@ class TrialResult(Message):
     error: str | None = Field(None, description="one line")
     gpu_memory_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
     tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
+    standard_errors: dict[str, float] = Field(
+        default_factory=dict, exclude_if=not_, description="of each metric after that epoch, by bootstrap over images"
+    )
     repeat_of: int | None = None
+
+    @property
+    def standard_error(self) -> float | None:
+        """That of the value; None where it is not known."""
+        return self.standard_errors.get(self.metric)
 
     @property
     def oriented(self) -> float:

@@ -86,3 +86,8 @@ def test_a_number_that_json_lacks_is_null_however_deep(odd):
 @pytest.mark.parametrize(("value", "shown"), [(0.81234, "0.8123"), (None, "-"), (math.nan, "-"), (math.inf, "inf")])
 def test_a_score_that_is_no_number_is_a_dash(value, shown):
     assert text.format_value(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.81234, "0.8123 ±0.0049"), (None, "-"), (math.nan, "-")])
+def test_a_score_has_its_standard_error_beside_it(value, shown):
+    assert text.format_value(value, 0.00491) == shown

@@ -62,6 +62,9 @@ class Scores(Part):
         exclude_if=_absent,
         description="the study's metric, and that of `selection`, where they are none of those above; not on train",
     )
+    standard_errors: dict[str, float] = Field(
+        default_factory=dict, exclude_if=_absent, description="on test: by metric, by bootstrap over the images"
+    )
 
     def value(self, metric: str) -> float:
         """The metric. Raises ValueError where the data have no category that it stands on."""

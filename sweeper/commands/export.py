@@ -91,7 +91,7 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     else:
         yield "submission: none, the data set has no test images"
     if final.test:
-        value = text.format_value(final.test.metrics.get(final.metric))
+        value = text.format_value(final.test.metrics.get(final.metric), final.test.standard_errors.get(final.metric))
         yield f"test:       {final.metric} {value}{_labelled(final.test, made)}"
     yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"predict:    sweep predict {study.name} IMAGES"
@@ -222,8 +222,10 @@ def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoc
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     study_file.note_test(folder, images.fingerprint_of(table, "test"))
     value = scores.metrics.get(job.recipe.metric) if scores else None
+    errors = scores.standard_errors if scores else {}
     ended = records.result_of(job, epochs, "COMPLETE")
-    return ended.model_copy(update={"value": value, "epoch": epochs[-1].number if epochs else None})
+    last = epochs[-1].number if epochs else None
+    return ended.model_copy(update={"value": value, "epoch": last, "standard_errors": errors})
 
 
 def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:

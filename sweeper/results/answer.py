@@ -39,7 +39,7 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
         if won.confirmed
         else ""
     )
-    what, value = ", ".join([result.backbone, *given]), text.format_value(result.value)
+    what, value = ", ".join([result.backbone, *given]), text.format_value(result.value, result.standard_error)
     return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on val{again}."
 
 
@@ -56,7 +56,7 @@ def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
     if ranked:
         tied = sum(bool(row["tied"]) for row in ranked)
         others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
-        within = f" (tied{others}: within one standard error)" if tied else ""
+        within = f" (tied{others}: val cannot tell them apart)" if tied else ""
         parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
     if (least := _baseline(won)) is not None:
         is_less = won.result.value is not None and least < won.result.value  # more is better of all that have one

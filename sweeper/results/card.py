@@ -149,9 +149,11 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
 def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     """The name of each metric, and its cells: of val, and of test where that has labels."""
     val, test = facts.epoch.val, facts.test
+    if val:
+        val = val.model_copy(update={"standard_errors": facts.result.standard_errors})
     seen = [s for s in (val, test) if s]
     names = dict.fromkeys(name for s in seen for name in s.metrics)
-    rows: list[tuple[str, list[str]]] = [(n, [format_value(s.metrics.get(n)) for s in seen]) for n in names]
+    rows = [(n, [format_value(s.metrics.get(n), s.standard_errors.get(n)) for s in seen]) for n in names]
     rows.append(("loss", [format_value(s.loss) for s in seen]))
     if val:
         rows += [_of_category(category, seen) for category in facts.table.categories]

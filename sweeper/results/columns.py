@@ -145,12 +145,16 @@ def as_csv(ranking: Ranking, names: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------ finals
 def ledger(one: StudyStatus) -> Board:
     """The final models of a study: a row for each score of a board, or for the model where there is none yet."""
-    values = {result.number: result.value for result in one.results}
+    results = {result.number: result for result in one.results}
     rows = []
     for final in one.finals:
         test = jsonfile.read(final.folder.test_scores, Scores)
-        known = [values.get(final.trial), test.metrics.get(one.metric) if test else None]
-        fixed = [str(final.number), str(final.trial), *map(format_value, known)]
+        val = results.get(final.trial)
+        known = [
+            format_value(val.value, val.standard_error) if val else "-",
+            format_value(test.metrics.get(one.metric), test.standard_errors.get(one.metric)) if test else "-",
+        ]
+        fixed = [str(final.number), str(final.trial), *known]
         scores = [[f"{score['value']:g}", score.get("note", "")] for score in final.scores]
         rows += [[*fixed, *score] for score in scores or [["" if final.done else "not finished", ""]]]
     return Board(["final", "trial", "val", "test", "board", "note"], rows)
@@ -174,6 +178,4 @@ def _cell(name: str, row: Mapping[str, Any], format: str) -> str:
 
 def value(found: float | None, error: float | None) -> str:
     """A value with its standard error, as far as they are known."""
-    if found is None or found != found:
-        return ""
-    return f"{found:.4f}" + ("" if error is None else f" ±{error:.4f}")
+    return "" if found is None or found != found else format_value(found, error)

@@ -117,7 +117,8 @@ def _compared(standings: Sequence[StudyStatus]) -> str:
 def _overview(one: StudyStatus) -> list[str]:
     """Its best value and trial, the trials, the time, and the best that a board said."""
     scores = [score["value"] for final in one.finals for score in final.scores]
-    best = [text.format_value(one.best.value), str(one.best.number)] if one.best else ["-", "-"]
+    top = one.best
+    best = [text.format_value(top.value, top.standard_error), str(top.number)] if top else ["-", "-"]
     took = text.format_duration(records.elapsed_seconds(one.study))
     mattered = importance.importance(one.study, one.results)
     shares = ", ".join(map(str, mattered.named)) if mattered and mattered.shares else "-"
@@ -143,7 +144,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
         "board": columns.board(ranking, mattered) if results else None,
         "numbers": [row["trial"] for row in ranking.rows],
         "importance": mattered,
-        "tied": any(result.metric == "overall_accuracy" for result in results),
+        "tied": any(row["tied"] is not None for row in ranking.rows),
         "charts": _charts(one, mattered),
         "drawn": min(charts.MAX_TRIALS, len(results)),
         "of_data": embedded.pictures("study", [path for path in of_study if path.name in OF_DATA]),

@@ -56,7 +56,8 @@ def _trials(one: StudyStatus) -> str:
 
 def best(result: TrialResult) -> str:
     at = f"epoch {result.epoch}/{result.planned}"
-    return f"{result.metric} {text.format_value(result.value)}, trial {result.number} ({result.backbone}), {at}"
+    value = text.format_value(result.value, result.standard_error)
+    return f"{result.metric} {value}, trial {result.number} ({result.backbone}), {at}"
 
 
 def running(result: TrialResult) -> str:

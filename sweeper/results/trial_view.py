@@ -106,7 +106,7 @@ class TrialView:
         if self.result.value is None:
             return self.result.state.lower()
         at = f"epoch {self.result.epoch} of {self.result.planned}"
-        return f"{self.result.metric} {format_value(self.result.value)} after {at}"
+        return f"{self.result.metric} {format_value(self.result.value, self.result.standard_error)} after {at}"
 
     # ------------------------------------------------------------------------------------- telling
     def lines(self) -> Iterator[str]:

@@ -21,8 +21,8 @@ CONFIRMED_WITHOUT_ERROR = 3  # leaders where no standard error is known
 
 
 def leaders(study: StudyFolder, top: int | None = None) -> list[TrialResult]:
-    """The `top` best of the completed trials, best first; when left out those within one standard error of the best,
-    at most five.
+    """The `top` best of the completed trials, best first; when left out those that val cannot tell from the best, at
+    most five.
 
     Three where the metric has no standard error. Raises NoResult where no trial completed.
     """

@@ -188,7 +188,9 @@ class StudyFile(Part):
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
     keep_checkpoints: Positive | None = Field(
-        None, description="of how many of the best trials checkpoints and predictions are kept; of all when left out"
+        None,
+        description="how many of the best trials keep checkpoints, all when left out; predictions on val stay, up to"
+        " 20 MB for each completed trial",
     )
     preset: Preset | None = Field(
         None,

@@ -66,7 +66,7 @@ def _lines(one: Starter) -> list[str]:
         f"data: {flow(data)}",
         f"metric: {one.metric}  # on val; docs/keys.md lists the others",
         f"budget: {flow(budget)}  # wall-clock time of all trials together",
-        "keep_checkpoints: 3  # of the best trials; the others keep their figures only",
+        "keep_checkpoints: 3  # of the best trials; the others keep predictions and figures",
         "train:",
         *(f"  {line}" for line in _train(one)),
     ]

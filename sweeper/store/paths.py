@@ -221,6 +221,11 @@ class RunFolder:
         return self.root / "val_logits.npy"
 
     @property
+    def val_bootstrap(self) -> Path:
+        """Every counted metric of these predictions in resamples of val; stays when checkpoints go."""
+        return self.root / "val_bootstrap.npy"
+
+    @property
     def checkpoints(self) -> tuple[Path, ...]:
         """What an ended run can do without: its record does not need it."""
         return self.val_logits, self.checkpoint, self.model

@@ -3,16 +3,20 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sweeper.errors import EnvironmentFault
 from sweeper.store import jsonfile, records
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.trial import TrialResult
 from trainers.epoch import Scores
 from trainers.support import files
+
+if TYPE_CHECKING:
+    import numpy as np
 
 COLUMNS = (
     "rank",
@@ -28,6 +32,7 @@ COLUMNS = (
     "backbone",
 )
 LAST = ("repeat_of", "failure", "error")
+INTERVAL = 1.96  # standard errors of a difference to both sides of it: a 95 % interval
 OWN = dict.fromkeys((*COLUMNS, "minutes", *LAST))
 
 
@@ -35,9 +40,9 @@ OWN = dict.fromkeys((*COLUMNS, "minutes", *LAST))
 class Ranking:
     """A row a trial, best value first and the earlier of equals, those without a value after them, FAILED last.
 
-    Only COMPLETE trials can win, so only they have a `rank`; `tied` says which of them are within one standard error
-    of the best, None where nobody knows. `epoch` is the one that counts, from 1. A column for every open value stands
-    after `backbone`.
+    Only COMPLETE trials can win, so only they have a `rank`; `tied` says which of them val cannot tell from the best,
+    None where nobody knows. `epoch` is the one that counts, from 1. A column for every open value stands after
+    `backbone`.
     """
 
     columns: list[str]
@@ -45,11 +50,15 @@ class Ranking:
 
     @classmethod
     def of(cls, results: Sequence[TrialResult], study: StudyFolder) -> "Ranking":
-        """That of `results`, with standard errors where a trial of `study` has left its predictions."""
-        labels = _labels(study)
+        """That of `results`, with standard errors as far as they, or predictions of `study`, give them."""
+        labels = None if all(result.standard_error is not None for result in results) else _labels(study)
         names = list(dict.fromkeys(name for result in results for name in result.params if name != "backbone"))
         rows = [_row(result, names, labels) for result in sorted(results, key=order)]
-        _rank([row for row in rows if row["state"] == "COMPLETE"])
+        complete = [row for row in rows if row["state"] == "COMPLETE"]
+        for rank, row in enumerate(complete, 1):
+            row["rank"] = rank
+        known = [row for row in complete if row["value"] is not None]
+        _compare(known, lambda row: _resamples(study.trial(row["trial"]), results[0].metric))
         return cls([*COLUMNS, *map(_column, names), *LAST], rows)
 
     def csv(self) -> str:
@@ -64,15 +73,6 @@ class Ranking:
 def order(result: TrialResult) -> tuple[bool, float, int]:
     """What trials are sorted by."""
     return result.state == "FAILED", -result.oriented, result.number
-
-
-def _rank(complete: Sequence[dict[str, Any]]) -> None:
-    for rank, row in enumerate(complete, 1):
-        row["rank"] = rank
-    if complete and complete[0]["standard_error"] is not None:
-        least = complete[0]["value"] - complete[0]["standard_error"]
-        for row in complete:
-            row["tied"] = row["value"] >= least
 
 
 def _cell(value: Any) -> str:
@@ -164,10 +164,42 @@ def _length(path: Path) -> int | None:
 
 
 def _standard_error(result: TrialResult, labels: int | None) -> float | None:
-    """Of a share: sqrt(p (1 - p) / n). Known for the overall accuracy alone, the only metric that is one share."""
+    """The one on record; else, of the overall accuracy, which is one share, sqrt(p (1 - p) / n)."""
+    if result.standard_error is not None:
+        return result.standard_error
     if result.metric != "overall_accuracy" or result.value is None or not labels:
         return None
     return math.sqrt(max(0.0, result.value * (1 - result.value)) / labels)
+
+
+def _compare(complete: Sequence[dict[str, Any]], resamples: "Callable[[dict[str, Any]], np.ndarray | None]") -> None:
+    """Mark the rows that are tied with the first: the 95 % interval of the difference includes 0.
+
+    It stands on the differences of both in the same resamples of val. Without these: whether the trial is within one
+    standard error of the best. Nothing is marked where that is not known either.
+    """
+    if not complete or (error := complete[0]["standard_error"]) is None:
+        return
+    best = resamples(complete[0])
+    for row in complete:
+        behind, other = abs(complete[0]["value"] - row["value"]), row["standard_error"]
+        if other is not None and behind > INTERVAL * (error + other):  # the error of a difference is no larger
+            row["tied"] = False
+        elif best is None or (same := resamples(row)) is None or same.shape != best.shape:
+            row["tied"] = bool(behind <= error)
+        else:
+            row["tied"] = bool(behind <= INTERVAL * (best - same).std(ddof=1))
+
+
+def _resamples(folder: RunFolder, metric: str) -> "np.ndarray | None":
+    """A metric in resamples of val; None where a trial has left none, or a file that is damaged."""
+    from trainers.support.checksummed import load_array
+
+    try:
+        found = load_array(folder.val_bootstrap)
+    except (FileNotFoundError, EnvironmentFault):
+        return None
+    return found[metric].astype("f8") if metric in (found.dtype.names or ()) else None
 
 
 def tables(folder: StudyFolder) -> list[Path]:

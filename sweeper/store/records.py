@@ -162,6 +162,7 @@ def result_of(
         gpu_memory_gib=failed.gpu_memory_gib if failed else None,
         repeat_of=job.repeat_of,
         tta=done.tta if done else None,
+        standard_errors=done.standard_errors if done else {},
     )
 
 

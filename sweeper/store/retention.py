@@ -9,14 +9,16 @@ from sweeper.trial import TrialResult
 from trainers.support.failpoints import failpoint
 
 Rank = tuple[bool, float, int]
-QUEUE = 50  # trials whose predictions may wait for figures; they are few bytes beside weights
+MAX_PREDICTIONS = 20 * 2**20  # bytes of predictions that every completed trial keeps
+QUEUE = 50  # trials whose larger predictions may wait for figures
 
 
 class Retention:
     """The ended trials whose checkpoints lie there, where a study keeps `limit` of them; None keeps all.
 
-    A trial that is open or paused has not ended, and is never touched. Predictions stay until their figures are
-    there. What a kill keeps from being removed is removed when the study is taken up again.
+    A trial that is open or paused has not ended, and is never touched. Predictions of completed trials stay, those of
+    more than MAX_PREDICTIONS until their figures are there. What a kill keeps from being removed is removed when the
+    study is resumed.
     """
 
     def __init__(self, folder: StudyFolder, limit: int | None) -> None:
@@ -31,18 +33,19 @@ class Retention:
         insort(self._ranks, rank(result))
         while len(self._ranks) > self._limit:
             completed, _, number = self._ranks.pop(0)
-            self._drop(self._folder.trial(-number), drawable=completed)
+            self._drop(self._folder.trial(-number), completed=completed)
         self.commit_best()
 
-    def _drop(self, folder: RunFolder, *, drawable: bool) -> None:
-        if drawable and folder.val_logits.exists():
-            self._undrawn.append(folder)
-            delete_checkpoints(folder, but=folder.val_logits)
-        else:
+    def _drop(self, folder: RunFolder, *, completed: bool) -> None:
+        if not completed or not folder.val_logits.exists():
             delete_checkpoints(folder)
+            return
+        delete_checkpoints(folder, but=folder.val_logits)
+        if folder.val_logits.stat().st_size > MAX_PREDICTIONS:
+            self._undrawn.append(folder)
 
     def commit_best(self) -> None:
-        """Remove the predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
+        """Remove large predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
         late = self._undrawn[:-QUEUE]
         done = [folder for folder in self._undrawn if folder in late or records.predictions_drawn(folder)]
         self._undrawn = [folder for folder in self._undrawn if folder not in done]

@@ -221,7 +221,8 @@ def ending(job: Job, result: TrialResult, split: str) -> str:
     if result.state == "FAILED":
         return f"{job.label} failed: {result.error or result.failure}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
-    value = f", {split} {result.metric} {format_value(result.value)}" if result.value is not None else ""
+    known = format_value(result.value, result.standard_error)
+    value = f", {split} {result.metric} {known}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
     return f"{job.label} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
 

@@ -75,13 +75,19 @@ def _corrected(epoch: Epoch, metric: str) -> dict[str, float]:
     return found | ({f"val/plain_{metric}": epoch.plain.value(metric)} if epoch.plain else {})
 
 
-def looked(result: TrialResult, time: float) -> list[Point]:
-    """The epoch that counts with test-time augmentation, as figures of its step; none where the recipe has none."""
-    if result.tta is None or result.epoch is None:
-        return []
-    metrics = result.tta.metrics
-    figures = {f"tta/{name}": metrics[name] for name in dict.fromkeys((*SINGLE, result.metric)) if name in metrics}
-    return [Point(result.epoch, _ms(time), _tidy(figures))]
+def looked(job: Job, result: TrialResult, time: float) -> list[Point]:
+    """What an ended run knows beside its epochs, as figures of the epoch that counts.
+
+    The standard error of its metric, the metric of a final on test, and metrics with test-time augmentation.
+    """
+    metric, place = result.metric, "test/" if job.kind == "final" else ""
+    figures = {f"{place}{metric}": result.value} if place and result.value is not None else {}
+    if result.standard_error is not None:
+        figures[f"{place}{metric}_se"] = result.standard_error
+    if result.tta:
+        metrics = result.tta.metrics
+        figures |= {f"tta/{name}": metrics[name] for name in dict.fromkeys((*SINGLE, metric)) if name in metrics}
+    return [Point(result.epoch, _ms(time), _tidy(figures))] if figures and result.epoch else []
 
 
 def _tidy(figures: Mapping[str, float]) -> dict[str, float]:

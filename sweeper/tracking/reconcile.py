@@ -248,7 +248,7 @@ class Reconciler:
             server.status(run, "RUNNING", None)
             tags = {"sweep.state": "RUNNING", "sweep.error": ""}
         points = content.points(side.job, side.epochs)
-        news = points[side.points :] + (content.looked(result, side.ended) if result else [])
+        news = points[side.points :] + (content.looked(side.job, result, side.ended) if result else [])
         server.log(run, news, {} if side.points else content.params(side.job), tags)
         self.sent.runs.add(side.key)
         self.sent.epochs += len(points) - side.points

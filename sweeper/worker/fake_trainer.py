@@ -121,6 +121,11 @@ def look(job: Job, weights: Path, device: str) -> Look | None:  # noqa: ARG001
     return None
 
 
+def resample(job: Job) -> np.ndarray | None:  # noqa: ARG001
+    """A formula has no predictions."""
+    return None
+
+
 def memory(device: str) -> float | None:  # noqa: ARG001
     """As much as the environment says."""
     return Switches.read().gib

@@ -19,7 +19,7 @@ from trainers.data_config import DataConfig, Framing
 from trainers.epoch import Epoch, Look, Scores
 from trainers.loading.batches import Data
 from trainers.support import files
-from trainers.support.checksummed import save_array
+from trainers.support.checksummed import load_array, save_array
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.position import Cursor
 
@@ -82,7 +82,17 @@ def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
             return Done(trial=job.trial, stopped=True)
     if job.kind == "final":
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
-    return Done(trial=job.trial, tta=_look(job, device, trainer))
+    return Done(trial=job.trial, tta=_look(job, device, trainer), standard_errors=_bootstrap(job, trainer))
+
+
+def _bootstrap(job: Job, trainer: "Trainer") -> dict[str, float]:
+    """Leave the metrics in resamples of val in the folder; returns their standard errors."""
+    if (found := trainer.resample(job)) is None:
+        return {}
+    from trainers.evaluation.bootstrap import standard_errors
+
+    save_array(RunFolder(job.folder).val_bootstrap, found)
+    return standard_errors(found)
 
 
 def _look(job: Job, device: str, trainer: "Trainer") -> Look | None:
@@ -122,6 +132,10 @@ class Trainer(Protocol):
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
         """Val with the recipe's test-time augmentation; None where there is none, or no val."""
+        ...
+
+    def resample(self, job: Job) -> "np.ndarray | None":
+        """The metrics of a trained trial in resamples of val, as `bootstrap.resample` has them; None without val."""
         ...
 
     def memory(self, device: str) -> float | None:
@@ -165,6 +179,7 @@ class Torch:
             yield epoch
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
+        from trainers.evaluation.bootstrap import resample, standard_errors
         from trainers.evaluation.predict import logit_offset, predict, scores
 
         data = _data(job.recipe, job.cache)
@@ -180,7 +195,9 @@ class Torch:
         logits = seen - logit_offset(data.categories, counts, tau, job.thresholds)
         if all(row.labels is None for row in rows):
             return logits, None
-        return logits, scores(job.recipe, data, logits, split="test", fit=fit, probable=probable)
+        found = scores(job.recipe, data, logits, split="test", fit=fit, probable=probable)
+        errors = standard_errors(resample(logits, data.labels(data.table.indices("test")), data.categories))
+        return logits, found.model_copy(update={"standard_errors": errors})
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
         from trainers.evaluation.predict import evaluate_tta
@@ -190,6 +207,16 @@ class Torch:
         if train.tta.count == 1 or not data.table.split("val"):
             return None
         return evaluate_tta(job.computed, data, weights, device=device)
+
+    def resample(self, job: Job) -> "np.ndarray | None":
+        from trainers.evaluation.bootstrap import resample
+
+        data = _data(job.recipe, job.cache)
+        if not (rows := data.table.indices("val")):
+            return None
+        logits = load_array(RunFolder(job.folder).val_logits)
+        ranked = not job.recipe.train.thresholds.fit  # each fold has its own, and so the scores no common order
+        return resample(logits, data.labels(rows), data.categories, ranked=ranked)
 
     def memory(self, device: str) -> float | None:
         from trainers.support.device import memory_gib

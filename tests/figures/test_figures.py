@@ -308,7 +308,17 @@ def ended(kept: retention.Retention, study: StudyFolder, data: DataConfig, count
     return made
 
 
-def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
+def test_every_completed_trial_keeps_its_predictions(study, photos):
+    kept = retention.Retention(study, 1)
+    folders = ended(kept, study, photos, 3)
+    assert all(runs.run(folder).files for folder in folders)
+    kept.commit_best()
+    assert [folder.model.exists() for folder in folders] == [True, False, False]
+    assert [folder.val_logits.exists() for folder in folders] == [True, True, True]
+
+
+def test_predictions_of_many_bytes_stay_until_they_are_drawn(study, photos, monkeypatch):
+    monkeypatch.setattr(retention, "MAX_PREDICTIONS", 50)
     kept = retention.Retention(study, 1)
     best, worse = ended(kept, study, photos, 2)  # of equals the earlier is kept
     assert (best.model.exists(), best.checkpoint.exists(), best.val_logits.exists()) == (True, True, True)
@@ -320,7 +330,8 @@ def test_predictions_that_are_not_kept_stay_until_they_are_drawn(study, photos):
     assert best.val_logits.exists()
 
 
-def test_only_so_many_predictions_wait_to_be_drawn(study, photos, monkeypatch):
+def test_only_so_many_large_predictions_wait_to_be_drawn(study, photos, monkeypatch):
+    monkeypatch.setattr(retention, "MAX_PREDICTIONS", 50)
     monkeypatch.setattr(retention, "QUEUE", 2)
     folders = ended(retention.Retention(study, 1), study, photos, 5)
     assert [folder.val_logits.exists() for folder in folders] == [True, False, False, True, True]

@@ -38,17 +38,44 @@ def mixed(value: float, **answers: int) -> Scores:
 
 
 @pytest.fixture
-def text(tmp_path) -> str:
+def text() -> str:
+    return written({}, {})
+
+
+def written(val_errors: dict[str, float], test_errors: dict[str, float]) -> str:
     made = job(StudyFolder.named("question"), 0, metric="mean_category_score")
     final = made.model_copy(
         update={"thresholds": {"tags": (0.31, 0.5)}, "temperature": {"tags": 1.75}, "kind": "final"}
     )
     val = mixed(0.6, sleeve=3, tags=3)
     result = TrialResult(
-        number=0, state="COMPLETE", metric="mean_category_score", value=0.6, epoch=1, planned=1, backbone="resnet18"
+        number=0,
+        state="COMPLETE",
+        metric="mean_category_score",
+        value=0.6,
+        epoch=1,
+        planned=1,
+        backbone="resnet18",
+        standard_errors=val_errors,
     )
-    facts = card.CardData("question", result, epoch(0, 0.6, val=val), (), final, table(), mixed(0.5))
+    test = mixed(0.5).model_copy(update={"standard_errors": test_errors})
+    facts = card.CardData("question", result, epoch(0, 0.6, val=val), (), final, table(), test)
     return card.card(facts, "abc", None)
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "cells"),
+    [
+        ({}, {}, "0.6000 | 0.5000"),
+        ({"mean_category_score": 0.012}, {}, "0.6000 ±0.0120 | 0.5000"),
+        ({}, {"mean_category_score": 0.02}, "0.6000 | 0.5000 ±0.0200"),
+        ({"mean_category_score": 0.012}, {"mean_category_score": 0.02}, "0.6000 ±0.0120 | 0.5000 ±0.0200"),
+    ],
+)
+def test_the_card_has_the_standard_errors_that_are_known_and_says_what_they_are(val, test, cells):
+    made = written(val, test)
+    assert f"| mean_category_score | {cells} |" in made
+    assert ("± is the standard error" in made) == ("±0" in made)
 
 
 def test_the_card_says_what_is_answered_and_how_many_answers_its_figures_stand_on(text):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sweeper.errors import UserError
-from sweeper.results import columns, leaderboard
+from sweeper.results import columns, leaderboard, winner
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
@@ -18,6 +18,9 @@ from sweeper.trial import TrialResult
 from tests.support.cli import lay_out, sweep
 from tests.support.records import begin, curve, job
 from trainers.data.summary import CategorySummary, Summary
+from trainers.data.table import Category
+from trainers.evaluation import bootstrap, metrics
+from trainers.support.checksummed import save_array
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def test_damaged_predictions_cost_the_standard_error_and_not_the_leaderboard(stu
     assert leaderboard.frame([result(0, 0.8)], study)["standard_error"].isna().all()
 
 
-def test_trials_within_one_standard_error_of_the_best_are_tied(study):
+def test_without_a_bootstrap_trials_within_one_standard_error_of_the_best_are_tied(study):
     with_predictions(study, images=1000)
     table = leaderboard.frame([result(0, 0.8), result(1, 0.795), result(2, 0.78), result(3, 0.8, "PRUNED")], study)
     tied = dict(zip(table["trial"], table["tied"].astype(object), strict=True))
@@ -82,8 +85,84 @@ def test_trials_within_one_standard_error_of_the_best_are_tied(study):
     assert tied[3] is pd.NA
 
 
+CATEGORIES = (Category("colour", ("red", "blue")), Category("fit", ("slim", "loose", "wide")))
+
+
+def bootstrapped(study: StudyFolder, number: int, wrong: set[int], *, images=400, metric="overall_accuracy", seed=0):
+    """A completed trial that errs in the first category of these images, with what its worker leaves."""
+    rng = np.random.default_rng(seed)
+    labels = np.stack([rng.integers(len(one.classes), size=images) for one in CATEGORIES], axis=1).astype(np.int32)
+    said = labels[:, 0] ^ np.isin(np.arange(images), list(wrong))
+    logits = np.hstack([np.eye(2)[said], np.eye(3)[labels[:, 1]]]).astype(np.float32)
+    made = bootstrap.resample(logits, labels, CATEGORIES)
+    folder = study.trial(number)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    save_array(folder.val_bootstrap, made)
+    value = metrics.scores(logits, labels, CATEGORIES, loss=0).value(metric)
+    return result(number, value, metric=metric, standard_errors=bootstrap.standard_errors(made))
+
+
+def ties(study: StudyFolder, results: list[TrialResult]) -> dict[int, bool | None]:
+    return {row["trial"]: row["tied"] for row in Ranking.of(results, study).rows}
+
+
+@pytest.mark.parametrize("metric", ["overall_accuracy", "mean_class_accuracy", "macro_f1"])
+def test_a_difference_is_sharper_than_the_scores(study, metric):
+    """Trial 1 errs in the same images as the best and in 6 more: its value is within one standard error."""
+    best = bootstrapped(study, 0, set(range(100)), metric=metric)
+    worse = bootstrapped(study, 1, set(range(106)), metric=metric)
+    other = bootstrapped(study, 2, set(range(296, 400)), metric=metric)  # in other images: the difference is blurred
+    assert best.value - worse.value < best.standard_error
+    assert worse.value <= other.value
+    assert ties(study, [best, worse, other]) == {0: True, 1: False, 2: True}
+
+
+def test_the_leaders_to_confirm_are_the_tied_trials(study):
+    for number, wrong in enumerate([range(100), range(106), range(296, 400)]):
+        curve(begin(job(study, number)), count=1)
+        records.write_result(study.trial(number), bootstrapped(study, number, set(wrong)))
+    assert [one.number for one in winner.leaders(study)] == [0, 2]
+
+
+@pytest.mark.parametrize(("more", "tied"), [(0, True), (1, True), (3, True), (5, False), (300, False)])
+def test_a_few_images_more_that_a_trial_errs_in_prove_nothing(study, more, tied):
+    best, worse = bootstrapped(study, 0, set(range(50))), bootstrapped(study, 1, set(range(50 + more)))
+    assert ties(study, [best, worse]) == {0: True, 1: tied}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no array"), lambda path: cut(path)])
+def test_where_resamples_are_lost_one_standard_error_decides(study, damage):
+    best, worse = bootstrapped(study, 0, set(range(100))), bootstrapped(study, 1, set(range(106)))
+    damage(study.trial(1).val_bootstrap)
+    assert ties(study, [best, worse]) == {0: True, 1: True}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def test_trials_on_other_val_images_are_compared_as_independent_ones(study):
+    best, worse = bootstrapped(study, 0, set(range(100))), bootstrapped(study, 1, set(range(106)), seed=1)
+    assert ties(study, [best, worse]) == {0: True, 1: True}
+
+
+def test_a_trial_of_an_older_version_has_no_standard_error_and_stays_in_its_place(study):
+    best, old = bootstrapped(study, 0, {1, 2}, metric="macro_f1"), result(1, 0.5, metric="macro_f1")
+    assert ties(study, [best, old]) == {0: True, 1: False}
+    assert ties(study, [old]) == {1: None}
+    assert ties(study, [result(2, 0.999, metric="macro_f1"), best]) == {2: None, 0: None}
+    assert ties(study, [best, result(3, None, metric="macro_f1")]) == {0: True, 3: None}
+
+
+def test_by_another_metric_its_own_standard_error_decides(study):
+    trials = [bootstrapped(study, 0, set(range(50))), bootstrapped(study, 1, set(range(60)))]
+    macro = [one.model_copy(update={"metric": "macro_f1", "value": 0.9}) for one in trials]
+    rows = Ranking.of(macro, study).rows
+    assert [row["standard_error"] for row in rows] == [one.standard_errors["macro_f1"] for one in trials]
+
+
 @pytest.mark.parametrize("metric", ["mean_class_accuracy", "macro_f1"])
-def test_a_goal_that_is_no_single_share_has_no_standard_error(study, metric):
+def test_a_metric_that_is_no_single_share_has_no_standard_error_without_a_bootstrap(study, metric):
     with_predictions(study, images=1000)
     table = leaderboard.frame([result(0, 0.8, metric=metric)], study)
     assert table["standard_error"].isna().all()

@@ -40,6 +40,17 @@ def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
     assert status.next_command(one) == "sweep best focal --export submission"
 
 
+def test_the_best_value_has_its_standard_error_beside_it():
+    made = study(planned=3)
+    one = begin(job(made, 2))
+    end(one, curve(one, 0.9), "COMPLETE", standard_errors={"overall_accuracy": 0.0123, "macro_f1": 0.5})
+    found = studies.status_of(made)
+    (line,) = [line for line in status.status(found) if line.startswith("best")]
+    assert f"overall_accuracy {found.best.value:.4f} ±0.0123, trial 2" in line
+    assert len(line) < 80
+    assert status.document(found)["best"]["standard_errors"] == {"overall_accuracy": 0.0123, "macro_f1": 0.5}
+
+
 @pytest.mark.parametrize(
     ("packed", "command"), [(True, "sweep score focal VALUE"), (False, "sweep predict focal IMAGES")]
 )

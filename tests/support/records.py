@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.trial import Failed, Failure, Job, State, TrialResult
+from sweeper.trial import Done, Failed, Failure, Job, State, TrialResult
 from trainers.config import AdamW, Focal, Recipe, TrainConfig
 from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Scores
@@ -64,11 +64,18 @@ def begin(job: Job) -> Job:
 
 
 def end(
-    job: Job, epochs: list[Epoch], state: State, *, trouble: Failure | None = None, error: str | None = None
+    job: Job,
+    epochs: list[Epoch],
+    state: State,
+    *,
+    trouble: Failure | None = None,
+    error: str | None = None,
+    standard_errors: dict[str, float] | None = None,
 ) -> TrialResult:
     """Put the end of a run on record."""
     failed = Failed(trial=job.trial, failure=trouble, text=error or "") if trouble else None
-    result = records.result_of(job, epochs, state, failed)
+    done = Done(trial=job.trial, standard_errors=standard_errors or {})
+    result = records.result_of(job, epochs, state, failed or done)
     if state != "INTERRUPTED":
         records.write_result(RunFolder(job.folder), result)
     return result

@@ -272,6 +272,29 @@ def test_a_final_has_the_files_of_its_folder_and_what_was_attached(study, client
     assert files(client, parent) == {"space.yaml", "report.html"}
 
 
+def test_a_standard_error_stands_beside_its_metric(study, client):
+    sweep = Sweep(study)
+    for number, errors in enumerate([{"overall_accuracy": 0.0123, "macro_f1": 0.5}, {}]):
+        started = sweep.start(number)
+        sweep.tracker.ended(started, end(started, curve(started), "COMPLETE", standard_errors=errors))
+    sweep.close()
+    with_error, without = runs(client)
+    assert history(client, with_error, "overall_accuracy_se") == [(3, 0.0123)]
+    assert not history(client, without, "overall_accuracy_se")
+    assert "macro_f1_se" not in with_error.data.metrics
+
+
+def test_a_final_has_its_metric_on_test(study, client):
+    sweep = Sweep(study)
+    started = sweep.start(7, kind="final", folder=study.final("2026-11-21-0007").root)
+    ended = end(started, curve(started), "COMPLETE", standard_errors={"overall_accuracy": 0.0123})
+    sweep.tracker.ended(started, ended)
+    sweep.close()
+    (run,) = runs(client, kind="final")
+    assert run.data.metrics["test/overall_accuracy"] == pytest.approx(ended.value, rel=1e-4)
+    assert run.data.metrics["test/overall_accuracy_se"] == 0.0123
+
+
 # --------------------------------------------------------------------------------- again and again
 def test_a_study_that_is_opened_again_adds_no_point(study, client):
     for _ in range(2):

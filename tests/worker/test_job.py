@@ -20,10 +20,12 @@ from trainers import extensions
 from trainers.config import Recipe, Views
 from trainers.data.table import Category, Row
 from trainers.data_config import DataConfig
+from trainers.evaluation.bootstrap import standard_errors
 from trainers.loading.batches import Data
 from trainers.metrics.definitions import STANDARD, lacking
 from trainers.optim import frequency
 from trainers.support.checkpoint import read_notes
+from trainers.support.checksummed import load_array
 from trainers.support.errors import Diverged, EnvironmentFault
 from trainers.support.position import Cursor
 
@@ -115,8 +117,22 @@ def test_a_trial_that_ended_within_an_epoch_leaves_no_position_to_the_next(photo
 def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
     said = messages(job(photos, tmp_path / "run", cache))
     assert [message.epoch.number for message in said if isinstance(message, Progress)] == [1, 2, 3]
-    assert said[-1] == Done(trial=4)
+    assert said[-1] == Done(trial=4, standard_errors=said[-1].standard_errors)
     assert RunFolder(tmp_path / "run").model.exists()
+
+
+CORRECTIONS = {"none": {}, "fixed": {"tau": 0.8}, "fitted": {"fit": True}}
+
+
+@pytest.mark.parametrize("how", CORRECTIONS.values(), ids=CORRECTIONS)
+def test_a_trial_leaves_its_metrics_in_resamples_of_val_corrected_as_they_are(photos, cache, tmp_path, how):
+    one = job(photos, tmp_path / "run", cache, posthoc_logit_adjustment=how, selection="last")
+    *_, last, end = messages(one)
+    resamples = load_array(RunFolder(one.folder).val_bootstrap)
+    assert end.standard_errors == standard_errors(resamples)
+    assert set(end.standard_errors) == set(last.epoch.val.metrics)
+    for name, value in last.epoch.val.metrics.items():
+        assert abs(resamples[name].mean() - value) < max(0.01, end.standard_errors[name]), name
 
 
 def looking(one: Job, **views: object) -> Job:
@@ -126,7 +142,7 @@ def looking(one: Job, **views: object) -> Job:
 
 def test_a_trial_with_test_time_augmentation_is_looked_at_again(photos, cache, tmp_path):
     end = messages(looking(job(photos, tmp_path / "run", cache), flip=True))[-1]
-    assert end == Done(trial=4, tta=end.tta)
+    assert end == Done(trial=4, tta=end.tta, standard_errors=end.standard_errors)
     assert set(end.tta.category_accuracy) == {"colour", "place"}
 
 
@@ -138,7 +154,7 @@ def test_a_second_look_that_fails_costs_the_trial_nothing(photos, cache, tmp_pat
         if said[-1].epoch.number == 3:
             RunFolder(one.folder).model.write_bytes(b"not weights any more")
         said.append(advance(running, True))
-    assert said[-1] == Done(trial=4)
+    assert said[-1] == Done(trial=4, standard_errors=said[-1].standard_errors)
 
 
 def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(photos, cache, tmp_path):
@@ -152,6 +168,8 @@ def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(phot
     assert isinstance(end, Done)
     assert end.scores
     assert set(end.scores.category_accuracy) == {"colour", "place"}
+    assert set(end.scores.standard_errors) == set(end.scores.metrics)
+    assert not folder.val_bootstrap.exists()
 
 
 def test_a_finals_predictions_are_corrected_by_the_strength_that_its_winner_fitted(photos, cache, tmp_path):

@@ -119,7 +119,7 @@ def scores_of(
     precision: np.ndarray | None = None,
     known: Sequence[int] | None = None,
 ) -> Scores:
-    """Every metric of counts [3, sum C].
+    """Every metric of counts [3, sum C], which are sums of weights where images have some.
 
     precision [M] of `average_precision`; known [K] of `known_images`, where any answer is missing. Classes of
     different categories are different ones. Each metric is scikit-learn's of the same name, and the mean class
@@ -127,7 +127,7 @@ def scores_of(
     """
     true, predicted, hits = counts
     seen = true + predicted
-    recall, precise, f1 = (hits / np.maximum(whole, 1) for whole in (true, predicted, seen / 2))
+    recall, precise, f1 = (_shares(hits, whole) for whole in (true, predicted, seen / 2))
     found = {
         "macro_precision": _mean(precise, seen),
         "macro_recall": _mean(recall, seen),
@@ -180,5 +180,11 @@ def _nanmean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _ratio(part: int, whole: int) -> float:
-    return int(part) / int(whole) if whole else 0.0
+def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Class by class; 0 where there is nothing to have a share of."""
+    found: np.ndarray = np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+    return found
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
