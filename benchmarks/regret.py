@@ -6,18 +6,23 @@ python benchmarks/regret.py record --root ../shared/data/clothing --out mlruns/r
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 import torch
+from matplotlib import pyplot
+from optuna.distributions import BaseDistribution
+from surrogate import Array, Params, Surrogate, fitted
 
 from sweeper.search.optimizer import Optimizer
-from sweeper.space import yaml_io
+from sweeper.space import spec, yaml_io
 from sweeper.space.space import Space
+from sweeper.space.tree import flow
+from sweeper.trial import TrialResult
 from trainers.data_config import DataConfig
 from trainers.evaluation import metrics
 from trainers.evaluation.predict import predict
@@ -49,20 +54,31 @@ TRAIN, VAL, TEST = 400, 400, 1500  # photographs; TEST tell what a configuration
 EVEN = NEAR = 40
 SPREAD = 0.15  # configurations over the ranges, and around the defaults; share of a range
 SEEDS = 3
-Params = Mapping[str, Any]
+EPOCHS, RUNGS = 6, (1, 3)
+BUDGETS = (5, 10, 20, 50)  # trials that go to their end
+RECORDED = Path(__file__).with_suffix(".jsonl")
 
 
-def space(search: str = "") -> Space:
-    """The wide space of the trainings, with another `search`."""
-    return Space(yaml_io.read(Path("regret.yaml"), text=SPACE + search), ())
+def opened(search: str = "") -> tuple[spec.Search, Space]:
+    """The wide space of the trainings, and the `search` in it, a line of YAML."""
+    read = yaml_io.read(Path("regret.yaml"), text=SPACE + search)
+    return read.search, Space(read, ())
+
+
+def distributions(wide: Space) -> dict[str, BaseDistribution]:
+    """The open values in Optuna's words, those of all branches."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [study.ask() for _ in range(20)]
+    for trial in trials:
+        wide.suggest(trial)
+    return {name: one for trial in trials for name, one in trial.distributions.items()}
 
 
 # ---------------------------------------------------------------------------------------- the recording
 def configurations() -> list[Params]:
     """The configurations that are trained: half of them drawn evenly, the others around the defaults."""
-    wide = space("search: {sampler: random, seed: 1}\n")
-    spec = yaml_io.read(Path("regret.yaml"), text=SPACE + "search: {sampler: random, seed: 1}\n")
-    optimizer = Optimizer(spec.search, wide)
+    search, wide = opened("search: {sampler: random, seed: 1}\n")
+    optimizer = Optimizer(search, wide)
     even = [optimizer.ask()[1] for _ in range(EVEN)]
     known = {name: one for trial in optimizer.own_trials() for name, one in trial.distributions.items()}
     rng = np.random.default_rng(0)
@@ -97,7 +113,7 @@ def photographs(root: Path, cache: Path) -> Data:
 
 def trained(data: Data, params: Params, seed: int) -> dict[str, Any]:
     """The val score after each epoch, and the score on all other photographs at the best of them."""
-    recipe = space().recipe(params)
+    recipe = opened()[1].recipe(params)
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
@@ -124,14 +140,241 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in path.read_text().splitlines())
 
 
+# ---------------------------------------------------------------------------------------- the simulation
+@dataclass(frozen=True)
+class World:
+    """What is searched: trainings as the surrogate has them, how good the best is, and where a search begins."""
+
+    surrogate: Surrogate
+    best: float  # worth
+    start: Params  # tried first
+    prior: str  # of search.prior, as YAML
+
+    def curve(self, params: Params, rng: np.random.Generator) -> tuple[list[float], float]:
+        """The val score after each epoch of one training, and how far its configuration is from the best."""
+        *val, worth = self.surrogate.expected([params])[0]
+        return [float(one) for one in np.array(val) + self.surrogate.noise(rng)], float(self.best - worth)
+
+
+class Told(NamedTuple):
+    """What a search had when so many epochs were trained."""
+
+    epochs: int
+    value: float  # on val
+    regret: float
+
+
+Search = Callable[[World, int], Iterable[Told]]
+"""Searches with a seed, without end or for as many epochs as the largest budget has."""
+
+
+def ours(search: str, *, first: bool) -> Search:
+    """A search by this package, each trial to its end; with the default as its `first`."""
+
+    def run(world: World, seed: int) -> Iterator[Told]:
+        rng = np.random.default_rng(seed)
+        asked = search.replace("PRIOR", world.prior)
+        optimizer = Optimizer(*opened(f"search: {{pruner: none, seed: {seed}, {asked}}}\n"))
+        for number in range(max(BUDGETS)):
+            _, params = optimizer.ask(world.start if first and number == 0 else None)
+            val, regret = world.curve(params, rng)
+            optimizer.tell(ended(number, params, val[-1]))
+            yield Told((number + 1) * EPOCHS, val[-1], regret)
+
+    return run
+
+
+def ended(number: int, params: Params, value: float) -> TrialResult:
+    """A trial that went to its end."""
+    return TrialResult(
+        number=number,
+        state="COMPLETE",
+        metric="overall_accuracy",
+        value=value,
+        epoch=EPOCHS,
+        epochs=EPOCHS,
+        planned=EPOCHS,
+        backbone="test_byobnet",
+        params=dict(params),
+        seconds=1.0,
+    )
+
+
+def optunas(world: World, seed: int) -> Iterator[Told]:
+    """Optuna as it comes: its own settings of TPE, and no trial of the default."""
+    rng, (_, wide) = np.random.default_rng(seed), opened()
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    for number in range(max(BUDGETS)):
+        trial = study.ask()
+        val, regret = world.curve(wide.suggest(trial), rng)
+        study.tell(trial, val[-1])
+        yield Told((number + 1) * EPOCHS, val[-1], regret)
+
+
+def drawn_evenly(seed: int) -> Iterator[Params]:
+    """Configurations without end, as the others' schedulers draw them."""
+    optimizer = Optimizer(*opened(f"search: {{sampler: random, seed: {seed}}}\n"))
+    while True:
+        yield optimizer.ask()[1]
+
+
+def asha(world: World, seed: int) -> Iterator[Told]:
+    """ASHA that ends trials, as Ray Tune's: at 1 and at 3 epochs those go on that are in the best third so far."""
+    rng, rungs = np.random.default_rng(seed), {rung: list[float]() for rung in RUNGS}
+    epochs = 0
+    for params in drawn_evenly(seed):
+        val, regret = world.curve(params, rng)
+        last = EPOCHS
+        for rung, shown in rungs.items():
+            shown.append(val[rung - 1])
+            if val[rung - 1] < np.percentile(shown, 100 - 100 / 3):
+                last = rung
+                break
+        epochs += last
+        yield Told(epochs, val[last - 1], regret)
+        if epochs >= max(BUDGETS) * EPOCHS:
+            return
+
+
+def hyperband(world: World, seed: int) -> Iterator[Told]:
+    """Hyperband (Li et al. 2018) of six epochs by thirds: in turn three of which one goes on after two, and two."""
+    rng, drawn = np.random.default_rng(seed), drawn_evenly(seed)
+    epochs = 0
+    while epochs < max(BUDGETS) * EPOCHS:
+        bracket = [world.curve(next(drawn), rng) for _ in range(3)]
+        for val, regret in bracket:
+            epochs += 2
+            yield Told(epochs, val[1], regret)
+        val, regret = max(bracket, key=lambda one: one[0][1])
+        epochs += EPOCHS - 2
+        yield Told(epochs, val[-1], regret)
+        for _ in range(2):
+            val, regret = world.curve(next(drawn), rng)
+            epochs += EPOCHS
+            yield Told(epochs, val[-1], regret)
+
+
+GOOD, BAD = "the family's default", "a bad default"
+OFF, NEAR_DEFAULT = "the default, then TPE (prior: off)", "the default, draws near it, then TPE"
+MARKS = "osD^v<"
+LANES: dict[str, Search] = {
+    OFF: ours("prior: off", first=True),
+    NEAR_DEFAULT: ours("prior: PRIOR", first=True),
+    "Optuna's own TPE": optunas,
+    "random": ours("sampler: random", first=False),
+    "Hyperband": hyperband,
+    "ASHA that stops, as Ray's": asha,
+}
+
+
+def regrets(world: World, search: Search, runs: int) -> Array:
+    """How far what is best on val is from the best, at each budget: [runs, budgets]."""
+    found = np.full((runs, len(BUDGETS)), np.nan)
+    for seed in range(runs):
+        best: Told | None = None
+        for told in search(world, seed):
+            for place, budget in enumerate(BUDGETS):
+                if best and told.epochs > budget * EPOCHS and np.isnan(found[seed, place]):
+                    found[seed, place] = best.regret
+            best = told if best is None or told.value > best.value else best
+        assert best
+        found[seed, np.isnan(found[seed])] = best.regret
+    return found
+
+
+def worlds(trainings: Sequence[Mapping[str, Any]]) -> dict[str, World]:
+    """The same trainings searched from the family's defaults, and from what is worst among those recorded."""
+    _, wide = opened()
+    known = distributions(wide)
+    surrogate = fitted(trainings, known)
+    drawn = drawn_evenly(0)
+    sampled = [*(next(drawn) for _ in range(5000)), *(one["params"] for one in trainings)]
+    worth = surrogate.expected(sampled)[:, -1]
+    (default,) = wide.default()
+    recorded = [one["params"] for one in trainings]
+    worst = min(recorded, key=lambda params: float(surrogate.expected([params])[0, -1]))
+    best = float(worth.max())
+    return {
+        GOOD: World(surrogate, best, default, "{}"),
+        BAD: World(surrogate, best, worst, priors(worst)),
+    }
+
+
+def priors(params: Params) -> str:
+    """search.prior around a configuration."""
+    return flow({name: {"around": value} for name, value in params.items()})
+
+
+def simulate(given: argparse.Namespace) -> None:
+    """Search what was recorded, and print how far from the best each lane ends."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trainings = list(lines(given.recorded))
+    found: dict[str, dict[str, Array]] = {}
+    for name, world in worlds(trainings).items():
+        off = world.best - world.surrogate.expected([world.start])[0, -1]
+        spread = world.surrogate.noises[:, -2].std()
+        print(f"\n{len(trainings)} trainings, {name}: best {world.best:.4f}, start {off:.4f} from it,", end=" ")
+        print(f"noise of val {spread:.4f}, explained {world.surrogate.explained:.2f}\n")
+        print("| | " + " | ".join(f"{budget} trials" for budget in BUDGETS) + " |")
+        print("|---|" + "--:|" * len(BUDGETS))
+        found[name] = {}
+        lanes = (
+            LANES if name == GOOD else {lane: LANES[lane] for lane in (OFF, NEAR_DEFAULT)}
+        )  # others have no default
+        for lane, search in lanes.items():
+            kept = found[name][lane] = regrets(world, search, given.runs)
+            print(
+                f"| {lane} | " + " | ".join(f"{m:.4f} ± {e:.4f}" for m, e in zip(*means(kept), strict=True)) + " |",
+                flush=True,
+            )
+    if given.figure:
+        draw(found, given.figure, len(trainings))
+    bars(found)
+
+
+def means(kept: Array) -> tuple[Array, Array]:
+    """The mean regret at each budget, and its standard error."""
+    return kept.mean(0), kept.std(0, ddof=1) / len(kept) ** 0.5
+
+
+def bars(found: Mapping[str, Mapping[str, Array]]) -> None:
+    """Print what the prior is worth where the default is good, and what it costs where it is bad."""
+    for name, trials, limit in ((GOOD, 10, 0.5), (BAD, 50, 1.1)):
+        prior, off = (found[name][lane].mean(0)[BUDGETS.index(trials)] for lane in (NEAR_DEFAULT, OFF))
+        print(f"{name}, {trials} trials: {prior / off:.2f} of the regret without a prior; the bar is {limit}")
+
+
+def draw(found: Mapping[str, Mapping[str, Array]], path: Path, trainings: int) -> None:
+    """The regret of each lane over the budget, a panel for each default."""
+    figure, axes = pyplot.subplots(1, len(found), figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, (name, lanes) in zip(axes, found.items(), strict=True):
+        for lane, kept in lanes.items():
+            middle, error = means(kept)
+            number = list(LANES).index(lane)
+            axis.errorbar(BUDGETS, middle, error, color=f"C{number}", marker=MARKS[number], markersize=4, label=lane)
+        axis.set(xscale="log", yscale="log", title=f"start: {name}", xlabel="budget, full trainings")
+        axis.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy below the best")
+    axes[0].legend(fontsize=7)
+    figure.suptitle(f"{trainings} recorded trainings, mean and standard error of the searches", fontsize=9)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ask.add_subparsers(required=True)
-    recording = parts.add_parser("record", help="train what the output lacks")
+    recording = parts.add_parser("record", help="train what the record lacks")
     recording.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
     recording.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
-    recording.add_argument("--out", type=Path, default=Path("mlruns/regret.jsonl"))
+    recording.add_argument("--out", type=Path, default=RECORDED)
     recording.set_defaults(run=record)
+    simulating = parts.add_parser("simulate", help="search what was recorded")
+    simulating.add_argument("--recorded", type=Path, default=RECORDED)
+    simulating.add_argument("--runs", type=int, default=200)
+    simulating.add_argument("--figure", type=Path, help="where the regrets are drawn")
+    simulating.set_defaults(run=simulate)
     given = ask.parse_args()
     given.run(given)
 

@@ -96,10 +96,8 @@ def judge(spec: StudySpec, known: Mapping[str, Distribution]) -> None:
 def _refuse_name(name: str, node: Node, known: Mapping[str, Distribution]) -> NoReturn:
     short = name.removeprefix("train.")
     near = f"write {short}" if short in known else did_you_mean(name, known)
-    what = f"search.prior: there is no open value {name}"
-    raise UserError(
-        what, where=node.key, help=near or f"it can be {join_or([*known]) or 'left out: nothing is open'}"
-    )
+    options = f"it can be {join_or([*known])}" if known else "leave it out: no value is open"
+    raise UserError(f"search.prior: there is no open value {name}", where=node.key, help=near or options)
 
 
 def _refuse_around(name: str, prior: Prior, distribution: Distribution, node: Node) -> None:
