@@ -98,8 +98,9 @@ def near(wide: Space, known: Mapping[str, Any], rng: np.random.Generator) -> Par
         middle = scale.transform({name: usual[name]})[0] if name in usual else 0.5
         return scale.untransform(np.clip([middle + rng.normal(0, SPREAD)], 0, 1))[name]
 
-    one = optuna.trial.FixedTrial({name: drawn(name, values) for name, values in known.items()})
-    return wide.suggest(one)
+    study = optuna.create_study()
+    study.enqueue_trial({name: drawn(name, values) for name, values in known.items()})
+    return wide.suggest(study.ask())
 
 
 def photographs(root: Path, cache: Path) -> Data:
@@ -318,15 +319,10 @@ def simulate(given: argparse.Namespace) -> None:
         print("| | " + " | ".join(f"{budget} trials" for budget in BUDGETS) + " |")
         print("|---|" + "--:|" * len(BUDGETS))
         found[name] = {}
-        lanes = (
-            LANES if name == GOOD else {lane: LANES[lane] for lane in (OFF, NEAR_DEFAULT)}
-        )  # others have no default
-        for lane, search in lanes.items():
-            kept = found[name][lane] = regrets(world, search, given.runs)
-            print(
-                f"| {lane} | " + " | ".join(f"{m:.4f} ± {e:.4f}" for m, e in zip(*means(kept), strict=True)) + " |",
-                flush=True,
-            )
+        for lane in LANES if name == GOOD else (OFF, NEAR_DEFAULT):  # the others begin with no default
+            kept = found[name][lane] = regrets(world, LANES[lane], given.runs)
+            cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*means(kept), strict=True))
+            print(f"| {lane} | " + " | ".join(cells) + " |", flush=True)
     if given.figure:
         draw(found, given.figure, len(trainings))
     bars(found)
