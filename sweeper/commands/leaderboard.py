@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from sweeper.errors import UserError
-from sweeper.results import columns, edges, importance, leaderboard, status
+from sweeper.results import columns, importance, leaderboard, status
 from sweeper.results.columns import Board
-from sweeper.results.edges import Edge
+from sweeper.results.importance import Edge, edges
 from sweeper.results.leaderboard import Cross
 from sweeper.store import studies
 from sweeper.store.importance import Importance
@@ -47,7 +47,7 @@ class Standing:
     @cached_property
     def edges(self) -> list[Edge]:
         """The open values whose best trials crowd at an end of their range."""
-        return edges.edges(self.status.study, self.status.results)
+        return edges(self.status.study, self.status.results)
 
     @property
     def said(self) -> list[str]:

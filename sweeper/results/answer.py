@@ -8,7 +8,7 @@ from sweeper.errors import UserError
 from sweeper.figures.charts import written
 from sweeper.figures.finished_run import Run
 from sweeper.results import card
-from sweeper.results.edges import edges
+from sweeper.results.importance import edges
 from sweeper.results.winner import Winner
 from sweeper.store import records
 from sweeper.store.importance import Importance, ordered

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.results.edges import edges
+from sweeper.results.importance import edges
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import TrialResult
 from tests.results.test_importance import asking
