@@ -7,7 +7,9 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,15 +171,15 @@ Search = Callable[[World, int], Iterable[Told]]
 """Searches with a seed, without end or for as many epochs as the largest budget has."""
 
 
-def ours(search: str, *, first: bool) -> Search:
-    """A search by this package, each trial to its end; with the default as its `first`."""
+def ours(search: str) -> Search:
+    """A search by this package, the default first, each trial to its end."""
 
     def run(world: World, seed: int) -> Iterator[Told]:
         rng = np.random.default_rng(seed)
         asked = search.replace("PRIOR", world.prior)
         optimizer = Optimizer(*opened(f"search: {{pruner: none, seed: {seed}, {asked}}}\n"))
         for number in range(max(BUDGETS)):
-            _, params = optimizer.ask(world.start if first and number == 0 else None)
+            _, params = optimizer.ask(None if number else world.start)
             val, regret = world.curve(params, rng)
             optimizer.tell(ended(number, params, val[-1]))
             yield Told((number + 1) * EPOCHS, val[-1], regret)
@@ -214,9 +216,20 @@ def optunas(world: World, seed: int) -> Iterator[Told]:
 
 def drawn_evenly(seed: int) -> Iterator[Params]:
     """Configurations without end, as the others' schedulers draw them."""
-    optimizer = Optimizer(*opened(f"search: {{sampler: random, seed: {seed}}}\n"))
+    _, wide = opened()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     while True:
-        yield optimizer.ask()[1]
+        yield wide.suggest(study.ask())
+
+
+def evenly(world: World, seed: int) -> Iterator[Told]:
+    """Random search, each trial to its end."""
+    rng = np.random.default_rng(seed)
+    for number, params in enumerate(drawn_evenly(seed), 1):
+        val, regret = world.curve(params, rng)
+        yield Told(number * EPOCHS, val[-1], regret)
+        if number == max(BUDGETS):
+            return
 
 
 def asha(world: World, seed: int) -> Iterator[Told]:
@@ -259,28 +272,25 @@ GOOD, BAD = "the family's default", "a bad default"
 OFF, NEAR_DEFAULT = "the default, then TPE (prior: off)", "the default, draws near it, then TPE"
 MARKS = "osD^v<"
 LANES: dict[str, Search] = {
-    OFF: ours("prior: off", first=True),
-    NEAR_DEFAULT: ours("prior: PRIOR", first=True),
+    OFF: ours("prior: off"),
+    NEAR_DEFAULT: ours("prior: PRIOR"),
     "Optuna's own TPE": optunas,
-    "random": ours("sampler: random", first=False),
+    "random": evenly,
     "Hyperband": hyperband,
     "ASHA that stops, as Ray's": asha,
 }
 
 
-def regrets(world: World, search: Search, runs: int) -> Array:
-    """How far what is best on val is from the best, at each budget: [runs, budgets]."""
-    found = np.full((runs, len(BUDGETS)), np.nan)
-    for seed in range(runs):
-        best: Told | None = None
-        for told in search(world, seed):
-            for place, budget in enumerate(BUDGETS):
-                if best and told.epochs > budget * EPOCHS and np.isnan(found[seed, place]):
-                    found[seed, place] = best.regret
-            best = told if best is None or told.value > best.value else best
-        assert best
-        found[seed, np.isnan(found[seed])] = best.regret
-    return found
+def regrets(world: World, lane: str, seed: int) -> list[float]:
+    """How far what is best on val is from the best at each budget, in one search."""
+    found: list[float] = []
+    best: Told | None = None
+    for told in LANES[lane](world, seed):
+        while best and len(found) < len(BUDGETS) and told.epochs > BUDGETS[len(found)] * EPOCHS:
+            found.append(best.regret)
+        best = told if best is None or told.value > best.value else best
+    assert best
+    return found + [best.regret] * (len(BUDGETS) - len(found))
 
 
 def worlds(trainings: Sequence[Mapping[str, Any]]) -> dict[str, World]:
@@ -309,6 +319,7 @@ def priors(params: Params) -> str:
 def simulate(given: argparse.Namespace) -> None:
     """Search what was recorded, and print how far from the best each lane ends."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pool = ProcessPoolExecutor(given.jobs, initializer=optuna.logging.set_verbosity, initargs=(optuna.logging.ERROR,))
     trainings = list(lines(given.recorded))
     found: dict[str, dict[str, Array]] = {}
     for name, world in worlds(trainings).items():
@@ -320,7 +331,7 @@ def simulate(given: argparse.Namespace) -> None:
         print("|---|" + "--:|" * len(BUDGETS))
         found[name] = {}
         for lane in LANES if name == GOOD else (OFF, NEAR_DEFAULT):  # the others begin with no default
-            kept = found[name][lane] = regrets(world, LANES[lane], given.runs)
+            kept = found[name][lane] = np.array(list(pool.map(partial(regrets, world, lane), range(given.runs))))
             cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*means(kept), strict=True))
             print(f"| {lane} | " + " | ".join(cells) + " |", flush=True)
     if given.figure:
@@ -369,6 +380,7 @@ def main() -> None:
     simulating = parts.add_parser("simulate", help="search what was recorded")
     simulating.add_argument("--recorded", type=Path, default=RECORDED)
     simulating.add_argument("--runs", type=int, default=200)
+    simulating.add_argument("--jobs", type=int, default=1, help="processes")
     simulating.add_argument("--figure", type=Path, help="where the regrets are drawn")
     simulating.set_defaults(run=simulate)
     given = ask.parse_args()
