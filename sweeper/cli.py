@@ -355,8 +355,8 @@ def leaderboard(
     if not cross:
         board = standing.board()
         output.print_table(board.headers, board.rows, more=leaderboard.MORE)
-        if standing.importance and not columns:
-            _answer(["", standing.importance.line])
+        if standing.said and not columns:
+            _answer(["", *standing.said])
         if standing.ledger.rows and not columns:
             _answer(["", "final models:"])
             output.print_table(standing.ledger.headers, standing.ledger.rows)

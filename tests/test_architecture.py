@@ -53,7 +53,7 @@ def test_at_most_a_dozen_files_stand_in_a_package():
         assert len(files) <= LARGEST.get(name(folder), 12), name(folder)
 
 
-LARGEST = {"trainers/data": 18, "sweeper/space": 14}  # a file for each layout, a file for each use of the language
+LARGEST = {"trainers/data": 18, "sweeper/space": 15}  # a file for each layout, a file for each use of the language
 
 
 def test_nothing_that_is_read_is_unpickled():

@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, leaderboard, status
 from sweeper.results.columns import Board
+from sweeper.results.importance import Edge, edges
 from sweeper.results.leaderboard import Cross
 from sweeper.store import studies
 from sweeper.store.importance import Importance
@@ -42,6 +43,16 @@ class Standing:
     def importance(self) -> Importance | None:
         """What mattered, by the study's own metric."""
         return importance.importance(self.status.study, self.status.results)
+
+    @cached_property
+    def edges(self) -> list[Edge]:
+        """The open values whose best trials crowd at an end of their range."""
+        return edges(self.status.study, self.status.results)
+
+    @property
+    def said(self) -> list[str]:
+        """What mattered, and where the best trials crowd, in a line each."""
+        return [*([self.importance.line] if self.importance else []), *map(str, self.edges)]
 
     @cached_property
     def ledger(self) -> Board:
@@ -82,6 +93,7 @@ class Standing:
         more = {
             "cross": self.cross.document() if self.cross else None,
             "importance": self.importance.document() if self.importance else None,
+            "edges": [edge.document() for edge in self.edges],
             "finals": status.document(self.status)["finals"],
         }
         return whole | {"trials": whole["trials"][: self.wanted.top]} | more

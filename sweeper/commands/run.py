@@ -16,6 +16,7 @@ from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, status, winner
+from sweeper.results.importance import edges
 from sweeper.store import studies
 from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -171,6 +172,7 @@ def _last(
     """What mattered, what lies where, and the commands that come next."""
     if mattered:
         yield mattered.line
+    yield from map(str, edges(one.study, one.results))
     yield f"files:  {text.relative_path(one.study.root)}"
     yield from _broken(one)
     if one.study.sync_state.exists():

@@ -8,6 +8,7 @@ from sweeper.errors import UserError
 from sweeper.figures.charts import written
 from sweeper.figures.finished_run import Run
 from sweeper.results import card
+from sweeper.results.importance import edges
 from sweeper.results.winner import Winner
 from sweeper.space.compare import opened
 from sweeper.store import records, study_file
@@ -27,6 +28,7 @@ def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: 
     if mattered:
         line = mattered.line
         said.append(f"{line[:1].upper()}{line[1:]}.")
+    said += [f"At an edge: {edge.advice}." for edge in edges(one.study, one.results)]
     return [*said, f"It cost {cost}."]
 
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search import samplers
 from sweeper.search.history import direction
+from sweeper.search.prior import StartingPrior
 from sweeper.trial import SearchState, TrialResult
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Optimizer:
         """
         samplers.set_verbosity(search)
         self._search, self._space, self._minimize = search, space, minimize
+        self._prior = StartingPrior(search, space)
         self._storage = _Storage(transferred)
         self._study = optuna.create_study(
             direction=direction(minimize=minimize), storage=self._storage, sampler=samplers.sampler(search)
@@ -55,9 +57,7 @@ class Optimizer:
     # ------------------------------------------------------------------------------------- asking
     def ask(self, fixed: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """Number and parameters of a new trial, those `fixed` as they are."""
-        if fixed:
-            self._study.enqueue_trial(dict(fixed))
-        trial = self._study.ask()
+        trial = self._prior.ask(self._study, len(self.own_trials()), fixed or {})
         return trial.number, self._space.suggest(trial)
 
     def preview(self, fixed: Mapping[str, Any]) -> dict[str, Any]:

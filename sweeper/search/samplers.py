@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSamp
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search.history import direction
+from sweeper.search.prior import StartingPrior
 from sweeper.space.spec import (
     GP,
     TPE,
@@ -116,11 +117,11 @@ def first(search: Search, space: "Space", count: int, *, minimize: bool = False)
     """The parameters of the first `count` trials as a study would ask for them while none has a result."""
     set_verbosity(search)
     study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
-    for params in islice(space.configurations(), count) if isinstance(search.sampler, Grid) else space.default():
-        study.enqueue_trial(params)
-    known = space.size if isinstance(search.sampler, Grid) else None
-    for _ in range(count if known is None else min(count, known)):
-        yield space.suggest(study.ask())
+    grid = isinstance(search.sampler, Grid)
+    queued = list(islice(space.configurations(), count)) if grid else space.default()
+    prior = StartingPrior(search, space)
+    for number in range(len(queued) if grid else count):
+        yield space.suggest(prior.ask(study, number, queued[number] if number < len(queued) else {}))
 
 
 def prunes(search: Search, train: TrainConfig, study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sweeper.space.tree import Choice, Node, Range, plain
+from sweeper.space.tree import parameters as opened
 from trainers import extensions
 from trainers.config import NAMED, TrainConfig
 from trainers.metrics.definitions import STANDARD
@@ -21,13 +23,23 @@ def parameters(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
     Of a range the nearest value, of a choice the option itself or the nearest number; where a recipe has no default,
     the middle of the range and the first option.
     """
+    usual = known(tree, defaults)
+    found: dict[str, Any] = {}
+    for each in opened(tree):
+        if all(found.get(name) == label for name, label in each.given.items()):
+            found[each.name] = usual.get(each.name, each.distribution.midpoint())
+    return found
+
+
+def known(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of every open value that has a default, those of all branches included."""
     usual = TrainConfig.model_validate(defaults).model_dump(mode="json")
     usual["drop_path"] = usual["drop_path"] or 0.0  # nothing said is none
     return dict(_walk(tree, "", "", {key: value for key, value in usual.items() if key not in COSTS}))
 
 
 def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of every open value in a node of the part `part`, whose default is `usual`."""
+    """Name and default of every open value that has one in a node of the part `part`, whose default is `usual`."""
     match node.value:
         case dict() as entries:
             known = _defaults(part, entries, usual)
@@ -38,11 +50,11 @@ def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, A
                 of_item = usual[index] if isinstance(usual, list) and index < len(usual) else None
                 yield from _walk(child, f"{name}.{index}", part, of_item)
         case Choice() as distribution:
-            label = _option(distribution, usual)
-            yield name, label
-            yield from _walk(distribution.node(label), f"{name}.{label}", part, usual)
-        case Range() as distribution:
-            yield name, distribution.near(usual) if _number(usual) else distribution.midpoint()
+            yield from ((name, label) for label in _option(distribution, usual))
+            for label, child in _options(distribution):
+                yield from _walk(child, f"{name}.{label}", part, usual)
+        case Range() as distribution if _number(usual):
+            yield name, distribution.near(usual)
 
 
 def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str, Any]:
@@ -62,21 +74,22 @@ def _of_extension(part: str, name: str) -> dict[str, Any]:
     return definition.defaults if definition else {}
 
 
-def _option(distribution: Choice, usual: Any) -> Any:
+def _option(distribution: Choice, usual: Any) -> Iterator[Any]:
+    """The label of the default, if it is offered, or else that of the nearest number."""
     if isinstance(usual, dict) and "name" not in usual:
-        mappings = (label for label, node in _options(distribution) if isinstance(node.value, dict))
-        return next(mappings, distribution.midpoint())
+        yield from islice((label for label, node in _options(distribution) if isinstance(node.value, dict)), 1)
+        return
     wanted = usual.get("name") if isinstance(usual, dict) else usual
     for label, node in _options(distribution):
         named = node.value.get("name") if isinstance(node.value, dict) else None
         found = named.value if named else plain(node)
         if wanted is not None and wanted == found and _number(wanted) == _number(found):
-            return label
+            yield label
+            return
     numbers = [label for label in distribution.labels if isinstance(label, int | float)]
     if isinstance(wanted, int | float) and len(numbers) == len(distribution.labels):
         target = float(wanted)
-        return min(numbers, key=lambda label: abs(label - target))
-    return distribution.midpoint()
+        yield min(numbers, key=lambda label: abs(label - target))
 
 
 def _options(distribution: Choice) -> Iterator[tuple[Any, Node]]:

@@ -25,7 +25,7 @@ def candidates(node: Node, value: Any, name: str, why: list[str]) -> Iterator[di
         case Choice() as distribution:
             yield from _chosen(distribution, value, name, why)
         case Range() as distribution:
-            if reason := _beyond(distribution, value):
+            if reason := beyond(distribution, value):
                 why.append(f"{name} {reason}")
             else:
                 yield {name: value}
@@ -72,7 +72,7 @@ def _chosen(distribution: Choice, value: Any, name: str, why: list[str]) -> Iter
         why.append(deeper[0] if deeper else f"{name} {flow(kind)} is not in {flow(list(distribution.labels))}")
 
 
-def _beyond(distribution: Range, value: Any) -> str:
+def beyond(distribution: Range, value: Any) -> str:
     """Why a range does not hold `value`, or nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"was {flow(value)}, not a number"

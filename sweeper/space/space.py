@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sweeper.space import defaults, extension_keys
+from sweeper.space import defaults, extension_keys, priors
 from sweeper.space.compare import difference, filled
 from sweeper.space.inside import NotInSpace, candidates
+from sweeper.space.priors import Around
 from sweeper.space.spec import Grid, StudySpec
 from sweeper.space.tree import (
     Choice,
@@ -61,6 +62,7 @@ class Space:
         self._judge()
         if isinstance(spec.search.sampler, Grid):
             self._refuse_endless()
+        priors.judge(spec, self._distributions)
 
     # ---------------------------------------------------------------------------------- looking
     @property
@@ -179,12 +181,32 @@ class Space:
 
     def default(self) -> list[dict[str, Any]]:
         """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
-        recipes = [self._recipe(closed).train for _, closed in self._over(lambda name: name == "backbone")]
         return [
-            defaults.parameters(self._fixed(train.backbone), defaults.filled(_given(train), self._spec.metric))
-            | ({"backbone": train.backbone} if "backbone" in self.names else {})
-            for train in recipes
+            defaults.parameters(self._fixed(backbone), usual)
+            | ({"backbone": backbone} if "backbone" in self.names else {})
+            for backbone, usual in self._families()
         ]
+
+    def priors(self) -> dict[str, dict[str, Around]]:
+        """Where the first draws of open values lie, by backbone: around its family's defaults, as far as there are
+        any, and around what search.prior says.
+        """
+        written = priors.written(self._spec.search, self._distributions)
+        found = {}
+        for backbone, usual in self._families():
+            known = defaults.known(self._fixed(backbone), usual)
+            around = {name: priors.around(self._distributions[name], value) for name, value in known.items()}
+            found[backbone] = (around if priors.has_default(self._spec.search) else {}) | written
+        return found
+
+    def _families(self) -> list[tuple[str, dict[str, Any]]]:
+        """Each backbone, and what its family usually has."""
+        recipes = [self._recipe(closed).train for _, closed in self._over(lambda name: name == "backbone")]
+        return [(train.backbone, defaults.filled(_given(train), self._spec.metric)) for train in recipes]
+
+    @property
+    def _distributions(self) -> dict[str, Distribution]:
+        return {each.name: each.distribution for each in self._open}
 
     def _fixed(self, backbone: str) -> Node:
         """The tree with this backbone alone."""

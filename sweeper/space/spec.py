@@ -141,11 +141,39 @@ class Confirm(Part):
     )
 
 
+class Prior(Part):
+    """Where the draws of one open value lie: most of them near a value, some anywhere in its range."""
+
+    around: bool | int | float | str | None = Field(
+        description="a value that is likely to be good; of a choice an option, or the name of a branch"
+    )
+    factor: float | None = Field(
+        None,
+        gt=1,
+        description="of a logarithmic range: two of three draws lie between around / factor and around x factor; 3"
+        " when left out",
+    )
+    spread: float | None = Field(
+        None,
+        gt=0,
+        description="of a linear range: two of three draws lie within so much of around; a fifth of the range when"
+        " left out, of whole numbers at least a step",
+    )
+    share: float | None = Field(
+        None, gt=0, le=1, description="of a choice: the share of draws that take around; 0.5 when left out"
+    )
+
+
 class Search(Part):
     """How the open values are chosen, and when a trial is given up."""
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
+    prior: Literal["off"] | dict[str, Prior] = Field(
+        default_factory=dict,
+        description="where tpe and gp draw their startup_trials: near the defaults of the backbone's family, or near"
+        " what is written here by the dotted name of an open value; off: evenly. random: near what is written alone",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
     confirm: Confirm | None = Field(
         None, description="the best trials are trained again with new seeds within the budget; not, when left out"
@@ -162,7 +190,8 @@ class Search(Part):
         """`sampler: tpe` is short for `sampler: {name: tpe}`; the same for the pruner."""
         if not isinstance(value, dict):
             return value
-        return value | {k: {"name": value[k]} for k in ("sampler", "pruner") if isinstance(value.get(k), str)}
+        off = {"prior": "off"} if value.get("prior") is False else {}  # as YAML 1.1 reads off
+        return value | off | {k: {"name": value[k]} for k in ("sampler", "pruner") if isinstance(value.get(k), str)}
 
 
 # ------------------------------------------------------------------------------------------- a file
@@ -219,6 +248,7 @@ class StudySpec:
     extensions: tuple[ExtensionFile, ...] = ()
     preset: Preset | None = None
     of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` has of it, by key
+    prior: Node | None = field(default=None, repr=False)  # search.prior as it is written, with its places
 
     @property
     def minimize(self) -> bool:

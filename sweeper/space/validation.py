@@ -147,7 +147,8 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
     if kind == "literal_error":
         known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         meant = hints.value(str(at.value), known)
-        return f"did you mean '{meant}'?" if meant else did_you_mean(str(at.value), known) or _opened(at)
+        near = f"did you mean '{meant}'?" if meant else did_you_mean(str(at.value), known)
+        return near or _opened(at) or _described(model, loc)
     if at.value is None:
         return "write a value after the colon, or leave the key out"
     if isinstance(at.value, str) and (written := hints.called(at.value)):
@@ -192,7 +193,8 @@ def _models(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
     for part in loc:
         named = [m for m in models if part in (hints.tag(m), m.__name__)]
         inner = [m.model_fields[str(part)].annotation for m in models if part in m.model_fields]
-        models = named or [m for annotation in inner for m in parts(annotation)]
+        below = [m for annotation in inner for m in parts(annotation)]
+        models = named or (below if inner else models)  # else a key of a mapping, or a tag of pydantic's
     return models
 
 

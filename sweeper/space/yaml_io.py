@@ -94,7 +94,13 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         keep_checkpoints=file.keep_checkpoints,
         extensions=given,
         preset=file.preset,
+        prior=_prior(entries.get("search")),
     )
+
+
+def _prior(search: Node | None) -> Node | None:
+    """What search.prior says, if it is there."""
+    return search.value.get("prior") if search and isinstance(search.value, dict) else None
 
 
 def _named(path: Path) -> str:

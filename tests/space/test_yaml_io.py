@@ -136,6 +136,7 @@ def test_sampler_and_pruner_are_names_or_mappings(write: Write):
     assert spec.search.model_dump() == {
         "sampler": {"name": "tpe", "startup_trials": 3},
         "pruner": {"name": "none"},
+        "prior": {},
         "seed": 0,
         "confirm": None,
     }

@@ -201,7 +201,7 @@ def near(folder: StudyFolder, count: int) -> list[float]:
 
 
 def test_a_taught_tpe_proposes_near_the_old_optimum(tmp_path):
-    text = "{sampler: {name: tpe, startup_trials: 10}, pruner: none}"
+    text = "{sampler: {name: tpe, startup_trials: 10}, prior: off, pruner: none}"  # the default is the optimum
     many, _ = begun(tmp_path, "many", budget="{trials: 40}", search=text)
     play(many)
     many.close()

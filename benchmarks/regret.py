@@ -1,0 +1,391 @@
+"""How far from the best a search ends after 5, 10, 20 and 50 trials: samplers on recorded trainings.
+
+python benchmarks/regret.py record --root ../shared/data/clothing --out mlruns/regret.jsonl
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import torch
+from matplotlib import pyplot
+from optuna.distributions import BaseDistribution
+from surrogate import Array, Params, Surrogate, fitted
+
+from sweeper.search.optimizer import Optimizer
+from sweeper.space import spec, yaml_io
+from sweeper.space.space import Space
+from sweeper.space.tree import flow
+from sweeper.trial import TrialResult
+from trainers.data_config import DataConfig
+from trainers.evaluation import metrics
+from trainers.evaluation.predict import predict
+from trainers.loading.batches import Data
+from trainers.train import train
+
+SPACE = """\
+study: regret
+data: {layout: table, root: data/clothing}
+metric: overall_accuracy
+budget: {trials: 50}
+train:
+  backbone: test_byobnet
+  pretrained: false
+  image_size: 24
+  loss:
+    choice:
+      - {name: cross_entropy, label_smoothing: {uniform: [0.0, 0.3]}}
+      - {name: focal, gamma: {uniform: [0.0, 4.0]}}
+  optimizer: {name: adamw, lr: {loguniform: [1e-4, 1e-1]}, weight_decay: {loguniform: [1e-3, 1.0]}}
+  schedule: {name: cosine, warmup_epochs: {int: [0, 4]}}
+  augment: {horizontal_flip: 0.5, random_shift: {uniform: [0.0, 0.4]}, random_erasing: {uniform: [0.0, 0.6]}}
+  balanced_sampling: {uniform: [0.0, 1.0]}
+  tta: {flip: false, scales: [1.0]}
+  epochs: 6
+  batch_size: 32
+"""
+TRAIN, VAL, TEST = 400, 400, 1500  # photographs; TEST tell what a configuration is worth
+EVEN = NEAR = 40
+SPREAD = 0.15  # configurations over the ranges, and around the defaults; share of a range
+SEEDS = 3
+EPOCHS, RUNGS = 6, (1, 3)
+BUDGETS = (5, 10, 20, 50)  # trials that go to their end
+RECORDED = Path(__file__).with_suffix(".jsonl")
+
+
+def opened(search: str = "") -> tuple[spec.Search, Space]:
+    """The wide space of the trainings, and the `search` in it, a line of YAML."""
+    read = yaml_io.read(Path("regret.yaml"), text=SPACE + search)
+    return read.search, Space(read, ())
+
+
+def distributions(wide: Space) -> dict[str, BaseDistribution]:
+    """The open values in Optuna's words, those of all branches."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [study.ask() for _ in range(20)]
+    for trial in trials:
+        wide.suggest(trial)
+    return {name: one for trial in trials for name, one in trial.distributions.items()}
+
+
+# ---------------------------------------------------------------------------------------- the recording
+def configurations() -> list[Params]:
+    """The configurations that are trained: half of them drawn evenly, the others around the defaults."""
+    search, wide = opened("search: {sampler: random, seed: 1}\n")
+    optimizer = Optimizer(search, wide)
+    even = [optimizer.ask()[1] for _ in range(EVEN)]
+    known = {name: one for trial in optimizer.own_trials() for name, one in trial.distributions.items()}
+    rng = np.random.default_rng(0)
+    around = [*wide.default(), *(near(wide, known, rng) for _ in range(NEAR - 1))]
+    return [params for pair in zip(around, even, strict=True) for params in pair]  # in turns, for an early end
+
+
+def near(wide: Space, known: Mapping[str, Any], rng: np.random.Generator) -> Params:
+    """A configuration near the defaults; a choice keeps its default in three of four."""
+    (usual,) = wide.default()
+
+    def drawn(name: str, values: Any) -> Any:
+        if isinstance(values, optuna.distributions.CategoricalDistribution):
+            at = values.choices.index(usual[name])
+            return values.choices[at if rng.random() < 0.75 else int(rng.integers(len(values.choices)))]
+        scale = optuna._transform._SearchSpaceTransform({name: values}, transform_0_1=True)
+        middle = scale.transform({name: usual[name]})[0] if name in usual else 0.5
+        return scale.untransform(np.clip([middle + rng.normal(0, SPREAD)], 0, 1))[name]
+
+    study = optuna.create_study()
+    study.enqueue_trial({name: drawn(name, values) for name, values in known.items()})
+    return wide.suggest(study.ask())
+
+
+def photographs(root: Path, cache: Path) -> Data:
+    """Some of the photographs: to train on, to choose by, and to tell the worth by; the others are of no split."""
+    data = Data.open(DataConfig(layout="table", root=str(root), size=64), cache)
+    order = np.random.default_rng(0).permutation(len(data.table.rows)).tolist()
+    splits = dict(zip(order, ["train"] * TRAIN + ["val"] * VAL + ["test"] * TEST, strict=False))
+    rows = tuple(replace(row, split=splits.get(n, "")) for n, row in enumerate(data.table.rows))
+    return Data(replace(data.table, rows=rows), data.cache)
+
+
+def trained(data: Data, params: Params, seed: int) -> dict[str, Any]:
+    """The val score after each epoch, and the score on all other photographs at the best of them."""
+    recipe = opened()[1].recipe(params)
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = list(train(recipe, data, Path(folder)))
+        logits = predict(recipe, data, Path(folder) / "model.safetensors", split="test")
+    labels = data.labels(data.table.indices("test"))
+    worth = metrics.scores(logits, labels, data.categories, loss=0.0).overall_accuracy
+    return {"val": [epoch.value(recipe.metric) for epoch in epochs], "test": worth}
+
+
+def record(given: argparse.Namespace) -> None:
+    """Train what the output lacks, seed by seed, so that an early end leaves whole rounds."""
+    torch.set_num_threads(1)
+    data, asked = photographs(given.root, given.cache), configurations()
+    done = {(one["number"], one["seed"]) for one in lines(given.out)}
+    for number, seed in ((n, s) for s in range(SEEDS) for n in range(len(asked)) if (n, s) not in done):
+        found = {"number": number, "seed": seed, "params": asked[number], **trained(data, asked[number], seed)}
+        with given.out.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What was recorded so far."""
+    if path.exists():
+        yield from (json.loads(line) for line in path.read_text().splitlines())
+
+
+# ---------------------------------------------------------------------------------------- the simulation
+@dataclass(frozen=True)
+class World:
+    """What is searched: trainings as the surrogate has them, how good the best is, and where a search begins."""
+
+    surrogate: Surrogate
+    best: float  # worth
+    start: Params  # tried first
+    prior: str  # of search.prior, as YAML
+
+    def curve(self, params: Params, rng: np.random.Generator) -> tuple[list[float], float]:
+        """The val score after each epoch of one training, and how far its configuration is from the best."""
+        *val, worth = self.surrogate.expected([params])[0]
+        return [float(one) for one in np.array(val) + self.surrogate.noise(rng)], float(self.best - worth)
+
+
+class Told(NamedTuple):
+    """What a search had when so many epochs were trained."""
+
+    epochs: int
+    value: float  # on val
+    regret: float
+
+
+Search = Callable[[World, int], Iterable[Told]]
+"""Searches with a seed, without end or for as many epochs as the largest budget has."""
+
+
+def ours(search: str) -> Search:
+    """A search by this package, the default first, each trial to its end."""
+
+    def run(world: World, seed: int) -> Iterator[Told]:
+        rng = np.random.default_rng(seed)
+        asked = search.replace("PRIOR", world.prior)
+        optimizer = Optimizer(*opened(f"search: {{pruner: none, seed: {seed}, {asked}}}\n"))
+        for number in range(max(BUDGETS)):
+            _, params = optimizer.ask(None if number else world.start)
+            val, regret = world.curve(params, rng)
+            optimizer.tell(ended(number, params, val[-1]))
+            yield Told((number + 1) * EPOCHS, val[-1], regret)
+
+    return run
+
+
+def ended(number: int, params: Params, value: float) -> TrialResult:
+    """A trial that went to its end."""
+    return TrialResult(
+        number=number,
+        state="COMPLETE",
+        metric="overall_accuracy",
+        value=value,
+        epoch=EPOCHS,
+        epochs=EPOCHS,
+        planned=EPOCHS,
+        backbone="test_byobnet",
+        params=dict(params),
+        seconds=1.0,
+    )
+
+
+def optunas(world: World, seed: int) -> Iterator[Told]:
+    """Optuna as it comes: its own settings of TPE, and no trial of the default."""
+    rng, (_, wide) = np.random.default_rng(seed), opened()
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    for number in range(max(BUDGETS)):
+        trial = study.ask()
+        val, regret = world.curve(wide.suggest(trial), rng)
+        study.tell(trial, val[-1])
+        yield Told((number + 1) * EPOCHS, val[-1], regret)
+
+
+def drawn_evenly(seed: int) -> Iterator[Params]:
+    """Configurations without end, as the others' schedulers draw them."""
+    _, wide = opened()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    while True:
+        yield wide.suggest(study.ask())
+
+
+def evenly(world: World, seed: int) -> Iterator[Told]:
+    """Random search, each trial to its end."""
+    rng = np.random.default_rng(seed)
+    for number, params in enumerate(drawn_evenly(seed), 1):
+        val, regret = world.curve(params, rng)
+        yield Told(number * EPOCHS, val[-1], regret)
+        if number == max(BUDGETS):
+            return
+
+
+def asha(world: World, seed: int) -> Iterator[Told]:
+    """ASHA that ends trials, as Ray Tune's: at 1 and at 3 epochs those go on that are in the best third so far."""
+    rng, rungs = np.random.default_rng(seed), {rung: list[float]() for rung in RUNGS}
+    epochs = 0
+    for params in drawn_evenly(seed):
+        val, regret = world.curve(params, rng)
+        last = EPOCHS
+        for rung, shown in rungs.items():
+            shown.append(val[rung - 1])
+            if val[rung - 1] < np.percentile(shown, 100 - 100 / 3):
+                last = rung
+                break
+        epochs += last
+        yield Told(epochs, val[last - 1], regret)
+        if epochs >= max(BUDGETS) * EPOCHS:
+            return
+
+
+def hyperband(world: World, seed: int) -> Iterator[Told]:
+    """Hyperband (Li et al. 2018) of six epochs by thirds: in turn three of which one goes on after two, and two."""
+    rng, drawn = np.random.default_rng(seed), drawn_evenly(seed)
+    epochs = 0
+    while epochs < max(BUDGETS) * EPOCHS:
+        bracket = [world.curve(next(drawn), rng) for _ in range(3)]
+        for val, regret in bracket:
+            epochs += 2
+            yield Told(epochs, val[1], regret)
+        val, regret = max(bracket, key=lambda one: one[0][1])
+        epochs += EPOCHS - 2
+        yield Told(epochs, val[-1], regret)
+        for _ in range(2):
+            val, regret = world.curve(next(drawn), rng)
+            epochs += EPOCHS
+            yield Told(epochs, val[-1], regret)
+
+
+GOOD, BAD = "the family's default", "a bad default"
+OFF, NEAR_DEFAULT = "the default, then TPE (prior: off)", "the default, draws near it, then TPE"
+MARKS = "osD^v<"
+LANES: dict[str, Search] = {
+    OFF: ours("prior: off"),
+    NEAR_DEFAULT: ours("prior: PRIOR"),
+    "Optuna's own TPE": optunas,
+    "random": evenly,
+    "Hyperband": hyperband,
+    "ASHA that stops, as Ray's": asha,
+}
+
+
+def regrets(world: World, lane: str, seed: int) -> list[float]:
+    """How far what is best on val is from the best at each budget, in one search."""
+    found: list[float] = []
+    best: Told | None = None
+    for told in LANES[lane](world, seed):
+        while best and len(found) < len(BUDGETS) and told.epochs > BUDGETS[len(found)] * EPOCHS:
+            found.append(best.regret)
+        best = told if best is None or told.value > best.value else best
+    assert best
+    return found + [best.regret] * (len(BUDGETS) - len(found))
+
+
+def worlds(trainings: Sequence[Mapping[str, Any]]) -> dict[str, World]:
+    """The same trainings searched from the family's defaults, and from what is worst among those recorded."""
+    _, wide = opened()
+    known = distributions(wide)
+    surrogate = fitted(trainings, known)
+    drawn = drawn_evenly(0)
+    sampled = [*(next(drawn) for _ in range(5000)), *(one["params"] for one in trainings)]
+    worth = surrogate.expected(sampled)[:, -1]
+    (default,) = wide.default()
+    recorded = [one["params"] for one in trainings]
+    worst = min(recorded, key=lambda params: float(surrogate.expected([params])[0, -1]))
+    best = float(worth.max())
+    return {
+        GOOD: World(surrogate, best, default, "{}"),
+        BAD: World(surrogate, best, worst, priors(worst)),
+    }
+
+
+def priors(params: Params) -> str:
+    """search.prior around a configuration."""
+    return flow({name: {"around": value} for name, value in params.items()})
+
+
+def simulate(given: argparse.Namespace) -> None:
+    """Search what was recorded, and print how far from the best each lane ends."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pool = ProcessPoolExecutor(given.jobs, initializer=optuna.logging.set_verbosity, initargs=(optuna.logging.ERROR,))
+    trainings = list(lines(given.recorded))
+    found: dict[str, dict[str, Array]] = {}
+    for name, world in worlds(trainings).items():
+        off = world.best - world.surrogate.expected([world.start])[0, -1]
+        spread = world.surrogate.noises[:, -2].std()
+        print(f"\n{len(trainings)} trainings, {name}: best {world.best:.4f}, start {off:.4f} from it,", end=" ")
+        print(f"noise of val {spread:.4f}, explained {world.surrogate.explained:.2f}\n")
+        print("| | " + " | ".join(f"{budget} trials" for budget in BUDGETS) + " |")
+        print("|---|" + "--:|" * len(BUDGETS))
+        found[name] = {}
+        for lane in LANES if name == GOOD else (OFF, NEAR_DEFAULT):  # the others begin with no default
+            kept = found[name][lane] = np.array(list(pool.map(partial(regrets, world, lane), range(given.runs))))
+            cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*means(kept), strict=True))
+            print(f"| {lane} | " + " | ".join(cells) + " |", flush=True)
+    if given.figure:
+        draw(found, given.figure, len(trainings))
+    bars(found)
+
+
+def means(kept: Array) -> tuple[Array, Array]:
+    """The mean regret at each budget, and its standard error."""
+    return kept.mean(0), kept.std(0, ddof=1) / len(kept) ** 0.5
+
+
+def bars(found: Mapping[str, Mapping[str, Array]]) -> None:
+    """Print what the prior is worth where the default is good, and what it costs where it is bad."""
+    for name, trials, limit in ((GOOD, 10, 0.5), (BAD, 50, 1.1)):
+        prior, off = (found[name][lane].mean(0)[BUDGETS.index(trials)] for lane in (NEAR_DEFAULT, OFF))
+        print(f"{name}, {trials} trials: {prior / off:.2f} of the regret without a prior; the bar is {limit}")
+
+
+def draw(found: Mapping[str, Mapping[str, Array]], path: Path, trainings: int) -> None:
+    """The regret of each lane over the budget, a panel for each default."""
+    figure, axes = pyplot.subplots(1, len(found), figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, (name, lanes) in zip(axes, found.items(), strict=True):
+        for lane, kept in lanes.items():
+            middle, error = means(kept)
+            number = list(LANES).index(lane)
+            axis.errorbar(BUDGETS, middle, error, color=f"C{number}", marker=MARKS[number], markersize=4, label=lane)
+        axis.set(xscale="log", yscale="log", title=f"start: {name}", xlabel="budget, full trainings")
+        axis.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy below the best")
+    axes[0].legend(fontsize=7)
+    figure.suptitle(f"{trainings} recorded trainings, mean and standard error of the searches", fontsize=9)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ask.add_subparsers(required=True)
+    recording = parts.add_parser("record", help="train what the record lacks")
+    recording.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
+    recording.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    recording.add_argument("--out", type=Path, default=RECORDED)
+    recording.set_defaults(run=record)
+    simulating = parts.add_parser("simulate", help="search what was recorded")
+    simulating.add_argument("--recorded", type=Path, default=RECORDED)
+    simulating.add_argument("--runs", type=int, default=200)
+    simulating.add_argument("--jobs", type=int, default=1, help="processes")
+    simulating.add_argument("--figure", type=Path, help="where the regrets are drawn")
+    simulating.set_defaults(run=simulate)
+    given = ask.parse_args()
+    given.run(given)
+
+
+if __name__ == "__main__":
+    main()

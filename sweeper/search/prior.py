@@ -1,0 +1,65 @@
+"""Asking for a trial: until there are results to learn from, its values are drawn near what is likely to be good."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from sweeper.space.priors import Around
+from sweeper.space.spec import GP, TPE, CustomSampler, Grid, Search
+
+if TYPE_CHECKING:
+    from sweeper.space.space import Space
+
+
+class StartingPrior:
+    """Draws the values of a trial that the sampler would draw at random, as far as there is a prior of them.
+
+    A draw depends on the study's seed, the trial's number and the value's name alone, and whether there is one on
+    how many trials have results: a study that is resumed draws the same.
+    """
+
+    def __init__(self, search: Search, space: "Space") -> None:
+        self._search, self._space = search, space
+
+    @cached_property
+    def _priors(self) -> dict[str, dict[str, Around]]:
+        off = self._search.prior == "off" or isinstance(self._search.sampler, Grid | CustomSampler)
+        return {} if off else self._space.priors()
+
+    def ask(self, study: optuna.Study, number: int, fixed: Mapping[str, Any]) -> optuna.Trial:
+        """The trial of this number, with the values `fixed`, those of a prior, and for the sampler what remains."""
+        given = {**self._drawn(number, fixed), **fixed} if self._starts(study) else dict(fixed)
+        if given:
+            study.enqueue_trial(given)
+        return study.ask()
+
+    def _starts(self, study: optuna.Study) -> bool:
+        """Whether the sampler, too, would draw at random, for want of results."""
+        sampler = self._search.sampler
+        if not isinstance(sampler, TPE | GP):
+            return True
+        learnt = [TrialState.COMPLETE] + [TrialState.PRUNED] * isinstance(sampler, TPE)
+        return len(study.get_trials(deepcopy=False, states=learnt)) < sampler.startup_trials
+
+    def _drawn(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Values near the defaults of a backbone: of the fixed one, else of one drawn evenly."""
+        if not self._priors:
+            return {}
+        backbone = fixed.get("backbone", self._backbone(number))
+        near = {name: each.quantile(self._share(number, name)) for name, each in self._priors[backbone].items()}
+        return near | ({"backbone": backbone} if len(self._priors) > 1 else {})
+
+    def _backbone(self, number: int) -> str:
+        """One of them, drawn evenly unless somebody has written how."""
+        share, (first, *_) = self._share(number, "backbone"), self._priors.values()
+        backbones = list(self._priors)
+        return first["backbone"].quantile(share) if "backbone" in first else backbones[int(share * len(backbones))]
+
+    def _share(self, number: int, name: str) -> float:
+        """A number from 0 to 1, of a trial and a value."""
+        words = f"prior {self._search.seed} {number} {name}".encode()
+        return int.from_bytes(hashlib.blake2b(words, digest_size=6).digest(), "little") / 2**48

@@ -1,0 +1,127 @@
+"""Where the first draws of open values lie: near a default, or near what `search.prior` says."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, NoReturn
+
+from sweeper.space.inside import beyond
+from sweeper.space.spec import GP, TPE, CustomSampler, Grid, Prior, Search, StudySpec
+from sweeper.space.tree import Choice, Distribution, Node, Range, flow
+from sweeper.text import did_you_mean, join_or
+from trainers.support.errors import UserError
+
+FACTOR, SPREAD, SHARE = 3.0, 0.2, 0.5  # times around; of a linear range; of the draws of a choice
+LEAST = 1e-12  # a probability above 0, of which there is a quantile
+WIDTHS = {"loguniform": "factor", "logint": "factor", "uniform": "spread", "int": "spread"}
+
+
+@dataclass(frozen=True)
+class Around:
+    """Draws of an open value: of a range by a normal distribution that ends with it, of a choice one option more
+    often than the others.
+
+    `width` is a standard deviation, on a logarithmic scale of the natural logarithm; of a choice it is the share of
+    `middle`.
+    """
+
+    distribution: Distribution
+    middle: Any
+    width: float
+
+    def quantile(self, share: float) -> Any:
+        """The value below which this share of the draws lies, from 0 to 1; of a choice its middle comes first."""
+        if isinstance(self.distribution, Choice):
+            return self._option(self.distribution, share)
+        return _value(self.distribution, self.middle, self.width, share)
+
+    def _option(self, distribution: Choice, share: float) -> Any:
+        others = [label for label in distribution.labels if not _same(label, self.middle)]
+        if share < self.width or not others:
+            return self.middle
+        return others[min(int((share - self.width) / (1 - self.width) * len(others)), len(others) - 1)]
+
+
+def _value(distribution: Range, middle: float, width: float, share: float) -> float:
+    half = (distribution.step or 1 if distribution.whole else distribution.step or 0) / 2
+    low, high = distribution.low - half, distribution.high + half  # so that the ends are drawn like any other
+    if distribution.log:
+        low, high, middle = math.log(low), math.log(high), math.log(middle)
+    bell = NormalDist(middle, width)
+    below, above = bell.cdf(low), bell.cdf(high)
+    found = bell.inv_cdf(min(max(below + share * (above - below), LEAST), 1 - LEAST))
+    return distribution.near(math.exp(found) if distribution.log else found)
+
+
+def around(distribution: Distribution, middle: Any, given: Prior | None = None) -> Around:
+    """Draws near `middle`, as narrow as is usual or as `given` says."""
+    if isinstance(distribution, Choice):
+        label = next(label for label in distribution.labels if _same(label, middle))
+        return Around(distribution, label, given.share if given and given.share else SHARE)
+    if distribution.log:
+        return Around(distribution, middle, math.log(given.factor if given and given.factor else FACTOR))
+    least = distribution.step or 1 if distribution.whole else 0.0
+    usual = max(least, SPREAD * (distribution.high - distribution.low))
+    return Around(distribution, middle, given.spread if given and given.spread else usual)
+
+
+def written(search: Search, known: Mapping[str, Distribution]) -> dict[str, Around]:
+    """What search.prior says, by name of the open value."""
+    given = {} if search.prior == "off" else search.prior
+    return {name: around(known[name], one.around, one) for name, one in given.items()}
+
+
+def has_default(search: Search) -> bool:
+    """Whether values are drawn around the family's defaults where nothing is written."""
+    return search.prior != "off" and isinstance(search.sampler, TPE | GP)
+
+
+# ------------------------------------------------------------------------------------------ judging
+def judge(spec: StudySpec, known: Mapping[str, Distribution]) -> None:
+    """Raise UserError, with the place, for a prior of no open value, outside its range or without use."""
+    given = {} if spec.search.prior == "off" else spec.search.prior
+    nodes = spec.prior.value if spec.prior and isinstance(spec.prior.value, dict) else {}
+    for name, prior in given.items():
+        node = nodes.get(name, Node({}, str(spec.source)))
+        if isinstance(spec.search.sampler, Grid | CustomSampler):
+            what = f"search.prior: the sampler {spec.search.sampler.name} draws from no prior"
+            raise UserError(what, where=node.key, help="leave prior out, or take tpe, gp or random")
+        if name not in known:
+            _refuse_name(name, node, known)
+        _refuse_around(name, prior, known[name], node)
+        _refuse_width(name, prior, known[name], node)
+
+
+def _refuse_name(name: str, node: Node, known: Mapping[str, Distribution]) -> NoReturn:
+    short = name.removeprefix("train.")
+    near = f"write {short}" if short in known else did_you_mean(name, known)
+    options = f"it can be {join_or([*known])}" if known else "leave it out: no value is open"
+    raise UserError(f"search.prior: there is no open value {name}", where=node.key, help=near or options)
+
+
+def _refuse_around(name: str, prior: Prior, distribution: Distribution, node: Node) -> None:
+    at = node.value.get("around", node) if isinstance(node.value, dict) else node
+    found = f"search.prior.{name}.around"
+    if isinstance(distribution, Choice):
+        if not any(_same(label, prior.around) for label in distribution.labels):
+            remedy = f"it can be {join_or([flow(label) for label in distribution.labels])}"
+            raise UserError(f"{found}: {flow(prior.around)} is no option", where=at.where, help=remedy)
+    elif beyond(distribution, prior.around):
+        what = f"{found}: {flow(prior.around)} is not in {distribution}"
+        raise UserError(what, where=at.where, help="write a value inside, or open a wider range in train")
+
+
+def _refuse_width(name: str, prior: Prior, distribution: Distribution, node: Node) -> None:
+    """A choice takes a share, a logarithmic range a factor, a linear one a spread, and none of them two."""
+    takes = "share" if isinstance(distribution, Choice) else WIDTHS[distribution.kind]
+    for key in ("factor", "spread", "share"):
+        if key != takes and getattr(prior, key) is not None:
+            at = node.value.get(key, node) if isinstance(node.value, dict) else node
+            what = f"search.prior.{name}: {distribution} takes no {key}"
+            raise UserError(what, where=at.key, help=f"write {takes}, or leave it out")
+
+
+def _same(label: Any, value: Any) -> bool:
+    """Whether an option is meant: 1 is not true, though Python says so."""
+    return bool(label == value) and isinstance(label, bool) == isinstance(value, bool)
