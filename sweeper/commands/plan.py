@@ -9,6 +9,7 @@ from sweeper import text
 from sweeper.engine import disk_space, prepare, presets, timing
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
+from sweeper.store.hours_plan import HoursPlan
 from sweeper.system import devices, disks
 from trainers.config import Recipe
 from trainers.data.summary import Summary
@@ -28,6 +29,7 @@ class Cost:
     val_images_per_second: float
     peak_memory_gb: float
     seconds_per_epoch: float
+    fixed_size: bool = False  # the backbone is built for one image size
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ class Plan:
     data: Summary | None = None
     preset: str = ""  # its name, and what it gave
     jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
+    by_hours: HoursPlan | None = None  # what hours alone are spent on
 
     def document(self) -> dict[str, Any]:
         data = self.data.model_dump(mode="json") if self.data else None
-        return {"schema_version": 1, **asdict(self), "data": data}
+        by_hours = self.by_hours.document() if self.by_hours else None
+        return {"schema_version": 1, **asdict(self), "data": data, "by_hours": by_hours}
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -104,6 +108,7 @@ def plan(path: Path, options: Options) -> Plan:
         data=prepared.summary,
         preset=presets.told(spec),
         jpeg=prepare.slower(table, jpeg) if jpeg else "",
+        by_hours=prepared.plan if spec.by_hours else None,
     )
 
 
@@ -145,8 +150,9 @@ def lines(plan: Plan) -> Iterator[str]:
         limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
         most, slots = text.format_duration(plan.hours * 3600), text.counted(plan.slots, "slot")
         yield f"time: at most {most} on {slots}, less what is pruned{limit}"
-    elif plan.budget_hours:
+    elif plan.budget_hours and not plan.by_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
+    yield from [f"plan: {plan.by_hours.line}"] if plan.by_hours else []
     if plan.disk_gb is not None:
         of = f" of the best {plan.keep}" if plan.keep else ""
         yield (

@@ -72,6 +72,7 @@ def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, 
         hours=spec.budget.hours,
         folder=text.relative_path(prepared.folder.root),
         browse=browse if options.mlflow else None,
+        plan=prepared.plan.line if prepared.plan and spec.by_hours else None,
     )
 
 
@@ -89,18 +90,24 @@ def _told(session: Session) -> "SessionEnd":
                 session.prepared.folder,
                 session.command,
                 outcome,
-                retrains=session.options.then_best,
+                retrains=session.options.retrains(session.prepared.spec),
                 as_event=session.options.events,
             )
     return outcome
 
 
-def final(path: Path, options: Options) -> "Final":
-    """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
+def final(path: Path, options: Options) -> "Final | None":
+    """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`.
+
+    None where no retraining follows.
+    """
     from sweeper.commands import export
     from sweeper.space import yaml_io
 
-    folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
+    spec = yaml_io.read(path, sets=options.assignments)
+    if not options.retrains(spec):
+        return None
+    folder = StudyFolder.named(spec.study)
     slots = devices.slots(options.devices)[:1]
     return export.export(winner.winner(folder), slots, mlflow=options.mlflow, events=options.events)
 

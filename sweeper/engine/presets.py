@@ -8,7 +8,7 @@ from sweeper.space.defaults import AUGMENT
 from sweeper.space.spec import Preset as Name
 from sweeper.space.spec import StudySpec
 from sweeper.space.tree import flow, leaf
-from sweeper.store import study_file
+from sweeper.store import hours_plan, study_file
 from sweeper.store.paths import StudyFolder
 
 Kind = Literal["cpu", "gpu"]
@@ -64,16 +64,29 @@ def augmentation(preset: Preset) -> dict[str, object]:
 def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
     """The study with what its `train` leaves out: all of its preset's, or of `good` where it has no backbone.
 
-    A study that exists keeps the values of the kind of device that it began on.
+    A study that exists keeps the values of the kind of device that it began on, and those that were planned for it.
     """
     entries = spec.train.value if isinstance(spec.train.value, dict) else {}
     if spec.preset is None and "backbone" in entries:
         return spec
     name = spec.preset or "good"
-    missing = {one: {key: value for key, value in _values(one, name).items() if key not in entries} for one in TABLE}
-    values = missing[_began_on(spec, missing) or kind(device())]
+    plan = hours_plan.stored(StudyFolder.named(spec.study))
+    planned = plan.values if plan else {}
+    whole = {one: {**_values(one, name), **planned} for one in TABLE}
+    missing = {one: {key: value for key, value in of.items() if key not in entries} for one, of in whole.items()}
+    return _with(replace(spec, preset=name), missing[_began_on(spec, missing) or kind(device())])
+
+
+def replanned(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
+    """The study with `values` in the place of those that its preset gave."""
+    return _with(spec, {**spec.of_preset, **values})
+
+
+def _with(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
+    """The study with `values` of a preset."""
+    entries = spec.train.value if isinstance(spec.train.value, dict) else {}
     train = replace(spec.train, value={**entries, **{key: leaf(value) for key, value in values.items()}})
-    return replace(spec, preset=name, of_preset=values, train=train)
+    return replace(spec, of_preset=values, train=train)
 
 
 def told(spec: StudySpec) -> str:

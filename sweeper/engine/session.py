@@ -67,7 +67,7 @@ class Session:
 
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
-        final = self._estimate_final() if self.options.then_best else None
+        final = self._estimate_final() if self.options.retrains(self.prepared.spec) else None
         with listening(self.stop), self.stop.told():
             once = partial(self._run_once, final)
             return disk_pause.retry_when_disk_full(once, self.prepared.folder, self.stop) or self._given_up()
@@ -97,7 +97,7 @@ class Session:
     def _open(self) -> Study:
         prepared = self.prepared
         return Study.open(
-            Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
+            Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint, prepared.plan),
             paths.cache(),
             teach=self._warm_start,
             here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),

@@ -201,6 +201,7 @@ class StudySpec:
     extensions: tuple[ExtensionFile, ...] = ()
     preset: Preset | None = None
     of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` has of it, by key
+    by_hours: bool = False  # the file gives hours alone, so that a planner decides what they are spent on
 
     @property
     def minimize(self) -> bool:

@@ -94,6 +94,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         keep_checkpoints=file.keep_checkpoints,
         extensions=given,
         preset=file.preset,
+        by_hours=file.budget.hours is not None and file.budget.trials is None,
     )
 
 

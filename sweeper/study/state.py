@@ -8,6 +8,7 @@ from sweeper.search.optimizer import Optimizer
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store import records
+from sweeper.store.hours_plan import HoursPlan
 from sweeper.store.paths import StudyFolder
 from sweeper.store.retention import Retention
 from sweeper.store.trial_index import Entry
@@ -22,14 +23,15 @@ from sweeper.trial import Job
 
 @dataclass(frozen=True)
 class Definition:
-    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
-    labels and splits.
+    """What a study is defined by: its file, the search space in it, its folder, the fingerprint of its images,
+    labels and splits, and what its hours were planned to have room for.
     """
 
     spec: StudySpec
     space: Space
     folder: StudyFolder
     fingerprint: str = ""
+    plan: HoursPlan | None = None
 
 
 @dataclass(frozen=True)
