@@ -147,9 +147,11 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
         return _make_result(won, job, ended.scores, epochs, session.table)
 
     if records.read_result(folder) is None:
-        session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        what = f"retraining trial {job.trial}" if won.epoch else "training the first configuration"
+        session.observers.note(f"{what} on train and val for {job.length}")
         if not job.temperature:
-            session.observers.note(f"probabilities are not calibrated: {NO_TEMPERATURE.format(job.trial)}")
+            why = NO_TEMPERATURE.format(job.trial) if won.epoch else "nothing was scored on val"
+            session.observers.note(f"probabilities are not calibrated: {why}")
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
@@ -188,7 +190,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "folder": folder.root,
         "cache": paths.cache(),
         "resumed": False,
-        "stop_after": won.result.epoch,
+        "stop_after": won.result.epoch or won.result.planned,
         "tau": won.tau,
         "thresholds": won.thresholds,
         "temperature": won.temperature,

@@ -16,7 +16,8 @@ from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, status, winner
-from sweeper.store import studies
+from sweeper.results.winner import Winner
+from sweeper.store import hours_plan, records, studies
 from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
@@ -85,7 +86,7 @@ def _told(session: Session) -> "SessionEnd":
         outcome = SessionEnd(error.exit_code)
         raise
     finally:
-        if session.started:
+        if session.started and session.searches:
             say_ending(
                 session.prepared.folder,
                 session.command,
@@ -99,7 +100,7 @@ def _told(session: Session) -> "SessionEnd":
 def final(path: Path, options: Options) -> "Final | None":
     """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`.
 
-    None where no retraining follows.
+    Where there was no time for a search, its first configuration. None where no retraining follows.
     """
     from sweeper.commands import export
     from sweeper.space import yaml_io
@@ -109,7 +110,17 @@ def final(path: Path, options: Options) -> "Final | None":
         return None
     folder = StudyFolder.named(spec.study)
     slots = devices.slots(options.devices)[:1]
-    return export.export(winner.winner(folder), slots, mlflow=options.mlflow, events=options.events)
+    plan = hours_plan.stored(folder)
+    untried = plan is not None and plan.once and not records.results(folder)
+    won = _untried(path, options) if untried else winner.winner(folder)
+    return export.export(won, slots, mlflow=options.mlflow, events=options.events)
+
+
+def _untried(path: Path, options: Options) -> Winner:
+    """What the study of the file at `path` would try first."""
+    prepared = prepare(path, options, networks=False)
+    params = next(iter(prepared.first_configurations(1)))
+    return winner.untried(prepared.folder, prepared.space.recipe(params), params)
 
 
 def cached(path: Path, options: Options) -> int:

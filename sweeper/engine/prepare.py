@@ -16,7 +16,7 @@ from sweeper.engine.planner import Planner
 from sweeper.errors import UserError
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
-from sweeper.store import hours_plan, paths, study_file
+from sweeper.store import hours_plan, paths, records, study_file
 from sweeper.store.hours_plan import HoursPlan
 from sweeper.store.paths import StudyFolder
 from sweeper.system import devices
@@ -255,6 +255,8 @@ def prepare(
     plan = _planned(ready, space, table, options, slots)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
+    if plan and plan.once and not records.results(folder):
+        ready = replace(ready, budget=ready.budget.model_copy(update={"trials": 0}))
     return PreparedStudy(ready, space, found, folder, tuple(slots), weights, plan)
 
 

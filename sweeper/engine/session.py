@@ -65,6 +65,11 @@ class Session:
     started: bool = False  # the study was opened, so there is something to say at the end
     announced: bool = False  # the heading was said
 
+    @property
+    def searches(self) -> bool:
+        """Whether there are trials, and not only a training on train and val."""
+        return self.prepared.spec.budget.trials != 0
+
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
         final = self._estimate_final() if self.options.retrains(self.prepared.spec) else None
@@ -91,7 +96,7 @@ class Session:
             outcome = self._train(study)
         finally:
             study.close()
-        idle = outcome.exit_code == 0 and records.results(folder) == before
+        idle = self.searches and outcome.exit_code == 0 and records.results(folder) == before
         return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
     def _open(self) -> Study:

@@ -79,7 +79,7 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
         return f"sweep report {one.study.name}"
-    if not one.best:
+    if not one.best and not done:
         return one.resume
     if any(final.folder.submission.exists() or final.folder.predictions.exists() for final in done):
         return f"sweep score {one.study.name} VALUE"

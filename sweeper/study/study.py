@@ -269,7 +269,7 @@ class Study:
         """How a sweep ended that nothing stopped."""
         refused = f"the last {REFUSED} configurations are known to run out of GPU memory; try a smaller image_size"
         reason = refused if self._refused >= REFUSED else self._queue.reason
-        if self.best:
+        if self.best or self.spec.budget.trials == 0:  # the retraining is all there is
             return SessionEnd(reason=reason)
         return SessionEnd(NoResult.exit_code, "; ".join(filter(None, ["no trial completed", reason])))
 
