@@ -4,6 +4,7 @@ Only what the preset gave is planned; what the user wrote stays.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -25,6 +26,7 @@ WANTED = 3  # full trainings that a search should have room for, beside the retr
 STEP = 32  # pixels between two sizes
 LEAST = 2  # no less than the preset's pixels a side, and its epochs, divided by this
 SLACK = 0.08  # share of the hours that a plan may leave unused, where another plan leaves less
+TIMED_S = 4.0  # seconds of steps while a network is timed; the rest of that is the start of a process
 RESERVE = 1.05  # times the hours that would just do
 
 
@@ -66,6 +68,7 @@ class Planner:
     def __post_init__(self) -> None:
         self.recipes = list(self.space.recipes())
         self.paces: list[dict[int, Pace]] = [{} for _ in self.recipes]  # by side
+        self.start = TRIAL_S  # seconds of a cold process, before its first step
 
     def plan(self) -> HoursPlan:
         """The plan; UserError where the hours are too few for one training."""
@@ -82,7 +85,10 @@ class Planner:
     def measure(self, size: int | None) -> None:
         """Time each recipe at an image size, or at its own."""
         recipes = [_sized(recipe, size) for recipe in self.recipes]
-        for recipe, known, answer in zip(recipes, self.paces, self.timed(recipes), strict=True):
+        began = time.monotonic()
+        answers = self.timed(recipes)
+        self.start = max(TRIAL_S, time.monotonic() - began - TIMED_S * len(recipes))
+        for recipe, known, answer in zip(recipes, self.paces, answers, strict=True):
             side = max(recipe.train.input_size)
             speeds = answer["train_images_per_second"], answer["val_images_per_second"]
             known[side] = Pace(*speeds, side, answer["fixed_size"])
@@ -116,7 +122,7 @@ class Planner:
     def unused(self, shape: Shape) -> float:
         """The share of the hours in which no further trial fits."""
         plan = self.as_plan(shape)
-        spent = plan.rounds * plan.trial_seconds + plan.aside
+        spent = plan.rounds * plan.trial_seconds + plan.start_seconds + plan.aside
         return 1 - spent / (plan.hours * 3600)
 
     def shapes(self) -> Iterator[Shape]:
@@ -151,7 +157,8 @@ class Planner:
             fit, look = self.seconds(recipe, known, size)
             whole = (epochs or recipe.train.epochs) * (train * fit + val * look)
             trials.append(TRIAL_S + whole)
-            finals.append(2 * TRIAL_S + whole * (train + val) / max(train, 1) + test * look * recipe.train.tta.count)
+            all_images = whole * (train + val) / max(train, 1) + test * look * recipe.train.tta.count
+            finals.append(self.start + TRIAL_S + all_images)
         preset = self.spec.of_preset
         behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0
         return Shape(size, epochs, mean(trials), max(finals), max(behind))
@@ -169,6 +176,7 @@ class Planner:
             epochs=shape.epochs or max(recipe.train.epochs for recipe in self.recipes),
             trial_seconds=shape.trial,
             final_seconds=shape.final,
+            start_seconds=self.start,
             configurations=self.space.size,
         )
 

@@ -195,7 +195,6 @@ def _pictures(prefix: str, drawing: FigureResult | None) -> list[embedded.Pictur
 
 
 def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
-    epochs = records.history(won.study.trial(won.result.number))
     return {
         "best": status.best(won.result),
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sweeper import text, trial
 from sweeper.errors import UserError
+from sweeper.results import hours
 from sweeper.space.compare import opened
 from sweeper.store import records, study_file
 from sweeper.store.paths import StudyFolder
@@ -44,6 +45,8 @@ def status(one: StudyStatus) -> Iterator[str]:
     for final in one.finals:
         unfinished = "" if final.is_packed else " (not finished)"
         yield f"final {final.number}  {relative_path(final.folder.root)}{unfinished}{_scored(final)}"
+    if used := hours.spent(one):
+        yield f"hours    {one.hours:g} h: {used.words}"
     for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
     yield f"files    {relative_path(one.study.root)}"
@@ -156,6 +159,7 @@ def report(one: StudyStatus) -> dict[str, Any]:
 
 def document(one: StudyStatus) -> dict[str, Any]:
     """A study, without what is true of the whole machine."""
+    used = hours.spent(one)
     return {
         "study": one.study.name,
         "state": one.state,
@@ -166,6 +170,7 @@ def document(one: StudyStatus) -> dict[str, Any]:
         "running": [r.model_dump(mode="json") for r in one.results if r.state == "RUNNING"],
         "holder": one.holder.model_dump() if one.holder else None,
         "finals": [_final(final) for final in one.finals],
+        "spent_seconds": used._asdict() if used else None,
         "folder": str(one.study.root),
         "next": next_command(one),
     }

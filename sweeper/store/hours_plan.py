@@ -24,6 +24,7 @@ class HoursPlan(BaseModel):
     epochs: int
     trial_seconds: float  # of a trial that runs to its end
     final_seconds: float  # of the retraining
+    start_seconds: float  # until the first trial trains
     configurations: int | None = None  # that there are
 
     @property
@@ -35,7 +36,7 @@ class HoursPlan(BaseModel):
     @property
     def rounds(self) -> int:
         """The same for each slot."""
-        return max(0, math.floor((self.hours * 3600 - self.aside) / self.trial_seconds))
+        return max(0, math.floor((self.hours * 3600 - self.start_seconds - self.aside) / self.trial_seconds))
 
     @property
     def aside(self) -> float:
@@ -54,7 +55,7 @@ class HoursPlan(BaseModel):
     @property
     def once_seconds(self) -> float:
         """Of the least that makes sense: that one training, or where nothing is retrained, one trial."""
-        return self.final_seconds if self.retrains else self.trial_seconds
+        return self.final_seconds if self.retrains else self.start_seconds + self.trial_seconds
 
     @property
     def fits_once(self) -> bool:

@@ -70,7 +70,7 @@ def test_what_is_planned_fits_and_leaves_little(photo, preset, hours):
     except UserError:
         assert hours < 3
         return
-    spent = plan.trials * plan.trial_seconds + plan.final_seconds
+    spent = plan.start_seconds + plan.trials * plan.trial_seconds + plan.final_seconds
     assert spent <= hours * 3600
     own = presets.TABLE["cpu"][preset]
     assert own.epochs / 2 <= plan.epochs <= own.epochs
@@ -97,7 +97,7 @@ def test_where_three_do_not_fit_two_do(photo):
     one = made(photo, 1)
     one.measure(64)
     least = one.shape(64, 4)
-    plan = made(photo, (2.2 * least.trial + least.final) / 3600).plan()
+    plan = made(photo, (one.start + 2.2 * least.trial + least.final) / 3600).plan()
     assert (plan.trials, plan.values) == (2, {"image_size": 64, "epochs": 4})
 
 
