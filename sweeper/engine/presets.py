@@ -134,9 +134,10 @@ class Pace(NamedTuple):
         return MARGIN * (self.train / train + self.val / val) * (size / at) ** 2
 
     def fitting(self, backbones: Sequence[str], size: int, epochs: int, seconds: float) -> float:
-        """How many trials fit."""
+        """How many trials fit, with the retraining on train and val."""
         mean = sum(self.epoch(name, size) for name in backbones) / len(backbones)
-        return seconds / (TRIAL_S + epochs * mean)
+        retraining = (self.train + self.val) / self.train
+        return max(0.0, seconds / (TRIAL_S + epochs * mean) - retraining)
 
 
 def choose(

@@ -21,7 +21,12 @@ class Budget(Part):
     """When a study ends: at whichever limit is met first."""
 
     trials: Positive | None = Field(None, description="trials in the whole study, pruned and failed ones included")
-    hours: float | None = Field(None, gt=0, description="wall-clock hours of sweeping, over all resumes")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock hours of sweeping, over all resumes; alone they are planned, and hold the winner's"
+        " retraining, too",
+    )
 
 
 # ------------------------------------------------------------------------------------------ sampler

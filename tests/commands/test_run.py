@@ -109,16 +109,8 @@ OPEN = "train: {backbone: test_resnet, pretrained: false, loss: {name: focal, ga
 def begun(path: Path) -> HoursPlan:
     """A study of hours alone that began with a plan, none of whose values are the preset's."""
     values = {"image_size": 64, "epochs": 3}
-    plan = HoursPlan(
-        hours=1,
-        retrains=True,
-        slots=1,
-        values=values,
-        image_size="64",
-        epochs=3,
-        trial_seconds=600,
-        final_seconds=800,
-    )
+    seconds = {"trial_seconds": 600, "final_seconds": 800, "start_seconds": 5}
+    plan = HoursPlan(hours=1, retrains=True, slots=1, values=values, image_size="64", epochs=3, **seconds)
     path.write_text(PLANNED + OPEN)
     spec = presets.replanned(presets.filled(yaml_io.read(path), lambda: "cpu"), values)
     folder = StudyFolder.named("question")
