@@ -9,7 +9,6 @@ from sweeper import text
 from sweeper.engine import disk_space, prepare, presets, timing
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
-from sweeper.store.hours_plan import HoursPlan
 from sweeper.system import devices, disks
 from trainers.config import Recipe
 from trainers.data.summary import Summary
@@ -58,12 +57,12 @@ class Plan:
     data: Summary | None = None
     preset: str = ""  # its name, and what it gave
     jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
-    by_hours: HoursPlan | None = None  # what hours alone are spent on
+    by_hours: dict[str, Any] | None = None  # what hours alone are spent on
+    spending: str = ""  # the same in words
 
     def document(self) -> dict[str, Any]:
         data = self.data.model_dump(mode="json") if self.data else None
-        by_hours = self.by_hours.document() if self.by_hours else None
-        return {"schema_version": 1, **asdict(self), "data": data, "by_hours": by_hours}
+        return {"schema_version": 1, **asdict(self), "data": data}
 
 
 def plan(path: Path, options: Options) -> Plan:
@@ -85,6 +84,7 @@ def plan(path: Path, options: Options) -> Plan:
     size = spec.data.size or 0
     height, width = space.framing.size(size)
     jpeg = prepare.reading_cost(table, spec.data, space.framing)
+    by_hours = prepared.plan if spec.by_hours else None
     return Plan(
         study=spec.study,
         source=str(path),
@@ -108,7 +108,8 @@ def plan(path: Path, options: Options) -> Plan:
         data=prepared.summary,
         preset=presets.told(spec),
         jpeg=prepare.slower(table, jpeg) if jpeg else "",
-        by_hours=prepared.plan if spec.by_hours else None,
+        by_hours=by_hours.document() if by_hours else None,
+        spending=by_hours.line if by_hours else "",
     )
 
 
@@ -152,7 +153,7 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"time: at most {most} on {slots}, less what is pruned{limit}"
     elif plan.budget_hours and not plan.by_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
-    yield from [f"plan: {plan.by_hours.line}"] if plan.by_hours else []
+    yield from [f"plan: {plan.spending}"] if plan.spending else []
     if plan.disk_gb is not None:
         of = f" of the best {plan.keep}" if plan.keep else ""
         yield (

@@ -17,7 +17,7 @@ from sweeper.engine.session import Session, make_executor
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, status, winner
 from sweeper.results.winner import Winner
-from sweeper.store import hours_plan, records, studies
+from sweeper.store import studies
 from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
@@ -110,9 +110,7 @@ def final(path: Path, options: Options) -> "Final | None":
         return None
     folder = StudyFolder.named(spec.study)
     slots = devices.slots(options.devices)[:1]
-    plan = hours_plan.stored(folder)
-    untried = plan is not None and plan.once and not records.results(folder)
-    won = _untried(path, options) if untried else winner.winner(folder)
+    won = _untried(path, options) if preparation.trains_once(folder) else winner.winner(folder)
     return export.export(won, slots, mlflow=options.mlflow, events=options.events)
 
 

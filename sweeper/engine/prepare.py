@@ -12,13 +12,14 @@ from sweeper import text
 from sweeper.engine import preflight, presets, timing
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
-from sweeper.engine.planner import Planner
 from sweeper.errors import UserError
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
-from sweeper.store import hours_plan, paths, records, study_file
-from sweeper.store.hours_plan import HoursPlan
+from sweeper.store import paths, records, study_file
 from sweeper.store.paths import StudyFolder
+from sweeper.study import hours_plan
+from sweeper.study.hours_plan import HoursPlan
+from sweeper.study.planner import Planner
 from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
@@ -255,9 +256,18 @@ def prepare(
     plan = _planned(ready, space, table, options, slots)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
-    if plan and plan.once and not records.results(folder):
+    if _is_untried(folder, plan):
         ready = replace(ready, budget=ready.budget.model_copy(update={"trials": 0}))
     return PreparedStudy(ready, space, found, folder, tuple(slots), weights, plan)
+
+
+def trains_once(folder: StudyFolder) -> bool:
+    """Whether a study that has begun has no time for trials, and trains its first configuration on train and val."""
+    return _is_untried(folder, hours_plan.stored(folder))
+
+
+def _is_untried(folder: StudyFolder, plan: HoursPlan | None) -> bool:
+    return plan is not None and plan.once and not records.results(folder)
 
 
 def _settled(read: "StudySpec", table: "Table", folder: StudyFolder) -> "tuple[StudySpec, Space]":

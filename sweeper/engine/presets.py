@@ -8,15 +8,14 @@ from sweeper.space.defaults import AUGMENT
 from sweeper.space.spec import Preset as Name
 from sweeper.space.spec import StudySpec
 from sweeper.space.tree import flow, leaf
-from sweeper.store import hours_plan, study_file
+from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
+from sweeper.study import hours_plan
+from sweeper.study.planner import MARGIN, SMALLEST, TRIAL_S
 
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 WANTED, HANDFUL = 8, 4  # trials that a search should have room for, and that it must have
-SMALLEST = 64  # pixels that images are shrunk to for want of time
-TRIAL_S = 5.0  # seconds of a trial beside its epochs
-MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
 
 
 class Preset(NamedTuple):

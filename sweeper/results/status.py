@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from sweeper import text, trial
 from sweeper.errors import UserError
-from sweeper.results import hours
 from sweeper.space.compare import opened
 from sweeper.store import records, study_file
 from sweeper.store.paths import StudyFolder
@@ -45,7 +44,7 @@ def status(one: StudyStatus) -> Iterator[str]:
     for final in one.finals:
         unfinished = "" if final.is_packed else " (not finished)"
         yield f"final {final.number}  {relative_path(final.folder.root)}{unfinished}{_scored(final)}"
-    if used := hours.spent(one):
+    if used := spent(one):
         yield f"hours    {one.hours:g} h: {used.words}"
     for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
@@ -121,6 +120,35 @@ def _first_command(space: Path | None) -> str:
     return f"sweep run {shlex.quote(str(space))}"
 
 
+# ------------------------------------------------------------------------------------- the hours
+class Spent(NamedTuple):
+    """Seconds: while a trial was in an epoch, of all retrainings, between trials, and of the budget that are left."""
+
+    trials: float
+    retraining: float
+    between_trials: float
+    unused: float  # less than none where it ended late
+
+    @property
+    def words(self) -> str:
+        end = (
+            f"unused {text.format_duration(self.unused)}"
+            if self.unused >= 0
+            else f"{text.format_duration(-self.unused)} late"
+        )
+        parts = {"trials": self.trials, "retraining": self.retraining, "between trials": self.between_trials}
+        return ", ".join([*(f"{name} {text.format_duration(seconds)}" for name, seconds in parts.items()), end])
+
+
+def spent(one: StudyStatus) -> Spent | None:
+    """How a study used its budget of hours; None where it has none, or still runs."""
+    if one.hours is None or one.holder:
+        return None
+    swept, trials = records.elapsed_seconds(one.study), records.seconds(one.study)
+    retraining = sum(records.final_seconds(final.folder) for final in one.finals)
+    return Spent(trials, retraining, max(0.0, swept - trials), one.hours * 3600 - swept - retraining)
+
+
 # ---------------------------------------------------------------------------------------- watching
 @dataclass(frozen=True)
 class Watched:
@@ -159,7 +187,7 @@ def report(one: StudyStatus) -> dict[str, Any]:
 
 def document(one: StudyStatus) -> dict[str, Any]:
     """A study, without what is true of the whole machine."""
-    used = hours.spent(one)
+    used = spent(one)
     return {
         "study": one.study.name,
         "state": one.state,

@@ -8,7 +8,6 @@ from sweeper.search.optimizer import Optimizer
 from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store import records
-from sweeper.store.hours_plan import HoursPlan
 from sweeper.store.paths import StudyFolder
 from sweeper.store.retention import Retention
 from sweeper.store.trial_index import Entry
@@ -16,6 +15,7 @@ from sweeper.study import transfer
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import TimeBudget
 from sweeper.study.gpu_memory import UNKNOWN, GpuMemoryLimits, MachineInfo
+from sweeper.study.hours_plan import HoursPlan
 from sweeper.study.queue import SeenConfigurations, TrialQueue
 from sweeper.study.transfer import TransferredTrial
 from sweeper.trial import Job

@@ -19,8 +19,8 @@ from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
-from sweeper.store.hours_plan import HoursPlan
 from sweeper.store.paths import StudyFolder
+from sweeper.study.hours_plan import HoursPlan
 from sweeper.trial import SessionEnd
 from tests.support.cli import lay_out, sweep
 from trainers import throughput

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sweeper.engine import planner, presets
-from sweeper.engine.planner import Planner
+from sweeper.engine import presets
 from sweeper.errors import UserError
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
+from sweeper.study import planner
+from sweeper.study.planner import Planner
 from sweeper.system.devices import Slot
 from trainers.config import Recipe
 from trainers.data.table import Category, Row, Table

@@ -11,9 +11,8 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sweeper import text
-from sweeper.engine.presets import MARGIN, SMALLEST, TRIAL_S
 from sweeper.errors import UserError
-from sweeper.store.hours_plan import HoursPlan
+from sweeper.study.hours_plan import HoursPlan
 
 if TYPE_CHECKING:
     from sweeper.space.space import Space
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 WANTED = 3  # full trainings that a search should have room for, beside the retraining
+SMALLEST = 64  # pixels that images are shrunk to for want of time
+TRIAL_S = 5.0  # seconds of a trial beside its epochs
+MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
 STEP = 32  # pixels between two sizes
 LEAST = 2  # no less than the preset's pixels a side, and its epochs, divided by this
 SLACK = 0.08  # share of the hours that a plan may leave unused, where another plan leaves less
