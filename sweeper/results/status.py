@@ -131,11 +131,8 @@ class Spent(NamedTuple):
 
     @property
     def words(self) -> str:
-        end = (
-            f"unused {text.format_duration(self.unused)}"
-            if self.unused >= 0
-            else f"{text.format_duration(-self.unused)} late"
-        )
+        rest = text.format_duration(abs(self.unused))
+        end = f"unused {rest}" if self.unused >= 0 else f"{rest} late"
         parts = {"trials": self.trials, "retraining": self.retraining, "between trials": self.between_trials}
         return ", ".join([*(f"{name} {text.format_duration(seconds)}" for name, seconds in parts.items()), end])
 
