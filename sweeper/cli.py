@@ -217,8 +217,13 @@ def run(
     inline: Annotated[bool, typer.Option("--inline", help="train in this process, for a debugger")] = False,
     no_mlflow: NoMlflow = False,
     then_best: Annotated[
-        bool, typer.Option("--then-best", help="then as sweep best --export submission, within --hours")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--then-best/--no-then-best",
+            help="then as sweep best --export submission, within the hours; so where hours are the only budget",
+            show_default=False,
+        ),
+    ] = None,
     weights: Weights = None,
     log_format: Annotated[
         str, typer.Option(metavar="text|json", help="json: what happens, as one JSON object a line on stdout")
@@ -247,11 +252,10 @@ def run(
         options = init.with_weights(space, options, weights)
     if code := run.run(space, options).exit_code:
         raise typer.Exit(code)
-    if then_best:
+    if final := run.final(space, options):
         from sweeper.commands import export
         from sweeper.terminal import events
 
-        final = run.final(space, options)
         if options.events:
             return events.emit("final", final.folder.study.name, **export.finished(final))
         _answer(export.ending(final, final.folder.study))

@@ -18,6 +18,7 @@ from trainers.data.cache import Cache
 from trainers.data.decoded_files import as_jpeg
 from trainers.data.table import Category, Row, Table
 from trainers.loading.batches import Data
+from trainers.models import network
 from trainers.support import device as devices
 from trainers.support.leaving import leave
 from trainers.train import TrainingRun
@@ -30,7 +31,8 @@ MIN_MICRO_BATCH = 4  # images that pass through the network at once: fewer are n
 
 
 def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict[str, float]:
-    """Images a second in training and in evaluation, peak memory in GiB, and the number of parameters.
+    """Images a second in training and in evaluation, peak memory in GiB, the number of parameters, and whether the
+    network is built for one image size.
 
     The very steps of `trainers.train`, gathering and augmentation included; weights are random, nothing is kept.
     Where a GPU has no room for a batch, it passes in pieces of a half, as it would in a sweep, or of a half of that.
@@ -67,6 +69,7 @@ def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro
             "train_images_per_second": round(statistics.median(paces), 3),
             "val_images_per_second": round(_evaluation(run), 3),
             "peak_memory_gb": round(devices.peak_memory_gb(run.device), 3),
+            "fixed_size": network.is_fixed(recipe.train.backbone),
         }
 
 

@@ -127,14 +127,18 @@ def export(
                 catching_up.catch_up([won.study], output.print_message)
             return final
     work = _predicted if done else _trained
-    final = retraining.session(
-        won.study,
-        won.job.recipe,
-        slots,
-        lambda session: work(won, folder, session),
-        mlflow=mlflow,
-        events=events,
-    )
+    began = time.monotonic()
+    try:
+        final = retraining.session(
+            won.study,
+            won.job.recipe,
+            slots,
+            lambda session: work(won, folder, session),
+            mlflow=mlflow,
+            events=events,
+        )
+    finally:
+        records.add_final_seconds(folder, time.monotonic() - began)
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
 
@@ -147,9 +151,11 @@ def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSessi
         return _make_result(won, job, ended.scores, epochs, session.table)
 
     if records.read_result(folder) is None:
-        session.observers.note(f"retraining trial {job.trial} on train and val for {job.length}")
+        what = f"retraining trial {job.trial}" if won.epoch else "training the first configuration"
+        session.observers.note(f"{what} on train and val for {job.length}")
         if not job.temperature:
-            session.observers.note(uncalibrated(won))
+            why = uncalibrated(won) if won.epoch else "probabilities are not calibrated: nothing was scored on val"
+            session.observers.note(why)
         session.train([job], make_result)
     return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
@@ -198,7 +204,7 @@ def _job(won: Winner, folder: RunFolder) -> Job:
         "folder": folder.root,
         "cache": paths.cache(),
         "resumed": False,
-        "stop_after": won.result.epoch,
+        "stop_after": won.result.epoch or won.result.planned,
         "tau": won.tau,
         "thresholds": won.thresholds,
         "temperature": won.temperature,

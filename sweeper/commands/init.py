@@ -228,7 +228,7 @@ def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[st
     more = (
         ", more as bad ones are stopped early" if count >= HANDFUL else ": too few for a search; give it more hours"
     )
-    yield f"About {text.counted(count, 'trial')} of {preset.epochs} epochs fit {hours:g} h{more}."
+    yield f"About {text.counted(count, 'trial')} of {preset.epochs} epochs and the retraining fit {hours:g} h{more}."
 
 
 def _paces(

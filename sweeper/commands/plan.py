@@ -28,6 +28,7 @@ class Cost:
     val_images_per_second: float
     peak_memory_gb: float
     seconds_per_epoch: float
+    fixed_size: bool = False  # the backbone is built for one image size
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Plan:
     data: Summary | None = None
     preset: str = ""  # its name, and what it gave
     jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
+    by_hours: dict[str, Any] | None = None  # what hours alone are spent on
+    spending: str = ""  # the same in words
 
     def document(self) -> dict[str, Any]:
         data = self.data.model_dump(mode="json") if self.data else None
@@ -81,6 +84,7 @@ def plan(path: Path, options: Options) -> Plan:
     size = spec.data.size or 0
     height, width = space.framing.size(size)
     jpeg = prepare.reading_cost(table, spec.data, space.framing)
+    by_hours = prepared.plan if spec.by_hours else None
     return Plan(
         study=spec.study,
         source=str(path),
@@ -104,6 +108,8 @@ def plan(path: Path, options: Options) -> Plan:
         data=prepared.summary,
         preset=presets.told(spec),
         jpeg=prepare.slower(table, jpeg) if jpeg else "",
+        by_hours=by_hours.document() if by_hours else None,
+        spending=by_hours.line if by_hours else "",
     )
 
 
@@ -145,8 +151,9 @@ def lines(plan: Plan) -> Iterator[str]:
         limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
         most, slots = text.format_duration(plan.hours * 3600), text.counted(plan.slots, "slot")
         yield f"time: at most {most} on {slots}, less what is pruned{limit}"
-    elif plan.budget_hours:
+    elif plan.budget_hours and not plan.by_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
+    yield from [f"plan: {plan.spending}"] if plan.spending else []
     if plan.disk_gb is not None:
         of = f" of the best {plan.keep}" if plan.keep else ""
         yield (

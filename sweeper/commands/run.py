@@ -17,6 +17,7 @@ from sweeper.engine.session import Session, make_executor
 from sweeper.errors import UserError
 from sweeper.results import columns, importance, status, winner
 from sweeper.results.importance import edges
+from sweeper.results.winner import Winner
 from sweeper.store import studies
 from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -52,7 +53,7 @@ def run(path: Path, options: Options) -> "SessionEnd":
     session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path), heading)
     with inline.environment(slots[0] if options.inline else None):
         outcome = _told(session)
-    if outcome.exit_code == 0 and prepared.spec.search.confirm:
+    if outcome.exit_code == 0 and session.searches and prepared.spec.search.confirm:
         from sweeper.commands import confirm
 
         confirm.as_planned(session, prepared.spec.search.confirm)
@@ -78,6 +79,7 @@ def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, 
         hours=spec.budget.hours,
         folder=text.relative_path(prepared.folder.root),
         browse=browse if options.mlflow else None,
+        plan=prepared.plan.line if prepared.plan and spec.by_hours else None,
     )
 
 
@@ -90,25 +92,39 @@ def _told(session: Session) -> "SessionEnd":
         outcome = SessionEnd(error.exit_code)
         raise
     finally:
-        if session.started:
+        if session.started and session.searches:
             say_ending(
                 session.prepared.folder,
                 session.command,
                 outcome,
-                goes_on=session.options.then_best or session.prepared.spec.search.confirm is not None,
+                goes_on=session.goes_on,
                 as_event=session.options.events,
             )
     return outcome
 
 
-def final(path: Path, options: Options) -> "Final":
-    """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`."""
+def final(path: Path, options: Options) -> "Final | None":
+    """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`.
+
+    Where there was no time for a search, its first configuration. None where no retraining follows.
+    """
     from sweeper.commands import export
     from sweeper.space import yaml_io
 
-    folder = StudyFolder.named(yaml_io.read(path, sets=options.assignments).study)
+    spec = yaml_io.read(path, sets=options.assignments)
+    if not options.retrains(spec):
+        return None
+    folder = StudyFolder.named(spec.study)
     slots = devices.slots(options.devices)[:1]
-    return export.export(winner.winner(folder), slots, mlflow=options.mlflow, events=options.events)
+    won = _untried(path, options) if preparation.trains_once(folder) else winner.winner(folder)
+    return export.export(won, slots, mlflow=options.mlflow, events=options.events)
+
+
+def _untried(path: Path, options: Options) -> Winner:
+    """What the study of the file at `path` would try first."""
+    prepared = prepare(path, options, networks=False)
+    params = next(iter(prepared.first_configurations(1)))
+    return winner.untried(prepared.folder, prepared.space.recipe(params), params)
 
 
 def cached(path: Path, options: Options) -> int:

@@ -3,10 +3,14 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeper.errors import UserError
 from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Count
+
+if TYPE_CHECKING:
+    from sweeper.space.spec import StudySpec
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Options:
     ray: str | None = None  # address of a cluster, which then trains
     mlflow: bool = True
     log_format: str = "text"  # json: events on stdout
-    then_best: bool = False  # a final follows, for which time is kept
+    then_best: bool | None = None  # a final follows, for which time is kept; None where hours are the only budget
 
     def check(self) -> None:
         """Raises UserError for what does not go together."""
@@ -49,6 +53,10 @@ class Options:
         found += [f"budget.hours={self.hours}"] if self.hours is not None else []
         return found + ([f"study={self.new_study}"] if self.new_study else [])
 
+    def retrains(self, spec: "StudySpec") -> bool:
+        """Whether the winner is retrained within the hours of the study."""
+        return spec.by_hours if self.then_best is None else self.then_best
+
     def teacher(self, space: Path) -> StudyFolder | None:
         """The study that the file at `space` names, where another one is begun."""
         from sweeper.space import yaml_io
@@ -66,5 +74,6 @@ class Options:
         words += ["--new-study", self.new_study] if self.new_study else []
         words += ["--log-format", self.log_format] if self.log_format != "text" else []
         words += ["--slots", str(self.slots)] if self.slots != 1 else []
-        flags = {"inline": self.inline, "no-mlflow": not self.mlflow, "then-best": self.then_best}
+        flags = {"inline": self.inline, "no-mlflow": not self.mlflow}
+        flags |= {} if self.then_best is None else {"then-best": self.then_best, "no-then-best": not self.then_best}
         return shlex.join(words + [f"--{name}" for name, given in flags.items() if given])

@@ -1,5 +1,6 @@
 """Checks everything that can be wrong before the first trial exists."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import text
-from sweeper.engine import preflight, presets
+from sweeper.engine import preflight, presets, timing
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
 from sweeper.errors import EnvironmentFault, UserError
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
-from sweeper.store import paths, study_file
+from sweeper.store import paths, records, study_file
 from sweeper.store.paths import StudyFolder
+from sweeper.study import hours_plan
+from sweeper.study.hours_plan import HoursPlan
+from sweeper.study.planner import Planner
 from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
@@ -26,6 +30,7 @@ from trainers.support.files import expanded
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
+    from trainers.config import Recipe
     from trainers.data.check import Findings
     from trainers.data.decoding import JpegCost
     from trainers.data.layouts import Table
@@ -207,6 +212,7 @@ class PreparedStudy:
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
     weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
+    plan: HoursPlan | None = None  # of its hours
 
     @property
     def table(self) -> "Table":
@@ -259,17 +265,58 @@ def prepare(
     found = checked(read.data)
     table = found.table
     folder = StudyFolder.named(read.study)
-    names = [category.name for category in table.categories]
-    space = Space(read, names)
     refuse_metrics(read, table)
     refuse_unseen(read.train, table)
+    ready, space = _settled(read, table, folder)
+    weights = _tried(ready, space, table, slots, unfetched=unfetched) if networks else {}
+    plan = _planned(ready, space, table, options, slots)
+    if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
+        ready, space = _settled(presets.replanned(read, plan.values), table, folder)
+    if _is_untried(folder, plan):
+        ready = replace(ready, budget=ready.budget.model_copy(update={"trials": 0}))
+    return PreparedStudy(ready, space, found, folder, tuple(slots), weights, plan)
+
+
+def trains_once(folder: StudyFolder) -> bool:
+    """Whether a study that has begun has no time for trials, and trains its first configuration on train and val."""
+    return _is_untried(folder, hours_plan.stored(folder))
+
+
+def _is_untried(folder: StudyFolder, plan: HoursPlan | None) -> bool:
+    return plan is not None and plan.once and not records.results(folder)
+
+
+def _settled(read: "StudySpec", table: "Table", folder: StudyFolder) -> "tuple[StudySpec, Space]":
+    """The study with all that follows from its values; refuses a space that wants the images in several ways."""
+    names = [category.name for category in table.categories]
+    space = Space(read, names)
     if keys := _open(read.data):
         data = settled(read.data, space, table, folder)
         read = replace(read, data=data, derived=tuple(f"data.{key}" for key in keys))
         space = Space(read, names)
-    _ = space.framing  # refuses a space that wants the images in several ways
-    weights = _tried(read, space, table, slots, unfetched=unfetched) if networks else {}
-    return PreparedStudy(read, space, found, folder, tuple(slots), weights)
+    _ = space.framing
+    return read, space
+
+
+def _planned(
+    spec: "StudySpec", space: Space, table: "Table", options: Options, slots: Sequence[devices.Slot]
+) -> HoursPlan | None:
+    """What a study of hours alone spends them on: as it was planned when it began, or as is measured now.
+
+    The fake trainer takes no time that could be measured, and of a cluster nothing is known.
+    """
+    folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
+    if before := hours_plan.stored(folder):
+        return before.model_copy(update={"hours": spec.budget.hours or before.hours, "retrains": retrains})
+    if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
+        return None
+    found = slots or devices.slots(options.devices)
+
+    def timed(recipes: Sequence["Recipe"]) -> Sequence[Mapping[str, Any]]:
+        output.print_message(f"timing a few steps of {text.counted(len(recipes), 'network')} on {found[0].name}")
+        return timing.measure(recipes, table.categories, found[0], [file.path for file in spec.extensions])
+
+    return Planner(spec, space, table, found, retrains, timed).plan()
 
 
 def _tried(

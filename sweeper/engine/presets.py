@@ -10,13 +10,12 @@ from sweeper.space.spec import StudySpec
 from sweeper.space.tree import flow, leaf
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
+from sweeper.study import hours_plan
+from sweeper.study.planner import MARGIN, SMALLEST, TRIAL_S
 
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 WANTED, HANDFUL = 8, 4  # trials that a search should have room for, and that it must have
-SMALLEST = 64  # pixels that images are shrunk to for want of time
-TRIAL_S = 5.0  # seconds of a trial beside its epochs
-MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
 
 
 class Preset(NamedTuple):
@@ -64,16 +63,29 @@ def augmentation(preset: Preset) -> dict[str, object]:
 def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
     """The study with what its `train` leaves out: all of its preset's, or of `good` where it has no backbone.
 
-    A study that exists keeps the values of the kind of device that it began on.
+    A study that exists keeps the values of the kind of device that it began on, and those that were planned for it.
     """
     entries = spec.train.value if isinstance(spec.train.value, dict) else {}
     if spec.preset is None and "backbone" in entries:
         return spec
     name = spec.preset or "good"
-    missing = {one: {key: value for key, value in _values(one, name).items() if key not in entries} for one in TABLE}
-    values = missing[_began_on(spec, missing) or kind(device())]
+    plan = hours_plan.stored(StudyFolder.named(spec.study))
+    planned = plan.values if plan else {}
+    whole = {one: {**_values(one, name), **planned} for one in TABLE}
+    missing = {one: {key: value for key, value in of.items() if key not in entries} for one, of in whole.items()}
+    return _with(replace(spec, preset=name), missing[_began_on(spec, missing) or kind(device())])
+
+
+def replanned(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
+    """The study with `values` in the place of those that its preset gave."""
+    return _with(spec, {**spec.of_preset, **values})
+
+
+def _with(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
+    """The study with `values` of a preset."""
+    entries = spec.train.value if isinstance(spec.train.value, dict) else {}
     train = replace(spec.train, value={**entries, **{key: leaf(value) for key, value in values.items()}})
-    return replace(spec, preset=name, of_preset=values, train=train)
+    return replace(spec, of_preset=values, train=train)
 
 
 def told(spec: StudySpec) -> str:
@@ -121,9 +133,10 @@ class Pace(NamedTuple):
         return MARGIN * (self.train / train + self.val / val) * (size / at) ** 2
 
     def fitting(self, backbones: Sequence[str], size: int, epochs: int, seconds: float) -> float:
-        """How many trials fit."""
+        """How many trials fit, with the retraining on train and val."""
         mean = sum(self.epoch(name, size) for name in backbones) / len(backbones)
-        return seconds / (TRIAL_S + epochs * mean)
+        retraining = (self.train + self.val) / self.train
+        return max(0.0, seconds / (TRIAL_S + epochs * mean) - retraining)
 
 
 def choose(

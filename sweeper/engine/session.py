@@ -67,9 +67,20 @@ class Session:
     announced: bool = False  # the heading was said
     final: FinalCost | None = None  # of the retraining that follows
 
+    @property
+    def searches(self) -> bool:
+        """Whether there are trials, and not only a training on train and val."""
+        return self.prepared.spec.budget.trials != 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more follows by itself: new seeds for the best, or the winner's retraining."""
+        spec = self.prepared.spec
+        return self.options.retrains(spec) or (self.searches and spec.search.confirm is not None)
+
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
-        self.final = self._estimate_final() if self.options.then_best else None
+        self.final = self._estimate_final() if self.options.retrains(self.prepared.spec) else None
         with listening(self.stop), self.stop.told():
             ended = disk_pause.retry_when_disk_full(self._run_once, self.prepared.folder, self.stop)
             return ended or self._given_up()
@@ -92,7 +103,7 @@ class Session:
             outcome = self._train(study)
         finally:
             study.close()
-        idle = outcome.exit_code == 0 and records.results(folder) == before
+        idle = self.searches and outcome.exit_code == 0 and records.results(folder) == before
         return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
     def _expect(self, study: Study) -> None:
@@ -114,7 +125,7 @@ class Session:
     def _open(self) -> Study:
         prepared = self.prepared
         return Study.open(
-            Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint),
+            Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint, prepared.plan),
             paths.cache(),
             teach=self._warm_start,
             here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),

@@ -28,11 +28,14 @@ RARE = 10  # times rarer than an even share: worth a warning
 
 @dataclass(frozen=True)
 class CardData:
-    """What the card tells of: the winning trial with the epoch that counts, and the final job that repeated it."""
+    """What the card tells of: the winning trial with the epoch that counts, and the final job that repeated it.
+
+    Without an epoch nothing was tried before: the recipe is the study's first.
+    """
 
     study: str
     result: TrialResult
-    epoch: Epoch
+    epoch: Epoch | None
     confirmed: tuple[float, ...]
     job: Job
     table: "Table"
@@ -148,7 +151,7 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
 
 def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     """The name of each metric, and its cells: of val, and of test where that has labels."""
-    val, test = facts.epoch.val, facts.test
+    val, test = facts.epoch.val if facts.epoch else None, facts.test
     if val:
         val = val.model_copy(update={"standard_errors": facts.result.standard_errors})
     seen = [s for s in (val, test) if s]
@@ -181,6 +184,8 @@ def baseline(table: "Table") -> dict[str, float]:
 
 def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     """What val would say of the winner in other ways of looking; the correction's figures are cross-fitted."""
+    if facts.epoch is None:
+        return
     for name, fit in facts.epoch.corrected.items():
         yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
     if facts.epoch.plain:

@@ -196,12 +196,11 @@ def _pictures(prefix: str, drawing: FigureResult | None) -> list[embedded.Pictur
 
 
 def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
-    epochs = records.history(won.study.trial(won.result.number))
     return {
         "best": status.best(won.result),
         "again": ", ".join(f"{value:.4f}" for value in won.confirmed),
         "recipe": yaml_io.recipe_yaml(won.study.name, won.job.recipe).rstrip(),
-        "corrected": _corrected(won.epoch) if epochs else [],
+        "corrected": _corrected(won.epoch) if won.epoch else [],
         "winner": _pictures("winner", drawing),
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -44,6 +44,8 @@ def status(one: StudyStatus) -> Iterator[str]:
     for final in one.finals:
         unfinished = "" if final.is_packed else " (not finished)"
         yield f"final {final.number}  {relative_path(final.folder.root)}{unfinished}{_scored(final)}"
+    if used := spent(one):
+        yield f"hours    {one.hours:g} h: {used.words}"
     for orphan in gpu_processes.found():
         yield f"warning  {orphan}"
     yield f"files    {relative_path(one.study.root)}"
@@ -80,7 +82,7 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
         return f"sweep report {one.study.name}"
-    if not one.best:
+    if not one.best and not done:
         return one.resume
     if any(final.folder.submission.exists() or final.folder.predictions.exists() for final in done):
         return f"sweep score {one.study.name} VALUE"
@@ -117,6 +119,32 @@ def _first_command(space: Path | None) -> str:
     if data.layout == "challenge" and not Path(data.root).exists():
         return f"sweep data demo {shlex.quote(data.root)}"
     return f"sweep run {shlex.quote(str(space))}"
+
+
+# ------------------------------------------------------------------------------------- the hours
+class Spent(NamedTuple):
+    """Seconds: while a trial was in an epoch, of all retrainings, between trials, and of the budget that are left."""
+
+    trials: float
+    retraining: float
+    between_trials: float
+    unused: float  # less than none where it ended late
+
+    @property
+    def words(self) -> str:
+        rest = text.format_duration(abs(self.unused))
+        end = f"unused {rest}" if self.unused >= 0 else f"{rest} late"
+        parts = {"trials": self.trials, "retraining": self.retraining, "between trials": self.between_trials}
+        return ", ".join([*(f"{name} {text.format_duration(seconds)}" for name, seconds in parts.items()), end])
+
+
+def spent(one: StudyStatus) -> Spent | None:
+    """How a study used its budget of hours; None where it has none, or still runs."""
+    if one.hours is None or one.holder:
+        return None
+    swept, trials = records.elapsed_seconds(one.study), records.seconds(one.study)
+    retraining = sum(records.final_seconds(final.folder) for final in one.finals)
+    return Spent(trials, retraining, max(0.0, swept - trials), one.hours * 3600 - swept - retraining)
 
 
 # ---------------------------------------------------------------------------------------- watching
@@ -175,6 +203,7 @@ def report(one: StudyStatus) -> dict[str, Any]:
 
 def document(one: StudyStatus) -> dict[str, Any]:
     """A study, without what is true of the whole machine."""
+    used = spent(one)
     return {
         "study": one.study.name,
         "state": one.state,
@@ -185,6 +214,7 @@ def document(one: StudyStatus) -> dict[str, Any]:
         "running": [r.model_dump(mode="json") for r in one.results if r.state == "RUNNING"],
         "holder": one.holder.model_dump() if one.holder else None,
         "finals": [_final(final) for final in one.finals],
+        "spent_seconds": used._asdict() if used else None,
         "folder": str(one.study.root),
         "next": next_command(one),
     }

@@ -7,10 +7,11 @@ from typing import Any
 
 from sweeper.errors import NoResult, UserError
 from sweeper.results import status
-from sweeper.store import records, studies
+from sweeper.store import paths, records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import FIRST, Job, TrialResult
+from trainers.config import Recipe
 from trainers.epoch import Epoch
 from trainers.metrics.definitions import oriented
 
@@ -58,9 +59,10 @@ class Winner:
     picked: bool = False  # by its number, and not as the best
 
     @property
-    def epoch(self) -> Epoch:
-        """The one whose value, weights and predictions are its own."""
-        return records.history(self.study.trial(self.result.number))[(self.result.epoch or 1) - 1]
+    def epoch(self) -> Epoch | None:
+        """The one whose value, weights and predictions are its own; None where it was not tried."""
+        epochs = records.history(self.study.trial(self.result.number))
+        return epochs[(self.result.epoch or 1) - 1] if epochs else None
 
     @property
     def views(self) -> bool:
@@ -77,7 +79,8 @@ class Winner:
         """
         if not self.job.recipe.train.posthoc_logit_adjustment.fit:
             return None
-        seen, fitted = self.result.tta, self.epoch.corrected.get(self.result.metric)
+        seen = self.result.tta
+        fitted = self.epoch.corrected.get(self.result.metric) if self.epoch else None
         if self.views and seen and seen.tau is not None:
             return seen.tau
         return fitted.tau if fitted else None
@@ -86,13 +89,13 @@ class Winner:
     def thresholds(self) -> dict[str, tuple[float, ...]] | None:
         """The thresholds that it fitted on val, to the views that its predictions take."""
         seen = self.result.tta
-        return seen.thresholds if self.views and seen else self.epoch.thresholds
+        return seen.thresholds if self.views and seen else self.epoch.thresholds if self.epoch else None
 
     @property
     def temperature(self) -> dict[str, float]:
         """The temperatures that it fitted on val, to the views that its predictions take."""
         seen = self.result.tta
-        return seen.temperature if self.views and seen else self.epoch.temperature
+        return seen.temperature if self.views and seen else self.epoch.temperature if self.epoch else {}
 
 
 def winner(study: StudyFolder) -> Winner:
@@ -124,6 +127,19 @@ def chosen(study: StudyFolder, number: int) -> Winner:
     if number not in found:
         raise studies.no_trial(study, number, found, " that has ended with a value")
     return replace(_winner(study, found[number], tuple(confirmed(study).get(number, ()))), picked=True)
+
+
+def untried(study: StudyFolder, recipe: Recipe, params: Mapping[str, Any]) -> Winner:
+    """The first configuration of a study in the place of the best trial, where there was no time for a search."""
+    job = Job(
+        study=study.name,
+        trial=FIRST,
+        recipe=recipe,
+        params=dict(params),
+        folder=study.trial(FIRST).root,
+        cache=paths.cache(),
+    )
+    return Winner(study, records.result_of(job, [], "COMPLETE"), job)
 
 
 def _winner(study: StudyFolder, result: TrialResult, values: tuple[float, ...]) -> Winner:

@@ -21,7 +21,12 @@ class Budget(Part):
     """When a study ends: at whichever limit is met first."""
 
     trials: Positive | None = Field(None, description="trials in the whole study, pruned and failed ones included")
-    hours: float | None = Field(None, gt=0, description="wall-clock hours of sweeping, over all resumes")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock hours of sweeping, over all resumes; alone they are planned, and hold the winner's"
+        " retraining, too",
+    )
 
 
 # ------------------------------------------------------------------------------------------ sampler
@@ -249,6 +254,7 @@ class StudySpec:
     preset: Preset | None = None
     of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` has of it, by key
     prior: Node | None = field(default=None, repr=False)  # search.prior as it is written, with its places
+    by_hours: bool = False  # the file gives hours alone, so that a planner decides what they are spent on
 
     @property
     def minimize(self) -> bool:

@@ -95,6 +95,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         extensions=given,
         preset=file.preset,
         prior=_prior(entries.get("search")),
+        by_hours=file.budget.hours is not None and file.budget.trials is None,
     )
 
 

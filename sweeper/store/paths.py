@@ -250,6 +250,11 @@ class RunFolder:
         return self.root / "scores.jsonl"
 
     @property
+    def elapsed(self) -> Path:
+        """Of a final: seconds that it took so far, from the check of the data to its submission."""
+        return self.root / "elapsed_seconds"
+
+    @property
     def prediction(self) -> Path:
         return self.root / "prediction.txt"
 

@@ -337,11 +337,28 @@ BUDGET_TOLERANCE = 0.1  # a running trial may end this share of the budget late
 
 def elapsed_seconds(folder: StudyFolder) -> float:
     """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
+    noted = _noted(folder)
+    return seconds(folder) if noted is None else noted
+
+
+def final_seconds(folder: RunFolder) -> float:
+    """Seconds that a retraining took, over all calls; where none are kept, or no number, those of its epochs."""
+    noted = _noted(folder)
+    return sum(end - start for start, end in _spans(history(folder))) if noted is None else noted
+
+
+def add_final_seconds(folder: RunFolder, seconds: float) -> None:
+    """Keep how long a retraining took, beside what earlier calls took."""
+    if folder.root.exists():
+        files.write_text(folder.elapsed, f"{(_noted(folder) or 0.0) + seconds:.3f}\n")
+
+
+def _noted(folder: StudyFolder | RunFolder) -> float | None:
     try:
         noted = float(folder.elapsed.read_bytes())
     except (FileNotFoundError, ValueError):
-        return seconds(folder)
-    return noted if 0 <= noted < math.inf else seconds(folder)
+        return None
+    return noted if 0 <= noted < math.inf else None
 
 
 def best(results: Iterable[TrialResult]) -> TrialResult | None:

@@ -76,6 +76,8 @@ class StudyStatus:
         )
         waits = ("RUNNING", "INTERRUPTED") if spent else OPEN  # out of hours, what is paused stays so
         ended = [result for result in self.results if result.state not in waits]
+        if self.planned == 0:  # the retraining is all there is
+            return "COMPLETE" if any(final.is_packed for final in self.finals) else "INTERRUPTED"
         short = self.planned is not None and self.hours is None and len(ended) < self.planned
         return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"
 

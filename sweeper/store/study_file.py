@@ -48,6 +48,7 @@ class StudyRecord(_Open):
     identity: Identity
     fingerprint: str = ""
     budget: Limits = Limits()
+    plan: dict[str, Any] = {}
 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:

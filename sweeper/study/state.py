@@ -15,6 +15,7 @@ from sweeper.study import transfer
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import TimeBudget
 from sweeper.study.gpu_memory import UNKNOWN, GpuMemoryLimits, MachineInfo
+from sweeper.study.hours_plan import HoursPlan
 from sweeper.study.queue import SeenConfigurations, TrialQueue
 from sweeper.study.transfer import TransferredTrial
 from sweeper.trial import Job
@@ -22,14 +23,15 @@ from sweeper.trial import Job
 
 @dataclass(frozen=True)
 class Definition:
-    """What a study is defined by: its file, the search space in it, its folder, and the fingerprint of its images,
-    labels and splits.
+    """What a study is defined by: its file, the search space in it, its folder, the fingerprint of its images,
+    labels and splits, and what its hours were planned to have room for.
     """
 
     spec: StudySpec
     space: Space
     folder: StudyFolder
     fingerprint: str = ""
+    plan: HoursPlan | None = None
 
 
 @dataclass(frozen=True)

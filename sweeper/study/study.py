@@ -54,6 +54,7 @@ def write_or_compare(study: Definition) -> None:
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,
+        **({"plan": study.plan.document()} if study.plan else {}),
     }
     extension_files.keep(spec.extensions, folder.extensions)
     files.write_text(folder.space, spec.text)
@@ -278,7 +279,7 @@ class Study:
         """How a sweep ended that nothing stopped."""
         refused = f"the last {REFUSED} configurations are known to run out of GPU memory; try a smaller image_size"
         reason = refused if self._refused >= REFUSED else self._queue.reason
-        if self.best:
+        if self.best or self.spec.budget.trials == 0:  # the retraining is all there is
             return SessionEnd(reason=reason)
         return SessionEnd(NoResult.exit_code, "; ".join(filter(None, ["no trial completed", reason])))
 

@@ -24,6 +24,7 @@ class Heading:
     hours: float | None
     folder: str
     browse: str | None
+    plan: str | None = None  # of hours alone
 
     def lines(self, ended: int, started: int) -> Iterator[str]:
         """The same as a person reads it, but for the data; of a study with so many trials."""
@@ -36,6 +37,7 @@ class Heading:
         limits = [counted(self.trials, "trial")] if self.trials else []
         limits += [f"{self.hours:g} h"] if self.hours else []
         yield f"budget:  {' or '.join(limits) or 'none: it goes on until it is stopped'}"
+        yield from [f"plan:    {self.plan}"] if self.plan else []
         yield f"files:   {self.folder}"
         yield from [f"browse:  {self.browse}"] if self.browse else []
         yield "stop:    Ctrl-C finishes the epoch; the same command goes on"

@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from sweeper.commands import plan, run
-from sweeper.engine import preflight, prepare
+from sweeper.engine import preflight, prepare, presets
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space import yaml_io
+from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
+from sweeper.study.hours_plan import HoursPlan
 from sweeper.trial import SessionEnd
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
@@ -68,6 +70,19 @@ def test_the_command_that_resumes_says_every_option_again_and_is_quoted():
     assert words[13:] == ["--new-study", "new", "--slots", "2", "--inline", "--no-mlflow", "--then-best"]
 
 
+@pytest.mark.parametrize(("given", "word"), [(None, ""), (True, "--then-best"), (False, "--no-then-best")])
+@pytest.mark.parametrize(
+    ("budget", "alone"),
+    [("{hours: 2}", True), ("{trials: 3}", False), ("{hours: 2, trials: 3}", False)],
+)
+def test_hours_alone_are_followed_by_the_retraining_unless_it_is_said(tmp_path, given, word, budget, alone):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"data: {{layout: folder, root: d}}\nbudget: {budget}\ntrain: {{seed: {{int: [0, 9]}}}}\n")
+    options = Options(then_best=given)
+    assert options.retrains(yaml_io.read(path)) == (alone if given is None else given)
+    assert options.command(path).removeprefix(f"sweep run {path}").strip() == word
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -96,6 +111,98 @@ def test_weights_that_are_nowhere_are_said_before_the_images_are_looked_at(here)
     for known in ("train.pretrained=false", "train.weights=space.yaml"):  # not read, or there: the data come next
         with pytest.raises(DataError):
             prepare.prepare(here, Options(("data.root=nowhere", "train.weights=there", known)))
+
+
+# ------------------------------------------------------------------------------------------ hours alone
+PLANNED = "study: question\ndata: {layout: challenge, root: garments, crop: box}\nbudget: {hours: 1}\npreset: fast\n"
+OPEN = "train: {backbone: test_resnet, pretrained: false, loss: {name: focal, gamma: {uniform: [0, 2]}}}\n"
+
+
+def begun(path: Path) -> HoursPlan:
+    """A study of hours alone that began with a plan, none of whose values are the preset's."""
+    values = {"image_size": 64, "epochs": 3}
+    seconds = {"trial_seconds": 600, "final_seconds": 800, "start_seconds": 5}
+    plan = HoursPlan(hours=1, retrains=True, slots=1, values=values, image_size="64", epochs=3, **seconds)
+    path.write_text(PLANNED + OPEN)
+    spec = presets.replanned(presets.filled(yaml_io.read(path), lambda: "cpu"), values)
+    folder = StudyFolder.named("question")
+    folder.root.mkdir(parents=True)
+    data = spec.data.model_copy(update={"size": 96, "cache": "raw"})
+    space = Space(replace(spec, data=data), [])
+    known = {"schema_version": 2, "study": "question", "identity": space.identity(), "plan": plan.document()}
+    folder.study_file.write_text(json.dumps(known))
+    return plan
+
+
+@pytest.mark.parametrize(("sets", "trials"), [((), 4), (("budget.hours=3",), 16), (("budget.trials=9",), 6)])
+def test_a_resumed_study_keeps_its_plan_and_more_hours_are_more_trials(here, tmp_path, sets, trials):
+    began = begun(tmp_path / "hours.yaml")
+    again = prepare.prepare(tmp_path / "hours.yaml", Options(sets))
+    assert again.plan
+    assert (again.plan.trials, again.plan.values) == (trials, began.values)
+    train = next(again.space.recipes()).train
+    assert (train.image_size, train.epochs, train.batch_size) == (64, 3, 32)
+    asked = json.loads(json.dumps(again.space.identity()))
+    assert asked == json.loads(StudyFolder.named("question").study_file.read_text())["identity"]
+
+
+def test_a_value_that_is_written_since_is_the_users(here, tmp_path):
+    begun(tmp_path / "hours.yaml")
+    again = prepare.prepare(tmp_path / "hours.yaml", Options(("train.image_size=96",)))
+    assert next(again.space.recipes()).train.image_size == 96
+
+
+def test_a_study_that_began_without_a_plan_gets_none(here, tmp_path, monkeypatch):
+    begun(tmp_path / "hours.yaml")
+    known = json.loads(StudyFolder.named("question").study_file.read_text())
+    del known["plan"]
+    StudyFolder.named("question").study_file.write_text(json.dumps(known))
+    monkeypatch.delenv("SWEEP_TRAINER")
+    again = prepare.prepare(tmp_path / "hours.yaml", Options(devices="cpu"), networks=False)
+    assert again.plan is None
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_hours_too_few_are_refused_before_anything_starts(ground, tmp_path):
+    folder = Path(shutil.copytree(ground, tmp_path / "ground"))
+    (folder / "space.yaml").write_text(PLANNED + OPEN.replace("{backbone", "{image_size: 32, backbone"))
+    ended = sweep(folder, "run", "space.yaml", "--hours", "0.0001", "--devices", "cpu", SWEEP_TRAINER="")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "error: 0.0001 h have no room for one training of 2 epochs at 32 px on train and val" in ended.stderr
+    assert "space.yaml: budget.hours" in ended.stderr
+    assert "--hours 0.0" in ended.stderr
+    assert not (folder / "mlruns/studies").exists()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_where_two_do_not_fit_the_default_is_trained_on_all_images_and_more_hours_search(
+    ground, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(ground, tmp_path / "ground"))
+    monkeypatch.chdir(folder)
+    begun(Path("space.yaml"))
+    shutil.copytree(tmp_path / "mlruns", folder / "mlruns")
+    words = ["run", "space.yaml", "--devices", "cpu", "--no-mlflow"]
+    ended = sweep(folder, *words, "--hours", "0.3")
+    assert ended.returncode == 0, ended.stderr
+    assert "too few for a search, so the default is trained once on train and val: 3 epochs at 64 px" in ended.stderr
+    assert "training the first configuration on train and val for 3 of 3 epochs" in ended.stderr
+    assert "submission: " in ended.stdout
+    assert not list(folder.glob("mlruns/studies/question/trials/*"))
+    (card,) = folder.glob("mlruns/studies/question/finals/*/card.md")
+    assert "never scored on val" in card.read_text()
+    said = sweep(folder, "status").stdout
+    assert "question: complete" in said
+    assert re.search(
+        r"^hours    0.3 h: trials 0s, retraining \d+s, between trials \d+s, unused 1\dm", said, re.MULTILINE
+    )
+    again = sweep(folder, *words, "--hours", "0.3")
+    assert "made before" in again.stdout
+    more = sweep(folder, *words, "--hours", "1", "--trials", "2")
+    assert more.returncode == 0, more.stderr
+    assert len(list(folder.glob("mlruns/studies/question/trials/*"))) == 2
 
 
 # ------------------------------------------------------------------------------------------ size

@@ -7,7 +7,7 @@ import pytest
 from sweeper.commands import doctor
 from sweeper.errors import UserError
 from sweeper.results import status
-from sweeper.store import lock, studies, study_file
+from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder, database
 from tests.support.records import begin, curve, end, job
 
@@ -193,3 +193,47 @@ def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, ar
         assert "Made Up" in finding.text
         assert "{}.{}".format(*capability) in finding.text
         assert ("torch built for it" in finding.help) is not runs
+
+
+# ------------------------------------------------------------------------------------------ the hours
+@pytest.mark.parametrize(
+    ("swept", "final", "words"),
+    [
+        (5400.0, 1140.0, "retraining 19m, between trials 1h29m, unused 11m"),
+        (6600.0, 900.0, "retraining 15m, between trials 1h49m, 5m late"),
+        (5400.0, None, "retraining 12s, between trials 1h29m, unused 29m"),
+    ],
+)
+def test_the_hours_are_accounted_for(swept, final, words):
+    made = study(trials=1)
+    made.study_file.write_text(made.study_file.read_text().replace('"hours": null', '"hours": 2'))
+    made.elapsed.write_text(f"{swept}\n")
+    one = begin(job(made, 0, kind="final", folder=made.final("2026-11-21-0000").root))
+    end(one, curve(one, 0.5)[:1], "COMPLETE")
+    if final:
+        records.add_final_seconds(RunFolder(one.folder), final - 100)
+        records.add_final_seconds(RunFolder(one.folder), 100)
+    found = studies.status_of(made)
+    trials = records.seconds(made)
+    said = next(line for line in status.status(found) if line.startswith("hours"))
+    assert said == f"hours    2 h: trials {trials:.0f}s, {words}"
+    spent = status.document(found)["spent_seconds"]
+    assert sum(spent.values()) == pytest.approx(7200)
+
+
+def test_of_a_study_without_hours_there_is_no_account():
+    found = studies.status_of(study())
+    assert status.document(found)["spent_seconds"] is None
+    assert not [line for line in status.status(found) if line.startswith("hours")]
+
+
+def test_a_study_without_trials_wants_its_only_training_and_then_a_score():
+    made = study(trials=0, planned=0)
+    made.resume_command.write_text("sweep run space.yaml\n")
+    assert studies.status_of(made).state == "INTERRUPTED"
+    assert status.next_command(studies.status_of(made)) == "sweep run space.yaml"
+    one = begin(job(made, 0, kind="final", folder=made.final("2026-11-21-0000").root))
+    end(one, curve(one, 0.5), "COMPLETE")
+    RunFolder(one.folder).submission.touch()
+    assert studies.status_of(made).state == "COMPLETE"
+    assert status.next_command(studies.status_of(made)) == "sweep score focal VALUE"

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.models import hub, majority, preflight  # preflight knows ours as well
+from trainers.models import hub, majority, network, preflight  # preflight knows ours as well
 from trainers.support import weights_folder
 from trainers.support.leaving import leave
 
@@ -74,7 +74,7 @@ def describe(name: str, weights: str, counted: dict[str, Any], *, fetch: bool) -
         figures["parameters"],
         figures["macs"],
         size,
-        default is not None and default.fixed_input_size,
+        network.is_fixed(name),
         licence or "unknown",
         where,
         missing,

@@ -153,6 +153,12 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
     return arguments
 
 
+def is_fixed(backbone: str) -> bool:
+    """Whether timm builds it for one image size, which its pretrained weights expect."""
+    default = timm.get_pretrained_cfg(backbone)
+    return default is not None and default.fixed_input_size
+
+
 def weights_file(config: TrainConfig) -> Path | None:
     """The file of the local weights that a recipe names, or where it would be. The majority has none."""
     if config.weights is None or config.backbone == majority.NAME:

@@ -1,0 +1,217 @@
+"""The planner: what the hours of a study have room for, from seconds a step that are measured on this machine.
+
+Only what the preset gave is planned; what the user wrote stays.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sweeper import text
+from sweeper.errors import UserError
+from sweeper.study.hours_plan import HoursPlan
+
+if TYPE_CHECKING:
+    from sweeper.space.space import Space
+    from sweeper.space.spec import StudySpec
+    from sweeper.system.devices import Slot
+    from trainers.config import Recipe
+    from trainers.data.layouts import Table
+
+WANTED = 3  # full trainings that a search should have room for, beside the retraining
+SMALLEST = 64  # pixels that images are shrunk to for want of time
+TRIAL_S = 5.0  # seconds of a trial beside its epochs
+MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
+STEP = 32  # pixels between two sizes
+LEAST = 2  # no less than the preset's pixels a side, and its epochs, divided by this
+SLACK = 0.08  # share of the hours that a plan may leave unused, where another plan leaves less
+TIMED_S = 4.0  # seconds of steps while a network is timed; the rest of that is the start of a process
+RESERVE = 1.05  # times the hours that would just do
+
+
+Timed = Callable[[Sequence["Recipe"]], Sequence[Mapping[str, Any]]]
+"""How fast recipes train, as `timing.measure` answers."""
+
+
+class Pace(NamedTuple):
+    """Images a second of a recipe, and the side of the image at which they were measured."""
+
+    train: float
+    val: float
+    at: int
+    fixed: bool  # its network takes this size alone
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A length and a size of training, with what it costs; `size` is None where the file gives it."""
+
+    size: int | None
+    epochs: int | None
+    trial: float  # seconds
+    final: float
+    loss: float  # by how much it stays behind the preset, 1 where it does not
+
+
+@dataclass
+class Planner:
+    """Chooses among the shapes that a study may have on `slots`; `timed` says how fast recipes are on the first."""
+
+    spec: "StudySpec"
+    space: "Space"
+    table: "Table"
+    slots: Sequence["Slot"]
+    retrains: bool
+    timed: Timed
+
+    def __post_init__(self) -> None:
+        self.recipes = list(self.space.recipes())
+        self.paces: list[dict[int, Pace]] = [{} for _ in self.recipes]  # by side
+        self.start = TRIAL_S  # seconds of a cold process, before its first step
+
+    def plan(self) -> HoursPlan:
+        """The plan; UserError where the hours are too few for one training."""
+        self.measure(None)
+        while (wanted := self.choose() or self.least()).size and not all(
+            wanted.size in known for known in self.paces
+        ):
+            self.measure(wanted.size)
+        if chosen := self.choose():
+            return self.as_plan(chosen)
+        raise self.too_few()
+
+    # ------------------------------------------------------------------------------------ measuring
+    def measure(self, size: int | None) -> None:
+        """Time each recipe at an image size, or at its own."""
+        recipes = [_sized(recipe, size) for recipe in self.recipes]
+        began = time.monotonic()
+        answers = self.timed(recipes)
+        self.start = max(TRIAL_S, time.monotonic() - began - TIMED_S * len(recipes))
+        for recipe, known, answer in zip(recipes, self.paces, answers, strict=True):
+            side = max(recipe.train.input_size)
+            speeds = answer["train_images_per_second"], answer["val_images_per_second"]
+            known[side] = Pace(*speeds, side, answer["fixed_size"])
+
+    def seconds(self, recipe: "Recipe", known: Mapping[int, Pace], size: int | None) -> tuple[float, float]:
+        """Of training on an image and of looking at one; from the nearest size that was measured."""
+        side = size or max(recipe.train.input_size)
+        pace = min(known.values(), key=lambda one: abs(math.log(one.at / side)))
+        scale = MARGIN * (side / pace.at) ** 2
+        return scale / pace.train, scale / pace.val
+
+    # ------------------------------------------------------------------------------------- choosing
+    def choose(self) -> Shape | None:
+        """The shape nearest to the preset of which enough trainings fit, and which leaves little unused.
+
+        Where not even two fit, the one that fits once. None where none does.
+        """
+        shapes = list(self.shapes())
+        for wanted in range(min(WANTED, self.space.size or WANTED), 0, -1):
+            fitting = [shape for shape in shapes if self.as_plan(shape).trials >= wanted]
+            fitting = [shape for shape in fitting if not self.as_plan(shape).once]
+            snug = [shape for shape in fitting if self.unused(shape) <= SLACK]
+            if fitting:
+                return min(snug or fitting, key=_by_loss)
+        return min((shape for shape in shapes if self.as_plan(shape).fits_once), key=_by_loss, default=None)
+
+    def least(self) -> Shape:
+        """The quickest of all."""
+        return min(self.shapes(), key=lambda shape: shape.trial)
+
+    def unused(self, shape: Shape) -> float:
+        """The share of the hours in which no further trial fits."""
+        plan = self.as_plan(shape)
+        spent = plan.rounds * plan.trial_seconds + plan.start_seconds + plan.aside
+        return 1 - spent / (plan.hours * 3600)
+
+    def shapes(self) -> Iterator[Shape]:
+        for size in self.sizes():
+            for epochs in self.lengths():
+                yield self.shape(size, epochs)
+
+    def sizes(self) -> Sequence[int | None]:
+        """The image sizes between which a plan may choose: the preset's, but not above the images' own, and less."""
+        size = self.spec.of_preset.get("image_size")
+        if size is None or any(pace.fixed for known in self.paces for pace in known.values()):
+            return [None]
+        lowest = max(SMALLEST, _multiple(size / LEAST))
+        return range(max(lowest, min(size, self._own_side())), lowest - 1, -STEP)
+
+    def _own_side(self) -> int:
+        """The side of the square with as many pixels as the images, or boxes, usually have."""
+        from trainers.data import cache
+
+        usual = cache.median_size(self.table)
+        return _multiple(math.sqrt(usual[0] * usual[1])) if usual else self.space.largest_image_size
+
+    def lengths(self) -> Sequence[int | None]:
+        epochs = self.spec.of_preset.get("epochs")
+        return [None] if epochs is None else range(epochs, math.ceil(epochs / LEAST) - 1, -1)
+
+    def shape(self, size: int | None, epochs: int | None) -> Shape:
+        """What trainings of so many epochs at that size cost, the retraining as that of the slowest backbone."""
+        train, val, test = (len(self.table.split(split)) for split in ("train", "val", "test"))
+        trials, finals = [], []
+        for recipe, known in zip(self.recipes, self.paces, strict=True):
+            fit, look = self.seconds(recipe, known, size)
+            whole = (epochs or recipe.train.epochs) * (train * fit + val * look)
+            trials.append(TRIAL_S + whole)
+            all_images = whole * (train + val) / max(train, 1) + test * look * recipe.train.tta.count
+            finals.append(self.start + TRIAL_S + all_images)
+        preset = self.spec.of_preset
+        behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0
+        return Shape(size, epochs, mean(trials), max(finals), max(behind))
+
+    # ------------------------------------------------------------------------------------ answering
+    def as_plan(self, shape: Shape) -> HoursPlan:
+        sizes = dict.fromkeys(str(shape.size or recipe.train.image_size) for recipe in self.recipes)
+        values = {"image_size": shape.size, "epochs": shape.epochs}
+        return HoursPlan(
+            hours=self.spec.budget.hours or 0.0,
+            retrains=self.retrains,
+            slots=len(self.slots),
+            values={key: value for key, value in values.items() if value is not None},
+            image_size=" or ".join(sizes),
+            epochs=shape.epochs or max(recipe.train.epochs for recipe in self.recipes),
+            trial_seconds=shape.trial,
+            final_seconds=shape.final,
+            start_seconds=self.start,
+            configurations=self.space.size,
+        )
+
+    def too_few(self) -> UserError:
+        """That not even the least of all shapes fits, with the hours that it takes."""
+        plan = self.as_plan(self.least())
+        takes = text.format_duration(plan.once_seconds)
+        enough = f"{_rounded_up(RESERVE * plan.once_seconds / 3600):g}"
+        on = f"{' on train and val' if plan.retrains else ''} on {self.slots[0].name}"
+        return UserError(
+            f"{plan.hours:g} h have no room for one training of {plan.shape}{on}: it takes {takes}",
+            where=f"{self.spec.source}: budget.hours",
+            help=f"give it {enough} h (--hours {enough}), or write a quicker backbone, fewer epochs or a smaller"
+            " image_size",
+        )
+
+
+def _by_loss(shape: Shape) -> tuple[float, float]:
+    return shape.loss, -shape.trial
+
+
+def _sized(recipe: "Recipe", size: int | None) -> "Recipe":
+    if size is None:
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"image_size": size})})
+
+
+def _multiple(pixels: float) -> int:
+    """The nearest multiple of a step."""
+    return STEP * max(1, round(pixels / STEP))
+
+
+def _rounded_up(hours: float) -> float:
+    """Two digits, upwards."""
+    digits = 1 - math.floor(math.log10(hours))
+    return float(math.ceil(round(hours * 10.0**digits, 6)) / 10.0**digits)
