@@ -167,6 +167,8 @@ class Told(NamedTuple):
     regret: float
 
 
+Regrets = dict[str, tuple[Array, Array]]
+"""The mean regret of each lane at each budget, and its standard error."""
 Search = Callable[[World, int], Iterable[Told]]
 """Searches with a seed, without end or for as many epochs as the largest budget has."""
 
@@ -321,7 +323,7 @@ def simulate(given: argparse.Namespace) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pool = ProcessPoolExecutor(given.jobs, initializer=optuna.logging.set_verbosity, initargs=(optuna.logging.ERROR,))
     trainings = list(lines(given.recorded))
-    found: dict[str, dict[str, Array]] = {}
+    found: dict[str, Regrets] = {}
     for name, world in worlds(trainings).items():
         off = world.best - world.surrogate.expected([world.start])[0, -1]
         spread = world.surrogate.noises[:, -2].std()
@@ -331,32 +333,27 @@ def simulate(given: argparse.Namespace) -> None:
         print("|---|" + "--:|" * len(BUDGETS))
         found[name] = {}
         for lane in LANES if name == GOOD else (OFF, NEAR_DEFAULT):  # the others begin with no default
-            kept = found[name][lane] = np.array(list(pool.map(partial(regrets, world, lane), range(given.runs))))
-            cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*means(kept), strict=True))
+            kept = np.array(list(pool.map(partial(regrets, world, lane), range(given.runs))))
+            found[name][lane] = kept.mean(0), kept.std(0, ddof=1) / given.runs**0.5
+            cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*found[name][lane], strict=True))
             print(f"| {lane} | " + " | ".join(cells) + " |", flush=True)
     if given.figure:
         draw(found, given.figure, len(trainings))
     bars(found)
 
 
-def means(kept: Array) -> tuple[Array, Array]:
-    """The mean regret at each budget, and its standard error."""
-    return kept.mean(0), kept.std(0, ddof=1) / len(kept) ** 0.5
-
-
-def bars(found: Mapping[str, Mapping[str, Array]]) -> None:
+def bars(found: Mapping[str, Regrets]) -> None:
     """Print what the prior is worth where the default is good, and what it costs where it is bad."""
     for name, trials, limit in ((GOOD, 10, 0.5), (BAD, 50, 1.1)):
-        prior, off = (found[name][lane].mean(0)[BUDGETS.index(trials)] for lane in (NEAR_DEFAULT, OFF))
+        prior, off = (found[name][lane][0][BUDGETS.index(trials)] for lane in (NEAR_DEFAULT, OFF))
         print(f"{name}, {trials} trials: {prior / off:.2f} of the regret without a prior; the bar is {limit}")
 
 
-def draw(found: Mapping[str, Mapping[str, Array]], path: Path, trainings: int) -> None:
+def draw(found: Mapping[str, Regrets], path: Path, trainings: int) -> None:
     """The regret of each lane over the budget, a panel for each default."""
     figure, axes = pyplot.subplots(1, len(found), figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, (name, lanes) in zip(axes, found.items(), strict=True):
-        for lane, kept in lanes.items():
-            middle, error = means(kept)
+        for lane, (middle, error) in lanes.items():
             number = list(LANES).index(lane)
             axis.errorbar(BUDGETS, middle, error, color=f"C{number}", marker=MARKS[number], markersize=4, label=lane)
         axis.set(xscale="log", yscale="log", title=f"start: {name}", xlabel="budget, full trainings")
