@@ -1,11 +1,11 @@
 """What each part of a recipe is worth on a data set: one change at a time, several seeds, one table.
 
-    python benchmarks/ablation.py --root ../shared/data/clothing --weights FILE.safetensors --out ablation.jsonl
+    python benchmarks/ablation.py --root ../shared/data/clothing --weights FOLDER --out ablation.jsonl
 
 Runs that are in the output already are not trained again, so the same command continues; --table prints what there
-is. Every run trains on train alone. Its best epoch by mean class accuracy on val is looked at in three ways: as it
-is, with test-time augmentation, and with a posterior correction for each metric (on val cross-fitted, on test with
-val's tau).
+is. Every run trains on train alone, and leaves its logits in a folder called as the output.
+Its last epoch is looked at as it is and with test-time augmentation, each also with a posterior correction for each
+metric (on val cross-fitted, on test with val's tau).
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from trainers.config import Recipe, TrainConfig, Views
 from trainers.data.cache import wanted_side
@@ -28,55 +29,61 @@ from trainers.loading.batches import Data
 from trainers.optim import frequency
 from trainers.train import train
 
+ADAMW = {"name": "adamw", "lr": 2e-3, "layer_decay": 0.9, "weight_decay": 0.05}
+FLIP, CROP = {"horizontal_flip": 0.5}, {"random_resized_crop": {"scale": (0.5, 1.0)}}
+SMALLER = {"random_resized_crop": {"scale": (0.35, 1.0)}}
+JITTER = {"color_jitter": {"brightness": 0.2, "contrast": 0.2}}
+COLOUR = {"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}}
 BASE: dict[str, Any] = {
     "backbone": "mobilenetv2_100",
     "backbone_args": {"pad_type": "same"},
     "normalize": {"mean": 0.5, "std": 0.5},
-    "image_size": 64,
-    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
-    "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+    "image_size": 112,
+    "loss": {"name": "cross_entropy"},
+    "optimizer": ADAMW,
     "schedule": {"name": "cosine", "warmup_epochs": 1},
-    "augment": {"horizontal_flip": 0.5, "random_shift": 0.125},
-    "epochs": 8,
-    "selection": "metric",
+    "augment": FLIP | CROP | JITTER,
+    "epochs": 12,
     "batch_size": 64,
 }
+EMA = {"weight_averaging": {"name": "ema", "decay": 0.998}}
+ALL: dict[str, Any] = {"augment": FLIP | SMALLER | COLOUR | {"mixup": 0.2}} | EMA
+LITE0 = {"backbone": "tf_efficientnet_lite0", "backbone_args": {}, "normalize": {"mean": 0.5, "std": 0.5}}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "EMA .99": {"weight_averaging": {"name": "ema", "decay": 0.99}},
-    "layer decay .9": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.9}},
-    "no augmentation": {"augment": {"horizontal_flip": 0}},
-    "medium augmentation": {
-        "augment": {
-            "random_resized_crop": {"scale": (0.5, 1.0)},
-            "color_jitter": {"brightness": 0.2, "contrast": 0.2},
-        }
-    },
-    "class weights": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": "effective_number"}},
-    "lr x 2": {"optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05}},
-    "96 pixels": {"image_size": 96},
-    "SWA .75": {"weight_averaging": {"name": "swa", "start": 0.75}},
-    "balanced .5": {"balanced_sampling": 0.5},
-    "strong augmentation": {
-        "augment": {"random_resized_crop": {"scale": (0.35, 1.0)}, "trivial_augment": True, "random_erasing": 0.25}
-    },
-    "logit adjusted": {"loss": {"name": "logit_adjusted", "label_smoothing": 0.1}},
-    "MixUp .2": {"augment": {"horizontal_flip": 0.5, "random_shift": 0.125, "mixup": 0.2}},
+    "12 epochs": {},
+    "all four": ALL,
+    "8 epochs": {"epochs": 8},
+    "all four, 160 pixels": ALL | {"image_size": 160},
+    "MixUp .2": {"augment": FLIP | CROP | JITTER | {"mixup": 0.2}},
+    "EMA .998": EMA,
+    "crops from .35": {"augment": FLIP | SMALLER | JITTER},
+    "saturation .2": {"augment": FLIP | CROP | COLOUR},
+    "smoothing .1": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}},
+    "logit adjusted": {"loss": {"name": "logit_adjusted"}},
+    "head alone for an epoch": {"freeze": {"epochs": 1}},
+    "all four, 8 epochs": ALL | {"epochs": 8},
+    "all four, 160 pixels, Lite0": ALL | LITE0 | {"image_size": 160},
+    "all four, 128 pixels": ALL | {"image_size": 128},
+    "160 pixels": {"image_size": 160},
 }
 VIEWS = Views(flip=True, scales=(1.0, 1.15))
-GOALS = logit_adjustment.BOTH
-LOOKS = ("as it is", "TTA", "corrected")
+GOALS = ("overall_accuracy", "mean_class_accuracy")
+LOOKS = ("as it is", "TTA", "corrected", "TTA corrected")
+FILES = {"mobilenetv2_100": "mobilenetv2_100_same.safetensors"}  # others are called as their backbone
 
 
-def measured(data: Data, train_config: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Both accuracies on val and test in every look, by look, split and metric."""
+def measured(data: Data, train_config: dict[str, Any], seed: int, keep: Path) -> dict[str, Any]:
+    """Both accuracies on val and test in every look, by look, split and metric; the logits go to `keep`."""
     recipe = Recipe(data=DataConfig(root="x"), metric="mean_class_accuracy", train={**train_config, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
         model = Path(folder) / "model.safetensors"
         logits = {split: predict(recipe, data, model, split=split) for split in ("val", "test")}
         tta = {split: predict(recipe, data, model, split=split, views=VIEWS) for split in ("val", "test")}
-    found = {"as it is": both(data, logits), "TTA": both(data, tta), "corrected": corrected(data, logits)}
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    save_file(logits | {f"{split}_tta": given for split, given in tta.items()}, keep)
+    found = {"as it is": both(data, logits), "TTA": both(data, tta)}
+    found |= {"corrected": corrected(data, logits), "TTA corrected": corrected(data, tta)}
     return found | {"seconds": sum(epoch.seconds for epoch in epochs)}
 
 
@@ -84,7 +91,7 @@ def both(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, float
     found = {}
     for split, given in logits.items():
         scores = metrics.scores(given, data.labels(data.table.indices(split)), data.table.categories, loss=0.0)
-        found[split] = {metric: getattr(scores, metric) for metric in GOALS}
+        found[split] = {metric: scores.value(metric) for metric in GOALS}
     return found
 
 
@@ -95,8 +102,8 @@ def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, 
     test = logit_adjustment.Fitting(logits["test"], labels["test"], prior, data.categories)
     fits = {metric: val.fit(metric, 0.0) for metric in GOALS}
     return {
-        "val": {metric: getattr(fit.scores, metric) for metric, fit in fits.items()},
-        "test": {metric: getattr(test.at(fit.tau, 0.0), metric) for metric, fit in fits.items()},
+        "val": {metric: fit.scores.value(metric) for metric, fit in fits.items()},
+        "test": {metric: test.at(fit.tau, 0.0).value(metric) for metric, fit in fits.items()},
         "tau": {metric: fit.tau for metric, fit in fits.items()},
     }
 
@@ -128,7 +135,7 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--root", default="../shared/data/clothing")
-    ask.add_argument("--weights", default="../shared/weights/mobilenetv2_100_same.safetensors")
+    ask.add_argument("--weights", type=Path, default=Path("../shared/weights"), help="a folder of files")
     ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
     ask.add_argument("--out", type=Path, default=Path("mlruns/ablation.jsonl"))
     ask.add_argument("--variants", nargs="*", default=list(VARIANTS))
@@ -147,10 +154,12 @@ def run(given: argparse.Namespace) -> None:
         for variant in given.variants:
             if (variant, seed) in done:
                 continue
-            config = BASE | {"weights": given.weights} | VARIANTS[variant]
+            config = BASE | VARIANTS[variant]
+            file = FILES.get(config["backbone"], f"{config['backbone']}.safetensors")
+            config |= {"weights": str(given.weights / file)}
             size = wanted_side(config["image_size"], TrainConfig(**config).augment.smallest_window)
             data = Data.open(DataConfig(layout="table", root=given.root, size=size), given.cache)
-            found = measured(data, config, seed)
+            found = measured(data, config, seed, given.out.with_suffix("") / f"{variant} {seed}.safetensors")
             with given.out.open("a") as file:
                 file.write(json.dumps({"variant": variant, "seed": seed, "found": found}) + "\n")
             print(variant, seed, found["as it is"], f"{found['seconds']:.0f} s", flush=True)

@@ -1,19 +1,25 @@
 """Leaders that one validation set cannot tell apart, trained again with new seeds."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from sweeper import text
 from sweeper.engine import retraining
 from sweeper.results.winner import confirmed, leaders
+from sweeper.space.spec import Confirm
 from sweeper.store import paths, records
 from sweeper.store.paths import StudyFolder
+from sweeper.terminal import events, output
+from sweeper.terminal.output import print_message
 from sweeper.trial import Done, Job, TrialResult
 from trainers.epoch import Epoch
 from trainers.metrics.definitions import oriented
 
 if TYPE_CHECKING:
+    from sweeper.engine.session import Session
     from sweeper.system.devices import Slot
 
 STRIDE = 1000  # between the seeds of two repeats, out of the way of the search's own repeats
@@ -33,22 +39,78 @@ class Row:
         return mean(self.again)
 
 
-def run(study: StudyFolder, repeats: int, slots: "Sequence[Slot]", *, mlflow: bool = True) -> list[Row]:
+def run(
+    study: StudyFolder,
+    repeats: int,
+    slots: "Sequence[Slot]",
+    *,
+    top: int | None = None,
+    mlflow: bool = True,
+    events: bool = False,
+) -> list[Row]:
     """Train every leader on train `repeats` times with new seeds, those on record excepted; best mean first.
 
-    On a full disk it waits, and goes on when there is room.
+    `top`: the best trials, so many, and not those that are tied. On a full disk it waits, and goes on when there is
+    room.
     """
-    front = leaders(study)
+    front = leaders(study, top)
 
     def left() -> list[Job]:
         return [job for repeat in range(1, repeats + 1) for one in front if (job := _job(study, one, repeat))]
 
     if jobs := left():
         recipe = jobs[0].recipe
-        retraining.session(study, recipe, slots, lambda session: session.train(left(), _make_result), mlflow=mlflow)
+        retraining.session(
+            study, recipe, slots, lambda held: held.train(left(), _make_result), mlflow=mlflow, events=events
+        )
     values = confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
     return sorted(rows, key=lambda row: (-oriented(row.mean, minimize=front[0].minimize), row.trial))
+
+
+def as_planned(session: "Session", asked: Confirm) -> None:
+    """What `search.confirm` asks for after a search that has ended, as far as the hours have room; says the outcome
+    and what comes next.
+    """
+    folder, options = session.prepared.folder, session.options
+    front = leaders(folder, asked.top)
+    top, seeds = _fitting(session, front, asked.seeds) if len(front) > 1 else (0, 0)
+    if len(front) > 1 and (top, seeds) != (len(front), asked.seeds):
+        room = f"{text.counted(seeds, 'new seed')} of each of the best {top}" if seeds else "no new seeds"
+        print_message(f"the hours have room for {room}; more --hours have it for all")
+    if seeds:
+        rows = run(folder, seeds, session.prepared.slots, top=top, mlflow=options.mlflow, events=options.events)
+        _tell(folder, rows, minimize=front[0].minimize, as_event=options.events)
+    if not (options.events or session.retrains):
+        print_message(f"next:   sweep best {folder.name} --export submission")
+
+
+def _tell(folder: StudyFolder, rows: Sequence[Row], *, minimize: bool, as_event: bool) -> None:
+    if as_event:
+        events.emit("confirmed", **document(folder, rows))
+        return
+    output.print_table(HEADERS, cells(rows), sys.stderr)
+    print_message(luck(rows, minimize=minimize))
+
+
+def _fitting(session: "Session", front: Sequence[TrialResult], seeds: int) -> tuple[int, int]:
+    """How many of the leaders, at least two, and how many seeds fit the hours; those on record count as well."""
+    study = session.prepared.folder
+    trains = [job.recipe.train for one in front if (job := records.read_config(study.trial(one.number)))]
+    clock = session.clock(trains[0], front[0].epoch or 0)
+    done = max((len(values) for values in confirmed(study).values()), default=0)
+    for top in range(len(trains), 1, -1):
+        rounds = clock.repeats(trains[:top], len(session.prepared.slots))
+        if (fitting := max(done, int(min(seeds, rounds)))) > 0:
+            return top, fitting
+    return 0, 0
+
+
+def luck(rows: Sequence[Row], *, minimize: bool) -> str:
+    """What became of the search's best value with new seeds: the best of several noisy values is partly luck."""
+    found = max(rows, key=lambda row: oriented(row.value, minimize=minimize))
+    won = "it has the best mean" if found is rows[0] else f"trial {rows[0].trial} has the best mean"
+    return f"trial {found.trial} had {found.value:.4f} in the search and has {found.mean:.4f} with new seeds; {won}"
 
 
 def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:

@@ -51,7 +51,12 @@ def run(path: Path, options: Options) -> "SessionEnd":
     heading = _heading(prepared, options, path, understood)
     session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path), heading)
     with inline.environment(slots[0] if options.inline else None):
-        return _told(session)
+        outcome = _told(session)
+    if outcome.exit_code == 0 and session.searches and prepared.spec.search.confirm:
+        from sweeper.commands import confirm
+
+        confirm.as_planned(session, prepared.spec.search.confirm)
+    return outcome
 
 
 def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, understood: Sequence[str]) -> Heading:
@@ -91,7 +96,7 @@ def _told(session: Session) -> "SessionEnd":
                 session.prepared.folder,
                 session.command,
                 outcome,
-                retrains=session.options.retrains(session.prepared.spec),
+                goes_on=session.retrains or session.prepared.spec.search.confirm is not None,
                 as_event=session.options.events,
             )
     return outcome
@@ -129,11 +134,11 @@ def cached(path: Path, options: Options) -> int:
 
 
 def say_ending(
-    folder: StudyFolder, command: str, outcome: SessionEnd, *, retrains: bool = False, as_event: bool = False
+    folder: StudyFolder, command: str, outcome: SessionEnd, *, goes_on: bool = False, as_event: bool = False
 ) -> None:
     """Tell on stderr, and in the study's log, how the study stands, where its files are, and what comes next.
 
-    `retrains`: the winner's retraining follows by itself, where the search has ended. `as_event`: as JSON on stdout,
+    `goes_on`: what comes next follows by itself, where the search has ended. `as_event`: as JSON on stdout,
     and in words in the log alone. Nothing is said of a study whose folder is gone: the error that ended the sweep
     says that.
     """
@@ -143,7 +148,7 @@ def say_ending(
     mattered = importance.importance(folder, one.results) if ended else None
     top = _top(one, mattered) if ended else None
     first = list(_first(one, outcome.reason))
-    last = list(_last(one, command, mattered, ended=ended, retrains=retrains))
+    last = list(_last(one, command, mattered, ended=ended, goes_on=goes_on))
     if as_event:
         _emit_ending(one, outcome)
     else:
@@ -177,7 +182,7 @@ def _top(one: studies.StudyStatus, mattered: Importance | None) -> columns.Board
 
 
 def _last(
-    one: studies.StudyStatus, command: str, mattered: Importance | None, *, ended: bool, retrains: bool
+    one: studies.StudyStatus, command: str, mattered: Importance | None, *, ended: bool, goes_on: bool
 ) -> Iterator[str]:
     """What mattered, what lies where, and the commands that come next."""
     if mattered:
@@ -190,7 +195,7 @@ def _last(
         yield f"resume: {command}"
         return
     yield f"report: sweep report {one.study.name}"
-    if not retrains:
+    if not goes_on:
         yield f"next:   {status.next_command(one)}"
 
 

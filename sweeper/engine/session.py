@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sweeper import text
@@ -15,10 +14,11 @@ from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
 from sweeper.search.export import OptunaExport
-from sweeper.store import paths, records, studies
+from sweeper.store import paths, records, studies, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import parameter_names, tables
 from sweeper.study import transfer
+from sweeper.study.budget import TimeBudget
 from sweeper.study.gpu_memory import MachineInfo
 from sweeper.study.state import Definition
 from sweeper.study.study import Study
@@ -36,6 +36,7 @@ from trainers.support import files
 
 if TYPE_CHECKING:
     from sweeper.executors import Executor
+    from trainers.config import TrainConfig
 
 
 MakeExecutor = Callable[[Callable[[str], None]], "Executor"]
@@ -64,18 +65,24 @@ class Session:
     stop: Stop = field(default_factory=Stop)
     started: bool = False  # the study was opened, so there is something to say at the end
     announced: bool = False  # the heading was said
+    final: FinalCost | None = None  # of the retraining that follows
 
     @property
     def searches(self) -> bool:
         """Whether there are trials, and not only a training on train and val."""
         return self.prepared.spec.budget.trials != 0
 
+    @property
+    def retrains(self) -> bool:
+        """Whether a retraining follows within the hours."""
+        return self.options.retrains(self.prepared.spec)
+
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
-        final = self._estimate_final() if self.options.retrains(self.prepared.spec) else None
+        self.final = self._estimate_final() if self.retrains else None
         with listening(self.stop), self.stop.told():
-            once = partial(self._run_once, final)
-            return disk_pause.retry_when_disk_full(once, self.prepared.folder, self.stop) or self._given_up()
+            ended = disk_pause.retry_when_disk_full(self._run_once, self.prepared.folder, self.stop)
+            return ended or self._given_up()
 
     def _given_up(self) -> SessionEnd:
         """Where a person ends the waiting for disk space."""
@@ -83,21 +90,36 @@ class Session:
             self.stop.exit_code, "stopped at once" if self.stop.again else "stopped while the disk was full"
         )
 
-    def _run_once(self, final: FinalCost | None) -> SessionEnd:
+    def _run_once(self) -> SessionEnd:
         """From opening the study to closing it."""
         folder, study = self.prepared.folder, self._open()
         self.started = True
         try:
             files.write_text(folder.resume_command, self.command + "\n")
             files.write_text(folder.data, self.prepared.summary.model_dump_json(indent=1) + "\n")
-            if final:
-                study.expect_final(final.growth, final.seconds)
+            self._expect(study)
             before = study.results()
             outcome = self._train(study)
         finally:
             study.close()
         idle = self.searches and outcome.exit_code == 0 and records.results(folder) == before
         return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
+
+    def _expect(self, study: Study) -> None:
+        """Have the study keep time for what follows the search."""
+        if self.final:
+            study.expect_final(self.final.growth, self.final.seconds)
+        if confirm := self.prepared.spec.search.confirm:
+            study.expect_confirmation(confirm, len(self.prepared.slots))
+
+    def clock(self, leader: "TrainConfig", epochs: int) -> TimeBudget:
+        """That of the study between two sessions, which keeps time for retraining `leader` where that follows."""
+        folder = self.prepared.folder
+        made = TimeBudget(folder, self.prepared.spec.budget.hours, trial_index.read(folder))
+        if self.final:
+            made.expect_final(self.final.growth, self.final.seconds)
+        made.leads(leader, epochs)
+        return made
 
     def _open(self) -> Study:
         prepared = self.prepared

@@ -21,8 +21,9 @@ MAX_CONFIRMED = 5  # leaders that are confirmed
 CONFIRMED_WITHOUT_ERROR = 3  # leaders where no standard error is known
 
 
-def leaders(study: StudyFolder) -> list[TrialResult]:
-    """The completed trials within one standard error of the best, best first, at most five.
+def leaders(study: StudyFolder, top: int | None = None) -> list[TrialResult]:
+    """The `top` best of the completed trials, best first; when left out those within one standard error of the best,
+    at most five.
 
     Three where the metric has no standard error. Raises NoResult where no trial completed.
     """
@@ -31,7 +32,8 @@ def leaders(study: StudyFolder) -> list[TrialResult]:
     if not ranked:
         raise NoResult(f"no trial of {study.name} has completed", where=str(study.root))
     tied = [row["trial"] for row in ranked if row["tied"]][:MAX_CONFIRMED]
-    numbers = tied or [row["trial"] for row in ranked][:CONFIRMED_WITHOUT_ERROR]
+    best = [row["trial"] for row in ranked]
+    numbers = best[:top] if top else tied or best[:CONFIRMED_WITHOUT_ERROR]
     found = {result.number: result for result in results}
     return [found[number] for number in numbers]
 

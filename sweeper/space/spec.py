@@ -133,12 +133,28 @@ Pruner = Annotated[
 ]
 
 
+class Confirm(Part):
+    """The best trials, trained again with new seeds once the search has ended; the best mean over these wins."""
+
+    top: int = Field(4, ge=2, description="of how many of the best trials")
+    seeds: Positive = Field(3, description="new seeds for each")
+    share: float = Field(
+        0.25,
+        gt=0,
+        lt=1,
+        description="of budget.hours that is kept for it at most; then fewer seeds, or fewer trials, are tried",
+    )
+
+
 class Search(Part):
     """How the open values are chosen, and when a trial is given up."""
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+    confirm: Confirm | None = Field(
+        None, description="the best trials are trained again with new seeds within the budget; not, when left out"
+    )
 
     @property
     def has_own(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from sweeper.store import records
@@ -32,6 +32,7 @@ class TimeBudget:
         self._planned: set[float] = set()  # epochs of trials
         self._rests: list[float] = []
         self._growth = self._aside = 0.0  # (train + val) / train where a final follows, else 0; its seconds aside
+        self._repeats, self._share = 0, 0.0  # trainings of the leader's cost that follow; of the hours, at most
         self._winner: tuple[TrainConfig, int] | None = None
         self.learnt = 0  # how often something was
         if hours is not None:
@@ -81,6 +82,10 @@ class TimeBudget:
         """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
         self._growth, self._aside = growth, seconds
 
+    def expect_confirmation(self, trainings: int, share: float) -> None:
+        """Keep time for so many trainings of the leader, one after the other, at most a `share` of the hours."""
+        self._repeats, self._share = trainings, share
+
     def leads(self, train: TrainConfig, epochs: int) -> None:
         """Learn which trial would be retrained now, for how many epochs."""
         self.learnt += 1
@@ -88,7 +93,7 @@ class TimeBudget:
 
     @property
     def wants_leader(self) -> bool:
-        return self._growth > 0
+        return self._growth > 0 or self._repeats > 0
 
     # ----------------------------------------------------------------------------------- judging
     @property
@@ -102,7 +107,7 @@ class TimeBudget:
     def fits(self, train: TrainConfig, epochs: int) -> bool:
         """Whether `epochs` more of a trial are expected to end within the hours, its final included."""
         left = self._limit - self.spent
-        return left > 0 and self.cost(train, epochs) <= left - self._final(train, train.epochs)
+        return left > 0 and self.cost(train, epochs) <= left - self._after(train)
 
     def overruns(self, train: TrainConfig, done: int) -> bool:
         """Whether a running trial is to stop after `done` epochs: it would end too late, and the next one after the
@@ -111,19 +116,20 @@ class TimeBudget:
         if not self.limited:
             return False
         ahead = (train.epochs - done) * self._pace(train)
-        if self.spent + ahead + self._final(train, train.epochs) <= self._limit * (1 + BUDGET_TOLERANCE):
+        if self.spent + ahead + self._after(train) <= self._limit * (1 + BUDGET_TOLERANCE):
             return False
-        return self.spent + self._pace(train) + self._final() > self._limit
+        return self.spent + self._pace(train) + self._after() > self._limit
 
     def surely_fits_any(self) -> bool:
         """Whether any trial fits, as far as known."""
         if not self.limited or not self._paces:
             return self._limit > self.spent
-        return self._whole(max) * (1 + self._growth) <= self._limit - self.spent - self._final()
+        most = self._whole(max)
+        return most * (1 + self._growth) + self._confirmation(most) <= self._limit - self.spent - self._after()
 
     def fits_none(self) -> bool:
         """Whether no trial fits, not even the cheapest."""
-        left = self._limit - self.spent - self._final()
+        left = self._limit - self.spent - self._after()
         return left <= 0 or bool(self._paces and self._whole(min) > left)
 
     def _pace(self, train: TrainConfig) -> float:
@@ -140,14 +146,28 @@ class TimeBudget:
         """Seconds of the cheapest trial (min), or of the dearest (max)."""
         return which(self._known()) * which(self._planned) + (median(self._rests) if self._rests else 0.0)
 
-    def _final(self, train: TrainConfig | None = None, epochs: int = 0) -> float:
-        """Seconds of the retraining: of the leading trial, or of this one if it takes longer; in a cold worker."""
+    def _after(self, train: TrainConfig | None = None) -> float:
+        """Seconds of what follows the search, be it of the leading trial or of this one: whichever takes longer."""
+        able = [self._winner] if self._winner else []
+        able += [(train, train.epochs)] if train else []
+        dearest = max((self.cost(one, one.epochs) for one, _ in able), default=0.0)
+        return self._confirmation(dearest) + self._final(able)
+
+    def _confirmation(self, cost: float) -> float:
+        return min(self._repeats * cost, self._share * self._limit) if self._repeats else 0.0
+
+    def _final(self, able: Sequence[tuple[TrainConfig, int]]) -> float:
+        """Seconds of the retraining, in a cold worker."""
         if not self._growth:
             return 0.0
-        able = [self._winner] if self._winner else []
-        able += [(train, epochs)] if train else []
         paces = [self._pace(train) * epochs for train, epochs in able]
         return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0) + self._aside
+
+    def repeats(self, trains: Sequence[TrainConfig], slots: int) -> float:
+        """How often these can be trained within the hours, so many side by side, and the leader retrained."""
+        left = self._limit - self.spent - self._final([self._winner] if self._winner else [])
+        seconds = sum(self.cost(train, train.epochs) for train in trains) / min(slots, len(trains))
+        return left / seconds if seconds else math.inf
 
 
 def _place(train: TrainConfig) -> tuple[str, str]:

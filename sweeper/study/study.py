@@ -4,12 +4,14 @@ With `outcomes` and `recovery` it is the only writer of the records.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sweeper.errors import NoResult, UserError
 from sweeper.space.compare import difference
+from sweeper.space.spec import Confirm
 from sweeper.store import extension_files, lock, records, study_file
 from sweeper.store.paths import RunFolder
 from sweeper.study import recovery
@@ -140,6 +142,11 @@ class Study:
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
         """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
         self._budget.expect_final(growth, seconds)
+        self._outcomes.update_budget_leader()
+
+    def expect_confirmation(self, confirm: Confirm, slots: int) -> None:
+        """Keep time for training the best again, so many side by side."""
+        self._budget.expect_confirmation(math.ceil(confirm.top / slots) * confirm.seeds, confirm.share)
         self._outcomes.update_budget_leader()
 
     def _begin(self, found: Next) -> Job:

@@ -494,6 +494,48 @@ def test_two_runs_of_one_trial_never_train_side_by_side(study):
     assert all(numbers(path) == [1, 2, 3, 4] for path in study.confirmations.rglob("history.jsonl"))
 
 
+SEEDS = SPACE.replace(
+    "{sampler: random, pruner: none}", "{sampler: random, pruner: none, confirm: {top: 2, seeds: 2}}"
+)
+
+
+def test_a_study_file_can_ask_for_new_seeds_after_the_search_once(tmp_path):
+    folder = lay_out(tmp_path, SEEDS)
+    ended = sweep(folder, "run", "space.yaml", "--no-mlflow", "--devices", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    there = {
+        path: path.stat().st_mtime_ns for path in folder.glob("mlruns/studies/question/confirmations/*/result.json")
+    }
+    assert len(there) == 4
+    assert re.search(
+        r"trial \d had 0\.\d{4} in the search and has 0\.\d{4} with new seeds; (it|trial \d) has the best mean\n"
+        r"next: +sweep best question --export submission$",
+        ended.stderr,
+    )
+    again = sweep(folder, "run", "space.yaml", "--no-mlflow", "--devices", "cpu")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.splitlines()[-2:] == ended.stderr.splitlines()[-2:]
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    words = ["--set", "search.confirm={top: 4, seeds: 2}", "--log-format", "json"]
+    more = sweep(folder, "run", "space.yaml", "--no-mlflow", "--devices", "cpu", *words)
+    assert more.returncode == 0, more.stderr
+    assert "room" not in more.stderr  # three trials have completed, and all were trained again
+    events = [json.loads(line) for line in more.stdout.splitlines()]
+    assert [event["kind"] for event in events if event["event"] == "trial_begin"] == ["confirm"] * 2
+    assert [len(leader["again"]) for leader in events[-1]["leaders"]] == [2, 2, 2]
+    assert len(list(folder.glob("mlruns/studies/question/confirmations/*/result.json"))) == 6
+
+
+def test_hours_that_have_no_room_for_all_new_seeds_are_kept_and_said(tmp_path):
+    folder = lay_out(tmp_path, SEEDS.replace("budget: {trials: 3}", "budget: {trials: 2, hours: 0.003}"))
+    words = ["run", "space.yaml", "--no-mlflow", "--devices", "cpu", "--set", "search.confirm.seeds=40"]
+    ended = sweep(folder, *words, SWEEP_FAKE_SECONDS="0.2")
+    assert ended.returncode == 0, ended.stderr
+    said = re.search(r"the hours have room for (\d+) new seeds? of each of the best 2; more --hours", ended.stderr)
+    assert said
+    assert len(list(folder.glob("mlruns/studies/question/confirmations/*/result.json"))) == 2 * int(said[1])
+
+
 def test_the_table_of_confirmations_is_there_as_json(study):
     ended = subprocess.run(
         command("best", "--confirm", "1", "--json", "--no-mlflow"), env=environment(), capture_output=True, text=True

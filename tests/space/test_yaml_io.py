@@ -137,6 +137,7 @@ def test_sampler_and_pruner_are_names_or_mappings(write: Write):
         "sampler": {"name": "tpe", "startup_trials": 3},
         "pruner": {"name": "none"},
         "seed": 0,
+        "confirm": None,
     }
 
 

@@ -116,6 +116,30 @@ def test_time_is_kept_for_the_final_of_the_leader_or_of_the_trial_itself(folder)
     assert not made.fits(SMALL, 3)
 
 
+def test_time_is_kept_for_confirming_the_leader_or_the_trial_itself_up_to_its_share(folder):
+    made = clock(folder, 100, small=2.0, large=6.0)
+    made.expect_confirmation(2, 0.5)
+    assert made.fits(SMALL, 29)  # 58, and 40
+    assert not made.fits(SMALL, 31)
+    made.leads(LARGE, 5)
+    assert made.fits(SMALL, 24)  # 48, and no more than 50 of the 120 that two of the large ones take
+    assert not made.fits(SMALL, 26)
+    made.expect_final(1.5)  # 45
+    assert made.fits(SMALL, 2)
+    assert not made.fits(SMALL, 3)
+
+
+def test_what_is_left_of_the_hours_says_how_often_the_best_can_be_trained_again(folder):
+    made = clock(folder, 100, small=2.0, large=6.0)
+    assert made.repeats([SMALL, SMALL], 1) == pytest.approx(2.5, abs=0.01)
+    assert made.repeats([SMALL, SMALL], 2) == pytest.approx(5, abs=0.01)
+    assert made.repeats([SMALL, SMALL], 4) == pytest.approx(5, abs=0.01)
+    made.expect_final(1.5)
+    made.leads(LARGE, 5)
+    assert made.repeats([SMALL, SMALL], 1) == pytest.approx(55 / 40, abs=0.01)
+    assert TimeBudget(folder, None, {}).repeats([SMALL], 1) == float("inf")
+
+
 def test_a_running_trial_stops_when_it_would_end_beyond_a_tenth_and_the_hours_have_no_room_for_an_epoch(folder):
     assert not clock(folder, 46, small=5.0).overruns(SMALL, 0)  # 50 of 46
     assert not clock(folder, 20, small=5.0).overruns(SMALL, 0)  # 50 of 20, but an epoch fits
