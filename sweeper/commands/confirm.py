@@ -81,7 +81,7 @@ def as_planned(session: "Session", asked: Confirm) -> None:
     if seeds:
         rows = run(folder, seeds, session.prepared.slots, top=top, mlflow=options.mlflow, events=options.events)
         _tell(folder, rows, minimize=front[0].minimize, as_event=options.events)
-    if not (options.events or session.final):
+    if not (options.events or session.retrains):
         print_message(f"next:   sweep best {folder.name} --export submission")
 
 

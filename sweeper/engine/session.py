@@ -73,14 +73,18 @@ class Session:
         return self.prepared.spec.budget.trials != 0
 
     @property
+    def retrains(self) -> bool:
+        """Whether a retraining follows within the hours."""
+        return self.options.retrains(self.prepared.spec)
+
+    @property
     def goes_on(self) -> bool:
         """Whether more follows by itself: new seeds for the best, or the winner's retraining."""
-        spec = self.prepared.spec
-        return self.options.retrains(spec) or (self.searches and spec.search.confirm is not None)
+        return self.retrains or (self.searches and self.prepared.spec.search.confirm is not None)
 
     def run(self) -> SessionEnd:
         """Train until the budget is used up, or a signal comes."""
-        self.final = self._estimate_final() if self.options.retrains(self.prepared.spec) else None
+        self.final = self._estimate_final() if self.retrains else None
         with listening(self.stop), self.stop.told():
             ended = disk_pause.retry_when_disk_full(self._run_once, self.prepared.folder, self.stop)
             return ended or self._given_up()

@@ -186,7 +186,7 @@ class Planner:
         """That not even the least of all shapes fits, with the hours that it takes."""
         plan = self.as_plan(self.least())
         takes = text.format_duration(plan.once_seconds)
-        enough = f"{_rounded_up(RESERVE * plan.once_seconds / 3600):g}"
+        enough = f"{rounded_up(RESERVE * plan.once_seconds / 3600):g}"
         on = f"{' on train and val' if plan.retrains else ''} on {self.slots[0].name}"
         return UserError(
             f"{plan.hours:g} h have no room for one training of {plan.shape}{on}: it takes {takes}",
@@ -211,7 +211,7 @@ def _multiple(pixels: float) -> int:
     return STEP * max(1, round(pixels / STEP))
 
 
-def _rounded_up(hours: float) -> float:
+def rounded_up(hours: float) -> float:
     """Two digits, upwards."""
     digits = 1 - math.floor(math.log10(hours))
     return float(math.ceil(round(hours * 10.0**digits, 6)) / 10.0**digits)

@@ -193,8 +193,8 @@ def test_hours_too_few_for_one_training_are_refused_with_those_that_would_do(pho
 
 
 @pytest.mark.parametrize(("hours", "digits"), [(0.0372, 0.038), (1.0, 1.0), (11.2, 12), (123, 130)])
-def test_hours_are_rounded_upwards(hours, digits):
-    assert math.isclose(planner._rounded_up(hours), digits)
+def test_hours_arerounded_upwards(hours, digits):
+    assert math.isclose(planner.rounded_up(hours), digits)
 
 
 # ------------------------------------------------------------------------------------------ more hours
