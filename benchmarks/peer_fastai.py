@@ -34,7 +34,7 @@ FROZEN = 0.6  # the cost of the epoch in which the head alone learns, as a share
 def loss_of(sizes: list[int]) -> Any:
     def loss(logits: Tensor, *labels: Tensor) -> Tensor:
         plain = [each.as_subclass(Tensor) for each in (logits, *labels)]  # fastai's own kinds do not mix
-        parts = zip(plain[0].split(sizes, 1), plain[1:], strict=True)
+        parts = zip(plain[0].split(sizes, 1), plain[1:], strict=True)  # type: ignore[no-untyped-call]
         return torch.stack([F.cross_entropy(part, label) for part, label in parts]).mean()
 
     return loss

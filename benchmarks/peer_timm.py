@@ -65,7 +65,7 @@ def network(given: peers.Given, classes: int) -> nn.Module:
 
 
 def loss_of(logits: Tensor, labels: Tensor, sizes: list[int]) -> Tensor:
-    parts = zip(logits.split(sizes, 1), labels.T, strict=True)
+    parts = zip(logits.split(sizes, 1), labels.T, strict=True)  # type: ignore[no-untyped-call]
     return torch.stack([F.cross_entropy(part, label, label_smoothing=SMOOTHING) for part, label in parts]).mean()
 
 
@@ -106,7 +106,7 @@ class Run:
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         self.optimizer.zero_grad()
-        loss_of(self.net(images), labels, self.sizes).backward()
+        loss_of(self.net(images), labels, self.sizes).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
     def train(self) -> Iterator[int]:
