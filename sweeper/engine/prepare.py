@@ -17,9 +17,8 @@ from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
 from sweeper.store import paths, records, study_file
 from sweeper.store.paths import StudyFolder
-from sweeper.study import hours_plan
-from sweeper.study.hours_plan import HoursPlan
-from sweeper.study.planner import Planner
+from sweeper.study import planner
+from sweeper.study.planner import HoursPlan, Planner
 from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
@@ -279,7 +278,7 @@ def prepare(
 
 def trains_once(folder: StudyFolder) -> bool:
     """Whether a study that has begun has no time for trials, and trains its first configuration on train and val."""
-    return _is_untried(folder, hours_plan.stored(folder))
+    return _is_untried(folder, planner.stored(folder))
 
 
 def _is_untried(folder: StudyFolder, plan: HoursPlan | None) -> bool:
@@ -306,7 +305,7 @@ def _planned(
     The fake trainer takes no time that could be measured, and of a cluster nothing is known.
     """
     folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
-    if before := hours_plan.stored(folder):
+    if before := planner.stored(folder):
         return before.model_copy(update={"hours": spec.budget.hours or before.hours, "retrains": retrains})
     if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
         return None

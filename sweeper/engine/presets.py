@@ -10,7 +10,7 @@ from sweeper.space.spec import StudySpec
 from sweeper.space.tree import flow, leaf
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
-from sweeper.study import hours_plan
+from sweeper.study import planner
 from sweeper.study.planner import MARGIN, SMALLEST, TRIAL_S
 
 Kind = Literal["cpu", "gpu"]
@@ -69,7 +69,7 @@ def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
     if spec.preset is None and "backbone" in entries:
         return spec
     name = spec.preset or "good"
-    plan = hours_plan.stored(StudyFolder.named(spec.study))
+    plan = planner.stored(StudyFolder.named(spec.study))
     planned = plan.values if plan else {}
     whole = {one: {**_values(one, name), **planned} for one in TABLE}
     missing = {one: {key: value for key, value in of.items() if key not in entries} for one, of in whole.items()}

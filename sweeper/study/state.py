@@ -15,7 +15,7 @@ from sweeper.study import transfer
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.budget import TimeBudget
 from sweeper.study.gpu_memory import UNKNOWN, GpuMemoryLimits, MachineInfo
-from sweeper.study.hours_plan import HoursPlan
+from sweeper.study.planner import HoursPlan
 from sweeper.study.queue import SeenConfigurations, TrialQueue
 from sweeper.study.transfer import TransferredTrial
 from sweeper.trial import Job

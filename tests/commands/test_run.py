@@ -20,7 +20,7 @@ from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.study.hours_plan import HoursPlan
+from sweeper.study.planner import HoursPlan
 from sweeper.trial import SessionEnd
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
