@@ -54,6 +54,8 @@ class HoursPlan(BaseModel):
     final_seconds: float  # of the retraining
     start_seconds: float  # until the first trial trains
     configurations: int | None = None  # that there are
+    repeats: int = 0  # trainings of the best with new seeds that follow, one after the other
+    share: float = 0.0  # of the hours that these may take at most
 
     @property
     def trials(self) -> int:
@@ -68,8 +70,13 @@ class HoursPlan(BaseModel):
 
     @property
     def aside(self) -> float:
-        """Seconds that are kept for the retraining."""
-        return self.final_seconds if self.retrains else 0.0
+        """Seconds that are kept for what follows the search."""
+        return self.again + (self.final_seconds if self.retrains else 0.0)
+
+    @property
+    def again(self) -> float:
+        """Seconds for new seeds of the best trials."""
+        return min(self.repeats * self.trial_seconds, self.share * self.hours * 3600)
 
     def document(self) -> dict[str, Any]:
         """As study.json and the commands' JSON have it."""
@@ -102,7 +109,8 @@ class HoursPlan(BaseModel):
             few = "too few for a search, so the default is trained once on train and val"
             return f"{self.hours:g} h are {few}: {self.shape} ({last})"
         side = f", {self.slots} side by side" if self.slots > 1 else ""
-        final = f" + retraining {last}" if self.retrains else ""
+        final = f" + new seeds {text.format_duration(self.again)}" if self.repeats else ""
+        final += f" + retraining {last}" if self.retrains else ""
         return f"{self.hours:g} h = {text.counted(self.trials, 'trial')} of {self.shape} ({each} each{side}){final}"
 
 
@@ -257,7 +265,14 @@ class Planner:
             final_seconds=shape.final,
             start_seconds=self.start,
             configurations=self.space.size,
+            **self._again(),
         )
+
+    def _again(self) -> dict[str, Any]:
+        confirm = self.spec.search.confirm
+        if confirm is None:
+            return {}
+        return {"repeats": math.ceil(confirm.top / len(self.slots)) * confirm.seeds, "share": confirm.share}
 
     def too_few(self) -> UserError:
         """That not even the least of all shapes fits, with the hours that it takes."""

@@ -127,6 +127,17 @@ def test_a_space_of_few_configurations_is_not_planned_beyond_them(photo):
     assert plan.trials == 2
 
 
+def test_new_seeds_of_the_best_have_their_time_up_to_their_share(photo):
+    plain = made(photo, 5).plan()
+    all_of_them = made(photo, 5, f"search: {{confirm: {{top: 2, seeds: 1}}}}\n{SEARCHED}", slots=2).plan()
+    assert all_of_them.again == all_of_them.trial_seconds
+    most = made(photo, 5, f"search: {{confirm: {{top: 4, seeds: 90, share: 0.5}}}}\n{SEARCHED}").plan()
+    assert most.again == 2.5 * 3600
+    assert most.trials < plain.trials
+    assert "+ new seeds 2h30m + retraining" in most.line
+    assert "new seeds" not in plain.line
+
+
 def test_without_a_retraining_its_time_is_for_trials(photo):
     kept, spent = made(photo, 5).plan(), made(photo, 5, retrains=False).plan()
     assert spent.trials > kept.trials
@@ -193,7 +204,7 @@ def test_hours_too_few_for_one_training_are_refused_with_those_that_would_do(pho
 
 
 @pytest.mark.parametrize(("hours", "digits"), [(0.0372, 0.038), (1.0, 1.0), (11.2, 12), (123, 130)])
-def test_hours_arerounded_upwards(hours, digits):
+def test_hours_are_rounded_upwards(hours, digits):
     assert math.isclose(planner.rounded_up(hours), digits)
 
 
