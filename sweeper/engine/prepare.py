@@ -260,7 +260,8 @@ def prepare(
     from sweeper.space import yaml_io
 
     read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options, slots))
-    refuse_absent_weights(read.train)
+    if Path(expanded(read.data.root)).exists():  # else that is said, and first
+        refuse_absent_weights(read.train)
     found = checked(read.data)
     table = found.table
     folder = StudyFolder.named(read.study)

@@ -262,6 +262,7 @@ def test_a_final_leaves_a_model_and_a_card_and_no_checkpoint(study):
     assert names == {
         *("config.json", "history.jsonl", "result.json", "log.txt"),
         *("model.safetensors", "card.md", "test_logits.npy", "prediction.txt", "submission.zip", "test_images"),
+        "elapsed_seconds",
     }
     card = final.folder.card.read_text()
     assert f"`model.safetensors`, sha256 `{hashlib.sha256(final.folder.model.read_bytes()).hexdigest()}`" in card

@@ -103,14 +103,17 @@ def test_options_become_values_of_the_file():
 
 # ------------------------------------------------------------------------------------------ weights
 def test_weights_that_are_nowhere_are_said_before_the_images_are_looked_at(here):
+    Path("empty").mkdir()
     for weights in ("{choice: [space.yaml, there/no.safetensors]}", "there/no.safetensors"):
-        given = Options(("data.root=nowhere", f"train.weights={weights}", "train.pretrained=true"))
+        given = Options(("data.root=empty", f"train.weights={weights}", "train.pretrained=true"))
         with pytest.raises(EnvironmentFault, match=r"there are no weights at 'there/no\.safetensors'") as caught:
             prepare.prepare(here, given)
         assert "train.weights=PATH" in caught.value.help
     for known in ("train.pretrained=false", "train.weights=space.yaml"):  # not read, or there: the data come next
         with pytest.raises(DataError):
-            prepare.prepare(here, Options(("data.root=nowhere", "train.weights=there", known)))
+            prepare.prepare(here, Options(("data.root=empty", "train.weights=there", known)))
+    with pytest.raises(DataError):  # without images weights are no matter
+        prepare.prepare(here, Options(("data.root=nowhere", "train.weights=there", "train.pretrained=true")))
 
 
 # ------------------------------------------------------------------------------------------ hours alone

@@ -170,7 +170,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, refer
 
 
 @pytest.mark.fault("K3")
-@pytest.mark.parametrize("line", [10, pytest.param(24, marks=pytest.mark.many)])
+@pytest.mark.parametrize("line", [14, pytest.param(24, marks=pytest.mark.many)])
 def test_an_epoch_that_ends_a_trial_ends_it_after_a_kill_too(tmp_path, garments, reference, case, line):
     """The kill comes when the epoch is on record and was not judged: the pruner must see it afterwards."""
     lab, mark = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0"}, **SPACES["median"]), tmp_path / "dead"

@@ -203,6 +203,8 @@ def listening(port: int) -> set[str]:
 @pytest.mark.fault("X-handed-on")
 def test_a_submission_says_nothing_of_this_machine(lab: Lab, case):
     """With a data set and weights that are given by whole paths; the study's own files keep them."""
+    (lab.root / "mine").mkdir()
+    (lab.root / "mine" / "w.safetensors").write_bytes(b"weights")
     whole = f"data.root={lab.root / 'garments'}", f"train.weights={lab.root / 'mine' / 'w.safetensors'}"
     sets = [word for one in (*whole, "train.pretrained=true") for word in ("--set", one)]
     lab.run("--no-mlflow", *sets, SWEEP_FAKE_SECONDS="0")

@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_every_time_fails_its_trial_alone(tmp_path, garm
 # ---------------------------------------------------------------------------------------- no numbers
 @pytest.mark.fault("N1")
 def test_a_loss_that_is_no_number_fails_its_trial_and_is_never_told_as_one(tmp_path, garments, case):
-    lab = make(tmp_path, garments, backbone="{choice: [broken.nan, test_resnet]}", trials=4)
+    lab = make(tmp_path, garments, backbone="{choice: [broken.nan, test_resnet]}", search=RANDOM, trials=4)
     ended = lab.run("--no-mlflow")
     check(case, lab, mlflow=False, ended=ended)
     for number, one in lab.results().items():
