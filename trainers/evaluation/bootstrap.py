@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from trainers.data.table import Category
-from trainers.evaluation.metrics import Columns, answers, scores_of, truths
+from trainers.evaluation.metrics import Columns, answers, average_precision, scores_of, truths
 
 RESAMPLES = 1000
 AT_ONCE = 20  # resamples whose weights are in memory
@@ -80,23 +80,3 @@ def _members(logits: np.ndarray, labels: np.ndarray, columns: Columns) -> csr_ma
         places += [image, place]
     row, place = np.concatenate(rows), np.concatenate(places)
     return csr_matrix((np.ones(len(row)), (row, place)), shape=(3 * width, len(labels)))
-
-
-def average_precision(scores: np.ndarray, flags: np.ndarray, weights: Floats) -> Floats:
-    """`metrics.average_precision` of weighed images, [R, M]: scores and flags [N, M], weights [N, R] above 0."""
-    pairs = zip(scores.T, flags.T, strict=True)
-    return np.stack([_average_precision(*pair, weights) for pair in pairs], axis=1)
-
-
-def _average_precision(scores: np.ndarray, flags: np.ndarray, weights: Floats) -> Floats:
-    """Of one class, [R]."""
-    known = np.flatnonzero(flags >= 0)
-    order = known[np.argsort(-scores[known], kind="stable")]
-    ranked, true = scores[order], flags[order] > 0
-    if not true.any():
-        return np.full(weights.shape[1], np.nan)
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of those with one score
-    seen = weights[order]
-    hits, whole = (np.cumsum(each, axis=0)[last] for each in (seen * true[:, None], seen))
-    found: Floats = (np.diff(hits, axis=0, prepend=0) * hits / whole).sum(0) / hits[-1]
-    return found

@@ -72,24 +72,31 @@ def flag_counts(said: np.ndarray, flags: np.ndarray) -> np.ndarray:
     return np.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
 
 
-def average_precision(logits: np.ndarray, flags: np.ndarray) -> np.ndarray:
+def average_precision(logits: np.ndarray, flags: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Average precision of each class, [M]: the precision at each step of recall, weighed by the step.
 
     Equal scores are one step, as in scikit-learn's average_precision_score. logits and flags are [N, M]; flags below
-    0 are left out; NaN for a class that no image has.
+    0 are left out; NaN for a class that no image has. With weights of the images, [N, R] above 0, it is [R, M].
     """
-    return np.array([_average_precision(*column) for column in zip(logits.T, flags.T, strict=True)], dtype=np.float64)
+    seen = np.ones((len(logits), 1)) if weights is None else weights
+    found = np.zeros((seen.shape[1], logits.shape[1]))
+    for number, pair in enumerate(zip(logits.T, flags.T, strict=True)):
+        found[:, number] = _average_precision(*pair, seen)
+    return found[0] if weights is None else found
 
 
-def _average_precision(scores: np.ndarray, flags: np.ndarray) -> float:
-    known = flags >= 0
-    order = np.argsort(-scores[known], kind="stable")
-    ranked, true = scores[known][order], flags[known][order] > 0
+def _average_precision(scores: np.ndarray, flags: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of one class, [R]."""
+    known = np.flatnonzero(flags >= 0)
+    order = known[np.argsort(-scores[known], kind="stable")]
+    ranked, true = scores[order], flags[order] > 0
     if not true.any():
-        return float("nan")
+        return np.full(weights.shape[1], np.nan)
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of those with one score
-    hits = np.cumsum(true)[last]
-    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
+    seen = weights[order]
+    hits, whole = (np.cumsum(each, axis=0)[last] for each in (seen * true[:, None], seen))
+    found: np.ndarray = (np.diff(hits, axis=0, prepend=0) * hits / whole).sum(0) / hits[-1]
+    return found
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float) -> Scores:
