@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sweeper.errors import DiskFull
 from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.retention import MAX_PREDICTIONS
 from sweeper.system.disks import free
 from sweeper.text import format_bytes
 from sweeper.trial import OPEN, Job
@@ -98,11 +99,13 @@ class DiskEstimate:
         each = sum(size.after_end for size in sizes) / len(sizes)
         room_for = free(self.folder.root) - SPARE - max(size.while_saving for size in sizes)
         count = trials if spec.keep_checkpoints is None else min(trials, spec.keep_checkpoints)
-        if not each or not trials or count * each <= room_for:
+        stays = sum(min(size.logits, MAX_PREDICTIONS) for size in sizes) / len(sizes)  # of every completed trial
+        whole = count * each + (trials - count) * stays
+        if not each or not trials or whole <= room_for:
             return None
-        some = max(1, min(10, int(room_for / each)))
+        some = max(1, min(10, int((room_for - trials * stays) / max(1, each - stays))))
         return (
-            f"{count} trials keep about {format_bytes(count * each)}, {format_bytes(free(self.folder.root))} are "
+            f"{trials} trials keep about {format_bytes(whole)}, {format_bytes(free(self.folder.root))} are "
             f"free: write keep_checkpoints: {some} into the YAML, or make room, for example with sweep clean"
         )
 

@@ -263,6 +263,19 @@ def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
     assert DiskEstimate(StudyFolder(tmp_path / "question")).outlook(yaml_io.read(path), recipes) is None
 
 
+def test_predictions_that_every_trial_keeps_are_part_of_what_will_not_fit(tmp_path):
+    text = write(tmp_path, budget="{trials: 1000000000}", schedule="constant").read_text()
+    (tmp_path / "kept.yaml").write_text(f"keep_checkpoints: 1\n{text}")
+    spec = yaml_io.read(tmp_path / "kept.yaml")
+    recipes = [Recipe(data=DataConfig(root="d"), train=TrainConfig(backbone="resnet18"))]
+    folder = StudyFolder(tmp_path / "question")
+    assert DiskEstimate(folder, {"resnet18": 10**6}).outlook(spec, recipes) is None
+    seen = DiskEstimate(folder, {"resnet18": 10**6}, {"resnet18": TrialSize(10**6, 10**6, 10**6)})
+    line = seen.outlook(spec, recipes)
+    assert line
+    assert line.startswith("1000000000 trials keep about 1000000.0 GB, ")
+
+
 @pytest.mark.process
 def test_the_check_of_the_networks_counts_their_weights(tmp_path):
     train = TrainConfig(backbone="test_resnet", image_size=32, pretrained=False)
