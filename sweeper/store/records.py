@@ -348,9 +348,13 @@ def final_seconds(folder: RunFolder) -> float:
 
 
 def add_final_seconds(folder: RunFolder, seconds: float) -> None:
-    """Keep how long a retraining took, beside what earlier calls took."""
-    if folder.root.exists():
-        files.write_text(folder.elapsed, f"{(_noted(folder) or 0.0) + seconds:.3f}\n")
+    """Keep how long a retraining took, beside what earlier calls took; a full disk costs this alone."""
+    try:
+        if folder.root.exists():
+            files.write_text(folder.elapsed, f"{(_noted(folder) or 0.0) + seconds:.3f}\n")
+    except OSError as error:
+        if not files.full(error):
+            raise
 
 
 def _noted(folder: StudyFolder | RunFolder) -> float | None:
