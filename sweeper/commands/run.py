@@ -188,7 +188,7 @@ def _last(
     """What mattered, what lies where, and the commands that come next."""
     if mattered:
         yield mattered.line
-    yield from map(str, edges(one.study, one.results))
+    yield from map(str, edges(one.study, one.results)) if ended else ()
     yield f"files:  {text.relative_path(one.study.root)}"
     yield from _broken(one)
     if one.study.sync_state.exists():

@@ -65,6 +65,7 @@ class Edge:
     """A range near whose end `count` of the BEST best trials lie, and at most half of the others."""
 
     name: str
+    label: str  # what people read
     end: str  # lowest or highest
     count: int
     range: tuple[float, float]
@@ -78,11 +79,11 @@ class Edge:
         """What was found, and what to do."""
         (low, high), (less, more) = ([f"{end:.3g}" for end in ends] for ends in (self.range, self.wider))
         where = f"{self.count} of the {BEST} best trials lie in the {self.end} tenth of {low} to {high}"
-        return f"{self.name}, {where}; try {less} to {more} with --new-study NAME"
+        return f"{self.label}, {where}; try {less} to {more} with --new-study NAME"
 
     def document(self) -> dict[str, Any]:
         """The same as plain values for --json."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "label"}
 
 
 def edges(study: StudyFolder, results: Sequence[TrialResult]) -> list[Edge]:
@@ -92,10 +93,11 @@ def edges(study: StudyFolder, results: Sequence[TrialResult]) -> list[Edge]:
         return []
     ranked = sorted(done, key=lambda one: one.oriented, reverse=True)
     asked = opened(study_file.identity(study).get("train"))
-    return [edge for name, each in asked.items() for edge in _edges(name, each, ranked)]
+    labels = parameter_names(asked)
+    return [edge for name, each in asked.items() for edge in _edges(name, labels[name], each, ranked)]
 
 
-def _edges(name: str, asked: Mapping[str, Any], ranked: Sequence[TrialResult]) -> Iterator[Edge]:
+def _edges(name: str, label: str, asked: Mapping[str, Any], ranked: Sequence[TrialResult]) -> Iterator[Edge]:
     kind = next((kind for kind in RANGES if kind in asked), None)
     if kind is None or any(name not in one.params for one in ranked[:BEST]):
         return
@@ -106,7 +108,7 @@ def _edges(name: str, asked: Mapping[str, Any], ranked: Sequence[TrialResult]) -
         wider = _wider(asked, kind, end)
         best, others = near[:BEST], near[BEST:]
         if sum(best) >= CROWD and sum(others) <= len(others) / 2 and wider != (low, high):
-            yield Edge(name, end, sum(best), (low, high), wider)
+            yield Edge(name, label, end, sum(best), (low, high), wider)
 
 
 def _place(value: float, low: float, high: float, *, log: bool) -> float:

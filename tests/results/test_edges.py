@@ -52,7 +52,7 @@ LOW, MIDDLE, HIGH = 3.2e-4, 2e-3, 9e-3
 )
 def test_it_is_named_with_a_range_that_goes_further_on_that_side(asked, values, try_):
     (said,) = found(asked, values)
-    assert said.startswith("optimizer.lr, ")
+    assert said.startswith("lr, ")
     assert try_ in said
 
 
