@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import mean
 from typing import Any
 
@@ -58,7 +59,7 @@ class Winner:
     confirmed: tuple[float, ...] = ()
     picked: bool = False  # by its number, and not as the best
 
-    @property
+    @cached_property
     def epoch(self) -> Epoch | None:
         """The one whose value, weights and predictions are its own; None where it was not tried."""
         epochs = records.history(self.study.trial(self.result.number))
