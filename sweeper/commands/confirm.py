@@ -44,16 +44,16 @@ def run(
     repeats: int,
     slots: "Sequence[Slot]",
     *,
-    top: int | None = None,
+    front: Sequence[TrialResult] = (),
     mlflow: bool = True,
     events: bool = False,
 ) -> list[Row]:
     """Train every leader on train `repeats` times with new seeds, those on record excepted; best mean first.
 
-    `top`: the best trials, so many, and not those that are tied. On a full disk it waits, and goes on when there is
+    The leaders are those that are tied, unless `front` says who. On a full disk it waits, and goes on when there is
     room.
     """
-    front = leaders(study, top)
+    front = front or leaders(study)
 
     def left() -> list[Job]:
         return [job for repeat in range(1, repeats + 1) for one in front if (job := _job(study, one, repeat))]
@@ -72,14 +72,14 @@ def as_planned(session: "Session", asked: Confirm) -> None:
     """What `search.confirm` asks for after a search that has ended, as far as the hours have room; says the outcome
     and what comes next.
     """
-    folder, options = session.prepared.folder, session.options
+    folder, slots, options = session.prepared.folder, session.prepared.slots, session.options
     front = leaders(folder, asked.top)
     top, seeds = _fitting(session, front, asked.seeds) if len(front) > 1 else (0, 0)
     if len(front) > 1 and (top, seeds) != (len(front), asked.seeds):
         room = f"{text.counted(seeds, 'new seed')} of each of the best {top}" if seeds else "no new seeds"
         print_message(f"the hours have room for {room}; more --hours have it for all")
     if seeds:
-        rows = run(folder, seeds, session.prepared.slots, top=top, mlflow=options.mlflow, events=options.events)
+        rows = run(folder, seeds, slots, front=front[:top], mlflow=options.mlflow, events=options.events)
         _tell(folder, rows, minimize=front[0].minimize, as_event=options.events)
     if not (options.events or session.retrains):
         print_message(f"next:   sweep best {folder.name} --export submission")

@@ -307,7 +307,8 @@ def _planned(
     """
     folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
     if before := planner.stored(folder):
-        return before.model_copy(update={"hours": spec.budget.hours or before.hours, "retrains": retrains})
+        now = {"hours": spec.budget.hours or before.hours, "retrains": retrains}
+        return before.model_copy(update=now | planner.after(spec, before.slots))
     if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
         return None
     found = slots or devices.slots(options.devices)

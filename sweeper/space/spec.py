@@ -1,5 +1,6 @@
 """What a study file says besides the training: its name, metric, budget, sampler and pruner. No file is read here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +145,10 @@ class Confirm(Part):
         lt=1,
         description="of budget.hours that is kept for it at most; then fewer seeds, or fewer trials, are tried",
     )
+
+    def trainings(self, slots: int) -> int:
+        """How many follow one another where so many run side by side."""
+        return math.ceil(self.top / slots) * self.seeds
 
 
 class Prior(Part):

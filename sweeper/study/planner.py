@@ -141,6 +141,12 @@ class Shape:
     loss: float  # by how much it stays behind the preset, 1 where it does not
 
 
+def after(spec: "StudySpec", slots: int) -> dict[str, Any]:
+    """What a plan has of the new seeds that follow the search."""
+    confirm = spec.search.confirm
+    return {"repeats": confirm.trainings(slots), "share": confirm.share} if confirm else {"repeats": 0}
+
+
 @dataclass
 class Planner:
     """Chooses among the shapes that a study may have on `slots`; `timed` says how fast recipes are on the first."""
@@ -265,14 +271,8 @@ class Planner:
             final_seconds=shape.final,
             start_seconds=self.start,
             configurations=self.space.size,
-            **self._again(),
+            **after(self.spec, len(self.slots)),
         )
-
-    def _again(self) -> dict[str, Any]:
-        confirm = self.spec.search.confirm
-        if confirm is None:
-            return {}
-        return {"repeats": math.ceil(confirm.top / len(self.slots)) * confirm.seeds, "share": confirm.share}
 
     def too_few(self) -> UserError:
         """That not even the least of all shapes fits, with the hours that it takes."""

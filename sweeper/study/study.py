@@ -4,7 +4,6 @@ With `outcomes` and `recovery` it is the only writer of the records.
 """
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ class Study:
 
     def expect_confirmation(self, confirm: Confirm, slots: int) -> None:
         """Keep time for training the best again, so many side by side."""
-        self._budget.expect_confirmation(math.ceil(confirm.top / slots) * confirm.seeds, confirm.share)
+        self._budget.expect_confirmation(confirm.trainings(slots), confirm.share)
         self._outcomes.update_budget_leader()
 
     def _begin(self, found: Next) -> Job:
