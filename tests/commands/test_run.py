@@ -137,7 +137,10 @@ def begun(path: Path) -> HoursPlan:
     return plan
 
 
-@pytest.mark.parametrize(("sets", "trials"), [((), 4), (("budget.hours=3",), 16), (("budget.trials=9",), 5)])
+@pytest.mark.parametrize(
+    ("sets", "trials"),
+    [((), 4), (("budget.hours=3",), 16), (("budget.trials=9",), 5), (("search.confirm={top: 2, seeds: 1}",), 3)],
+)
 def test_a_resumed_study_keeps_its_plan_and_more_hours_are_more_trials(here, tmp_path, sets, trials):
     began = begun(tmp_path / "hours.yaml")
     again = prepare.prepare(tmp_path / "hours.yaml", Options(sets))
