@@ -10,14 +10,13 @@ metric (on val cross-fitted, on test with val's tau).
 
 import argparse
 import json
-import math
-import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rounds
 from safetensors.numpy import save_file
 
 from trainers.config import Recipe, TrainConfig, Views
@@ -108,10 +107,6 @@ def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, 
     }
 
 
-def known(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-
-
 def table(runs: list[dict[str, Any]]) -> Iterator[str]:
     """Mean and standard error over seeds, a line a variant and look, in Markdown."""
     yield "| variant | look | n | val mean class | val overall | test mean class | test overall |"
@@ -120,16 +115,11 @@ def table(runs: list[dict[str, Any]]) -> Iterator[str]:
         mine = [run["found"] for run in runs if run["variant"] == variant]
         for look in LOOKS if mine else ():
             cells = [
-                spread([one[look][split][metric] for one in mine])
+                rounds.spread([one[look][split][metric] for one in mine])
                 for split in ("val", "test")
                 for metric in GOALS[::-1]
             ]
             yield f"| {variant} | {look} | {len(mine)} | " + " | ".join(cells) + " |"
-
-
-def spread(values: list[float]) -> str:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.4f} ± {error:.4f}"
 
 
 def main() -> None:
@@ -144,12 +134,12 @@ def main() -> None:
     given = ask.parse_args()
     if not given.table:
         run(given)
-    print("\n".join(table(known(given.out))))
+    print("\n".join(table(rounds.recorded(given.out))))
 
 
 def run(given: argparse.Namespace) -> None:
     """Train what the output lacks, seed by seed, so that an early end leaves whole rounds."""
-    done = {(one["variant"], one["seed"]) for one in known(given.out)}
+    done = {(one["variant"], one["seed"]) for one in rounds.recorded(given.out)}
     for seed in range(given.seeds):
         for variant in given.variants:
             if (variant, seed) in done:

@@ -77,7 +77,7 @@ def _paint(image: Image.Image, mark: str, size: int, rng: np.random.Generator) -
 
 def run(given: argparse.Namespace, root: Path) -> None:
     """Train what --out lacks, seed by seed, so that an early end leaves whole rounds."""
-    done = {(one["variant"], one["seed"]) for one in known(given.out)}
+    done = {(one["variant"], one["seed"]) for one in rounds.recorded(given.out)}
     for seed in range(given.seeds):
         for variant in VARIANTS:
             if (variant, seed) not in done:
@@ -128,10 +128,6 @@ def chosen(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     return base | weights | {"batch_size": given.batch, "optimizer": optimizer, "seed": seed}
 
 
-def known(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-
-
 def table(runs: list[dict[str, Any]]) -> Iterator[list[object]]:
     """A line for each variant: mean and standard error over seeds, and what it gains on the first seed by seed."""
     first = {one["seed"]: one for one in runs if one["variant"] == next(iter(VARIANTS))}
@@ -167,7 +163,7 @@ def main() -> None:
     run(given, root)
     print(rounds.hardware(given.device), "\n")
     headers = ["cache", "px", "n", *METRICS, "gain", "images/s", "CPU ms an image", "load"]
-    print(rounds.table(headers, table(known(given.out))))
+    print(rounds.table(headers, table(rounds.recorded(given.out))))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def scored(table: peers.Table, predictions: Path) -> dict[str, Any]:
 def measure(given: argparse.Namespace) -> None:
     """Run what --out lacks, seed by seed, so that an early end leaves whole rounds."""
     table = peers.read(given.root)
-    done = {(one["lane"], one["hours"], one["seed"]) for one in known(given.out)}
+    done = {(one["lane"], one["hours"], one["seed"]) for one in rounds.recorded(given.out)}
     for seed in range(given.seeds):
         for lane in [lane for lane in LANES if lane.name in given.lanes]:
             if (lane.title, given.hours, seed) in done:
@@ -155,10 +155,6 @@ def measure(given: argparse.Namespace) -> None:
             with given.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
-
-
-def known(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def lines(runs: Sequence[dict[str, Any]], hours: float) -> Iterator[list[object]]:
@@ -193,7 +189,7 @@ def main() -> None:
     measure(given)
     print(rounds.hardware(), "\n")
     of = [f"{metric}{suffix}" for metric in METRICS for suffix in ("", ", error over images")]
-    print(rounds.table(["lane", "seeds", "hours", *of], lines(known(given.out), given.hours)))
+    print(rounds.table(["lane", "seeds", "hours", *of], lines(rounds.recorded(given.out), given.hours)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import rounds
 import torch
 from matplotlib import pyplot
 from optuna.distributions import BaseDistribution
@@ -130,17 +131,11 @@ def record(given: argparse.Namespace) -> None:
     """Train what the output lacks, seed by seed, so that an early end leaves whole rounds."""
     torch.set_num_threads(1)
     data, asked = photographs(given.root, given.cache), configurations()
-    done = {(one["number"], one["seed"]) for one in lines(given.out)}
+    done = {(one["number"], one["seed"]) for one in rounds.recorded(given.out)}
     for number, seed in ((n, s) for s in range(SEEDS) for n in range(len(asked)) if (n, s) not in done):
         found = {"number": number, "seed": seed, "params": asked[number], **trained(data, asked[number], seed)}
         with given.out.open("a") as file:
             file.write(json.dumps(found) + "\n")
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """What was recorded so far."""
-    if path.exists():
-        yield from (json.loads(line) for line in path.read_text().splitlines())
 
 
 # ---------------------------------------------------------------------------------------- the simulation
@@ -322,7 +317,7 @@ def simulate(given: argparse.Namespace) -> None:
     """Search what was recorded, and print how far from the best each lane ends."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pool = ProcessPoolExecutor(given.jobs, initializer=optuna.logging.set_verbosity, initargs=(optuna.logging.ERROR,))
-    trainings = list(lines(given.recorded))
+    trainings = rounds.recorded(given.recorded)
     found: dict[str, Regrets] = {}
     for name, world in worlds(trainings).items():
         off = world.best - world.surrogate.expected([world.start])[0, -1]

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import json
 import math
 import os
 import platform
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 OFF = 0.25  # a round whose floor is further from the median floor was disturbed
 
@@ -81,6 +83,11 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
     """Mean and standard error."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def recorded(out: Path) -> list[dict[str, Any]]:
+    """What a file of one JSON object per line has so far."""
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def verdict(figure: float, metric: float, *, at_least: bool = False) -> str:
