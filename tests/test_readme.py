@@ -20,6 +20,7 @@ REFERENCE = pages.read(ROOT / "docs" / "reference.md")
 LINES, SCREEN = 150, 40  # of the whole, and of what is seen without scrolling
 JSON = re.findall(r"^\| `(sweep (?:[^`]* )?--json)` \| (.*) \|$", REFERENCE, re.MULTILINE)
 SLOW = {"sweep doctor --json"}  # asks the model hub
+COMMANDS = pages.commands(README, "sweep")
 
 
 @pytest.fixture(scope="module")
@@ -31,26 +32,36 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="module")
+def ended(folder):
+    """How each command of the README ended, in its order: each works on what those before it left."""
+    return [called(command, folder) for command in COMMANDS]
+
+
 def run(command: str, place: Path) -> str:
-    """What a command prints; training itself is the fake one."""
+    """What a command prints."""
+    found = called(command, place)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def called(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """How a command ended; training itself is the fake one."""
     own = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(place)}
     fake = {"SWEEP_TRAINER": "fake", "CI": "1", "OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
-    ended = subprocess.run(
-        shlex.split(command), cwd=place, env=own | fake, capture_output=True, text=True, timeout=200
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    words = shlex.split(command)
+    return subprocess.run(words, cwd=place, env=own | fake, capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("command", pages.commands(README, "sweep"))
-def test_a_command_of_the_readme_runs(command, folder):
-    """Each on what those before it left."""
-    run(command, folder)
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=COMMANDS)
+def test_a_command_of_the_readme_runs(number, ended):
+    assert ended[number].returncode == 0, ended[number].stderr
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(("command", "keys"), [one for one in JSON if one[0] not in SLOW])
+@pytest.mark.usefixtures("ended")
 def test_a_json_document_has_the_keys_of_the_reference(command, keys, folder):
     """After the commands of the README."""
     named = re.sub(r"\(.*?\)", "", keys)
