@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -117,3 +121,28 @@ def test_a_gpu_that_can_no_longer_be_asked_answers_by_its_error(said, room, free
     free(0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
     assert no_room(PERHAPS[0]) is not room
+
+
+FAULTS = """
+import resource, torch
+from trainers.support import device
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(16, 2**20).add_(1).sum()  # 64 MiB, made and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+plain = faults()
+device.prepare(torch.device("cpu"))
+faults()
+print(plain, faults())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own way of mapping large arrays")
+def test_memory_that_a_step_has_freed_is_used_again_without_asking_the_kernel():
+    plain, kept = map(int, subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split())
+    assert kept < plain / 20
