@@ -16,7 +16,8 @@ from sweeper.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
     from sweeper.results.status import Watched
-    from sweeper.system.devices import Count
+    from sweeper.store.paths import StudyFolder
+    from sweeper.system.devices import Count, Slot
 
 
 class Commands(TyperGroup):
@@ -94,9 +95,12 @@ Hours = Annotated[float | None, typer.Option(min=0, help="hours of sweeping in a
 Devices = Annotated[str | None, typer.Option(metavar="0,1|cpu", help="GPUs to use, or cpu; all GPUs if left out")]
 Slots = Annotated[int, typer.Option(min=1, metavar="N", help="trials side by side on each device")]
 AutoSlots = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--slots", metavar="N|auto", help="trials side by side on each device; auto: as many as fit and pay"
+        "--slots",
+        metavar="N|auto",
+        help="trials side by side on each device; auto: as many as fit and pay. One when left out, but two on a CPU"
+        " where hours are the only budget",
     ),
 ]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]
@@ -207,7 +211,7 @@ def run(
     trials: Trials = None,
     hours: Hours = None,
     devices: Devices = None,
-    slots: AutoSlots = "1",
+    slots: AutoSlots = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="train on a Ray cluster: its HOST:PORT, or auto")
     ] = None,
@@ -253,12 +257,12 @@ def run(
     if code := run.run(space, options).exit_code:
         raise typer.Exit(code)
     if final := run.final(space, options):
-        from sweeper.commands import export
         from sweeper.terminal import events
+        from sweeper.winners import final as winning
 
         if options.events:
-            return events.emit("final", final.folder.study.name, **export.finished(final))
-        _answer(export.ending(final, final.folder.study))
+            return events.emit("final", final.folder.study.name, **winning.finished(final))
+        _answer(winning.ending(final, final.folder.study))
     return None
 
 
@@ -269,7 +273,7 @@ def plan(
     trials: Trials = None,
     hours: Hours = None,
     devices: Devices = None,
-    slots: AutoSlots = "1",
+    slots: AutoSlots = None,
     as_json: Json = False,
 ) -> None:
     """What a sweep would try, and what it would cost."""
@@ -444,23 +448,29 @@ def best(
     trial: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="this trial instead, whether it is the best or not")
     ] = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="K", help="the mean of the K trials at most that answer best together on val"),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="retrain even if there is a final already")] = False,
     devices: Devices = None,
     slots: Slots = 1,
     no_mlflow: NoMlflow = False,
     as_json: Json = False,
 ) -> None:
-    """The winner: as a recipe, confirmed, or exported."""
-    from sweeper.commands import confirm as confirming
-    from sweeper.commands import export as winning
+    """The winner: as a recipe, confirmed, exported, or with other trials as an ensemble."""
     from sweeper.results import winner
     from sweeper.store import studies
     from sweeper.system import devices as places
     from sweeper.terminal import output
+    from sweeper.winners import confirm as confirming
+    from sweeper.winners import final as winning
 
     if export not in (None, "submission"):
         instead = "not 'submission'; sweep export writes a trained model in other formats"
         raise typer.BadParameter(f"{export!r} is {instead}", param_hint="--export")
+    if ensemble is not None and trial is not None:
+        raise typer.BadParameter("an ensemble chooses its trials itself: leave --trial out", param_hint="--ensemble")
     found = studies.find(study)
     if confirm is not None:
         rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)
@@ -468,6 +478,8 @@ def best(
             return _answer(confirming.document(found, rows))
         if not as_json:
             output.print_table(confirming.HEADERS, confirming.cells(rows))
+    if ensemble is not None:
+        return _together(found, ensemble, places.slots(devices, slots), export, again, no_mlflow, as_json)
     won = winner.winner(found) if trial is None else winner.chosen(found, trial)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
@@ -475,6 +487,30 @@ def best(
     if confirm is None:
         return _answer(winner.document(won) if as_json else [winner.recipe(won).rstrip()])
     return None
+
+
+def _together(
+    study: "StudyFolder",
+    most: int,
+    slots: "list[Slot]",
+    export: str | None,
+    again: bool,
+    no_mlflow: bool,
+    as_json: bool,
+) -> None:
+    """An ensemble: which trials it would take, or exported."""
+    from sweeper.terminal import output
+    from sweeper.winners import ensemble as together
+    from sweeper.winners import final as winning
+
+    chosen = together.select(study, most)
+    if not as_json:
+        output.print_table(together.HEADERS, together.cells(chosen), sys.stderr if export else None)
+        output.print_message(chosen.line)
+    if export:
+        final = together.export(chosen, slots, again=again, mlflow=not no_mlflow)
+        return _answer(winning.finished(final) if as_json else winning.ending(final, study))
+    return _answer(together.document(chosen)) if as_json else None
 
 
 @app.command()
@@ -731,7 +767,9 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(0 if all(one.ok for one in findings) else 3)
 
 
-def _count(slots: str) -> "Count":
+def _count(slots: str | None) -> "Count | None":
+    if slots is None:
+        return None
     if slots == "auto":
         return "auto"
     if not slots.isdecimal() or int(slots) < 1:

@@ -36,6 +36,31 @@ class SearchState(Message):
     study: dict[str, Any] = Field(description="those of the study at that time")
 
 
+class EnsembleMember(Message):
+    """A model of an ensemble: the final of a trial."""
+
+    trial: int
+    share: float = Field(description="of the mean of all models' logits")
+    final: str = Field(description="name of its folder in finals")
+    temperature: dict[str, float] = Field(
+        default_factory=dict, description="by what its logits are divided before the mean, by category"
+    )
+
+
+class Ensemble(Message):
+    """Models whose logits are averaged; chosen by their predictions on val, when they were fitted on train."""
+
+    members: tuple[EnsembleMember, ...]
+    temperature: dict[str, float] = Field(default_factory=dict, description="of the mean, fitted on val, by category")
+    val: Scores = Field(description="of the mean on val, with standard errors")
+
+    @property
+    def name(self) -> str:
+        """`trials 4, 0 and 7`, the one with the largest share first."""
+        *others, last = [str(one.trial) for one in self.members]
+        return f"trials {', '.join(others)} and {last}"
+
+
 class Job(Message):
     """One training run to be done in `folder`; whatever checkpoint lies there is continued."""
 
@@ -71,6 +96,10 @@ class Job(Message):
         default_factory=dict, description="final: the temperatures that the winner fitted, by category"
     )
 
+    ensemble: Ensemble | None = Field(
+        None, description="final: it is trained of nothing but the finals of other trials, put together"
+    )
+
     @property
     def length(self) -> str:
         """How long a final trains, and why where that is not its whole schedule."""
@@ -92,6 +121,8 @@ class Job(Message):
     def title(self) -> str:
         """What tells runs apart, in the first 14 characters."""
         backbone = self.recipe.train.backbone.split(".")[0]
+        if self.ensemble:
+            return f"ensemble of {len(self.ensemble.members)}"
         if self.kind == "final":
             return f"final t{self.trial:04d}"
         return f"t{self.trial:04d} {f'seed {self.recipe.train.seed}' if self.kind == 'confirm' else backbone}"

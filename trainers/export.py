@@ -4,21 +4,20 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from trainers import extensions
 from trainers.data.decoded_files import input_name
-from trainers.data.table import Category
-from trainers.evaluation import model_file
+from trainers.data.table import spans
+from trainers.evaluation import answers, model_file
 from trainers.evaluation.graph import Graph
-from trainers.evaluation.model_file import ModelNotes
+from trainers.evaluation.model_file import EnsembleNotes
 from trainers.evaluation.predictor import Predictor
 from trainers.support.device import use_threads
 from trainers.support.errors import EnvironmentFault, UserError
@@ -40,9 +39,10 @@ def exported(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     use_threads(asked["threads"])
     path, folder, own = Path(asked["model"]), Path(asked["folder"]), Path(asked["extensions"])
-    notes = model_file.read(path, asked["remake"])
-    if notes.extensions:
-        print(f"the model's own code is executed: {', '.join(notes.extensions)} in {own}", file=sys.stderr)
+    ensemble = model_file.read(path, asked["remake"])
+    notes = ensemble.first
+    if ensemble.extensions:
+        print(f"the model's own code is executed: {', '.join(ensemble.extensions)} in {own}", file=sys.stderr)
     graph = Graph(Predictor(path, extension_folder=own, remake=asked["remake"])).eval()
     samples = list(_samples(notes.format.level(notes.images.input)))
     with torch.no_grad():
@@ -55,7 +55,8 @@ def exported(asked: Mapping[str, Any]) -> dict[str, Any]:
         raise EnvironmentFault(
             what, where=str(path), help=f"nothing was written; tell us its backbone, {notes.recipe.train.backbone}"
         )
-    write_text(folder / "labels.json", json.dumps(labels(notes, asked["about"]), ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(labels(ensemble, asked["about"]), ensure_ascii=False, indent=1) + "\n"
+    write_text(folder / "labels.json", text)
     return {"off": worst, "batches": sorted(BATCHES)}
 
 
@@ -126,11 +127,13 @@ WAYS = {"onnx": _onnx, "torch": _torch}
 
 
 # ------------------------------------------------------------------------------------------- labels
-def labels(notes: ModelNotes, about: Mapping[str, Any]) -> dict[str, Any]:
+def labels(ensemble: EnsembleNotes, about: Mapping[str, Any]) -> dict[str, Any]:
     """What a program of the model takes and what its answers mean; `about` comes first."""
+    notes = ensemble.first
     height, width = notes.format.level(notes.images.input)
     names = [category.name for category in notes.categories]
     box = {"margin": notes.images.box_margin} if notes.images.crop == "box" else None
+    licenses = dict.fromkeys(one.notes.weights_license for one in ensemble.members)
     return {
         "schema_version": 1,
         **about,
@@ -143,36 +146,46 @@ def labels(notes: ModelNotes, about: Mapping[str, Any]) -> dict[str, Any]:
         "fit": notes.images.fit,
         "box": box,
         "preparation": notes.format.as_python(notes.images.input),
-        "inside": {
-            "network_input": list(notes.images.input),
-            "mean": list(notes.images.mean),
-            "std": list(notes.images.std),
-            "views": notes.calibration.views.count,
-            "tau": notes.calibration.tau,
-            "temperature": notes.calibration.temperature,
-        },
-        "categories": [
-            {"name": one.name, "classes": list(one.classes), "multi": one.multi, "thresholds": thresholds(notes, one)}
-            for one in notes.asked
-        ],
-        "weights_license": notes.weights_license,
+        "inside": _inside(ensemble),
+        "categories": list(_categories(ensemble)),
+        "weights_license": ", ".join(filter(None, licenses)) or None,
         "metric": notes.metric,
         "versions": notes.versions,
     }
 
 
-def thresholds(notes: ModelNotes, category: Category) -> list[float] | None:
-    """The probabilities above which classes are answers, where an image may have several; the largest one else.
+def _inside(ensemble: EnsembleNotes) -> dict[str, Any]:
+    """What the program does to images and logits, by itself; of several networks each has its own."""
+    found = [
+        {
+            "network_input": list(one.notes.images.input),
+            "mean": list(one.notes.images.mean),
+            "std": list(one.notes.images.std),
+            "views": one.notes.calibration.views.count,
+            "tau": one.notes.calibration.tau,
+            "temperature": dict(one.temperature),
+        }
+        for one in ensemble.members
+    ]
+    if len(found) == 1:
+        return {**found[0], "temperature": ensemble.temperature}
+    shared = [{"share": one.share, **each} for one, each in zip(ensemble.members, found, strict=True)]
+    return {"networks": shared, "temperature": ensemble.temperature}
+
+
+def _categories(ensemble: EnsembleNotes) -> Iterator[dict[str, Any]]:
+    """Classes, and the probabilities above which they are answers, where an image may have several; else none.
 
     Those that were fitted are of logits before the temperature.
     """
-    if not category.multi:
-        return None
-    fitted = (notes.calibration.thresholds or {}).get(category.name, (0.5,) * len(category.classes))
-    found: list[float] = expit(
-        logit(np.array(fitted)) / notes.calibration.temperature.get(category.name, 1.0)
-    ).tolist()
-    return found
+    width = sum(len(one.classes) for one in ensemble.first.categories)
+    zeros = [np.zeros((1, width), np.float32) for _ in ensemble.members]
+    above = ensemble.mean(zeros) - ensemble.mean(zeros, thresholds=True)  # [1, sum C], what answers must exceed
+    shares = answers.probabilities(above, ensemble.first.asked, ensemble.temperature)[0]
+    for span in spans(ensemble.first.asked):
+        one = span.category
+        limits = shares[span.classes].tolist() if one.multi else None
+        yield {"name": one.name, "classes": list(one.classes), "multi": one.multi, "thresholds": limits}
 
 
 def main() -> None:

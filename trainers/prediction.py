@@ -39,8 +39,11 @@ def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _about(model: Predictor) -> dict[str, Any]:
-    notes = model.notes
+    """What is the same for all of its networks, or of the first; of several each is named."""
+    notes, several = model.notes, len(model.networks) > 1
+    members = [{"backbone": one.notes.recipe.train.backbone, "share": one.share} for one in model.ensemble.members]
     return {
+        **({"members": members} if several else {}),
         "backbone": notes.recipe.train.backbone,
         "metric": notes.metric,
         "fitted_on": list(notes.fitted_on),
@@ -49,8 +52,8 @@ def _about(model: Predictor) -> dict[str, Any]:
         "boxes": model.boxed,
         "views": notes.calibration.views.count,
         "tau": notes.calibration.tau,
-        "temperature": notes.calibration.temperature,
-        "extensions": list(notes.extensions),
+        "temperature": model.ensemble.temperature,
+        "extensions": list(model.ensemble.extensions),
         "categories": [{"name": c.name, "classes": list(c.classes), "multi": c.multi} for c in notes.categories],
     }
 

@@ -244,7 +244,7 @@ def _paces(
         )
         for one, size in zip(candidates, sizes, strict=True)
     ]
-    answers = timing.measure(recipes, table.categories, slot)
+    answers = timing.measure(recipes, table.categories, [slot])
     return {
         one["name"]: (answer["train_images_per_second"], answer["val_images_per_second"], size)
         for one, size, answer in zip(candidates, sizes, answers, strict=True)

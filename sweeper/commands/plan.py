@@ -70,11 +70,14 @@ def plan(path: Path, options: Options) -> Plan:
 
     But for weights that the model hub does not give: a plan trains nothing and does without.
     """
-    slots = devices.slots(options.devices, 1 if options.slots == "auto" else options.slots)
+    from sweeper.space import yaml_io
+
+    side = options.side_by_side(yaml_io.read(path, sets=options.assignments))
+    slots = devices.slots(options.devices, 1 if side == "auto" else side)
     prepared = prepare.prepare(path, options, slots=slots, unfetched=True)
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
-    answers = timing.measure(recipes, table.categories, slots[0], [file.path for file in spec.extensions])
+    answers = timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions])
     costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
     epochs = recipes[0].train.epochs

@@ -23,12 +23,14 @@ from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.system import devices
+from sweeper.system.devices import Count
 from sweeper.terminal import events, log, output
 from sweeper.terminal.heading import Heading
 from sweeper.trial import SessionEnd
 
 if TYPE_CHECKING:
-    from sweeper.commands.export import Final
+    from sweeper.space.spec import StudySpec
+    from sweeper.winners.final import Final
 
 TOP = 3  # trials of the leaderboard that are shown at the end
 
@@ -42,7 +44,9 @@ def run(path: Path, options: Options) -> "SessionEnd":
     from sweeper.executors import inline
 
     options.check()
-    slots = devices.slots(options.devices, options.slots)
+    command = options.command(path)
+    options = replace(options, slots=options.side_by_side(_read(path, options)))
+    slots = devices.slots(options.devices, options.per_device)
     prepared = prepare(path, options, slots=slots)
     understood = [*preparation.understood(prepared.summary, str(path)), *preparation.executed()]
     understood += [line for line in [presets.told(prepared.spec)] if line]
@@ -50,11 +54,11 @@ def run(path: Path, options: Options) -> "SessionEnd":
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     heading = _heading(prepared, options, path, understood)
-    session = Session(prepared, options, partial(make_executor, prepared, options), options.command(path), heading)
+    session = Session(prepared, options, partial(make_executor, prepared, options), command, heading)
     with inline.environment(slots[0] if options.inline else None):
         outcome = _told(session)
     if outcome.exit_code == 0 and session.searches and prepared.spec.search.confirm:
-        from sweeper.commands import confirm
+        from sweeper.winners import confirm
 
         confirm.as_planned(session, prepared.spec.search.confirm)
     return outcome
@@ -74,7 +78,7 @@ def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, 
         images=data.images,
         classes={category.name: len(category.classes) for category in data.categories},
         devices=[f"Ray cluster {options.ray}"] if options.ray else homes,
-        slots=options.slots,
+        slots=options.per_device,
         trials=spec.budget.trials,
         hours=spec.budget.hours,
         folder=text.relative_path(prepared.folder.root),
@@ -108,16 +112,36 @@ def final(path: Path, options: Options) -> "Final | None":
 
     Where there was no time for a search, its first configuration. None where no retraining follows.
     """
-    from sweeper.commands import export
-    from sweeper.space import yaml_io
+    from sweeper.winners import ensemble
+    from sweeper.winners import final as winning
 
-    spec = yaml_io.read(path, sets=options.assignments)
+    spec = _read(path, options)
     if not options.retrains(spec):
         return None
-    folder = StudyFolder.named(spec.study)
-    slots = devices.slots(options.devices)[:1]
-    won = _untried(path, options) if preparation.trains_once(folder) else winner.winner(folder)
-    return export.export(won, slots, mlflow=options.mlflow, events=options.events)
+    folder, alone = StudyFolder.named(spec.study), devices.slots(options.devices)[:1]
+    if preparation.trains_once(folder):
+        return winning.export(_untried(path, options), alone, mlflow=options.mlflow, events=options.events)
+    won, slots = winner.winner(folder), devices.slots(options.devices, _number(options.side_by_side(spec)))
+    if (
+        spec.by_hours
+        and spec.rules.ensemble
+        and len(slots) > 1
+        and folder.trial(won.result.number).val_logits.exists()
+    ):
+        chosen = ensemble.select(folder, len(slots))  # retrained side by side, they take no longer than one
+        return ensemble.export(chosen, slots, mlflow=options.mlflow, events=options.events)
+    return winning.export(won, alone, mlflow=options.mlflow, events=options.events)
+
+
+def _read(path: Path, options: Options) -> "StudySpec":
+    from sweeper.space import yaml_io
+
+    return yaml_io.read(path, sets=options.assignments)
+
+
+def _number(side: Count) -> int:
+    """Trials side by side where a search is over, and nobody tries how many pay."""
+    return 1 if side == "auto" else side
 
 
 def _untried(path: Path, options: Options) -> Winner:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 from sweeper.errors import UserError
 from sweeper.store.paths import StudyFolder
+from sweeper.system import devices
 from sweeper.system.devices import Count
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
+
+
+PAIR = 2  # trials side by side on a CPU
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Options:
     trials: int | None = None
     hours: float | None = None
     devices: str | None = None
-    slots: Count = 1
+    slots: Count | None = None  # trials side by side on each device; None where nobody says
     new_study: str | None = None
     inline: bool = False
     ray: str | None = None  # address of a cluster, which then trains
@@ -57,6 +61,20 @@ class Options:
         """Whether the winner is retrained within the hours of the study."""
         return spec.by_hours if self.then_best is None else self.then_best
 
+    @property
+    def per_device(self) -> Count:
+        """How many trials share a device."""
+        return 1 if self.slots is None else self.slots
+
+    def side_by_side(self, spec: "StudySpec") -> Count:
+        """The same for a study: where nobody says one, but of hours alone two on a CPU of two cores or more, for
+        small networks use a core of their own better than several that they share.
+        """
+        if self.slots is not None:
+            return self.slots
+        lone = self.inline or self.ray is not None or not spec.by_hours
+        return 1 if lone or devices.slots(self.devices)[0].device != "cpu" else min(PAIR, devices.cores())
+
     def teacher(self, space: Path) -> StudyFolder | None:
         """The study that the file at `space` names, where another one is begun."""
         from sweeper.space import yaml_io
@@ -73,7 +91,7 @@ class Options:
             words += [f"--{name}", str(value)] if value is not None else []
         words += ["--new-study", self.new_study] if self.new_study else []
         words += ["--log-format", self.log_format] if self.log_format != "text" else []
-        words += ["--slots", str(self.slots)] if self.slots != 1 else []
+        words += ["--slots", str(self.slots)] if self.slots is not None else []
         flags = {"inline": self.inline, "no-mlflow": not self.mlflow}
         flags |= {} if self.then_best is None else {"then-best": self.then_best, "no-then-best": not self.then_best}
         return shlex.join(words + [f"--{name}" for name, given in flags.items() if given])

@@ -34,6 +34,7 @@ def preflight(
     place: Callable[[str], str] = str,
     unfetched: bool = False,
     extensions: Sequence[Path] = (),
+    weights: str = "any",
 ) -> dict[str, int]:
     """The bytes of each backbone's weights, head included, as far as they were counted.
 
@@ -42,12 +43,14 @@ def preflight(
     EnvironmentFault when weights, the hub or a GPU are to blame. What passed in silence and without the hub is
     remembered in `cache` and not built again; the fake trainer has no network. `images` are those to train on,
     `place` turns the name of a value, such as train.backbone, into file:line:column. `unfetched`: nothing is to be
-    trained, so that weights which the hub does not give are only said.
+    trained, so that weights which the hub does not give are only said. `weights`: the rule of what networks may
+    start from.
     """
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
     request = _request(asked, categories, images, gpus, unfetched=unfetched, extensions=extensions)
+    request |= {"weights": weights}
     memory, key = cache / "preflight.json", cache_key(request, asked)
     passed = _passed(memory)
     if key in passed:

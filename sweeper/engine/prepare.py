@@ -315,7 +315,7 @@ def _planned(
 
     def timed(recipes: Sequence["Recipe"]) -> Sequence[Mapping[str, Any]]:
         output.print_message(f"timing a few steps of {text.counted(len(recipes), 'network')} on {found[0].name}")
-        return timing.measure(recipes, table.categories, found[0], [file.path for file in spec.extensions])
+        return timing.measure(recipes, table.categories, found, [file.path for file in spec.extensions])
 
     return Planner(spec, space, table, found, retrains, timed).plan()
 
@@ -336,6 +336,7 @@ def _tried(
         place=space.place,
         unfetched=unfetched,
         extensions=files,
+        weights=spec.rules.weights,
     )
     samplers.try_own(spec.search, space, minimize=spec.minimize)
     preflight.dry_run(space.dry_runs(), files)

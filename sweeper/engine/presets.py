@@ -32,8 +32,8 @@ class Preset(NamedTuple):
 TABLE: dict[Kind, dict[Name, Preset]] = {
     "cpu": {
         "fast": Preset(("mobilenetv3_small_100.lamb_in1k",), 96, 4, 32, "light"),
-        "good": Preset(("mobilenetv3_large_100.ra_in1k", "mobilenetv3_small_100.lamb_in1k"), 128, 8, 32, "medium"),
-        "best": Preset(("efficientnet_b0.ra_in1k", "mobilenetv3_large_100.ra_in1k"), 192, 15, 32, "medium"),
+        "good": Preset(("mobilenetv3_large_100.ra_in1k", "mobilenetv3_small_100.lamb_in1k"), 128, 10, 32, "strong"),
+        "best": Preset(("efficientnet_b0.ra_in1k", "mobilenetv3_large_100.ra_in1k"), 192, 15, 32, "strong"),
     },
     "gpu": {
         "fast": Preset(("resnet18.a1_in1k",), 160, 6, 64, "light"),

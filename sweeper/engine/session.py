@@ -210,7 +210,7 @@ def make_executor(prepared: PreparedStudy, options: Options, observers: Observer
         return Inline(prepared.slots[0].device, observers.moved)
     if options.ray:
         return _cluster(options.ray, prepared, options, observers.note)
-    return Local.on(prepared.slots, options.slots)
+    return Local.on(prepared.slots, options.per_device)
 
 
 def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Callable[[str], None]) -> "Executor":
@@ -221,7 +221,7 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
             raise
         raise UserError("Ray is not installed", where="--ray", help="pip install 'ray>=2.50'") from None
     image = prepared.table.root / prepared.table.rows[0].path
-    return Ray(address, prepared.folder.lock, image, note, slots=options.slots, cpu=options.devices == "cpu")
+    return Ray(address, prepared.folder.lock, image, note, slots=options.per_device, cpu=options.devices == "cpu")
 
 
 def speakers(

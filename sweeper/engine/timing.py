@@ -1,6 +1,7 @@
 """How fast recipes train on a device, timed over a few steps in a process of its own."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,24 @@ MODULE = "trainers.throughput"
 
 
 def measure(
-    recipes: Sequence[Recipe], categories: Sequence["Category"], slot: Slot, extensions: Sequence[Path] = ()
+    recipes: Sequence[Recipe],
+    categories: Sequence["Category"],
+    slots: Sequence[Slot],
+    extensions: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
-    """One answer a recipe, with images a second, memory and parameters; `slot` says on which device."""
+    """One answer a recipe, with images a second, memory and parameters, on the device of the first of `slots`.
+
+    Its other slots are as busy at the same time, as in a sweep; the slowest of them counts.
+    """
+    side = [slot for slot in slots if slot.home == slots[0].home]
+    with ThreadPoolExecutor(len(side)) as pool:
+        found = list(pool.map(lambda slot: _measured(recipes, categories, slot, extensions), side))
+    return [min(each, key=lambda one: float(one["train_images_per_second"])) for each in zip(*found, strict=True)]
+
+
+def _measured(
+    recipes: Sequence[Recipe], categories: Sequence["Category"], slot: Slot, extensions: Sequence[Path]
+) -> list[dict[str, Any]]:
     request = {
         "device": slot.device,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],

@@ -123,5 +123,7 @@ def _of_run(folder: RunFolder) -> FoundModel:
     if job is None:
         return FoundModel(folder.model, relative_path(folder.model))
     kinds = {"trial": f"trial {job.trial}", "confirm": f"a confirmation of trial {job.trial}"}
+    if job.ensemble:
+        kinds["final"] = f"the {job.title} models ({folder.root.name})"
     what = kinds.get(job.kind, f"the final model of trial {job.trial} ({folder.root.name})")
     return FoundModel(folder.model, f"{what} of study {job.study}", job.study, job.trial, job.kind)

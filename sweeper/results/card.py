@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
-from sweeper.trial import Job, TrialResult
+from sweeper.trial import Ensemble, Job, TrialResult
 from trainers.data.decoded_files import ImageFormat
 from trainers.data.table import Category, counted, known_images, label_matrix
 from trainers.epoch import Epoch, Scores
@@ -113,6 +113,9 @@ def _missing(table: "Table") -> Iterator[str]:
 
 def _predictions(facts: CardData) -> Iterator[str]:
     """How answers are made of logits, where that is more than taking the largest."""
+    if facts.job.ensemble:
+        yield from _members(facts.job.ensemble)
+        return
     train, fitted = facts.job.recipe.train, facts.job.tau
     tau = train.posthoc_logit_adjustment.tau if fitted is None else fitted
     if tau or fitted is not None:
@@ -126,6 +129,13 @@ def _predictions(facts: CardData) -> Iterator[str]:
         pairs = ", ".join(f"{plain(name)} {value:.3g}" for name, value in heat.items())
         yield f"probabilities are calibrated by a temperature, fitted on val: {pairs}"
     yield from _thresholds(facts)
+
+
+def _members(ensemble: Ensemble) -> Iterator[str]:
+    """What of an ensemble counts by how much."""
+    for one in ensemble.members:
+        yield f"trial {one.trial}, in `finals/{one.final}`, makes up {one.share:.0%} of the mean of logits"
+    yield "each model's correction, views and thresholds are its own, see its card"
 
 
 def _thresholds(facts: CardData) -> Iterator[str]:

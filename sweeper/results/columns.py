@@ -11,7 +11,7 @@ from sweeper.store import jsonfile, records
 from sweeper.store.importance import Importance, ordered
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import COLUMNS, LAST, OWN, Ranking, ends, short_names
-from sweeper.store.studies import StudyStatus
+from sweeper.store.studies import FinalRun, StudyStatus
 from sweeper.text import format_value, join_or, plain
 from sweeper.trial import TrialResult
 from trainers.epoch import Scores
@@ -149,15 +149,22 @@ def ledger(one: StudyStatus) -> Board:
     rows = []
     for final in one.finals:
         test = jsonfile.read(final.folder.test_scores, Scores)
-        val = results.get(final.trial)
         known = [
-            format_value(val.value, val.standard_error) if val else "-",
+            _on_val(final, one.metric, results.get(final.trial)),
             format_value(test.metrics.get(one.metric), test.standard_errors.get(one.metric)) if test else "-",
         ]
-        fixed = [str(final.number), str(final.trial), *known]
+        fixed = [str(final.number), final.models, *known]
         scores = [[f"{score['value']:g}", score.get("note", "")] for score in final.scores]
         rows += [[*fixed, *score] for score in scores or [["" if final.done else "not finished", ""]]]
     return Board(["final", "trial", "val", "test", "board", "note"], rows)
+
+
+def _on_val(final: FinalRun, metric: str, trial: TrialResult | None) -> str:
+    """What val said of it before it was fitted on val, too."""
+    if final.members and (job := records.read_config(final.folder)) and job.ensemble:
+        val = job.ensemble.val
+        return format_value(val.metrics.get(metric), val.standard_errors.get(metric))
+    return format_value(trial.value, trial.standard_error) if trial else "-"
 
 
 def _cell(name: str, row: Mapping[str, Any], format: str) -> str:

@@ -230,6 +230,7 @@ def _final(final: FinalRun) -> dict[str, Any]:
         "number": final.number,
         "folder": str(final.folder.root),
         "trial": final.trial,
+        "members": list(final.members),
         "done": final.done,
         "scores": list(final.scores),
     }

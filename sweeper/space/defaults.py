@@ -120,14 +120,20 @@ AUGMENT: dict[str, dict[str, Any]] = {
         "random_resized_crop": {"scale": [0.5, 1.0]},
         "color_jitter": {"brightness": 0.2, "contrast": 0.2},
     },
+    "strong": {
+        "horizontal_flip": 0.5,
+        "random_resized_crop": {"scale": [0.35, 1.0]},
+        "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+        "mixup": 0.2,
+    },
 }
 
 
 # fmt: off
 TABLE = (
     #      architectures                                     lr   backbone layer  decay  drop path  augment
-    Family(r"(mobilenet|mnasnet|efficientnet_(b0|lite)|test_)", 2e-3, 1.0, 0.9, 0.05, None, "medium",
-           "measured on photographs with MobileNetV2, see the README"),
+    Family(r"(mobilenet|mnasnet|efficientnet_(b0|lite)|test_)", 2e-3, 1.0, 0.9, 0.05, None, "strong",
+           "measured on photographs with MobileNetV2, see docs/measurements.md"),
     Family(r"(tf_)?efficientnet", 1e-3, 0.5, 1.0, 0.02, None, "medium",
            "Tan and Le 2021, section 5.2: fine-tuning at a low rate; timm's recipes for decay"),
     Family(r"convnext", 1e-3, 0.3, 0.87, 0.05, 0.1, "medium",
@@ -147,10 +153,19 @@ SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights:
 
 
 # fmt: on
-SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured on photographs, see the README
+SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured on photographs, see docs/measurements.md
 
 
-PARTS = ("loss", "optimizer", "schedule", "augment", "drop_path", "tta", "posthoc_logit_adjustment")
+PARTS = (
+    "loss",
+    "optimizer",
+    "schedule",
+    "augment",
+    "weight_averaging",
+    "drop_path",
+    "tta",
+    "posthoc_logit_adjustment",
+)
 """What a recipe may leave out to get the family's."""
 OF_WEIGHTS = ("backbone_args", "normalize")
 """And to get what timm's config.json beside its local weights says."""
@@ -164,18 +179,21 @@ def family(backbone: str, *, pretrained: bool = True) -> Family:
 
 
 def defaults(backbone: str, metric: str, *, pretrained: bool = True) -> dict[str, Any]:
-    """Loss, optimizer, schedule, augmentation and drop path for this backbone, as plain values.
+    """Loss, optimizer, schedule, augmentation, weight averaging and drop path for this backbone, as plain values.
 
     Label smoothing raises the overall accuracy, but flattens the logits that posterior correction moves: where the
-    metric is a mean over classes there is none.
+    metric is a mean over classes there is none, nor where MixUp smooths already. Small networks under strong
+    augmentation are evaluated as the average of their last steps.
     """
     line = family(backbone, pretrained=pretrained)
+    strong = line.augment == "strong"
     rates = {"lr": line.lr, "backbone_lr_scale": line.backbone_lr_scale, "layer_decay": line.layer_decay}
     return {
-        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if _mean(metric) else 0.1},
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if strong or _mean(metric) else 0.1},
         "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "augment": AUGMENT[line.augment],
+        "weight_averaging": {"name": "ema"} if strong else {"name": "none"},
         "drop_path": line.drop_path,
     }
 

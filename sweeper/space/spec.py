@@ -16,6 +16,7 @@ from trainers.extensions import ExtensionFile
 from trainers.metrics.definitions import definition
 
 Positive = Annotated[int, Field(ge=1)]
+WeightsRule = Literal["any", "in1k", "none"]
 
 
 class Budget(Part):
@@ -204,6 +205,17 @@ class Search(Part):
         return value | off | {k: {"name": value[k]} for k in ("sampler", "pruner") if isinstance(value.get(k), str)}
 
 
+class Rules(Part):
+    """What a competition allows; what it does not is refused before anything is trained."""
+
+    ensemble: bool = Field(True, description="whether the final model may be the mean of several")
+    weights: WeightsRule = Field(
+        "any",
+        description="what a network may start from. in1k: published weights that ImageNet-1k alone was used for, by"
+        " their name; none: random weights alone",
+    )
+
+
 # ------------------------------------------------------------------------------------------- a file
 Preset = Literal["fast", "good", "best"]
 
@@ -226,6 +238,7 @@ class StudyFile(Part):
     metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
     budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
     search: Search = Field(default_factory=Search, description="how the open values are chosen")
+    rules: Rules = Field(default_factory=Rules, description="what may be used, where a competition says so")
     keep_checkpoints: Positive | None = Field(
         None,
         description="how many of the best trials keep checkpoints, all when left out; predictions on val stay, up to"
@@ -259,6 +272,7 @@ class StudySpec:
     preset: Preset | None = None
     of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` has of it, by key
     prior: Node | None = field(default=None, repr=False)  # search.prior as it is written, with its places
+    rules: Rules = field(default_factory=Rules)
     by_hours: bool = False  # the file gives hours alone, so that a planner decides what they are spent on
 
     @property

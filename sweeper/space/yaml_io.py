@@ -94,6 +94,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         keep_checkpoints=file.keep_checkpoints,
         extensions=given,
         preset=file.preset,
+        rules=file.rules,
         prior=_prior(entries.get("search")),
         by_hours=file.budget.hours is not None and file.budget.trials is None,
     )

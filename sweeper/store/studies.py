@@ -39,6 +39,12 @@ class FinalRun:
     done: bool
     scores: tuple[dict[str, Any], ...]
     number: int
+    members: tuple[int, ...] = ()  # the trials of an ensemble, of which `trial` is the best
+
+    @property
+    def models(self) -> str:
+        """The trial, or those of an ensemble: `4+0+7`."""
+        return "+".join(map(str, self.members)) if self.members else str(self.trial)
 
     @property
     def is_packed(self) -> bool:
@@ -160,7 +166,14 @@ def finals(study: StudyFolder) -> list[FinalRun]:
     found = [RunFolder(path.parent) for path in study.finals.glob("*/config.json")]
     jobs = [(folder, job) for folder in sorted(found, key=_age) if (job := records.read_config(folder))]
     return [
-        FinalRun(folder, job.trial, records.read_result(folder) is not None, tuple(scores(folder)), number)
+        FinalRun(
+            folder,
+            job.trial,
+            records.read_result(folder) is not None,
+            tuple(scores(folder)),
+            number,
+            tuple(one.trial for one in job.ensemble.members) if job.ensemble else (),
+        )
         for number, (folder, job) in enumerate(jobs, 1)
     ]
 

@@ -49,6 +49,7 @@ class StudyRecord(_Open):
     fingerprint: str = ""
     budget: Limits = Limits()
     plan: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:

@@ -53,6 +53,7 @@ def write_or_compare(study: Definition) -> None:
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,
+        "rules": spec.rules.model_dump(),
         **({"plan": study.plan.document()} if study.plan else {}),
     }
     extension_files.keep(spec.extensions, folder.extensions)

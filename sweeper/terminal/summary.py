@@ -224,7 +224,8 @@ def ending(job: Job, result: TrialResult, split: str) -> str:
     known = format_value(result.value, result.standard_error)
     value = f", {split} {result.metric} {known}" if result.value is not None else ""
     where = f" at epoch {result.epoch}" if value and result.epoch != result.epochs else ""
-    return f"{job.label} {word} after {result.epochs}/{result.planned} epochs{value}{where}"
+    length = "" if job.ensemble else f" after {result.epochs}/{result.planned} epochs"
+    return f"{job.label} {word}{length}{value}{where}"
 
 
 def batches(row: RunningRow, bar: str = "") -> str:

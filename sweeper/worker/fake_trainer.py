@@ -110,6 +110,11 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
     return logits, found.model_copy(update={"category_answers": known_answers(rows, table.categories)})
 
 
+def combine(job: Job) -> None:
+    """A formula has no predictions, so none is ever put together with others."""
+    raise ValueError(f"{job.title} is of formulas")
+
+
 def known_answers(rows: Sequence[Row], asked: Sequence[Category]) -> dict[str, int]:
     """Images with a known answer in each category; nothing where none is missing."""
     known = known_images(label_matrix(rows, asked), asked)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sweeper.store.paths import RunFolder
-from sweeper.trial import Done, Failed, Failure, Job, Progress
+from sweeper.trial import Done, EnsembleMember, Failed, Failure, Job, Progress
 from sweeper.worker import fake_trainer
 from trainers import extensions
 from trainers.config import Recipe
@@ -70,7 +70,9 @@ def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
 
 def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
     extensions.use(extensions.stored(RunFolder(job.folder).extensions, job.recipe.extensions))
-    if job.only_predict:
+    if job.ensemble:
+        trainer.combine(job)
+    if job.ensemble or job.only_predict:
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.stop_after or job.recipe.train.epochs
@@ -130,6 +132,10 @@ class Trainer(Protocol):
         """Logits [N, sum of classes] of the test images, their scores if all have labels; None without images."""
         ...
 
+    def combine(self, job: Job) -> None:
+        """Put the models of an ensemble into one file."""
+        ...
+
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
         """Val with the recipe's test-time augmentation; None where there is none, or no val."""
         ...
@@ -180,24 +186,26 @@ class Torch:
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.evaluation.bootstrap import resample, standard_errors
-        from trainers.evaluation.predict import logit_offset, predict, scores
+        from trainers.evaluation.predict import scores
 
         data = _data(job.recipe, job.cache)
         rows = data.table.split("test")
         if not rows:
             return None
-        fit = ("train", "val")
-        views = job.recipe.train.tta if job.use_tta else None
-        seen = predict(job.computed, data, weights, split="test", device=device, views=views)
-        tau = _tau(job)
-        counts = data.counts(data.table.indices(*fit))
-        probable = seen - logit_offset(data.categories, counts, tau)
-        logits = seen - logit_offset(data.categories, counts, tau, job.thresholds)
+        probable, logits = _judged(job, data, weights, device)
         if all(row.labels is None for row in rows):
             return logits, None
-        found = scores(job.recipe, data, logits, split="test", fit=fit, probable=probable)
+        found = scores(job.recipe, data, logits, split="test", fit=("train", "val"), probable=probable)
         errors = standard_errors(resample(logits, data.labels(data.table.indices("test")), data.categories))
         return logits, found.model_copy(update={"standard_errors": errors})
+
+    def combine(self, job: Job) -> None:
+        from trainers.evaluation.model_file import combined
+
+        if job.ensemble is None:
+            raise ValueError(f"{job.title} is no ensemble")
+        parts = [(_member(job, one).model, one.share, one.temperature) for one in job.ensemble.members]
+        combined(parts, job.ensemble.temperature, RunFolder(job.folder).model)
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
         from trainers.evaluation.predict import evaluate_tta
@@ -227,6 +235,29 @@ class Torch:
         from trainers.loading.image_store import DEVICE_IMAGES
 
         return bool(DEVICE_IMAGES.levels)
+
+
+def _judged(job: Job, data: Data, weights: Path, device: str) -> "tuple[np.ndarray, np.ndarray]":
+    """Logits of test that stand for probabilities, and those that answers are taken from: less the thresholds."""
+    from trainers.evaluation import model_file
+    from trainers.evaluation.predict import logit_offset, predict
+
+    if job.ensemble:
+        notes, seen = model_file.read(weights), []
+        for one, member in zip(job.ensemble.members, notes.members, strict=True):
+            own, path = member.notes, _member(job, one).model
+            looks = own.calibration.views
+            seen.append(predict(own.computed, data, path, split="test", device=device, views=looks))
+        return notes.mean(seen), notes.mean(seen, thresholds=True)
+    views = job.recipe.train.tta if job.use_tta else None
+    found = predict(job.computed, data, weights, split="test", device=device, views=views)
+    counts = data.counts(data.table.indices("train", "val"))
+    offsets = [logit_offset(data.categories, counts, _tau(job), thresholds) for thresholds in (None, job.thresholds)]
+    return found - offsets[0], found - offsets[1]
+
+
+def _member(job: Job, member: EnsembleMember) -> RunFolder:
+    return RunFolder(job.folder).study.final(member.final)
 
 
 def _tau(job: Job) -> float:

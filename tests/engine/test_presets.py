@@ -41,7 +41,7 @@ def begin(given: StudySpec) -> None:
 @pytest.mark.parametrize(
     ("device", "text", "expected"),
     [
-        ("cpu", "", ("mobilenetv3_large_100.ra_in1k", 128, 8, 32)),
+        ("cpu", "", ("mobilenetv3_large_100.ra_in1k", 128, 10, 32)),
         ("cpu", "preset: fast", ("mobilenetv3_small_100.lamb_in1k", 96, 4, 32)),
         ("cuda:0", "preset: best", ("convnext_small.fb_in22k_ft_in1k", 288, 20, 64)),
         ("mps", "train: {epochs: 3}", ("convnext_tiny.fb_in1k", 224, 3, 64)),

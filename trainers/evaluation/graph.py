@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.data.table import spans
+from trainers.evaluation.model_file import Member
 from trainers.evaluation.predict import logit_offset, windows
 from trainers.evaluation.predictor import Predictor
 from trainers.loading.cpu_transforms import Crop
+from trainers.support.errors import UserError
 
 WEIGHT = 2**15  # below it lie the weights of torch's resize of 8 bits
 
@@ -17,40 +19,61 @@ WEIGHT = 2**15  # below it lie the weights of torch's resize of 8 bits
 class Graph(nn.Module):
     """Images [N, H, W, 3] uint8, decoded as `ImageFormat.as_python` has it -> each category's probabilities [N, C].
 
-    All else is inside: the test-time views, the resize to the network's input, normalization, correction and
-    temperature. It computes in 32 bits. On a CPU `Predictor` gives the same but for the rounding of 32 bits.
+    All else is inside: the test-time views, the resize to the network's input, normalization, correction,
+    temperature, and the mean over the networks. It computes in 32 bits. On a CPU `Predictor` gives the same but for
+    the rounding of 32 bits. Raises UserError where networks want the images decoded to several sizes.
     """
 
-    scale: Tensor
-    shift: Tensor
-    offset: Tensor
     heat: Tensor
 
     def __init__(self, model: Predictor) -> None:
         super().__init__()
-        notes, self.net, self.size = model.notes, model.net.eval(), model.notes.images.input
-        self.windows = windows(notes.format.level(self.size), notes.calibration.views)
+        members = model.ensemble.members
+        levels = {one.notes.format.level(one.notes.images.input) for one in members}
+        if len(levels) > 1:
+            what = "its networks take images of sizes so different that one program cannot feed them all"
+            raise UserError(what, help="sweep predict runs it; or export one of its members")
         self.spans = spans(model.categories)
-        mean, std = (torch.tensor(one)[:, None, None] for one in (notes.images.mean, notes.images.std))
-        heat = [
-            notes.calibration.temperature.get(s.category.name, 1.0) for s in self.spans for _ in s.category.classes
-        ]
-        offset = logit_offset(model.categories, notes.counts, notes.calibration.tau)
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
-        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32))
+        pairs = zip(members, model.networks, strict=True)
+        self.networks = nn.ModuleList(NetworkGraph(one, network.net.eval()) for one, network in pairs)
+        known = model.ensemble.temperature
+        heat = [known.get(s.category.name, 1.0) for s in self.spans for _ in s.category.classes]
         self.register_buffer("heat", torch.tensor(heat))
-        for pair in {pair for window in self.windows for pair in self._resizes(window)}:
-            self.register_buffer(_name(*pair), weights(*pair))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         pixels = images.permute(0, 3, 1, 2).float()
-        seen = torch.cat([self._seen(pixels, window) for window in self.windows])  # [views N, 3, *size]
-        logits = self.net(seen * self.scale + self.shift).float()
-        looked = logits.reshape(len(self.windows), images.shape[0], -1).mean(0)
-        judged = (looked - self.offset) / self.heat
+        judged = torch.stack([one(pixels) for one in self.networks]).sum(0) / self.heat
         parts = [(judged[:, span.classes], span.category.multi) for span in self.spans]
         return tuple(part.sigmoid() if multi else part.softmax(1) for part, multi in parts)
+
+
+class NetworkGraph(nn.Module):
+    """Pixels [N, 3, H, W] -> what one network adds to the mean of logits, [N, sum C]."""
+
+    scale: Tensor
+    shift: Tensor
+    offset: Tensor
+    weight: Tensor
+
+    def __init__(self, member: Member, net: nn.Module) -> None:
+        super().__init__()
+        notes = member.notes
+        self.net, self.size = net, notes.images.input
+        self.windows = windows(notes.format.level(self.size), notes.calibration.views)
+        mean, std = (torch.tensor(one)[:, None, None] for one in (notes.images.mean, notes.images.std))
+        offset = logit_offset(notes.asked, notes.counts, notes.calibration.tau)
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32))
+        self.register_buffer("weight", member.share / torch.from_numpy(member.divisor))
+        for pair in {pair for window in self.windows for pair in self._resizes(window)}:
+            self.register_buffer(_name(*pair), weights(*pair))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        seen = torch.cat([self._seen(pixels, window) for window in self.windows])  # [views N, 3, *size]
+        logits: Tensor = self.net(seen * self.scale + self.shift).float()
+        looked = logits.reshape(len(self.windows), pixels.shape[0], -1).mean(0)
+        return (looked - self.offset) * self.weight
 
     def _resizes(self, window: Crop) -> list[tuple[int, int]]:
         """From how many pixels to how many, for height and width where they change."""

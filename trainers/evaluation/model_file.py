@@ -6,7 +6,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError
+from torch import Tensor
 
 from trainers import extensions
 from trainers.config import CustomHead, Normalize, Recipe, Views
@@ -14,9 +16,10 @@ from trainers.data.decoded_files import ImageFormat, JpegImages
 from trainers.data.table import Category
 from trainers.data_config import Fit
 from trainers.epoch import Epoch, Frozen
+from trainers.evaluation.predict import logit_offset
 from trainers.loading.batches import Data
 from trainers.models import network
-from trainers.support.checkpoint import read_notes
+from trainers.support.checkpoint import load_weights, read_notes, save_weights
 from trainers.support.errors import EnvironmentFault
 
 VERSION = 2
@@ -95,10 +98,103 @@ class ModelNotes(Frozen):
         return [one.images for one in self.categories]
 
     @property
+    def preparation(self) -> tuple[object, ...]:
+        """What an image goes through before networks with inputs of various sizes look at it."""
+        one = self.images
+        return one.decoded, one.stored, one.fit, one.crop, one.box_margin, self.asked
+
+    @property
     def format(self) -> ImageFormat:
         """How images are decoded."""
         height, width = self.images.decoded
         return ImageFormat(height, width, self.images.stored, self.recipe.train.framing)
+
+
+class Member(Frozen):
+    """A network of a model file, whose logits count by its share: corrected, and divided by their temperatures."""
+
+    notes: ModelNotes
+    share: float = Field(1.0, gt=0, le=1, description="of the mean over all networks")
+    temperature: dict[str, float] = Field(
+        default_factory=dict, description="by what its logits are divided before the mean, by category; else 1"
+    )
+
+    @property
+    def divisor(self) -> np.ndarray:
+        """The same for each class, [sum C] float32."""
+        parts = [[self.temperature.get(one.name, 1.0)] * len(one.classes) for one in self.notes.categories]
+        return np.concatenate(parts).astype(np.float32)
+
+    def judged(self, logits: np.ndarray, *, thresholds: bool) -> np.ndarray:
+        """Logits [N, sum C] of the network as they count among the others: corrected, and less the thresholds."""
+        notes, fitted = self.notes, self.notes.calibration
+        taken = fitted.thresholds if thresholds else None
+        found: np.ndarray = (logits - logit_offset(notes.asked, notes.counts, fitted.tau, taken)) / self.divisor
+        return found
+
+
+class EnsembleNotes(Frozen):
+    """The notes of a model file with its networks, of which there are several or one.
+
+    Of several the tensors of network k, from 0, have `k.` before the names of its own file.
+    """
+
+    version: int = VERSION
+    members: tuple[Member, ...] = Field(min_length=1)
+    temperature: dict[str, float] = Field(
+        default_factory=dict, description="by what the mean of their logits is divided, by category; else 1"
+    )
+
+    @property
+    def first(self) -> ModelNotes:
+        """Those of the first network: categories and the preparation of images are the same for all."""
+        return self.members[0].notes
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """SHA-256 of the files of Python that define the networks, by name."""
+        return {name: digest for one in self.members for name, digest in one.notes.extensions.items()}
+
+    def mean(self, logits: Sequence[np.ndarray], *, thresholds: bool = False) -> np.ndarray:
+        """What the networks' logits come to, [N, sum C] float32: their mean, corrected, and less the thresholds.
+
+        That of one network alone is its own, bit for bit.
+        """
+        pairs = zip(self.members, logits, strict=True)
+        parts = [np.float32(one.share) * one.judged(own, thresholds=thresholds) for one, own in pairs]
+        return np.sum(parts, axis=0) if len(parts) > 1 else parts[0]
+
+
+def combined(
+    members: Sequence[tuple[Path, float, Mapping[str, float]]], temperature: Mapping[str, float], to: Path
+) -> None:
+    """Put the networks of several model files into one: path, share and temperatures of each, and that of the mean.
+
+    Raises ValueError where one is an ensemble itself, or images are prepared otherwise for it than for the first.
+    """
+    found, tensors = [], dict[str, Tensor]()
+    for number, (path, share, divisors) in enumerate(members):
+        (alone,) = read(path).members
+        found.append(Member(notes=alone.notes, share=share, temperature=dict(divisors)))
+        tensors |= {f"{number}.{name}": tensor for name, tensor in load_weights(path).items()}
+    notes = EnsembleNotes(members=tuple(found), temperature=dict(temperature))
+    if any(one.notes.preparation != notes.first.preparation for one in found):
+        raise ValueError(
+            f"the networks of {', '.join(str(path) for path, *_ in members)} want images of several kinds"
+        )
+    save_weights(to, tensors, notes.model_dump(mode="json"))
+
+
+def weights(path: Path, notes: EnsembleNotes) -> list[dict[str, Tensor]]:
+    """The tensors of each network of a model file."""
+    tensors = load_weights(path)
+    if len(notes.members) == 1:
+        return [tensors]
+    found: list[dict[str, Tensor]] = [{} for _ in notes.members]
+    for name, tensor in tensors.items():
+        number, _, own = name.partition(".")
+        found[int(number)][own] = tensor
+    return found
 
 
 def written(
@@ -157,8 +253,9 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in (*own, *LIBRARIES)}
 
 
-def read(path: Path, remake: str = REMAKE) -> ModelNotes:
-    """The notes of a model file. Raises EnvironmentFault where it is damaged, or of another version.
+def read(path: Path, remake: str = REMAKE) -> EnsembleNotes:
+    """The notes of a model file, whose network may be one alone. Raises EnvironmentFault where it is damaged, or of
+    another version.
 
     `remake` is what to do then.
     """
@@ -168,7 +265,10 @@ def read(path: Path, remake: str = REMAKE) -> ModelNotes:
         what = f"this model was saved by {how} version of sweep (file version {version}, not {VERSION})"
         raise EnvironmentFault(what, where=str(path), help=remake)
     try:
-        return ModelNotes.model_validate(notes)
+        if "members" in notes:
+            return EnsembleNotes.model_validate(notes)
+        alone = ModelNotes.model_validate(notes)
+        return EnsembleNotes(members=(Member(notes=alone),), temperature=alone.calibration.temperature)
     except ValidationError as error:
         first = error.errors()[0]
         what = f"its notes cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainers import extensions
 from trainers.data.cache import Cache
@@ -15,11 +16,11 @@ from trainers.data.layouts import widened
 from trainers.data.table import Box, Row, Table
 from trainers.evaluation import answers, model_file
 from trainers.evaluation.answers import CategoryPrediction, ImagePrediction
-from trainers.evaluation.predict import Evaluator, logit_offset
+from trainers.evaluation.model_file import ModelNotes
+from trainers.evaluation.predict import Evaluator
 from trainers.loading.batches import Data
 from trainers.loading.prefetch import prefetch
 from trainers.models import network
-from trainers.support.checkpoint import load_weights
 from trainers.support.device import prepare
 from trainers.support.errors import EnvironmentFault, UserError
 
@@ -51,8 +52,24 @@ class _Piece:
     faults: dict[int, str]
 
 
+class Network:
+    """A network of a model file on a device."""
+
+    def __init__(self, notes: ModelNotes, weights: dict[str, Tensor], path: Path, data: Data, device: torch.device):
+        self.notes, train = notes, notes.computed.train
+        self.net = network.restored(train, data.sizes, weights, path).to(device)
+        self.lens = Evaluator(train, data, self.net, device)
+
+    def logits(self, data: Data, *, filled: bool) -> np.ndarray:
+        """Logits [N, sum C] as it gives them; `filled`: of as many images as usual, some of them twice."""
+        self.lens.data, count = data, len(data.table.rows)
+        rows = np.resize(np.arange(count), self.lens.batch).tolist() if filled else list(range(count))
+        seen: np.ndarray = self.lens.logits(self.net, rows, self.notes.calibration.views).cpu().numpy()[:count]
+        return seen
+
+
 class Predictor:
-    """A model file that is loaded on a device.
+    """A model file that is loaded on a device: a network, or the mean of several.
 
     With the same images in the same order, batch size, device and number of CPU threads, the logits are bit for bit
     those of a retraining's own predictions. Files of Python that define its network are executed, from
@@ -68,23 +85,30 @@ class Predictor:
         extension_folder: Path | None = None,
         remake: str = model_file.REMAKE,
     ) -> None:
-        self.notes = model_file.read(path, remake)
-        if self.notes.extensions:
+        self.ensemble = model_file.read(path, remake)
+        if self.ensemble.extensions:
             self._execute(extension_folder or path.parent / "extensions")
-        self.device, recipe = torch.device(device), self.notes.computed
+        self.device = torch.device(device)
         prepare(self.device)
-        self.categories = self.notes.asked
-        sizes = [len(category.classes) for category in self.categories]
-        self.net = network.restored(recipe.train, sizes, load_weights(path), path).to(self.device)
-        self.lens = Evaluator(recipe.train, self._decoded([]).data, self.net, self.device)
-        self.lens.batch = batch_size or self.lens.batch
+        self.notes, self.categories = self.ensemble.first, self.ensemble.first.asked
+        parts, nothing = model_file.weights(path, self.ensemble), self._decoded([]).data
+        pairs = zip(self.ensemble.members, parts, strict=True)
+        self.networks = [Network(one.notes, part, path, nothing, self.device) for one, part in pairs]
+        for one in self.networks:
+            one.lens.batch = batch_size or one.lens.batch
 
     def _execute(self, folder: Path) -> None:
-        """Load the files of Python that define the network."""
-        if lacking := [name for name in self.notes.extensions if not (folder / name).is_file()]:
+        """Load the files of Python that define the networks."""
+        wanted = self.ensemble.extensions
+        if lacking := [name for name in wanted if not (folder / name).is_file()]:
             what = f"{lacking[0]} is not there, which defines the network of this model"
             raise EnvironmentFault(what, where=str(folder), help="copy the folder extensions with the model")
-        extensions.use(extensions.stored(folder, self.notes.extensions))
+        extensions.use(extensions.stored(folder, wanted))
+
+    @property
+    def batch(self) -> int:
+        """Images that pass through the networks together; a GPU without room has halved it."""
+        return min(one.lens.batch for one in self.networks)
 
     @property
     def boxed(self) -> bool:
@@ -105,8 +129,8 @@ class Predictor:
         """What it says of each image, in order; a batch is decoded while another passes through the network."""
         waiting = (one if isinstance(one, ImageFile) else ImageFile(Path(one)) for one in files)
         first = True
-        while some := list(islice(waiting, AHEAD // self.lens.batch * self.lens.batch or self.lens.batch)):
-            size = self.lens.batch  # a GPU without room has halved it
+        while some := list(islice(waiting, AHEAD // self.batch * self.batch or self.batch)):
+            size = self.batch
             chunks = [some[start : start + size] for start in range(0, len(some), size)]
             for piece in prefetch(chunks, self._decoded, self.device):
                 yield from self._said(piece, first=first)
@@ -117,12 +141,12 @@ class Predictor:
 
         A GPU, which prepares itself for each shape, gets a batch after the `first` filled up.
         """
-        self.lens.data, count = data, len(data.table.rows)
-        full = not first and not self.lens.hosted
-        rows = np.resize(np.arange(count), self.lens.batch).tolist() if full else list(range(count))
-        seen: np.ndarray = self.lens.logits(self.net, rows, self.notes.calibration.views).cpu().numpy()[:count]
-        found: np.ndarray = seen - logit_offset(self.categories, self.notes.counts, self.notes.calibration.tau)
-        return found
+        return self.ensemble.mean(self._seen(data, first=first))
+
+    def _seen(self, data: Data, *, first: bool) -> list[np.ndarray]:
+        """Those of each network, as it gives them."""
+        filled = not first and self.device.type != "cpu"
+        return [one.logits(data, filled=filled) for one in self.networks]
 
     def _said(self, piece: _Piece, *, first: bool) -> Iterator[ImagePrediction | Unreadable]:
         read = self._predictions(piece.data, first=first)
@@ -136,17 +160,13 @@ class Predictor:
         """Those of each image."""
         if not data.table.rows:
             return
-        logits = self.logits(data, first=first)
+        seen = self._seen(data, first=first)
+        logits, judged = self.ensemble.mean(seen), self.ensemble.mean(seen, thresholds=True)
         if not np.isfinite(logits).all():
             raise EnvironmentFault("the model's scores are not numbers", help="retrain it with precision: fp32")
-        shares = answers.probabilities(logits, self.categories, self.notes.calibration.temperature)
-        for judged, share in zip(logits - self._moved, shares, strict=True):
-            yield answers.predictions(judged, share, self.categories)
-
-    @property
-    def _moved(self) -> np.ndarray:
-        """What thresholds take off, [sum C]."""
-        return logit_offset(self.categories, self.notes.counts, 0.0, self.notes.calibration.thresholds)
+        shares = answers.probabilities(logits, self.categories, self.ensemble.temperature)
+        for each, share in zip(judged, shares, strict=True):
+            yield answers.predictions(each, share, self.categories)
 
     def _decoded(self, files: Sequence[ImageFile]) -> _Piece:
         """As the cache of a study would have them."""

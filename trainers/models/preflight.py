@@ -31,6 +31,10 @@ from trainers.support.leaving import leave
 
 SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 SCRATCH = "train from random weights with --set train.pretrained=false"
+OTHERS = re.compile(
+    r"in(w?21|22|12)k|jft|ig\d|yfcc|laion|openai|clip|dfn|webli|swag|seer|ssld|wsl|m3\dm|lvd|merged|bamboo|florence"
+)
+"""Data beside ImageNet-1k, as the names of timm's weights tell them."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,42 @@ def absent(recipes: Iterable[Recipe]) -> list[Problem]:
             3,
         )
     ]
+
+
+def forbidden(recipes: Iterable[Recipe], rule: str) -> list[Problem]:
+    """What of the weights that networks start from `rules.weights` does not allow, each thing once."""
+    pretrained = [recipe.train for recipe in recipes if recipe.train.pretrained]
+    found = {_forbidden(config, rule): None for config in pretrained} if rule != "any" else {}
+    return [problem for problem in found if problem]
+
+
+def _forbidden(config: TrainConfig, rule: str) -> Problem | None:
+    if rule == "none":
+        what = f"rules.weights: none allows no published weights, and {config.backbone} starts from them"
+        return Problem("train.backbone", what, SCRATCH, 2)
+    if config.weights or (tag := _tag(config)) is None:
+        return None
+    if "in1k" in tag.split("_") and not OTHERS.search(tag):
+        return None
+    architecture = config.backbone.partition(".")[0]
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+    allowed = [f"{architecture}.{one}" for one in tags if "in1k" in one.split("_") and not OTHERS.search(one)]
+    advice = f"allowed are {', '.join(allowed[:4])}" if allowed else f"choose another backbone, or {SCRATCH}"
+    what = f"rules.weights: in1k allows weights of ImageNet-1k alone, and those of {config.backbone} are {tag!r}"
+    return Problem("train.backbone", what, advice, 2)
+
+
+def _tag(config: TrainConfig) -> str | None:
+    """What timm calls the published weights; None of a model that has none."""
+    known = None if extensions.find("models", config.backbone) else timm.get_pretrained_cfg(config.backbone)
+    return known.tag or "" if known is not None and known.has_weights else None
+
+
+def unjudged(recipes: Iterable[Recipe], rule: str) -> list[str]:
+    """The local files of weights of which a rule cannot be checked."""
+    files = dict.fromkeys(recipe.train.weights for recipe in recipes if recipe.train.pretrained)
+    said = "rules.weights: in1k cannot be checked of {}: it is for you to know what they were trained on"
+    return [said.format(name) for name in files if name] if rule == "in1k" else []
 
 
 def _name(config: TrainConfig) -> Problem | None:
@@ -376,7 +416,7 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Read {"recipes", "images", "gpus", "categories", "sizes", "unfetched", "extensions"} on stdin; answer in JSON.
+    """Answer {"recipes", "images", "gpus", "categories", "sizes", "unfetched", "extensions", "weights"} in JSON.
 
     A list: of problems; or, where there are none, of what is to be said, {"note"} each, and, if sizes are asked for,
     of these, {"backbone", "bytes"} each. unfetched: weights that the hub does not give are only said.
@@ -389,11 +429,14 @@ def main() -> None:
         missing = absent(recipes)
         if not asked.get("unfetched"):
             found += missing
+        if all(problem.exit_code != 2 for problem in found):
+            found = forbidden(recipes, asked.get("weights", "any")) or found
         print(json.dumps([asdict(problem) for problem in found] or _answer(asked, recipes, missing)), file=answer)
 
 
 def _answer(asked: dict[str, Any], recipes: Sequence[Recipe], missing: Sequence[Problem]) -> list[dict[str, Any]]:
-    said = [*notes(recipes), *(f"{one.what}; until then weights are random" for one in missing)]
+    said = [*notes(recipes), *unjudged(recipes, asked.get("weights", "any"))]
+    said += [f"{one.what}; until then weights are random" for one in missing]
     classes = [len(category["classes"]) for category in asked.get("categories", [])]
     counted = sizes(recipes, classes) if asked.get("sizes") else {}
     each = [{"backbone": name, "bytes": count} for name, count in counted.items()]

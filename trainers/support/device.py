@@ -51,7 +51,7 @@ def prepare(device: torch.device) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what is freed, for the next step takes it again; what an earlier run has left over is given back.
+    """Have glibc keep what is freed, for the next step takes it again; what an earlier run has left is given back.
 
     By default each large array is mapped when it is made and unmapped when it is freed, and the kernel blanks its
     pages one by one as they are touched: a sixth to a third of the CPU time of small networks (docs/measurements.md).

@@ -100,9 +100,9 @@ def test_a_batch_size_is_that_of_evaluation(photos, tmp_path, batch):
     data = trained(how, tmp_path)
     files = elsewhere(data, tmp_path / "new")
     model = Predictor(tmp_path / MODEL, batch_size=batch)
-    lens = predict.Evaluator(how.train, data, model.net, torch.device("cpu"))
+    lens = predict.Evaluator(how.train, data, model.networks[0].net, torch.device("cpu"))
     lens.batch = batch
-    logits = lens.logits(model.net, data.table.indices("test")).numpy()
+    logits = lens.logits(model.networks[0].net, data.table.indices("test")).numpy()
     heat = model.notes.calibration.temperature
     np.testing.assert_array_equal(said(model, files), answers.probabilities(logits, data.categories, heat))
 
@@ -151,7 +151,7 @@ def test_several_answers_are_those_above_their_thresholds(tmp_path):
 # ---------------------------------------------------------------------------------------------- notes
 def test_the_notes_tell_classes_counts_framing_and_versions(photos, tmp_path):
     data = trained(recipe(photos, fit="pad", image_size={"height": 48, "width": 32}), tmp_path)
-    notes = model_file.read(tmp_path / MODEL)
+    notes = model_file.read(tmp_path / MODEL).first
     assert [(c.name, c.classes, c.multi) for c in notes.categories] == [
         (c.name, c.classes, c.multi) for c in data.categories
     ]
@@ -167,7 +167,7 @@ def test_a_trial_keeps_the_correction_and_the_temperature_that_it_fitted(photos,
     folder = tmp_path / "run"
     data = Data.open(photos, tmp_path / "cache")
     (epoch,) = train(how, data, folder)
-    kept = model_file.read(folder / MODEL).calibration
+    kept = model_file.read(folder / MODEL).first.calibration
     assert kept.tau == epoch.corrected["overall_accuracy"].tau
     assert kept.temperature == epoch.temperature
 
@@ -178,7 +178,7 @@ def test_the_calibration_of_a_model_makes_no_other_weights(photos, tmp_path):
     trained(recipe(photos), tmp_path / "b", calibration=given)
     one, other = (load_weights(tmp_path / name / MODEL) for name in "ab")
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert model_file.read(tmp_path / "b" / MODEL).calibration == given
+    assert model_file.read(tmp_path / "b" / MODEL).first.calibration == given
 
 
 # ------------------------------------------------------------------------------------------ bad input

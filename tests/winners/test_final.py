@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper.commands import confirm, export, run
+from sweeper.commands import run
 from sweeper.engine import prepare
 from sweeper.engine.options import Options
 from sweeper.errors import NoResult, RunFailed, UserError
@@ -24,6 +24,8 @@ from sweeper.store import paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.system.devices import Slot
 from sweeper.tracking import client
+from sweeper.winners import confirm
+from sweeper.winners import final as export
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 from tests.support.photos import draw_photos
 from trainers.config import PosthocLogitAdjustment

@@ -1,4 +1,4 @@
-"""The winner of a study: as a recipe, and retrained on train and val for a submission."""
+"""The winner of a study, retrained on train and val, and packed for a submission."""
 
 import time
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from trainers.epoch import Epoch, Scores
 from trainers.support.files import sha256, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
@@ -116,13 +116,13 @@ def export(
     from its predictions, unless `again`. On a full disk it waits, and goes on when there is room.
     `events`: what happens is told as JSON.
     """
-    folder, done = _place(won, again=again)
+    folder, done = place(won, again=again)
     data = won.job.recipe.data
     if done:
         extensions.use(extensions.stored(folder.extensions, won.job.recipe.extensions))
         table = prepare.checked(data).table
         if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
-            final = _packed(folder, table, data, won.result.metric, known=True)
+            final = packed(folder, table, data, won.result.metric, known=True)
             if mlflow:
                 catching_up.catch_up([won.study], output.print_message)
             return final
@@ -145,19 +145,27 @@ def export(
 
 def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:
     """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
-    job = _job(won, folder)
+    train({folder: won}, session)
+    job = job_of(won, folder)
+    return packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
-    def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-        return _make_result(won, job, ended.scores, epochs, session.table)
 
-    if records.read_result(folder) is None:
-        what = f"retraining trial {job.trial}" if won.epoch else "training the first configuration"
-        session.observers.note(f"{what} on train and val for {job.length}")
-        if not job.temperature:
+def train(places: "Mapping[RunFolder, Winner]", session: retraining.RetrainingSession) -> None:
+    """Train what is left of the finals of several trials, side by side where there are slots, and record them."""
+    waiting = {folder: won for folder, won in places.items() if records.read_result(folder) is None}
+    jobs = {folder.root: job_of(won, folder) for folder, won in waiting.items()}
+    for folder, won in waiting.items():
+        what = f"retraining trial {won.result.number}" if won.epoch else "training the first configuration"
+        session.observers.note(f"{what} on train and val for {jobs[folder.root].length}")
+        if not jobs[folder.root].temperature:
             why = uncalibrated(won) if won.epoch else "probabilities are not calibrated: nothing was scored on val"
             session.observers.note(why)
-        session.train([job], make_result)
-    return _packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
+
+    def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+        return record(waiting[RunFolder(job.folder)], job, ended.scores, epochs, session.table)
+
+    if jobs:
+        session.train(list(jobs.values()), make_result)
 
 
 def uncalibrated(won: Winner) -> str:
@@ -172,30 +180,43 @@ def uncalibrated(won: Winner) -> str:
 
 def _predicted(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:
     """Predict test with a finished final, and pack it: the images are others than they were."""
-    job = _job(won, folder).model_copy(update={"only_predict": True})
+    job = job_of(won, folder)
+    predict_again(won, job, session)
+    return packed(folder, session.table, job.recipe.data, won.result.metric, known=True)
+
+
+def predict_again(won: Winner, job: Job, session: retraining.RetrainingSession) -> None:
+    """Predict the test images, which are others than they were, with a finished final."""
+    folder = RunFolder(job.folder)
     study_file.note_test(folder, study_file.PENDING)
     for path in (folder.test_logits, folder.test_scores, folder.prediction, folder.predictions, folder.submission):
         path.unlink(missing_ok=True)  # there may be no test images any more
     session.observers.note(f"the test images are others now: {folder.root.name} predicts them, and is not retrained")
-    session.train([job], lambda job, ended, epochs: _make_result(won, job, ended.scores, epochs, session.table))
-    return _packed(folder, session.table, job.recipe.data, won.result.metric, known=True)
+    only = job.model_copy(update={"only_predict": True})
+    session.train([only], lambda job, ended, epochs: record(won, job, ended.scores, epochs, session.table))
 
 
-def _place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
+def place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
     """The folder of the final, and whether it is finished."""
-    mine = [final for final in studies.finals(won.study) if final.trial == won.result.number]
+    mine = [one for one in studies.finals(won.study) if one.trial == won.result.number and not one.members]
     for final in reversed(mine):
         if not final.done:
             return final.folder, False
     if mine and not again:
         return mine[-1].folder, True
-    name = f"{time.strftime('%Y-%m-%d')}-{won.result.number:04d}"
-    taken = {final.folder.root.name for final in mine}
+    return new_place(won.study, f"{won.result.number:04d}"), False
+
+
+def new_place(study: StudyFolder, what: str) -> RunFolder:
+    """A folder for a new final, called by the day and `what` it is of."""
+    name = f"{time.strftime('%Y-%m-%d')}-{what}"
+    taken = {final.folder.root.name for final in studies.finals(study)}
     names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))]
-    return won.study.final(next(one for one in names if one not in taken)), False
+    return study.final(next(one for one in names if one not in taken))
 
 
-def _job(won: Winner, folder: RunFolder) -> Job:
+def job_of(won: Winner, folder: RunFolder) -> Job:
+    """The retraining of a trial in the folder of a final."""
     known = records.read_config(folder)
     if known:
         return known.model_copy(update={"folder": folder.root, "cache": paths.cache()})
@@ -216,8 +237,8 @@ def _job(won: Winner, folder: RunFolder) -> Job:
     return won.job.model_copy(update=changes)
 
 
-def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
-    """Write what lies beside the model, so that it is there when the record learns of the end."""
+def record(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
+    """Write what lies beside the model, so that it is there when the record learns of the end; returns its result."""
     folder = RunFolder(job.folder)
     if scores:
         write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")
@@ -234,7 +255,7 @@ def _make_result(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoc
     return ended.model_copy(update={"value": value, "epoch": last, "standard_errors": errors})
 
 
-def _packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:
+def packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:
     test = jsonfile.read(folder.test_scores, Scores)
     return Final(folder, sha256(folder.model), _submission(folder, table, data), known, metric, test)
 

@@ -1,0 +1,99 @@
+"""Which models answer better together: greedy selection with replacement (Caruana et al. 2004), in numpy alone."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainers.data.table import Category, spans
+from trainers.epoch import Scores
+from trainers.evaluation import bootstrap, field_metrics, metrics, temperature
+from trainers.metrics.definitions import oriented
+
+Logits = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Score = Callable[[Logits], float]
+"""How good logits [N, sum C] are on val; the more the better."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen: the share of each member in the mean, by its key; and the score after each choice."""
+
+    shares: Mapping[int, float]
+    scores: tuple[float, ...]
+
+
+def select(candidates: Mapping[int, Logits], score: Score, most: int) -> Selection:
+    """Begin with the best candidate; add, `most` - 1 times at most, the one with which the mean scores best.
+
+    One may be chosen again, which gives it a larger share. What is chosen last without a gain is left out, so that a
+    candidate alone remains where no other helps. Of equals the first counts.
+    """
+    chosen: list[int] = []
+    total = np.zeros_like(next(iter(candidates.values())))
+    scores: list[float] = []
+    for count in range(1, most + 1):
+        found = {key: score((total + logits) / np.float32(count)) for key, logits in candidates.items()}
+        best = max(found, key=lambda key: found[key])
+        total = total + candidates[best]
+        chosen.append(best)
+        scores.append(found[best])
+    kept = chosen[: int(np.argmax(scores)) + 1]
+    shares = {key: times / len(kept) for key, times in Counter(kept).items()}
+    return Selection(shares, tuple(scores[: len(kept)]))
+
+
+def divided(logits: Logits, categories: Sequence[Category], temperature: Mapping[str, float]) -> Logits:
+    """Logits [N, sum C] divided by the temperature of each category, 1 where it has none: sure of as much as true."""
+    found = logits.astype(np.float32)
+    for span in spans(categories):
+        found[:, span.classes] /= np.float32(temperature.get(span.category.name, 1.0))
+    return found
+
+
+def mean(members: Mapping[int, Logits], shares: Mapping[int, float]) -> Logits:
+    """The mean of the members' logits, [N, sum C]."""
+    found: Logits = sum(np.float32(share) * members[key] for key, share in shares.items())  # type: ignore[assignment]
+    return found
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Val, and the metric by which models on it are compared; labels [N, D]."""
+
+    labels: Labels
+    categories: tuple[Category, ...]
+    metric: str
+    further: tuple[str, ...]  # metrics beside the standard ones
+    minimize: bool
+
+    def score(self, logits: Logits) -> float:
+        """The metric of logits [N, sum C], the more the better."""
+        return oriented(self.scores(logits).value(self.metric), minimize=self.minimize)
+
+    def scores(self, logits: Logits) -> Scores:
+        """Every metric; the loss is that of no objective, and is NaN."""
+        found = metrics.scores(logits, self.labels, self.categories, loss=float("nan"))
+        return field_metrics.added(found, self.further, logits, self.labels, self.categories)
+
+    def with_errors(self, logits: Logits) -> Scores:
+        """The same with standard errors by bootstrap over the images."""
+        errors = bootstrap.standard_errors(bootstrap.resample(logits, self.labels, self.categories))
+        return self.scores(logits).model_copy(update={"standard_errors": errors})
+
+    def gain(self, logits: Logits, other: Logits) -> tuple[float, float] | None:
+        """The 95 % interval of how much better than `other` it is, on the same resamples; None where nobody knows."""
+        ours, theirs = (bootstrap.resample(one, self.labels, self.categories) for one in (logits, other))
+        if self.metric not in (ours.dtype.names or ()):
+            return None
+        low, high = np.percentile(ours[self.metric].astype("f8") - theirs[self.metric].astype("f8"), (2.5, 97.5))
+        return float(low), float(high)
+
+    def temperature(self, logits: Logits, multi: bool) -> dict[str, float]:
+        """By what logits are divided so that probabilities are true, by category; with several answers if `multi`."""
+        asked = {one.name for one in self.categories if multi or not one.multi}
+        found = temperature.fit(logits, logits, self.labels, self.categories)
+        return {name: heat for name, heat in found.items() if name in asked}

@@ -1,0 +1,269 @@
+"""Several trials of a study whose models answer better together: chosen on val, retrained, and put into one file."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweeper import text
+from sweeper.engine import prepare, retraining
+from sweeper.errors import UserError
+from sweeper.results import winner
+from sweeper.results.winner import Winner
+from sweeper.statistics import ensemble
+from sweeper.store import paths, records, studies, study_file
+from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.terminal.output import print_message
+from sweeper.tracking import catching_up
+from sweeper.trial import Done, Ensemble, EnsembleMember, Job, TrialResult
+from sweeper.winners import final
+from sweeper.winners.final import Final
+from trainers import extensions
+from trainers.data import images
+from trainers.data.table import label_matrix
+from trainers.epoch import Epoch, Scores
+from trainers.support.checksummed import load_array
+
+if TYPE_CHECKING:
+    from sweeper.system.devices import Slot
+    from trainers.data.layouts import Table
+
+NAME = "ensemble"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The members, the one with the largest share first, and what they are worth on val, which chose them."""
+
+    best: Winner  # the best trial alone
+    members: Mapping[int, Winner]
+    shares: Mapping[int, float]
+    val: Scores
+    temperature: Mapping[str, float]
+    gain: tuple[float, float] | None  # 95 % interval of what the mean is better than the best alone
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other trial makes the best one better."""
+        return len(self.members) == 1
+
+    @property
+    def value(self) -> float:
+        return self.val.value(self.best.result.metric)
+
+    @property
+    def line(self) -> str:
+        """What it is worth."""
+        metric, study = self.best.result.metric, self.best.study.name
+        if self.alone:
+            return f"no other trial of {study} makes trial {self.best.result.number} better on val: it stays alone"
+        value = text.format_value(self.value, self.val.standard_errors.get(metric))
+        own = f"trial {self.best.result.number} alone {text.format_value(self.best.result.value)}"
+        interval = f" (gain, 95 %: {self.gain[0]:+.4f} to {self.gain[1]:+.4f})" if self.gain else ""
+        return f"{metric} on val {value}, {own}{interval}; val chose them, so it flatters them a little"
+
+
+def select(study: StudyFolder, most: int) -> Selection:
+    """The `most` models at most whose mean is best on val, out of all completed trials that have left predictions.
+
+    They see images of one kind: framed and decoded as for the best trial.
+    """
+    _refuse_forbidden(study)
+    best = winner.winner(study)
+    recipe = best.job.recipe
+    extensions.use(extensions.stored(study.extensions, recipe.extensions))
+    table = prepare.checked(recipe.data).table
+    study_file.same_data(study, images.fingerprint(table), recipe.data.root)
+    labels = label_matrix(table.split("val"), table.categories)
+    judge = ensemble.Judge(labels, table.categories, recipe.metric, recipe.further, best.result.minimize)
+    candidates = {one.result.number: one for one in _candidates(best)}
+    logits = {number: _logits(one, table) for number, one in candidates.items()}
+    if best.result.number not in logits:
+        raise _no_predictions(best)
+    chosen = ensemble.select(logits, judge.score, most)
+    order = sorted(chosen.shares, key=lambda number: (-chosen.shares[number], -candidates[number].result.oriented))
+    mean = ensemble.mean(logits, chosen.shares)
+    multi = not recipe.train.thresholds.fit
+    return Selection(
+        best=best,
+        members={number: candidates[number] for number in order},
+        shares=chosen.shares,
+        val=judge.with_errors(mean),
+        temperature=judge.temperature(mean, multi=multi),
+        gain=judge.gain(mean, logits[best.result.number]),
+    )
+
+
+def _refuse_forbidden(study: StudyFolder) -> None:
+    """Raise UserError where the rules of the study allow one model alone."""
+    if not (study_file.read(study) or {}).get("rules", {}).get("ensemble", True):
+        help = f"sweep best {study.name} --export submission makes the final model of the best trial alone"
+        raise UserError("rules.ensemble: false allows one model alone", where=str(study.space), help=help)
+
+
+def _candidates(best: Winner) -> Iterator[Winner]:
+    """The completed trials that can stand beside the best one; of equals the first begins."""
+    framing, study = best.job.recipe.train.framing, best.study
+    complete = [one for one in records.results(study) if one.state == "COMPLETE" and one.value is not None]
+    for result in sorted(complete, key=lambda one: (-one.oriented, one.number)):
+        one = winner.chosen(study, result.number)
+        if study.trial(result.number).val_logits.exists() and one.job.recipe.train.framing == framing:
+            yield one
+
+
+def _logits(one: Winner, table: "Table") -> ensemble.Logits:
+    """What a trial said of val, as sure as it was right."""
+    found = load_array(one.study.trial(one.result.number).val_logits)
+    return ensemble.divided(found, table.categories, one.epoch.temperature if one.epoch else {})
+
+
+def _no_predictions(best: Winner) -> UserError:
+    where = best.study.trial(best.result.number).val_logits
+    help = f"sweep best {best.study.name} --export submission makes the final model of the best trial alone"
+    what = "the best trial has left no predictions on val, by which an ensemble is chosen"
+    return UserError(what, where=str(where), help=help)
+
+
+# -------------------------------------------------------------------------------------- the final
+def export(
+    chosen: Selection, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True, events: bool = False
+) -> Final:
+    """Retrain the members on train and val, side by side on `slots`; put them together, predict test and pack it.
+
+    Finals of members that are there, finished or not, are used, unless `again`. A trial that stays alone is exported
+    as such. On a full disk it waits, and goes on when there is room.
+    """
+    if chosen.alone:
+        return final.export(chosen.best, slots[:1], again=again, mlflow=mlflow, events=events)
+    places = {final.place(one, again=again)[0]: one for one in chosen.members.values()}
+    job = _job(chosen, places)
+    folder, began = RunFolder(job.folder), time.monotonic()
+    waiting = [one for one in places if records.read_result(one) is None]
+    recipe = chosen.best.job.recipe
+    if records.read_result(folder) is not None and not waiting:
+        table = prepare.checked(recipe.data).table
+        if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
+            if mlflow:
+                catching_up.catch_up([chosen.best.study], print_message)
+            return final.packed(folder, table, recipe.data, recipe.metric, known=True)
+    try:
+        return retraining.session(
+            chosen.best.study,
+            recipe,
+            slots,
+            lambda session: _trained(chosen, places, job, session),
+            mlflow=mlflow,
+            events=events,
+        )
+    finally:
+        spent = time.monotonic() - began
+        for one in waiting or [folder]:
+            records.add_final_seconds(one, spent / max(1, len(waiting)))
+
+
+def _trained(
+    chosen: Selection, places: Mapping[RunFolder, Winner], job: Job, session: retraining.RetrainingSession
+) -> Final:
+    """Train what is left of the members, then make the ensemble, nothing if a full disk came after its end."""
+    final.train(places, session)
+    for one in places:
+        one.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
+    folder, seen = RunFolder(job.folder), _seen(chosen)
+
+    def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
+        return final.record(seen, job, ended.scores, epochs, session.table)
+
+    known = records.read_result(folder) is not None
+    test = images.fingerprint_of(session.table, "test")
+    if not known:
+        session.observers.note(f"{job.title}: {job.ensemble.name if job.ensemble else ''}; {chosen.line}")
+        session.train([job], make_result)
+    elif not study_file.predicts(folder, images.fingerprint(session.table), test):
+        final.predict_again(seen, job, session)
+    return final.packed(folder, session.table, job.recipe.data, chosen.best.result.metric, known=known)
+
+
+def _seen(chosen: Selection) -> Winner:
+    """The best trial with what the ensemble is worth on val in the place of its own scores, for the card."""
+    best, metric = chosen.best, chosen.best.result.metric
+    errors = chosen.val.standard_errors
+    result = best.result.model_copy(
+        update={"value": chosen.val.value(metric), "standard_errors": errors, "tta": None}
+    )
+    return _Seen(best.study, result, best.job, val=chosen.val)
+
+
+@dataclass(frozen=True)
+class _Seen(Winner):
+    """A winner whose epoch is that of an ensemble."""
+
+    val: Scores | None = None
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The best trial's, with the scores of all members together."""
+        own = super().epoch
+        return own and own.model_copy(update={"val": self.val, "plain": None, "corrected": {}})
+
+
+def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
+    """That of the ensemble of the finals in `places`: the one on record, or a new one."""
+    members = tuple(
+        EnsembleMember(
+            trial=one.result.number,
+            share=chosen.shares[one.result.number],
+            final=folder.root.name,
+            temperature=one.temperature,
+        )
+        for folder, one in places.items()
+    )
+    study = chosen.best.study
+    for known in studies.finals(study):
+        job = records.read_config(known.folder)
+        if job and job.ensemble and job.ensemble.members == members:
+            return job.model_copy(update={"folder": known.folder.root, "cache": paths.cache()})
+    made = Ensemble(members=members, temperature=dict(chosen.temperature), val=chosen.val)
+    changes = {
+        "kind": "final",
+        "folder": final.new_place(study, NAME).root,
+        "cache": paths.cache(),
+        "resumed": False,
+        "params": {},
+        "ensemble": made,
+    }
+    return chosen.best.job.model_copy(update=changes)
+
+
+# --------------------------------------------------------------------------------------- ways out
+HEADERS = ("trial", "share", "backbone", "value")
+
+
+def cells(chosen: Selection) -> list[list[str]]:
+    return [
+        [
+            str(n),
+            f"{chosen.shares[n]:.0%}",
+            one.result.backbone,
+            text.format_value(one.result.value, one.result.standard_error),
+        ]
+        for n, one in chosen.members.items()
+    ]
+
+
+def document(chosen: Selection) -> dict[str, Any]:
+    """The same for --json."""
+    metric = chosen.best.result.metric
+    members = [
+        {"trial": n, "share": chosen.shares[n], "backbone": one.result.backbone, "value": one.result.value}
+        for n, one in chosen.members.items()
+    ]
+    return {
+        "schema_version": 1,
+        "study": chosen.best.study.name,
+        "metric": metric,
+        "members": members,
+        "value": chosen.value,
+        "standard_error": chosen.val.standard_errors.get(metric),
+        "best": {"trial": chosen.best.result.number, "value": chosen.best.result.value},
+        "gain": list(chosen.gain) if chosen.gain else None,
+    }

@@ -1,0 +1,209 @@
+"""Ensembles: chosen by the record, retrained, put together, predicted and packed, with real training."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweeper.errors import UserError
+from sweeper.results.submission import choose
+from sweeper.statistics.ensemble import divided
+from sweeper.store import studies
+from sweeper.store.paths import StudyFolder
+from sweeper.winners import ensemble
+from tests.support.cli import command, environment, sweep
+from trainers.data import layouts
+from trainers.data.demo import draw
+from trainers.data_config import DataConfig
+from trainers.support.checksummed import load_array
+
+pytestmark = pytest.mark.process
+
+SPACE = """
+study: pair
+data: {layout: challenge, root: garments, crop: box}
+budget: {trials: 4}
+search: {sampler: random, pruner: none, seed: 1}
+train:
+  backbone: test_resnet
+  pretrained: false
+  image_size: 32
+  epochs: 5
+  batch_size: 16
+  optimizer: {name: adamw, lr: {loguniform: [3e-3, 2e-2]}}
+"""
+QUIET = {"SWEEP_TRAINER": ""}
+SELECT = ("best", "pair", "--ensemble", "5")
+EXPORT = (*SELECT, "--export", "submission", "--no-mlflow", "--devices", "cpu")
+
+
+def call(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = sweep(folder, *words, **QUIET)
+    assert ended.returncode == code, ended.stderr
+    return ended
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of real networks that know little, and err each in its own way; not to be written to."""
+    folder = tmp_path_factory.mktemp("swept") / "here"
+    draw(folder / "garments", images=(160, 100, 12), seed=0)
+    (folder / "space.yaml").write_text(SPACE)
+    call(folder, "run", "space.yaml", "--no-mlflow", "--devices", "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an ensemble; not to be written to."""
+    folder = Path(shutil.copytree(swept, tmp_path_factory.mktemp("exported") / "here"))
+    call(folder, *EXPORT)
+    return folder
+
+
+@pytest.fixture
+def folder(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the study, in which this process works as well."""
+    return enter(Path(shutil.copytree(swept, tmp_path / "here")), monkeypatch)
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SWEEP_HOME", str(folder / "mlruns"))
+    return folder
+
+
+def finals(folder: Path) -> list[Path]:
+    return sorted((folder / "mlruns/studies/pair/finals").glob("*"))
+
+
+def made(folder: Path) -> Path:
+    (found,) = (path for path in finals(folder) if path.name.endswith("-ensemble"))
+    return found
+
+
+def members(folder: Path) -> list[dict]:
+    return json.loads((made(folder) / "config.json").read_text())["ensemble"]["members"]
+
+
+def predictions(folder: Path, member: dict) -> np.ndarray:
+    """What a member says of test, as sure as it was right on val."""
+    table = layouts.read(DataConfig(layout="challenge", root=str(folder / "garments"), crop="box"))
+    logits = load_array(made(folder).parent / member["final"] / "test_logits.npy")
+    return divided(logits, table.categories, member["temperature"])
+
+
+def test_the_choice_is_shown_before_anything_is_trained(folder):
+    said = json.loads(call(folder, *SELECT, "--json").stdout)
+    assert said["value"] >= said["best"]["value"]
+    assert sum(one["share"] for one in said["members"]) == pytest.approx(1)
+    assert len(said["members"]) > 1
+    table = call(folder, *SELECT)
+    assert table.stdout.split("\n")[0].split() == ["trial", "share", "backbone", "value"]
+    assert f"{said['value']:.4f}" in table.stderr
+    assert "val chose them" in table.stderr
+    assert finals(folder) == []
+
+
+def test_its_value_is_that_of_the_mean_of_stored_predictions(folder):
+    said = json.loads(call(folder, *SELECT, "--json").stdout)
+    table = layouts.read(DataConfig(layout="challenge", root="garments", crop="box"))
+    logits = 0.0
+    for one in said["members"]:
+        path = StudyFolder.named("pair").trial(one["trial"])
+        heat = json.loads(path.history.read_text().splitlines()[-1]).get("temperature", {})
+        logits = logits + one["share"] * divided(load_array(path.val_logits), table.categories, heat)
+    labels = np.array([row.labels for row in table.split("val")])
+    assert said["value"] == pytest.approx((choose(logits, table.categories) == labels).mean())
+
+
+def test_an_ensemble_is_packed_from_the_mean_of_its_members(exported):
+    table = layouts.read(DataConfig(layout="challenge", root=str(exported / "garments"), crop="box"))
+    mean = sum(one["share"] * predictions(exported, one).astype(np.float64) for one in members(exported))
+    np.testing.assert_allclose(load_array(made(exported) / "test_logits.npy"), mean, atol=1e-5)
+    lines = (made(exported) / "prediction.txt").read_text().splitlines()
+    assert lines == [" ".join(map(str, row)) for row in choose(mean, table.categories).tolist()]
+    card = (made(exported) / "card.md").read_text()
+    assert all(f"trial {one['trial']}, in `finals/{one['final']}`" in card for one in members(exported))
+
+
+def test_it_predicts_exports_and_stands_in_the_ledger(exported):
+    said = json.loads(call(exported, "predict", "pair", "garments/img", "--json", "--top", "1").stdout)
+    assert said["model"]["kind"] == "final"
+    shown = "+".join(str(one["trial"]) for one in members(exported))
+    assert shown in call(exported, "leaderboard", "pair").stdout
+    assert f"ensemble of {len(members(exported))}" in call(exported, "predict", "pair", "garments/img").stderr
+
+
+def test_the_same_command_makes_nothing_twice(exported):
+    before = {path: path.stat().st_mtime_ns for path in made(exported).parent.rglob("model.safetensors")}
+    said = call(exported, *EXPORT)
+    assert "made before" in said.stdout
+    assert {path: path.stat().st_mtime_ns for path in made(exported).parent.rglob("model.safetensors")} == before
+
+
+def test_a_member_is_a_final_of_its_own_and_no_ensemble_is_taken_for_one(exported, tmp_path):
+    folder = Path(shutil.copytree(exported, tmp_path / "here"))
+    best = json.loads(call(folder, *SELECT, "--json").stdout)["best"]["trial"]
+    said = call(folder, "best", "pair", "--export", "submission", "--no-mlflow", "--devices", "cpu").stdout
+    assert "made before" in said
+    assert f"-{best:04d}" in said.split("\n")[0]
+
+
+def test_a_kill_costs_no_member_that_was_trained(folder, exported):
+    """SIGKILL when the first member has ended; the same command then makes the same bytes."""
+    with subprocess.Popen(command(*EXPORT), env=environment(**QUIET), stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if " done after " in line:
+                os.kill(process.pid, signal.SIGKILL)
+    done = [path for path in finals(folder) if (path / "result.json").exists()]
+    kept = {path: (path / "model.safetensors").stat().st_mtime_ns for path in done}
+    assert kept
+    call(folder, *EXPORT)
+    assert {path: (path / "model.safetensors").stat().st_mtime_ns for path in done} == kept
+    assert (made(folder) / "submission.zip").read_bytes() == (made(exported) / "submission.zip").read_bytes()
+
+
+def test_other_test_images_are_predicted_without_training(exported, tmp_path):
+    folder = Path(shutil.copytree(exported, tmp_path / "here"))
+    split = folder / "garments/split"
+    for name in split.glob("test*.txt"):
+        name.write_text("".join(line + "\n" for line in name.read_text().splitlines()[:-2]))
+    before = (made(folder) / "model.safetensors").read_bytes()
+    said = call(folder, *EXPORT)
+    assert "predicts them, and is not retrained" in said.stderr
+    assert (made(folder) / "model.safetensors").read_bytes() == before
+    assert len((made(folder) / "prediction.txt").read_text().splitlines()) == 10
+
+
+# ------------------------------------------------------------------------------------------ refused
+def test_rules_that_allow_one_model_alone_are_heeded(folder):
+    call(folder, "run", "space.yaml", "--set", "rules.ensemble=false", "--no-mlflow", "--devices", "cpu")
+    said = call(folder, *EXPORT, code=2).stderr
+    assert "rules.ensemble: false allows one model alone" in said
+    assert "sweep best pair --export submission" in said
+    assert finals(folder) == []
+
+
+def test_a_trial_of_ones_own_choice_is_no_ensemble(folder):
+    assert "leave --trial out" in call(folder, *SELECT, "--trial", "1", code=2).stderr
+
+
+def test_without_predictions_nothing_can_be_chosen(folder):
+    study = StudyFolder.named("pair")
+    for path in study.trials.glob("*/val_logits.npy"):
+        path.unlink()
+    with pytest.raises(UserError, match="left no predictions on val"):
+        ensemble.select(study, 3)
+
+
+def test_the_ledger_of_a_study_knows_the_members(exported, monkeypatch):
+    enter(exported, monkeypatch)
+    found = [one.members for one in studies.finals(StudyFolder.named("pair"))]
+    assert [one for one in found if one] != []
+    assert sum(bool(one) for one in found) == 1
