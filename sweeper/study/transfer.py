@@ -92,6 +92,8 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
         return f"its metric was {asked['metric']}, not {spec.metric}"
     if asked.get("minimize", False) != spec.minimize:
         return f"more of its {spec.metric} was {'better' if spec.minimize else 'worse'}"
+    if (folds := asked.get("search", {}).get("folds")) != spec.search.folds:
+        return f"its values were {f'of {folds} folds' if folds else 'on val'}, as search.folds says"
     files = asked.get("extensions", {})
     changed = [one.name for one in spec.extensions if files.get(one.name, one.checksum) != one.checksum]
     if changed:
