@@ -69,13 +69,21 @@ def train(recipe: Recipe, folds: Folds, folder: Path, train_one: TrainOne) -> It
     chosen: list[Epoch] = []
     for number in range(1, folds.count + 1):
         place, before, epochs = folder_of(folder, number), (number - 1) * recipe.train.epochs, list[Epoch]()
-        for epoch in train_one(recipe.of_fold, folds.fold(number), place):
+        for epoch in _named(number, train_one(recipe.of_fold, folds.fold(number), place)):
             epochs.append(epoch)
             told = epoch.model_copy(update={"number": before + epoch.number})
             if told.number == recipe.epochs:
                 told = _told(told, [*chosen, _counting(recipe, epochs)], together(recipe, folds, folder))
             yield told
         chosen.append(_counting(recipe, epochs))
+
+
+def _named(number: int, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+    """The epochs of a fold, which is named where its training diverges."""
+    try:
+        yield from epochs
+    except Diverged as error:
+        raise type(error)(f"fold {number}: {error}") from error
 
 
 def _counting(recipe: Recipe, epochs: Sequence[Epoch]) -> Epoch:

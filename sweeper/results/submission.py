@@ -243,10 +243,10 @@ def fold_lines(folder: RunFolder) -> Iterator[str]:
     if job is None or not job.recipe.folds:
         return
     if not folder.out_of_fold.exists():
-        yield "folds:      no oof.csv, for the predictions of the folds are gone: keep_checkpoints keeps fewer trials"
+        yield "folds:      no oof.csv: keep_checkpoints, or sweep clean, has removed the predictions of the folds"
         return
     tests = [folder.test_of_fold(number) for number in takewhile(lambda n: folder.test_of_fold(n).exists(), count(1))]
     more = f", {tests[0].name} to {tests[-1].name}" if tests else ""
     yield f"folds:      {folder.out_of_fold.name}{more}, probabilities by image and class"
     if not tests and folder.test_logits.exists():
-        yield "            none of test, for the models of the folds are gone: keep_checkpoints keeps fewer trials"
+        yield "            none of test: keep_checkpoints, or sweep clean, has removed the models of the folds"

@@ -256,7 +256,8 @@ class Planner:
             fit, look = self.seconds(recipe, known, size)
             whole = (epochs or recipe.train.epochs) * (train * fit + val * look)
             trials.append(TRIAL_S + whole * (folds or 1))
-            all_images = whole * (train + val) / max(train, 1) + test * look * recipe.train.tta.count
+            seen = test * look * (recipe.train.tta.count + (folds or 0))  # by the model of each fold as well
+            all_images = whole * (train + val) / max(train, 1) + seen
             finals.append(self.start + TRIAL_S + all_images)
         preset = self.spec.of_preset
         behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0

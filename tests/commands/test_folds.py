@@ -137,7 +137,7 @@ def test_without_the_folds_checkpoints_a_final_says_what_is_not_there(here: Path
     assert not list(study.trial(0).root.glob("fold_*/*"))
     made = export.export(winner.winner(study), [Slot("cpu")], mlflow=False)
     said = " ".join(export.ending(made, study))
-    assert "no oof.csv, for the predictions of the folds are gone" in said
+    assert "no oof.csv: keep_checkpoints, or sweep clean, has removed the predictions of the folds" in said
     assert not made.folder.out_of_fold.exists()
 
 
