@@ -110,6 +110,7 @@ def _options(node: Node, key: str) -> Iterator[Node]:
 
 
 ELONGATED = 1.5  # times as long one way as the other: from there on squashing is worth a note
+OF_VAL = "val has "  # what a note on its size begins with, which judges nothing where there are folds
 IN_SHORT = 3  # kinds of notes in one line
 
 
@@ -244,7 +245,8 @@ class PreparedStudy:
         """What was understood of it."""
         read = self.found.summary(self.spec.data)
         squashed = list(squashed_shapes(self.table, self.space))
-        return read.model_copy(update={"notes": (*read.notes, *squashed)})
+        told = (note for note in read.notes if not (self.spec.search.folds and note.startswith(OF_VAL)))
+        return read.model_copy(update={"notes": (*told, *squashed)})
 
     @cached_property
     def fingerprint(self) -> str:

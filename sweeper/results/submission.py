@@ -242,8 +242,11 @@ def fold_lines(folder: RunFolder) -> Iterator[str]:
     job = records.read_config(folder)
     if job is None or not job.recipe.folds:
         return
+    result = records.read_result(folder.study.trial(job.trial))
     if not folder.out_of_fold.exists():
-        yield "folds:      no oof.csv: keep_checkpoints, or sweep clean, has removed the predictions of the folds"
+        is_whole = result is not None and result.state == "COMPLETE"
+        removed = "keep_checkpoints, or sweep clean, has removed the predictions of the folds"
+        yield f"folds:      no oof.csv: {removed if is_whole else f'trial {job.trial} has not trained all folds'}"
         return
     tests = [folder.test_of_fold(number) for number in takewhile(lambda n: folder.test_of_fold(n).exists(), count(1))]
     more = f", {tests[0].name} to {tests[-1].name}" if tests else ""

@@ -68,7 +68,7 @@ class Winner:
     @property
     def judged_on(self) -> str:
         """Of what its value is, in words."""
-        return f"{self.job.recipe.folds} folds" if self.epoch and self.epoch.folds else "val"
+        return f"{len(self.epoch.folds)} folds" if self.epoch and self.epoch.folds else "val"
 
     @property
     def length(self) -> int:

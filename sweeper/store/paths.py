@@ -234,7 +234,7 @@ class RunFolder:
     @property
     def folds(self) -> "list[RunFolder]":
         """The trainings of a cross-validation that have begun, by number: each has checkpoints and predictions."""
-        found = (path for path in self.root.glob("fold_*") if path.name.removeprefix("fold_").isdecimal())
+        found = (path for path in self.root.glob("fold_*") if _is_fold(path))
         return [RunFolder(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
 
     @property
@@ -318,4 +318,10 @@ class RunFolder:
 
     @property
     def study(self) -> StudyFolder:
-        return StudyFolder(self.root.parent.parent)
+        run = self.root.parent if _is_fold(self.root) else self.root
+        return StudyFolder(run.parent.parent)
+
+
+def _is_fold(path: Path) -> bool:
+    """Whether it is the folder of one training of a cross-validation, inside that of its run."""
+    return path.name.startswith("fold_") and path.name.removeprefix("fold_").isdecimal()

@@ -33,7 +33,7 @@ from sweeper.trial import Job
 from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
 from trainers.data.table import Category, Row, known_images, label_matrix
-from trainers.epoch import Epoch, Look, Scores
+from trainers.epoch import Epoch, FoldScores, Look, Scores
 from trainers.metrics.definitions import lacking, minimizes
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
@@ -79,6 +79,9 @@ def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator
         _break(job, index)
         _pass(cursor, seconds)
         epoch = _epoch(recipe, index, asked, validated="val" not in fit, seconds=seconds)
+        if job.folds and epoch.val and epoch.number == recipe.epochs:
+            each = FoldScores(epoch=recipe.train.epochs, **epoch.val.model_dump())
+            epoch = epoch.model_copy(update={"folds": (each,) * job.folds})
         checkpoint.add(epoch)
         yield epoch
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
-from sweeper.commands import export, plan
+from sweeper.commands import export, plan, run
 from sweeper.engine import prepare
 from sweeper.engine.options import Options
-from sweeper.errors import DataError, UserError
+from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.figures.finished_run import Run
+from sweeper.model import find
 from sweeper.results import winner
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
@@ -21,6 +23,7 @@ from sweeper.system.devices import Slot
 from tests.support.cli import sweep
 from tests.support.photos import draw_photos
 from trainers.data import layouts
+from trainers.support.checksummed import load_array
 
 SPACE = """\
 study: question
@@ -65,7 +68,7 @@ def shares(rows: list[list[str]]) -> np.ndarray:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("how", [["--slots", "1"], ["--inline"]])
+@pytest.mark.parametrize("how", [["--slots", "1"], pytest.param(["--inline"], marks=pytest.mark.slow)])
 def test_a_sweep_with_folds_from_its_start_to_its_submission(here: Path, how: list[str]):
     """Values, rows and probabilities agree with one another, and one more call finds nothing to do."""
     ran = sweep(here, "run", "space.yaml", "--devices", "cpu", "--no-mlflow", *how, SWEEP_TRAINER="")
@@ -76,6 +79,9 @@ def test_a_sweep_with_folds_from_its_start_to_its_submission(here: Path, how: li
     assert [(one.state, one.epochs, one.planned) for one in results] == [("COMPLETE", 6, 6)] * 2
     assert all(one.standard_error for one in results)
     _of_all_images(study)
+    with pytest.raises(EnvironmentFault, match="has a model for each fold and none of all images") as caught:
+        find.find("question/0")
+    assert "sweep best question --trial 0 --export submission trains one" in caught.value.help
     if how == ["--inline"]:
         return
     again = sweep(here, "run", "space.yaml", "--devices", "cpu", "--no-mlflow", *how, SWEEP_TRAINER="")
@@ -95,10 +101,10 @@ def _of_all_images(study: StudyFolder) -> None:
     job, result = records.read_config(trial), records.read_result(trial)
     assert job
     assert result
-    run = Run(trial, job, result)
-    assert [row.path for row in run.rows] == [row.path for row in run.table.rows if row.split != "test"]
-    assert run.logits.shape == (72, 5)
-    right = [run.logits[:, :3].argmax(1) == run.labels[:, 0], run.logits[:, 3:].argmax(1) == run.labels[:, 1]]
+    one = Run(trial, job, result)
+    assert [row.path for row in one.rows] == [row.path for row in one.table.rows if row.split != "test"]
+    assert one.logits.shape == (72, 5)
+    right = [one.logits[:, :3].argmax(1) == one.labels[:, 0], one.logits[:, 3:].argmax(1) == one.labels[:, 1]]
     assert np.mean(right) == pytest.approx(result.value)
 
 
@@ -119,6 +125,11 @@ def _of_the_final(study: StudyFolder) -> None:
     found = shares(rows)
     np.testing.assert_allclose(found[:, :3].sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(found[:, 3:].sum(1), 1, atol=1e-5)
+    trial = study.trial(won.result.number)
+    for number, fold in enumerate(trial.folds, 1):  # classes are equally frequent, so a correction changes nothing
+        mine = np.array([row[1] == str(number) for row in rows])
+        assert mine.sum() == 24
+        np.testing.assert_allclose(found[mine, :3], softmax(load_array(fold.val_logits)[:, :3], 1), atol=1e-5)
     for number in (1, 2, 3):
         other, lines = table_of(folder.test_of_fold(number))
         assert other == header
@@ -160,6 +171,31 @@ def test_a_data_set_without_val_is_parted_all_the_same(here: Path):
     labels.write_text(labels.read_text().replace(",val,", ",train,"))
     prepared = prepare.prepare(here / "space.yaml", Options(devices="cpu"), networks=False)
     assert prepared.training_sizes == (48, 24)
+
+
+def test_a_small_val_that_judges_nothing_is_not_noted(here: Path):
+    def notes() -> list[str]:
+        prepared = prepare.prepare(here / "space.yaml", Options(devices="cpu"), networks=False)
+        return [note for note in prepared.summary.notes if note.startswith(prepare.OF_VAL)]
+
+    assert notes() == []
+    (here / "space.yaml").write_text(SPACE.replace("search: {folds: 3}\n", ""))
+    assert len(notes()) == 1
+
+
+@pytest.mark.process
+def test_a_pruned_winner_has_no_predictions_of_all_folds_and_says_so(here: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its retraining is as long as a fold, however far it came."""
+    monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    run.run(here / "space.yaml", Options(inline=True, mlflow=False))
+    study = StudyFolder.named("question")
+    result = records.read_result(study.trial(1))
+    assert result
+    records.write_result(study.trial(1), result.model_copy(update={"state": "PRUNED", "epoch": 3, "epochs": 3}))
+    won = winner.chosen(study, 1)
+    assert won.length == 2
+    made = export.export(won, [Slot("cpu")], mlflow=False)
+    assert "no oof.csv: trial 1 has not trained all folds" in " ".join(export.ending(made, study))
 
 
 def test_one_fold_is_refused_with_what_to_write(here: Path):

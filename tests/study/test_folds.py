@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.engine import disk_space
+from sweeper.engine.disk_space import TrialSize
 from sweeper.errors import UserError
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study import transfer
 from sweeper.study.budget import TimeBudget
 from sweeper.trial import Done
@@ -107,7 +109,7 @@ def test_a_study_of_other_folds_teaches_nothing(tmp_path: Path):
     study.close()
     spec = yaml_io.read(path, sets=["search.folds=4"])
     said = transfer.warm_start(spec, Space(spec, ("pattern",)), StudyFolder(tmp_path), study.folder, "")
-    assert "nothing is learnt from question: its values were of 3 folds" in " ".join(said)
+    assert "nothing is learnt from question: its trials were judged in 3 folds, not in 4 folds" in " ".join(said)
 
 
 def test_the_recipe_knows_its_folds_and_one_without_them_is_written_as_before(tmp_path: Path):
@@ -131,7 +133,26 @@ def test_too_few_or_too_many_folds_are_refused(tmp_path: Path, folds: int):
         assert "write folds: 5, or leave it out" in str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------ the hours
+def test_what_a_kill_left_in_a_folds_folder_is_removed_and_the_rest_stays(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    for name in ("fold_1", "fold_10", "fold_2", "fold_x"):
+        (tmp_path / name).mkdir()
+    assert [fold.root.name for fold in folder.folds] == ["fold_1", "fold_2", "fold_10"]
+    (tmp_path / "fold_1" / ".last.ckpt.7.tmp").touch()
+    (tmp_path / "fold_2" / "model.safetensors").touch()
+    records.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.glob("fold_*/*")] == ["model.safetensors"]
+    assert folder.folds[1].model in folder.checkpoints
+    study = StudyFolder(tmp_path / "study")
+    assert RunFolder(study.trial(3).root / "fold_2").study == study == study.trial(3).study
+
+
+# ------------------------------------------------------------------------------------------ disk and hours
+def test_the_weights_of_all_folds_and_the_whole_state_of_one_lie_there_at_once():
+    assert disk_space.of_folds(TrialSize(10, 30, 2), 3) == TrialSize(30, 50, 6)
+    assert disk_space.of_folds(TrialSize(10, 30, 2), 1) == TrialSize(10, 30, 2)
+
+
 def test_a_trial_costs_all_its_folds_and_the_retraining_one(tmp_path: Path):
     folder = StudyFolder(tmp_path)
     small = TrainConfig(backbone="small", epochs=10)

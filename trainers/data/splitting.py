@@ -344,7 +344,7 @@ def judge(
     elif val < FEW:
         error = f"accuracies have a standard error of up to {0.5 / math.sqrt(val):.2f}"
         what = f"val has {val} image{'s' * (val > 1)}, so {error}"
-        help = "trials that differ by less are tied; a larger val tells them apart"
+        help = "trials that differ by less are tied; a larger val tells them apart, or search: {folds: 5}"
         remarks.notes.append(Fault(config.root, what, help))
     if held_out and val and groups and abs(val / both - config.val_share) > OFF * config.val_share:
         most = max(groups.values())
