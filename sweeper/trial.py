@@ -104,8 +104,19 @@ class Job(Message):
     def length(self) -> str:
         """How long a final trains, and why where that is not its whole schedule."""
         train = self.recipe.train
-        why = "" if train.selection == "last" else f", as many as selection: {train.selection} chose on val"
+        where = "in the folds, on average" if self.recipe.folds else "on val"
+        why = "" if train.selection == "last" else f", as many as selection: {train.selection} chose {where}"
         return f"{self.stop_after} of {train.epochs} epochs{why}"
+
+    @property
+    def folds(self) -> int | None:
+        """How many trainings it is, each judged on another part of the images; a final is one on all of them."""
+        return None if self.kind == "final" else self.recipe.folds
+
+    @property
+    def planned(self) -> int:
+        """Epochs after which it ends by itself, those of all folds."""
+        return self.stop_after or (self.recipe.epochs if self.folds else self.recipe.train.epochs)
 
     @property
     def computed(self) -> Recipe:

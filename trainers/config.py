@@ -605,6 +605,10 @@ class TrainConfig(Part):
         return value | parts
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class Recipe(Part):
     """Everything one training run depends on: a search space with no value left open."""
 
@@ -618,6 +622,9 @@ class Recipe(Part):
         default_factory=dict,
         exclude_if=not_,
         description="SHA-256 of the study's copies of extension files, by file name",
+    )
+    folds: int | None = Field(
+        None, ge=2, exclude_if=_absent, description="a trial is as many trainings, each judged on another part"
     )
     minimize: bool = Field(
         default_factory=lambda given: minimizes(given.get("metric", "")),
@@ -633,9 +640,9 @@ class Recipe(Part):
     def rank(self, epoch: "Epoch") -> float:
         """What the epoch that counts has most of: its number, or a metric or the loss so that more is better.
 
-        Without val the last one counts.
+        Without val the last one counts; of a cross-validation as well, whose folds have chosen theirs by then.
         """
-        if epoch.val is None:
+        if epoch.val is None or self.folds:
             return epoch.number
         match self.train.selection:
             case "last":
@@ -660,6 +667,16 @@ class Recipe(Part):
     def further(self) -> tuple[str, ...]:
         """Those of them that epochs record beside the standard metrics."""
         return tuple(name for name in self.judges if name not in STANDARD)
+
+    @property
+    def epochs(self) -> int:
+        """Those of a trial: of all its folds, where it has some."""
+        return self.train.epochs * (self.folds or 1)
+
+    @property
+    def of_fold(self) -> "Recipe":
+        """The same as each fold by itself is trained."""
+        return self.model_copy(update={"folds": None})
 
     @property
     def in_full(self) -> "Recipe":

@@ -1,6 +1,7 @@
 """The record of one epoch: scores, and what else was measured."""
 
 from collections.abc import Mapping
+from operator import not_
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -103,10 +104,16 @@ class Corrected(Part):
     value: float = Field(description="the metric, each fold of val with the tau of the others")
 
 
+class FoldScores(Scores):
+    """One fold of a cross-validation by itself, after its epoch that counts."""
+
+    epoch: int = Field(ge=1, description="that epoch, from 1 in each fold")
+
+
 class Epoch(Part):
     """What one pass over the training images left behind: one line of history.jsonl."""
 
-    number: int = Field(ge=1, description="1 for the first")
+    number: int = Field(ge=1, description="1 for the first; in a cross-validation it runs on from fold to fold")
     train: Scores = Field(description="on the augmented images, as they passed")
     val: Scores | None = Field(description="on val, without augmentation; none when there is no val")
     plain: Scores | None = Field(None, description="val without the correction that the recipe asks for")
@@ -115,6 +122,11 @@ class Epoch(Part):
     )
     thresholds: dict[str, tuple[float, ...]] | None = Field(None, description=THRESHOLDS)
     temperature: dict[str, float] = Field(default_factory=dict, exclude_if=_absent, description=TEMPERATURE)
+    folds: tuple[FoldScores, ...] = Field(
+        (),
+        exclude_if=not_,
+        description="of the last epoch of a cross-validation, whose val is all folds: each by itself",
+    )
     lr: float = Field(description="learning rate of the head at the last step")
     seconds: float = Field(description="wall time of the epoch, evaluation included")
     images_per_second: float = Field(description="training images over the time spent training")

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +11,16 @@ import torch
 from torch import Tensor
 
 from trainers.config import Recipe
-from trainers.epoch import Corrected, Epoch, Scores
-from trainers.evaluation import field_metrics, metrics, model_file, predict, temperature
+from trainers.epoch import Epoch, Scores
+from trainers.evaluation import model_file, predict
 from trainers.evaluation.model_file import Calibration
-from trainers.evaluation.predict import Evaluator
+from trainers.evaluation.predict import Evaluator, Validation
 from trainers.evaluation.tally import Tally
 from trainers.loading import transforms
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.image_store import DEVICE_IMAGES
 from trainers.loading.loader import AugmentationSource, Batch
-from trainers.metrics.definitions import BUILT_IN, STANDARD
+from trainers.metrics.definitions import BUILT_IN
 from trainers.models import network
 from trainers.optim import averaging, losses, optimizers
 from trainers.support import device as devices
@@ -48,6 +47,7 @@ def train(
     full_precision: bool = False,
     calibration: Calibration | None = None,
     cursor: Cursor | None = None,
+    raw: bool = False,
 ) -> Iterator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
@@ -64,6 +64,7 @@ def train(
     `full_precision`: 32 bits whatever the recipe says, for a run whose 16 did not suffice.
     `calibration`: what model.safetensors says of it; what is fitted on val, where there is one, when left out.
     `cursor` is kept at the batch that was done last, of the training as of the evaluation.
+    `raw`: val_logits.npy are as the network gives them, whatever the recipe says.
 
     Raises Diverged when the loss is no longer finite or a metric that decides something is not, Overflowed where fp16
     may be why, EnvironmentFault when there is nothing to train on.
@@ -96,7 +97,7 @@ def train(
             peak_memory_gb=devices.peak_memory_gb(run.device),
             time=time.time(),
         )
-        run.save(epoch, seen.logits)
+        run.save(epoch, seen.raw if raw else seen.logits)
         yield epoch
 
 
@@ -136,18 +137,6 @@ def _cause(metric: str) -> str:
 def _finite(tensors: Iterable[Tensor]) -> bool:
     found = [tensor.isfinite().all() for tensor in tensors]
     return not found or bool(torch.stack(found).all().item())
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Val as a network sees it: scores and logits [N, sum C], both corrected where the recipe asks for it."""
-
-    val: Scores | None = None  # none where there is no val
-    plain: Scores | None = None  # what the correction changed
-    corrected: dict[str, Corrected] = field(default_factory=dict)
-    logits: np.ndarray | None = None
-    thresholds: dict[str, tuple[float, ...]] | None = None  # of the correction
-    temperature: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -332,23 +321,7 @@ class TrainingRun:
         labels = self.data.labels(self.val)
         loss = self.eval_loss(raw, torch.from_numpy(labels).to(self.device)).mean().item()
         logits: np.ndarray = raw.cpu().numpy()
-        asked, metric, data = self.config.posthoc_logit_adjustment, self.recipe.metric, self.data
-        fitting = predict.fitting(self.recipe, data, logits, labels, self.counts)
-        fit = fitting.as_asked(asked, metric, loss)
-        counted = asked.fit or metric in STANDARD  # any other is computed hundreds of times for a fit
-        found = Validation(
-            val=fit.scores,
-            corrected=fitting.corrected(*(metric,) * counted),
-            logits=fit.logits,
-            thresholds=predict.fitted_thresholds(self.config, data, fitting),
-            temperature=temperature.fit(fit.logits, logits, labels, data.categories),
-        )
-        if asked.fit or asked.tau or found.thresholds:
-            plain = metrics.scores(logits, labels, data.categories, loss=loss)
-            return replace(
-                found, plain=field_metrics.added(plain, self.recipe.further, logits, labels, data.categories)
-            )
-        return found
+        return predict.judged(self.recipe, self.data, logits, labels, self.counts, loss)
 
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
         """Raise Diverged, with what led to it, where the loss of a split is not finite."""

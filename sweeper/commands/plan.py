@@ -11,9 +11,12 @@ from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.system import devices, disks
 from trainers.config import Recipe
+from trainers.data import splitting
 from trainers.data.summary import Summary
 
 SAMPLES = 3
+FEW = 200  # images of val below which folds are proposed
+FOLDS = 5  # that are proposed, where every class has so many images
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Plan:
     keep: int | None = None
     running_gb: float = 0.0  # that the running trials need beside
     free_gb: float = 0.0
+    folds: int | None = None  # trainings that a trial is
+    proposal: str = ""  # of folds, where val says little
     data: Summary | None = None
     preset: str = ""  # its name, and what it gave
     jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
@@ -82,7 +87,9 @@ def plan(path: Path, options: Options) -> Plan:
     trials = spec.budget.trials or space.size
     epochs = recipes[0].train.epochs
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
-    bytes_of = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
+    folds = spec.search.folds or 1
+    alone = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
+    bytes_of = [disk_space.of_folds(one, folds) for one in alone]
     kept = trials if spec.keep_checkpoints is None or trials is None else min(trials, spec.keep_checkpoints)
     size = spec.data.size or 0
     height, width = space.framing.size(size)
@@ -103,11 +110,13 @@ def plan(path: Path, options: Options) -> Plan:
         device=slots[0].name,
         slots=len(slots),
         costs=costs,
-        hours=round(trials * epochs * mean / len(slots) / 3600, 3) if trials else None,
+        hours=round(trials * folds * epochs * mean / len(slots) / 3600, 3) if trials else None,
         disk_gb=round(kept * max(one.while_running for one in bytes_of) / 1e9, 3) if kept else None,
         keep=spec.keep_checkpoints,
         running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
         free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
+        folds=spec.search.folds,
+        proposal=_proposal(prepared),
         data=prepared.summary,
         preset=presets.told(spec),
         jpeg=prepare.slower(table, jpeg) if jpeg else "",
@@ -116,8 +125,22 @@ def plan(path: Path, options: Options) -> Plan:
     )
 
 
+def _proposal(prepared: PreparedStudy) -> str:
+    """What to write where val is too small to tell trials apart and all images could judge them."""
+    train, val = prepared.training_sizes
+    if prepared.spec.search.folds or val >= FEW:
+        return ""
+    most = min(FOLDS, splitting.most_folds(prepared.table))
+    if most < 2:
+        return ""
+    return (
+        f"val has {text.counted(val, 'image')}, which tell few trials apart: search: {{folds: {most}}} judges each"
+        f" trial on all {train + val}, for {most} trainings of a trial"
+    )
+
+
 def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Cost:
-    train, val = (len(prepared.table.split(split)) for split in ("train", "val"))
+    train, val = prepared.training_sizes
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
     size = recipe.train.image_size
     return Cost(
@@ -133,13 +156,15 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
 def lines(plan: Plan) -> Iterator[str]:
     """The plan as text."""
     many = text.counted(plan.trials, "trial") if plan.trials else "as many trials as fit"
-    yield f"study {plan.study}: {many}, each of {text.counted(plan.epochs, 'epoch')}"
+    folds = f"{plan.folds} folds of " if plan.folds else ""
+    yield f"study {plan.study}: {many}, each of {folds}{text.counted(plan.epochs, 'epoch')}"
     yield from _opened(plan)
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
     kept = f" as JPEG, {plan.jpeg}" if plan.jpeg else ""
     yield f"images: {images}; decoded at {plan.cache_px} px, {plan.cache_gb:.2f} GB{kept}"
     if plan.data:
         yield from prepare.understood(plan.data, plan.source)
+    yield from [plan.proposal] * bool(plan.proposal)
     yield from prepare.executed()
     yield from [plan.preset] * bool(plan.preset)
     yield f"on {plan.device}, measured with random images"

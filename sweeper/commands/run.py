@@ -84,6 +84,7 @@ def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, 
         folder=text.relative_path(prepared.folder.root),
         browse=browse if options.mlflow else None,
         plan=prepared.plan.line if prepared.plan and spec.by_hours else None,
+        folds=spec.search.folds,
     )
 
 

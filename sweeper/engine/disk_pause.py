@@ -87,7 +87,8 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
 
 def _largest(folder: StudyFolder) -> int:
     """Bytes of the largest checkpoint."""
-    found = (path for run in records.runs(folder) for path in (run.model, run.checkpoint))
+    trainings = (one for run in records.runs(folder) for one in (run, *run.folds))
+    found = (path for one in trainings for path in (one.model, one.checkpoint))
     return max((path.stat().st_size for path in found if path.exists()), default=0)
 
 

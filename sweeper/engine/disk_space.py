@@ -54,6 +54,11 @@ def size(train: TrainConfig, weights: int) -> TrialSize:
     return TrialSize(weights, copies * weights)
 
 
+def of_folds(one: TrialSize, count: int) -> TrialSize:
+    """What so many trainings put down, one after the other: of those that are over the state is the weights alone."""
+    return TrialSize(count * one.weights, one.state + (count - 1) * one.weights, count * one.logits)
+
+
 # ------------------------------------------------------------------------------------------ a study
 @dataclass
 class DiskEstimate:
@@ -74,7 +79,9 @@ class DiskEstimate:
 
     def _measure(self, backbone: str, folder: RunFolder, *, trains: bool) -> None:
         before = self._seen.get(backbone, TrialSize(0, 0))
-        found = TrialSize(_bytes(folder.model), _bytes(folder.checkpoint) if trains else 0, _bytes(folder.val_logits))
+        runs = [folder, *folder.folds]
+        weights, logits = (max(_bytes(getattr(run, name)) for run in runs) for name in ("model", "val_logits"))
+        found = TrialSize(weights, max(_bytes(run.checkpoint) for run in runs) if trains else 0, logits)
         pairs = ((getattr(before, name), getattr(found, name)) for name in ("weights", "state", "logits"))
         self._seen[backbone] = TrialSize(*(max(pair) for pair in pairs))
 
@@ -82,20 +89,21 @@ class DiskEstimate:
         """Measure what a trial that trains has put down; while its worker waits, so that nothing lies there twice."""
         self._measure(job.recipe.train.backbone, RunFolder(job.folder), trains=True)
 
-    def size(self, train: TrainConfig) -> TrialSize:
-        """What a trial of this recipe puts down, as far as known."""
+    def size(self, train: TrainConfig, folds: int = 1) -> TrialSize:
+        """What a trial of so many trainings puts down, as far as known."""
         seen = self._seen.get(train.backbone, TrialSize(0, 0))
         guess = size(train, seen.weights or self.counted.get(train.backbone, 0))
-        return TrialSize(guess.weights, seen.state or guess.state, seen.logits)
+        return of_folds(TrialSize(guess.weights, seen.state or guess.state, seen.logits), folds)
 
     def needed(self, jobs: Collection[Job]) -> int:
         """Bytes that these trials may write yet; what lies in their folders is there already."""
-        return SPARE + sum(max(0, self.size(job.recipe.train).while_saving - _held(job.folder)) for job in jobs)
+        sizes = ((self.size(job.recipe.train, job.folds or 1), job) for job in jobs)
+        return SPARE + sum(max(0, size.while_saving - _held(job.folder)) for size, job in sizes)
 
     def outlook(self, spec: "StudySpec", recipes: Iterable[Recipe]) -> str | None:
         """A line where the checkpoints of the trials to come will not all fit, if what they take is known."""
         trials = max(0, (spec.budget.trials or 0) - len(records.results(self.folder)))
-        sizes = [self.size(recipe.train) for recipe in recipes]
+        sizes = [self.size(recipe.train, recipe.folds or 1) for recipe in recipes]
         each = sum(size.after_end for size in sizes) / len(sizes)
         room_for = free(self.folder.root) - SPARE - max(size.while_saving for size in sizes)
         count = trials if spec.keep_checkpoints is None else min(trials, spec.keep_checkpoints)
@@ -130,6 +138,7 @@ def _bytes(path: Path) -> int:
 def _held(folder: Path) -> int:
     """Bytes that lie in a run's folder."""
     try:
-        return sum(_bytes(path) for path in folder.iterdir())
+        places = [folder, *(fold.root for fold in RunFolder(folder).folds)]
+        return sum(_bytes(path) for place in places for path in place.iterdir())
     except FileNotFoundError:
         return 0

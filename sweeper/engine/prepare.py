@@ -12,7 +12,7 @@ from sweeper import text
 from sweeper.engine import preflight, presets, timing
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
-from sweeper.errors import EnvironmentFault, UserError
+from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
 from sweeper.store import paths, records, study_file
@@ -69,6 +69,15 @@ def refuse_unseen(train: Node, table: "Table") -> None:
     )
 
 
+def refuse_folds(read: "StudySpec", table: "Table") -> None:
+    """DataError where a cross-validation is asked for that the data set is too small for."""
+    from trainers.data import splitting
+
+    count = read.search.folds
+    if count and (faults := splitting.judge_folds(table, read.data, count)):
+        raise DataError(faults)
+
+
 def refuse_absent_weights(train: Node) -> None:
     """EnvironmentFault where local weights are named and nothing is there: cheaper to see than the data set."""
     if any(node.value is False for node in _options(train, "pretrained")):
@@ -101,6 +110,7 @@ def _options(node: Node, key: str) -> Iterator[Node]:
 
 
 ELONGATED = 1.5  # times as long one way as the other: from there on squashing is worth a note
+OF_VAL = "val has "  # what a note on its size begins with, which judges nothing where there are folds
 IN_SHORT = 3  # kinds of notes in one line
 
 
@@ -158,6 +168,13 @@ def reading_cost(table: "Table", data: "DataConfig", framing: "Framing") -> "Jpe
     if data.cache != "jpeg":
         return None
     return jpeg_cost(table, ImageFormat.of(data.size or 0, "jpeg", framing))
+
+
+def training_sizes(table: "Table", spec: "StudySpec") -> tuple[int, int]:
+    """How many images a training of a trial learns from, and how many it is judged on."""
+    from trainers.data import splitting
+
+    return splitting.training_sizes(table, spec.search.folds)
 
 
 def slower(table: "Table", cost: "JpegCost") -> str:
@@ -218,12 +235,18 @@ class PreparedStudy:
         """The data set."""
         return self.found.table
 
+    @property
+    def training_sizes(self) -> tuple[int, int]:
+        """How many images a training of a trial learns from, and how many it is judged on."""
+        return training_sizes(self.table, self.spec)
+
     @cached_property
     def summary(self) -> "Summary":
         """What was understood of it."""
         read = self.found.summary(self.spec.data)
         squashed = list(squashed_shapes(self.table, self.space))
-        return read.model_copy(update={"notes": (*read.notes, *squashed)})
+        told = (note for note in read.notes if not (self.spec.search.folds and note.startswith(OF_VAL)))
+        return read.model_copy(update={"notes": (*told, *squashed)})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -267,6 +290,7 @@ def prepare(
     folder = StudyFolder.named(read.study)
     refuse_metrics(read, table)
     refuse_unseen(read.train, table)
+    refuse_folds(read, table)
     ready, space = _settled(read, table, folder)
     weights = _tried(ready, space, table, slots, unfetched=unfetched) if networks else {}
     plan = _planned(ready, space, table, options, slots)
@@ -331,7 +355,7 @@ def _tried(
         space.recipes(smallest="batch_size"),
         table.categories,
         cache=paths.cache(),
-        images=len(table.split("train")),
+        images=training_sizes(table, spec)[0],
         gpus=devices.ids(slots),
         place=space.place,
         unfetched=unfetched,

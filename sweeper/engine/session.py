@@ -120,10 +120,11 @@ class Session:
     def clock(self, leader: "TrainConfig", epochs: int) -> TimeBudget:
         """That of the study between two sessions, which keeps time for retraining `leader` where that follows."""
         folder = self.prepared.folder
-        made = TimeBudget(folder, self.prepared.spec.budget.hours, trial_index.read(folder))
+        spec = self.prepared.spec
+        made = TimeBudget(folder, spec.budget.hours, trial_index.read(folder), folds=spec.search.folds or 1)
         if self.final:
             made.expect_final(self.final.growth, self.final.seconds)
-        made.leads(leader, epochs)
+        made.leads(leader, min(epochs, leader.epochs))
         return made
 
     def _open(self) -> Study:
@@ -132,7 +133,7 @@ class Session:
             Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint, prepared.plan),
             paths.cache(),
             teach=self._warm_start,
-            here=MachineInfo(len(prepared.table.split("train")), lambda: devices.smallest(prepared.slots)),
+            here=MachineInfo(prepared.training_sizes[0], lambda: devices.smallest(prepared.slots)),
         )
 
     def _warm_start(self) -> None:
@@ -149,8 +150,8 @@ class Session:
         started = time.monotonic()
         table = prepare.checked(self.prepared.spec.data).table
         prepare.decode(table, self.prepared.spec.data, self.prepared.space.framing)
-        train = len(table.split("train"))
-        growth = (train + len(table.split("val"))) / max(train, 1)
+        train, val = prepare.training_sizes(table, self.prepared.spec)
+        growth = (train + val) / max(train, 1)
         return FinalCost(growth, time.monotonic() - started)
 
     def _train(self, study: Study) -> SessionEnd:

@@ -12,7 +12,7 @@ from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Job, TrialResult
 from trainers import extensions
-from trainers.data import layouts
+from trainers.data import layouts, splitting
 from trainers.data.table import FITTED, MISSING, Category, Row, Table, label_matrix
 from trainers.data_config import LAYOUTS, DataConfig
 from trainers.epoch import Epoch
@@ -25,7 +25,7 @@ class Run:
     def __init__(self, folder: RunFolder, job: Job, result: TrialResult) -> None:
         self.folder, self.job, self.result = folder, job, result
         self.split = "test" if job.kind == "final" else "val"
-        self.fit = ("train", "val") if job.kind == "final" else ("train",)
+        self.fit = ("train", "val") if job.kind == "final" or job.folds else ("train",)
 
     @cached_property
     def epochs(self) -> list[Epoch]:
@@ -45,7 +45,8 @@ class Run:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        return self.table.split(self.split)
+        """Those that its predictions are of."""
+        return splitting.judged_on(self.table, self.job.folds).split(self.split)
 
     @property
     def sizes(self) -> list[int]:

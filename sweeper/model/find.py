@@ -95,6 +95,10 @@ def _of_trial(study: StudyFolder, number: int) -> FoundModel:
         raise EnvironmentFault(
             f"{name} has failed, and left no model", where=str(folder.log), help="choose another trial"
         )
+    if folder.folds and results[number].state == "COMPLETE":
+        what = f"{name} is a cross-validation, and has a model for each fold and none of all images"
+        help = f"sweep best {study.name} --trial {number} --export submission trains one"
+        raise EnvironmentFault(what, where=str(folder.root), help=help)
     again = f"sweep best {study.name} --trial {number} > again.yaml && sweep run again.yaml trains it again"
     raise EnvironmentFault(f"the model of {name} was removed ({state})", where=str(folder.root), help=again)
 

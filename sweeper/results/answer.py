@@ -42,7 +42,7 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
         else ""
     )
     what, value = ", ".join([result.backbone, *given]), text.format_value(result.value, result.standard_error)
-    return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on val{again}."
+    return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on {won.judged_on}{again}."
 
 
 def _labels(won: Winner) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _baseline(won: Winner) -> float | None:
     """The metric where every answer is the commonest one; None where the data set is no longer there to say."""
     run = Run(won.study.trial(won.result.number), won.job, won.result)
     with suppress(UserError):
-        return card.baseline(run.table).get(won.result.metric)
+        return card.baseline(run.table, won.job.recipe.folds).get(won.result.metric)
     return None
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Ensemble, Job, TrialResult
+from trainers.data import splitting
 from trainers.data.decoded_files import ImageFormat
 from trainers.data.table import Category, counted, known_images, label_matrix
 from trainers.epoch import Epoch, Scores
@@ -42,26 +43,32 @@ class CardData:
     test: Scores | None
     notes: tuple[str, ...] = ()  # on the data set
 
+    @property
+    def judged_on(self) -> str:
+        """Of what the trial's value is, in words."""
+        return f"{len(self.epoch.folds)} folds" if self.epoch and self.epoch.folds else "val"
+
 
 def card(facts: CardData, model: str, submission: str | None) -> str:
     """The card as Markdown; `model` and `submission` are sha256 digests."""
     from sweeper.space import yaml_io
 
     recipe = facts.job.recipe.elsewhere
+    judged = splitting.judged_on(facts.table, recipe.folds)
     splits = {name: len(facts.table.split(name)) for name in ("train", "val", "test")}
     text = _template().render(
         facts=facts,
         answers=answers(facts.table.categories),
         several=[category.name for category in facts.table.categories if category.multi],
-        missing=list(_missing(facts.table)),
+        missing=list(_missing(judged)),
         predictions=list(_predictions(facts)),
         recipe=recipe,
         recipe_yaml=yaml_io.recipe_yaml(facts.study, recipe).rstrip(),
         images=", ".join(f"{count:,} {name}" for name, count in splits.items()),
-        classes=list(_classes(facts.table)),
-        baseline={name: format_value(value) for name, value in baseline(facts.table).items()},
+        classes=list(_classes(judged)),
+        baseline={name: format_value(value) for name, value in baseline(facts.table, recipe.folds).items()},
         metrics=list(_metrics(facts)),
-        rare=_rare(facts.table),
+        rare=_rare(judged),
         figures=_figures(facts),
         onnx="\n".join(_use(facts)),
         versions=", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES),
@@ -183,9 +190,13 @@ def _of_category(category: Category, seen: Sequence[Scores]) -> tuple[str, list[
     return f"{what} of {category.name}", cells
 
 
-def baseline(table: "Table") -> dict[str, float]:
-    """What the answer that is commonest in train is worth on val, by metric; nothing without labels."""
-    train, val = (label_matrix(table.split(name), table.categories) for name in ("train", "val"))
+def baseline(table: "Table", folds: int | None = None) -> dict[str, float]:
+    """What the answer that is commonest in train is worth on val, by metric; nothing without labels.
+
+    With folds all images of both are both.
+    """
+    parts = [("train", "val")] * 2 if folds else [("train",), ("val",)]
+    train, val = (label_matrix(table.split(*names), table.categories) for names in parts)
     if not (train >= 0).any() or not (val >= 0).any():
         return {}
     found = metrics.majority(train, val, table.categories).metrics

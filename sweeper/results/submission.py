@@ -1,11 +1,12 @@
-"""Predictions to a submission: a checked zip, and a table by name; their bytes depend on the predictions alone."""
+"""Predictions to a submission: a checked zip, tables by name; their bytes depend on the predictions alone."""
 
 import csv
 import io
 import itertools
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import DataError, EnvironmentFault, Fault
+from sweeper.results.winner import Winner
+from sweeper.store import records
 from sweeper.store.paths import RunFolder
-from trainers.data.table import classes_of, spans
+from trainers.data import splitting
+from trainers.data.table import class_counts, classes_of, label_matrix, spans
 from trainers.data_config import DataConfig
+from trainers.epoch import Epoch
+from trainers.evaluation.answers import probabilities
+from trainers.optim import frequency
 from trainers.support.checksummed import load_array
 from trainers.support.files import atomic_write, sha256, write_text
 
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Category, Table
 
 MEMBER = "prediction.txt"
+DIGITS = 6  # of a probability
 Predictions = NDArray[np.int64]
 
 
@@ -167,3 +175,81 @@ def _fault(line: str, widths: Sequence[int]) -> str:
         if not cell.isdigit() or int(cell) >= width or str(int(cell)) != cell:
             return f"column {column}: {cell!r} is not a class of 0 to {width - 1}"
     return ""
+
+
+# ----------------------------------------------------------------------------------------- folds
+def export_folds(won: Winner, folder: RunFolder, table: "Table") -> None:
+    """Write oof.csv, and test_fold_1.csv and so on, as far as predictions of the winner's folds are there.
+
+    All are the probabilities of one view of an image, with the correction and the temperatures that were fitted to
+    all folds together: so a model that learns from the first may be given the others.
+    """
+    folds, epoch = won.job.recipe.folds, won.epoch
+    places = [fold.val_logits for fold in won.study.trial(won.result.number).folds]
+    if not folds or epoch is None or not epoch.folds or not all(place.exists() for place in places):
+        return
+    numbers = splitting.folds(table.rows, table.categories, count=folds, seed=won.job.recipe.data.split_seed)
+    rows = [(number, index) for index, number in enumerate(numbers) if number is not None]
+    order = [index for _, index in sorted(rows)]  # fold after fold, as the predictions are
+    shares = _probabilities(won, epoch, table, np.concatenate([load_array(place) for place in places]))
+    of_row = dict(zip(order, shares.tolist(), strict=True))
+    cells = ([table.rows[at].path, number, *_written(of_row[at])] for number, at in rows)
+    write_text(folder.out_of_fold, _table(["path", "fold", *_columns(table)], cells))
+    for number in range(1, folds + 1):
+        _export_test(won, epoch, folder, table, number)
+
+
+def _export_test(won: Winner, epoch: Epoch, folder: RunFolder, table: "Table", number: int) -> None:
+    """The predictions of the test images by the model of a fold."""
+    place = folder.test_logits_of_fold(number)
+    if not place.exists():
+        return
+    shares = _probabilities(won, epoch, table, load_array(place))
+    paths = [row.path for row in table.split("test")]
+    cells = ([path, number, *_written(each)] for path, each in zip(paths, shares.tolist(), strict=True))
+    write_text(folder.test_of_fold(number), _table(["path", "fold", *_columns(table)], cells))
+
+
+def _probabilities(won: Winner, epoch: Epoch, table: "Table", logits: NDArray[Any]) -> NDArray[Any]:
+    """Those of logits [N, sum C] as networks give them."""
+    asked, fitted = won.job.recipe.train.posthoc_logit_adjustment, epoch.corrected.get(won.result.metric)
+    tau = fitted.tau if asked.fit and fitted else asked.tau
+    pool = splitting.pooled(table).split("val")
+    counts = class_counts(label_matrix(pool, table.categories), table.categories)
+    prior = frequency.log_prior([each.tolist() for each in counts], [one.multi for one in table.categories])
+    return probabilities(logits - np.float32(tau) * prior, table.categories, epoch.temperature)
+
+
+def _columns(table: "Table") -> list[str]:
+    """One for each class, as in `colour=red`."""
+    return [f"{category.name}={name}" for category in table.categories for name in category.classes]
+
+
+def _written(shares: Sequence[float]) -> list[str]:
+    return [f"{share:.{DIGITS}f}" for share in shares]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def fold_lines(folder: RunFolder) -> Iterator[str]:
+    """What lies in the folder of a final, and why that is not all; nothing of one without folds."""
+    job = records.read_config(folder)
+    if job is None or not job.recipe.folds:
+        return
+    result = records.read_result(folder.study.trial(job.trial))
+    if not folder.out_of_fold.exists():
+        is_whole = result is not None and result.state == "COMPLETE"
+        removed = "keep_checkpoints, or sweep clean, has removed the predictions of the folds"
+        yield f"folds:      no oof.csv: {removed if is_whole else f'trial {job.trial} has not trained all folds'}"
+        return
+    tests = [folder.test_of_fold(number) for number in takewhile(lambda n: folder.test_of_fold(n).exists(), count(1))]
+    more = f", {tests[0].name} to {tests[-1].name}" if tests else ""
+    yield f"folds:      {folder.out_of_fold.name}{more}, probabilities by image and class"
+    if not tests and folder.test_logits.exists():
+        yield "            none of test: keep_checkpoints, or sweep clean, has removed the models of the folds"

@@ -66,6 +66,25 @@ class Winner:
         return epochs[(self.result.epoch or 1) - 1] if epochs else None
 
     @property
+    def judged_on(self) -> str:
+        """Of what its value is, in words."""
+        return f"{len(self.epoch.folds)} folds" if self.epoch and self.epoch.folds else "val"
+
+    @property
+    def length(self) -> int:
+        """Epochs of a training on all images: up to the one that counts, of folds their mean."""
+        if folds := self.epoch.folds if self.epoch else ():
+            return round(mean(fold.epoch for fold in folds))
+        return min(self.result.epoch or self.result.planned, self.job.recipe.train.epochs)
+
+    @property
+    def metric_history(self) -> tuple[float, ...]:
+        """The metric on val after each epoch; of folds the mean of those that came so far."""
+        values = [epoch.value(self.result.metric) for epoch in records.history(self.study.trial(self.result.number))]
+        epochs = self.job.recipe.train.epochs
+        return tuple(mean(values[index::epochs]) for index in range(min(epochs, len(values))))
+
+    @property
     def views(self) -> bool:
         """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
         seen = self.result.tta
@@ -157,7 +176,7 @@ def recipe(won: Winner) -> str:
     result = won.result
     comment = (
         f"{'A trial' if won.picked else 'The best'} of study {won.study.name}: trial {result.number}, {result.metric}"
-        f" {result.value:.4f} on val after epoch {result.epoch} of {result.planned}."
+        f" {result.value:.4f} on {won.judged_on} after epoch {result.epoch} of {result.planned}."
     )
     if won.confirmed:
         comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean(won.confirmed):.4f}."

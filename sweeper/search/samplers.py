@@ -4,6 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,17 @@ def first(search: Search, space: "Space", count: int, *, minimize: bool = False)
 def prunes(search: Search, train: TrainConfig, study: optuna.Study, trial: FrozenTrial) -> bool:
     """Whether the pruner of `search` ends a running trial of `train`."""
     called = _caller("pruners", search.pruner)
+    if search.folds and isinstance(search.pruner, EarlyStopping):
+        trial = _in_fold(trial, train.epochs)
     return bool(called(pruner(search, train).prune, study, trial))
+
+
+def _in_fold(trial: FrozenTrial, epochs: int) -> FrozenTrial:
+    """The trial as its current fold of so many epochs shows it; the weights of each are new."""
+    found = copy(trial)
+    before = (max(trial.intermediate_values, default=1) - 1) // epochs * epochs
+    found.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step > before}
+    return found
 
 
 def pruner(search: Search, train: TrainConfig) -> BasePruner:

@@ -118,13 +118,14 @@ class Space:
         return {each.name: str(each.distribution) for each in self._open}
 
     def identity(self) -> dict[str, Any]:
-        """What the study asks, as JSON: data, metric and train with all defaults. Budget and search are not part."""
+        """What the study asks, as JSON: data, metric, folds, and train with all defaults. Budget and search aside."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
         parts = defaults.PARTS + (defaults.OF_WEIGHTS if self._is_described else ())
         train = filled(given, TrainConfig) | self._of_families([part for part in parts if part not in given])
         files = {file.name: file.checksum for file in self._spec.extensions}
         less = {"minimize": True} if self._spec.minimize else {}
-        asked = {"data": data, "metric": self._spec.metric, **less, "train": train}
+        folds = {"search": {"folds": self._spec.search.folds}} if self._spec.search.folds else {}
+        asked = {"data": data, "metric": self._spec.metric, **less, **folds, "train": train}
         return asked | ({"extensions": files} if files else {})
 
     @property
@@ -251,7 +252,14 @@ class Space:
         spec = self._spec
         files = {file.name: file.checksum for file in spec.extensions}
         train = self._train(closed)
-        return Recipe(data=spec.data, metric=spec.metric, train=train, derived=spec.derived, extensions=files)
+        return Recipe(
+            data=spec.data,
+            metric=spec.metric,
+            train=train,
+            derived=spec.derived,
+            extensions=files,
+            folds=spec.search.folds,
+        )
 
     def _train(self, closed: Node) -> TrainConfig:
         """A closed tree as a config, what it leaves out from its backbone's family."""

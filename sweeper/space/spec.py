@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from sweeper.space.tree import Node
 from trainers.config import CUSTOM, JUDGED, known_or_custom, named, other_than
@@ -186,6 +186,13 @@ class Search(Part):
         " what is written here by the dotted name of an open value; off: evenly. random: near what is written alone",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=20,
+        description="cross-validation: train and val together are parted into so many folds, the same for all trials,"
+        " and a trial is as many trainings, each judged on another fold; not, when left out",
+    )
     confirm: Confirm | None = Field(
         None, description="the best trials are trained again with new seeds within the budget; not, when left out"
     )
@@ -194,6 +201,15 @@ class Search(Part):
     def has_own(self) -> bool:
         """Whether sampler or pruner is of an extension file."""
         return isinstance(self.sampler, CustomSampler) or isinstance(self.pruner, CustomPruner)
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        if value == 1 and value is not True:
+            raise ValueError(
+                "one fold leaves no image to train on: write folds: 5, or leave it out, and trials are judged on val"
+            )
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -298,6 +298,8 @@ def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
     lines += [f"study: {flow(study)}", f"data: {flow(data)}", f"metric: {recipe.metric}"]
     if recipe.extensions:
         lines.insert(-2, f"extensions: {flow(list(recipe.extensions))}")
+    if recipe.folds:
+        lines.append(f"search: {flow({'folds': recipe.folds})}")
     lines += ["train:", *(f"  {key}: {flow(value)}" for key, value in train.items())]
     return "\n".join(lines) + "\n"
 

@@ -228,11 +228,36 @@ class RunFolder:
     @property
     def checkpoints(self) -> tuple[Path, ...]:
         """What an ended run can do without: its record does not need it."""
-        return self.val_logits, self.checkpoint, self.model
+        mine = self.val_logits, self.checkpoint, self.model
+        return *mine, *(path for fold in self.folds for path in fold.checkpoints)
+
+    @property
+    def folds(self) -> "list[RunFolder]":
+        """The trainings of a cross-validation that have begun, by number: each has checkpoints and predictions."""
+        found = (path for path in self.root.glob("fold_*") if _is_fold(path))
+        return [RunFolder(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
 
     @property
     def test_logits(self) -> Path:
         return self.root / "test_logits.npy"
+
+    def test_logits_of_fold(self, number: int) -> Path:
+        """Of a final: those of the model of a fold of its trial, from one view, uncorrected."""
+        return self.root / f"test_logits_fold_{number}.npy"
+
+    def test_of_fold(self, number: int) -> Path:
+        """The same as probabilities by name."""
+        return self.root / f"test_fold_{number}.csv"
+
+    @property
+    def of_folds(self) -> list[Path]:
+        """Of a final: all that is there of both."""
+        return sorted([*self.root.glob("test_logits_fold_*.npy"), *self.root.glob("test_fold_*.csv")])
+
+    @property
+    def out_of_fold(self) -> Path:
+        """Of a final: the probabilities of train and val by those models of its trial that did not see them."""
+        return self.root / "oof.csv"
 
     @property
     def test_scores(self) -> Path:
@@ -293,4 +318,10 @@ class RunFolder:
 
     @property
     def study(self) -> StudyFolder:
-        return StudyFolder(self.root.parent.parent)
+        run = self.root.parent if _is_fold(self.root) else self.root
+        return StudyFolder(run.parent.parent)
+
+
+def _is_fold(path: Path) -> bool:
+    """Whether it is the folder of one training of a cross-validation, inside that of its run."""
+    return path.name.startswith("fold_") and path.name.removeprefix("fold_").isdecimal()

@@ -40,7 +40,8 @@ def repair(folder: RunFolder) -> list[Epoch]:
 
 
 def remove_leftovers(folder: Path, *, ended: bool = False) -> None:
-    """Remove what kills left of files that were being written, by `trainers.support.files`, in this very folder.
+    """Remove what kills left of files that were being written, by `trainers.support.files`, in this very folder and
+    those of its folds.
 
     Of a run that has `ended` also what waited for an epoch that will not come.
     """
@@ -50,9 +51,10 @@ def remove_leftovers(folder: Path, *, ended: bool = False) -> None:
 
 def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
     """What `remove_leftovers` would remove."""
-    waiting = folder.glob(f"{files.NEXT}*") if ended else ()
+    places = [folder, *(fold.root for fold in RunFolder(folder).folds)]
+    waiting = (path for place in places for path in place.glob(f"{files.NEXT}*") if ended)
     mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be at it now
-    unfinished = (path for path in folder.glob(".*.tmp") if path.name != mine)
+    unfinished = (path for place in places for path in place.glob(".*.tmp") if path.name != mine)
     return sorted([*unfinished, *waiting])
 
 
@@ -153,7 +155,7 @@ def result_of(
         value=_value(job, counts) if counts else None,
         epoch=counts.number if counts else None,
         epochs=len(known),
-        planned=job.stop_after or job.recipe.train.epochs,
+        planned=job.planned,
         backbone=job.recipe.train.backbone,
         params=job.params,
         seconds=sum(epoch.seconds for epoch in known),

@@ -32,7 +32,7 @@ class ActiveTrial:
     @property
     def left(self) -> int:
         """Epochs to go."""
-        return self.train.epochs - len(self.epochs)
+        return self.job.planned - len(self.epochs)
 
     @property
     def rest(self) -> float | None:

@@ -89,7 +89,7 @@ class AshaPruner:
         if self.rungs is None:
             return False
         self.rungs.learn(one.job.trial, one.values)
-        judged = self.rungs.stops(len(one.epochs), one.train.epochs)
+        judged = self.rungs.stops(len(one.epochs), one.job.planned)
         return judged and not self.rungs.is_promotable(one.job.trial, len(one.epochs), last=last)
 
     def ended(self, trial: int, state: State, epochs: int) -> None:

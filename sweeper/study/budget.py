@@ -23,11 +23,13 @@ class TimeBudget:
     what lies between epochs. The pace of a backbone that was never trained is the mean of the known.
     """
 
-    def __init__(self, folder: StudyFolder, hours: float | None, ended: Mapping[int, Entry]) -> None:
+    def __init__(
+        self, folder: StudyFolder, hours: float | None, ended: Mapping[int, Entry], *, folds: int = 1
+    ) -> None:
         """Go on where the last call in `folder` was; the trials that have `ended`, and the histories of the others,
-        tell the paces.
+        tell the paces. A trial is `folds` trainings.
         """
-        self._folder, self._limit = folder, math.inf if hours is None else hours * 3600
+        self._folder, self._limit, self._folds = folder, math.inf if hours is None else hours * 3600, folds
         self._paces: dict[tuple[str, str], tuple[float, int]] = {}  # seconds and epochs
         self._planned: set[float] = set()  # epochs of trials
         self._rests: list[float] = []
@@ -64,7 +66,7 @@ class TimeBudget:
     # ---------------------------------------------------------------------------------- learning
     def epoch(self, train: TrainConfig, epoch: Epoch) -> None:
         """Learn what an epoch took."""
-        self._learn(_place(train), epoch.seconds, 1, train.epochs)
+        self._learn(_place(train), epoch.seconds, 1, self._epochs(train))
 
     def _learn(self, place: tuple[str, str], seconds: float, epochs: int, planned: int) -> None:
         if epochs:
@@ -100,6 +102,10 @@ class TimeBudget:
     def limited(self) -> bool:
         return self._limit < math.inf
 
+    def _epochs(self, train: TrainConfig) -> int:
+        """Those of a whole trial."""
+        return train.epochs * self._folds
+
     def cost(self, train: TrainConfig, epochs: int) -> float:
         """Seconds that `epochs` of a trial are expected to take with its start and end; 0 when nothing is known."""
         return epochs * self._pace(train) + (median(self._rests) if self._rests else 0.0)
@@ -109,13 +115,17 @@ class TimeBudget:
         left = self._limit - self.spent
         return left > 0 and self.cost(train, epochs) <= left - self._after(train)
 
+    def fits_whole(self, train: TrainConfig) -> bool:
+        """The same of a whole trial."""
+        return self.fits(train, self._epochs(train))
+
     def overruns(self, train: TrainConfig, done: int) -> bool:
         """Whether a running trial is to stop after `done` epochs: it would end too late, and the next one after the
         hours.
         """
         if not self.limited:
             return False
-        ahead = (train.epochs - done) * self._pace(train)
+        ahead = (self._epochs(train) - done) * self._pace(train)
         if self.spent + ahead + self._after(train) <= self._limit * (1 + BUDGET_TOLERANCE):
             return False
         return self.spent + self._pace(train) + self._after() > self._limit
@@ -125,7 +135,10 @@ class TimeBudget:
         if not self.limited or not self._paces:
             return self._limit > self.spent
         most = self._whole(max)
-        return most * (1 + self._growth) + self._confirmation(most) <= self._limit - self.spent - self._after()
+        return (
+            most * (1 + self._growth / self._folds) + self._confirmation(most)
+            <= self._limit - self.spent - self._after()
+        )
 
     def fits_none(self) -> bool:
         """Whether no trial fits, not even the cheapest."""
@@ -150,7 +163,7 @@ class TimeBudget:
         """Seconds of what follows the search, be it of the leading trial or of this one: whichever takes longer."""
         able = [self._winner] if self._winner else []
         able += [(train, train.epochs)] if train else []
-        dearest = max((self.cost(one, one.epochs) for one, _ in able), default=0.0)
+        dearest = max((self.cost(one, self._epochs(one)) for one, _ in able), default=0.0)
         return self._confirmation(dearest) + self._final(able)
 
     def _confirmation(self, cost: float) -> float:
@@ -166,7 +179,7 @@ class TimeBudget:
     def repeats(self, trains: Sequence[TrainConfig], slots: int) -> float:
         """How often these can be trained within the hours, so many side by side, and the leader retrained."""
         left = self._limit - self.spent - self._final([self._winner] if self._winner else [])
-        seconds = sum(self.cost(train, train.epochs) for train in trains) / min(slots, len(trains))
+        seconds = sum(self.cost(train, self._epochs(train)) for train in trains) / min(slots, len(trains))
         return left / seconds if seconds else math.inf
 
 

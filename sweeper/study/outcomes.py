@@ -125,4 +125,4 @@ class Outcomes:
         if self._budget.wants_leader and self.best:
             job = records.read_config(self._folder.trial(self.best.number))
             if job:
-                self._budget.leads(job.recipe.train, self.best.epoch or 0)
+                self._budget.leads(job.recipe.train, min(self.best.epoch or 0, job.recipe.train.epochs))

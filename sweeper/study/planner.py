@@ -54,6 +54,7 @@ class HoursPlan(BaseModel):
     final_seconds: float  # of the retraining
     start_seconds: float  # until the first trial trains
     configurations: int | None = None  # that there are
+    folds: int | None = None  # trainings that a trial is
     repeats: int = 0  # trainings of the best with new seeds that follow, one after the other
     share: float = 0.0  # of the hours that these may take at most
 
@@ -111,7 +112,9 @@ class HoursPlan(BaseModel):
         side = f", {self.slots} side by side" if self.slots > 1 else ""
         final = f" + new seeds {text.format_duration(self.again)}" if self.repeats else ""
         final += f" + retraining {last}" if self.retrains else ""
-        return f"{self.hours:g} h = {text.counted(self.trials, 'trial')} of {self.shape} ({each} each{side}){final}"
+        each_of = f"{self.folds} folds of " if self.folds else ""
+        trials = f"{text.counted(self.trials, 'trial')} of {each_of}{self.shape}"
+        return f"{self.hours:g} h = {trials} ({each} each{side}){final}"
 
 
 def stored(folder: StudyFolder) -> HoursPlan | None:
@@ -244,13 +247,17 @@ class Planner:
 
     def shape(self, size: int | None, epochs: int | None) -> Shape:
         """What trainings of so many epochs at that size cost, the retraining as that of the slowest backbone."""
-        train, val, test = (len(self.table.split(split)) for split in ("train", "val", "test"))
+        from trainers.data import splitting
+
+        folds, test = self.spec.search.folds, len(self.table.split("test"))
+        train, val = splitting.training_sizes(self.table, folds)
         trials, finals = [], []
         for recipe, known in zip(self.recipes, self.paces, strict=True):
             fit, look = self.seconds(recipe, known, size)
             whole = (epochs or recipe.train.epochs) * (train * fit + val * look)
-            trials.append(TRIAL_S + whole)
-            all_images = whole * (train + val) / max(train, 1) + test * look * recipe.train.tta.count
+            trials.append(TRIAL_S + whole * (folds or 1))
+            seen = test * look * (recipe.train.tta.count + (folds or 0))  # by the model of each fold as well
+            all_images = whole * (train + val) / max(train, 1) + seen
             finals.append(self.start + TRIAL_S + all_images)
         preset = self.spec.of_preset
         behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0
@@ -271,6 +278,7 @@ class Planner:
             final_seconds=shape.final,
             start_seconds=self.start,
             configurations=self.space.size,
+            folds=self.spec.search.folds,
             **after(self.spec, len(self.slots)),
         )
 

@@ -95,7 +95,7 @@ class TrialQueue:
 
     def _only_needs_ending(self, job: Job) -> bool:
         """Whether all its epochs are on record, and only its end is not."""
-        return len(records.history(self._folder.trial(job.trial))) >= job.recipe.train.epochs
+        return len(records.history(self._folder.trial(job.trial))) >= job.planned
 
     def _promoted(self) -> int | None:
         one = self.asha.next(lambda one: self._budget.fits(one.train, one.left), last=self.is_draining)
@@ -130,7 +130,7 @@ class TrialQueue:
         backbones = dict.fromkeys(recipe.train.backbone for recipe in self._space.recipes() if free)
         for chosen in [queued, *({"backbone": backbone} for backbone in backbones)]:
             train = self._space.recipe(self._optimizer.preview(chosen)).train
-            if self._budget.fits(train, train.epochs):
+            if self._budget.fits_whole(train):
                 return chosen
         return None
 

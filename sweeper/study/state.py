@@ -65,7 +65,7 @@ class StudyState:
             minimize=spec.minimize,
             states=records.search_states(folder, len(past)) if spec.search.has_own else {},
         )
-        budget = TimeBudget(folder, spec.budget.hours, ended)
+        budget = TimeBudget(folder, spec.budget.hours, ended, folds=spec.search.folds or 1)
         queue = TrialQueue(spec, space, optimizer, folder, budget)
         queue.begin([one.params for one in learnt])
         seen, retention = SeenConfigurations(), Retention(folder, spec.keep_checkpoints)

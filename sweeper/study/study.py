@@ -219,7 +219,7 @@ class Study:
     def _judge(self, running: ActiveTrial, epoch: Epoch) -> bool:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.metric))
-        if epoch.number < running.train.epochs:
+        if epoch.number < running.job.planned:
             stops = self._queue.asha.stops(running)  # which the rungs learn from, the first trial's too
             running.pruned = number != FIRST and (stops or self._optimizer.should_prune(number, running.train))
         return not running.pruned

@@ -92,6 +92,8 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
         return f"its metric was {asked['metric']}, not {spec.metric}"
     if asked.get("minimize", False) != spec.minimize:
         return f"more of its {spec.metric} was {'better' if spec.minimize else 'worse'}"
+    if (folds := asked.get("search", {}).get("folds")) != spec.search.folds:
+        return f"its trials were judged {_judging(folds)}, not {_judging(spec.search.folds)}"
     files = asked.get("extensions", {})
     changed = [one.name for one in spec.extensions if files.get(one.name, one.checksum) != one.checksum]
     if changed:
@@ -101,6 +103,10 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
     where = {"root": mine["root"]}  # the same data at another place are the same
     lines = difference({**asked["data"], **where}, mine, "data")
     return lines[0] if lines else ""
+
+
+def _judging(folds: int | None) -> str:
+    return f"in {folds} folds" if folds else "on val"
 
 
 def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:

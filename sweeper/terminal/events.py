@@ -41,14 +41,14 @@ class Events(View):
 
     def started(self, job: Job, slot: str) -> None:
         done = len(self._known.history(job))
-        self._emit("trial_begin", job, device=slot, params=job.params, done=done, epochs=_planned(job))
+        self._emit("trial_begin", job, device=slot, params=job.params, done=done, epochs=job.planned)
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self._emit(
             "epoch",
             job,
             epoch=epoch.number,
-            epochs=_planned(job),
+            epochs=job.planned,
             metric=job.recipe.metric,
             split="val" if epoch.val else "train",
             value=epoch.known(job.recipe.metric),
@@ -72,10 +72,6 @@ class Events(View):
 
     def _emit(self, event: str, job: Job, **fields: Any) -> None:
         emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **fields)
-
-
-def _planned(job: Job) -> int:
-    return job.stop_after or job.recipe.train.epochs
 
 
 def _metrics(scores: Scores | None) -> dict[str, float] | None:

@@ -25,6 +25,7 @@ class Heading:
     folder: str
     browse: str | None
     plan: str | None = None  # of hours alone
+    folds: int | None = None  # trainings that a trial is
 
     def lines(self, ended: int, started: int) -> Iterator[str]:
         """The same as a person reads it, but for the data; of a study with so many trials."""
@@ -32,6 +33,7 @@ class Heading:
         known = f"; {counted(started, 'trial')} on record{left}" if started else ""
         yield f"study:   {self.study}, {self.source}{known}"
         split = "val" if self.images.get("val") else "train"
+        split = f"{self.folds} folds of train and val" if self.folds else split
         yield f"metric:  {self.metric} on {split}, {'less' if self.minimize else 'more'} is better"
         yield f"devices: {', '.join(self.devices)}{self._side_by_side}"
         limits = [counted(self.trials, "trial")] if self.trials else []

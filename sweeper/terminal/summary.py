@@ -51,7 +51,7 @@ class RunningRow:
 
     @property
     def planned(self) -> int:
-        return self.job.stop_after or self.job.recipe.train.epochs
+        return self.job.planned
 
     @property
     def done(self) -> int:

@@ -148,6 +148,7 @@ def params(job: Job) -> dict[str, str]:
     train = job.recipe.train
     opened = {key(name): shown(value) for name, value in job.params.items() if name != "backbone"}
     fixed = {"model": train.backbone, "image_size": train.image_size, "epochs": train.epochs, "seed": train.seed}
+    fixed |= {"folds": job.recipe.folds} if job.recipe.folds else {}
     return opened | {name: shown(value) for name, value in fixed.items()}
 
 

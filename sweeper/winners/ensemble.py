@@ -20,6 +20,7 @@ from sweeper.winners import final
 from sweeper.winners.final import Final
 from trainers import extensions
 from trainers.data import images
+from trainers.data.splitting import judged_on
 from trainers.data.table import label_matrix
 from trainers.epoch import Epoch, Scores
 from trainers.support.checksummed import load_array
@@ -74,7 +75,7 @@ def select(study: StudyFolder, most: int) -> Selection:
     extensions.use(extensions.stored(study.extensions, recipe.extensions))
     table = prepare.checked(recipe.data).table
     study_file.same_data(study, images.fingerprint(table), recipe.data.root)
-    labels = label_matrix(table.split("val"), table.categories)
+    labels = label_matrix(judged_on(table, recipe.folds).split("val"), table.categories)
     judge = ensemble.Judge(labels, table.categories, recipe.metric, recipe.further, best.result.minimize)
     candidates = {one.result.number: one for one in _candidates(best)}
     logits = {number: _logits(one, table) for number, one in candidates.items()}

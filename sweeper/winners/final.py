@@ -93,6 +93,7 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
     if final.test:
         value = text.format_value(final.test.metrics.get(final.metric), final.test.standard_errors.get(final.metric))
         yield f"test:       {final.metric} {value}{_labelled(final.test, made)}"
+    yield from submission.fold_lines(final.folder)
     yield f"card:       {text.relative_path(final.folder.card)}"
     yield f"predict:    sweep predict {study.name} IMAGES"
     yield f"browse:     sweep ui {study.name}"
@@ -189,7 +190,14 @@ def predict_again(won: Winner, job: Job, session: retraining.RetrainingSession) 
     """Predict the test images, which are others than they were, with a finished final."""
     folder = RunFolder(job.folder)
     study_file.note_test(folder, study_file.PENDING)
-    for path in (folder.test_logits, folder.test_scores, folder.prediction, folder.predictions, folder.submission):
+    for path in (
+        *folder.of_folds,
+        folder.test_logits,
+        folder.test_scores,
+        folder.prediction,
+        folder.predictions,
+        folder.submission,
+    ):
         path.unlink(missing_ok=True)  # there may be no test images any more
     session.observers.note(f"the test images are others now: {folder.root.name} predicts them, and is not retrained")
     only = job.model_copy(update={"only_predict": True})
@@ -225,14 +233,12 @@ def job_of(won: Winner, folder: RunFolder) -> Job:
         "folder": folder.root,
         "cache": paths.cache(),
         "resumed": False,
-        "stop_after": won.result.epoch or won.result.planned,
+        "stop_after": won.length,
         "tau": won.tau,
         "thresholds": won.thresholds,
         "temperature": won.temperature,
         "use_tta": won.views,
-        "metric_history": tuple(
-            epoch.value(won.result.metric) for epoch in records.history(won.study.trial(won.result.number))
-        ),
+        "metric_history": won.metric_history,
     }
     return won.job.model_copy(update=changes)
 
@@ -243,6 +249,8 @@ def record(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], ta
     if scores:
         write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")
     made = _submission(folder, table, job.recipe.data)
+    if not job.ensemble:
+        submission.export_folds(won, folder, table)
     data = jsonfile.read(won.study.data, Summary)
     notes = data.notes if data else ()
     facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)

@@ -33,7 +33,7 @@ from sweeper.trial import Job
 from trainers.config import Recipe, TrainConfig
 from trainers.data import layouts
 from trainers.data.table import Category, Row, known_images, label_matrix
-from trainers.epoch import Epoch, Look, Scores
+from trainers.epoch import Epoch, FoldScores, Look, Scores
 from trainers.metrics.definitions import lacking, minimizes
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
@@ -75,10 +75,13 @@ def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator
     epochs = _stored(folder, recipe)
     checkpoint = _Checkpoint(folder, recipe, epochs)
     yield from epochs
-    for index in range(len(epochs), recipe.train.epochs):
+    for index in range(len(epochs), recipe.epochs if job.folds else recipe.train.epochs):
         _break(job, index)
         _pass(cursor, seconds)
         epoch = _epoch(recipe, index, asked, validated="val" not in fit, seconds=seconds)
+        if job.folds and epoch.val and epoch.number == recipe.epochs:
+            each = FoldScores(epoch=recipe.train.epochs, **epoch.val.model_dump())
+            epoch = epoch.model_copy(update={"folds": (each,) * job.folds})
         checkpoint.add(epoch)
         yield epoch
 
@@ -131,6 +134,11 @@ def resample(job: Job) -> np.ndarray | None:  # noqa: ARG001
     return None
 
 
+def predict_folds(job: Job, models: Sequence[Path], device: str) -> list[np.ndarray]:  # noqa: ARG001
+    """A formula has no folds to predict by."""
+    return []
+
+
 def memory(device: str) -> float | None:  # noqa: ARG001
     """As much as the environment says."""
     return Switches.read().gib
@@ -162,7 +170,7 @@ def _noise(*parts: object) -> float:
 
 def _epoch(recipe: Recipe, index: int, asked: Sequence[Category], *, validated: bool, seconds: float) -> Epoch:
     config = recipe.train
-    learnt = 1 - math.exp(-3 * (index + 1) / config.epochs)
+    learnt = 1 - math.exp(-3 * (index % config.epochs + 1) / config.epochs)
     value = quality(config) * learnt + 0.01 * _noise(config.backbone, config.seed, index)
     return Epoch(
         number=index + 1,

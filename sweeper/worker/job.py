@@ -26,6 +26,7 @@ from trainers.support.position import Cursor
 if TYPE_CHECKING:
     import numpy as np
 
+    from trainers.cross_validation import Folds
     from trainers.evaluation.model_file import Calibration
 
 
@@ -75,7 +76,7 @@ def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
     if job.ensemble or job.only_predict:
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
-    last = job.stop_after or job.recipe.train.epochs
+    last = job.planned
     for epoch in trainer.train(job, fit, device, cursor):
         keep = yield Progress(trial=job.trial, epoch=epoch)
         if epoch.number >= last:
@@ -114,6 +115,10 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
         return None
     logits, scores = predicted
     save_array(folder.test_logits, logits)
+    models = [fold.model for fold in folder.study.trial(job.trial).folds if fold.model.exists()]
+    if job.recipe.folds == len(models) and not job.ensemble:
+        for number, found in enumerate(trainer.predict_folds(job, models, device), 1):
+            save_array(folder.test_logits_of_fold(number), found)
     return scores
 
 
@@ -144,6 +149,10 @@ class Trainer(Protocol):
         """The metrics of a trained trial in resamples of val, as `bootstrap.resample` has them; None without val."""
         ...
 
+    def predict_folds(self, job: Job, models: Sequence[Path], device: str) -> "list[np.ndarray]":
+        """Logits [N, sum of classes] of the test images by the model of each fold, from one view, uncorrected."""
+        ...
+
     def memory(self, device: str) -> float | None:
         """Memory in all of a GPU, GiB; None of anything else."""
         ...
@@ -161,25 +170,32 @@ class Torch:
     alone: bool
 
     def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:
+        from trainers import cross_validation
         from trainers.support.device import release, use_threads
         from trainers.train import train
 
         if self.threads:
             use_threads(self.threads)
-        data = _data(job.recipe, job.cache)
-        for epoch in train(
-            job.recipe,
-            data,
-            job.folder,
-            fit=tuple(fit),
-            device=device,
-            past=job.metric_history,
-            resident=self.alone and job.resident and job.micro_batch is None,
-            micro_batch=job.micro_batch,
-            full_precision=job.full_precision,
-            calibration=_calibration(job) if job.kind == "final" else None,
-            cursor=cursor,
-        ):
+
+        def one(recipe: Recipe, data: Data, folder: Path) -> Iterator[Epoch]:
+            return train(
+                recipe,
+                data,
+                folder,
+                fit=tuple(fit),
+                device=device,
+                past=job.metric_history,
+                resident=self.alone and job.resident and job.micro_batch is None,
+                micro_batch=job.micro_batch,
+                full_precision=job.full_precision,
+                calibration=_calibration(job) if job.kind == "final" else None,
+                cursor=cursor,
+                raw=bool(job.folds),
+            )
+
+        folds = _folds(job)
+        whole = cross_validation.train(job.recipe, folds, job.folder, one) if folds else None
+        for epoch in whole or one(job.recipe, _data(job.recipe, job.cache), job.folder):
             if not self.alone:
                 release()  # what evaluation took beyond training is for the neighbours
             yield epoch
@@ -208,23 +224,33 @@ class Torch:
         combined(parts, job.ensemble.temperature, RunFolder(job.folder).model)
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
+        from trainers import cross_validation
         from trainers.evaluation.predict import evaluate_tta
 
         train = job.recipe.train
         data = _data(job.recipe, job.cache)
-        if train.tta.count == 1 or not data.table.split("val"):
+        if train.tta.count == 1 or not (job.folds or data.table.split("val")):
             return None
+        if folds := _folds(job):
+            return cross_validation.look(job.computed, folds, job.folder, device=device)
         return evaluate_tta(job.computed, data, weights, device=device)
 
     def resample(self, job: Job) -> "np.ndarray | None":
         from trainers.evaluation.bootstrap import resample
 
-        data = _data(job.recipe, job.cache)
+        folds = _folds(job)
+        data = folds.pooled if folds else _data(job.recipe, job.cache)
         if not (rows := data.table.indices("val")):
             return None
         logits = load_array(RunFolder(job.folder).val_logits)
         ranked = not job.recipe.train.thresholds.fit  # each fold has its own, and so the scores no common order
         return resample(logits, data.labels(rows), data.categories, ranked=ranked)
+
+    def predict_folds(self, job: Job, models: Sequence[Path], device: str) -> "list[np.ndarray]":
+        from trainers.evaluation.predict import predict
+
+        data = _data(job.recipe, job.cache)
+        return [predict(job.computed, data, model, split="test", device=device) for model in models]
 
     def memory(self, device: str) -> float | None:
         from trainers.support.device import memory_gib
@@ -260,6 +286,21 @@ def _member(job: Job, member: EnsembleMember) -> RunFolder:
     return RunFolder(job.folder).study.final(member.final)
 
 
+def _folds(job: Job) -> "Folds | None":
+    """The folds that a job trains; None where it is one training. Kept between the jobs of a warm worker."""
+    recipe = job.recipe
+    return _parted(recipe.data, job.cache, recipe.train.framing, _files(recipe), job.folds) if job.folds else None
+
+
+@lru_cache(maxsize=1)
+def _parted(
+    config: DataConfig, cache: Path, framing: Framing, files: tuple[tuple[str, str], ...], count: int
+) -> "Folds":
+    from trainers.cross_validation import Folds
+
+    return Folds(_opened(config, cache, framing, files), count, config.split_seed)
+
+
 def _tau(job: Job) -> float:
     """Strength of the posterior correction of a final."""
     return job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
@@ -275,7 +316,11 @@ def _calibration(job: Job) -> "Calibration":
 
 def _data(recipe: Recipe, cache: Path) -> Data:
     """The data set, kept open between the jobs of a warm worker."""
-    return _opened(recipe.data, cache, recipe.train.framing, tuple(recipe.extensions.items()))
+    return _opened(recipe.data, cache, recipe.train.framing, _files(recipe))
+
+
+def _files(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    return tuple(recipe.extensions.items())
 
 
 @lru_cache(maxsize=1)

@@ -138,6 +138,7 @@ def test_sampler_and_pruner_are_names_or_mappings(write: Write):
         "pruner": {"name": "none"},
         "prior": {},
         "seed": 0,
+        "folds": None,
         "confirm": None,
     }
 

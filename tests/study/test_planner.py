@@ -224,3 +224,17 @@ def test_a_plan_is_one_line(photo):
 def replace_values(plan: Any) -> Any:
     known = {"hours": 2.0, "trial_seconds": 960.0, "final_seconds": 1200.0, "epochs": 10, "image_size": "128"}
     return plan.model_copy(update=known)
+
+
+# ------------------------------------------------------------------------------------------ folds
+def test_a_trial_of_folds_costs_as_many_trainings_each_on_its_share_of_train_and_val(photo):
+    """4 x (750 trained, 250 judged) against 800 and 200; the retraining is one, on all, as without folds."""
+    plain, parted = made(photo, 10), made(photo, 10, f"{SEARCHED}\nsearch: {{folds: 4}}")
+    for one in (plain, parted):
+        one.measure(None)
+    alone, four = (one.shape(None, 10) for one in (plain, parted))
+    fit, look = plain.seconds(plain.recipes[0], plain.paces[0], None)
+    assert alone.trial == pytest.approx(planner.TRIAL_S + 10 * (800 * fit + 200 * look))
+    assert four.trial == pytest.approx(planner.TRIAL_S + 4 * 10 * (750 * fit + 250 * look))
+    assert four.final == pytest.approx(alone.final, rel=0.1)
+    assert "4 folds of 10 epochs" in parted.as_plan(four).line

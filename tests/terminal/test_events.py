@@ -75,6 +75,7 @@ def test_a_sweep_is_one_object_a_line(told):
         "folder": "mlruns/studies/x",
         "browse": None,
         "plan": None,
+        "folds": None,
     }
     run = {"study": "x", "trial": 4, "kind": "trial"}
     params = {"loss.gamma": 2.0}

@@ -1,4 +1,4 @@
-"""Holding out val where a data set names none, and judging the splits of any."""
+"""Holding out val where a data set names none, parting into folds, and judging the splits of any."""
 
 import hashlib
 import math
@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from trainers.data.table import Category, Remarks, Row, classes_of, counted, label_matrix, spans
+from trainers.data.table import FITTED, Category, Remarks, Row, Table, classes_of, counted, label_matrix, spans
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
@@ -41,6 +41,63 @@ def hold_out(rows: Sequence[Row], categories: Sequence[Category], *, share: floa
     units = _units(label_matrix(train, categories), np.array(list(sizes.values())), categories)
     val = {names[at] for at in _chosen(units, share)}
     return [replace(row, split="val") if row.split == "train" and _name(row) in val else row for row in rows]
+
+
+def folds(rows: Sequence[Row], categories: Sequence[Category], *, count: int, seed: int) -> list[int | None]:
+    """The number of each row's fold, from 1; None for test, and where no answer is known.
+
+    Fold after fold is held out of what is left of train and val, as `hold_out` does it: each image is in one fold,
+    whole groups are, and each fold has about its share of every class. Order and platform do not matter.
+    """
+    pool = sorted((row for row in rows if _is_judged(row)), key=lambda row: _place(row, seed))
+    sizes = Counter(map(_name, pool))
+    names, left = list(sizes), np.arange(len(sizes))
+    units = _units(label_matrix(pool, categories), np.array(list(sizes.values())), categories)
+    found = dict.fromkeys(names, count)
+    for number in range(1, count):
+        if not len(left):
+            break
+        chosen = left[_chosen(units.only(left), 1 / (count - number + 1))]
+        found.update(dict.fromkeys((names[at] for at in chosen), number))
+        left = np.setdiff1d(left, chosen)
+    return [found[_name(row)] if _is_judged(row) else None for row in rows]
+
+
+def _is_judged(row: Row) -> bool:
+    """Whether a cross-validation judges trials on it."""
+    return row.split in FITTED and row.labels is not None
+
+
+def with_val(table: Table, numbers: Sequence[int | None], *chosen: int) -> Table:
+    """The same rows in the same order, with the folds `chosen` as val and the rest of train and val as train."""
+    pairs = zip(table.rows, numbers, strict=True)
+    rows = (_moved(row, "val" if number in chosen else "train") for row, number in pairs)
+    return replace(table, rows=tuple(rows))
+
+
+def pooled(table: Table) -> Table:
+    """The same rows in the same order, with all folds of a cross-validation together as val."""
+    rows = (_moved(row, "val" if row.labels is not None else "train") for row in table.rows)
+    return replace(table, rows=tuple(rows))
+
+
+def judged_on(table: Table, folds: int | None) -> Table:
+    """The table in which val is what the predictions of a trial are of: those rows, in that order."""
+    return pooled(table) if folds else table
+
+
+def _moved(row: Row, split: str) -> Row:
+    """The row in another split, if it is none of test."""
+    return row if row.split in (split, "test") else replace(row, split=split)
+
+
+def training_sizes(table: Table, folds: int | None) -> tuple[int, int]:
+    """How many images a training of a trial learns from, and how many it is judged on; of several folds about."""
+    train, val = len(table.split("train")), len(table.split("val"))
+    if not folds:
+        return train, val
+    held = round((train + val) / folds)
+    return train + val - held, held
 
 
 def _name(row: Row) -> tuple[str, bool]:
@@ -221,6 +278,49 @@ def _kept(units: _Units) -> list[int]:
 
 
 # ----------------------------------------------------------------------------------------------- judging
+def judge_folds(table: Table, config: DataConfig, count: int) -> list[Fault]:
+    """What speaks against a cross-validation: a class that not every fold can show, and one that a fold lacks in
+    training; the first few.
+    """
+    rare = sorted((units, k, c) for (k, c), units in _shown_by(table).items() if units < count)
+    if rare:
+        return [_too_rare(table, config, count, rare[0][0], *one) for one in rare[:FEW_CLASSES]]
+    numbers = folds(table.rows, table.categories, count=count, seed=config.split_seed)
+    for number in range(1, count + 1):
+        parted = with_val(table, numbers, number).rows
+        if absent := list(_untrained(parted, table.categories, config)):
+            what = f"fold {number} of {count} would have all there are: {absent[0].what}"
+            return [Fault(absent[0].where, what, "another data.split_seed parts the images otherwise")]
+    return []
+
+
+def most_folds(table: Table) -> int:
+    """So many folds can each show every class."""
+    return min(_shown_by(table).values(), default=0)
+
+
+def _shown_by(table: Table) -> Counter[tuple[int, int]]:
+    """How many images, or groups, show each class of train and val, by the places of its category and of it."""
+    names: dict[tuple[int, int], set[tuple[str, bool]]] = {}
+    for row in filter(_is_judged, table.rows):
+        for k, span in enumerate(spans(table.categories)):
+            for c in classes_of((row.labels or ())[span.labels], span.category):
+                names.setdefault((k, c), set()).add(_name(row))
+    return Counter({place: len(units) for place, units in names.items()})
+
+
+def _too_rare(table: Table, config: DataConfig, count: int, most: int, units: int, k: int, c: int) -> Fault:
+    category = table.categories[k]
+    grouped = any(row.group is not None for row in table.rows)
+    kind = "group" if grouped else "image"
+    what = f"{category.classes[c]!r} of {category.name} has {units} {kind}{'s' * (units != 1)} in train and val,"
+    what += f" and search.folds asks for {count} parts with one each"
+    help = f"write search: {{folds: {most}}}" if most > 1 else "leave search.folds out, and val judges"
+    if config.is_tabular:
+        help += f"; or data: {{min_count: {count}, rare: ignore}} leaves its answers out"
+    return Fault(config.root, what, help)
+
+
 def judge(
     rows: Sequence[Row], categories: Sequence[Category], config: DataConfig, remarks: Remarks, *, held_out: bool
 ) -> None:
@@ -238,12 +338,13 @@ def judge(
         remarks.faults.append(_nothing_held_out(len(groups), config.root))
     elif held_out and val < FEWEST and both >= ENOUGH:
         what = f"val would be {val} of {both} images: one image is {100 / val:.0f} points of accuracy"
-        help = f"raise data.val_share until val has {FEWEST} or more; a class keeps one image in train"
+        help = f"raise data.val_share until val has {FEWEST} or more; a class keeps one image in train. With that,"
+        help += " search: {folds: 5} judges trials on all images"
         remarks.faults.append(Fault(config.root, what, help))
     elif val < FEW:
         error = f"accuracies have a standard error of up to {0.5 / math.sqrt(val):.2f}"
         what = f"val has {val} image{'s' * (val > 1)}, so {error}"
-        help = "trials that differ by less are tied; a larger val tells them apart"
+        help = "trials that differ by less are tied; a larger val tells them apart, or search: {folds: 5}"
         remarks.notes.append(Fault(config.root, what, help))
     if held_out and val and groups and abs(val / both - config.val_share) > OFF * config.val_share:
         most = max(groups.values())

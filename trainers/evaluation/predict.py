@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from trainers.config import Recipe, TrainConfig, Views
 from trainers.data.table import Category, spans
-from trainers.epoch import Look, Scores
+from trainers.epoch import Corrected, Look, Scores
 from trainers.evaluation import field_metrics, metrics, temperature
 from trainers.evaluation.logit_adjustment import Fitting
 from trainers.loading.batches import Data, in_order
@@ -18,6 +19,7 @@ from trainers.loading.cpu_transforms import Crop, InputFormat
 from trainers.loading.custom_augmentations import changes_images
 from trainers.loading.loader import Loader
 from trainers.loading.transforms import Size, pair
+from trainers.metrics.definitions import STANDARD
 from trainers.models import network
 from trainers.models.network import Network
 from trainers.optim import frequency, losses
@@ -152,22 +154,65 @@ def logit_offset(
     return found
 
 
+@dataclass(frozen=True)
+class Validation:
+    """Val as a network sees it: scores and logits [N, sum C], both corrected where the recipe asks for it."""
+
+    val: Scores | None = None  # none where there is no val
+    plain: Scores | None = None  # what the correction changed
+    corrected: dict[str, Corrected] = field(default_factory=dict)
+    logits: np.ndarray | None = None
+    thresholds: dict[str, tuple[float, ...]] | None = None  # of the correction
+    temperature: dict[str, float] = field(default_factory=dict)
+    raw: np.ndarray | None = None  # logits as the network gives them
+
+
+def judged(
+    recipe: Recipe, data: Data, logits: np.ndarray, labels: np.ndarray, counts: Sequence[Sequence[int]], loss: float
+) -> Validation:
+    """What predictions of val are worth, [N, sum C], labels [N, D]; `loss` is passed through to the scores.
+
+    counts [K][C] are the images of each class that the model was fitted on.
+    """
+    asked, metric = recipe.train.posthoc_logit_adjustment, recipe.metric
+    fitted = fitting(recipe, data, logits, labels, counts)
+    fit = fitted.as_asked(asked, metric, loss)
+    counted = asked.fit or metric in STANDARD  # any other is computed hundreds of times for a fit
+    found = Validation(
+        val=fit.scores,
+        corrected=fitted.corrected(*(metric,) * counted),
+        logits=fit.logits,
+        thresholds=fitted_thresholds(recipe.train, data, fitted),
+        temperature=temperature.fit(fit.logits, logits, labels, data.categories),
+        raw=logits,
+    )
+    if asked.fit or asked.tau or found.thresholds:
+        plain = metrics.scores(logits, labels, data.categories, loss=loss)
+        return replace(found, plain=field_metrics.added(plain, recipe.further, logits, labels, data.categories))
+    return found
+
+
 def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
     """Val through the recipe's test-time augmentation and posterior correction, by a model fitted on train.
 
     A fitted correction, and thresholds, are fitted to these logits, and cross-fitted.
     """
+    logits = predict(recipe, data, weights, split="val", device=device, views=recipe.train.tta)
+    return look(recipe, data, logits, fit="train")
+
+
+def look(recipe: Recipe, data: Data, logits: np.ndarray, *, fit: str) -> Look:
+    """The same of logits [N, sum C] that are there; `fit` is the split with the classes' frequencies."""
     train = recipe.train
-    logits = predict(recipe, data, weights, split="val", device=device, views=train.tta)
-    loss = scores(recipe, data, logits, split="val", fit=("train",)).loss
-    labels, counts = data.labels(data.table.indices("val")), data.counts(data.table.indices("train"))
+    loss = scores(recipe, data, logits, split="val", fit=(fit,)).loss
+    labels, counts = data.labels(data.table.indices("val")), data.counts(data.table.indices(fit))
     found = fitting(recipe, data, logits, labels, counts)
     thresholds = fitted_thresholds(train, data, found)
     asked = train.posthoc_logit_adjustment
-    fit = found.as_asked(asked, recipe.metric, loss)
-    heat = temperature.fit(fit.logits, logits, labels, data.categories)
-    tau = fit.tau if asked.fit else None
-    return Look(**fit.scores.model_dump(), tau=tau, thresholds=thresholds, temperature=heat)
+    crossed = found.as_asked(asked, recipe.metric, loss)
+    heat = temperature.fit(crossed.logits, logits, labels, data.categories)
+    tau = crossed.tau if asked.fit else None
+    return Look(**crossed.scores.model_dump(), tau=tau, thresholds=thresholds, temperature=heat)
 
 
 def scores(
