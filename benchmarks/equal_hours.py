@@ -3,10 +3,10 @@
     python benchmarks/equal_hours.py --root DATA --weights FILE --hours 0.5 --seeds 3 --fastai FASTAI/bin/python
 
 DATA is a table with splits whose test images have labels: labels.csv with path, split and a column a category. Lanes:
-`sweep` with hours alone, and with the shipped cpu_*.yaml, for each metric; one default training of `sweep`; a good
-recipe around timm (peer_timm.py); fastai's fine_tune (peer_fastai.py), where --fastai names the Python of an
-environment that has it. All train on train and val in the end, and predict test, which none of them sees. One line of
-JSON per run goes to --out; what is there is not run again. Ends with the table.
+`sweep` with hours alone, and with the shipped cpu_*.yaml, whose weights lie in the same folder, for each metric; one
+default training of `sweep`; a good recipe around timm (peer_timm.py); fastai's fine_tune (peer_fastai.py), where
+--fastai names the Python of an environment that has it. All train on train and val in the end, and predict test, which
+none of them sees. One line of JSON per run goes to --out; what is there is not run again. Ends with the table.
 """
 
 import argparse
@@ -70,10 +70,25 @@ def run(given: argparse.Namespace, lane: Lane, seed: int) -> Path | None:
     if lane.metric is None:
         return _peer(given, lane, seed, folder)
     _sweep(given, lane, seed, folder)
-    found = sorted(folder.glob("mlruns/studies/*/finals/*/predictions.csv"))
+    return final(folder).parent / "predictions.csv"
+
+
+def final(folder: Path, *, alone: bool = False) -> Path:
+    """The config.json of the final model that a sweep ended with, or of its best trial `alone`."""
+    found = {
+        path: json.loads(path.read_text()) for path in sorted(folder.glob("mlruns/studies/*/finals/*/config.json"))
+    }
     if not found:
-        sys.exit(f"{lane.title} left no predictions: see {folder}/log.txt")
-    return found[-1]
+        sys.exit(f"no final model: see {folder}/log.txt")
+    together = [path for path, job in found.items() if job["ensemble"]]
+    if not together:
+        return next(iter(found))
+    best = found[together[-1]]["trial"]
+    return (
+        next(path for path, job in found.items() if job["trial"] == best and not job["ensemble"])
+        if alone
+        else together[-1]
+    )
 
 
 def _peer(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> Path | None:
@@ -96,7 +111,7 @@ def _sweep(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> No
     words = ["--devices", "cpu", "--then-best"]
     if lane.name.endswith(".yaml"):
         space = SPACES / lane.name
-        sets += [f"data.root={given.root}", f"train.weights={given.weights}"]
+        sets += [f"data.root={given.root}", f"train.weights={given.weights.parent}"]
         words += ["--hours", f"{given.hours:g}"]
     else:
         space = folder / "space.yaml"
@@ -152,6 +167,9 @@ def measure(given: argparse.Namespace) -> None:
                 continue
             line = {"lane": lane.title, "hours": given.hours, "seed": seed, "took": time.monotonic() - began}
             line |= {"found": scored(table, predictions), "where": rounds.hardware()}
+            if lane.metric:
+                one = final(predictions.parents[5], alone=True).parent / "predictions.csv"
+                line |= {"alone": scored(table, one)}
             with given.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
@@ -166,6 +184,9 @@ def lines(runs: Sequence[dict[str, Any]], hours: float) -> Iterator[list[object]
             errors = [f"{np.mean([one['found'][metric][1] for one in mine]):.4f}" for metric in METRICS]
             took = rounds.spread([one["took"] / 3600 for one in mine], 2)
             yield [lane.title, len(mine), took, cells[0], errors[0], cells[1], errors[1]]
+            if any(one.get("alone", one["found"]) != one["found"] for one in mine):
+                single = [rounds.spread([one["alone"][metric][0] for one in mine]) for metric in METRICS]
+                yield [f"{lane.title}: its best model alone", len(mine), "", single[0], "", single[1], ""]
 
 
 def main() -> None:
