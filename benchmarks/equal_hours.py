@@ -5,8 +5,8 @@
 DATA is a table with splits whose test images have labels: labels.csv with path, split and a column a category. Lanes:
 `sweep` with hours alone, and with the shipped cpu_*.yaml, whose weights lie in the same folder, for each metric; one
 default training of `sweep`; a good recipe around timm (peer_timm.py); fastai's fine_tune (peer_fastai.py), where
---fastai names the Python of an environment that has it. All train on train and val in the end, and predict test, which
-none of them sees. One line of JSON per run goes to --out; what is there is not run again. Ends with the table.
+--fastai names the Python of an environment that has it. All train on train and val in the end, and predict test,
+which none of them sees. One line of JSON per run goes to --out; what is there is not run again. Ends with the table.
 """
 
 import argparse
