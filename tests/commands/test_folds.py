@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sweeper.commands import export, plan, run
+from sweeper.commands import plan, run
+from sweeper.winners import final as export
 from sweeper.engine import prepare
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError

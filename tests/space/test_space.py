@@ -278,7 +278,7 @@ def test_a_size_that_is_none_is_refused(size, said):
             0.5,
         ),
         ("pretrained: false", 0.875),  # the family's own
-        ("pretrained: {choice: [false, true]}", 0.5**0.5),
+        ("pretrained: {choice: [false, true]}", 0.35**0.5),
     ],
 )
 def test_the_smallest_window_is_that_of_any_trial(train, window):
