@@ -10,7 +10,6 @@ import pytest
 from scipy.special import softmax
 
 from sweeper.commands import plan, run
-from sweeper.winners import final as export
 from sweeper.engine import prepare
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
@@ -21,6 +20,7 @@ from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.store.retention import delete_checkpoints
 from sweeper.system.devices import Slot
+from sweeper.winners import final as export
 from tests.support.cli import sweep
 from tests.support.photos import draw_photos
 from trainers.data import layouts
