@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
+from sweeper.space import defaults
 from sweeper.space.defaults import AUGMENT
 from sweeper.space.spec import Preset as Name
 from sweeper.space.spec import StudySpec
@@ -56,7 +57,7 @@ def backbones(kind: Kind) -> list[str]:
 
 def augmentation(preset: Preset) -> dict[str, object]:
     """The preset's augmentation, as `train.augment` has it."""
-    return AUGMENT[preset.augment]
+    return defaults.augmentation(preset.augment, preset.epochs)
 
 
 # ------------------------------------------------------------------------------------------ filling
@@ -71,14 +72,20 @@ def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
     name = spec.preset or "good"
     plan = planner.stored(StudyFolder.named(spec.study))
     planned = plan.values if plan else {}
-    whole = {one: {**_values(one, name), **planned} for one in TABLE}
+    whole = {one: _shortened({**_values(one, name), **planned}) for one in TABLE}
     missing = {one: {key: value for key, value in of.items() if key not in entries} for one, of in whole.items()}
     return _with(replace(spec, preset=name), missing[_began_on(spec, missing) or kind(device())])
 
 
 def replanned(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
     """The study with `values` in the place of those that its preset gave."""
-    return _with(spec, {**spec.of_preset, **values})
+    return _with(spec, _shortened({**spec.of_preset, **values}))
+
+
+def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the augmentation that so many epochs have time for."""
+    strong = "epochs" in values and values.get("augment") == AUGMENT["strong"]
+    return {**values, "augment": defaults.augmentation("strong", values["epochs"])} if strong else dict(values)
 
 
 def _with(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:

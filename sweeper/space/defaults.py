@@ -129,10 +129,13 @@ AUGMENT: dict[str, dict[str, Any]] = {
 }
 
 
+LONG = 10  # epochs, from which on strong augmentation pays: see docs/measurements.md
+
+
 # fmt: off
 TABLE = (
     #      architectures                                     lr   backbone layer  decay  drop path  augment
-    Family(r"(mobilenet|mnasnet|efficientnet_(b0|lite)|test_)", 2e-3, 1.0, 0.9, 0.05, None, "strong",
+    Family(r"(mobilenet|mnasnet|(tf_)?efficientnet_(b0|lite)|test_)", 2e-3, 1.0, 0.9, 0.05, None, "strong",
            "measured on photographs with MobileNetV2, see docs/measurements.md"),
     Family(r"(tf_)?efficientnet", 1e-3, 0.5, 1.0, 0.02, None, "medium",
            "Tan and Le 2021, section 5.2: fine-tuning at a low rate; timm's recipes for decay"),
@@ -178,21 +181,26 @@ def family(backbone: str, *, pretrained: bool = True) -> Family:
     return next(line for line in TABLE if re.match(line.pattern, backbone))
 
 
-def defaults(backbone: str, metric: str, *, pretrained: bool = True) -> dict[str, Any]:
+def augmentation(name: str, epochs: int) -> dict[str, Any]:
+    """A line of AUGMENT, as far as a training of so many epochs has time for it."""
+    return AUGMENT["medium" if name == "strong" and epochs < LONG else name]
+
+
+def defaults(backbone: str, metric: str, *, pretrained: bool = True, epochs: int = LONG) -> dict[str, Any]:
     """Loss, optimizer, schedule, augmentation, weight averaging and drop path for this backbone, as plain values.
 
     Label smoothing raises the overall accuracy, but flattens the logits that posterior correction moves: where the
     metric is a mean over classes there is none, nor where MixUp smooths already. Small networks under strong
-    augmentation are evaluated as the average of their last steps.
+    augmentation are evaluated as the average of their last steps; for that a training needs LONG epochs.
     """
     line = family(backbone, pretrained=pretrained)
-    strong = line.augment == "strong"
+    strong = line.augment == "strong" and epochs >= LONG
     rates = {"lr": line.lr, "backbone_lr_scale": line.backbone_lr_scale, "layer_decay": line.layer_decay}
     return {
         "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if strong or _mean(metric) else 0.1},
         "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
-        "augment": AUGMENT[line.augment],
+        "augment": augmentation(line.augment, epochs),
         "weight_averaging": {"name": "ema"} if strong else {"name": "none"},
         "drop_path": line.drop_path,
     }
@@ -207,7 +215,9 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
     backbone = train.get("backbone")
     if not isinstance(backbone, str):
         return train
-    parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False)
+    epochs = train.get("epochs", TrainConfig.model_fields["epochs"].default)
+    length = {"epochs": epochs} if isinstance(epochs, int) else {}
+    parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False, **length)
     own = _of_weights(train, backbone)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
     fits = _mean(metric) and metric in STANDARD  # a probability is as good as it is

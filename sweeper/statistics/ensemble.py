@@ -14,6 +14,7 @@ from trainers.metrics.definitions import oriented
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+ROUNDS = 4  # choices for each member that there may be
 Score = Callable[[Logits], float]
 """How good logits [N, sum C] are on val; the more the better."""
 
@@ -27,16 +28,17 @@ class Selection:
 
 
 def select(candidates: Mapping[int, Logits], score: Score, most: int) -> Selection:
-    """Begin with the best candidate; add, `most` - 1 times at most, the one with which the mean scores best.
+    """Begin with the best candidate; again and again add the one with which the mean scores best, `most` in all.
 
-    One may be chosen again, which gives it a larger share. What is chosen last without a gain is left out, so that a
-    candidate alone remains where no other helps. Of equals the first counts.
+    One may be chosen again, which gives it a larger share: in ROUNDS x `most` choices. What is chosen last without a
+    gain is left out, so that a candidate alone remains where no other helps. Of equals the first counts.
     """
     chosen: list[int] = []
     total = np.zeros_like(next(iter(candidates.values())))
     scores: list[float] = []
-    for count in range(1, most + 1):
-        found = {key: score((total + logits) / np.float32(count)) for key, logits in candidates.items()}
+    for count in range(1, ROUNDS * most + 1):
+        open = candidates if len(set(chosen)) < most else dict.fromkeys(chosen)
+        found = {key: score((total + candidates[key]) / np.float32(count)) for key in open}
         best = max(found, key=lambda key: found[key])
         total = total + candidates[best]
         chosen.append(best)

@@ -21,6 +21,7 @@ from sweeper.space.space import Space
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
 from sweeper.study.planner import HoursPlan
+from sweeper.system import devices
 from sweeper.trial import SessionEnd
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
@@ -114,6 +115,24 @@ def test_weights_that_are_nowhere_are_said_before_the_images_are_looked_at(here)
             prepare.prepare(here, Options(("data.root=empty", "train.weights=there", known)))
     with pytest.raises(DataError):  # without images weights are no matter
         prepare.prepare(here, Options(("data.root=nowhere", "train.weights=there", "train.pretrained=true")))
+
+
+@pytest.mark.parametrize(
+    ("budget", "options", "expected"),
+    [
+        ("{hours: 2}", Options(devices="cpu"), 2),
+        ("{hours: 2}", Options(devices="cpu", slots=1), 1),
+        ("{hours: 2}", Options(devices="cpu", slots="auto"), "auto"),
+        ("{hours: 2}", Options(devices="cpu", inline=True), 1),
+        ("{hours: 2}", Options(ray="auto"), 1),
+        ("{hours: 2, trials: 3}", Options(devices="cpu"), 1),
+        ("{trials: 3}", Options(devices="cpu", slots=3), 3),
+    ],
+)
+def test_hours_alone_train_two_trials_side_by_side_on_a_cpu_unless_it_is_said(tmp_path, budget, options, expected):
+    (tmp_path / "space.yaml").write_text(f"data: {{root: x}}\nbudget: {budget}\npreset: fast\n")
+    spec = yaml_io.read(tmp_path / "space.yaml")
+    assert options.side_by_side(spec) == (min(2, devices.cores()) if expected == 2 else expected)
 
 
 # ------------------------------------------------------------------------------------------ hours alone

@@ -25,6 +25,22 @@ def test_a_recipe_of_a_backbone_alone_has_its_familys_parts(backbone):
     assert made.augment.model_dump(mode="json", exclude_unset=True) == defaults.AUGMENT[line.augment]
 
 
+@pytest.mark.parametrize("backbone", NAMES)
+def test_small_networks_mix_images_average_their_weights_and_smooth_no_labels(backbone):
+    made, small = config(backbone=backbone), backbone == "mobilenetv2_100"
+    assert (made.augment.mixup > 0) == small
+    assert (made.weight_averaging.name == "ema") == small
+    assert (made.loss.label_smoothing == 0) == small
+
+
+@pytest.mark.parametrize(("epochs", "long"), [(9, False), (10, True), (40, True)])
+def test_a_short_training_has_no_time_for_strong_augmentation(epochs, long):
+    made = config(backbone="mobilenetv2_100", epochs=epochs)
+    assert (made.augment.mixup > 0) == (made.weight_averaging.name == "ema") == long
+    assert made.augment.random_resized_crop.scale[0] == (0.35 if long else 0.5)
+    assert (made.loss.label_smoothing == 0) == long
+
+
 def test_a_part_that_is_written_stays_as_it_is_written():
     made = config(backbone="convnext_tiny", optimizer={"name": "sgd"}, augment={"horizontal_flip": 0}, drop_path=None)
     assert (made.optimizer.name, made.optimizer.layer_decay) == ("sgd", 1.0)

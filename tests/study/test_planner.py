@@ -82,7 +82,7 @@ def test_what_is_planned_fits_and_leaves_little(photo, preset, hours):
 
 def test_with_time_enough_the_preset_stays_as_it_is(photo):
     plan = made(photo, 100).plan()
-    assert plan.values == {"image_size": 128, "epochs": 8}
+    assert plan.values == {"image_size": 128, "epochs": 10}
     assert plan.trials > 100
 
 
@@ -91,27 +91,27 @@ def test_with_less_time_pixels_and_epochs_give_way_alike(photo):
     plan = made(photo, 2.2 * whole / 3600).plan()
     assert plan.trials >= planner.WANTED
     assert plan.values["image_size"] < 128
-    assert plan.epochs < 8
+    assert plan.epochs < 10
 
 
 def test_where_three_do_not_fit_two_do(photo):
     one = made(photo, 1)
     one.measure(64)
-    least = one.shape(64, 4)
+    least = one.shape(64, 5)
     plan = made(photo, (one.start + 2.2 * least.trial + least.final) / 3600).plan()
-    assert (plan.trials, plan.values) == (2, {"image_size": 64, "epochs": 4})
+    assert (plan.trials, plan.values) == (2, {"image_size": 64, "epochs": 5})
 
 
 @pytest.mark.parametrize("share", [1.05, 1.5, 2.0])
 def test_where_not_even_two_fit_the_default_is_trained_once_on_all_images(photo, share):
     one = made(photo, 1)
     one.measure(64)
-    plan = made(photo, share * one.shape(64, 4).final / 3600).plan()
+    plan = made(photo, share * one.shape(64, 5).final / 3600).plan()
     assert plan.once
     assert plan.final_seconds <= plan.hours * 3600
     assert "too few for a search, so the default is trained once on train and val" in plan.line
     if share == 2.0:
-        assert plan.final_seconds > one.shape(64, 4).final
+        assert plan.final_seconds > one.shape(64, 5).final
     assert not plan.model_copy(update={"hours": 10}).once
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sweeper.commands import run
+from sweeper.engine.options import Options
 from sweeper.errors import UserError
 from sweeper.results.submission import choose
 from sweeper.statistics.ensemble import divided
@@ -37,6 +39,7 @@ train:
   batch_size: 16
   optimizer: {name: adamw, lr: {loguniform: [3e-3, 2e-2]}}
 """
+ALONE = ("rules.ensemble=false",)
 QUIET = {"SWEEP_TRAINER": ""}
 SELECT = ("best", "pair", "--ensemble", "5")
 EXPORT = (*SELECT, "--export", "submission", "--no-mlflow", "--devices", "cpu")
@@ -179,6 +182,17 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
     assert "predicts them, and is not retrained" in said.stderr
     assert (made(folder) / "model.safetensors").read_bytes() == before
     assert len((made(folder) / "prediction.txt").read_text().splitlines()) == 10
+
+
+# ------------------------------------------------------------------------------------------ hours alone
+@pytest.mark.parametrize(("more", "slots", "together"), [((), None, True), (ALONE, None, False), ((), 1, False)])
+def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(folder, more, slots, together):
+    space = folder / "space.yaml"
+    space.write_text(SPACE.replace("{trials: 4}", "{hours: 1}"))
+    found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
+    assert found.folder.root.name.endswith("-ensemble") == together
+    assert len(finals(folder)) == (3 if together else 1)
+    assert (found.folder.root / "submission.zip").exists()
 
 
 # ------------------------------------------------------------------------------------------ refused
