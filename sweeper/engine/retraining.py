@@ -148,11 +148,7 @@ class Retraining:
         """All are trained."""
 
     def starting(self, job: Job) -> None:
-        folder = RunFolder(job.folder)
-        if records.read_config(folder) is None:
-            if job.kind == "final":
-                extension_files.carry(job.recipe.extensions, folder.study.extensions, folder.root / "extensions")
-            records.write_config(folder, job)
+        begin(job)
 
     def epochs(self, trial: int) -> Sequence[Epoch]:
         return self._running[trial].epochs
@@ -222,6 +218,15 @@ class _Run:
     job: Job
     folder: RunFolder
     epochs: list[Epoch]
+
+
+def begin(job: Job) -> None:
+    """Put a run on record that is not there yet."""
+    folder = RunFolder(job.folder)
+    if records.read_config(folder) is None:
+        if job.kind == "final":
+            extension_files.carry(job.recipe.extensions, folder.study.extensions, folder.root / "extensions")
+        records.write_config(folder, job)
 
 
 def _failure(run: _Run, message: Failed) -> RunFailed:

@@ -200,7 +200,7 @@ class Session:
     def _closing(self, state: State, *, hurry: bool) -> Closing:
         if self.stop.again:  # the next `sweep run` or `sweep ui` shows the rest
             return Closing(state, timeout=0.0)
-        timeout = 1.0 if self.stop.requested or hurry else 10.0
+        timeout = 1.0 if self.stop.requested or hurry or self.goes_on else 10.0  # what follows shows the rest, too
         return Closing(state, tuple(tables(self.prepared.folder)), timeout)
 
 

@@ -43,7 +43,8 @@ def status(one: StudyStatus) -> Iterator[str]:
         yield f"best     {best(one.best)}"
     for final in one.finals:
         unfinished = "" if final.is_packed else " (not finished)"
-        yield f"final {final.number}  {relative_path(final.folder.root)}{unfinished}{_scored(final)}"
+        of = f" of trials {final.models}" if final.members else ""
+        yield f"final {final.number}  {relative_path(final.folder.root)}{of}{unfinished}{_scored(final)}"
     if used := spent(one):
         yield f"hours    {one.hours:g} h: {used.words}"
     for orphan in gpu_processes.found():
@@ -78,6 +79,8 @@ def next_command(one: StudyStatus) -> str:
     if one.state == "INTERRUPTED":
         return one.resume
     done = [final for final in one.finals if final.is_packed]
+    if together := [final for final in one.finals if final.members and not final.done]:
+        return f"sweep best {one.study.name} --ensemble {together[-1].most} --export submission"
     if one.best and (not done or len(done) < len(one.finals)):
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):

@@ -240,7 +240,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def fold_lines(folder: RunFolder) -> Iterator[str]:
     """What lies in the folder of a final, and why that is not all; nothing of one without folds."""
     job = records.read_config(folder)
-    if job is None or not job.recipe.folds:
+    if job is None or not job.recipe.folds or job.ensemble:  # its members have theirs
         return
     result = records.read_result(folder.study.trial(job.trial))
     if not folder.out_of_fold.exists():

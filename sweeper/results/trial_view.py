@@ -74,7 +74,9 @@ class TrialView:
         """One line for each value in which its recipe differs from what its backbone gets by default."""
         train = self.job.recipe.train
         given = {"backbone": train.backbone, "pretrained": train.pretrained}
-        usual = TrainConfig.model_validate(defaults.filled(given, self.job.recipe.metric))
+        length = {"epochs": train.epochs}  # on which the others depend
+        usual = TrainConfig.model_validate(defaults.filled(given | length, self.job.recipe.metric))
+        usual = usual.model_copy(update={"epochs": TrainConfig.model_fields["epochs"].default})
         return difference(usual.model_dump(mode="json"), train.model_dump(mode="json"))
 
     @cached_property

@@ -186,18 +186,22 @@ def augmentation(name: str, epochs: int) -> dict[str, Any]:
     return AUGMENT["medium" if name == "strong" and epochs < LONG else name]
 
 
-def defaults(backbone: str, metric: str, *, pretrained: bool = True, epochs: int = LONG) -> dict[str, Any]:
+def defaults(
+    backbone: str, metric: str, *, pretrained: bool = True, epochs: int = LONG, mixed: bool | None = None
+) -> dict[str, Any]:
     """Loss, optimizer, schedule, augmentation, weight averaging and drop path for this backbone, as plain values.
 
     Label smoothing raises the overall accuracy, but flattens the logits that posterior correction moves: where the
-    metric is a mean over classes there is none, nor where MixUp smooths already. Small networks under strong
-    augmentation are evaluated as the average of their last steps; for that a training needs LONG epochs.
+    metric is a mean over classes there is none, nor where images are mixed, which smooths already (`mixed`, or as the
+    family's augmentation has it). Small networks are evaluated as the average of their last steps, where they train
+    for LONG epochs.
     """
     line = family(backbone, pretrained=pretrained)
     strong = line.augment == "strong" and epochs >= LONG
+    mixes = strong if mixed is None else mixed
     rates = {"lr": line.lr, "backbone_lr_scale": line.backbone_lr_scale, "layer_decay": line.layer_decay}
     return {
-        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if strong or _mean(metric) else 0.1},
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if mixes or _mean(metric) else 0.1},
         "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "augment": augmentation(line.augment, epochs),
@@ -216,8 +220,11 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
     if not isinstance(backbone, str):
         return train
     epochs = train.get("epochs", TrainConfig.model_fields["epochs"].default)
-    length = {"epochs": epochs} if isinstance(epochs, int) else {}
-    parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False, **length)
+    known: dict[str, Any] = {"epochs": epochs} if isinstance(epochs, int) else {}
+    augment = train.get("augment")
+    if isinstance(augment, dict):
+        known["mixed"] = any(augment.get(key) for key in ("mixup", "cutmix"))
+    parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False, **known)
     own = _of_weights(train, backbone)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
     fits = _mean(metric) and metric in STANDARD  # a probability is as good as it is

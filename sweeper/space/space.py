@@ -335,7 +335,8 @@ def key(params: Mapping[str, Any]) -> str:
 
 
 def _given(train: TrainConfig) -> dict[str, Any]:
-    return {"backbone": train.backbone, "pretrained": train.pretrained}
+    """What the defaults of its family depend on."""
+    return {"backbone": train.backbone, "pretrained": train.pretrained, "epochs": train.epochs}
 
 
 def _family(train: TrainConfig) -> str:

@@ -27,16 +27,14 @@ class Selection:
     scores: tuple[float, ...]
 
 
-def select(candidates: Mapping[int, Logits], score: Score, most: int) -> Selection:
-    """Begin with the best candidate; again and again add the one with which the mean scores best, `most` in all.
+def select(candidates: Mapping[int, Logits], first: int, score: Score, most: int) -> Selection:
+    """Begin with the `first` candidate; again and again add the one with which the mean scores best, `most` in all.
 
     One may be chosen again, which gives it a larger share: in ROUNDS x `most` choices. What is chosen last without a
-    gain is left out, so that a candidate alone remains where no other helps. Of equals the first counts.
+    gain is left out, so that the first alone remains where no other helps. Of equals the first counts.
     """
-    chosen: list[int] = []
-    total = np.zeros_like(next(iter(candidates.values())))
-    scores: list[float] = []
-    for count in range(1, ROUNDS * most + 1):
+    chosen, total, scores = [first], candidates[first], [score(candidates[first])]
+    for count in range(2, ROUNDS * most + 1):
         open = candidates if len(set(chosen)) < most else dict.fromkeys(chosen)
         found = {key: score((total + candidates[key]) / np.float32(count)) for key in open}
         best = max(found, key=lambda key: found[key])

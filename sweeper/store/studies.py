@@ -16,7 +16,7 @@ from sweeper.errors import UserError
 from sweeper.store import jsonfile, lock, paths, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.text import did_you_mean, relative_path
-from sweeper.trial import OPEN, State, TrialResult
+from sweeper.trial import OPEN, Job, State, TrialResult
 from trainers.support.files import expanded, write_text
 
 
@@ -40,6 +40,7 @@ class FinalRun:
     scores: tuple[dict[str, Any], ...]
     number: int
     members: tuple[int, ...] = ()  # the trials of an ensemble, of which `trial` is the best
+    most: int = 0  # members that an ensemble might have
 
     @property
     def models(self) -> str:
@@ -164,7 +165,8 @@ def resume_command(study: StudyFolder) -> str:
 def finals(study: StudyFolder) -> list[FinalRun]:
     """Every final, the oldest first."""
     found = [RunFolder(path.parent) for path in study.finals.glob("*/config.json")]
-    jobs = [(folder, job) for folder in sorted(found, key=_age) if (job := records.read_config(folder))]
+    jobs = [(folder, job) for folder in found if (job := records.read_config(folder))]
+    jobs.sort(key=lambda one: _age(*one))
     return [
         FinalRun(
             folder,
@@ -173,13 +175,18 @@ def finals(study: StudyFolder) -> list[FinalRun]:
             tuple(scores(folder)),
             number,
             tuple(one.trial for one in job.ensemble.members) if job.ensemble else (),
+            job.ensemble.most if job.ensemble else 0,
         )
         for number, (folder, job) in enumerate(jobs, 1)
     ]
 
 
-def _age(folder: RunFolder) -> tuple[float, str]:
-    """What tells which final was begun first, wherever the folder was copied to: when its first epoch ended."""
+def _age(folder: RunFolder, job: Job) -> tuple[float, str]:
+    """What tells which final was begun first, wherever the folder was copied to: when its first epoch ended, or when
+    an ensemble was chosen.
+    """
+    if job.ensemble:
+        return job.ensemble.begun, folder.root.name
     epochs = records.history(folder)
     return (epochs[0].time if epochs else math.inf), folder.root.name
 

@@ -78,16 +78,22 @@ def _corrected(epoch: Epoch, metric: str) -> dict[str, float]:
 def looked(job: Job, result: TrialResult, time: float) -> list[Point]:
     """What an ended run knows beside its epochs, as figures of the epoch that counts.
 
-    The standard error of its metric, the metric of a final on test, and metrics with test-time augmentation.
+    The standard error of its metric, the metric of a final on test, and metrics with test-time augmentation. Of an
+    ensemble what val says of it, too.
     """
     metric, place = result.metric, "test/" if job.kind == "final" else ""
     figures = {f"{place}{metric}": result.value} if place and result.value is not None else {}
     if result.standard_error is not None:
         figures[f"{place}{metric}_se"] = result.standard_error
+    if job.ensemble:
+        val = job.ensemble.val
+        figures |= {metric: val.value(metric), "members": float(len(job.ensemble.members))}
+        figures |= {f"{metric}_se": error for name, error in val.standard_errors.items() if name == metric}
     if result.tta:
         metrics = result.tta.metrics
         figures |= {f"tta/{name}": metrics[name] for name in dict.fromkeys((*SINGLE, metric)) if name in metrics}
-    return [Point(result.epoch, _ms(time), _tidy(figures))] if figures and result.epoch else []
+    step = result.epoch or (1 if job.ensemble else None)
+    return [Point(step, _ms(time), _tidy(figures))] if figures and step else []
 
 
 def _tidy(figures: Mapping[str, float]) -> dict[str, float]:

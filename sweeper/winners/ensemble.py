@@ -1,5 +1,6 @@
 """Several trials of a study whose models answer better together: chosen on val, retrained, and put into one file."""
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Selection:
     best: Winner  # the best trial alone
     members: Mapping[int, Winner]
     shares: Mapping[int, float]
+    most: int  # members that there may be
+    own: float  # what the best alone is worth, measured as the mean is
     val: Scores
     temperature: Mapping[str, float]
     gain: tuple[float, float] | None  # 95 % interval of what the mean is better than the best alone
@@ -55,13 +58,17 @@ class Selection:
     @property
     def line(self) -> str:
         """What it is worth."""
-        metric, study = self.best.result.metric, self.best.study.name
+        metric, study, on = self.best.result.metric, self.best.study.name, self.best.judged_on
         if self.alone:
-            return f"no other trial of {study} makes trial {self.best.result.number} better on val: it stays alone"
+            return f"no other trial of {study} makes trial {self.best.result.number} better on {on}: it stays alone"
         value = text.format_value(self.value, self.val.standard_errors.get(metric))
-        own = f"trial {self.best.result.number} alone {text.format_value(self.best.result.value)}"
-        interval = f" (gain, 95 %: {self.gain[0]:+.4f} to {self.gain[1]:+.4f})" if self.gain else ""
-        return f"{metric} on val {value}, {own}{interval}; val chose them, so it flatters them a little"
+        own, recorded = text.format_value(self.own), text.format_value(self.best.result.value)
+        other = f" (on record {recorded}: with thresholds, or before its temperature)" if own != recorded else ""
+        interval = f"; gain, 95 %: {self.gain[0]:+.4f} to {self.gain[1]:+.4f}" if self.gain else ""
+        alone = f"trial {self.best.result.number} alone {own}{other}"
+        return (
+            f"{metric} on {on} {value}, {alone}{interval}. The same images chose them: the gain is a little too good"
+        )
 
 
 def select(study: StudyFolder, most: int) -> Selection:
@@ -81,7 +88,7 @@ def select(study: StudyFolder, most: int) -> Selection:
     logits = {number: _logits(one, table) for number, one in candidates.items()}
     if best.result.number not in logits:
         raise _no_predictions(best)
-    chosen = ensemble.select(logits, judge.score, most)
+    chosen = ensemble.select(logits, best.result.number, judge.score, most)
     order = sorted(chosen.shares, key=lambda number: (-chosen.shares[number], -candidates[number].result.oriented))
     mean = ensemble.mean(logits, chosen.shares)
     multi = not recipe.train.thresholds.fit
@@ -89,6 +96,8 @@ def select(study: StudyFolder, most: int) -> Selection:
         best=best,
         members={number: candidates[number] for number in order},
         shares=chosen.shares,
+        most=most,
+        own=judge.scores(logits[best.result.number]).value(recipe.metric),
         val=judge.with_errors(mean),
         temperature=judge.temperature(mean, multi=multi),
         gain=judge.gain(mean, logits[best.result.number]),
@@ -136,20 +145,18 @@ def export(
     """
     if chosen.alone:
         return final.export(chosen.best, slots[:1], again=again, mlflow=mlflow, events=events)
-    places = {final.place(one, again=again)[0]: one for one in chosen.members.values()}
-    job = _job(chosen, places)
-    folder, began = RunFolder(job.folder), time.monotonic()
-    waiting = [one for one in places if records.read_result(one) is None]
-    recipe = chosen.best.job.recipe
+    study, recipe, began = chosen.best.study, chosen.best.job.recipe, time.monotonic()
+    job, places = _begun(chosen, again=again)
+    folder, waiting = RunFolder(job.folder), [one for one in places if records.read_result(one) is None]
     if records.read_result(folder) is not None and not waiting:
         table = prepare.checked(recipe.data).table
         if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
             if mlflow:
-                catching_up.catch_up([chosen.best.study], print_message)
+                catching_up.catch_up([study], print_message)
             return final.packed(folder, table, recipe.data, recipe.metric, known=True)
     try:
         return retraining.session(
-            chosen.best.study,
+            study,
             recipe,
             slots,
             lambda session: _trained(chosen, places, job, session),
@@ -207,8 +214,34 @@ class _Seen(Winner):
         return own and own.model_copy(update={"val": self.val, "plain": None, "corrected": {}})
 
 
+def _begun(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
+    """The ensemble on record, an unfinished one first, or a new one; and the finals of its members.
+
+    It is on record before its members are trained, so that the study tells what is to be done. An unfinished one of
+    other members, of which nothing was made, gives way.
+    """
+    study = chosen.best.study
+    known = [one for one in studies.finals(study) if one.members]
+    for one in reversed(known):
+        job = records.read_config(one.folder)
+        if job and job.ensemble and _is_of(job.ensemble, chosen) and not (one.done and again):
+            places = {study.final(m.final): chosen.members[m.trial] for m in job.ensemble.members}
+            return job.model_copy(update={"folder": one.folder.root, "cache": paths.cache()}), places
+    for one in known:
+        if not one.done:
+            shutil.rmtree(one.folder.root)
+    made = {final.place(one, again=again)[0]: one for one in chosen.members.values()}
+    job = _job(chosen, made)
+    retraining.begin(job)
+    return job, made
+
+
+def _is_of(ensemble: Ensemble, chosen: Selection) -> bool:
+    return {one.trial: one.share for one in ensemble.members} == dict(chosen.shares)
+
+
 def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
-    """That of the ensemble of the finals in `places`: the one on record, or a new one."""
+    """That of a new ensemble of the finals in `places`."""
     members = tuple(
         EnsembleMember(
             trial=one.result.number,
@@ -218,19 +251,19 @@ def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
         )
         for folder, one in places.items()
     )
-    study = chosen.best.study
-    for known in studies.finals(study):
-        job = records.read_config(known.folder)
-        if job and job.ensemble and job.ensemble.members == members:
-            return job.model_copy(update={"folder": known.folder.root, "cache": paths.cache()})
-    made = Ensemble(members=members, temperature=dict(chosen.temperature), val=chosen.val)
     changes = {
         "kind": "final",
-        "folder": final.new_place(study, NAME).root,
+        "folder": final.new_place(chosen.best.study, NAME).root,
         "cache": paths.cache(),
         "resumed": False,
         "params": {},
-        "ensemble": made,
+        "ensemble": Ensemble(
+            members=members,
+            temperature=dict(chosen.temperature),
+            val=chosen.val,
+            most=chosen.most,
+            begun=time.time(),
+        ),
     }
     return chosen.best.job.model_copy(update=changes)
 
@@ -265,6 +298,6 @@ def document(chosen: Selection) -> dict[str, Any]:
         "members": members,
         "value": chosen.value,
         "standard_error": chosen.val.standard_errors.get(metric),
-        "best": {"trial": chosen.best.result.number, "value": chosen.best.result.value},
+        "best": {"trial": chosen.best.result.number, "value": chosen.own},
         "gain": list(chosen.gain) if chosen.gain else None,
     }

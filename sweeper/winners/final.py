@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import text
 from sweeper.engine import prepare, retraining
+from sweeper.model import find
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
 from sweeper.results.winner import Winner
@@ -95,7 +96,8 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         yield f"test:       {final.metric} {value}{_labelled(final.test, made)}"
     yield from submission.fold_lines(final.folder)
     yield f"card:       {text.relative_path(final.folder.card)}"
-    yield f"predict:    sweep predict {study.name} IMAGES"
+    newest = find.find(study.name).path.parent == final.folder.root
+    yield f"predict:    sweep predict {study.name if newest else text.relative_path(final.folder.root)} IMAGES"
     yield f"browse:     sweep ui {study.name}"
 
 
@@ -158,7 +160,7 @@ def train(places: "Mapping[RunFolder, Winner]", session: retraining.RetrainingSe
     for folder, won in waiting.items():
         what = f"retraining trial {won.result.number}" if won.epoch else "training the first configuration"
         session.observers.note(f"{what} on train and val for {jobs[folder.root].length}")
-        if not jobs[folder.root].temperature:
+        if not jobs[folder.root].temperature and len(waiting) == 1:
             why = uncalibrated(won) if won.epoch else "probabilities are not calibrated: nothing was scored on val"
             session.observers.note(why)
 

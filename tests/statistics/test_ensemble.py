@@ -38,15 +38,15 @@ def test_each_choice_is_the_best_next_one_and_the_best_number_of_choices_counts(
     rng = np.random.default_rng(seed)
     truth = labels(rng)
     candidates = {number: said(rng, truth, noise) for number, noise in enumerate((0.7, 0.8, 0.9, 1.2))}
-    chosen, scores = [], []
-    for _ in range(12):
+    chosen, scores = [0], [accuracy(candidates[0], truth)]
+    for _ in range(11):
         allowed = candidates if len(set(chosen)) < 3 else set(chosen)
         means = {key: np.mean([candidates[k] for k in [*chosen, key]], axis=0) for key in sorted(allowed)}
         values = {key: accuracy(mean, truth) for key, mean in means.items()}
         chosen.append(max(values, key=values.get))
         scores.append(values[chosen[-1]])
     kept = chosen[: scores.index(max(scores)) + 1]
-    found = ensemble.select(candidates, judge(truth).score, 3)
+    found = ensemble.select(candidates, 0, judge(truth).score, 3)
     assert len(found.shares) <= 3
     assert found.shares == pytest.approx({key: kept.count(key) / len(kept) for key in kept})
     assert found.scores == pytest.approx(tuple(scores[: len(kept)]))
@@ -56,7 +56,7 @@ def test_each_choice_is_the_best_next_one_and_the_best_number_of_choices_counts(
 def test_a_candidate_that_no_other_helps_stays_alone():
     truth = labels(np.random.default_rng(0))
     perfect = said(np.random.default_rng(0), truth, 0.0)
-    found = ensemble.select({4: perfect, 7: -perfect}, judge(truth).score, 3)
+    found = ensemble.select({4: perfect, 7: -perfect}, 4, judge(truth).score, 3)
     assert found.shares == {4: 1.0}
 
 
@@ -65,7 +65,7 @@ def test_two_that_err_elsewhere_are_better_together():
     first, second = (np.tile(np.array([1, 0, 0, 1, 0], np.float32), (100, 1)) for _ in range(2))
     first[:40] = [0, 0.5, 0, 0, 0.5]
     second[60:] = [0, 0.5, 0, 0, 0.5]
-    found = ensemble.select({1: first, 2: second}, judge(truth).score, 2)
+    found = ensemble.select({1: first, 2: second}, 1, judge(truth).score, 2)
     assert found.shares == {1: 0.5, 2: 0.5}
     assert found.scores == pytest.approx((0.6, 1.0))
 
@@ -74,8 +74,9 @@ def test_less_of_a_loss_is_better():
     rng = np.random.default_rng(0)
     truth = labels(rng)
     good, bad = said(rng, truth, 0.3), said(rng, truth, 3.0)
-    found = ensemble.select({0: bad, 1: good}, judge(truth, "log_loss", minimize=True).score, 1)
-    assert found.shares == {1: 1.0}
+    found = ensemble.select({0: bad, 1: good}, 0, judge(truth, "log_loss", minimize=True).score, 2)
+    assert found.shares[1] > found.shares.get(0, 0)
+    assert found.scores[-1] > found.scores[0]
 
 
 @pytest.mark.parametrize(("metric", "plain"), [("overall_accuracy", accuracy_score), ("mean_class_accuracy", None)])

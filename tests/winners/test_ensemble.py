@@ -109,7 +109,7 @@ def test_the_choice_is_shown_before_anything_is_trained(folder):
     table = call(folder, *SELECT)
     assert table.stdout.split("\n")[0].split() == ["trial", "share", "backbone", "value"]
     assert f"{said['value']:.4f}" in table.stderr
-    assert "val chose them" in table.stderr
+    assert "The same images chose them" in table.stderr
     assert finals(folder) == []
 
 

@@ -32,7 +32,9 @@ class Graph(nn.Module):
         levels = {one.notes.format.level(one.notes.images.input) for one in members}
         if len(levels) > 1:
             what = "its networks take images of sizes so different that one program cannot feed them all"
-            raise UserError(what, help="sweep predict runs it; or export one of its members")
+            raise UserError(
+                what, help="sweep predict runs it; or export the final of one of its trials, by its folder"
+            )
         self.spans = spans(model.categories)
         pairs = zip(members, model.networks, strict=True)
         self.networks = nn.ModuleList(NetworkGraph(one, network.net.eval()) for one, network in pairs)
