@@ -224,7 +224,8 @@ def run(
         bool | None,
         typer.Option(
             "--then-best/--no-then-best",
-            help="then as sweep best --export submission, within the hours; so where hours are the only budget",
+            help="then retrain the winner as sweep best --export submission does, within the hours; so where hours"
+            " are the only budget, and two side by side as an ensemble",
             show_default=False,
         ),
     ] = None,
