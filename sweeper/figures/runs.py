@@ -70,7 +70,8 @@ def run(folder: RunFolder) -> FigureResult:
     if job is None or result is None:
         return FigureResult(key=str(folder.root), troubles=("the run has not ended",))
     one, figure_set = Run(folder, job, result), FigureSet(folder, records.checksum(folder))
-    figure_set.put("curves.svg", lambda: _curves(one))
+    if not job.ensemble:  # which has no epochs of its own
+        figure_set.put("curves.svg", lambda: _curves(one))
     if job.kind != "final":
         figure_set.put("categories.svg", lambda: _categories(one))
     if one.seen or figure_set.has("confusion.png"):

@@ -143,6 +143,14 @@ def test_it_predicts_exports_and_stands_in_the_ledger(exported):
     assert f"ensemble of {len(members(exported))}" in call(exported, "predict", "pair", "garments/img").stderr
 
 
+def test_its_figures_are_those_of_its_predictions(exported, tmp_path):
+    folder = Path(shutil.copytree(exported, tmp_path / "here"))
+    table = (folder / "garments/split/test_attr.txt").exists()
+    said = call(folder, "report", "pair")
+    assert "not drawn" not in said.stderr
+    assert (made(folder) / "figures").exists() == table
+
+
 def test_the_same_command_makes_nothing_twice(exported):
     before = {path: path.stat().st_mtime_ns for path in made(exported).parent.rglob("model.safetensors")}
     said = call(exported, *EXPORT)
