@@ -54,7 +54,7 @@ class Ensemble(Message):
     temperature: dict[str, float] = Field(default_factory=dict, description="of the mean, fitted on val, by category")
     val: Scores = Field(description="of the mean on val, with standard errors")
     most: int = Field(description="members that there might have been")
-    begun: float = Field(description="when it was chosen, seconds since 1970")
+    started: float = Field(description="when it was chosen, seconds since 1970")
 
     @property
     def name(self) -> str:

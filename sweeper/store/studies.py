@@ -186,7 +186,7 @@ def _age(folder: RunFolder, job: Job) -> tuple[float, str]:
     an ensemble was chosen.
     """
     if job.ensemble:
-        return job.ensemble.begun, folder.root.name
+        return job.ensemble.started, folder.root.name
     epochs = records.history(folder)
     return (epochs[0].time if epochs else math.inf), folder.root.name
 

@@ -146,7 +146,7 @@ def export(
     if chosen.alone:
         return final.export(chosen.best, slots[:1], again=again, mlflow=mlflow, events=events)
     study, recipe, began = chosen.best.study, chosen.best.job.recipe, time.monotonic()
-    job, places = _begun(chosen, again=again)
+    job, places = _started(chosen, again=again)
     folder, waiting = RunFolder(job.folder), [one for one in places if records.read_result(one) is None]
     if records.read_result(folder) is not None and not waiting:
         table = prepare.checked(recipe.data).table
@@ -214,7 +214,7 @@ class _Seen(Winner):
         return own and own.model_copy(update={"val": self.val, "plain": None, "corrected": {}})
 
 
-def _begun(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
+def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
     """The ensemble on record, an unfinished one first, or a new one; and the finals of its members.
 
     It is on record before its members are trained, so that the study tells what is to be done. An unfinished one of
@@ -262,7 +262,7 @@ def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
             temperature=dict(chosen.temperature),
             val=chosen.val,
             most=chosen.most,
-            begun=time.time(),
+            started=time.time(),
         ),
     }
     return chosen.best.job.model_copy(update=changes)
