@@ -459,7 +459,7 @@ def best(
     no_mlflow: NoMlflow = False,
     as_json: Json = False,
 ) -> None:
-    """The winner: as a recipe, confirmed, exported, or with other trials as an ensemble."""
+    """The winner: as a recipe, confirmed, exported; or an ensemble."""
     from sweeper.results import winner
     from sweeper.store import studies
     from sweeper.system import devices as places

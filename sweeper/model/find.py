@@ -74,9 +74,8 @@ def _unknown(word: str, names: list[str]) -> StudyFolder:
 
 
 def _of_study(study: StudyFolder) -> FoundModel:
-    done = [final.folder for final in studies.finals(study) if final.done]
-    if done:
-        return _of_run(max(done, key=lambda folder: folder.result.stat().st_mtime))
+    if newest := studies.newest_final(study):
+        return _of_run(newest)
     return _of_trial(study, winner.winner(study).result.number)
 
 

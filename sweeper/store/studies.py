@@ -181,6 +181,12 @@ def finals(study: StudyFolder) -> list[FinalRun]:
     ]
 
 
+def newest_final(study: StudyFolder) -> RunFolder | None:
+    """The final that a study means where a model is asked of it: the one that ended last."""
+    done = [final.folder for final in finals(study) if final.done]
+    return max(done, key=lambda folder: folder.result.stat().st_mtime, default=None)
+
+
 def _age(folder: RunFolder, job: Job) -> tuple[float, str]:
     """What tells which final was begun first, wherever the folder was copied to: when its first epoch ended, or when
     an ensemble was chosen.

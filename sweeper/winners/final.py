@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import text
 from sweeper.engine import prepare, retraining
-from sweeper.model import find
 from sweeper.results import card, submission
 from sweeper.results.submission import Submission
 from sweeper.results.winner import Winner
@@ -96,8 +95,8 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         yield f"test:       {final.metric} {value}{_labelled(final.test, made)}"
     yield from submission.fold_lines(final.folder)
     yield f"card:       {text.relative_path(final.folder.card)}"
-    newest = find.find(study.name).path.parent == final.folder.root
-    yield f"predict:    sweep predict {study.name if newest else text.relative_path(final.folder.root)} IMAGES"
+    is_newest = studies.newest_final(study) in (None, final.folder)
+    yield f"predict:    sweep predict {study.name if is_newest else text.relative_path(final.folder.root)} IMAGES"
     yield f"browse:     sweep ui {study.name}"
 
 

@@ -143,6 +143,7 @@ def test_it_predicts_exports_and_stands_in_the_ledger(exported):
     assert f"ensemble of {len(members(exported))}" in call(exported, "predict", "pair", "garments/img").stderr
 
 
+@pytest.mark.slow
 def test_its_figures_are_those_of_its_predictions(exported, tmp_path):
     folder = Path(shutil.copytree(exported, tmp_path / "here"))
     assert "not drawn" not in call(folder, "report", "pair").stderr
@@ -191,7 +192,14 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------ hours alone
-@pytest.mark.parametrize(("more", "slots", "together"), [((), None, True), (ALONE, None, False), ((), 1, False)])
+@pytest.mark.parametrize(
+    ("more", "slots", "together"),
+    [
+        ((), None, True),
+        pytest.param(ALONE, None, False, marks=pytest.mark.slow),
+        pytest.param((), 1, False, marks=pytest.mark.slow),
+    ],
+)
 def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(folder, more, slots, together):
     space = folder / "space.yaml"
     space.write_text(SPACE.replace("{trials: 4}", "{hours: 1}"))

@@ -9,15 +9,14 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from tests.trainers.evaluation.test_predictor import MODEL, elsewhere, recipe, said, trained
+from tests.trainers.evaluation.test_predictor import MODEL, elsewhere, own, recipe, said, trained
 from tests.trainers.test_export import inputs, program, run
 from trainers.config import Views
 from trainers.data.table import spans
-from trainers.evaluation import model_file
+from trainers.evaluation import model_file, predict
 from trainers.evaluation.graph import Graph
 from trainers.evaluation.model_file import Calibration
 from trainers.evaluation.predictor import ImageFile, Predictor
-from trainers.loading.batches import Data
 from trainers.support.errors import UserError
 
 SHARES = (0.75, 0.25)
@@ -27,23 +26,21 @@ TOGETHER = {"colour": 0.9}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models, and the file of both."""
+    """Two models, the file of both, and what each says of the test images: corrected logits [N, sum C]."""
 
     folders: tuple[Path, Path]
     path: Path
-    data: Data
     files: list[ImageFile]
+    logits: tuple[np.ndarray, np.ndarray]
 
     @property
     def expected(self) -> np.ndarray:
-        """The probabilities of the mean, from each model's own logits."""
-        found, models = 0.0, [Predictor(folder / MODEL) for folder in self.folders]
-        for model, share, heat in zip(models, SHARES, HEATS, strict=True):
-            logits = model.logits(model._decoded(self.files).data).astype(np.float64)
-            found = found + share * divided(logits, model, heat)
-        found = divided(found, models[0], TOGETHER)
-        parts = [softmax(found[:, span.classes], axis=1) for span in spans(models[0].categories)]
-        return np.concatenate(parts, axis=1)
+        """The probabilities of the mean."""
+        model = Predictor(self.folders[0] / MODEL)
+        parts = zip(self.logits, SHARES, HEATS, strict=True)
+        mean = sum(share * divided(logits.astype(np.float64), model, heat) for logits, share, heat in parts)
+        found = divided(mean, model, TOGETHER)
+        return np.concatenate([softmax(found[:, span.classes], axis=1) for span in spans(model.categories)], axis=1)
 
 
 def divided(logits: np.ndarray, model: Predictor, heat: dict[str, float]) -> np.ndarray:
@@ -62,10 +59,12 @@ def pair(photos, tmp_path) -> Pair:
     folders = tmp_path / "a", tmp_path / "b"
     whole = trained(first, folders[0], calibration=Calibration(views=first.train.tta, tau=0.4, temperature=HEATS[0]))
     trained(second, folders[1], calibration=Calibration(temperature=HEATS[1]))
+    offset = predict.logit_offset(whole.categories, whole.counts(whole.table.indices("train")), 0.4)
+    logits = own(first, whole, folders[0], first.train.tta) - offset, own(second, whole, folders[1])
     path = tmp_path / MODEL
     parts = [(f / MODEL, share, heat) for f, share, heat in zip(folders, SHARES, HEATS, strict=True)]
     model_file.combined(parts, TOGETHER, path)
-    return Pair(folders, path, whole, elsewhere(whole, tmp_path / "new"))
+    return Pair(folders, path, elsewhere(whole, tmp_path / "new"), logits)
 
 
 def test_predictions_are_those_of_the_mean(pair):
