@@ -207,7 +207,7 @@ def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
         image_size=chosen.preset.image_size,
         epochs=chosen.preset.epochs,
         batch_size=min(chosen.preset.batch_size, max(8, train // 8)),
-        augment=dict(presets.augmentation(chosen.preset)),
+        augment=dict(presets.augmentation(chosen.preset, chosen.backbones[0], pretrained=not wishes.scratch)),
         several=any(category.multi for category in table.categories),
         notes=list(_notes(chosen, Pace(paces, train, val), slot.name, wishes.hours)),
     )

@@ -16,6 +16,7 @@ from sweeper.study.planner import MARGIN, SMALLEST, TRIAL_S
 
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
+FAMILY = "family"
 WANTED, HANDFUL = 8, 4  # trials that a search should have room for, and that it must have
 
 
@@ -26,20 +27,20 @@ class Preset(NamedTuple):
     image_size: int
     epochs: int
     batch_size: int
-    augment: str  # a key of AUGMENT
+    augment: str  # a key of AUGMENT, or family: what the backbone begins with
 
 
 # fmt: off
 TABLE: dict[Kind, dict[Name, Preset]] = {
     "cpu": {
         "fast": Preset(("mobilenetv3_small_100.lamb_in1k",), 96, 4, 32, "light"),
-        "good": Preset(("mobilenetv3_large_100.ra_in1k", "mobilenetv3_small_100.lamb_in1k"), 128, 10, 32, "strong"),
-        "best": Preset(("efficientnet_b0.ra_in1k", "mobilenetv3_large_100.ra_in1k"), 192, 15, 32, "strong"),
+        "good": Preset(("mobilenetv3_large_100.ra_in1k", "mobilenetv3_small_100.lamb_in1k"), 128, 10, 32, "family"),
+        "best": Preset(("efficientnet_b0.ra_in1k", "mobilenetv3_large_100.ra_in1k"), 192, 15, 32, "family"),
     },
     "gpu": {
         "fast": Preset(("resnet18.a1_in1k",), 160, 6, 64, "light"),
-        "good": Preset(("convnext_tiny.fb_in1k", "resnet50.a1_in1k"), 224, 12, 64, "medium"),
-        "best": Preset(("convnext_small.fb_in22k_ft_in1k", "convnext_tiny.fb_in1k"), 288, 20, 64, "medium"),
+        "good": Preset(("convnext_tiny.fb_in1k", "resnet50.a1_in1k"), 224, 12, 64, "family"),
+        "best": Preset(("convnext_small.fb_in22k_ft_in1k", "convnext_tiny.fb_in1k"), 288, 20, 64, "family"),
     },
 }
 # fmt: on
@@ -55,9 +56,10 @@ def backbones(kind: Kind) -> list[str]:
     return list(dict.fromkeys(name for preset in NAMES for name in TABLE[kind][preset].backbones))
 
 
-def augmentation(preset: Preset) -> dict[str, object]:
-    """The preset's augmentation, as `train.augment` has it."""
-    return defaults.augmentation(preset.augment, preset.epochs)
+def augmentation(preset: Preset, backbone: str, *, pretrained: bool = True) -> dict[str, object]:
+    """What a backbone has with a preset, as `train.augment` has it."""
+    line = defaults.family(backbone, pretrained=pretrained)
+    return defaults.augmentation(line.augment if preset.augment == FAMILY else preset.augment, preset.epochs)
 
 
 # ------------------------------------------------------------------------------------------ filling
@@ -72,20 +74,14 @@ def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
     name = spec.preset or "good"
     plan = planner.stored(StudyFolder.named(spec.study))
     planned = plan.values if plan else {}
-    whole = {one: _shortened({**_values(one, name), **planned}) for one in TABLE}
+    whole = {one: {**_values(one, name), **planned} for one in TABLE}
     missing = {one: {key: value for key, value in of.items() if key not in entries} for one, of in whole.items()}
     return _with(replace(spec, preset=name), missing[_began_on(spec, missing) or kind(device())])
 
 
 def replanned(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
     """The study with `values` in the place of those that its preset gave."""
-    return _with(spec, _shortened({**spec.of_preset, **values}))
-
-
-def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with the augmentation that so many epochs have time for."""
-    strong = "epochs" in values and values.get("augment") == AUGMENT["strong"]
-    return {**values, "augment": defaults.augmentation("strong", values["epochs"])} if strong else dict(values)
+    return _with(spec, {**spec.of_preset, **values})
 
 
 def _with(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
@@ -105,7 +101,8 @@ def _values(kind: Kind, name: Name) -> dict[str, Any]:
     """A preset as `train` has it, with the first of its backbones."""
     one = TABLE[kind][name]
     sizes = {"image_size": one.image_size, "epochs": one.epochs, "batch_size": one.batch_size}
-    return {"backbone": one.backbones[0], **sizes, "augment": augmentation(one)}
+    own = {} if one.augment == FAMILY else {"augment": AUGMENT[one.augment]}
+    return {"backbone": one.backbones[0], **sizes, **own}
 
 
 def _began_on(spec: StudySpec, values: Mapping[Kind, Mapping[str, Any]]) -> Kind | None:

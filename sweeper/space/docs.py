@@ -135,8 +135,9 @@ def page() -> str:
     lines = [
         "# Every key",
         "",
-        "Written by `make schema`. Loss, optimizer, schedule, augment, drop_path, posthoc_logit_adjustment and tta,",
-        "where a file leaves them out, come from the backbone's family (`space/defaults.py`), not from here.",
+        "Written by `make schema`. Loss, optimizer, schedule, augment, weight_averaging, drop_path,",
+        "posthoc_logit_adjustment and tta, where a file leaves them out, come from the backbone's family",
+        "(`space/defaults.py`), not from here.",
         "A part with names is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
         *_metrics(),
         *_section("data", DataConfig),

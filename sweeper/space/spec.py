@@ -262,8 +262,8 @@ class StudyFile(Part):
     )
     preset: Preset | None = Field(
         None,
-        description="backbone, image_size, epochs, batch_size and augment for this device, where train leaves them"
-        " out; good where it leaves out the backbone",
+        description="backbone, image_size, epochs and batch_size for this device, with fast also augment, where"
+        " train leaves them out; good where it leaves out the backbone",
     )
     train: dict[str, Any] = Field(
         default_factory=dict, description="everything about the training; a value here may be left open"

@@ -273,13 +273,13 @@ def test_backbones_of_a_folder_are_taken_though_no_preset_names_them():
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("pretrained", [False, True])
 @pytest.mark.parametrize("metric", ["overall_accuracy", "mean_class_accuracy", "log_loss"])
-@pytest.mark.parametrize("augment", ["light", "medium"])
+@pytest.mark.parametrize("augment", ["light", "medium", "family"])
 def test_every_file_that_it_may_write_is_a_search_space(several, pretrained, metric, augment):
     preset = TABLE["good"]._replace(augment=augment)
     data = yaml_io.read(Path("x"), text="study: s\ndata: {layout: folder, root: a b}\ntrain: {backbone: x}\n").data
     made = starter.Starter(
         *("s", data, metric, 0.5, None, preset.backbones, pretrained, "w d", 96, 4, 32),
-        *(dict(presets.augmentation(preset)), several, ["measured"]),
+        *(dict(presets.augmentation(preset, preset.backbones[0])), several, ["measured"]),
     )
     made = made if pretrained else replace(made, weights=None)
     read = yaml_io.read(Path("s.yaml"), text=starter.text(made, "x.json"))
