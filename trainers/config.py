@@ -435,6 +435,11 @@ class PosthocLogitAdjustment(Part):
     tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
     fit: bool = Field(False, description="choose tau on val by the metric; figures on val are cross-fitted")
 
+    def strength(self, epoch: Epoch, metric: str) -> float:
+        """The tau of a model after this epoch: what was fitted to the metric on val, where it is fitted."""
+        fitted = epoch.corrected.get(metric)
+        return fitted.tau if self.fit and fitted else self.tau
+
     @model_validator(mode="after")
     def _one(self) -> "PosthocLogitAdjustment":
         if self.fit and self.tau:

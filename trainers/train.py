@@ -364,8 +364,7 @@ class TrainingRun:
 
     def _fitted_calibration(self, epoch: Epoch) -> Calibration:
         """As val is judged after this epoch."""
-        asked, fitted = self.config.posthoc_logit_adjustment, epoch.corrected.get(self.recipe.metric)
-        tau = fitted.tau if asked.fit and fitted else asked.tau
+        tau = self.config.posthoc_logit_adjustment.strength(epoch, self.recipe.metric)
         return Calibration(tau=tau, thresholds=epoch.thresholds, temperature=epoch.temperature)
 
     def _save_state(self) -> None:

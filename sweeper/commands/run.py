@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sweeper import text
 from sweeper.engine import prepare as preparation
 from sweeper.engine import presets
-from sweeper.engine.options import Options
+from sweeper.engine.options import PAIR, Options
 from sweeper.engine.prepare import prepare
 from sweeper.engine.session import Session, make_executor
 from sweeper.errors import UserError
@@ -129,7 +129,7 @@ def final(path: Path, options: Options) -> "Final | None":
         and len(slots) > 1
         and folder.trial(won.result.number).val_logits.exists()
     ):
-        chosen = ensemble.select(folder, len(slots))  # retrained side by side, they take no longer than one
+        chosen = ensemble.select(folder, PAIR)  # retrained side by side, they take no longer than one
         return ensemble.export(chosen, slots, mlflow=options.mlflow, events=options.events)
     return winning.export(won, alone, mlflow=options.mlflow, events=options.events)
 

@@ -49,8 +49,7 @@ def preflight(
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
         return {}
-    request = _request(asked, categories, images, gpus, unfetched=unfetched, extensions=extensions)
-    request |= {"weights": weights}
+    request = _request(asked, categories, images, gpus, unfetched=unfetched, extensions=extensions, weights=weights)
     memory, key = cache / "preflight.json", cache_key(request, asked)
     passed = _passed(memory)
     if key in passed:
@@ -76,6 +75,7 @@ def _request(
     *,
     unfetched: bool,
     extensions: Sequence[Path],
+    weights: str,
 ) -> dict[str, Any]:
     return {
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
@@ -85,6 +85,7 @@ def _request(
         "sizes": True,
         "unfetched": unfetched,
         "extensions": list(map(str, extensions)),
+        "weights": weights,
     }
 
 

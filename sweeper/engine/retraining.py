@@ -1,5 +1,6 @@
 """Training runs that no search decides on: the final and the confirmations. The same handshake, record and views."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,15 +66,18 @@ def session(
     slots: "Sequence[Slot]",
     work: Callable[[RetrainingSession], Made],
     *,
+    spent_on: Sequence[RunFolder] = (),
     mlflow: bool = True,
     events: bool = False,
 ) -> Made:
     """What `work` comes to while `study` is held, with its data checked and decoded, its record in MLflow open, and
-    signals heard. `events`: what happens is told as JSON.
+    signals heard. `events`: what happens is told as JSON. `spent_on`: runs that share the seconds until `work` ends,
+    however it ends; what observers still show then is no part of them.
 
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
+    began = [time.monotonic()]
     extensions.use(extensions.stored(study.extensions, recipe.extensions))
     data = recipe.data
     table = prepare.checked(data).table
@@ -82,8 +86,13 @@ def session(
     stop, room = Stop(), DiskEstimate(study)
 
     def once() -> Made:
+        start = began.pop() if began else time.monotonic()  # after a full disk without the waiting
         with _held(study, table, slots, stop, room, mlflow=mlflow, events=events) as session:
-            return work(session)
+            try:
+                return work(session)
+            finally:
+                for folder in spent_on:
+                    records.add_final_seconds(folder, (time.monotonic() - start) / len(spent_on))
 
     with listening(stop), stop.told():
         made = disk_pause.retry_when_disk_full(once, study, stop)

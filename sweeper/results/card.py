@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from sweeper.results import winner
 from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Ensemble, Job, TrialResult
@@ -46,7 +47,15 @@ class CardData:
     @property
     def judged_on(self) -> str:
         """Of what the trial's value is, in words."""
-        return f"{len(self.epoch.folds)} folds" if self.epoch and self.epoch.folds else "val"
+        return winner.judged_on(self.epoch)
+
+    @property
+    def val(self) -> Scores | None:
+        """The trial on val; of an ensemble all members together."""
+        if self.job.ensemble:
+            return self.job.ensemble.val
+        val = self.epoch.val if self.epoch else None
+        return val and val.model_copy(update={"standard_errors": self.result.standard_errors})
 
 
 def card(facts: CardData, model: str, submission: str | None) -> str:
@@ -168,9 +177,7 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
 
 def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
     """The name of each metric, and its cells: of val, and of test where that has labels."""
-    val, test = facts.epoch.val if facts.epoch else None, facts.test
-    if val:
-        val = val.model_copy(update={"standard_errors": facts.result.standard_errors})
+    val, test = facts.val, facts.test
     seen = [s for s in (val, test) if s]
     names = dict.fromkeys(name for s in seen for name in s.metrics)
     rows = [(n, [format_value(s.metrics.get(n), s.standard_errors.get(n)) for s in seen]) for n in names]
@@ -205,7 +212,7 @@ def baseline(table: "Table", folds: int | None = None) -> dict[str, float]:
 
 def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     """What val would say of the winner in other ways of looking; the correction's figures are cross-fitted."""
-    if facts.epoch is None:
+    if facts.epoch is None or facts.job.ensemble:
         return
     for name, fit in facts.epoch.corrected.items():
         yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value

@@ -161,8 +161,8 @@ def ledger(one: StudyStatus) -> Board:
 
 def _on_val(final: FinalRun, metric: str, trial: TrialResult | None) -> str:
     """What val said of it before it was fitted on val, too."""
-    if final.members and (job := records.read_config(final.folder)) and job.ensemble:
-        val = job.ensemble.val
+    if final.ensemble:
+        val = final.ensemble.val
         return format_value(val.metrics.get(metric), val.standard_errors.get(metric))
     return format_value(trial.value, trial.standard_error) if trial else "-"
 

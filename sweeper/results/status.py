@@ -79,7 +79,7 @@ def next_command(one: StudyStatus) -> str:
     if one.state == "INTERRUPTED":
         return one.resume
     done = [final for final in one.finals if final.is_packed]
-    if together := [final for final in one.finals if final.members and not final.done]:
+    if together := [final.ensemble for final in one.finals if final.ensemble and not final.done]:
         return f"sweep best {one.study.name} --ensemble {together[-1].most} --export submission"
     if one.best and (not done or len(done) < len(one.finals)):
         return f"sweep best {one.study.name} --export submission"

@@ -21,8 +21,7 @@ from trainers.data import splitting
 from trainers.data.table import class_counts, classes_of, label_matrix, spans
 from trainers.data_config import DataConfig
 from trainers.epoch import Epoch
-from trainers.evaluation.answers import probabilities
-from trainers.optim import frequency
+from trainers.evaluation.answers import logit_offset, probabilities
 from trainers.support.checksummed import load_array
 from trainers.support.files import atomic_write, sha256, write_text
 
@@ -119,13 +118,11 @@ def _csv(predictions: Predictions, table: "Table", separator: str) -> str:
     Programs join on these names, so none is changed here; whoever exports is told of them. Of several answers all
     stand in the cell; none, where an image has none of the classes.
     """
-    out, places = io.StringIO(), spans(table.categories)
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["path", *(category.name for category in table.categories)])
+    places, lines = spans(table.categories), list[list[str]]()
     for row, labels in zip(table.split("test"), predictions.tolist(), strict=True):
         found = [(s.category.classes, classes_of(labels[s.labels], s.category)) for s in places]
-        writer.writerow([row.path, *(separator.join(names[k] for k in chosen) for names, chosen in found)])
-    return out.getvalue()
+        lines.append([row.path, *(separator.join(names[k] for k in chosen) for names, chosen in found)])
+    return _table(["path", *(category.name for category in table.categories)], lines)
 
 
 def _names(table: "Table") -> Iterator[str]:
@@ -212,12 +209,11 @@ def _export_test(won: Winner, epoch: Epoch, folder: RunFolder, table: "Table", n
 
 def _probabilities(won: Winner, epoch: Epoch, table: "Table", logits: NDArray[Any]) -> NDArray[Any]:
     """Those of logits [N, sum C] as networks give them."""
-    asked, fitted = won.job.recipe.train.posthoc_logit_adjustment, epoch.corrected.get(won.result.metric)
-    tau = fitted.tau if asked.fit and fitted else asked.tau
+    tau = won.job.recipe.train.posthoc_logit_adjustment.strength(epoch, won.result.metric)
     pool = splitting.pooled(table).split("val")
     counts = class_counts(label_matrix(pool, table.categories), table.categories)
-    prior = frequency.log_prior([each.tolist() for each in counts], [one.multi for one in table.categories])
-    return probabilities(logits - np.float32(tau) * prior, table.categories, epoch.temperature)
+    offset = logit_offset(table.categories, [each.tolist() for each in counts], tau)
+    return probabilities(logits - offset, table.categories, epoch.temperature)
 
 
 def _columns(table: "Table") -> list[str]:

@@ -49,6 +49,11 @@ def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
     return values
 
 
+def judged_on(epoch: Epoch | None) -> str:
+    """Of what the value after an epoch is, in words."""
+    return f"{len(epoch.folds)} folds" if epoch and epoch.folds else "val"
+
+
 @dataclass(frozen=True)
 class Winner:
     """The best trial: how it ended, the job as it was trained, and its values with new seeds, if it has some."""
@@ -68,7 +73,7 @@ class Winner:
     @property
     def judged_on(self) -> str:
         """Of what its value is, in words."""
-        return f"{len(self.epoch.folds)} folds" if self.epoch and self.epoch.folds else "val"
+        return judged_on(self.epoch)
 
     @property
     def length(self) -> int:

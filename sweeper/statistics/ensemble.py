@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainers.data.table import Category, spans
+from trainers.data.table import Category
 from trainers.epoch import Scores
 from trainers.evaluation import bootstrap, field_metrics, metrics, temperature
+from trainers.evaluation.answers import divisors
 from trainers.metrics.definitions import oriented
 
 Logits = npt.NDArray[np.float32]
@@ -19,19 +20,12 @@ Score = Callable[[Logits], float]
 """How good logits [N, sum C] are on val; the more the better."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What was chosen: the share of each member in the mean, by its key; and the score after each choice."""
+def select(candidates: Mapping[int, Logits], first: int, score: Score, most: int) -> dict[int, float]:
+    """The share of each member in the mean, by its key.
 
-    shares: Mapping[int, float]
-    scores: tuple[float, ...]
-
-
-def select(candidates: Mapping[int, Logits], first: int, score: Score, most: int) -> Selection:
-    """Begin with the `first` candidate; again and again add the one with which the mean scores best, `most` in all.
-
-    One may be chosen again, which gives it a larger share: in ROUNDS x `most` choices. What is chosen last without a
-    gain is left out, so that the first alone remains where no other helps. Of equals the first counts.
+    Begin with the `first` candidate; again and again add the one with which the mean scores best, `most` in all. One
+    may be chosen again, which gives it a larger share: in ROUNDS x `most` choices. What is chosen last without a gain
+    is left out, so that the first alone remains where no other helps. Of equals the first counts.
     """
     chosen, total, scores = [first], candidates[first], [score(candidates[first])]
     for count in range(2, ROUNDS * most + 1):
@@ -42,15 +36,12 @@ def select(candidates: Mapping[int, Logits], first: int, score: Score, most: int
         chosen.append(best)
         scores.append(found[best])
     kept = chosen[: int(np.argmax(scores)) + 1]
-    shares = {key: times / len(kept) for key, times in Counter(kept).items()}
-    return Selection(shares, tuple(scores[: len(kept)]))
+    return {key: times / len(kept) for key, times in Counter(kept).items()}
 
 
 def divided(logits: Logits, categories: Sequence[Category], temperature: Mapping[str, float]) -> Logits:
     """Logits [N, sum C] divided by the temperature of each category, 1 where it has none: sure of as much as true."""
-    found = logits.astype(np.float32)
-    for span in spans(categories):
-        found[:, span.classes] /= np.float32(temperature.get(span.category.name, 1.0))
+    found: Logits = (logits / divisors(categories, temperature)).astype(np.float32)
     return found
 
 

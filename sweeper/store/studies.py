@@ -16,7 +16,7 @@ from sweeper.errors import UserError
 from sweeper.store import jsonfile, lock, paths, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.text import did_you_mean, relative_path
-from sweeper.trial import OPEN, Job, State, TrialResult
+from sweeper.trial import OPEN, Ensemble, Job, State, TrialResult
 from trainers.support.files import expanded, write_text
 
 
@@ -39,8 +39,12 @@ class FinalRun:
     done: bool
     scores: tuple[dict[str, Any], ...]
     number: int
-    members: tuple[int, ...] = ()  # the trials of an ensemble, of which `trial` is the best
-    most: int = 0  # members that an ensemble might have
+    ensemble: Ensemble | None = None  # of several trials, of which `trial` is the best
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The trials of an ensemble."""
+        return tuple(one.trial for one in self.ensemble.members) if self.ensemble else ()
 
     @property
     def models(self) -> str:
@@ -174,8 +178,7 @@ def finals(study: StudyFolder) -> list[FinalRun]:
             records.read_result(folder) is not None,
             tuple(scores(folder)),
             number,
-            tuple(one.trial for one in job.ensemble.members) if job.ensemble else (),
-            job.ensemble.most if job.ensemble else 0,
+            job.ensemble,
         )
         for number, (folder, job) in enumerate(jobs, 1)
     ]

@@ -88,14 +88,14 @@ def select(study: StudyFolder, most: int) -> Selection:
     logits = {number: _logits(one, table) for number, one in candidates.items()}
     if best.result.number not in logits:
         raise _no_predictions(best)
-    chosen = ensemble.select(logits, best.result.number, judge.score, most)
-    order = sorted(chosen.shares, key=lambda number: (-chosen.shares[number], -candidates[number].result.oriented))
-    mean = ensemble.mean(logits, chosen.shares)
+    shares = ensemble.select(logits, best.result.number, judge.score, most)
+    order = sorted(shares, key=lambda number: (-shares[number], -candidates[number].result.oriented))
+    mean = ensemble.mean(logits, shares)
     multi = not recipe.train.thresholds.fit
     return Selection(
         best=best,
         members={number: candidates[number] for number in order},
-        shares=chosen.shares,
+        shares=shares,
         most=most,
         own=judge.scores(logits[best.result.number]).value(recipe.metric),
         val=judge.with_errors(mean),
@@ -145,7 +145,7 @@ def export(
     """
     if chosen.alone:
         return final.export(chosen.best, slots[:1], again=again, mlflow=mlflow, events=events)
-    study, recipe, began = chosen.best.study, chosen.best.job.recipe, time.monotonic()
+    study, recipe = chosen.best.study, chosen.best.job.recipe
     job, places = _started(chosen, again=again)
     folder, waiting = RunFolder(job.folder), [one for one in places if records.read_result(one) is None]
     if records.read_result(folder) is not None and not waiting:
@@ -154,19 +154,15 @@ def export(
             if mlflow:
                 catching_up.catch_up([study], print_message)
             return final.packed(folder, table, recipe.data, recipe.metric, known=True)
-    try:
-        return retraining.session(
-            study,
-            recipe,
-            slots,
-            lambda session: _trained(chosen, places, job, session),
-            mlflow=mlflow,
-            events=events,
-        )
-    finally:
-        spent = time.monotonic() - began
-        for one in waiting or [folder]:
-            records.add_final_seconds(one, spent / max(1, len(waiting)))
+    return retraining.session(
+        study,
+        recipe,
+        slots,
+        lambda session: _trained(chosen, places, job, session),
+        spent_on=waiting or [folder],
+        mlflow=mlflow,
+        events=events,
+    )
 
 
 def _trained(
@@ -176,10 +172,10 @@ def _trained(
     final.train(places, session)
     for one in places:
         one.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
-    folder, seen = RunFolder(job.folder), _seen(chosen)
+    folder = RunFolder(job.folder)
 
     def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
-        return final.record(seen, job, ended.scores, epochs, session.table)
+        return final.record(chosen.best, job, ended.scores, epochs, session.table)
 
     known = records.read_result(folder) is not None
     test = images.fingerprint_of(session.table, "test")
@@ -187,31 +183,8 @@ def _trained(
         session.observers.note(f"{job.title}: {job.ensemble.name if job.ensemble else ''}; {chosen.line}")
         session.train([job], make_result)
     elif not study_file.predicts(folder, images.fingerprint(session.table), test):
-        final.predict_again(seen, job, session)
+        final.predict_again(chosen.best, job, session)
     return final.packed(folder, session.table, job.recipe.data, chosen.best.result.metric, known=known)
-
-
-def _seen(chosen: Selection) -> Winner:
-    """The best trial with what the ensemble is worth on val in the place of its own scores, for the card."""
-    best, metric = chosen.best, chosen.best.result.metric
-    errors = chosen.val.standard_errors
-    result = best.result.model_copy(
-        update={"value": chosen.val.value(metric), "standard_errors": errors, "tta": None}
-    )
-    return _Seen(best.study, result, best.job, val=chosen.val)
-
-
-@dataclass(frozen=True)
-class _Seen(Winner):
-    """A winner whose epoch is that of an ensemble."""
-
-    val: Scores | None = None
-
-    @property
-    def epoch(self) -> Epoch | None:
-        """The best trial's, with the scores of all members together."""
-        own = super().epoch
-        return own and own.model_copy(update={"val": self.val, "plain": None, "corrected": {}})
 
 
 def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:

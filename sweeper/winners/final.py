@@ -129,18 +129,15 @@ def export(
                 catching_up.catch_up([won.study], output.print_message)
             return final
     work = _predicted if done else _trained
-    began = time.monotonic()
-    try:
-        final = retraining.session(
-            won.study,
-            won.job.recipe,
-            slots,
-            lambda session: work(won, folder, session),
-            mlflow=mlflow,
-            events=events,
-        )
-    finally:
-        records.add_final_seconds(folder, time.monotonic() - began)
+    final = retraining.session(
+        won.study,
+        won.job.recipe,
+        slots,
+        lambda session: work(won, folder, session),
+        spent_on=[folder],
+        mlflow=mlflow,
+        events=events,
+    )
     folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
     return final
 

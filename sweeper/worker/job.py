@@ -266,7 +266,8 @@ class Torch:
 def _judged(job: Job, data: Data, weights: Path, device: str) -> "tuple[np.ndarray, np.ndarray]":
     """Logits of test that stand for probabilities, and those that answers are taken from: less the thresholds."""
     from trainers.evaluation import model_file
-    from trainers.evaluation.predict import logit_offset, predict
+    from trainers.evaluation.answers import logit_offset
+    from trainers.evaluation.predict import predict
 
     if job.ensemble:
         notes, seen = model_file.read(weights), []

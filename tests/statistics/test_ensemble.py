@@ -47,17 +47,17 @@ def test_each_choice_is_the_best_next_one_and_the_best_number_of_choices_counts(
         scores.append(values[chosen[-1]])
     kept = chosen[: scores.index(max(scores)) + 1]
     found = ensemble.select(candidates, 0, judge(truth).score, 3)
-    assert len(found.shares) <= 3
-    assert found.shares == pytest.approx({key: kept.count(key) / len(kept) for key in kept})
-    assert found.scores == pytest.approx(tuple(scores[: len(kept)]))
-    assert sum(found.shares.values()) == pytest.approx(1)
+    assert len(found) <= 3
+    assert found == pytest.approx({key: kept.count(key) / len(kept) for key in kept})
+    assert accuracy(ensemble.mean(candidates, found), truth) == pytest.approx(max(scores))
+    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_a_candidate_that_no_other_helps_stays_alone():
     truth = labels(np.random.default_rng(0))
     perfect = said(np.random.default_rng(0), truth, 0.0)
     found = ensemble.select({4: perfect, 7: -perfect}, 4, judge(truth).score, 3)
-    assert found.shares == {4: 1.0}
+    assert found == {4: 1.0}
 
 
 def test_two_that_err_elsewhere_are_better_together():
@@ -66,17 +66,19 @@ def test_two_that_err_elsewhere_are_better_together():
     first[:40] = [0, 0.5, 0, 0, 0.5]
     second[60:] = [0, 0.5, 0, 0, 0.5]
     found = ensemble.select({1: first, 2: second}, 1, judge(truth).score, 2)
-    assert found.shares == {1: 0.5, 2: 0.5}
-    assert found.scores == pytest.approx((0.6, 1.0))
+    assert found == {1: 0.5, 2: 0.5}
+    scores = accuracy(first, truth), accuracy(ensemble.mean({1: first, 2: second}, found), truth)
+    assert scores == pytest.approx((0.6, 1.0))
 
 
 def test_less_of_a_loss_is_better():
     rng = np.random.default_rng(0)
     truth = labels(rng)
     good, bad = said(rng, truth, 0.3), said(rng, truth, 3.0)
-    found = ensemble.select({0: bad, 1: good}, 0, judge(truth, "log_loss", minimize=True).score, 2)
-    assert found.shares[1] > found.shares.get(0, 0)
-    assert found.scores[-1] > found.scores[0]
+    score = judge(truth, "log_loss", minimize=True).score
+    found = ensemble.select({0: bad, 1: good}, 0, score, 2)
+    assert found[1] > found.get(0, 0)
+    assert score(ensemble.mean({0: bad, 1: good}, found)) > score(bad)
 
 
 @pytest.mark.parametrize(("metric", "plain"), [("overall_accuracy", accuracy_score), ("mean_class_accuracy", None)])

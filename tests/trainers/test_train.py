@@ -32,7 +32,7 @@ from trainers.config import (
 )
 from trainers.data.table import Category
 from trainers.epoch import Look
-from trainers.evaluation import logit_adjustment, metrics, predict
+from trainers.evaluation import answers, logit_adjustment, metrics, predict
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.loader import AugmentationSource, Batch
 from trainers.models import network
@@ -476,7 +476,7 @@ def test_a_given_strength_is_taken_off_the_predictions(photos, data, tmp_path):
     plain = list(train(recipe(photos, epochs=1), data, tmp_path / "b"))
     assert corrected[0].plain == plain[0].val
     moved, raw = (np.load(tmp_path / name / "val_logits.npy") for name in ("a", "b"))
-    offset = predict.logit_offset(data.categories, data.counts(data.table.indices("train")), 0.8)
+    offset = answers.logit_offset(data.categories, data.counts(data.table.indices("train")), 0.8)
     np.testing.assert_allclose(raw - moved, np.tile(offset, (len(raw), 1)), atol=1e-5)
 
 

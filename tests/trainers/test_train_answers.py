@@ -10,7 +10,7 @@ import torch
 from trainers import extensions
 from trainers.config import AdamW, Augment, CustomLoss, PosthocLogitAdjustment, Recipe, Thresholds, TrainConfig, Views
 from trainers.data.table import MISSING, Category, Table
-from trainers.evaluation import metrics, predict
+from trainers.evaluation import answers, metrics, predict
 from trainers.extensions import ExtensionFile
 from trainers.loading.batches import Data, balanced
 from trainers.loading.transforms import minority
@@ -118,9 +118,9 @@ def test_the_predictions_that_are_kept_are_those_that_were_judged(photos, mixed,
 def test_thresholds_of_a_winner_are_taken_off_the_logits_of_its_classes(photos, mixed):
     shares = {"colours": (0.5, 0.25, 0.9, 0.5)}
     counts = mixed.counts(mixed.table.indices("train"))
-    offset = predict.logit_offset(mixed.categories, counts, 1.0, shares)
+    offset = answers.logit_offset(mixed.categories, counts, 1.0, shares)
     np.testing.assert_allclose(1 / (1 + np.exp(-offset[:4])), shares["colours"], rtol=1e-6)
-    np.testing.assert_array_equal(predict.logit_offset(mixed.categories, counts, 1.0)[:4], 0)
+    np.testing.assert_array_equal(answers.logit_offset(mixed.categories, counts, 1.0)[:4], 0)
     assert (offset[4:] < 0).all()  # log shares of the classes that compete
 
 

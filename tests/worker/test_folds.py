@@ -7,7 +7,7 @@ import pytest
 
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Job, Kind, Progress, WorkerMessage
-from sweeper.worker.job import advance, run
+from tests.worker.test_job import messages
 from trainers.config import Recipe, Views
 from trainers.cross_validation import Folds
 from trainers.data_config import DataConfig
@@ -27,15 +27,6 @@ def job(data: DataConfig, folder: Path, cache: Path, *, kind: Kind = "trial", **
     tiny = {"backbone": "test_byobnet", "pretrained": False, "image_size": 32, "epochs": EPOCHS, "batch_size": 16}
     recipe = Recipe.model_validate({"data": data, "train": tiny | train, "folds": COUNT})
     return Job(study="s", trial=4, kind=kind, recipe=recipe, folder=folder, cache=cache)
-
-
-def messages(one: Job, *, keep: int = 10**6) -> list[WorkerMessage]:
-    """All messages of a job; its epochs are answered with True `keep` times, then with False."""
-    running = run(one, "cpu")
-    said: list[WorkerMessage] = [advance(running, None)]
-    while isinstance(said[-1], Progress):
-        said.append(advance(running, len(said) <= keep))
-    return said
 
 
 def epochs(said: list[WorkerMessage]) -> list[Epoch]:

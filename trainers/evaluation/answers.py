@@ -1,6 +1,8 @@
-"""What a model says of an image: calibrated probabilities, and the answers that they come to. In numpy alone."""
+"""What a model says of an image: logits corrected, probabilities calibrated, and the answers that they come to. In
+numpy alone.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from trainers.data.table import Category, spans
+from trainers.optim import frequency
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,39 @@ class ImagePrediction:
         return self.categories[category]
 
 
+def logit_offset(
+    categories: Sequence[Category],
+    counts: Sequence[Sequence[int]],
+    tau: float,
+    thresholds: Mapping[str, Sequence[float]] | None = None,
+) -> np.ndarray:
+    """What correction and thresholds take off the logits of a model, [sum C] float32.
+
+    counts [K][C] are the images of each class that it was fitted on.
+    """
+    found: np.ndarray = tau * frequency.log_prior(counts, [category.multi for category in categories])
+    for span in spans(categories):
+        if given := (thresholds or {}).get(span.category.name):
+            shares = np.asarray(given, dtype=np.float64)
+            found[span.classes] = np.log(shares / (1 - shares))
+    return found
+
+
+def divisors(categories: Sequence[Category], temperature: Mapping[str, float]) -> NDArray[np.float64]:
+    """The temperature of each class's category, [sum C]; 1 where it has none."""
+    return np.concatenate([[temperature.get(one.name, 1.0)] * len(one.classes) for one in categories])
+
+
 def probabilities(
-    logits: NDArray[np.float32], categories: Sequence[Category], temperature: dict[str, float]
+    logits: NDArray[np.float32], categories: Sequence[Category], temperature: Mapping[str, float]
 ) -> NDArray[np.float64]:
     """Logits [N, sum C] of which the correction is taken off, and no threshold, as probabilities: a softmax over each
     category with one answer, a sigmoid of each class of the others.
     """
     found = np.empty(logits.shape, np.float64)
+    cooled = logits.astype(np.float64) / divisors(categories, temperature)
     for span in spans(categories):
-        part = logits[:, span.classes].astype(np.float64) / temperature.get(span.category.name, 1.0)
+        part = cooled[:, span.classes]
         found[:, span.classes] = expit(part) if span.category.multi else softmax(part, axis=1)
     return found
 

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.data.table import spans
+from trainers.evaluation.answers import divisors, logit_offset
 from trainers.evaluation.model_file import Member
-from trainers.evaluation.predict import logit_offset, windows
+from trainers.evaluation.predict import windows
 from trainers.evaluation.predictor import Predictor
 from trainers.loading.cpu_transforms import Crop
 from trainers.support.errors import UserError
@@ -38,9 +39,8 @@ class Graph(nn.Module):
         self.spans = spans(model.categories)
         pairs = zip(members, model.networks, strict=True)
         self.networks = nn.ModuleList(NetworkGraph(one, network.net.eval()) for one, network in pairs)
-        known = model.ensemble.temperature
-        heat = [known.get(s.category.name, 1.0) for s in self.spans for _ in s.category.classes]
-        self.register_buffer("heat", torch.tensor(heat))
+        heat = divisors(model.categories, model.ensemble.temperature)
+        self.register_buffer("heat", torch.as_tensor(heat, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         pixels = images.permute(0, 3, 1, 2).float()

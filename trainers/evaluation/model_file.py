@@ -16,7 +16,7 @@ from trainers.data.decoded_files import ImageFormat, JpegImages
 from trainers.data.table import Category
 from trainers.data_config import Fit
 from trainers.epoch import Epoch, Frozen
-from trainers.evaluation.predict import logit_offset
+from trainers.evaluation.answers import divisors, logit_offset
 from trainers.loading.batches import Data
 from trainers.models import network
 from trainers.support.checkpoint import load_weights, read_notes, save_weights
@@ -122,8 +122,7 @@ class Member(Frozen):
     @property
     def divisor(self) -> np.ndarray:
         """The same for each class, [sum C] float32."""
-        parts = [[self.temperature.get(one.name, 1.0)] * len(one.classes) for one in self.notes.categories]
-        return np.concatenate(parts).astype(np.float32)
+        return divisors(self.notes.asked, self.temperature).astype(np.float32)
 
     def judged(self, logits: np.ndarray, *, thresholds: bool) -> np.ndarray:
         """Logits [N, sum C] of the network as they count among the others: corrected, and less the thresholds."""
@@ -162,7 +161,8 @@ class EnsembleNotes(Frozen):
         """
         pairs = zip(self.members, logits, strict=True)
         parts = [np.float32(one.share) * one.judged(own, thresholds=thresholds) for one, own in pairs]
-        return np.sum(parts, axis=0) if len(parts) > 1 else parts[0]
+        found: np.ndarray = np.sum(parts, axis=0)
+        return found
 
 
 def combined(
@@ -173,9 +173,9 @@ def combined(
     Raises ValueError where one is an ensemble itself, or images are prepared otherwise for it than for the first.
     """
     found, tensors = [], dict[str, Tensor]()
-    for number, (path, share, divisors) in enumerate(members):
+    for number, (path, share, heat) in enumerate(members):
         (alone,) = read(path).members
-        found.append(Member(notes=alone.notes, share=share, temperature=dict(divisors)))
+        found.append(Member(notes=alone.notes, share=share, temperature=dict(heat)))
         tensors |= {f"{number}.{name}": tensor for name, tensor in load_weights(path).items()}
     notes = EnsembleNotes(members=tuple(found), temperature=dict(temperature))
     if any(one.notes.preparation != notes.first.preparation for one in found):

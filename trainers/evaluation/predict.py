@@ -1,7 +1,7 @@
 """Looking at a split with a network: evaluation during training, and predictions of a finished model."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import Recipe, TrainConfig, Views
-from trainers.data.table import Category, spans
+from trainers.data.table import spans
 from trainers.epoch import Corrected, Look, Scores
 from trainers.evaluation import field_metrics, metrics, temperature
 from trainers.evaluation.logit_adjustment import Fitting
@@ -134,24 +134,6 @@ def fitted_thresholds(config: TrainConfig, data: Data, fit: Fitting) -> dict[str
         return None
     shares = (1 / (1 + np.exp(-fit.thresholds.astype(np.float64)))).tolist()
     return {s.category.name: tuple(shares[s.classes]) for s in spans(data.categories) if s.category.multi}
-
-
-def logit_offset(
-    categories: Sequence[Category],
-    counts: Sequence[Sequence[int]],
-    tau: float,
-    thresholds: Mapping[str, Sequence[float]] | None = None,
-) -> np.ndarray:
-    """What correction and thresholds take off the logits of a model, [sum C] float32.
-
-    counts [K][C] are the images of each class that it was fitted on.
-    """
-    found: np.ndarray = tau * frequency.log_prior(counts, [category.multi for category in categories])
-    for span in spans(categories):
-        if given := (thresholds or {}).get(span.category.name):
-            shares = np.asarray(given, dtype=np.float64)
-            found[span.classes] = np.log(shares / (1 - shares))
-    return found
 
 
 @dataclass(frozen=True)

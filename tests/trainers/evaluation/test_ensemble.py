@@ -13,7 +13,7 @@ from tests.trainers.evaluation.test_predictor import MODEL, elsewhere, own, reci
 from tests.trainers.test_export import inputs, program, run
 from trainers.config import Views
 from trainers.data.table import spans
-from trainers.evaluation import model_file, predict
+from trainers.evaluation import answers, model_file
 from trainers.evaluation.graph import Graph
 from trainers.evaluation.model_file import Calibration
 from trainers.evaluation.predictor import ImageFile, Predictor
@@ -59,7 +59,7 @@ def pair(photos, tmp_path) -> Pair:
     folders = tmp_path / "a", tmp_path / "b"
     whole = trained(first, folders[0], calibration=Calibration(views=first.train.tta, tau=0.4, temperature=HEATS[0]))
     trained(second, folders[1], calibration=Calibration(temperature=HEATS[1]))
-    offset = predict.logit_offset(whole.categories, whole.counts(whole.table.indices("train")), 0.4)
+    offset = answers.logit_offset(whole.categories, whole.counts(whole.table.indices("train")), 0.4)
     logits = own(first, whole, folders[0], first.train.tta) - offset, own(second, whole, folders[1])
     path = tmp_path / MODEL
     parts = [(f / MODEL, share, heat) for f, share, heat in zip(folders, SHARES, HEATS, strict=True)]

@@ -87,7 +87,7 @@ def test_test_is_predicted_bit_for_bit_from_the_file_alone(photos, tmp_path, nam
     views, tau = how.train.tta, how.train.posthoc_logit_adjustment.tau
     data = trained(how, tmp_path, calibration=Calibration(views=views, tau=tau, temperature={"colour": 1.7}))
     logits = own(how, data, tmp_path, views)
-    logits = logits - predict.logit_offset(data.categories, data.counts(data.table.indices("train")), tau)
+    logits = logits - answers.logit_offset(data.categories, data.counts(data.table.indices("train")), tau)
     files = elsewhere(data, tmp_path / "new")
     shutil.copy(tmp_path / MODEL, tmp_path / "alone.safetensors")
     found = said(Predictor(tmp_path / "alone.safetensors"), files)
@@ -139,7 +139,7 @@ def test_several_answers_are_those_above_their_thresholds(tmp_path):
     data = trained(how, tmp_path)
     model = Predictor(tmp_path / MODEL)
     shares = model.notes.calibration.thresholds["texture"]
-    offset = predict.logit_offset(data.categories, model.notes.counts, 0.0, {"texture": shares})
+    offset = answers.logit_offset(data.categories, model.notes.counts, 0.0, {"texture": shares})
     judged = own(how, data, tmp_path) - offset
     place = next(s for s in predict.spans(data.categories) if s.category.multi)
     expected = [tuple(np.array(place.category.classes)[row > 0]) for row in judged[:, place.classes]]
