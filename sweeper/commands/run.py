@@ -129,7 +129,7 @@ def final(path: Path, options: Options) -> "Final | None":
         and len(slots) > 1
         and folder.trial(won.result.number).val_logits.exists()
     ):
-        chosen = ensemble.select(folder, PAIR)  # retrained side by side, they take no longer than one
+        chosen = ensemble.select(folder, PAIR)  # retrained side by side, in the time that is kept for one
         return ensemble.export(chosen, slots, mlflow=options.mlflow, events=options.events)
     return winning.export(won, alone, mlflow=options.mlflow, events=options.events)
 
