@@ -239,7 +239,16 @@ def started() -> Iterator[str]:
 
 def workers() -> list[int]:
     """Process ids of the workers that this process has started and that run."""
-    return [pid for pid in map(int, started()) if b"sweeper.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in map(int, started()) if b"sweeper.worker" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    """Of a process that this one has started: none for a moment while the kernel puts its program in place."""
+    folder = Path(f"/proc/{pid}")
+    while not (line := (folder / "cmdline").read_bytes()):
+        if (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z":  # it has ended
+            break
+    return line
 
 
 def pid() -> int:
