@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.space.priors import Around
 from sweeper.space.spec import GP, TPE, CustomSampler, Grid, Search
@@ -14,12 +16,16 @@ from sweeper.space.spec import GP, TPE, CustomSampler, Grid, Search
 if TYPE_CHECKING:
     from sweeper.space.space import Space
 
+TRUSTED = 3  # trials near what is likely to be good, the default among them, before one is drawn evenly
+
 
 class StartingPrior:
     """Draws the values of a trial that the sampler would draw at random, as far as there is a prior of them.
 
+    Once a few trials near it have results, one trial is drawn evenly. While the median of such even draws is the
+    better one, the next is drawn evenly, too: a prior that is wrong costs little.
     A draw depends on the study's seed, the trial's number and the value's name alone, and whether there is one on
-    how many trials have results: a study that is resumed draws the same.
+    the results so far: a study that is resumed draws the same.
     """
 
     def __init__(self, search: Search, space: "Space") -> None:
@@ -32,7 +38,8 @@ class StartingPrior:
 
     def ask(self, study: optuna.Study, number: int, fixed: Mapping[str, Any]) -> optuna.Trial:
         """The trial of this number, with the values `fixed`, those of a prior, and for the sampler what remains."""
-        given = {**self._drawn(number, fixed), **fixed} if self._starts(study) else dict(fixed)
+        near = self._starts(study) and not self._doubted(study)
+        given = {**self._drawn(number, fixed), **fixed} if near else dict(fixed)
         if given:
             study.enqueue_trial(given)
         return study.ask()
@@ -44,6 +51,31 @@ class StartingPrior:
             return True
         learnt = [TrialState.COMPLETE] + [TrialState.PRUNED] * isinstance(sampler, TPE)
         return len(study.get_trials(deepcopy=False, states=learnt)) < sampler.startup_trials
+
+    def _doubted(self, study: optuna.Study) -> bool:
+        """Whether an even draw has to show what the prior is worth, or such draws have been better than it."""
+        if not (self._priors and isinstance(self._search.sampler, TPE | GP)):
+            return False
+        worth: dict[bool, list[float]] = {True: [], False: []}
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            if trial.number >= 0 and (value := _value(trial)) is not None:  # below 0: of another study
+                worth[self._is_near(trial)].append(value)
+        near, even = worth[True], worth[False]
+        if not (near and even):
+            return len(near) >= TRUSTED
+        sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
+        return sign * median(even) > sign * median(near)
+
+    def _is_near(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is a default or as drawn from the prior, and not as the sampler draws."""
+        if trial.number < self._defaults:
+            return True
+        drawn = self._drawn(trial.number, {})
+        return all(trial.params[name] == value for name, value in drawn.items() if name in trial.params)
+
+    @cached_property
+    def _defaults(self) -> int:
+        return len(self._space.default())
 
     def _drawn(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Values near the defaults of a backbone: of the fixed one, else of one drawn evenly."""
@@ -63,3 +95,10 @@ class StartingPrior:
         """A number from 0 to 1, of a trial and a value."""
         words = f"prior {self._search.seed} {number} {name}".encode()
         return int.from_bytes(hashlib.blake2b(words, digest_size=6).digest(), "little") / 2**48
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    """The value of a trial; of one that is pruned or paused, what it has shown last."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None

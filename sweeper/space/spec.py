@@ -183,7 +183,8 @@ class Search(Part):
     prior: Literal["off"] | dict[str, Prior] = Field(
         default_factory=dict,
         description="where tpe and gp draw their startup_trials: near the defaults of the backbone's family, or near"
-        " what is written here by the dotted name of an open value; off: evenly. random: near what is written alone",
+        " what is written here by the dotted name of an open value, as long as even draws do no better; off: evenly."
+        " random: near what is written alone",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
     folds: int | None = Field(

@@ -1,6 +1,7 @@
 """The first draws of a study lie near the defaults, or near what search.prior says; then the sampler takes over."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +14,7 @@ from sweeper.search.optimizer import Optimizer
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.space.spec import Search
-from tests.search.test_optimizer import ended
+from tests.search.test_optimizer import ended, result
 
 SPACE = """\
 study: near
@@ -119,6 +120,53 @@ def test_the_sampler_takes_over_once_there_are_results():
     ended(optimizer, 6, ["COMPLETE", "FAILED", "PRUNED"])  # four of them show something
     off = Optimizer(read(f"{sampler}, prior: off")[0], space, optimizer.own_trials())
     assert [optimizer.ask() for _ in range(5)] == [off.ask() for _ in range(5)]
+
+
+def judged(values: Callable[[dict[str, Any]], float], count: int, *, minimize: bool = False) -> Optimizer:
+    """A study of so many trials, the default first, whose values a function of their parameters tells."""
+    search, space = read()
+    optimizer = Optimizer(search, space, minimize=minimize)
+    (default,) = space.default()
+    for number in range(count):
+        _, params = optimizer.ask({} if number else default)
+        optimizer.report(number, 1, value := values(params))
+        optimizer.tell(result(number, params, "COMPLETE", value))
+    return optimizer
+
+
+def off_default(params: dict[str, Any]) -> float:
+    """How many factors of e the learning rate is from its default."""
+    return abs(math.log(params["optimizer.lr"] / 2e-3))
+
+
+def evenly_drawn(optimizer: Optimizer) -> list[int]:
+    """Which trials lie where the sampler alone would draw them."""
+    search, space = read("prior: off")
+    trials, found = optimizer.own_trials(), []
+    for number, trial in enumerate(trials):
+        off = Optimizer(search, space, trials[:number])
+        found += [number] * (off.ask()[1] == trial.params)
+    return found
+
+
+@pytest.mark.parametrize("minimize", [False, True])
+def test_one_draw_is_even_to_see_whether_the_prior_is_worth_it(minimize):
+    good = judged(lambda params: off_default(params) * (1 if minimize else -1), 9, minimize=minimize)
+    assert evenly_drawn(good) == [3]
+    bad = judged(lambda params: off_default(params) * (-1 if minimize else 1), 9, minimize=minimize)
+    assert evenly_drawn(bad) == [3, 4, 5, 6, 7, 8]
+
+
+def test_a_prior_is_taken_up_again_once_even_draws_turn_out_worse():
+    values = iter([0.5, 0.5, 0.5, 0.9, 0.2, 0.0, 0.3, 0.3, 0.3])
+    assert evenly_drawn(judged(lambda _: next(values), 9)) == [3, 4, 5]
+
+
+def test_a_study_that_is_resumed_doubts_its_prior_alike():
+    whole = judged(off_default, 9)
+    search, space = read()
+    resumed = Optimizer(search, space, whole.own_trials()[:6])
+    assert resumed.ask()[1] == whole.own_trials()[6].params
 
 
 def test_failed_trials_show_nothing_so_draws_stay_near():
