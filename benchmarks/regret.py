@@ -19,6 +19,7 @@ import rounds
 import torch
 from matplotlib import pyplot
 from optuna.distributions import BaseDistribution
+from safetensors.numpy import save_file
 from surrogate import Array, Params, Surrogate, fitted
 
 from sweeper.search.optimizer import Optimizer
@@ -53,12 +54,13 @@ train:
   epochs: 6
   batch_size: 32
 """
-TRAIN, VAL, TEST = 400, 400, 1500  # photographs; TEST tell what a configuration is worth
+TRAIN, VAL = 400, 400  # photographs; all others tell what a configuration is worth
 EVEN = NEAR = 40
 SPREAD = 0.15  # configurations over the ranges, and around the defaults; share of a range
 SEEDS = 3
 EPOCHS, RUNGS = 6, (1, 3)
 BUDGETS = (5, 10, 20, 50)  # trials that go to their end
+TOP = 4  # trials that are confirmed, at most
 RECORDED = Path(__file__).with_suffix(".jsonl")
 
 
@@ -107,23 +109,26 @@ def near(wide: Space, known: Mapping[str, Any], rng: np.random.Generator) -> Par
 
 
 def photographs(root: Path, cache: Path) -> Data:
-    """Some of the photographs: to train on, to choose by, and to tell the worth by; the others are of no split."""
+    """The photographs split anew: some to train on, some to choose by, and the others to tell the worth by."""
     data = Data.open(DataConfig(layout="table", root=str(root), size=64), cache)
     order = np.random.default_rng(0).permutation(len(data.table.rows)).tolist()
-    splits = dict(zip(order, ["train"] * TRAIN + ["val"] * VAL + ["test"] * TEST, strict=False))
-    rows = tuple(replace(row, split=splits.get(n, "")) for n, row in enumerate(data.table.rows))
+    splits = dict(zip(order, ["train"] * TRAIN + ["val"] * VAL, strict=False))
+    rows = tuple(replace(row, split=splits.get(n, "test")) for n, row in enumerate(data.table.rows))
     return Data(replace(data.table, rows=rows), data.cache)
 
 
-def trained(data: Data, params: Params, seed: int) -> dict[str, Any]:
-    """The val score after each epoch, and the score on all other photographs at the best of them."""
+def trained(data: Data, params: Params, seed: int, keep: Path) -> dict[str, Any]:
+    """The val score after each epoch, and the score on all other photographs; the logits of both go to `keep`."""
     recipe = opened()[1].recipe(params)
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
-        logits = predict(recipe, data, Path(folder) / "model.safetensors", split="test")
+        model = Path(folder) / "model.safetensors"
+        logits = {split: predict(recipe, data, model, split=split) for split in ("val", "test")}
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    save_file({split: given.astype(np.float16) for split, given in logits.items()}, keep)
     labels = data.labels(data.table.indices("test"))
-    worth = metrics.scores(logits, labels, data.categories, loss=0.0).overall_accuracy
+    worth = metrics.scores(logits["test"], labels, data.categories, loss=0.0).overall_accuracy
     return {"val": [epoch.value(recipe.metric) for epoch in epochs], "test": worth}
 
 
@@ -133,7 +138,8 @@ def record(given: argparse.Namespace) -> None:
     data, asked = photographs(given.root, given.cache), configurations()
     done = {(one["number"], one["seed"]) for one in rounds.recorded(given.out)}
     for number, seed in ((n, s) for s in range(SEEDS) for n in range(len(asked)) if (n, s) not in done):
-        found = {"number": number, "seed": seed, "params": asked[number], **trained(data, asked[number], seed)}
+        keep = given.logits / f"{number}-{seed}.safetensors"
+        found = {"number": number, "seed": seed, "params": asked[number], **trained(data, asked[number], seed, keep)}
         with given.out.open("a") as file:
             file.write(json.dumps(found) + "\n")
 
@@ -166,20 +172,58 @@ Regrets = dict[str, tuple[Array, Array]]
 """The mean regret of each lane at each budget, and its standard error."""
 Search = Callable[[World, int], Iterable[Told]]
 """Searches with a seed, without end or for as many epochs as the largest budget has."""
+Lane = Callable[[World, int], list[float]]
+"""How far from the best is what a search with a seed chooses, at each budget."""
 
 
-def ours(search: str) -> Search:
-    """A search by this package, the default first, each trial to its end."""
+def by_value(search: Search) -> Lane:
+    """What is best on val is chosen."""
 
-    def run(world: World, seed: int) -> Iterator[Told]:
-        rng = np.random.default_rng(seed)
-        asked = search.replace("PRIOR", world.prior)
-        optimizer = Optimizer(*opened(f"search: {{pruner: none, seed: {seed}, {asked}}}\n"))
-        for number in range(max(BUDGETS)):
-            _, params = optimizer.ask(None if number else world.start)
-            val, regret = world.curve(params, rng)
-            optimizer.tell(ended(number, params, val[-1]))
-            yield Told((number + 1) * EPOCHS, val[-1], regret)
+    def run(world: World, seed: int) -> list[float]:
+        found: list[float] = []
+        best: Told | None = None
+        for told in search(world, seed):
+            while best and len(found) < len(BUDGETS) and told.epochs > BUDGETS[len(found)] * EPOCHS:
+                found.append(best.regret)
+            best = told if best is None or told.value > best.value else best
+        assert best
+        return found + [best.regret] * (len(BUDGETS) - len(found))
+
+    return run
+
+
+def searched(world: World, search: str, seed: int) -> list[tuple[Params, Told]]:
+    """The trials of a search by this package: the default first, each to its end."""
+    rng = np.random.default_rng(seed)
+    asked = search.replace("PRIOR", world.prior)
+    optimizer = Optimizer(*opened(f"search: {{pruner: none, seed: {seed}, {asked}}}\n"))
+    found: list[tuple[Params, Told]] = []
+    for number in range(max(BUDGETS)):
+        _, params = optimizer.ask(None if number else world.start)
+        val, regret = world.curve(params, rng)
+        optimizer.tell(ended(number, params, val[-1]))
+        found.append((params, Told((number + 1) * EPOCHS, val[-1], regret)))
+    return found
+
+
+def ours(search: str) -> Lane:
+    return by_value(lambda world, seed: [told for _, told in searched(world, search, seed)])
+
+
+def confirmed(search: str, share: float) -> Lane:
+    """The same search with fewer trials: this share of a budget trains the best TOP with new seeds."""
+
+    def run(world: World, seed: int) -> list[float]:
+        rng, trials = np.random.default_rng([seed, 1]), searched(world, search, seed)
+        found = []
+        for budget in BUDGETS:
+            spent = round(share * budget)
+            best = sorted(trials[: budget - spent], key=lambda one: -one[1].value)[: min(TOP, spent)]
+            means = [
+                np.mean([world.curve(params, rng)[0][-1] for _ in range(spent // len(best))]) for params, _ in best
+            ]
+            found.append(best[int(np.argmax(means))][1].regret)
+        return found
 
     return run
 
@@ -267,27 +311,23 @@ def hyperband(world: World, seed: int) -> Iterator[Told]:
 
 GOOD, BAD = "the family's default", "a bad default"
 OFF, NEAR_DEFAULT = "the default, then TPE (prior: off)", "the default, draws near it, then TPE"
-MARKS = "osD^v<"
-LANES: dict[str, Search] = {
+MARKS = "osPXD^v<"
+LANES: dict[str, Lane] = {
     OFF: ours("prior: off"),
     NEAR_DEFAULT: ours("prior: PRIOR"),
-    "Optuna's own TPE": optunas,
-    "random": evenly,
-    "Hyperband": hyperband,
-    "ASHA that stops, as Ray's": asha,
+    "the same, a fifth of the budget confirms": confirmed("prior: PRIOR", 0.2),
+    "the same, two fifths confirm": confirmed("prior: PRIOR", 0.4),
+    "Optuna's own TPE": by_value(optunas),
+    "random": by_value(evenly),
+    "Hyperband": by_value(hyperband),
+    "ASHA that stops, as Ray's": by_value(asha),
 }
+FROM_DEFAULT = tuple(LANES)[:4]
 
 
 def regrets(world: World, lane: str, seed: int) -> list[float]:
-    """How far what is best on val is from the best at each budget, in one search."""
-    found: list[float] = []
-    best: Told | None = None
-    for told in LANES[lane](world, seed):
-        while best and len(found) < len(BUDGETS) and told.epochs > BUDGETS[len(found)] * EPOCHS:
-            found.append(best.regret)
-        best = told if best is None or told.value > best.value else best
-    assert best
-    return found + [best.regret] * (len(BUDGETS) - len(found))
+    """What a lane chooses, by its name: a process can be handed that."""
+    return LANES[lane](world, seed)
 
 
 def worlds(trainings: Sequence[Mapping[str, Any]]) -> dict[str, World]:
@@ -327,7 +367,7 @@ def simulate(given: argparse.Namespace) -> None:
         print("| | " + " | ".join(f"{budget} trials" for budget in BUDGETS) + " |")
         print("|---|" + "--:|" * len(BUDGETS))
         found[name] = {}
-        for lane in LANES if name == GOOD else (OFF, NEAR_DEFAULT):  # the others begin with no default
+        for lane in LANES if name == GOOD else FROM_DEFAULT:  # the others start from no default
             kept = np.array(list(pool.map(partial(regrets, world, lane), range(given.runs))))
             found[name][lane] = kept.mean(0), kept.std(0, ddof=1) / given.runs**0.5
             cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*found[name][lane], strict=True))
@@ -368,6 +408,7 @@ def main() -> None:
     recording.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
     recording.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
     recording.add_argument("--out", type=Path, default=RECORDED)
+    recording.add_argument("--logits", type=Path, default=Path("mlruns/regret"), help="a folder for noise.py")
     recording.set_defaults(run=record)
     simulating = parts.add_parser("simulate", help="search what was recorded")
     simulating.add_argument("--recorded", type=Path, default=RECORDED)

@@ -1,0 +1,188 @@
+"""What val tells of the truth: its intervals, the winner's curse, what confirming, ensembles and correction gain.
+
+    python benchmarks/regret.py record --logits mlruns/regret
+    python benchmarks/noise.py --logits mlruns/regret
+
+No training: the logits of every recorded training on all the photographs that it did not see are split anew again
+and again into a val of --val images and the rest, which stands for the truth.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import regret
+import rounds
+from safetensors.numpy import load_file
+
+from sweeper.statistics import ensemble
+from trainers.data.table import Category
+from trainers.evaluation import bootstrap, metrics
+from trainers.evaluation.logit_adjustment import Fitting
+from trainers.optim import frequency
+
+METRICS = ("overall_accuracy", "mean_class_accuracy")
+STUDY, TOP, MEMBERS = 20, 4, 4  # trials of a study; those that are confirmed; members of an ensemble
+NORMAL = 1.96  # standard errors of a 95 % interval
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The logits of trainings on photographs that none of them saw."""
+
+    logits: dict[tuple[int, int], np.ndarray]  # [N, sum C] by configuration and seed
+    labels: np.ndarray  # [N, D]
+    categories: tuple[Category, ...]
+    prior: np.ndarray  # [sum C], of the training images
+
+    def scores(self, one: tuple[int, int], rows: np.ndarray) -> Scores:
+        return self.judged(self.logits[one][rows], rows)
+
+    def judged(self, logits: np.ndarray, rows: np.ndarray) -> Scores:
+        """Both accuracies of logits on these rows."""
+        found = metrics.scores(logits, self.labels[rows], self.categories, loss=0.0)
+        return {metric: found.value(metric) for metric in METRICS}
+
+
+def opened(given: argparse.Namespace) -> Recorded:
+    data = regret.photographs(given.root, given.cache)
+    rows = [row for split in ("val", "test") for row in data.table.indices(split)]
+    found = {}
+    for one in rounds.recorded(given.recorded):
+        file = given.logits / f"{one['number']}-{one['seed']}.safetensors"
+        parts = load_file(file)
+        found[one["number"], one["seed"]] = np.concatenate([parts["val"], parts["test"]]).astype(np.float32)
+    prior = frequency.log_prior(data.counts(data.table.indices("train")))
+    return Recorded(found, data.labels(rows), data.table.categories, prior)
+
+
+def splits(
+    recorded: Recorded, images: int, draws: int
+) -> Iterable[tuple[np.random.Generator, np.ndarray, np.ndarray]]:
+    """Rows of val and of the rest, and what else is to be drawn from."""
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(recorded.labels))
+        yield rng, np.sort(order[:images]), np.sort(order[images:])
+
+
+# ------------------------------------------------------------------------------------------ intervals
+def coverage(recorded: Recorded, images: int, draws: int) -> dict[str, list[float]]:
+    """The share of 95 % intervals that hold the truth, a figure for each val; and of differences of two trials.
+
+    The rest has an error of its own, by which an interval is widened: 1 + its images' share of val's.
+    """
+    wider = (1 + images / (len(recorded.labels) - images)) ** 0.5
+    found = defaultdict(list)
+    for rng, val, rest in splits(recorded, images, draws):
+        some = [list(recorded.logits)[n] for n in rng.choice(len(recorded.logits), 6, replace=False)]
+        samples = [
+            bootstrap.resample(recorded.logits[one][val], recorded.labels[val], recorded.categories) for one in some
+        ]
+        off = [_difference(recorded.scores(one, val), recorded.scores(one, rest)) for one in some]
+        for metric in METRICS:
+            drawn = np.array([each[metric] for each in samples], dtype=np.float64)  # [trials, RESAMPLES]
+            errors = np.array([each[metric] for each in off])
+            held = np.abs(errors) <= NORMAL * wider * drawn.std(1, ddof=1)
+            apart = (drawn[::2] - drawn[1::2]).std(1, ddof=1)
+            held_pairs = np.abs(errors[::2] - errors[1::2]) <= NORMAL * wider * apart
+            found[f"{metric}, a trial"].append(float(held.mean()))
+            found[f"{metric}, the difference of two trials"].append(float(held_pairs.mean()))
+    return found
+
+
+def _difference(one: Scores, other: Scores) -> Scores:
+    return {metric: one[metric] - other[metric] for metric in one}
+
+
+# ------------------------------------------------------------------------------- what a winner is worth
+def winners(recorded: Recorded, metric: str, images: int, draws: int) -> dict[str, list[float]]:
+    """What studies of STUDY trials claim and what their winners are worth, by way of choosing, a figure for each."""
+    seeds = sorted({seed for _, seed in recorded.logits})
+    whole = [
+        n for n in {number for number, _ in recorded.logits} if all((n, seed) in recorded.logits for seed in seeds)
+    ]
+    found = defaultdict(list)
+    for rng, val, rest in splits(recorded, images, draws):
+        trials = [(int(n), seeds[0]) for n in rng.choice(whole, STUDY, replace=False)]
+        shown = {one: recorded.scores(one, val)[metric] for one in trials}
+        for name, figure in judged(recorded, metric, shown, seeds[1:], val, rest).items():
+            found[name].append(figure)
+    return found
+
+
+def judged(
+    recorded: Recorded,
+    metric: str,
+    shown: Mapping[tuple[int, int], float],
+    seeds: Sequence[int],
+    val: np.ndarray,
+    rest: np.ndarray,
+) -> Scores:
+    """One study: `shown` are its trials with their values on val, `seeds` those that confirm."""
+    order = sorted(shown, key=lambda one: -shown[one])
+    best = order[0]
+
+    def worth(one: tuple[int, int]) -> float:
+        return recorded.scores(one, rest)[metric]
+
+    def mean(number: int, rows: np.ndarray) -> float:
+        return float(np.mean([recorded.scores((number, seed), rows)[metric] for seed in seeds]))
+
+    again = max((number for number, _ in order[:TOP]), key=lambda number: mean(number, val))
+    return {
+        "best on val: what val claims": shown[best],
+        "best on val: what it is worth": worth(best),
+        "best on val: its configuration with other seeds": mean(best[0], rest),
+        "confirmed: what the new seeds claim": mean(again, val),
+        "confirmed: its configuration with those seeds": mean(again, rest),
+        "best of all on the rest": max(worth(one) for one in shown),
+        "ensemble": recorded.judged(together(recorded, metric, order, val)[rest], rest)[metric],
+        "best on val, corrected": corrected(recorded, metric, best, val, rest),
+    }
+
+
+def together(recorded: Recorded, metric: str, order: Sequence[tuple[int, int]], val: np.ndarray) -> np.ndarray:
+    """The mean logits of the members that answer best together on val, on all rows."""
+    judge = ensemble.Judge(recorded.labels[val], recorded.categories, metric, (), minimize=False)
+    known = {at: recorded.logits[one] for at, one in enumerate(order)}
+    shares = ensemble.select({at: one[val] for at, one in known.items()}, 0, judge.score, MEMBERS)
+    return ensemble.mean(known, shares)
+
+
+def corrected(recorded: Recorded, metric: str, one: tuple[int, int], val: np.ndarray, rest: np.ndarray) -> float:
+    """With a correction whose strength val chooses."""
+    fits = [
+        Fitting(recorded.logits[one][rows], recorded.labels[rows], recorded.prior, recorded.categories)
+        for rows in (val, rest)
+    ]
+    return fits[1].at(fits[0].fit(metric, 0.0).tau, 0.0).value(metric)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
+    ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    ask.add_argument("--recorded", type=Path, default=regret.RECORDED)
+    ask.add_argument("--logits", type=Path, default=Path("mlruns/regret"))
+    ask.add_argument("--val", type=int, default=1000, help="images")
+    ask.add_argument("--draws", type=int, default=200)
+    given = ask.parse_args()
+    recorded = opened(given)
+    trainings, photographs = len(recorded.logits), len(recorded.labels)
+    print(f"{trainings} trainings, val of {given.val} of {photographs} photographs; {rounds.hardware()}")
+    print("\n| 95 % interval of | holds the truth |\n|---|--:|")
+    for name, held in coverage(recorded, given.val, given.draws).items():
+        print(f"| {name} | {rounds.spread(held)} |")
+    for metric in METRICS:
+        print(f"\n| {metric}, studies of {STUDY} trials | mean |\n|---|--:|")
+        for name, figures in winners(recorded, metric, given.val, given.draws).items():
+            print(f"| {name} | {rounds.spread(figures)} |")
+
+
+if __name__ == "__main__":
+    main()
