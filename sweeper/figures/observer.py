@@ -1,6 +1,7 @@
 """The observer that has figures drawn: those of each run that ends, and at the end those of the study."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from sweeper.trial import Closing, Job, Kind, Observer, TrialResult
 from trainers.epoch import Epoch
 
 STUDY = "study"
-DRAWING_TIMEOUT_S = 60.0  # that a busy machine may take for the figures of one folder; an idle one takes two
+DRAWING_TIMEOUT_S = 60.0  # at the end of a session, the study's figures first; an idle machine draws a run in two
 Shown = Callable[[Job | None, Sequence[Path]], None]  # files of a run, or of the study
 
 
@@ -50,7 +51,7 @@ class Figures(Observer):
         """Figures show no words."""
 
     def closed(self, closing: Closing) -> None:
-        """Wait for what is being drawn and for the study's own, unless in a hurry, as long as something comes."""
+        """Wait for the study's figures and for those of its runs, unless in a hurry, but not for long."""
         try:
             if not closing.hurried:
                 self._finish()
@@ -62,7 +63,8 @@ class Figures(Observer):
         with self._telling():
             if any(records.drawable(*one) for one in _ended(self._study)):
                 self._client.ask(FigureRequest(key=STUDY, folder=self._study.root, study=True))
-        while self._client.left and self._client.wait(DRAWING_TIMEOUT_S):
+        until = time.monotonic() + DRAWING_TIMEOUT_S
+        while self._client.left and self._client.wait(max(0.0, until - time.monotonic())):
             self._deliver()
         if left := self._client.left:
             self._miss(f"{left} {'folder was' if left == 1 else 'folders were'} not drawn in time", "late")

@@ -1,12 +1,15 @@
 """The process that draws and the observer that asks it: when, who is told, and what MLflow is sent."""
 
+import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +161,19 @@ def test_a_process_that_does_not_answer_is_waited_for_no_longer_than_it_takes(st
     os.kill(drawing()[0], signal.SIGSTOP)
     figures.closed(DONE)
     assert notes == ["figures are missing: 2 folders were not drawn in time; `sweep report` tries again"]
+    assert drawing() == []
+
+
+def test_a_session_ends_in_time_however_many_runs_are_undrawn(study, photos, monkeypatch):
+    clock = itertools.count(step=40.0)  # seconds that pass between two looks
+    monkeypatch.setattr("sweeper.figures.observer.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    notes, shown = [], Shown()
+    figures = Figures(study, notes.append, shown)
+    for number in range(6):
+        ended(figures, finished(study, number, photos))
+    figures.closed(DONE)
+    (note,) = notes
+    assert re.search("[3-6] folders were not drawn in time; `sweep report` tries again$", note)
     assert drawing() == []
 
 
