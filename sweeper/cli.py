@@ -99,8 +99,8 @@ AutoSlots = Annotated[
     typer.Option(
         "--slots",
         metavar="N|auto",
-        help="trials side by side on each device; auto: as many as fit and pay. One when left out, but two on a CPU"
-        " where hours are the only budget",
+        help="trials side by side on each device; auto: as many as fit and pay. Left out: one, but of small"
+        " networks on a CPU as many as there are cores, if the memory allows",
     ),
 ]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]

@@ -75,11 +75,8 @@ def plan(path: Path, options: Options) -> Plan:
 
     But for weights that the model hub does not give: a plan trains nothing and does without.
     """
-    from sweeper.space import yaml_io
-
-    side = options.side_by_side(yaml_io.read(path, sets=options.assignments))
-    slots = devices.slots(options.devices, 1 if side == "auto" else side)
-    prepared = prepare.prepare(path, options, slots=slots, unfetched=True)
+    prepared = prepare.prepare(path, options, unfetched=True)
+    slots = devices.slots(options.devices) if prepared.per_device == "auto" else prepared.slots
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
     answers = timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions])

@@ -23,7 +23,6 @@ from sweeper.store.importance import Importance
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.system import devices
-from sweeper.system.devices import Count
 from sweeper.terminal import events, log, output
 from sweeper.terminal.heading import Heading
 from sweeper.trial import SessionEnd
@@ -45,9 +44,10 @@ def run(path: Path, options: Options) -> "SessionEnd":
 
     options.check()
     command = options.command(path)
-    options = replace(options, slots=options.side_by_side(_read(path, options)))
-    slots = devices.slots(options.devices, options.per_device)
-    prepared = prepare(path, options, slots=slots)
+    prepared = prepare(path, options)
+    if note := prepared.other_machine(options):
+        output.print_message(note)
+    options = replace(options, slots=prepared.per_device)
     understood = [*preparation.understood(prepared.summary, str(path)), *preparation.executed()]
     understood += [line for line in [presets.told(prepared.spec)] if line]
     for line in understood:
@@ -55,7 +55,7 @@ def run(path: Path, options: Options) -> "SessionEnd":
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     heading = _heading(prepared, options, path, understood)
     session = Session(prepared, options, partial(make_executor, prepared, options), command, heading)
-    with inline.environment(slots[0] if options.inline else None):
+    with inline.environment(prepared.slots[0] if options.inline else None):
         outcome = _told(session)
     if outcome.exit_code == 0 and session.searches and prepared.spec.search.confirm:
         from sweeper.winners import confirm
@@ -119,19 +119,14 @@ def final(path: Path, options: Options) -> "Final | None":
     spec = _read(path, options)
     if not options.retrains(spec):
         return None
-    folder, alone = StudyFolder.named(spec.study), devices.slots(options.devices)[:1]
+    folder, slots = StudyFolder.named(spec.study), devices.slots(options.devices)
     if preparation.trains_once(folder):
-        return winning.export(_untried(path, options), alone, mlflow=options.mlflow, events=options.events)
-    won, slots = winner.winner(folder), devices.slots(options.devices, _number(options.side_by_side(spec)))
-    if (
-        spec.by_hours
-        and spec.rules.ensemble
-        and len(slots) > 1
-        and folder.trial(won.result.number).val_logits.exists()
-    ):
+        return winning.export(_untried(path, options), slots[:1], mlflow=options.mlflow, events=options.events)
+    won, pair = winner.winner(folder), _pair(folder, slots, options)
+    if spec.by_hours and spec.rules.ensemble and pair and folder.trial(won.result.number).val_logits.exists():
         chosen = ensemble.select(folder, PAIR)  # retrained side by side, in the time that is kept for one
-        return ensemble.export(chosen, slots, mlflow=options.mlflow, events=options.events)
-    return winning.export(won, alone, mlflow=options.mlflow, events=options.events)
+        return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
+    return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
 
 
 def _read(path: Path, options: Options) -> "StudySpec":
@@ -140,9 +135,11 @@ def _read(path: Path, options: Options) -> "StudySpec":
     return yaml_io.read(path, sets=options.assignments)
 
 
-def _number(side: Count) -> int:
-    """Trials side by side where a search is over, and nobody tries how many pay."""
-    return 1 if side == "auto" else side
+def _pair(folder: StudyFolder, homes: Sequence[devices.Slot], options: Options) -> list[devices.Slot]:
+    """Slots for two models at once, where the trials of a planned study trained side by side; else none."""
+    if preparation.planned_slots(folder) < PAIR:
+        return []
+    return devices.slots(options.devices, -(-PAIR // len(homes)))
 
 
 def _untried(path: Path, options: Options) -> Winner:

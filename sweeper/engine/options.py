@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from sweeper.errors import UserError
 from sweeper.store.paths import StudyFolder
-from sweeper.system import devices
 from sweeper.system.devices import Count
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
 
 
-PAIR = 2  # trials side by side on a CPU
+PAIR = 2  # models that hours alone retrain side by side on a CPU
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,6 @@ class Options:
     def per_device(self) -> Count:
         """How many trials share a device."""
         return 1 if self.slots is None else self.slots
-
-    def side_by_side(self, spec: "StudySpec") -> Count:
-        """The same for a study: where nobody says one, but of hours alone two on a CPU of two cores or more, for
-        small networks use a core of their own better than several that they share.
-        """
-        if self.slots is not None:
-            return self.slots
-        lone = self.inline or self.ray is not None or not spec.by_hours
-        return 1 if lone or devices.slots(self.devices)[0].device != "cpu" else min(PAIR, devices.cores())
 
     def teacher(self, space: Path) -> StudyFolder | None:
         """The study that the file at `space` names, where another one is begun."""

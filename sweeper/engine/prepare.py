@@ -1,5 +1,6 @@
 """Checks everything that can be wrong before the first trial exists."""
 
+import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from sweeper.engine import preflight, presets, timing
 from sweeper.engine.disk_space import DiskEstimate
 from sweeper.engine.options import Options
 from sweeper.errors import DataError, EnvironmentFault, UserError
+from sweeper.space import defaults
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
 from sweeper.store import paths, records, study_file
@@ -29,12 +31,15 @@ from trainers.support.files import expanded
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
-    from trainers.config import Recipe
+    from trainers.config import Recipe, TrainConfig
     from trainers.data.check import Findings
     from trainers.data.decoding import JpegCost
     from trainers.data.layouts import Table
     from trainers.data.summary import Summary
     from trainers.data_config import DataConfig, Framing
+
+MOST = 8  # trials side by side on a CPU
+WORKER_GB, PIXEL_GB = 0.7, 1.8e-6  # memory of a worker on a CPU, and what it takes for each pixel of a batch
 
 
 def refuse_metrics(read: "StudySpec", table: "Table") -> None:
@@ -148,11 +153,11 @@ def settled(data: "DataConfig", space: Space, table: "Table", folder: StudyFolde
     return sized.model_copy(update={"cache": cache.kind(table, sized, paths.cache(), space.framing)})
 
 
-def _trains_on(options: Options, slots: Sequence[devices.Slot]) -> str:
+def _trains_on(options: Options) -> str:
     """The device that trials get; a cluster is taken to have GPUs."""
     if options.ray and options.devices is None:
         return "cuda"
-    return (slots or devices.slots(options.devices))[0].device
+    return devices.slots(options.devices)[0].device
 
 
 def _open(data: "DataConfig") -> list[str]:
@@ -227,6 +232,7 @@ class PreparedStudy:
     found: "Findings"
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
+    per_device: devices.Count = 1  # trials that share a device; with auto, as many as pay
     weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
     plan: HoursPlan | None = None  # of its hours
 
@@ -234,6 +240,13 @@ class PreparedStudy:
     def table(self) -> "Table":
         """The data set."""
         return self.found.table
+
+    def other_machine(self, options: Options) -> str:
+        """That fewer or more trials share the CPU than in the run before, if nobody asked for that; else nothing."""
+        before = (study_file.read(self.folder) or {}).get("slots")
+        if options.slots is not None or before in (None, self.per_device):
+            return ""
+        return f"trials side by side: {self.per_device}, as this machine's cores and memory allow; before: {before}"
 
     @property
     def training_sizes(self) -> tuple[int, int]:
@@ -273,7 +286,6 @@ def prepare(
     options: Options,
     *,
     networks: bool = True,
-    slots: Sequence[devices.Slot] = (),
     unfetched: bool = False,
 ) -> PreparedStudy:
     """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first.
@@ -282,7 +294,7 @@ def prepare(
     """
     from sweeper.space import yaml_io
 
-    read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options, slots))
+    read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options))
     if Path(expanded(read.data.root)).exists():  # else that is said, and first
         refuse_absent_weights(read.train)
     found = checked(read.data)
@@ -292,13 +304,43 @@ def prepare(
     refuse_unseen(read.train, table)
     refuse_folds(read, table)
     ready, space = _settled(read, table, folder)
+    side = side_by_side(options, space, ready.budget.trials)
+    slots = devices.slots(options.devices, side)
     weights = _tried(ready, space, table, slots, unfetched=unfetched) if networks else {}
-    plan = _planned(ready, space, table, options, slots)
+    plan = _planned(ready, space, table, options, devices.slots(options.devices) if side == "auto" else slots)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
     if _is_untried(folder, plan):
         ready = replace(ready, budget=ready.budget.model_copy(update={"trials": 0}))
-    return PreparedStudy(ready, space, found, folder, tuple(slots), weights, plan)
+    return PreparedStudy(ready, space, found, folder, tuple(slots), side, weights, plan)
+
+
+def side_by_side(options: Options, space: Space, trials: int | None) -> devices.Count:
+    """How many of a study's trials share a device, where nobody says: one a GPU; on a CPU see `share_cpu`."""
+    if options.slots is not None:
+        return options.slots
+    if options.inline or options.ray is not None or devices.slots(options.devices)[0].device != "cpu":
+        return 1
+    return min(trials or MOST, share_cpu([recipe.train for recipe in space.recipes()]))
+
+
+def share_cpu(trains: Sequence["TrainConfig"]) -> int:
+    """How many trials with these settings train side by side on a CPU, at least one.
+
+    Small networks: as many as there are cores, for a network is quicker on a core of its own than on one that it
+    shares; as far as the memory goes. Where one is large: one with all cores.
+    """
+    if not all(defaults.is_small(train.backbone) for train in trains):
+        return 1
+    free = devices.room(devices.slots("cpu"))["cpu"]
+    most = max(WORKER_GB + PIXEL_GB * train.batch_size * math.prod(train.input_size) for train in trains)
+    return max(1, min(MOST, devices.cores(), MOST if free is None else int(free / most)))
+
+
+def planned_slots(folder: StudyFolder) -> int:
+    """How many trials of a study of hours alone train at once; one where nothing was planned."""
+    plan = planner.stored(folder)
+    return plan.slots if plan else 1
 
 
 def trains_once(folder: StudyFolder) -> bool:
@@ -335,13 +377,12 @@ def _planned(
         return before.model_copy(update=now | planner.after(spec, before.slots))
     if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
         return None
-    found = slots or devices.slots(options.devices)
 
     def timed(recipes: Sequence["Recipe"]) -> Sequence[Mapping[str, Any]]:
-        output.print_message(f"timing a few steps of {text.counted(len(recipes), 'network')} on {found[0].name}")
-        return timing.measure(recipes, table.categories, found, [file.path for file in spec.extensions])
+        output.print_message(f"timing a few steps of {text.counted(len(recipes), 'network')} on {slots[0].name}")
+        return timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions])
 
-    return Planner(spec, space, table, found, retrains, timed).plan()
+    return Planner(spec, space, table, slots, retrains, timed).plan()
 
 
 def _tried(

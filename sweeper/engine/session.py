@@ -130,7 +130,14 @@ class Session:
     def _open(self) -> Study:
         prepared = self.prepared
         return Study.open(
-            Definition(prepared.spec, prepared.space, prepared.folder, prepared.fingerprint, prepared.plan),
+            Definition(
+                prepared.spec,
+                prepared.space,
+                prepared.folder,
+                prepared.fingerprint,
+                prepared.plan,
+                prepared.per_device,
+            ),
             paths.cache(),
             teach=self._warm_start,
             here=MachineInfo(prepared.training_sizes[0], lambda: devices.smallest(prepared.slots)),

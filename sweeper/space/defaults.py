@@ -181,6 +181,14 @@ def family(backbone: str, *, pretrained: bool = True) -> Family:
     return next(line for line in TABLE if re.match(line.pattern, backbone))
 
 
+def is_small(backbone: str) -> bool:
+    """Whether a network of this timm name is of the small ones, which several threads hardly train any faster.
+
+    Not timm's test_ networks: with them people try a study out, and the same trials each time are worth more.
+    """
+    return not backbone.startswith("test_") and family(backbone) is TABLE[0]
+
+
 def augmentation(name: str, epochs: int) -> dict[str, Any]:
     """A line of AUGMENT, as far as a training of so many epochs has time for it."""
     return AUGMENT["medium" if name == "strong" and epochs < LONG else name]

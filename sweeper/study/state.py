@@ -24,7 +24,7 @@ from sweeper.trial import Job
 @dataclass(frozen=True)
 class Definition:
     """What a study is defined by: its file, the search space in it, its folder, the fingerprint of its images,
-    labels and splits, and what its hours were planned to have room for.
+    labels and splits, what its hours were planned to have room for, and how many trials share a device.
     """
 
     spec: StudySpec
@@ -32,6 +32,7 @@ class Definition:
     folder: StudyFolder
     fingerprint: str = ""
     plan: HoursPlan | None = None
+    slots: int | str = 1
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def write_or_compare(study: Definition) -> None:
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,
         "rules": spec.rules.model_dump(),
+        "slots": study.slots,
         **({"plan": study.plan.document()} if study.plan else {}),
     }
     extension_files.keep(spec.extensions, folder.extensions)

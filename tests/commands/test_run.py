@@ -47,6 +47,7 @@ def here(ground: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That folder as the current one; what runs leaves its traces elsewhere."""
     monkeypatch.chdir(ground)
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # else a process would look for GPUs
     return ground / "space.yaml"
 
 
@@ -118,21 +119,45 @@ def test_weights_that_are_nowhere_are_said_before_the_images_are_looked_at(here)
 
 
 @pytest.mark.parametrize(
-    ("budget", "options", "expected"),
+    ("train", "options", "expected"),
     [
-        ("{hours: 2}", Options(devices="cpu"), 2),
-        ("{hours: 2}", Options(devices="cpu", slots=1), 1),
-        ("{hours: 2}", Options(devices="cpu", slots="auto"), "auto"),
-        ("{hours: 2}", Options(devices="cpu", inline=True), 1),
-        ("{hours: 2}", Options(ray="auto"), 1),
-        ("{hours: 2, trials: 3}", Options(devices="cpu"), 1),
-        ("{trials: 3}", Options(devices="cpu", slots=3), 3),
+        ("backbone: mobilenetv2_100, image_size: 128", Options(devices="cpu"), 4),
+        ("backbone: {choice: [mobilenetv2_100, tf_efficientnet_lite0]}, image_size: 128", Options(devices="cpu"), 4),
+        ("backbone: {choice: [mobilenetv2_100, resnet50]}", Options(devices="cpu"), 1),
+        ("backbone: test_resnet", Options(devices="cpu"), 1),  # to try a study out, the same each time
+        ("backbone: mobilenetv2_100, image_size: 448", Options(devices="cpu"), 1),  # 24 GB a worker
+        ("backbone: mobilenetv2_100, image_size: {choice: [64, 224]}", Options(devices="cpu"), 3),  # 6.5
+        ("backbone: mobilenetv2_100", Options(devices="cpu", slots=1), 1),
+        ("backbone: mobilenetv2_100", Options(devices="cpu", slots=3), 3),
+        ("backbone: mobilenetv2_100", Options(devices="cpu", slots="auto"), "auto"),
+        ("backbone: mobilenetv2_100", Options(devices="cpu", inline=True), 1),
+        ("backbone: mobilenetv2_100", Options(ray="auto"), 1),
     ],
 )
-def test_hours_alone_train_two_trials_side_by_side_on_a_cpu_unless_it_is_said(tmp_path, budget, options, expected):
-    (tmp_path / "space.yaml").write_text(f"data: {{root: x}}\nbudget: {budget}\npreset: fast\n")
-    spec = yaml_io.read(tmp_path / "space.yaml")
-    assert options.side_by_side(spec) == (min(2, devices.cores()) if expected == 2 else expected)
+def test_small_networks_share_a_cpu_as_far_as_cores_and_memory_go(tmp_path, monkeypatch, train, options, expected):
+    monkeypatch.setattr(devices, "cores", lambda: 4)
+    monkeypatch.setattr(devices, "room", lambda _: {"cpu": 20.0})
+    (tmp_path / "space.yaml").write_text(f"data: {{root: x}}\nbudget: {{trials: 9}}\ntrain: {{{train}}}\n")
+    space = Space(yaml_io.read(tmp_path / "space.yaml"), ())
+    assert prepare.side_by_side(options, space, 9) == expected
+    assert prepare.side_by_side(options, space, 1) == (
+        1 if isinstance(expected, int) and options.slots is None else expected
+    )
+
+
+@pytest.mark.process
+def test_a_study_that_goes_on_with_other_cores_says_so(here, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "room", lambda _: {"cpu": 20.0})
+    monkeypatch.setattr(devices, "cores", lambda: 2)
+    given = Options(("study=cores", "train.backbone=mobilenetv2_100"), trials=2, devices="cpu", mlflow=False)
+    assert run.run(here, given).exit_code == 0
+    assert "devices: cpu, 2 trials on each" in capsys.readouterr().err
+    monkeypatch.setattr(devices, "cores", lambda: 1)
+    run.run(here, replace(given, trials=3, slots=2))
+    assert "trials side by side" not in capsys.readouterr().err
+    assert run.run(here, replace(given, trials=4)).exit_code == 0
+    said = "trials side by side: 1, as this machine's cores and memory allow; before: 2"
+    assert said in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ hours alone
