@@ -3,13 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from sweeper.errors import EnvironmentFault, UserError
@@ -20,8 +20,27 @@ if TYPE_CHECKING:
     from sweeper.system.devices import Count, Slot
 
 
+SECTIONS = {
+    "Start": ("init", "data", "backbones", "plan", "run"),
+    "Watch": ("status", "leaderboard", "show", "compare", "report", "ui"),
+    "Finish": ("best", "predict", "export", "score"),
+    "Maintain": ("doctor", "sync", "clean", "rm"),
+}
+"""The commands of `sweep --help`, by heading."""
+
+
 class Commands(TyperGroup):
-    """Commands whose usage errors are told as all other errors are."""
+    """Commands in sections, whose usage errors read like all other errors."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        sections = SECTIONS if self.name == "sweep" else {"Commands": self.list_commands(ctx)}
+        width = max(map(len, self.list_commands(ctx)))
+        for title, names in sections.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                limit = formatter.width - width - 6
+                rows = [(name.ljust(width), one.get_short_help_str(limit)) for name, one in found if one]
+                formatter.write_dl(rows)
 
     def make_context(self, *words: Any, **more: Any) -> Any:
         with _in_our_words():
@@ -30,6 +49,15 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _in_our_words():
             return super().invoke(ctx)
+
+
+class Command(TyperCommand):
+    """A command whose help ends with examples, each on a line of its own."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  of typer
+        if self.epilog:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {line}\n" for line in self.epilog.splitlines()))
 
 
 @contextmanager
@@ -67,12 +95,14 @@ def _instead(option: str) -> str:
 app = typer.Typer(
     name="sweep",
     cls=Commands,
-    help="Hyper-parameter sweeps for image classifiers: from a YAML file to the best model and a submission.",
-    epilog="Results go to stdout, everything else to stderr. `sweep` alone says how things stand here.",
+    help="Search the hyperparameters of an image classifier, and retrain the best trial.",
+    epilog="Run `sweep` without a command to see the status of this directory and the next command."
+    " Results go to stdout, everything else to stderr.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
 )
-data = typer.Typer(cls=Commands, help="Check a data set, or draw one.", rich_markup_mode=None)
+data = typer.Typer(cls=Commands, help="Check a data set, or draw a demo set.", rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 
@@ -82,38 +112,61 @@ def _path(given: str) -> Path:
     return Path(expanded(given))  # a shell does not, behind = or in quotes
 
 
+def _proposing(kind: str) -> Callable[[str], list[str]]:
+    """Completes names of a kind in a shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        from sweeper.commands import completion
+
+        return completion.proposals(kind, incomplete)
+
+    return complete
+
+
 SpaceFile = Annotated[
-    Path, typer.Argument(metavar="SPACE.yaml", parser=_path, help="a search space, or a recipe", show_default=False)
+    Path, typer.Argument(metavar="SPACE.yaml", parser=_path, help="A search space, or a recipe", show_default=False)
 ]
-StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="the last one if left out")]
+StudyName = Annotated[
+    str | None,
+    typer.Argument(metavar="[STUDY]", help="The latest study if left out", autocompletion=_proposing("study")),
+]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="replace a value, such as train.epochs=3; repeatable"),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the file, such as train.epochs=3; repeatable",
+        autocompletion=_proposing("key"),
+    ),
 ]
-Trials = Annotated[int | None, typer.Option(min=1, help="trials in the whole study, earlier ones included")]
-Hours = Annotated[float | None, typer.Option(min=0, help="hours of sweeping in all, earlier ones included")]
-Devices = Annotated[str | None, typer.Option(metavar="0,1|cpu", help="GPUs to use, or cpu; all GPUs if left out")]
-Slots = Annotated[int, typer.Option(min=1, metavar="N", help="trials side by side on each device")]
+Trials = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Trials of the study in total, earlier runs included")
+]
+Hours = Annotated[
+    float | None, typer.Option(min=0, metavar="H", help="Hours of the study in total, earlier runs included")
+]
+Devices = Annotated[str | None, typer.Option(metavar="0,1|cpu", help="The GPUs to use, or cpu; all GPUs if left out")]
+Slots = Annotated[int, typer.Option(min=1, metavar="N", help="Trials per device at the same time")]
 AutoSlots = Annotated[
     str | None,
     typer.Option(
         "--slots",
         metavar="N|auto",
-        help="trials side by side on each device; auto: as many as fit and pay. Left out: one, but of small"
-        " networks on a CPU as many as there are cores, if the memory allows",
+        help="Trials per device at the same time; auto: as many as fit in memory and speed the study up."
+        " Default: 1 per GPU; on a CPU 1 per core for small networks, memory permitting, otherwise 1",
     ),
 ]
-NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="show nothing in MLflow")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
+NoMlflow = Annotated[bool, typer.Option("--no-mlflow", help="Do not log to MLflow")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document")]
 
 
 @app.callback(invoke_without_command=True)
 def sweep(
     context: typer.Context,
     as_json: Annotated[
-        bool, typer.Option("--json", help="without a command: how things stand, as one JSON document")
+        bool, typer.Option("--json", help="Without a command: the status of this directory as JSON")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="say which version this is")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit")] = False,
 ) -> None:
     if version:
         from importlib import metadata
@@ -128,34 +181,43 @@ def sweep(
         _answer(status.everything() if as_json else status.here())
 
 
-# ------------------------------------------------------------------------------------------- beginning
+# ------------------------------------------------------------------------------------------- starting
 DataPath = Annotated[
     Path,
     typer.Argument(
-        metavar="PATH", parser=_path, help="the folder of a data set, or a file of labels", show_default=False
+        metavar="PATH", parser=_path, help="The folder of a data set, or a table of labels", show_default=False
     ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(metavar="DIR", envvar="SWEEP_WEIGHTS", help="a folder of weights, instead of the model hub"),
+    typer.Option(
+        metavar="DIR", envvar="SWEEP_WEIGHTS", help="A folder with pretrained weights, for use without the model hub"
+    ),
 ]
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep init photos\nsweep init labels.csv --metric mean_class_accuracy --hours 2",
+)
 def init(
     path: DataPath,
     metric: Annotated[
         str | None,
         typer.Option(
-            help="instead of overall_accuracy, or mean_average_precision where there are only several answers",
+            metavar="NAME",
+            help="What trials are compared by; default: overall_accuracy, or mean_average_precision if every"
+            " category has several answers",
             show_default=False,
         ),
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.01, help="wall-clock time of the whole search")] = 1.0,
+    hours: Annotated[
+        float, typer.Option(min=0.01, metavar="H", help="Wall-clock time of the search, retraining included")
+    ] = 1.0,
     weights: Weights = None,
-    scratch: Annotated[bool, typer.Option("--scratch", help="start from random weights")] = False,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=_path, help="instead of NAME.yaml in this folder")
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="Where to write; default: NAME.yaml here")
     ] = None,
     devices: Devices = None,
     sets: Annotated[
@@ -163,26 +225,30 @@ def init(
         typer.Option(
             "--set",
             metavar="data.KEY=VALUE",
-            help="how the data are read, such as data.categories=[kind]; repeatable",
+            help="How to read the data, such as data.categories=[kind]; repeatable",
         ),
     ] = None,
 ) -> None:
-    """Write a search space for a data set, measured on this machine."""
+    """Write a search space for a data set that fits this machine."""
     from sweeper.commands import init
 
     wishes = init.Wishes(metric, hours, weights, scratch, devices, tuple(sets or ()))
     _answer(init.ending(init.write(path, wishes, out)))
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep backbones mobilenetv3\nsweep backbones 'resnet1*' --json",
+)
 def backbones(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help="a part of a name, such as vit; or with wildcards")
+        str | None,
+        typer.Argument(metavar="[PATTERN]", help="Part of a name, such as vit, or a pattern with wildcards"),
     ] = None,
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """List backbones: size, cost, licence, and where their weights are."""
+    """List backbones with size, cost, licence and weights."""
     from sweeper.commands import backbones
     from sweeper.terminal import output
 
@@ -196,14 +262,18 @@ def backbones(
 
 
 # ------------------------------------------------------------------------------------------- sweeping
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep run search_spaces/quickstart.yaml\n"
+    "sweep run search_spaces/quickstart.yaml --new-study other --set train.epochs=3 --trials 3",
+)
 def run(
     space: Annotated[
         Path,
         typer.Argument(
             metavar="SPACE.yaml",
             parser=_path,
-            help="a search space, or a recipe; or a data set, for which one is written",
+            help="A search space or a recipe; for a data set, a search space is written first",
             show_default=False,
         ),
     ],
@@ -213,28 +283,28 @@ def run(
     devices: Devices = None,
     slots: AutoSlots = None,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="train on a Ray cluster: its HOST:PORT, or auto")
+        str | None, typer.Option(metavar="ADDRESS", help="Train on the Ray cluster at HOST:PORT, or auto")
     ] = None,
     new_study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="start another study of the same file, called NAME")
+        str | None, typer.Option(metavar="NAME", help="Start a new study NAME, warm-started from the old one")
     ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="train in this process, for a debugger")] = False,
+    inline: Annotated[bool, typer.Option("--inline", help="Train in this process, to use a debugger")] = False,
     no_mlflow: NoMlflow = False,
     then_best: Annotated[
         bool | None,
         typer.Option(
             "--then-best/--no-then-best",
-            help="then retrain the winner as sweep best --export submission does, within the hours; so where hours"
-            " are the only budget, and two side by side as an ensemble",
+            help="Retrain the winner within the hours, as sweep best --export submission does;"
+            " on by default if hours are the only budget",
             show_default=False,
         ),
     ] = None,
     weights: Weights = None,
     log_format: Annotated[
-        str, typer.Option(metavar="text|json", help="json: what happens, as one JSON object a line on stdout")
+        str, typer.Option(metavar="text|json", help="json: one JSON object per event on stdout")
     ] = "text",
 ) -> None:
-    """Begin the study of a search space, or go on with it."""
+    """Start the study of a search space, or resume it."""
     from sweeper.commands import data, init, run
     from sweeper.engine.options import Options
 
@@ -267,7 +337,11 @@ def run(
     return None
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep plan search_spaces/quickstart.yaml\n"
+    "sweep plan search_spaces/quickstart.yaml --trials 20 --set train.image_size=64",
+)
 def plan(
     space: SpaceFile,
     sets: Sets = None,
@@ -277,7 +351,7 @@ def plan(
     slots: AutoSlots = None,
     as_json: Json = False,
 ) -> None:
-    """What a sweep would try, and what it would cost."""
+    """Show what a study would try and cost. Trains nothing."""
     from sweeper.commands import plan
     from sweeper.engine.options import Options
 
@@ -285,15 +359,18 @@ def plan(
     _answer(made.document() if as_json else plan.lines(made))
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep status\nsweep status quickstart --json",
+)
 def status(
     study: StudyName = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="show the sweep that runs, until it ends or you press Ctrl-C")
+        bool, typer.Option("--watch", help="Follow the running sweep until it finishes or you press Ctrl-C")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """How a study stands."""
+    """Show the status of a study."""
     from sweeper.results import status
     from sweeper.store import studies
 
@@ -320,27 +397,30 @@ def _watch(watched: "Watched") -> None:
             follow.follow(watched, views.choose(sys.stdout, where=where, known=known))
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep leaderboard quickstart --top 5\nsweep leaderboard quickstart --by mean_class_accuracy --csv",
+)
 def leaderboard(
     study: StudyName = None,
-    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="the first N only")] = None,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Show only the first N trials")] = None,
     columns: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="these columns: parameters, metrics, or what --csv has"),
+        typer.Option(metavar="A,B", help="Columns to show: parameters, metrics, or any column of --csv"),
     ] = None,
-    by: Annotated[str | None, typer.Option(metavar="METRIC", help="rank by another metric of the record")] = None,
+    by: Annotated[str | None, typer.Option(metavar="METRIC", help="Rank by another recorded metric")] = None,
     cross: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="instead, a table of parameter A (rows) against parameter B (columns)"),
+        typer.Option(metavar="A B", help="Show a table of parameter A (rows) by parameter B (columns) instead"),
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="the table in Markdown")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown")] = False,
     as_json: Json = False,
 ) -> None:
-    """A study's trials, the best first, and what mattered.
+    """Rank the trials, and show which parameters mattered.
 
-    Open values are shown, and may be written, by the shortest end of their name that no other has: lr for
-    optimizer.lr. A grid over two parameters prints their table below.
+    Parameters appear under the shortest end of their name that is unique, such as lr for optimizer.lr, and can be
+    typed that way. A grid over two parameters also prints their table.
     """
     from sweeper.commands import leaderboard
     from sweeper.store import studies
@@ -375,15 +455,25 @@ def leaderboard(
     return None
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep show quickstart/0\nsweep show quickstart/0 --yaml",
+)
 def show(
     trial: Annotated[
-        str, typer.Argument(metavar="[STUDY/]TRIAL", help="such as focal_weights/4; 4 is of the last study")
+        str,
+        typer.Argument(
+            metavar="[STUDY/]TRIAL",
+            help="Such as focal_weights/4; 4 alone is trial 4 of the latest study",
+            autocompletion=_proposing("trial"),
+        ),
     ],
-    as_yaml: Annotated[bool, typer.Option("--yaml", help="its recipe, as a search space that runs again")] = False,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print its recipe as a search space that can be run")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """One trial in detail."""
+    """Show one trial in detail."""
     from sweeper.results import trial_view
 
     if as_yaml and as_json:
@@ -394,13 +484,16 @@ def show(
     return _answer(found.document() if as_json else found.lines())
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep compare quickstart other\nsweep compare quickstart other --json",
+)
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="a study")],
-    b: Annotated[str, typer.Argument(metavar="B", help="another")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A study", autocompletion=_proposing("study"))],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another study", autocompletion=_proposing("study"))],
     as_json: Json = False,
 ) -> None:
-    """Two studies side by side."""
+    """Compare two studies."""
     from sweeper.results import comparison
     from sweeper.store import studies
     from sweeper.terminal import output
@@ -416,10 +509,16 @@ def compare(
     return None
 
 
-@app.command("rm")
+@app.command(
+    "rm",
+    cls=Command,
+    epilog="sweep rm other\nsweep rm other --yes",
+)
 def remove(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="by its name")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="Name of the study", autocompletion=_proposing("study"))
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
 ) -> None:
     """Delete a study with its trials and models."""
     from sweeper.store import removal
@@ -437,29 +536,33 @@ def remove(
 
 
 # ------------------------------------------------------------------------------------------- the winner
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep best quickstart --export submission\nsweep best quickstart --confirm 3",
+)
 def best(
     study: StudyName = None,
     export: Annotated[
-        str | None, typer.Option(metavar="submission", help="retrain it on train and val, predict test, pack it")
+        str | None,
+        typer.Option(
+            metavar="submission", help="Retrain on train + val, predict test, and pack the files of a submission"
+        ),
     ] = None,
     confirm: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="first train the tied leaders with N new seeds each")
+        int | None, typer.Option(min=1, metavar="N", help="First train the tied leaders again, with N new seeds each")
     ] = None,
-    trial: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="this trial instead, whether it is the best or not")
-    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, metavar="N", help="Use trial N instead of the best one")] = None,
     ensemble: Annotated[
         int | None,
-        typer.Option(min=2, metavar="K", help="the mean of the K trials at most that answer best together on val"),
+        typer.Option(min=2, metavar="K", help="Combine at most K trials: those that do best together on val"),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="retrain even if there is a final already")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Retrain even if there is a final model already")] = False,
     devices: Devices = None,
     slots: Slots = 1,
     no_mlflow: NoMlflow = False,
     as_json: Json = False,
 ) -> None:
-    """The winner: as a recipe, confirmed, exported; or an ensemble."""
+    """Print the winner, confirm it, retrain and export it."""
     from sweeper.results import winner
     from sweeper.store import studies
     from sweeper.system import devices as places
@@ -514,13 +617,16 @@ def _together(
     return _answer(together.document(chosen)) if as_json else None
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep score quickstart 0.791\nsweep score quickstart 0.791 --note 'public board, rank 12'",
+)
 def score(
-    submission: Annotated[str, typer.Argument(help="a submission.zip, its folder, or a study, whose last is meant")],
-    value: Annotated[float, typer.Argument(help="what the board said")],
-    note: Annotated[str, typer.Option(help="which board, which rank")] = "",
+    submission: Annotated[str, typer.Argument(help="A submission.zip, its folder, or a study for its latest one")],
+    value: Annotated[float, typer.Argument(help="The score on the board")],
+    note: Annotated[str, typer.Option(metavar="TEXT", help="A note, such as the board and the rank")] = "",
 ) -> None:
-    """Note a board's score beside a submission."""
+    """Record a leaderboard's score of a submission."""
     from sweeper import text
     from sweeper.store import studies
     from sweeper.terminal.output import print_message
@@ -531,23 +637,30 @@ def score(
         print_message(f"the same bytes as {same.name}")
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep report quickstart\nsweep report quickstart other --output both.html",
+)
 def report(
     study: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STUDY]...", help="the last one if left out; several are compared"),
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="The latest study if left out; several are compared",
+            autocompletion=_proposing("study"),
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             parser=_path,
-            help="instead of report.html in the study's folder, or mlruns/comparison.html",
+            help="Where to write; default: report.html in the study's folder, or mlruns/comparison.html",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A study on one page, with its figures; or several compared."""
+    """Write one HTML page about a study, or comparing several."""
     from sweeper import text
     from sweeper.store import paths, studies
     from sweeper.terminal import output as terminal
@@ -563,17 +676,31 @@ def report(
     _answer(document if as_json else [text.relative_path(made.path)])
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep clean\nsweep clean quickstart --keep 3 --yes",
+)
 def clean(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="all, and the cache, if left out")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="All studies and the cache if left out",
+            autocompletion=_proposing("study"),
+        ),
+    ] = None,
     keep: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="trials whose checkpoints stay; else the study's keep_checkpoints"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Keep the checkpoints of the N best trials; default: keep_checkpoints of the study",
+        ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove it without asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete what is no longer needed: checkpoints, decoded images, leftovers."""
+    """Delete checkpoints and caches that are no longer needed."""
     from sweeper import text
     from sweeper.commands import clean
     from sweeper.terminal.output import print_message
@@ -590,12 +717,17 @@ def clean(
     return print_message("nothing was removed; --yes removes it") if found.items else None
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep ui\nsweep ui quickstart --port 5001",
+)
 def ui(
     study: StudyName = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="or the next free one")] = 5000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="N", help="The port; the next free one if it is in use")
+    ] = 5000,
 ) -> None:
-    """Show the studies in MLflow until Ctrl-C."""
+    """Open the studies in MLflow, until Ctrl-C."""
     from sweeper.commands import ui
     from sweeper.store import studies
     from sweeper.terminal.output import print_result
@@ -604,9 +736,22 @@ def ui(
     ui.serve(studies.find(study) if study or there else None, print_result, port=port)
 
 
-@app.command()
-def sync(study: Annotated[str | None, typer.Argument(help="all if left out", show_default=False)] = None) -> None:
-    """Send MLflow what it lacks of the studies here, such as after an outage."""
+@app.command(
+    cls=Command,
+    epilog="sweep sync\nsweep sync quickstart",
+)
+def sync(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="All studies if left out",
+            show_default=False,
+            autocompletion=_proposing("study"),
+        ),
+    ] = None,
+) -> None:
+    """Upload to MLflow whatever is missing from it."""
     from sweeper.store import studies
     from sweeper.terminal.output import print_message
     from sweeper.tracking import catching_up
@@ -618,31 +763,43 @@ def sync(study: Annotated[str | None, typer.Argument(help="all if left out", sho
 
 
 # ------------------------------------------------------------------------------------------- the model
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep predict quickstart photos --top 2\nsweep predict quickstart/0 photos --csv predictions.csv",
+)
 def predict(
     model: Annotated[
-        str, typer.Argument(help="a study, STUDY/TRIAL, the folder of a run, or a model file", show_default=False)
+        str,
+        typer.Argument(
+            help="A study, STUDY/TRIAL, the folder of a run, or a model file",
+            show_default=False,
+            autocompletion=_proposing("model"),
+        ),
     ],
     images: Annotated[
         list[str],
         typer.Argument(
-            help="files, folders, or a list of paths: .txt, or .csv with a column path", show_default=False
+            help="Files, folders, or a list of paths: .txt, or .csv with a path column", show_default=False
         ),
     ],
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", parser=_path, help="write a CSV instead")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", parser=_path, help="Write a CSV file instead")] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="the K likeliest classes of each category")
+        int | None, typer.Option(min=1, metavar="K", help="Show the K most likely classes per category")
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=_path, help="CSV with path,left,top,right,bottom in pixels")
+        Path | None,
+        typer.Option(metavar="FILE", parser=_path, help="A CSV file with path,left,top,right,bottom in pixels"),
     ] = None,
-    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="the first GPU if left out, else cpu")] = None,
+    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="Default: the first GPU, or cpu")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="images at once; as in training if left out")
+        int | None, typer.Option(min=1, metavar="N", help="Images per batch; default: as in training")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What a trained model says of images. Exit code 1 where some cannot be read."""
+    """Classify images with a trained model.
+
+    The exit code is 1 if some images cannot be read.
+    """
     from sweeper import text
     from sweeper.commands import predict
     from sweeper.terminal import output
@@ -658,26 +815,34 @@ def predict(
     raise typer.Exit(predicted.exit_code)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep export quickstart --format onnx\nsweep export quickstart --format csv --output test.csv",
+)
 def export(
     model: Annotated[
-        str, typer.Argument(help="a study, STUDY/TRIAL, the folder of a run, or a model file", show_default=False)
+        str,
+        typer.Argument(
+            help="A study, STUDY/TRIAL, the folder of a run, or a model file",
+            show_default=False,
+            autocompletion=_proposing("model"),
+        ),
     ],
-    format: Annotated[str, typer.Option(metavar="onnx|torch|mlflow|csv", help="what to make of it")],
+    format: Annotated[str, typer.Option(metavar="onnx|torch|mlflow|csv", help="The format to write")],
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="of a CSV: files, folders or lists; the test images if left out", show_default=False),
+        typer.Argument(help="With csv: files, folders or lists; the test images if left out", show_default=False),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="PATH", parser=_path, help="where to; beside you if left out")
+        Path | None, typer.Option(metavar="PATH", parser=_path, help="Where to write; default: the current folder")
     ] = None,
     like: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=_path, help="of a CSV: the sample submission to fill in")
+        Path | None, typer.Option(metavar="FILE", parser=_path, help="With csv: the sample submission to fill in")
     ] = None,
-    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="of a CSV: as for sweep predict")] = None,
+    device: Annotated[str | None, typer.Option(metavar="0|cpu", help="With csv: as for sweep predict")] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a trained model as it is: an ONNX file, a torch program, an MLflow model, or predictions."""
+    """Export a trained model to ONNX, PyTorch, MLflow or CSV."""
     from sweeper import text
     from sweeper.model import export, find
     from sweeper.terminal.output import print_message
@@ -698,23 +863,29 @@ def export(
 
 
 # ------------------------------------------------------------------------------------------- data
-@data.command("check")
+@data.command(
+    "check",
+    cls=Command,
+    epilog="sweep data check photos\nsweep data check search_spaces/quickstart.yaml --all",
+)
 def data_check(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="a search space, the folder of a data set, or a file of labels", show_default=False
+            metavar="PATH", help="A search space, the folder of a data set, or a table of labels", show_default=False
         ),
     ],
     sets: Sets = None,
     cache: Annotated[
-        bool, typer.Option("--cache", help="then decode the images of a search space, as its sweep would")
+        bool, typer.Option("--cache", help="Also decode the images of a search space, as sweep run would")
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help="list each note, not one line for each kind")] = False,
-    again: Annotated[bool, typer.Option("--again", help="look at every image, known or not")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every note instead of one line per kind")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Check every image again, even if it has not changed")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is understood of a data set, and its faults."""
+    """Show how a data set is read, and what is wrong with it."""
     from sweeper.commands import data
 
     if cache:
@@ -731,21 +902,25 @@ def data_check(
         print_message(f"{run.cached(path, Options(tuple(sets or ())))} images are decoded")
 
 
-@data.command("demo")
+@data.command(
+    "demo",
+    cls=Command,
+    epilog="sweep data demo\nsweep data demo garments --images 80 20 20 --multi 1",
+)
 def data_demo(
-    root: Annotated[Path | None, typer.Argument(parser=_path, help="a new folder", show_default="data/demo")] = None,
+    root: Annotated[Path | None, typer.Argument(parser=_path, help="A new folder", show_default="data/demo")] = None,
     images: Annotated[
-        tuple[int, int, int], typer.Option(metavar="TRAIN VAL TEST", min=0, help="how many images of each split")
+        tuple[int, int, int], typer.Option(metavar="TRAIN VAL TEST", min=0, help="Number of images per split")
     ] = (800, 200, 200),
-    seed: Annotated[int, typer.Option(min=0, help="one seed, one set")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Random seed")] = 0,
     missing: Annotated[
-        float, typer.Option(min=0, max=0.9, help="share of the answers that are left out; makes a table")
+        float, typer.Option(min=0, max=0.9, metavar="X", help="Leave out this share of the answers; writes a table")
     ] = 0.0,
     multi: Annotated[
-        int, typer.Option(min=0, max=1, help="categories whose images may have several answers; makes a table")
+        int, typer.Option(min=0, max=1, metavar="N", help="Categories with several answers; writes a table")
     ] = 0,
 ) -> None:
-    """Draw a data set like the fashion challenge's."""
+    """Draw a demo data set: garments in six categories."""
     from sweeper.terminal.output import print_message, print_result
     from trainers.data import demo
     from trainers.data.layouts import DEMO_ROOT
@@ -758,9 +933,15 @@ def data_demo(
     print_result(str(place))
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog="sweep doctor\nsweep doctor --json",
+)
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: versions, devices, disk, hub, MLflow. Exit code 3 where something is not well."""
+    """Check this machine: libraries, GPUs, disk, network, MLflow.
+
+    The exit code is 3 if something needs attention.
+    """
     from sweeper.commands import doctor
 
     findings = doctor.examine()

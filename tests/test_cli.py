@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,15 +15,19 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from sweeper import cli
 from sweeper.store import lock
 from sweeper.store.paths import StudyFolder
 from tests.support.cli import SPACE, command, environment, lay_out, numbers, sweep
 
 pytestmark = pytest.mark.process
 
+ROOT = Path(__file__).parents[1]
 ESCAPE = "\x1b"
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
@@ -88,6 +93,57 @@ def test_every_command_has_a_help_that_fits_its_list(tmp_path):
     assert all(not text.endswith("...") for _, text in listed)
 
 
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by what a person types, such as data check."""
+    for name, one in typer.main.get_command(cli.app).commands.items():
+        yield from (
+            ((f"{name} {word}", each) for word, each in one.commands.items()) if name == "data" else [(name, one)]
+        )
+
+
+EXAMPLES = [line for _, command in commands() for line in command.epilog.splitlines()]
+SHOWN_ALONE = ("sweep ui", "sweep ui quickstart --port 5001", "sweep rm other")  # wait for Ctrl-C or an answer
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*one, id=one[0]) for one in commands()])
+def test_the_help_of_a_command_ends_with_two_examples_of_it(name, command):
+    lines = command.get_help(command.make_context(f"sweep {name}", [], resilient_parsing=True)).splitlines()
+    assert lines[-3] == "Examples:"
+    for line in lines[-2:]:
+        assert line.startswith(f"  sweep {name}")
+        given = shlex.split(line)[1 + len(name.split()) :]
+        command.make_context(f"sweep {name}", given)  # every option in it is one
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_examples_of_all_commands_work_one_after_the_other(tmp_path):
+    (tmp_path / "search_spaces").mkdir()
+    shutil.copy(ROOT / "search_spaces" / "quickstart.yaml", tmp_path / "search_spaces")
+    first = [
+        "sweep data demo",
+        "sweep run search_spaces/quickstart.yaml",
+        "sweep best quickstart --export submission",
+    ]
+    last = ["sweep rm other --yes"]
+    between = [line for line in EXAMPLES if line not in (*first, *last, *SHOWN_ALONE)]
+    starting = [line for line in between if line.startswith("sweep run")]
+    rest = [line for line in between if not line.startswith(("sweep run", "sweep init"))]
+    for number, line in enumerate([*first, *starting, *rest, *last]):
+        if number == 1:
+            as_photos(tmp_path / "data" / "demo", tmp_path / "photos")
+        ended = sweep(tmp_path, *shlex.split(line)[1:], SWEEP_TRAINER="")
+        assert ended.returncode == 0, (line, ended.stderr)
+
+
+def as_photos(demo: Path, folder: Path) -> None:
+    """A folder of photographs for each of two classes, made of images of the demo set."""
+    for number, image in enumerate(sorted(demo.rglob("*.jpg"))[:20]):
+        place = folder / ("shirt", "skirt")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, place)
+
+
 @pytest.mark.parametrize(
     ("words", "what", "remedy"),
     [
@@ -122,6 +178,25 @@ def test_json_before_a_command_is_not_passed_over_in_silence(tmp_path, words):
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "--json" in ended.stderr
     assert "behind the command" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "proposed"),
+    [
+        ("sweep status que", "question"),
+        ("sweep status other", ""),
+        ("sweep show question/", "question/0 question/1 question/2"),
+        ("sweep predict q", "question"),
+        ("sweep predict question/1", "question/1"),
+        ("sweep run space.yaml --set train.image_s", "train.image_size="),
+        ("sweep leader", "leaderboard"),
+    ],
+)
+def test_a_shell_completes_commands_studies_trials_and_keys(swept, typed, proposed):
+    asked = environment(_SWEEP_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1))
+    program = [Path(sys.executable).parent / "sweep"]  # as the shell calls it
+    ended = subprocess.run(program, cwd=swept[0], env=asked, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == proposed.split()
 
 
 def test_the_version_is_that_of_the_project(tmp_path):

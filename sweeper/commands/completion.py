@@ -1,0 +1,27 @@
+"""What a shell proposes while a person types a command: studies, trials, models, keys of a search space."""
+
+from collections.abc import Iterator
+
+from sweeper.store import records, studies
+from trainers.config import TrainConfig
+from trainers.data_config import DataConfig
+
+
+def proposals(kind: str, typed: str) -> list[str]:
+    """Names of a kind (study, trial, model, key) that start with what is typed; the latest study's first."""
+    found = {"study": _studies, "trial": _trials, "model": _trials if "/" in typed else _studies, "key": _keys}[kind]
+    return [name for name in found() if name.startswith(typed)]
+
+
+def _studies() -> Iterator[str]:
+    return (study.name for study in studies.studies())
+
+
+def _trials() -> Iterator[str]:
+    return (f"{study.name}/{one.number}" for study in studies.studies() for one in records.results(study))
+
+
+def _keys() -> Iterator[str]:
+    yield from ("metric=", "budget.trials=", "budget.hours=", "search.seed=", "search.sampler=", "search.pruner=")
+    yield from (f"data.{key}=" for key in DataConfig.model_fields)
+    yield from (f"train.{key}=" for key in TrainConfig.model_fields)
