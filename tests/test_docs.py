@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import runpy
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -20,25 +21,20 @@ from tests.support import pages
 from trainers import signatures
 
 ROOT = Path(__file__).parents[1]
-WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
-WRITTEN += [
-    f"docs/{name}.md"
-    for name in (
-        "tutorial",
-        "how-to",
-        "predict",
-        "reference",
-        "promises",
-        "architecture",
-        "measurements",
-        "extensions",
-    )
+GENERATED = [f"docs/{name}.md" for name in ("reference/keys", "explanation/packages", "explanation/faults")]
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+WRITTEN = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "STYLE.md",
+    "SECURITY.md",
+    *(name for name in DOCS if name not in GENERATED),
 ]
-PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/packages.md", "docs/faults.md", "benchmarks/RESULTS.md"]
-OWN = "docs/extensions.md"
-"""Each search space of this page belongs to the Python above it."""
+PAGES = [*WRITTEN, *GENERATED, "CHANGELOG.md", "benchmarks/RESULTS.md"]
+OWN = ["docs/how-to/own-loss.md", "docs/how-to/own-backbone.md", "docs/reference/extensions.md"]
+"""Each search space of these pages belongs to the Python above it."""
 TEXTS = {name: pages.read(ROOT / name) for name in PAGES}
-SPACES = [name for name in WRITTEN if name != OWN]
+SPACES = [name for name in WRITTEN if name not in OWN]
 CATEGORIES = ["garment", "wearer"]  # of the data sets in the examples
 PLACES = re.compile(r"(?:sweeper|trainers|tests|benchmarks|docs|search_spaces)/[\w./-]+|test_\w+\.py")
 AVOIDED = (
@@ -66,7 +62,7 @@ def test_every_link_leads_somewhere(name):
         assert not heading or heading in pages.anchors(pages.read(target)), link
 
 
-@pytest.mark.parametrize("name", sorted(set(WRITTEN) - {"STYLE.md"}))
+@pytest.mark.parametrize("name", sorted(set(WRITTEN) - {"STYLE.md", "docs/explanation/recipes.md"}))
 def test_a_page_is_written_in_plain_words(name):
     found = [word for word in AVOIDED if re.search(rf"\b{word}\b", pages.prose(TEXTS[name]), re.IGNORECASE)]
     assert not found
@@ -75,8 +71,13 @@ def test_a_page_is_written_in_plain_words(name):
 def test_every_page_and_picture_of_the_docs_is_linked_somewhere():
     links = {(name, link.partition("#")[0]) for name in PAGES for link in pages.links(TEXTS[name])}
     linked = {(ROOT / name).parent.joinpath(link).resolve() for name, link in links if link}
-    files = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".svg", ".png")]
-    assert {path.name for path in files if path.resolve() not in linked} == set()
+    files = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".svg", ".png")]
+    assert [path for path in files if path.resolve() not in linked] == [ROOT / "docs" / "index.md"]
+
+
+def test_every_page_has_a_place_in_the_navigation_of_the_site():
+    named = re.findall(r"^ *- (?:\w+: )?(\S+\.md)$", pages.read(ROOT / "mkdocs.yml"), re.MULTILINE)
+    assert sorted(f"docs/{name}" for name in named if not name.startswith("project/")) == DOCS
 
 
 # ----------------------------------------------------------------------------------------- commands and keys
@@ -116,11 +117,10 @@ def test_a_piece_of_a_search_space_fits_into_a_whole_one(text, tmp_path):
 
 
 def coded() -> Iterator[tuple[str, str]]:
-    """The Python of that page, each with the search space, or piece of one, that follows it, if any."""
-    found = re.findall(
-        r"^```python\n(.*?)^```(?:(?:(?!^```).)*^```yaml\n(.*?)^```)?", TEXTS[OWN], re.MULTILINE | re.DOTALL
-    )
-    yield from found
+    """The Python of those pages, each with the search space, or piece of one, that follows it, if any."""
+    for name in OWN:
+        pattern = r"^```python\n(.*?)^```(?:(?:(?!^```).)*^```yaml\n(.*?)^```)?"
+        yield from re.findall(pattern, TEXTS[name], re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.process  # torch starts one when it is loaded
@@ -143,8 +143,15 @@ def test_every_kind_of_python_of_your_own_has_an_example():
     assert {kind for kind in signatures.KINDS if f"\n{kind} = {{" not in written} == set()
 
 
+def test_the_options_of_the_commands_are_those_of_the_program():
+    """`make schema` writes them."""
+    script = runpy.run_path(str(ROOT / "docs" / "write_commands.py"))
+    page = pages.read(script["PATH"])
+    assert script["document"](page) == page
+
+
 def test_the_reference_names_files_that_are_written():
-    section = TEXTS["docs/reference.md"].split("## Files of a study")[1].split("\n## ")[0]
+    section = TEXTS["docs/reference/files.md"].split("## The study's folder")[1]
     first = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     named = {name.split("/")[0] for cell in first for name in re.findall(r"`([^`]+)`", cell)}
     assert {name for name in named if f'"{name}"' not in inspect.getsource(paths)} == set()
@@ -159,8 +166,10 @@ def test_a_package_is_installed_with_its_types(package):
 
 # ----------------------------------------------------------------------------------------- the map
 def charted() -> dict[str, str]:
-    """The packages of docs/architecture.md with their sentences."""
-    (block,) = [one for one in pages.blocks(TEXTS["docs/architecture.md"], "text") if one.startswith("sweeper/")]
+    """The packages of docs/explanation/architecture.md with their sentences."""
+    (block,) = [
+        one for one in pages.blocks(TEXTS["docs/explanation/architecture.md"], "text") if one.startswith("sweeper/")
+    ]
     found: dict[str, str] = {}
     top = ""
     for inner, name, sentence in re.findall(r"^( *)(\w[\w/]*)/ +(.+)$", block, re.MULTILINE):
@@ -185,7 +194,7 @@ def test_the_map_names_no_package_that_there_is_not():
     assert set(charted()) == {package for package, _ in packages()}
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
 def test_every_file_that_a_contributor_is_sent_to_exists(name):
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     named = [word for span in re.findall(r"`([^`\n]+)`", pages.prose(TEXTS[name])) for word in PLACES.findall(span)]

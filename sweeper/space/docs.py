@@ -1,4 +1,4 @@
-"""What is generated from the models: the JSON schema of a search space, for editors, and docs/keys.md, for people."""
+"""What is generated from the models: the JSON schema of a search space, for editors, and the page of its keys."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from trainers.metrics.definitions import BUILT_IN
 from trainers.support.files import write_text
 
 PATH = Path(__file__).parents[2] / "search_spaces" / "schema.json"
-PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "keys.md"
 Schema = dict[str, Any]
 
 
@@ -129,7 +129,7 @@ def _without_titles(value: Any) -> Any:
     return [_without_titles(item) for item in value] if isinstance(value, list) else value
 
 
-# ------------------------------------------------------------------------------------------- docs/keys.md
+# ------------------------------------------------------------------------------------------- docs/reference/keys.md
 def page() -> str:
     """The page, in Markdown."""
     lines = [

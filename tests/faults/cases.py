@@ -1,4 +1,4 @@
-"""The table of faults: every case by its id, with what is done to the sweep. docs/faults.md is written from it."""
+"""Every fault by its id, with what is done to the sweep. docs/explanation/faults.md is written from it."""
 
 CASES = {
     "K1": "SIGKILL of a worker at random times",

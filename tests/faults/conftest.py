@@ -102,7 +102,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _page(reports: list[pytest.TestReport], seconds: float, first: int, selection: str) -> str:
-    """docs/faults.md."""
+    """docs/explanation/faults.md."""
     rows: dict[str, list[tuple[bool, int, set[str]]]] = defaultdict(list)
     for report in reports:
         given = dict(report.user_properties)
