@@ -2,16 +2,23 @@
 
 import ast
 import inspect
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import typer
+from PIL import Image
 
 from sweeper import cli
 from sweeper.space import yaml_io
@@ -162,6 +169,109 @@ def test_a_package_is_installed_with_its_types(package):
     written = tomllib.loads(pages.read(ROOT / "pyproject.toml"))
     assert (ROOT / package / "py.typed").is_file()
     assert "py.typed" in written["tool"]["setuptools"]["package-data"][package]
+
+
+# ----------------------------------------------------------------------------------------- shell blocks
+FILES = {
+    "docs/tutorial.md": {"photos.yaml": "yaml"},
+    "docs/how-to/own-loss.md": {"my_code.py": "python", "my_space.yaml": "yaml"},
+}
+"""What a page asks the reader to save: the first block of that language."""
+SCRIPTS = {name: [block for block, reason in pages.scripts(TEXTS[name]) if not reason] for name in DOCS}
+
+
+def test_an_unmarked_shell_block_of_the_readme_has_commands_that_its_test_runs():
+    unmarked = [block for block, reason in pages.scripts(TEXTS["README.md"]) if not reason]
+    assert {line.split()[0] for block in unmarked for line in block.splitlines()} == {"sweep"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """What pages take for granted: search spaces, a demo, photographs in folders and a table, a finished study."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "search_spaces").symlink_to(ROOT / "search_spaces")
+    for number in range(48):
+        kind = ("dress", "hat", "shirt")[number % 3]
+        path = folder / "photos" / kind / f"{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 50), 20 + number).convert("RGB").save(path)
+    rows = [f"{path.parent.name}/{path.name},{path.parent.name}\n" for path in sorted(folder.rglob("*.jpg"))]
+    (folder / "photos" / "labels.csv").write_text("path,garment\n" + "".join(rows))
+    execute("sweep data demo data/FashionDataset --images 60 20 10", folder)
+    execute("sweep run search_spaces/quickstart.yaml; sweep best --export submission", folder)
+    return folder
+
+
+def execute(script: str, folder: Path) -> None:
+    """Run a shell block as the page has it; training itself is the fake one."""
+    own = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder), "SWEEP_TRAINER": "fake"}
+    words = ["bash", "-e", "-c", script]
+    found = subprocess.run(words, cwd=folder, env=own | {"CI": "1"}, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, f"{script}\n{found.stdout}\n{found.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, blocks in SCRIPTS.items() if blocks])
+def test_the_shell_blocks_of_a_page_run(name, project, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    for path, kind in FILES.get(name, {}).items():
+        (folder / path).write_text(pages.blocks(TEXTS[name], kind)[0])
+    for block in SCRIPTS[name]:
+        execute(block, folder)
+
+
+# ----------------------------------------------------------------------------------------- the site
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site as `make docs` builds it."""
+    program = shutil.which("mkdocs", path=f"{ROOT / '.venv-docs/bin'}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("no MkDocs here: make docs installs it")
+    folder = tmp_path_factory.mktemp("site")
+    words = [program, "build", "--strict", "--quiet", "--site-dir", folder]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stderr
+    return folder
+
+
+class Targets(HTMLParser):
+    """What a page of the site links to or loads, and the places in it that a link may name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.linked: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value for name, value in attrs if value}
+        self.ids |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.linked.append(given["href"])
+        elif tag in ("script", "img", "iframe") and "src" in given:
+            self.loaded.append(given["src"])
+        elif tag == "link" and given.get("rel") != "canonical" and "href" in given:
+            self.loaded.append(given["href"])
+
+
+@pytest.mark.slow
+def test_no_link_of_the_site_is_dead_and_nothing_comes_from_another_host(site):
+    found = {path: Targets(pages.read(path)) for path in site.rglob("*.html")}
+    dead = []
+    for path, targets in found.items():
+        dead += [f"{path.name} loads {url}" for url in targets.loaded if "//" in url]
+        for url in [*targets.linked, *targets.loaded]:
+            if re.match(r"[a-z]+:|//", url) or path.name == "404.html":
+                continue
+            place, _, name = unquote(url).partition("#")
+            target = (path.parent / place).resolve() if place else path
+            target = target / "index.html" if target.is_dir() else target
+            if not target.is_file() or (name and target in found and name not in found[target].ids):
+                dead.append(f"{path.relative_to(site)}: {url}")
+    assert dead == []
+    assert len(found) > len(DOCS)
 
 
 # ----------------------------------------------------------------------------------------- the map
