@@ -13,9 +13,9 @@ PATH = ROOT / "docs" / "explanation" / "packages.md"
 HEAD = """\
 # The packages
 
-`make map` draws this page from the imports, and a test compares it with the code. An arrow points from a package to one that it
-uses. Arrows that follow from others are left out: `commands` uses `engine`, and `engine` uses `store`, so `commands`
-may use `store` as well. Every package of `sweeper` may use `trainers`, which uses nothing of `sweeper`.
+`make map` draws this page from the imports, and a test compares it with the code. An arrow points from a package to
+one that it uses. Arrows that follow from others are left out: `commands` uses `engine`, and `engine` uses `store`,
+so `commands` may use `store` as well. Every package of `sweeper` may use `trainers`, which uses nothing of `sweeper`.
 [Architecture](architecture.md#the-packages) states the purpose of each.
 """
 WIDE, HIGH, GAP, FLOOR = 112, 30, 22, 84  # pixels: of a box, between boxes, from floor to floor

@@ -22,8 +22,8 @@ from trainers.data.demo import draw
 HEAD = """\
 # The fault matrix
 
-`make test-faults` writes this page. The last run: {selection}, {count} tests in {minutes:.0f} minutes on {cores} cores,
-{day}, commit {commit}, seeds from {first} on.
+`make test-faults` writes this page. The last run: {selection}, {count} tests in {minutes:.0f} minutes on {cores}
+cores, {day}, commit {commit}, seeds from {first} on.
 
 A case provokes a fault for real, with processes, files, servers and databases. Afterwards, one function
 (`tests/faults/invariants.py`) checks that
