@@ -21,8 +21,8 @@ COPY sweeper sweeper
 COPY trainers trainers
 RUN uv pip install --system --no-cache --no-deps --no-build-isolation . && sweep --version
 
-# Any user may run it: caches lie in the project.
-ENV HOME=/work HF_HOME=/work/.cache/huggingface MPLCONFIGDIR=/tmp/matplotlib
+# Any user may run it, also one without a name: caches lie in the project.
+ENV USER=sweep HOME=/work HF_HOME=/work/.cache/huggingface MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /work
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["sweep"]
