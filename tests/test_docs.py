@@ -188,6 +188,12 @@ def test_an_unmarked_shell_block_of_the_readme_has_commands_that_its_test_runs()
     assert {line.split()[0] for block in unmarked for line in block.splitlines()} == {"sweep"}
 
 
+@pytest.mark.parametrize("name", [name for name in DOCS if "<!-- not run:" in TEXTS[name]])
+def test_a_shell_block_that_is_not_run_names_tests_that_exist(name):
+    reasons = [reason for _, reason in pages.scripts(TEXTS[name])]
+    assert [place for reason in reasons for place in PLACES.findall(reason) if not (ROOT / place).exists()] == []
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """What pages take for granted: search spaces, a demo, photographs in folders and a table, a finished study."""
