@@ -79,7 +79,7 @@ map: install  ## draw docs/explanation/packages.md from the imports
 	$(BIN)/python docs/draw_packages.py
 
 docs: .venv-docs/installed  ## the documents as a site, in site/
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 .venv-docs/installed: docs/requirements.lock
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
@@ -98,4 +98,4 @@ lock:  ## resolve the exact versions again
 	  --output-file docs/requirements.lock docs/requirements.in
 
 clean:  ## remove the environment; data and results stay
-	rm -rf .venv .venv-docs .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache *.egg-info
