@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP := $(BIN)/sweep
 
-.PHONY: help install quickstart demo test test-quick test-lowest test-slow test-faults benchmarks gpu-check check format schema map lock clean
+.PHONY: help install quickstart demo test test-quick test-lowest test-slow test-faults benchmarks gpu-check check format schema map docs release lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,8 +44,8 @@ test-lowest:  ## the tests without processes, with the lowest versions that pypr
 FIRST ?= 0
 CASES ?=
 
-test-faults: install  ## the fault matrix; FIRST=N: other seeds; CASES="K1 K2": every seed of these. Writes docs/faults.md
-	$(BIN)/python -m pytest tests/faults tests/space/test_yaml_io.py -n 3 --dist worksteal --first-seed $(FIRST) --every-seed-of "$(CASES)" --table docs/faults.md
+test-faults: install  ## the fault matrix; FIRST=N: other seeds; CASES="K1 K2": every seed of these. Writes docs/explanation/faults.md
+	$(BIN)/python -m pytest tests/faults tests/space/test_yaml_io.py -n 3 --dist worksteal --first-seed $(FIRST) --every-seed-of "$(CASES)" --table docs/explanation/faults.md
 
 BENCHMARKS := feed epoch stall augmentation overhead warm memory scale sweep
 
@@ -71,16 +71,31 @@ format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: install  ## write search_spaces/schema.json anew
+schema: install  ## write search_spaces/schema.json, and the keys and commands of the reference
 	$(BIN)/python -m sweeper.space.docs
+	$(BIN)/python docs/write_commands.py
 
-map: install  ## draw docs/packages.md from the imports
+map: install  ## draw docs/explanation/packages.md from the imports
 	$(BIN)/python docs/draw_packages.py
 
-lock:  ## resolve the exact versions anew
+docs: .venv-docs/installed  ## the documents as a site, in site/
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+.venv-docs/installed: docs/requirements.lock
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/requirements.lock
+	@touch $@
+
+release: install  ## sdist and wheel, in dist/
+	rm -rf dist build
+	$(BIN)/python -c "from setuptools import build_meta; print(build_meta.build_sdist('dist'), build_meta.build_wheel('dist'))" | tail -n 1
+
+lock:  ## resolve the exact versions again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  --extra dev --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	  --output-file docs/requirements.lock docs/requirements.in
 
 clean:  ## remove the environment; data and results stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv-docs site .mypy_cache .ruff_cache .pytest_cache *.egg-info

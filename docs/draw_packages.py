@@ -1,22 +1,32 @@
-"""Draws the packages and their arrows from the imports: `python docs/draw_packages.py` writes docs/packages.md."""
+"""Draws the packages and their arrows from the imports: `make map` writes docs/explanation/packages.md."""
 
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
 
 ROOT = Path(__file__).parents[1]
-PATH = ROOT / "docs" / "packages.md"
+PATH = ROOT / "docs" / "explanation" / "packages.md"
 HEAD = """\
 # The packages
 
-`make map` draws this page from the imports, and a test compares it with the code. An arrow points at what a package
-uses. Arrows that follow from others are left out: `commands` uses `engine`, and `engine` uses `store`, so `commands`
-may use `store` as well. Every package of `sweeper` may use `trainers`, which uses nothing of `sweeper`;
-[Architecture](architecture.md#the-packages) says what each is for.
+`make map` draws this page from the imports, and a test compares it with the code. An arrow points from a package to
+one that it uses. Arrows that follow from others are left out: `commands` uses `engine`, and `engine` uses `store`,
+so `commands` may use `store` as well. Every package of `sweeper` may use `trainers`, which uses nothing of `sweeper`.
+[Architecture](architecture.md#the-packages) states the purpose of each.
 """
+WIDE, HIGH, GAP, FLOOR = 112, 30, 22, 84  # pixels: of a box, between boxes, from floor to floor
+STYLE = (
+    "text{font:13px sans-serif;text-anchor:middle;fill:#1a1a2e}"
+    "rect{fill:#e8eaf6;stroke:#3f51b5}line{stroke:#7986cb;stroke-width:1.2;marker-end:url(#tip)}"
+)
+TIP = (
+    '<marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0 8 4 0 8z" fill="#7986cb"/></marker>'
+)
 
 
 def rooms(root: str) -> list[list[str]]:
@@ -64,22 +74,61 @@ def reduced(uses: dict[str, set[str]]) -> list[tuple[str, str]]:
     ]
 
 
-def drawing(root: str) -> str:
-    floors = rooms(root)
-    lines = [f"## {root}", "", "```mermaid", "flowchart TD"]
-    for number, floor in zip(range(len(floors), 0, -1), floors, strict=True):
-        boxes = [f'    {root}_{name}["{name}"]' for name in floor]
-        lines += [f'  subgraph {root}{number}[" "]', "    direction LR", *boxes, "  end"]
-    names = [name for floor in floors for name in floor]
-    lines += [f"  {root}_{name} --> {root}_{other}" for name, other in reduced(arrows(root, names))]
-    lines += ["```", "", "| | |", "|---|---|"]
+def section(root: str) -> str:
+    """The part of the page about a root package: its picture, and what each package is for."""
+    names = [name for floor in rooms(root) for name in floor]
+    lines = [
+        f"## {root}",
+        "",
+        f"![the packages of {root} and what each uses](packages-{root}.svg)",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     lines += [f"| `{name}` | {sentence(f'{root}.{name}')} |" for name in names]
     return "\n".join(lines) + "\n"
 
 
+def picture(root: str) -> str:
+    """A row of boxes for each floor, the highest on top, with the arrows behind them."""
+    floors = rooms(root)
+    width = max(map(len, floors)) * (WIDE + GAP) + GAP
+    places = {name: place for row, floor in enumerate(floors) for name, place in _row(floor, row, width)}
+    uses = reduced(arrows(root, list(places)))
+    lines = [_line(*places[name], *places[other]) for name, other in uses]
+    boxes = [_box(name, *place) for name, place in places.items()]
+    high = (len(floors) - 1) * FLOOR + HIGH + 2 * GAP
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {high}" width="{width}" height="{high}">'
+    ground = f'<rect width="{width}" height="{high}" rx="8" style="fill:#fff;stroke:none"/>'
+    return "\n".join([head, f"<style>{STYLE}</style><defs>{TIP}</defs>", ground, *lines, *boxes, "</svg>"]) + "\n"
+
+
+def _row(floor: list[str], row: int, width: float) -> Iterator[tuple[str, tuple[float, float]]]:
+    """The centre of each box of a floor."""
+    left = (width - (len(floor) - 1) * (WIDE + GAP)) / 2
+    for column, name in enumerate(floor):
+        yield name, (left + column * (WIDE + GAP), GAP + HIGH / 2 + row * FLOOR)
+
+
+def _line(x: float, y: float, end_x: float, end_y: float) -> str:
+    return f'<line x1="{x}" y1="{y + HIGH / 2}" x2="{end_x}" y2="{end_y - HIGH / 2}"/>'
+
+
+def _box(name: str, x: float, y: float) -> str:
+    corner = f'x="{x - WIDE / 2}" y="{y - HIGH / 2}"'
+    return f'<rect {corner} width="{WIDE}" height="{HIGH}" rx="5"/><text x="{x}" y="{y + 4}">{name}</text>'
+
+
 def document() -> str:
-    return "\n".join([HEAD, drawing("sweeper"), drawing("trainers")])
+    return "\n".join([HEAD, section("sweeper"), section("trainers")])
+
+
+def files() -> dict[Path, str]:
+    """The page and its pictures as they should be."""
+    pictures = {PATH.with_name(f"packages-{root}.svg"): picture(root) for root in ("sweeper", "trainers")}
+    return {PATH: document()} | pictures
 
 
 if __name__ == "__main__":
-    PATH.write_text(document(), encoding="utf-8")
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")

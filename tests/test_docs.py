@@ -2,15 +2,23 @@
 
 import ast
 import inspect
+import os
 import re
+import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import typer
+from PIL import Image
 
 from sweeper import cli
 from sweeper.space import yaml_io
@@ -20,25 +28,20 @@ from tests.support import pages
 from trainers import signatures
 
 ROOT = Path(__file__).parents[1]
-WRITTEN = ["README.md", "CONTRIBUTING.md", "STYLE.md"]
-WRITTEN += [
-    f"docs/{name}.md"
-    for name in (
-        "tutorial",
-        "how-to",
-        "predict",
-        "reference",
-        "promises",
-        "architecture",
-        "measurements",
-        "extensions",
-    )
+GENERATED = [f"docs/{name}.md" for name in ("reference/keys", "explanation/packages", "explanation/faults")]
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+WRITTEN = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "STYLE.md",
+    "SECURITY.md",
+    *(name for name in DOCS if name not in GENERATED),
 ]
-PAGES = [*WRITTEN, "docs/recipes.md", "docs/keys.md", "docs/packages.md", "docs/faults.md", "benchmarks/RESULTS.md"]
-OWN = "docs/extensions.md"
-"""Each search space of this page belongs to the Python above it."""
+PAGES = [*WRITTEN, *GENERATED, "CHANGELOG.md", "benchmarks/RESULTS.md"]
+OWN = ["docs/how-to/own-loss.md", "docs/how-to/own-backbone.md", "docs/reference/extensions.md"]
+"""Each search space of these pages belongs to the Python above it."""
 TEXTS = {name: pages.read(ROOT / name) for name in PAGES}
-SPACES = [name for name in WRITTEN if name != OWN]
+SPACES = [name for name in WRITTEN if name not in OWN]
 CATEGORIES = ["garment", "wearer"]  # of the data sets in the examples
 PLACES = re.compile(r"(?:sweeper|trainers|tests|benchmarks|docs|search_spaces)/[\w./-]+|test_\w+\.py")
 AVOIDED = (
@@ -48,7 +51,10 @@ AVOIDED = (
     "whosever",
     "taken up",
     "gone on",
-    "as far as it",
+    "as far as",
+    "goes on with",
+    "wherever",
+    "parted",
     "so many",
     "want of",
     "of its own making",
@@ -75,14 +81,19 @@ def test_a_page_is_written_in_plain_words(name):
 def test_every_page_and_picture_of_the_docs_is_linked_somewhere():
     links = {(name, link.partition("#")[0]) for name in PAGES for link in pages.links(TEXTS[name])}
     linked = {(ROOT / name).parent.joinpath(link).resolve() for name, link in links if link}
-    files = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".svg", ".png")]
-    assert {path.name for path in files if path.resolve() not in linked} == set()
+    files = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".svg", ".png")]
+    assert [path for path in files if path.resolve() not in linked] == [ROOT / "docs" / "index.md"]
+
+
+def test_every_page_has_a_place_in_the_navigation_of_the_site():
+    named = re.findall(r"^ *- (?:\w+: )?(\S+\.md)$", pages.read(ROOT / "mkdocs.yml"), re.MULTILINE)
+    assert sorted(f"docs/{name}" for name in named if not name.startswith("project/")) == DOCS
 
 
 # ----------------------------------------------------------------------------------------- commands and keys
 @pytest.mark.parametrize("line", sorted({line for name in WRITTEN for line in pages.mentioned(TEXTS[name], "sweep")}))
 def test_a_command_of_the_docs_parses(line):
-    words = shlex.split(line.split(" > ")[0])[1:]
+    words = [word for word in shlex.split(line.split(" > ")[0])[1:] if word != "--help"]
     command: Any = typer.main.get_command(cli.app)
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
@@ -116,11 +127,10 @@ def test_a_piece_of_a_search_space_fits_into_a_whole_one(text, tmp_path):
 
 
 def coded() -> Iterator[tuple[str, str]]:
-    """The Python of that page, each with the search space, or piece of one, that follows it, if any."""
-    found = re.findall(
-        r"^```python\n(.*?)^```(?:(?:(?!^```).)*^```yaml\n(.*?)^```)?", TEXTS[OWN], re.MULTILINE | re.DOTALL
-    )
-    yield from found
+    """The Python of those pages, each with the search space, or piece of one, that follows it, if any."""
+    for name in OWN:
+        pattern = r"^```python\n(.*?)^```(?:(?:(?!^```).)*^```yaml\n(.*?)^```)?"
+        yield from re.findall(pattern, TEXTS[name], re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.process  # torch starts one when it is loaded
@@ -143,8 +153,15 @@ def test_every_kind_of_python_of_your_own_has_an_example():
     assert {kind for kind in signatures.KINDS if f"\n{kind} = {{" not in written} == set()
 
 
+def test_the_options_of_the_commands_are_those_of_the_program():
+    """`make schema` writes them."""
+    script = runpy.run_path(str(ROOT / "docs" / "write_commands.py"))
+    page = pages.read(script["PATH"])
+    assert script["document"](page) == page
+
+
 def test_the_reference_names_files_that_are_written():
-    section = TEXTS["docs/reference.md"].split("## Files of a study")[1].split("\n## ")[0]
+    section = TEXTS["docs/reference/files.md"].split("## The study's folder")[1]
     first = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     named = {name.split("/")[0] for cell in first for name in re.findall(r"`([^`]+)`", cell)}
     assert {name for name in named if f'"{name}"' not in inspect.getsource(paths)} == set()
@@ -157,10 +174,121 @@ def test_a_package_is_installed_with_its_types(package):
     assert "py.typed" in written["tool"]["setuptools"]["package-data"][package]
 
 
+# ----------------------------------------------------------------------------------------- shell blocks
+FILES = {
+    "docs/tutorial.md": {"photos.yaml": "yaml"},
+    "docs/how-to/own-loss.md": {"my_code.py": "python", "my_space.yaml": "yaml"},
+}
+"""What a page asks the reader to save: the first block of that language."""
+SCRIPTS = {name: [block for block, reason in pages.scripts(TEXTS[name]) if not reason] for name in DOCS}
+
+
+def test_an_unmarked_shell_block_of_the_readme_has_commands_that_its_test_runs():
+    unmarked = [block for block, reason in pages.scripts(TEXTS["README.md"]) if not reason]
+    assert {line.split()[0] for block in unmarked for line in block.splitlines()} == {"sweep"}
+
+
+@pytest.mark.parametrize("name", [name for name in DOCS if "<!-- not run:" in TEXTS[name]])
+def test_a_shell_block_that_is_not_run_names_tests_that_exist(name):
+    reasons = [reason for _, reason in pages.scripts(TEXTS[name])]
+    assert [place for reason in reasons for place in PLACES.findall(reason) if not (ROOT / place).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """What pages take for granted: search spaces, a demo, photographs in folders and a table, a finished study."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "search_spaces").symlink_to(ROOT / "search_spaces")
+    for number in range(48):
+        kind = ("dress", "hat", "shirt")[number % 3]
+        path = folder / "photos" / kind / f"{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 50), 20 + number).convert("RGB").save(path)
+    rows = [f"{path.parent.name}/{path.name},{path.parent.name}\n" for path in sorted(folder.rglob("*.jpg"))]
+    (folder / "photos" / "labels.csv").write_text("path,garment\n" + "".join(rows))
+    execute("sweep data demo data/FashionDataset --images 60 20 10", folder)
+    execute("sweep run search_spaces/quickstart.yaml; sweep best --export submission", folder)
+    return folder
+
+
+def execute(script: str, folder: Path) -> None:
+    """Run a shell block as the page has it; training itself is the fake one."""
+    own = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder), "SWEEP_TRAINER": "fake"}
+    words = ["bash", "-e", "-c", script]
+    found = subprocess.run(words, cwd=folder, env=own | {"CI": "1"}, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, f"{script}\n{found.stdout}\n{found.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, blocks in SCRIPTS.items() if blocks])
+def test_the_shell_blocks_of_a_page_run(name, project, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    for path, kind in FILES.get(name, {}).items():
+        (folder / path).write_text(pages.blocks(TEXTS[name], kind)[0])
+    for block in SCRIPTS[name]:
+        execute(block, folder)
+
+
+# ----------------------------------------------------------------------------------------- the site
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site as `make docs` builds it."""
+    program = shutil.which("mkdocs", path=f"{ROOT / '.venv-docs/bin'}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("no MkDocs here: make docs installs it")
+    folder = tmp_path_factory.mktemp("site")
+    words = [program, "build", "--strict", "--quiet", "--site-dir", folder]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stderr
+    return folder
+
+
+class Targets(HTMLParser):
+    """What a page of the site links to or loads, and the places in it that a link may name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.linked: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value for name, value in attrs if value}
+        self.ids |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.linked.append(given["href"])
+        elif tag in ("script", "img", "iframe") and "src" in given:
+            self.loaded.append(given["src"])
+        elif tag == "link" and given.get("rel") != "canonical" and "href" in given:
+            self.loaded.append(given["href"])
+
+
+@pytest.mark.slow
+def test_no_link_of_the_site_is_dead_and_nothing_comes_from_another_host(site):
+    found = {path: Targets(pages.read(path)) for path in site.rglob("*.html")}
+    dead = []
+    for path, targets in found.items():
+        dead += [f"{path.name} loads {url}" for url in targets.loaded if "//" in url]
+        for url in [*targets.linked, *targets.loaded]:
+            if re.match(r"[a-z]+:|//", url) or path.name == "404.html":
+                continue
+            place, _, name = unquote(url).partition("#")
+            target = (path.parent / place).resolve() if place else path
+            target = target / "index.html" if target.is_dir() else target
+            if not target.is_file() or (name and target in found and name not in found[target].ids):
+                dead.append(f"{path.relative_to(site)}: {url}")
+    assert dead == []
+    assert len(found) > len(DOCS)
+
+
 # ----------------------------------------------------------------------------------------- the map
 def charted() -> dict[str, str]:
-    """The packages of docs/architecture.md with their sentences."""
-    (block,) = [one for one in pages.blocks(TEXTS["docs/architecture.md"], "text") if one.startswith("sweeper/")]
+    """The packages of docs/explanation/architecture.md with their sentences."""
+    (block,) = [
+        one for one in pages.blocks(TEXTS["docs/explanation/architecture.md"], "text") if one.startswith("sweeper/")
+    ]
     found: dict[str, str] = {}
     top = ""
     for inner, name, sentence in re.findall(r"^( *)(\w[\w/]*)/ +(.+)$", block, re.MULTILINE):
@@ -185,7 +313,7 @@ def test_the_map_names_no_package_that_there_is_not():
     assert set(charted()) == {package for package, _ in packages()}
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
 def test_every_file_that_a_contributor_is_sent_to_exists(name):
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     named = [word for span in re.findall(r"`([^`\n]+)`", pages.prose(TEXTS[name])) for word in PLACES.findall(span)]

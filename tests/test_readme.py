@@ -16,7 +16,7 @@ from tests.support import pages
 
 ROOT = Path(__file__).parents[1]
 README = pages.read(ROOT / "README.md")
-REFERENCE = pages.read(ROOT / "docs" / "reference.md")
+REFERENCE = pages.read(ROOT / "docs" / "reference" / "json.md")
 LINES, SCREEN = 150, 40  # of the whole, and of what is seen without scrolling
 JSON = re.findall(r"^\| `(sweep (?:[^`]* )?--json)` \| (.*) \|$", REFERENCE, re.MULTILINE)
 SLOW = {"sweep doctor --json"}  # asks the model hub

@@ -62,8 +62,8 @@ class DataConfig(Part):
 
     layout: str = Field(
         "challenge",
-        description="how the folder is laid out: challenge, deepfashion, table or folder, see docs/reference.md; or a"
-        " layout of an extension file",
+        description="how the folder is laid out: challenge, deepfashion, table or folder, see docs/reference/data.md;"
+        " or a layout of an extension file",
         json_schema_extra={"anyOf": [{"enum": list(LAYOUTS)}, {"type": "string"}]},
     )
     layout_args: dict[str, Argument | tuple[Argument, ...]] = Field(

@@ -1,4 +1,4 @@
-"""The types of what an extension file defines, for a type checker; docs/extensions.md says what each must do.
+"""The types of what an extension file defines, for a type checker; docs/reference/extensions.md has the contracts.
 
 Nothing has to be imported from here. A file whose author uses mypy or pyright may write
 `losses: dict[str, Loss] = {"poly": poly}`. Parameters after those shown become keys of the YAML.

@@ -1,4 +1,4 @@
-"""What is generated from the models: the JSON schema of a search space, for editors, and docs/keys.md, for people."""
+"""What is generated from the models: the JSON schema of a search space, for editors, and the page of its keys."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from trainers.metrics.definitions import BUILT_IN
 from trainers.support.files import write_text
 
 PATH = Path(__file__).parents[2] / "search_spaces" / "schema.json"
-PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "keys.md"
 Schema = dict[str, Any]
 
 
@@ -129,16 +129,16 @@ def _without_titles(value: Any) -> Any:
     return [_without_titles(item) for item in value] if isinstance(value, list) else value
 
 
-# ------------------------------------------------------------------------------------------- docs/keys.md
+# ------------------------------------------------------------------------------------------- docs/reference/keys.md
 def page() -> str:
     """The page, in Markdown."""
     lines = [
         "# Every key",
         "",
-        "Written by `make schema`. Loss, optimizer, schedule, augment, weight_averaging, drop_path,",
-        "posthoc_logit_adjustment and tta, where a file leaves them out, come from the backbone's family",
-        "(`space/defaults.py`), not from here.",
-        "A part with names is one of them: `loss: focal`, or `loss: {name: focal, gamma: 2}`.",
+        "`make schema` writes this page from the program. If a file leaves out loss, optimizer, schedule, augment,",
+        "weight_averaging, drop_path, posthoc_logit_adjustment or tta, they come from the backbone's family",
+        "(`sweeper/space/defaults.py`), not from the defaults below. A part with a name is one of those listed:",
+        "`loss: focal`, or `loss: {name: focal, gamma: 2}`.",
         *_metrics(),
         *_section("data", DataConfig),
         *_section("train", TrainConfig),
@@ -153,7 +153,7 @@ def write_page(path: Path = PAGE) -> None:
 
 def _metrics() -> list[str]:
     """A table of the metrics."""
-    text = "The metric on val by which epochs and trials are judged. A mean is over the classes of all categories."
+    text = "The metric on val ranks epochs and trials. A mean is over the classes of all categories."
     rows = [f"| `{name}` | {one.description} |" for name, one in BUILT_IN.items()]
     return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]
 

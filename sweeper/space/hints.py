@@ -82,7 +82,7 @@ VALUES = {
 """By a value that there is not, the one that is probably meant."""
 
 MISSING = {
-    "data": "add data: {layout: folder, root: FOLDER}; docs/reference.md says which layouts there are",
+    "data": "add data: {layout: folder, root: FOLDER}; docs/reference/data.md says which layouts there are",
     "root": "add root: the folder of the data set, from the current folder on",
 }
 """By a key that is needed and missing, what to write."""

@@ -64,7 +64,7 @@ def _lines(one: Starter) -> list[str]:
         *(f"# {note}" for note in one.notes),
         f"study: {flow(one.study)}",
         f"data: {flow(data)}",
-        f"metric: {one.metric}  # on val; docs/keys.md lists the others",
+        f"metric: {one.metric}  # on val; docs/reference/keys.md lists the others",
         f"budget: {flow(budget)}  # wall-clock time of all trials together",
         "keep_checkpoints: 3  # of the best trials; the others keep predictions and figures",
         "train:",

@@ -11,7 +11,7 @@ from sweeper.space.space import Space
 from sweeper.space.spec import StudySpec
 from sweeper.store.paths import StudyFolder
 
-PAGE = Path(__file__).parents[2] / "docs/reference.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/recipe.md"
 
 
 @pytest.fixture(autouse=True)

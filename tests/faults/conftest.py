@@ -20,25 +20,26 @@ from tests.support.processes import Lab, make
 from trainers.data.demo import draw
 
 HEAD = """\
-# What was done to it, and what held
+# The fault matrix
 
-`make test-faults` writes this page. This one: {selection}, {count} tests in {minutes:.0f} minutes on {cores} cores,
-{day}, commit {commit}, seeds from {first} on.
+`make test-faults` writes this page. The last run: {selection}, {count} tests in {minutes:.0f} minutes on {cores}
+cores, {day}, commit {commit}, seeds from {first} on.
 
-A case is run for real, on processes, files, servers and databases; after it one function
-(`tests/faults/invariants.py`) looks at
+A case provokes a fault for real, with processes, files, servers and databases. Afterwards, one function
+(`tests/faults/invariants.py`) checks that
 
-- **I1** every trial that had ended keeps its number, parameters and value;
-- **I2** no number twice, no configuration evaluated to the end twice;
+- **I1** every finished trial keeps its number, parameters and value;
+- **I2** no number is used twice, and no configuration is evaluated to the end twice;
 - **I3** the history has every epoch once;
-- **I4** every checkpoint loads, and its digest matches;
-- **I5** MLflow equals the folders: the same points, the right ends, nothing RUNNING without a worker;
-- **I6** no process of the tool is left, no temporary file; **I7** exit code and last word are as promised;
+- **I4** every checkpoint loads, and its checksum matches;
+- **I5** MLflow equals the folders: the same points, the right outcomes, nothing RUNNING without a worker;
+- **I6** no process of the tool is left, and no temporary file;
+- **I7** the exit code and the last message are as promised;
 - **I8** the best trial is that of a run without the fault.
 
-A case without invariants is about something that must not begin: its tests say what.
+A case without invariants is about something that must not start. Its tests state the details.
 
-| case | what is done | tests | kills | failed | invariants that were looked at |
+| case | what is done | tests | kills | failed | invariants that were checked |
 |---|---|--:|--:|--:|---|
 """
 
@@ -102,7 +103,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _page(reports: list[pytest.TestReport], seconds: float, first: int, selection: str) -> str:
-    """docs/faults.md."""
+    """docs/explanation/faults.md."""
     rows: dict[str, list[tuple[bool, int, set[str]]]] = defaultdict(list)
     for report in reports:
         given = dict(report.user_properties)

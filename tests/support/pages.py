@@ -13,6 +13,12 @@ def blocks(text: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def scripts(text: str) -> list[tuple[str, str]]:
+    """The shell blocks, each with the reason why no test runs it, or "": a comment `not run: REASON` before it."""
+    found = re.findall(r"(?:^<!-- not run: (.+?) -->\n)?^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [(block, reason) for reason, block in found]
+
+
 def commands(text: str, program: str) -> list[str]:
     """The lines of shell blocks that call `program`, without comments."""
     lines = (line.split(" #")[0].strip() for block in blocks(text, "sh") for line in block.splitlines())

@@ -1,4 +1,4 @@
-"""MLflow and Optuna in PostgreSQL, as docs/how-to.md has it: a real server, where one is installed."""
+"""MLflow and Optuna in PostgreSQL, as docs/how-to/mlflow.md has it: a real server, where one is installed."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ from sweeper.tracking import catching_up
 from tests.support import pages
 from tests.support.studies import close_all, opened, play, write
 
-HOW_TO = Path(__file__).parents[2] / "docs" / "how-to.md"
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "mlflow.md"
 BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), Path("/usr/bin"))
 
 pytestmark = [

@@ -218,5 +218,5 @@ def test_code_that_cannot_be_translated_is_refused_with_what_runs_it(photos, tmp
 
 
 def test_the_lines_in_the_documents_are_those_of_a_format():
-    page = (Path(__file__).parents[2] / "docs/predict.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/how-to/export.md").read_text()
     assert "\n".join(ImageFormat.of(64).classify((64, 64), ["garment"])) in page

@@ -54,7 +54,8 @@ def _keep_memory() -> None:
     """Have glibc keep what is freed, for the next step takes it again; what an earlier run has left is given back.
 
     By default each large array is mapped when it is made and unmapped when it is freed, and the kernel blanks its
-    pages one by one as they are touched: a sixth to a third of the CPU time of small networks (docs/measurements.md).
+    pages one by one as they are touched: a sixth to a third of the CPU time of small networks
+    (docs/explanation/measurements.md).
     """
     if sys.platform != "linux":
         return
