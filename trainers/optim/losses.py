@@ -191,7 +191,8 @@ def _softmax(
     """The loss of categories whose training images of each class are `counts`: logits [B, K, C], labels [B, K]."""
     match config:
         case CrossEntropy(label_smoothing=smoothing):
-            return partial(cross_entropy, smoothing=smoothing if smooth else 0.0, real=real)
+            smoothing = smoothing if smooth else 0.0
+            return partial(cross_entropy, smoothing=smoothing, spread=_spread(smoothing, counts, real))
         case Focal(gamma=gamma):
             return partial(focal, gamma=gamma)
         case Asymmetric(over=over, gamma_positive=gp, gamma_negative=gn, margin=margin):
@@ -200,9 +201,16 @@ def _softmax(
             return partial(dice, smooth=added)
         case LogitAdjusted(tau=tau, label_smoothing=smoothing):
             logs = [torch.from_numpy(frequency.log_prior([count])) for count in counts]
-            prior = pad_sequence(logs, batch_first=True).to(device)
-            smoothing = smoothing if smooth else 0.0
-            return partial(logit_adjusted, log_prior=prior, tau=tau, smoothing=smoothing, real=real)
+            prior, smoothing = pad_sequence(logs, batch_first=True).to(device), smoothing if smooth else 0.0
+            spread = _spread(smoothing, counts, real)
+            return partial(logit_adjusted, log_prior=prior, tau=tau, smoothing=smoothing, spread=spread)
+
+
+def _spread(smoothing: float, counts: Counts, real: Tensor | None) -> Tensor | None:
+    """What label smoothing gives each class, [K, C]; None where all categories have as many."""
+    if real is None:
+        return None
+    return real * torch.tensor([[smoothing / len(count)] for count in counts], device=real.device)
 
 
 def _sigmoid(config: BuiltInLoss, smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

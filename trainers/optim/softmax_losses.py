@@ -2,8 +2,7 @@
 
 Each takes logits [..., C] float and labels [...] int64 in 0..C-1, and gives [...] float32. Categories of unequal size
 are one tensor of the largest, [B, K, C], in which classes that a category does not have are -inf: they have no
-probability, cost nothing and learn nothing. Where a formula cannot see that by itself, it takes `real` [K, C], which
-says what classes there are; all of them where it is left out.
+probability, cost nothing and learn nothing.
 """
 
 from typing import Literal
@@ -17,13 +16,19 @@ from trainers.optim.binary_losses import TINY
 Over = Literal["softmax", "sigmoid"]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, real: Tensor | None = None) -> Tensor:
-    """Cross entropy of each image, with label smoothing (Szegedy et al. 2016)."""
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, spread: Tensor | None = None) -> Tensor:
+    """Cross entropy of each image, with label smoothing (Szegedy et al. 2016).
+
+    spread [K, C] is what smoothing gives each class: smoothing over the number of classes of its category, 0 where it
+    has no such class; smoothing / C where it is left out.
+    """
     log_p = F.log_softmax(_wide(logits), -1)
     nll = F.nll_loss(log_p.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
     if not smoothing:
         return nll
-    return (1 - smoothing) * nll - _only(real, log_p).sum(-1) * _share(smoothing, real, log_p)
+    if spread is None:
+        return (1 - smoothing) * nll - log_p.sum(-1) * (smoothing / logits.shape[-1])
+    return (1 - smoothing) * nll - _only(spread > 0, log_p).sum(-1) * spread[:, 0]
 
 
 def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
@@ -50,7 +55,8 @@ def asymmetric(
     The class an image has costs -(1 - p)^gamma_positive log p, every other one -q^gamma_negative log(1 - q) with
     q = max(p - margin, 0). p is of one sigmoid a class, as in the paper, or of the softmax. Without gammas and
     margin, the sigmoid form is binary cross entropy, the softmax form of two classes twice the cross entropy. Where
-    no other class is above the margin, the softmax form is the focal loss.
+    no other class is above the margin, the softmax form is the focal loss. real [K, C] says what classes there are;
+    all of them where it is left out.
     """
     log_p, log_miss = log_chances(_wide(logits), over)  # [..., C], log p and log(1 - p)
     wrong = (log_p.exp() - margin).clamp_min(0)
@@ -89,26 +95,19 @@ def logit_adjusted(
     *,
     tau: float,
     smoothing: float = 0.0,
-    real: Tensor | None = None,
+    spread: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy of logits + tau log(prior) of each image (Menon et al. 2021).
 
-    log_prior [C] or [K, C]. tau=0, or a uniform prior, is cross entropy. At tau=1 the best logits of an image that
-    says nothing are all alike, whatever the prior.
+    log_prior [C] or [K, C]; smoothing and spread as of cross entropy, which tau=0, or a uniform prior, is. At tau=1
+    the best logits of an image that says nothing are all alike, whatever the prior.
     """
-    return cross_entropy(_wide(logits) + tau * log_prior, labels, smoothing=smoothing, real=real)
+    return cross_entropy(_wide(logits) + tau * log_prior, labels, smoothing=smoothing, spread=spread)
 
 
 def _wide(logits: Tensor) -> Tensor:
     """Logits of 16 bits in float32; wider ones as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _share(smoothing: float, real: Tensor | None, log_p: Tensor) -> Tensor | float:
-    """Of each class of a category, [K]; divided in 64 bits, as that of a category alone is."""
-    if real is None:
-        return smoothing / log_p.shape[-1]
-    return (smoothing / real.sum(-1, dtype=torch.float64)).to(log_p.dtype)
 
 
 def _only(real: Tensor | None, x: Tensor) -> Tensor:
