@@ -4,6 +4,7 @@ from torch import nn
 from trainers.config import EMA, SWA, NoAverage, Recipe
 from trainers.loading.batches import Data
 from trainers.optim import averaging
+from trainers.support import device
 from trainers.train import TrainingRun
 from trainers.train import train as train_
 
@@ -142,8 +143,9 @@ def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkey
     assert [epoch.number for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [1]
 
 
-def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path):
+def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path, monkeypatch):
     """In mixed precision where the recipe has it: other formats, other statistics."""
+    monkeypatch.setattr(device, "has_bf16", lambda: True)
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
     more = {"precision": "bf16", "weight_averaging": {"name": "swa", "start": 0}}
     run = TrainingRun(
