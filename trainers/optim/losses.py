@@ -25,6 +25,7 @@ from trainers.support.errors import UserError
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]
+SMALL = 16  # classes: twice as many, less one, are few, and every doubling is another size
 BuiltInLoss = CrossEntropy | Focal | Asymmetric | Dice | LogitAdjusted
 
 
@@ -63,16 +64,16 @@ def build(
     in that category, and the others count the more, so that the mean over images is that over answers. `smooth=False`
     leaves label smoothing out, as evaluation does.
 
-    All categories with one answer are computed at once, and all with several; those of a user's loss one by one.
+    Categories of up to 31 classes are computed at once, those with several answers apart; beyond, those of at most
+    twice as many classes. A user's loss is computed one by one.
     """
     kinds, shares = multi or [False] * len(counts), known or [1.0] * len(counts)
     categories = _categories(counts, kinds, shares, category_factors(config, names))
     if isinstance(config, CustomLoss):
         terms = [_own(config, category, device) for category in categories]
     else:
-        kind = {several: [c for c in categories if c.several == several] for several in (False, True)}
-        terms = [_single(config, kind[False], device, smooth)] if kind[False] else []
-        terms += [_several(config, kind[True], device, smooth)] if kind[True] else []
+        alike = _alike(categories)
+        terms = [(_several if c[0].several else _single)(config, c, device, smooth) for c in alike]
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
         wide = logits.float()
@@ -91,13 +92,21 @@ def _categories(
     return list(map(_Category, _slices(sizes), _slices(widths), kinds, counts, weighed, complete))
 
 
+def _alike(categories: Sequence[_Category]) -> list[list[_Category]]:
+    """Those that are computed at once: of one kind, and of sizes that it costs little to fill up."""
+    found: dict[tuple[bool, int], list[_Category]] = {}
+    for category in categories:
+        found.setdefault((category.several, max(SMALL, len(category.counts)).bit_length()), []).append(category)
+    return list(found.values())
+
+
 def _slices(sizes: Sequence[int]) -> list[slice]:
     """Of parts of these sizes, one after the other."""
     return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _single(config: BuiltInLoss, categories: Sequence[_Category], device: torch.device, smooth: bool) -> Objective:
-    """The loss of all categories with one answer, times their factors: (logits [B, sum C], labels [B, D]) -> [B]."""
+    """The loss of categories with one answer, times their factors: (logits [B, sum C], labels [B, D]) -> [B]."""
     logits_of = Padding([category.classes for category in categories], device)
     labels_of = Padding([category.answers for category in categories], device)
     weights = pad_sequence([c.factor * c.weights(config) for c in categories], batch_first=True).to(device)  # [K, C]
@@ -115,7 +124,7 @@ def _single(config: BuiltInLoss, categories: Sequence[_Category], device: torch.
 
 
 def _several(config: BuiltInLoss, categories: Sequence[_Category], device: torch.device, smooth: bool) -> Objective:
-    """The same of all categories with several answers; a class that is filled up has a flag that nobody knows."""
+    """The same of categories with several answers; a class that is filled up has a flag that nobody knows."""
     logits_of = Padding([category.classes for category in categories], device)
     flags_of = Padding([category.answers for category in categories], device)
     weights = pad_sequence([category.weights(config) for category in categories], batch_first=True).to(device)

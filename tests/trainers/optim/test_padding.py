@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted
 from trainers.optim import frequency, losses
@@ -93,12 +94,13 @@ def names(counts):
 
 
 def drawn(seed, *, several, missing, images=12):
-    """Categories of 1 to 9 classes, with logits and labels of some images."""
+    """Categories of 1 to 9 classes, with a large one or two, and logits and labels of some images."""
     rng = np.random.default_rng(seed)
-    counts = [rng.integers(1, 30, rng.integers(1, 10)).tolist() for _ in range(rng.integers(1, 8))]
+    sizes = rng.permutation([*rng.integers(1, 10, rng.integers(1, 8)), *(40, 50)[: seed % 3]])
+    counts = [rng.integers(1, 30, size).tolist() for size in sizes]
     multi = [bool(several and rng.random() < 0.5) for _ in counts]
-    sizes = [(2, len(count)) if kind else (len(count), 1) for kind, count in zip(multi, counts, strict=True)]
-    labels = [rng.integers(most, size=(images, width)) for most, width in sizes]
+    ranges = [(2, len(count)) if kind else (len(count), 1) for kind, count in zip(multi, counts, strict=True)]
+    labels = [rng.integers(most, size=(images, width)) for most, width in ranges]
     known = [0.8 if missing and rng.random() < 0.7 else 1.0 for _ in counts]
     for answers, share in zip(labels, known, strict=True):
         answers[rng.random(answers.shape) > share] = -1
@@ -184,6 +186,19 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that an operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, *(x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor)), 0)
+        return out
+
+
 def launches(config, counts, multi=None):
     """Forward and backward."""
     at_once = objective(config, counts, multi)
@@ -225,6 +240,18 @@ def test_the_losses_of_all_categories_ask_for_no_value(config):
     at_once = objective(config, counts, multi, known, device=torch.device("meta"))
     found, slope = with_gradient(lambda x: at_once(x, labels.to("meta")), logits.to("meta"))
     assert (found.shape, slope.shape) == (labels.shape[:1], logits.shape)
+
+
+@pytest.mark.parametrize("kind", [False, True])
+def test_a_small_category_is_not_filled_up_to_a_large_one(kind):
+    """Twenty times as many numbers would be computed."""
+    counts = [[1] * 1000, *[[1] * 3] * 20]
+    widest = max(len(one) for one in counts)
+    at_once = objective(Asymmetric(), counts, [kind] * 21)
+    labels = torch.zeros(1, 1060 if kind else 21, dtype=torch.int64)
+    with Largest() as seen:
+        at_once(torch.zeros(1, 1060), labels)
+    assert seen.numbers <= widest + 60
 
 
 # ------------------------------------------------------------------------------- the tensor itself
