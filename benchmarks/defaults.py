@@ -29,7 +29,7 @@ from trainers.evaluation import logit_adjustment, metrics
 from trainers.evaluation.predict import Evaluator, windows
 from trainers.loading.batches import Data, in_order, shuffled
 from trainers.models import network
-from trainers.optim import frequency, losses, optimizers
+from trainers.optim import frequency, losses, optimizers, softmax_losses
 from trainers.support import device
 from trainers.support.checkpoint import load_state
 from trainers.train import train
@@ -198,7 +198,7 @@ class Sight:
             logits, truth = torch.from_numpy(part).double(), torch.from_numpy(self.labels[:, k])
 
             def loss(log: float, logits: torch.Tensor = logits, truth: torch.Tensor = truth) -> float:
-                return losses.cross_entropy(logits * math.exp(-log), truth).mean().item()
+                return softmax_losses.cross_entropy(logits * math.exp(-log), truth).mean().item()
 
             found.append(math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
         return found

@@ -579,7 +579,9 @@ class TrainConfig(Part):
     )
     tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU"
+        "auto",
+        description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU. A CPU that only"
+        " emulates bf16 trains in fp32",
     )
     channels_last: bool | None = Field(None, description="memory layout; by backbone family when left out")
     compile: bool = Field(

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,10 @@ STILL = 1e-9  # rate of the head: hundreds of steps on noise must not overflow
 MIN_MICRO_BATCH = 4  # images that pass through the network at once: fewer are no batch
 
 
-def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict[str, float]:
+def measure(recipe: Recipe, categories: Sequence[Category], device: str, *, bf16: bool = False) -> dict[str, float]:
     """Images a second in training and in evaluation, peak memory in GiB, the number of parameters, and whether the
-    network is built for one image size.
+    network is built for one image size. With `bf16`, how many times as fast it trains in that format, too, where that
+    might pay: on a CPU that has it, if the recipe chooses no format.
 
     The very steps of `trainers.train`, gathering and augmentation included; weights are random, nothing is kept.
     Where a GPU has no room for a batch, it passes in pieces of a half, as it would in a sweep, or of a half of that.
@@ -43,7 +45,7 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
     micro = train.batch_size
     while True:
         try:
-            return _measured(plain, categories, device, micro)
+            return _measured(plain, categories, device, micro, bf16=bf16)
         except RuntimeError as error:
             if micro // 2 < MIN_MICRO_BATCH or not devices.no_room(error):
                 raise
@@ -52,25 +54,50 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str) -> dict
         print(f"{train.backbone}: no room for {2 * micro} images at once, timed with {micro}", file=sys.stderr)
 
 
-def _measured(recipe: Recipe, categories: Sequence[Category], device: str, micro: int) -> dict[str, float]:
+def _measured(
+    recipe: Recipe, categories: Sequence[Category], device: str, micro: int, *, bf16: bool
+) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(recipe, random_data(recipe, categories), ("train",), torch.device(device), Path(folder))
         run.micro_batch = micro
         run.fit(0)  # the first steps warm up
-        paces = [run.fit(0)[2]]
         if run.device.type == "cuda":
-            run.rows *= math.ceil(GO * paces.pop() / len(run.rows))
+            run.rows *= math.ceil(GO * run.fit(0)[2] / len(run.rows))
         run.val = _whole(run)
-        until = time.monotonic() + SECONDS
-        while not paces or time.monotonic() < until:
-            paces.append(run.fit(0)[2])
-        return {
+        pace = _pace(run)
+        found = {
             "parameters": sum(p.numel() for p in run.net.parameters()),
-            "train_images_per_second": round(statistics.median(paces), 3),
+            "train_images_per_second": round(pace, 3),
             "val_images_per_second": round(_evaluation(run), 3),
             "peak_memory_gb": round(devices.peak_memory_gb(run.device), 3),
             "fixed_size": network.is_fixed(recipe.train.backbone),
         }
+        if bf16 and device == "cpu" and recipe.train.precision == "auto" and devices.has_bf16():
+            with suppress(RuntimeError):  # of a network with operations that have no such format; nobody asked for it
+                found["bf16_speedup"] = round(_speedup(run), 2)
+        return found
+
+
+def _speedup(run: TrainingRun) -> float:
+    """How many times as fast a step is in bf16: the best of some, in turn with the best of as many in fp32."""
+    formats = [run.config, run.config.model_copy(update={"precision": "bf16"})]
+    run.rows = run.rows[: run.config.batch_size]
+    paces: list[list[float]] = [[], []]
+    for _ in range(1 + STEPS):
+        for found, config in zip(paces, formats, strict=True):
+            run.config = config
+            found.append(run.fit(0)[2])
+    plain, half = (max(found[1:]) for found in paces)  # the first ones warm up
+    return half / plain
+
+
+def _pace(run: TrainingRun) -> float:
+    """Images a second in training: the median over some passes."""
+    paces = [run.fit(0)[2]]
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        paces.append(run.fit(0)[2])
+    return statistics.median(paces)
 
 
 def _whole(run: TrainingRun) -> list[int]:
@@ -117,13 +144,14 @@ def _answer(categories: Sequence[Category], rng: np.random.Generator) -> Iterato
 
 
 def main() -> None:
-    """Read {"device", "recipes", "categories", "extensions"} on stdin; write an answer a recipe as a line of JSON."""
+    """Read {"device", "recipes", "categories", "extensions", "bf16"} on stdin; answer in a line of JSON."""
     asked = json.load(sys.stdin)
     extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     with extensions.answering() as answer:
-        print(json.dumps([measure(recipe, categories, asked["device"]) for recipe in recipes]), file=answer)
+        found = [measure(recipe, categories, asked["device"], bf16=asked["bf16"]) for recipe in recipes]
+        print(json.dumps(found), file=answer)
 
 
 if __name__ == "__main__":

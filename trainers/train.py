@@ -164,6 +164,7 @@ class TrainingRun:
         if not self.rows:
             raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
         devices.prepare(where)
+        devices.warn_of_emulation(self.config, where)
         state = run_state.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)

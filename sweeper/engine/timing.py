@@ -22,25 +22,29 @@ def measure(
     categories: Sequence["Category"],
     slots: Sequence[Slot],
     extensions: Sequence[Path] = (),
+    *,
+    bf16: bool = False,
 ) -> list[dict[str, Any]]:
     """One answer a recipe, with images a second, memory and parameters, on the device of the first of `slots`.
 
-    Its other slots are as busy at the same time, as in a sweep; the slowest of them counts.
+    Its other slots are as busy at the same time, as in a sweep; the slowest of them counts. With `bf16`, what a
+    CPU would gain in that format as well.
     """
     side = [slot for slot in slots if slot.home == slots[0].home]
     with ThreadPoolExecutor(len(side)) as pool:
-        found = list(pool.map(lambda slot: _measured(recipes, categories, slot, extensions), side))
+        found = list(pool.map(lambda slot: _measured(recipes, categories, slot, extensions, bf16), side))
     return [min(each, key=lambda one: float(one["train_images_per_second"])) for each in zip(*found, strict=True)]
 
 
 def _measured(
-    recipes: Sequence[Recipe], categories: Sequence["Category"], slot: Slot, extensions: Sequence[Path]
+    recipes: Sequence[Recipe], categories: Sequence["Category"], slot: Slot, extensions: Sequence[Path], bf16: bool
 ) -> list[dict[str, Any]]:
     request = {
         "device": slot.device,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
         "extensions": list(map(str, extensions)),
         "categories": [asdict(category) for category in categories],
+        "bf16": bf16,
     }
     answers: list[dict[str, Any]] = ask(
         "-m", MODULE, what="the timing of a few steps", request=request, env=environment(slot)

@@ -487,6 +487,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
         hours=0.25,
         disk_gb=0.1,
     )
+    assert "faster with another format" in plan.lines(replace(made, precision="faster with another format"))
     said = "\n".join(plan.lines(made))
     assert "study question: 3 trials, each of 4 epochs\nopen values (endless configurations)" in said
     assert "later trials depend on the results of earlier ones" in said
@@ -505,3 +506,20 @@ def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
     """The error that ended the sweep says it."""
     run.say_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml", SessionEnd(3))
     assert capsys.readouterr() == ("", "")
+
+
+def cost(pace, speedup):
+    return plan.Cost("test_resnet", 32, 16, 375_210, pace, 900.0, 0.75, 0.1, bf16_speedup=speedup)
+
+
+def test_a_plan_proposes_bf16_where_all_backbones_together_gain_a_fifth_of_their_time():
+    line = "this CPU trains 1.6 times as fast with train: {precision: bf16}, measured over a few steps"
+    assert plan.format_proposal([cost(100, 1.64)]) == line
+    assert plan.format_proposal([cost(10, 2.0), cost(100, 0.5)]).startswith("this CPU trains 1.6 times")
+    assert plan.format_proposal([cost(100, 1.19)]) == ""
+    assert plan.format_proposal([cost(100, 2.0), cost(100, 0.6)]) == ""
+
+
+def test_a_plan_proposes_no_format_that_was_not_measured():
+    assert plan.format_proposal([cost(100, None)]) == ""
+    assert plan.format_proposal([cost(100, 3.0), cost(100, None)]) == ""

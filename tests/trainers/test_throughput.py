@@ -8,6 +8,7 @@ from trainers.config import Recipe
 from trainers.data.decoded_files import JpegImages
 from trainers.data.table import Category
 from trainers.models import network
+from trainers.support import device
 
 CATEGORIES = [Category("a", ("x", "y", "z"))]
 
@@ -63,3 +64,37 @@ def test_val_is_looked_at_in_whole_chunks(small):
     looked = [count for count, training in small[0] if not training]
     assert len(set(looked)) == 1
     assert len(looked) >= 4  # two chunks, twice
+
+
+@pytest.mark.parametrize(
+    ("precision", "there", "asked", "measured"),
+    [
+        ("auto", True, True, True),
+        ("auto", True, False, False),
+        ("auto", False, True, False),
+        ("fp32", True, True, False),
+    ],
+)
+def test_bf16_is_timed_where_it_is_asked_for_and_might_pay(small, monkeypatch, precision, there, asked, measured):
+    monkeypatch.setattr(device, "has_bf16", lambda: there)
+    found = throughput.measure(recipe(precision=precision), CATEGORIES, "cpu", bf16=asked)
+    assert ("bf16_speedup" in found) == measured
+    assert found.get("bf16_speedup", 1) > 0
+
+
+def test_a_network_that_cannot_compute_in_bf16_is_timed_without(small, monkeypatch):
+    monkeypatch.setattr(device, "has_bf16", lambda: True)
+
+    def refuse(module, inputs, out):
+        if out.dtype == torch.bfloat16:
+            raise RuntimeError("not implemented for 'BFloat16'")
+
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, out: refuse(module, inputs, out) if isinstance(module, torch.nn.Conv2d) else None
+    )
+    try:
+        found = throughput.measure(recipe(), CATEGORIES, "cpu", bf16=True)
+    finally:
+        handle.remove()
+    assert found["train_images_per_second"] > 0
+    assert "bf16_speedup" not in found

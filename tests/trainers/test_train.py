@@ -38,6 +38,7 @@ from trainers.loading.loader import AugmentationSource, Batch
 from trainers.models import network
 from trainers.optim import frequency
 from trainers.optim.optimizers import depths, learning, thaw
+from trainers.support import device
 from trainers.support.checkpoint import load_state, load_weights, read_notes, save_weights
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault
@@ -208,6 +209,16 @@ def test_a_diverged_epoch_leaves_no_checkpoint(photos, data, tmp_path):
 def test_every_setting_of_the_step_trains(photos, data, tmp_path, change):
     (epoch,) = train(recipe(photos, epochs=1, **change), data, tmp_path)
     assert np.isfinite(epoch.train.loss)
+
+
+def test_a_run_in_bf16_on_a_cpu_that_emulates_it_is_one_in_fp32(photos, data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(device, "has_bf16", lambda: False)
+    losses = []
+    for precision in ("bf16", "fp32"):
+        (epoch,) = train(recipe(photos, epochs=1, precision=precision), data, tmp_path / precision)
+        losses.append((epoch.train.loss, epoch.val.loss))
+    assert losses[0] == losses[1]
+    assert ["only emulates" in one.message for one in caplog.records] == [True]
 
 
 def test_a_split_without_images_is_said(photos, data, tmp_path):

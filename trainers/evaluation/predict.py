@@ -27,8 +27,9 @@ from trainers.support.checkpoint import load_weights
 from trainers.support.device import autocast, no_room, prepare, release
 from trainers.support.position import Cursor, Position
 
-AT_ONCE = 4  # training batches that evaluation tries first on a GPU
-PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
+AT_ONCE = 4  # training batches that evaluation tries first on a GPU: half the memory of one with its gradients
+GPU_PIXELS = 2**22  # and at least so many, 256 images at most: on fewer it waits for what the host has to launch
+CPU_PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
 
 
 class Evaluator:
@@ -43,8 +44,7 @@ class Evaluator:
         self.hosted = device.type == "cpu"
         self.cursor = Cursor()
         self.resident = False  # whether images may stay on the device, which is then this process's alone
-        few = min(128, max(16, PIXELS // math.prod(config.input_size)))
-        self.batch = few if self.hosted else AT_ONCE * config.batch_size
+        self.batch = _at_once(config, hosted=self.hosted)
 
     def feed(self, size: Size, *, training: bool = False) -> Loader:
         """Batches of images for inputs of that size."""
@@ -99,6 +99,14 @@ class Evaluator:
         with autocast(self.config, self.device):
             logits: Tensor = net(images)
         return logits.float()
+
+
+def _at_once(config: TrainConfig, *, hosted: bool) -> int:
+    """The number of images that evaluation tries first."""
+    pixels = math.prod(config.input_size)
+    if hosted:
+        return min(128, max(16, CPU_PIXELS // pixels))
+    return max(AT_ONCE * config.batch_size, min(256, GPU_PIXELS // pixels))
 
 
 def windows(size: Size, views: Views) -> list[Crop]:

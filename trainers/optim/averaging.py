@@ -5,13 +5,14 @@ the device, and takes the first update whole; its `update_bn` leaves dropout on 
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from trainers.config import EMA, SWA, Average, NoAverage
 
+Pairs = tuple[list[Tensor], list[Tensor]]
 _Norm = nn.modules.batchnorm._BatchNorm
 STATISTICS = 4096  # training images from which batch-norm statistics are taken anew
 
@@ -20,13 +21,17 @@ class Averaged:
     """The mean network of a run; `ready` once it stands for more than the starting weights.
 
     EMA: w <- d w + (1 - d) v after each step, d = min(decay, (1 + n) / (10 + n)) in step n, running statistics of
-    norms included. SWA: the plain mean after each epoch from `start` on.
+    norms included. SWA: the plain mean after each epoch from `start` on. The tensors of both networks are listed once
+    an epoch, for to go through all modules takes a millisecond.
     """
 
     def __init__(self, config: EMA | SWA, net: nn.Module, epochs: int) -> None:
         self.config, self.first = config, int(config.start * epochs) if isinstance(config, SWA) else 0
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
         self.count = 0  # updates so far
+        self._followed: nn.Module | None = None  # whose tensors the pairs have
+        self._floats: Pairs = [], []
+        self._wholes: Pairs = [], []
 
     @property
     def ready(self) -> bool:
@@ -39,19 +44,20 @@ class Averaged:
 
     def epoch(self, net: nn.Module, index: int) -> bool:
         """Follow `net` after an epoch (0 for the first); whether statistics of norms are now to be taken anew."""
+        self._followed = None  # a network of another image size, or on another device, has other tensors
         if not isinstance(self.config, SWA) or index < self.first:
             return False
         self._move(net, 1 / (self.count + 1))
         return any(isinstance(module, _Norm) for module in net.modules())
 
+    @torch.no_grad()
     def _move(self, net: nn.Module, share: float) -> None:
         """Towards `net` by `share` of the way; whole numbers are copied."""
-        own, other = _tensors(self.net), _tensors(net)
-        pairs = [(a, b) for a, b in zip(own, other, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], share)
-        for a, b in zip(own, other, strict=True):
-            if not a.is_floating_point():
-                a.copy_(b)
+        if self._followed is not net:
+            self._followed, self._floats, self._wholes = net, *_pairs(self.net, net)
+        torch._foreach_lerp_(*self._floats, share)
+        if self._wholes[0]:
+            torch._foreach_copy_(*self._wholes)
         self.count += 1
 
     def state_dict(self) -> dict[str, object]:
@@ -67,8 +73,16 @@ def build(config: Average, net: nn.Module, epochs: int) -> Averaged | None:
     return None if isinstance(config, NoAverage) else Averaged(config, net, epochs)
 
 
-def _tensors(net: nn.Module) -> Sequence[Tensor]:
-    return [tensor.detach() for tensor in (*net.parameters(), *net.buffers())]
+def _pairs(own: nn.Module, other: nn.Module) -> tuple[Pairs, Pairs]:
+    """The tensors of one network beside those of the other: floats, and whole numbers."""
+    both = list(zip(_tensors(own), _tensors(other), strict=True))
+    floats = [pair for pair in both if pair[0].is_floating_point()]
+    wholes = [pair for pair in both if not pair[0].is_floating_point()]
+    return ([a for a, _ in floats], [b for _, b in floats]), ([a for a, _ in wholes], [b for _, b in wholes])
+
+
+def _tensors(net: nn.Module) -> list[Tensor]:
+    return [*net.parameters(), *net.buffers()]
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""Losses of a category with several answers: one sigmoid for each class, flags for labels.
+"""Losses of categories with several answers: one sigmoid for each class, flags for labels.
 
-Each takes logits [B, C] float and flags [B, C] int64 (1: the image has the class, 0: it does not, -1: nobody knows),
-and gives [B] float32: the sum over the classes that are known.
+Each takes logits [..., C] float and flags [..., C] int64 (1: the image has the class, 0: it does not, -1: nobody
+knows), and gives [...] float32: the sum over the classes that are known. weights, [C] or [K, C] of K categories, are
+factors of the classes that an image has.
 """
 
 import torch
@@ -12,10 +13,7 @@ TINY = 1e-6  # least base of a power: at 0, an exponent between 0 and 1 has no f
 
 
 def binary_cross_entropy(logits: Tensor, flags: Tensor, weights: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Binary cross entropy, with label smoothing (Szegedy et al. 2016): flags become 1 - s/2 and s/2.
-
-    weights [C] are factors of the classes that an image has.
-    """
+    """Binary cross entropy, with label smoothing (Szegedy et al. 2016): flags become 1 - s/2 and s/2."""
     has, lacks = -F.logsigmoid(logits), -F.logsigmoid(-logits)
     share = flags.float().lerp(torch.full_like(logits, 0.5), smoothing) if smoothing else flags.float()
     return _known(weights * share * has + (1 - share) * lacks, flags)
@@ -45,12 +43,12 @@ def binary_asymmetric(
 def binary_dice(logits: Tensor, flags: Tensor, weights: Tensor, *, smooth: float) -> Tensor:
     """Dice loss (Milletari et al. 2016) of the sigmoids of an image: 1 - (2 sum p y + s) / (sum p^2 + sum y + s).
 
-    weights [C] are factors of the classes that an image has, in all three sums.
+    The weights count in all three sums.
     """
     p, y = logits.sigmoid() * (flags >= 0), (flags > 0) * weights
     known = torch.where(flags > 0, weights, 1.0)
-    return 1 - (2 * (p * y).sum(1) + smooth) / ((known * p.square()).sum(1) + y.sum(1) + smooth)
+    return 1 - (2 * (p * y).sum(-1) + smooth) / ((known * p.square()).sum(-1) + y.sum(-1) + smooth)
 
 
 def _known(losses: Tensor, flags: Tensor) -> Tensor:
-    return torch.where(flags >= 0, losses, 0).sum(1)
+    return torch.where(flags >= 0, losses, 0).sum(-1)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 GRAPHS = 64  # of one network, one for each shape of its input and each set of layers that learn
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86 and of Arm, as torch names them
 SCARCE = 0.05  # of a GPU's memory: where less is free, a library that fails has probably found none
 _NO_ROOM = re.compile(
     r"\b(CUDA|HIP|MPS|XPU)\b.*\bout of memory|cudaErrorMemoryAllocation|hipErrorOutOfMemory"
@@ -131,11 +133,33 @@ def _nearly_full() -> bool:
 def half_format(config: "TrainConfig", device: torch.device) -> torch.dtype | None:
     """The 16-bit format in which the network computes; None for full precision."""
     chosen = config.precision
+    if _is_emulated(config, device):
+        return None
     if chosen == "auto":
         if device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[chosen]
+
+
+@cache
+def has_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16; any other one emulates it, slower than fp32."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return any(torch.cpu.get_capabilities().get(name) for name in BF16)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch 2.9 has no other way
+
+
+def _is_emulated(config: "TrainConfig", device: torch.device) -> bool:
+    return config.precision == "bf16" and device.type == "cpu" and not has_bf16()
+
+
+def warn_of_emulation(config: "TrainConfig", device: torch.device) -> None:
+    """Say where the recipe's number format is not the one that trains."""
+    if _is_emulated(config, device):
+        log.warning(
+            "precision: bf16 would be slower than fp32 on this CPU, which only emulates it: it trains in fp32"
+        )
 
 
 def autocast(config: "TrainConfig", device: torch.device) -> AbstractContextManager[None]:

@@ -292,6 +292,24 @@ def test_a_device_gets_images_in_one_shape_and_every_row_once(photos, data):
     assert few.seen == [9]  # no more than there are
 
 
+@pytest.mark.parametrize(
+    ("size", "batch_size", "at_once"),
+    [
+        (64, 16, 256),
+        (112, 16, 256),
+        (224, 16, 83),
+        (224, 64, 256),
+        (448, 8, 32),
+        ({"height": 64, "width": 32}, 8, 256),
+    ],
+)
+def test_a_gpu_evaluates_four_training_batches_or_as_many_small_images_as_keep_it_busy(
+    photos, data, size, batch_size, at_once
+):
+    how = recipe(photos, image_size=size, batch_size=batch_size).train
+    assert Evaluator(how, data, _net(photos, data), torch.device("meta")).batch == at_once
+
+
 def test_evaluation_without_room_for_a_single_image_says_so(photos, data):
     lens = Evaluator(recipe(photos).train, data, _net(photos, data), CPU)
     with pytest.raises(torch.OutOfMemoryError, match="no room"):

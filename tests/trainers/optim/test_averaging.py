@@ -4,6 +4,7 @@ from torch import nn
 from trainers.config import EMA, SWA, NoAverage, Recipe
 from trainers.loading.batches import Data
 from trainers.optim import averaging
+from trainers.support import device
 from trainers.train import TrainingRun
 from trainers.train import train as train_
 
@@ -46,6 +47,50 @@ def test_an_ema_stands_for_nothing_before_its_first_step():
     assert not followed.ready
     followed.step(net())
     assert followed.ready
+
+
+def trained(layers):
+    """One step of a network in its place: other weights, other statistics, one more batch counted."""
+    layers.train()(torch.randn(8, 3)).square().sum().backward()
+    torch.optim.SGD(layers.parameters(), lr=0.1).step()
+
+
+def test_an_ema_follows_every_tensor_of_a_network_that_trains():
+    layers = net()
+    followed = averaging.Averaged(EMA(decay=0.5), layers, epochs=3)
+    wanted = {name: tensor.clone() for name, tensor in layers.state_dict().items()}
+    for count in range(4):
+        trained(layers)
+        followed.step(layers)
+        keep = min(0.5, (1 + count) / (10 + count))
+        for name, tensor in layers.state_dict().items():
+            wanted[name] = wanted[name].lerp(tensor, 1 - keep) if tensor.is_floating_point() else tensor.clone()
+    found = followed.net.state_dict()
+    assert wanted["1.num_batches_tracked"] == 4
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_follower_that_was_restored_moves_its_own_tensors():
+    layers = net(1.0)
+    followed = averaging.Averaged(EMA(decay=0.5), layers, epochs=3)
+    trained(layers)
+    followed.step(layers)
+    state = {name: torch.zeros_like(tensor) for name, tensor in followed.net.state_dict().items()}
+    followed.load_state_dict({"network": state, "count": 100})
+    followed.step(layers)
+    torch.testing.assert_close(followed.net[0].weight, 0.5 * layers[0].weight.detach())
+    torch.testing.assert_close(followed.net[1].running_var, 0.5 * layers[1].running_var)
+
+
+def test_tensors_that_take_the_place_of_others_are_followed_from_the_next_epoch():
+    layers = net(1.0)
+    followed = averaging.Averaged(EMA(decay=0), layers, epochs=3)
+    followed.step(layers)
+    layers[1].running_mean = torch.tensor([3.0, 4.0])  # as of a network that is set to another image size
+    followed.epoch(layers, 0)
+    followed.step(layers)
+    assert followed.net[1].running_mean.tolist() == [3.0, 4.0]
 
 
 def test_swa_is_the_mean_of_the_weights_after_its_epochs():
@@ -98,8 +143,9 @@ def test_statistics_are_renewed_on_whole_batches(photos, cache, tmp_path, monkey
     assert [epoch.number for epoch in train_(recipe, Data.open(photos, cache), tmp_path)] == [1]
 
 
-def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path):
+def test_statistics_are_renewed_as_evaluation_computes(photos, cache, tmp_path, monkeypatch):
     """In mixed precision where the recipe has it: other formats, other statistics."""
+    monkeypatch.setattr(device, "has_bf16", lambda: True)
     train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
     more = {"precision": "bf16", "weight_averaging": {"name": "swa", "start": 0}}
     run = TrainingRun(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from trainers.config import TrainConfig
-from trainers.optim import binary_losses, losses
+from trainers.optim import binary_losses, losses, softmax_losses
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def test_asymmetric_is_the_formula_of_the_paper():
 def test_asymmetric_of_several_answers_is_that_of_one_answer_over_sigmoids():
     labels = torch.arange(40) % 5
     settings = {"gamma_positive": 1.0, "gamma_negative": 4.0, "margin": 0.05}
-    wanted = losses.asymmetric(LOGITS, labels, over="sigmoid", **settings)
+    wanted = softmax_losses.asymmetric(LOGITS, labels, over="sigmoid", **settings)
     found = binary_losses.binary_asymmetric(LOGITS, F.one_hot(labels, 5), ONES, **settings)
     torch.testing.assert_close(found, wanted)
 

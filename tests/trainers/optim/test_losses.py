@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from trainers.config import Asymmetric, CrossEntropy, Dice, Focal, LogitAdjusted
-from trainers.optim import frequency, losses
+from trainers.optim import frequency, losses, softmax_losses
 
 LOGITS, LABELS = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 4, 0, 1])
 CPU = torch.device("cpu")
@@ -24,29 +24,31 @@ def log_prior(counts):
 
 def test_cross_entropy_is_torchs():
     theirs = F.cross_entropy(LOGITS, LABELS, reduction="none")
-    torch.testing.assert_close(losses.cross_entropy(LOGITS, LABELS), theirs)
+    torch.testing.assert_close(softmax_losses.cross_entropy(LOGITS, LABELS), theirs)
 
 
 def test_smoothed_cross_entropy_mixes_in_the_mean_over_classes():
     log = F.log_softmax(LOGITS, 1)
     expected = -0.8 * log.gather(1, LABELS[:, None])[:, 0] - 0.2 * log.mean(1)
-    torch.testing.assert_close(losses.cross_entropy(LOGITS, LABELS, smoothing=0.2), expected)
+    torch.testing.assert_close(softmax_losses.cross_entropy(LOGITS, LABELS, smoothing=0.2), expected)
 
 
 def test_focal_with_gamma_zero_is_cross_entropy():
-    torch.testing.assert_close(losses.focal(LOGITS, LABELS, gamma=0.0), losses.cross_entropy(LOGITS, LABELS))
+    torch.testing.assert_close(
+        softmax_losses.focal(LOGITS, LABELS, gamma=0.0), softmax_losses.cross_entropy(LOGITS, LABELS)
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
 def test_focal_is_the_papers_formula(gamma):
     p = LOGITS.softmax(1).gather(1, LABELS[:, None])[:, 0]
-    torch.testing.assert_close(losses.focal(LOGITS, LABELS, gamma=gamma), -((1 - p) ** gamma) * p.log())
+    torch.testing.assert_close(softmax_losses.focal(LOGITS, LABELS, gamma=gamma), -((1 - p) ** gamma) * p.log())
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
 def test_focal_has_finite_gradients_for_a_certain_prediction(gamma):
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    losses.focal(logits, torch.tensor([0]), gamma=gamma).sum().backward()
+    softmax_losses.focal(logits, torch.tensor([0]), gamma=gamma).sum().backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -63,7 +65,7 @@ def papers_asymmetric(p, labels, positive, negative, margin):
 @pytest.mark.parametrize(("positive", "negative", "margin"), [(1, 4, 0.05), (0, 4, 0.05), (0.5, 2, 0), (0, 0, 0.2)])
 def test_asymmetric_is_the_papers_formula(over, positive, negative, margin):
     p = LOGITS.softmax(1) if over == "softmax" else LOGITS.sigmoid()
-    ours = losses.asymmetric(
+    ours = softmax_losses.asymmetric(
         LOGITS, LABELS, over=over, gamma_positive=positive, gamma_negative=negative, margin=margin
     )
     torch.testing.assert_close(ours, papers_asymmetric(p, LABELS, positive, negative, margin))
@@ -72,48 +74,52 @@ def test_asymmetric_is_the_papers_formula(over, positive, negative, margin):
 def test_bare_asymmetric_over_sigmoids_is_binary_cross_entropy():
     true = F.one_hot(LABELS, 5).float()
     theirs = F.binary_cross_entropy_with_logits(LOGITS, true, reduction="none").sum(1)
-    torch.testing.assert_close(losses.asymmetric(LOGITS, LABELS, over="sigmoid", **BARE), theirs)
+    torch.testing.assert_close(softmax_losses.asymmetric(LOGITS, LABELS, over="sigmoid", **BARE), theirs)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
 def test_bare_asymmetric_over_a_softmax_of_two_is_twice_the_cross_entropy(scale):
     logits, labels = LOGITS[:, :2] * scale, LABELS % 2
-    ours = losses.asymmetric(logits, labels, over="softmax", **BARE)
-    torch.testing.assert_close(ours, 2 * losses.cross_entropy(logits, labels))
+    ours = softmax_losses.asymmetric(logits, labels, over="softmax", **BARE)
+    torch.testing.assert_close(ours, 2 * softmax_losses.cross_entropy(logits, labels))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
 def test_asymmetric_over_a_softmax_is_focal_where_no_class_is_above_the_margin(gamma):
-    ours = losses.asymmetric(LOGITS, LABELS, over="softmax", gamma_positive=gamma, gamma_negative=4.0, margin=0.9999)
-    torch.testing.assert_close(ours, losses.focal(LOGITS, LABELS, gamma=gamma))
+    ours = softmax_losses.asymmetric(
+        LOGITS, LABELS, over="softmax", gamma_positive=gamma, gamma_negative=4.0, margin=0.9999
+    )
+    torch.testing.assert_close(ours, softmax_losses.focal(LOGITS, LABELS, gamma=gamma))
 
 
 # ------------------------------------------------------------------------------------------ dice
 def test_dice_is_the_papers_formula():
     p, true = LOGITS.softmax(1), F.one_hot(LABELS, 5).float()
     expected = 1 - (2 * (p * true).sum(1) + 0.5) / ((p**2).sum(1) + (true**2).sum(1) + 0.5)
-    torch.testing.assert_close(losses.dice(LOGITS, LABELS, smooth=0.5), expected)
+    torch.testing.assert_close(softmax_losses.dice(LOGITS, LABELS, smooth=0.5), expected)
 
 
 def test_dice_of_certain_predictions_is_their_error():
-    ours = losses.dice(1e4 * torch.eye(3), torch.tensor([0, 1, 1]), smooth=0.0)
+    ours = softmax_losses.dice(1e4 * torch.eye(3), torch.tensor([0, 1, 1]), smooth=0.0)
     torch.testing.assert_close(ours, torch.tensor([0.0, 0.0, 1.0]))
 
 
 # ------------------------------------------------------------------------------------------ logit adjustment
 def adjusted(logits, labels, counts, **settings):
-    return losses.logit_adjusted(logits, labels, log_prior(counts), **settings)
+    return softmax_losses.logit_adjusted(logits, labels, log_prior(counts), **settings)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_logit_adjustment_of_strength_zero_is_cross_entropy(smoothing):
     ours = adjusted(LOGITS, LABELS, [9, 5, 3, 2, 1], tau=0.0, smoothing=smoothing)
-    torch.testing.assert_close(ours, losses.cross_entropy(LOGITS, LABELS, smoothing=smoothing))
+    torch.testing.assert_close(ours, softmax_losses.cross_entropy(LOGITS, LABELS, smoothing=smoothing))
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 3.0])
 def test_logit_adjustment_of_balanced_classes_is_cross_entropy(tau):
-    torch.testing.assert_close(adjusted(LOGITS, LABELS, [7] * 5, tau=tau), losses.cross_entropy(LOGITS, LABELS))
+    torch.testing.assert_close(
+        adjusted(LOGITS, LABELS, [7] * 5, tau=tau), softmax_losses.cross_entropy(LOGITS, LABELS)
+    )
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1.0, 2.0])
@@ -141,12 +147,12 @@ def test_every_category_is_adjusted_by_its_own_prior():
 
 # ------------------------------------------------------------------------------------------ every loss
 FUNCTIONS = {
-    "cross_entropy": lambda z, y: losses.cross_entropy(z, y, smoothing=0.1),
-    "focal": lambda z, y: losses.focal(z, y, gamma=2.0),
-    "dice": lambda z, y: losses.dice(z, y, smooth=1.0),
+    "cross_entropy": lambda z, y: softmax_losses.cross_entropy(z, y, smoothing=0.1),
+    "focal": lambda z, y: softmax_losses.focal(z, y, gamma=2.0),
+    "dice": lambda z, y: softmax_losses.dice(z, y, smooth=1.0),
     "logit_adjusted": lambda z, y: adjusted(z, y, [9, 5, 3, 2, 1], tau=1.0),
 } | {
-    f"asymmetric {over} {gp} {gn} {margin}": lambda z, y, o=over, p=gp, n=gn, m=margin: losses.asymmetric(
+    f"asymmetric {over} {gp} {gn} {margin}": lambda z, y, o=over, p=gp, n=gn, m=margin: softmax_losses.asymmetric(
         z, y, over=o, gamma_positive=p, gamma_negative=n, margin=m
     )
     for over, (gp, gn, margin) in itertools.product(["softmax", "sigmoid"], [(1, 4, 0.05), (0.5, 0.5, 0), (0, 0, 0)])
@@ -276,7 +282,7 @@ def test_sixteen_bit_logits_are_judged_in_full_precision():
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 def test_a_category_of_one_class_teaches_nothing(margin):
     logits = torch.randn(4, 1, requires_grad=True)
-    loss = losses.asymmetric(
+    loss = softmax_losses.asymmetric(
         logits, torch.zeros(4, dtype=torch.int64), over="softmax", gamma_positive=1, gamma_negative=4, margin=margin
     )
     loss.sum().backward()

@@ -1,10 +1,14 @@
 import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from trainers.config import TrainConfig
+from trainers.support import device
 from trainers.support.device import no_room, peak_memory_gb, unsupported
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -146,3 +150,36 @@ print(plain, faults())
 def test_memory_that_a_step_has_freed_is_used_again_without_asking_the_kernel():
     plain, kept = map(int, subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split())
     assert kept < plain / 20
+
+
+# ------------------------------------------------------------------------------------------ number formats
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads the kernel's list of instructions")
+def test_a_cpu_has_bf16_where_the_kernel_lists_its_instructions():
+    listed = re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    assert device.has_bf16() == bool(listed)
+
+
+@pytest.mark.parametrize(
+    ("precision", "there", "found"),
+    [
+        ("bf16", True, torch.bfloat16),
+        ("bf16", False, None),
+        ("auto", True, None),
+        ("auto", False, None),
+        ("fp32", True, None),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_has_it_and_the_recipe_says_so(monkeypatch, caplog, precision, there, found):
+    monkeypatch.setattr(device, "has_bf16", lambda: there)
+    config = TrainConfig(backbone="resnet18", precision=precision)
+    assert device.half_format(config, torch.device("cpu")) == found
+    device.warn_of_emulation(config, torch.device("cpu"))
+    assert [one.message for one in caplog.records] == [
+        "precision: bf16 would be slower than fp32 on this CPU, which only emulates it: it trains in fp32"
+    ] * (precision == "bf16" and not there)
+
+
+def test_what_the_cpu_has_decides_nothing_on_another_device(monkeypatch):
+    monkeypatch.setattr(device, "has_bf16", lambda: False)
+    config = TrainConfig(backbone="resnet18", precision="bf16")
+    assert device.half_format(config, torch.device("meta")) == torch.bfloat16
