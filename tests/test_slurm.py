@@ -121,7 +121,7 @@ def test_a_job_that_is_cancelled_is_resumed_by_the_next_job(
     assert cluster.job(job)["Restarts"] == "0"
     text = log(project, job)
     assert "joins the queue" not in text
-    assert ("the worker was killed by SIGTERM" in text) is not gently
+    assert "the worker was killed" not in text
     monkeypatch.setenv("SWEEP_FAKE_SECONDS", "0")
     again = cluster.submit(project, *OPTIONS, "sweep.sbatch", "space.yaml")
     cluster.wait(lambda: state(cluster, again) == "COMPLETED", 120)

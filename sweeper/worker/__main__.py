@@ -23,6 +23,15 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def _outlast_sigterm() -> None:
+    """Leave it to the coordinator to end this process: whoever stops a job (Slurm, a container, a shutdown) sends
+    SIGTERM to every process of it, and the coordinator then waits for the epoch that is trained here.
+
+    A handler, for a signal that is ignored would be ignored by every process that is started here, too.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+
 def main() -> None:
     """`python -m sweeper.worker --fd N --parent PID`: serve the socket inherited as N."""
     parser = argparse.ArgumentParser()
@@ -30,6 +39,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     given = parser.parse_args()
     _die_with(given.parent)
+    _outlast_sigterm()
     from sweeper.worker.process import Connection, serve
 
     serve(Connection(socket.socket(fileno=given.fd)))

@@ -286,6 +286,14 @@ def test_a_killed_worker_fails_its_own_job_and_the_next_one_runs(local, make):
     assert drain(local)[1] == Done(trial=2)
 
 
+def test_a_worker_outlasts_the_sigterm_of_whoever_stops_all_processes_of_a_job(local, make):
+    local.start(make(1, epochs=3))
+    assert isinstance(heard(local), Progress)
+    os.kill(pid(), signal.SIGTERM)
+    local.answer(1, keep=True)
+    assert drain(local)[1] == Done(trial=1)
+
+
 def test_a_worker_that_kills_itself_in_the_middle_of_an_epoch_died(local, make):
     local.start(make(backbone="broken.kill"))
     epochs, end = drain(local)
