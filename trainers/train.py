@@ -169,7 +169,7 @@ class TrainingRun:
         self.cursor = Cursor()
         self.past, self.micro_batch = past, recipe.train.batch_size
         self.writer = CheckpointWriter()
-        self.model: run_state.Model | None = None  # of the epoch that counts so far, while it is not on disk
+        self.model: Callable[[], run_state.Model] | None = None  # of the epoch that counts, while it is not on disk
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
@@ -352,13 +352,13 @@ class TrainingRun:
         return f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Take in a finished epoch, with a copy of its weights and logits where it is the one that counts so far.
-
-        A checkpoint is begun when one is due; the last epoch is on disk when this returns.
-        """
+        """Take in a finished epoch, and begin a checkpoint when one is due; that of the last epoch is waited for."""
         self.writer.check()
         if all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
-            self.model = self._model(epoch, logits)
+            self.model = partial(self._model, epoch, logits)
+            if self.val and self.config.selection != "last":  # a later epoch may count less, so this one is copied
+                copied = self.model()
+                self.model = lambda: copied
         self.epochs.append(epoch)
         if len(self.epochs) == self.config.epochs:
             self.finish()
@@ -374,7 +374,8 @@ class TrainingRun:
     def _checkpoint(self) -> None:
         """Have the epochs so far written as they are now; waits for the write before, never for this one."""
         self.writer.wait()
-        model, self.model, self.saved = self.model, None, len(self.epochs)
+        model = self.model() if self.model else None
+        self.model, self.saved = None, len(self.epochs)
         self.writer.start(partial(run_state.write, self.folder, self._state(), model))
 
     def _model(self, epoch: Epoch, logits: np.ndarray | None) -> run_state.Model:

@@ -1,11 +1,12 @@
 import platform
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from trainers.support.device import no_room, peak_memory_gb, unsupported
+from trainers.support.device import no_room, offload, peak_memory_gb, unsupported
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
@@ -146,3 +147,58 @@ print(plain, faults())
 def test_memory_that_a_step_has_freed_is_used_again_without_asking_the_kernel():
     plain, kept = map(int, subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split())
     assert kept < plain / 20
+
+
+# ------------------------------------------------------------------------------------------- copies for checkpoints
+def state():
+    """As torch's own are: dictionaries in dictionaries and lists, tensors that learn, plain values."""
+    net = torch.nn.BatchNorm1d(2)
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.randn(4, 2)).sum().backward()
+    optimizer.step()
+    return net, {"network": net.state_dict(), "optimizer": optimizer.state_dict(), "none": None, "words": ["a"]}
+
+
+def test_what_is_copied_for_a_checkpoint_stays_as_it_was():
+    net, value = state()
+    copied = offload(value, torch.device("cpu"))
+    before = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight.add_(1)
+    assert torch.equal(copied()["network"]["weight"], before)
+    assert copied()["network"]["num_batches_tracked"] == 1
+    assert copied()["network"]._metadata == value["network"]._metadata
+    moments = copied()["optimizer"]["state"][0]["exp_avg"], value["optimizer"]["state"][0]["exp_avg"]
+    assert torch.equal(*moments)
+    assert moments[0].data_ptr() != moments[1].data_ptr()
+    assert copied()["optimizer"]["param_groups"] == value["optimizer"]["param_groups"]
+    assert (copied()["none"], copied()["words"]) == (None, ["a"])
+
+
+def test_a_gpu_copies_on_a_stream_of_its_own_and_changes_nothing_before_that_is_done(monkeypatch):
+    """There is no GPU here: its streams say in which order they are asked, and the tensors lie on the host."""
+    order = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            order.append(f"{self.name} waits for {other.name}")
+
+        def synchronize(self):
+            order.append(f"the writer waits for {self.name}")
+
+    @contextmanager
+    def on(stream):
+        order.append(f"copy on {stream.name}")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: Stream("training"))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    _, value = state()
+    copied = offload(value, torch.device("cuda"))
+    assert order == ["side waits for training", "copy on side", "training waits for side"]
+    assert torch.equal(copied()["network"]["weight"], value["network"]["weight"])
+    assert order[-1] == "the writer waits for side"
