@@ -111,6 +111,7 @@ def test_workers_killed_at_random_times_lose_no_epoch_on_record(tmp_path, garmen
     running = lab.begin()
     case.kills += assassin(lab, running, draw, count=32)
     ended = running.end()
+    assert "restarts from scratch" not in ended.err
     check(case, lab, ended=ended, last=LAST, same_as=reference(trials=10))
 
 
