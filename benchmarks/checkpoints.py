@@ -65,7 +65,7 @@ class Simulated(training.TrainingRun):
 
 def scores(value: float) -> Scores:
     names = ("overall_accuracy", "mean_class_accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1")
-    return Scores(loss=value, category_accuracy={}, **dict.fromkeys(names, value))  # type: ignore[arg-type]
+    return Scores(loss=value, category_accuracy={}, **dict.fromkeys(names, value))
 
 
 def outside(recipe: Recipe, data: Data, folder: Path, rate: int, how: str) -> float:
