@@ -184,7 +184,7 @@ class _Loop:
         known = self.source.epochs(job.trial)
         new = epoch.number > len(known)
         if self.room:
-            self.room.learn(job)
+            self.room.learn(job, epoch.number)
         if job.trial in self.continued and epoch.number == 1 and known and known[0] != epoch:  # it was trained again
             self.observers.note(f"{job.label} restarts from scratch: its checkpoint is unusable (see log.txt)")
         keep = self.source.report(job.trial, epoch)
