@@ -202,3 +202,14 @@ def test_a_gpu_copies_on_a_stream_of_its_own_and_changes_nothing_before_that_is_
     assert order == ["side waits for training", "copy on side", "training waits for side"]
     assert torch.equal(copied()["network"]["weight"], value["network"]["weight"])
     assert order[-1] == "the writer waits for side"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_off_a_gpu_is_of_the_moment_when_it_was_asked_for():
+    device = torch.device("cuda", 0)
+    weights = torch.ones(2**26, device=device)
+    copied = offload({"weights": weights}, device)
+    for _ in range(10):
+        weights.add_(1)
+    assert copied()["weights"].is_pinned()
+    assert copied()["weights"].eq(1).all()
