@@ -9,8 +9,10 @@ half of its epochs, so that all policies are compared on the same runs; what is 
 
 import argparse
 import math
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,7 @@ from trainers.models import network
 from trainers.optim import frequency, losses, optimizers, softmax_losses
 from trainers.support import device
 from trainers.support.checkpoint import load_state
+from trainers.support.threads import INTERVAL_VARIABLE
 from trainers.train import train
 
 SMOOTHINGS = (0.0, 0.1)
@@ -87,14 +90,15 @@ class Bench:
     def networks(self, smoothing: float, seed: int, fit: str) -> Iterator[Logits]:
         """Logits after each epoch of a whole network."""
         asked = self.recipe(smoothing, seed)
+        os.environ[INTERVAL_VARIABLE] = "0"  # a checkpoint of each epoch
         with tempfile.TemporaryDirectory() as folder:
             for epoch in train(asked, self.data, Path(folder), fit=FITS[fit]):
                 late = epoch.number > self.given.epochs // 2
-                yield self._seen(asked, Path(folder) / "last.ckpt", fit) if late else {}
+                yield self._seen(asked, Path(folder) / "last.ckpt", fit, epoch.number) if late else {}
 
-    def _seen(self, asked: Recipe, path: Path, fit: str) -> Logits:
-        state = load_state(path)
-        assert state is not None, path
+    def _seen(self, asked: Recipe, path: Path, fit: str, number: int) -> Logits:
+        while (state := load_state(path)) is None or len(state["epochs"]) < number:
+            time.sleep(0.05)  # it is being written
         net = network.restored(asked.train, self.data.sizes, state["network"], path)
         lens = Evaluator(asked.train, self.data, net, CPU)
         looks = {"single": Views(), "views": VIEWS}

@@ -75,6 +75,9 @@ class Job(Message):
     folder: Path
     cache: Path = Field(description="folder of the decoded images")
     resumed: bool = Field(False, description="it was begun before, and is continued")
+    recorded: tuple[Epoch, ...] = Field(
+        (), exclude_if=not_, description="epochs on record: their figures stand where they are trained again"
+    )
     repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
     micro_batch: int | None = Field(
         None, ge=1, description="images that pass through the network at once, where a batch of them has no room"
@@ -142,7 +145,7 @@ class Job(Message):
 
 
 class Progress(Message):
-    """One epoch is done and its checkpoint is on disk; the worker waits for an answer."""
+    """One epoch is done, and on disk if it is the last; the worker waits for an answer."""
 
     tag: Literal["progress"] = "progress"
     trial: int
@@ -150,7 +153,7 @@ class Progress(Message):
 
 
 class Done(Message):
-    """The run ended by itself, or after it was told to stop."""
+    """The run ended by itself, or after it was told to stop; all its epochs are on disk."""
 
     tag: Literal["done"] = "done"
     trial: int

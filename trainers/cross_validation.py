@@ -1,7 +1,8 @@
 """Cross-validation: the folds of a trial, trained one after another, and what their predictions come to together."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,10 @@ from trainers.support import run_state
 from trainers.support.checksummed import load_array, save_array
 from trainers.support.errors import Diverged
 
-TrainOne = Callable[[Recipe, Data, Path], Iterator[Epoch]]
-"""Trains one fold in a folder of its own, whose val_logits.npy are as the network gives them."""
+TrainOne = Callable[[Recipe, Data, Path, Sequence[Epoch]], Generator[Epoch]]
+"""Trains one fold in a folder of its own, whose val_logits.npy are as the network gives them; given its epochs on
+record.
+"""
 
 
 def folder_of(trial: Path, number: int) -> Path:
@@ -58,27 +61,38 @@ class Folds:
         return found
 
 
-def train(recipe: Recipe, folds: Folds, folder: Path, train_one: TrainOne) -> Iterator[Epoch]:
+def train(
+    recipe: Recipe, folds: Folds, folder: Path, train_one: TrainOne, recorded: Sequence[Epoch] = ()
+) -> Generator[Epoch]:
     """Train every fold from the same initial weights; yields all epochs, whose numbers run on from fold to fold.
 
     Epoch e of fold k has the number (k - 1) E + e, and the scores of its own fold; but that val of the last one is
     all folds together, each predicted by the training that did not see it, after its epoch that counts, and corrected
     where the recipe says so. Before that one is yielded, val_logits.npy of `folder` are those predictions. What an
-    earlier, interrupted call left is continued. Raises as training does.
+    earlier, interrupted call left is continued, with the epochs that it yielded, `recorded`. Raises as training does.
     """
     chosen: list[Epoch] = []
     for number in range(1, folds.count + 1):
         place, before, epochs = folder_of(folder, number), (number - 1) * recipe.train.epochs, list[Epoch]()
-        for epoch in _named(number, train_one(recipe.of_fold, folds.fold(number), place)):
-            epochs.append(epoch)
-            told = epoch.model_copy(update={"number": before + epoch.number})
-            if told.number == recipe.epochs:
-                told = _told(told, [*chosen, _counting(recipe, epochs)], together(recipe, folds, folder))
-            yield told
+        known = _of_fold(recipe, number, recorded)
+        with closing(_named(number, train_one(recipe.of_fold, folds.fold(number), place, known))) as trained:
+            for epoch in trained:
+                epochs.append(epoch)
+                told = epoch.model_copy(update={"number": before + epoch.number})
+                if told.number == recipe.epochs:
+                    told = _told(told, [*chosen, _counting(recipe, epochs)], together(recipe, folds, folder))
+                yield told
         chosen.append(_counting(recipe, epochs))
 
 
-def _named(number: int, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+def _of_fold(recipe: Recipe, number: int, recorded: Sequence[Epoch]) -> list[Epoch]:
+    """The epochs on record of one fold, as it counts them; not the last of all, whose scores are of all folds."""
+    before = (number - 1) * recipe.train.epochs
+    mine = (epoch for epoch in recorded[before : before + recipe.train.epochs] if not epoch.folds)
+    return [epoch.model_copy(update={"number": epoch.number - before}) for epoch in mine]
+
+
+def _named(number: int, epochs: Generator[Epoch]) -> Generator[Epoch]:
     """The epochs of a fold, which is named where its training diverges."""
     try:
         yield from epochs

@@ -110,6 +110,9 @@ class FoldScores(Scores):
     epoch: int = Field(ge=1, description="that epoch, from 1 in each fold")
 
 
+MEASURED = ("seconds", "images_per_second", "peak_memory_gb", "time")  # of an epoch, never twice the same
+
+
 class Epoch(Part):
     """What one pass over the training images left behind: one line of history.jsonl."""
 
@@ -132,6 +135,10 @@ class Epoch(Part):
     images_per_second: float = Field(description="training images over the time spent training")
     peak_memory_gb: float = Field(description="peak memory, GiB: taken from the GPU, or of the process on a CPU")
     time: float = Field(description="Unix time when the epoch ended, seconds")
+
+    def measured_as(self, again: "Epoch") -> "Epoch":
+        """This epoch, whose figures stand, with the time and memory that it took when it was trained again."""
+        return self.model_copy(update={name: getattr(again, name) for name in MEASURED})
 
     def value(self, metric: str) -> float:
         """The metric on val, or on train where there is no val."""

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,11 +26,9 @@ from trainers.models import network
 from trainers.optim import averaging, losses, optimizers
 from trainers.support import device as devices
 from trainers.support import run_state
-from trainers.support.checkpoint import save_state, save_weights
-from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault, Overflowed
-from trainers.support.files import NEXT
 from trainers.support.position import Cursor, Position
+from trainers.support.threads import CheckpointWriter
 
 FEW = 3  # batches of an epoch that may overflow in fp16, or a twentieth of them: a scaler leaves them out
 
@@ -48,15 +47,19 @@ def train(
     calibration: Calibration | None = None,
     cursor: Cursor | None = None,
     raw: bool = False,
-) -> Iterator[Epoch]:
+    recorded: Sequence[Epoch] = (),
+) -> Generator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
     What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
     at once, then training goes on, on a CPU with as many threads bit for bit as if it had never stopped (unless the
-    recipe compiles). Before an epoch is yielded its last.ckpt is on disk, and model.safetensors and val_logits.npy
-    (corrected where the recipe says so) are those of the epoch that counts so far: this one, or the best by the
-    recipe's selection. Averaged weights take the place of the others. Without val (it is fitted, or there is none)
-    the newest epoch counts.
+    recipe compiles). A thread writes last.ckpt while training goes on, so often that a kill costs half a minute, or
+    one epoch where that is longer. When the last epoch is yielded, and when the generator has been closed, all epochs
+    are on disk; an error of writing is raised at the next epoch's end, or there. With last.ckpt go model.safetensors
+    and val_logits.npy (corrected where the recipe says so), those of the epoch that counts so far: the newest, or the
+    best by the recipe's selection. Averaged weights take the place of the others. Without val (it is fitted, or there
+    is none) the newest epoch counts.
+    `recorded` are the epochs that were yielded before: the figures of one that is trained again stay as they were.
     `past` are the metric's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
     `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
     `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
@@ -75,30 +78,36 @@ def train(
     run.cursor = run.lens.cursor = cursor or Cursor()
     run.lens.resident, run.micro_batch = resident, micro_batch or recipe.train.batch_size
     yield from list(run.epochs)
-    for index in range(len(run.epochs), recipe.train.epochs):
-        began = time.monotonic()
-        fitted, rate, pace = run.fit(index)
-        run.check(index, rate, "training", fitted)
-        seen = run.evaluate()
-        run.cursor.at = None
-        run.check(index, rate, "val", seen.val)
-        run.check_metrics(index, seen.val)
-        epoch = Epoch(
-            number=index + 1,
-            train=fitted,
-            val=seen.val,
-            plain=seen.plain,
-            corrected=seen.corrected,
-            thresholds=seen.thresholds,
-            temperature=seen.temperature,
-            lr=rate,
-            seconds=time.monotonic() - began,
-            images_per_second=pace,
-            peak_memory_gb=devices.peak_memory_gb(run.device),
-            time=time.time(),
-        )
-        run.save(epoch, seen.raw if raw else seen.logits)
-        yield epoch
+    with run.writer:
+        for index in range(len(run.epochs), recipe.train.epochs):
+            began = time.monotonic()
+            fitted, rate, pace = run.fit(index)
+            run.check(index, rate, "training", fitted)
+            seen = run.evaluate()
+            run.cursor.at = None
+            run.check(index, rate, "val", seen.val)
+            run.check_metrics(index, seen.val)
+            epoch = Epoch(
+                number=index + 1,
+                train=fitted,
+                val=seen.val,
+                plain=seen.plain,
+                corrected=seen.corrected,
+                thresholds=seen.thresholds,
+                temperature=seen.temperature,
+                lr=rate,
+                seconds=time.monotonic() - began,
+                images_per_second=pace,
+                peak_memory_gb=devices.peak_memory_gb(run.device),
+                time=time.time(),
+            )
+            stands = recorded[index] if index < len(recorded) else epoch
+            run.save(stands, seen.raw if raw else seen.logits)
+            try:
+                yield stands.measured_as(epoch)
+            except GeneratorExit:
+                run.finish()
+                raise
 
 
 class Mean:
@@ -159,6 +168,8 @@ class TrainingRun:
         self.calibration: Calibration | None = None
         self.cursor = Cursor()
         self.past, self.micro_batch = past, recipe.train.batch_size
+        self.writer = CheckpointWriter()
+        self.model: Callable[[], run_state.Model] | None = None  # of the epoch that counts, while it is not on disk
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
@@ -182,6 +193,7 @@ class TrainingRun:
         self.minority = transforms.minority(data.labels(every), self.counts, data.categories)  # [rows]
         self.mean_weight = 1.0 if data.weights is None else float(data.weights[self.rows].mean())
         self.epochs = self._restore(state) if state else []
+        self.saved = len(self.epochs)
 
     def _loss(self, rows: Sequence[int], *, smooth: bool = True) -> losses.Objective:
         """What is minimised over these rows."""
@@ -341,16 +353,33 @@ class TrainingRun:
         return f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Put a finished epoch on disk, its weights and logits too where it is the one that counts so far."""
+        """Take in a finished epoch, and begin a checkpoint when one is due; that of the last epoch is waited for."""
+        self.writer.check()
         if all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
-            self._save_model(epoch, logits)
+            self.model = partial(self._model, epoch, logits)
+            if self.val and self.config.selection != "last":  # a later epoch may count less, so this one is copied
+                copied = self.model()
+                self.model = lambda: copied
         self.epochs.append(epoch)
-        self._save_state()
-        run_state.settle(self.folder, len(self.epochs))
+        if len(self.epochs) == self.config.epochs:
+            self.finish()
+        elif self.writer.is_due(epoch.seconds):
+            self._checkpoint()
 
-    def _save_model(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        if logits is not None:
-            save_array(self.folder / f"{NEXT}{run_state.LOGITS}", logits)
+    def finish(self) -> None:
+        """Put all epochs on disk."""
+        if self.saved < len(self.epochs):
+            self._checkpoint()
+        self.writer.wait()
+
+    def _checkpoint(self) -> None:
+        """Have the epochs so far written as they are now; waits for the write before, never for this one."""
+        self.writer.wait()
+        model = self.model() if self.model else None
+        self.model, self.saved = None, len(self.epochs)
+        self.writer.start(partial(run_state.write, self.folder, self._state(), model))
+
+    def _model(self, epoch: Epoch, logits: np.ndarray | None) -> run_state.Model:
         notes = model_file.written(
             self.recipe,
             self.data,
@@ -361,17 +390,17 @@ class TrainingRun:
             fitted_on=self.fitted_on,
             full_precision=self.full_precision,
         )
-        save_weights(self.folder / f"{NEXT}{run_state.WEIGHTS}", self.eval_network.state_dict(), notes)
+        return run_state.Model(devices.offload(self.eval_network.state_dict(), self.device), notes, logits)
 
     def _fitted_calibration(self, epoch: Epoch) -> Calibration:
         """As val is judged after this epoch."""
         tau = self.config.posthoc_logit_adjustment.strength(epoch, self.recipe.metric)
         return Calibration(tau=tau, thresholds=epoch.thresholds, temperature=epoch.temperature)
 
-    def _save_state(self) -> None:
-        """After the last epoch without what only a further one would need: two thirds of the bytes."""
+    def _state(self) -> Callable[[], dict[str, Any]]:
+        """A copy; after the last epoch without what only a further one would need: two thirds of the bytes."""
         going = len(self.epochs) < self.config.epochs
-        state = {
+        state: dict[str, Any] = {
             "recipe": self.recipe.model_dump_json(),
             "epochs": [epoch.model_dump_json() for epoch in self.epochs],
             "network": self.net.state_dict(),
@@ -379,7 +408,7 @@ class TrainingRun:
             "scaler": self.scaler.state_dict() if going else None,
             "average": self.average.state_dict() if self.average and going else None,
         }
-        save_state(self.folder / run_state.STATE, state)
+        return devices.offload(state, self.device)
 
     def _network(self, state: dict[str, Any] | None) -> network.Network:
         if state is None:

@@ -7,11 +7,13 @@ import shutil
 import statistics
 import time
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from torch._dynamo.utils import counters
 
 from trainers.evaluation.predict import predict
+from trainers.support.threads import INTERVAL_VARIABLE
 from trainers.train import train
 
 from . import subjects
@@ -61,12 +63,14 @@ def resumes(place: Cpu, notes: Notes) -> None:
 
 
 def trial(place: Cpu, notes: Notes) -> None:
-    """A whole trial: how much of its time is neither training nor evaluation, and that nothing of it stays."""
+    """A whole trial, with a checkpoint after each epoch: how much of its time is neither training nor evaluation, and
+    that nothing of it stays.
+    """
     how = {"backbone": "resnet50", "batch_size": 64} if place.cuda else {}
     side, level, images = (224, 256, 2560) if place.cuda else (32, 64, 64)
     data = subjects.noise(images, images // 5, level)
     inside, stamps = [], []
-    with subjects.folder() as folder:
+    with subjects.folder() as folder, mock.patch.dict(os.environ, {INTERVAL_VARIABLE: "0"}):
         asked = subjects.recipe(side, level, epochs=4, weight_averaging="ema", **how)
         for epoch in train(asked, data, folder, device=place.name, resident=True):
             inside.append(epoch.seconds)

@@ -113,16 +113,16 @@ def _killed(home: Path, words: list[str]) -> bool:
     with (home / "killed.log").open("wb") as log:
         running = subprocess.Popen(command, env=_environment(home), cwd=home, stdout=log, stderr=log)
         until = time.monotonic() + 300
-        while running.poll() is None and time.monotonic() < until and not _checkpoints(home):
+        while running.poll() is None and time.monotonic() < until and not _records(home):
             time.sleep(0.05)
         alive = running.poll() is None
         running.kill()
         running.wait()
-    return alive and bool(_checkpoints(home))
+    return alive and bool(_records(home))
 
 
-def _checkpoints(home: Path) -> list[Path]:
-    return list((home / "mlruns").rglob("last.ckpt"))
+def _records(home: Path) -> list[Path]:
+    return list((home / "mlruns").rglob("history.jsonl"))
 
 
 def _sweep(home: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -81,13 +81,16 @@ class DiskEstimate:
         before = self._seen.get(backbone, TrialSize(0, 0))
         runs = [folder, *folder.folds]
         weights, logits = (max(_bytes(getattr(run, name)) for run in runs) for name in ("model", "val_logits"))
-        found = TrialSize(weights, max(_bytes(run.checkpoint) for run in runs) if trains else 0, logits)
+        found = TrialSize(weights, _bytes(runs[-1].checkpoint) if trains else 0, logits)
         pairs = ((getattr(before, name), getattr(found, name)) for name in ("weights", "state", "logits"))
         self._seen[backbone] = TrialSize(*(max(pair) for pair in pairs))
 
-    def learn(self, job: Job) -> None:
-        """Measure what a trial that trains has put down; while its worker waits, so that nothing lies there twice."""
-        self._measure(job.recipe.train.backbone, RunFolder(job.folder), trains=True)
+    def learn(self, job: Job, number: int) -> None:
+        """Measure what a trial has put down by the epoch of that number: after the last of a training the state is
+        smaller, and does not count.
+        """
+        trains = number % job.recipe.train.epochs > 0
+        self._measure(job.recipe.train.backbone, RunFolder(job.folder), trains=trains)
 
     def size(self, train: TrainConfig, folds: int = 1) -> TrialSize:
         """What a trial of so many trainings puts down, as far as known."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sweeper.errors import DiskFull
 from sweeper.executors import Executor
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system.signals import Stop
 from sweeper.trial import Done, Failed, Job, Observer, Progress, SessionEnd, TrialResult
 from trainers.epoch import Epoch
@@ -107,6 +107,7 @@ class _Loop:
     stop: Stop
     room: "DiskEstimate | None" = None
     jobs: dict[int, Job] = field(default_factory=dict)  # that run, by trial
+    continued: set[int] = field(default_factory=set)  # trials that began with a checkpoint
     held: Job | None = None  # the next, for want of disk space, or of a slot
     since: float | None = None  # when the waiting for a slot began
     ended: SessionEnd | None = None  # set when nothing may start or go on
@@ -132,6 +133,8 @@ class _Loop:
             if not self.fits(job):
                 return
             self.jobs[job.trial], self.since = job, None
+            if any(path.exists() for path in RunFolder(job.folder).checkpoints):
+                self.continued.add(job.trial)
             self.source.starting(job)
             slot = self.executor.start(job)
             self.observers.started(job, slot)
@@ -181,8 +184,8 @@ class _Loop:
         known = self.source.epochs(job.trial)
         new = epoch.number > len(known)
         if self.room:
-            self.room.learn(job)
-        if epoch.number == 1 and known and known[0] != epoch:  # it was trained again, not told again
+            self.room.learn(job, epoch.number)
+        if job.trial in self.continued and epoch.number == 1 and known and known[0] != epoch:  # it was trained again
             self.observers.note(f"{job.label} restarts from scratch: its checkpoint is unusable (see log.txt)")
         keep = self.source.report(job.trial, epoch)
         self.look()

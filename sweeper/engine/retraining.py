@@ -150,8 +150,9 @@ class Retraining:
             return None
         self._waiting.remove(job)
         folder = RunFolder(job.folder)
-        self._running[job.trial] = _Run(job, folder, records.repair(folder))
-        return job
+        epochs = records.repair(folder)
+        self._running[job.trial] = _Run(job, folder, epochs)
+        return job.model_copy(update={"recorded": tuple(epochs)})
 
     def refuse(self, _job: Job) -> None:
         """All are trained."""

@@ -158,8 +158,8 @@ class Study:
         job = self._resumed(folder) if found.params is None else self._born(found.number, found.params)
         folder.paused.unlink(missing_ok=True)
         self._outcomes.left.discard(job.trial)
-        self._running[job.trial] = self._state.active_trial(job)
-        return job
+        active = self._running[job.trial] = self._state.active_trial(job)
+        return job.model_copy(update={"recorded": tuple(active.epochs)})
 
     def _resumed(self, folder: RunFolder) -> Job:
         job = records.started_job(folder)

@@ -2,8 +2,8 @@
 
 Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0), each file of a checkpoint is
 SWEEP_FAKE_BYTES larger than it need be (default 0), and a GPU has SWEEP_FAKE_GIB of memory in all. It keeps the
-promise of the real one: the same epochs for the same recipe, a checkpoint on disk before its epoch is yielded, stored
-epochs yielded again.
+promise of the real one: the same epochs for the same recipe, checkpoints by the same thread and clock, stored epochs
+yielded again, and everything on disk when the last epoch is yielded or the generator is closed.
 
 A backbone named `broken.<trouble>` fails in its second epoch: nan, overflow (unless in full precision), oom, oom_64
 (while 64 images or more pass at once), oom_images (while the decoded images may lie on the GPU), disk, error; kill is
@@ -21,8 +21,9 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from trainers.metrics.definitions import lacking, minimizes
 from trainers.support.errors import Diverged, Overflowed, UserError
 from trainers.support.failpoints import failpoint
 from trainers.support.position import Cursor, Position
+from trainers.support.threads import CheckpointWriter
 
 BATCHES = 10  # of an epoch, evaluation included
 CATEGORIES = (Category("pattern", ()), Category("sleeve", ()))  # where the data set is absent
@@ -67,7 +69,7 @@ class OutOfMemoryError(RuntimeError):
     """Named like torch's, which is known by its name."""
 
 
-def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:  # noqa: ARG001  of both
+def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generator[Epoch]:  # noqa: ARG001  of both
     """What training would yield if a network were a formula."""
     seconds = Switches.read().seconds
     recipe, folder = job.recipe, RunFolder(job.folder)
@@ -75,15 +77,22 @@ def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator
     epochs = _stored(folder, recipe)
     checkpoint = _Checkpoint(folder, recipe, epochs)
     yield from epochs
-    for index in range(len(epochs), recipe.epochs if job.folds else recipe.train.epochs):
-        _break(job, index)
-        _pass(cursor, seconds)
-        epoch = _epoch(recipe, index, asked, validated="val" not in fit, seconds=seconds)
-        if job.folds and epoch.val and epoch.number == recipe.epochs:
-            each = FoldScores(epoch=recipe.train.epochs, **epoch.val.model_dump())
-            epoch = epoch.model_copy(update={"folds": (each,) * job.folds})
-        checkpoint.add(epoch)
-        yield epoch
+    last = recipe.epochs if job.folds else recipe.train.epochs
+    with checkpoint.writer:
+        for index in range(len(epochs), last):
+            _break(job, index)
+            _pass(cursor, seconds)
+            epoch = _epoch(recipe, index, asked, validated="val" not in fit, seconds=seconds)
+            if job.folds and epoch.val and epoch.number == recipe.epochs:
+                each = FoldScores(epoch=recipe.train.epochs, **epoch.val.model_dump())
+                epoch = epoch.model_copy(update={"folds": (each,) * job.folds})
+            stands = job.recorded[index] if index < len(job.recorded) else epoch
+            checkpoint.add(stands, ends=index + 1 == last)
+            try:
+                yield stands.measured_as(epoch)
+            except GeneratorExit:
+                checkpoint.finish()
+                raise
 
 
 def _pass(cursor: Cursor, seconds: float) -> None:
@@ -211,15 +220,37 @@ class _Checkpoint:
         self._head, self._padding = recipe.model_dump_json(), Switches.read().padding
         self._lines = [epoch.model_dump_json() for epoch in epochs]
         self._best = max(map(recipe.rank, epochs), default=-math.inf)
+        self._model: float | None = None  # what it is worth, while it is not on disk
+        self._saved = len(epochs)
+        self.writer = CheckpointWriter()
 
-    def add(self, epoch: Epoch) -> None:
-        """Put down `epoch`, and the weights if it is the one that counts so far."""
+    def add(self, epoch: Epoch, *, ends: bool) -> None:
+        """Take in `epoch`, with the weights if it counts so far; have all written when that is due, or at the end."""
+        self.writer.check()
         self._lines.append(epoch.model_dump_json())
         if (rank := self._recipe.rank(epoch)) > self._best:
-            self._best = rank
-            _put(self._folder.model, _safetensors(epoch.known(self._recipe.metric) or 0.0, self._padding))
+            self._best, self._model = rank, epoch.known(self._recipe.metric) or 0.0
+        if ends:
+            self.finish()
+        elif self.writer.is_due(epoch.seconds):
+            self._start()
+
+    def finish(self) -> None:
+        """Put everything on disk."""
+        if self._saved < len(self._lines):
+            self._start()
+        self.writer.wait()
+
+    def _start(self) -> None:
+        self.writer.wait()
+        model, self._model, self._saved = self._model, None, len(self._lines)
+        self.writer.start(partial(self._write, list(self._lines), model))
+
+    def _write(self, lines: Sequence[str], model: float | None) -> None:
+        if model is not None:
+            _put(self._folder.model, _safetensors(model, self._padding))
         filler = "0" * self._padding
-        state = f'{{"recipe": {self._head}, "epochs": [{", ".join(self._lines)}], "padding": "{filler}"}}'
+        state = f'{{"recipe": {self._head}, "epochs": [{", ".join(lines)}], "padding": "{filler}"}}'
         _put(self._folder.checkpoint, state.encode())
 
 

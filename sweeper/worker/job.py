@@ -4,7 +4,8 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,12 +78,13 @@ def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.planned
-    for epoch in trainer.train(job, fit, device, cursor):
-        keep = yield Progress(trial=job.trial, epoch=epoch)
-        if epoch.number >= last:
-            break
-        if not keep:
-            return Done(trial=job.trial, stopped=True)
+    with closing(trainer.train(job, fit, device, cursor)) as epochs:  # what has trained is on disk when it is closed
+        for epoch in epochs:
+            keep = yield Progress(trial=job.trial, epoch=epoch)
+            if epoch.number >= last:
+                break
+            if not keep:
+                return Done(trial=job.trial, stopped=True)
     if job.kind == "final":
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
     return Done(trial=job.trial, tta=_look(job, device, trainer), standard_errors=_bootstrap(job, trainer))
@@ -126,10 +128,11 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 class Trainer(Protocol):
     """What a job needs done; the module `sweeper.worker.fake_trainer` is one, too."""
 
-    def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:
+    def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generator[Epoch]:
         """The epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once.
 
-        `cursor` is kept at the batch that was done last.
+        `cursor` is kept at the batch that was done last. When the last epoch has come, or the generator was closed,
+        all is on disk.
         """
         ...
 
@@ -169,7 +172,7 @@ class Torch:
     threads: int | None
     alone: bool
 
-    def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Iterator[Epoch]:
+    def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generator[Epoch]:
         from trainers import cross_validation
         from trainers.support.device import release, use_threads
         from trainers.train import train
@@ -177,7 +180,7 @@ class Torch:
         if self.threads:
             use_threads(self.threads)
 
-        def one(recipe: Recipe, data: Data, folder: Path) -> Iterator[Epoch]:
+        def one(recipe: Recipe, data: Data, folder: Path, recorded: Sequence[Epoch]) -> Generator[Epoch]:
             return train(
                 recipe,
                 data,
@@ -191,14 +194,16 @@ class Torch:
                 calibration=_calibration(job) if job.kind == "final" else None,
                 cursor=cursor,
                 raw=bool(job.folds),
+                recorded=recorded,
             )
 
         folds = _folds(job)
-        whole = cross_validation.train(job.recipe, folds, job.folder, one) if folds else None
-        for epoch in whole or one(job.recipe, _data(job.recipe, job.cache), job.folder):
-            if not self.alone:
-                release()  # what evaluation took beyond training is for the neighbours
-            yield epoch
+        whole = cross_validation.train(job.recipe, folds, job.folder, one, job.recorded) if folds else None
+        with closing(whole or one(job.recipe, _data(job.recipe, job.cache), job.folder, job.recorded)) as epochs:
+            for epoch in epochs:
+                if not self.alone:
+                    release()  # what evaluation took beyond training is for the neighbours
+                yield epoch
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
         from trainers.evaluation.bootstrap import resample, standard_errors

@@ -26,7 +26,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.system import disks
 from sweeper.system.devices import Slot
 from sweeper.tracking import local_store
-from sweeper.trial import Failed, Job
+from sweeper.trial import Failed, Job, Progress
 from sweeper.worker.job import failed
 from tests.support.disks import BLOCK, fill, small
 from tests.support.records import begin, curve, end, epoch, job
@@ -208,8 +208,19 @@ def test_what_trials_put_down_takes_the_place_of_what_was_counted(tmp_path):
     assert known.needed([one]) == disk_space.SPARE + 2 * 4000 - record_size(one.folder)
     RunFolder(one.folder).model.write_bytes(bytes(10))
     RunFolder(one.folder).checkpoint.write_bytes(bytes(25))
-    known.learn(one)
+    known.learn(one, 1)
     assert known.size(one.recipe.train) == TrialSize(10, 25)
+
+
+def test_the_smaller_state_after_a_last_epoch_is_not_expected_of_a_trial_that_is_stopped(tmp_path):
+    """A short trial has no other: what it would have is counted from its weights."""
+    study = StudyFolder(tmp_path / "question")
+    one = begin(job(study, 0))
+    known = DiskEstimate(study, {one.recipe.train.backbone: 1000})
+    RunFolder(one.folder).model.write_bytes(bytes(10))
+    RunFolder(one.folder).checkpoint.write_bytes(bytes(10))
+    known.learn(one, one.recipe.train.epochs)
+    assert known.size(one.recipe.train) == TrialSize(10, 30)
 
 
 def record_size(folder: Path) -> int:
@@ -245,6 +256,9 @@ def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, mo
     executor = Local([Slot("cpu")])
     executor.start(one)
     told = executor.next(60)
+    if isinstance(told, Progress):  # the disk is first written to when the trial is stopped
+        executor.answer(0, keep=False)
+        told = executor.next(60)
     executor.close(kill=True)
     assert isinstance(told, Failed)
     assert told.failure == "disk"

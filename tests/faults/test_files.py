@@ -9,15 +9,15 @@ import pytest
 from sweeper.store import records
 from sweeper.store.paths import RunFolder
 from tests.faults.invariants import check
-from tests.faults.test_kills import EPOCH, LAST
+from tests.faults.test_kills import EPOCH, LAST, OFTEN, checkpoints
 from tests.support.processes import Lab, make, seeds
 
 pytestmark = pytest.mark.process
 
 
-def stopped(root: Path, garments: Path, *, epochs: int) -> tuple[Lab, Path]:
+def stopped(root: Path, garments: Path, *, epochs: int, env: dict[str, str]) -> tuple[Lab, Path]:
     """A sweep killed when its second trial had some epochs; and the folder of that trial."""
-    lab = make(root, garments, search="{sampler: tpe, pruner: none}", trials=3, epochs=6)
+    lab = make(root, garments, env=env, search="{sampler: tpe, pruner: none}", trials=3, epochs=6)
     running = lab.begin("--no-mlflow")
     running.until(rf"trial 1{EPOCH}".replace(r"\d+", str(epochs)))
     running.kill()
@@ -29,7 +29,7 @@ def stopped(root: Path, garments: Path, *, epochs: int) -> tuple[Lab, Path]:
 @pytest.mark.parametrize("seed", seeds(6))
 def test_a_history_cut_anywhere_in_its_last_two_lines_is_mended(tmp_path, garments, reference, case, seed):
     """Every byte is tried; at a random one the sweep goes on."""
-    lab, folder = stopped(tmp_path, garments, epochs=3)
+    lab, folder = stopped(tmp_path, garments, epochs=3, env=checkpoints(seed))
     run, whole = RunFolder(folder), (folder / "history.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)
     kept = len(lines) - 2
@@ -63,7 +63,7 @@ def empty(path: Path) -> None:
     "damage", [flip, *(pytest.param(how, marks=pytest.mark.many) for how in (cut, empty, Path.unlink))]
 )
 def test_a_damaged_checkpoint_begins_its_trial_anew_and_says_so(tmp_path, garments, reference, case, damage):
-    lab, folder = stopped(tmp_path, garments, epochs=3)
+    lab, folder = stopped(tmp_path, garments, epochs=3, env=OFTEN)
     damage(folder / "last.ckpt")
     before, ended = lab.results(), lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
     assert "trial 1 restarts from scratch: its checkpoint is unusable" in ended.err
@@ -75,7 +75,7 @@ def test_a_damaged_checkpoint_begins_its_trial_anew_and_says_so(tmp_path, garmen
 @pytest.mark.fault("E4")
 @pytest.mark.many
 def test_a_whole_run_folder_that_is_gone_is_drawn_anew_under_its_number(tmp_path, garments, reference, case):
-    lab, folder = stopped(tmp_path, garments, epochs=3)
+    lab, folder = stopped(tmp_path, garments, epochs=3, env=OFTEN)
     shutil.rmtree(folder)
     before, ended = lab.results(), lab.run("--no-mlflow", SWEEP_FAKE_SECONDS="0")
     same = reference(search="{sampler: tpe, pruner: none}", trials=3, epochs=6)

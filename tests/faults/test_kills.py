@@ -19,6 +19,14 @@ SPACES = {"median": {"search": QUICK, "trials": 12}, "asha": {"search": CLIMB, "
 KILLS = 12
 
 
+OFTEN = {"SWEEP_CHECKPOINT_INTERVAL": "0"}  # a checkpoint after each epoch; else at the end of a run alone, so short
+
+
+def checkpoints(seed: int) -> dict[str, str]:
+    """The environment of a seed: one in three writes a checkpoint after each epoch."""
+    return OFTEN if seed % 3 == 1 else {}
+
+
 EPOCH = r"(?<! after) epoch \d+/"  # an epoch that ends, not one after which a trial goes on
 
 
@@ -55,7 +63,10 @@ def test_a_sweep_killed_at_random_times_and_begun_again_comes_to_the_same(
     tmp_path, garments, reference, case, kind, seed
 ):
     """Twelve kills a seed; a quarter of the seeds with MLflow."""
-    lab, draw = make(tmp_path, garments, **SPACES[kind]), random.Random(f"K2 {kind} {seed}")
+    lab, draw = (
+        make(tmp_path, garments, env=checkpoints(seed), **SPACES[kind]),
+        random.Random(f"K2 {kind} {seed}"),
+    )
     words = [] if seed % 4 == 0 else ["--no-mlflow"]
     ends, epochs = {}, {}
     for _ in range(KILLS):
@@ -94,19 +105,21 @@ def assassin(lab: Lab, running: Running, draw: random.Random, count: int) -> int
 
 @pytest.mark.fault("K1")
 @pytest.mark.parametrize("seed", seeds(12))
-def test_workers_killed_at_random_times_lose_an_epoch_at_most(tmp_path, garments, reference, case, seed):
+def test_workers_killed_at_random_times_lose_no_epoch_on_record(tmp_path, garments, reference, case, seed):
     """Up to thirty-two kills a seed, one for each epoch of the sweep."""
-    lab, draw = make(tmp_path, garments, trials=10), random.Random(f"K1 {seed}")
+    lab, draw = make(tmp_path, garments, env=checkpoints(seed), trials=10), random.Random(f"K1 {seed}")
     running = lab.begin()
     case.kills += assassin(lab, running, draw, count=32)
     ended = running.end()
+    assert "restarts from scratch" not in ended.err
     check(case, lab, ended=ended, last=LAST, same_as=reference(trials=10))
 
 
 @pytest.mark.fault("K1")
 @pytest.mark.parametrize("seed", seeds(3, sample=0))
 def test_with_two_workers_side_by_side_no_trial_is_lost_either(tmp_path, garments, case, seed):
-    lab, draw = make(tmp_path, garments, search="{sampler: random, pruner: none}"), random.Random(f"K1b {seed}")
+    search, draw = "{sampler: random, pruner: none}", random.Random(f"K1b {seed}")
+    lab = make(tmp_path, garments, env=checkpoints(seed), search=search)
     running = lab.begin("--slots", "2")
     case.kills += assassin(lab, running, draw, count=16)
     ended = running.end()
@@ -135,22 +148,18 @@ NAMES = list(dict.fromkeys(NAMES))
 
 
 def points(every: int) -> list[object]:
-    """Each point at its first passing and at a later one; a few are for the fast suite."""
-    found = [(name, times) for name in NAMES for times in (1, every)]
-    return [
-        one
-        if one in {("half history.jsonl", 1), ("renamed result.json", every)}
-        else pytest.param(*one, marks=pytest.mark.many)
-        for one in found
-    ]
+    """Each point at its first passing and at a later one, with few checkpoints and many; a few for the fast suite."""
+    found = [(name, times, often) for often in (False, True) for name in NAMES for times in (1, every)]
+    fast = {("half history.jsonl", 1, False), ("renamed result.json", every, False)}
+    return [one if one in fast else pytest.param(*one, marks=pytest.mark.many) for one in found]
 
 
 @pytest.mark.fault("K3")
-@pytest.mark.parametrize(("name", "times"), points(4))
-def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, reference, case, name, times):
+@pytest.mark.parametrize(("name", "times", "often"), points(4))
+def test_a_kill_between_any_two_writes_changes_nothing(tmp_path, garments, reference, case, name, times, often):
     """Whichever process comes to the point dies there, once."""
-    changes = {"search": CLIMB, "epochs": 3}
-    lab, mark = make(tmp_path, garments, env={"SWEEP_FAKE_SECONDS": "0"}, **changes), tmp_path / "dead"
+    changes, env = {"search": CLIMB, "epochs": 3}, {"SWEEP_FAKE_SECONDS": "0", **(OFTEN if often else {})}
+    lab, mark = make(tmp_path, garments, env=env, **changes), tmp_path / "dead"
     words = [] if "mlflow" in name else ["--no-mlflow"]
     if name == "founded mlflow.db":  # so that it is made
         (lab.home / "mlflow.db").unlink()

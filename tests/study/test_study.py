@@ -12,7 +12,7 @@ from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.space import compare, yaml_io
 from sweeper.space.space import Space
 from sweeper.store import records
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study import outcomes
 from sweeper.trial import Done, Failed
 from tests.support.studies import (
@@ -267,6 +267,25 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
         assert study.finish(Failed(trial=0, failure="died", text="killed")).state == "INTERRUPTED"
         study.next_job()
     assert len(study.epochs(0)) == 3
+    study.close()
+
+
+def test_a_trial_that_is_handed_out_again_brings_its_records_along_and_they_stand(path):
+    """What a GPU makes of an epoch that it trains again differs: that is neither recorded nor judged."""
+    study = opened(path)
+    job = study.next_job()
+    assert job
+    first, second, third = curve(job)[:3]
+    study.report(0, first)
+    study.report(0, second)
+    study.finish(Failed(trial=0, failure="died", text="killed"))
+    again = study.next_job()
+    assert again
+    assert (job.recorded, again.recorded) == ((), (first, second))
+    for other in (first, second):
+        assert study.report(0, other.model_copy(update={"time": 0.0, "val": third.val}))
+    assert list(study.epochs(0)) == records.history(RunFolder(job.folder)) == [first, second]
+    assert "recorded" not in RunFolder(job.folder).config.read_text()
     study.close()
 
 

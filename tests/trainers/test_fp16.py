@@ -16,6 +16,7 @@ from trainers.loading.batches import Data, in_order
 from trainers.loading.loader import AugmentationSource
 from trainers.models.network import Network
 from trainers.support.errors import Diverged, Overflowed
+from trainers.support.threads import INTERVAL_VARIABLE
 from trainers.train import TrainingRun, train
 
 CPU = torch.device("cpu")
@@ -117,7 +118,10 @@ def test_its_loss_does_not_count(photos, data, tmp_path, overflowing):
 
 
 @pytest.mark.parametrize("numbers", [range(6), range(2, 6)], ids=["all", "four of six"])
-def test_more_than_a_few_of_them_end_the_run_and_full_precision_goes_on(photos, data, tmp_path, overflowing, numbers):
+def test_more_than_a_few_of_them_end_the_run_and_full_precision_goes_on(
+    photos, data, tmp_path, overflowing, monkeypatch, numbers
+):
+    monkeypatch.setenv(INTERVAL_VARIABLE, "0")
     how, done = recipe(photos), []
     overflowing({6 + number for number in numbers})
     with pytest.raises(Overflowed, match=r"fp16 overflows in [46] of 6 batches.* in epoch 2 \(lr"):

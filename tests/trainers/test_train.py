@@ -1,9 +1,11 @@
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -43,6 +45,7 @@ from trainers.support.checkpoint import load_state, load_weights, read_notes, sa
 from trainers.support.checksummed import save_array
 from trainers.support.errors import Diverged, EnvironmentFault
 from trainers.support.position import Cursor, Position
+from trainers.support.threads import INTERVAL_VARIABLE
 from trainers.train import TrainingRun, train
 
 
@@ -135,9 +138,149 @@ def test_a_finished_run_asked_again_yields_the_same_epochs_at_once(whole, data):
     assert list(train(how, data, folder)) == expected
 
 
-def test_a_checkpoint_is_on_disk_before_its_epoch_is_yielded(photos, data, tmp_path):
-    for epoch in islice(train(recipe(photos), data, tmp_path), 2):
-        assert len(load_state(tmp_path / "last.ckpt")["epochs"]) == epoch.number
+# ------------------------------------------------------------------------------------ checkpoints beside training
+def stored(folder):
+    """The number of epochs in the checkpoint, and of the epoch that the model is of; zeros where there is none."""
+    state = load_state(folder / "last.ckpt")
+    model = read_notes(folder / "model.safetensors")["epoch"]["number"] if state else 0
+    return len(state["epochs"]) if state else 0, model
+
+
+def same_model(one, other):
+    ours, theirs = (load_weights(folder / "model.safetensors") for folder in (one, other))
+    logits = [(folder / "val_logits.npy").read_bytes() for folder in (one, other)]
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours) and len({*logits}) == 1
+
+
+@pytest.fixture
+def after_each_epoch(monkeypatch):
+    """A checkpoint is written at the end of every epoch."""
+    monkeypatch.setenv(INTERVAL_VARIABLE, "0")
+
+
+class Disk:
+    """What takes the place of os.fsync: as slow as is asked, full from a number of calls on."""
+
+    def __init__(self, seconds=0.0, full_from=10**9):
+        self.seconds, self.full_from, self.calls, self.busy, self.most = seconds, full_from, 0, 0, 0
+
+    def __call__(self, handle):  # noqa: ARG002  nothing is lost in a test
+        self.calls, self.busy = self.calls + 1, self.busy + 1
+        self.most = max(self.most, self.busy)
+        time.sleep(self.seconds)
+        self.busy -= 1
+        if self.calls >= self.full_from:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_nothing_is_written_before_a_checkpoint_is_due_or_the_run_is_stopped(photos, data, tmp_path):
+    epochs = train(recipe(photos), data, tmp_path)
+    assert next(epochs).number == 1
+    assert next(epochs).number == 2
+    assert list(tmp_path.iterdir()) == []
+    epochs.close()
+    assert stored(tmp_path) == (2, 2)
+
+
+@pytest.mark.usefixtures("after_each_epoch")
+def test_a_checkpoint_is_written_while_the_next_epoch_trains(photos, data, tmp_path):
+    epochs = train(recipe(photos), data, tmp_path)
+    for number in (1, 2, 3):
+        next(epochs)
+        assert stored(tmp_path)[0] in (number - 1, number)
+    epochs.close()
+
+
+def test_the_last_epoch_is_on_disk_before_it_is_yielded(photos, data, tmp_path):
+    for epoch in train(recipe(photos, epochs=2), data, tmp_path):
+        assert stored(tmp_path) == ((0, 0) if epoch.number == 1 else (2, 2))
+
+
+@pytest.mark.parametrize("selection", ["last", "loss"])
+def test_checkpoints_beside_training_change_nothing_of_it(photos, data, tmp_path, monkeypatch, selection):
+    how = recipe(photos, weight_averaging=EMA(decay=0.9), selection=selection)
+    seldom = list(train(how, data, tmp_path / "seldom"))
+    monkeypatch.setenv(INTERVAL_VARIABLE, "0")
+    often = list(train(how, data, tmp_path / "often"))
+    assert comparable(often) == comparable(seldom)
+    assert same_model(tmp_path / "often", tmp_path / "seldom")
+    assert stored(tmp_path / "often") == stored(tmp_path / "seldom")
+
+
+@pytest.mark.usefixtures("after_each_epoch")
+def test_a_checkpoint_holds_the_weights_as_they_were_when_its_epoch_ended(whole, data, tmp_path, monkeypatch):
+    """They are written late, when the next epoch has long changed them."""
+    monkeypatch.setattr(os, "fsync", Disk(seconds=0.2))
+    epochs = train(whole[0], data, tmp_path)
+    next(epochs), next(epochs)
+    epochs.close()
+    monkeypatch.undo()
+    assert comparable(train(whole[0], data, tmp_path)) == comparable(whole[2])
+    assert same_model(tmp_path, whole[1])
+
+
+@pytest.mark.usefixtures("after_each_epoch")
+def test_training_waits_for_a_disk_that_is_slower(photos, data, tmp_path, monkeypatch):
+    disk = Disk(seconds=0.5)
+    monkeypatch.setattr(os, "fsync", disk)
+    began = time.monotonic()
+    list(train(recipe(photos, epochs=3), data, tmp_path))
+    assert disk.most == 1
+    assert time.monotonic() - began > 0.5 * disk.calls
+    assert stored(tmp_path) == (3, 3)
+
+
+@pytest.mark.usefixtures("after_each_epoch")
+def test_a_run_that_is_closed_while_a_checkpoint_is_written_waits_for_it(whole, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", Disk(seconds=0.3))
+    epochs = train(whole[0], data, tmp_path)
+    next(epochs)
+    epochs.close()
+    assert stored(tmp_path) == (1, 1)
+    assert not list(tmp_path.glob("*next*"))
+
+
+@pytest.mark.usefixtures("after_each_epoch")
+def test_a_disk_that_was_full_ends_training_at_the_next_epoch_and_costs_what_was_not_written(
+    whole, data, tmp_path, monkeypatch
+):
+    how, folder, expected = whole
+    epochs = train(how, data, tmp_path)
+    next(epochs), next(epochs)
+    monkeypatch.setattr(os, "fsync", Disk(full_from=1))
+    with pytest.raises(OSError, match="No space left"):
+        list(epochs)
+    monkeypatch.undo()
+    assert stored(tmp_path)[0] in (1, 2)  # the second may have been written before the disk was full
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert comparable(train(how, data, tmp_path)) == comparable(expected)
+    assert same_model(tmp_path, folder)
+
+
+def test_a_disk_that_is_full_when_a_run_is_stopped_is_said(photos, data, tmp_path, monkeypatch):
+    epochs = train(recipe(photos), data, tmp_path)
+    next(epochs)
+    monkeypatch.setattr(os, "fsync", Disk(full_from=1))
+    with pytest.raises(OSError, match="No space left"):
+        epochs.close()
+
+
+def test_the_figures_of_an_epoch_that_is_trained_again_stay_those_on_record(photos, data, tmp_path):
+    """On a GPU they would differ: what was recorded, and judged by, decides which epoch counts."""
+    how = recipe(photos, epochs=3, selection="loss")
+    other = train(how, data, tmp_path / "other")
+    first = next(other)
+    other.close()
+    better = first.model_copy(update={"number": 2, "val": first.val.model_copy(update={"loss": 0.0})})
+    recorded = [first, better]
+    again = list(train(how, data, tmp_path / "run", recorded=recorded))
+    assert comparable(again[:2]) == comparable(recorded)
+    assert again[0].time > first.time
+    assert load_state(tmp_path / "run" / "last.ckpt")["epochs"][:2] == [one.model_dump_json() for one in recorded]
+    assert stored(tmp_path / "run") == (3, 2)
+
+
+# ------------------------------------------------------------------------------------------- damage
 
 
 def test_a_damaged_checkpoint_is_said_and_training_starts_over(whole, data, tmp_path, caplog):
@@ -280,30 +423,39 @@ for _ in train(how, Data.open(how.data, Path(sys.argv[2])), Path(sys.argv[3])):
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "point",
+    ("point", "interval"),
     [
-        "renamed next.val_logits.npy@3",
-        "written next.model.safetensors@3",
-        "renamed next.model.safetensors@3",
-        "written last.ckpt@4",
-        "renamed last.ckpt@4",
-        "settled val_logits.npy@2",
-        "settled model.safetensors@4",
+        ("renamed next.val_logits.npy@3", 0),
+        ("written next.model.safetensors@3", 0),
+        ("renamed next.model.safetensors@3", 0),
+        ("written last.ckpt@4", 0),
+        ("renamed last.ckpt@4", 0),
+        ("settled val_logits.npy@2", 0),
+        ("settled model.safetensors@4", 0),
+        ("renamed next.val_logits.npy@1", 1000),
+        ("renamed next.model.safetensors@1", 1000),
+        ("written last.ckpt@1", 1000),
+        ("renamed last.ckpt@1", 1000),
+        ("settled val_logits.npy@1", 1000),
+        ("settled model.safetensors@1", 1000),
     ],
 )
-def test_after_a_kill_at_any_point_the_model_is_that_of_the_state(whole, data, cache, tmp_path, point):
+def test_after_a_kill_at_any_point_the_model_is_that_of_the_state(whole, data, cache, tmp_path, point, interval):
     how, folder, _ = whole
-    words = [sys.executable, "-c", KILLED, how.model_dump_json(), str(cache), str(tmp_path)]
-    killed = subprocess.run(words, env=os.environ | {"SWEEP_CRASH": point}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(point, interval, how, cache, tmp_path)
     again = train(how, data, tmp_path)
     next(again)  # what the kill left is settled
-    stored = len(load_state(tmp_path / "last.ckpt")["epochs"])
-    assert read_notes(tmp_path / "model.safetensors")["epoch"]["number"] == stored
+    if (tmp_path / "last.ckpt").exists():
+        assert stored(tmp_path)[0] == stored(tmp_path)[1]
     list(again)
-    ours, theirs = (load_weights(where / "model.safetensors") for where in (tmp_path, folder))
-    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
-    assert (tmp_path / "val_logits.npy").read_bytes() == (folder / "val_logits.npy").read_bytes()
+    assert same_model(tmp_path, folder)
+
+
+def kill_at(point, interval, how, cache, folder):
+    words = [sys.executable, "-c", KILLED, how.model_dump_json(), str(cache), str(folder)]
+    env = os.environ | {"SWEEP_CRASH": point, INTERVAL_VARIABLE: str(interval)}
+    killed = subprocess.run(words, env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
 
 
 def test_a_state_of_a_format_without_a_scaler_can_be_continued(photos, data, tmp_path):
@@ -654,6 +806,7 @@ def one_head(value):
     return spoil
 
 
+@pytest.mark.usefixtures("after_each_epoch")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_weight_of_one_head_that_is_no_number_ends_the_run_in_its_epoch(photos, data, tmp_path, value):
     handle = poisoned(3, one_head(value))

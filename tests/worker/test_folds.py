@@ -1,5 +1,6 @@
 """A trial of several folds: what is trained, what its predictions come to, and that it goes on where it was."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from sweeper.store.paths import RunFolder
 from sweeper.trial import Done, Job, Kind, Progress, WorkerMessage
+from sweeper.worker.job import advance, run
 from tests.worker.test_job import messages
 from trainers.config import Recipe, Views
 from trainers.cross_validation import Folds
@@ -99,6 +101,23 @@ def test_a_trial_that_was_stopped_goes_on_in_its_fold_bit_for_bit(photos, cache,
     assert figures(epochs(resumed)) == figures(epochs(whole))
     for name in ("val_logits.npy", "fold_3/val_logits.npy"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("reached", [1, 3, 4, 6])
+def test_a_trial_that_was_killed_trains_again_what_no_checkpoint_has(photos, cache, tmp_path, reached):
+    """The folder is that of the moment when an epoch was reported; the fold in progress has no checkpoint yet."""
+    whole = messages(job(photos, tmp_path / "whole", cache))
+    one = job(photos, tmp_path / "killed", cache)
+    running = run(one, "cpu")
+    said = [advance(running, None)]
+    while len(said) < reached:
+        said.append(advance(running, True))
+    shutil.copytree(one.folder, tmp_path / "again")
+    running.close()
+    again = one.model_copy(update={"folder": tmp_path / "again", "recorded": tuple(epochs(said))})
+    assert figures(epochs(messages(again))) == figures(epochs(whole))
+    for name in ("val_logits.npy", "fold_3/val_logits.npy"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_trial_that_is_over_tells_the_same_again(photos, cache, tmp_path):

@@ -3,6 +3,7 @@
 import builtins
 import errno
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,30 @@ def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
     assert [message.epoch.number for message in said if isinstance(message, Progress)] == [1, 2, 3]
     assert said[-1] == Done(trial=4, standard_errors=said[-1].standard_errors)
     assert RunFolder(tmp_path / "run").model.exists()
+
+
+def fails(_handle: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_trial_that_was_told_to_stop_is_on_disk_before_it_says_so(photos, cache, tmp_path):
+    one = job(photos, tmp_path / "run", cache)
+    *_, done = messages(one, keep=1)
+    assert done == Done(trial=4, stopped=True)
+    assert read_notes(RunFolder(one.folder).model)["epoch"]["number"] == 2
+    assert [said.epoch.number for said in messages(one, keep=2) if isinstance(said, Progress)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_a_disk_that_is_full_when_a_trial_is_stopped_fails_it(photos, cache, tmp_path, monkeypatch, folds):
+    one = job(photos, tmp_path / "run", cache)
+    one = one.model_copy(update={"recipe": one.recipe.model_copy(update={"folds": folds})})
+    running = run(one, "cpu")
+    assert isinstance(advance(running, None), Progress)
+    monkeypatch.setattr(os, "fsync", fails)
+    ended = advance(running, False)
+    assert isinstance(ended, Failed)
+    assert ended.failure == "disk"
 
 
 CORRECTIONS = {"none": {}, "fixed": {"tau": 0.8}, "fitted": {"fit": True}}

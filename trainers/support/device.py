@@ -6,10 +6,11 @@ import logging
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy as shallow_copy
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ if platform.system() != "Windows":
     import resource
 
 log = logging.getLogger(__name__)
+Copied = TypeVar("Copied")
 
 GRAPHS = 64  # of one network, one for each shape of its input and each set of layers that learn
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -80,6 +82,49 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
     return pinned.to(device, non_blocking=True)  # the allocator keeps pinned memory until it has been read
+
+
+def offload(value: Copied, device: torch.device) -> Callable[[], Copied]:
+    """Begin a copy of the tensors in `value` as they are now, in the host's memory; a call of what comes back, from
+    any thread, waits for it and returns it.
+
+    A GPU copies into pinned memory on a stream of its own: the host does not wait, and what the GPU is given next
+    begins when the copy is done, for it changes what is copied.
+    """
+    if device.type != "cuda":
+        found = _copied(value, lambda tensor: tensor.detach().to("cpu", copy=True))
+        return lambda: found
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    training = torch.cuda.current_stream(device)
+    stream.wait_stream(training)
+    with torch.cuda.stream(stream):
+        pinned = _copied(value, _pinned)
+    training.wait_stream(stream)
+
+    def copied() -> Copied:
+        stream.synchronize()
+        return pinned
+
+    return copied
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    there = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False)
+    return there.copy_(tensor.detach(), non_blocking=True)
+
+
+def _copied(value: Copied, copy: Callable[[Tensor], Tensor]) -> Copied:
+    """`value` with a copy of every tensor in its dictionaries and lists, and these new."""
+    found: Any = value
+    if isinstance(value, Tensor):
+        found = copy(value)
+    elif isinstance(value, dict):
+        found = shallow_copy(value)  # with the attributes that torch gives its dictionaries
+        found.update((key, _copied(part, copy)) for key, part in value.items())
+    elif isinstance(value, list):
+        found = [_copied(part, copy) for part in value]
+    same: Copied = found
+    return same
 
 
 def unsupported(capability: tuple[int, int], archs: Sequence[str]) -> str | None:

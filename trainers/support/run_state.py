@@ -1,16 +1,21 @@
 """A run's folder between two epochs: its state, its model and logits, and whether a run can go on there.
 
 A new model and its logits lie under another name until the state that knows of their epoch is there: a kill in
-between leaves those of an epoch on record.
+between leaves those of an epoch that the state on disk has.
 """
 
 import json
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.support.checkpoint import load_state, read_notes, sound
-from trainers.support.checksummed import load_array
+import numpy as np
+from torch import Tensor
+
+from trainers.support.checkpoint import load_state, read_notes, save_state, save_weights, sound
+from trainers.support.checksummed import load_array, save_array
 from trainers.support.errors import EnvironmentFault
 from trainers.support.failpoints import failpoint
 from trainers.support.files import NEXT, sync_folder
@@ -18,6 +23,26 @@ from trainers.support.files import NEXT, sync_folder
 log = logging.getLogger(__name__)
 
 STATE, WEIGHTS, LOGITS = "last.ckpt", "model.safetensors", "val_logits.npy"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What model.safetensors and val_logits.npy will be: an epoch that counts, copied when it ended."""
+
+    weights: Callable[[], Mapping[str, Tensor]]  # waits for the copy
+    notes: Mapping[str, Any]
+    logits: np.ndarray | None
+
+
+def write(folder: Path, state: Callable[[], Mapping[str, Any]], model: Model | None) -> None:
+    """Put a state on disk, and before it the model that it counts, where that is not there yet."""
+    if model and model.logits is not None:
+        save_array(folder / f"{NEXT}{LOGITS}", model.logits)
+    if model:
+        save_weights(folder / f"{NEXT}{WEIGHTS}", model.weights(), model.notes)
+    found = state()
+    save_state(folder / STATE, found)
+    settle(folder, len(found["epochs"]))
 
 
 def state(folder: Path, recipe: str, *, validated: bool) -> dict[str, Any] | None:
@@ -36,8 +61,12 @@ def state(folder: Path, recipe: str, *, validated: bool) -> dict[str, Any] | Non
 
 
 def settle(folder: Path, done: int) -> None:
-    """Give new weights their name, last of all; drop those of an epoch after the `done` first ones."""
-    known = _epoch(folder / f"{NEXT}{WEIGHTS}") == done
+    """Give new weights their name, last of all; drop those of an epoch after the `done` first ones.
+
+    They are of an epoch after those of the state before: what the new state has, it counts.
+    """
+    number = _epoch(folder / f"{NEXT}{WEIGHTS}")
+    known = number is not None and number <= done
     for name in (LOGITS, WEIGHTS):
         new = folder / f"{NEXT}{name}"
         if known and new.exists():

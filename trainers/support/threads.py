@@ -1,8 +1,18 @@
-"""Work that threads share: they are started once, and not for each batch."""
+"""Work in threads: shared by several that are started once, or one checkpoint that is written beside training."""
 
+import logging
+import os
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
+from types import TracebackType
+from typing import Self
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_INTERVAL_S = 30.0  # seconds of training that a kill may cost, where epochs are no longer than that
+INTERVAL_VARIABLE = "SWEEP_CHECKPOINT_INTERVAL"
 
 
 def share(work: Callable[[int], None], threads: int) -> None:
@@ -19,3 +29,51 @@ def share(work: Callable[[int], None], threads: int) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="batch")
+
+
+class CheckpointWriter:
+    """A thread that writes one checkpoint at a time while training goes on, and the clock of when the next is due.
+
+    Training waits for a write only when it brings the next one, or has ended. An error of the thread is raised by the
+    next call; where training itself has raised one by then, it goes into the log.
+    """
+
+    def __init__(self) -> None:
+        self._interval = float(os.environ.get(INTERVAL_VARIABLE) or CHECKPOINT_INTERVAL_S)
+        self._since = time.monotonic()  # what was trained since then is in no checkpoint
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        try:
+            self.wait()
+        except Exception:
+            if error is None or isinstance(error, GeneratorExit):
+                raise
+            log.exception("a checkpoint could not be written")
+
+    def is_due(self, epoch_seconds: float) -> bool:
+        """Whether a kill at the end of another epoch as long as the last would cost more than the interval."""
+        return time.monotonic() - self._since + epoch_seconds > self._interval
+
+    def start(self, write: Callable[[], None]) -> None:
+        """Have the thread call `write`, with what was trained so far; the write before must have been waited for."""
+        self._since = time.monotonic()
+        self._written = self._thread.submit(write)
+
+    def check(self) -> None:
+        """Raise the error of a write that has failed; waits for none."""
+        if self._written and self._written.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was given is on disk; raises what writing raised."""
+        written, self._written = self._written, None
+        if written:
+            written.result()

@@ -2,6 +2,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from trainers.config import TrainConfig
 from trainers.support import device
-from trainers.support.device import no_room, peak_memory_gb, unsupported
+from trainers.support.device import no_room, offload, peak_memory_gb, unsupported
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
@@ -183,3 +184,69 @@ def test_what_the_cpu_has_decides_nothing_on_another_device(monkeypatch):
     monkeypatch.setattr(device, "has_bf16", lambda: False)
     config = TrainConfig(backbone="resnet18", precision="bf16")
     assert device.half_format(config, torch.device("meta")) == torch.bfloat16
+
+
+# ------------------------------------------------------------------------------------------- copies for checkpoints
+def state():
+    """As torch's own are: dictionaries in dictionaries and lists, tensors that learn, plain values."""
+    net = torch.nn.BatchNorm1d(2)
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.randn(4, 2)).sum().backward()
+    optimizer.step()
+    return net, {"network": net.state_dict(), "optimizer": optimizer.state_dict(), "none": None, "words": ["a"]}
+
+
+def test_what_is_copied_for_a_checkpoint_stays_as_it_was():
+    net, value = state()
+    copied = offload(value, torch.device("cpu"))
+    before = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight.add_(1)
+    assert torch.equal(copied()["network"]["weight"], before)
+    assert copied()["network"]["num_batches_tracked"] == 1
+    assert copied()["network"]._metadata == value["network"]._metadata
+    moments = copied()["optimizer"]["state"][0]["exp_avg"], value["optimizer"]["state"][0]["exp_avg"]
+    assert torch.equal(*moments)
+    assert moments[0].data_ptr() != moments[1].data_ptr()
+    assert copied()["optimizer"]["param_groups"] == value["optimizer"]["param_groups"]
+    assert (copied()["none"], copied()["words"]) == (None, ["a"])
+
+
+def test_a_gpu_copies_on_a_stream_of_its_own_and_changes_nothing_before_that_is_done(monkeypatch):
+    """There is no GPU here: its streams say in which order they are asked, and the tensors lie on the host."""
+    order = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            order.append(f"{self.name} waits for {other.name}")
+
+        def synchronize(self):
+            order.append(f"the writer waits for {self.name}")
+
+    @contextmanager
+    def on(stream):
+        order.append(f"copy on {stream.name}")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: Stream("training"))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    _, value = state()
+    copied = offload(value, torch.device("cuda"))
+    assert order == ["side waits for training", "copy on side", "training waits for side"]
+    assert torch.equal(copied()["network"]["weight"], value["network"]["weight"])
+    assert order[-1] == "the writer waits for side"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_off_a_gpu_is_of_the_moment_when_it_was_asked_for():
+    device = torch.device("cuda", 0)
+    weights = torch.ones(2**26, device=device)
+    copied = offload({"weights": weights}, device)
+    for _ in range(10):
+        weights.add_(1)
+    assert copied()["weights"].is_pinned()
+    assert copied()["weights"].eq(1).all()
