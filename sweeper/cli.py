@@ -817,7 +817,7 @@ def predict(
 
 @app.command(
     cls=Command,
-    epilog="sweep export quickstart --format onnx\nsweep export quickstart --format csv --output test.csv",
+    epilog="sweep export quickstart --format onnx\nsweep export quickstart/0 --format torch --output model",
 )
 def export(
     model: Annotated[
