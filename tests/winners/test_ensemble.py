@@ -17,6 +17,7 @@ from sweeper.results.submission import choose
 from sweeper.statistics.ensemble import divided
 from sweeper.store import studies
 from sweeper.store.paths import StudyFolder
+from sweeper.study.planner import HoursPlan
 from sweeper.winners import ensemble
 from tests.support.cli import command, environment, sweep
 from trainers.data import layouts
@@ -193,16 +194,21 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
 
 # ------------------------------------------------------------------------------------------ hours alone
 @pytest.mark.parametrize(
-    ("more", "slots", "together"),
+    ("more", "slots", "planned", "together"),
     [
-        ((), None, True),
-        pytest.param(ALONE, None, False, marks=pytest.mark.slow),
-        pytest.param((), 1, False, marks=pytest.mark.slow),
+        ((), None, 2, True),
+        pytest.param((), 2, 1, True, marks=pytest.mark.slow),
+        pytest.param(ALONE, None, 2, False, marks=pytest.mark.slow),
+        pytest.param((), 1, 2, False, marks=pytest.mark.slow),
+        pytest.param((), None, 1, False, marks=pytest.mark.slow),
     ],
 )
-def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(folder, more, slots, together):
-    space = folder / "space.yaml"
+def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(folder, more, slots, planned, together):
+    space, study = folder / "space.yaml", folder / "mlruns/studies/pair/study.json"
     space.write_text(SPACE.replace("{trials: 4}", "{hours: 1}"))
+    seconds = {"trial_seconds": 1.0, "final_seconds": 1.0, "start_seconds": 1.0}
+    plan = HoursPlan(hours=1, retrains=True, slots=planned, values={}, image_size="32", epochs=2, **seconds)
+    study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
     assert found.folder.root.name.endswith("-ensemble") == together
     assert len(finals(folder)) == (3 if together else 1)
