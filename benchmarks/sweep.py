@@ -8,7 +8,7 @@ turn. Every trial's best epoch is judged on test afterwards. What is compared is
 by val so far, against the seconds since the command was given, imports and decoding included.
 
 The gate (benchmarks/question.py): one fixed configuration trained both ways must agree on test within two standard
-errors, and both must read the same labels. Finished rounds are kept in FOLDER; the same command goes on.
+errors, and both must read the same labels. Finished rounds are kept in FOLDER; the same command resumes.
 """
 
 import argparse

@@ -390,7 +390,7 @@ def _watch(watched: "Watched") -> None:
     from sweeper.terminal import follow, views
     from sweeper.terminal.summary import Known
 
-    where = [f"files: {text.relative_path(watched.study.root)}", "stop:  Ctrl-C; the sweep goes on"]
+    where = [f"files: {text.relative_path(watched.study.root)}", "stop:  Ctrl-C; the sweep continues"]
     with stoppable():
         if watched.look().holder:
             known = Known(watched.names, watched.epochs)

@@ -39,7 +39,7 @@ class Stopped(UserError):
     """A signal ended the work before it was done."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__("stopped before it was done", help="the same command goes on with it")
+        super().__init__("stopped before it was done", help="the same command resumes it")
         self.exit_code = exit_code
 
 

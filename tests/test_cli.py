@@ -357,7 +357,7 @@ def test_a_sweep_can_be_watched_from_another_process_until_it_ends(fresh):
     said = [STAMP.sub("", line) for line in watching.stdout.splitlines()]
     assert any(line.startswith("trial 1 epoch 4/4 val overall_accuracy ") for line in said)
     assert any(line.startswith("trial 1 done after 4/4 epochs") for line in said)
-    assert "study    question: complete, 2 of 2 trials begun" in said
+    assert "study    question: complete, 2 of 2 trials started" in said
     assert sweep(fresh, "status", "--watch").stdout == sweep(fresh, "status").stdout  # nothing runs
 
 

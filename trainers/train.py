@@ -52,8 +52,8 @@ def train(
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
     What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
-    at once, then training goes on, on a CPU with as many threads bit for bit as if it had never stopped (unless the
-    recipe compiles). A thread writes last.ckpt while training goes on, so often that a kill costs half a minute, or
+    at once, then training continues, on a CPU with as many threads bit for bit as if it had never stopped (unless the
+    recipe compiles). A thread writes last.ckpt while training continues, so often that a kill costs half a minute, or
     one epoch where that is longer. When the last epoch is yielded, and when the generator has been closed, all epochs
     are on disk; an error of writing is raised at the next epoch's end, or there. With last.ckpt go model.safetensors
     and val_logits.npy (corrected where the recipe says so), those of the epoch that counts so far: the newest, or the

@@ -86,7 +86,7 @@ def cli(place: Cpu, notes: Notes) -> None:
         notes.promise("a sweep is killed after its first epoch", _killed(home, run))
         ended = _sweep(home, *run)
         notes.promise(
-            "the same command goes on", ended.returncode == 0, code=ended.returncode, said=ended.stderr[-400:]
+            "the same command resumes", ended.returncode == 0, code=ended.returncode, said=ended.stderr[-400:]
         )
         board = _sweep(home, "leaderboard", "quickstart", "--json")
         notes.promise(

@@ -97,5 +97,5 @@ def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
     less = f"{text.format_bytes(there)} are free" if there < need else "a quota or a limit leaves less"
     print_message(
         f"disk full: {full.why} ({where}); {text.format_bytes(need)} are needed, {less}: free some space, for "
-        "example with sweep clean, and it goes on; Ctrl-C stops, and the same command goes on later"
+        "example with sweep clean, and it goes on; Ctrl-C stops, and the same command resumes later"
     )

@@ -47,6 +47,6 @@ class Observers:
             event(one)
         except Exception as error:  # noqa: BLE001  (the boundary: no observer's trouble reaches the training)
             told = "".join(traceback.format_exception(error))
-            self._say(f"{told}{type(one).__name__} has failed and shows no more; training goes on")
+            self._say(f"{told}{type(one).__name__} has failed and shows no more; training continues")
             return False
         return True

@@ -213,7 +213,7 @@ def decode(table: "Table", data: "DataConfig", framing: "Framing") -> None:
     with counting("reading the decoded images, MB") as count:
         damage = cache.mend(table, data, paths.cache(), framing, progress=count)
     if damage:
-        output.print_message(f"the decoded images are damaged and are made anew: {damage}")
+        output.print_message(f"the decoded images are damaged and are decoded again: {damage}")
     if cost := reading_cost(table, data, framing):
         raw = len(table.rows) * cost.raw_bytes / 1e9
         output.print_message(

@@ -32,7 +32,7 @@ def status(one: StudyStatus) -> Iterator[str]:
     count: Counter[str] = Counter(result.state for result in one.results)
     parts = [f"{count[state]} {state.lower()}" for state in trial.STATUS if count[state]]
     planned = f" of {one.planned}" if one.planned else ""
-    yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)} begun"
+    yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)} started"
     yield f"trials   {', '.join(parts) or 'none yet'}"
     if one.holder:
         yield f"held by  {one.holder} since {datetime.fromtimestamp(one.holder.started):%d %b %H:%M}"

@@ -183,7 +183,7 @@ def gone(folder: Path) -> EnvironmentFault:
     return EnvironmentFault(
         "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
         where=str(folder),
-        help="put it back and run the same command again; without it the study begins anew",
+        help="put it back and run the same command again; without it the study starts from scratch",
     )
 
 

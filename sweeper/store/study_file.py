@@ -134,5 +134,5 @@ def _of_another_version(folder: StudyFolder, version: int) -> UserError:
     return UserError(
         f"study '{folder.name}' was made by {other} version of sweep, and this one does not read it",
         where=str(folder.root),
-        help="use that version, or move the folder away: the same command begins the study anew",
+        help="use that version, or move the folder away: the same command starts the study from scratch",
     )

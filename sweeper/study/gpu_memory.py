@@ -93,12 +93,14 @@ class GpuMemoryLimits:
     def said(self, job: Job, text: str) -> str:
         """How a job that ran out of memory goes on; `text` is what its worker said."""
         if job.micro_batch is None:
-            return "out of GPU memory; goes on with the images in the host's"
+            return "out of GPU memory; continues with the images in the host's"
         train, batch = job.recipe.train, self._batch(job.recipe.train)
         hosts = "MemoryError" in text.replace("OutOfMemoryError", "") or "CPUAllocator" in text
         images, batches = job.micro_batch, (self._here.images or math.inf) // batch
         steps = math.ceil(batch / images) * int(min(train.accumulate, batches))
-        return f"out of {'memory' if hosts else 'GPU memory'}; goes on with micro-batches of {images}, {steps} a step"
+        return (
+            f"out of {'memory' if hosts else 'GPU memory'}; continues with micro-batches of {images}, {steps} a step"
+        )
 
     def _batch(self, train: TrainConfig) -> int:
         """Images in the largest batch that really occurs: there may be fewer to train on than a batch has."""

@@ -8,7 +8,7 @@ from sweeper.trial import Done, Failed, Failure, Job, State, TrialResult
 from trainers.support.failpoints import failpoint
 
 RETRIED: tuple[Failure, ...] = ("died", "hung")
-IN_FULL = "goes on in full precision"
+IN_FULL = "continues in full precision"
 
 
 class Outcomes:

@@ -74,7 +74,7 @@ def read(folder: StudyFolder) -> Transfer | None:
         raise EnvironmentFault(
             "this file is damaged, or of another version of sweep",
             where=str(folder.transfer),
-            help="remove it: then the study goes on without what another one has taught it",
+            help="remove it: then the study continues without the trials of the other one",
         ) from error
 
 

@@ -29,7 +29,7 @@ class Heading:
 
     def lines(self, ended: int, started: int) -> Iterator[str]:
         """The same as a person reads it, but for the data; of a study with so many trials."""
-        left = f", {started - ended} of them to go on with" if started > ended else ""
+        left = f", {started - ended} of them to resume" if started > ended else ""
         known = f"; {counted(started, 'trial')} on record{left}" if started else ""
         yield f"study:   {self.study}, {self.source}{known}"
         split = "val" if self.images.get("val") else "train"
@@ -38,11 +38,11 @@ class Heading:
         yield f"devices: {', '.join(self.devices)}{self._side_by_side}"
         limits = [counted(self.trials, "trial")] if self.trials else []
         limits += [f"{self.hours:g} h"] if self.hours else []
-        yield f"budget:  {' or '.join(limits) or 'none: it goes on until it is stopped'}"
+        yield f"budget:  {' or '.join(limits) or 'none: it runs until it is stopped'}"
         yield from [f"plan:    {self.plan}"] if self.plan else []
         yield f"files:   {self.folder}"
         yield from [f"browse:  {self.browse}"] if self.browse else []
-        yield "stop:    Ctrl-C finishes the epoch; the same command goes on"
+        yield "stop:    Ctrl-C finishes the epoch; the same command resumes"
 
     @property
     def _side_by_side(self) -> str:

@@ -189,7 +189,7 @@ def stamped(text: str, now: float | None = None) -> str:
 
 def starting(row: RunningRow) -> str:
     """The start of a run: `trial 7 starts on cuda:0: lr 0.00123, gamma 2.1`."""
-    how = f"goes on after epoch {row.done}/{row.planned}" if row.epochs else "starts"
+    how = f"resumes after epoch {row.done}/{row.planned}" if row.epochs else "starts"
     where = f" on {row.slot}" if row.slot else ""
     return f"{row.job.label} {how}{where}{f': {row.parameters}' if row.job.params else ''}"
 

@@ -50,7 +50,7 @@ def _sent(study: StudyFolder, say: Callable[[str], None], hint: str) -> bool:
     finally:
         held.release()
     for note in notes:
-        say(note.removesuffix("; training goes on"))
+        say(note.removesuffix("; training continues"))
     runs, epochs = len(tracker.sent.runs), tracker.sent.epochs
     if runs or epochs:
         say(f"sent MLflow {text.counted(runs, 'run')} and {text.counted(epochs, 'epoch')} of {study.name}{hint}")

@@ -224,7 +224,7 @@ class Server(Remote):
         own = self.uri == local_store.address(paths.database()) and old.name == ours.name
         if own and self._files and old.resolve() != ours.resolve():
             self._files = False
-            again = f"delete {paths.database()} and {ours}, and the next `sweep run` sends all anew"
+            again = f"delete {paths.database()} and {ours}, and the next `sweep run` sends everything again"
             self._note(f"mlruns was moved, and MLflow keeps files at {old}: only figures are sent; {again}")
 
     def _file(self, run: str, send: Callable[[], None]) -> None:

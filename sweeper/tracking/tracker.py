@@ -118,7 +118,7 @@ class MlflowTracker(Observer):
             self._note(self._news.get())
         if self.reconciler.connected and self.sender.busy > SLOW_CALL_S and not self._slow:
             self._slow = True
-            self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training goes on")
+            self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training continues")
 
     def _tell_names(self, epoch: Epoch) -> None:
         """Say once which categories MLflow knows by other names."""
@@ -141,12 +141,12 @@ class MlflowTracker(Observer):
     def _refused(self, why: str) -> None:
         if why not in self._reasons:
             self._reasons.add(why)
-            self._news.put(f"MLflow refuses a part: {why}; training goes on")
+            self._news.put(f"MLflow refuses a part: {why}; training continues")
 
     def _failed(self, error: Exception) -> None:
         if not self.down:
             self.down = True
-            self._news.put(f"MLflow at {redacted(uri())} does not answer ({_line(error)}); training goes on")
+            self._news.put(f"MLflow at {redacted(uri())} does not answer ({_line(error)}); training continues")
 
 
 def _json(job: Job) -> str:

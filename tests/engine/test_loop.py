@@ -101,7 +101,7 @@ def test_a_trial_that_overflows_in_fp16_completes_in_full_precision_and_that_is_
     ended, study, seen = swept(path)
     assert ended.exit_code == 0
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6), ("COMPLETE", 6)]
-    assert "note trial 0: fp16 overflows in epoch 2; goes on in full precision" in seen.words
+    assert "note trial 0: fp16 overflows in epoch 2; continues in full precision" in seen.words
     assert numbers(folder(path).trial(0)) == list(range(1, 7))
 
 

@@ -122,7 +122,7 @@ def test_a_server_in_trouble_slows_no_epoch_and_what_it_missed_is_sent_later(lab
     with outage(kind) as address:
         ended = lab.run(MLFLOW_TRACKING_URI=address)
         assert slowest(lab) < 1
-        assert "training goes on" in ended.err
+        assert "training continues" in ended.err
         assert "the next `sweep run` or `sweep ui` sends the rest" in ended.err
         began = time.monotonic()
         shown = lab.sweep("ui", "question", MLFLOW_TRACKING_URI=address)

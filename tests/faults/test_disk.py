@@ -278,7 +278,7 @@ def test_a_signal_ends_the_pause_of_a_final_and_the_same_command_goes_on(
     ended = running.end()
     assert time.monotonic() - began < 3
     filler.unlink()
-    check(case, swept, ended=ended, code=code, last="help: the same command goes on with it", mlflow=False)
+    check(case, swept, ended=ended, code=code, last="help: the same command resumes it", mlflow=False)
     check(case, swept, ended=swept.sweep(*words), mlflow=False)
     assert made(swept) == wanted
     case.held("I8")

@@ -28,7 +28,7 @@ def stopped(root: Path, garments: Path, *, epochs: int, env: dict[str, str]) -> 
 @pytest.mark.fault("E3")
 @pytest.mark.parametrize("seed", seeds(6))
 def test_a_history_cut_anywhere_in_its_last_two_lines_is_mended(tmp_path, garments, reference, case, seed):
-    """Every byte is tried; at a random one the sweep goes on."""
+    """Every byte is tried; at a random one the sweep continues."""
     lab, folder = stopped(tmp_path, garments, epochs=3, env=checkpoints(seed))
     run, whole = RunFolder(folder), (folder / "history.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)

@@ -17,7 +17,7 @@ from tests.support.processes import Lab, gone, make, seeds
 
 pytestmark = pytest.mark.process
 
-LINE = "trial 0: out of GPU memory; goes on with micro-batches of 15, 2 a step"  # half of the thirty in train
+LINE = "trial 0: out of GPU memory; continues with micro-batches of 15, 2 a step"  # half of the thirty in train
 RANDOM = "{sampler: random, pruner: none}"
 SPOILED = """\
 import builtins, os, sys
@@ -144,7 +144,7 @@ def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garme
     lab = real(tmp_path, garments, "oom 16")
     ended = lab.run("--no-mlflow", "--set", f"train.batch_size={batch}")
     check(case, lab, mlflow=False, ended=ended)
-    assert f"trial 0: out of GPU memory; goes on with micro-batches of {half}, 2 a step" in ended.err
+    assert f"trial 0: out of GPU memory; continues with micro-batches of {half}, 2 a step" in ended.err
     assert lab.results()[0]["state"] == "COMPLETE"
     assert micro_batches(lab) == [half]
 

@@ -148,7 +148,7 @@ def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, te
     one = job(batch=100).model_copy(update={"micro_batch": 48})
     assert (
         GpuMemoryLimits(tmp_path / "gpu_memory.json").said(one, text)
-        == f"out of {where}; goes on with micro-batches of 48, 3 a step"
+        == f"out of {where}; continues with micro-batches of 48, 3 a step"
     )
 
 
@@ -157,7 +157,7 @@ def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so
     known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
     first = known.unload(job())
     assert (first.resident, first.micro_batch) == (False, None)
-    assert known.said(first, "OutOfMemoryError") == "out of GPU memory; goes on with the images in the host's"
+    assert known.said(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in the host's"
     for one in (known, GpuMemoryLimits(tmp_path / "gpu_memory.json")):
         begun = one.begin(job(1))
         assert (begun.resident, begun.micro_batch) == (False, None)
@@ -183,7 +183,7 @@ def test_a_trial_without_room_beside_the_images_goes_on_with_whole_batches(tmp_p
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
     assert micro_batches(study) == [None, None, None]
     assert [word for word in seen.words if "memory" in word] == [
-        "note trial 0: out of GPU memory; goes on with the images in the host's"
+        "note trial 0: out of GPU memory; continues with the images in the host's"
     ]
 
 
@@ -206,7 +206,7 @@ def test_a_trial_without_room_goes_on_in_pieces_and_the_next_begins_so(tmp_path)
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
     assert micro_batches(study) == [32, 32, 32]
     assert [word for word in seen.words if "memory" in word] == [
-        "note trial 0: out of GPU memory; goes on with micro-batches of 32, 2 a step"
+        "note trial 0: out of GPU memory; continues with micro-batches of 32, 2 a step"
     ]
 
 

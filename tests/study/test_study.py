@@ -226,7 +226,7 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     assert job
     study.report(0, curve(job)[0])
     left = study.finish(Failed(trial=0, failure="overflow", text="fp16 overflows in epoch 2"))
-    assert (left.state, left.error) == ("INTERRUPTED", "fp16 overflows in epoch 2; goes on in full precision")
+    assert (left.state, left.error) == ("INTERRUPTED", "fp16 overflows in epoch 2; continues in full precision")
     again = study.next_job()
     assert again
     assert (again.trial, again.full_precision, again.recipe) == (0, True, job.recipe)

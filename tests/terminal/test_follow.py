@@ -184,7 +184,7 @@ def test_what_is_followed_off_a_terminal_reads_like_the_sweep(study, watched):
     follow.follow(watched, Following(stream, Known({"loss.gamma": "gamma"}, watched.epochs)))
     lines = [re.sub(r"^[-\d]+ [:\d]+ ", "", line) for line in stream.getvalue().splitlines()]
     assert lines == [
-        "trial 0 goes on after epoch 1/3: gamma 2",
+        "trial 0 resumes after epoch 1/3: gamma 2",
         "trial 0 epoch 2/3 val overall_accuracy 0.5000 eta 4m",
         "trial 0 interrupted after 2/3 epochs, val overall_accuracy 0.5000",
         "0 done, 0 pruned, 0 failed, 9 to go",

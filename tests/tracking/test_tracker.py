@@ -659,7 +659,7 @@ def test_an_address_that_mlflow_cannot_use_is_told_once(study, monkeypatch, addr
     sweep.trial(0)
     sweep.trial(1)
     notes = sweep.close(timeout=5)
-    assert len([note for note in notes if "training goes on" in note]) == 1
+    assert len([note for note in notes if "training continues" in note]) == 1
 
 
 def test_no_secret_reaches_mlflow(study, monkeypatch):

@@ -79,4 +79,6 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def _damaged(path: Path) -> EnvironmentFault:
-    return EnvironmentFault("this file is damaged", where=str(path), help="move it away; what made it makes it anew")
+    return EnvironmentFault(
+        "this file is damaged", where=str(path), help="move it away; it is made again when it is needed"
+    )

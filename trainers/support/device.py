@@ -237,7 +237,9 @@ class Compiled:
         try:
             found: Tensor = self._now(x)
         except FailOnRecompileLimitHit:
-            log.warning("torch.compile has made %d graphs of this network, its limit: it goes on uncompiled", GRAPHS)
+            log.warning(
+                "torch.compile has made %d graphs of this network, its limit: it continues uncompiled", GRAPHS
+            )
             self._now = self._net
             found = self._net(x)
         return found

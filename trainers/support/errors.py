@@ -65,7 +65,7 @@ class DataError(EnvironmentFault):
 
 
 class Diverged(Exception):
-    """The loss is no longer a number. Not a user's mistake: the trial fails, the sweep goes on."""
+    """The loss is no longer a number. Not a user's mistake: the trial fails, the sweep continues."""
 
 
 class Overflowed(Diverged):

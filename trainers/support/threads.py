@@ -32,7 +32,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 class CheckpointWriter:
-    """A thread that writes one checkpoint at a time while training goes on, and the clock of when the next is due.
+    """A thread that writes one checkpoint at a time while training continues, and the clock of when the next is due.
 
     Training waits for a write only when it brings the next one, or has ended. An error of the thread is raised by the
     next call; where training itself has raised one by then, it goes into the log.
