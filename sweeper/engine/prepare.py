@@ -28,6 +28,7 @@ from sweeper.text import join_or
 from trainers import extensions
 from trainers.metrics.definitions import definition, lacking, names
 from trainers.support.files import expanded
+from trainers.support.threads import checkpoint_interval
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
@@ -246,7 +247,7 @@ class PreparedStudy:
         before = (study_file.read(self.folder) or {}).get("slots")
         if options.slots is not None or before in (None, self.per_device):
             return ""
-        return f"trials side by side: {self.per_device}, as this machine's cores and memory allow; before: {before}"
+        return f"trials side by side: {self.per_device}, as cores, memory and budget allow; before: {before}"
 
     @property
     def training_sizes(self) -> tuple[int, int]:
@@ -294,6 +295,7 @@ def prepare(
     """
     from sweeper.space import yaml_io
 
+    checkpoint_interval()  # refuses what is no number
     read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options))
     if Path(expanded(read.data.root)).exists():  # else that is said, and first
         refuse_absent_weights(read.train)

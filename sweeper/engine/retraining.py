@@ -25,6 +25,7 @@ from sweeper.trial import Closing, Done, Failed, Job, SessionEnd, TrialResult
 from trainers import extensions
 from trainers.data import images
 from trainers.epoch import Epoch
+from trainers.support.threads import checkpoint_interval
 
 if TYPE_CHECKING:
     from sweeper.system.devices import Slot
@@ -77,6 +78,7 @@ def session(
     On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
     person does not wait for that.
     """
+    checkpoint_interval()  # refuses what is no number
     began = [time.monotonic()]
     extensions.use(extensions.stored(study.extensions, recipe.extensions))
     data = recipe.data

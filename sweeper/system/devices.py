@@ -129,8 +129,14 @@ def _memory() -> float | None:
     group = [Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current")]
     limit, used = (path.read_text().strip() if path.exists() else "" for path in group)
     if limit.isdigit() and used.isdigit():
-        free = min(free, int(limit) - int(used))
+        free = min(free, int(limit) - int(used) + _reclaimable(group[0].with_name("memory.stat")))
     return free / 2**30
+
+
+def _reclaimable(stat: Path) -> int:
+    """Bytes of a control group that hold files, such as images that were read, and are given back when needed."""
+    found = re.search(r"^inactive_file (\d+)$", stat.read_text(), re.MULTILINE) if stat.exists() else None
+    return int(found[1]) if found else 0
 
 
 def cores() -> int:

@@ -156,8 +156,16 @@ def test_a_study_that_goes_on_with_other_cores_says_so(here, monkeypatch, capsys
     run.run(here, replace(given, trials=3, slots=2))
     assert "trials side by side" not in capsys.readouterr().err
     assert run.run(here, replace(given, trials=4)).exit_code == 0
-    said = "trials side by side: 1, as this machine's cores and memory allow; before: 2"
+    said = "trials side by side: 1, as cores, memory and budget allow; before: 2"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "nan"])
+def test_an_interval_of_checkpoints_that_is_no_number_is_refused_before_a_trial_exists(here, monkeypatch, text):
+    monkeypatch.setenv("SWEEP_CHECKPOINT_INTERVAL", text)
+    with pytest.raises(EnvironmentFault, match=f"SWEEP_CHECKPOINT_INTERVAL={text} is no number of seconds"):
+        run.run(here, Options(devices="cpu", mlflow=False))
+    assert not StudyFolder.named("question").study_file.exists()
 
 
 # ------------------------------------------------------------------------------------------ hours alone

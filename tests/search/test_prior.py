@@ -162,6 +162,20 @@ def test_a_prior_is_taken_up_again_once_even_draws_turn_out_worse():
     assert evenly_drawn(judged(lambda _: next(values), 9)) == [3, 4, 5]
 
 
+def test_a_backbone_that_was_given_does_not_make_a_draw_even():
+    search, space = read(backbone="{choice: [mobilenetv2_100, swin_tiny]}")
+    optimizer = Optimizer(search, space)
+    defaults = space.default()
+    for number in range(6):
+        _, params = optimizer.ask(defaults[number] if number < 2 else {"backbone": "swin_tiny"})
+        optimizer.tell(result(number, params, "COMPLETE", 0.5))
+    lrs = [optimizer.own_trials()[number].params["optimizer.lr"] for number in (2, 4, 5)]
+    alone = Optimizer(search, space)
+    near = [alone.ask({"backbone": "swin_tiny"})[1]["optimizer.lr"] for _ in range(6)]
+    assert lrs == [near[2], near[4], near[5]]
+    assert optimizer.own_trials()[3].params["optimizer.lr"] != near[3]
+
+
 def test_a_study_that_is_resumed_doubts_its_prior_alike():
     whole = judged(off_default, 9)
     search, space = read()

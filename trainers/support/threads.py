@@ -1,6 +1,7 @@
 """Work in threads: shared by several that are started once, or one checkpoint that is written beside training."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from types import TracebackType
 from typing import Self
+
+from trainers.support.errors import EnvironmentFault
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,22 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="batch")
 
 
+def checkpoint_interval() -> float:
+    """Seconds of training that a kill may cost: CHECKPOINT_INTERVAL_S, or as the environment says.
+
+    Raises EnvironmentFault for what is no number of seconds.
+    """
+    text = os.environ.get(INTERVAL_VARIABLE) or str(CHECKPOINT_INTERVAL_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # nan is not
+        help = "write a number of seconds, 0 for a checkpoint after each epoch, or unset the variable"
+        raise EnvironmentFault(f"{INTERVAL_VARIABLE}={text} is no number of seconds", help=help)
+    return seconds
+
+
 class CheckpointWriter:
     """A thread that writes one checkpoint at a time while training continues, and the clock of when the next is due.
 
@@ -39,7 +58,7 @@ class CheckpointWriter:
     """
 
     def __init__(self) -> None:
-        self._interval = float(os.environ.get(INTERVAL_VARIABLE) or CHECKPOINT_INTERVAL_S)
+        self._interval = checkpoint_interval()
         self._since = time.monotonic()  # what was trained since then is in no checkpoint
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
