@@ -294,8 +294,8 @@ def run(
         bool | None,
         typer.Option(
             "--then-best/--no-then-best",
-            help="Retrain the winner within the hours, as sweep best --export submission does;"
-            " on by default if hours are the only budget",
+            help="Retrain the winner within the hours, and export it; on by default if hours are the only budget,"
+            " on a CPU with the best pair of models as an ensemble (rules: {ensemble: false} for one)",
             show_default=False,
         ),
     ] = None,

@@ -125,6 +125,8 @@ def final(path: Path, options: Options) -> "Final | None":
     won, pair = winner.winner(folder), _pair(folder, slots, options)
     if spec.by_hours and spec.rules.ensemble and pair and folder.trial(won.result.number).val_logits.exists():
         chosen = ensemble.select(folder, PAIR)  # retrained side by side, in the time that is kept for one
+        together = " and ".join(map(str, chosen.members))
+        output.print_message(chosen.line if chosen.alone else f"trials {together} do best together: {chosen.line}")
         return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
 

@@ -66,9 +66,8 @@ class Selection:
         other = f" (on record {recorded}: with thresholds, or before its temperature)" if own != recorded else ""
         interval = f"; gain, 95 %: {self.gain[0]:+.4f} to {self.gain[1]:+.4f}" if self.gain else ""
         alone = f"trial {self.best.result.number} alone {own}{other}"
-        return (
-            f"{metric} on {on} {value}, {alone}{interval}. The same images chose them: the gain is a little too good"
-        )
+        caution = "They were chosen on these images, so the gain is slightly optimistic"
+        return f"{metric} on {on} {value}, {alone}{interval}. {caution}"
 
 
 def select(study: StudyFolder, most: int) -> Selection:

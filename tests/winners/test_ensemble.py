@@ -110,7 +110,7 @@ def test_the_choice_is_shown_before_anything_is_trained(folder):
     table = call(folder, *SELECT)
     assert table.stdout.split("\n")[0].split() == ["trial", "share", "backbone", "value"]
     assert f"{said['value']:.4f}" in table.stderr
-    assert "The same images chose them" in table.stderr
+    assert "They were chosen on these images" in table.stderr
     assert finals(folder) == []
 
 
@@ -203,7 +203,9 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
         pytest.param((), None, 1, False, marks=pytest.mark.slow),
     ],
 )
-def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(folder, more, slots, planned, together):
+def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
+    folder, capfd, more, slots, planned, together
+):
     space, study = folder / "space.yaml", folder / "mlruns/studies/pair/study.json"
     space.write_text(SPACE.replace("{trials: 4}", "{hours: 1}"))
     seconds = {"trial_seconds": 1.0, "final_seconds": 1.0, "start_seconds": 1.0}
@@ -211,6 +213,7 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(folder, 
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
     assert found.folder.root.name.endswith("-ensemble") == together
+    assert ("do best together: overall_accuracy on val" in capfd.readouterr().err) == together
     assert len(finals(folder)) == (3 if together else 1)
     assert (found.folder.root / "submission.zip").exists()
 

@@ -37,16 +37,22 @@ class ModelConfig:
 
 
 def find(weights: str, backbone: str) -> LocalWeights:
-    """Where the weights of `backbone` are, or would be: `weights` is a file, timm's folder, or a folder of either."""
+    """Where the weights of `backbone` are, or would be: `weights` is a file, timm's folder, or a folder of either.
+
+    In a folder of either, one may be called as the backbone is without its tag, the part behind the dot.
+    """
     path = Path(expanded(weights))
-    named = path / f"{backbone}.safetensors"
-    if not path.is_dir() or named.exists():
-        return LocalWeights(named if path.is_dir() else path)
-    for folder in (path, path / backbone):
+    if not path.is_dir():
+        return LocalWeights(path)
+    called = dict.fromkeys((backbone, backbone.partition(".")[0]))
+    files = [path / f"{name}.safetensors" for name in called]
+    if known := [file for file in files if file.exists()]:
+        return LocalWeights(known[0])
+    for folder in (path, *(path / name for name in called)):
         if (folder / CONFIG).is_file():
             file = next((folder / name for name in FILES if (folder / name).exists()), folder / FILES[0])
             return LocalWeights(file, folder / CONFIG)
-    return LocalWeights(named)
+    return LocalWeights(files[0])
 
 
 def names(weights: str) -> list[str]:

@@ -133,3 +133,15 @@ def test_the_description_of_an_older_timm_is_read(tmp_path):
     old = {"architecture": "test_resnet", "mean": MEAN, "std": STD, "license": "mit"}
     found = weights_folder.config(folder(tmp_path / "w", old) / "config.json")
     assert (found.mean, found.std, found.licence) == (tuple(MEAN), tuple(STD), "mit")
+
+
+def test_weights_may_be_called_without_the_tag_of_the_backbone(tmp_path):
+    untagged = tmp_path / "test_resnet.safetensors"
+    untagged.touch()
+    assert weights_folder.find(str(tmp_path), "test_resnet.r160_in1k").file == untagged
+    tagged = tmp_path / "test_resnet.r160_in1k.safetensors"
+    tagged.touch()
+    assert weights_folder.find(str(tmp_path), "test_resnet.r160_in1k").file == tagged
+    described = folder(tmp_path / "others" / "test_resnet")
+    assert weights_folder.find(str(tmp_path / "others"), "test_resnet.r160_in1k").file.parent == described
+    assert weights_folder.find(str(tmp_path / "none"), "test_resnet.r160_in1k").file == tmp_path / "none"
