@@ -60,7 +60,7 @@ class Simulated(training.TrainingRun):
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
         super().save(epoch, logits)
         if self.waits:
-            self.finish()
+            self.writer.finish()
 
 
 def scores(value: float) -> Scores:

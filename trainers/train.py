@@ -103,11 +103,7 @@ def train(
             )
             stands = recorded[index] if index < len(recorded) else epoch
             run.save(stands, seen.raw if raw else seen.logits)
-            try:
-                yield stands.measured_as(epoch)
-            except GeneratorExit:
-                run.finish()
-                raise
+            yield stands.measured_as(epoch)
 
 
 class Mean:
@@ -193,7 +189,6 @@ class TrainingRun:
         self.minority = transforms.minority(data.labels(every), self.counts, data.categories)  # [rows]
         self.mean_weight = 1.0 if data.weights is None else float(data.weights[self.rows].mean())
         self.epochs = self._restore(state) if state else []
-        self.saved = len(self.epochs)
 
     def _loss(self, rows: Sequence[int], *, smooth: bool = True) -> losses.Objective:
         """What is minimised over these rows."""
@@ -361,23 +356,12 @@ class TrainingRun:
                 copied = self.model()
                 self.model = lambda: copied
         self.epochs.append(epoch)
-        if len(self.epochs) == self.config.epochs:
-            self.finish()
-        elif self.writer.is_due(epoch.seconds):
-            self._checkpoint()
+        self.writer.epoch(epoch.seconds, self._copied, last=len(self.epochs) == self.config.epochs)
 
-    def finish(self) -> None:
-        """Put all epochs on disk."""
-        if self.saved < len(self.epochs):
-            self._checkpoint()
-        self.writer.wait()
-
-    def _checkpoint(self) -> None:
-        """Have the epochs so far written as they are now; waits for the write before, never for this one."""
-        self.writer.wait()
-        model = self.model() if self.model else None
-        self.model, self.saved = None, len(self.epochs)
-        self.writer.start(partial(run_state.write, self.folder, self._state(), model))
+    def _copied(self) -> Callable[[], None]:
+        """What writes the run as it is now."""
+        model, self.model = self.model and self.model(), None
+        return partial(run_state.write, self.folder, self._state(), model)
 
     def _model(self, epoch: Epoch, logits: np.ndarray | None) -> run_state.Model:
         notes = model_file.written(

@@ -21,7 +21,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,12 +87,8 @@ def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generato
                 each = FoldScores(epoch=recipe.train.epochs, **epoch.val.model_dump())
                 epoch = epoch.model_copy(update={"folds": (each,) * job.folds})
             stands = job.recorded[index] if index < len(job.recorded) else epoch
-            checkpoint.add(stands, ends=index + 1 == last)
-            try:
-                yield stands.measured_as(epoch)
-            except GeneratorExit:
-                checkpoint.finish()
-                raise
+            checkpoint.add(stands, last=index + 1 == last)
+            yield stands.measured_as(epoch)
 
 
 def _pass(cursor: Cursor, seconds: float) -> None:
@@ -221,30 +217,19 @@ class _Checkpoint:
         self._lines = [epoch.model_dump_json() for epoch in epochs]
         self._best = max(map(recipe.rank, epochs), default=-math.inf)
         self._model: float | None = None  # what it is worth, while it is not on disk
-        self._saved = len(epochs)
         self.writer = CheckpointWriter()
 
-    def add(self, epoch: Epoch, *, ends: bool) -> None:
-        """Take in `epoch`, with the weights if it counts so far; have all written when that is due, or at the end."""
+    def add(self, epoch: Epoch, *, last: bool) -> None:
+        """Take in `epoch`, with the weights if it counts so far."""
         self.writer.check()
         self._lines.append(epoch.model_dump_json())
         if (rank := self._recipe.rank(epoch)) > self._best:
             self._best, self._model = rank, epoch.known(self._recipe.metric) or 0.0
-        if ends:
-            self.finish()
-        elif self.writer.is_due(epoch.seconds):
-            self._start()
+        self.writer.epoch(epoch.seconds, self._copied, last=last)
 
-    def finish(self) -> None:
-        """Put everything on disk."""
-        if self._saved < len(self._lines):
-            self._start()
-        self.writer.wait()
-
-    def _start(self) -> None:
-        self.writer.wait()
-        model, self._model, self._saved = self._model, None, len(self._lines)
-        self.writer.start(partial(self._write, list(self._lines), model))
+    def _copied(self) -> Callable[[], None]:
+        model, self._model = self._model, None
+        return partial(self._write, list(self._lines), model)
 
     def _write(self, lines: Sequence[str], model: float | None) -> None:
         if model is not None:

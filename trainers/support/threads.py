@@ -61,6 +61,7 @@ class CheckpointWriter:
         self._interval = checkpoint_interval()
         self._since = time.monotonic()  # what was trained since then is in no checkpoint
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._copy: Callable[[], Callable[[], None]] | None = None  # of what no write has taken along
         self._written: Future[None] | None = None
 
     def __enter__(self) -> Self:
@@ -69,13 +70,41 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
         try:
+            if isinstance(error, GeneratorExit):  # the epochs so far are all that there will be
+                self.finish()
             self.wait()
         except Exception:
             if error is None or isinstance(error, GeneratorExit):
                 raise
             log.exception("a checkpoint could not be written")
+        finally:
+            self._thread.shutdown()
+
+    def epoch(self, seconds: float, copy: Callable[[], Callable[[], None]], *, last: bool) -> None:
+        """Take note of an epoch of so many seconds. `copy` copies the run as it is, and returns what writes the copy.
+
+        It is called at once where a checkpoint is due, and after the last epoch, whose write is waited for; else when
+        the writer is left by GeneratorExit, unless another epoch has come by then.
+        """
+        self._copy = copy
+        if last:
+            self.finish()
+        elif self.is_due(seconds):
+            self._begin()
+
+    def finish(self) -> None:
+        """Put all epochs on disk."""
+        if self._copy:
+            self._begin()
+        self.wait()
+
+    def _begin(self) -> None:
+        """Have the run written as it is; waits for the write before, and so holds one copy at most."""
+        self.wait()
+        copy, self._copy = self._copy, None
+        if copy:
+            self.start(copy())
 
     def is_due(self, epoch_seconds: float) -> bool:
         """Whether a kill at the end of another epoch as long as the last would cost more than the interval."""
