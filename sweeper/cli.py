@@ -123,12 +123,17 @@ def _proposing(kind: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def _study(help: str, metavar: str = "[STUDY]") -> Any:
+    """An argument that names a study."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False, autocompletion=_proposing("study"))
+
+
 SpaceFile = Annotated[
     Path, typer.Argument(metavar="SPACE.yaml", parser=_path, help="A search space, or a recipe", show_default=False)
 ]
 StudyName = Annotated[
     str | None,
-    typer.Argument(metavar="[STUDY]", help="The latest study if left out", autocompletion=_proposing("study")),
+    _study("The latest study if left out"),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -489,8 +494,8 @@ def show(
     epilog="sweep compare quickstart other\nsweep compare quickstart other --json",
 )
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A study", autocompletion=_proposing("study"))],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another study", autocompletion=_proposing("study"))],
+    a: Annotated[str, _study("A study", "A")],
+    b: Annotated[str, _study("Another study", "B")],
     as_json: Json = False,
 ) -> None:
     """Compare two studies."""
@@ -515,9 +520,7 @@ def compare(
     epilog="sweep rm other\nsweep rm other --yes",
 )
 def remove(
-    study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="Name of the study", autocompletion=_proposing("study"))
-    ],
+    study: Annotated[str, _study("Name of the study", "STUDY")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
 ) -> None:
     """Delete a study with its trials and models."""
@@ -644,11 +647,7 @@ def score(
 def report(
     study: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[STUDY]...",
-            help="The latest study if left out; several are compared",
-            autocompletion=_proposing("study"),
-        ),
+        _study("The latest study if left out; several are compared", "[STUDY]..."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -683,11 +682,7 @@ def report(
 def clean(
     study: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[STUDY]",
-            help="All studies and the cache if left out",
-            autocompletion=_proposing("study"),
-        ),
+        _study("All studies and the cache if left out"),
     ] = None,
     keep: Annotated[
         int | None,
@@ -743,12 +738,7 @@ def ui(
 def sync(
     study: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[STUDY]",
-            help="All studies if left out",
-            show_default=False,
-            autocompletion=_proposing("study"),
-        ),
+        _study("All studies if left out"),
     ] = None,
 ) -> None:
     """Upload to MLflow whatever is missing from it."""

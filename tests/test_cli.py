@@ -192,7 +192,11 @@ def test_json_before_a_command_is_not_passed_over_in_silence(tmp_path, words):
         ("sweep show question/", "question/0 question/1 question/2"),
         ("sweep predict q", "question"),
         ("sweep predict question/1", "question/1"),
-        ("sweep run space.yaml --set train.image_s", "train.image_size="),
+        (
+            "sweep run space.yaml --set train.image_s",
+            "train.image_size= train.image_size.height= train.image_size.width=",
+        ),
+        ("sweep run space.yaml --set train.optimizer.lr", "train.optimizer.lr="),
         ("sweep leader", "leaderboard"),
     ],
 )

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
+from sweeper.space import hints
 from sweeper.store import records, studies
-from trainers.config import TrainConfig
-from trainers.data_config import DataConfig
 
 
 def proposals(kind: str, typed: str) -> list[str]:
@@ -22,6 +21,4 @@ def _trials() -> Iterator[str]:
 
 
 def _keys() -> Iterator[str]:
-    yield from ("metric=", "budget.trials=", "budget.hours=", "search.seed=", "search.sampler=", "search.pruner=")
-    yield from (f"data.{key}=" for key in DataConfig.model_fields)
-    yield from (f"train.{key}=" for key in TrainConfig.model_fields)
+    return (f"{path}=" for path in hints.paths())

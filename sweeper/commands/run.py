@@ -139,13 +139,12 @@ def _read(path: Path, options: Options) -> "StudySpec":
 
 def _pair(folder: StudyFolder, homes: Sequence[devices.Slot], options: Options) -> list[devices.Slot]:
     """Slots for two models at once, where so many trials train at once, as is asked or planned; else none."""
-    asked = options.slots * len(homes) if isinstance(options.slots, int) else None
-    planned = preparation.planned_slots(folder)
-    here = devices.cores() if homes[0].device == "cpu" else planned  # the plan may be of another machine
-    beside = min(planned, here) if asked is None else asked
-    if beside < PAIR:
-        return []
-    return devices.slots(options.devices, -(-PAIR // len(homes)))
+    beside = preparation.planned_slots(folder)
+    if homes[0].device == "cpu":
+        beside = min(beside, devices.cores())  # the plan may be of another machine
+    if isinstance(options.slots, int):
+        beside = options.slots * len(homes)
+    return devices.slots(options.devices, -(-PAIR // len(homes))) if beside >= PAIR else []
 
 
 def _untried(path: Path, options: Options) -> Winner:

@@ -154,11 +154,11 @@ def settled(data: "DataConfig", space: Space, table: "Table", folder: StudyFolde
     return sized.model_copy(update={"cache": cache.kind(table, sized, paths.cache(), space.framing)})
 
 
-def _trains_on(options: Options) -> str:
+def _trains_on(options: Options, homes: Sequence[devices.Slot]) -> str:
     """The device that trials get; a cluster is taken to have GPUs."""
     if options.ray and options.devices is None:
         return "cuda"
-    return devices.slots(options.devices)[0].device
+    return homes[0].device
 
 
 def _open(data: "DataConfig") -> list[str]:
@@ -296,7 +296,9 @@ def prepare(
     from sweeper.space import yaml_io
 
     checkpoint_interval()  # refuses what is no number
-    read = presets.filled(yaml_io.read(path, sets=options.assignments), lambda: _trains_on(options))
+    written = yaml_io.read(path, sets=options.assignments)
+    homes = devices.slots(options.devices)
+    read = presets.filled(written, lambda: _trains_on(options, homes))
     if Path(expanded(read.data.root)).exists():  # else that is said, and first
         refuse_absent_weights(read.train)
     found = checked(read.data)
@@ -306,10 +308,10 @@ def prepare(
     refuse_unseen(read.train, table)
     refuse_folds(read, table)
     ready, space = _settled(read, table, folder)
-    side = side_by_side(options, space, ready.budget.trials)
-    slots = devices.slots(options.devices, side)
+    side = side_by_side(options, space, ready.budget.trials, homes)
+    slots = homes if side == 1 else devices.slots(options.devices, side)
     weights = _tried(ready, space, table, slots, unfetched=unfetched) if networks else {}
-    plan = _planned(ready, space, table, options, devices.slots(options.devices) if side == "auto" else slots)
+    plan = _planned(ready, space, table, options, homes if side == "auto" else slots)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
     if _is_untried(folder, plan):
@@ -317,11 +319,13 @@ def prepare(
     return PreparedStudy(ready, space, found, folder, tuple(slots), side, weights, plan)
 
 
-def side_by_side(options: Options, space: Space, trials: int | None) -> devices.Count:
-    """How many of a study's trials share a device, where nobody says: one a GPU; on a CPU see `share_cpu`."""
+def side_by_side(options: Options, space: Space, trials: int | None, homes: Sequence[devices.Slot]) -> devices.Count:
+    """How many of a study's trials share each of the devices `homes`: as is asked; else one, but on a CPU see
+    `share_cpu`.
+    """
     if options.slots is not None:
         return options.slots
-    if options.inline or options.ray is not None or devices.slots(options.devices)[0].device != "cpu":
+    if options.inline or options.ray is not None or homes[0].device != "cpu":
         return 1
     return min(trials or MOST, share_cpu([recipe.train for recipe in space.recipes()]))
 

@@ -70,8 +70,8 @@ class StartingPrior:
         """Whether a trial is a default or as drawn from the prior, and not as the sampler draws."""
         if trial.number < self._defaults:
             return True
-        backbone = {name: trial.params[name] for name in ("backbone",) if trial.params.get(name) in self._priors}
-        drawn = self._drawn(trial.number, backbone)  # it may have been given
+        backbone = trial.params.get("backbone")  # it may have been given
+        drawn = self._drawn(trial.number, {"backbone": backbone} if backbone in self._priors else {})
         return all(trial.params[name] == value for name, value in drawn.items() if name in trial.params)
 
     @cached_property

@@ -129,7 +129,7 @@ AUGMENT: dict[str, dict[str, Any]] = {
 }
 
 
-LONG = 10  # epochs, from which on strong augmentation pays: see docs/explanation/measurements.md
+LONG = 10  # epochs, from which on small networks start with strong augmentation: see docs/explanation/measurements.md
 
 
 # fmt: off

@@ -158,8 +158,13 @@ def value(text: str, known: Sequence[str]) -> str:
 
 def places(name: str) -> list[str]:
     """The dotted paths of all keys of a search space that are called so, those nearest to the top first."""
-    whole = [*_paths(StudyFile, ""), *_paths(TrainConfig, "train")]
-    return sorted({path for path in whole if path.split(".")[-1] == name}, key=lambda path: (path.count("."), path))
+    return [path for path in paths() if path.split(".")[-1] == name]
+
+
+def paths() -> list[str]:
+    """The dotted paths of all keys of a search space, those nearest to the top first."""
+    whole = {*_paths(StudyFile, ""), *_paths(TrainConfig, "train")}
+    return sorted(whole, key=lambda path: (path.count("."), path))
 
 
 def _paths(model: type[BaseModel], above: str) -> Iterator[str]:

@@ -138,9 +138,9 @@ def test_small_networks_share_a_cpu_as_far_as_cores_and_memory_go(tmp_path, monk
     monkeypatch.setattr(devices, "cores", lambda: 4)
     monkeypatch.setattr(devices, "room", lambda _: {"cpu": 20.0})
     (tmp_path / "space.yaml").write_text(f"data: {{root: x}}\nbudget: {{trials: 9}}\ntrain: {{{train}}}\n")
-    space = Space(yaml_io.read(tmp_path / "space.yaml"), ())
-    assert prepare.side_by_side(options, space, 9) == expected
-    assert prepare.side_by_side(options, space, 1) == (
+    space, homes = Space(yaml_io.read(tmp_path / "space.yaml"), ()), devices.slots("cpu")
+    assert prepare.side_by_side(options, space, 9, homes) == expected
+    assert prepare.side_by_side(options, space, 1, homes) == (
         1 if isinstance(expected, int) and options.slots is None else expected
     )
 
