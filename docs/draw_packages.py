@@ -57,7 +57,7 @@ def arrows(root: str, names: list[str]) -> dict[str, set[str]]:
         if graph.find_descendants(f"{root}.{name}"):
             graph.squash_module(f"{root}.{name}")
     found = {name: graph.find_modules_directly_imported_by(f"{root}.{name}") for name in names}
-    return {name: {other for other in names if f"{root}.{other}" in found[name]} for name in names}
+    return {name: {other for other in names if f"{root}.{other}" in found[name]} - {name} for name in names}
 
 
 def reduced(uses: dict[str, set[str]]) -> list[tuple[str, str]]:

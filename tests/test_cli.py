@@ -181,7 +181,7 @@ def test_json_before_a_command_is_not_passed_over_in_silence(tmp_path, words):
     ended = sweep(tmp_path, "--json", *words)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "--json" in ended.stderr
-    assert "behind the command" in ended.stderr
+    assert "after the command" in ended.stderr
 
 
 @pytest.mark.parametrize(
