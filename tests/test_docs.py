@@ -21,6 +21,7 @@ import typer
 from PIL import Image
 
 from sweeper import cli
+from sweeper.cli import groups
 from sweeper.space import yaml_io
 from sweeper.space.space import Space
 from sweeper.store import paths
@@ -151,6 +152,15 @@ def test_python_of_your_own_is_loaded_and_its_search_space_accepted(code, text, 
 def test_every_kind_of_python_of_your_own_has_an_example():
     written = "".join(code for code, _ in coded())
     assert {kind for kind in signatures.KINDS if f"\n{kind} = {{" not in written} == set()
+
+
+def test_the_page_of_commands_has_the_headings_and_the_order_of_the_help():
+    page = TEXTS["docs/reference/commands.md"]
+    found: dict[str, list[str]] = {}
+    for title, body in re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL):
+        commands = re.findall(r"^### sweep (\w+)", body, re.MULTILINE)
+        found[title] = list(dict.fromkeys(commands))
+    assert found == {title: list(names) for title, names in groups.SECTIONS.items()}
 
 
 def test_the_options_of_the_commands_are_those_of_the_program():
