@@ -109,13 +109,15 @@ def plan(
     hours: Hours = None,
     devices: Devices = None,
     slots: AutoSlots = None,
+    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Show what a study would try and cost. Trains nothing."""
-    from sweeper.commands import plan
+    from sweeper.commands import init, plan
     from sweeper.engine.options import Options
 
-    made = plan.plan(space, Options(tuple(sets or ()), trials, hours, devices, slot_count(slots)))
+    options = Options(tuple(sets or ()), trials, hours, devices, slot_count(slots))
+    made = plan.plan(space, init.with_weights(space, options, weights) if weights else options)
     answer(made.document() if as_json else plan.lines(made))
 
 

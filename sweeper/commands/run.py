@@ -176,7 +176,7 @@ def say_ending(
     mattered = importance.importance(folder, one.results) if ended else None
     top = _top(one, mattered) if ended else None
     first = list(_first(one, outcome.reason))
-    last = list(_last(one, command, mattered, ended=ended, goes_on=goes_on))
+    last = [*(_rest(one) if top else ()), *_last(one, command, mattered, ended=ended, goes_on=goes_on)]
     if as_event:
         _emit_ending(one, outcome)
     else:
@@ -207,6 +207,12 @@ def _top(one: studies.StudyStatus, mattered: Importance | None) -> columns.Board
         return None
     board = columns.board(Ranking.of(one.results, one.study), mattered)
     return replace(board, rows=board.rows[:TOP])
+
+
+def _rest(one: studies.StudyStatus) -> Iterator[str]:
+    """The command that shows the trials below the first few."""
+    if (more := len(one.results) - TOP) > 0:
+        yield f"{text.counted(more, 'more trial')}: sweep leaderboard {one.study.name}"
 
 
 def _last(

@@ -29,7 +29,7 @@ def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: 
         line = mattered.line
         said.append(f"{line[:1].upper()}{line[1:]}.")
     said += [f"At an edge: {edge.advice}." for edge in edges(one.study, one.results)]
-    return [*said, f"It cost {cost}."]
+    return [*said, *_used(one), f"It cost {cost}."]
 
 
 def _winning(won: Winner, mattered: Importance | None) -> str:
@@ -75,6 +75,16 @@ def _baseline(won: Winner) -> float | None:
     with suppress(UserError):
         return card.baseline(run.table, won.job.recipe.folds).get(won.result.metric)
     return None
+
+
+def _used(one: StudyStatus) -> list[str]:
+    """The final model that `sweep predict` and `sweep export` use, if it has been trained."""
+    final = next((each for each in reversed(one.finals) if each.done), None)
+    if final is None:
+        return []
+    trials = ", ".join(map(str, final.members))
+    what = f"an ensemble of trials {trials}" if final.members else f"trial {final.trial}"
+    return [f"Final model {final.number}, which `sweep predict` uses, is {what}, retrained on train and val."]
 
 
 def _cost(one: StudyStatus) -> str:

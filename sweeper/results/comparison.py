@@ -37,6 +37,13 @@ class Side:
             found.append(best.value if best else None)
         return found
 
+    def fixed(self, name: str) -> Any:
+        """The value of a parameter that its search space fixes, or None."""
+        found = self.identity.get("train")
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return None if isinstance(found, dict | list) else found
+
     @property
     def winner(self) -> dict[str, Any] | None:
         """The row of the winner, as `sweep best` has it, in the ranking."""
@@ -91,7 +98,10 @@ class Comparison:
             for side, won in zip(self.sides, winners, strict=True)
         ]
         names = [name for name in dict.fromkeys(name for each in params for name in each) if name != "backbone"]
-        return shown + [[name, *(_cell(each.get(name)) for each in params)] for name in names]
+        return shown + [
+            [name, *(_cell(each.get(name, side.fixed(name))) for side, each in zip(self.sides, params, strict=True))]
+            for name in names
+        ]
 
     def document(self) -> dict[str, Any]:
         """Two of them as plain values for --json."""

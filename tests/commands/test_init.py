@@ -207,6 +207,20 @@ def test_weights_that_are_not_used_are_said_where_a_file_names_its_own(ground, c
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_plan_takes_the_weights_of_a_folder(here):
+    (here / "space.yaml").write_text(
+        "data: {layout: folder, root: photos}\nbudget: {trials: 1}\n"
+        "train: {backbone: test_resnet, image_size: 32, batch_size: 8, epochs: 1}\n"
+    )
+    for words, unfetched in (((), True), (("--weights", "weights"), False)):
+        ended = sweep(here, "plan", "space.yaml", *words, HF_HOME=str(here / "hub"), SWEEP_TRAINER="", **OFFLINE)
+        assert (ended.returncode, "model hub" in ended.stderr) == (0, unfetched), ended.stderr
+    refusal = sweep(here, "plan", "space.yaml", "--weights", "nowhere")
+    assert (refusal.returncode, "nowhere" in refusal.stderr) == (3, True)
+
+
 def test_values_that_init_chooses_are_not_set(ground):
     photos(ground / "photos")
     assert "data.KEY=VALUE" in refused(Path("photos"), Wishes(sets=("train.epochs=3",))).help

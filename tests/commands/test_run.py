@@ -23,6 +23,7 @@ from sweeper.store.paths import StudyFolder
 from sweeper.study.planner import HoursPlan
 from sweeper.system import devices
 from sweeper.trial import SessionEnd
+from tests.results.test_comparison import study as comparable
 from tests.support.cli import lay_out, sweep
 from trainers import throughput
 from trainers.config import Recipe, TrainConfig
@@ -531,3 +532,9 @@ def test_a_plan_proposes_bf16_where_all_backbones_together_gain_a_fifth_of_their
 def test_a_plan_proposes_no_format_that_was_not_measured():
     assert plan.format_proposal([cost(100, None)]) == ""
     assert plan.format_proposal([cost(100, 3.0), cost(100, None)]) == ""
+
+
+def test_the_closing_table_counts_the_trials_that_it_leaves_out(capsys):
+    folder = comparable("five", (0.5, 0.9, 0.8, 0.7, 0.6))
+    run.say_ending(folder, "sweep run space.yaml", SessionEnd(0))
+    assert "\n2 more trials: sweep leaderboard five\n" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The first lines of a report."""
 
+from dataclasses import replace
+
 import pytest
 
 from sweeper.results import answer, winner
@@ -7,6 +9,8 @@ from sweeper.store import records, studies
 from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
+from sweeper.store.studies import FinalRun
+from sweeper.trial import Ensemble, EnsembleMember
 from tests.results.test_comparison import study
 from tests.support.photos import draw_photos
 from tests.support.records import begin, curve, end, job
@@ -51,6 +55,19 @@ def test_what_mattered_stands_first_among_the_winners_parameters():
     first, *_, line, _ = said(study("a", (0.5, 0.9)), mattered)
     assert "(resnet18.a1_in1k, schedule cosine, gamma 2.143)" in first
     assert line == "What mattered: schedule 90 % ±10."
+
+
+@pytest.mark.parametrize(
+    ("members", "what"), [((), "trial 1, retrained"), ((1, 0), "an ensemble of trials 1, 0, retrained")]
+)
+def test_the_final_model_that_predict_uses_is_named(members, what):
+    folder = study("a", (0.5, 0.9))
+    together = Ensemble.model_construct(members=[EnsembleMember.model_construct(trial=trial) for trial in members])
+    done = FinalRun(folder.final("one"), 1, True, (), 1, together if members else None)
+    unfinished = FinalRun(folder.final("two"), 0, False, (), 2)
+    one = replace(studies.status_of(folder), finals=(done, unfinished))
+    *_, used, _ = answer.sentences(one, winner.winner(folder), Ranking.of(one.results, folder), None)
+    assert used == f"Final model 1, which `sweep predict` uses, is {what} on train and val."
 
 
 def test_one_trial_beats_nobody():

@@ -37,6 +37,16 @@ def test_what_they_ask_how_they_went_and_who_won():
     assert ["schedule", "cosine", "cosine"] in winners
 
 
+def test_a_parameter_that_one_study_fixes_has_its_value_in_that_study():
+    a, b = study("a", (0.5,)), study("b", ())
+    document = json.loads(b.study_file.read_text())
+    document["identity"]["train"] = {"schedule": "constant", "loss": {"name": "focal"}}
+    b.study_file.write_text(json.dumps(document))
+    *_, (_, _, winners) = comparison.comparison(a, b).tables()
+    assert ["schedule", "cosine", "constant"] in winners
+    assert next(row for row in winners if row[0] == "loss.gamma")[2] == "-"
+
+
 def test_of_a_metric_that_is_minimised_the_least_is_the_best():
     fields = {"state": "COMPLETE", "metric": "m", "minimize": True, "planned": 1, "backbone": "b"}
     results = [TrialResult(number=n, value=value, **fields) for n, value in enumerate((0.5, 0.9, 0.2))]
