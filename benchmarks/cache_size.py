@@ -22,6 +22,7 @@ import numpy as np
 import rounds
 from PIL import Image, ImageDraw
 
+from sweeper.space import defaults
 from trainers.config import Recipe
 from trainers.data import layouts
 from trainers.data.cache import open_cache, side
@@ -123,7 +124,10 @@ def chosen(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         "epochs": given.epochs,
         "seed": seed,
     }
-    weights = {"weights": given.weights} if given.weights else {"pretrained": False}
+    weights: dict[str, Any] = {"weights": given.weights} if given.weights else {"pretrained": False}
+    if described := defaults.described_by(given.weights, given.backbone):
+        scale = {"mean": described.mean, "std": described.std}
+        weights |= {"backbone_args": described.arguments, "normalize": scale}
     optimizer = {"name": "adamw", "lr": given.lr, "weight_decay": 0.05}
     return base | weights | {"batch_size": given.batch, "optimizer": optimizer, "seed": seed}
 
