@@ -37,7 +37,7 @@ class StartingPrior:
         return {} if off else self._space.priors()
 
     def ask(self, study: optuna.Study, number: int, fixed: Mapping[str, Any]) -> optuna.Trial:
-        """Return the trial of this number, with the `fixed` values and those of a prior; the sampler draws the rest."""
+        """Return the trial of this number, with `fixed` values and those of a prior; the sampler draws the rest."""
         near = self._starts(study) and not self._doubted(study)
         given = {**self._drawn(number, fixed), **fixed} if near else dict(fixed)
         if given:

@@ -185,7 +185,7 @@ def _plainly(function: Callable[..., Any], *given: Any) -> Any:
 def _refuse_ending(made: BaseSampler, name: str) -> None:
     """Raise UserError for a sampler that ends Optuna's own loop, which does not run here."""
     if isinstance(made, GridSampler | BruteForceSampler):
-        what = f"{name} of samplers returns a {type(made).__name__}, which only ends Optuna's own loop"
+        what = f"{name} of samplers returns a {type(made).__name__}, which can only stop Optuna's own loop"
         raise UserError(
             what,
             where=extensions.needed("samplers", name).where,

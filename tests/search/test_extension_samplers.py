@@ -332,7 +332,7 @@ FAULTY = {
         "mine of samplers failed: TypeError",
     ),
     ("samplers", "import nowhere_at_all"): (5, "mine of samplers failed: it needs nowhere_at_all"),
-    ("samplers", GRID): (4, "mine of samplers returns a GridSampler, which only ends Optuna's own loop"),
+    ("samplers", GRID): (4, "mine of samplers returns a GridSampler, which can only stop Optuna's own loop"),
     ("samplers", CLASS): (5, "mine of samplers failed: ZeroDivisionError: division by zero"),
     ("samplers", "return optuna.samplers.RandomSampler()"): (
         4,
