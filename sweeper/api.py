@@ -66,7 +66,7 @@ def load_model(name: "str | Path", *, device: str = "cpu") -> "Predictor":
     """Load a trained model. `name` is a study, "STUDY/TRIAL", the folder of a run, or a model file.
 
     A study stands for its final model, or else for its best trial. `device` is torch's name of a device, such as
-    cuda. Raises UserError if there is no such model or device.
+    cuda. Raises UserError if there is no such model.
     """
     _refuse_other_trainers()
     from sweeper.model import load

@@ -85,7 +85,7 @@ class Job(Message):
         None, ge=1, description="images per pass through the network, if a whole batch does not fit into memory"
     )
     resident: bool = Field(True, description="the decoded images may lie on the GPU, if nothing else trains there")
-    full_precision: bool = Field(False, description="32 bits whatever the recipe says, because fp16 diverged")
+    full_precision: bool = Field(False, description="32 bits whatever the recipe sets, because fp16 diverged")
     only_predict: bool = Field(False, description="retraining: the model is trained already and only predicts test")
     stop_after: int | None = Field(None, description="retraining: number of epochs after which training stops")
 

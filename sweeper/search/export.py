@@ -154,7 +154,7 @@ class _File:
         self._storage.engine.dispose()
 
     def agrees(self, trials: Sequence[FrozenTrial]) -> bool:
-        """True if the file has the right direction and a right, perhaps earlier, state of each trial in it."""
+        """True if the file's direction is right and each of its trials matches, perhaps at an earlier time."""
         if self._storage.get_study_directions(self._id) != [self._direction]:
             return False
         pairs = zip(self._trials, trials, strict=False)

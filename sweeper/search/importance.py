@@ -64,7 +64,7 @@ def _distribution(asked: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _trials(results: Sequence[TrialResult], distributions: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
-    """Return the trials that count, with values of which larger ones are better."""
+    """Return the trials that count, with values oriented so that larger is better."""
     completed = [one for one in results if one.state == "COMPLETE" and math.isfinite(one.oriented)]
     worse = min((one.oriented for one in completed), default=0.0) - 1
     pruned = [one for one in results if one.state == "PRUNED"]

@@ -61,7 +61,7 @@ class Optimizer:
         return trial.number, self._space.suggest(trial)
 
     def preview(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that `ask` would return, without asking: a copy draws them."""
+        """Return the parameters that `ask` would return, drawn from a copy."""
         known = self.own_trials(), self._storage.transferred
         states = {len(known[0]): self._state({})} if self._search.has_own else {}
         other = Optimizer(self._search, self._space, *known, minimize=self._minimize, states=states)

@@ -87,7 +87,7 @@ class StartingPrior:
         return near | ({"backbone": backbone} if len(self._priors) > 1 else {})
 
     def _backbone(self, number: int) -> str:
-        """Draw a backbone, evenly unless search.prior says otherwise."""
+        """Draw a backbone: by its prior if search.prior has one, else evenly."""
         share, (first, *_) = self._share(number, "backbone"), self._priors.values()
         backbones = list(self._priors)
         return first["backbone"].quantile(share) if "backbone" in first else backbones[int(share * len(backbones))]

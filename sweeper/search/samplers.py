@@ -173,7 +173,7 @@ def _own(kind: Kind, chosen: CustomSampler | CustomPruner, seed: int, wanted: ty
 
 
 def _caller(kind: Kind, chosen: Sampler | Pruner) -> Called:
-    """Return a caller of a sampler's or pruner's methods; errors from an extension file name the user's line."""
+    """Return a function that calls methods of a sampler or pruner; errors of a custom one name the user's line."""
     custom = isinstance(chosen, CustomSampler | CustomPruner)
     return extensions.needed(kind, chosen.name).called if custom else _plainly
 

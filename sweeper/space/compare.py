@@ -42,7 +42,7 @@ def _kind(value: Any) -> str | None:
 
 
 def opened(value: Any, name: str = "") -> dict[str, Any]:
-    """Return the parameters in an identity's `train` by dotted name, those of branches after their choice."""
+    """Return the distributions in an identity's `train` by dotted name, those of branches after their choice."""
     kind = _kind(value)
     if kind == "choice":
         inner = [(f"{name}.{label}", option) for label, option in value["choice"]]

@@ -1,4 +1,4 @@
-"""The start of a search: each parameter has the value of a recipe that leaves it out."""
+"""The start of a search: the values that a recipe gets for keys that it leaves out."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ COSTS = ("epochs", "batch_size", "image_size")  # depend on the data and the mac
 
 
 def parameters(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a first trial: the `defaults` of its backbone (in this module), where offered.
+    """Return the parameters of a first trial: the `defaults` of its backbone, where the tree offers them.
 
     From a range take the nearest value, from a choice the option itself or the nearest number. Without a default,
     take the middle of the range or the first option.

@@ -1,4 +1,4 @@
-"""Hints for what people write out of habit, from other tools, memory or earlier versions, with its name here."""
+"""Hints that translate what people write out of habit, from other tools, memory or earlier versions."""
 
 import ast
 import re
@@ -52,7 +52,7 @@ HABITS = {
     "encoding": SEPARATOR,
     "num_classes": "the classes come from the data set; there is nothing to set",
 }
-"""Advice by unknown key."""
+"""Advice for unknown keys."""
 
 VALUES = {
     "csv": "table",
@@ -79,13 +79,13 @@ VALUES = {
     "mcc": "matthews",
     "matthews_corrcoef": "matthews",
 }
-"""The value that is probably meant, by unknown value."""
+"""Unknown values, each with the one that is probably meant."""
 
 MISSING = {
     "data": "add data: {layout: folder, root: FOLDER}; docs/reference/data.md lists the layouts",
     "root": "add root: the folder of the data set, relative to the current folder",
 }
-"""Advice by required key that is missing."""
+"""Advice for required keys that are missing."""
 
 _LISTS = ("values", "value", "grid_search")
 _BOUNDS = (("min", "max"), ("low", "high"), ("lower", "upper"))
@@ -119,21 +119,21 @@ RENAMED = {
     "search.pruner: promotion": "asha",
     "search.pruner: successive_halving": "{name: asha, type: stopping}",
 }
-"""The new name by old path: the end of a path, or what is written after the colon."""
+"""Old paths, each with the new name: the end of a path, or what is written after the colon."""
 
 REMOVED = {
     "train.augment.crop": "write random_shift: 0.125 instead of random, random_resized_crop: {} instead of resized",
-    "train.augment.min_area": "write random_resized_crop: {scale: [0.35, 1.0]}, where it is the first number",
+    "train.augment.min_area": "write random_resized_crop: {scale: [0.35, 1.0]}; it is the first number there",
     "train.augment.policy": "write trivial_augment: true instead of trivial, rand_augment: {} instead of rand",
-    "train.augment.changes": "write rand_augment: {num_ops: 2}, where it is the number of operations",
+    "train.augment.changes": "write rand_augment: {num_ops: 2}; it is the number there",
     "train.augment.magnitude": "write rand_augment: {magnitude: 9}, on a scale up to 30",
     "search.probe": "leave it out; search.pruner stops hopeless trials early",
-    "search.sampler: cmaes": "use tpe, gp if all parameters are numbers, or a file such as examples/cma_es.py",
+    "search.sampler: cmaes": "use tpe, or gp if all parameters are numbers, or a file such as examples/cma_es.py",
     "search.sampler: nsga2": "use tpe",
     "search.pruner: hyperband": "use asha, with a larger min_epochs if trials improve slowly at first",
     "search.pruner: percentile": "use median, or asha with a reduction_factor",
 }
-"""Advice by old path that was removed."""
+"""Advice for paths that were removed."""
 
 
 def refuse(path: str, where: str) -> None:
@@ -191,7 +191,7 @@ def parts(annotation: Any) -> Iterator[type[BaseModel]]:
 
 # ---------------------------------------------------------------------------------------- distributions
 def opening(given: Any) -> str:
-    """Translate a mapping of another tool, or a list, to a distribution as it is written here, or an empty string."""
+    """Return the distribution that a mapping of another tool or a list means, as written here, or an empty string."""
     if isinstance(given, list):
         return choice(given) if given else ""
     if not isinstance(given, dict) or not given.keys() <= _BESIDE:
@@ -208,7 +208,7 @@ def opening(given: Any) -> str:
 
 
 def called(text: str) -> str:
-    """Translate a call of another library, such as tune.loguniform(1e-4, 1e-1), likewise."""
+    """Return the distribution that a call such as tune.loguniform(1e-4, 1e-1) means, or an empty string."""
     found = _CALL.fullmatch(text.strip())
     arguments = _arguments(found["arguments"]) if found else []
     if found is None or not arguments:
@@ -237,7 +237,7 @@ def choice(values: list[Any]) -> str:
 
 
 def between(low: Any, high: Any, *, step: Any = None, logarithmic: bool = False) -> str:
-    """Write a range, of whole numbers or on the scale that its bounds suggest; 0 to 1 is not of whole numbers."""
+    """Return a range on the scale that its bounds suggest, of whole numbers if they are whole; 0 to 1 is real."""
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     whole = isinstance(low, int) and isinstance(high, int) and high > 1
     log = numbers and low > 0 and (logarithmic or (not whole and high >= 20 * low)) and not step

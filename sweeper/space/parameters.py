@@ -158,7 +158,7 @@ def _choice(node: Node, name: str) -> Choice:
 
 
 def _label(node: Node, index: int) -> Scalar:
-    """Return an option's label: a scalar itself, a branch's name, else its text, or its index if that is open."""
+    """Return an option's label: a scalar itself, a branch's name, else its text, or its index if it is left open."""
     if not isinstance(node.value, dict | list):
         return node.value  # type: ignore[return-value]
     if is_distribution(node):
@@ -177,7 +177,7 @@ def _has_distributions(node: Node) -> bool:
 
 
 def _unique(label: Scalar, taken: list[Scalar]) -> Scalar:
-    """Return a label of its own: name_2 for the second branch of a name, name_3 for the third."""
+    """Return a unique label: name_2 for the second branch of a name, name_3 for the third."""
     count = Counter(taken)
     return (
         label

@@ -100,8 +100,8 @@ class Space:
         found = dict.fromkeys(self._train(closed).framing for _, closed in self._over(_framed))
         if len(found) > 1:
             raise UserError(
-                "the images of a study are decoded in one way, but this space has several values of fit, or sizes of"
-                " several aspects",
+                "the images of a study are decoded in one way, but this space has several values of fit, or several"
+                " aspect ratios",
                 where=self.place("train.fit"),
                 help="write one study for each, or fit: squash",
             )
@@ -118,7 +118,7 @@ class Space:
         return {each.name: str(each.distribution) for each in self._open}
 
     def identity(self) -> dict[str, Any]:
-        """Return what defines the study, as JSON: data, metric, folds and train with all defaults, but no budget."""
+        """Return the study's identity as JSON: data, metric, folds, train with all defaults; not budget or search."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
         parts = defaults.PARTS + (defaults.OF_WEIGHTS if self._is_described else ())
         train = filled(given, TrainConfig) | self._of_families([part for part in parts if part not in given])
@@ -314,7 +314,7 @@ class Space:
         seen: dict[str, Parameter] = {}
         for each in self._open:
             if each.name in seen:
-                remedy = f"the other one: {seen[each.name].node.where}"
+                remedy = f"the other one is at {seen[each.name].node.where}"
                 raise UserError(f"two parameters are named {each.name}", where=each.node.where, help=remedy)
             seen[each.name] = each
 
@@ -330,7 +330,7 @@ class Space:
 
 
 def key(params: Mapping[str, Any]) -> str:
-    """Return a text that is equal for equal parameters, in whatever order they were drawn."""
+    """Return a string that is equal for equal parameters, in whatever order they were drawn."""
     return json.dumps(params, sort_keys=True)
 
 

@@ -108,7 +108,7 @@ class EarlyStopping(Part):
 
     name: Literal["early_stopping"] = "early_stopping"
     patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
-    min_delta: float = Field(0.0, ge=0, description="a change counts as an improvement only if it is larger")
+    min_delta: float = Field(0.0, ge=0, description="an improvement must be larger than this")
 
 
 class NoPruner(Part):
@@ -144,7 +144,7 @@ class Confirm(Part):
         0.25,
         gt=0,
         lt=1,
-        description="largest share of budget.hours for it; with less time, fewer seeds or fewer trials are tried",
+        description="largest share of budget.hours for it; fewer seeds or fewer trials are tried to stay within",
     )
 
     def trainings(self, slots: int) -> int:
@@ -176,7 +176,7 @@ class Prior(Part):
 
 
 class Search(Part):
-    """The choice of parameters, and the end of hopeless trials."""
+    """The choice of parameters, and the early end of hopeless trials."""
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
@@ -184,7 +184,7 @@ class Search(Part):
         default_factory=dict,
         description="where tpe and gp draw their startup_trials: near the defaults of the backbone's family, or near"
         " the values given here by the dotted name of a parameter, as long as even draws do no better; off draws"
-        " evenly. random draws near the values given here alone",
+        " evenly. random uses only the values given here",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the sampler")
     folds: int | None = Field(
@@ -253,7 +253,7 @@ class StudyFile(Part):
     )
     data: DataConfig = Field(description="the images, and how they are read")
     metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
-    budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial if nothing is open")
+    budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a recipe")
     search: Search = Field(default_factory=Search, description="how the parameters are chosen")
     rules: Rules = Field(default_factory=Rules, description="what a competition allows")
     keep_checkpoints: Positive | None = Field(
@@ -263,8 +263,8 @@ class StudyFile(Part):
     )
     preset: Preset | None = Field(
         None,
-        description="sets backbone, image_size, epochs and batch_size for this device (fast: augment, too) if train"
-        " leaves them out; when left out, good if train leaves out the backbone",
+        description="provides backbone, image_size, epochs and batch_size for this device (with fast also augment)"
+        " if train leaves them out; good is the default if train has no backbone",
     )
     train: dict[str, Any] = Field(
         default_factory=dict, description="everything about the training; a value here may be left open"

@@ -109,7 +109,7 @@ def _named(path: Path) -> str:
     own_copy = path.name == "space.yaml" and (path.parent / "study.json").exists()
     if name := hints.name(path.resolve().parent.name if own_copy else path.stem):
         return name
-    raise UserError("study is missing, and the file's name is not usable", where=str(path), help="add study: NAME")
+    raise UserError("study is missing, and the file's name cannot be used", where=str(path), help="add study: NAME")
 
 
 def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
