@@ -1,4 +1,4 @@
-"""Where the program begins, before anything is imported that takes time or that a user's file could stand in for."""
+"""The entry point, which runs before any import that takes time or that a user's file could shadow."""
 
 from sweeper.system import interrupt
 
@@ -6,7 +6,7 @@ interrupt.heed()
 
 
 def main() -> None:
-    """The program, as the shell calls it."""
+    """Run the program, as the shell calls it."""
     from sweeper.system import subprocesses
 
     subprocesses.settle()

@@ -1,4 +1,4 @@
-"""What Python may use: studies as tables, and finished models. Importing it loads nothing."""
+"""The Python API: studies as tables, and trained models. Importing it loads nothing else."""
 
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class OpenedStudy:
-    """A study on this disk, to be read: what it tells is as of now."""
+    """A study on disk, for reading; every call reads its current state."""
 
     def __init__(self, folder: "StudyFolder") -> None:
         self.folder = folder
 
     @property
     def name(self) -> str:
-        """Of the study."""
+        """The name of the study."""
         return self.folder.name
 
     def trials(self) -> "pd.DataFrame":
-        """Every trial that has started, the best first: rank, value, epochs, and a column for each open parameter."""
+        """Return every trial that has started, best first: rank, value, epochs, and a column per open parameter."""
         from sweeper.results import leaderboard
         from sweeper.store import records
 
@@ -32,14 +32,14 @@ class OpenedStudy:
 
     @property
     def best(self) -> "TrialResult":
-        """The winner, as `sweep best` has it: number, value, params. Raises NoResult where no trial is complete."""
+        """The winner, as in `sweep best`: number, value, params. Raises NoResult if no trial is complete."""
         from sweeper.results import winner
 
         return winner.winner(self.folder).result
 
 
 def _refuse_other_trainers() -> None:
-    """Raise ImportError where another `trainers` stands in front of ours: often a folder beside a notebook."""
+    """Raise ImportError if another `trainers` shadows ours, often a folder beside a notebook."""
     import importlib.util
     from pathlib import Path
 
@@ -48,13 +48,13 @@ def _refuse_other_trainers() -> None:
     own = Path(__file__).resolve().parents[1] / "trainers"
     if [Path(place).resolve() for place in places] != [own]:
         found = ", ".join(places) or (spec and spec.origin) or "nothing"
-        raise ImportError(f"`import trainers` finds {found}, and sweep needs {own}: rename that folder or file")
+        raise ImportError(f"`import trainers` finds {found}, but sweep needs {own}: rename that folder or file")
 
 
 def open_study(name: str | None = None) -> OpenedStudy:
-    """The study of that name in $SWEEP_HOME, or mlruns in the current folder; the last one if left out.
+    """Open the study of that name in $SWEEP_HOME, or in mlruns in the current folder; the last one by default.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     _refuse_other_trainers()
     from sweeper.store import studies
@@ -63,9 +63,10 @@ def open_study(name: str | None = None) -> OpenedStudy:
 
 
 def load_model(name: "str | Path", *, device: str = "cpu") -> "Predictor":
-    """A trained model: a study's final or else its best trial, "STUDY/TRIAL", the folder of a run, or a model file.
+    """Load a trained model. `name` is a study, "STUDY/TRIAL", the folder of a run, or a model file.
 
-    `device` is as torch names it, such as cuda. Raises UserError where there is none.
+    A study stands for its final model, or else for its best trial. `device` is torch's name of a device, such as
+    cuda. Raises UserError if there is no such model.
     """
     _refuse_other_trainers()
     from sweeper.model import load

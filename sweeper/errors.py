@@ -1,4 +1,4 @@
-"""The exits of the command line: what a user can mend, and the code the shell sees."""
+"""The errors that end a command: what the user can fix, and the exit code that the shell sees."""
 
 from trainers.support.errors import DataError, EnvironmentFault, Fault, UserError
 
@@ -18,9 +18,9 @@ __all__ = [
 
 
 class DiskFull(EnvironmentFault):
-    """The disk takes no more, or, `ahead` of any write, has too little room for the `need` bytes to come.
+    """The disk is full or, with `ahead`, has too little room for the `need` bytes that are about to be written.
 
-    `why` is what was noticed.
+    `why` is the symptom that was noticed.
     """
 
     def __init__(self, where: str, why: str, need: int = 0, *, ahead: bool = False) -> None:
@@ -30,13 +30,13 @@ class DiskFull(EnvironmentFault):
 
 
 class RunFailed(UserError):
-    """A retraining failed, for a reason that is in its log."""
+    """A retraining failed; its log has the reason."""
 
     exit_code = 1
 
 
 class Stopped(UserError):
-    """A signal ended the work before it was done."""
+    """A signal stopped the work before it was done."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("stopped before it was done", help="the same command resumes it")
@@ -50,13 +50,13 @@ class StudyHeld(UserError):
 
 
 class NoResult(UserError):
-    """The sweep ended, and no trial completed."""
+    """The sweep finished without a completed trial."""
 
     exit_code = 5
 
 
 def message(error: UserError) -> str:
-    """What, where and what to do; of faults in the data, every one."""
+    """Return the text of an error: what, where and what to do; for faulty data, a line per fault."""
     if not isinstance(error, DataError) or len(error.faults) == 1:
         return f"error: {error}\n"
     each = [f"error: {len(error.faults)} faults", *(f"  --> {line(fault)}" for fault in error.faults)]
@@ -64,5 +64,5 @@ def message(error: UserError) -> str:
 
 
 def line(fault: Fault) -> str:
-    """A fault on one line: where, what, and in brackets what to do."""
+    """Return a fault on one line: where, what, and in brackets what to do."""
     return f"{fault.where}: {fault.what}{f' ({fault.help})' if fault.help else ''}"

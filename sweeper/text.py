@@ -1,4 +1,4 @@
-"""Words for people: numbers and durations, escapes for Markdown, secrets taken out."""
+"""Text for people: numbers, durations, escapes for Markdown, and secrets redacted."""
 
 import difflib
 import math
@@ -16,31 +16,31 @@ _QUERY = re.compile(
     r"([?&][^=&#\s]*(?:token|secret|passw|key|sig|auth|credential)[^=&#\s]*=)[^&#\s/]+", re.IGNORECASE
 )
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
-_SHORTEST = 6  # shorter values would blot out innocent text
+_SHORTEST = 6  # redacting shorter values would hit innocent text
 
 
 def redacted(text: str) -> str:
-    """`text` with `***` for logins and keys in addresses and for the value of every secret in the environment."""
+    """Return `text` with `***` for logins and keys in URLs and for the value of every secret in the environment."""
     for value in _secrets():
         text = text.replace(value, "***")
     return _QUERY.sub(r"\1***", _LOGIN.sub("***@", text))
 
 
 def refuse_secret(text: str, where: str) -> None:
-    """Raise UserError for a value with a login, a key or a secret of the environment in it.
+    """Raise UserError for a value that contains a login, a key or a secret from the environment.
 
-    What a recipe holds is kept with each trial and shown; blotted out there, it could not be run again.
+    Recipes are stored with each trial and shown. With the secret redacted, a recipe could not be run again.
     """
     if redacted(text) != text:
         raise UserError(
-            f"a login, a key or a secret of the environment: {brief(redacted(text))}",
+            f"a login, a key or a secret from the environment: {brief(redacted(text))}",
             where=where,
-            help="take it out, for values are kept and shown; weights and data are paths of this machine",
+            help="remove it, because values are stored and shown; weights and data are paths on this machine",
         )
 
 
 def _secrets() -> list[str]:
-    """Longest first, so that one which contains another goes whole."""
+    """Return the secrets in the environment, longest first, so that one that contains another is redacted whole."""
     found = {value for name, value in os.environ.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
     return sorted(found, key=len, reverse=True)
 
@@ -48,16 +48,16 @@ def _secrets() -> list[str]:
 _STEERS = re.compile(r"[\\`*\[\]|]")
 
 
-_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # a backslash before these is not known to every reader
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # not every renderer understands a backslash before these
 
 
 def plain(text: str) -> str:
-    """`text` as words of a line, also in the cell of a table."""
+    """Escape `text` for a line of Markdown, including a table cell."""
     return _STEERS.sub(r"\\\g<0>", "".join(_HTML.get(character, character) for character in text))
 
 
 def code(text: str) -> str:
-    """`text` as it would be typed, between more backticks than it has in a row."""
+    """Return `text` as Markdown code, between more backticks than it has in a row."""
     most = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * (most + 1)
     space = " " if most else ""
@@ -65,13 +65,13 @@ def code(text: str) -> str:
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """`did you mean 'gamma'?` when one of the known words is near, else an empty text."""
+    """Return `did you mean 'gamma'?` if one of the known words is close, else an empty string."""
     near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
 
 
 def join_or(words: Sequence[str]) -> str:
-    """`a, b or c`."""
+    """Join words as `a, b or c`."""
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
@@ -79,9 +79,9 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def format_value(value: float | None, error: float | None = None) -> str:
-    """A score as every command writes it, with four decimals and its standard error where that is known.
+    """Format a score with four decimals, and with its standard error if known: `0.8123 ±0.0049`.
 
-    `0.8123 ±0.0049`; one that no answer is known for has none.
+    A score without a value, such as an accuracy without answers, is `-`.
     """
     if value is None or math.isnan(value):
         return "-"
@@ -89,7 +89,7 @@ def format_value(value: float | None, error: float | None = None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Plain values as JSON knows them: null for each number that is none, such as the accuracy without an answer."""
+    """Return plain values for JSON, with null for numbers that are not finite, such as accuracy without answers."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -98,12 +98,12 @@ def finite(value: Any) -> Any:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
+    """Count things: `1 trial`, `2 trials`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:
-    """The two largest units: 45s, 38m, 2h05m, 1d03h."""
+    """Format seconds in the two largest units: 45s, 38m, 2h05m, 1d03h."""
     rest = max(0, round(seconds))
     for i, (size, unit) in enumerate(UNITS):
         if rest >= size or size == 1:
@@ -113,7 +113,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Bytes as a person reads them."""
+    """Format bytes for people: `1.5 GB`, `20.0 MB`, `12 kB`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -121,8 +121,8 @@ def format_bytes(count: float) -> str:
 
 
 def relative_path(path: Path) -> str:
-    """A path as a person here would write it."""
+    """Return a path relative to the current folder if it lies inside, else as it is."""
     try:
         return str(path.relative_to(Path.cwd()))
-    except (ValueError, FileNotFoundError):  # it lies elsewhere, or there is no current folder any more
+    except (ValueError, FileNotFoundError):  # it lies elsewhere, or the current folder no longer exists
         return str(path)

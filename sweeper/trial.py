@@ -16,8 +16,8 @@ from trainers.support.position import Position
 
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
-FIRST = 0  # a study's first trial is never pruned: so the study has a winner, however short it is
-OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may go on
+FIRST = 0  # a study's first trial is never pruned, so that even a short study has a winner
+OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may continue
 Failure = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
 
@@ -26,88 +26,88 @@ class Message(Frozen):
 
 
 class SearchState(Message):
-    """search.json: what a sampler and a pruner of extension files have kept in Optuna's attributes.
+    """search.json: what the sampler and the pruner of an extension file keep in Optuna's attributes.
 
-    CMA-ES keeps its distribution in those of trials, and a quasi-random sequence its place in those of the study.
+    CMA-ES keeps its distribution in those of trials, a quasi-random sequence its position in those of the study.
     """
 
-    turn: int = Field(description="counts these records of a study: that of the highest one has the study's as it is")
+    turn: int = Field(description="counts these records of a study; the latest has the study's current attributes")
     trial: dict[str, Any] = Field(description="the attributes of this trial")
-    study: dict[str, Any] = Field(description="those of the study at that time")
+    study: dict[str, Any] = Field(description="the attributes of the study at that time")
 
 
 class EnsembleMember(Message):
-    """A model of an ensemble: the final of a trial."""
+    """A model of an ensemble: the final model of a trial."""
 
     trial: int
-    share: float = Field(description="of the mean of all models' logits")
-    final: str = Field(description="name of its folder in finals")
+    share: float = Field(description="weight of its logits in the mean over all models")
+    final: str = Field(description="name of its folder in finals/")
     temperature: dict[str, float] = Field(
-        default_factory=dict, description="by what its logits are divided before the mean, by category"
+        default_factory=dict, description="divisor of its logits before the mean, by category"
     )
 
 
 class Ensemble(Message):
-    """Models whose logits are averaged; chosen by their predictions on val, when they were fitted on train."""
+    """Models whose logits are averaged, chosen by their predictions on val when they were trained on train alone."""
 
     members: tuple[EnsembleMember, ...]
-    temperature: dict[str, float] = Field(default_factory=dict, description="of the mean, fitted on val, by category")
-    val: Scores = Field(description="of the mean on val, with standard errors")
-    most: int = Field(description="members that there might have been")
-    started: float = Field(description="when it was chosen, seconds since 1970")
+    temperature: dict[str, float] = Field(
+        default_factory=dict, description="divisor of the mean logits, fitted on val, by category"
+    )
+    val: Scores = Field(description="scores of the mean on val, with standard errors")
+    most: int = Field(description="largest number of members that was allowed")
+    started: float = Field(description="time when it was chosen, in seconds since 1970")
 
     @property
     def name(self) -> str:
-        """`trials 4, 0 and 7`, the one with the largest share first."""
+        """The members, such as `trials 4, 0 and 7`, the one with the largest share first."""
         *others, last = [str(one.trial) for one in self.members]
         return f"trials {', '.join(others)} and {last}"
 
 
 class Job(Message):
-    """One training run to be done in `folder`; whatever checkpoint lies there is continued."""
+    """A training run in `folder`; it resumes from the checkpoint there, if any."""
 
     tag: Literal["job"] = "job"
     study: str
     trial: int
     kind: Kind = "trial"
     recipe: Recipe
-    params: dict[str, Any] = Field(default_factory=dict, description="the open values, by dotted name")
+    params: dict[str, Any] = Field(default_factory=dict, description="values of the parameters, by dotted name")
     folder: Path
     cache: Path = Field(description="folder of the decoded images")
-    resumed: bool = Field(False, description="it was begun before, and is continued")
+    resumed: bool = Field(False, description="it started earlier and resumes now")
     recorded: tuple[Epoch, ...] = Field(
-        (), exclude_if=not_, description="epochs on record: their figures stand where they are trained again"
+        (), exclude_if=not_, description="epochs on record; their figures stay if those epochs are trained again"
     )
     repeat_of: int | None = Field(None, description="the trial whose configuration this repeats with a new seed")
     micro_batch: int | None = Field(
-        None, ge=1, description="images that pass through the network at once, where a batch of them has no room"
+        None, ge=1, description="images per pass through the network, if a whole batch does not fit into memory"
     )
-    resident: bool = Field(
-        True, description="whether the decoded images may lie on the GPU that trains alone on them"
-    )
-    full_precision: bool = Field(False, description="32 bits whatever the recipe says: in fp16 it diverged")
-    only_predict: bool = Field(False, description="final: it is trained, and predicts test alone")
-    stop_after: int | None = Field(None, description="final: number of epochs after which training ends")
+    resident: bool = Field(True, description="the decoded images may lie on the GPU, if nothing else trains there")
+    full_precision: bool = Field(False, description="32 bits whatever the recipe sets, because fp16 diverged")
+    only_predict: bool = Field(False, description="retraining: the model is trained already and only predicts test")
+    stop_after: int | None = Field(None, description="retraining: number of epochs after which training stops")
 
     metric_history: tuple[float, ...] = Field(
-        (), description="final: the metric on val after each epoch of the winner"
+        (), description="retraining: the winner's metric on val after each epoch"
     )
-    use_tta: bool = Field(True, description="final: whether predictions take the recipe's test-time views")
-    tau: float | None = Field(None, description="final: strength of the posterior correction that the winner fitted")
+    use_tta: bool = Field(True, description="retraining: predictions use the recipe's test-time augmentation")
+    tau: float | None = Field(None, description="retraining: strength of the winner's posterior correction")
     thresholds: dict[str, tuple[float, ...]] | None = Field(
-        None, description="final: the thresholds that the winner fitted, by category with several answers"
+        None, description="retraining: thresholds that the winner fitted, by category with several answers"
     )
     temperature: dict[str, float] = Field(
-        default_factory=dict, description="final: the temperatures that the winner fitted, by category"
+        default_factory=dict, description="retraining: temperatures that the winner fitted, by category"
     )
 
     ensemble: Ensemble | None = Field(
-        None, description="final: it is trained of nothing but the finals of other trials, put together"
+        None, description="final model: put together from the final models of other trials, without training"
     )
 
     @property
     def length(self) -> str:
-        """How long a final trains, and why where that is not its whole schedule."""
+        """The length of a retraining, such as `12 of 20 epochs`, and the reason unless `selection` is `last`."""
         train = self.recipe.train
         where = "in the folds, on average" if self.recipe.folds else "on val"
         why = "" if train.selection == "last" else f", as many as selection: {train.selection} chose {where}"
@@ -115,27 +115,27 @@ class Job(Message):
 
     @property
     def folds(self) -> int | None:
-        """How many trainings it is, each judged on another part of the images; a final is one on all of them."""
+        """The number of trainings, each judged on other images; None for a single one, as a retraining always is."""
         return None if self.kind == "final" else self.recipe.folds
 
     @property
     def planned(self) -> int:
-        """Epochs after which it ends by itself, those of all folds."""
+        """The number of epochs after which it finishes by itself, over all folds."""
         return self.stop_after or (self.recipe.epochs if self.folds else self.recipe.train.epochs)
 
     @property
     def computed(self) -> Recipe:
-        """The recipe as it is really computed."""
+        """The recipe as it is computed: in 32 bits if `full_precision` is set."""
         return self.recipe.in_full if self.full_precision else self.recipe
 
     @property
     def label(self) -> str:
-        """What messages call the run."""
+        """The name of the run in messages."""
         return f"trial {self.trial}" if self.kind == "trial" else self.title
 
     @property
     def title(self) -> str:
-        """What tells runs apart, in the first 14 characters."""
+        """A title whose first 14 characters distinguish the run from others."""
         backbone = self.recipe.train.backbone.split(".")[0]
         if self.ensemble:
             return f"ensemble of {len(self.ensemble.members)}"
@@ -145,7 +145,7 @@ class Job(Message):
 
 
 class Progress(Message):
-    """One epoch is done, and on disk if it is the last; the worker waits for an answer."""
+    """An epoch is done, and on disk if it is the last one; the worker waits for an answer."""
 
     tag: Literal["progress"] = "progress"
     trial: int
@@ -153,18 +153,18 @@ class Progress(Message):
 
 
 class Done(Message):
-    """The run ended by itself, or after it was told to stop; all its epochs are on disk."""
+    """The run finished, by itself or because it was stopped; all its epochs are on disk."""
 
     tag: Literal["done"] = "done"
     trial: int
     stopped: bool = False
-    scores: Scores | None = Field(None, description="final: on test, where its images have labels")
-    tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, where it has one")
+    scores: Scores | None = Field(None, description="retraining: scores on test, if its images have labels")
+    tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, if it has any")
     standard_errors: dict[str, float] = Field(default_factory=dict, description="of each metric on val")
 
 
 class Failed(Message):
-    """The run ended with an error: `text` is one line, `detail` the traceback or the end of the log."""
+    """The run failed: `text` is the error on one line, `detail` the traceback or the end of the log."""
 
     tag: Literal["failed"] = "failed"
     trial: int
@@ -172,38 +172,38 @@ class Failed(Message):
     text: str
     detail: str = ""
     shared_device: bool = Field(False, description="other trials ran on the same device")
-    resident: bool = Field(False, description="oom: the decoded images lay on the GPU, too")
-    gpu_memory_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
+    resident: bool = Field(False, description="oom: the decoded images were on the GPU, too")
+    gpu_memory_gib: float | None = Field(None, description="oom: total memory of the GPU that ran out")
 
 
 WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 
 
 class RunningTrial(Message):
-    """Of running.json: where a trial runs, or is trained again, and how far its epoch is."""
+    """An entry of running.json: where a trial runs or is trained again, and its position within the epoch."""
 
     trial: int
     slot: str
     at: Position | None = None
-    folder: str = ""  # of the run
+    folder: str = ""  # the folder of the run
 
 
 class RunningTrials(Message):
-    """running.json."""
+    """The contents of running.json."""
 
     trials: tuple[RunningTrial, ...] = ()
 
 
 @dataclass(frozen=True)
 class SessionEnd:
-    """How a session ended: the exit code, and one line that says why where that is not plain."""
+    """The outcome of a session: the exit code, and one line with the reason if it is not obvious."""
 
     exit_code: int = 0
     reason: str = ""
 
 
 class TrialResult(Message):
-    """How a trial stands; result.json once it has ended."""
+    """The status of a trial; result.json once it has finished."""
 
     number: int
     state: State
@@ -211,19 +211,19 @@ class TrialResult(Message):
     minimize: bool = Field(
         default_factory=lambda given: minimizes(given.get("metric", "")),
         exclude_if=not_,
-        description="less of the metric is better",
+        description="lower values of the metric are better",
     )
     value: float | None = Field(None, description="the metric after the epoch that counts")
-    epoch: int | None = Field(None, description="number of that epoch, from 1: the last, or what `selection` chose")
+    epoch: int | None = Field(None, description="number of that epoch, from 1: the last, or `selection`'s choice")
     epochs: int = Field(0, description="epochs done")
-    planned: int = Field(description="epochs the recipe asks for")
+    planned: int = Field(description="epochs that the recipe plans")
     backbone: str
     params: dict[str, Any] = Field(default_factory=dict)
     seconds: float = Field(0.0, description="time spent in epochs")
     failure: Failure | None = None
     error: str | None = Field(None, description="one line")
-    gpu_memory_gib: float | None = Field(None, description="oom: memory in all of the GPU that had no room")
-    tta: Look | None = Field(None, description="that epoch on val, with the recipe's test-time augmentation")
+    gpu_memory_gib: float | None = Field(None, description="oom: total memory of the GPU that ran out")
+    tta: Look | None = Field(None, description="that epoch's result on val with the recipe's test-time augmentation")
     standard_errors: dict[str, float] = Field(
         default_factory=dict, exclude_if=not_, description="of each metric after that epoch, by bootstrap over images"
     )
@@ -231,12 +231,12 @@ class TrialResult(Message):
 
     @property
     def standard_error(self) -> float | None:
-        """That of the value; None where it is not known."""
+        """The standard error of the value; None if unknown."""
         return self.standard_errors.get(self.metric)
 
     @property
     def oriented(self) -> float:
-        """The value for comparisons: the larger the better, -inf where there is none."""
+        """The value for comparisons: larger is better, -inf if there is none."""
         if self.value is None or math.isnan(self.value):
             return -math.inf
         return oriented(self.value, minimize=self.minimize)
@@ -244,8 +244,8 @@ class TrialResult(Message):
 
 @dataclass(frozen=True)
 class Closing:
-    """How a session ends: the study's state, files to be shown with it, and the seconds without progress after which
-    an observer gives up what is left.
+    """The end of a session: the study's state, the files to show with it, and the seconds without progress after
+    which an observer gives up its remaining work.
     """
 
     state: State
@@ -254,18 +254,18 @@ class Closing:
 
     @property
     def hurried(self) -> bool:
-        """Whether only what is next to nothing may still be done."""
+        """True if there is no time for more than trivial work."""
         return self.timeout < 2.0
 
 
 class Observer(Protocol):
-    """Is told what happens to runs, when it is on record, and decides nothing. No call waits but `closed`.
+    """Receives each event of a run once it is on record, and decides nothing. Only `closed` may block.
 
-    It can be brought up to date from the folders at any later time, so whatever it lacks costs nobody anything else.
+    It can be brought up to date from the folders at any later time, so nothing else depends on what it misses.
     """
 
-    def moved(self, positions: Mapping[int, Position], /) -> None:  # noqa: ARG002  most show no batches
-        """How far the epochs of running trials are, several times a second, whether it has changed or not."""
+    def moved(self, positions: Mapping[int, Position], /) -> None:  # noqa: ARG002  most observers show no batches
+        """Receive the positions within the epochs of running trials, several times per second, changed or not."""
         return
 
     def started(self, job: Job, slot: str, /) -> None: ...
@@ -277,7 +277,7 @@ class Observer(Protocol):
 
 STATUS: dict[str, str] = {
     "RUNNING": "RUNNING",
-    "PAUSED": "RUNNING",  # MLflow has no word for it; the tag sweep.state has
+    "PAUSED": "RUNNING",  # MLflow has no such status; the tag sweep.state has it
     "COMPLETE": "FINISHED",
     "PRUNED": "FINISHED",
     "FAILED": "FAILED",

@@ -154,7 +154,7 @@ def as_photos(demo: Path, folder: Path) -> None:
         (
             "run s.yaml --gpus 2",
             "no option --gpus",
-            "devices are chosen with sweep run --devices 0,1 or --devices cpu",
+            "choose devices with sweep run --devices 0,1 or --devices cpu",
         ),
         ("run s.yaml --seed 2", "no option --seed", "--set search.seed=1 for the sampler, --set train.seed=1"),
         ("run s.yaml --epochs 2", "no option --epochs", "--set train.epochs=VALUE"),

@@ -1,1 +1,1 @@
-"""Optuna in our words: ask, report, prune, tell, pause."""
+"""Optuna behind an interface of our own: ask, report, prune, tell, pause."""

@@ -1,4 +1,4 @@
-"""Keeps study.db, an ordinary Optuna database of a study for optuna-dashboard; nothing is ever read back from it."""
+"""The export to study.db, an ordinary Optuna database for optuna-dashboard; nothing is ever read back from it."""
 
 import sqlite3
 import threading
@@ -25,29 +25,29 @@ TROUBLES = (OptunaError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError,
 
 
 class OptunaExport(Observer):
-    """The observer that writes a study's trials into study.db, from a thread of its own.
+    """The observer that writes a study's trials to study.db, from a thread of its own.
 
-    Every event only names a trial: the thread brings that trial's row up to date from its run folder. Optuna numbers
-    trials by count, so rows are made in the order of our numbers. A file that is missing, damaged, of another Optuna,
-    or at odds with the folders is made anew; one that is locked is tried again at the next event.
+    An event only names a trial: the thread brings that trial's row up to date from its run folder. Optuna numbers
+    trials by count, so rows are created in the order of our numbers. A file that is missing, damaged, written by
+    another Optuna or at odds with the folders is created again. A locked file is tried again at the next event.
     """
 
     def __init__(
         self, study: StudyFolder, suggest: Suggest, note: Callable[[str], None], *, minimize: bool = False
     ) -> None:
-        """Begin with all trials that `study` has; `suggest` is its space's, `note` is told of trouble.
+        """Start with all trials of `study`; `suggest` comes from its space, `note` receives problems.
 
-        `minimize`: less of the metric is better.
+        `minimize`: lower values of the metric are better.
         """
         self._study, self._suggest, self._note = study, suggest, note
         self._direction = history.direction(minimize=minimize)
-        self._events: SimpleQueue[int | None] = SimpleQueue()  # numbers of trials; None ends
+        self._events: SimpleQueue[int | None] = SimpleQueue()  # trial numbers; None stops the thread
         self._trouble = self._told = ""
         self._file: _File | None = None
         self._thread = threading.Thread(target=self._work, name="study.db", daemon=True)
 
     def opened(self) -> None:
-        """Bring the file up to date with what earlier sessions left."""
+        """Bring the file up to date with earlier sessions."""
         self._thread.start()
 
     def started(self, job: Job, _slot: str) -> None:
@@ -60,10 +60,10 @@ class OptunaExport(Observer):
         self._changed(job)
 
     def note(self, text: str) -> None:
-        """The file shows no words."""
+        """Do nothing: the file has no place for notes."""
 
     def closed(self, closing: Closing) -> None:
-        """Wait until everything is written, at most the closing's seconds."""
+        """Wait until everything is written, at most `closing.timeout` seconds."""
         self._events.put(None)
         self._thread.join(closing.timeout)
         if self._thread.is_alive():
@@ -76,10 +76,10 @@ class OptunaExport(Observer):
         self._tell()
 
     def _tell(self) -> None:
-        """Tell of new trouble, in the caller's thread."""
+        """Report a new problem, in the caller's thread."""
         if self._trouble != self._told:
             self._told = self._trouble
-            self._note(f"{self._study.database.name} is behind, for optuna-dashboard alone: {self._trouble}")
+            self._note(f"{self._study.database.name} is behind, which affects only optuna-dashboard: {self._trouble}")
 
     # --------------------------------------------------------------------------------- in the thread
     def _work(self) -> None:
@@ -97,7 +97,7 @@ class OptunaExport(Observer):
                 changed.add(self._events.get())
 
     def _write(self, changed: Sequence[int]) -> None:
-        """Bring the rows of `changed` trials up to date; all rows, where the file has to be opened first."""
+        """Bring the rows of `changed` trials up to date, or all rows if the file has to be opened first."""
         if self._file:
             for number in changed:
                 self._file.update(number)
@@ -116,7 +116,7 @@ class OptunaExport(Observer):
 def _opened(
     study: StudyFolder, suggest: Suggest, trials: Sequence[FrozenTrial], direction: StudyDirection
 ) -> "_File":
-    """The file; made anew where it cannot be read, or says something else than `trials`."""
+    """Open the file; create it again if it cannot be read or contradicts `trials`."""
     try:
         file = _File(study, suggest, direction)
         if file.agrees(trials):
@@ -137,11 +137,11 @@ def _is_locked(error: BaseException | None) -> bool:
 
 
 class _File:
-    """The open file: its trials by number, those without an end with the steps that were reported."""
+    """The open file: its trials by number, unfinished ones with the steps reported so far."""
 
     def __init__(self, study: StudyFolder, suggest: Suggest, direction: StudyDirection) -> None:
         self._study, self._suggest, self._direction = study, suggest, direction
-        settings = {"creator": lambda: _connected(study.database)}  # an address misreads a path with ?, # or %
+        settings = {"creator": lambda: _connected(study.database)}  # a URL would misread a path with ?, # or %
         self._storage = RDBStorage("sqlite:///study.db", engine_kwargs=settings)
         try:
             self._id = self._storage.get_study_id_from_name(study.name)
@@ -154,7 +154,7 @@ class _File:
         self._storage.engine.dispose()
 
     def agrees(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether what the file says of the metric and of each trial is true, as far as it goes."""
+        """True if the file's direction is right and each of its trials matches, perhaps at an earlier time."""
         if self._storage.get_study_directions(self._id) != [self._direction]:
             return False
         pairs = zip(self._trials, trials, strict=False)
@@ -166,7 +166,7 @@ class _File:
             self._write(number, trial)
 
     def update(self, number: int) -> None:
-        """Bring the row of a trial up to date, and make those before it that are missing."""
+        """Bring the row of a trial up to date, and create the missing ones before it."""
         for each in range(min(number, len(self._trials)), number + 1):
             folder = self._study.trial(each)
             trial = history.of_folder(folder, records.entry(folder), self._suggest) or history.gone()
@@ -190,7 +190,7 @@ class _File:
 
 
 def _is_earlier(there: FrozenTrial, now: FrozenTrial) -> bool:
-    """Whether `there` is the same trial as `now`, perhaps at an earlier time."""
+    """True if `there` is the same trial as `now`, perhaps at an earlier time."""
     if there.state == TrialState.RUNNING:
         return there.params == now.params and there.intermediate_values.items() <= now.intermediate_values.items()
     fields = ("state", "values", "params", "intermediate_values")
@@ -198,7 +198,7 @@ def _is_earlier(there: FrozenTrial, now: FrozenTrial) -> bool:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    """A connection that waits for no disk: what a power cut damages is made anew."""
+    """Return a connection that never waits for the disk: a file damaged by a power cut is created again."""
     made = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, check_same_thread=False)
     made.execute("PRAGMA synchronous=OFF")
     return made

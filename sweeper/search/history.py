@@ -1,4 +1,4 @@
-"""Past trials as Optuna trials: those of a study's run folders, and those that it learnt from another study."""
+"""Past trials as Optuna trials: those in a study's run folders, and those transferred from another study."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -14,19 +14,19 @@ from sweeper.store.trial_index import Entry
 
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 Suggest = Callable[[Any], object]
-"""Asks an Optuna trial for its parameters, in the order of the search space."""
+"""Draws the parameters of an Optuna trial, in the order of the search space."""
 
 
 def past_trial(
     suggest: Suggest, params: Mapping[str, Any], state: TrialState, value: float | None, values: Sequence[float]
 ) -> FrozenTrial:
-    """A trial with its parameters, its value when COMPLETE, and its `values` after each epoch, from epoch 1."""
+    """Return a trial with its parameters, its value if COMPLETE, and its `values` after each epoch, from epoch 1."""
     fixed = FixedTrial(dict(params))
     suggest(fixed)
     last = values[-1] if values and not isnan(values[-1]) else None
     return create_trial(
         state=state,
-        value={TrialState.COMPLETE: value, TrialState.PRUNED: last}.get(state),  # as `Study.tell` has it
+        value={TrialState.COMPLETE: value, TrialState.PRUNED: last}.get(state),  # as in `Study.tell`
         params=fixed.params,
         distributions=fixed.distributions,
         intermediate_values=dict(enumerate(values, 1)),
@@ -34,10 +34,10 @@ def past_trial(
 
 
 def past_trials(study: StudyFolder, ended: Mapping[int, Entry], suggest: Suggest) -> list[FrozenTrial]:
-    """The trials of a study by number, from 0 without a gap; `ended` has those with an end.
+    """Return the trials of a study by number, from 0 without a gap; `ended` has the finished ones.
 
-    A trial was born when its config.json was written. A number whose folder somebody has removed stays taken: it is
-    a failed trial here.
+    A trial exists once its config.json is written. If somebody removes its folder, its number stays taken, by a
+    failed trial.
     """
     found = {number: of_folder(folder, ended.get(number), suggest) for number, folder in records.folders(study)}
     last = max((number for number, trial in found.items() if trial), default=-1)
@@ -45,9 +45,9 @@ def past_trials(study: StudyFolder, ended: Mapping[int, Entry], suggest: Suggest
 
 
 def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> FrozenTrial | None:
-    """The trial in a folder, RUNNING without an end; None before it was born.
+    """Return the trial in a folder, RUNNING if unfinished; None if it has not started.
 
-    Raises EnvironmentFault where its config.json is gone: a trial that is begun anew must not go on from its history.
+    Raises EnvironmentFault if its config.json is gone: a trial started from scratch must not continue that history.
     """
     if entry:
         result = entry.result
@@ -64,17 +64,17 @@ def of_folder(folder: RunFolder, entry: Entry | None, suggest: Suggest) -> Froze
 
 
 def direction(*, minimize: bool) -> StudyDirection:
-    """Optuna's word for which way the metric is better."""
+    """Return the direction of the metric, for Optuna."""
     return StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
 
 
 def gone() -> FrozenTrial:
-    """What stands for a trial whose folder was removed."""
+    """Return a stand-in for a trial whose folder was removed."""
     return create_trial(state=TrialState.FAIL)
 
 
 class Transferable(Protocol):
-    """A trial of another study in the words of this one."""
+    """A trial of another study, with the parameters of this one."""
 
     @property
     def params(self) -> Mapping[str, Any]: ...
@@ -87,7 +87,7 @@ class Transferable(Protocol):
 
 
 def transferred(trials: Sequence[Transferable], suggest: Suggest) -> list[FrozenTrial]:
-    """The trials of another study, numbered from below 0 up to -1: no sampler takes them for the study's own."""
+    """Return the trials of another study, numbered up to -1, so that no sampler takes them for the study's own."""
     made = [past_trial(suggest, one.params, TrialState[one.state], one.value, one.values) for one in trials]
     for number, trial in enumerate(made, -len(made)):
         trial.number = trial._trial_id = number

@@ -1,4 +1,4 @@
-"""How much each open value mattered: PED-ANOVA of Optuna, with its uncertainty by bootstrap over the trials."""
+"""The importance of each parameter: Optuna's PED-ANOVA, with its uncertainty by bootstrap over the trials."""
 
 import math
 import random
@@ -22,29 +22,29 @@ from sweeper.trial import TrialResult
 
 RESAMPLES = 50
 TOP_SHARE, MIN_TOP = 0.25, 5
-"""Which trials count as the best: this share of them, but at least five, as Optuna advises; none that is pruned."""
+"""The trials that count as the best: this share of them, but at least five, as Optuna advises; no pruned ones."""
 
 
 class Share(NamedTuple):
-    """The share of an open value in what tells the best trials from all, and its standard error."""
+    """The share of a parameter in the difference between the best trials and all, and its standard error."""
 
     share: float
     error: float
 
 
 def shares(results: Sequence[TrialResult], asked: Mapping[str, Mapping[str, Any]]) -> dict[str, Share]:
-    """The share of each open value, the largest first; together they are 1.
+    """Return the share of each parameter, the largest first; together they are 1.
 
-    `asked` has the open values as study.json has them, by dotted name. A pruned trial counts as tried and as worse
-    than any that completed: how much worse does not matter to PED-ANOVA, which compares where the best trials lie
-    with where all do. Trials that failed, or have not ended, do not count. Empty where nothing can be told apart:
-    fewer than two open values, or no trial that is better than another.
+    `asked` has the parameters by dotted name, as in study.json. A pruned trial counts as tried and as worse than any
+    that completed: how much worse does not matter to PED-ANOVA, which compares where the best trials lie with where
+    all do. Failed and unfinished trials do not count. Empty if nothing can be distinguished: fewer than two
+    parameters, or no trial that is better than another.
     """
     distributions = {name: _distribution(each) for name, each in asked.items()}
     trials = _trials(results, distributions)
     if len(distributions) < 2 or len({trial.value for trial in trials}) < 2:
         return {}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would tell of every resample
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # at its default it would log every resample
     found = _shares(trials)
     draw = random.Random(0)  # noqa: S311 - the same trials give the same errors
     drawn = [_shares(draw.choices(trials, k=len(trials))) for _ in range(RESAMPLES)]
@@ -53,7 +53,7 @@ def shares(results: Sequence[TrialResult], asked: Mapping[str, Mapping[str, Any]
 
 
 def _distribution(asked: Mapping[str, Any]) -> BaseDistribution:
-    """An open value of study.json in Optuna's words."""
+    """Return Optuna's distribution for a parameter of study.json."""
     if "choice" in asked:
         return CategoricalDistribution([label for label, _ in asked["choice"]])
     kind = next(kind for kind in ("uniform", "loguniform", "int", "logint") if kind in asked)
@@ -64,7 +64,7 @@ def _distribution(asked: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _trials(results: Sequence[TrialResult], distributions: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
-    """The trials that count, the larger the value the better."""
+    """Return the trials that count, with values oriented so that larger is better."""
     completed = [one for one in results if one.state == "COMPLETE" and math.isfinite(one.oriented)]
     worse = min((one.oriented for one in completed), default=0.0) - 1
     pruned = [one for one in results if one.state == "PRUNED"]
@@ -90,26 +90,26 @@ def _trial(result: TrialResult, distributions: Mapping[str, BaseDistribution], v
 
 
 class _Trials(InMemoryStorage):
-    """A study of these trials; Optuna would copy each of them for every resample."""
+    """A storage with these trials, without copies: Optuna would copy each trial for every resample."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         super().__init__()
         self._all = list(trials)
 
     def get_all_trials(self, *_: Any, **__: Any) -> list[FrozenTrial]:
-        """All of them are complete, and nobody changes them."""
+        """Return all trials; they are complete, and nobody changes them."""
         return self._all
 
 
 def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     study = optuna.create_study(direction="maximize", storage=_Trials(trials))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a resample without a difference: all shares are equal then
+        warnings.simplefilter("ignore")  # in a resample without differences all shares are equal
         return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_top(trials)))
 
 
 def _top(trials: Sequence[FrozenTrial]) -> float:
-    """The share of the trials that are the best: not so many that the worst, which are all equal, are among them."""
+    """Return the share of trials that count as the best, small enough to exclude the worst, which are all equal."""
     values = [trial.value or 0.0 for trial in trials]
     better = len(values) - values.count(min(values))
     return min(max(TOP_SHARE, min(MIN_TOP / len(trials), 0.5)), max(1, better) / len(trials))

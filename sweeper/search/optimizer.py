@@ -1,4 +1,4 @@
-"""The optimizer: the Optuna study of a sweep, which lives in memory and is filled from the run folders."""
+"""The optimizer: the Optuna study of a sweep, held in memory and filled from the run folders."""
 
 from collections.abc import Container, Mapping, Sequence
 from copy import copy
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from trainers.config import TrainConfig
 
 
-STUDY = -1  # among numbers of trials
+STUDY = -1  # stands for the study among trial numbers
 
 
 class Optimizer:
-    """Asks Optuna for parameters and tells it what became of them, in the numbers of our trials.
+    """Draws parameters from Optuna and reports their outcomes to it, by our trial numbers.
 
-    What it proposes depends on the seed, the trial's number and the trials alone: one that is filled anew with the
-    same trials goes on as this one would. Nothing that it holds is on disk.
+    A proposal depends only on the seed, the trial's number and the trials so far: an optimizer that is filled again
+    with the same trials continues as this one would. Nothing that it holds is on disk.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Optimizer:
         minimize: bool = False,
         states: Mapping[int, SearchState] | None = None,
     ) -> None:
-        """Begin with the `past` trials of the study, from number 0 on, and with those `transferred` from another.
+        """Start with the `past` trials of the study, from number 0, and with those `transferred` from another.
 
-        `minimize`: less of the metric is better. `states` are what `state` returned of past trials, by number.
+        `minimize`: lower values of the metric are better. `states`: what `state` returned for past trials, by number.
         """
         samplers.set_verbosity(search)
         self._search, self._space, self._minimize = search, space, minimize
@@ -56,26 +56,26 @@ class Optimizer:
 
     # ------------------------------------------------------------------------------------- asking
     def ask(self, fixed: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Number and parameters of a new trial, those `fixed` as they are."""
+        """Return the number and the parameters of a new trial; those in `fixed` keep their values."""
         trial = self._prior.ask(self._study, len(self.own_trials()), fixed or {})
         return trial.number, self._space.suggest(trial)
 
     def preview(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters that `ask` would return; they are asked in a copy."""
+        """Return the parameters that `ask` would return, drawn from a copy."""
         known = self.own_trials(), self._storage.transferred
         states = {len(known[0]): self._state({})} if self._search.has_own else {}
         other = Optimizer(self._search, self._space, *known, minimize=self._minimize, states=states)
         return other.ask(fixed)[1]
 
     def own_trials(self) -> list[FrozenTrial]:
-        """Every trial of the study by number; one that is paused as a pruned one."""
+        """Return every trial of the study by number, with paused ones as pruned."""
         trials = self._study.get_trials(deepcopy=False)
         return trials[len(self._storage.transferred) :]
 
     def state(self, trial: int) -> SearchState | None:
-        """What a sampler and a pruner of extension files keep beside the trials.
+        """Return what a sampler and a pruner of extension files keep besides the trials.
 
-        None where none is of such a file, and where nothing has changed since this was asked before.
+        None if neither comes from such a file, or if nothing has changed since the last call.
         """
         changed = self._storage.changed & {trial, STUDY}
         self._storage.changed -= changed
@@ -89,9 +89,9 @@ class Optimizer:
         return SearchState(turn=self._turn, trial=dict(trial), study=dict(study))
 
     def _restore(self, past: Sequence[FrozenTrial], states: Mapping[int, SearchState]) -> None:
-        """Have the attributes of past trials and of the study again."""
+        """Restore the attributes of past trials and of the study."""
         for number, state in states.items():
-            if number < len(past):  # else it is of a preview, and of the study alone
+            if number < len(past):  # otherwise it comes from a preview, and concerns only the study
                 past[number].system_attrs = dict(state.trial)
         latest = max(states.values(), key=lambda state: state.turn, default=None)
         for key, value in latest.study.items() if latest else ():
@@ -99,17 +99,17 @@ class Optimizer:
         self._turn = latest.turn if latest else 0
         self._storage.changed.clear()
 
-    # ------------------------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------------------------ reporting
     def report(self, trial: int, epoch: int, value: float) -> None:
-        """Tell the `value` of a running trial after `epoch`; telling it again changes nothing."""
+        """Report the `value` of a running trial after `epoch`; reporting it again changes nothing."""
         self._storage.set_trial_intermediate_value(trial, epoch, value)
 
     def should_prune(self, trial: int, train: "TrainConfig") -> bool:
-        """Whether a running trial of `train` is to end after what was reported last."""
+        """True if a running trial of `train` should stop after its last report."""
         return samplers.prunes(self._search, train, self._study, self._storage.get_trial(trial))
 
     def tell(self, result: TrialResult) -> None:
-        """Tell how a trial ended."""
+        """Report the outcome of a trial."""
         self.resume(result.number)
         if result.state == "COMPLETE":
             self._study.tell(result.number, result.value)
@@ -118,16 +118,16 @@ class Optimizer:
             self._study.tell(result.number, state=state)
 
     def pause(self, trial: int) -> None:
-        """Have a sampler learn from what a running trial has shown, as from a pruned one, though it may go on."""
+        """Let a sampler learn from a running trial as from a pruned one, though it may continue."""
         self._storage.paused.add(trial)
 
     def resume(self, trial: int) -> None:
-        """Take back `pause`."""
+        """Undo `pause`."""
         self._storage.paused.discard(trial)
 
 
 class _Storage(InMemoryStorage):
-    """Optuna's memory, in which a sampler finds transferred trials, too, and paused ones as pruned.
+    """Optuna's in-memory storage, in which a sampler also finds transferred trials, and paused ones as pruned.
 
     It holds a single study, so the id of a trial is its number.
     """
@@ -136,7 +136,7 @@ class _Storage(InMemoryStorage):
         super().__init__()
         self.transferred = list(transferred)  # numbered below 0, before the study's own
         self.paused: set[int] = set()
-        self.changed: set[int] = set()  # trials, and STUDY, whose attributes are others than when they were asked for
+        self.changed: set[int] = set()  # trials, and STUDY, whose attributes have changed since `state`
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_system_attr(trial_id, key, value)

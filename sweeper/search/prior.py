@@ -1,4 +1,4 @@
-"""Asking for a trial: until there are results to learn from, its values are drawn near what is likely to be good."""
+"""The first trials: until there are results to learn from, values are drawn near those that are likely to be good."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from sweeper.space.spec import GP, TPE, CustomSampler, Grid, Search
 if TYPE_CHECKING:
     from sweeper.space.space import Space
 
-TRUSTED = 3  # trials near what is likely to be good, the default among them, before one is drawn evenly
+TRUSTED = 3  # trials near the prior, the default among them, before one is drawn evenly
 
 
 class StartingPrior:
-    """Draws the values of a trial that the sampler would draw at random, as far as there is a prior of them.
+    """Draws from a prior, if there is one, those values of a trial that the sampler would draw at random.
 
-    Once a few trials near it have results, one trial is drawn evenly. While the median of such even draws is the
-    better one, the next is drawn evenly, too: a prior that is wrong costs little.
-    A draw depends on the study's seed, the trial's number and the value's name alone, and whether there is one on
-    the results so far: a study that is resumed draws the same.
+    Once a few trials near the prior have results, one trial is drawn evenly. While the median of such even draws is
+    better, the next trial is drawn evenly, too: a wrong prior costs little.
+    A draw depends only on the study's seed, the trial's number and the parameter's name; the results so far decide
+    only if it is made. A resumed study therefore draws the same.
     """
 
     def __init__(self, search: Search, space: "Space") -> None:
@@ -37,7 +37,7 @@ class StartingPrior:
         return {} if off else self._space.priors()
 
     def ask(self, study: optuna.Study, number: int, fixed: Mapping[str, Any]) -> optuna.Trial:
-        """The trial of this number, with the values `fixed`, those of a prior, and for the sampler what remains."""
+        """Return the trial of this number, with `fixed` values and those of a prior; the sampler draws the rest."""
         near = self._starts(study) and not self._doubted(study)
         given = {**self._drawn(number, fixed), **fixed} if near else dict(fixed)
         if given:
@@ -45,7 +45,7 @@ class StartingPrior:
         return study.ask()
 
     def _starts(self, study: optuna.Study) -> bool:
-        """Whether the sampler, too, would draw at random, for want of results."""
+        """True if the sampler itself would draw at random, because it has too few results."""
         sampler = self._search.sampler
         if not isinstance(sampler, TPE | GP):
             return True
@@ -53,12 +53,12 @@ class StartingPrior:
         return len(study.get_trials(deepcopy=False, states=learnt)) < sampler.startup_trials
 
     def _doubted(self, study: optuna.Study) -> bool:
-        """Whether an even draw has to show what the prior is worth, or such draws have been better than it."""
+        """True if an even draw should test the prior, or if even draws have been better than it."""
         if not (self._priors and isinstance(self._search.sampler, TPE | GP)):
             return False
         worth: dict[bool, list[float]] = {True: [], False: []}
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-            if trial.number >= 0 and (value := _value(trial)) is not None:  # below 0: of another study
+            if trial.number >= 0 and (value := _value(trial)) is not None:  # below 0: from another study
                 worth[self._is_near(trial)].append(value)
         near, even = worth[True], worth[False]
         if not (near and even):
@@ -67,10 +67,10 @@ class StartingPrior:
         return sign * median(even) > sign * median(near)
 
     def _is_near(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is a default or as drawn from the prior, and not as the sampler draws."""
+        """True if a trial is a default or was drawn from the prior, not by the sampler."""
         if trial.number < self._defaults:
             return True
-        backbone = trial.params.get("backbone")  # it may have been given
+        backbone = trial.params.get("backbone")  # it may have been fixed
         drawn = self._drawn(trial.number, {"backbone": backbone} if backbone in self._priors else {})
         return all(trial.params[name] == value for name, value in drawn.items() if name in trial.params)
 
@@ -79,7 +79,7 @@ class StartingPrior:
         return len(self._space.default())
 
     def _drawn(self, number: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Values near the defaults of a backbone: of the fixed one, else of one drawn evenly."""
+        """Return values near the defaults of a backbone: the fixed one, else one drawn evenly."""
         if not self._priors:
             return {}
         backbone = fixed.get("backbone", self._backbone(number))
@@ -87,19 +87,19 @@ class StartingPrior:
         return near | ({"backbone": backbone} if len(self._priors) > 1 else {})
 
     def _backbone(self, number: int) -> str:
-        """One of them, drawn evenly unless somebody has written how."""
+        """Draw a backbone: by its prior if search.prior has one, else evenly."""
         share, (first, *_) = self._share(number, "backbone"), self._priors.values()
         backbones = list(self._priors)
         return first["backbone"].quantile(share) if "backbone" in first else backbones[int(share * len(backbones))]
 
     def _share(self, number: int, name: str) -> float:
-        """A number from 0 to 1, of a trial and a value."""
+        """Return a pseudo-random number from 0 to 1 for a trial and a parameter."""
         words = f"prior {self._search.seed} {number} {name}".encode()
         return int.from_bytes(hashlib.blake2b(words, digest_size=6).digest(), "little") / 2**48
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    """The value of a trial; of one that is pruned or paused, what it has shown last."""
+    """Return the value of a trial; for a pruned or paused one, its last report."""
     if trial.state == TrialState.COMPLETE:
         return trial.value
     return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners as a study file names them, every setting explicit."""
+"""Optuna's samplers and pruners, by their names in a study file, with every setting explicit."""
 
 import hashlib
 import math
@@ -41,19 +41,19 @@ if TYPE_CHECKING:
     from sweeper.space.space import Space
 
 MIN_WARMUP_EPOCHS = 3  # epochs
-TRIED = (0.3, 0.5, 0.2, 0.4)  # values of trials in which a sampler is tried
+TRIED = (0.3, 0.5, 0.2, 0.4)  # values of the trials on which a sampler is tried out
 Called = Callable[..., Any]
-"""Calls the function that it is given first with what follows."""
+"""Calls its first argument with the others."""
 
 
 def set_verbosity(search: Search) -> None:
-    """Have Optuna say what is worth knowing; a sampler of one's own, made for each trial, would say it each time."""
+    """Let Optuna log warnings, but only errors for a custom sampler, which is made per draw and would repeat them."""
     custom = isinstance(search.sampler, CustomSampler)
     optuna.logging.set_verbosity(optuna.logging.ERROR if custom else optuna.logging.WARNING)
 
 
 def sampler(search: Search) -> "StatelessSampler":
-    """The sampler of `search`; what it proposes depends on the seed, the trial's number and the record alone."""
+    """Return the sampler of `search`, whose proposals depend only on the seed, the trial's number and the record."""
     called = _caller("samplers", search.sampler)
     return StatelessSampler(lambda seed: _sampler(search, seed), search.seed, called)
 
@@ -84,9 +84,9 @@ def _tpe(seed: int, startup_trials: int) -> BaseSampler:
 
 
 def try_own(search: Search, space: "Space", *, minimize: bool = False) -> None:
-    """Try a sampler and a pruner of extension files on a few trials that are forgotten again.
+    """Try out a sampler and a pruner of extension files on a few throwaway trials.
 
-    Raises UserError, with the line in the user's file, for one that fails, or proposes other values for equal seeds.
+    Raises UserError, with the line in the user's file, if one fails or proposes different values for equal seeds.
     """
     if not search.has_own:
         return
@@ -94,14 +94,14 @@ def try_own(search: Search, space: "Space", *, minimize: bool = False) -> None:
     if one != other and isinstance(search.sampler, CustomSampler):
         definition = extensions.needed("samplers", search.sampler.name)
         raise UserError(
-            f"{definition.name} of samplers proposes other values for equal seeds",
+            f"{definition.name} of samplers proposes different values for equal seeds",
             where=definition.where,
-            help="hand the seed on, as in RandomSampler(seed=seed): a resumed study must propose the same",
+            help="pass the seed on, as in RandomSampler(seed=seed): a resumed study must propose the same values",
         )
 
 
 def _tried(search: Search, space: "Space", *, minimize: bool) -> list[dict[str, Any]]:
-    """The parameters of a few trials, each of which is judged after one epoch and completes."""
+    """Return the parameters of a few trials, each of which is judged after one epoch and completes."""
     set_verbosity(search)
     study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     found: list[dict[str, Any]] = []
@@ -115,7 +115,7 @@ def _tried(search: Search, space: "Space", *, minimize: bool) -> list[dict[str, 
 
 
 def first(search: Search, space: "Space", count: int, *, minimize: bool = False) -> Iterator[dict[str, Any]]:
-    """The parameters of the first `count` trials as a study would ask for them while none has a result."""
+    """Yield the parameters of the first `count` trials, as a study proposes them while no trial has a result."""
     set_verbosity(search)
     study = optuna.create_study(direction=direction(minimize=minimize), sampler=sampler(search))
     grid = isinstance(search.sampler, Grid)
@@ -126,7 +126,7 @@ def first(search: Search, space: "Space", count: int, *, minimize: bool = False)
 
 
 def prunes(search: Search, train: TrainConfig, study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Whether the pruner of `search` ends a running trial of `train`."""
+    """True if the pruner of `search` stops a running trial of `train`."""
     called = _caller("pruners", search.pruner)
     if search.folds and isinstance(search.pruner, EarlyStopping):
         trial = _in_fold(trial, train.epochs)
@@ -134,7 +134,7 @@ def prunes(search: Search, train: TrainConfig, study: optuna.Study, trial: Froze
 
 
 def _in_fold(trial: FrozenTrial, epochs: int) -> FrozenTrial:
-    """The trial as its current fold of so many epochs shows it; the weights of each are new."""
+    """Return the trial as seen from its current fold, of `epochs` epochs; each fold starts with new weights."""
     found = copy(trial)
     before = (max(trial.intermediate_values, default=1) - 1) // epochs * epochs
     found.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step > before}
@@ -142,7 +142,7 @@ def _in_fold(trial: FrozenTrial, epochs: int) -> FrozenTrial:
 
 
 def pruner(search: Search, train: TrainConfig) -> BasePruner:
-    """The pruner of `search` for a trial of `train`: its learning rate's warm-up and its epochs matter."""
+    """Return the pruner of `search` for a trial of `train`, whose learning-rate warm-up and epochs matter."""
     match search.pruner:
         case Median() as chosen:
             warmup = _warmup(train) if chosen.warmup_epochs is None else chosen.warmup_epochs
@@ -155,7 +155,7 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return optuna.pruners.PatientPruner(None, patience=chosen.patience, min_delta=chosen.min_delta)
-        case NoPruner() | Asha():  # the study's own rungs judge
+        case NoPruner() | Asha():  # the study's own rungs decide
             return optuna.pruners.NopPruner()
         case CustomPruner() as chosen:
             stops: BasePruner = _own("pruners", chosen, search.seed, BasePruner)
@@ -163,17 +163,17 @@ def pruner(search: Search, train: TrainConfig) -> BasePruner:
 
 
 def _own(kind: Kind, chosen: CustomSampler | CustomPruner, seed: int, wanted: type) -> Any:
-    """What a function of an extension file makes for this seed; UserError for anything but a `wanted`."""
+    """Return what a function of an extension file makes for this seed; UserError if it is not a `wanted`."""
     definition = extensions.needed(kind, chosen.name)
     made = definition.called(definition.value, seed, **definition.given(chosen.model_dump()))
     if not isinstance(made, wanted):
-        what = f"{chosen.name} of {kind} makes {type(made).__name__}, and not an optuna {wanted.__name__}"
+        what = f"{chosen.name} of {kind} returns {type(made).__name__}, not an Optuna {wanted.__name__}"
         raise UserError(what, where=definition.where, help=f"return one of optuna.{kind}")
     return made
 
 
 def _caller(kind: Kind, chosen: Sampler | Pruner) -> Called:
-    """Calls a method of a sampler or pruner; what one of an extension file raises names the user's line."""
+    """Return a function that calls methods of a sampler or pruner; errors of a custom one name the user's line."""
     custom = isinstance(chosen, CustomSampler | CustomPruner)
     return extensions.needed(kind, chosen.name).called if custom else _plainly
 
@@ -183,9 +183,9 @@ def _plainly(function: Callable[..., Any], *given: Any) -> Any:
 
 
 def _refuse_ending(made: BaseSampler, name: str) -> None:
-    """UserError for a sampler that ends Optuna's own loop, which nobody runs here."""
+    """Raise UserError for a sampler that ends Optuna's own loop, which does not run here."""
     if isinstance(made, GridSampler | BruteForceSampler):
-        what = f"{name} of samplers makes a {type(made).__name__}, which ends a loop of Optuna's"
+        what = f"{name} of samplers returns a {type(made).__name__}, which can only stop Optuna's own loop"
         raise UserError(
             what,
             where=extensions.needed("samplers", name).where,
@@ -200,9 +200,9 @@ def _warmup(train: TrainConfig) -> int:
 
 
 class StatelessSampler(BaseSampler):
-    """Makes a sampler anew for every draw, seeded by the study's seed, the trial's number and the value's name.
+    """Makes a new sampler for every draw, seeded by the study's seed, the trial's number and the parameter's name.
 
-    So a sweep that was interrupted, even between two values of one trial, asks for what it would have asked for.
+    An interrupted sweep, even between two parameters of a trial, therefore resumes with the same proposals.
     """
 
     def __init__(self, build: Callable[[int], BaseSampler], seed: int, called: Called) -> None:
@@ -221,7 +221,7 @@ class StatelessSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         fresh = self._fresh(trial)
-        if isinstance(fresh, QMCSampler):  # one sequence for the whole study, whose place is among its attributes
+        if isinstance(fresh, QMCSampler):  # one sequence per study, its position in the study's attributes
             fresh = self._build(self._seed)
         found: dict[str, Any] = self._called(fresh.sample_relative, study, trial, search_space)
         return found

@@ -1,4 +1,4 @@
-"""What a search space asks, in plain JSON types with every default written out, and how two of them differ."""
+"""The identity of a search space, in plain JSON types with every default written out, and the difference of two."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ LEFT_OUT = object()
 
 
 def filled(value: Any, annotation: Any) -> Any:
-    """`value`, of `sweeper.space.tree.plain`, with the defaults of the model that `annotation` names."""
+    """Return `value`, made by `sweeper.space.tree.plain`, with the defaults of the model that `annotation` names."""
     if _kind(value) == "choice":
         return {"choice": [[label, filled(option, annotation)] for label, option in value["choice"]]}
     models = {hints.tag(model): model for model in parts(annotation)}
@@ -37,12 +37,12 @@ def _entry(value: dict[str, Any], name: str, model: type[BaseModel]) -> Any:
 
 
 def _kind(value: Any) -> str | None:
-    """The kind of open value, or None for a closed one."""
+    """Return the kind of distribution, or None for a fixed value."""
     return next((kind for kind in KINDS if kind in value), None) if isinstance(value, dict) else None
 
 
 def opened(value: Any, name: str = "") -> dict[str, Any]:
-    """The open values in an identity's `train` by dotted name, those of branches after their choice."""
+    """Return the distributions in an identity's `train` by dotted name, those of branches after their choice."""
     kind = _kind(value)
     if kind == "choice":
         inner = [(f"{name}.{label}", option) for label, option in value["choice"]]
@@ -55,7 +55,7 @@ def opened(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def difference(old: Any, new: Any, name: str = "") -> list[str]:
-    """One line a value in which two identities differ: `train.loss.gamma: uniform [0.0, 5.0] -> 2`."""
+    """Return one line per value in which two identities differ: `train.loss.gamma: uniform [0.0, 5.0] -> 2`."""
     if old == new:
         return []
     pairs = _pairs(old, new)
@@ -65,7 +65,7 @@ def difference(old: Any, new: Any, name: str = "") -> list[str]:
 
 
 def _pairs(old: Any, new: Any) -> list[tuple[str, Any, Any]] | None:
-    """Keys or branches that two values share or not, when it makes sense to compare one by one."""
+    """Return the keys or branches of two values side by side, or None if it makes no sense to compare one by one."""
     kinds = {_kind(old), _kind(new)}
     if isinstance(old, Mapping) and isinstance(new, Mapping) and kinds == {None}:
         return [(key, old.get(key, LEFT_OUT), new.get(key, LEFT_OUT)) for key in dict.fromkeys([*new, *old])]

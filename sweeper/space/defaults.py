@@ -1,4 +1,4 @@
-"""Where a search begins: open values as a recipe that leaves them out would have them."""
+"""The start of a search: the values that a recipe gets for keys that it leaves out."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ from trainers.signatures import Kind
 from trainers.support import weights_folder
 from trainers.support.weights_folder import ModelConfig
 
-COSTS = ("epochs", "batch_size", "image_size")  # a matter of the data and the machine: their middle is the start
+COSTS = ("epochs", "batch_size", "image_size")  # depend on the data and the machine: a search starts in their middle
 
 
 def parameters(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a first trial: the `defaults` of its backbone (sweeper/space/defaults.py), as far as offered.
+    """Return the parameters of a first trial: the `defaults` of its backbone, where the tree offers them.
 
-    Of a range the nearest value, of a choice the option itself or the nearest number; where a recipe has no default,
-    the middle of the range and the first option.
+    From a range take the nearest value, from a choice the option itself or the nearest number. Without a default,
+    take the middle of the range or the first option.
     """
     usual = known(tree, defaults)
     found: dict[str, Any] = {}
@@ -32,14 +32,14 @@ def parameters(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known(tree: Node, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of every open value that has a default, those of all branches included."""
+    """Return the same for every parameter that has a default, including those of all branches."""
     usual = TrainConfig.model_validate(defaults).model_dump(mode="json")
-    usual["drop_path"] = usual["drop_path"] or 0.0  # nothing said is none
+    usual["drop_path"] = usual["drop_path"] or 0.0  # left out means none
     return dict(_walk(tree, "", "", {key: value for key, value in usual.items() if key not in COSTS}))
 
 
 def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, Any]]:
-    """Name and default of every open value that has one in a node of the part `part`, whose default is `usual`."""
+    """Yield name and default of each parameter that has one, in a node of the part `part` with default `usual`."""
     match node.value:
         case dict() as entries:
             known = _defaults(part, entries, usual)
@@ -58,7 +58,7 @@ def _walk(node: Node, name: str, part: str, usual: Any) -> Iterator[tuple[str, A
 
 
 def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str, Any]:
-    """The defaults of a mapping: those of its own name, where it has another than is usual."""
+    """Return the defaults of a mapping: those of its own name, if that is not the usual one."""
     label = entries["name"].value if part in NAMED and "name" in entries else None
     if isinstance(label, str) and not (isinstance(usual, dict) and usual.get("name") == label):
         of_name = TrainConfig.model_validate({"backbone": "", part: _of_extension(part, label) | {"name": label}})
@@ -68,14 +68,14 @@ def _defaults(part: str, entries: Mapping[Any, Node], usual: Any) -> Mapping[str
 
 
 def _of_extension(part: str, name: str) -> dict[str, Any]:
-    """The defaults of a part that an extension file defines."""
+    """Return the defaults of a part that an extension file defines."""
     kinds: dict[str, Kind] = {"loss": "losses", "head": "heads"}
     definition = extensions.find(kinds[part], name) if part in kinds else None
     return definition.defaults if definition else {}
 
 
 def _option(distribution: Choice, usual: Any) -> Iterator[Any]:
-    """The label of the default, if it is offered, or else that of the nearest number."""
+    """Yield the label of the default, if it is offered, or else that of the nearest number."""
     if isinstance(usual, dict) and "name" not in usual:
         yield from islice((label for label, node in _options(distribution) if isinstance(node.value, dict)), 1)
         return
@@ -101,9 +101,9 @@ def _number(value: Any) -> bool:
 
 
 class Family(NamedTuple):
-    """One line of the table; rates are for AdamW at 64 images a step."""
+    """A line of the table; rates are for AdamW at 64 images per step."""
 
-    pattern: str  # of the architecture's name, the part of backbone before the dot
+    pattern: str  # matches the architecture, the part of backbone before the dot
     lr: float
     backbone_lr_scale: float
     layer_decay: float
@@ -129,7 +129,7 @@ AUGMENT: dict[str, dict[str, Any]] = {
 }
 
 
-LONG = 10  # epochs, from which on small networks start with strong augmentation: see docs/explanation/measurements.md
+LONG = 10  # epochs from which small networks get strong augmentation: see docs/explanation/measurements.md
 
 
 # fmt: off
@@ -140,15 +140,15 @@ TABLE = (
     Family(r"(tf_)?efficientnet", 1e-3, 0.5, 1.0, 0.02, None, "medium",
            "Tan and Le 2021, section 5.2: fine-tuning at a low rate; timm's recipes for decay"),
     Family(r"convnext", 1e-3, 0.3, 0.87, 0.05, 0.1, "medium",
-           "Liu et al. 2022, table 5: layer decay .7 to .9 over 12 layers, .87 over timm's; drop path .1 and up"),
+           "Liu et al. 2022, table 5: layer decay 0.7 to 0.9 over 12 layers, 0.87 over timm's; drop path 0.1 and up"),
     Family(r"swin", 5e-4, 0.3, 0.9, 0.05, 0.2, "medium",
-           "Liu et al. 2021, appendix A2.1: fine-tuning at a constant low rate, drop path .2"),
+           "Liu et al. 2021, appendix A2.1: fine-tuning at a constant low rate, drop path 0.2"),
     Family(r"(vit|deit|beit|eva|cait)", 5e-4, 0.5, 0.75, 0.05, 0.1, "medium",
-           "He et al. 2022, table 9: layer decay .65 to .75, drop path .1, decay .05"),
+           "He et al. 2022, table 9: layer decay 0.65 to 0.75, drop path 0.1, decay 0.05"),
     Family(r"van", 5e-4, 0.3, 1.0, 0.05, 0.1, "medium",
-           "Guo et al. 2022, section 4: AdamW 5e-4, decay .05, drop path .1"),
+           "Guo et al. 2022, section 4: AdamW 5e-4, decay 0.05, drop path 0.1"),
     Family(r"", 1e-3, 0.3, 1.0, 0.02, None, "medium",
-           "ResNets and whatever else: Wightman et al. 2021, section 5.2: decay .02, smoothing .1"),
+           "ResNets and everything else: Wightman et al. 2021, section 5.2: decay 0.02, smoothing 0.1"),
 )
 
 
@@ -169,40 +169,40 @@ PARTS = (
     "tta",
     "posthoc_logit_adjustment",
 )
-"""What a recipe may leave out to get the family's."""
+"""Keys that a recipe may leave out to get the values of the backbone's family."""
 OF_WEIGHTS = ("backbone_args", "normalize")
-"""And to get what timm's config.json beside its local weights says."""
+"""Keys that it may leave out to get those of timm's config.json beside its local weights."""
 
 
 def family(backbone: str, *, pretrained: bool = True) -> Family:
-    """The line of the table for a timm model name; of several the first that matches."""
+    """Return the line of the table for a timm model name; the first match wins."""
     if not pretrained:
         return SCRATCH
     return next(line for line in TABLE if re.match(line.pattern, backbone))
 
 
 def is_small(backbone: str) -> bool:
-    """Whether a network of this timm name is of the small ones, which several threads hardly train any faster.
+    """True if the network of this timm name is small, so that several threads hardly train it any faster.
 
-    Not timm's test_ networks: with them people try a study out, and the same trials each time are worth more.
+    False for timm's test_ networks: people try out studies with them, and the same trials each time are worth more.
     """
     return not backbone.startswith("test_") and family(backbone) is TABLE[0]
 
 
 def augmentation(name: str, epochs: int) -> dict[str, Any]:
-    """A line of AUGMENT, as far as a training of so many epochs has time for it."""
+    """Return a line of AUGMENT, but medium instead of strong if the training is too short for that."""
     return AUGMENT["medium" if name == "strong" and epochs < LONG else name]
 
 
 def defaults(
     backbone: str, metric: str, *, pretrained: bool = True, epochs: int = LONG, mixed: bool | None = None
 ) -> dict[str, Any]:
-    """Loss, optimizer, schedule, augmentation, weight averaging and drop path for this backbone, as plain values.
+    """Return loss, optimizer, schedule, augmentation, weight averaging and drop path of a backbone, as plain values.
 
-    Label smoothing raises the overall accuracy, but flattens the logits that posterior correction moves: where the
-    metric is a mean over classes there is none, nor where images are mixed, which smooths already (`mixed`, or as the
-    family's augmentation has it). Small networks are evaluated as the average of their last steps, where they train
-    for LONG epochs.
+    Label smoothing raises the overall accuracy, but flattens the logits that the posterior correction moves. It is
+    off if the metric is a mean over classes, and if images are mixed, which smooths already (`mixed`, or by default
+    what the family's augmentation does). Small networks are evaluated as the average of their last steps if they
+    train for at least LONG epochs.
     """
     line = family(backbone, pretrained=pretrained)
     strong = line.augment == "strong" and epochs >= LONG
@@ -219,10 +219,10 @@ def defaults(
 
 
 def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
-    """`train` with the parts it leaves out; a part that is there at all stays as it is.
+    """Return `train` with the parts it leaves out; a part that is there stays as it is.
 
-    Predictions look at mirror images where training does, and are corrected for class frequency, with a fitted
-    strength, where the metric is a mean over classes.
+    Predictions use mirror images if training does. They are corrected for class frequency, with a fitted strength,
+    if the metric is a mean over classes.
     """
     backbone = train.get("backbone")
     if not isinstance(backbone, str):
@@ -235,12 +235,12 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
     parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False, **known)
     own = _of_weights(train, backbone)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}
-    fits = _mean(metric) and metric in STANDARD  # a probability is as good as it is
+    fits = _mean(metric) and metric in STANDARD  # metrics of probabilities take them as they are
     return parts | looks | {"posthoc_logit_adjustment": {"fit": fits}} | train | own
 
 
 def _of_weights(train: dict[str, Any], backbone: str) -> dict[str, Any]:
-    """Arguments and normalization that config.json beside local weights says, below those that are written."""
+    """Return arguments and normalization from config.json beside local weights; values in the recipe come first."""
     weights, given = train.get("weights"), train.get("backbone_args", {})
     described = described_by(weights, backbone) if train.get("pretrained") is not False else None
     if described is None or not isinstance(given, dict):
@@ -251,13 +251,13 @@ def _of_weights(train: dict[str, Any], backbone: str) -> dict[str, Any]:
 
 
 def described_by(weights: Any, backbone: str) -> ModelConfig | None:
-    """What timm's config.json beside the weights of a backbone says, where there is one."""
+    """Return the contents of timm's config.json beside the weights of a backbone, if there is one."""
     place = weights_folder.find(weights, backbone).config if isinstance(weights, str) else None
     return weights_folder.config(place) if place else None
 
 
 def _mean(metric: str) -> bool:
-    """Whether every class counts the same."""
+    """True if every class counts the same."""
     return metric != "overall_accuracy"
 
 

@@ -1,4 +1,4 @@
-"""What is generated from the models: the JSON schema of a search space, for editors, and the page of its keys."""
+"""The files generated from the models: the JSON schema of a search space, for editors, and the page of its keys."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 
 
 def schema() -> Schema:
-    """The schema (JSON Schema 2020-12), with the models' descriptions of meaning, unit and range."""
+    """Return the schema (JSON Schema 2020-12), with the models' descriptions of meaning, unit and range."""
     file = StudyFile.model_json_schema()
     train = TrainConfig.model_json_schema(ref_template="#/$defs/Open{model}")
     closed, parts = file.pop("$defs"), train.pop("$defs")
@@ -37,13 +37,13 @@ def schema() -> Schema:
 
 
 def write(path: Path = PATH) -> None:
-    """Put the schema at `path`."""
+    """Write the schema to `path`."""
     write_text(path, json.dumps(schema(), indent=1, ensure_ascii=False) + "\n")
 
 
 # --------------------------------------------------------------------------------------- short forms
 def _short_forms(part: Schema, parts: Schema) -> Schema:
-    """`loss: focal` is short for `loss: {name: focal}`."""
+    """Allow `loss: focal` as short for `loss: {name: focal}`."""
     entries = {key: _short(entry, parts) if key in NAMED else entry for key, entry in part["properties"].items()}
     return part | {"properties": entries}
 
@@ -56,34 +56,34 @@ def _short(entry: Schema, parts: Schema) -> Schema:
 
 
 def _name(ref: str, parts: Schema) -> str | None:
-    """The name of a part; None of one that an extension file defines."""
+    """Return the name of a part; None for one that an extension file defines."""
     name = ref.rpartition("/")[2]
     part = parts.get(name) or parts[name.removeprefix("Open")]
     found: str | None = part["properties"]["name"].get("const")
     return found
 
 
-# ---------------------------------------------------------------------------------------- open values
+# ---------------------------------------------------------------------------------------- distributions
 def _open_part(part: Schema, parts: Schema) -> Schema:
-    """A part of `train` with every value but its name open."""
+    """Return a part of `train` in which every value except its name may be left open."""
     entries = _short_forms(part, parts)["properties"]
     opened = {key: entry if key == "name" else _open(entry) for key, entry in entries.items()}
-    return part | {"properties": opened, "required": []}  # what a file leaves out, families and presets have
+    return part | {"properties": opened, "required": []}  # families and presets supply what a file leaves out
 
 
 def _open(entry: Schema) -> Schema:
-    """A value, or one of the mappings that leave it open; a choice offers values of the same kind."""
+    """Allow a value or a distribution in its place; a choice offers values of the same kind."""
     notes = {key: entry[key] for key in ("description", "default") if key in entry}
     value = _inner({key: entry[key] for key in entry if key not in notes})
     each = [{"$ref": "#/$defs/Each"}] if "additionalProperties" in json.dumps(entry) else []
     options = {"anyOf": [value, {"$ref": "#/$defs/Range"}, *each]}
     choice = _mapping({"choice": {"type": "array", "minItems": 1, "items": options}}, ["choice"])
-    choice["description"] = "one of these values, or of these branches with open values of their own"
+    choice["description"] = "one of these values, or one of these branches with parameters of their own"
     return notes | {"anyOf": [value, choice, {"$ref": "#/$defs/Range"}, *each]}
 
 
 def _inner(value: Schema) -> Schema:
-    """The values inside a list or a mapping may be open too."""
+    """Allow the values inside a list or a mapping to be left open, too."""
     if "anyOf" in value:
         value = value | {"anyOf": [_inner(member) for member in value["anyOf"]]}
     if "prefixItems" in value:
@@ -98,14 +98,14 @@ def _mapping(entries: Schema, required: list[str]) -> Schema:
 
 
 def _ranges() -> Schema:
-    """The four kinds of number between two bounds."""
+    """Return the four distributions of a number between two bounds."""
 
     def bounds(kind: str, item: str, **more: Schema) -> Schema:
         pair = {"type": "array", "prefixItems": [{"type": item}, {"type": item}], "minItems": 2, "maxItems": 2}
         return _mapping({kind: pair, **more}, [kind])
 
     return {
-        "description": "a number between two bounds, both included; the log kinds on a logarithmic scale",
+        "description": "a number between two bounds, both included; loguniform and logint on a logarithmic scale",
         "anyOf": [
             bounds("uniform", "number", step={"type": "number", "exclusiveMinimum": 0}),
             bounds("loguniform", "number"),
@@ -116,14 +116,14 @@ def _ranges() -> Schema:
 
 
 def _each() -> Schema:
-    """The same open value once for every category."""
+    """Return the schema of one distribution for every category."""
     choice = _mapping({"choice": {"type": "array", "minItems": 1}}, ["choice"])
     each = _mapping({"per_category": {"anyOf": [choice, {"$ref": "#/$defs/Range"}]}}, ["per_category"])
-    return each | {"description": "one such value for each category, by name"}
+    return each | {"description": "one such value per category, by name"}
 
 
 def _without_titles(value: Any) -> Any:
-    """pydantic's titles only repeat the keys."""
+    """Remove pydantic's titles, which only repeat the keys."""
     if isinstance(value, dict):
         return {k: _without_titles(v) for k, v in value.items() if not (k == "title" and isinstance(v, str))}
     return [_without_titles(item) for item in value] if isinstance(value, list) else value
@@ -131,7 +131,7 @@ def _without_titles(value: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------- docs/reference/keys.md
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     lines = [
         "# Every key",
         "",
@@ -147,19 +147,19 @@ def page() -> str:
 
 
 def write_page(path: Path = PAGE) -> None:
-    """Put the page at `path`."""
+    """Write the page to `path`."""
     write_text(path, page())
 
 
 def _metrics() -> list[str]:
-    """A table of the metrics."""
+    """Return a table of the metrics."""
     text = "The metric on val ranks epochs and trials. A mean is over the classes of all categories."
     rows = [f"| `{name}` | {one.description} |" for name, one in BUILT_IN.items()]
-    return ["", "## metric", "", text, "", "| metric | what it is |", "|---|---|", *rows]
+    return ["", "## metric", "", text, "", "| metric | meaning |", "|---|---|", *rows]
 
 
 def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
-    """A table of the model's keys, then a section for each part among them."""
+    """Yield a table of the model's keys, then a section for each part among them."""
     yield from ("", f"## {name}", "")
     if model.__doc__ and name not in ("data", "train"):
         yield from (model.__doc__.splitlines()[0], "")
@@ -187,7 +187,7 @@ def _default(model: type[BaseModel], key: str) -> str:
     if field.is_required() and key == "backbone":
         return "the preset's"
     if field.is_required():
-        return "(needed)"
+        return "(required)"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return f"`{value.name}`" if hasattr(value, "name") else "see below"

@@ -1,4 +1,4 @@
-"""Names that extension files define, and their keys, judged like those of sweep itself."""
+"""The names that extension files define, and their keys, validated like those of sweep itself."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,11 +23,11 @@ PARTS: dict[str, Kind] = {
     "search.sampler": "samplers",
     "search.pruner": "pruners",
 }
-"""By the path of a part that has a name, what of an extension file may stand there."""
+"""The kind of definition that a named part takes from an extension file, by the path of the part."""
 
 
 def _tags(union: Any) -> list[str]:
-    """The names of the built-in members of a union of parts."""
+    """Return the names of the built-in members of a union of parts."""
     found = (tag(one) for member in get_args(union)[:1] for one in parts(member))
     return [name for name in found if name]
 
@@ -44,7 +44,7 @@ BUILT_IN: dict[Kind, list[str]] = {
 
 
 def files(given: Node | None, source: Path) -> tuple[ExtensionFile, ...]:
-    """The files that `extensions:` of the space `source` names; in a study's own folder, the copies there."""
+    """Read the files that `extensions:` of the space `source` names, or their copies in a study's own folder."""
     entries = given.value if given is not None and isinstance(given.value, list) else []
     copies = source.parent / "extensions"
     found: dict[str, ExtensionFile] = {}
@@ -59,19 +59,19 @@ def files(given: Node | None, source: Path) -> tuple[ExtensionFile, ...]:
             raise UserError(
                 f"there is no extension file {str(node.value)!r}",
                 where=node.where,
-                help=f"paths count from the folder of this file: {source.parent}",
+                help=f"paths are relative to the folder of this file: {source.parent}",
             )
         found[name] = ExtensionFile.read(path)
     return tuple(found.values())
 
 
 def use(given: Sequence[ExtensionFile]) -> None:
-    """Load these files, and forget all others."""
+    """Load these files and forget all others."""
     extensions.use(given, BUILT_IN)
 
 
 def judged(entries: Mapping[str, Node]) -> dict[str, Node]:
-    """The parts of a file besides `train`, which nobody can leave open, with their names and keys in order."""
+    """Return the parts of a file besides `train`, none of which can be left open, with names and keys validated."""
     found = dict(entries)
     if "search" in found:
         found["search"] = judge(found["search"], "search")
@@ -92,10 +92,10 @@ def _layout(data: Mapping[str, Node]) -> None:
 
 
 def judge(node: Node, root: str) -> Node:
-    """A closed part of a file, `train` or `search`, whose names and keys of extension files are in order.
+    """Return a closed part of a file, `train` or `search`, with the names and keys of extension files validated.
 
-    The keys that were left out are filled in. Raises UserError with the place for what neither sweep nor a file
-    defines.
+    Keys that were left out are filled in. Raises UserError, with the place, for anything that neither sweep nor an
+    extension file defines.
     """
     if not isinstance(node.value, dict):
         return node
@@ -123,7 +123,7 @@ def _part(node: Node, kind: Kind, path: str) -> Node:
 
 
 def _filled(node: Node, definition: Definition, path: str) -> Node:
-    """The part with the keys that the function has a default for."""
+    """Return the part with the keys for which the function has a default."""
     found = checked(definition.keys, node, path).model_dump(mode="json")
     entries: dict[str, Node] = node.value if isinstance(node.value, dict) else {}
     own = {key: leaf(found[key]) for key in definition.own if key not in entries}
@@ -144,7 +144,7 @@ def _augment(node: Node) -> Node:
 
 
 def _backbone(entries: Mapping[str, Node]) -> None:
-    """A network of an extension file: its arguments, and that there are no published weights of it."""
+    """Validate the arguments of a network from an extension file; raise UserError if it needs published weights."""
     named = entries.get("backbone")
     definition = extensions.find("models", named.value) if named and isinstance(named.value, str) else None
     if named is None or definition is None:
@@ -154,7 +154,7 @@ def _backbone(entries: Mapping[str, Node]) -> None:
     scratch = entries.get("pretrained")
     if "weights" not in entries and (scratch is None or scratch.value is not False):
         raise UserError(
-            f"{named.value} is of {definition.path.name}, and has no published weights",
+            f"{named.value} is defined in {definition.path.name} and has no published weights",
             where=named.where,
             help="write pretrained: false, or weights: FILE",
         )

@@ -1,4 +1,4 @@
-"""What people write of habit, from other tools, memory or earlier versions, and what it is called here."""
+"""Hints that translate what people write out of habit, from other tools, memory or earlier versions."""
 
 import ast
 import re
@@ -12,11 +12,11 @@ from sweeper.space.tree import flow
 from trainers.config import TrainConfig
 from trainers.support.errors import UserError
 
-WORKERS = "images are decoded once, there are no workers to set; trials side by side are sweep run --slots N"
+WORKERS = "images are decoded once, so there are no workers to set; sweep run --slots N runs trials side by side"
 STOPPING = "trials are stopped early by search.pruner, such as search: {pruner: median}"
-PLACE = "devices are chosen with sweep run --devices 0,1 or --devices cpu"
-PRECISION = "train.precision is auto: bf16 or fp16 on a GPU that has it"
-SEPARATOR = "separator and encoding of a table are found, and said where they are not the plain ones"
+PLACE = "choose devices with sweep run --devices 0,1 or --devices cpu"
+PRECISION = "train.precision is auto: bf16 or fp16 on a GPU that supports it"
+SEPARATOR = "the separator and encoding of a table are detected, and reported if they are unusual"
 HABITS = {
     "num_workers": WORKERS,
     "workers": WORKERS,
@@ -35,11 +35,11 @@ HABITS = {
     "learning_rate": "it is called train.optimizer.lr",
     "img_size": "it is called train.image_size",
     "input_size": "it is called train.image_size",
-    "monitor": "it is called metric, and stands beside train",
+    "monitor": "it is called metric and stands beside train",
     "n_trials": "it is called budget.trials",
     "num_trials": "it is called budget.trials",
     "max_trials": "it is called budget.trials",
-    "timeout": "it is called budget.hours, and counts hours",
+    "timeout": "it is called budget.hours and counts hours",
     "name": "it is called study",
     "image_column": "it is called data.path",
     "target_column": "it is called data.categories, a list",
@@ -50,9 +50,9 @@ HABITS = {
     "separator": SEPARATOR,
     "sep": SEPARATOR,
     "encoding": SEPARATOR,
-    "num_classes": "classes are those of the data set; there is nothing to set",
+    "num_classes": "the classes come from the data set; there is nothing to set",
 }
-"""By a key that there is not, what to do instead."""
+"""Advice for unknown keys."""
 
 VALUES = {
     "csv": "table",
@@ -79,13 +79,13 @@ VALUES = {
     "mcc": "matthews",
     "matthews_corrcoef": "matthews",
 }
-"""By a value that there is not, the one that is probably meant."""
+"""Unknown values, each with the one that is probably meant."""
 
 MISSING = {
-    "data": "add data: {layout: folder, root: FOLDER}; docs/reference/data.md says which layouts there are",
-    "root": "add root: the folder of the data set, from the current folder on",
+    "data": "add data: {layout: folder, root: FOLDER}; docs/reference/data.md lists the layouts",
+    "root": "add root: the folder of the data set, relative to the current folder",
 }
-"""By a key that is needed and missing, what to write."""
+"""Advice for required keys that are missing."""
 
 _LISTS = ("values", "value", "grid_search")
 _BOUNDS = (("min", "max"), ("low", "high"), ("lower", "upper"))
@@ -119,25 +119,25 @@ RENAMED = {
     "search.pruner: promotion": "asha",
     "search.pruner: successive_halving": "{name: asha, type: stopping}",
 }
-"""By an old path the new word: the end of a path, or what is written after the colon."""
+"""Old paths, each with the new name: the end of a path, or what is written after the colon."""
 
 REMOVED = {
     "train.augment.crop": "write random_shift: 0.125 instead of random, random_resized_crop: {} instead of resized",
-    "train.augment.min_area": "write random_resized_crop: {scale: [0.35, 1.0]}, of which it is the first number",
+    "train.augment.min_area": "write random_resized_crop: {scale: [0.35, 1.0]}; it is the first number there",
     "train.augment.policy": "write trivial_augment: true instead of trivial, rand_augment: {} instead of rand",
-    "train.augment.changes": "write rand_augment: {num_ops: 2}, of which it is the number",
-    "train.augment.magnitude": "write rand_augment: {magnitude: 9}, which is of 30",
+    "train.augment.changes": "write rand_augment: {num_ops: 2}; it is the number there",
+    "train.augment.magnitude": "write rand_augment: {magnitude: 9}, on a scale up to 30",
     "search.probe": "leave it out; search.pruner stops hopeless trials early",
-    "search.sampler: cmaes": "use tpe, gp where all open values are numbers, or a file such as examples/cma_es.py",
+    "search.sampler: cmaes": "use tpe, or gp if all parameters are numbers, or a file such as examples/cma_es.py",
     "search.sampler: nsga2": "use tpe",
-    "search.pruner: hyperband": "use asha, with a larger min_epochs where trials begin slowly",
+    "search.pruner: hyperband": "use asha, with a larger min_epochs if trials improve slowly at first",
     "search.pruner: percentile": "use median, or asha with a reduction_factor",
 }
-"""By an old path what to write in its place."""
+"""Advice for paths that were removed."""
 
 
 def refuse(path: str, where: str) -> None:
-    """Raise UserError where `path`, such as `search.probe` or `search.pruner: patient`, was renamed or removed."""
+    """Raise UserError if `path`, such as `search.probe` or `search.pruner: patient`, was renamed or removed."""
     if path in RENAMED:
         raise UserError(f"{path} was renamed to '{RENAMED[path]}'", where=where, help="write the new name")
     if path in REMOVED:
@@ -145,24 +145,24 @@ def refuse(path: str, where: str) -> None:
 
 
 def key(name: str) -> str:
-    """What to do instead of writing the key `name`: a habit, or the place where a key of this name stands."""
+    """Return advice for an unknown key `name`: for a known habit, or the place where a key of this name belongs."""
     found = places(name)
     return HABITS.get(name) or (f"did you mean '{found[0]}'?" if found else "")
 
 
 def value(text: str, known: Sequence[str]) -> str:
-    """The value among the `known` that is probably meant by `text`, or nothing."""
+    """Return the value among `known` that `text` probably means, or an empty string."""
     meant = VALUES.get(text.lower(), "")
     return meant if meant in known else ""
 
 
 def places(name: str) -> list[str]:
-    """The dotted paths of all keys of a search space that are called so, those nearest to the top first."""
+    """Return the dotted paths of all keys of this name in a search space, those nearest to the top first."""
     return [path for path in paths() if path.split(".")[-1] == name]
 
 
 def paths() -> list[str]:
-    """The dotted paths of all keys of a search space, those nearest to the top first."""
+    """Return the dotted paths of all keys of a search space, those nearest to the top first."""
     whole = {*_paths(StudyFile, ""), *_paths(TrainConfig, "train")}
     return sorted(whole, key=lambda path: (path.count("."), path))
 
@@ -176,22 +176,22 @@ def _paths(model: type[BaseModel], above: str) -> Iterator[str]:
 
 
 def tag(model: type[BaseModel]) -> str | None:
-    """The name that tells a part from the others of its kind; None of one without, or of an extension file."""
+    """Return the name that identifies a part among its kind; None if it has none or comes from an extension file."""
     field = model.model_fields.get("name")
     return field.default if field and not field.is_required() else None
 
 
 def parts(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that an annotation names, members of unions included."""
+    """Yield the models that an annotation names, including members of unions."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for member in get_args(annotation):
         yield from parts(member)
 
 
-# ---------------------------------------------------------------------------------------- open values
+# ---------------------------------------------------------------------------------------- distributions
 def opening(given: Any) -> str:
-    """The open value that a mapping of another tool, or a list, means, as it is written here; or nothing."""
+    """Return the distribution that a mapping of another tool or a list means, as written here, or an empty string."""
     if isinstance(given, list):
         return choice(given) if given else ""
     if not isinstance(given, dict) or not given.keys() <= _BESIDE:
@@ -208,7 +208,7 @@ def opening(given: Any) -> str:
 
 
 def called(text: str) -> str:
-    """What a call of another library means, such as tune.loguniform(1e-4, 1e-1), in our words; or nothing."""
+    """Return the distribution that a call such as tune.loguniform(1e-4, 1e-1) means, or an empty string."""
     found = _CALL.fullmatch(text.strip())
     arguments = _arguments(found["arguments"]) if found else []
     if found is None or not arguments:
@@ -220,12 +220,12 @@ def called(text: str) -> str:
         return ""
     low, high, step = arguments[0], arguments[1], arguments[2] if kind.startswith("q") and arguments[2:] else None
     if "randint" in kind and "q" not in kind:
-        high -= 1  # of Ray and numpy the upper end is left out
+        high -= 1  # Ray and numpy exclude the upper end
     return between(low, high, step=step, logarithmic="log" in kind)
 
 
 def _arguments(text: str) -> list[Any]:
-    """The plain values between the parentheses of a call; none where there is anything else."""
+    """Return the plain values between the parentheses of a call; none if there is anything else."""
     try:
         return list(ast.literal_eval(f"[{text}]"))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -237,7 +237,7 @@ def choice(values: list[Any]) -> str:
 
 
 def between(low: Any, high: Any, *, step: Any = None, logarithmic: bool = False) -> str:
-    """A range of whole numbers, or on the scale that its bounds suggest; 0 to 1 are no two whole numbers."""
+    """Return a range on the scale that its bounds suggest, of whole numbers if they are whole; 0 to 1 is real."""
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     whole = isinstance(low, int) and isinstance(high, int) and high > 1
     log = numbers and low > 0 and (logarithmic or (not whole and high >= 20 * low)) and not step
@@ -246,5 +246,5 @@ def between(low: Any, high: Any, *, step: Any = None, logarithmic: bool = False)
 
 
 def name(text: str) -> str:
-    """The name of a study that is nearest to `text`, or nothing."""
+    """Return the valid study name that is nearest to `text`, or an empty string."""
     return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-.")[:64]

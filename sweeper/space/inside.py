@@ -1,4 +1,4 @@
-"""Where a recipe lies in a tree with open values: the parameters that close the tree to it, or what keeps them."""
+"""The place of a recipe in a search space: the parameters that close the tree to it, or the reason for none."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ from sweeper.space.tree import Choice, Node, Range, flow
 
 
 class NotInSpace(Exception):
-    """No parameters close the tree to the recipe; the text names the value that is why."""
+    """No parameters close the tree to the recipe; the text names the value that prevents it."""
 
 
 def candidates(node: Node, value: Any, name: str, why: list[str]) -> Iterator[dict[str, Any]]:
-    """Parameters that may close `node` to the plain `value`, which has every default; `why` others cannot is added.
+    """Yield parameters that may close `node` to the plain `value`, which has every default; add obstacles to `why`.
 
-    They are candidates because the tree leaves defaults out: whoever asks closes the tree and compares.
+    They are only candidates, because the tree leaves defaults out: the caller closes the tree and compares.
     """
     match node.value:
         case dict() as entries:
@@ -41,7 +41,7 @@ def _inner(name: str, key: Any) -> str:
 
 
 def _get(value: Any, key: Any) -> Any:
-    """An entry of a mapping or a list, or None."""
+    """Return an entry of a mapping or a list, or None."""
     if isinstance(value, dict):
         return value.get(key)
     return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else None
@@ -73,7 +73,7 @@ def _chosen(distribution: Choice, value: Any, name: str, why: list[str]) -> Iter
 
 
 def beyond(distribution: Range, value: Any) -> str:
-    """Why a range does not hold `value`, or nothing."""
+    """Return the reason why a range does not contain `value`, or an empty string."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"was {flow(value)}, not a number"
     if value > distribution.high or value < distribution.low:
@@ -84,10 +84,10 @@ def beyond(distribution: Range, value: Any) -> str:
 
 
 def _same(mine: Any, value: Any) -> bool:
-    """Whether a closed value is meant; a part may stand as its name alone."""
+    """True if both are the same fixed value; a part may be written as its name alone."""
     return bool(mine == value) or (isinstance(mine, str) and mine == _kind(value))
 
 
 def _kind(value: Any) -> Any:
-    """The name of a part, or a value itself."""
+    """Return the name of a part, or the value itself."""
     return value["name"] if isinstance(value, dict) and isinstance(value.get("name"), str) else value

@@ -1,4 +1,4 @@
-"""Overriding one value of a search space: `--set train.loss.gamma=2`."""
+"""Overrides of single values of a search space: `--set train.loss.gamma=2`."""
 
 from dataclasses import replace
 from typing import NoReturn
@@ -10,22 +10,22 @@ from trainers.config import NAMED as PARTS
 from trainers.support.errors import UserError
 
 NAMED = (*PARTS, "sampler", "pruner")
-"""Keys whose value may be a name alone, short for {name: ...}."""
+"""Keys whose value may be a name alone, as short for {name: ...}."""
 
 
 def split(assignment: str) -> tuple[list[str], str]:
-    """The keys and the YAML text of `a.b=text`."""
+    """Return the keys and the YAML text of `a.b=text`."""
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UserError(
-            "--set wants path=value", where=f"--set {assignment}", help="such as --set train.loss.gamma=2"
+            "--set needs path=value", where=f"--set {assignment}", help="such as --set train.loss.gamma=2"
         )
     return keys, text
 
 
 def put(tree: Node, keys: list[str], value: Node, name: str = "") -> Node:
-    """The tree with `value` at the path `keys`, replaced or added; keys that are new are judged with the rest."""
+    """Return the tree with `value` at the path `keys`, replaced or added; new keys are validated with the rest."""
     if not keys:
         return replace(value, key=tree.key or value.where)
     if is_distribution(tree):
@@ -48,7 +48,7 @@ def _entries(tree: Node, name: str, value: Node) -> dict[str, Node]:
         return {"name": replace(tree)}
     if tree.value is None:
         return {}
-    raise UserError(f"{name} is a single value, it has no keys", where=value.where, help=f"--set {name}=VALUE")
+    raise UserError(f"{name} is a single value and has no keys", where=value.where, help=f"--set {name}=VALUE")
 
 
 def _index(key: str, length: int, name: str, value: Node) -> int:
@@ -56,7 +56,7 @@ def _index(key: str, length: int, name: str, value: Node) -> int:
         return int(key)
     known = [str(index) for index in range(length)]
     raise UserError(
-        f"{name} is a list of {length}, it has no '{key}'",
+        f"{name} is a list of {length} and has no '{key}'",
         where=value.where,
         help=did_you_mean(key, known) or f"count from 0, or set the whole list: --set '{name}=[...]'",
     )
@@ -64,7 +64,7 @@ def _index(key: str, length: int, name: str, value: Node) -> int:
 
 def _refuse_open(name: str, value: Node) -> NoReturn:
     raise UserError(
-        f"{name} is left open, --set cannot reach into it",
+        f"{name} is left open, so --set cannot reach into it",
         where=value.where,
-        help=f"set the whole of it, such as --set '{name}=VALUE' or --set '{name}={{choice: [...]}}'",
+        help=f"set all of it, such as --set '{name}=VALUE' or --set '{name}={{choice: [...]}}'",
     )

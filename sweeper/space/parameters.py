@@ -1,4 +1,4 @@
-"""Reading open values: mappings like {uniform: [0, 5]} become Range, Choice and PerCategory, or a UserError."""
+"""Reads distributions: mappings such as {uniform: [0, 5]} become Range, Choice and PerCategory, or a UserError."""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,12 +15,12 @@ KINDS = ("choice", *RANGES, "per_category")
 
 
 def is_distribution(node: Node) -> bool:
-    """Whether a mapping leaves a value open rather than being one."""
+    """True if a mapping is a distribution, not a value."""
     return isinstance(node.value, dict) and any(kind in node.value for kind in KINDS)
 
 
 def opened(node: Node, name: str) -> Node:
-    """The tree with every open value read; `name` is its dotted path, for messages."""
+    """Return the tree with every distribution read; `name` is its dotted path, for messages."""
     if isinstance(node.value, list):
         return replace(node, value=[opened(child, f"{name}.{i}") for i, child in enumerate(node.value)])
     if not isinstance(node.value, dict):
@@ -35,26 +35,26 @@ def opened(node: Node, name: str) -> Node:
 
 
 def closed(node: Node, name: str) -> None:
-    """Refuse open values where none may stand."""
+    """Raise UserError for a distribution where none is allowed."""
     if is_distribution(node):
         raise UserError(
             f"{name} cannot be left open",
             where=node.where,
-            help="open values stand under train only; compare two of these in two studies",
+            help="only values under train can be left open; to compare two of these, run two studies",
         )
     for key, child in node.value.items() if isinstance(node.value, dict) else ():
         closed(child, f"{name}.{key}")
 
 
 def _refuse_misspelt(entries: dict[str, Node], name: str) -> None:
-    """`{unifrom: [0, 5]}` is a misspelt open value, and `{min: 0, max: 5}` one of another tool: no mappings."""
+    """Refuse mappings such as `{unifrom: [0, 5]}`, a misspelt distribution, or `{min: 0, max: 5}`, another tool's."""
     free = name.endswith((".category_weights", ".backbone_args"))  # keys of the user's own
     if not free and (written := hints.opening({key: plain(child) for key, child in entries.items()})):
         key, first = next(iter(entries.items()))
-        raise UserError(f"unknown kind of open value '{key}' in {name}", where=first.key, help=f"write {written}")
+        raise UserError(f"unknown distribution '{key}' in {name}", where=first.key, help=f"write {written}")
     for key, child in entries.items():
         if len(entries) == 1 and isinstance(child.value, list) and (near := did_you_mean(key, KINDS)):
-            raise UserError(f"unknown kind of open value '{key}' in {name}", where=child.key, help=near)
+            raise UserError(f"unknown distribution '{key}' in {name}", where=child.key, help=near)
 
 
 def _distribution(entries: dict[str, Node], name: str) -> Range | Choice | PerCategory:
@@ -68,7 +68,7 @@ def _distribution(entries: dict[str, Node], name: str) -> Range | Choice | PerCa
     for key, child in entries.items():
         if key != kind and not (key == "step" and kind in ("uniform", "int")):
             remedy = "" if key == "step" else did_you_mean(key, ["step"])
-            remedy = remedy or "only uniform and int take one more key, step"
+            remedy = remedy or "only uniform and int take another key, step"
             raise UserError(f"unknown key '{key}' beside {kind} in {name}", where=child.key, help=remedy)
     if kind == "choice":
         return _choice(entries[kind], name)
@@ -78,7 +78,7 @@ def _distribution(entries: dict[str, Node], name: str) -> Range | Choice | PerCa
 def _each(node: Node, name: str) -> PerCategory:
     if not is_distribution(node):
         raise UserError(
-            f"{name}: per_category wants an open value, found {flow(plain(node))}",
+            f"{name}: per_category needs a distribution, found {flow(plain(node))}",
             where=node.where,
             help="such as {per_category: {uniform: [0.5, 1.5]}}",
         )
@@ -90,7 +90,7 @@ def _range(kind: Any, entries: dict[str, Node], name: str) -> Range:
     node = entries[kind]
     if not (isinstance(node.value, list) and len(node.value) == 2):
         raise UserError(
-            f"{name}: {kind} wants two bounds, found {flow(plain(node))}",
+            f"{name}: {kind} needs two bounds, found {flow(plain(node))}",
             where=node.where,
             help=f"such as {{{kind}: [1, 10]}}",
         )
@@ -105,7 +105,7 @@ def _range(kind: Any, entries: dict[str, Node], name: str) -> Range:
     if kind.startswith("log") and low <= 0:
         linear = "int" if kind == "logint" else "uniform"
         raise UserError(
-            f"{name}: {kind} wants a low bound above 0, found {flow(low)}",
+            f"{name}: {kind} needs a low bound above 0, found {flow(low)}",
             where=where[0],
             help=f"a logarithmic scale has no 0; raise the bound or use {linear}",
         )
@@ -121,7 +121,7 @@ def _bound(kind: str, node: Node, name: str) -> float:
             if isinstance(value, float)
             else f"such as {{{kind}: [1, 10]}}"
         )
-        raise UserError(f"{name}: {kind} wants {wanted}, found {flow(plain(node))}", where=node.where, help=remedy)
+        raise UserError(f"{name}: {kind} needs {wanted}, found {flow(plain(node))}", where=node.where, help=remedy)
     return value if whole else float(value)
 
 
@@ -135,7 +135,7 @@ def _step(kind: str, node: Node, low: float, high: float, name: str) -> float:
         raise UserError(
             f"{name}: a step of {flow(step)} does not lead from {flow(low)} to {flow(high)}",
             where=node.where,
-            help=f"the last value it meets is {last:g}",
+            help=f"the last value it reaches is {last:g}",
         )
     return step
 
@@ -145,7 +145,7 @@ def _choice(node: Node, name: str) -> Choice:
     if not isinstance(node.value, list) or not node.value:
         found = "an empty one" if isinstance(node.value, list) else flow(plain(node))
         raise UserError(
-            f"{name}: choice wants a list of values, found {found}", where=node.where, help="such as {choice: [1, 2]}"
+            f"{name}: choice needs a list of values, found {found}", where=node.where, help="such as {choice: [1, 2]}"
         )
     labels: list[Scalar] = []
     for index, option in enumerate(node.value):
@@ -158,7 +158,7 @@ def _choice(node: Node, name: str) -> Choice:
 
 
 def _label(node: Node, index: int) -> Scalar:
-    """A scalar is its own label; a branch goes by its name, else by its text, and by its index if that is open."""
+    """Return an option's label: a scalar itself, a branch's name, else its text, or its index if it is left open."""
     if not isinstance(node.value, dict | list):
         return node.value  # type: ignore[return-value]
     if is_distribution(node):
@@ -177,7 +177,7 @@ def _has_distributions(node: Node) -> bool:
 
 
 def _unique(label: Scalar, taken: list[Scalar]) -> Scalar:
-    """The second branch of a name gets the label name_2, the third name_3."""
+    """Return a unique label: name_2 for the second branch of a name, name_3 for the third."""
     count = Counter(taken)
     return (
         label

@@ -1,4 +1,4 @@
-"""The open values of a study: suggested by Optuna, listed, counted, and closed to recipes."""
+"""The parameters of a study: suggested by Optuna, listed, counted, and closed to recipes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
 __all__ = ["Space", "difference", "key"]
 
 BUILT_FROM = ("backbone", "image_size", "pretrained", "weights", "head", "drop_path")
-"""Keys of `train` on which it depends whether a network can be built."""
+"""Keys of `train` that decide if a network can be built."""
 CROPS = ("random_resized_crop", "random_shift")
-"""Keys of `augment` that make what training sees of an image smaller."""
+"""Keys of `augment` that shrink the part of an image that training sees."""
 CROPPED_BY = ("augment", "backbone", "pretrained")
-"""Keys of `train` on which those depend: without `augment` the backbone's family has its own."""
+"""Keys of `train` that decide those: without `augment`, the backbone's family does."""
 
 
 TRIED = {"backbone", "backbone_args", "image_size", "head", "loss", "augment"}
 
 
 class Space:
-    """A study's `train` with its open values.
+    """A study's `train` with its parameters.
 
-    Parameters are plain JSON values by dotted name: a number, a scalar choice itself, a branch's label. Those of
-    a branch that is not chosen are absent.
+    Their values are plain JSON by dotted name: a number, a scalar option itself, or the label of a branch.
+    Parameters of a branch that is not chosen are absent.
     """
 
     def __init__(self, spec: StudySpec, categories: Sequence[str]) -> None:
-        """Expand `per_category` by category name and judge every corner; UserError with file:line:column."""
+        """Expand `per_category` by category name and validate every corner; UserError with file:line:column."""
         self._spec, self._categories = spec, list(categories)
         self._tree = expand(spec.train, categories)
         self._open = list(parameters(self._tree))
@@ -64,19 +64,19 @@ class Space:
             self._refuse_endless()
         priors.judge(spec, self._distributions)
 
-    # ---------------------------------------------------------------------------------- looking
+    # ---------------------------------------------------------------------------------- inspecting
     @property
     def names(self) -> list[str]:
-        """Dotted names of all open values, those of branches included, in the order of the file."""
+        """The dotted names of all parameters, including those of branches, in the order of the file."""
         return [each.name for each in self._open]
 
     @property
     def size(self) -> int | None:
-        """Number of configurations, or None when a value is continuous."""
+        """The number of configurations, or None if a parameter is continuous."""
         return size(self._tree)
 
     def place(self, name: str) -> str:
-        """file:line:column of a value such as train.backbone; what is no value of the file stays as it is."""
+        """Return file:line:column of a value such as train.backbone, or its name if the file does not set it."""
         entries = self._spec.train.value
         section, _, key = name.partition(".")
         node = entries.get(key) if section == "train" and isinstance(entries, dict) else None
@@ -86,39 +86,39 @@ class Space:
 
     @property
     def largest_image_size(self) -> int:
-        """Of the longer side."""
+        """The largest image size, in pixels of the longer side."""
         return max(max(recipe.train.input_size) for recipe in self.recipes())
 
     @property
     def is_square(self) -> bool:
-        """Whether every network takes squares."""
+        """True if every network takes square images."""
         return all(len(set(recipe.train.input_size)) == 1 for recipe in self.recipes())
 
     @property
     def framing(self) -> Framing:
-        """How the cache has the images of every trial; UserError where trials want it in several ways."""
+        """The framing of all images in the cache; UserError if trials need several."""
         found = dict.fromkeys(self._train(closed).framing for _, closed in self._over(_framed))
         if len(found) > 1:
             raise UserError(
-                "the images of a study are decoded in one way, and this space has several values of fit, or sizes of"
-                " several aspects",
+                "the images of a study are decoded in one way, but this space has several values of fit, or several"
+                " aspect ratios",
                 where=self.place("train.fit"),
-                help="write a study for each, or fit: squash",
+                help="write one study for each, or fit: squash",
             )
         return next(iter(found))
 
     @property
     def smallest_window(self) -> float:
-        """Side of the smallest window of an image that training may show, as a share of the image's side."""
+        """The side of the smallest window of an image that training may show, as a share of the image's side."""
         closings = self._over(lambda name: name in CROPPED_BY or any(key in name for key in CROPS))
         return min(self._train(closed).augment.smallest_window for _, closed in closings)
 
     def distributions(self) -> dict[str, str]:
-        """Each open value in words, such as `uniform [0.0, 5.0]`, by dotted name."""
+        """Return the distributions in words, such as `uniform [0.0, 5.0]`, by dotted name of the parameter."""
         return {each.name: str(each.distribution) for each in self._open}
 
     def identity(self) -> dict[str, Any]:
-        """What the study asks, as JSON: data, metric, folds, and train with all defaults. Budget and search aside."""
+        """Return the study's identity as JSON: data, metric, folds, train with all defaults; not budget or search."""
         data, given = self._spec.data.model_dump(mode="json"), plain(self._tree)
         parts = defaults.PARTS + (defaults.OF_WEIGHTS if self._is_described else ())
         train = filled(given, TrainConfig) | self._of_families([part for part in parts if part not in given])
@@ -130,12 +130,12 @@ class Space:
 
     @property
     def _is_described(self) -> bool:
-        """Whether timm's config.json lies beside local weights."""
+        """True if timm's config.json lies beside local weights."""
         trains = (recipe.train for recipe in self.recipes() if recipe.train.pretrained)
         return any(defaults.described_by(train.weights, train.backbone) for train in trains)
 
     def _of_families(self, parts: Sequence[str]) -> dict[str, Any]:
-        """The parts that the file leaves to the backbones' families, by backbone where there are several."""
+        """Return the parts that the file leaves to the backbones' families, by backbone if there are several."""
         trains = {_family(recipe.train): recipe.train.model_dump(mode="json") for recipe in self.recipes()}
         if len(trains) == 1:
             return {part: train[part] for train in trains.values() for part in parts}
@@ -143,7 +143,7 @@ class Space:
 
     # ---------------------------------------------------------------------------------- closing
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
-        """The recipe that `params` close the space to; UserError when they do not fit it."""
+        """Return the recipe to which `params` close the space; UserError if they do not fit it."""
 
         def given(name: str, distribution: Distribution) -> list[Any]:
             if name not in params:
@@ -156,11 +156,11 @@ class Space:
 
         used, closed = next(configurations(self._tree, "", given))
         if unknown := [name for name in params if name not in used]:
-            raise UserError(f"there is no open value {unknown[0]} here", help=did_you_mean(unknown[0], used))
+            raise UserError(f"there is no parameter {unknown[0]} here", help=did_you_mean(unknown[0], used))
         return self._recipe(closed)
 
     def params(self, train: TrainConfig) -> dict[str, Any]:
-        """The parameters that close the space to `train`, its seed aside; raises NotInSpace where there are none."""
+        """Return the parameters that close the space to `train`, except its seed; NotInSpace if there are none."""
         wanted, why = train.model_dump(mode="json", exclude={"seed"}), list[str]()
         for params in candidates(self._tree, train.model_dump(mode="json"), "", why):
             try:
@@ -174,14 +174,14 @@ class Space:
         raise NotInSpace(why[0])
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """The parameters of one trial, asked of Optuna in the order of the file, branches after their choice."""
+        """Draw the parameters of a trial from Optuna in the order of the file, branches after their choice."""
         params, _ = next(
             configurations(self._tree, "", lambda name, distribution: [_suggested(trial, name, distribution)])
         )
         return params
 
     def default(self) -> list[dict[str, Any]]:
-        """Sensible parameters to begin with, one set a backbone: what its family usually has, as far as offered."""
+        """Return sensible first parameters, one set per backbone: the usual values of its family, where offered."""
         return [
             defaults.parameters(self._fixed(backbone), usual)
             | ({"backbone": backbone} if "backbone" in self.names else {})
@@ -189,8 +189,8 @@ class Space:
         ]
 
     def priors(self) -> dict[str, dict[str, Around]]:
-        """Where the first draws of open values lie, by backbone: around its family's defaults, as far as there are
-        any, and around what search.prior says.
+        """Return the first draws of parameters, by backbone: around its family's defaults, if there are any, and
+        around the values in search.prior.
         """
         written = priors.written(self._spec.search, self._distributions)
         found = {}
@@ -201,7 +201,7 @@ class Space:
         return found
 
     def _families(self) -> list[tuple[str, dict[str, Any]]]:
-        """Each backbone, and what its family usually has."""
+        """Return each backbone with the usual values of its family."""
         recipes = [self._recipe(closed).train for _, closed in self._over(lambda name: name == "backbone")]
         return [(train.backbone, defaults.filled(_given(train), self._spec.metric)) for train in recipes]
 
@@ -210,21 +210,21 @@ class Space:
         return {each.name: each.distribution for each in self._open}
 
     def _fixed(self, backbone: str) -> Node:
-        """The tree with this backbone alone."""
+        """Return the tree with this backbone alone."""
         entries = self._tree.value
         if not isinstance(entries, dict):
             raise TypeError("train is a mapping")
         return replace(self._tree, value={**entries, "backbone": Node(backbone)})
 
     def recipes(self, *, smallest: str = "") -> Iterator[Recipe]:
-        """One recipe for each network and image size that can be reached, the rest at its default.
+        """Return one recipe per network and image size that can be reached, with everything else at its default.
 
-        The value called `smallest` is at its smallest.
+        The parameter named `smallest` has its smallest value.
         """
         return (self._recipe(closed) for _, closed in self._over(_built_from, smallest=smallest))
 
     def dry_runs(self) -> list[Recipe]:
-        """Recipes in which a part that an extension file may define takes every form, each number both ends."""
+        """Return recipes in which parts that extension files may define take every form, each number both ends."""
         found: dict[str, Recipe] = {}
         for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
             recipe = self._recipe(closed)
@@ -233,13 +233,13 @@ class Space:
         return list(found.values())
 
     def configurations(self) -> Iterator[dict[str, Any]]:
-        """The parameters of every configuration of a finite space; UserError at the first when it is not finite."""
+        """Yield the parameters of every configuration of a finite space; UserError at the first if it is infinite."""
         self._refuse_endless()
         for params, _ in configurations(self._tree, "", lambda _, distribution: list(distribution.values() or ())):
             yield params
 
     def _over(self, cornered: Callable[[str], bool], smallest: str = "") -> Iterator[tuple[dict[str, Any], Node]]:
-        """The default, and every corner of those open values; of the one named `smallest` the least."""
+        """Yield the default and every corner of `cornered` parameters; the one named `smallest` is at its least."""
 
         def options(name: str, distribution: Distribution) -> list[Any]:
             if name == smallest:
@@ -262,7 +262,7 @@ class Space:
         )
 
     def _train(self, closed: Node) -> TrainConfig:
-        """A closed tree as a config, what it leaves out from its backbone's family."""
+        """Return a closed tree as a config; its backbone's family supplies what it leaves out."""
         entries = closed.value if isinstance(closed.value, dict) else {}
         whole = defaults.filled(plain(closed), self._spec.metric) if entries else {}
         given = plain(closed)
@@ -270,9 +270,9 @@ class Space:
         whole_node = extension_keys.judge(replace(closed, value={**entries, **parts}), "train")
         return checked(TrainConfig, whole_node, "train")
 
-    # ---------------------------------------------------------------------------------- judging
+    # ---------------------------------------------------------------------------------- validating
     def _judge(self) -> None:
-        """Validate each open value at its extremes, the others at their first."""
+        """Validate each parameter at its extremes, the others at their first value."""
         for closed in (closed for forced in self._corners() for _, closed in self._at(forced)):
             train = self._train(closed)
             self._refuse_unknown_categories(train, closed)
@@ -299,23 +299,23 @@ class Space:
                 )
 
     def _refuse_enlarged(self, train: TrainConfig, closed: Node) -> None:
-        """A side that somebody wrote for the decoded images must not be below what the network takes."""
+        """Raise UserError if the file sets a data.size below the input size of the network."""
         side = self._spec.data.size
         if side is None or side >= max(train.input_size) or "data.size" in self._spec.derived:
             return
         entries = closed.value if isinstance(closed.value, dict) else {}
         raise UserError(
-            f"train.image_size {train.image_size} is more than data.size {side}: the images would only be enlarged",
+            f"train.image_size {train.image_size} is larger than data.size {side}: the images would only be enlarged",
             where=entries["image_size"].where if "image_size" in entries else str(self._spec.source),
-            help="leave data.size out, and it follows from image_size; or write a smaller image_size",
+            help="leave data.size out, so that it follows from image_size, or write a smaller image_size",
         )
 
     def _refuse_ambiguous(self) -> None:
         seen: dict[str, Parameter] = {}
         for each in self._open:
             if each.name in seen:
-                remedy = f"the other one: {seen[each.name].node.where}"
-                raise UserError(f"two open values are named {each.name}", where=each.node.where, help=remedy)
+                remedy = f"the other one is at {seen[each.name].node.where}"
+                raise UserError(f"two parameters are named {each.name}", where=each.node.where, help=remedy)
             seen[each.name] = each
 
     def _refuse_endless(self) -> None:
@@ -323,19 +323,19 @@ class Space:
         if endless:
             names = ", ".join(each.name for each in endless)
             raise UserError(
-                f"a grid tries every value, and {names} has no end of them",
+                f"a grid tries every value, but {names} has infinitely many",
                 where=endless[0].node.where,
-                help="write choice, int, or uniform with a step; or take another sampler",
+                help="write choice, int, or uniform with a step; or use another sampler",
             )
 
 
 def key(params: Mapping[str, Any]) -> str:
-    """Equal for equal parameters, in whatever order they were drawn."""
+    """Return a string that is equal for equal parameters, in whatever order they were drawn."""
     return json.dumps(params, sort_keys=True)
 
 
 def _given(train: TrainConfig) -> dict[str, Any]:
-    """What the defaults of its family depend on."""
+    """Return the values on which the defaults of its family depend."""
     return {"backbone": train.backbone, "pretrained": train.pretrained, "epochs": train.epochs}
 
 
@@ -368,7 +368,7 @@ def _built_from(name: str) -> bool:
 
 
 def _weight(closed: Node, name: str) -> Node:
-    """Where the weight of a category stands."""
+    """Return the node of the weight of a category."""
     node = closed
     for key in ("loss", "category_weights", name):
         node = node.value[key]  # type: ignore[index, call-overload, assignment]

@@ -1,4 +1,4 @@
-"""What a study file says besides the training: its name, metric, budget, sampler and pruner. No file is read here."""
+"""The parts of a study file besides the training: name, metric, budget, sampler, pruner. No file is read here."""
 
 import math
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ WeightsRule = Literal["any", "in1k", "none"]
 
 
 class Budget(Part):
-    """When a study ends: at whichever limit is met first."""
+    """The limits of a study, which ends at the first one that it reaches."""
 
     trials: Positive | None = Field(None, description="trials in the whole study, pruned and failed ones included")
     hours: float | None = Field(
         None,
         gt=0,
-        description="wall-clock hours of sweeping, over all resumes; alone they are planned, and hold the winner's"
-        " retraining, too",
+        description="wall-clock hours of sweeping, over all resumes; if trials is left out, sweep plans them, and"
+        " they include the winner's retraining",
     )
 
 
 # ------------------------------------------------------------------------------------------ sampler
 class TPE(Part):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), each open value by itself."""
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), each parameter by itself."""
 
     name: Literal["tpe"] = "tpe"
     startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
@@ -46,7 +46,7 @@ class RandomSampler(Part):
 
 
 class GP(Part):
-    """Gaussian process; good at 50 to 100 trials of a space without conditions, blind to pruned trials."""
+    """Gaussian process; good for 50 to 100 trials of a space without branches, but blind to pruned trials."""
 
     name: Literal["gp"] = "gp"
     startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
@@ -59,7 +59,7 @@ class Grid(Part):
 
 
 class CustomSampler(Part):
-    """A sampler of an extension file, with keys of its own."""
+    """A sampler from an extension file, with keys of its own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -78,29 +78,29 @@ Sampler = Annotated[
 
 # ------------------------------------------------------------------------------------------- pruner
 class Median(Part):
-    """Stops a trial whose best value so far is below the median of the others at that epoch."""
+    """Stops a trial whose best value so far is worse than the median of the others at that epoch."""
 
     name: Literal["median"] = "median"
     startup_trials: int = Field(5, ge=0, description="trials that complete before any is judged")
     warmup_epochs: int | None = Field(
         None,
         ge=0,
-        description="epochs of a trial before it is judged; when left out 3, or the lr warm-up if longer",
+        description="epochs before a trial is judged; when left out 3, or the lr warm-up if that is longer",
     )
     min_trials: Positive = Field(5, description="trials that must have reached an epoch to be compared there")
 
 
 class Asha(Part):
-    """Asynchronous successive halving (Li et al. 2020): at each rung only the best go on."""
+    """Asynchronous successive halving (Li et al. 2020): at each rung only the best continue."""
 
     name: Literal["asha"] = "asha"
     type: Literal["promotion", "stopping"] = Field(
         "promotion",
-        description="what becomes of the others: promotion pauses them, to go on if they prove to be good; stopping"
-        " ends them",
+        description="what happens to the others: promotion pauses them, and they continue if they prove to be good;"
+        " stopping ends them",
     )
     min_epochs: Positive = Field(1, description="epochs every trial gets; the first rung")
-    reduction_factor: int = Field(3, ge=2, description="of so many trials one goes on at each rung")
+    reduction_factor: int = Field(3, ge=2, description="one in this many trials continues at each rung")
 
 
 class EarlyStopping(Part):
@@ -108,7 +108,7 @@ class EarlyStopping(Part):
 
     name: Literal["early_stopping"] = "early_stopping"
     patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
-    min_delta: float = Field(0.0, ge=0, description="an improvement is more than this")
+    min_delta: float = Field(0.0, ge=0, description="an improvement must be larger than this")
 
 
 class NoPruner(Part):
@@ -118,7 +118,7 @@ class NoPruner(Part):
 
 
 class CustomPruner(Part):
-    """A pruner of an extension file, with keys of its own."""
+    """A pruner from an extension file, with keys of its own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -136,71 +136,71 @@ Pruner = Annotated[
 
 
 class Confirm(Part):
-    """The best trials, trained again with new seeds once the search has ended; the best mean over these wins."""
+    """The best trials, trained again with new seeds after the search; the best mean over these seeds wins."""
 
-    top: int = Field(4, ge=2, description="of how many of the best trials")
-    seeds: Positive = Field(3, description="new seeds for each")
+    top: int = Field(4, ge=2, description="number of best trials to confirm")
+    seeds: Positive = Field(3, description="new seeds per trial")
     share: float = Field(
         0.25,
         gt=0,
         lt=1,
-        description="of budget.hours that is kept for it at most; then fewer seeds, or fewer trials, are tried",
+        description="largest share of budget.hours for it; fewer seeds or fewer trials are tried to stay within",
     )
 
     def trainings(self, slots: int) -> int:
-        """How many follow one another where so many run side by side."""
+        """Return the number of trainings in a row if `slots` of them run side by side."""
         return math.ceil(self.top / slots) * self.seeds
 
 
 class Prior(Part):
-    """Where the draws of one open value lie: most of them near a value, some anywhere in its range."""
+    """The first draws of a parameter: most of them near a value, some anywhere in its range."""
 
     around: bool | int | float | str | None = Field(
-        description="a value that is likely to be good; of a choice an option, or the name of a branch"
+        description="a value that is likely to be good; for a choice, an option or the name of a branch"
     )
     factor: float | None = Field(
         None,
         gt=1,
-        description="of a logarithmic range: two of three draws lie between around / factor and around x factor; 3"
+        description="for a logarithmic range: two of three draws lie between around / factor and around x factor; 3"
         " when left out",
     )
     spread: float | None = Field(
         None,
         gt=0,
-        description="of a linear range: two of three draws lie within so much of around; a fifth of the range when"
-        " left out, of whole numbers at least a step",
+        description="for a linear range: two of three draws lie within this distance of around; when left out, a"
+        " fifth of the range, but at least a step for whole numbers",
     )
     share: float | None = Field(
-        None, gt=0, le=1, description="of a choice: the share of draws that take around; 0.5 when left out"
+        None, gt=0, le=1, description="for a choice: the share of draws that take around; 0.5 when left out"
     )
 
 
 class Search(Part):
-    """How the open values are chosen, and when a trial is given up."""
+    """The choice of parameters, and the early end of hopeless trials."""
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
     pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
     prior: Literal["off"] | dict[str, Prior] = Field(
         default_factory=dict,
         description="where tpe and gp draw their startup_trials: near the defaults of the backbone's family, or near"
-        " what is written here by the dotted name of an open value, as long as even draws do no better; off: evenly."
-        " random: near what is written alone",
+        " the values given here by the dotted name of a parameter, as long as even draws do no better; off draws"
+        " evenly. random uses only the values given here",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the sampler")
     folds: int | None = Field(
         None,
         ge=2,
         le=20,
-        description="cross-validation: train and val together are parted into so many folds, the same for all trials,"
-        " and a trial is as many trainings, each judged on another fold; not, when left out",
+        description="cross-validation: train and val together are split into this many folds, the same for all"
+        " trials, and a trial is one training per fold, judged on that fold; off when left out",
     )
     confirm: Confirm | None = Field(
-        None, description="the best trials are trained again with new seeds within the budget; not, when left out"
+        None, description="the best trials are trained again with new seeds within the budget; off when left out"
     )
 
     @property
     def has_own(self) -> bool:
-        """Whether sampler or pruner is of an extension file."""
+        """True if the sampler or the pruner comes from an extension file."""
         return isinstance(self.sampler, CustomSampler) or isinstance(self.pruner, CustomPruner)
 
     @field_validator("folds", mode="before")
@@ -208,14 +208,14 @@ class Search(Part):
     def _several(cls, value: Any) -> Any:
         if value == 1 and value is not True:
             raise ValueError(
-                "one fold leaves no image to train on: write folds: 5, or leave it out, and trials are judged on val"
+                "one fold leaves no image to train on: write folds: 5, or leave it out to judge trials on val"
             )
         return value
 
     @model_validator(mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        """`sampler: tpe` is short for `sampler: {name: tpe}`; the same for the pruner."""
+        """Expand `sampler: tpe` to `sampler: {name: tpe}`; the same for the pruner."""
         if not isinstance(value, dict):
             return value
         off = {"prior": "off"} if value.get("prior") is False else {}  # as YAML 1.1 reads off
@@ -223,13 +223,13 @@ class Search(Part):
 
 
 class Rules(Part):
-    """What a competition allows; what it does not is refused before anything is trained."""
+    """The rules of a competition; anything they forbid is refused before training starts."""
 
-    ensemble: bool = Field(True, description="whether the final model may be the mean of several")
+    ensemble: bool = Field(True, description="the final model may be an ensemble, the mean of several models")
     weights: WeightsRule = Field(
         "any",
-        description="what a network may start from. in1k: published weights that ImageNet-1k alone was used for, by"
-        " their name; none: random weights alone",
+        description="what a network may start from. in1k: published weights from ImageNet-1k alone, judged by their"
+        " name; none: random weights alone",
     )
 
 
@@ -248,23 +248,23 @@ class StudyFile(Part):
     )
     extensions: tuple[str, ...] = Field(
         (),
-        description="Python files that define losses, metrics and more of your own, by their paths from this file's"
+        description="Python files that define losses, metrics and more of your own, by paths relative to this file's"
         " folder; they are executed",
     )
-    data: DataConfig = Field(description="which images, and how they are read")
+    data: DataConfig = Field(description="the images, and how they are read")
     metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
-    budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a closed recipe")
-    search: Search = Field(default_factory=Search, description="how the open values are chosen")
-    rules: Rules = Field(default_factory=Rules, description="what may be used, where a competition says so")
+    budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a recipe")
+    search: Search = Field(default_factory=Search, description="how the parameters are chosen")
+    rules: Rules = Field(default_factory=Rules, description="what a competition allows")
     keep_checkpoints: Positive | None = Field(
         None,
-        description="how many of the best trials keep checkpoints, all when left out; predictions on val stay, up to"
-        " 20 MB for each completed trial",
+        description="number of best trials that keep checkpoints, all when left out; predictions on val stay, up to"
+        " 20 MB per completed trial",
     )
     preset: Preset | None = Field(
         None,
-        description="backbone, image_size, epochs and batch_size for this device, with fast also augment, where"
-        " train leaves them out; good where it leaves out the backbone",
+        description="provides backbone, image_size, epochs and batch_size for this device (with fast also augment)"
+        " if train leaves them out; good is the default if train has no backbone",
     )
     train: dict[str, Any] = Field(
         default_factory=dict, description="everything about the training; a value here may be left open"
@@ -273,7 +273,7 @@ class StudyFile(Part):
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A search space as read: `train` is a tree with open values, every other part is closed."""
+    """A search space as read: `train` is a tree with distributions, every other part is closed."""
 
     study: str
     data: DataConfig
@@ -284,15 +284,15 @@ class StudySpec:
     source: Path
     text: str = field(repr=False)
     keep_checkpoints: int | None = None
-    derived: tuple[str, ...] = ()  # keys that nobody wrote: their values follow from others
+    derived: tuple[str, ...] = ()  # keys that the file leaves out: their values follow from others
     extensions: tuple[ExtensionFile, ...] = ()
     preset: Preset | None = None
-    of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` has of it, by key
-    prior: Node | None = field(default=None, repr=False)  # search.prior as it is written, with its places
+    of_preset: Mapping[str, Any] = field(default_factory=dict)  # what `train` takes from it, by key
+    prior: Node | None = field(default=None, repr=False)  # search.prior as written, with its places
     rules: Rules = field(default_factory=Rules)
-    by_hours: bool = False  # the file gives hours alone, so that a planner decides what they are spent on
+    by_hours: bool = False  # the file gives only hours, and a planner decides how to spend them
 
     @property
     def minimize(self) -> bool:
-        """Whether less of the metric is better."""
+        """True if lower values of the metric are better."""
         return definition(self.metric).minimize

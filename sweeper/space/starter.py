@@ -10,18 +10,18 @@ from sweeper.space.tree import flow
 from trainers.data_config import DataConfig
 
 MARK = "# Written by sweep init (checksum "
-RATES = 5  # by which the lowest and the highest learning rate differ from the family's
+RATES = 5  # factor from the family's learning rate to the lowest and the highest one
 
 
 @dataclass(frozen=True)
 class Starter:
-    """What a first search space needs to be told."""
+    """The facts that a first search space needs."""
 
     study: str
     data: DataConfig
     metric: str
     hours: float
-    trials: int | None  # where the hours have room for more than a search needs
+    trials: int | None  # set if the hours have room for more trials than a search needs
     backbones: Sequence[str]
     pretrained: bool
     weights: str | None
@@ -29,25 +29,25 @@ class Starter:
     epochs: int
     batch_size: int
     augment: dict[str, Any]
-    several: bool  # whether an image may have several answers in a category
+    several: bool  # an image may have several answers in a category
     notes: Sequence[str]  # what was measured
 
 
 def text(starter: Starter, schema: str) -> str:
-    """The YAML; `schema` is where editors find the schema, seen from the file."""
+    """Return the YAML; `schema` is the path of the schema for editors, relative to the file."""
     body = "".join(f"{line}\n" for line in _lines(starter))
     return f"# yaml-language-server: $schema={schema}\n{MARK}{_checksum(body)}); edit it freely.\n{body}"
 
 
 def is_unchanged(written: str) -> bool:
-    """Whether a file is as `sweep init` wrote it."""
+    """True if a file is as `sweep init` wrote it."""
     _, _, rest = written.partition("\n")
     mark, _, body = rest.partition("\n")
     return mark.startswith(f"{MARK}{_checksum(body)})")
 
 
 def notes(written: str) -> list[str]:
-    """The comments at the top, about what was measured."""
+    """Return the comments at the top, about what was measured."""
     lines = written.splitlines()[2:]
     return lines[: next((at for at, line in enumerate(lines) if not line.startswith("#")), 0)]
 
@@ -98,7 +98,7 @@ def _train(one: Starter) -> list[str]:
 
 
 def _losses(one: Starter) -> list[dict[str, Any]]:
-    """Losses that suit the metric: where it is a mean over classes, one that counts rare classes more."""
+    """Return losses that suit the metric: for a mean over classes, one that gives rare classes more weight."""
     focal = {"name": "focal", "gamma": {"uniform": [0.5, 3.0]}}
     if one.several:
         return [{"name": "cross_entropy"}, {"name": "asymmetric", "gamma_negative": {"uniform": [1.0, 4.0]}}]
@@ -108,7 +108,7 @@ def _losses(one: Starter) -> list[dict[str, Any]]:
 
 
 def _augment(given: dict[str, Any]) -> dict[str, Any]:
-    """The preset's augmentation, with the strength of its crops left open."""
+    """Return the preset's augmentation, with the strength of its crops left open."""
     plain = {key: value for key, value in given.items() if key != "random_shift"}
     return plain | {"random_resized_crop": {"scale": [{"uniform": [0.3, 0.9]}, 1.0]}}
 

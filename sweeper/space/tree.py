@@ -1,4 +1,4 @@
-"""A recipe with some values left open, as a tree that knows where in the file everything stands."""
+"""A recipe with some values left open, as a tree that records the place of everything in the file."""
 
 import json
 import math
@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"(\.{1,2}/)?[\w/]([\w./+ -]*[\w./+-])?", re.ASCII)
 
 
 def scalar(text: str) -> Scalar:
-    """The value of an unquoted YAML scalar by the core schema of YAML 1.2 (section 10.3.2)."""
+    """Return the value of an unquoted YAML scalar by the core schema of YAML 1.2 (section 10.3.2)."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -37,7 +37,7 @@ def scalar(text: str) -> Scalar:
 
 
 def flow(value: Any) -> str:
-    """`value` (JSON types) on one line of YAML 1.2 that reads back as the same."""
+    """Return `value` (JSON types) on one line of YAML 1.2 that reads back as the same."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{flow(str(k))}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -51,12 +51,12 @@ def flow(value: Any) -> str:
 
 Kind = Literal["uniform", "loguniform", "int", "logint"]
 Options = Callable[[str, "Distribution"], list[Any]]
-"""Which parameter values to try for an open value, given its dotted name."""
+"""The values to try for a parameter, given its dotted name and its distribution."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A value; `where` is the place of the value (file:line:column), `key` that of the key it belongs to."""
+    """A value; `where` is its place (file:line:column), `key` the place of its key."""
 
     value: "Scalar | dict[str, Node] | list[Node] | Distribution | PerCategory"
     where: str = field(default="", compare=False)
@@ -85,7 +85,7 @@ class Range:
         return [self.low, self.high]
 
     def midpoint(self) -> float:
-        """The geometric middle on a logarithmic scale, else the arithmetic one; to three figures or to a step."""
+        """Return the geometric middle on a logarithmic scale, else the arithmetic one; to three digits or a step."""
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         if self.step:
             return self.at(int((middle - self.low) // self.step))
@@ -93,19 +93,19 @@ class Range:
         return min(max(rounded, self.low), self.high)
 
     def near(self, value: float) -> float:
-        """The value of the range nearest to `value`."""
+        """Return the value of the range nearest to `value`."""
         inside = min(max(value, self.low), self.high)
         if self.step:
             return self.at(round((inside - self.low) / self.step))
         return round(inside) if self.whole else float(inside)
 
     def at(self, index: int) -> float:
-        """The value `index` steps above low, without the dust of binary fractions."""
+        """Return the value `index` steps above `low`, without the rounding errors of binary fractions."""
         value = Decimal(str(self.low)) + index * Decimal(str(self.step))
         return int(value) if self.whole else float(value)
 
     def values(self) -> Sequence[Any] | None:
-        """All values, or None when there is no end of them."""
+        """Return all values, or None if there are infinitely many."""
         if self.whole:
             return range(int(self.low), int(self.high) + 1, int(self.step or 1))
         return [self.at(i) for i in range(round((self.high - self.low) / self.step) + 1)] if self.step else None
@@ -120,9 +120,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, or of several branches with open values of their own.
+    """One of several values, or of several branches with parameters of their own.
 
-    `labels` are what the search sees: a scalar is its own label, a branch goes by its `name`.
+    The search sees `labels`: a scalar is its own label, a branch goes by its `name`.
     """
 
     labels: tuple[Scalar, ...]
@@ -138,7 +138,7 @@ class Choice:
         return self.labels
 
     def node(self, value: Any) -> Node:
-        """What goes by the label `value`; LookupError when there is none."""
+        """Return the node with the label `value`; LookupError if there is none."""
         for label, node in zip(self.labels, self.nodes, strict=True):
             if label == value:
                 return node
@@ -150,7 +150,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class PerCategory:
-    """The same open value once for every category; `expand` makes a mapping of it."""
+    """The same distribution once for every category; `expand` turns it into a mapping."""
 
     node: Node
 
@@ -159,7 +159,7 @@ Distribution = Range | Choice
 
 
 def plain(node: Node) -> Any:
-    """The JSON form of a tree; an open value is {kind: [low, high]} or {choice: [[label, value], ...]}."""
+    """Return the JSON form of a tree; a distribution is {kind: [low, high]} or {choice: [[label, value], ...]}."""
     match node.value:
         case dict() as entries:
             return {name: plain(child) for name, child in entries.items()}
@@ -182,14 +182,14 @@ def plain(node: Node) -> Any:
 
 
 def leaf(value: Any) -> Node:
-    """Plain values as a tree, without a place in any file."""
+    """Return plain values as a tree, without a place in any file."""
     if isinstance(value, dict):
         return Node({key: leaf(child) for key, child in value.items()})
     return Node([leaf(child) for child in value] if isinstance(value, list) else value)
 
 
 def expand(node: Node, categories: Sequence[str]) -> Node:
-    """The tree with every `per_category` written out as one open value a category."""
+    """Return the tree with every `per_category` written out as one parameter per category."""
     match node.value:
         case dict() as entries:
             return replace(node, value={name: expand(child, categories) for name, child in entries.items()})
@@ -205,9 +205,9 @@ def expand(node: Node, categories: Sequence[str]) -> Node:
 
 
 def configurations(node: Node, name: str, options: Options) -> Iterator[tuple[dict[str, Any], Node]]:
-    """Every way to close the tree with the values that `options` offers: the parameters, and the closed tree.
+    """Yield every way to close the tree with the values that `options` offers: the parameters, and the closed tree.
 
-    A branch's own open values are asked for only where that branch is chosen.
+    `options` is called for the parameters of a branch only if that branch is chosen.
     """
     match node.value:
         case dict() as entries:
@@ -238,7 +238,7 @@ def _products(
 
 
 def parameters(node: Node, name: str = "", given: Mapping[str, Any] | None = None) -> Iterator["Parameter"]:
-    """Every open value of the tree in the order of the file, those of branches after the choice of the branch."""
+    """Yield every parameter of the tree in the order of the file, those of a branch after its choice."""
     given = given or {}
     if isinstance(node.value, Choice | Range):
         yield Parameter(name, node, node.value, given)
@@ -258,7 +258,7 @@ def parameters(node: Node, name: str = "", given: Mapping[str, Any] | None = Non
 
 @dataclass(frozen=True)
 class Parameter:
-    """An open value: its dotted name, where it stands, and the choices under which it exists."""
+    """A parameter: its dotted name, its place, and the choices under which it exists."""
 
     name: str
     node: Node
@@ -267,7 +267,7 @@ class Parameter:
 
 
 def size(node: Node) -> int | None:
-    """How many closed trees there are, or None when there is no end of them."""
+    """Return the number of closed trees, or None if there are infinitely many."""
     match node.value:
         case Range() as distribution:
             values = distribution.values()

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the user's words and with the place in the file."""
+"""The findings of pydantic, in the user's words and with the place in the file."""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
@@ -36,7 +36,7 @@ _MUST = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
 }
-_WHOLE = "no decimal point and no quotes; one that is left open wants int or logint"
+_WHOLE = "write it without a decimal point or quotes; to leave it open, use int or logint"
 _HELP = {
     "bool_type": "YAML 1.2 reads yes, no, on and off as text",
     "int_from_float": _WHOLE,
@@ -46,7 +46,7 @@ _HELP = {
 
 
 def checked(model: type[M], node: Node, root: str = "") -> M:
-    """`node`, closed, as a `model`, strictly: text is no number, and yes is no boolean; UserError names the place."""
+    """Return a closed `node` as a `model`, strictly: text is no number, yes no boolean; UserError names the place."""
     try:
         return model.model_validate(_tuples(plain(node)), strict=True)
     except ValidationError as error:
@@ -54,14 +54,14 @@ def checked(model: type[M], node: Node, root: str = "") -> M:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples, which is what strict validation wants."""
+    """Return lists as tuples, which strict validation needs."""
     if isinstance(value, dict):
         return {name: _tuples(child) for name, child in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: str) -> NoReturn:
-    """Report the most telling finding: an unknown key first, then the deepest one of the first faulty part."""
+    """Raise UserError for the clearest finding: an unknown key first, then the deepest of the first faulty part."""
     found = error.errors(include_url=False)
     first = found[0]["loc"][:1]
     finding = min(
@@ -95,7 +95,7 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
 
 
 def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
-    """The path and the node that `loc` speaks of, without the tags that pydantic puts in for members of a union."""
+    """Return the path and the node of `loc`, without the tags that pydantic inserts for members of a union."""
     path: list[int | str] = []
     for index, part in enumerate(loc):
         inside, last = node.value, index == len(loc) - 1
@@ -132,14 +132,14 @@ def refuse_name(name: str, at: Node, known: Sequence[str]) -> NoReturn:
 
 
 def known_metric(name: str, at: Node, others: Sequence[str] = ()) -> None:
-    """Raise UserError where `at`, the value of the key `name`, is no metric, nor one of the `others`."""
+    """Raise UserError if `at`, the value of the key `name`, is neither a metric nor one of the `others`."""
     known = [*others, *definitions.names()]
     if at.value not in known:
         refuse_name(name, at, known)
 
 
 def _named(at: Node) -> Node:
-    """The name in a mapping, or what stands in its place."""
+    """Return the name in a mapping, or the node in its place."""
     return at.value.get("name", at) if isinstance(at.value, dict) else at
 
 
@@ -156,20 +156,20 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
     if isinstance(at.value, list) and kind not in ("tuple_type", "too_long", "too_short"):
         return _opened(at)
     if kind == "string_pattern_mismatch" and (name := hints.name(str(at.value))):
-        return f"try '{name}'; a name has a-z, 0-9, _, . and -"
+        return f"try '{name}'; a name may have a-z, 0-9, _, . and -"
     if isinstance(at.value, dict) and kind != "string_type":
-        return "a value is left open with choice, uniform, loguniform, int or logint"
+        return "to leave a value open, use choice, uniform, loguniform, int or logint"
     return _HELP.get(kind, "") or _described(model, loc)
 
 
 def _opened(at: Node) -> str:
-    """How a list is written that stands for a value which is left open."""
+    """Return advice on how to write a list of values as a distribution, or an empty string."""
     values = plain(at)
     if not isinstance(values, list) or not values:
         return ""
     numbers = len(values) == 2 and all(isinstance(one, int | float) for one in values)
-    between = f", to search between them {hints.between(*values)}" if numbers else ""
-    return f"to try each of them write {hints.choice(values)}{between}"
+    between = f"; to search between them, write {hints.between(*values)}" if numbers else ""
+    return f"to try each of them, write {hints.choice(values)}{between}"
 
 
 def _shown(node: Node) -> str:
@@ -184,7 +184,7 @@ def _text(node: Node) -> str:
 
 # ---------------------------------------------------------------------------------------- the models
 def fields(model: type[BaseModel], loc: Loc) -> list[str]:
-    """Names of the keys that may stand at `loc` of a model (with pydantic's union tags)."""
+    """Return the names of the keys that are allowed at `loc` of a model (with pydantic's union tags)."""
     return list(dict.fromkeys(name for found in _models(model, loc) for name in found.model_fields))
 
 
@@ -203,7 +203,7 @@ def _tags(model: type[BaseModel], loc: Loc) -> list[str]:
 
 
 def _described(model: type[BaseModel], loc: Loc) -> str:
-    """The description of the field at `loc`, or of the innermost one around it, as a remedy."""
+    """Return the description of the field at `loc`, or of the innermost one around it, as advice."""
     for end in range(len(loc), 0, -1):
         name = str(loc[end - 1])
         owners = [owner for owner in _models(model, loc[: end - 1]) if name in owner.model_fields]

@@ -1,4 +1,4 @@
-"""The YAML of a search space, read strictly and written back: the only place that speaks to ruamel.yaml."""
+"""The YAML of a search space, read strictly and written back: the only module that uses ruamel.yaml."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -34,17 +34,16 @@ __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
 
 LARGEST, DEEPEST, MOST = 1 << 20, 30, 20_000  # bytes of a file, levels of nesting, keys and values
 Place = Callable[[int, int], str]
-"""The words for a line and a column, both counted from 1."""
+"""Formats a place from a line and a column, both counted from 1."""
 
 
 def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> StudySpec:
-    """The search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
+    """Read the search space at `path`; each of `sets`, such as train.loss.gamma=2, replaces or adds one value.
 
-    Its extension files are loaded, and those of another space forgotten.
+    Its extension files are loaded, and those of any other space forgotten. `text` replaces the contents of the file.
 
-    Whatever is wrong with the text, its keys or its open values raises UserError with file:line:column. The
-    values of `train` are judged by `space.Space`, which knows the categories. `text` stands for what the
-    file holds.
+    Anything wrong with the text, its keys or its distributions raises UserError with file:line:column. The values of
+    `train` are left to `space.Space`, which knows the categories.
     """
     text = _text(recordable(path)) if text is None else text
     tree = _document(text, lambda line, column: f"{path}:{line}:{column}")
@@ -57,14 +56,14 @@ def read(path: Path, *, sets: Sequence[str] = (), text: str | None = None) -> St
 
 
 def data(path: Path) -> DataConfig:
-    """Which data the search space at `path` asks for. Loads none of its extension files; UserError as of `read`."""
+    """Return the data of the search space at `path`. Loads none of its extension files; UserError as from `read`."""
     tree = _document(_text(recordable(path)), lambda line, column: f"{path}:{line}:{column}")
     entries: dict[str, Node] = tree.value  # type: ignore[assignment]
     return checked(DataConfig, entries.get("data", tree), "data")
 
 
 def _spec(tree: Node, path: Path, text: str) -> StudySpec:
-    """The study that a document describes; everything but `train` is judged here."""
+    """Return the study that a document describes; everything except `train` is validated here."""
     entries: dict[str, Node] = tree.value  # type: ignore[assignment]
     for key, child in entries.items():
         if key != "train":
@@ -79,7 +78,7 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
         known_metric("metric", entries["metric"])
     train = entries.get("train", Node({}, str(path)))
     if is_distribution(train):
-        raise UserError("train itself cannot be left open", where=train.where, help="open the values inside it")
+        raise UserError("train itself cannot be left open", where=train.where, help="leave values inside it open")
     train = opened(train, "train")
     budget = _budget(file, tree, train)
     return StudySpec(
@@ -101,24 +100,24 @@ def _spec(tree: Node, path: Path, text: str) -> StudySpec:
 
 
 def _prior(search: Node | None) -> Node | None:
-    """What search.prior says, if it is there."""
+    """Return search.prior, if it is there."""
     return search.value.get("prior") if search and isinstance(search.value, dict) else None
 
 
 def _named(path: Path) -> str:
-    """A study's name from that of its file."""
+    """Return a study's name, made from that of its file."""
     own_copy = path.name == "space.yaml" and (path.parent / "study.json").exists()
     if name := hints.name(path.resolve().parent.name if own_copy else path.stem):
         return name
-    raise UserError("study is missing, and the file's name makes none", where=str(path), help="add study: NAME")
+    raise UserError("study is missing, and the file's name cannot be used", where=str(path), help="add study: NAME")
 
 
 def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
-    """One trial for a recipe; a space must say when to stop, unless a grid ends by itself."""
+    """Return the budget: one trial for a recipe. A space must set a limit, unless a grid ends by itself."""
     is_open = any(True for _ in parameters(train))
     if is_open and file.budget == Budget() and file.search.sampler.name != "grid":
         raise UserError(
-            "budget is missing: values are left open, so the study needs an end",
+            "budget is missing: values are left open, so the study needs a limit",
             where=tree.where,
             help="add budget: {trials: 40}, or {hours: 8}",
         )
@@ -136,7 +135,7 @@ def _text(path: Path) -> str:
         advice = "name a YAML file that you may read"
         raise UserError(f"cannot be read: {error.strerror}", where=str(path), help=advice) from None
     if len(raw) > LARGEST:
-        raise UserError("too large for a search space", where=str(path), help="1 MiB is the most")
+        raise UserError("too large for a search space", where=str(path), help="the limit is 1 MiB")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -146,7 +145,7 @@ def _text(path: Path) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    """What the file holds, and one byte too much of one that is too large; a pipe or a device would never end."""
+    """Return the contents of the file, cut one byte above the limit; refuse pipes and devices, which may not end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError("not a file but a pipe or a device", where=str(path), help="write the YAML into a file")
     with path.open("rb") as file:
@@ -154,7 +153,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _document(text: str, place: Place) -> Node:
-    """The mapping that a file holds."""
+    """Return the mapping in a file."""
     node = _value(text, place)
     if node.value is None:
         raise UserError(
@@ -169,7 +168,7 @@ def _document(text: str, place: Place) -> Node:
 
 
 def _value(text: str, place: Place) -> Node:
-    """The one YAML document in `text` as a tree; null when it is empty."""
+    """Return the one YAML document in `text` as a tree; null if it is empty."""
     try:
         return _Builder(YAML(typ="safe", pure=True).parse(text), place).document()
     except MarkedYAMLError as error:
@@ -185,10 +184,10 @@ def _refuse_text(error: MarkedYAMLError, place: Place) -> NoReturn:
     where = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
     problem = str(error.problem or error.context)
     if "'\\t'" in problem:
-        raise UserError("a tab where YAML wants spaces", where=where, help="indent with spaces") from None
+        raise UserError("a tab where YAML needs spaces", where=where, help="indent with spaces") from None
     if "mapping values are not allowed" in problem:
         remedy = "a second colon on the line: put quotes around the value, or check the indentation"
-        raise UserError("a colon that YAML cannot place", where=where, help=remedy) from None
+        raise UserError("a colon in the wrong place for YAML", where=where, help=remedy) from None
     remedy = next((text for start, text in _MEND.items() if problem.startswith(start)), "")
     context = f" {error.context}" if error.context and error.problem else ""
     raise UserError(f"not YAML: {problem}{context}", where=where, help=remedy) from None
@@ -200,12 +199,12 @@ _MEND = {
     "expected ',' or ']'": "a bracket or a comma is missing",
     "expected ',' or '}'": "a brace or a comma is missing",
     "found unexpected end of stream": "a quote was opened and not closed",
-    "could not find expected ':'": "a key wants a colon and a space after it",
+    "could not find expected ':'": "a key needs a colon and a space after it",
 }
 
 
 class _Builder:
-    """Makes a tree of the parser's events as they come, so that a bomb is met before it grows."""
+    """Builds a tree from the parser's events as they come, so that a YAML bomb is refused before it grows."""
 
     def __init__(self, events: Iterator[Event], place: Place) -> None:
         self.events, self.place, self.depth, self.count = events, place, 0, 0
@@ -216,7 +215,7 @@ class _Builder:
             if isinstance(event, DocumentStartEvent):
                 if root is not None or event.version or event.tags:
                     what = "a second document" if root is not None else "a % directive"
-                    raise UserError(f"{what} in the file", where=self.at(event), help="one plain document a file")
+                    raise UserError(f"{what} in the file", where=self.at(event), help="one plain document per file")
                 root = self.node(next(self.events))
         return root or Node(None, self.place(1, 1), self.place(1, 1))
 
@@ -225,12 +224,12 @@ class _Builder:
         self.refuse_extras(event, where)
         self.count += 1
         if self.count > MOST:
-            raise UserError(f"more than {MOST} values", where=where, help="a search space needs some dozens")
+            raise UserError(f"more than {MOST} values", where=where, help="a search space needs a few dozen")
         if isinstance(event, ScalarEvent):
             return Node(self.scalar(event, where), where)
         self.depth += 1
         if self.depth > DEEPEST:
-            raise UserError(f"nested more than {DEEPEST} levels deep", where=where, help="a recipe needs five or so")
+            raise UserError(f"nested more than {DEEPEST} levels deep", where=where, help="a recipe needs about five")
         value = self.mapping() if isinstance(event, MappingStartEvent) else self.sequence()
         self.depth -= 1
         return Node(value, where)
@@ -245,7 +244,7 @@ class _Builder:
             self.refuse_controls(event.value, where)
             if event.value in entries:
                 first, key = entries[event.value].key, brief(event.value)
-                raise UserError(f"duplicate key '{key}'", where=where, help=f"it stands first at {first}")
+                raise UserError(f"duplicate key '{key}'", where=where, help=f"it first appears at {first}")
             entries[event.value] = replace(self.node(next(self.events)), key=where)
         return entries
 
@@ -265,19 +264,23 @@ class _Builder:
         return value
 
     def refuse_controls(self, text: str, where: str) -> None:
-        """Escapes in quotes can spell what YAML itself refuses."""
+        """Refuse characters that YAML itself refuses, but that escapes in quotes can spell."""
         if text != visible(text):
-            what = f"a character that cannot be seen: {brief(text)}"
+            what = f"an invisible character: {brief(text)}"
             raise UserError(what, where=where, help="write it without the escape")
 
     def refuse_extras(self, event: Any, where: str) -> None:
-        """Aliases can grow without bound and tags can name types: neither has a place in a recipe."""
+        """Refuse aliases, which can grow without bound, and tags, which can name types."""
         if isinstance(event, AliasEvent) or event.anchor:
             sign = "*" if isinstance(event, AliasEvent) else "&"
-            raise UserError(f"no aliases here: {sign}{brief(event.anchor)}", where=where, help="write the value out")
+            raise UserError(
+                f"aliases are not allowed: {sign}{brief(event.anchor)}", where=where, help="write the value out"
+            )
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise UserError(f"no tags here: {brief(tag)}", where=where, help="write the value without it")
+            raise UserError(
+                f"tags are not allowed: {brief(tag)}", where=where, help="write the value without the tag"
+            )
 
     def at(self, event: Event) -> str:
         return self.place(event.start_mark.line + 1, event.start_mark.column + 1)
@@ -285,16 +288,16 @@ class _Builder:
 
 # ------------------------------------------------------------------------------------------ recipe -> YAML
 def recipe_yaml(study: str, recipe: Recipe, *, comment: str = "") -> str:
-    """A search space with nothing left open, which `read` accepts and which closes to an equal recipe.
+    """Return a search space with nothing left open, which `read` accepts and which closes to an equal recipe.
 
-    Every value is written, defaults too, so that the text means the same when defaults change. Only what was derived
-    is left out: it follows from the others again, also where one of them is changed.
+    Every value is written, including defaults, so that the text means the same when defaults change. Only derived
+    values are left out: they follow from the others again, even if one of those is changed.
     """
     lines = [f"# {_printable(line)}".rstrip() for line in comment.splitlines()]
     train = recipe.train.model_dump()
-    train = _written(train) | {part: None for part in defaults.PARTS if train[part] is None}  # not the family's
+    train = _written(train) | {part: None for part in defaults.PARTS if train[part] is None}  # else the family's
     data = {key: value for key, value in recipe.data.model_dump().items() if f"data.{key}" not in recipe.derived}
-    data = _written(data) | {key: None for key in ("split",) if data[key] is None}  # not the column of that name
+    data = _written(data) | {key: None for key in ("split",) if data[key] is None}  # else that column
     lines += [f"study: {flow(study)}", f"data: {flow(data)}", f"metric: {recipe.metric}"]
     if recipe.extensions:
         lines.insert(-2, f"extensions: {flow(list(recipe.extensions))}")
@@ -309,7 +312,7 @@ def _printable(text: str) -> str:
 
 
 def _written(part: dict[str, Any]) -> dict[str, Any]:
-    """The entries that say something: null is what leaving a key out means; name first."""
+    """Return the entries that are set, name first; null means the same as leaving a key out."""
     named = {"name": part["name"]} if "name" in part else {}
     kept = {key: value for key, value in part.items() if value is not None}
     return named | {key: _written(value) if isinstance(value, dict) else value for key, value in kept.items()}

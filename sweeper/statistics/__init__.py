@@ -1,1 +1,1 @@
-"""What can be told apart: confusion, bootstrap and paired tests over arrays."""
+"""Statistics over arrays: confusion, and the selection of ensembles."""

@@ -1,7 +1,7 @@
-"""The numbers behind the figures, in numpy alone: counts, mistakes. Nothing is drawn here.
+"""The numbers behind the figures, in numpy alone: counts and mistakes. Nothing is drawn here.
 
-Logits [N, sum C] and labels [N, D] are those of all categories side by side, see `trainers.data.table`; answers that
-are missing count nowhere.
+Logits [N, sum C] and labels [N, D] hold all categories side by side, see `trainers.data.table`. Missing answers are
+not counted anywhere.
 """
 
 import math
@@ -22,47 +22,47 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong answer: the image's place in its split, the category, and what was said instead of the truth.
+    """A wrong answer: the image's row in its split, the category, and the predicted and the true class.
 
-    With several answers each class is a mistake of its own: `said` without `true` is a class that the image does
-    not have, `true` without `said` one that was missed.
+    With several answers, each class is a mistake of its own: `said` without `true` is a class that the image does
+    not have, `true` without `said` a class that was missed.
     """
 
     row: int
     category: int
     said: int | None
     true: int | None
-    confidence: float  # probability of what was said, or of the class that was missed
+    confidence: float  # probability of the predicted class, or of the class that was missed
     loss: float  # -log probability of the truth
 
 
 @dataclass(frozen=True)
 class Several:
-    """How the classes of a category with several answers fare, [C] each."""
+    """Counts for each class of a category with several answers, [C] each."""
 
     true: Ints  # images that have the class
-    said: Ints  # images that are said to have it
-    hits: Ints  # images of which both hold
-    average_precision: Floats  # NaN of a class that no image has
+    said: Ints  # images predicted to have it
+    hits: Ints  # images for which both hold
+    average_precision: Floats  # NaN for a class that no image has
 
     @property
     def precision(self) -> Floats:
-        """The share of what was said that is true; NaN of a class that was never said."""
+        """The share of predictions that are true; NaN for a class that was never predicted."""
         return _share(self.hits, self.said)
 
     @property
     def recall(self) -> Floats:
-        """The share of what is true that was said; NaN of a class that no image has."""
+        """The share of the images of a class that were found; NaN for a class that no image has."""
         return _share(self.hits, self.true)
 
     @property
     def wrong(self) -> Ints:
-        """Images for which the class was said wrongly, or missed."""
+        """The number of images for which the class was predicted wrongly or missed."""
         found: Ints = self.true + self.said - 2 * self.hits
         return found
 
     def of(self, kept: Ints) -> "Several":
-        """The same of some classes."""
+        """Return the same for the classes `kept`."""
         return Several(self.true[kept], self.said[kept], self.hits[kept], self.average_precision[kept])
 
 
@@ -72,9 +72,9 @@ def _share(part: Ints, whole: Ints) -> Floats:
 
 
 def answers(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Ints | Several]:
-    """What was said of each category, [K]: a confusion [C, C], or how the classes of one with several answers fare.
+    """Return one item per category, [K]: a confusion [C, C] or, with several answers, counts for each class.
 
-    Rows of a confusion are true classes, columns said ones.
+    The rows of a confusion are true classes, the columns predicted ones.
     """
     return [
         (_several if span.category.multi else _confusion)(logits[:, span.classes], labels[:, span.labels])
@@ -95,7 +95,7 @@ def _several(logits: Array, flags: Ints) -> Several:
 
 
 def mistakes(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Mistake]:
-    """Every wrong answer, the one with the largest cross entropy first; equals in order of image and category."""
+    """Return every wrong answer, the largest cross entropy first, equal ones in order of image and category."""
     found: list[Mistake] = []
     for k, span in enumerate(spans(categories)):
         find = _wrong_classes if span.category.multi else _wrong

@@ -151,7 +151,7 @@ LOGIN = "https://someone:canarySix66666@host/w.safetensors"
 def test_a_secret_given_with_set_is_refused_and_shown_nowhere(lab: Lab, case, assignment):
     ended = lab.run("--no-mlflow", "--set", assignment, HF_TOKEN=CANARIES["HF_TOKEN"])
     assert ended.code == 2, ended.err
-    assert "a login, a key or a secret of the environment" in ended.err
+    assert "a login, a key or a secret from the environment" in ended.err
     assert "canary" not in ended.out + ended.err
     assert not lab.study.exists()
 

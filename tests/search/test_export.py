@@ -174,7 +174,7 @@ def test_a_file_that_is_locked_costs_a_note_and_is_brought_up_to_date_when_it_is
         played(study, job)
         late = Exported(path)
         late.close()
-        assert late.notes == ["study.db is behind, for optuna-dashboard alone: database is locked"]
+        assert late.notes == ["study.db is behind, which affects only optuna-dashboard: database is locked"]
         other.execute("COMMIT")
     again = Exported(path)
     again.close()

@@ -320,11 +320,11 @@ def made(tmp_path: Path, body: str, kind: str = "samplers") -> StudySpec:
 GRID = "return optuna.samplers.GridSampler({'loss.gamma': [1.0, 2.0], 'optimizer.lr': [0.01]})"
 CLASS = "return type('Odd', (optuna.samplers.RandomSampler,), {'sample_independent': lambda *_: 1 / 0})(seed)"
 FAULTY = {
-    ("samplers", "return 7"): (4, "mine of samplers makes int, and not an optuna BaseSampler"),
-    ("samplers", "return None"): (4, "mine of samplers makes NoneType, and not an optuna BaseSampler"),
+    ("samplers", "return 7"): (4, "mine of samplers returns int, not an Optuna BaseSampler"),
+    ("samplers", "return None"): (4, "mine of samplers returns NoneType, not an Optuna BaseSampler"),
     ("samplers", "return optuna.pruners.NopPruner()"): (
         4,
-        "mine of samplers makes NopPruner, and not an optuna BaseSampler",
+        "mine of samplers returns NopPruner, not an Optuna BaseSampler",
     ),
     ("samplers", "raise ValueError('no population')"): (5, "mine of samplers failed: ValueError: no population"),
     ("samplers", "return optuna.samplers.TPESampler(seed=seed, populaton=3)"): (
@@ -332,15 +332,15 @@ FAULTY = {
         "mine of samplers failed: TypeError",
     ),
     ("samplers", "import nowhere_at_all"): (5, "mine of samplers failed: it needs nowhere_at_all"),
-    ("samplers", GRID): (4, "mine of samplers makes a GridSampler, which ends a loop of Optuna's"),
+    ("samplers", GRID): (4, "mine of samplers returns a GridSampler, which can only stop Optuna's own loop"),
     ("samplers", CLASS): (5, "mine of samplers failed: ZeroDivisionError: division by zero"),
     ("samplers", "return optuna.samplers.RandomSampler()"): (
         4,
-        "mine of samplers proposes other values for equal seeds",
+        "mine of samplers proposes different values for equal seeds",
     ),
     ("pruners", "return optuna.samplers.RandomSampler()"): (
         4,
-        "mine of pruners makes RandomSampler, and not an optuna BasePruner",
+        "mine of pruners returns RandomSampler, not an Optuna BasePruner",
     ),
     ("pruners", "return optuna.pruners.PercentilePruner(200)"): (5, "mine of pruners failed: ValueError"),
 }

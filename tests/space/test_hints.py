@@ -45,7 +45,7 @@ def refused(tmp_path: Path, train: str, head: str = HEAD) -> UserError:
 )
 def test_an_open_value_of_another_tool_is_answered_with_ours(tmp_path, written, line):
     error = refused(tmp_path, f"backbone: b, {written}")
-    assert error.what.startswith("unknown kind of open value")
+    assert error.what.startswith("unknown distribution")
     assert error.help == line
 
 
@@ -54,10 +54,10 @@ def test_an_open_value_of_another_tool_is_answered_with_ours(tmp_path, written, 
     [
         (
             "optimizer: {name: adamw, lr: [0.0001, 0.01]}",
-            "{choice: [0.0001, 0.01]}, to search between them {loguniform: [0.0001, 0.01]}",
+            "{choice: [0.0001, 0.01]}; to search between them, write {loguniform: [0.0001, 0.01]}",
         ),
-        ("epochs: [3, 6, 9]", "to try each of them write {choice: [3, 6, 9]}"),
-        ("loss: [focal, dice]", "to try each of them write {choice: [focal, dice]}"),
+        ("epochs: [3, 6, 9]", "to try each of them, write {choice: [3, 6, 9]}"),
+        ("loss: [focal, dice]", "to try each of them, write {choice: [focal, dice]}"),
     ],
 )
 def test_a_list_is_answered_with_a_choice(tmp_path, written, line):

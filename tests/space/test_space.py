@@ -90,7 +90,7 @@ def test_a_chosen_list_is_closed_to_the_list():
         ({}, "the parameter schedule is missing"),
         ({"schedule": "cosine"}, "the parameter schedule.cosine.warmup_epochs is missing"),
         ({"schedule": "cosin"}, "the parameter schedule cannot be cosin"),
-        ({"schedule": "plateau", "schedule.step.every": 2}, "there is no open value schedule.step.every here"),
+        ({"schedule": "plateau", "schedule.step.every": 2}, "there is no parameter schedule.step.every here"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(params: dict[str, Any], message: str):
@@ -300,7 +300,7 @@ def test_configurations_of_a_finite_space_are_all_there_once_conditions_included
 def test_a_continuous_space_has_no_size_and_no_list_of_configurations():
     found = space("loss: {name: focal, gamma: {uniform: [0, 5]}}, batch_size: {choice: [1, 2]}")
     assert found.size is None
-    with pytest.raises(UserError, match=r"a grid tries every value, and loss\.gamma has no end of them"):
+    with pytest.raises(UserError, match=r"a grid tries every value, but loss\.gamma has infinitely many"):
         next(found.configurations())
 
 
@@ -436,7 +436,7 @@ def test_a_value_knows_its_place_in_the_file(tmp_path):
 def test_a_written_size_below_the_networks_input_is_refused_where_the_input_stands(tmp_path, train, place):
     path = tmp_path / "s.yaml"
     path.write_text(f"study: s\nbudget: {{trials: 1}}\ntrain:\n  {train}\ndata: {{root: d, size: 64}}\n")
-    with pytest.raises(UserError, match=r"is more than data.size 64") as caught:
+    with pytest.raises(UserError, match=r"is larger than data.size 64") as caught:
         Space(read(path), [])
     assert caught.value.where.endswith(place or "s.yaml")
     assert "leave data.size out" in caught.value.help

@@ -117,7 +117,7 @@ def test_a_size_that_somebody_wrote_is_printed(tmp_path, monkeypatch):
     text = winner.recipe(winner.winner(study))
     assert "size: 96" in text
     Path("best.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"image_size 128 is more than data\.size 96") as caught:
+    with pytest.raises(UserError, match=r"image_size 128 is larger than data\.size 96") as caught:
         prepare.prepare(Path("best.yaml"), Options(("train.image_size=128",)))
     assert "--set train.image_size=128" in caught.value.where
 
