@@ -180,7 +180,7 @@ def test_decoding_on_a_full_disk_says_so_and_leaves_nothing(tmp_path, garments):
         ended = lab.sweep("data", "check", "space.yaml", "--cache")
         assert ended.code == 3
         assert "the decoded images need" in ended.err
-        assert "free some; or set SWEEP_HOME to a folder on a larger disk" in ended.err
+        assert "free some space; or set SWEEP_HOME to a folder on a larger disk" in ended.err
         assert not list((lab.home / "cache").glob("*-*"))
         assert not list((lab.home / "cache").glob(".*"))
 

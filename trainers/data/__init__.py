@@ -1,1 +1,1 @@
-"""A data set on disk, read, checked and decoded once."""
+"""Data sets on disk, which are read, checked and decoded once."""

@@ -1,4 +1,4 @@
-"""The images of a data set decoded once, into memory maps that every trial shares."""
+"""Decode the images of a data set once, into memory maps that every trial shares."""
 
 import hashlib
 import json
@@ -24,31 +24,31 @@ from trainers.data_config import DataConfig, Framing
 from trainers.support.errors import DataError, EnvironmentFault
 from trainers.support.files import full, regular, sync_folder, write_text
 
-VERSION = 1  # of the files below; another one is another cache
-MARGIN = 1.14  # times the network's input that the cached images have at least
-SAMPLE = 2000  # images whose headers tell the usual size
+VERSION = 1  # of the files below; another version is another cache
+MARGIN = 1.14  # cached images have at least this multiple of the network's input size
+SAMPLE = 2000  # images whose headers give the usual size
 SPARE = 64 * 2**20  # bytes that a build leaves free
-OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or take a smaller data.size, or data.cache: jpeg"
+OTHERWISE = "or set SWEEP_HOME to a folder on a larger disk, or use a smaller data.size, or data.cache: jpeg"
 
 
 @dataclass(frozen=True)
 class Cache:
-    """One data set's images in the order of the table's rows, read-only, straight from the disk's page cache."""
+    """One data set's images in the order of the table's rows, read-only, straight from the page cache."""
 
-    size: int  # of the longer side
-    images: Images  # [N, H, W, 3]: squares of squashed images, or of the aspect to which they are padded or cut
-    half: Images  # [N, H/2, W/2, 3], where no more is looked at
-    sizes: NDArray[np.int32]  # [N, 2], width and height of what is shown of the original, or of its box
+    size: int  # pixels of the longer side
+    images: Images  # [N, H, W, 3]: square if squashed, else of the aspect ratio they are padded or cropped to
+    half: Images  # [N, H/2, W/2, 3], for inputs that need no more
+    sizes: NDArray[np.int32]  # [N, 2], width and height of the part shown of the original, or of its box
 
 
 def side(image_size: int, table: Table, window: float = 1.0, framing: Framing = SQUASHED) -> int:
-    """S, the longer side of the cached images for networks whose is at most `image_size`: a multiple of 32.
+    """Return S, the longer side of the cached images for networks with inputs up to `image_size`: a multiple of 32.
 
-    It is the next one from image_size / window, where training shows no window of a smaller share of the side, so
-    that no random crop is enlarged; at least 1.14 x image_size, which leaves a margin to rotations. It is not above
-    what the originals hold: their median short side, rounded down; of padded and cut ones the longer side of what is
-    shown. That limit never takes S below image_size, for then the network would see less than the files have, unless
-    even the median long side is shorter.
+    S is image_size / window, rounded up, where `window` is the smallest share of the side that training crops to, so
+    that no random crop is enlarged; and at least 1.14 x image_size, which leaves a margin for rotations. S does not
+    exceed what the originals hold: their median short side, rounded down, or, if they are padded or cropped, the
+    median longer side of the part shown. That limit never takes S below image_size, since the network would then see
+    less than the files hold, unless even the median long side is shorter.
     """
     wanted = wanted_side(image_size, window)
     sizes = [framing.shown(*size) for size in _sample(table)]
@@ -60,13 +60,13 @@ def side(image_size: int, table: Table, window: float = 1.0, framing: Framing = 
 
 
 def median_size(table: Table) -> tuple[int, int] | None:
-    """Width and height of the original, or box, of middling aspect; None where no image can be read."""
+    """Return width and height of the original, or box, of median aspect ratio; None if no image can be read."""
     sizes = sorted(_sample(table), key=lambda size: size[1] / size[0])
     return sizes[len(sizes) // 2] if sizes else None
 
 
 def wanted_side(image_size: int, window: float) -> int:
-    """The same whatever the originals hold."""
+    """Return the side that training needs, whatever the originals hold."""
     return _up(round(max(MARGIN, 1 / window) * image_size, 6))
 
 
@@ -75,7 +75,7 @@ def _up(pixels: float) -> int:
 
 
 def _sample(table: Table) -> list[tuple[int, int]]:
-    """Width and height of evenly spaced images, from their headers, or of their boxes."""
+    """Return width and height of evenly spaced images, from their headers, or of their boxes."""
     rows = table.rows[:: max(1, len(table.rows) // SAMPLE)]
     sizes: list[tuple[int, int]] = []
     with pillow_errors():
@@ -87,7 +87,7 @@ def _sample(table: Table) -> list[tuple[int, int]]:
                 with Image.open(regular(table.root / row.path)) as image:
                     sizes.append(image.size)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-                continue  # the check names it
+                continue  # the check reports it
     return sizes
 
 
@@ -99,15 +99,15 @@ def open_cache(
     *,
     progress: Progress | None = None,
 ) -> Cache:
-    """The decoded images of `table` at side `config.size`; decodes them into `folder` where that was not done yet.
+    """Return the decoded images of `table` at side `config.size`, decoding them into `folder` if needed.
 
-    Any number of processes may ask at once: one builds, calling `progress` with images done and in all, the others
-    wait. A build that is killed leaves nothing that would be taken for whole, and the next one goes on with it.
-    Opening a cache that is there takes one look at each image file, for its size and time. Raises DataError with
-    every unreadable image, and EnvironmentFault where the disk is too small.
+    Any number of processes may call this at once: one builds, calling `progress` with the images done and the total,
+    while the others wait. A killed build leaves nothing that could be mistaken for a complete cache, and the next
+    build resumes it. Opening an existing cache checks each image file once, for its size and time. Raises DataError
+    with every unreadable image, and EnvironmentFault if the disk is too small.
     """
     if config.size is None:
-        raise ValueError("config.size is not set: take cache.side(...)")
+        raise ValueError("config.size is not set: use cache.side(...)")
     (how, place), count = _wanted(table, config, folder, framing), len(table.rows)
     if (found := _opened(place, how, count)) is not None:
         _note_use(place)
@@ -118,7 +118,7 @@ def open_cache(
             _build(table, how, place, progress)
             found = _opened(place, how, count)
     if found is None:
-        raise EnvironmentFault("the cache vanished while it was opened", where=str(place))
+        raise EnvironmentFault("the cache disappeared while it was being opened", where=str(place))
     return found
 
 
@@ -131,11 +131,11 @@ def mend(
     most: int | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Discard the decoded images of `table` where a byte of them is not as it was written, or nobody can tell.
+    """Discard the decoded images of `table` if any byte is not as it was written, or if that cannot be checked.
 
-    Returns what is wrong, in words, or nothing; `open_cache` then decodes them anew. All of them are read, with
-    `progress` in MB, unless they are more than `most` bytes: the machine's memory, when left out. What is read here
-    the first epoch need not fetch from the disk; of more than the memory holds, it would have to.
+    Returns a description of the damage, or an empty string; after damage, `open_cache` decodes the images again. All
+    files are read, with `progress` in MB, unless they exceed `most` bytes, by default the machine's memory. The first
+    epoch then finds in memory what was read here; a larger cache would have to be read twice.
     """
     how, place = _wanted(table, config, folder, framing)
     if _opened(place, how, len(table.rows)) is None:
@@ -151,14 +151,14 @@ def mend(
 
 
 def kind(table: Table, config: DataConfig, folder: Path, framing: Framing = SQUASHED) -> Literal["raw", "jpeg"]:
-    """What `config.cache` comes to for images of side `config.size`: raw pixels where there is room for them."""
+    """Return the kind that `config.cache` means for images of side `config.size`: raw pixels if there is room."""
     return _wanted(table, config, folder, framing)[0].kind
 
 
 def _wanted(table: Table, config: DataConfig, folder: Path, framing: Framing) -> tuple[ImageFormat, Path]:
-    """How the images are to be kept, and where. Raw pixels that are there are taken, and else those that have room.
+    """Return how to store the images, and where. By default, that is raw pixels if they exist already or fit.
 
-    The name is of the content alone: neither labels nor splits, so that other questions about the images share it.
+    The name depends on the content alone, not on labels or splits, so that other questions about the images share it.
     """
     size = config.size or 0
     name = hashlib.sha256(f"{VERSION} {size} {stamp(table)}".encode()).hexdigest()[:16]
@@ -169,7 +169,7 @@ def _wanted(table: Table, config: DataConfig, folder: Path, framing: Framing) ->
 
 
 def _fits(need: int, place: Path) -> bool:
-    """Whether so many bytes have room on the disk, and in the memory, without which each epoch would wait for it."""
+    """True if `need` bytes fit on the disk, and in memory, without which each epoch would wait for the disk."""
     return need <= _memory() and need + SPARE <= _free(_building(place))
 
 
@@ -178,7 +178,7 @@ def _memory() -> int:
 
 
 def _free(building: Path) -> int:
-    """Bytes that a build may use, those included that it has written before."""
+    """Return the bytes that a build may use, including those it has already written."""
     there = next(path for path in (building.parent, *building.parent.parents) if path.exists())
     written = sum(path.stat().st_blocks * 512 for path in building.glob("*"))
     return shutil.disk_usage(there).free + written
@@ -189,18 +189,18 @@ def _building(place: Path) -> Path:
 
 
 def _opened(place: Path, how: ImageFormat, count: int) -> Cache | None:
-    """The cache at `place`, or None where it is not there whole."""
+    """Return the cache at `place`, or None if it is missing or incomplete."""
     levels, originals = how.opened(place, count), decoded_files.table(place / decoded_files.SIZES, (count, 2))
     return None if levels is None or originals is None else Cache(max(how.height, how.width), *levels, originals)
 
 
 def alone(folder: Path) -> FileLock:
-    """Wait until no other process builds or removes a cache in `folder`; one that dies lets the next one in."""
+    """Return the lock for building or removing a cache in `folder`; it is released when its holder dies."""
     return FileLock(folder / "lock", fallback_to_soft=False)
 
 
 def _note_use(place: Path) -> None:
-    """Let the folder's time say when it was last wanted; one that is not ours keeps its time."""
+    """Set the folder's time to that of its last use, unless the folder belongs to someone else."""
     with suppress(OSError):
         os.utime(place)
 
@@ -216,7 +216,7 @@ class Place:
 
 
 def places(folder: Path) -> list[Place]:
-    """Every cache in `folder` that says what it is."""
+    """Return every cache in `folder` that has a description."""
     found = []
     for meta in sorted(folder.glob("[!.]*/meta.json")):
         about = json.loads(meta.read_text())
@@ -226,9 +226,9 @@ def places(folder: Path) -> list[Place]:
 
 
 def discard(place: Path) -> None:
-    """Remove a cache, under the name of an unfinished one first, so that no half of it is taken for whole.
+    """Remove a cache, first giving it the name of an unfinished one, so that half of it is never taken for whole.
 
-    And no file of it for one that a build may go on with: what says which images are there goes before all.
+    The record of which images are present goes before everything else, so that no build can resume from the rest.
     """
     (place / decoded_files.SIZES).unlink(missing_ok=True)
     rest = place if place.name.startswith(".") else _building(place)
@@ -238,9 +238,9 @@ def discard(place: Path) -> None:
 
 
 def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | None) -> None:
-    """Decode into a folder of another name, which takes its own only when all of it is on disk.
+    """Decode into a temporary folder, which gets its final name only when all of it is on disk.
 
-    What a killed build of the same images left there is kept; rests of former states of the data set are removed.
+    What a killed build of the same images left there is kept; remains of earlier states of the data set are removed.
     """
     temporary = _building(place)
     size = max(how.height, how.width)
@@ -249,7 +249,7 @@ def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | Non
         if rest != temporary and (rest == place or _root(rest) in ("", about["root"])):
             shutil.rmtree(rest, ignore_errors=True)
     temporary.mkdir(exist_ok=True)
-    for rest in temporary.glob(".*.tmp"):  # of a write that was cut short
+    for rest in temporary.glob(".*.tmp"):  # left by an interrupted write
         rest.unlink()
     each = how.bytes if how.kind == "raw" else jpeg_cost(table, how).bytes
     _enough_space(round(len(table.rows) * each) + SPARE, temporary)
@@ -272,7 +272,7 @@ def _build(table: Table, how: ImageFormat, place: Path, progress: Progress | Non
 
 
 def _root(folder: Path) -> str:
-    """The data set that a cache is of; nothing where it does not say so."""
+    """Return the data set that a cache was decoded from; empty if that is not recorded."""
     try:
         return str(json.loads((folder / "meta.json").read_text())["root"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -280,13 +280,13 @@ def _root(folder: Path) -> str:
 
 
 def _enough_space(need: int, folder: Path) -> None:
-    """EnvironmentFault where the disk has no room for `need` bytes, those in `folder` included."""
+    """Raise EnvironmentFault if the disk has no room for `need` bytes, including those already in `folder`."""
     free = _free(folder)
     if free < need:
         with suppress(OSError):
-            folder.rmdir()  # of a build that wrote nothing yet
+            folder.rmdir()  # if the build has written nothing yet
         raise EnvironmentFault(
-            f"the decoded images need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            f"the decoded images need {need / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free",
             where=str(folder.parent),
-            help=f"free some; {OTHERWISE}",
+            help=f"free some space; {OTHERWISE}",
         )

@@ -1,4 +1,4 @@
-"""The two text layouts, FashionDataset and DeepFashion's Anno_fine: one reader, told apart by their columns."""
+"""One reader for both text layouts, FashionDataset and DeepFashion's Anno_fine, distinguished by their columns."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ FASHION = {
     ("crew_neckline", "v_neckline", "square_neckline", "no_neckline"): "neckline",
     ("denim", "chiffon", "cotton", "leather", "faux", "knit"): "material",
     ("tight", "loose", "conventional"): "fit",
-}  # the well-known 26 attributes have well-known names; any other category is category1, category2, ...
+}  # the well-known 26 attributes have categories with names; others are category1, category2, ...
 ATTRIBUTES = "list_attr_cloth.txt"
 FLAGS = {"0": 0, "1": 1}
 WHOLE_NUMBERS = re.compile(r"-?[0-9]{1,9}(\s+-?[0-9]{1,9})*")
@@ -28,7 +28,7 @@ Line = tuple[str, str]  # where ("split/train.txt:3"), text
 
 @dataclass(frozen=True)
 class Places:
-    """Where a text layout keeps things: the label files in `labels`, images relative to `images`."""
+    """The locations of a text layout: the label files in `labels`, images relative to `images`."""
 
     root: Path
     labels: Path
@@ -43,14 +43,14 @@ class Places:
         return cls(root, root / "Anno_fine", root / "Img" if (root / "Img").is_dir() else root)
 
     def lines(self, name: str, faults: list[Fault]) -> list[Line]:
-        """The lines of a label file with their places; a BOM, CRLF and blank last lines are harmless and gone."""
+        """Return the lines of a label file with their locations, without BOM, CRLF and blank last lines."""
         path = self.labels / name
         where = path.relative_to(self.root).as_posix()
         try:
             text = regular(path).read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
-            optional = "; data.crop: none does without boxes" if name.endswith("_bbox.txt") else ""
-            help = f"the layout keeps its label files in {self.labels.name}/{optional}"
+            optional = "; to do without boxes, set data.crop: none" if name.endswith("_bbox.txt") else ""
+            help = f"the layout expects its label files in {self.labels.name}/{optional}"
             faults.append(Fault(where, "no such file", help))
             return []
         except OSError as error:
@@ -62,7 +62,7 @@ class Places:
             return []
         lines = [(f"{where}:{k}", line.strip()) for k, line in enumerate(text.rstrip().split("\n"), 1)]
         blank = [place for place, line in lines if not line and len(lines) > 1]
-        faults += [Fault(place, "blank line", "lines must match from file to file: remove it") for place in blank]
+        faults += [Fault(place, "blank line", "lines must match across files: remove it") for place in blank]
         return [(place, line) for place, line in lines if line]
 
 
@@ -70,8 +70,8 @@ class Places:
 class Attributes:
     """The categories of list_attr_cloth.txt, and which of its columns each takes in one-hot flags.
 
-    `sure` where that file has no fault: else nobody can tell what labels mean, and they are not judged by it.
-    `missing` is written, in lower case, where nobody knows the answer; so is no flag at all under `none_set_missing`.
+    `sure` is True if that file has no fault; otherwise the meaning of labels is unclear, and they are not judged.
+    `missing` holds the words for an unknown answer, in lower case; with `none_set_missing`, no flag means the same.
     """
 
     categories: tuple[Category, ...]
@@ -86,7 +86,7 @@ class Attributes:
 
 
 def attributes(places: Places, config: DataConfig, faults: list[Fault]) -> Attributes:
-    """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number a line."""
+    """Read list_attr_cloth.txt: an optional count, an optional header, then a name and a category number per line."""
     before = len(faults)
     lines = places.lines(ATTRIBUTES, faults)
     count = lines.pop(0) if lines and re.fullmatch("[0-9]{1,9}", lines[0][1]) else None
@@ -97,13 +97,13 @@ def attributes(places: Places, config: DataConfig, faults: list[Fault]) -> Attri
         name, _, number = text.rpartition(" ")
         name = name.strip()
         if not name or not re.fullmatch("[0-9]{1,9}", number):
-            faults.append(Fault(where, f"{text!r} is not an attribute's name and the number of its category"))
+            faults.append(Fault(where, f"{text!r} is not an attribute name followed by a category number"))
             continue
         if any(name == known for _, known in types.get(int(number), [])):
-            faults.append(Fault(where, f"attribute {name!r} stands twice in category {number}"))
+            faults.append(Fault(where, f"attribute {name!r} appears twice in category {number}"))
         types.setdefault(int(number), []).append((column, name))
     if count and int(count[1]) != len(lines):
-        faults.append(Fault(count[0], f"says {count[1]} attributes, and {len(lines)} follow"))
+        faults.append(Fault(count[0], f"declares {count[1]} attributes, but {len(lines)} follow"))
     groups = [types[number] for number in sorted(types)]
     classes = [tuple(name for _, name in group) for group in groups]
     titles = [FASHION.get(names, f"category{n}") for n, names in enumerate(classes, 1)]
@@ -120,7 +120,7 @@ def attributes(places: Places, config: DataConfig, faults: list[Fault]) -> Attri
 
 
 def absent(rows: Sequence[Row], found: Attributes, where: str) -> Iterator[Fault]:
-    """A note on the missing answers in train and val, by category."""
+    """Yield a note on the missing answers in train and val, by category."""
     labels = [row.labels for row in rows if row.split in ("train", "val")]
     counts = {
         span.category.name: sum(one is None or MISSING in one[span.labels] for one in labels)
@@ -132,7 +132,7 @@ def absent(rows: Sequence[Row], found: Attributes, where: str) -> Iterator[Fault
 
 
 def rows(places: Places, found: Attributes, *, boxes: bool, faults: list[Fault]) -> list[Row]:
-    """Every image of the splits that are there; labels of test are optional, boxes read only where asked for."""
+    """Return every image of the splits that exist; labels of test are optional, boxes are read only if wanted."""
     listed: list[Row] = []
     for split in SPLITS:
         if split == "train" or (places.labels / f"{split}.txt").exists():
@@ -160,8 +160,8 @@ def _labels(lines: list[Line], found: Attributes, faults: list[Fault]) -> list[t
     onehot = 2 * sum(len(text.split()) == found.flags for _, text in lines) > len(lines)
     several = [category.name for category in found.categories if category.multi]
     if several and lines and not onehot:
-        what = f"one index a category, and {several[0]!r} is in data.multi"
-        faults.append(Fault(lines[0][0].rpartition(":")[0], what, f"write {found.flags} flags 0/1 a line"))
+        what = f"one index per category, but {several[0]!r} is in data.multi"
+        faults.append(Fault(lines[0][0].rpartition(":")[0], what, f"write {found.flags} flags 0/1 per line"))
         return []
     return [(_flags if onehot else _indices)(line, found, faults) for line in lines]
 
@@ -171,7 +171,7 @@ def _is_header(line: str) -> bool:
 
 
 def _numbers(places: Places, name: str, wanted: int, faults: list[Fault]) -> list[Line]:
-    """The lines of a file that goes with a list of images, without its header."""
+    """Return the lines of a file that goes with a list of images, without its header."""
     before = len(faults)
     lines = places.lines(name, faults)
     if lines and all(re.match(r"[A-Za-z_]", word) for word in lines[0][1].split()):
@@ -179,7 +179,9 @@ def _numbers(places: Places, name: str, wanted: int, faults: list[Fault]) -> lis
     if len(lines) != wanted and len(faults) == before:
         where = lines[min(wanted, len(lines) - 1)][0] if lines else (places.labels.name + "/" + name)
         images = name.replace("_attr", "").replace("_bbox", "")
-        faults.append(Fault(where, f"{len(lines)} lines for the {wanted} images of {images}", "they go together"))
+        faults.append(
+            Fault(where, f"{len(lines)} lines for the {wanted} images of {images}", "write one line per image")
+        )
     return lines
 
 
@@ -197,15 +199,15 @@ def _columns(words: list[str]) -> str:
 
 
 def _no_commas(line: Line) -> str:
-    """What to add to a remedy where blanks were meant."""
-    return ", parted by blanks" if re.search("[,;]", line[1]) else ""
+    """Return what to add to the help if blanks were meant."""
+    return ", separated by spaces" if re.search("[,;]", line[1]) else ""
 
 
 def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
     where, words = line[0], line[1].split()
     if len(words) != len(found.categories):
-        hint = f"one index a category, or {found.flags} flags 0/1{_no_commas(line)}"
-        faults.append(Fault(where, f"{_columns(words)}, and there are {len(found.categories)} categories", hint))
+        hint = f"one index per category, or {found.flags} flags 0/1{_no_commas(line)}"
+        faults.append(Fault(where, f"{_columns(words)}, but there are {len(found.categories)} categories", hint))
         return None
     known = [word.lower() not in found.missing for word in words]
     plain = " ".join(word if sure else str(MISSING) for word, sure in zip(words, known, strict=True))
@@ -214,9 +216,13 @@ def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, .
     for category, value, sure in zip(found.categories, values, known, strict=True):
         if sure and not 0 <= value < len(category.classes):
             last = len(category.classes) - 1
-            unknown = "; data: {missing: [-1]} where nobody knows" * (value == MISSING)
+            unknown = "; if -1 means unknown, write data: {missing: [-1]}" * (value == MISSING)
             faults.append(
-                Fault(where, f"{value} is no class of {category.name}", f"classes count from 0 to {last}{unknown}")
+                Fault(
+                    where,
+                    f"{value} is not a class of {category.name}",
+                    f"classes are numbered from 0 to {last}{unknown}",
+                )
             )
     return tuple(values) if any(known) else None
 
@@ -224,8 +230,8 @@ def _indices(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, .
 def _flags(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...] | None:
     where, words = line[0], line[1].split()
     if len(words) != found.flags:
-        hint = f"a flag 0/1 for each, as in the other lines of this file{_no_commas(line)}"
-        faults.append(Fault(where, f"{_columns(words)}, and there are {found.flags} attributes", hint))
+        hint = f"one flag 0/1 for each, as in the other lines of this file{_no_commas(line)}"
+        faults.append(Fault(where, f"{_columns(words)}, but there are {found.flags} attributes", hint))
         return None
     flags = [MISSING if word.lower() in found.missing else FLAGS.get(word) for word in words]
     if None in flags:
@@ -241,29 +247,29 @@ def _flags(line: Line, found: Attributes, faults: list[Fault]) -> tuple[int, ...
 
 
 def _chosen(where: str, category: Category, flags: list[int], faults: list[Fault]) -> int:
-    """The one class whose flag is set, or MISSING where none is and some are unknown."""
+    """Return the one class whose flag is set, or MISSING if none is and some are unknown."""
     if flags.count(1) == 1:
         return flags.index(1)
     if flags.count(1) or MISSING not in flags:
         hint = "every image has exactly one class in each category"
-        hint += "; data: {missing: [none_set]} where nobody knows" * (not flags.count(1))
-        hint += f"; or data: {{multi: [{category.name}]}}" * (flags.count(1) > 1)
+        hint += "; if that means unknown, write data: {missing: [none_set]}" * (not flags.count(1))
+        hint += f"; if several may be set, write data: {{multi: [{category.name}]}}" * (flags.count(1) > 1)
         faults.append(Fault(where, f"{flags.count(1)} flags are set in {category.name}", hint))
     return MISSING
 
 
 def _box(line: Line, faults: list[Fault]) -> Box | None:
-    """1-based inclusive corners -> Pillow's terms."""
+    """Convert 1-based inclusive corners to a box as in Pillow."""
     where, words = line[0], line[1].split()
     if len(words) != 4:
-        hint = f"four numbers a line{_no_commas(line)}"
-        faults.append(Fault(where, f"{_columns(words)}, and a box is x1 y1 x2 y2", hint))
+        hint = f"four numbers per line{_no_commas(line)}"
+        faults.append(Fault(where, f"{_columns(words)}, but a box is x1 y1 x2 y2", hint))
         return None
     if (corners := _whole(line, faults)) is None:
         return None
     x1, y1, x2, y2 = corners
     if not (1 <= x1 <= x2 and 1 <= y1 <= y2):
         hint = "x1 <= x2 and y1 <= y2, counted from 1"
-        faults.append(Fault(where, f"{line[1]!r} is no box", hint))
+        faults.append(Fault(where, f"{line[1]!r} is not a box", hint))
         return None
     return x1 - 1, y1 - 1, x2, y2

@@ -1,4 +1,4 @@
-"""The layout `folder`: images in a folder of their class, below a folder of their split or none."""
+"""The layout `folder`: images in one folder per class, which may lie below one folder per split."""
 
 import re
 from collections import Counter, defaultdict
@@ -17,12 +17,12 @@ from trainers.support.files import form
 from trainers.support.text import on_one_line
 
 AROUND = {"", "set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder"}
-SHAPE = "layout folder wants <class>/*.jpg or <split>/<class>/*.jpg"
+SHAPE = "layout folder expects <class>/*.jpg or <split>/<class>/*.jpg"
 
 
 @dataclass(frozen=True)
 class _Top:
-    """The folder of a split, or the root: the images that lie in it, and those of each folder below."""
+    """The folder of a split, or the root: the images directly in it, and those of each folder below."""
 
     path: Path
     split: str
@@ -35,7 +35,7 @@ class _Top:
 
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
-    """Every image below `root`; what is wrong, and what was left out, goes to `remarks`."""
+    """Read every image below `root`; report what is wrong, and what was left out, in `remarks`."""
     validation.boxes(config, remarks.faults)
     tree = Tree(root)
     tops = _tops(tree, remarks)
@@ -52,13 +52,13 @@ def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder is named after: Training, test_set, Validation-Images, trainset."""
+    """Return the split that a folder is named after: Training, test_set, Validation-Images, trainset."""
     named = [word for word in _words(name) if word not in AROUND]
     return SPLIT_NAMES.get(named[0]) if len(named) == 1 else None
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
-    """The folders named after splits, with what they share left out, or numbers: seg_train and seg_test, 1_train."""
+    """Return the folders named after splits, ignoring shared words and numbers: seg_train and seg_test, 1_train."""
     names = list(names)
     plain = {name: split for name in names if (split := split_of(name))}
     words = {name: {word for word in _words(name) if not word.isdigit()} for name in names}
@@ -75,7 +75,7 @@ def _words(name: str) -> list[str]:
 
 
 def _tops(tree: Tree, remarks: Remarks) -> list[_Top]:
-    """The folders of splits, or the root alone; none where it cannot be told which they are."""
+    """Return the folders of the splits, or the root alone; empty if the splits cannot be identified."""
     found = tree.folders(tree.root)
     named = splits_of(path.name for path in found)
     splits = {path: named[path.name] for path in found if path.name in named}
@@ -87,7 +87,7 @@ def _tops(tree: Tree, remarks: Remarks) -> list[_Top]:
         remarks.faults.append(fault)
         return []
     for path in others:
-        hint = did_you_mean(path.name, SPLIT_NAMES) or "beside train there may be val and test"
+        hint = did_you_mean(path.name, SPLIT_NAMES) or "beside train, only val and test are allowed"
         remarks.faults.append(Fault(on_one_line(path.name), "neither train, val nor test", hint))
     odd = [(top.path.relative_to(tree.root).as_posix(), top.split) for top in tops]
     if any(name not in SPLITS for name, _ in odd):
@@ -101,7 +101,7 @@ def _top(tree: Tree, path: Path, split: str) -> _Top:
 
 
 def _unwrapped(tree: Tree, path: Path, split: str) -> Path:
-    """The inner folder of training_set/training_set/<class> or train/images/<class>."""
+    """Return the inner folder of training_set/training_set/<class> or train/images/<class>."""
     inner = tree.folders(path)
     if len(inner) != 1 or tree.look(path, deep=False).images:
         return path
@@ -111,25 +111,25 @@ def _unwrapped(tree: Tree, path: Path, split: str) -> Path:
 
 
 def _unlike_splits(root: Path, paths: dict[Path, str], tops: list[_Top]) -> Fault | None:
-    """Why folders that are named like splits cannot be read as such."""
+    """Return the fault of folders that are named like splits but cannot be read as splits."""
     names = " and ".join(repr(path.name) for path in paths)
     splits = [top.split for top in tops]
     if "train" not in splits:
-        help = f"put the folders of the classes into {str(root / 'train')!r}; rename a class that is called so"
-        return Fault(str(root), f"named like a split: {names}; and no folder 'train' beside it", help)
+        help = f"put the class folders into {str(root / 'train')!r}; if this is a class, rename it"
+        return Fault(str(root), f"named like a split: {names}; but there is no folder 'train' beside it", help)
     if twice := [split for split, times in Counter(splits).items() if times > 1]:
         names = " and ".join(repr(path.name) for path, split in paths.items() if split == twice[0])
         return Fault(str(root), f"more than one folder is named like {twice[0]}: {names}", "keep one of them")
     train = tops[splits.index("train")]
     if train.own.images and not any(look.images for look in train.below.values()):
-        what = f"the folder {train.path.name!r} is named like a split, and holds images and no folders of classes"
-        help = f"{SHAPE}; rename it if it is a class; labels in a CSV file are layout: table"
+        what = f"the folder {train.path.name!r} is named like a split, but holds images and no class folders"
+        help = f"{SHAPE}; if it is a class, rename it; for labels in a CSV file, use layout: table"
         return Fault(str(root), what, help)
     return None
 
 
 def _classes(root: Path, tops: list[_Top], remarks: Remarks) -> tuple[str, ...]:
-    """The names of the folders that hold images, in NFC; of those in test only where there is nothing else."""
+    """Return the names of the folders that hold images, in NFC; those in test count only if there are no others."""
     known = [top for top in tops if top.split != "test"] or tops
     names = {_name(folder) for top in known for folder, look in top.below.items() if look.images}
     forms: dict[str, set[str]] = defaultdict(set)
@@ -138,12 +138,12 @@ def _classes(root: Path, tops: list[_Top], remarks: Remarks) -> tuple[str, ...]:
             forms[_name(folder)].add(folder.name)
             where = on_one_line(folder.relative_to(root).as_posix())
             if names and look.unread and not look.images:
-                remarks.faults.append(Fault(where, f"holds no image that can be read: {told(look.others)}"))
+                remarks.faults.append(Fault(where, f"holds no readable image: {told(look.others)}"))
             elif names and not look.images and _name(folder) not in names:
-                remarks.notes.append(Fault(where, "holds no image, so it is no class"))
+                remarks.notes.append(Fault(where, "holds no image, so it is not a class"))
     for name, spellings in forms.items():
         if len(spellings) > 1:
-            what = f"{len(spellings)} spellings of the class {name!r} differ in their Unicode form alone"
+            what = f"{len(spellings)} spellings of the class {name!r} differ only in their Unicode form"
             remarks.notes.append(Fault(on_one_line(name), what, "they are read as one class"))
     return class_order(names)
 
@@ -153,50 +153,50 @@ def _name(folder: Path) -> str:
 
 
 def _rows(top: _Top, classes: tuple[str, ...], remarks: Remarks) -> Iterator[Row]:
-    """The images of a split; the class is the first folder. In test, other folders and none mean: unknown."""
+    """Yield the images of a split; the class is the first folder. In test, another folder or none means unknown."""
     code = {name: k for k, name in enumerate(classes)}
     found = [(None, top.own), *((code.get(_name(folder)), look) for folder, look in top.below.items())]
     for label, look in found:
         for where in look.images:
             if label is None and top.split != "test":
-                remarks.faults.append(Fault(on_one_line(where), "an image outside the folder of a class"))
+                remarks.faults.append(Fault(on_one_line(where), "an image outside any class folder"))
             else:
                 yield Row(where, top.split, None, None if label is None else (label,), on_one_line(where))
 
 
 def _fault(tree: Tree, tops: list[_Top], classes: tuple[str, ...], others: Counter[str]) -> Fault | None:
-    """What is wrong with the whole, where one line says it better than a line an image."""
+    """Return what is wrong with the data set, if one line explains it better than one line per image."""
     root, top = str(tree.root), tops[0]
     own = sum(len(one.own.images) for one in tops)
     if not classes and not own:
-        return Fault(root, "no image that can be read", told(others) or SHAPE)
+        return Fault(root, "no readable image", told(others) or SHAPE)
     if not classes:
         return Fault(
-            root, f"{own} images and no folder of a class", f"{SHAPE}; labels in a CSV file are layout: table"
+            root, f"{own} images but no class folder", f"{SHAPE}; for labels in a CSV file, use layout: table"
         )
     if top.path != tree.root or own:
         return None
     filled = [folder for folder, look in top.below.items() if look.images]
     if len(filled) == 1 and (inner := _inner(tree, filled[0])) is not None:
-        return Fault(root, f"one folder {filled[0].name!r}, and more folders below it", f"write data.root: {inner}")
+        return Fault(root, f"one folder {filled[0].name!r}, with more folders below it", f"write data.root: {inner}")
     places = [image.split("/") for look in top.below.values() for image in look.images]
     inside = {split_of(name) for name in {place[1] if len(place) > 2 else "" for place in places}}
     if None not in inside and {"train"} < inside:
-        return Fault(root, f"splits lie below the classes, as in {filled[0].name!r}", SHAPE)
+        return Fault(root, f"splits are below the classes, as in {filled[0].name!r}", SHAPE)
     return None
 
 
 def _deeper(root: Path, tops: list[_Top]) -> Iterator[Fault]:
-    """A note on folders below those of classes: perhaps they are the classes, or hold masks."""
+    """Yield a note on folders below class folders: they may be the real classes, or hold masks."""
     looks = [(folder.relative_to(root).as_posix() + "/", look) for top in tops for folder, look in top.below.items()]
     deep = [image for folder, look in looks for image in look.images if "/" in image[len(folder) :]]
     if deep:
         what = f"{len(deep)} image{'s' * (len(deep) != 1)} in folders below classes, the first {deep[0]!r}"
-        yield Fault(str(root), what, "each counts for the folder right below the root or the split")
+        yield Fault(str(root), what, "each belongs to the folder directly below the root or the split")
 
 
 def _inner(tree: Tree, path: Path) -> Path | None:
-    """The folder below `path` that is meant as the root: the first that holds several and no image of its own."""
+    """Return the folder below `path` meant as the root: the first with several folders and no image of its own."""
     below = tree.folders(path)
     if tree.look(path, deep=False).images or not below:
         return None

@@ -1,4 +1,4 @@
-"""Names of classes: their order, and those that are perhaps two spellings of one."""
+"""Class names: their order, and those that may be two spellings of one."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.files import form
 
-WHOLE = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # 3, and the 3.0 that a spreadsheet makes of it
-SHORTEST, LONGEST = 4, 60  # characters of names in which one letter may be a slip
+WHOLE = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # 3, and the 3.0 that a spreadsheet turns it into
+SHORTEST, LONGEST = 4, 60  # characters of names in which one letter may be a typo
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """In alphabetical order, or, where all are whole numbers, in that of numbers: 2 before 10."""
+    """Return the names in alphabetical order, or in numerical order if all are whole numbers: 2 before 10."""
     known = sorted(set(names))
     numbers = [WHOLE.fullmatch(name) for name in known]
     if not all(numbers):
@@ -25,20 +25,20 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def alike(categories: Sequence[Category], rows: Iterable[Row], config: DataConfig) -> list[Fault]:
-    """A note for each class that is perhaps another one misspelt, with the images of both, or a missing answer."""
+    """Return a note for each class that may be a misspelt one, with the images of both, or a missing answer."""
     counts, notes = counted(rows, categories), []
     for c, category in enumerate(categories):
         images = {name: counts[c, k] for k, name in enumerate(category.classes)}
         listed = (config.classes or {}).get(category.name, ())
         for name in (name for name in images if _absent(name) and name not in listed):
             what = f"{_shown(name)} is read as a class ({images[name]} image{'s' * (images[name] != 1)})"
-            key = f"if nobody knows there, write data: {{missing: [{json.dumps(name, ensure_ascii=False)}]}}"
-            help = key if config.is_tabular else "a missing label? take these rows out"
+            key = f"if it means unknown, write data: {{missing: [{json.dumps(name, ensure_ascii=False)}]}}"
+            help = key if config.is_tabular else "a missing label? remove these images"
             notes.append(Fault(config.root, f"{what}, in {category.name!r}", help))
         for name, other, how in (*_same_but_for_form(images), *_one_letter_apart(images)):
             what = f"{_shown(name)} ({images[name]} image{'s' * (images[name] != 1)}) differs from"
             what += f" {_shown(other)} ({images[other]}) only in {how}"
-            notes.append(Fault(config.root, f"{what}, in {category.name!r}", "one class? spell them alike"))
+            notes.append(Fault(config.root, f"{what}, in {category.name!r}", "the same class? spell them alike"))
     return notes
 
 
@@ -47,7 +47,7 @@ def _absent(name: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """In quotes, with an escape for whatever is not the plain character that it looks like."""
+    """Return the name in quotes, with an escape for each character that is not the plain one it looks like."""
     return repr(name) if form(name) == name else ascii(name)
 
 
@@ -65,7 +65,7 @@ WAYS: dict[str, Callable[[str], str]] = {
     "blanks": lambda name: " ".join(name.split()),
     "case": str.casefold,
     "Unicode form": lambda name: unicodedata.normalize("NFKC", name),
-    "characters that cannot be seen": _seen,
+    "invisible characters": _seen,
     "the way a number is written": _number,
 }
 ABSENT = {"nan", "na", "n/a", "#n/a", "<na>", "null", "none", "unknown", "?", "-", "--"}
@@ -78,7 +78,7 @@ def _same(name: str, ways: Iterable[str] = WAYS) -> str:
 
 
 def _same_but_for_form(images: dict[str, int]) -> Iterator[tuple[str, str, str]]:
-    """Name, the commonest name that is the same but for its form, and in which ways it differs."""
+    """Yield each name, the most common name that differs only in form, and the ways in which they differ."""
     groups: dict[str, list[str]] = {}
     for name in images:
         groups.setdefault(_same(name), []).append(name)
@@ -89,7 +89,7 @@ def _same_but_for_form(images: dict[str, int]) -> Iterator[tuple[str, str, str]]
 
 
 def _how(one: str, other: str) -> str:
-    """The fewest ways in which two names have to be made alike."""
+    """Return the fewest ways of simplifying two names that make them equal."""
     for count in range(1, len(WAYS)):
         for ways in combinations(WAYS, count):
             if _same(one, ways) == _same(other, ways):
@@ -99,9 +99,9 @@ def _how(one: str, other: str) -> str:
 
 # ------------------------------------------------------------------------------------------- one letter
 def _one_letter_apart(images: dict[str, int]) -> Iterator[tuple[str, str, str]]:
-    """Names with one image that a slip makes of a name with several: a letter more, less, other, or swapped.
+    """Yield names of one image that may be typos of a name of several: a letter added, dropped, changed or swapped.
 
-    Names without one of their letters are looked up, so that a thousand classes take as long as their letters.
+    Names are looked up with one letter removed, so that the time grows with the letters, not with the pairs of names.
     """
     plain = {name: same for name in images if SHORTEST <= len(same := _same(name)) <= LONGEST}
     common: dict[str, list[str]] = {}
@@ -116,18 +116,18 @@ def _one_letter_apart(images: dict[str, int]) -> Iterator[tuple[str, str, str]]:
 
 
 def _parts(name: str) -> set[str]:
-    """The name, and what is left of it without one of its letters."""
+    """Return the name, and every form of it with one letter removed."""
     return {name, *(name[:k] + name[k + 1 :] for k in range(len(name)))}
 
 
 def _after_shared(a: str, b: str) -> tuple[str, str]:
-    """Both without the beginning that they share."""
+    """Return both names without their common prefix."""
     same = next((k for k, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
     return a[same:], b[same:]
 
 
 def _slip(a: str, b: str) -> bool:
-    """Whether two names differ by one letter, or by two that are swapped; digits are no slips."""
+    """True if two names differ by one letter, or by two swapped ones; a differing digit is not a typo."""
     a, b = _after_shared(a, b)
     a, b = _after_shared(a[::-1], b[::-1])
     if any(c.isdigit() for c in a + b):

@@ -1,4 +1,4 @@
-"""The files in which decoded images lie: their names, shapes and sizes, and how they are opened and read."""
+"""The files that hold decoded images: their names, shapes and sizes, and how to open and read them."""
 
 import io
 import math
@@ -17,34 +17,34 @@ from trainers.support.threads import share
 
 SQUASHED = Framing()
 SIZES = "sizes.npy"
-SPANS = "spans.npy"  # of JPEGs: where each begins in the file of its level, and its bytes, [levels, N, 2]
+SPANS = "spans.npy"  # of JPEGs: offset in the file of the level, and length in bytes, [levels, N, 2]
 QUALITY = 95  # of JPEGs, which keep colour at full resolution
 
 
 @dataclass(frozen=True)
 class JpegImages:
-    """Images that are kept as JPEG and decoded when they are read."""
+    """Images that are stored as JPEG and decoded when they are read."""
 
     filename: Path | None
     content: NDArray[np.uint8]  # all JPEGs, one after another
-    spans: NDArray[np.int64]  # [N, 2], where each begins, and its bytes
+    spans: NDArray[np.int64]  # [N, 2], offset and length in bytes
     size: tuple[int, int]  # height and width
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As of the pixels: [N, H, W, 3]."""
+        """The shape of the decoded pixels: [N, H, W, 3]."""
         return len(self.spans), *self.size, 3
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the pixels."""
+        """The bytes of the decoded pixels."""
         return math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.spans)
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8], threads: int = 1) -> None:
-        """Decode these rows into `out` [B, H, W, 3]. How many threads share the work makes no difference to it."""
+        """Decode these rows into `out` [B, H, W, 3]. The number of threads makes no difference to the result."""
 
         def part(thread: int) -> None:
             for number in range(thread, len(rows), threads):
@@ -59,14 +59,14 @@ Images = NDArray[np.uint8] | JpegImages
 
 
 def encode(image: Image.Image) -> bytes:
-    """The image as the cache keeps it."""
+    """Return the image as the JPEG that the cache stores."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
 def as_jpeg(images: NDArray[np.uint8]) -> JpegImages:
-    """Images [N, H, W, 3] as JPEGs in memory."""
+    """Return images [N, H, W, 3] as JPEGs in memory."""
     parts = [encode(Image.fromarray(image)) for image in images]
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
     spans = np.stack([lengths.cumsum() - lengths, lengths], 1)
@@ -75,7 +75,7 @@ def as_jpeg(images: NDArray[np.uint8]) -> JpegImages:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How the images of a cache are kept."""
+    """The format in which a cache stores its images."""
 
     height: int
     width: int
@@ -84,36 +84,36 @@ class ImageFormat:
 
     @classmethod
     def of(cls, longer: int, kind: Literal["raw", "jpeg"] = "raw", framing: Framing = SQUASHED) -> "ImageFormat":
-        """Of images whose longer side is that."""
+        """Return the format of images whose longer side is `longer`."""
         return cls(*framing.size(longer), kind, framing)
 
     @property
     def name(self) -> str:
-        """As in the name of its folder."""
+        """The name of the format, as in the name of the cache's folder."""
         fit = self.framing.fit
         size = f"{self.height}" if fit == "squash" else f"{self.height}x{self.width}-{fit}"
         return size if self.kind == "raw" else f"{size}-{self.kind}"
 
     @property
     def levels(self) -> dict[str, tuple[int, int]]:
-        """Height and width of each level, by its name: whole, and half as large."""
+        """Height and width of each level by name: full size and half size."""
         return {"images": (self.height, self.width), "half": (self.height // 2, self.width // 2)}
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of all files of a cache but its description and its checksums; first those of the levels."""
+        """Names of all files of a cache except its description and checksums; those of the levels come first."""
         ending, tables = ("npy", (SIZES,)) if self.kind == "raw" else ("jpegs", (SPANS, SIZES))
         return (*(f"{name}.{ending}" for name in self.levels), *tables)
 
     def level(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the smallest level that is not below inputs of that size; else of the largest."""
+        """Return height and width of the smallest level that is not below `size`, or else of the largest level."""
         whole, half = self.levels.values()
         return half if size[0] <= half[0] and size[1] <= half[1] else whole
 
     def as_python(self, size: tuple[int, int]) -> list[str]:
-        """Lines of Python with Pillow that make of photo.jpg the image that inputs of this size are made of.
+        """Return lines of Python with Pillow that turn photo.jpg into the image that inputs of this size are made of.
 
-        Images with alpha, which are laid on white, and such of 16 bits, which are scaled, are left out.
+        They do not handle images with alpha, which sweep lays on white, or with 16 bits, which it scales.
         """
         whole, level = (self.width, self.height), self.level(size)[::-1]
         image = 'ImageOps.exif_transpose(image).convert("RGB")'
@@ -136,7 +136,7 @@ class ImageFormat:
         return lines
 
     def classify(self, size: tuple[int, int], categories: Sequence[str]) -> list[str]:
-        """Lines of Python with ONNX Runtime that say what model.onnx makes of photo.jpg; see `as_python`."""
+        """Return lines of Python with ONNX Runtime that classify photo.jpg with model.onnx; see `as_python`."""
         lines, name = self.as_python(size), input_name(categories)
         return [
             f"import {'io, ' * (self.kind == 'jpeg')}json, numpy, onnxruntime",
@@ -150,11 +150,11 @@ class ImageFormat:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the pixels of one image at all levels."""
+        """Bytes of the pixels of one image, over all levels."""
         return sum(3 * height * width for height, width in self.levels.values())
 
     def opened(self, folder: Path, count: int) -> tuple[Images, Images] | None:
-        """The levels of `count` images in `folder`, mapped read-only, or None where they are not there."""
+        """Return the levels of `count` images in `folder`, mapped read-only; None if they are not there."""
         try:
             images, half = self._raw(folder) if self.kind == "raw" else self._jpegs(folder)
         except (OSError, ValueError):
@@ -173,14 +173,14 @@ class ImageFormat:
 
 
 def input_name(categories: Sequence[str]) -> str:
-    """What an exported program calls its images, beside outputs that are called like the categories."""
+    """Return a name for an exported program's input that none of its outputs, named after the categories, has."""
     return next(name for name in ("images", "input", "input images") if name not in categories)
 
 
 def table(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """The whole numbers in a .npy file of this shape, read-only; None where they are not there.
+    """Return the whole numbers in a .npy file of this shape, read-only; None if there is no such file.
 
-    Of a folder that is still filled those of images that are not on disk yet are 0.
+    In a folder that is still being filled, the numbers of images that are not on disk yet are 0.
     """
     try:
         found: NDArray[Any] = np.load(path, mmap_mode="r")

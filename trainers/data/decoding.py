@@ -1,4 +1,4 @@
-"""Decoding all images of a data set to disk, in shards: a kill loses no more than the shard that was under way."""
+"""Decode all images of a data set to disk in shards: a killed process loses at most the shard in progress."""
 
 import io
 import os
@@ -21,12 +21,12 @@ from trainers.data.table import Row, Table
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import atomic_write, regular
 
-SHARD = 2**28  # bytes of decoded images after which what is done is put on record
-SAMPLE = 16  # images that tell what JPEGs cost
+SHARD = 2**28  # bytes of decoded images after which progress is recorded
+SAMPLE = 16  # images on which the cost of JPEGs is measured
 
 
 def decode_all(table: Table, how: ImageFormat, folder: Path, progress: Progress | None = None) -> None:
-    """Put every image of `table` into `folder`, those apart that an earlier call put there.
+    """Decode every image of `table` into `folder`, except those that an earlier call has put there.
 
     Raises DataError with every unreadable image, and OSError.
     """
@@ -57,16 +57,14 @@ def decode_all(table: Table, how: ImageFormat, folder: Path, progress: Progress 
 
 
 def _looked_at(table: Table, row: Row, how: ImageFormat) -> tuple[Image.Image, tuple[int, int]]:
-    """An image as the cache has it, and the width and height of what it shows of the original."""
+    """Return an image as the cache stores it, and the width and height of the part of the original that it shows."""
     content = regular(table.root / row.path).read_bytes()
     image, original = resized(content, (how.width, how.height), row.box, how.framing.fit)
     return image, how.framing.shown(*original)
 
 
 def decode_rows(table: Table, how: ImageFormat) -> tuple[list[Images], dict[int, str]]:
-    """The images of `table` in memory, every level of them as the cache would have it; and what is wrong with the
-    others, by row.
-    """
+    """Return the images of `table` in memory, each level as the cache would store it, and the errors by row."""
     faults = dict[int, str]()
 
     def work(index: int, row: Row) -> Image.Image | None:
@@ -97,22 +95,22 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 # ------------------------------------------------------------------------------------------ what JPEGs cost
 @dataclass(frozen=True)
 class JpegCost:
-    """What an image costs that is kept as JPEG: bytes on disk at all levels, milliseconds of a core to read it."""
+    """The cost of storing an image as JPEG: bytes on disk at all levels, and milliseconds on one core to read it."""
 
     bytes: float
     ms: float
-    raw_bytes: int  # of its pixels
+    raw_bytes: int  # of its pixels at all levels
 
 
 def jpeg_cost(table: Table, how: ImageFormat) -> JpegCost:
-    """Measured with a few images of the data set; of nothing that can be read, what photographs usually cost."""
+    """Measure the cost on a few images of the data set, or return a typical one if none can be read."""
     images = []
     with pillow_errors():
         for row in table.rows[:: max(1, len(table.rows) // SAMPLE)][:SAMPLE]:
             try:
                 images.append(_looked_at(table, row, how)[0])
             except (UnreadableImage, OSError):
-                continue  # the check names it
+                continue  # the check reports it
     if not images:
         return JpegCost(how.bytes / 5, 0.0, how.bytes)
     levels = [
@@ -131,11 +129,11 @@ def jpeg_cost(table: Table, how: ImageFormat) -> JpegCost:
 # ------------------------------------------------------------------------------------------ writing
 @dataclass
 class _RawLevel:
-    """A .npy file of images that is being filled."""
+    """A .npy file that is being filled with images."""
 
     file: BinaryIO
     size: tuple[int, int]  # width and height
-    start: int  # where its first image begins
+    start: int  # offset of its first image
 
     def put(self, index: int, image: Image.Image) -> None:
         pixels = image.tobytes()
@@ -144,7 +142,7 @@ class _RawLevel:
 
 @dataclass
 class _JpegLevel:
-    """A file of JPEGs that is being filled, in the order in which they come."""
+    """A file that is being filled with JPEGs, in the order in which they arrive."""
 
     file: BinaryIO
     size: tuple[int, int]
@@ -162,23 +160,23 @@ class _JpegLevel:
 
 @dataclass
 class _Shards:
-    """Puts on record which images are on disk."""
+    """The files of all levels, and a record of the images that are on disk."""
 
     folder: Path
     levels: Sequence[_RawLevel | _JpegLevel]
-    sizes: NDArray[np.int32]  # [N, 2], 0 for images that are not on disk
+    sizes: NDArray[np.int32]  # [N, 2], 0 for images that are not on disk yet
     spans: NDArray[np.int64] | None  # of JPEGs, [levels, N, 2]
-    every: int  # images
+    every: int  # images per shard
     noted: int = field(default=0, init=False)
 
     def note(self, written: int) -> None:
-        """Save what is done where so many images that this process has written make up a shard."""
+        """Save progress when the images that this process has written complete another shard."""
         if written - self.noted >= self.every:
             self.noted = written
             self.save()
 
     def save(self) -> None:
-        sizes = self.sizes.copy()  # before all else is saved: other threads write on
+        sizes = self.sizes.copy()  # copied before anything is saved: other threads keep writing
         for level in self.levels:
             os.fsync(level.file.fileno())
         if self.spans is not None:
@@ -188,7 +186,7 @@ class _Shards:
 
 @contextmanager
 def _opened(folder: Path, how: ImageFormat, count: int) -> Iterator[_Shards]:
-    """The files of all levels, with what was written before."""
+    """Open the files of all levels, keeping what was written before."""
     shape = (len(how.levels), count, 2)
     sizes, spans = kept(folder / SIZES, (count, 2)), kept(folder / SPANS, shape) if how.kind == "jpeg" else None
     if sizes is None or (how.kind == "jpeg" and spans is None):
@@ -207,7 +205,7 @@ def _opened(folder: Path, how: ImageFormat, count: int) -> Iterator[_Shards]:
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """Write the beginning of a .npy file of bytes of this shape; returns where its first byte goes."""
+    """Write the header of a .npy file of bytes of this shape; return the offset of its first byte."""
     about = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, about)
     file.flush()
@@ -215,7 +213,7 @@ def _header(file: BinaryIO, shape: tuple[int, ...]) -> int:
 
 
 def _write(file: int, content: bytes, at: int) -> None:
-    """Not through a memory map: on a full disk that would kill the process, this raises."""
+    """Write without a memory map, which would kill the process on a full disk; this raises instead."""
     rest = memoryview(content)
     while rest:
         written = os.pwrite(file, rest, at)
@@ -224,6 +222,6 @@ def _write(file: int, content: bytes, at: int) -> None:
 
 def _save(path: Path, numbers: NDArray[np.integer]) -> None:
     buffer = io.BytesIO()
-    np.save(buffer, numbers)  # straight to a file, a full disk would be an error without a number
+    np.save(buffer, numbers)  # written straight to a file, a full disk would raise an error without an errno
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())

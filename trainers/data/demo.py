@@ -1,4 +1,4 @@
-"""A made-up data set: drawn garments with the real challenge's names and imbalance, in its layout or as a table."""
+"""A made-up data set: drawn garments with the real challenge's names and imbalance, in its layout or a table."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from trainers.data.table import Box, Row
 from trainers.support.errors import UserError
 from trainers.support.files import sync_folder
 
-# images a class of the real set's train and val splits, category by category
+# images per class in the real train and val splits, category by category
 COUNTS = {
     "train": (
         (768, 853, 334, 422, 109, 2408, 106),
@@ -39,7 +39,7 @@ COUNTS = {
 }
 WRONG = 0.03  # share of labels that the picture does not show
 SPLITS = ("train", "val", "test")
-SOLID = 5  # the texture that is none
+SOLID = 5  # the texture without a pattern
 
 
 def draw(
@@ -53,15 +53,17 @@ def draw(
     """Draw a data set of train, val and test images at `root`, which then holds img/ and split/.
 
     The layout, the 26 attributes, image sizes and class frequencies are those of the fashion challenge; each class
-    occurs in train and val where they have room for it. One seed means one set, byte for byte, with the same
-    versions of Pillow and NumPy. Test has no labels, as in the original. The folder appears whole or not at all.
-    Raises UserError where `root` holds something.
+    occurs in train and val if there is room for it. With the same versions of Pillow and NumPy, one seed gives the
+    same data set, byte for byte. Test has no labels, as in the original. The folder appears whole or not at all.
+    Raises UserError if `root` holds anything.
 
-    With `missing`, the share of the answers that are left out, or `multi`, the categories of which an image may have
+    With `missing`, the share of answers to leave out, or `multi`, the number of categories in which an image may have
     several classes (1: texture), it is a table: img/ and labels.csv. Each class of a split keeps an answer there.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError("there is something already", where=str(root), help="name a new folder, or remove that one")
+        raise UserError(
+            "there is already something here", where=str(root), help="choose a new folder, or remove this one"
+        )
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -100,7 +102,7 @@ def _write_split(root: Path, split: str, numbers: range, seed: int) -> None:
 
 
 def _rows(split: str, numbers: range, seed: int) -> list[Row]:
-    """The images of a split, with their labels."""
+    """Return the images of a split, with their labels."""
     shares = COUNTS["val" if split == "val" else "train"]
     labels = _labels(shares, len(numbers), _random(seed, numbers.start)).tolist()
     return [Row(f"img/{n:05d}.jpg", split, None, tuple(row), "") for n, row in zip(numbers, labels, strict=True)]
@@ -116,7 +118,7 @@ def _write_table(root: Path, images: Sequence[int], seed: int, missing: float, m
 
 
 def _table_of(root: Path, split: str, numbers: range, seed: int, missing: float, multi: int) -> Iterator[list[str]]:
-    """Draw the images of a split; returns their lines of the table."""
+    """Draw the images of a split; yield their lines of the table."""
     rows = _rows(split, numbers, seed)
     labels = [row.labels or () for row in rows]
     over = [
@@ -134,14 +136,14 @@ def _table_of(root: Path, split: str, numbers: range, seed: int, missing: float,
 
 
 def _over(labels: Sequence[int], random: Generator) -> tuple[int, ...]:
-    """The textures that lie over an image's own: none over solid cloth, nor is solid among them."""
+    """Return the textures laid over an image's own: none over solid cloth, and never solid itself."""
     others = [texture for texture in range(len(COUNTS["train"][0])) if texture not in (SOLID, labels[0])]
     count = 0 if labels[0] == SOLID else int(random.choice(3, p=(0.3, 0.5, 0.2)))
     return tuple(random.permutation(others)[:count].tolist())
 
 
 def _known(sets: Sequence[Sequence[set[int]]], missing: float, random: Generator) -> list[list[bool]]:
-    """Which answers are told: all but a share, and the first of each class."""
+    """Return which answers are given: all except a share, and always the first of each class."""
     seen: set[tuple[int, int]] = set()
     found = []
     for answers in sets:
@@ -164,13 +166,13 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def _corners(box: Box) -> str:
-    """1-based inclusive corners with three digits, as the challenge writes them."""
+    """Return 1-based inclusive corners with three digits, as the challenge writes them."""
     left, upper, right, lower = box
     return f"{left + 1:03d} {upper + 1:03d} {right:03d} {lower:03d}"
 
 
 def _labels(counts: Sequence[Sequence[int]], images: int, random: Generator) -> NDArray[np.int64]:
-    """Class indices [images, categories]: shares as in `counts`, one of each class at least where there is room."""
+    """Return class indices [images, categories]: shares as in `counts`, and each class at least once if possible."""
     columns = []
     for group in counts:
         exact = np.array(group) * images / sum(group)
@@ -183,9 +185,9 @@ def _labels(counts: Sequence[Sequence[int]], images: int, random: Generator) -> 
 
 
 def _draw_one(root: Path, row: Row, random: Generator, over: Sequence[int] = ()) -> Box:
-    """Draw a row's image, which now and then shows another class than its label says; returns the garment's box.
+    """Draw a row's image, which occasionally shows another class than its label; return the garment's box.
 
-    The textures `over` lie over its own.
+    The textures `over` are laid over its own.
     """
     shown = [
         int(random.choice(len(group), p=np.array(group) / sum(group))) if random.random() < WRONG else label
@@ -199,7 +201,7 @@ def _draw_one(root: Path, row: Row, random: Generator, over: Sequence[int] = ())
 
 
 def _size(random: Generator) -> tuple[int, int]:
-    """Width 56 to 301 (median 214) and height 138 to 301 (median 300), as the real images have."""
+    """Return width 56 to 301 (median 214) and height 138 to 301 (median 300), as in the real images."""
     height = 300 if random.random() < 0.7 else int(random.integers(138, 302))
     width = height * random.normal(0.73, 0.13)
     return int(np.clip(width, 56, 301)), height

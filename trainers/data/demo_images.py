@@ -1,4 +1,4 @@
-"""The picture of one made-up garment. Pure: the same traits, size and random state give the same pixels."""
+"""Draw one made-up garment. Pure: the same traits, size and random state give the same pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Traits(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """Where the person stands, in pixels: middle, shoulder line, and the length of one unit (a head)."""
+    """The position of the person in pixels: centre, shoulder line, and the length of one unit (a head)."""
 
     x: float
     y: float
@@ -41,7 +41,7 @@ class Figure:
         return self.x + x * self.unit, self.y + y * self.unit
 
     def mirrored(self, *points: Point) -> list[Point]:
-        """An outline from its right half, given from top to bottom."""
+        """Return an outline from its right half, given from top to bottom."""
         return [self.at(x, y) for x, y in points] + [self.at(-x, y) for x, y in reversed(points)]
 
     def box(self, left: float, upper: float, right: float, lower: float) -> list[Point]:
@@ -51,7 +51,7 @@ class Figure:
 def picture(
     traits: Traits, size: tuple[int, int], random: Generator, *, over: Sequence[int] = ()
 ) -> tuple[Image.Image, Box]:
-    """A person in the garment before a cluttered wall, RGB of this (width, height); and the garment's box.
+    """Draw a person in the garment before a cluttered wall: RGB of this (width, height), and the garment's box.
 
     The textures `over` are printed over that of `traits`.
     """
@@ -64,7 +64,7 @@ def picture(
     _person(image, figure, skin, bare=traits.length != 2, random=random)
     mask = _outline(figure, traits, size, random)
     fabric = _fabric(traits, figure, size, random, over)
-    if traits.material == 1:  # chiffon lets what is behind it through
+    if traits.material == 1:  # chiffon is translucent
         fabric = Image.blend(image, fabric, random.uniform(0.5, 0.68))
     image.paste(fabric, mask=mask)
     _collar(image, figure, traits.neckline, skin, random)
@@ -106,7 +106,7 @@ def _person(image: Image.Image, figure: Figure, skin: Colour, *, bare: bool, ran
 
 
 def _outline(figure: Figure, traits: Traits, size: tuple[int, int], random: Generator) -> Image.Image:
-    """The mask of the garment: body and skirt by length and fit, arms by sleeve, cut out at the neck."""
+    """Return the mask of the garment: body and skirt by length and fit, arms by sleeve, cut out at the neck."""
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
     waist, hem = ((0.44, 0.56), (1.0, 1.7), (0.7, 0.92))[traits.fit]
@@ -134,7 +134,7 @@ def _cut_neck(draw: ImageDraw.ImageDraw, figure: Figure, neckline: int) -> None:
 
 
 def _collar(image: Image.Image, figure: Figure, neckline: int, skin: Colour, random: Generator) -> None:
-    """A crew neck has a band; without a neckline the fabric closes the throat."""
+    """Draw the band of a crew neck, or the fabric that closes the throat if there is no neckline."""
     draw = ImageDraw.Draw(image)
     if neckline == 0:
         draw.arc(
@@ -156,7 +156,7 @@ def _fabric(
 
 
 def _cloth_colour(material: int, random: Generator) -> Colour:
-    if material == 0 and random.random() < 0.85:  # denim is blue, mostly
+    if material == 0 and random.random() < 0.85:  # denim is mostly blue
         blue = int(random.integers(90, 190))
         return blue // 2 - 10, blue * 3 // 4 - 10, blue + 20
     if material == 3:  # leather is dark
@@ -237,7 +237,7 @@ _PATTERNS = (_floral, _graphic, _striped, _embroidered, _pleated, _solid, _latti
 
 
 def _shaded(cloth: Image.Image, traits: Traits, figure: Figure, random: Generator) -> Image.Image:
-    """The cloth under light: folds for every material, and what tells the material."""
+    """Return the cloth under light: folds for every material, and what identifies the material."""
     width, height = cloth.size
     x = ((np.arange(width) - figure.x) / figure.unit).astype(np.float32)[None, :]
     y = ((np.arange(height) - figure.y) / figure.unit).astype(np.float32)[:, None]
@@ -249,7 +249,7 @@ def _shaded(cloth: Image.Image, traits: Traits, figure: Figure, random: Generato
 
 
 def _material(material: int, x: Field, y: Field, random: Generator) -> Field:
-    """What the light shows of the material: change of brightness at x, y in units from the figure."""
+    """Return the change of brightness typical of the material, at x, y in units from the figure."""
     if material == 0:  # denim: diagonal twill
         field = 0.16 * np.sign(np.sin(38 * (x + y)))
     elif material == 1:  # chiffon: soft waves

@@ -1,4 +1,4 @@
-"""What lies below a folder: images in order, other files by their ending, and what nobody means to train on."""
+"""The contents of a folder: images in order, other files by extension, and what is not meant for training."""
 
 import os
 import shlex
@@ -18,13 +18,13 @@ SERVICE = {
     *("network trash folder", "temporary items", "node_modules", "wandb", "lightning_logs"),
 }
 JUNK = {"thumbs.db", "desktop.ini"}
-SHOWN = 8  # endings or folders named in one note
+SHOWN = 8  # extensions or folders named in one note
 ARCHIVES = dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2"), "unpack it")
 WHY = ARCHIVES | UNREAD
 
 
 def unpacking(path: Path) -> str:
-    """The line that unpacks an archive beside itself; nothing for a file that is none."""
+    """Return the help that shows how to unpack an archive next to itself; empty if the file is not an archive."""
     name, ending = path.name.lower(), path.suffix.lower()
     folder = path.with_name(path.name.partition(".")[0])
     packed, there = shlex.quote(str(path)), shlex.quote(str(folder))
@@ -39,20 +39,20 @@ def unpacking(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """The images of one folder, as paths from the root with slashes, and its other files by ending."""
+    """The images of one folder, as slash-separated paths from the root, and its other files by extension."""
 
     images: list[str]
     others: Counter[str]
 
     @property
     def unread(self) -> bool:
-        """Whether it holds pictures that somebody must convert first."""
+        """True if the folder holds pictures that must be converted first."""
         return any(ending in UNREAD for ending in self.others)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The folders of a data set. Links inside it are followed, each folder once below the one that was asked for."""
+    """The folders of a data set. Links inside it are followed, and no folder is visited twice in one look."""
 
     root: Path
     hidden: dict[str, int] = field(default_factory=dict)
@@ -60,11 +60,11 @@ class Tree:
     loops: dict[str, Fault] = field(default_factory=dict)
 
     def folders(self, top: Path) -> list[Path]:
-        """Those in `top` that may hold images of the data set."""
+        """Return the folders in `top` that may hold images of the data set."""
         return sorted(path for path in top.iterdir() if path.is_dir() and self._enters(path))
 
     def look(self, folder: Path, *, deep: bool = True) -> Look:
-        """What is in a folder, with all below it unless `deep` is False."""
+        """Return the contents of a folder, with everything below it unless `deep` is False."""
         look = Look([], Counter())
         done: set[Path] = set()
         todo = [folder]
@@ -75,18 +75,18 @@ class Tree:
         return look
 
     def remark(self, remarks: Remarks, others: Counter[str]) -> None:
-        """Say what was left out: hidden images, links, and these files by ending."""
+        """Report what was left out: hidden images, links, and these files by extension."""
         remarks.faults.extend(self.outside.values())
         remarks.notes.extend(self.loops.values())
         if images := sum(self.hidden.values()):
             where = _some(f"{on_one_line(name)} ({count})" for name, count in sorted(self.hidden.items()) if count)
             what = f"left out: {images} hidden image{'s' * (images > 1)} in {where}"
-            remarks.notes.append(Fault(str(self.root), what, "what systems and tools leave behind is no data"))
+            remarks.notes.append(Fault(str(self.root), what, "what systems and tools leave behind is not data"))
         if others:
             remarks.notes.append(Fault(str(self.root), f"left out: {told(others)}"))
 
     def _walk(self, top: Path, deep: bool, done: set[Path], look: Look) -> list[Path]:
-        """Add what is there to `look`; returns the linked folders, whose turn comes after all others."""
+        """Add the contents to `look`; return the linked folders, which are visited after all others."""
         links: list[Path] = []
         for where, below, names in os.walk(top, onerror=_complain):
             place = Path(where)
@@ -106,33 +106,33 @@ class Tree:
                 look.images.append(before + name)
             elif not name.startswith(".") and name.lower() not in JUNK:
                 ending = PurePath(name).suffix.lower()
-                if before or ending in WHY:  # in the root there may be anything
+                if before or ending in WHY:  # the root may hold anything
                     look.others[ending] += 1
         if hidden := sum(name.startswith(".") and _is_image(name) for name in names):
             self.hidden[f"{before}.*"] = hidden
 
     def _enters(self, path: Path) -> bool:
-        """Whether a folder belongs to the data set; those that do not are noted."""
+        """True if a folder belongs to the data set; record it if it does not."""
         name = path.relative_to(self.root).as_posix()
         if is_service(path.name):
-            if name not in self.hidden:  # it may be large, such as an environment of Python: it is counted once
+            if name not in self.hidden:  # count it only once: it may be large, like a Python environment
                 self.hidden[name] = sum(_is_image(file) for _, _, files in os.walk(path) for file in files)
             return False
         if path.is_symlink():
             target = path.resolve()
             if not target.is_relative_to(self.root.resolve()):
-                help = "copy the images, or let data.root be the folder that holds them"
+                help = "copy the images, or set data.root to the folder that holds them"
                 what = f"the folder {name!r} is refused: a link out of the data set"
                 self.outside[name] = Fault(on_one_line(name), what, help)
                 return False
             if path.parent.resolve().is_relative_to(target):
-                self.loops[name] = Fault(on_one_line(name), "a link to a folder that it lies in: not followed")
+                self.loops[name] = Fault(on_one_line(name), "a link to a folder that contains it: not followed")
                 return False
         return not _of_sweep(path) and not (path / "pyvenv.cfg").is_file()
 
 
 def is_service(name: str) -> bool:
-    """Whether a folder of this name is a system's or a tool's, and holds no data."""
+    """True if a folder of this name belongs to the system or to a tool, and holds no data."""
     return name.startswith((".", "@")) or name.lower() in SERVICE
 
 
@@ -141,10 +141,10 @@ def _is_image(name: str) -> bool:
 
 
 def told(others: Counter[str]) -> str:
-    """12 .heic (Pillow cannot read HEIC: convert them to JPEG), 3 .txt"""
+    """List files by extension: 12 .heic (Pillow cannot read HEIC: convert them to JPEG), 3 .txt."""
     counts = sorted(others.items(), key=lambda item: (item[0] not in WHY, -item[1], item[0]))
     return _some(
-        f"{count} {on_one_line(ending) or 'without ending'}" + (f" ({WHY[ending]})" if ending in WHY else "")
+        f"{count} {on_one_line(ending) or 'without extension'}" + (f" ({WHY[ending]})" if ending in WHY else "")
         for ending, count in counts
     )
 
@@ -156,12 +156,12 @@ def _some(words: Iterator[str]) -> str:
 
 
 def _of_sweep(path: Path) -> bool:
-    """Whether a check or a study left it: mlruns, or whatever SWEEP_HOME names."""
+    """True if a check or a study created it: mlruns, or the folder that SWEEP_HOME names."""
     if (path / "cache" / "checked").is_dir():
         return True
     return (path / "studies").is_dir() and ((path / "cache").is_dir() or (path / "mlflow.db").is_file())
 
 
 def _complain(error: OSError) -> NoReturn:
-    """A folder that may not be read is no empty one."""
+    """Raise the error, because a folder that cannot be read is not an empty one."""
     raise error

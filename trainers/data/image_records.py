@@ -1,4 +1,4 @@
-"""What a look at an image found, remembered by its path, size and time of change."""
+"""The results of reading images, remembered by path, size and modification time."""
 
 import hashlib
 import io
@@ -16,16 +16,16 @@ from trainers.support.files import atomic_write
 RECORD = np.dtype(
     [("path", "<u8", 2), ("bytes", "<i8"), ("changed", "<i8"), ("width", "<i4"), ("height", "<i4"), ("digest", "V16")]
 )
-"""One image: a digest of its path, size and time of its file, and, where it is good, its pixels and content's digest.
+"""One image: a digest of its path, the size and time of its file and, if it is good, its pixels and a content digest.
 
-An image that was not looked at, or is not good, is 0 wide.
+An image that was not read, or is not good, has a width of 0.
 """
 NONE = np.empty(0, dtype=RECORD)
 DIGEST = hashlib.sha256().digest_size
 
 
 def current(rows: Sequence[Row], root: Path) -> np.ndarray:
-    """The files of these rows as they are now, not looked at, [N] of RECORD."""
+    """Return the current state of these rows' files, marked as not read, [N] of RECORD."""
     found = np.zeros(len(rows), dtype=RECORD)
     paths = b"".join([hashlib.blake2b(row.path.encode(), digest_size=16).digest() for row in rows])
     found["path"] = np.frombuffer(paths, dtype="<u8").reshape(-1, 2)
@@ -36,14 +36,14 @@ def current(rows: Sequence[Row], root: Path) -> np.ndarray:
 
 def _state(path: str) -> tuple[int, int]:
     try:
-        found = os.stat(path)  # noqa: PTH116 - making a Path costs more than the look itself
+        found = os.stat(path)  # noqa: PTH116 - creating a Path costs more than the call itself
     except OSError:
         return -1, 0
     return found.st_size, found.st_mtime_ns
 
 
 def recall(records: np.ndarray, known: np.ndarray) -> None:
-    """Fill in what is `known` of the files that are still the same."""
+    """Fill in what is `known` about files that have not changed."""
     if not len(known):
         return
     at = np.searchsorted(known["path"][:, 0], records["path"][:, 0]).clip(max=len(known) - 1)
@@ -54,12 +54,12 @@ def recall(records: np.ndarray, known: np.ndarray) -> None:
 
 
 def place(root: Path, cache: Path) -> Path:
-    """The file in `cache` for the images below `root`."""
+    """Return the file in `cache` for the images below `root`."""
     return cache / "checked" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.npy"
 
 
 def read(path: Path) -> np.ndarray:
-    """What is remembered, by path; nothing where the file cannot be read, is damaged, or of an earlier version."""
+    """Return the saved records, sorted by path; none if the file is unreadable, damaged or of an earlier version."""
     with suppress(OSError):
         content = path.read_bytes()
         if hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]:
@@ -70,7 +70,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def write(path: Path, records: np.ndarray, known: np.ndarray) -> None:
-    """Remember the good images of `records`, and those `known` of other rows: another table may list them."""
+    """Save the good images of `records`, and the `known` ones of other rows, which another table may list."""
     elsewhere = known[~np.isin(known["path"][:, 0], records["path"][:, 0])]
     kept = np.concatenate([records[records["width"] > 0], elsewhere])
     buffer = io.BytesIO()

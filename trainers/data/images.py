@@ -1,4 +1,4 @@
-"""Opening one image right, whatever its mode, and doing so for many at once."""
+"""Open one image correctly, whatever its mode, or many at once."""
 
 import hashlib
 import io
@@ -25,38 +25,38 @@ DECODERS = {
     **dict.fromkeys((".webp",), "webp"),
     **dict.fromkeys((".avif",), "avif"),
     **dict.fromkeys((".jp2", ".j2k", ".jpx"), "jpg_2000"),
-}  # endings of files taken for images -> what Pillow must have been built with
+}  # extensions of image files -> the feature that Pillow must be built with
 RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".raw")
 
 
 def pillow_reads(feature: str) -> bool:
-    """Whether the Pillow here was built with a decoder."""
+    """True if the installed Pillow has the decoder `feature`, or needs none."""
     return not feature or (feature in {*features.modules, *features.codecs} and bool(features.check(feature)))
 
 
 EXTENSIONS = tuple(ending for ending, feature in DECODERS.items() if pillow_reads(feature))
 UNREAD = {
-    **{e: f"this Pillow reads no {f}: convert them to JPEG" for e, f in DECODERS.items() if e not in EXTENSIONS},
+    **{e: f"this Pillow cannot read {f}: convert them to JPEG" for e, f in DECODERS.items() if e not in EXTENSIONS},
     **dict.fromkeys((".heic", ".heif", ".hif"), "Pillow cannot read HEIC: convert them to JPEG"),
-    **dict.fromkeys(RAW, "raw data of a camera: develop them to JPEG"),
-    **dict.fromkeys((".svg", ".pdf", ".psd"), "no pixels that could be read: export them as PNG"),
-}  # endings of pictures that cannot be read -> why, and what to do
-HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # bytes 4 to 12 of such files
-MANY = 10_000  # rows whose state is digested at once
-CHUNK = 32  # images a task: enough that handing out tasks costs nothing, few enough that progress is smooth
-GROUND = (124, 116, 104)  # around padded images: ImageNet's mean colour, which normalisation makes 0
+    **dict.fromkeys(RAW, "raw camera data: develop them to JPEG"),
+    **dict.fromkeys((".svg", ".pdf", ".psd"), "no pixels to read: export them as PNG"),
+}  # extensions of pictures that cannot be read -> why, and what to do
+HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # bytes [4:12] of such files
+MANY = 10_000  # rows whose state is hashed at once
+CHUNK = 32  # images per task: enough that scheduling costs nothing, few enough that progress is smooth
+GROUND = (124, 116, 104)  # around padded images: ImageNet's mean colour, which normalisation maps to 0
 SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
 
 class UnreadableImage(Exception):
-    """The file is there, or not, and no image can be had from it; the text says why."""
+    """Raised if no image can be read from a file, which may be missing; the message explains why."""
 
 
 @contextmanager
 def pillow_errors() -> Iterator[None]:
-    """No warning of Pillow's leaks, and an image over its pixel limit is an error.
+    """Suppress Pillow's warnings, except that an image over its pixel limit is an error.
 
-    Warning filters belong to the whole process, so this surrounds the threads rather than being entered by each.
+    Warning filters belong to the whole process, so enter this once around the threads, not in each of them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -65,7 +65,7 @@ def pillow_errors() -> Iterator[None]:
 
 
 def decode(content: bytes) -> Image.Image:
-    """The image as 8-bit RGB: turned upright by its EXIF orientation, 16 bits scaled to 8, alpha laid on white.
+    """Return the image as 8-bit RGB: upright by its EXIF orientation, 16 bits scaled to 8, alpha laid on white.
 
     Call it inside `pillow_errors()`. Raises UnreadableImage.
     """
@@ -75,15 +75,15 @@ def decode(content: bytes) -> Image.Image:
 def resized(
     content: bytes, size: tuple[int, int], box: Box | None, fit: Fit = "squash"
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, or what of its box lies inside it, at that width and height; and the (width, height) it had.
+    """Return the image, or the part of its box inside it, at `size` (width, height); and the (width, height) it had.
 
-    Another aspect is squashed, padded with ImageNet's mean colour, or cut at both ends. A JPEG at least four times as
-    large is decoded at half its size or less, never below twice the longer side.
+    An image of another aspect ratio is squashed, padded with ImageNet's mean colour, or cropped at both ends. A JPEG
+    at least four times as large is decoded at half its size or less, never below twice the longer side.
     """
     least = 2 * max(size)
     image, original = _decode(content, least=None if box else (least, least))
     if box is not None:
-        image = image.crop(inside(box, original))  # rather than resize(box=...): it looks at pixels outside the box
+        image = image.crop(inside(box, original))  # not resize(box=...), which reads pixels outside the box
         original = image.size
     match fit:
         case "squash":
@@ -96,10 +96,10 @@ def resized(
 
 
 def inside(box: Box, size: tuple[int, int]) -> Box:
-    """The box cut at the edges of the image; UnreadableImage where nothing is left of it."""
+    """Return the box clipped to the image. Raises UnreadableImage if nothing remains of it."""
     left, upper, right, lower = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
     if left >= right or upper >= lower:
-        raise UnreadableImage(f"has {size[0]} x {size[1]} pixels, and its box begins at {left}, {upper}")
+        raise UnreadableImage(f"has {size[0]} x {size[1]} pixels, but its box starts at {left}, {upper}")
     return left, upper, right, lower
 
 
@@ -119,8 +119,8 @@ def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image
         raise UnreadableImage(f"has more than {limit} million pixels, the limit; make it smaller") from None
     except UnidentifiedImageError:
         if content[4:12] in HEIF:
-            raise UnreadableImage("is HEIC whatever its name says, and Pillow cannot read that; convert it") from None
-        raise UnreadableImage(f"is not an image: it begins with {content[:16]!r}") from None
+            raise UnreadableImage("is HEIC, whatever its name; Pillow cannot read that: convert it") from None
+        raise UnreadableImage(f"is not an image: it starts with {content[:16]!r}") from None
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:
@@ -128,7 +128,7 @@ def _decode(content: bytes, least: tuple[int, int] | None = None) -> tuple[Image
 
 
 def _upright(image: Image.Image) -> object:
-    """Turn the image as its EXIF orientation says, and return that orientation; broken EXIF says nothing about it."""
+    """Turn the image upright by its EXIF orientation, and return that orientation; ignore broken EXIF."""
     orientation: object = 1
     with suppress(OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -138,7 +138,7 @@ def _upright(image: Image.Image) -> object:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise UnreadableImage("has floating-point pixels; save it with 8 bits a channel")
+        raise UnreadableImage("has floating-point pixels; save it with 8 bits per channel")
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
         image = Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8))
@@ -150,7 +150,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def stamp(table: Table) -> str:
-    """Hex digest over path, box, size and time of change of every row's file, in row order."""
+    """Return a hex digest of the path, box, size and modification time of every row's file, in row order."""
     root, digest = str(table.root), hashlib.sha256()
     for start in range(0, len(table.rows), MANY):
         rows = table.rows[start : start + MANY]
@@ -159,20 +159,21 @@ def stamp(table: Table) -> str:
 
 
 def fingerprint(table: Table) -> str:
-    """That of all images, and behind a dash that of those of train and val, on which results depend."""
+    """Return the fingerprint of all images, a dash, and that of train and val, which results depend on."""
     sizes = _sizes(table.rows, str(table.root))
     return f"{_fingerprint(table, sizes, SPLITS)}-{_fingerprint(table, sizes, FITTED)}"
 
 
 def fingerprint_of(table: Table, *splits: str) -> str:
-    """The table's of these splits, and behind a dash 8 hex digits over the size of each image: an image that was
-    replaced under its name tells, the time at which a data set was copied does not.
+    """Return the table's digest of these splits, a dash, and 8 hex digits over the file size of each image.
+
+    It changes when an image is replaced by another of the same name, but not when the data set is copied.
     """
     return _fingerprint(table, _sizes(table.split(*splits), str(table.root)), splits)
 
 
 def _sizes(rows: Iterable[Row], root: str) -> dict[str, str]:
-    """Of the images of these rows, by path."""
+    """Return the file sizes of these rows' images, by path."""
     return {row.path: _state(f"{root}/{row.path}").split()[0] for row in rows}
 
 
@@ -184,9 +185,9 @@ def _fingerprint(table: Table, sizes: dict[str, str], splits: Sequence[str]) -> 
 
 
 def _state(path: str) -> str:
-    """Path by path: listing folders first was measured to be slower."""
+    """Return a file's size and modification time. Listing whole folders first was measured to be slower."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - making a Path costs more than the look itself
+        found = os.stat(path)  # noqa: PTH116 - creating a Path costs more than the call itself
     except OSError as error:
         return f"errno {error.errno}"
     return f"{found.st_size} {found.st_mtime_ns}"
@@ -195,10 +196,10 @@ def _state(path: str) -> str:
 def map_rows(
     rows: Sequence[Row], work: Callable[[int, Row], Result], progress: Progress | None = None
 ) -> list[Result]:
-    """`work(index, row)` of every row, in order, done on all cores; an exception or an interrupt drops the rest.
+    """Return `work(index, row)` of every row, in order, run on all cores; an exception or interrupt drops the rest.
 
-    Threads, because Pillow and hashlib let go of the interpreter while they work: measured on two cores, they are
-    as fast as processes (0.97 to 1.0 of the rate), and a killed parent leaves none behind.
+    It uses threads, because Pillow and hashlib release the GIL while they work: measured on two cores, threads are as
+    fast as processes (0.97 to 1.0 of their rate), and a killed parent leaves none behind.
     """
     starts = range(0, len(rows), CHUNK)
 
@@ -219,5 +220,5 @@ def map_rows(
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

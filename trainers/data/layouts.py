@@ -1,4 +1,4 @@
-"""The layouts of a data set, each read into one table. Label files only: no image is opened here."""
+"""Read any layout of a data set into one table. Only label files are read: no image is opened here."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ TABLES = label_files.ENDINGS
 
 
 def read(config: DataConfig) -> Table:
-    """The whole data set as one table. Raises DataError with every fault of its label files, found in one pass."""
+    """Return the whole data set as one table. Raises DataError with every fault in its label files."""
     found = scan(config)
     if found.faults:
         raise DataError(found.faults)
@@ -31,7 +31,7 @@ def read(config: DataConfig) -> Table:
 
 
 def with_margin(table: Table, config: DataConfig) -> Table:
-    """The table with its boxes enlarged by `box_margin`. They may leave the image: whoever opens it cuts them."""
+    """Return the table with its boxes enlarged by `box_margin`, perhaps beyond the image: opening it clips them."""
     if not config.box_margin:
         return table
     rows = (row if row.box is None else replace(row, box=widened(row.box, config.box_margin)) for row in table.rows)
@@ -39,27 +39,27 @@ def with_margin(table: Table, config: DataConfig) -> Table:
 
 
 def widened(box: Box, share: float) -> Box:
-    """The box with so much around it, as a share of its longer side."""
+    """Return the box enlarged on every side by `share` of its longer side."""
     left, upper, right, lower = box
     by = round(share * max(right - left, lower - upper))
     return left - by, upper - by, right + by, lower + by
 
 
 class Scan(NamedTuple):
-    """What the label files say: the rows are only all good where there is no fault."""
+    """The result of reading the label files; all rows are good only if there are no faults."""
 
     table: Table
     faults: list[Fault]
     notes: list[Fault]
-    held_out: bool = False  # val was chosen here
-    read_as: Sequence[str] = ()  # what was taken for what
+    held_out: bool = False  # val was held out from train, because the data set has none
+    read_as: Sequence[str] = ()  # how names were interpreted
 
 
 def scan(config: DataConfig) -> Scan:
-    """What could be read, with every fault and note.
+    """Return everything that could be read, with every fault and note.
 
-    Boxes are as listed, without a margin. Rows whose path leads out of the data set are left out of the table, so
-    nobody can open them by accident.
+    Boxes are as listed, without a margin. Rows whose path leads out of the data set are dropped from the table, so
+    that nothing can open them by accident.
     """
     with gc_paused():
         return _scan(config)
@@ -83,16 +83,16 @@ def _scan(config: DataConfig) -> Scan:
 
 
 def unsteady(config: DataConfig, found: Scan) -> list[Fault]:
-    """A fault where a layout of an extension file gives other rows when it is called again."""
+    """Return a fault if a layout from an extension file gives different rows when it is called again."""
     if config.layout in LAYOUTS or found.faults or scan(config).table.fingerprint == found.table.fingerprint:
         return []
-    what = f"{config.layout} of layouts gives other rows when it is called again"
-    help = "sort the files that it lists, and draw with a generator of a fixed seed"
+    what = f"{config.layout} of layouts returns different rows when it is called again"
+    help = "sort the files that it lists, and draw random numbers from a generator with a fixed seed"
     return [Fault(extensions.needed("layouts", config.layout).where, what, help)]
 
 
 def guess(path: Path) -> DataConfig:
-    """The layout of a folder, or of a file of labels, by what lies there."""
+    """Guess the layout of a folder, or of a label file, from what is there."""
     if not path.is_dir() and not unpacking(path):
         return DataConfig(layout="table", root=str(path.parent), labels=path.name)
     if (path / "Anno_fine").is_dir():
@@ -112,18 +112,18 @@ def guess(path: Path) -> DataConfig:
 
 
 def _crop(labels: Path) -> Literal["none", "box"]:
-    """To boxes, where every split that is listed has some."""
+    """Return "box" if every split that is listed has boxes."""
     listed = [split for split in SPLITS if (labels / f"{split}.txt").exists()]
     return "box" if listed and all((labels / f"{split}_bbox.txt").exists() for split in listed) else "none"
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a data set is packed at `path`: reading it says how to unpack it."""
+    """True if `path` is a packed data set; the error from reading it shows how to unpack it."""
     return bool(unpacking(path)) and path.is_file()
 
 
 def categories(config: DataConfig) -> tuple[Category, ...]:
-    """Names and classes only, without reading lists of images where the layout allows it. Raises DataError."""
+    """Return names and classes only, without reading lists of images if the layout allows it. Raises DataError."""
     remarks = Remarks()
     faults, root = remarks.faults, _root(config)
     if config.layout in ("challenge", "deepfashion"):
@@ -146,7 +146,7 @@ def _text(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     faults, places = remarks.faults, _places(config, root)
     if not places.labels.is_dir():
         inner = next((p for p in sorted(root.iterdir()) if (p / places.labels.name).is_dir()), None)
-        hint = f"did you mean {str(inner)!r}?" if inner else f"layout {config.layout} keeps its labels there"
+        hint = f"did you mean {str(inner)!r}?" if inner else f"layout {config.layout} expects its labels there"
         raise DataError([Fault(str(root), f"no folder {places.labels.name!r} in the data set", hint)])
     found = challenge.attributes(places, config, faults)
     if not found.categories:
@@ -182,4 +182,4 @@ def _root(config: DataConfig) -> Path:
     hint = validation.did_you_mean(root.name, near)
     if not hint and config.layout == "challenge" and not root.exists():
         hint = f"`sweep data demo {shlex.quote(config.root)}` draws a made-up data set there"
-    raise DataError([Fault(str(root), what, hint or f"set it: --set data.root=FOLDER, from {Path.cwd()} on")])
+    raise DataError([Fault(str(root), what, hint or f"set it with --set data.root=FOLDER, relative to {Path.cwd()}")])

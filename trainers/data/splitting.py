@@ -1,4 +1,4 @@
-"""Holding out val where a data set names none, parting into folds, and judging the splits of any."""
+"""Hold out val if a data set names none, divide a data set into folds, and judge its splits."""
 
 import hashlib
 import math
@@ -13,24 +13,24 @@ from trainers.data.table import FITTED, Category, Remarks, Row, Table, classes_o
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
-FEWEST = 10  # images of val that can rank trials at all, where the data set has enough for them
-ENOUGH = 5 * FEWEST  # images in all: with fewer, a small val is all that can be had
-FEW = 50  # images of val below which it is said how little a score says
-FEW_CLASSES = 10  # that val has and train lacks, which are named one by one
-OFF = 0.25  # of the share asked for, by which that of whole groups may be off without a note
-UNIT = 1_000_000  # one image, so that parts of images are whole numbers: no rounding differs between machines
-TRIED = 10_000  # exchanges of few groups that are looked at for the best one
+FEWEST = 10  # images that val needs to rank trials at all, if the data set has enough
+ENOUGH = 5 * FEWEST  # images in total: with fewer, only a small val is possible
+FEW = 50  # images of val below which a note says how little a score means
+FEW_CLASSES = 10  # classes that val has and train lacks, listed one by one
+OFF = 0.25  # deviation, relative to the requested share, that whole groups may cause without a note
+UNIT = 1_000_000  # parts per image, as whole numbers, so that no rounding differs between machines
+TRIED = 10_000  # exchanges compared for the best one if there are few groups
 LARGE = np.iinfo(np.int64).max
 
 
 def hold_out(rows: Sequence[Row], categories: Sequence[Category], *, share: float, seed: int) -> list[Row]:
-    """The same rows in the same order, `share` of the labelled train rows renamed to val, whole groups at a time.
+    """Return the same rows in the same order, with `share` of the labelled train rows, in whole groups, moved to val.
 
-    Stratified over all categories at once: val has its share to the nearest image, every class about its share, and
-    one image of each class stays in train, which comes first where the three cannot be had together. Of groups, val
-    and each class have their share as nearly as the groups allow. (The iterative algorithm of Sechidis et al. 2011
-    rounds each class for itself: of classes of two images it holds none out.) A missing answer counts nowhere.
-    Which images go is decided by a hash of seed and path, or group, alone: neither order nor platform matters.
+    The split is stratified over all categories at once: val gets its share to the nearest image, every class gets
+    about its share, and one image of each class stays in train, which takes precedence if the three conflict. With
+    groups, val and each class get their share as nearly as the groups allow. (The iterative algorithm of Sechidis et
+    al. 2011 rounds each class separately: it holds out none of a class of two images.) A missing answer counts
+    nowhere. A hash of seed and path, or group, alone decides which images move: neither order nor platform matters.
     """
     train = [row for row in rows if row.split == "train" and row.labels is not None]
     if not train:
@@ -44,10 +44,10 @@ def hold_out(rows: Sequence[Row], categories: Sequence[Category], *, share: floa
 
 
 def folds(rows: Sequence[Row], categories: Sequence[Category], *, count: int, seed: int) -> list[int | None]:
-    """The number of each row's fold, from 1; None for test, and where no answer is known.
+    """Return the number of each row's fold, from 1; None for test, and for rows without a known answer.
 
-    Fold after fold is held out of what is left of train and val, as `hold_out` does it: each image is in one fold,
-    whole groups are, and each fold has about its share of every class. Order and platform do not matter.
+    Fold after fold is held out from the remaining rows of train and val, as in `hold_out`: each image and each whole
+    group is in one fold, and each fold has about its share of every class. Order and platform do not matter.
     """
     pool = sorted((row for row in rows if _is_judged(row)), key=lambda row: _place(row, seed))
     sizes = Counter(map(_name, pool))
@@ -64,35 +64,35 @@ def folds(rows: Sequence[Row], categories: Sequence[Category], *, count: int, se
 
 
 def _is_judged(row: Row) -> bool:
-    """Whether a cross-validation judges trials on it."""
+    """True if a cross-validation judges trials on this row."""
     return row.split in FITTED and row.labels is not None
 
 
 def with_val(table: Table, numbers: Sequence[int | None], *chosen: int) -> Table:
-    """The same rows in the same order, with the folds `chosen` as val and the rest of train and val as train."""
+    """Return the table, in its order, with the folds `chosen` as val and the rest of train and val as train."""
     pairs = zip(table.rows, numbers, strict=True)
     rows = (_moved(row, "val" if number in chosen else "train") for row, number in pairs)
     return replace(table, rows=tuple(rows))
 
 
 def pooled(table: Table) -> Table:
-    """The same rows in the same order, with all folds of a cross-validation together as val."""
+    """Return the table, in its order, with all folds of a cross-validation together as val."""
     rows = (_moved(row, "val" if row.labels is not None else "train") for row in table.rows)
     return replace(table, rows=tuple(rows))
 
 
 def judged_on(table: Table, folds: int | None) -> Table:
-    """The table in which val is what the predictions of a trial are of: those rows, in that order."""
+    """Return the table whose val has the rows that a trial's predictions are for, in that order."""
     return pooled(table) if folds else table
 
 
 def _moved(row: Row, split: str) -> Row:
-    """The row in another split, if it is none of test."""
+    """Return the row in another split, unless it is in test."""
     return row if row.split in (split, "test") else replace(row, split=split)
 
 
 def training_sizes(table: Table, folds: int | None) -> tuple[int, int]:
-    """How many images a training of a trial learns from, and how many it is judged on; of several folds about."""
+    """Return how many images a training of a trial learns from and is judged on, approximately if there are folds."""
     train, val = len(table.split("train")), len(table.split("val"))
     if not folds:
         return train, val
@@ -101,19 +101,19 @@ def training_sizes(table: Table, folds: int | None) -> tuple[int, int]:
 
 
 def _name(row: Row) -> tuple[str, bool]:
-    """What goes to one split as a whole: a group, or an image that is in none."""
+    """Return the unit that goes to one split as a whole: a group, or an image that is in none."""
     return (row.path, False) if row.group is None else (row.group, True)
 
 
 def _place(row: Row, seed: int) -> bytes:
-    """By what rows are put into their order: units by their hash, the images of one by their paths."""
+    """Return the sort key of a row: units are ordered by their hash, the images of a unit by their paths."""
     name, grouped = _name(row)
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     return b"%s%d%s" % (digest, grouped, row.path.encode() if grouped else b"")
 
 
 def _units(labels: np.ndarray, sizes: np.ndarray, categories: Sequence[Category]) -> "_Units":
-    """The units of so many images, [U], whose `labels` [N, L] stand one unit behind the other."""
+    """Return the units of `sizes` images each, [U], whose `labels` [N, L] are in order of the units."""
     nothing = sum(len(category.classes) for category in categories)
     codes = np.empty(labels.T.shape, dtype=np.int32)
     for span in spans(categories):
@@ -128,9 +128,9 @@ def _units(labels: np.ndarray, sizes: np.ndarray, categories: Sequence[Category]
 
 @dataclass(frozen=True)
 class _Units:
-    """What goes to one split as a whole, [U]: `sizes` images of `codes` [L, N] from the places `starts` on.
+    """Units that go to one split as a whole, [U]: each has `sizes` images, whose `codes` [L, N] start at `starts`.
 
-    A code is the number of a class, another one in each category; `nothing`, the highest, is none.
+    A code is the number of a class, different in each category; `nothing`, the highest code, means no class.
     """
 
     codes: np.ndarray
@@ -140,29 +140,29 @@ class _Units:
 
     @property
     def are_images(self) -> bool:
-        """Each has one image."""
+        """True if each unit has one image."""
         return bool(self.sizes.max() == 1)
 
     def images(self, units: np.ndarray) -> np.ndarray:
-        """The places of their images, one unit behind the other."""
+        """Return the positions of the units' images, unit by unit."""
         sizes = self.sizes[units]
         ends = np.cumsum(sizes)
         places: np.ndarray = np.arange(sizes.sum()) + np.repeat(self.starts[units] - ends + sizes, sizes)
         return places
 
     def only(self, units: np.ndarray) -> "_Units":
-        """These units, in this order."""
+        """Return these units, in this order."""
         sizes = self.sizes[units]
         return _Units(self.codes[:, self.images(units)], np.cumsum(sizes) - sizes, sizes, self.nothing)
 
     def counts(self, units: np.ndarray) -> np.ndarray:
-        """How many of their images have each class, [nothing + 1]; the last, which is no class, has none."""
+        """Return how many of their images have each class, [nothing + 1]; the last, which is no class, is 0."""
         found = np.bincount(self.codes[:, self.images(units)].ravel(), minlength=self.nothing + 1)
         found[-1] = 0
         return found
 
     def shown(self) -> "_Shown":
-        """Which of them show each class, and how often."""
+        """Return which units show each class, and how often."""
         owner = np.repeat(np.arange(len(self.starts)), self.sizes)
         known = self.codes < self.nothing
         pairs, times = np.unique((self.codes * len(self.starts) + owner)[known], return_counts=True)
@@ -172,25 +172,25 @@ class _Units:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The units that show class c are `units[firsts[c] : firsts[c + 1]]`, as often as `times` says there."""
+    """The units that show class c are `units[firsts[c] : firsts[c + 1]]`; `times` there holds how often."""
 
     units: np.ndarray
     times: np.ndarray
     firsts: np.ndarray
 
     def sums(self, values: np.ndarray, count: int) -> np.ndarray:
-        """The sum of `values`, one for each class, over the classes of the images of each of `count` units."""
+        """Return the sum of `values`, one per class, over the classes of the images of each of `count` units."""
         found = np.zeros(count, dtype=np.int64)
         for code in np.flatnonzero(values[: len(self.firsts) - 1]):
             those = slice(self.firsts[code], self.firsts[code + 1])
-            found[self.units[those]] += values[code] * self.times[those]  # each unit is there once
+            found[self.units[those]] += values[code] * self.times[those]  # each unit occurs only once
         return found
 
 
 def _chosen(units: _Units, share: float) -> np.ndarray:
-    """Which units go to val.
+    """Return the units that go to val.
 
-    They begin as those of every so many-th image in the order of labels, and are improved from there.
+    The selection starts with evenly spaced images in the order of labels, and is improved from there.
     """
     free = np.setdiff1d(np.arange(len(units.starts)), _kept(units))
     wanted = min(max(1, math.floor(share * units.codes.shape[1] + 0.5)), int(units.sizes[free].sum()))
@@ -206,7 +206,7 @@ def _chosen(units: _Units, share: float) -> np.ndarray:
 
 
 def _every(sizes: np.ndarray, wanted: int) -> np.ndarray:
-    """Which units to pick so that of all their images about `wanted` are, evenly spread; at least one, [U]."""
+    """Return which units to pick, [U]: evenly spread, with about `wanted` images in total; at least one unit."""
     picked, owed, images = np.zeros(len(sizes), dtype=bool), 0, int(sizes.sum())
     for at, size in enumerate(sizes.tolist()):
         owed += wanted * size
@@ -218,18 +218,18 @@ def _every(sizes: np.ndarray, wanted: int) -> np.ndarray:
 
 
 def _improve(units: _Units, picked: np.ndarray, above: np.ndarray, wanted: int) -> None:
-    """Improve `picked` [U] in place; `above` is what each class has over its share, in parts of an image.
+    """Improve `picked` [U] in place; `above` is how far each class is above its share, in parts of an image.
 
-    The unit whose classes have most above their share is exchanged for the one whose classes lack most, as long as
-    the squares of what is above and below grow fewer. Of groups one alone may come or go, too, for the sake of
-    classes or of the number of images, which weighs as much as all classes do.
+    The unit whose classes are furthest above their share is exchanged for the one whose classes lack most, as long as
+    the sum of the squared deviations shrinks. A single group may also come or go, for the sake of the classes or of
+    the number of images, which weighs as much as all classes together.
     """
     shown, sizes = units.shown(), units.sizes
     weight = max(1, round(int(shown.times.sum()) / units.codes.shape[1]))
 
-    @lru_cache(1)  # of the unit that goes, for those that may come and then for good
+    @lru_cache(1)  # of the leaving unit: needed to compare its replacements, and again for the exchange
     def shared(unit: int) -> np.ndarray:
-        """How much the classes and the number of images of each unit agree with this one's."""
+        """Return how much the classes and the number of images of each unit agree with this one's."""
         found: np.ndarray = shown.sums(units.counts(np.array([unit])), len(sizes)) + weight * sizes[unit] * sizes
         return UNIT * found
 
@@ -244,7 +244,7 @@ def _improve(units: _Units, picked: np.ndarray, above: np.ndarray, wanted: int) 
 def _moves(
     picked: np.ndarray, score: np.ndarray, own: np.ndarray, shared: Callable[[int], np.ndarray], *, groups: bool
 ) -> list[int]:
-    """The units that change sides next, none where that makes nothing better; `groups` may move one by one."""
+    """Return the units that change sides next, none if that improves nothing; `groups` may move one by one."""
     cost = own + np.where(picked, -2, 2) * score
     found = [(0, list[int]())]
     leaving = np.where(picked, cost, LARGE)
@@ -262,7 +262,7 @@ def _moves(
 
 
 def _kept(units: _Units) -> list[int]:
-    """Units that show every class, few of them: the rarest class chooses first."""
+    """Return a small number of units that show every class; the rarest class chooses first."""
     flat = units.codes.T.ravel()
     known = np.flatnonzero(flat < units.nothing)
     classes, first, sizes = np.unique(flat[known], return_index=True, return_counts=True)
@@ -279,8 +279,9 @@ def _kept(units: _Units) -> list[int]:
 
 # ----------------------------------------------------------------------------------------------- judging
 def judge_folds(table: Table, config: DataConfig, count: int) -> list[Fault]:
-    """What speaks against a cross-validation: a class that not every fold can show, and one that a fold lacks in
-    training; the first few.
+    """Return what speaks against a cross-validation, or the first few reasons.
+
+    They are classes that not every fold can show, or else a class that training lacks when a fold is held out.
     """
     rare = sorted((units, k, c) for (k, c), units in _shown_by(table).items() if units < count)
     if rare:
@@ -289,18 +290,18 @@ def judge_folds(table: Table, config: DataConfig, count: int) -> list[Fault]:
     for number in range(1, count + 1):
         parted = with_val(table, numbers, number).rows
         if absent := list(_untrained(parted, table.categories, config)):
-            what = f"fold {number} of {count} would have all there are: {absent[0].what}"
-            return [Fault(absent[0].where, what, "another data.split_seed parts the images otherwise")]
+            what = f"fold {number} of {count} would take every image of a class: {absent[0].what}"
+            return [Fault(absent[0].where, what, "another data.split_seed divides the images differently")]
     return []
 
 
 def most_folds(table: Table) -> int:
-    """So many folds can each show every class."""
+    """Return the largest number of folds that can each show every class."""
     return min(_shown_by(table).values(), default=0)
 
 
 def _shown_by(table: Table) -> Counter[tuple[int, int]]:
-    """How many images, or groups, show each class of train and val, by the places of its category and of it."""
+    """Count the images, or groups, of train and val that show each class, by the positions of category and class."""
     names: dict[tuple[int, int], set[tuple[str, bool]]] = {}
     for row in filter(_is_judged, table.rows):
         for k, span in enumerate(spans(table.categories)):
@@ -314,20 +315,20 @@ def _too_rare(table: Table, config: DataConfig, count: int, most: int, units: in
     grouped = any(row.group is not None for row in table.rows)
     kind = "group" if grouped else "image"
     what = f"{category.classes[c]!r} of {category.name} has {units} {kind}{'s' * (units != 1)} in train and val,"
-    what += f" and search.folds asks for {count} parts with one each"
-    help = f"write search: {{folds: {most}}}" if most > 1 else "leave search.folds out, and val judges"
+    what += f" but search.folds needs one in each of {count} folds"
+    help = f"write search: {{folds: {most}}}" if most > 1 else "leave out search.folds, so that val judges trials"
     if config.is_tabular:
-        help += f"; or data: {{min_count: {count}, rare: ignore}} leaves its answers out"
+        help += f"; or data: {{min_count: {count}, rare: ignore}} leaves out its answers"
     return Fault(config.root, what, help)
 
 
 def judge(
     rows: Sequence[Row], categories: Sequence[Category], config: DataConfig, remarks: Remarks, *, held_out: bool
 ) -> None:
-    """What speaks against the splits, with figures.
+    """Report what speaks against the splits, with figures.
 
-    Faults: a group in several splits, a val that is empty or, where it was held out, too small to rank trials, and
-    classes of val that train lacks. Notes: a val of few images, or one that groups keep from the size asked for.
+    Faults: a group in several splits, a val that is empty or, if it was held out, too small to rank trials, and
+    classes of val that train lacks. Notes: a val of few images, or one that groups keep from the requested size.
     """
     remarks.faults.extend(_parted(rows))
     remarks.faults.extend(_untrained(rows, categories, config))
@@ -337,32 +338,32 @@ def judge(
     if not val:
         remarks.faults.append(_nothing_held_out(len(groups), config.root))
     elif held_out and val < FEWEST and both >= ENOUGH:
-        what = f"val would be {val} of {both} images: one image is {100 / val:.0f} points of accuracy"
-        help = f"raise data.val_share until val has {FEWEST} or more; a class keeps one image in train. With that,"
+        what = f"val would have {val} of {both} images: one image is {100 / val:.0f} points of accuracy"
+        help = f"raise data.val_share until val has {FEWEST} or more (each class keeps one image in train); then"
         help += " search: {folds: 5} judges trials on all images"
         remarks.faults.append(Fault(config.root, what, help))
     elif val < FEW:
         error = f"accuracies have a standard error of up to {0.5 / math.sqrt(val):.2f}"
         what = f"val has {val} image{'s' * (val > 1)}, so {error}"
-        help = "trials that differ by less are tied; a larger val tells them apart, or search: {folds: 5}"
+        help = "trials that differ by less are tied; a larger val, or search: {folds: 5}, separates them"
         remarks.notes.append(Fault(config.root, what, help))
     if held_out and val and groups and abs(val / both - config.val_share) > OFF * config.val_share:
         most = max(groups.values())
-        what = f"val has {val / both:.0%} of the images, and {config.val_share:.0%} were asked for"
-        help = f"no group is split: there are {len(groups)}, the largest of {most} image{'s' * (most > 1)}"
+        what = f"val has {val / both:.0%} of the images instead of the requested {config.val_share:.0%}"
+        help = f"groups are never split: there are {len(groups)}, the largest with {most} image{'s' * (most > 1)}"
         remarks.notes.append(Fault(config.root, what, help))
 
 
 def _nothing_held_out(groups: int, root: str) -> Fault:
     if groups:
-        what = f"no group can be held out for val: of {groups} each is the only one of a class"
-        return Fault(root, what, "a class needs images of two groups, one for train and one for val")
+        what = f"no group can be held out for val: each of the {groups} is the only one with some class"
+        return Fault(root, what, "a class needs images from two groups, one for train and one for val")
     help = "a class needs two images, one for train and one for val"
-    return Fault(root, "no image can be held out for val: every image is the only one of a class", help)
+    return Fault(root, "no image can be held out for val: every image is the only one of its class", help)
 
 
 def _parted(rows: Sequence[Row]) -> Iterator[Fault]:
-    """One fault for all groups that are in several splits."""
+    """Yield one fault for all groups that are in several splits."""
     first: dict[str, Row] = {}
     parted: dict[str, Row] = {}
     for row in rows:
@@ -372,19 +373,19 @@ def _parted(rows: Sequence[Row]) -> Iterator[Fault]:
         return
     name, row = next(iter(parted.items()))
     images = sum(row.group in parted for row in rows)
-    what = f"{name!r} is in {first[name].split} and {row.split}, as"
+    what = f"{name!r} is in {first[name].split} and {row.split};"
     what += f" {len(parted)} of {len(first)} groups are in several splits, with {images} images"
-    help = "give each group one split; or leave out data.group; without a column of splits, val is held out by group"
+    help = "give each group one split, or leave out data.group; without a split column, val is held out by group"
     yield Fault(row.where, what, help)
 
 
 def _untrained(rows: Sequence[Row], categories: Sequence[Category], config: DataConfig) -> Iterator[Fault]:
-    """Each class that val has and train lacks; of many, the first ones and how many they are."""
+    """Yield a fault for each class that val has and train lacks; of many, for the first ones and their number."""
     trained, judged = (counted((row for row in rows if row.split == split), categories) for split in ("train", "val"))
     missing = [place for place in sorted(judged) if place not in trained]
-    help = "a slip? move some of them to train, or take them out of val"
+    help = "a mistake? move some of them to train, or remove them from val"
     if config.is_tabular:
-        help = "a slip? move some of them to train; or data: {min_count: 1, rare: ignore} leaves their answers out"
+        help = "a mistake? move some of them to train; or data: {min_count: 1, rare: ignore} leaves out their answers"
     for k, c in missing[:FEW_CLASSES]:
         span, count = spans(categories)[k], judged[k, c]
         where = next(
@@ -396,5 +397,7 @@ def _untrained(rows: Sequence[Row], categories: Sequence[Category], config: Data
         yield Fault(where, f"{what} and none in train", help)
     if len(missing) > FEW_CLASSES:
         yield Fault(
-            config.root, f"{len(missing)} classes have images in val and none in train", "the first are named above"
+            config.root,
+            f"{len(missing)} classes have images in val and none in train",
+            "the first are listed above",
         )

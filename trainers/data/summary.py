@@ -1,4 +1,4 @@
-"""What was understood of a data set: splits, categories, classes with their images, and what is worth knowing."""
+"""The summary of a data set: splits, categories, classes with their images, and what else is worth knowing."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,47 +9,47 @@ from trainers.data.table import MISSING, SPLITS, Table, counted, label_matrix, s
 from trainers.data_config import DataConfig
 from trainers.epoch import Part
 
-WIDTH = 100  # characters of what is said of one category
-SHOWN = 20  # categories that have a line of their own
-LONG = 30  # characters of a name that the others are aligned with
+WIDTH = 100  # characters of the line about one category
+SHOWN = 20  # categories that get a line of their own
+LONG = 30  # characters to which the column of names grows at most
 UPRIGHT = ((1, 4), (1, 3), (2, 5), (1, 2), (9, 16), (2, 3), (3, 4), (4, 5))
 ASPECTS = (*UPRIGHT, (1, 1), *((height, width) for width, height in reversed(UPRIGHT)))
 
 
 class ClassSummary(Part):
-    """One class, and how many labelled images each split has of it."""
+    """One class, and how many labelled images of it each split has."""
 
     name: str
-    images: dict[str, int] = Field(description="by split; test counts only where it has labels")
+    images: dict[str, int] = Field(description="images by split; test counts only if it has labels")
 
 
 class CategorySummary(Part):
-    """One category, its classes in label order."""
+    """One category, with its classes in label order."""
 
     name: str
     classes: tuple[ClassSummary, ...]
     multi: bool = Field(False, description="an image may have several of the classes")
-    missing: float = Field(0.0, description="share of the answers of train and val that nobody knows")
-    answers: float | None = Field(None, description="multi only: classes of an image of train and val, on average")
-    empty: float | None = Field(None, description="multi only: share of the images of train and val without a class")
+    missing: float = Field(0.0, description="share of unknown answers in train and val")
+    answers: float | None = Field(None, description="multi only: classes per image of train and val, on average")
+    empty: float | None = Field(None, description="multi only: share of images of train and val without a class")
 
 
 class PixelSummary(Part):
-    """Width and height of the images, or of their boxes, in pixels."""
+    """The width and height of the images, or of their boxes, in pixels."""
 
-    median: tuple[int, int] = Field(description="of the widths, and of the heights")
-    smallest: tuple[int, int] = Field(description="the image of the fewest pixels")
-    largest: tuple[int, int] = Field(description="the image of the most pixels")
-    aspect: tuple[int, int] = Field(description="the commonest ratio of width to height, such as 3 to 4")
-    aspect_share: float = Field(description="share of the images that come closest to it")
+    median: tuple[int, int] = Field(description="median width and median height")
+    smallest: tuple[int, int] = Field(description="the image with the fewest pixels")
+    largest: tuple[int, int] = Field(description="the image with the most pixels")
+    aspect: tuple[int, int] = Field(description="the most common ratio of width to height, such as 3 to 4")
+    aspect_share: float = Field(description="share of images closest to that ratio")
 
     def words(self) -> str:
-        """As a person reads it."""
+        """Describe the sizes in words."""
         median, smallest, largest = (f"{w:,} x {h:,}" for w, h in (self.median, self.smallest, self.largest))
         if smallest == largest:
             return f"{median} each"
         aspect = f"about {self.aspect[0]}:{self.aspect[1]} in {self.aspect_share:.0%}"
-        return f"{median} in the median, from {smallest} to {largest}, {aspect}"
+        return f"median {median}, from {smallest} to {largest}, {aspect}"
 
 
 class Summary(Part):
@@ -58,20 +58,24 @@ class Summary(Part):
     layout: str
     root: str
     images: dict[str, int] = Field(description="images of each split")
-    held_out: bool = Field(description="val was chosen here, because the data set names none")
-    groups: int | None = Field(None, description="groups that no split parts; none where images are in no groups")
+    held_out: bool = Field(description="val was held out from train, because the data set names none")
+    groups: int | None = Field(
+        None, description="number of groups, none of them in two splits; none if images are in no groups"
+    )
     categories: tuple[CategorySummary, ...]
-    pixels: PixelSummary | None = Field(None, description="of the images, or of their boxes; none where none is good")
-    read_as: tuple[str, ...] = Field((), description="what was taken for what")
-    notes: tuple[str, ...] = Field(description="what is worth knowing, a sentence for each kind")
+    pixels: PixelSummary | None = Field(
+        None, description="of the images, or of their boxes; none if no image is good"
+    )
+    read_as: tuple[str, ...] = Field((), description="how names were interpreted")
+    notes: tuple[str, ...] = Field(description="what else is worth knowing, one sentence per kind")
 
     def lines(self, width: int | None = None) -> Iterator[str]:
-        """As a person reads it, on one screen, of so many columns where that is known."""
+        """Yield lines for people to read, which fit one screen, and `width` columns if given."""
         counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
         yield f"data: {self.root}, layout {self.layout}: {counts}"
         if self.held_out:
             by = f", by group ({self.groups:,} groups)" if self.groups else ""
-            yield f"  val was held out of train{by}: the data set names none"
+            yield f"  val was held out from train{by}: the data set names none"
         elif self.groups:
             yield f"  {self.groups:,} groups, none of them in two splits"
         yield from (f"  read as: {phrase}" for phrase in self.read_as)
@@ -89,7 +93,7 @@ class Summary(Part):
 def summary(
     config: DataConfig, table: Table, *, held_out: bool, notes: Sequence[str], is_whole: bool = True
 ) -> Summary:
-    """The figures of `table`, which was read as `config` says; unless it `is_whole`, faults kept answers from it."""
+    """Return the figures of `table`, read with `config`; `is_whole` is False if faults kept answers out of it."""
     rows = {split: table.split(split) for split in SPLITS}
     counts = {split: counted(rows[split], table.categories) for split in SPLITS}
     learnt = label_matrix(
@@ -119,7 +123,7 @@ def summary(
 
 
 def _shares(labels: np.ndarray, *, multi: bool) -> dict[str, float]:
-    """What is missing in a category's labels, [N, width], and how many answers an image has."""
+    """Return the share of missing labels in a category, [N, width], and how many answers an image has."""
     missing = {"missing": int((labels == MISSING).sum()) / labels.size} if labels.size else {}
     answered = labels[(labels != MISSING).any(1)] > 0
     if not multi or not len(answered):
@@ -128,7 +132,7 @@ def _shares(labels: np.ndarray, *, multi: bool) -> dict[str, float]:
 
 
 def pixels(sizes: np.ndarray) -> PixelSummary | None:
-    """Of widths and heights, [N, 2]; None of nothing."""
+    """Summarise widths and heights, [N, 2]; None if there are none."""
     if not len(sizes):
         return None
     order, middle = np.argsort(sizes.prod(1, dtype=np.int64), kind="stable"), np.median(sizes, axis=0)
@@ -145,7 +149,7 @@ def pixels(sizes: np.ndarray) -> PixelSummary | None:
 
 
 def _classes(category: CategorySummary, width: int) -> str:
-    """How many classes, and the images of each, the most frequent first; of many those that fit, and the rarest."""
+    """List the classes with their images, most frequent first; if there are many, those that fit and the rarest."""
     counted = sorted(((sum(one.images.values()), one.name) for one in category.classes), key=lambda one: -one[0])
     words = [f"{name} {count:,}" for count, name in counted]
     head = f"{len(words)} classes{_answers(category)}: "
@@ -159,13 +163,13 @@ def _classes(category: CategorySummary, width: int) -> str:
 
 
 def _answers(category: CategorySummary) -> str:
-    """How many answers an image has, where not each has one."""
-    several = f", {category.answers:.1f} an image" if category.answers is not None else ", several an image"
+    """Describe how many answers an image has, unless each has one."""
+    several = f", {category.answers:.1f} per image" if category.answers is not None else ", several per image"
     none = f", {_share(category.empty)} have none" if category.empty else ""
     missing = f", {_share(category.missing)} missing" if category.missing else ""
     return f"{several if category.multi else ''}{none}{missing}"
 
 
 def _share(share: float) -> str:
-    """In percent; what is not nothing does not look like it."""
+    """Return the share in percent; a share above zero never looks like zero."""
     return f"{share:.0%}" if share >= 0.01 else "under 1%"

@@ -220,7 +220,7 @@ def test_a_write_that_fails_is_said_and_leaves_nothing(drawn: Path, tmp_path: Pa
 
 
 def test_too_small_a_disk_is_said_with_figures_before_anything_is_written(drawn: Path, tmp_path: Path):
-    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, and \d+\.\d\d GB are free") as caught:
+    with pytest.raises(EnvironmentFault, match=r"need 9\d{4}\.\d\d GB, but only \d+\.\d\d GB are free") as caught:
         opened(drawn, tmp_path, 32 * 18_000, cache="raw")
     assert "data.cache: jpeg" in caught.value.help
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
@@ -309,7 +309,7 @@ def test_a_damaged_jpeg_is_found_and_its_cache_made_anew(drawn: Path, tmp_path: 
     for name in ImageFormat(64, 64, "jpeg").files:
         content = (place / name).read_bytes()
         (place / name).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-        assert mend(drawn, tmp_path, cache="jpeg") == f"{place}: {name} is not as it was written"
+        assert mend(drawn, tmp_path, cache="jpeg") == f"{place}: {name} has changed since it was written"
         np.testing.assert_array_equal(decoded(opened(drawn, tmp_path, cache="jpeg").images), whole)
 
 
@@ -346,7 +346,7 @@ def test_a_byte_that_is_not_as_it_was_written_is_found_and_the_images_are_made_a
     (place / name).write_bytes(DAMAGES[kind](before))
     said = mend(drawn, tmp_path)
     assert said.startswith(f"{place}: ")
-    assert "is not as it was written" in said or "digests.json is damaged" in said
+    assert "has changed since it was written" in said or "digests.json is damaged" in said
     assert not place.exists()
     np.testing.assert_array_equal(opened(drawn, tmp_path).images, whole)
     assert (place / name).read_bytes() == before
@@ -385,10 +385,10 @@ def test_every_block_counts_and_so_does_their_number(tmp_path: Path):
     assert checksums.wrong(tmp_path, ["x"]) == ""
     for at in (0, checksums.BLOCK - 1, checksums.BLOCK, len(content) - 1):
         (tmp_path / "x").write_bytes(content[:at] + bytes([content[at] ^ 128]) + content[at + 1 :])
-        assert checksums.wrong(tmp_path, ["x"]) == "x is not as it was written"
+        assert checksums.wrong(tmp_path, ["x"]) == "x has changed since it was written"
     for other in (content[: checksums.BLOCK], content + b"x", content + bytes(checksums.BLOCK), b""):
         (tmp_path / "x").write_bytes(other)
-        assert checksums.wrong(tmp_path, ["x"]) == "x is not as it was written"
+        assert checksums.wrong(tmp_path, ["x"]) == "x has changed since it was written"
 
 
 @pytest.mark.parametrize(

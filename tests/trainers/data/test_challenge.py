@@ -175,8 +175,8 @@ def test_an_index_of_minus_one_is_a_missing_answer_only_where_that_is_said(chall
     assert f"missing answers among the 3 rows of train and val: {each}" in told
     assert "1 row of train without any answer, the first split/train.txt:2" in told
     faults = scan(challenge, "challenge").faults
-    assert faults[0].what == "-1 is no class of neckline"
-    assert faults[0].help == "classes count from 0 to 3; data: {missing: [-1]} where nobody knows"
+    assert faults[0].what == "-1 is not a class of neckline"
+    assert faults[0].help == "classes are numbered from 0 to 3; if -1 means unknown, write data: {missing: [-1]}"
 
 
 def test_another_word_may_stand_for_a_missing_index(challenge: Path):
@@ -221,7 +221,7 @@ def test_several_answers_want_flags_and_a_category_that_is_there(challenge: Path
     (fault, *_) = scan(challenge, "challenge", multi=["material"]).faults
     assert (fault.where, fault.what) == (
         "split/train_attr.txt",
-        "one index a category, and 'material' is in data.multi",
+        "one index per category, but 'material' is in data.multi",
     )
     (fault, *_) = scan(challenge, "challenge", multi=["matreial"]).faults
     assert (fault.where, fault.help) == ("data.multi", "did you mean 'material'?")
@@ -231,10 +231,10 @@ def test_several_answers_want_flags_and_a_category_that_is_there(challenge: Path
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("5 1 2 0 2", "5 columns, and there are 6 categories"),
-        ("5 1 2 0 2 2 1", "7 columns, and there are 6 categories"),
-        ("5 1 2 0 2 -1", "-1 is no class of fit"),
-        ("7 1 2 0 2 2", "7 is no class of texture"),
+        ("5 1 2 0 2", "5 columns, but there are 6 categories"),
+        ("5 1 2 0 2 2 1", "7 columns, but there are 6 categories"),
+        ("5 1 2 0 2 -1", "-1 is not a class of fit"),
+        ("7 1 2 0 2 2", "7 is not a class of texture"),
         ("5 1 2.0 0 2 2", "'2.0' is not a whole number"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_wrong_line_of_labels_is_named(challenge: Path, line: str, what: str):
 def test_corners_that_are_no_box_are_named(challenge: Path, line: str):
     put(challenge, "split/train_bbox.txt", f"{line}\n001 001 002 002\n")
     assert [(f.where, f.what) for f in faults(challenge, crop="box")] == [
-        ("split/train_bbox.txt:1", f"{line!r} is no box")
+        ("split/train_bbox.txt:1", f"{line!r} is not a box")
     ]
 
 
@@ -288,9 +288,9 @@ def test_a_wrong_count_of_attributes_and_a_torn_line_are_named(challenge: Path):
     put(challenge, "split/list_attr_cloth.txt", "9\nattribute_name attribute_type\na 1\nb 1\nc\nd 2\ne 2\na 1\n")
     found = [(f.where.rpartition(":")[2], f.what) for f in faults(challenge) if "list_attr" in f.where]
     assert found == [
-        ("5", "'c' is not an attribute's name and the number of its category"),
-        ("8", "attribute 'a' stands twice in category 1"),
-        ("1", "says 9 attributes, and 6 follow"),
+        ("5", "'c' is not an attribute name followed by a category number"),
+        ("8", "attribute 'a' appears twice in category 1"),
+        ("1", "declares 9 attributes, but 6 follow"),
     ]
 
 

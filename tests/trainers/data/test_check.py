@@ -95,7 +95,7 @@ def test_a_box_beyond_its_image_is_a_fault(root: Path):
     (root / "split/train_bbox.txt").write_text("\n".join(["001 001 061 140", *lines[1:]]))
     assert found(root).faults == ()
     (fault,) = found(root, crop="box").faults
-    assert fault.what == "'img/00000.jpg' has 60 x 140 pixels, and its box ends at 61, 140"
+    assert fault.what == "'img/00000.jpg' has 60 x 140 pixels, but its box ends at 61, 140"
 
 
 def test_a_margin_may_leave_the_image_and_excuses_no_box_that_does(root: Path, tmp_path: Path):
@@ -106,7 +106,7 @@ def test_a_margin_may_leave_the_image_and_excuses_no_box_that_does(root: Path, t
     assert min(row.box[0] for row in table.rows) < 0
     Image.new("RGB", (60, 140)).save(root / "img/00000.jpg")
     (fault,) = check.check(config).faults
-    assert "has 60 x 140 pixels, and its box ends at" in fault.what
+    assert "has 60 x 140 pixels, but its box ends at" in fault.what
 
 
 def test_another_margin_is_not_another_check(root: Path, tmp_path: Path):
@@ -141,7 +141,7 @@ def test_a_path_with_a_folder_too_much_or_something_behind_it_suggests_the_image
 def test_no_image_at_all_is_one_fault(root: Path):
     (root / "img").rename(root / "images")
     (fault,) = found(root).faults
-    assert fault.what == "none of the 42 images is there; the first is 'img/00000.jpg'"
+    assert fault.what == "none of the 42 images exists; the first is 'img/00000.jpg'"
 
 
 def test_identical_images_are_notes_and_stop_nothing(root: Path):
@@ -149,12 +149,12 @@ def test_identical_images_are_notes_and_stop_nothing(root: Path):
     (root / "img/00024.jpg").write_bytes(image)
     (root / "img/00036.jpg").write_bytes(image)
     labels = [(root / f"split/{name}_attr.txt").read_text().split("\n")[0] for name in ("train", "val")]
-    other = ", with other labels" if labels[0] != labels[1] else ""
+    other = ", with different labels" if labels[0] != labels[1] else ""
     findings = found(root)
     assert findings.faults == ()
     assert [note.what for note in findings.notes if "byte for byte" in note.what] == [
-        f"'img/00024.jpg' is byte for byte 'img/00000.jpg', across train and val{other}",
-        "'img/00036.jpg' is byte for byte 'img/00000.jpg', across train and test",
+        f"'img/00024.jpg' is byte for byte the same as 'img/00000.jpg', across train and val{other}",
+        "'img/00036.jpg' is byte for byte the same as 'img/00000.jpg', across train and test",
     ]
 
 
@@ -217,7 +217,7 @@ def test_a_remembered_image_is_judged_by_its_box(root: Path, tmp_path: Path):
     (root / "split/train_bbox.txt").write_text("\n".join(["001 001 061 140", *lines[1:]]))
     config = DataConfig(root=str(root), crop="box")
     (fault,) = check.check(config, cache=tmp_path).faults
-    assert fault.what == "'img/00000.jpg' has 60 x 140 pixels, and its box ends at 61, 140"
+    assert fault.what == "'img/00000.jpg' has 60 x 140 pixels, but its box ends at 61, 140"
 
 
 def test_copies_are_remembered_and_said_in_one_sentence(root: Path, tmp_path: Path):
@@ -275,7 +275,7 @@ def test_a_check_needs_no_memory(root: Path, tmp_path: Path):
     config = DataConfig(root=str(root))
     found = check.check(config, cache=tmp_path)
     assert found.faults == ()
-    assert found.notes[-1].what.startswith("what was found of the images cannot be remembered: ")
+    assert found.notes[-1].what.startswith("the results for the images cannot be saved: ")
 
 
 def test_a_changed_image_is_checked_again(root: Path, tmp_path: Path):

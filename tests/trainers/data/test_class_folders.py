@@ -131,7 +131,7 @@ def test_plain_split_folders_need_no_note(tmp_path: Path):
 def test_a_split_folder_without_train_says_what_to_do(tmp_path: Path, name: str):
     fill(tmp_path, "cat", "dog", name)
     found = fault(tmp_path)
-    assert found.what == f"named like a split: {name!r}; and no folder 'train' beside it"
+    assert found.what == f"named like a split: {name!r}; but there is no folder 'train' beside it"
     assert str(tmp_path / "train") in found.help
 
 
@@ -144,7 +144,7 @@ def test_two_folders_for_one_split_are_a_fault(tmp_path: Path):
 def test_a_train_folder_of_images_alone_is_no_split(tmp_path: Path, others: tuple[str, ...]):
     fill(tmp_path, "train", *others)
     found = fault(tmp_path)
-    assert "'train' is named like a split, and holds images and no folders of classes" in found.what
+    assert "'train' is named like a split, but holds images and no class folders" in found.what
     assert "layout: table" in found.help
 
 
@@ -155,7 +155,7 @@ def test_a_data_set_one_level_deeper_is_named(tmp_path: Path):
 
 def test_splits_below_the_classes_are_a_fault(tmp_path: Path):
     fill(tmp_path, *(f"{label}/{split}" for label in ("cat", "dog") for split in ("train", "test")))
-    assert fault(tmp_path).what == "splits lie below the classes, as in 'cat'"
+    assert fault(tmp_path).what == "splits are below the classes, as in 'cat'"
 
 
 def test_images_below_the_folders_of_classes_are_noted(tmp_path: Path):
@@ -225,7 +225,7 @@ def test_a_folder_without_images_is_no_class_and_noted(tmp_path: Path, place: st
     fill(tmp_path, f"{top}cat", f"{top}dog", images=5)
     put(tmp_path, f"{place}/run.py")
     assert classes(tmp_path) == ("cat", "dog")
-    assert f"{place}: holds no image, so it is no class" in noted(tmp_path)
+    assert f"{place}: holds no image, so it is not a class" in noted(tmp_path)
 
 
 def test_a_class_that_is_empty_in_train_alone_stays_a_class(tmp_path: Path):
@@ -261,7 +261,7 @@ def test_links_in_a_circle_end_and_are_noted(tmp_path: Path, link: str, target: 
     fill(tmp_path, "cat", "dog", "cat/a", images=5)
     (tmp_path / link).symlink_to(target)
     assert sum(counts(tmp_path)) == 15
-    assert f"{link}: a link to a folder that it lies in" in noted(tmp_path)
+    assert f"{link}: a link to a folder that contains it" in noted(tmp_path)
 
 
 def test_links_between_classes_end(tmp_path: Path):
@@ -301,7 +301,7 @@ def test_nothing_but_files_that_cannot_be_read_is_a_fault_that_says_what_to_do(
 ):
     fill(tmp_path, "cat", "dog", ending=ending)
     found = fault(tmp_path)
-    assert found.what == "no image that can be read"
+    assert found.what == "no readable image"
     assert found.help.startswith(f"6 .{ending.lower()} (")
     assert words in found.help
 
@@ -322,7 +322,7 @@ def test_a_class_that_cannot_be_read_is_not_dropped(tmp_path: Path):
     fill(tmp_path, "emu", ending="heic")
     found = fault(tmp_path)
     assert found.where == "emu"
-    assert "holds no image that can be read: 3 .heic" in found.what
+    assert "holds no readable image: 3 .heic" in found.what
 
 
 def test_an_ending_whose_decoder_pillow_lacks_is_not_taken_for_an_image():
@@ -334,13 +334,13 @@ def test_an_ending_whose_decoder_pillow_lacks_is_not_taken_for_an_image():
 
 def test_an_empty_folder_says_what_is_wanted(tmp_path: Path):
     assert fault(tmp_path) == Fault(
-        str(tmp_path), "no image that can be read", "layout folder wants <class>/*.jpg or <split>/<class>/*.jpg"
+        str(tmp_path), "no readable image", "layout folder expects <class>/*.jpg or <split>/<class>/*.jpg"
     )
 
 
 def test_images_without_any_folder_are_one_fault(tmp_path: Path):
     fill(tmp_path, ".", images=20)
-    assert fault(tmp_path).what == "20 images and no folder of a class"
+    assert fault(tmp_path).what == "20 images but no class folder"
 
 
 # ------------------------------------------------------------------------------------------------------- Unicode
@@ -355,7 +355,7 @@ def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path: Path, name: 
     assert sorted(classes(tmp_path)) == sorted([composed, "zoo"])
     assert counts(tmp_path) == [6, 3, 0]
     assert all((tmp_path / row.path).is_file() for row in read(tmp_path).rows)
-    assert f"2 spellings of the class {composed!r} differ in their Unicode form alone" in noted(tmp_path)
+    assert f"2 spellings of the class {composed!r} differ only in their Unicode form" in noted(tmp_path)
 
 
 def test_two_forms_in_one_split_are_one_class_and_one_form_needs_no_note(tmp_path: Path):

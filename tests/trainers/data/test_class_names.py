@@ -71,7 +71,7 @@ def test_numbers_keep_their_order_in_tables_and_folders(tmp_path: Path):
         ("T shirt ", "t shirt", "'T shirt '", "blanks and case"),
         (unicodedata.normalize("NFD", "café"), "café", "'cafe\\u0301'", "Unicode form"),
         ("\uff43oat", "coat", "'\uff43oat'", "Unicode form"),
-        ("co\u200bat", "coat", "'co\\u200bat'", "characters that cannot be seen"),
+        ("co\u200bat", "coat", "'co\\u200bat'", "invisible characters"),
         ("1.0", "1", "'1.0'", "the way a number is written"),
         ("01", "1", "'01'", "the way a number is written"),
         ("chlid", "child", "'chlid'", "one letter"),

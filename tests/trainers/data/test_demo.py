@@ -111,7 +111,7 @@ def test_a_few_images_are_drawn_too(tmp_path: Path):
 
 def test_a_folder_that_holds_something_is_left_alone(root: Path):
     before = digests(root)
-    with pytest.raises(UserError, match="something already"):
+    with pytest.raises(UserError, match="already something"):
         demo.draw(root, images=(1, 1, 1))
     assert digests(root) == before
 

@@ -151,7 +151,7 @@ def test_a_class_of_fewer_images_than_folds_is_refused_with_what_to_write():
     rows = of_kinds(30, 30, 3)
     assert judge_folds(table(rows), CONFIG, 3) == []
     (fault,) = judge_folds(table(rows), CONFIG, 5)
-    assert fault.what == "'c' of kind has 3 images in train and val, and search.folds asks for 5 parts with one each"
+    assert fault.what == "'c' of kind has 3 images in train and val, but search.folds needs one in each of 5 folds"
     assert "write search: {folds: 3}" in fault.help
     assert "min_count: 5" in fault.help
     assert most_folds(table(rows)) == 3
@@ -163,7 +163,7 @@ def test_images_of_one_group_count_once():
     ]
     (fault,) = judge_folds(table(rows), CONFIG, 2)
     assert "'c' of kind has 1 group in train and val" in fault.what
-    assert "leave search.folds out" in fault.help
+    assert "leave out search.folds" in fault.help
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -140,7 +140,7 @@ def test_an_image_cut_short_is_refused(format: str):
 
 def test_what_is_no_image_is_refused_with_its_beginning():
     assert refusal(b"") == "is empty"
-    assert refusal(b"<!DOCTYPE html><html>") == "is not an image: it begins with b'<!DOCTYPE html><'"
+    assert refusal(b"<!DOCTYPE html><html>") == "is not an image: it starts with b'<!DOCTYPE html><'"
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
@@ -201,7 +201,7 @@ def test_a_box_is_cut_at_the_edges_of_its_image(box: tuple[int, ...], inside: tu
 
 
 def test_a_box_beside_its_image_is_refused():
-    with pillow_errors(), pytest.raises(UnreadableImage, match=r"has 8 x 6 pixels, and its box begins at 8, 0"):
+    with pillow_errors(), pytest.raises(UnreadableImage, match=r"has 8 x 6 pixels, but its box starts at 8, 0"):
         resized(encoded(Image.fromarray(COLOUR)), (32, 32), (8, 0, 12, 5))
 
 

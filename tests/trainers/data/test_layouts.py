@@ -98,7 +98,7 @@ def test_images_in_an_archive_beside_the_table_are_refused_with_the_line_that_un
     put(tmp_path, "labels.csv", "path,kind\n1.jpg,x\n2.jpg,y\n3.jpg,x\n4.jpg,y\n")
     put(tmp_path, "photos.zip")
     (fault,) = faults(tmp_path, layout="table")
-    assert (fault.where, fault.what) == (str(tmp_path / "photos.zip"), "is an archive, and the images are not there")
+    assert (fault.where, fault.what) == (str(tmp_path / "photos.zip"), "is an archive, and the images are missing")
     for k in range(1, 5):
         put(tmp_path, f"{k}.jpg")
     assert len(table(tmp_path).rows) == 4
@@ -158,7 +158,7 @@ def test_every_wrong_row_of_a_table_is_named(tmp_path: Path):
     )
     found = faults(tmp_path, layout="table", labels="l.csv")
     assert [(f.where, f.what) for f in found] == [
-        ("l.csv:4", "3 columns, and the header has 4"),
+        ("l.csv:4", "3 columns, but the header has 4"),
         ("l.csv:3", "no split 'trian'"),
     ]
     assert found[1].help == "did you mean 'train'?"
@@ -171,7 +171,7 @@ def test_every_wrong_row_of_a_table_is_named(tmp_path: Path):
         ("", "no column 'path'"),
         ("path,split\na.jpg,train\n", "no category"),
         ("path,a,a\nx.jpg,1,2\ny.jpg,2,1\n", "2 columns are called 'a'"),
-        ('path,a\n"x.jpg,1\n', "a quote is opened here and not closed"),
+        ('path,a\n"x.jpg,1\n', "a quote is opened here but never closed"),
         (b"path,a\nx.jpg,\xff\n", "not UTF-8 text"),
     ],
 )
@@ -221,7 +221,7 @@ def test_images_beside_the_classes_are_named(tmp_path: Path):
     for name in ("train/cat/a.jpg", "train/dog/a.jpg", "train/stray.jpg"):
         put(tmp_path, name)
     assert [(f.where, f.what) for f in faults(tmp_path, layout="folder")] == [
-        ("train/stray.jpg", "an image outside the folder of a class")
+        ("train/stray.jpg", "an image outside any class folder")
     ]
 
 

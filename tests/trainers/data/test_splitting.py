@@ -267,14 +267,14 @@ def test_a_group_in_two_splits_is_a_fault_with_counts_and_what_to_do():
     rows = [Row(f"{k}.jpg", split, None, (0,), f"labels.csv:{k + 2}", group=g) for k, (g, split) in enumerate(names)]
     (fault,) = judged(rows).faults
     assert fault.where == "labels.csv:5"
-    assert fault.what == "'g1' is in train and val, as 2 of 3 groups are in several splits, with 4 images"
+    assert fault.what == "'g1' is in train and val; 2 of 3 groups are in several splits, with 4 images"
     assert "leave out data.group" in fault.help
 
 
 def test_groups_that_leave_val_empty_are_a_fault_with_their_number():
     rows = [Row(f"{k}.jpg", "train", None, (k % 2,), "", group=f"g{k % 2}") for k in range(100)]
     (fault,) = judged(hold_out(rows, (Category("kind", ("a", "b")),), share=0.2, seed=0), held_out=True).faults
-    assert fault.what == "no group can be held out for val: of 2 each is the only one of a class"
+    assert fault.what == "no group can be held out for val: each of the 2 is the only one with some class"
 
 
 def test_groups_that_leave_val_too_small_are_a_fault_with_figures():
@@ -283,14 +283,14 @@ def test_groups_that_leave_val_too_small_are_a_fault_with_figures():
     (fault,) = judged(
         [replace(row, split="val") if row.group == "small" else row for row in rows], held_out=True
     ).faults
-    assert fault.what == "val would be 4 of 100 images: one image is 25 points of accuracy"
+    assert fault.what == "val would have 4 of 100 images: one image is 25 points of accuracy"
 
 
 def test_a_val_that_groups_keep_from_its_share_is_noted():
     rows = [Row(f"{k}.jpg", "train", None, (k % 4 // 2,), "", group=f"g{k % 2}") for k in range(200)]
     (note,) = judged(hold_out(rows, (Category("kind", ("a", "b")),), share=0.2, seed=0), held_out=True).notes
-    assert note.what == "val has 50% of the images, and 20% were asked for"
-    assert note.help == "no group is split: there are 2, the largest of 100 images"
+    assert note.what == "val has 50% of the images instead of the requested 20%"
+    assert note.help == "groups are never split: there are 2, the largest with 100 images"
 
 
 def test_a_class_of_a_named_val_that_train_lacks_is_a_fault_with_its_images():
@@ -317,7 +317,7 @@ def listed(root: Path, *splits: str, classes: int = 2) -> None:
 def test_a_held_out_val_too_small_to_rank_trials_is_a_fault_with_figures(tmp_path: Path):
     listed(tmp_path, *["train"] * 100)
     (fault,) = faults(tmp_path, layout="table", val_share="0.04")
-    assert fault.what == "val would be 4 of 100 images: one image is 25 points of accuracy"
+    assert fault.what == "val would have 4 of 100 images: one image is 25 points of accuracy"
     assert "val_share" in fault.help
 
 

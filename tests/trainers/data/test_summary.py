@@ -68,7 +68,7 @@ def test_a_very_long_name_does_not_push_the_other_categories_off_the_screen():
 
 def test_a_chosen_val_is_said():
     made = summary(DataConfig(root="set"), table(3, 1), held_out=True, notes=())
-    assert list(made.lines())[1] == "  val was held out of train: the data set names none"
+    assert list(made.lines())[1] == "  val was held out from train: the data set names none"
 
 
 def test_groups_are_said():
@@ -76,7 +76,7 @@ def test_groups_are_said():
     grouped = Table(Path("set"), (Category("kind", ("a", "b")),), tuple(rows))
     made = [summary(DataConfig(root="set"), grouped, held_out=held, notes=()) for held in (True, False)]
     assert [list(one.lines())[1] for one in made] == [
-        "  val was held out of train, by group (3 groups): the data set names none",
+        "  val was held out from train, by group (3 groups): the data set names none",
         "  3 groups, none of them in two splits",
     ]
 
@@ -93,7 +93,7 @@ def test_missing_and_several_answers_are_said_with_their_shares():
     assert (tags.answers, tags.empty) == (1, 1 / 3)
     assert list(made.lines())[1:] == [
         "  kind  2 classes, 40% missing: a 2, b 1",
-        "  tags  3 classes, 1.0 an image, 33% have none, 47% missing: x 2, y 1, z 0",
+        "  tags  3 classes, 1.0 per image, 33% have none, 47% missing: x 2, y 1, z 0",
     ]
 
 
@@ -103,7 +103,7 @@ def test_what_was_taken_for_what_and_the_pixels_come_before_the_categories():
     assert list(made.lines())[1:4] == [
         "  read as: semicolons",
         "  read as: path 'file'",
-        "  pixels: 30 x 40 in the median, from 30 x 40 to 900 x 1,200, about 3:4 in 78%",
+        "  pixels: median 30 x 40, from 30 x 40 to 900 x 1,200, about 3:4 in 78%",
     ]
 
 

@@ -1,1 +1,1 @@
-"""Tables: files of labels as people have them, and rows of a layout of one's own."""
+"""Tables: label files as people have them, and the rows of a user's own layout."""

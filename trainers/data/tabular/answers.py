@@ -1,4 +1,4 @@
-"""What the cells of each category mean: its classes, and the labels of every cell that occurs."""
+"""Interpret the cells of each category: its classes, and the labels of every cell that occurs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +17,12 @@ from trainers.support.text import brief
 
 Labels = tuple[int, ...]
 Parts = dict[str, tuple[str, ...]]
-"""By cell the answers in it."""
+"""The answers in each cell."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A category, and for each of its columns the place, and the labels that a cell stands for."""
+    """A category, and for each of its columns the position, and the labels that each cell stands for."""
 
     category: Category
     columns: tuple[tuple[int, dict[str, Labels]], ...]
@@ -30,7 +30,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Column:
-    """The cells of a column: how often each occurs in all, in train and in val."""
+    """The cells of a column: how often each occurs in total, in train and in val."""
 
     at: int
     all: Counter[str]
@@ -38,7 +38,7 @@ class Column:
     val: Counter[str]
 
     def shown(self, parts: Parts) -> dict[str, Shown]:
-        """The classes in the cells."""
+        """Return the classes in the cells."""
         where: dict[str, set[str]] = {}
         for cell, those in parts.items():
             for one in those:
@@ -46,7 +46,7 @@ class Column:
         return {one: self.of(those) for one, those in where.items()}
 
     def of(self, those: Iterable[str]) -> Shown:
-        """The class that these cells show."""
+        """Return the class that these cells show."""
         some_cells = frozenset(those)
         train, every = (sum(count[cell] for cell in some_cells) for count in (self.train, self.all))
         return Shown(train, every, self.at, some_cells)
@@ -54,9 +54,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the cells of all categories are read; what was taken for missing, and for no class at all, is counted.
+    """Reads the cells of all categories, and counts those taken for missing, and for no class at all.
 
-    `splits` are those of the records.
+    `splits` has the split of each record.
     """
 
     choice: Choice
@@ -65,7 +65,7 @@ class Reading:
     empty: dict[str, Counter[str]] = field(default_factory=dict)
 
     def answers(self, questions: Iterable[Question]) -> list[Answers]:
-        """Those of each category that has any; what speaks against one goes to the remarks."""
+        """Return the answers of each category that has any; what speaks against one goes to the remarks."""
         kinds: dict[str, Callable[[Question], Answers | None]]
         kinds = {"one": self._one, "cells": self._cells, "flags": self._flags}
         found = [one for question in questions if (one := kinds[question.kind](question))]
@@ -105,7 +105,7 @@ class Reading:
         return len(those) == 1 and those[0].lower() == cells.NONE and those[0] not in order
 
     def _refuse_mixed(self, name: str, parts: Parts, column: Column) -> None:
-        """A fault for cells that hold answers and, beside them, the word for none or for a missing one."""
+        """Add a fault for cells that hold answers and, beside them, the word for none or for a missing one."""
         order, words = self.choice.order(name), {cells.NONE, *self.choice.config.spellings}
         mixed = {
             cell: column.all[cell]
@@ -113,23 +113,25 @@ class Reading:
             if len(those) > 1 and any(one.lower() in words and one not in order for one in those)
         }
         if mixed:
-            what = f"{name!r} holds answers beside the word for none or a missing one: {some(mixed)}"
-            help = "write the answers alone; or name every class, that word as well, in data.classes"
+            what = (
+                f"{name!r} has cells that mix answers with the word for none or for a missing answer: {some(mixed)}"
+            )
+            help = "write only the answers; or list every class in data.classes, including that word"
             self.choice.fault(what, help, column.at, mixed)
 
     def _refuse_single(self, name: str, parts: Parts) -> None:
-        """A fault where every image has one answer, and several are declared."""
+        """Add a fault if every image has one answer, although several are declared."""
         if not parts or any(len(those) != 1 for those in parts.values()):
             return
         config = self.choice.config
         other = next((mark for mark in ";|,/+" if any(mark in cell for cell in parts)), "")
-        help = f"take it out: data: {{multi: {listed(one for one in config.several if one != name)}}}"
+        help = f"remove it: data: {{multi: {listed(one for one in config.several if one != name)}}}"
         if other:
             cell = min(cell for cell in parts if other in cell)
-            help = f"the answers in {brief(cell)!r} are data: {{multi_separator: {word(other)}}}"
+            help = f"for the answers in {brief(cell)!r}, write data: {{multi_separator: {word(other)}}}"
         elif len(config.several) == 1:
-            help = "take it out of data.multi"
-        what = f"{name!r} is in data.multi, and each cell has one answer (parted by {config.multi_separator})"
+            help = "remove it from data.multi"
+        what = f"{name!r} is in data.multi, but each cell has one answer (separated by {config.multi_separator})"
         self.choice.fault(what, help)
 
     def _flags(self, question: Question) -> Answers | None:
@@ -154,43 +156,45 @@ class Reading:
         self._refuse_one_hot(question, [(columns[name].at, labels[name]) for name in question.columns])
         if others := [name for name in classes if name not in columns]:
             help = f"its columns are {', '.join(question.columns)}"
-            what = f"{others[0]!r} is no column of {question.name!r}"
+            what = f"{others[0]!r} is not a column of {question.name!r}"
             self.choice.remarks.faults.append(Fault("data.classes", what, help))
             return None
         found = tuple((columns[name].at, labels[name]) for name in classes)
         return Answers(Category(question.name, classes, multi=True), found) if found else None
 
     def _signed(self, name: str, read: dict[str, int | None]) -> dict[str, int | None]:
-        """The flags of columns that hold 1 and -1, as CelebA has them; -1 beside 0 stays what it is."""
+        """Return the flags of columns that hold 1 and -1, as in CelebA; -1 beside 0 stays what it is."""
         if 0 in read.values():
             return read
-        help = "if nobody knows there, write data: {missing: [-1]}"
+        help = "if -1 means unknown, write data: {missing: [-1]}"
         what = f"the columns of {name!r} hold 1 and -1: -1 is read as no"
         self.choice.remarks.notes.append(Fault(self.choice.sheet.name, what, help))
         return {cell: 0 if flag == -1 else flag for cell, flag in read.items()}
 
     def _refuse_flags(self, name: str, wrong: dict[str, int], column: Column) -> None:
         if wrong:
-            unknown = "; where -1 means that nobody knows, write data: {missing: [-1]}"
+            unknown = "; if -1 means unknown, write data: {missing: [-1]}"
             help = f"flags are 0 and 1, or true and false{unknown if any(map(cells.is_minus_one, wrong)) else ''}"
-            self.choice.fault(f"no flags in the column {name!r}: {some(wrong)}", help, column.at, wrong)
+            self.choice.fault(
+                f"the column {name!r} has cells that are not flags: {some(wrong)}", help, column.at, wrong
+            )
 
     def _refuse_one_hot(self, question: Question, columns: Sequence[tuple[int, dict[str, Labels]]]) -> None:
-        """A fault where every row has exactly one flag set."""
+        """Add a fault if every row has exactly one flag set."""
         if not self.choice.sheet.records:
             return
         for _, record in self.choice.sheet.records:
             if sum(labels[record[at]] != (0,) for at, labels in columns) != 1:
                 return
         names = ", ".join(map(repr, question.columns))
-        what = f"{question.name!r} is in data.multi, and every row has exactly one flag set"
+        what = f"{question.name!r} is in data.multi, but every row has exactly one flag set"
         help = f"make it a column of classes, in pandas: table[{question.name!r}] = table[[{names}]].idxmax(axis=1)"
         self.choice.fault(what, help)
 
     # ------------------------------------------------------------------------------------------ cells, counted
     @cached_property
     def _masks(self) -> dict[str, list[bool]]:
-        """Which records are in val, and which neither there nor in train."""
+        """The records that are in val, and those that are neither there nor in train."""
         return {
             "val": [split == "val" for split in self.splits],
             "other": [split not in ("train", "val") for split in self.splits],
@@ -202,14 +206,14 @@ class Reading:
         return Column(sheet.header.index(name), every, every - val - other, val)
 
     def _missing(self, name: str, column: Column) -> set[str]:
-        """The cells of a category that stand for a missing answer; those of train and val are counted."""
+        """Return the cells of a category that stand for a missing answer; count those of train and val."""
         order = self.choice.order(name)
         found = {cell for cell in column.all if self.choice.missing(cell) and cell not in order}
         self.absent[name] = Counter({cell: column.train[cell] + column.val[cell] for cell in found})
         return found
 
     def _said(self) -> Iterator[Fault]:
-        """What was taken for missing, and for no class at all."""
+        """Yield notes on what was taken for missing, and for no class at all."""
         rows, name = self._masks["other"].count(False), self.choice.sheet.name
         absent = {name: +counts for name, counts in self.absent.items() if +counts}
         if absent:
@@ -218,7 +222,7 @@ class Reading:
             what = f"missing answers among the {rows:,} rows of train and val: {', '.join(each[:SHOWN])}{more}"
             words = self.choice.config.missing is None and any(word for counts in absent.values() for word in counts)
             more = "; if such a word is a class, write data: {missing: []}" if words else ""
-            yield Fault(name, what, f"the rows stay, without these answers{more}")
+            yield Fault(name, what, f"the rows are kept, without these answers{more}")
         for category, counts in self.empty.items():
             if counts:
                 yield Fault(name, f"read as no class at all in {category!r}: {some(counts)}")

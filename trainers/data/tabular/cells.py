@@ -1,4 +1,4 @@
-"""What a cell of a table says: the answers in it, or a flag."""
+"""Read a cell of a table, as answers or as a flag."""
 
 import json
 import math
@@ -7,14 +7,15 @@ from contextlib import suppress
 from typing import Any
 
 BRACKETS = ("[]", "()", "{}")
-ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^,'"\s][^,'"]*)""")  # of a list as Python, JSON or a database writes it
-NONE = "none"  # no class at all, as a list in brackets that is empty
+# an item of a list, as Python, JSON or a database writes it
+ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^,'"\s][^,'"]*)""")
+NONE = "none"  # no class at all, like an empty list in brackets
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 FLAGS = dict.fromkeys(YES, 1) | dict.fromkeys(NO, 0)
 
 
 def answers(cell: str, separator: str) -> list[str]:
-    """The answers in a cell such as cotton|silk, or ['cotton', 'silk'], in which `separator` plays no role."""
+    """Return the answers in a cell such as cotton|silk, or ['cotton', 'silk'], where `separator` does not matter."""
     if cell[:1] + cell[-1:] in BRACKETS:
         found = _strings(cell) or [a or b or c.strip() for a, b, c in ITEM.findall(cell[1:-1])]
     else:
@@ -23,7 +24,7 @@ def answers(cell: str, separator: str) -> list[str]:
 
 
 def _strings(cell: str) -> list[str]:
-    """What a list of strings in JSON holds; nothing of any other."""
+    """Return the items of a JSON list of strings; empty for anything else."""
     with suppress(ValueError, RecursionError):
         found = json.loads(cell)
         if isinstance(found, list) and all(isinstance(one, str) for one in found):
@@ -32,7 +33,7 @@ def _strings(cell: str) -> list[str]:
 
 
 def written(value: Any) -> str:
-    """A value as a cell of a CSV file would hold it; blank for None and NaN, JSON for a list."""
+    """Return a value as a cell of a CSV file would hold it; blank for None and NaN, JSON for a list."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -43,7 +44,7 @@ def written(value: Any) -> str:
 
 
 def flag(cell: str) -> int | None:
-    """1 or 0 for a cell that is true or false, however that is written; -1 for -1; None for all else."""
+    """Return 1 or 0 for a true or false cell, however it is written; -1 for -1; None for anything else."""
     plain = cell.lower()
     if re.fullmatch(r"-?[0-9]\.0*", plain):  # a whole number as pandas writes it beside blanks
         plain = plain.partition(".")[0]
@@ -51,5 +52,5 @@ def flag(cell: str) -> int | None:
 
 
 def is_minus_one(cell: str) -> bool:
-    """Whether a cell is -1, which often means that nobody knows."""
+    """True if a cell is -1, which often means that the answer is unknown."""
     return flag(cell) == -1

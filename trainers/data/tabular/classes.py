@@ -1,4 +1,4 @@
-"""Which classes a category has: those that occur, in the user's order where there is one, without rare ones."""
+"""The classes of a category: those that occur, in the user's order if there is one, without rare ones."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.text import brief
 
-SHORT = 3  # letters of a name that resembles any other
+SHORT = 3  # letters: a name this short resembles any other
 SHOWN = 10  # classes, spellings or categories in one message
 
 
 def some(counts: Mapping[str, int]) -> str:
-    """Names with their counts, the most frequent first: 120 blank, 14 'NA'."""
+    """List names with their counts, the most frequent first: 120 blank, 14 'NA'."""
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     words = [f"{count:,} {repr(brief(name)) if name else 'blank'}" for name, count in ordered[:SHOWN]]
     return ", ".join(words) + (f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
@@ -25,7 +25,7 @@ def some(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """In how many rows of train and in all a class is, and the cells of its column that say so."""
+    """The number of rows with a class, in train and in total, and the cells of its column that show it."""
 
     train: int
     all: int
@@ -35,7 +35,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Choice:
-    """Chooses classes; `sure` where the split of every row is known, so that it can be told what train lacks."""
+    """The choice of classes; `sure` if the split of every row is known, so that it is clear what train lacks."""
 
     config: DataConfig
     sheet: Sheet
@@ -44,45 +44,48 @@ class Choice:
 
     @cached_property
     def spellings(self) -> frozenset[str]:
-        """What stands for a missing answer, in lower case."""
+        """The words for a missing answer, in lower case."""
         return self.config.spellings
 
     def missing(self, cell: str) -> bool:
-        """Whether a cell stands for a missing answer; -1.0, as pandas writes it, for one where -1 does."""
+        """True if a cell stands for a missing answer; if -1 does, so does -1.0, as pandas writes it."""
         whole = WHOLE.fullmatch(cell)
         return cell.lower() in self.spellings or (whole is not None and str(int(whole[1])) in self.spellings)
 
     def order(self, name: str) -> tuple[str, ...]:
-        """The classes of a category as the user lists them, or none."""
+        """Return the classes of a category as the user lists them, or none."""
         return (self.config.classes or {}).get(name, ())
 
     def fault(self, what: str, help: str = "", at: int = 0, cells: Collection[str] = ()) -> None:
-        """Say what is wrong with the table, or with these cells of a column where the first of them stands."""
+        """Add a fault for the table, or for these cells of a column, located at the first of them."""
         first = next(
             (where for where, record in self.sheet.records if cells and record[at] in cells), self.sheet.head
         )
         self.remarks.faults.append(Fault(first, what, help))
 
     def classes(self, name: str, shown: Mapping[str, Shown], usual: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """The classes of a category in label order, `usual` or by name where the user has none; none where train has
-        no answer.
+        """Return the classes of a category in label order, or none if train has no answer.
+
+        Without an order from the user, they are in the order of `usual`, or else sorted by name.
         """
         order = self._ordered(name, shown) or usual or class_order(shown)
         if not self.sure or not self.sheet.whole:
             return order
         if not any(one.train for one in shown.values()):
-            help = f"{leaving_out(self.config, [name])} does without; or is data.split or data.missing wrong?"
+            help = (
+                f"to leave it out, write {leaving_out(self.config, [name])}; or is data.split or data.missing wrong?"
+            )
             self.fault(f"no row of train has an answer in {name!r}", help)
             return ()
         order = self._frequent(name, order, shown)
         seen = [one for one in order if one in shown and shown[one].train]
         if len(seen) < 2 <= len(order):
-            what = f"train has one class alone of {name!r}: {some({one: shown[one].train for one in seen})}"
-            self.fault(what, f"{leaving_out(self.config, [name])} does without")
+            what = f"train has only one class of {name!r}: {some({one: shown[one].train for one in seen})}"
+            self.fault(what, f"to leave it out, write {leaving_out(self.config, [name])}")
         return order
 
     def _ordered(self, name: str, shown: Mapping[str, Shown]) -> tuple[str, ...]:
-        """The user's order, followed by what it does not name, which is a fault."""
+        """Return the user's order, followed by the classes that it lacks, which are a fault."""
         order = self.order(name)
         others = {one: shown[one].all for one in shown if order and one not in order}
         if others:
@@ -90,7 +93,7 @@ class Choice:
             cells = {cell for one in others for cell in shown[one].cells}
             help = (
                 len(first) > SHORT and did_you_mean(first, order)
-            ) or "name every class there; data.missing is for what is none"
+            ) or "list every class there; data.missing is for cells that are not classes"
             self.fault(
                 f"classes of {name!r} that data.classes does not name: {some(others)}", help, shown[first].at, cells
             )
@@ -100,15 +103,15 @@ class Choice:
         return (*order, *others)
 
     def _frequent(self, name: str, order: tuple[str, ...], shown: Mapping[str, Shown]) -> tuple[str, ...]:
-        """The classes that train has often enough; the others are refused, or left out."""
+        """Return the classes that train has often enough; the others are refused, or left out."""
         fewest = self.config.min_count or 0
         train = {one: shown[one].train if one in shown else 0 for one in order}
         rare = {one: count for one, count in train.items() if count < fewest}
         if rare and self.config.rare == "ignore":
-            what = f"classes of {name!r} with fewer than {fewest} rows of train are left out: {some(rare)}"
+            what = f"classes of {name!r} with fewer than {fewest} rows in train are left out: {some(rare)}"
             answers = sum(shown[one].all for one in rare if one in shown)
             self.remarks.notes.append(Fault(self.sheet.name, what, f"their {answers:,} answers count as missing"))
         elif rare:
-            what = f"classes of {name!r} with fewer than {fewest} rows of train: {some(rare)}"
-            self.fault(what, f"data: {{min_count: {fewest}, rare: ignore}} leaves these answers out")
+            what = f"classes of {name!r} with fewer than {fewest} rows in train: {some(rare)}"
+            self.fault(what, f"data: {{min_count: {fewest}, rare: ignore}} leaves out these answers")
         return tuple(one for one in order if one not in rare) if self.config.rare == "ignore" else order

@@ -1,4 +1,4 @@
-"""Which columns of a table are categories: those that the recipe names, else every one that looks like one."""
+"""The columns of a table that are categories: those that the recipe names, or else all that look like one."""
 
 import difflib
 import re
@@ -18,13 +18,13 @@ from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 
 PATHS = {"path", "paths", "file", "filename", "filepath", "image", "imagename", "imagepath", "imageid", "img", "id"}
-UNLIKELY = 10  # fewer different values are never too many: small tables are judged by nobody
-SPARSE = 10  # rows a value from which on, and gaps up to which, whole numbers are names of classes
-LONG = 80  # characters of a value, from which on it is text
+UNLIKELY = 10  # fewer different values are never too many: small tables are not judged
+SPARSE = 10  # whole numbers are class names from this many rows per value on, or with gaps up to this
+LONG = 80  # characters, in the median, above which values are text
 SPLIT = "holds the names of splits"
-SPLITS = "is named like a way to split"
-LISTS = "holds several answers, in lists such as"
-SEVERAL = "holds several answers, parted by"
+SPLITS = "is named like a split flag or fold"
+LISTS = "holds several answers in lists such as"
+SEVERAL = "holds several answers separated by"
 SEPARATORS_OF_ANSWERS = ("|", ";", ",")
 DEFAULT = DataConfig(root="")
 NUMBER = re.compile(r"[$€£¥]? ?[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)? ?([$€£¥%]|EUR|USD|GBP)?")
@@ -39,7 +39,7 @@ SPLITTING = re.compile(
 
 @dataclass(frozen=True)
 class Question:
-    """A category as it is asked for: one class in a cell, several in a cell, or a column of 0 and 1 a class."""
+    """A category as requested: one class per cell, several per cell, or a column of 0 and 1 per class."""
 
     name: str
     columns: tuple[str, ...]
@@ -47,7 +47,7 @@ class Question:
 
 
 def questions(config: DataConfig, sheet: Sheet, remarks: Remarks) -> list[Question]:
-    """The categories in their order; a column that is doubtful is a fault and left out."""
+    """Return the categories in their order; a doubtful column is a fault and left out."""
     _refuse_names(config, sheet, remarks.faults)
     several = [_several(name, flags) for name, flags in config.several.items()]
     given = {one.name: one for one in several if set(one.columns) <= set(sheet.header)}
@@ -60,7 +60,7 @@ def questions(config: DataConfig, sheet: Sheet, remarks: Remarks) -> list[Questi
     left_out = {*taken(config, sheet), *(config.ignore or ())}
     names = [name for name in dict.fromkeys(sheet.header) if name and name not in left_out]
     if not names:
-        help = f"every column is one that data does not name otherwise; there are {_shown(sheet.header)}"
+        help = f"a category is any column that data does not use otherwise; the columns are {_shown(sheet.header)}"
         remarks.faults.append(Fault(sheet.head, "no category", help))
     sure = _sure(config, sheet, [name for name in names if name not in flags], remarks)
     found = [flags.get(name) or Question(name, (name,)) for name in names if name in flags or name in sure]
@@ -74,13 +74,13 @@ def _several(name: str, flags: tuple[str, ...]) -> Question:
 
 
 def taken(config: DataConfig, sheet: Sheet) -> dict[str, str]:
-    """The columns that are no categories because a key of `data` names them, with that key."""
+    """Return the columns that are not categories because a key of `data` names them, with that key."""
     keys = {"path": config.path, "split": config.split, "group": config.group, "sample_weight": config.sample_weight}
     return {name: key for key, name in keys.items() if name in sheet.header and name is not None}
 
 
 def _sure(config: DataConfig, sheet: Sheet, names: list[str], remarks: Remarks) -> set[str]:
-    """Those columns that look like categories; each of the others is a fault, unless a path is made of it."""
+    """Return the columns that look like categories; each of the others is a fault, unless a path is made from it."""
     if not sheet.whole or sheet.declared:
         return set(names)
     doubts = {name: why for name in names if (why := _doubt(_known(sheet.counts(name), config.spellings)))}
@@ -97,20 +97,20 @@ def _sure(config: DataConfig, sheet: Sheet, names: list[str], remarks: Remarks) 
 
 
 def _remedy(config: DataConfig, sheet: Sheet, name: str, why: str, without: str, names: list[str]) -> str:
-    """What to write about a doubtful column."""
+    """Return what to write about a doubtful column."""
     if why == SPLIT and (config.split not in sheet.header):
-        return f"write data: {{split: {word(name)}{_meant(sheet.column(name))}}}; {without} leaves it out"
+        return f"write data: {{split: {word(name)}{_meant(sheet.column(name))}}}; to leave it out, write {without}"
     if why == SPLITS:
         split = f"data: {{split: {word(name)}, split_values: {{{meaning(name, sheet.counts(name))}}}}}"
-        return f"{split} splits by it; {without} leaves it out, {_naming(names)} takes it"
+        return f"to split by it, write {split}; to leave it out, {without}; to use it as a category, {_naming(names)}"
     if why.startswith((SEVERAL, LISTS)):
         separator = config.multi_separator if why.startswith(LISTS) else why[len(SEVERAL) + 1]
         more = f", multi_separator: {word(separator)}" * (separator != config.multi_separator)
         columns = [*(config.multi or ()), name] if not isinstance(config.multi, dict) else {**config.multi, name: ()}
         multi = listed(columns) if isinstance(columns, list) else mapping(columns)
-        return f"several answers in a cell are data: {{multi: {multi}{more}}}; if they are one, {_naming(names)}"
+        return f"for several answers in a cell, write data: {{multi: {multi}{more}}}; for one, {_naming(names)}"
     if name.startswith("Unnamed:"):
-        return f"pandas' index? write the table with index=False, or {without}"
+        return f"pandas' index? write the table with index=False, or write {without}"
     return f"if not, write {without}, else {_naming(names)}"
 
 
@@ -119,7 +119,7 @@ def _naming(names: Sequence[str]) -> str:
 
 
 def _meant(column: list[str]) -> str:
-    """The key split_values for those names of splits that are not known."""
+    """Return the key split_values for the names of splits that are not known."""
     values = {value for value in column if value and value.lower() not in SPLIT_NAMES}
     meant = {
         value: next((SPLIT_NAMES[one] for one in SPLIT_NAMES if one in value.lower()), "train") for value in values
@@ -129,7 +129,7 @@ def _meant(column: list[str]) -> str:
 
 
 def meaning(name: str, values: Iterable[str]) -> str:
-    """What the values of a column that is called so perhaps say of splits: is_valid, or the number of a fold."""
+    """Guess the splits that the values of a column of this name stand for: is_valid, or the number of a fold."""
     ordered = list(class_order(filter(None, values)))
     named = next((SPLIT_NAMES[one] for one in SPLIT_NAMES if one in name.lower()), "val")
     flags = [cells.flag(value) for value in ordered]
@@ -144,10 +144,10 @@ def _known(counts: Mapping[str, int], spellings: Collection[str]) -> dict[str, i
 
 
 def _hidden_sets(sheet: Sheet, found: Sequence[Question]) -> Iterator[Fault]:
-    """A note on each category of one answer whose cells look like several."""
+    """Yield a note on each category of one answer whose cells look like several."""
     for one in found:
         if one.kind == "one" and sheet.whole and (why := _sets(sheet.counts(one.name))):
-            help = "each such cell is read as one class; several answers are data.multi"
+            help = "each such cell is read as one class; for several answers, use data.multi"
             yield Fault(sheet.head, f"{one.name!r} {why}", help)
 
 
@@ -156,7 +156,7 @@ def _shown(header: Sequence[str]) -> str:
 
 
 def _refuse_names(config: DataConfig, sheet: Sheet, faults: list[Fault]) -> None:
-    """Names that are in the recipe and not in the header, and the other way round."""
+    """Add faults for names that the recipe has and the header lacks, that clash, or that the header repeats."""
     header, flags = sheet.header, [name for names in config.several.values() for name in names]
     columns: dict[str, Iterable[str | None]] = {
         "split": [config.split] * (config.split not in (None, DEFAULT.split)),
@@ -171,8 +171,8 @@ def _refuse_names(config: DataConfig, sheet: Sheet, faults: list[Fault]) -> None
     for key, given in columns.items():
         for name in filter(None, given):
             if key in ("categories", "multi", "classes") and name in used:
-                help = f"it is data.{used[name]}: leave it out here"
-                faults.append(Fault(f"data.{key}", f"{name!r} is never a category", help))
+                help = f"data.{used[name]} uses it: leave it out here"
+                faults.append(Fault(f"data.{key}", f"{name!r} cannot be a category", help))
             elif name not in header:
                 help = did_you_mean(name, header) or f"the columns are {_shown(header)}"
                 what = f"no column {name!r} in {sheet.name}"
@@ -181,15 +181,15 @@ def _refuse_names(config: DataConfig, sheet: Sheet, faults: list[Fault]) -> None
         for name in sorted(set(config.ignore or ()) & names):
             faults.append(Fault("data.ignore", f"{name!r} is in data.{key}, too", "keep it in one of them"))
     for name in [name for name in config.several if config.several[name] and name in header]:
-        faults.append(Fault("data.multi", f"{name!r} is a column itself", "give the category another name"))
+        faults.append(Fault("data.multi", f"{name!r} is also a column", "give the category another name"))
     for name in dict.fromkeys(header):
         if name and header.count(name) > 1:
             what = f"{header.count(name)} columns are called {name!r}"
-            faults.append(Fault(sheet.head, what, "one name a column"))
+            faults.append(Fault(sheet.head, what, "give each column its own name"))
 
 
 def refuse_unnamed(sheet: Sheet, remarks: Remarks) -> None:
-    """A fault for each column without a name, and a note for those that are blank throughout."""
+    """Add a fault for each column without a name, or a note if it is blank throughout."""
     blank = 0
     for at in [at for at, column in enumerate(sheet.header) if not column]:
         values = {cells[at] for _, cells in sheet.records}
@@ -205,10 +205,10 @@ def refuse_unnamed(sheet: Sheet, remarks: Remarks) -> None:
 
 
 def instead_of_path(sheet: Sheet) -> str:
-    """What to do about a header without 'path': name the column that holds the paths."""
-    first = "the first line names the columns: path,split,<category>,..."
+    """Return the help for a header without 'path': the column that may hold the paths."""
+    first = "the first line must name the columns: path,split,<category>,..."
     if any(cell.lower().endswith(EXTENSIONS) for cell in sheet.header):
-        return f"the first line is an image already: put the names above it, {first.partition(': ')[2]}"
+        return f"the first line is already an image: put the column names above it, {first.partition(': ')[2]}"
     held = [name for name in sheet.header if name and _holds_paths(sheet, name)]
     named = [name for name in sheet.header if re.sub("[^a-z]", "", name.lower()) in PATHS]
     near = difflib.get_close_matches("path", sheet.header, 1)
@@ -222,9 +222,9 @@ def _holds_paths(sheet: Sheet, name: str) -> bool:
 
 
 def _doubt(given: Mapping[str, int]) -> str:
-    """What in a column's known values speaks against a category, with its figures; nothing where all is well.
+    """Describe what in a column's known values speaks against a category, with figures; empty if nothing does.
 
-    `given` says how often each occurs.
+    `given` maps each value to its number of rows.
     """
     values, rows = set(given), sum(given.values())
     splits = {SPLIT_NAMES.get(value.lower()) for value in values}
@@ -242,9 +242,9 @@ def _doubt(given: Mapping[str, int]) -> str:
 
 
 def _sets(given: Mapping[str, int]) -> str:
-    """Which separator parts answers in these cells, and in how many; nothing where they are single answers.
+    """Describe the separator of answers in these cells, and how many have it; empty if they are single answers.
 
-    Answers that are parted are no more than the cells that differ: they occur again, alone or beside others.
+    Separated answers are no more numerous than the different cells: they occur again, alone or beside others.
     """
     values = set(given)
     lists = [value for value in values if value[:1] + value[-1:] == "[]"]
@@ -258,14 +258,14 @@ def _sets(given: Mapping[str, int]) -> str:
         parts = {part for those in joint.values() for part in those}
         alone = values - joint.keys()
         filled, rows = sum(given.values()), sum(given[value] for value in joint)
-        sure = separator != "," or 2 * rows > filled or parts <= alone  # commas stand in names as well
+        sure = separator != "," or 2 * rows > filled or parts <= alone  # names contain commas as well
         if len(parts | alone) <= len(values) and sure:
             return f"{SEVERAL} {separator} in {rows} of {filled} cells, such as {min(joint)!r}"
     return ""
 
 
 def _beside(sheet: Sheet, names: list[str]) -> dict[str, str]:
-    """Why some columns are perhaps none beside the others: folds, flags of splits, the classes of another again."""
+    """Describe the columns that other columns make doubtful: folds, split flags, or another's classes again."""
     splitting = {name for name in names if SPLITTING.fullmatch(name.lower())}
     doubts = dict.fromkeys(splitting, SPLITS) if splitting < set(names) else {}
     partitions: dict[tuple[int, ...], str] = {}
@@ -279,7 +279,7 @@ def _beside(sheet: Sheet, names: list[str]) -> dict[str, str]:
 
 
 def _kind(values: set[str]) -> str:
-    """Of which kind all the values are, if it is none of classes; with the first that shows it."""
+    """Describe what kind of values these all are, if not classes, with the first that shows it."""
     if not values:
         return ""
     if all(map(DATE.fullmatch, values)):
@@ -293,8 +293,9 @@ def _kind(values: set[str]) -> str:
 
 
 def _too_many(values: set[str], rows: int) -> bool:
-    """Whether so many values in so many rows are no classes: a class has two rows on average, or ten where the values
-    are numbers with wide gaps, such as prices and the numbers of articles.
+    """True if these are too many values to be classes in `rows` rows.
+
+    A class has two rows on average, or ten if the values are numbers with wide gaps, such as prices and article IDs.
     """
     if len(values) < UNLIKELY:
         return False

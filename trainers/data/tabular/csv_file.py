@@ -1,4 +1,4 @@
-"""A CSV file as people have it: encoding and separator are found, and said where they are not the plain ones."""
+"""A CSV file as people have it: encoding and separator are detected, and reported if they are unusual."""
 
 import codecs
 import csv
@@ -14,25 +14,25 @@ from trainers.support.errors import Fault, folded
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with BOM"),
-    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # starts with the mark of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
-SAMPLE = 50  # lines by which the separator is told
+SAMPLE = 50  # lines from which the separator is detected
 DECLARED = re.compile(r"sep=(.)\s")  # a first line for Excel
 QUOTES = 'inside a quoted cell, " is written ""'
-BREAK = "\n"  # in a cell that has to be one line: a quote that was opened took the next lines in
+BREAK = "\n"  # in a cell that must be one line: a quote left open has swallowed the next lines
 Record = tuple[str, list[str]]
-"""Where a record begins ("labels.csv:3"), and its cells."""
+"""The line where a record starts ("labels.csv:3"), and its cells."""
 
 
 @dataclass(frozen=True)
 class Sheet:
     """The header, and every record with as many cells; `whole` unless what follows could not be read.
 
-    `name` is the file, or several; `head` the place of the header, `tall` those of records that run over several
-    lines, `splits` what the file of each record says of its split, `pandas` the call that opens the file.
-    `declared`: somebody has said that every column is a category, so that none is doubted.
+    `name` is the file, or several; `head` the location of the header, `tall` those of records that span several
+    lines, `splits` the split that the file of each record is for, `pandas` the call that opens the file.
+    `declared` means that every column is known to be a category, so that none is doubted.
     """
 
     name: str
@@ -49,42 +49,44 @@ class Sheet:
     _counts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def column(self, name: str) -> list[str]:
-        """The cells under `name`, in order."""
+        """Return the cells under `name`, in order."""
         if name not in self._columns:
             at = self.header.index(name)
             self._columns[name] = [cells[at] for _, cells in self.records]
         return self._columns[name]
 
     def counts(self, name: str) -> Counter[str]:
-        """How often each cell under `name` occurs."""
+        """Count how often each cell under `name` occurs."""
         if name not in self._counts:
             self._counts[name] = Counter(self.column(name))
         return self._counts[name]
 
 
 def parsed(name: str, content: bytes, columns: Collection[str], remarks: Remarks) -> Sheet:
-    """The CSV file `name`, which holds `content`; blank lines are no records. `columns` are some that it may have."""
+    """Parse the CSV file `name`, which holds `content`, without blank lines. `columns` are some that it may have."""
     encoding, said = next(((code, words) for mark, code, words in MARKS if content.startswith(mark)), ("utf-8", ""))
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = len(re.split("\r\n|\r|\n", error.object[: error.start].decode(encoding)))
-        help = "save the file as UTF-8, in Excel as 'CSV UTF-8'; or iconv -f windows-1252 -t utf-8"
+        help = "save the file as UTF-8, in Excel as 'CSV UTF-8'; or use iconv -f windows-1252 -t utf-8"
         remarks.faults.append(Fault(f"{name}:{line}", f"not {said or 'UTF-8'} text", help))
         return Sheet(name, f"{name}:1", [], [], set(), whole=False, pandas="")
     if 4 * text[:400].count("\0") > len(text[:400]):
-        remarks.faults.append(Fault(f"{name}:1", "UTF-16 text without its mark (BOM)", "save the file as UTF-8"))
+        remarks.faults.append(
+            Fault(f"{name}:1", "UTF-16 text without a byte order mark (BOM)", "save the file as UTF-8")
+        )
         return Sheet(name, f"{name}:1", [], [], set(), whole=False, pandas="")
     separator = _separator(text, columns)
     unusual = [SEPARATORS.get(separator, repr(separator))] * (separator != ",") + [said] * bool(said)
-    unusual += ["Windows line ends"] * ("\r\n" in text[:4096])
+    unusual += ["Windows line endings"] * ("\r\n" in text[:4096])
     if unusual:
         remarks.notes.append(Fault(name, f"read as: {', '.join(unusual)}"))
     return _sheet(name, text, separator, remarks)
 
 
 def _separator(text: str, columns: Collection[str]) -> str:
-    """The one by which the header has one of `columns`, or else most lines have as many cells as the header."""
+    """Return the separator that gives the header one of `columns`, or else most lines the width of the header."""
     if declared := DECLARED.match(text):
         return declared[1]
     wanted = {name.lower() for name in columns}
@@ -96,7 +98,7 @@ def _separator(text: str, columns: Collection[str]) -> str:
         alike = sum(len(record) == len(header) for record in found) * (len(header) > 1)
         return not wanted.isdisjoint(header), alike, len(header)
 
-    return max(SEPARATORS, key=fit)  # of equals the first
+    return max(SEPARATORS, key=fit)  # the first of equals wins
 
 
 def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
@@ -115,8 +117,8 @@ def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
             if last > first:
                 tall.add(where)
         else:
-            what = f"{len(cells)} column{'s' * (len(cells) != 1)}, and the header has {len(header)}"
-            help = f"the row runs to line {last}: is a quote not closed?" if last > first else ""
+            what = f"{len(cells)} column{'s' * (len(cells) != 1)}, but the header has {len(header)}"
+            help = f"the row runs to line {last}: is a quote left open?" if last > first else ""
             wrong.append((what, Fault(f"{name}:{first}", what, help)))
     whole = len(remarks.faults) == before
     remarks.faults.extend(folded(wrong))
@@ -127,7 +129,7 @@ def _sheet(name: str, text: str, separator: str, remarks: Remarks) -> Sheet:
 def _records(
     name: str, lines: Iterable[str], separator: str, faults: list[Fault]
 ) -> Iterator[tuple[int, int, list[str]]]:
-    """The first line, the last line and the cells of each record that is not blank."""
+    """Yield the first line, the last line and the cells of each record that is not blank."""
     pending: list[str] = []  # the lines of the record that is being read
 
     def fed() -> Iterator[str]:
@@ -146,14 +148,14 @@ def _records(
 
 
 def _torn(name: str, first: int, lines: list[str], error: str) -> Fault:
-    """What is wrong with the quotes of a record that begins at line `first`, and in which line."""
-    if "expected after" in error:  # the first quote of the last line closed a cell that had long been open
+    """Return the fault in the quotes of a record that starts at line `first`, and its line."""
+    if "expected after" in error:  # the first quote of the last line closed a cell opened long before
         lines = lines[:-1]
         if not lines:
-            return Fault(f"{name}:{first}", "a cell goes on behind its closing quote", QUOTES)
+            return Fault(f"{name}:{first}", "a cell continues after its closing quote", QUOTES)
     opened, inside = first, False
     for number, line in enumerate(lines, first):
         for _ in range(line.count('"')):
             inside = not inside
             opened = number if inside else opened
-    return Fault(f"{name}:{opened}", "a quote is opened here and not closed", QUOTES)
+    return Fault(f"{name}:{opened}", "a quote is opened here but never closed", QUOTES)

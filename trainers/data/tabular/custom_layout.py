@@ -1,6 +1,6 @@
-"""A layout of an extension file: the rows that its function gives, as the sheet that a file of labels would be.
+"""A layout from an extension file: the rows that its function returns, as the sheet that a label file would be.
 
-From there on they go the way of the layout `table`, so that missing and several answers, the order of classes, rare
+From there on they are read like the layout `table`, so that missing and multiple answers, the order of classes, rare
 classes, paths and splits follow its rules.
 """
 
@@ -24,13 +24,13 @@ from trainers.support.errors import Fault, UserError, folded
 KEYS = ("path", "split", "answers")
 SHAPE = '{"path": "a.jpg", "split": "train", "answers": {"color": "red"}}'
 LISTS = (list, tuple, set, frozenset, np.ndarray)
-ANSWER = "a class is a name or a number; None is for an answer that nobody knows, a list for several answers"
+ANSWER = "a class is a name or a number; use None for an unknown answer, a list for several answers"
 
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
-    """Every row of the layout `config.layout`; what is wrong with one goes to `remarks`.
+    """Read every row of the layout `config.layout`; faults of rows go to `remarks`.
 
-    Raises UserError, with the line in the user's file, where the function fails or returns no rows.
+    Raises UserError, with the line in the user's file, if the function fails or returns something other than rows.
     """
     definition = extensions.needed("layouts", config.layout)
     causes: Causes = []
@@ -45,7 +45,7 @@ def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
 
 
 def _multi(config: DataConfig, lists: Iterable[str]) -> Any:
-    """`data.multi` with the categories whose answers came in lists."""
+    """Return `data.multi` extended by the categories whose answers are lists."""
     if isinstance(config.multi, dict):
         return {**dict.fromkeys(lists, ()), **config.multi}
     return tuple(dict.fromkeys((*(config.multi or ()), *lists))) or None
@@ -53,16 +53,16 @@ def _multi(config: DataConfig, lists: Iterable[str]) -> Any:
 
 # ---------------------------------------------------------------------------------------- the user's function
 def _returned(definition: Definition, root: Path, config: DataConfig) -> list[Any]:
-    """What the function returns or yields."""
+    """Return the rows that the function returns or yields."""
     made = definition.called(definition.value, root, **definition.given(config.layout_args))
     if _is_frame(made):
         return _of_frame(made)
     if made is None or isinstance(made, str | bytes | Mapping) or not isinstance(made, Iterable):
-        what = "nothing" if made is None else f"{type(made).__name__}, and no rows"
+        what = "nothing" if made is None else f"{type(made).__name__} instead of rows"
         raise UserError(
             f"{definition.name} of layouts returns {what}",
             where=definition.where,
-            help=f"return a list of rows, or yield them, each such as {SHAPE}",
+            help=f"return a list of rows, or yield them, each like {SHAPE}",
         )
     found: list[Any] = definition.called(list, made)
     return found
@@ -73,7 +73,7 @@ def _is_frame(made: Any) -> bool:
 
 
 def _of_frame(frame: Any) -> list[dict[Any, Any]]:
-    """The rows of a pandas.DataFrame; without a column `answers`, all but path and split are categories."""
+    """Return the rows of a pandas.DataFrame; without a column `answers`, all except path and split are categories."""
     plain = frame.astype(object)
     found: list[dict[Any, Any]] = plain.where(frame.notna(), None).to_dict("records")
     if "answers" in frame.columns:
@@ -86,7 +86,7 @@ def _of_frame(frame: Any) -> list[dict[Any, Any]]:
 
 # ------------------------------------------------------------------------------------------------------- rows
 class _Row(NamedTuple):
-    """A row as it was given, its answers as cells."""
+    """A row as it was given, with its answers as cells."""
 
     where: str
     path: str
@@ -96,9 +96,9 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class _Reading:
-    """Judges the rows of one call; what is wrong goes to `causes`.
+    """Judges the rows of one call; faults go to `causes`.
 
-    `lists` has, for each category with answers in lists, the largest number of names in one.
+    `lists` has, for each category with answers in lists, the lengths of those lists.
     """
 
     definition: Definition
@@ -108,7 +108,7 @@ class _Reading:
     lists: dict[str, set[int]] = field(default_factory=dict)
 
     def rows(self, given: Sequence[Any]) -> list[_Row]:
-        """The rows without fault."""
+        """Return the rows without faults."""
         found = [row for number, one in enumerate(given, 1) if (row := self._row(number, one))]
         if not given:
             self.causes.append(("empty", Fault(self.definition.where, "no rows", f"yield one per image: {SHAPE}")))
@@ -134,15 +134,19 @@ class _Reading:
         if isinstance(path, PurePath):
             return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
         if not isinstance(path, str):
-            raise _Wrong("path", f"the path is {_kind(path)}", "a path is text, or a pathlib.Path, relative to root")
+            raise _Wrong(
+                "path", f"the path is {_kind(path)}", "a path is a string or a pathlib.Path, relative to root"
+            )
         return path.strip()
 
     def _answers(self, given: Any, split: str) -> dict[str, str]:
-        """The cells; a row of test alone may be without any."""
+        """Return the answers as cells; only a row of test may have none."""
         if given is None and split_of(self.config, split) == "test":
             return {}
         if not isinstance(given, Mapping):
-            help = 'answers are a dictionary, such as {"color": "red", "sleeve": None}; test alone may be without'
+            help = (
+                'answers are a dictionary, such as {"color": "red", "sleeve": None}; only a row of test may have none'
+            )
             raise _Wrong("answers", f"the answers are {_kind(given)}", help)
         return {str(name): self._cell(str(name), answer) for name, answer in given.items()}
 
@@ -156,21 +160,24 @@ class _Reading:
         return cells.written([_text(name, one, blank=False) for one in ordered])
 
     def _refuse_gaps(self, rows: Sequence[_Row]) -> None:
-        """A fault for each row of train and val whose categories are not those of the first such row."""
+        """Add a fault for each row whose categories differ from those of the first row of train or val."""
         trained = [row for row in rows if split_of(self.config, row.split) != "test"]
         known = trained[0].answers if trained else {}
         for row in rows:
             for name in row.answers.keys() - known.keys():
-                what = f"an answer to {name!r}, which is not in {trained[0].where.rpartition(', ')[2]}"
-                help = did_you_mean(name, known) or "every row has the same categories; None where nobody knows"
+                what = f"an answer to {name!r}, which {trained[0].where.rpartition(', ')[2]} does not have"
+                help = (
+                    did_you_mean(name, known)
+                    or "every row needs the same categories; write None for an unknown answer"
+                )
                 self.causes.append((f"more {name}", Fault(row.where, what, help)))
         for row in trained:
             for name in known.keys() - row.answers.keys():
-                help = "write None where nobody knows it"
+                help = "write None if it is unknown"
                 self.causes.append((f"less {name}", Fault(row.where, f"no answer to {name!r}", help)))
 
     def sheet(self, rows: Sequence[_Row]) -> Sheet:
-        """The rows as cells under a header; without a column of splits where none names one."""
+        """Return the rows as cells under a header, without a split column if no row names a split."""
         names = list(dict.fromkeys(name for row in rows for name in row.answers))
         split = ["split"] if any(row.split for row in rows) else []
         header = ["path", *split, *names]
@@ -183,7 +190,7 @@ class _Reading:
 
 
 class _Wrong(Exception):
-    """What is wrong with one row."""
+    """The fault of one row."""
 
     def __init__(self, cause: str, what: str, help: str) -> None:
         super().__init__(what)
@@ -191,17 +198,17 @@ class _Wrong(Exception):
 
 
 def _entries(given: Any) -> Mapping[str, Any]:
-    """A row by the names of its parts."""
+    """Return a row as a mapping of its parts by name."""
     if isinstance(given, Mapping):
         if unknown := [key for key in given if key not in KEYS]:
             help = did_you_mean(str(unknown[0]), KEYS) or f"a row has the keys {', '.join(KEYS)}"
             raise _Wrong(f"key {unknown[0]}", f"unknown key {str(unknown[0])!r}", help)
         if "path" not in given:
-            raise _Wrong("no path", "no path", f"a row is such as {SHAPE}")
+            raise _Wrong("no path", "no path", f"a row is like {SHAPE}")
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3):
         return dict(zip(KEYS, given, strict=False))
-    raise _Wrong("row", f"the row is {_kind(given)}", f"a row is such as {SHAPE}, or a tuple in that order")
+    raise _Wrong("row", f"the row is {_kind(given)}", f"a row is like {SHAPE}, or a tuple in that order")
 
 
 def _split(given: Any) -> str:
@@ -211,7 +218,7 @@ def _split(given: Any) -> str:
 
 
 def _text(name: str, answer: Any, *, blank: bool = True) -> str:
-    """An answer as a cell; UserError for what can be none. `blank`: None may stand for it."""
+    """Return an answer as a cell; raise _Wrong if it cannot be one. With `blank`, None is allowed."""
     plain = answer.item() if isinstance(answer, np.generic) else answer
     cell = cells.written(plain) if isinstance(plain, str | int | float | None) else BREAK
     if BREAK in cell or not (blank or cell):
@@ -221,7 +228,7 @@ def _text(name: str, answer: Any, *, blank: bool = True) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What something is, for a message."""
+    """Describe the type of a value, for a message."""
     if value is None:
         return "None"
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""

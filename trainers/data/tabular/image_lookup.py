@@ -1,4 +1,4 @@
-"""Where the images of a table lie that names them without their ending or their folder."""
+"""Find the images of a table that names them without their extension or their folder."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from trainers.data.validation import unfit
 from trainers.support.errors import Fault, folded
 from trainers.support.files import form
 
-FIRST = 20  # images that are looked for before it is said that none is there
-HELP = "write the paths from data.root on, with folder and ending"
+FIRST = 20  # images to look for before none is considered to be there
+HELP = "write the paths relative to data.root, with folder and extension"
 
 
 def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Row]:
-    """The rows with the paths of their images, where only one can be meant; each folder is listed once.
+    """Return the rows with the paths of their images, if only one can be meant; each folder is listed once.
 
-    Nothing is looked for where the first image is in its place, nor the first whose path is not in ASCII.
+    Nothing is looked for if the first image, and the first one with a non-ASCII path, exist as listed.
     """
     firsts = [*rows[:1], *[row for row in rows if not row.path.isascii()][:1]]
     if all(unfit(row.path) or os.path.lexists(f"{root}/{row.path}") for row in firsts):
@@ -30,7 +30,7 @@ def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Ro
     for row in rows:
         path, *others = find(row.path)
         if others:
-            doubtful.append(("place", Fault(row.where, f"{row.path!r} can be {path!r} or {others[0]!r}", HELP)))
+            doubtful.append(("place", Fault(row.where, f"{row.path!r} could be {path!r} or {others[0]!r}", HELP)))
             continue
         if path != row.path:
             completed += 1
@@ -43,7 +43,7 @@ def located(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Ro
 
 
 def _packed(root: Path, rows: list[Row]) -> Iterator[Fault]:
-    """A fault for an archive beside the table where the images are not there."""
+    """Yield a fault for an archive next to the table if the images are missing."""
     if not rows or any(os.path.lexists(f"{root}/{row.path}") for row in rows[:FIRST]):
         return
     beside = sorted(root.iterdir())
@@ -51,20 +51,20 @@ def _packed(root: Path, rows: list[Row]) -> Iterator[Fault]:
     inside = [path for path in packed if rows[0].path.startswith(f"{path.name}/")]
     unpacked = any(path.is_dir() and not is_service(path.name) for path in beside)
     for path in inside or packed[: not unpacked]:
-        yield Fault(str(path), "is an archive, and the images are not there", unpacking(path))
+        yield Fault(str(path), "is an archive, and the images are missing", unpacking(path))
 
 
 def _finder(root: Path) -> Callable[[str], list[str]]:
-    """Finds what a path can mean: a file in its folder, or in that folder of one of the folders in `root`."""
+    """Return a function that finds the files a path can mean: in its folder, or in that below a folder of `root`."""
     inner = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_service(entry.name))
 
     @cache
     def names(folder: str) -> dict[str, list[str]]:
-        """The files of a folder by their names, and its images by their names without the ending."""
+        """Return the files of a folder by name, and its images by name without extension."""
         try:
             files = [entry.name for entry in os.scandir(root / folder) if not entry.is_dir()]
         except OSError:
-            return {}  # nothing is found there: whoever opens the image is told why
+            return {}  # nothing is found there: opening the image will report why
         found: dict[str, list[str]] = {}
         for file in sorted(files):
             if file.lower().endswith(EXTENSIONS):

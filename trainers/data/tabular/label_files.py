@@ -1,4 +1,4 @@
-"""The files of labels as one sheet: CSV, TSV or Parquet by what they hold, one file or one for each split."""
+"""Read the label files as one sheet: CSV, TSV or Parquet by their content, one file or one per split."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ NO_TABLE = "a table is a CSV, TSV or Parquet file; in pandas: .to_csv('labels.cs
 
 
 def read(config: DataConfig, root: Path, columns: Collection[str], remarks: Remarks) -> Sheet:
-    """What `labels` names, in `root`; `columns` are some that it may have. Raises DataError without a file."""
+    """Read what `labels` names, in `root`; `columns` are some that it may have. Raises DataError without a file."""
     if isinstance(config.labels, str):
         return _file(root, config.labels, columns, remarks)
     sheets = {split: _file(root, name, columns, remarks) for split, name in config.labels.items()}
@@ -45,24 +45,24 @@ def _content(root: Path, name: str) -> bytes:
 
 
 def _no_table(name: Path, content: bytes) -> tuple[str, str] | None:
-    """What a file is that holds no table, and what to do."""
+    """Return what a file is that holds no table, and what to do; None for any other."""
     if name.suffix.lower() in BOOKS or content.startswith(OLD_EXCEL):
-        return "a spreadsheet's own format", "save it as 'CSV UTF-8'"
+        return "a spreadsheet, not a text file", "save it as 'CSV UTF-8'"
     if content.startswith((ZIP, GZIP)):
         return "an archive", unpacking(name) or "unpack it"
     if name.suffix.lower() in (".json", ".jsonl", ".pkl", ".npz", ".npy", ".xml"):
-        return f"{name.suffix} is no table", NO_TABLE
+        return f"{name.suffix} is not a table format", NO_TABLE
     return None
 
 
 def _joined(sheets: Mapping[Split, Sheet], remarks: Remarks) -> Sheet:
-    """The sheets of several files below each other: the columns are those of train; test may lack some."""
+    """Return the sheets of several files as one, with the columns of train; only test may lack some of them."""
     header = sheets["train"].header
     for split, sheet in sheets.items():
         extra = [name for name in sheet.header if name and name not in header]
         for name in header if split != "test" else ():
             if name not in sheet.header:
-                help = did_you_mean(name, extra) or f"{sheets['train'].name} has it; the file of test alone may not"
+                help = did_you_mean(name, extra) or f"{sheets['train'].name} has it; only the test file may lack it"
                 remarks.faults.append(Fault(sheet.head, f"no column {name!r}", help))
         if extra:
             what = f"columns that {sheets['train'].name} lacks are left out: {', '.join(extra)}"
@@ -76,7 +76,7 @@ def _joined(sheets: Mapping[Split, Sheet], remarks: Remarks) -> Sheet:
 
 
 def _arranged(sheet: Sheet, header: Sequence[str]) -> list[csv_file.Record]:
-    """The records with their cells under `header`; blank where the file lacks the column."""
+    """Return the records with their cells under `header`; blank if the file lacks the column."""
     if sheet.header == header:
         return sheet.records
     places = [sheet.header.index(name) if name in sheet.header else -1 for name in header]

@@ -1,4 +1,4 @@
-"""Paths of images in a table: from a column, or from a pattern of columns, and made relative where they can be."""
+"""Image paths in a table: from a column or a pattern of columns, and made relative where possible."""
 
 import os
 import re
@@ -14,12 +14,12 @@ FIELD = re.compile(r"\{([^{}]+?)(?::0(\d+)d?)?\}")
 
 
 def fields(path: str, header: Sequence[str]) -> list[str]:
-    """The columns that `data.path` names: itself, or those in its braces."""
+    """Return the columns that `data.path` names: itself, or those in its braces."""
     return [path] if path in header else [found[1] for found in FIELD.finditer(path)] or [path]
 
 
 def reader(path: str, header: Sequence[str]) -> Callable[[list[str]], str]:
-    """Makes the path of a record's cells; it is blank where a field of a pattern is."""
+    """Return a function that makes a path from a record's cells; it is blank if a field of a pattern is."""
     if path in header:
         at = header.index(path)
         return lambda cells: cells[at]
@@ -35,7 +35,7 @@ def reader(path: str, header: Sequence[str]) -> Callable[[list[str]], str]:
 
 
 def relative(root: Path, name: str, rows: list[Row], remarks: Remarks) -> list[Row]:
-    """The rows with / between folders, and without `root` in front of their paths; how many changed is a note."""
+    """Return the rows with / between folders and without `root` in front of their paths; note how many changed."""
     backslashes = absolute = 0
     example = ""
     here = homes(root)

@@ -1,4 +1,4 @@
-"""The layout `table`: files of labels with a column of paths, one of splits, and those of the categories."""
+"""The layout `table`: label files with a column of paths, one of splits, and those of the categories."""
 
 import re
 from collections import Counter
@@ -16,18 +16,18 @@ from trainers.data.validation import did_you_mean, word
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault, folded
 
-MOST = 10  # values of a column of splits that are refused one by one
+MOST = 10  # this many bad values in a split column are refused together, not one by one
 Causes = list[tuple[str, Fault]]
 
 
 def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
-    """Every row of the files `labels` in `root`; what is wrong goes to `remarks`. Raises DataError without a file."""
+    """Read every row of the files `labels` in `root`; faults go to `remarks`. Raises DataError without a file."""
     sheet = label_files.read(config, root, {*paths.fields(config.path, ()), columns.DEFAULT.path}, remarks)
     return of_sheet(config, root, sheet, remarks)
 
 
 def of_sheet(config: DataConfig, root: Path, sheet: Sheet, remarks: Remarks) -> Found:
-    """The same of what the files hold."""
+    """Read every row of a sheet that has already been loaded; faults go to `remarks`."""
     validation.boxes(config, remarks.faults)
     if sheet.whole and (fault := _without_paths(config, sheet)):
         remarks.faults.append(fault)
@@ -53,7 +53,7 @@ def of_sheet(config: DataConfig, root: Path, sheet: Sheet, remarks: Remarks) -> 
 
 
 def _without_paths(config: DataConfig, sheet: Sheet) -> Fault | None:
-    """A fault for columns of paths that are not there."""
+    """Return a fault for path columns that are missing."""
     wanted = [name for name in paths.fields(config.path, sheet.header) if name not in sheet.header]
     if not wanted:
         return None
@@ -65,7 +65,7 @@ def _without_paths(config: DataConfig, sheet: Sheet) -> Fault | None:
 
 
 def _tall(config: DataConfig, sheet: Sheet) -> Fault | None:
-    """A fault for a table with several rows for an image."""
+    """Return a fault for a table with several rows per image."""
     if not sheet.whole or sheet.declared or config.path not in sheet.header:
         return None
     fixed = columns.taken(config, sheet).keys() - {config.path}
@@ -74,19 +74,19 @@ def _tall(config: DataConfig, sheet: Sheet) -> Fault | None:
 
 # ------------------------------------------------------------------------------------------------------- splits
 def _splits(config: DataConfig, sheet: Sheet, remarks: Remarks, causes: Causes) -> list[str]:
-    """The split of each record, as it stands where nobody knows it; a column that is blank throughout is none."""
+    """Return the split of each record, or its value if that names none; ignore a column that is blank throughout."""
     if config.split is None or config.split not in sheet.header:
         return sheet.splits or ["train"] * len(sheet.records)
     column = sheet.column(config.split)
     blank = [where for (where, _), value in zip(sheet.records, column, strict=True) if not value]
     if len(blank) == len(column):
         if column and not sheet.splits:
-            what = f"the column {config.split!r} is blank: {config.val_share:g} becomes val"
+            what = f"the column {config.split!r} is blank: {config.val_share:g} of train becomes val"
             remarks.notes.append(Fault(sheet.name, what))
         return sheet.splits or ["train"] * len(column)
     if blank and not sheet.splits:
         what = f"no split in {len(blank)} of {len(sheet.records)} rows, the first {blank[0]}"
-        help = "fill these cells; or leave the whole column blank, and a share becomes val"
+        help = "fill in these cells; or leave the whole column blank, so that a share becomes val"
         remarks.faults.append(Fault(sheet.name, what, help))
     known = {value: split_of(config, value) for value in set(column)}
     found = [known[value] or value for value in column]
@@ -98,18 +98,18 @@ def _splits(config: DataConfig, sheet: Sheet, remarks: Remarks, causes: Causes) 
 
 
 def split_of(config: DataConfig, value: str) -> str | None:
-    """The split that a word stands for."""
+    """Return the split that a word stands for, or None."""
     return (config.split_values or {}).get(value) or SPLIT_NAMES.get(value) or SPLIT_NAMES.get(value.lower())
 
 
 def _refuse_splits(sheet: Sheet, column: Sequence[str], known: dict[str, str | None], causes: Causes) -> None:
-    """A fault for each value that names no split; one for all where no value does."""
+    """Add a fault for each value that names no split, or one for all if no value does."""
     wrong = {value for value, split in known.items() if value and split is None and BREAK not in value}
     near = {value: did_you_mean(value.lower(), SPLIT_NAMES) for value in wrong}
     if wrong and not any(near.values()) and not any(known.values()):
         counts = Counter(value for value in column if value in wrong)
-        help = f"say which they are: data: {{split_values: {{{columns.meaning('', counts)}}}}}"
-        what = f"the column of splits has none of train, val and test: {some(counts)}"
+        help = f"say which is which: data: {{split_values: {{{columns.meaning('', counts)}}}}}"
+        what = f"the split column has none of train, val and test: {some(counts)}"
         causes.append(("split", Fault(sheet.head, what, help)))
         return
     for (where, _), value in zip(sheet.records, column, strict=True) if wrong else ():
@@ -120,7 +120,7 @@ def _refuse_splits(sheet: Sheet, column: Sequence[str], known: dict[str, str | N
 
 
 def _refuse_other_splits(sheet: Sheet, found: Sequence[str], causes: Causes) -> None:
-    """Faults for rows in the file of val or test that say another split; those of train may name any."""
+    """Add faults for rows in the file of val or test that name another split; those of train may name any."""
     for (where, _), split, own in zip(sheet.records, found, sheet.splits or (), strict=True):
         if own not in ("train", split) and split in SPLITS:
             fault = Fault(where, f"{split!r} in the file that data.labels names for {own}", "keep one of the two")
@@ -129,7 +129,7 @@ def _refuse_other_splits(sheet: Sheet, found: Sequence[str], causes: Causes) -> 
 
 # ------------------------------------------------------------------------------------------------------ weights
 def _weights(config: DataConfig, sheet: Sheet, splits: Sequence[str], remarks: Remarks) -> dict[str, float]:
-    """The factor that each cell of `sample_weight` stands for; those that are none are faults."""
+    """Return the factor that each cell of `sample_weight` stands for; other cells are faults."""
     name = config.sample_weight
     if name is None or name not in sheet.header:
         return {}
@@ -138,8 +138,10 @@ def _weights(config: DataConfig, sheet: Sheet, splits: Sequence[str], remarks: R
     wrong: Causes = []
     for (where, _), cell, split in zip(sheet.records, column, splits, strict=True):
         if found[cell] is None and (cell or split == "train"):
-            what = f"the weight {cell!r} in {name!r} is no number of 0 or above" if cell else f"no weight in {name!r}"
-            wrong.append((f"weight {bool(cell)}", Fault(where, what, "such as 1 or 0.5")))
+            what = (
+                f"the weight {cell!r} in {name!r} is not a number of 0 or more" if cell else f"no weight in {name!r}"
+            )
+            wrong.append((f"weight {bool(cell)}", Fault(where, what, "use a number such as 1 or 0.5")))
     remarks.faults.extend(folded(wrong))
     if not wrong and not any(found[cell] for cell, split in zip(column, splits, strict=True) if split == "train"):
         remarks.faults.append(Fault(sheet.head, f"every weight in {name!r} is 0", "nothing would be learned"))
@@ -147,7 +149,7 @@ def _weights(config: DataConfig, sheet: Sheet, splits: Sequence[str], remarks: R
 
 
 def _number(cell: str) -> float | None:
-    """A number of 0 or above, with a point or a comma; None for all else."""
+    """Return a number of 0 or more, with a point or a comma; None for anything else."""
     plain = re.fullmatch(r"\+?([0-9]{1,15})?(?:[.,]([0-9]{0,15}))?(?:[eE]-?[0-9]{1,2})?", cell)
     if plain is None or not (plain[1] or plain[2]):
         return None
@@ -156,7 +158,7 @@ def _number(cell: str) -> float | None:
 
 # --------------------------------------------------------------------------------------------------------- rows
 class _Table:
-    """Makes rows of records; equal answers are read once and are one object, for a table may have a million rows."""
+    """Makes rows from records. Equal answers are read once and shared, since a table may have a million rows."""
 
     def __init__(
         self, config: DataConfig, sheet: Sheet, answers: Sequence[Answers], weights: dict[str, float]
@@ -174,10 +176,10 @@ class _Table:
         self.known: dict[Labels, Labels | None] = {}
 
     def row(self, record: Record, split: str, causes: Causes) -> Row | None:
-        """One image; what is wrong with it goes to `causes`."""
+        """Return one image; faults go to `causes`."""
         where, cells = record
         if where in self.tall and any(BREAK in cells[at] for at in self.used):
-            causes.append(("break", Fault(where, "a cell runs over several lines", "is a quote not closed here?")))
+            causes.append(("break", Fault(where, "a cell spans several lines", "is a quote left open here?")))
             return None
         labels = self._labels(cells)
         if self.group_at is None and self.weight_at is None:
@@ -188,7 +190,7 @@ class _Table:
         return Row(self.path(cells), split, None, labels, where, known_group, weight)
 
     def _labels(self, cells: list[str]) -> Labels | None:
-        """The labels of all categories; None where nothing is known. Equal ones are looked at once."""
+        """Return the labels of all categories; None if nothing is known. Equal ones are judged once."""
         labels = tuple([label for at, codes in self.columns for label in codes[cells[at]]])
         if labels not in self.known:
             self.known[labels] = self._judged(labels)

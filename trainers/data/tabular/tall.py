@@ -1,4 +1,4 @@
-"""Tables with a row for each answer of an image, and the line of pandas that makes one row of them."""
+"""Tables with one row per answer of an image, and the line of pandas that makes them one row per image."""
 
 from collections.abc import Collection
 
@@ -7,9 +7,9 @@ from trainers.support.errors import Fault
 
 
 def refusal(sheet: Sheet, path: str, ignored: Collection[str], fixed: Collection[str]) -> Fault | None:
-    """What to do about a table in which most images stand in several rows that differ; None for any other.
+    """Return a fault for a table in which most images have several rows that differ; None for any other.
 
-    `fixed` are columns that say one thing of an image: where they differ, it is listed twice.
+    `fixed` are columns with one value per image: if they differ, the image is listed twice.
     """
     paths = sheet.column(path)
     images = set(paths)

@@ -201,10 +201,10 @@ GOOD = "('0.jpg', 'train', {'a': 'x'}), ('1.jpg', 'train', {'a': 'y'}), ('2.jpg'
 BAD = {
     "('3.jpg', 'tarin', {'a': 'x'})": ("no split 'tarin'", "did you mean 'train'?"),
     "('3.jpg', 5, {'a': 'x'})": ("the split is int", "train, val or test"),
-    "('3.jpg', 'val', {})": ("no answer to 'a'", "None where nobody knows"),
-    "('3.jpg', 'val', {'b': 'x', 'a': 'y'})": ("an answer to 'b', which is not in row 1", "same categories"),
-    "('3.jpg', 'val', {'ab': 'x'})": ("an answer to 'ab', which is not in row 1", "did you mean 'a'?"),
-    "('3.jpg', 'val')": ("the answers are None", "test alone may be without"),
+    "('3.jpg', 'val', {})": ("no answer to 'a'", "write None if it is unknown"),
+    "('3.jpg', 'val', {'b': 'x', 'a': 'y'})": ("an answer to 'b', which row 1 does not have", "same categories"),
+    "('3.jpg', 'val', {'ab': 'x'})": ("an answer to 'ab', which row 1 does not have", "did you mean 'a'?"),
+    "('3.jpg', 'val')": ("the answers are None", "only a row of test may have none"),
     "('3.jpg', 'val', 'x')": ("the answers are str", "answers are a dictionary"),
     "('3.jpg', 'val', {'a': b'x'})": ("the answer bytes to 'a'", "a class is a name"),
     "('3.jpg', 'val', {'a': {'x': 1}})": ("the answer dict to 'a'", "a class is a name"),
@@ -214,11 +214,11 @@ BAD = {
     "(3, 'val', {'a': 'x'})": ("the path is int", "relative to root"),
     "('../3.jpg', 'val', {'a': 'x'})": ("the path '../3.jpg' is refused", "without '..'"),
     "('0.jpg', 'val', {'a': 'x'})": ("'0.jpg' is listed twice in train and val", "first at"),
-    "'3.jpg'": ("the row is str", "a row is such as"),
-    "('3.jpg',)": ("the row is tuple of 1", "a row is such as"),
+    "'3.jpg'": ("the row is str", "a row is like"),
+    "('3.jpg',)": ("the row is tuple of 1", "a row is like"),
     "{'file': '3.jpg', 'split': 'val'}": ("unknown key 'file'", "path, split, answers"),
     "{'path': '3.jpg', 'split': 'val', 'answer': {'a': 'x'}}": ("unknown key 'answer'", "did you mean 'answers'?"),
-    "{'split': 'val', 'answers': {'a': 'x'}}": ("no path", "a row is such as"),
+    "{'split': 'val', 'answers': {'a': 'x'}}": ("no path", "a row is like"),
 }
 
 
@@ -248,9 +248,9 @@ def test_an_image_that_is_not_there_is_a_fault(tmp_path: Path, root: Path):
 
 RETURNED = {
     "return None": (4, "mine of layouts returns nothing"),
-    "return 'labels.csv'": (4, "mine of layouts returns str, and no rows"),
-    "return {'a': 1}": (4, "mine of layouts returns dict, and no rows"),
-    "return 7": (4, "mine of layouts returns int, and no rows"),
+    "return 'labels.csv'": (4, "mine of layouts returns str instead of rows"),
+    "return {'a': 1}": (4, "mine of layouts returns dict instead of rows"),
+    "return 7": (4, "mine of layouts returns int instead of rows"),
     "x = 1\nreturn {}['color']": (6, "mine of layouts failed: KeyError: 'color'"),
     "yield ('0.jpg', 'train', {})\nraise OSError('no labels')": (6, "mine of layouts failed: OSError: no labels"),
     "import nowhere_at_all": (5, "mine of layouts failed: it needs nowhere_at_all, which is not installed"),
@@ -285,7 +285,7 @@ mine.turn = getattr(mine, "turn", 0) + 1
 return rows[mine.turn:] + rows[:mine.turn]"""
     where = use(tmp_path, body)
     (fault,) = check.check(DataConfig(layout="mine", root=str(root))).faults
-    assert (fault.where, fault.what) == (where, "mine of layouts gives other rows when it is called again")
+    assert (fault.where, fault.what) == (where, "mine of layouts returns different rows when it is called again")
 
 
 # --------------------------------------------------------------------------------------------------- what is known

@@ -131,12 +131,12 @@ DIALECTS: dict[str, Dialect] = {
     "separator_declared": Dialect({"labels.csv": "sep=|\n" + PLAIN.replace(",", "|")}, categories=GARMENTS),
     "windows_1252": Dialect({"labels.csv": PLAIN.replace("blue", "grün").encode("cp1252")}, fault="not UTF-8 text"),
     "spreadsheet": Dialect(
-        {"labels.xlsx": b"PK\x03\x04"}, {"labels": "labels.xlsx"}, fault="a spreadsheet's own format"
+        {"labels.xlsx": b"PK\x03\x04"}, {"labels": "labels.xlsx"}, fault="a spreadsheet, not a text file"
     ),
     "gzip": Dialect({"labels.csv.gz": b"\x1f\x8b\x08"}, {"labels": "labels.csv.gz"}, fault="an archive"),
     "zip_of_csv": Dialect({"labels.zip": b"PK\x03\x04"}, {"labels": "labels.zip"}, fault="an archive"),
     "json_lines": Dialect(
-        {"labels.jsonl": '{"path": "1.jpg"}\n'}, {"labels": "labels.jsonl"}, fault=".jsonl is no table"
+        {"labels.jsonl": '{"path": "1.jpg"}\n'}, {"labels": "labels.jsonl"}, fault=".jsonl is not a table format"
     ),
     "no_header": Dialect({"labels.csv": PLAIN.partition("\n")[2]}, fault="no column 'path'"),
     "pandas_index": Dialect(
@@ -208,9 +208,9 @@ DIALECTS: dict[str, Dialect] = {
         {"kind": ("coat", "skirt")},
         {"split": "val"},
     ),
-    "folds": Dialect(**table(FOLDS), fault="'fold' is named like a way to split"),
+    "folds": Dialect(**table(FOLDS), fault="'fold' is named like a split flag or fold"),
     "folds_unsaid": Dialect(
-        **table(FOLDS, split="fold"), fault="the column of splits has none of train, val and test: 3 '0'"
+        **table(FOLDS, split="fold"), fault="the split column has none of train, val and test: 3 '0'"
     ),
     "fastai_is_valid": Dialect(
         **table(
@@ -245,7 +245,7 @@ DIALECTS: dict[str, Dialect] = {
             + cycle("{k}.jpg,{s},{a},{b}", s=SPLITS, a=KINDS, b=("red", "red", "NA", "red"))
             + "t.jpg,test,coat,blue\n"
         ),
-        fault="train has one class alone of 'colour'",
+        fault="train has only one class of 'colour'",
     ),
     "words_that_are_classes": Dialect(**table(TRUTH), categories={"kind": ("?", "coat", "none", "skirt", "unknown")}),
     "words_that_are_missing": Dialect(
@@ -260,16 +260,16 @@ DIALECTS: dict[str, Dialect] = {
         first={"region": "NA"},
     ),
     # ------------------------------------------------------------------------------------------ several answers
-    "tags_undeclared": Dialect(**table(TAGS), fault="'material' holds several answers, parted by |"),
+    "tags_undeclared": Dialect(**table(TAGS), fault="'material' holds several answers separated by |"),
     "tags": Dialect(**table(TAGS, multi=["material"]), categories=MATERIAL, first={"material": {"cotton", "silk"}}),
     "tags_one_by_one": Dialect(**table(TAGS, multi=["kind"], ignore=["material"]), fault="'kind' is in data.multi"),
     "tags_with_another_separator": Dialect(
         **table(TAGS.replace("|", "; ").replace("none", "wool"), multi=["material"]),
-        fault="'material' is in data.multi, and each cell has one answer",
+        fault="'material' is in data.multi, but each cell has one answer",
     ),
     "tags_beside_a_missing_word": Dialect(
         **table(TAGS.replace("wool|silk", "wool|NA"), multi=["material"]),
-        fault="'material' holds answers beside the word for none or a missing one: 2 'wool|NA'",
+        fault="'material' has cells that mix answers with the word for none or for a missing answer: 2 'wool|NA'",
     ),
     "planet": Dialect(
         **table(PLANET, path="image_name", multi=["tags"], multi_separator=" "),
@@ -299,7 +299,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "chexpert": Dialect(
         **table(CHEXPERT, path="Path", multi={"findings": ["Edema", "Effusion"]}),
-        fault="no flags in the column 'Edema'",
+        fault="the column 'Edema' has cells that are not flags",
     ),
     "chexpert_uncertain_is_missing": Dialect(
         **table(CHEXPERT, path="Path", multi={"findings": ["Edema", "Effusion"]}, missing=[-1]),
@@ -325,7 +325,7 @@ DIALECTS: dict[str, Dialect] = {
         **table(SIZES, classes={"size": ["S", "M", "L", "XS"]}), fault="that data.classes does not name: 5 'XL'"
     ),
     "rare_refused": Dialect(
-        **table(RARE, min_count=3), fault="classes of 'kind' with fewer than 3 rows of train: 1 'cape', 1 'hat'"
+        **table(RARE, min_count=3), fault="classes of 'kind' with fewer than 3 rows in train: 1 'cape', 1 'hat'"
     ),
     "rare_ignored": Dialect(**table(RARE, min_count=3, rare="ignore"), categories={"kind": ("coat", "skirt")}),
     # ------------------------------------------------------------------------------------------ groups and weights
@@ -344,7 +344,7 @@ DIALECTS: dict[str, Dialect] = {
             "path,split,w,kind\n" + cycle("{k}.jpg,{s},{w},{a}", s=SPLITS, w=("1", "-2", ""), a=KINDS),
             sample_weight="w",
         ),
-        fault="the weight '-2' in 'w' is no number of 0 or above",
+        fault="the weight '-2' in 'w' is not a number of 0 or more",
     ),
     # ------------------------------------------------------------------------------------------------ tall tables
     "tall": Dialect(
@@ -441,14 +441,14 @@ def test_without_pyarrow_it_is_said_what_to_install(tmp_path: Path, monkeypatch:
     put(tmp_path, "labels.parquet", parquet())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (fault,) = layouts.scan(DataConfig(layout="table", root=str(tmp_path), labels="labels.parquet")).faults
-    assert (fault.where, fault.what) == ("labels.parquet", "a Parquet file, and pyarrow is not installed")
+    assert (fault.where, fault.what) == ("labels.parquet", "a Parquet file, but pyarrow is not installed")
     assert fault.help.startswith("pip install pyarrow; or ")
 
 
 def test_a_torn_parquet_file_is_named(tmp_path: Path):
     put(tmp_path, "labels.parquet", parquet()[:200])
     (fault,) = layouts.scan(DataConfig(layout="table", root=str(tmp_path), labels="labels.parquet")).faults
-    assert fault.what.startswith("no Parquet file that can be read: ")
+    assert fault.what.startswith("the Parquet file cannot be read: ")
 
 
 def test_there_are_dialects_enough():

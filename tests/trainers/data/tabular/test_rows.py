@@ -92,9 +92,9 @@ def test_a_line_that_tells_excel_the_separator_is_obeyed(tmp_path: Path):
     ("encoding", "end", "said"),
     [
         ("utf-8-sig", "\n", ["read as: UTF-8 with BOM"]),
-        ("utf-8", "\r\n", ["read as: Windows line ends"]),
+        ("utf-8", "\r\n", ["read as: Windows line endings"]),
         ("utf-8", "\r", []),
-        ("utf-16", "\r\n", ["read as: UTF-16, Windows line ends"]),
+        ("utf-16", "\r\n", ["read as: UTF-16, Windows line endings"]),
         ("utf-32", "\n", ["read as: UTF-32"]),
     ],
 )
@@ -115,7 +115,7 @@ def test_another_encoding_is_named_at_its_line_and_nothing_else_is(tmp_path: Pat
 
 def test_utf_16_without_its_mark_is_named(tmp_path: Path):
     write(tmp_path, HEAD, rows(), encoding="utf-16-le")
-    assert [fault.what for fault in wrong(tmp_path)] == ["UTF-16 text without its mark (BOM)"]
+    assert [fault.what for fault in wrong(tmp_path)] == ["UTF-16 text without a byte order mark (BOM)"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_quote_that_is_never_closed_is_named_where_it_was_opened(
     write(tmp_path, HEAD, [changes.get(k, line) for k, line in enumerate(rows())])
     quote = [fault for fault in wrong(tmp_path) if fault.what.startswith("a quote")]
     assert [(fault.where, fault.what) for fault in quote] == [
-        (f"labels.csv:{where}", "a quote is opened here and not closed")
+        (f"labels.csv:{where}", "a quote is opened here but never closed")
     ]
 
 
@@ -149,14 +149,16 @@ def test_a_quote_closed_by_one_that_was_meant_for_another_cell_is_named(tmp_path
     lines = rows()
     lines[4], lines[8] = f'"{lines[4]}', 'images/8.png",val,skirt,adult'
     write(tmp_path, HEAD, lines)
-    assert [(f.where, f.what) for f in wrong(tmp_path)] == [("labels.csv:6", "a cell runs over several lines")]
+    assert [(f.where, f.what) for f in wrong(tmp_path)] == [("labels.csv:6", "a cell spans several lines")]
 
 
 def test_text_behind_a_closing_quote_is_named(tmp_path: Path):
     lines = rows()
     lines[4] = 'images/4.png,train,"skirt" long,adult'
     write(tmp_path, HEAD, lines)
-    assert ("labels.csv:6", "a cell goes on behind its closing quote") in [(f.where, f.what) for f in wrong(tmp_path)]
+    assert ("labels.csv:6", "a cell continues after its closing quote") in [
+        (f.where, f.what) for f in wrong(tmp_path)
+    ]
 
 
 def test_rows_behind_a_cell_of_several_lines_keep_their_true_lines(tmp_path: Path):
@@ -164,7 +166,7 @@ def test_rows_behind_a_cell_of_several_lines_keep_their_true_lines(tmp_path: Pat
     lines[3] = "images/3.png,train,coat"
     write(tmp_path, f"{HEAD},text", lines)
     assert [(f.where, f.what) for f in wrong(tmp_path, ignore=["text"])] == [
-        ("labels.csv:8", "3 columns, and the header has 5")
+        ("labels.csv:8", "3 columns, but the header has 5")
     ]
 
 
@@ -216,8 +218,8 @@ def test_cells_that_hold_several_answers_are_doubtful_where_answers_recur(
     found = [fault for fault in wrong(tmp_path) if "several answers" in fault.what]
     assert len(found) == bool(separator)
     if separator:
-        how = "in lists such as \"['new', 'sale']\"" if separator == "[]" else f"parted by {separator} in "
-        assert found[0].what.startswith(f"'tags' holds several answers, {how}")
+        how = "in lists such as \"['new', 'sale']\"" if separator == "[]" else f"separated by {separator} in "
+        assert found[0].what.startswith(f"'tags' holds several answers {how}")
         other = f', multi_separator: "{separator}"' if separator in ";," else ""
         assert f"data: {{multi: [tags]{other}}}" in found[0].help
 
@@ -327,7 +329,7 @@ def test_a_column_of_paths_under_another_name_is_named(tmp_path: Path, name: str
 def test_a_table_without_a_header_is_told(tmp_path: Path):
     first, *others = rows()
     write(tmp_path, first, others)
-    assert "the first line is an image already" in wrong(tmp_path)[0].help
+    assert "the first line is already an image" in wrong(tmp_path)[0].help
 
 
 @pytest.mark.parametrize("name", ["Split", "set", "subset"])
@@ -335,7 +337,7 @@ def test_a_column_of_splits_under_another_name_is_no_category(tmp_path: Path, na
     write(tmp_path, HEAD.replace("split", name), rows())
     (fault,) = wrong(tmp_path)
     assert fault.what == f"'{name}' holds the names of splits: is it a category?"
-    assert fault.help == f"write data: {{split: {name}}}; data: {{ignore: [{name}]}} leaves it out"
+    assert fault.help == f"write data: {{split: {name}}}; to leave it out, write data: {{ignore: [{name}]}}"
     assert categories(tmp_path, split=name) == PLAIN
 
 
@@ -343,7 +345,7 @@ def test_what_to_leave_out_does_not_name_the_column_of_splits(tmp_path: Path):
     lines = [f"{line},{k}" for k, line in enumerate(rows())]
     write(tmp_path, f"{HEAD.replace('split', 'fold')},id", lines)
     helps = {fault.what.split()[0]: fault.help for fault in wrong(tmp_path)}
-    assert helps["'fold'"] == "write data: {split: fold}; data: {ignore: [fold, id]} leaves it out"
+    assert helps["'fold'"] == "write data: {split: fold}; to leave it out, write data: {ignore: [fold, id]}"
     assert helps["'id'"].startswith("if not, write data: {ignore: [id]}, else ")
     assert categories(tmp_path, split="fold", ignore=["id"]) == PLAIN
 
@@ -353,7 +355,7 @@ def test_a_name_that_is_no_column_suggests_the_one_that_is(tmp_path: Path):
     found = wrong(tmp_path, categories=["garmnet", "wearer", "path"])
     assert [(f.where, f.what, f.help) for f in found] == [
         ("data.categories", "no column 'garmnet' in labels.csv", "did you mean 'garment'?"),
-        ("data.categories", "'path' is never a category", "it is data.path: leave it out here"),
+        ("data.categories", "'path' cannot be a category", "data.path uses it: leave it out here"),
     ]
     (fault,) = wrong(tmp_path, ignore=["price"])
     assert (fault.where, fault.help) == ("data.ignore", "the columns are path, split, garment, wearer")
@@ -415,7 +417,7 @@ def test_a_wrong_split_in_many_rows_is_one_fault(tmp_path: Path):
 def test_a_blank_column_of_splits_is_none(tmp_path: Path):
     write(tmp_path, HEAD, [line.replace("train", "").replace("val", "") for line in rows()])
     assert layouts.read(config(tmp_path)).split("val")
-    assert notes(tmp_path) == ["the column 'split' is blank: 0.2 becomes val"]
+    assert notes(tmp_path) == ["the column 'split' is blank: 0.2 of train becomes val"]
 
 
 def test_some_blank_splits_are_one_fault_with_their_number(tmp_path: Path):
@@ -441,7 +443,7 @@ def test_absolute_paths_and_backslashes_are_made_relative_and_said(tmp_path: Pat
 def test_a_file_whose_name_holds_a_backslash_is_refused_as_before(tmp_path: Path):
     draw(tmp_path, "images\\0.png")
     write(tmp_path, HEAD, [line.replace("/", "\\") if k == 0 else line for k, line in enumerate(rows())])
-    assert [fault.help for fault in wrong(tmp_path)] == ["folders are parted by /"]
+    assert [fault.help for fault in wrong(tmp_path)] == ["folders are separated by /"]
 
 
 @pytest.mark.parametrize(
@@ -450,8 +452,8 @@ def test_a_file_whose_name_holds_a_backslash_is_refused_as_before(tmp_path: Path
         ("/elsewhere/", "paths are relative to the data set, without '..'"),
         ("C:/photos/", "paths are relative to the data set, without a drive"),
         ("C:\\photos\\", "paths are relative to the data set, without a drive"),
-        ("https://example.org/", "an address, and no file: download the images, and write their paths"),
-        ("s3://bucket/", "an address, and no file: download the images, and write their paths"),
+        ("https://example.org/", "a URL, not a file: download the images and write their paths"),
+        ("s3://bucket/", "a URL, not a file: download the images and write their paths"),
     ],
 )
 def test_paths_that_lie_elsewhere_are_one_fault(tmp_path: Path, front: str, help: str):
@@ -466,13 +468,13 @@ def test_paths_of_another_machine_whose_images_lie_here_are_told_what_to_leave_o
     draw(tmp_path, *(f"images/{k}.png" for k in range(12)))
     write(tmp_path, HEAD, [front + line for line in rows()])
     (fault,) = wrong(tmp_path)
-    assert fault.help == f"paths are relative to the data set: leave out {front!r} in front"
+    assert fault.help == f"paths are relative to the data set: remove {front!r} in front"
 
 
 def test_blank_paths_are_one_fault(tmp_path: Path):
     write(tmp_path, HEAD, [line if k % 2 else line.partition(".png")[2] for k, line in enumerate(rows(40))])
     assert [(fault.what.rpartition(" (")[2], fault.help) for fault in wrong(tmp_path)] == [
-        ("20 rows, first labels.csv:2)", "every row names an image")
+        ("20 rows, first labels.csv:2)", "every row must name an image")
     ]
 
 
@@ -565,7 +567,7 @@ def test_the_columns_of_a_category_may_have_another_order_and_none_is_added(tmp_
     found = layouts.read(config(tmp_path, multi=TAGS, classes={"tags": ["wool", "cotton", "silk"]}))
     assert found.rows[0].labels == (1, 0, 1, 1)
     (fault,) = wrong(tmp_path, multi=TAGS, classes={"tags": ["wool", "cotton", "silk", "linen"]})
-    assert (fault.where, fault.what) == ("data.classes", "'linen' is no column of 'tags'")
+    assert (fault.where, fault.what) == ("data.classes", "'linen' is not a column of 'tags'")
     assert [f.what for f in wrong(tmp_path, multi=TAGS, classes={"tags": ["wool", "cotton"]})] == [
         "classes of 'tags' that data.classes does not name: 8 'silk'"
     ]
@@ -574,8 +576,8 @@ def test_the_columns_of_a_category_may_have_another_order_and_none_is_added(tmp_
 def test_what_leaves_a_category_of_several_columns_out_names_the_columns(tmp_path: Path):
     write(tmp_path, FLAGS, flagged(",,"))
     found = wrong(tmp_path, multi=TAGS)
-    assert [fault.help.partition(" does")[0] for fault in found] == [
-        "data: {ignore: [cotton, silk, wool]} without multi"
+    assert [fault.help.partition("; or")[0] for fault in found] == [
+        "to leave it out, write data: {ignore: [cotton, silk, wool]} without multi"
     ]
 
 
@@ -584,7 +586,7 @@ def test_classes_and_multi_name_columns_that_are_there_and_no_others(tmp_path: P
     asked = {"classes": {"garmnet": ["coat"]}, "multi": ["wearer", "path"], "group": "prodct", "sample_weight": "w"}
     assert {(fault.where, fault.what) for fault in wrong(tmp_path, **asked)} >= {
         ("data.classes", "no column 'garmnet' in labels.csv"),
-        ("data.multi", "'path' is never a category"),
+        ("data.multi", "'path' cannot be a category"),
         ("data.group", "no column 'prodct' in labels.csv"),
         ("data.sample_weight", "no column 'w' in labels.csv"),
     }
@@ -651,7 +653,7 @@ def test_ids_that_can_be_two_images_are_one_fault(tmp_path: Path):
     write(tmp_path, HEAD, [line.replace(f"images/{k}.png", str(k)) for k, line in enumerate(rows())])
     draw(tmp_path, *(f"{folder}/{k}.png" for k in range(12) for folder in ("images", "masks")))
     (fault,) = wrong(tmp_path)
-    assert fault.what == "'0' can be 'images/0.png' or 'masks/0.png' (12 rows, first labels.csv:2)"
+    assert fault.what == "'0' could be 'images/0.png' or 'masks/0.png' (12 rows, first labels.csv:2)"
 
 
 def test_one_id_listed_with_and_without_its_ending_is_listed_twice(tmp_path: Path):
