@@ -179,9 +179,8 @@ def _numbers(places: Places, name: str, wanted: int, faults: list[Fault]) -> lis
     if len(lines) != wanted and len(faults) == before:
         where = lines[min(wanted, len(lines) - 1)][0] if lines else (places.labels.name + "/" + name)
         images = name.replace("_attr", "").replace("_bbox", "")
-        faults.append(
-            Fault(where, f"{len(lines)} lines for the {wanted} images of {images}", "write one line per image")
-        )
+        found = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
+        faults.append(Fault(where, f"{found} for the {wanted} images of {images}", "write one line per image"))
     return lines
 
 
