@@ -103,7 +103,8 @@ def test_decoded_images_with_a_flipped_byte_are_made_anew_before_anybody_trains_
     path.write_bytes(flipped(sound, len(sound) // 2))
     before, ended = lab.results(), lab.run("--no-mlflow", "--trials", "2")
     assert (ended.code, path.read_bytes() == sound) == (0, True)
-    said = f"the decoded images are damaged and are decoded again: {path.parent}: images.npy is not as it was written"
+    damage = f"{path.parent}: images.npy is not as it was written"
+    said = f"the decoded images are damaged, so they are decoded again: {damage}"
     assert ended.err.count(said) == 1
     assert lab.results()[0] == before[0]
     assert "damaged" not in lab.run("--no-mlflow", "--trials", "3").err
