@@ -132,7 +132,7 @@ def checked(data: "DataConfig") -> "Findings":
 def executed() -> Iterator[str]:
     """Yield a line for each file of the user's code that a sweep runs."""
     for line in extensions.summary():
-        yield f"your code is executed, from {line}"
+        yield f"the sweep runs your code from {line}"
 
 
 def understood(data: "Summary", source: str) -> Iterator[str]:
