@@ -571,5 +571,5 @@ def test_a_study_of_an_earlier_version_is_said_to_be_one(swept, tmp_path, words)
         (trial / "model.safetensors").rename(trial / "best.safetensors")
     said = sweep(folder, *words, "--no-mlflow") if "run" in words else sweep(folder, *words)
     assert said.returncode == 3
-    assert "of another version of sweep" in said.stderr
+    assert "by another version of sweep" in said.stderr
     assert "Traceback" not in said.stderr

@@ -89,7 +89,7 @@ def test_a_file_that_has_changed_begins_no_trial_of_the_same_study(demo):
     assert "extensions.poly_loss.py: sha256 " in said
     assert "--new-study NAME" in said
     assert len(list((folder / "mlruns" / "studies" / "poly_loss" / "trials").iterdir())) == 1
-    assert "its poly_loss.py was another" in sweep(folder, *run, "--new-study", "second").stderr
+    assert "its poly_loss.py was different" in sweep(folder, *run, "--new-study", "second").stderr
 
 
 # ------------------------------------------------------------------------------------------ the notebook

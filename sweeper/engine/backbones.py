@@ -1,4 +1,4 @@
-"""timm's backbones and where their weights are, asked in a process of its own; what was counted is remembered."""
+"""Look up timm's backbones and their weights in a separate process; sizes counted once are cached."""
 
 import json
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ MEMORY = "backbones.json"
 
 
 class Found(NamedTuple):
-    """Backbones as mappings of name, parameters, macs, input_size, licence, weights and missing."""
+    """The backbones found, each a mapping of name, parameters, macs, input_size, licence, weights and missing."""
 
     backbones: list[dict[str, Any]]
-    more: int = 0  # that match, too
-    near: Sequence[str] = ()  # names that were meant where none matches
+    more: int = 0  # further matches, not listed
+    near: Sequence[str] = ()  # similar names, if nothing matches
 
 
 def find(pattern: str = "", *, names: Sequence[str] = (), weights: str = "", fetch: Sequence[str] = ()) -> Found:
-    """Those of `names` that timm has, and those that match `pattern`.
+    """Return those of `names` that timm has, and the backbones that match `pattern`.
 
-    `weights` is a folder of local weights; of the names in `fetch` the hub's weights are fetched, or it is said why
-    that fails.
+    `weights` is a folder of local weights. Weights of the backbones in `fetch` are downloaded from the hub; where
+    that fails, `missing` gives the reason.
     """
     memory = paths.cache() / MEMORY
     version = metadata.version("timm")
@@ -42,7 +42,7 @@ def find(pattern: str = "", *, names: Sequence[str] = (), weights: str = "", fet
 
 
 def _remembered(memory: Path) -> dict[str, Any]:
-    """What was counted, by the version of timm."""
+    """Return the cached sizes, keyed by timm version."""
     try:
         stored = json.loads(memory.read_text())
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What training does on a full disk: lets go of everything, waits until there is room, goes on as after a kill."""
+"""Training on a full disk: release everything, wait for free space, then resume as after a kill."""
 
 import time
 from collections.abc import Callable
@@ -16,18 +16,19 @@ from sweeper.terminal.output import print_message
 from sweeper.tracking import background
 from trainers.support import files
 
-DISK_POLL_INTERVAL_S = 2.0  # seconds between two looks at the disk
-POLL_INTERVAL_S = 0.1  # seconds between two looks at `stop`
+DISK_POLL_INTERVAL_S = 2.0  # seconds between two checks of the disk
+POLL_INTERVAL_S = 0.1  # seconds between two checks of `stop`
 Made = TypeVar("Made")
 
 
 def retry_when_disk_full(attempt: Callable[[], Made], folder: StudyFolder, stop: Stop) -> Made | None:
-    """What `attempt` comes to, which is made again after every full disk, as soon as there is room; None where a
-    person ends the waiting.
+    """Return the result of `attempt`, repeating it after each full disk once there is room; None if the user stops
+    the wait.
 
-    It has let go of the study and of its workers by then: what follows is what follows a kill, and while it waits
-    others may hold the study, `sweep clean` above all. Room is what the runs under way need; each write that fails in
-    an attempt that got no further doubles that: it was too little, or something else than room is lacking.
+    By then `attempt` has released the study and its workers, so the next attempt resumes as after a kill, and others,
+    `sweep clean` above all, may hold the study meanwhile. There is room once the unfinished runs would fit. Each
+    attempt that fails without progress doubles that requirement: it was too low, or something other than space is
+    missing.
     """
     known, factor = -1, 1
     while True:
@@ -47,7 +48,7 @@ def retry_when_disk_full(attempt: Callable[[], Made], folder: StudyFolder, stop:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` is one after which there is another attempt."""
+    """True if `error` is a full disk, after which another attempt follows."""
     return isinstance(error, DiskFull) or (isinstance(error, OSError) and files.full(error))
 
 
@@ -58,13 +59,13 @@ def _as_full(error: DiskFull | OSError, folder: StudyFolder) -> DiskFull:
 
 
 def _known(folder: StudyFolder) -> int:
-    """Bytes on record of the runs: more of them is to have got further."""
+    """Return the bytes in the records of all runs; more of them means progress."""
     runs = records.runs(folder)
     return sum(path.stat().st_size for run in runs for path in (run.history, run.result) if path.exists())
 
 
 def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
-    """Wait until the disk has room and nobody holds the study; False when a person wants to stop."""
+    """Wait until the disk has room and nobody holds the study; return False if the user stops the wait."""
     need, piece = factor * max(full.need, disk_space.SPARE), factor * max(disk_space.PIECE, _largest(folder))
     _tell(full, folder, need)
     following, told = time.monotonic() + DISK_POLL_INTERVAL_S, False
@@ -77,16 +78,16 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
             continue
         holder = lock.holder(folder.lock)
         if holder is None:
-            print_message(f"{text.format_bytes(disks.free(folder.root))} are free again; going on")
+            print_message(f"{text.format_bytes(disks.free(folder.root))} are free again; continuing")
             return True
         if not told:
-            print_message(f"there is room again; waiting for {holder}, which holds the study now")
+            print_message(f"there is free space again; waiting for {holder}, which holds the study now")
         told = True
     return False
 
 
 def _largest(folder: StudyFolder) -> int:
-    """Bytes of the largest checkpoint."""
+    """Return the size of the largest checkpoint in bytes."""
     trainings = (one for run in records.runs(folder) for one in (run, *run.folds))
     found = (path for one in trainings for path in (one.model, one.checkpoint))
     return max((path.stat().st_size for path in found if path.exists()), default=0)
@@ -97,5 +98,5 @@ def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
     less = f"{text.format_bytes(there)} are free" if there < need else "a quota or a limit leaves less"
     print_message(
         f"disk full: {full.why} ({where}); {text.format_bytes(need)} are needed, {less}: free some space, for "
-        "example with sweep clean, and it goes on; Ctrl-C stops, and the same command resumes later"
+        "example with sweep clean, and training continues; press Ctrl-C to stop, and the same command resumes later"
     )

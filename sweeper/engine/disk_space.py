@@ -1,4 +1,4 @@
-"""How much room there is on a study's disk, and how much of it the trials to come need."""
+"""Free space on a study's disk, and the space that its remaining trials need."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from trainers.config import Recipe, TrainConfig
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
 
-SPARE = 16 * 2**20  # bytes beside checkpoints: databases, histories, logs
-PIECE = 2**20  # bytes of a file that is tried where no checkpoint was seen yet
-RECENT = 64  # trials whose files are measured when a sweep begins
-MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # tensors that an optimizer keeps beside each weight
+SPARE = 16 * 2**20  # bytes besides checkpoints: databases, histories, logs
+PIECE = 2**20  # bytes of the trial file before any checkpoint is known
+RECENT = 64  # trials whose files are measured when a sweep starts
+MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # tensors that an optimizer keeps per weight
 
 
 # ------------------------------------------------------------------------------------------ one trial
 @dataclass(frozen=True)
 class TrialSize:
-    """Bytes of a trial's files: model.safetensors, last.ckpt while it trains, val_logits.npy."""
+    """Sizes of a trial's files in bytes: model.safetensors, last.ckpt while it trains, val_logits.npy."""
 
     weights: int
     state: int
@@ -34,38 +34,38 @@ class TrialSize:
 
     @property
     def while_saving(self) -> int:
-        """While an epoch is put down: every file lies beside the one that it takes the place of."""
+        """Bytes while an epoch is being saved: every new file lies beside the one that it replaces."""
         return 2 * self.while_running
 
     @property
     def while_running(self) -> int:
-        """Between two epochs; and for good of a trial that was given up."""
+        """Bytes between two epochs, and permanently for an abandoned trial."""
         return self.weights + self.state + self.logits
 
     @property
     def after_end(self) -> int:
-        """Once it is over: the state of the last epoch holds the weights alone."""
+        """Bytes once training is over: the last epoch's state holds only the weights."""
         return 2 * self.weights + self.logits
 
 
 def size(train: TrainConfig, weights: int) -> TrialSize:
-    """What a recipe with so many bytes of weights puts down: moments of its optimizer and the average, too."""
+    """Return the file sizes of a recipe with `weights` bytes of weights, including optimizer moments and averages."""
     copies = 1 + MOMENTS[train.optimizer.name] + (train.weight_averaging.name != "none")
     return TrialSize(weights, copies * weights)
 
 
 def of_folds(one: TrialSize, count: int) -> TrialSize:
-    """What so many trainings put down, one after the other: of those that are over the state is the weights alone."""
+    """Return the file sizes of `count` trainings in sequence; the state of a finished one holds only the weights."""
     return TrialSize(count * one.weights, one.state + (count - 1) * one.weights, count * one.logits)
 
 
 # ------------------------------------------------------------------------------------------ a study
 @dataclass
 class DiskEstimate:
-    """Whether the trials of a study fit on its disk.
+    """An estimate of the disk space that a study's trials need.
 
-    `counted` are the bytes of weights of each backbone, as counted when its network was built. What a trial of the
-    backbone has put down takes their place; of one of which nothing is known, nothing is expected.
+    `counted` holds the bytes of weights of each backbone, counted when its network was built. Sizes measured on
+    trials of that backbone replace them; an unknown backbone counts as 0.
     """
 
     folder: StudyFolder
@@ -86,42 +86,44 @@ class DiskEstimate:
         self._seen[backbone] = TrialSize(*(max(pair) for pair in pairs))
 
     def learn(self, job: Job, number: int) -> None:
-        """Measure what a trial has put down by the epoch of that number: after the last of a training the state is
-        smaller, and does not count.
+        """Measure the files of a trial after epoch `number`. The state is ignored after the last epoch of a training,
+        when it is smaller.
         """
         trains = number % job.recipe.train.epochs > 0
         self._measure(job.recipe.train.backbone, RunFolder(job.folder), trains=trains)
 
     def size(self, train: TrainConfig, folds: int = 1) -> TrialSize:
-        """What a trial of so many trainings puts down, as far as known."""
+        """Return the expected file sizes of a trial of `folds` trainings."""
         seen = self._seen.get(train.backbone, TrialSize(0, 0))
         guess = size(train, seen.weights or self.counted.get(train.backbone, 0))
         return of_folds(TrialSize(guess.weights, seen.state or guess.state, seen.logits), folds)
 
     def needed(self, jobs: Collection[Job]) -> int:
-        """Bytes that these trials may write yet; what lies in their folders is there already."""
+        """Return the bytes that these trials may still write, less what is already in their folders."""
         sizes = ((self.size(job.recipe.train, job.folds or 1), job) for job in jobs)
         return SPARE + sum(max(0, size.while_saving - _held(job.folder)) for size, job in sizes)
 
     def outlook(self, spec: "StudySpec", recipes: Iterable[Recipe]) -> str | None:
-        """A line where the checkpoints of the trials to come will not all fit, if what they take is known."""
+        """Return a warning if the checkpoints of the remaining trials will not all fit; None if they will, or their
+        size is unknown.
+        """
         trials = max(0, (spec.budget.trials or 0) - len(records.results(self.folder)))
         sizes = [self.size(recipe.train, recipe.folds or 1) for recipe in recipes]
         each = sum(size.after_end for size in sizes) / len(sizes)
         room_for = free(self.folder.root) - SPARE - max(size.while_saving for size in sizes)
         count = trials if spec.keep_checkpoints is None else min(trials, spec.keep_checkpoints)
-        stays = sum(min(size.logits, MAX_PREDICTIONS) for size in sizes) / len(sizes)  # of every completed trial
+        stays = sum(min(size.logits, MAX_PREDICTIONS) for size in sizes) / len(sizes)  # per completed trial
         whole = count * each + (trials - count) * stays
         if not each or not trials or whole <= room_for:
             return None
         some = max(1, min(10, int((room_for - trials * stays) / max(1, each - stays))))
         return (
             f"{trials} trials keep about {format_bytes(whole)}, {format_bytes(free(self.folder.root))} are "
-            f"free: write keep_checkpoints: {some} into the YAML, or make room, for example with sweep clean"
+            f"free: write keep_checkpoints: {some} into the YAML, or free some space, for example with sweep clean"
         )
 
     def enough(self, job: Job, running: Collection[Job]) -> bool:
-        """Whether `job` fits beside those that run. Raises DiskFull where it does not, and nothing runs."""
+        """True if `job` fits beside the running ones. Raises DiskFull if it does not and nothing is running."""
         need, there = self.needed([job, *running]), free(self.folder.root)
         if there >= need:
             return True
@@ -139,7 +141,7 @@ def _bytes(path: Path) -> int:
 
 
 def _held(folder: Path) -> int:
-    """Bytes that lie in a run's folder."""
+    """Return the bytes already in a run's folder."""
     try:
         places = [folder, *(fold.root for fold in RunFolder(folder).folds)]
         return sum(_bytes(path) for place in places for path in place.iterdir())

@@ -1,4 +1,4 @@
-"""The loop: has an executor train a source's jobs, and tells source and observers. It decides nothing."""
+"""The loop: runs a source's jobs on an executor and reports to the source and the observers. It decides nothing."""
 
 import time
 from collections.abc import Sequence
@@ -16,46 +16,46 @@ from trainers.support import files
 if TYPE_CHECKING:
     from sweeper.engine.disk_space import DiskEstimate
 
-POLL_INTERVAL_S = 0.25  # between two looks at `stop`
-NO_SLOT_NOTICE_S = 15.0  # without a place to train at, before it is said
+POLL_INTERVAL_S = 0.25  # between two checks of `stop`
+NO_SLOT_NOTICE_S = 15.0  # without a slot to train on, before it is reported
 
 
 class JobSource(Protocol):
-    """Where jobs come from, and who puts on record what becomes of them: a study's search, or its retraining."""
+    """Provides jobs and records their outcomes: a study's search, or its retraining."""
 
     @property
     def folder(self) -> StudyFolder: ...
 
     def next_job(self) -> Job | None:
-        """What to train next, none of whose trial runs already; None while there is nothing."""
+        """Return the next job, of a trial that is not running already; None while there is none."""
         ...
 
     def refuse(self, job: Job) -> TrialResult | None:
-        """The end of a job that need not be trained; None for any other."""
+        """Return the outcome of a job that need not be trained; None for any other job."""
         ...
 
     def starting(self, job: Job) -> None:
-        """There is room for the job, and a worker is to take it: its config.json has to be there now."""
+        """Called when there is room for the job and a worker is about to take it: config.json must exist by then."""
         ...
 
     def epochs(self, trial: int) -> Sequence[Epoch]:
-        """The epochs on record of a running trial."""
+        """Return the recorded epochs of a running trial."""
         ...
 
     def report(self, trial: int, epoch: Epoch) -> bool:
-        """Put an epoch on record, once; whether the trial goes on."""
+        """Record an epoch, once; return True if the trial continues."""
         ...
 
     def finish(self, message: Done | Failed) -> TrialResult:
-        """Put on record how a run ended; INTERRUPTED where `next_job` hands it out again."""
+        """Record the outcome of a run; INTERRUPTED if `next_job` will return it again."""
         ...
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
-        """End for good what waits, when nothing runs any more; returns what ended."""
+        """Close the trials that still wait once nothing is running; return them with their outcomes."""
         ...
 
     def tick(self) -> None:
-        """Called every POLL_INTERVAL_S or sooner; raises EnvironmentFault when the folders are gone."""
+        """Called at least every POLL_INTERVAL_S; raises EnvironmentFault if the folders are gone."""
         ...
 
     @property
@@ -63,23 +63,23 @@ class JobSource(Protocol):
 
     @property
     def over(self) -> SessionEnd | None:
-        """Why nothing more may run, though there may be jobs."""
+        """The reason to stop early even if jobs remain; None to continue."""
         ...
 
     @property
     def outcome(self) -> SessionEnd:
-        """How it ended when nothing is left to do."""
+        """The outcome once nothing is left to do."""
         ...
 
 
 def run(
     source: JobSource, executor: Executor, observers: Observer, *, stop: Stop, room: "DiskEstimate | None" = None
 ) -> SessionEnd:
-    """Train until nothing is left or `stop` is requested; afterwards no worker is left.
+    """Train until nothing is left or `stop` is requested; all workers have ended when this returns.
 
     A stop lets every run finish its epoch; KeyboardInterrupt during a stop kills the workers. Either way the runs
-    stay open for the next session. Raises DiskFull, with what those that ran need, where the disk takes no more, or
-    where the next would not fit: then, too, they stay open.
+    stay open for the next session. Raises DiskFull, with the space that the unfinished runs need, if the disk is full
+    or the next job would not fit; the runs stay open then, too.
     """
     loop = _Loop(source, executor, observers, stop, room)
     try:
@@ -106,11 +106,11 @@ class _Loop:
     observers: Observer
     stop: Stop
     room: "DiskEstimate | None" = None
-    jobs: dict[int, Job] = field(default_factory=dict)  # that run, by trial
-    continued: set[int] = field(default_factory=set)  # trials that began with a checkpoint
-    held: Job | None = None  # the next, for want of disk space, or of a slot
-    since: float | None = None  # when the waiting for a slot began
-    ended: SessionEnd | None = None  # set when nothing may start or go on
+    jobs: dict[int, Job] = field(default_factory=dict)  # running jobs, by trial
+    continued: set[int] = field(default_factory=set)  # trials that started from a checkpoint
+    held: Job | None = None  # the next job, held back until there is disk space or a slot
+    since: float | None = None  # start of the wait for a slot
+    ended: SessionEnd | None = None  # set once nothing may start or continue
 
     def run(self) -> SessionEnd:
         while True:
@@ -128,7 +128,7 @@ class _Loop:
 
     # ------------------------------------------------------------------------------------ starting
     def fill(self) -> None:
-        """Give every free slot a job, as long as there are some, and disk space for what they write."""
+        """Start a job on every free slot while there are jobs, and disk space for their files."""
         while self.ended is None and self.executor.free() and (job := self.next_job()):
             if not self.fits(job):
                 return
@@ -140,7 +140,7 @@ class _Loop:
             self.observers.started(job, slot)
 
     def next_job(self) -> Job | None:
-        """The job held back, or the source's next; what is refused is told at once."""
+        """Return the job held back, or the source's next one; report refused jobs to the observers."""
         while not self.held and (job := self.source.next_job()):
             result = self.source.refuse(job)
             if result is None:
@@ -150,7 +150,7 @@ class _Loop:
         return self.held
 
     def fits(self, job: Job) -> bool:
-        """Whether there is disk space for `job` now; it is held back where there is not."""
+        """True if there is disk space for `job` now; otherwise hold it back."""
         held = self.held
         self.held = None if self.room is None or self.room.enough(job, self.jobs.values()) else job
         if self.held and not held:
@@ -159,19 +159,19 @@ class _Loop:
         return self.held is None
 
     def stranded(self) -> bool:
-        """Whether a job waits for a slot: those of a cluster come and go."""
+        """True if a job waits for a slot; the slots of a cluster come and go."""
         self.held = None if self.ended else self.next_job()
         if self.held is None:
             return False
         now = time.monotonic()
         self.since = self.since or now
         if now - self.since > NO_SLOT_NOTICE_S:
-            self.observers.note("there is no place to train at; waiting for one")
-            self.since = float("inf")  # said once
+            self.observers.note("no slot to train on; waiting for one")
+            self.since = float("inf")  # reported once
         return True
 
     def close(self) -> SessionEnd:
-        """End for good what still waits, where nothing else ended the loop."""
+        """Close the trials that still wait, unless something else ended the loop; return how the session ended."""
         self.ended = self.ended or self.source.over
         for job, result in self.source.settle() if self.ended is None else ():
             self.observers.ended(job, result)
@@ -179,7 +179,7 @@ class _Loop:
 
     # ------------------------------------------------------------------------------------ listening
     def progress(self, message: Progress) -> None:
-        """Record an epoch and answer; the worker trains on while observers are told."""
+        """Record an epoch and answer the worker, which trains on while the observers are notified."""
         job, epoch = self.jobs[message.trial], message.epoch
         known = self.source.epochs(job.trial)
         new = epoch.number > len(known)
@@ -194,23 +194,23 @@ class _Loop:
             self.observers.epoch(job, epoch, self.source.best)
 
     def end(self, message: Done | Failed) -> None:
-        """Record the end of a run."""
+        """Record the outcome of a run."""
         job = self.jobs.pop(message.trial)
         result = self.source.finish(message)
         self.observers.ended(job, result)
         if result.failure == "disk":
-            self.jobs[job.trial] = job  # what it needs is to be free before it goes on
+            self.jobs[job.trial] = job  # the space it needs must be free before it resumes
             raise DiskFull(str(self.source.folder.root), str(result.error))
         if result.state == "INTERRUPTED" and result.error:
             self.observers.note(f"{job.label}: {result.error}")
         self.ended = self.ended or self.source.over
 
     def look(self) -> None:
-        """Heed a signal that came meanwhile."""
+        """Act on a signal received meanwhile."""
         if self.stop.requested and (self.ended is None or self.ended.exit_code != self.stop.exit_code):
             self.ended = SessionEnd(self.stop.exit_code, "stopped")
             self.observers.note("finishing the epoch; press again to stop now")
 
     def full(self, why: str, where: str) -> DiskFull:
-        """The disk is full, with the bytes that those that run still need."""
+        """Return a DiskFull with the bytes that the running jobs still need."""
         return DiskFull(where, why, self.room.needed(self.jobs.values()) if self.room else 0)

@@ -1,4 +1,4 @@
-"""The observers of a session, told one after the other: what fails in one of them costs the others nothing."""
+"""The observers of a session, notified one after the other; a failure in one does not affect the others."""
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from trainers.support.position import Position
 
 
 class Observers:
-    """Several observers as one. One that fails is left out from then on, but for the closing; `say` says so."""
+    """Several observers as one. One that fails is reported through `say` and skipped from then on, until closing."""
 
     def __init__(self, observers: Sequence[Observer], say: Callable[[str], None]) -> None:
         self._all, self._sound, self._say = tuple(observers), list(observers), say
@@ -31,7 +31,7 @@ class Observers:
         self._tell(lambda one: one.note(text))
 
     def closed(self, closing: Closing) -> None:
-        """Close one after the other; where a person does not wait for one, the rest in a hurry."""
+        """Close one after the other; if the user interrupts one, hurry the rest."""
         for number, one in enumerate(self._all):
             try:
                 self._try(one, lambda one: one.closed(closing))
@@ -47,6 +47,6 @@ class Observers:
             event(one)
         except Exception as error:  # noqa: BLE001  (the boundary: no observer's trouble reaches the training)
             told = "".join(traceback.format_exception(error))
-            self._say(f"{told}{type(one).__name__} has failed and shows no more; training continues")
+            self._say(f"{told}{type(one).__name__} failed and is switched off; training continues")
             return False
         return True

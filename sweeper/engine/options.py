@@ -1,4 +1,4 @@
-"""What a person may say beside the file: values for the study, and where and how it runs."""
+"""The options of `sweep run`: values for the study, and where and how it runs."""
 
 import shlex
 from dataclasses import dataclass
@@ -18,61 +18,63 @@ PAIR = 2  # models that hours alone retrain side by side on a CPU
 
 @dataclass(frozen=True)
 class Options:
-    """What `sweep run` was given beside the file."""
+    """The options given to `sweep run` beside the file."""
 
     sets: tuple[str, ...] = ()
     trials: int | None = None
     hours: float | None = None
     devices: str | None = None
-    slots: Count | None = None  # trials side by side on each device; None where nobody says
+    slots: Count | None = None  # trials side by side on each device; None if not given
     new_study: str | None = None
     inline: bool = False
-    ray: str | None = None  # address of a cluster, which then trains
+    ray: str | None = None  # address of the cluster to train on
     mlflow: bool = True
     log_format: str = "text"  # json: events on stdout
-    then_best: bool | None = None  # a final follows, for which time is kept; None where hours are the only budget
+    then_best: bool | None = None  # retrain afterwards, in reserved time; None: if hours are the only budget
 
     def check(self) -> None:
-        """Raises UserError for what does not go together."""
+        """Raise UserError for options that exclude each other."""
         if self.ray and self.inline:
-            raise UserError("--inline trains in this process", where="--ray", help="leave one of the two out")
+            raise UserError(
+                "--inline trains in this process, not on a cluster", where="--ray", help="use only one of them"
+            )
         if self.ray and self.devices not in (None, "cpu"):
             raise UserError(
-                "on a cluster all GPUs are used",
+                "a cluster always uses all its GPUs",
                 where="--devices",
-                help="leave it out, or say --devices cpu; CUDA_VISIBLE_DEVICES of ray start keeps GPUs from it",
+                help="leave it out, or use --devices cpu; to exclude GPUs, set CUDA_VISIBLE_DEVICES for ray start",
             )
 
     @property
     def events(self) -> bool:
-        """Whether what happens is told as JSON."""
+        """True if events are logged as JSON."""
         return self.log_format == "json"
 
     @property
     def assignments(self) -> list[str]:
-        """Everything that changes the file's values, as --set takes it."""
+        """All options that override the file's values, in the form of --set."""
         found = [*self.sets]
         found += [f"budget.trials={self.trials}"] if self.trials is not None else []
         found += [f"budget.hours={self.hours}"] if self.hours is not None else []
         return found + ([f"study={self.new_study}"] if self.new_study else [])
 
     def retrains(self, spec: "StudySpec") -> bool:
-        """Whether the winner is retrained within the hours of the study."""
+        """True if the winner is retrained within the hours of the study."""
         return spec.by_hours if self.then_best is None else self.then_best
 
     @property
     def per_device(self) -> Count:
-        """How many trials share a device."""
+        """The number of trials that share a device."""
         return 1 if self.slots is None else self.slots
 
     def teacher(self, space: Path) -> StudyFolder | None:
-        """The study that the file at `space` names, where another one is begun."""
+        """Return the study that the file at `space` names if a new one is started from it; otherwise None."""
         from sweeper.space import yaml_io
 
         return StudyFolder.named(yaml_io.read(space, sets=self.sets).study) if self.new_study else None
 
     def command(self, space: Path) -> str:
-        """The same call again, quoted for a shell."""
+        """Return the command that repeats this call, quoted for a shell."""
         words = ["sweep", "run", str(space)]
         for assignment in self.sets:
             words += ["--set", assignment]

@@ -1,4 +1,4 @@
-"""The preflight: has every backbone of a space built once, in a process of its own, before a trial exists."""
+"""The preflight: builds every backbone of a space once, in a separate process, before any trial exists."""
 
 import hashlib
 import json
@@ -36,15 +36,15 @@ def preflight(
     extensions: Sequence[Path] = (),
     weights: str = "any",
 ) -> dict[str, int]:
-    """The bytes of each backbone's weights, head included, as far as they were counted.
+    """Return the bytes of each backbone's weights, head included, where they were counted.
 
     Raises for recipes whose network cannot be built here (unknown backbones, missing weights, wrong sizes), and for
-    GPUs, by their ids, that the installed torch cannot run: UserError when all faults are the recipe's own,
-    EnvironmentFault when weights, the hub or a GPU are to blame. What passed in silence and without the hub is
-    remembered in `cache` and not built again; the fake trainer has no network. `images` are those to train on,
-    `place` turns the name of a value, such as train.backbone, into file:line:column. `unfetched`: nothing is to be
-    trained, so that weights which the hub does not give are only said. `weights`: the rule of what networks may
-    start from.
+    GPUs, given by id, that the installed torch cannot run: UserError if all faults are the recipe's own,
+    EnvironmentFault if weights, the hub or a GPU are to blame. A request that passed without notes and without the
+    hub is cached in `cache` and not built again; the fake trainer has no network. `images` is the number of images to
+    train on; `place` turns the name of a value, such as train.backbone, into file:line:column. With `unfetched`,
+    nothing is going to train, so weights that the hub does not provide only yield a note. `weights` is the rule for
+    the weights that networks may start from.
     """
     asked = list(recipes)
     if os.environ.get("SWEEP_TRAINER") == "fake" or not asked:
@@ -90,9 +90,9 @@ def _request(
 
 
 def dry_run(recipes: Sequence[Recipe], extensions: Sequence[Path]) -> None:
-    """Try what extension files define on a batch of real images; raises UserError with the line of the user's file.
+    """Try the definitions of extension files on a batch of real images; raise UserError with the line in the file.
 
-    The fake trainer calls nothing of it.
+    The fake trainer never calls them, so nothing is tried for it.
     """
     if not extensions or os.environ.get("SWEEP_TRAINER") == "fake":
         return
@@ -106,21 +106,21 @@ def dry_run(recipes: Sequence[Recipe], extensions: Sequence[Path]) -> None:
 
 
 def ask(request: object, *, module: str = MODULE, shown: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """What the module finds in `request`: faults, or sizes.
+    """Return what the module finds in `request`: faults, notes or sizes.
 
-    `shown` are the only GPUs that CUDA shows it, where there are any.
+    If `shown` names GPUs, CUDA shows it only those.
     """
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(shown)} if shown else {}
     quiet = {} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     env = {**subprocesses.environment(), **quiet, **seen}
-    answer: list[dict[str, Any]] = process.ask(
-        "-m", module, what="the check of the backbones", request=request, env=env
-    )
+    answer: list[dict[str, Any]] = process.ask("-m", module, what="the backbone check", request=request, env=env)
     return answer
 
 
 def verdict(answer: Sequence[dict[str, Any]], place: Callable[[str], str] = str) -> UserError:
-    """One error that names every fault and its place; `exit_code` 2 in each is a slip in the recipe (else 3)."""
+    """Return one error that names every fault and its place: UserError if all have `exit_code` 2, which stands for a
+    mistake in the recipe, else DataError.
+    """
     faults = [Fault(place(str(a.get("where", ""))), str(a["what"]), str(a.get("help", ""))) for a in answer]
     if any(a.get("exit_code", 3) != 2 for a in answer):
         return DataError(faults)
@@ -130,7 +130,7 @@ def verdict(answer: Sequence[dict[str, Any]], place: Callable[[str], str] = str)
 
 
 def _passed(memory: Path) -> dict[str, dict[str, int]]:
-    """The sizes that were found, by what was asked."""
+    """Return the cached sizes, keyed by request."""
     try:
         stored = json.loads(memory.read_text())
     except (OSError, ValueError, RecursionError):
@@ -139,7 +139,7 @@ def _passed(memory: Path) -> dict[str, dict[str, int]]:
 
 
 def cache_key(request: object, recipes: Sequence[Recipe]) -> str:
-    """What the answer depends on: the recipes, the libraries, and the local weights as they lie there now."""
+    """Return a hash of everything the answer depends on: the request, the libraries and the current local weights."""
     state = [json.dumps(request, sort_keys=True), *(metadata.version(name) for name in ("torch", "timm"))]
     for name in sorted({recipe.train.weights for recipe in recipes if recipe.train.weights}):
         path = Path(name)

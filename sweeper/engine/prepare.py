@@ -1,4 +1,4 @@
-"""Checks everything that can be wrong before the first trial exists."""
+"""Checks everything that can go wrong before the first trial exists."""
 
 import math
 import os
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from trainers.data_config import DataConfig, Framing
 
 MOST = 8  # trials side by side on a CPU
-WORKER_GB, PIXEL_GB = 0.7, 1.8e-6  # memory of a worker on a CPU, and what it takes for each pixel of a batch
+WORKER_GB, PIXEL_GB = 0.7, 1.8e-6  # memory of a worker on a CPU, and the memory per pixel of a batch
 
 
 def refuse_metrics(read: "StudySpec", table: "Table") -> None:
-    """UserError where epochs are judged, or chosen, by what the data set has no category for."""
+    """Raise UserError if `metric` or `selection` needs a category that the data set lacks."""
     absent = lacking([category.multi for category in table.categories])
     asked = [(read.metric, "metric"), *((node.value, node.where) for node in _options(read.train, "selection"))]
     for metric, where in asked:
@@ -52,15 +52,15 @@ def refuse_metrics(read: "StudySpec", table: "Table") -> None:
             raise UserError(
                 f"{metric} needs a category with {' or '.join(definition(metric).kinds)}, and the data set has none",
                 where=where,
-                help=f"it can be {join_or([name for name in names() if name not in absent])}",
+                help=f"use {join_or([name for name in names() if name not in absent])}",
             )
 
 
 def refuse_unseen(train: Node, table: "Table") -> None:
-    """UserError where a trial may weigh classes by their training images while a class has none.
+    """Raise UserError if a trial may weight classes by their training images while a class has none.
 
-    Its weight would be made up. A logit-adjusted loss may stay: where there is no image it counts one, and asks the
-    lead of the rarest.
+    The weight of that class would be made up. A logit-adjusted loss is allowed: it counts a missing class as one
+    image, and so gives it the margin of the rarest class.
     """
     from trainers.data import check
 
@@ -69,14 +69,15 @@ def refuse_unseen(train: Node, table: "Table") -> None:
         return
     more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
     raise UserError(
-        f"class_weights {chosen.value} wants an image of every class, and no training image shows {absent[0]}{more}",
+        f"class_weights {chosen.value} needs a training image of every class, but no training image shows "
+        f"{absent[0]}{more}",
         where=chosen.where,
-        help="write class_weights: none, or give the class a training image; `sweep data check` names each",
+        help="write class_weights: none, or add a training image of the class; `sweep data check` lists all of them",
     )
 
 
 def refuse_folds(read: "StudySpec", table: "Table") -> None:
-    """DataError where a cross-validation is asked for that the data set is too small for."""
+    """Raise DataError if the data set is too small for the requested cross-validation."""
     from trainers.data import splitting
 
     count = read.search.folds
@@ -85,9 +86,9 @@ def refuse_folds(read: "StudySpec", table: "Table") -> None:
 
 
 def refuse_absent_weights(train: Node) -> None:
-    """EnvironmentFault where local weights are named and nothing is there: cheaper to see than the data set."""
+    """Raise EnvironmentFault if the named local weights do not exist; this is cheaper than checking the data set."""
     if any(node.value is False for node in _options(train, "pretrained")):
-        return  # they would not be read, which the check of the networks says
+        return  # they would not be read, which the preflight reports
     for node in _options(train, "weights"):
         if isinstance(node.value, str) and not Path(expanded(node.value)).exists():
             raise EnvironmentFault(
@@ -99,13 +100,13 @@ def refuse_absent_weights(train: Node) -> None:
 
 
 def _weighing(train: Node) -> Iterator[Node]:
-    """Every value that a trial may get for the loss's class_weights, but none."""
+    """Yield every value that a trial may get for the loss's class_weights, except `none`."""
     for loss in _options(train, "loss"):
         yield from (weights for weights in _options(loss, "class_weights") if weights.value != "none")
 
 
 def _options(node: Node, key: str) -> Iterator[Node]:
-    """What stands under `key`: nothing, one value, or, where it is left open, every option."""
+    """Yield the values under `key`: nothing, one value, or every option of an open parameter."""
     waiting = [node.value[key]] if isinstance(node.value, dict) and key in node.value else []
     while waiting:
         option = waiting.pop(0)
@@ -115,13 +116,13 @@ def _options(node: Node, key: str) -> Iterator[Node]:
             yield option
 
 
-ELONGATED = 1.5  # times as long one way as the other: from there on squashing is worth a note
-OF_VAL = "val has "  # what a note on its size begins with, which judges nothing where there are folds
+ELONGATED = 1.5  # ratio of the sides from which squashing is worth a note
+OF_VAL = "val has "  # start of the note on the size of val, which does not matter with folds
 IN_SHORT = 3  # kinds of notes in one line
 
 
 def checked(data: "DataConfig") -> "Findings":
-    """The data set, every label and image of which was looked at once. Raises DataError with every fault."""
+    """Return the data set after checking every label and image once. Raises DataError with every fault."""
     from trainers.data import check
 
     with counting("checking images") as count:
@@ -129,13 +130,13 @@ def checked(data: "DataConfig") -> "Findings":
 
 
 def executed() -> Iterator[str]:
-    """What code of the user's a sweep runs."""
+    """Yield a line for each file of the user's code that a sweep runs."""
     for line in extensions.summary():
-        yield f"code of yours is executed, from {line}"
+        yield f"the sweep runs your code from {line}"
 
 
 def understood(data: "Summary", source: str) -> Iterator[str]:
-    """What a sweep on the file `source` makes of its data set: the figures, and all notes in one line."""
+    """Yield lines about the data set of the file `source`: the figures, and all notes in one line."""
     yield from data.lines(output.columns())
     if data.notes:
         more = f"; and {len(data.notes) - IN_SHORT} more" if len(data.notes) > IN_SHORT else ""
@@ -143,7 +144,7 @@ def understood(data: "Summary", source: str) -> Iterator[str]:
 
 
 def settled(data: "DataConfig", space: Space, table: "Table", folder: StudyFolder) -> "DataConfig":
-    """The data with side and kind of its cached images, if none was written: the study's own, or what follows."""
+    """Return the data with size and format of the cached images filled in: the study's own, or derived ones."""
     from trainers.data import cache
 
     open_keys = _open(data)
@@ -155,19 +156,19 @@ def settled(data: "DataConfig", space: Space, table: "Table", folder: StudyFolde
 
 
 def _trains_on(options: Options, homes: Sequence[devices.Slot]) -> str:
-    """The device that trials get; a cluster is taken to have GPUs."""
+    """Return the device that trials get; a cluster is assumed to have GPUs."""
     if options.ray and options.devices is None:
         return "cuda"
     return homes[0].device
 
 
 def _open(data: "DataConfig") -> list[str]:
-    """Keys of `data` about the cache that nobody wrote."""
+    """Return the keys of `data` about the cache that the file leaves out."""
     return ["size"] * (data.size is None) + ["cache"] * (data.cache == "auto")
 
 
 def reading_cost(table: "Table", data: "DataConfig", framing: "Framing") -> "JpegCost | None":
-    """What it costs that the images are kept as JPEG, measured with a few of them; None where they are not."""
+    """Measure the cost of keeping the images as JPEG on a few of them; None if they are kept as raw pixels."""
     from trainers.data.decoded_files import ImageFormat
     from trainers.data.decoding import jpeg_cost
 
@@ -177,21 +178,21 @@ def reading_cost(table: "Table", data: "DataConfig", framing: "Framing") -> "Jpe
 
 
 def training_sizes(table: "Table", spec: "StudySpec") -> tuple[int, int]:
-    """How many images a training of a trial learns from, and how many it is judged on."""
+    """Return how many images one training of a trial trains on, and how many it is evaluated on."""
     from trainers.data import splitting
 
     return splitting.training_sizes(table, spec.search.folds)
 
 
 def slower(table: "Table", cost: "JpegCost") -> str:
-    """By how much JPEGs slow training down, in words."""
+    """Return a phrase with how much JPEG slows training down."""
     images = len(table.split("train")) + len(table.split("val"))
     each = text.format_duration(images * cost.ms / 1000)
-    return f"read at {cost.ms:.2f} ms of a core per image, {each} per epoch of one core"
+    return f"reading takes {cost.ms:.2f} ms of one core per image, or {each} per epoch"
 
 
 def squashed_shapes(table: "Table", space: Space) -> Iterator[str]:
-    """A note where tall or wide images are squashed to squares, with the line that keeps their shape."""
+    """Yield a note if tall or wide images are squashed to squares, with the line of YAML that keeps their shape."""
     from trainers.data import cache
 
     side, size = space.largest_image_size, cache.median_size(table)
@@ -208,13 +209,13 @@ def squashed_shapes(table: "Table", space: Space) -> Iterator[str]:
 
 
 def decode(table: "Table", data: "DataConfig", framing: "Framing") -> None:
-    """Decode the images, unless that was done before and they are still what they were."""
+    """Decode the images, unless they are decoded already and intact."""
     from trainers.data import cache
 
     with counting("reading the decoded images, MB") as count:
         damage = cache.mend(table, data, paths.cache(), framing, progress=count)
     if damage:
-        output.print_message(f"the decoded images are damaged and are decoded again: {damage}")
+        output.print_message(f"the decoded images are damaged, so they are decoded again: {damage}")
     if cost := reading_cost(table, data, framing):
         raw = len(table.rows) * cost.raw_bytes / 1e9
         output.print_message(
@@ -226,16 +227,16 @@ def decode(table: "Table", data: "DataConfig", framing: "Framing") -> None:
 
 @dataclass(frozen=True)
 class PreparedStudy:
-    """A study whose data, values and networks were found to be in order; nothing of it was trained yet."""
+    """A study whose data, values and networks have passed all checks, before any training."""
 
     spec: "StudySpec"
     space: Space
     found: "Findings"
     folder: StudyFolder
     slots: tuple[devices.Slot, ...] = ()
-    per_device: devices.Count = 1  # trials that share a device; with auto, as many as pay
-    weights: Mapping[str, int] = field(default_factory=dict)  # bytes of each backbone's, as far as counted
-    plan: HoursPlan | None = None  # of its hours
+    per_device: devices.Count = 1  # trials that share a device; auto: as many as gain speed
+    weights: Mapping[str, int] = field(default_factory=dict)  # bytes per backbone, where counted
+    plan: HoursPlan | None = None  # for the hours, if they are the only budget
 
     @property
     def table(self) -> "Table":
@@ -243,7 +244,7 @@ class PreparedStudy:
         return self.found.table
 
     def other_machine(self, options: Options) -> str:
-        """That fewer or more trials share the CPU than in the run before, if nobody asked for that; else nothing."""
+        """Return a note if more or fewer trials share the CPU than last time, without --slots; otherwise empty."""
         before = (study_file.read(self.folder) or {}).get("slots")
         if options.slots is not None or before in (None, self.per_device):
             return ""
@@ -251,12 +252,12 @@ class PreparedStudy:
 
     @property
     def training_sizes(self) -> tuple[int, int]:
-        """How many images a training of a trial learns from, and how many it is judged on."""
+        """The number of images that one training of a trial trains on, and the number it is evaluated on."""
         return training_sizes(self.table, self.spec)
 
     @cached_property
     def summary(self) -> "Summary":
-        """What was understood of it."""
+        """The summary of the data set as it was read."""
         read = self.found.summary(self.spec.data)
         squashed = list(squashed_shapes(self.table, self.space))
         told = (note for note in read.notes if not (self.spec.search.folds and note.startswith(OF_VAL)))
@@ -264,13 +265,13 @@ class PreparedStudy:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the images, labels and splits, as they were when this was first asked."""
+        """The fingerprint of the images, labels and splits, computed on first use."""
         from trainers.data import images
 
         return images.fingerprint(self.table)
 
     def first_configurations(self, count: int) -> tuple[dict[str, Any], ...]:
-        """What its trials try while none has a result."""
+        """Return the configurations that trials try before there are any results."""
         from sweeper.search import samplers
 
         spec = self.spec
@@ -278,7 +279,7 @@ class PreparedStudy:
 
     @cached_property
     def room(self) -> DiskEstimate:
-        """What is known of its disk, from one attempt to the next."""
+        """The estimate of its disk space, kept from one attempt to the next."""
         return DiskEstimate(self.folder, self.weights)
 
 
@@ -289,17 +290,17 @@ def prepare(
     networks: bool = True,
     unfetched: bool = False,
 ) -> PreparedStudy:
-    """Read the file, then check its data, its values, its networks and the GPUs: cheap mistakes are found first.
+    """Read the file, then check its data, values, networks and GPUs, the cheapest checks first.
 
-    `unfetched`: the hub need not give the backbones' weights.
+    With `unfetched`, weights that the hub does not provide are no error.
     """
     from sweeper.space import yaml_io
 
-    checkpoint_interval()  # refuses what is no number
+    checkpoint_interval()  # raises if it is not a number
     written = yaml_io.read(path, sets=options.assignments)
     homes = devices.slots(options.devices)
     read = presets.filled(written, lambda: _trains_on(options, homes))
-    if Path(expanded(read.data.root)).exists():  # else that is said, and first
+    if Path(expanded(read.data.root)).exists():  # otherwise that is the first error
         refuse_absent_weights(read.train)
     found = checked(read.data)
     table = found.table
@@ -320,7 +321,7 @@ def prepare(
 
 
 def side_by_side(options: Options, space: Space, trials: int | None, homes: Sequence[devices.Slot]) -> devices.Count:
-    """How many of a study's trials share each of the devices `homes`: as is asked; else one, but on a CPU see
+    """Return how many trials share each of the devices `homes`: as requested with --slots, else one; on a CPU see
     `share_cpu`.
     """
     if options.slots is not None:
@@ -331,10 +332,10 @@ def side_by_side(options: Options, space: Space, trials: int | None, homes: Sequ
 
 
 def share_cpu(trains: Sequence["TrainConfig"]) -> int:
-    """How many trials with these settings train side by side on a CPU, at least one.
+    """Return how many trials with these settings train side by side on a CPU, at least one.
 
-    Small networks: as many as there are cores, for a network is quicker on a core of its own than on one that it
-    shares; as far as the memory goes. Where one is large: one with all cores.
+    Small networks: one per core, at most MOST, if memory allows; each is faster on a core of its own than sharing all
+    cores. If any network is large: one trial with all cores.
     """
     if not all(defaults.is_small(train.backbone) for train in trains):
         return 1
@@ -344,13 +345,13 @@ def share_cpu(trains: Sequence["TrainConfig"]) -> int:
 
 
 def planned_slots(folder: StudyFolder) -> int:
-    """How many trials of a study of hours alone train at once; one where nothing was planned."""
+    """Return how many trials of a study train at once by its plan for the hours; one if it has no plan."""
     plan = planner.stored(folder)
     return plan.slots if plan else 1
 
 
 def trains_once(folder: StudyFolder) -> bool:
-    """Whether a study that has begun has no time for trials, and trains its first configuration on train and val."""
+    """True if an existing study has no time for trials and trains only its first configuration, on train and val."""
     return _is_untried(folder, planner.stored(folder))
 
 
@@ -359,7 +360,7 @@ def _is_untried(folder: StudyFolder, plan: HoursPlan | None) -> bool:
 
 
 def _settled(read: "StudySpec", table: "Table", folder: StudyFolder) -> "tuple[StudySpec, Space]":
-    """The study with all that follows from its values; refuses a space that wants the images in several ways."""
+    """Return the study with all derived values, and its space; raise if the space needs several framings."""
     names = [category.name for category in table.categories]
     space = Space(read, names)
     if keys := _open(read.data):
@@ -373,9 +374,9 @@ def _settled(read: "StudySpec", table: "Table", folder: StudyFolder) -> "tuple[S
 def _planned(
     spec: "StudySpec", space: Space, table: "Table", options: Options, slots: Sequence[devices.Slot]
 ) -> HoursPlan | None:
-    """What a study of hours alone spends them on: as it was planned when it began, or as is measured now.
+    """Return the plan of a study whose only budget is hours: the one from its start, or a new one measured now.
 
-    The fake trainer takes no time that could be measured, and of a cluster nothing is known.
+    None for other studies, for the fake trainer, which takes no measurable time, and for a cluster, which is unknown.
     """
     folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
     if before := planner.stored(folder):
@@ -394,7 +395,7 @@ def _planned(
 def _tried(
     spec: "StudySpec", space: Space, table: "Table", slots: Sequence[devices.Slot], *, unfetched: bool
 ) -> Mapping[str, int]:
-    """How many weights each network has, once all could be built and what is the user's own was tried."""
+    """Build every network and try the user's own code; return the bytes of each backbone's weights."""
     from sweeper.search import samplers
 
     files = [file.path for file in spec.extensions]

@@ -1,4 +1,4 @@
-"""The table of presets, by kind of device: what it gives to a file, and which of them the time has room for."""
+"""The table of presets by kind of device: the values they fill in, and the choice of the one that fits the time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,17 +17,17 @@ from sweeper.study.planner import MARGIN, SMALLEST, TRIAL_S
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 FAMILY = "family"
-WANTED, HANDFUL = 8, 4  # trials that a search should have room for, and that it must have
+WANTED, HANDFUL = 8, 4  # trials that should fit in the time, and that must
 
 
 class Preset(NamedTuple):
-    """One line of the table. Of the backbones, all with published weights, the first is the one to begin with."""
+    """One line of the table. All backbones have published weights; the first is the default."""
 
     backbones: tuple[str, ...]
     image_size: int
     epochs: int
     batch_size: int
-    augment: str  # a key of AUGMENT, or family: what the backbone begins with
+    augment: str  # a key of AUGMENT, or family: the default of the backbone's family
 
 
 # fmt: off
@@ -47,26 +47,27 @@ TABLE: dict[Kind, dict[Name, Preset]] = {
 
 
 def kind(device: str) -> Kind:
-    """The column of the table for a device as torch names it."""
+    """Return the column of the table for a torch device name."""
     return "cpu" if device == "cpu" else "gpu"
 
 
 def backbones(kind: Kind) -> list[str]:
-    """All of one kind of device, those of the fastest preset first."""
+    """Return all backbones for one kind of device, those of the fastest preset first."""
     return list(dict.fromkeys(name for preset in NAMES for name in TABLE[kind][preset].backbones))
 
 
 def augmentation(preset: Preset, backbone: str, *, pretrained: bool = True) -> dict[str, object]:
-    """What a backbone has with a preset, as `train.augment` has it."""
+    """Return the value of `train.augment` for a backbone with a preset."""
     line = defaults.family(backbone, pretrained=pretrained)
     return defaults.augmentation(line.augment if preset.augment == FAMILY else preset.augment, preset.epochs)
 
 
 # ------------------------------------------------------------------------------------------ filling
 def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
-    """The study with what its `train` leaves out: all of its preset's, or of `good` where it has no backbone.
+    """Return the study with the values that its `train` leaves out, from its preset, or from `good` if it has neither
+    a preset nor a backbone.
 
-    A study that exists keeps the values of the kind of device that it began on, and those that were planned for it.
+    An existing study keeps the values of the kind of device that it started on, and those planned for it.
     """
     entries = spec.train.value if isinstance(spec.train.value, dict) else {}
     if spec.preset is None and "backbone" in entries:
@@ -80,25 +81,25 @@ def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
 
 
 def replanned(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
-    """The study with `values` in the place of those that its preset gave."""
+    """Return the study with `values` in place of those that its preset gave."""
     return _with(spec, {**spec.of_preset, **values})
 
 
 def _with(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
-    """The study with `values` of a preset."""
+    """Return the study with `values` of a preset."""
     entries = spec.train.value if isinstance(spec.train.value, dict) else {}
     train = replace(spec.train, value={**entries, **{key: leaf(value) for key, value in values.items()}})
     return replace(spec, of_preset=values, train=train)
 
 
 def told(spec: StudySpec) -> str:
-    """What a preset gave, or nothing."""
+    """Return a line with the values that a preset gave; empty if there are none."""
     values = [f"{key} {flow(value)}" for key, value in spec.of_preset.items() if key != "augment"]
     return f"preset {spec.preset}: {', '.join(values)}" if values else ""
 
 
 def _values(kind: Kind, name: Name) -> dict[str, Any]:
-    """A preset as `train` has it, with the first of its backbones."""
+    """Return the values of a preset in the form of `train`, with its first backbone."""
     one = TABLE[kind][name]
     sizes = {"image_size": one.image_size, "epochs": one.epochs, "batch_size": one.batch_size}
     own = {} if one.augment == FAMILY else {"augment": AUGMENT[one.augment]}
@@ -106,7 +107,7 @@ def _values(kind: Kind, name: Name) -> dict[str, Any]:
 
 
 def _began_on(spec: StudySpec, values: Mapping[Kind, Mapping[str, Any]]) -> Kind | None:
-    """The kind of device whose values an existing study has."""
+    """Return the kind of device whose values an existing study has; None for a new study, or if neither fits."""
     before = study_file.read(StudyFolder.named(spec.study))
     if before is None:
         return None
@@ -117,7 +118,7 @@ def _began_on(spec: StudySpec, values: Mapping[Kind, Mapping[str, Any]]) -> Kind
 
 # ----------------------------------------------------------------------------------------- choosing
 class Chosen(NamedTuple):
-    """What fits the time: backbones, and the preset whose other values are taken, perhaps with fewer pixels."""
+    """The choice that fits the time: backbones, and the preset for all other values, possibly reduced."""
 
     backbones: Sequence[str]
     preset: Preset
@@ -125,19 +126,19 @@ class Chosen(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Images a second of each backbone in training and in evaluation, at a size; how many there are of each."""
+    """Images per second of each backbone in training and in evaluation, with their size; and the number of images."""
 
     measured: Mapping[str, tuple[float, float, int]]
     train: int
     val: int
 
     def epoch(self, backbone: str, size: int) -> float:
-        """Seconds of an epoch at an image size."""
+        """Return the seconds per epoch at an image size."""
         train, val, at = self.measured[backbone]
         return MARGIN * (self.train / train + self.val / val) * (size / at) ** 2
 
     def fitting(self, backbones: Sequence[str], size: int, epochs: int, seconds: float) -> float:
-        """How many trials fit, with the retraining on train and val."""
+        """Return how many trials fit in `seconds`, with the retraining on train and val set aside."""
         mean = sum(self.epoch(name, size) for name in backbones) / len(backbones)
         retraining = (self.train + self.val) / self.train
         return max(0.0, seconds / (TRIAL_S + epochs * mean) - retraining)
@@ -146,7 +147,7 @@ class Pace(NamedTuple):
 def choose(
     table: Mapping[Name, Preset], candidates: Sequence[Mapping[str, Any]], pace: Pace, seconds: float
 ) -> Chosen:
-    """The best preset of which enough trials fit; else the quickest backbone with fewer epochs and pixels."""
+    """Return the best preset of which enough trials fit, else the fastest backbone with fewer epochs and pixels."""
     names = [one["name"] for one in candidates]
     fixed = candidates[0]["input_size"] if candidates[0]["fixed_size"] else None
     for name in reversed(NAMES):
@@ -166,6 +167,6 @@ def choose(
 
 
 def _foreign(table: Mapping[Name, Preset], names: Sequence[str]) -> list[str]:
-    """Those that no preset names: of a folder of weights."""
+    """Return the names that are in no preset, as from a folder of weights."""
     known = {name for preset in table.values() for name in preset.backbones}
     return [name for name in names if name not in known]

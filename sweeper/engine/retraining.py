@@ -1,4 +1,4 @@
-"""Training runs that no search decides on: the final and the confirmations. The same handshake, record and views."""
+"""Training runs outside the search: retrainings and confirmations. Handshake, record and views are the same."""
 
 import time
 from collections import Counter
@@ -32,17 +32,20 @@ if TYPE_CHECKING:
     from trainers.config import Recipe
     from trainers.data.layouts import Table
 
-PATIENCE, HURRY = 10.0, 1.0  # seconds for observers to take the rest; where the disk is full, or somebody hurries
-RETRIES = 1  # of a worker that died or hung
-NO_MEMORY = "`sweep doctor` says who holds the GPU's; with more, or on a larger one, the same command continues it"
+PATIENCE, HURRY = 10.0, 1.0  # seconds for observers to finish: normally, and in a hurry
+RETRIES = 1  # after a worker died or hung
+NO_MEMORY = (
+    "`sweep doctor` shows what is using GPU memory; free some or use a larger GPU, then run the same command to"
+    " continue"
+)
 Made = TypeVar("Made")
 MakeResult = Callable[[Job, Done, list[Epoch]], TrialResult]
-"""What is left to do when a run has ended by itself; returns what goes on record."""
+"""The work left when a run has finished by itself; returns the result to record."""
 
 
 @dataclass(frozen=True)
 class RetrainingSession:
-    """A study that is held so that runs can be added to it; `table` is its data set."""
+    """A study held so that runs can be added to it; `table` is its data set."""
 
     table: "Table"
     observers: Observers
@@ -51,7 +54,9 @@ class RetrainingSession:
     room: DiskEstimate
 
     def train(self, jobs: Sequence[Job], make_result: MakeResult) -> list[TrialResult]:
-        """Train `jobs`; raises Stopped when a signal keeps some from ending, and DiskFull as `run` does."""
+        """Train `jobs`. Raises RunFailed if one fails, Stopped if a signal keeps some from finishing, and DiskFull as
+        `loop.run` does.
+        """
         source = Retraining(self.room.folder, jobs, make_result)
         loop.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
         if source.failure:
@@ -71,14 +76,14 @@ def session(
     mlflow: bool = True,
     events: bool = False,
 ) -> Made:
-    """What `work` comes to while `study` is held, with its data checked and decoded, its record in MLflow open, and
-    signals heard. `events`: what happens is told as JSON. `spent_on`: runs that share the seconds until `work` ends,
-    however it ends; what observers still show then is no part of them.
+    """Return the result of `work`, run while `study` is held: its data checked and decoded, its MLflow run open, and
+    signals handled. With `events`, events are logged as JSON. The runs in `spent_on` share the seconds until `work`
+    ends, however it ends; the time that observers still need afterwards is not counted.
 
-    On a full disk all but the data is let go of, and `work` begins again when there is room. Raises Stopped where a
-    person does not wait for that.
+    On a full disk everything but the data is released, and `work` starts again when there is room. Raises Stopped if
+    the user does not wait for that.
     """
-    checkpoint_interval()  # refuses what is no number
+    checkpoint_interval()  # raises if it is not a number
     began = [time.monotonic()]
     extensions.use(extensions.stored(study.extensions, recipe.extensions))
     data = recipe.data
@@ -88,7 +93,7 @@ def session(
     stop, room = Stop(), DiskEstimate(study)
 
     def once() -> Made:
-        start = began.pop() if began else time.monotonic()  # after a full disk without the waiting
+        start = began.pop() if began else time.monotonic()  # the wait after a full disk does not count
         with _held(study, table, slots, stop, room, mlflow=mlflow, events=events) as session:
             try:
                 return work(session)
@@ -133,20 +138,20 @@ def _held(
 
 
 class Retraining:
-    """A source of jobs that are known beforehand, each of which goes on where its folder left off.
+    """A source of jobs that are known in advance, each of which resumes from its folder.
 
-    `make_result` says what goes on record at the end of one. The first that fails for good ends the session.
+    `make_result` makes the result to record when one finishes. The first permanent failure ends the session.
     """
 
     def __init__(self, folder: StudyFolder, jobs: Sequence[Job], make_result: MakeResult) -> None:
         self.folder, self._waiting, self._make_result = folder, list(jobs), make_result
         self._running: dict[int, _Run] = {}
         self._deaths: Counter[Path] = Counter()
-        self.ended: list[TrialResult] = []  # those that came to their end
+        self.ended: list[TrialResult] = []  # those that finished
         self.failure: RunFailed | None = None
 
     def next_job(self) -> Job | None:
-        """One of another trial than those that run, since messages go by its number."""
+        """Return a job whose trial is not running already, since messages are told apart by trial number."""
         job = next((job for job in self._waiting if job.trial not in self._running), None)
         if job is None:
             return None
@@ -157,7 +162,7 @@ class Retraining:
         return job.model_copy(update={"recorded": tuple(epochs)})
 
     def refuse(self, _job: Job) -> None:
-        """All are trained."""
+        """Refuse none: all jobs are trained."""
 
     def starting(self, job: Job) -> None:
         begin(job)
@@ -173,7 +178,7 @@ class Retraining:
         return True
 
     def finish(self, message: Done | Failed) -> TrialResult:
-        """COMPLETE, INTERRUPTED when it was stopped or is tried again, or FAILED; then it stays open all the same."""
+        """Return the run's result: COMPLETE; INTERRUPTED if stopped or retried; FAILED, which stays open as well."""
         run = self._running.pop(message.trial)
         if isinstance(message, Failed):
             return self._failed(run, message)
@@ -186,12 +191,14 @@ class Retraining:
         return result
 
     def _failed(self, run: "_Run", message: Failed) -> TrialResult:
-        """Once more for a worker that died, without the images on the GPU, and in 32 bits where fp16 diverged."""
+        """Retry once if the worker died or hung, without the images on the GPU if memory ran out, or in 32 bits if
+        fp16 diverged; otherwise record the failure.
+        """
         if message.failure == "disk":
             return records.result_of(run.job, run.epochs, "INTERRUPTED", message)
         self._deaths[run.folder.root] += 1
         if message.failure in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
-            return self._again(run, run.job, message, "trying once more")
+            return self._again(run, run.job, message, "retrying")
         if change := _remedy(run.job, message):
             remedy, update = change
             job = run.job.model_copy(update=update)
@@ -206,13 +213,13 @@ class Retraining:
         return records.result_of(run.job, run.epochs, "INTERRUPTED", told)
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
-        """Nothing waits here."""
+        """Return nothing: no run waits here."""
         return []
 
     def tick(self) -> None:
         records.refuse_gone(run.folder.root for run in self._running.values())
 
-    best: TrialResult | None = None  # there is none to compare with
+    best: TrialResult | None = None  # these runs are not compared
 
     @property
     def over(self) -> SessionEnd | None:
@@ -225,7 +232,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run under way, with its epochs on record."""
+    """A running job with its recorded epochs."""
 
     job: Job
     folder: RunFolder
@@ -233,7 +240,7 @@ class _Run:
 
 
 def begin(job: Job) -> None:
-    """Put a run on record that is not there yet."""
+    """Record the start of a run, unless it is on record already."""
     folder = RunFolder(job.folder)
     if records.read_config(folder) is None:
         if job.kind == "final":
@@ -249,9 +256,9 @@ def _failure(run: _Run, message: Failed) -> RunFailed:
 
 
 def _remedy(job: Job, message: Failed) -> tuple[str, dict[str, bool]] | None:
-    """In words, and as a change of the job, what may let a run that failed go on."""
+    """Return what may let a failed run continue, in words and as changes to the job; None if nothing may."""
     if message.failure == "oom" and message.resident:
-        return "trying once more with the images in the host's memory", {"resident": False}
+        return "retrying with the images in host memory", {"resident": False}
     if message.failure == "overflow" and not job.full_precision:
         return IN_FULL, {"full_precision": True}
     return None

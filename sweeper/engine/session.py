@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 
 MakeExecutor = Callable[[Observers], "Executor"]
-"""Makes the executor once there is somebody to tell things."""
-NOTHING_LEFT = "nothing was left to do: --trials N or --hours H asks for more"
+"""Makes the executor once its observers exist."""
+NOTHING_LEFT = "nothing was left to do: give --trials N or --hours H for more"
 STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
-"""What a study's run shows in MLflow, by the exit code; after any other it is INTERRUPTED."""
+"""The state of a study's run in MLflow by exit code; any other code means INTERRUPTED."""
 
 
 class FinalCost(NamedTuple):
-    """On how many times as many images as a trial a retraining trains, and its seconds beside the epochs."""
+    """The cost of a retraining: its images as a multiple of a trial's, and its seconds outside epochs."""
 
     growth: float
     seconds: float
@@ -55,48 +55,48 @@ class FinalCost(NamedTuple):
 
 @dataclass
 class Session:
-    """A sweep of a prepared study: the study is opened and held, then the loop runs; after a full disk once more."""
+    """A sweep of a prepared study: opens and holds the study, then runs the loop; repeats both after a full disk."""
 
     prepared: PreparedStudy
     options: Options
     make_executor: MakeExecutor
-    command: str  # which continues it
+    command: str  # the one that resumes it
     heading: Heading
     stop: Stop = field(default_factory=Stop)
-    started: bool = False  # the study was opened, so there is something to say at the end
-    announced: bool = False  # the heading was said
-    final: FinalCost | None = None  # of the retraining that follows
+    started: bool = False  # the study was opened, so there is something to report at the end
+    announced: bool = False  # the heading was printed
+    final: FinalCost | None = None  # of the retraining that follows, if any
 
     @property
     def searches(self) -> bool:
-        """Whether there are trials, and not only a training on train and val."""
+        """True if there are trials, and not only one training on train and val."""
         return self.prepared.spec.budget.trials != 0
 
     @property
     def retrains(self) -> bool:
-        """Whether a retraining follows within the hours."""
+        """True if a retraining follows within the hours."""
         return self.options.retrains(self.prepared.spec)
 
     @property
     def goes_on(self) -> bool:
-        """Whether more follows by itself: new seeds for the best, or the winner's retraining."""
+        """True if more follows automatically: new seeds for the best trials, or the winner's retraining."""
         return self.retrains or (self.searches and self.prepared.spec.search.confirm is not None)
 
     def run(self) -> SessionEnd:
-        """Train until the budget is used up, or a signal comes."""
+        """Train until the budget is used up or a signal arrives."""
         self.final = self._estimate_final() if self.retrains else None
         with listening(self.stop), self.stop.told():
             ended = disk_pause.retry_when_disk_full(self._run_once, self.prepared.folder, self.stop)
             return ended or self._given_up()
 
     def _given_up(self) -> SessionEnd:
-        """Where a person ends the waiting for disk space."""
+        """Return how the session ended if the user stopped the wait for disk space."""
         return SessionEnd(
             self.stop.exit_code, "stopped at once" if self.stop.again else "stopped while the disk was full"
         )
 
     def _run_once(self) -> SessionEnd:
-        """From opening the study to closing it."""
+        """Open the study, train, and close it."""
         folder, study = self.prepared.folder, self._open()
         self.started = True
         try:
@@ -111,14 +111,14 @@ class Session:
         return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
     def _expect(self, study: Study) -> None:
-        """Have the study keep time for what follows the search."""
+        """Reserve time in the study for what follows the search."""
         if self.final:
             study.expect_final(self.final.growth, self.final.seconds)
         if confirm := self.prepared.spec.search.confirm:
             study.expect_confirmation(confirm, len(self.prepared.slots))
 
     def clock(self, leader: "TrainConfig", epochs: int) -> TimeBudget:
-        """That of the study between two sessions, which keeps time for retraining `leader` where that follows."""
+        """Return the study's clock between two sessions, with time for retraining `leader` if that follows."""
         folder = self.prepared.folder
         spec = self.prepared.spec
         made = TimeBudget(folder, spec.budget.hours, trial_index.read(folder), folds=spec.search.folds or 1)
@@ -144,7 +144,7 @@ class Session:
         )
 
     def _warm_start(self) -> None:
-        """Have a new study learn from an earlier one, and say what."""
+        """Transfer an earlier study's trials to a new one, and print which."""
         prepared = self.prepared
         source = self.options.teacher(prepared.spec.source)
         if source:
@@ -153,7 +153,7 @@ class Session:
                 output.print_message(line)
 
     def _estimate_final(self) -> FinalCost:
-        """What a retraining costs beside its epochs; what it needs of the data is read before the hours begin."""
+        """Estimate the cost of a retraining; the data it needs is read now, before the hours start to count."""
         started = time.monotonic()
         table = prepare.checked(self.prepared.spec.data).table
         prepare.decode(table, self.prepared.spec.data, self.prepared.space.framing)
@@ -162,7 +162,7 @@ class Session:
         return FinalCost(growth, time.monotonic() - started)
 
     def _train(self, study: Study) -> SessionEnd:
-        """Run the loop under the eyes of all observers."""
+        """Run the loop with all observers."""
         told = self._told(study)
         observers = self._observers(told)
         state: State = "INTERRUPTED"
@@ -181,7 +181,7 @@ class Session:
         return outcome
 
     def _told(self, study: Study) -> Observers:
-        """The view and the log."""
+        """Return the view and the log as observers, with heading and plan shown."""
         folder, budget = self.prepared.folder, self.prepared.spec.budget
         left = budget.hours and max(0.0, budget.hours * 3600 - records.elapsed_seconds(folder))
         browse = ["browse: sweep ui"] if self.options.mlflow else []
@@ -207,7 +207,7 @@ class Session:
     def _closing(self, state: State, *, hurry: bool) -> Closing:
         if self.stop.again:  # the next `sweep run` or `sweep ui` shows the rest
             return Closing(state, timeout=0.0)
-        timeout = 1.0 if self.stop.requested or hurry or self.goes_on else 10.0  # what follows shows the rest, too
+        timeout = 1.0 if self.stop.requested or hurry or self.goes_on else 10.0  # the next step shows the rest, too
         return Closing(state, tuple(tables(self.prepared.folder)), timeout)
 
 
@@ -235,14 +235,14 @@ def _cluster(address: str, prepared: PreparedStudy, options: Options, note: Call
 def speakers(
     study: StudyFolder, names: Iterable[str], where: Sequence[str], *, events: bool
 ) -> tuple[views.View, views.View]:
-    """Who tells of runs whose open values are called so: the view, or `events` as JSON, and the log."""
+    """Return the view, or JSON lines with `events`, and the log; `names` are the parameters of the runs they show."""
     known = Known(parameter_names(names), lambda job: records.history(RunFolder(job.folder)))
     view = Events(known) if events else views.choose(where=where, known=known)
     return view, Log(study.log, lambda job: RunFolder(job.folder).log, known)
 
 
 def observers_for(told: Observers, facts: StudyInfo, *others: Observer, mlflow: bool) -> Observers:
-    """Who is `told`, the figures, `others` and, where it is wanted, MLflow, which is sent what was drawn."""
+    """Return `told`, the figures, `others` and, with `mlflow`, the tracker, which also uploads the figures."""
     tracker = [tracker_for(told.note)] if mlflow else []
     figures = Figures(facts.study, told.note, *(one.attached for one in tracker))
     for one in tracker:
@@ -252,7 +252,7 @@ def observers_for(told: Observers, facts: StudyInfo, *others: Observer, mlflow: 
 
 
 def facts(prepared: PreparedStudy) -> StudyInfo:
-    """What the record is told of a study."""
+    """Return what MLflow shows about a study."""
     spec = prepared.spec
     return StudyInfo(
         study=prepared.folder,

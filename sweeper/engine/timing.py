@@ -1,4 +1,4 @@
-"""How fast recipes train on a device, timed over a few steps in a process of its own."""
+"""The training speed of recipes on a device, timed over a few steps in a separate process."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +25,10 @@ def measure(
     *,
     bf16: bool = False,
 ) -> list[dict[str, Any]]:
-    """One answer a recipe, with images a second, memory and parameters, on the device of the first of `slots`.
+    """Return one answer per recipe, with images per second, memory and parameters, on the device of the first slot.
 
-    Its other slots are as busy at the same time, as in a sweep; the slowest of them counts. With `bf16`, what a
-    CPU would gain in that format as well.
+    All slots of that device are timed at the same time, as in a sweep, and the slowest one counts. With `bf16`, the
+    answer includes the speed-up of that format on a CPU.
     """
     side = [slot for slot in slots if slot.home == slots[0].home]
     with ThreadPoolExecutor(len(side)) as pool:

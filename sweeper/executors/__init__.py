@@ -1,4 +1,4 @@
-"""Run jobs somewhere and decide nothing. What every executor promises stands here."""
+"""Executors run jobs somewhere and decide nothing; their common protocol is defined here."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -8,33 +8,33 @@ from trainers.support.position import Position
 
 
 class Executor(Protocol):
-    """Runs jobs somewhere else, and decides nothing.
+    """Runs jobs somewhere else and decides nothing.
 
-    Each started job ends in exactly one Done or Failed. After Progress the worker waits for `answer`, so a
-    stopped trial never runs another epoch. Whatever happens to a worker, an out-of-memory, a kill, a crash of
-    the interpreter, becomes a Failed of its own job and of no other.
+    Each started job ends in exactly one Done or Failed. After Progress the worker waits for `answer`, so a stopped
+    trial never runs another epoch. Anything that happens to a worker (out of memory, a kill, a crash of the
+    interpreter) becomes a Failed of its own job and of no other.
     """
 
     def free(self) -> int:
-        """How many jobs could be started now."""
+        """Return the number of jobs that could start now."""
         ...
 
     def start(self, job: Job) -> str:
-        """Start `job` on a free slot; returns the slot's name, such as cuda:0 or cpu."""
+        """Start `job` on a free slot; return the slot's name, such as cuda:0 or cpu."""
         ...
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:
-        """The next message of any worker, or None after `timeout` seconds."""
+        """Return the next message of any worker, or None after `timeout` seconds."""
         ...
 
     def positions(self) -> Mapping[int, Position]:
-        """How far the epochs of running trials are, by trial, as far as it is known."""
+        """Return the position within the current epoch of each running trial, if known."""
         ...
 
     def answer(self, trial: int, keep: bool) -> None:
-        """Let the worker that reported Progress go on, or stop it (it then sends Done with stopped=True)."""
+        """Let the worker that reported Progress continue, or stop it (it then sends Done with stopped=True)."""
         ...
 
     def close(self, *, kill: bool = False) -> None:
-        """End the workers: idle ones at once, busy ones when `kill`; afterwards none is left."""
+        """End the workers, idle ones at once and, with `kill`, busy ones too; none is left afterwards."""
         ...

@@ -1,4 +1,4 @@
-"""One job at a time, in this very process: for debugging a recipe with a debugger or a profiler."""
+"""Runs one job at a time in this process, for use with a debugger or a profiler."""
 
 import os
 import sys
@@ -12,16 +12,16 @@ from sweeper.trial import Done, Failed, Job, Progress
 from sweeper.worker.job import Messages, advance, run
 from trainers.support.position import Cursor, Position
 
-TOLD_EVERY_S = 0.25  # where an epoch is
+TOLD_EVERY_S = 0.25  # seconds between two reports of the position
 
 Moved = Callable[[Mapping[int, Position]], None]
 
 
 class Inline:
-    """Keeps the promise of an executor but one: a crash of the interpreter is a crash of the sweep.
+    """An executor in this process; unlike any other, it does not survive a crash of the interpreter.
 
-    `moved` is told where the epoch is while it trains, for nobody can ask meanwhile: by another thread, which
-    has ended when `next` returns.
+    While an epoch trains, nobody can call `positions`, so a second thread, which ends before `next` returns, passes
+    the position to `moved`.
     """
 
     def __init__(self, device: str = "cpu", moved: Moved | None = None) -> None:
@@ -29,19 +29,19 @@ class Inline:
         self._trial = 0
         self._messages: Messages | None = None
         self._answer: bool | None = None
-        self._waiting = False  # for an answer to the last Progress
+        self._waiting = False  # True while the last Progress is unanswered
 
     def free(self) -> int:
         return 0 if self._messages else 1
 
     def start(self, job: Job) -> str:
-        """The job begins with the first call of `next`."""
+        """Accept `job`; training starts with the first call of `next`."""
         self._messages, self._answer, self._waiting = run(job, self._device, cursor=self._cursor), None, False
         self._trial = job.trial
         return self._device
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:  # noqa: ARG002  it takes as long as the epoch
-        """Trains one epoch and returns its Progress; None when there is nothing to do."""
+        """Train one epoch and return its Progress; None if there is nothing to do."""
         if self._messages is None or self._waiting:
             return None
         with self._telling():
@@ -54,7 +54,7 @@ class Inline:
         return message
 
     def positions(self) -> Mapping[int, Position]:
-        """Between two calls of `next`, each of which is an epoch, nothing is under way."""
+        """Return the position within the epoch; empty between two calls of `next`, each of which is one epoch."""
         at = self._cursor.at
         return {self._trial: at} if at else {}
 
@@ -87,7 +87,7 @@ class Inline:
 
 @contextmanager
 def environment(slot: Slot | None) -> Iterator[None]:
-    """That of a worker on `slot`, for training in this process; afterwards it is ours again."""
+    """Give this process the environment of a worker on `slot`, and restore its own afterwards."""
     before = dict(os.environ)
     os.environ.update(local.environment(slot) if slot else {})
     try:

@@ -1,4 +1,4 @@
-"""One warm process a slot on this machine."""
+"""One warm process per slot on this machine."""
 
 import contextlib
 import os
@@ -21,36 +21,36 @@ from sweeper.worker import protocol
 from trainers.support.position import Position
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-SHUTDOWN_GRACE_S = 5.0  # seconds for a process whose pipe has ended to end as well
-TAIL = 8_000  # bytes of log that a death brings along
+SHUTDOWN_GRACE_S = 5.0  # seconds for a process to end after its pipe has
+TAIL = 8_000  # bytes of log attached to the report of a dead worker
 
 
 @dataclass
 class _Worker:
-    """A process, and the job it is busy with."""
+    """A process and the job it is running."""
 
     slot: Slot
     process: subprocess.Popen[bytes]
     channel: socket.socket
     lines: protocol.LineReader
     job: Job | None = None
-    waiting: bool = False  # for an answer
-    heard: float = 0.0  # when it last said anything
-    moved: float = 0.0  # since when it trains the epoch it is at
-    at: Position | None = None  # how far the epoch is
+    waiting: bool = False  # True while its last Progress is unanswered
+    heard: float = 0.0  # time of its last message
+    moved: float = 0.0  # start of its current epoch
+    at: Position | None = None  # position within the epoch
 
     def tell(self, word: protocol.Start | protocol.Answer) -> None:
-        """Nobody there? Then its death is about to be read from the pipe."""
+        """Send `word`. If the process is gone, ignore that: its death is about to be read from the pipe."""
         with contextlib.suppress(OSError):
             protocol.send(self.channel, word)
 
 
 class Local:
-    """Starts a process when a slot is first used and keeps it while its jobs end well.
+    """Starts a process when a slot is first used and keeps it as long as its jobs end well.
 
-    With a `packing`, a device takes as many jobs as that allows, and its cores are shared out among them.
-    A worker that says nothing, not even that it is alive, or ends no epoch, for longer than the `patience` reaches,
-    is killed: its job Failed(hung).
+    With `packing`, a device takes as many jobs as that allows and divides its cores among them. A worker that sends
+    nothing, not even a heartbeat, or finishes no epoch within the limits of `patience`, is killed, and its job
+    becomes Failed(hung).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Local:
 
     @classmethod
     def on(cls, slots: Sequence[Slot], per_device: Count) -> "Local":
-        """One on these slots, of which as many are used as fit and pay where `per_device` is auto."""
+        """Return an executor on these slots; with `per_device` auto it uses as many as fit and raise throughput."""
         homes = Counter(slot.home for slot in slots)
         return cls(slots, packing=Packing(devices.room(slots), homes) if per_device == "auto" else None)
 
@@ -83,7 +83,7 @@ class Local:
         return slot.name
 
     def _open(self) -> list[Slot]:
-        """The idle slots on which jobs may start now."""
+        """Return the idle slots on which jobs may start now."""
         if self._packing is None:
             return self._idle
         busy = Counter(worker.slot.home for worker in self._workers.values() if worker.job)
@@ -100,7 +100,7 @@ class Local:
         return protocol.Start(job=job, device=slot.device, threads=self._threads(slot), alone=alone)
 
     def _threads(self, slot: Slot) -> int:
-        """The slot's share of the cores, from the next epoch on."""
+        """Return the slot's share of the cores from the next epoch on."""
         return max(1, slot.threads // self._packing.allowed(slot.home)) if self._packing else slot.threads
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:
@@ -124,7 +124,7 @@ class Local:
                 worker.tell(protocol.Answer(keep=keep, threads=self._threads(worker.slot)))
 
     def close(self, *, kill: bool = False) -> None:
-        """Without `kill`, busy workers are stopped at the end of their epoch; what they still say is lost."""
+        """End the workers; without `kill`, busy ones first finish their epoch. Messages not yet read are lost."""
         while not kill and any(worker.job for worker in self._workers.values()):
             self._ready.clear()
             for worker in list(self._workers.values()):
@@ -146,7 +146,7 @@ class Local:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is the coordinator's to hear
+                start_new_session=True,  # only the coordinator handles Ctrl-C
                 env=environment(slot),
             )
         worker = _Worker(slot, process, ours, protocol.LineReader(ours))
@@ -155,7 +155,7 @@ class Local:
         return worker
 
     def _discard(self, worker: _Worker) -> None:
-        """End the process and whatever it started, and wait until it is gone."""
+        """Kill the process and everything it started, and wait until it is gone."""
         del self._workers[worker.slot.name]
         self._selector.unregister(worker.channel)
         worker.channel.close()
@@ -189,7 +189,9 @@ class Local:
             self._packing.epoch(worker.slot.home, message.trial, message.epoch)
 
     def _end(self, worker: _Worker, message: Done | Failed) -> Done | Failed:
-        """The slot is free again; its process stays if its job ended well. Returns what there is to say of it."""
+        """Free the slot and keep its process if the job ended well. Return the message; a Failed also records whether
+        the device was shared.
+        """
         if self._packing:
             home, lacking = worker.slot.home, isinstance(message, Failed) and message.failure in ("oom", "died")
             if isinstance(message, Failed):
@@ -226,11 +228,10 @@ class Local:
 
 
 def environment(slot: Slot) -> dict[str, str]:
-    """Ours, with the slot's device and its share of the cores.
+    """Return this process's environment with the slot's device and its share of the cores.
 
-    A thread that waits must sleep: one that spins, as OpenMP's do by themselves, slows whatever else runs on the
-    cores, other workers first, up to tenfold. A GPU's memory grows in segments: batches of many sizes leave no holes
-    in it.
+    Waiting threads must sleep: spinning ones, OpenMP's default, slow down everything else on the cores, above all
+    other workers, up to tenfold. GPU memory grows in segments, so that batches of many sizes do not fragment it.
     """
     threads = dict.fromkeys(THREADS, str(slot.threads))
     ours = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -243,12 +244,12 @@ def _cause(code: int) -> str:
     if code >= 0:
         return f"the worker ended with exit code {code}"
     if code == -signal.SIGKILL:
-        return "the worker was killed (signal 9): often the host is out of memory"
+        return "the worker was killed (signal 9), often because the host is out of memory"
     return f"the worker was killed by {signal.Signals(-code).name}"
 
 
 def tail(folder: RunFolder) -> str:
-    """The end of the run's log."""
+    """Return the end of the run's log."""
     try:
         return folder.log.read_bytes()[-TAIL:].decode(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What works for a sweep on a node of a cluster, whichever cluster that is: words in, trials run, words out."""
+"""The part of a sweep that runs on a node of any cluster: messages in, trials run, messages out."""
 
 import os
 from collections import deque
@@ -16,19 +16,19 @@ from trainers.support.position import Position
 
 
 class NodeSettings(Message):
-    """What a host is told of the sweep it works for."""
+    """Sent to a node: the sweep that it works for."""
 
-    folder: Path = Field(description="current folder, from which the data set's path counts")
+    folder: Path = Field(description="current folder, to which the data set's path is relative")
     lock: Path = Field(description="the study's lock, which every node must see with the same content")
     content: str
-    image: Path = Field(description="one of the data set, which every node must see, too")
+    image: Path = Field(description="an image of the data set, which every node must see as well")
     per_device: Count
-    threads: int = Field(ge=1, description="of the CPU, for the whole host")
-    variables: Mapping[str, str] = Field(description="of the environment: our own, SWEEP_...")
+    threads: int = Field(ge=1, description="CPU threads for the whole node")
+    variables: Mapping[str, str] = Field(description="environment variables of ours, SWEEP_...")
 
 
 class Opened(Message):
-    """A host is there; or is of no use, for a `fault`."""
+    """Sent by a node: it is ready, or unusable because of `fault`."""
 
     name: str = ""
     free: int = 0
@@ -36,32 +36,32 @@ class Opened(Message):
 
 
 class NodeRequest(Message):
-    """To a host: trials to start, and answers to those that reported an epoch."""
+    """Sent to a node: trials to start, and answers to those that reported an epoch."""
 
     starts: tuple[Job, ...] = ()
     answers: tuple[tuple[int, bool], ...] = ()
 
 
 class NodeReply(Message):
-    """From a host: what its workers said, and how many trials may start there now."""
+    """Sent by a node: the messages of its workers, and the number of trials that may start there now."""
 
     messages: tuple[WorkerMessage, ...]
     free: int
-    positions: Mapping[int, Position] = Field({}, description="how far the epochs of running trials are")
+    positions: Mapping[int, Position] = Field({}, description="position of running trials within their epochs")
 
 
 class NodeExecutor:
-    """The executor of one machine, at work for a sweep on another.
+    """The local executor of a node, working for a sweep on another machine.
 
-    Words come and go as JSON; a call at a time, in the process's first thread.
+    Requests and replies are JSON. Calls come one at a time, in the main thread.
     """
 
     def __init__(self) -> None:
         self._local: Local | None = None
-        self._held: deque[Job] = deque()  # until the device takes one more
+        self._held: deque[Job] = deque()  # jobs waiting until the device takes one more
 
     def take_up(self, setting: str, gpus: Sequence[int | str]) -> str:
-        """Open on these GPUs, or on the cores where there are none; returns Opened."""
+        """Open slots on these GPUs, or on the CPU if there are none; return Opened as JSON."""
         given = NodeSettings.model_validate_json(setting)
         os.environ.update(given.variables)
         if fault := _unshared(given):
@@ -74,7 +74,7 @@ class NodeExecutor:
         return Opened(name=name, free=self._local.free()).model_dump_json()
 
     def exchange(self, order: str, timeout: float) -> str:
-        """Carry out an Order, wait for words, `timeout` seconds at most, and return a Reply."""
+        """Carry out a NodeRequest, wait at most `timeout` seconds for messages, and return a NodeReply as JSON."""
         if self._local is None:
             raise RuntimeError("not open")
         given = NodeRequest.model_validate_json(order)
@@ -97,7 +97,7 @@ class NodeExecutor:
 
 
 def _unshared(given: NodeSettings) -> str:
-    """Why this node cannot work for the sweep; nothing where it sees the sweep's files."""
+    """Return why this node cannot work for the sweep; empty if it sees the sweep's files."""
     if not given.folder.is_dir():
         return f"does not see the folder {given.folder}"
     try:

@@ -1,4 +1,4 @@
-"""Packing: how many trials a device takes at once, decided from the memory and the pace of the first ones."""
+"""Packing: how many trials a device runs at once, decided from the memory and the pace of the first ones."""
 
 import time
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from trainers.config import Recipe
 from trainers.epoch import Epoch
 
-SHARE = 0.9  # of a device's memory that trials may fill together
-SLACK = 1.1  # memory of the next trial over the largest so far
-CONTEXT = 0.6  # GiB that a process takes on a GPU besides what torch takes there
-GAIN = 1.05  # one trial more must bring this much more images a second, all together
-ENOUGH = 2  # epochs alone before one trial more is tried: the first of a process is a slow one
-MAX_UNDECIDED_TRIALS = 8  # trials that end without a verdict on so many side by side
+SHARE = 0.9  # share of a device's memory that all trials together may fill
+SLACK = 1.1  # assumed memory of the next trial, relative to the largest so far
+CONTEXT = 0.6  # GiB that a process takes on a GPU besides torch's own
+GAIN = 1.05  # factor by which one more trial must raise the images per second of all together
+ENOUGH = 2  # epochs alone before one more trial is tried: the first epoch of a process is slow
+MAX_UNDECIDED_TRIALS = 8  # trials that may end before there is a verdict on the present number side by side
 
 Kind = tuple[object, ...]
 
 
 def kind(recipe: Recipe) -> Kind:
-    """What decides the pace of a trial: backbone, image and batch size; and what makes its epochs differ."""
+    """Return the settings that decide a trial's pace: backbone, image and batch size, and any that vary by epoch."""
     train = recipe.train
     return (
         train.backbone,
@@ -31,12 +31,12 @@ def kind(recipe: Recipe) -> Kind:
 
 @dataclass
 class _Trial:
-    """A running trial; `since` is the state of its device when its present epoch began."""
+    """A running trial; `since` is the device's count of `changes` when the current epoch started."""
 
     kind: Kind
     since: int
     began: float = field(default_factory=time.time)
-    share: float | None = None  # its pace, as a share of what its kind reaches alone
+    share: float | None = None  # its pace, relative to that of its kind alone on the device
 
 
 @dataclass
@@ -47,46 +47,47 @@ class _Device:
     settled: bool = False
     peak: float = 0.0
     changes: int = 0  # starts and ends of trials so far
-    measured: int = 0  # epochs of a trial alone
+    measured: int = 0  # epochs of a trial alone on the device
     undecided: int = 0  # trials that ended since one more was allowed
-    gain: float = 1.0  # images a second of all trials together, over those of one alone
+    gain: float = 1.0  # images per second of all trials together, relative to one alone
     alone: dict[Kind, float] = field(default_factory=dict)
     running: dict[int, _Trial] = field(default_factory=dict)
 
 
 class Packing:
-    """How many trials each device may run now: first one, then one more while it fits and all together gain.
+    """Decides how many trials each device may run: one at first, then one more as long as it fits and total
+    throughput grows.
 
-    A trial's pace counts only over epochs during which the same trials ran beside it, against the pace of the same
-    backbone, image and batch size alone. One more is tried when all that run have such a figure; where it does not
-    bring 5 % more, or nothing can be told for long, the device goes back and stays there. `room` is GiB of free
-    memory by device, None where it is unknown: then nothing is packed.
+    A trial's pace counts only over epochs during which the same trials ran beside it, and relative to the pace of the
+    same backbone, image and batch size alone. One more trial is tried once every running one has such a figure. If it
+    does not bring 5 % more, or there is no verdict for long, the device goes back by one and stays there. `room` is
+    the free memory per device in GiB; where it is None, unknown, nothing is packed.
     """
 
     def __init__(self, room: Mapping[str, float | None], most: Mapping[str, int]) -> None:
         self._devices = {home: _Device(free or 0.0, most[home], settled=not free) for home, free in room.items()}
 
     def allowed(self, home: str) -> int:
-        """Trials that this device may run side by side."""
+        """Return the number of trials that this device may run side by side."""
         return self._devices[home].allowed
 
     def alone(self, home: str) -> bool:
-        """Whether it is settled that this device runs one trial at a time."""
+        """True if it is settled that this device runs one trial at a time."""
         device = self._devices[home]
         return device.settled and device.allowed == 1
 
     def began(self, home: str, trial: int, recipe: Recipe) -> None:
-        """Note that a trial began on this device."""
+        """Record that a trial started on this device."""
         device = self._devices[home]
         device.changes += 1
         device.running[trial] = _Trial(kind(recipe), device.changes)
 
     def crowded(self, home: str) -> bool:
-        """Whether several trials run there now."""
+        """True if several trials run on this device now."""
         return len(self._devices[home].running) > 1
 
     def ended(self, home: str, trial: int, *, out_of_memory: bool = False) -> None:
-        """Note that a trial ended; one that ran out of memory beside others ends the packing."""
+        """Record that a trial ended; one that ran out of memory beside others ends the packing."""
         device = self._devices[home]
         if out_of_memory and self.crowded(home):
             device.allowed, device.settled = 1, True
@@ -97,9 +98,9 @@ class Packing:
             device.allowed, device.settled = device.allowed - 1, True
 
     def epoch(self, home: str, trial: int, epoch: Epoch) -> None:
-        """Learn from an epoch: the memory it peaked at, and its pace if the same trials ran beside it all along.
+        """Learn from an epoch: its peak memory, and its pace if the same trials ran beside it throughout.
 
-        One that was trained in an earlier call, and is only told again, says nothing.
+        An epoch that was trained in an earlier session, and is only reported again, is ignored.
         """
         device = self._devices[home]
         one = device.running[trial]
@@ -125,7 +126,7 @@ def _fits(device: _Device, trials: int) -> bool:
 
 
 def _grow(device: _Device) -> None:
-    """Allow one trial more, if it fits."""
+    """Allow one more trial if it fits; otherwise settle."""
     device.undecided = 0
     if device.allowed < device.most and _fits(device, device.allowed + 1):
         device.allowed += 1
@@ -134,13 +135,13 @@ def _grow(device: _Device) -> None:
 
 
 def _shrink(device: _Device) -> None:
-    """Allow fewer from now on, where a larger trial than those before has shown that so many do not fit."""
+    """Allow fewer from now on if a trial larger than all before has shown that the present number does not fit."""
     while device.allowed > 1 and not _fits(device, device.allowed):
         device.allowed, device.settled = device.allowed - 1, True
 
 
 def _weigh(device: _Device) -> None:
-    """Once every running trial that can be compared has been: one more, or back by one for good."""
+    """Once every comparable running trial has a figure, allow one more, or go back by one permanently."""
     known = [one for one in device.running.values() if one.kind in device.alone]
     shares = [one.share for one in known if one.share is not None]
     if len(shares) < len(known):

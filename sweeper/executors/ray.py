@@ -1,7 +1,7 @@
-"""A Ray cluster: an actor for every GPU, or for every node without one, and in each the executor of one machine.
+"""A Ray cluster: one actor per GPU, or per node if no node has GPUs, each with the local executor of its machine.
 
-Ray finds places, reserves them, and notices what is gone. Trials run as they do without it: in processes of their
-own, in folders that every node sees.
+Ray finds resources, reserves them and notices losses. Trials run as they do without it: in separate processes, in
+folders that every node sees.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "1000000"  # noqa: SIM112  else Ray ends us with its head
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import ray  # it reads them now
+import ray  # reads them on import
 from ray._private import worker as driver
 from ray.exceptions import ActorUnavailableError, RayError
 from ray.job_config import JobConfig
@@ -36,45 +36,45 @@ from sweeper.system.signals import HEARD
 from sweeper.trial import Done, Failed, Job, Progress
 from trainers.support.position import Position
 
-SURVEY_INTERVAL_S = 2.0  # seconds between two looks at what the cluster has
-POLL_INTERVAL_S = 0.5  # seconds that an actor waits for its workers' words before it answers
-MAX_BROKEN_ACTORS = 3  # actors in a row that did not come up, with none that did, before it is no accident
-HEAD_TIMEOUT_S = 60.0  # seconds without an answer of the cluster's head
-CONNECT_TIMEOUT_S = 5.0  # seconds for a connection to it
+SURVEY_INTERVAL_S = 2.0  # seconds between two surveys of the cluster's resources
+POLL_INTERVAL_S = 0.5  # seconds that an actor waits for its workers' messages before it answers
+MAX_BROKEN_ACTORS = 3  # actors in a row that fail to start before the sweep gives up
+HEAD_TIMEOUT_S = 60.0  # seconds without an answer from the cluster's head
+CONNECT_TIMEOUT_S = 5.0  # seconds to connect to it
 SHUTDOWN_GRACE_S = 5.0  # seconds for an actor to end its workers
 
 
 class NodeActor(NodeExecutor):
-    """What Ray reserves on a node, and works for a sweep there; the cluster's pages show it under this name."""
+    """The actor that works for a sweep on a node; Ray's dashboard shows it under this name."""
 
     def open(self, setting: str) -> str:
-        """Take up what Ray has reserved; returns Opened."""
+        """Open slots on the GPUs that Ray has reserved; return Opened as JSON."""
         return self.take_up(setting, ray.get_gpu_ids())
 
     def close(self) -> None:
-        """End the workers, and this process."""
+        """End the workers and this process."""
         super().close()
         ray.actor.exit_actor()
 
 
 @dataclass
 class ActorSlot:
-    """An actor, the call to it that is under way, and what it is to be told with the next one."""
+    """An actor, the pending call to it, and the contents of the next one."""
 
     node: str
     host: str
     actor: Any
     call: Any
-    name: str = ""  # none: it has not answered yet
+    name: str = ""  # empty until it has answered
     free: int = 0
     jobs: dict[int, Job] = field(default_factory=dict)
     starts: list[Job] = field(default_factory=list)
     answers: list[tuple[int, bool]] = field(default_factory=list)
-    positions: Mapping[int, Position] = field(default_factory=dict)  # how far the epochs are
-    since: float = 0.0  # when the call began
+    positions: Mapping[int, Position] = field(default_factory=dict)  # of running trials, within their epochs
+    since: float = 0.0  # start of the pending call
 
     def send(self, now: float) -> None:
-        """Call the actor, unless a call is under way or there is nothing to ask."""
+        """Call the actor, unless a call is pending or it has no jobs."""
         if self.call is None and self.jobs:
             order = NodeRequest(starts=tuple(self.starts), answers=tuple(self.answers))
             self.call, self.since = self.actor.exchange.remote(order.model_dump_json(), POLL_INTERVAL_S), now
@@ -83,7 +83,7 @@ class ActorSlot:
 
 @dataclass(frozen=True)
 class NodeShare:
-    """What a node has for trials: so many places, each with its part of the node."""
+    """The resources of a node: the number of places for actors, and the CPUs and GPUs of each."""
 
     host: str
     places: int
@@ -92,35 +92,35 @@ class NodeShare:
 
 
 class ClusterMonitor:
-    """What the nodes have, asked in a thread of its own: while the cluster's head is gone, the question blocks."""
+    """Surveys the nodes' resources in a separate thread, since the query blocks while the cluster's head is gone."""
 
     def __init__(self, *, cpu: bool) -> None:
         self._cpu, self._ended = cpu, threading.Event()
         self._here = ray.get_runtime_context().get_node_id()
         self._news: dict[str, NodeShare] | None = None
-        self._heard, self.cut_off = time.monotonic(), False  # cut off: this machine's part of the cluster is gone
+        self._heard, self.cut_off = time.monotonic(), False  # cut off: this machine is no longer part of the cluster
         self._look()
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     @property
     def age(self) -> float:
-        """Seconds since the last answer."""
+        """The seconds since the last answer."""
         return time.monotonic() - self._heard
 
     def news(self) -> dict[str, NodeShare] | None:
-        """The latest answer, once."""
+        """Return the latest answer if it has not been returned before, else None."""
         news, self._news = self._news, None
         return news
 
     def close(self) -> None:
-        """Ask no more; a question that nobody answers is not waited for."""
+        """Stop the survey, without waiting for a query that stays unanswered."""
         self._ended.set()
         self._thread.join(SURVEY_INTERVAL_S / 2)
 
     def _ask(self) -> None:
         while not self._ended.wait(SURVEY_INTERVAL_S):
-            with contextlib.suppress(RayError):  # then the last answer grows older
+            with contextlib.suppress(RayError):  # `age` keeps growing instead
                 self._look()
 
     def _look(self) -> None:
@@ -130,13 +130,13 @@ class ClusterMonitor:
 
 
 class Ray:
-    """Keeps the promise of an executor on all GPUs of a cluster, or on all nodes where it has none.
+    """An executor on all GPUs of a cluster, or on all its nodes if it has no GPUs.
 
-    Nodes may come and go, and GPUs may be taken by others for a time: trials run where they can now. What is lost
-    with an actor or a node becomes a Failed(died) of its jobs. Actors end with this process, however that ends.
-    Nodes must see the study's `lock` and an `image` of its data; `say` is told of those that are of no use.
+    Nodes may come and go, and others may take GPUs for a time: trials run wherever there is room now. Jobs that are
+    lost with an actor or a node become Failed(died). Actors end with this process, however it ends. Nodes must see
+    the study's `lock` and an `image` of its data; unusable ones are reported through `say`.
 
-    Raises EnvironmentFault when no cluster answers at `address`, or no node can be used.
+    Raises EnvironmentFault if no cluster answers at `address` or no node can be used.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Ray:
         self._say, self._slots, self._lock, self._image = say, slots, lock, image
         self._places: list[ActorSlot] = []
         self._ready: deque[Progress | Done | Failed] = deque()
-        self._refused: dict[str, str] = {}  # nodes of no use, and why
+        self._refused: dict[str, str] = {}  # unusable nodes, and why
         self._broken = 0
         self._awake, self._silence = AwakeClock(), HangLimits.read().silence
         _connect(address)
@@ -190,7 +190,7 @@ class Ray:
                 place.send(self._awake.now())
 
     def close(self, *, kill: bool = False) -> None:
-        """Without `kill`, busy workers are stopped at the end of their epoch; what they still say is lost."""
+        """End the workers; without `kill`, busy ones first finish their epoch. Messages not yet read are lost."""
         while not kill and any(place.jobs for place in self._places):
             if isinstance(message := self.next(1.0), Progress):
                 self.answer(message.trial, keep=False)
@@ -205,15 +205,15 @@ class Ray:
 
     # ---------------------------------------------------------------------------------- places
     def _survey(self) -> None:
-        """Ask for a place on everything that the cluster has now and that has none yet."""
+        """Request an actor on every resource of the cluster that has none yet; raise if the cluster is unusable."""
         if shares := self._roll.news():
             held = Counter(place.node for place in self._places)
             for node in shares.keys() - self._refused.keys():
                 self._places += [self._open(node, shares[node]) for _ in range(shares[node].places - held[node])]
         if self._roll.cut_off:
-            raise EnvironmentFault("Ray has ended on this machine", where="--ray", help=AGAIN)
+            raise EnvironmentFault("Ray is no longer running on this machine", where="--ray", help=AGAIN)
         if self._roll.age > HEAD_TIMEOUT_S and not self._places:
-            raise EnvironmentFault("the Ray cluster does not answer any more", where="--ray", help=AGAIN)
+            raise EnvironmentFault("the Ray cluster no longer answers", where="--ray", help=AGAIN)
         if self._refused and not self._places:
             raise EnvironmentFault("no node of the cluster can be used", where="--ray", help=_reasons(self._refused))
 
@@ -243,7 +243,7 @@ class Ray:
 
     # -------------------------------------------------------------------------------- messages
     def _listen(self, timeout: float) -> None:
-        """Hear whoever has something to say first, and end who has been silent for too long."""
+        """Wait for the first reply and handle it; give up actors that have not answered for too long."""
         now = self._awake.now()
         for place in self._places:
             place.send(now)
@@ -279,7 +279,7 @@ class Ray:
     def _opened(self, place: ActorSlot, opened: Opened) -> None:
         if opened.fault:
             self._discard(place)
-            if place.node not in self._refused:  # it has a place a GPU
+            if place.node not in self._refused:  # each GPU of the node has a place
                 self._refused[place.node] = f"{place.host} {opened.fault}"
                 self._say(f"left out: {self._refused[place.node]}")
             return
@@ -287,7 +287,7 @@ class Ray:
         place.name, place.free = f"{place.host}/{opened.name}", opened.free
 
     def _lose(self, place: ActorSlot, why: str) -> None:
-        """The actor is gone, and all that ran there."""
+        """Give up an actor, and report the jobs that ran on it as Failed."""
         self._discard(place)
         if not place.name:
             self._broken += 1
@@ -298,13 +298,15 @@ class Ray:
             self._ready.append(Failed(trial=job.trial, failure="died", text=text[:300], detail=detail))
 
 
-BEGIN = "ray start --head begins one and prints its address; with a token, RAY_AUTH_TOKEN_PATH must name it here too"
-AGAIN = "begin the cluster again, and run the same command again"
-INSTALLED = "every node needs this project in the same Python, and the log of the cluster says more"
+BEGIN = (
+    "start one with ray start --head, which prints its address; if it uses a token, set RAY_AUTH_TOKEN_PATH here too"
+)
+AGAIN = "restart the cluster, then run the same command again"
+INSTALLED = "install this project in the same Python on every node; the cluster's log has details"
 
 
 def _words(error: Exception) -> str:
-    """The first line of what Ray says; of what it cannot reach it says numbers only."""
+    """Return the first line of Ray's message, or words of ours if an actor is unreachable: Ray gives only numbers."""
     if isinstance(error, ActorUnavailableError):
         return "it cannot be reached"
     said = str(error).strip().partition("\n")[0].rstrip(".")
@@ -312,11 +314,15 @@ def _words(error: Exception) -> str:
 
 
 def _reasons(refused: Mapping[str, str]) -> str:
-    return "; ".join(sorted(set(refused.values()))) + "; put project, data and mlruns where every node sees them"
+    return (
+        "; ".join(sorted(set(refused.values()))) + "; put the project, the data and mlruns where every node sees them"
+    )
 
 
 def _shares(nodes: Sequence[Mapping[str, Any]], *, cpu: bool) -> dict[str, NodeShare]:
-    """What each node has: its GPUs, each with its part of the cores; or its cores, where no node has GPUs."""
+    """Return the resources of each node: its GPUs, each with its share of the cores, or its cores if no node has
+    GPUs.
+    """
     gpus = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes) and not cpu
     return dict(
         _share_of(node, gpus=gpus) for node in nodes if node["Resources"].get("GPU" if gpus else "CPU", 0) >= 1
@@ -330,11 +336,11 @@ def _share_of(node: Mapping[str, Any], *, gpus: bool) -> tuple[str, NodeShare]:
 
 
 def _connect(address: str) -> None:
-    driver._worker_logs_enabled = False  # or it prints what its own processes say, on stdout
+    driver._worker_logs_enabled = False  # otherwise it prints the output of its own processes on stdout
     try:
         _knock(address)
         with _our_signals():
-            apart = JobConfig(_client_job=True)  # else actors import what lies in the current folder
+            apart = JobConfig(_client_job=True)  # otherwise actors import modules from the current folder
             ray.init(
                 address=address, log_to_driver=False, logging_level="critical", namespace="sweep", job_config=apart
             )
@@ -344,7 +350,7 @@ def _connect(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError where nobody listens at HOST:PORT, which Ray would try to reach for two minutes."""
+    """Raise OSError if nothing listens at HOST:PORT; Ray itself would try for two minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
@@ -352,7 +358,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _our_signals() -> Iterator[None]:
-    """Ray puts handlers of its own in the place of those that end a sweep well."""
+    """Restore our signal handlers, which stop a sweep properly, after Ray has replaced them."""
     before = {number: signal.getsignal(number) for number in HEARD}
     try:
         yield

@@ -1,1 +1,1 @@
-"""What a study leaves on disk."""
+"""The files that a study leaves on disk."""

@@ -1,4 +1,4 @@
-"""The copies of extension files that a study, and each of its finals, keeps."""
+"""The copies of extension files that a study and each of its final models keep."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from trainers.support import files
 
 
 def keep(given: Sequence[ExtensionFile], folder: Path) -> None:
-    """Put copies of these files into `folder`, where they are not there yet."""
+    """Copy these files to `folder` unless identical copies are there already."""
     for one in given:
         copy = folder / one.name
         if not copy.is_file() or copy.read_bytes() != one.text:
@@ -18,6 +18,6 @@ def keep(given: Sequence[ExtensionFile], folder: Path) -> None:
 
 
 def carry(wanted: Mapping[str, str], source: Path, folder: Path) -> None:
-    """Copy what a recipe was made with, by file name and SHA-256, from one folder of copies to another."""
+    """Copy the files that a recipe was made with, by name and SHA-256, from one folder of copies to another."""
     if wanted:
         keep(extensions.stored(source, wanted), folder)

@@ -1,4 +1,4 @@
-"""What mattered, as importance.json keeps it. Who computes it is results.importance."""
+"""The importance of parameters as stored in importance.json; `results.importance` computes it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,22 +9,22 @@ from sweeper.store.paths import StudyFolder
 from sweeper.trial import Message
 
 MIN_TRIALS = 40
-"""Trials that PED-ANOVA needs; docs/explanation/measurements.md has how often it is right by their number."""
+"""Trials that PED-ANOVA needs; docs/explanation/measurements.md shows how often it is right, by number of trials."""
 MIN_COMPLETED = 5  # of them
-SHOWN = 3  # open values in one line
+SHOWN = 3  # parameters in one line
 
 
 class Share(Message):
-    """An open value: its share in what tells the best trials from all, 0 to 1, and its standard error."""
+    """A parameter with its share, 0 to 1, in what separates the best trials from all, and its standard error."""
 
     name: str
     share: float
     error: float
-    short: str = Field("", description="its name in the leaderboard, where that is another")
+    short: str = Field("", description="its name in the leaderboard, if different")
 
     @property
     def label(self) -> str:
-        """What people read."""
+        """The name shown to users."""
         return self.short or self.name
 
     def __str__(self) -> str:
@@ -32,61 +32,63 @@ class Share(Message):
 
 
 class Importance(Message):
-    """importance.json: the shares, the largest first; none of too few trials, or of equally good ones.
+    """importance.json: the shares, largest first; none for too few trials, or for equally good ones.
 
-    A pruned trial counts as tried and as worse than those that completed.
+    A pruned trial counts as tried, and as worse than the completed ones.
     """
 
     schema_version: int = 1
-    record: str = Field(description="checksum of what it was computed of")
+    record: str = Field(description="checksum of the record it was computed from")
     completed: int
     pruned: int
     shares: tuple[Share, ...] = ()
 
     @property
     def is_enough(self) -> bool:
-        """Whether there are trials enough to say."""
+        """True if there are enough trials."""
         return self.completed >= MIN_COMPLETED and self.completed + self.pruned >= MIN_TRIALS
 
     @property
     def named(self) -> list[Share]:
-        """The first, and those of the next whose share is larger than its error."""
+        """The first share, and those of the next ones that exceed their error."""
         return [one for at, one in enumerate(self.shares[:SHOWN]) if at == 0 or one.share > one.error]
 
     @property
     def in_full(self) -> "Importance":
-        """The same under whole names, for where the open values have those: in MLflow."""
+        """The same with full names, as parameters have them in MLflow."""
         shares = tuple(one.model_copy(update={"short": ""}) for one in self.shares)
         return self.model_copy(update={"shares": shares})
 
     @property
     def line(self) -> str:
-        """`what mattered: lr 62 % ±9, gamma 21 % ±8`."""
+        """The line for users, such as `what mattered: lr 62 % ±9, gamma 21 % ±8`."""
         if self.shares:
             return f"what mattered: {', '.join(map(str, self.named))}"
         if self.is_enough:
-            return "what mattered: nothing that tells the best trials from the others"
+            return "what mattered: nothing separates the best trials from the others"
         least = "" if self.completed >= MIN_COMPLETED else f", {MIN_COMPLETED} of them completed"
-        return f"what mattered: too few trials to say ({self.completed + self.pruned}; it takes {MIN_TRIALS}{least})"
+        return (
+            f"what mattered: too few trials to say ({self.completed + self.pruned}; {MIN_TRIALS} are needed{least})"
+        )
 
     @property
     def rows(self) -> list[list[str]]:
-        """Each open value, its share in per cent and the standard error of that."""
+        """One row per parameter: name, share in percent, standard error of the share."""
         return [[one.label, f"{one.share:.0%}", f"{100 * one.error:.0f}"] for one in self.shares]
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values for --json."""
+        """Return the same as plain values for --json."""
         return self.model_dump(mode="json", exclude={"schema_version", "record"}) | {"enough": self.is_enough}
 
 
 def ordered(names: Iterable[str], found: Importance | None) -> list[str]:
-    """`names`, those that mattered most before the others."""
+    """Return `names` with the most important first."""
     order = [share.name for share in found.shares] if found else []
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def read(study: StudyFolder) -> Importance | None:
-    """What was last computed; None where nothing was, or it cannot be read."""
+    """Return the stored importance; None if there is none or it is unreadable."""
     try:
         return Importance.model_validate_json(study.importance.read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -1,4 +1,4 @@
-"""Our own files read as what they should be; one that somebody has changed, or a disk, is named and not believed."""
+"""Reads our own JSON files and validates them; a damaged one is reported, not trusted."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,12 +7,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweeper.errors import EnvironmentFault
 
-LARGEST = 64 << 20  # bytes; ours are thousands of times smaller
+LARGEST = 64 << 20  # bytes; our files are thousands of times smaller
 Read = TypeVar("Read")
 
 
 def read(path: Path, kind: type[Read]) -> Read | None:
-    """What the JSON file at `path` holds, as a `kind`; None where there is none. Raises EnvironmentFault."""
+    """Return the contents of the JSON file at `path` as a `kind`; None if the file does not exist. Raises
+    EnvironmentFault if it is damaged.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
@@ -24,7 +26,7 @@ def read(path: Path, kind: type[Read]) -> Read | None:
 
 
 def parsed(content: bytes, kind: type[Read], where: str) -> Read:
-    """The JSON text as a `kind`; `where` it stands is named in the EnvironmentFault."""
+    """Return the JSON text as a `kind`. Raises EnvironmentFault with the location `where` if it is damaged."""
     try:
         found: Read = _adapter(kind).validate_json(content)
     except ValidationError as error:
@@ -45,7 +47,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _damaged(where: Path | str, why: str) -> EnvironmentFault:
     return EnvironmentFault(
-        f"this file is damaged, or of another version of sweep: {why}",
+        f"this file is damaged, or was written by another version of sweep: {why}",
         where=str(where),
-        help="restore it from a copy, or move the folder it lies in away",
+        help="restore it from a copy, or move its folder away",
     )

@@ -1,4 +1,4 @@
-"""The lock that makes one process the only writer of a study."""
+"""The lock that makes one process the sole writer of a study."""
 
 import fcntl
 import json
@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 from sweeper.errors import StudyHeld
 from trainers.support.files import full
 
-LOCK_TIMEOUT_S = 0.5  # seconds; `holder` takes the lock for an instant, and must not keep a sweep from starting
+LOCK_TIMEOUT_S = 0.5  # seconds; `holder` takes the lock for an instant, which must not keep a sweep from starting
 
 
 class Holder(BaseModel):
-    """Who holds a study; `started` in Unix seconds."""
+    """The process that holds a study; `started` is in Unix seconds."""
 
     pid: int
     host: str
@@ -28,9 +28,9 @@ class Holder(BaseModel):
 
 
 class Lock:
-    """A study held by this process; the system lets go of it when the process ends, however it ends.
+    """A study held by this process; the system releases it when the process ends, however it ends.
 
-    Raises StudyHeld, naming the holder, while another one holds it.
+    Raises StudyHeld, naming the holder, if another process holds it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,11 +48,11 @@ class Lock:
             raise StudyHeld(
                 f"{_read(path) or 'another process'} is running this study",
                 where=str(path),
-                help="wait for it, stop it, or begin another study with --new-study NAME",
+                help="wait for it, stop it, or start another study with --new-study NAME",
             ) from None
 
     def _sign(self, file: int) -> None:
-        """Say in the file who holds it, in the place of who did; on a full disk that may stay unsaid."""
+        """Write this process into the file in place of the last holder; on a full disk the file may stay empty."""
         self._file = os.fstat(file)
         text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}) + "\n"
         try:
@@ -65,7 +65,7 @@ class Lock:
 
     @property
     def there(self) -> bool:
-        """Whether it is held, and the locked file still lies at its path: else another process may hold the study."""
+        """True if it is held and the locked file is still at its path; else another process may hold the study."""
         try:
             return self._lock.is_locked and os.path.samestat(Path(self._lock.lock_file).stat(), self._file)
         except FileNotFoundError:
@@ -76,13 +76,15 @@ class Lock:
 
 
 def acquire(path: Path) -> Lock:
-    """Hold `path` until released."""
+    """Lock `path` until released."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return Lock(path)
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the lock at `path` now, or None. It is only read, and may be another user's; any number may look."""
+    """Return the current holder of the lock at `path`, or None. Only reads the file, which may be another user's; any
+    number of processes may do so at once.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Every path under mlruns/. Nobody else joins folder names."""
+"""Every path under mlruns/. No other module joins folder names."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from trainers.support import files
 
 
 def home() -> Path:
-    """Absolute folder that holds all that running leaves: $SWEEP_HOME, or mlruns in the current folder."""
+    """Return the absolute path of the folder for all output: $SWEEP_HOME, or mlruns in the current folder."""
     given = os.environ.get("SWEEP_HOME") or "mlruns"
     try:
         return files.recordable(Path(files.expanded(given)).absolute())
@@ -26,7 +26,7 @@ def cache() -> Path:
 
 
 def database() -> Path:
-    """MLflow's SQLite file."""
+    """Return the path of MLflow's SQLite file."""
     return home() / "mlflow.db"
 
 
@@ -35,12 +35,12 @@ def artifacts() -> Path:
 
 
 def comparison() -> Path:
-    """The page that compares studies."""
+    """Return the path of the page that compares studies."""
     return home() / "comparison.html"
 
 
 def fonts() -> Path:
-    """What the plotting library notes down of this machine's fonts."""
+    """Return the path of the plotting library's cache of this machine's fonts."""
     return cache() / "fonts"
 
 
@@ -64,7 +64,7 @@ class StudyFolder:
 
     @property
     def study_file(self) -> Path:
-        """The study as resolved when it began: the identity that a resume is compared with."""
+        """The study as resolved when it started: the identity that a resume is compared with."""
         return self.root / "study.json"
 
     @property
@@ -73,7 +73,7 @@ class StudyFolder:
 
     @property
     def extensions(self) -> Path:
-        """Copies of the extension files, as they were when the study began."""
+        """Copies of the extension files as they were when the study started."""
         return self.root / "extensions"
 
     @property
@@ -82,42 +82,42 @@ class StudyFolder:
 
     @property
     def trial_index(self) -> Path:
-        """Every ended trial in one file, for whoever looks at all of them; made anew where it is missing."""
+        """All finished trials in one file, for fast reading; rebuilt if missing."""
         return self.root / "trial_index.jsonl"
 
     @property
     def sync_state(self) -> Path:
-        """Where in MLflow this study is: experiment, parent run and address."""
+        """The place of this study in MLflow: experiment, parent run and address."""
         return self.root / "mlflow.json"
 
     @property
     def log(self) -> Path:
-        """What each sweep has said, line by line."""
+        """The log of all sweeps, line by line."""
         return self.root / "log.txt"
 
     @property
     def running(self) -> Path:
-        """Where running trials are within their epochs, for whoever watches; there while a sweep runs."""
+        """The positions of running trials within their epochs, for other processes; exists while a sweep runs."""
         return self.root / "running.json"
 
     @property
     def elapsed(self) -> Path:
-        """Seconds of sweeping so far."""
+        """The seconds of sweeping so far."""
         return self.root / "elapsed_seconds"
 
     @property
     def gpu_memory(self) -> Path:
-        """How many images of which backbone and size a GPU had room for, where that was less than a batch."""
+        """The images per pass that fitted on a GPU, by backbone and image size, where a whole batch did not."""
         return self.root / "gpu_memory.json"
 
     @property
     def resume_command(self) -> Path:
-        """The command that goes on with this study, as the shell takes it."""
+        """The command that resumes this study, quoted for a shell."""
         return self.root / "resume_command"
 
     @property
     def data(self) -> Path:
-        """What was understood of the data set: splits, categories, counts, notes."""
+        """The data set as it was read: splits, categories, counts, notes."""
         return self.root / "data.json"
 
     @property
@@ -126,12 +126,12 @@ class StudyFolder:
 
     @property
     def importance(self) -> Path:
-        """How much each open value mattered; computed again when the record has changed."""
+        """The importance of each parameter; recomputed when the record has changed."""
         return self.root / "importance.json"
 
     @property
     def transfer(self) -> Path:
-        """What an earlier study has taught this one before its first trial."""
+        """The trials transferred from an earlier study before the first trial."""
         return self.root / "transfer.json"
 
     @property
@@ -140,12 +140,12 @@ class StudyFolder:
 
     @property
     def drawn(self) -> Path:
-        """Which figures there are, and of which record; hidden among them, so that it goes where they go."""
+        """The list of figures and the record that they show; a hidden file among them, so that it moves along."""
         return self.figures / ".drawn.json"
 
     @property
     def figures(self) -> Path:
-        """What is drawn of the whole study."""
+        """The figures of the whole study."""
         return self.root / "figures"
 
     @property
@@ -164,7 +164,7 @@ class StudyFolder:
         return RunFolder(self.trials / f"{number:04d}")
 
     def confirm(self, number: int, repeat: int) -> "RunFolder":
-        """The folder of the `repeat`-th retraining of trial `number` with a new seed."""
+        """Return the folder of the `repeat`-th retraining of trial `number` with a new seed."""
         return RunFolder(self.confirmations / f"{number:04d}-{repeat}")
 
     def final(self, name: str) -> "RunFolder":
@@ -183,7 +183,7 @@ class RunFolder:
 
     @property
     def search(self) -> Path:
-        """What a sampler or a pruner of an extension file has kept of this trial."""
+        """The state that a sampler or pruner of an extension file keeps with this trial."""
         return self.root / "search.json"
 
     @property
@@ -200,7 +200,9 @@ class RunFolder:
 
     @property
     def paused(self) -> Path:
-        """Lies there while the trial waits at a rung: for readers alone, the study asks the histories."""
+        """A marker that exists while the trial is paused at a rung; only for readers, as the study uses the
+        histories.
+        """
         return self.root / "paused"
 
     @property
@@ -222,18 +224,18 @@ class RunFolder:
 
     @property
     def val_bootstrap(self) -> Path:
-        """Every counted metric of these predictions in resamples of val; stays when checkpoints go."""
+        """Every counted metric of these predictions in resamples of val; stays when checkpoints are deleted."""
         return self.root / "val_bootstrap.npy"
 
     @property
     def checkpoints(self) -> tuple[Path, ...]:
-        """What an ended run can do without: its record does not need it."""
+        """The files that a finished run can do without, as its record does not need them."""
         mine = self.val_logits, self.checkpoint, self.model
         return *mine, *(path for fold in self.folds for path in fold.checkpoints)
 
     @property
     def folds(self) -> "list[RunFolder]":
-        """The trainings of a cross-validation that have begun, by number: each has checkpoints and predictions."""
+        """The started trainings of a cross-validation by number, each with its own checkpoints and predictions."""
         found = (path for path in self.root.glob("fold_*") if _is_fold(path))
         return [RunFolder(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
 
@@ -242,41 +244,41 @@ class RunFolder:
         return self.root / "test_logits.npy"
 
     def test_logits_of_fold(self, number: int) -> Path:
-        """Of a final: those of the model of a fold of its trial, from one view, uncorrected."""
+        """Final model only: test logits by the model of one fold of its trial, from one view, uncorrected."""
         return self.root / f"test_logits_fold_{number}.npy"
 
     def test_of_fold(self, number: int) -> Path:
-        """The same as probabilities by name."""
+        """The same as probabilities by class name."""
         return self.root / f"test_fold_{number}.csv"
 
     @property
     def of_folds(self) -> list[Path]:
-        """Of a final: all that is there of both."""
+        """Final model only: all existing files of both kinds."""
         return sorted([*self.root.glob("test_logits_fold_*.npy"), *self.root.glob("test_fold_*.csv")])
 
     @property
     def out_of_fold(self) -> Path:
-        """Of a final: the probabilities of train and val by those models of its trial that did not see them."""
+        """Final model only: probabilities for train and val by those models of its trial that did not see them."""
         return self.root / "oof.csv"
 
     @property
     def test_scores(self) -> Path:
-        """Of a final, where test has labels."""
+        """Final model only, if test has labels: its scores on test."""
         return self.root / "test_scores.json"
 
     @property
     def test_images(self) -> Path:
-        """Of a final: which test images its predictions are of."""
+        """Final model only: the fingerprint of the test images of its predictions."""
         return self.root / "test_images"
 
     @property
     def scores(self) -> Path:
-        """What boards said of a submission, a line a score."""
+        """The leaderboard scores of a submission, one per line."""
         return self.root / "scores.jsonl"
 
     @property
     def elapsed(self) -> Path:
-        """Of a final: seconds that it took so far, from the check of the data to its submission."""
+        """Final model only: the seconds it took so far, from the check of the data to its submission."""
         return self.root / "elapsed_seconds"
 
     @property
@@ -297,22 +299,22 @@ class RunFolder:
 
     @property
     def drawn(self) -> Path:
-        """Which figures there are, and of which record; hidden among them, so that it goes where they go."""
+        """The list of figures and the record that they show; a hidden file among them, so that it moves along."""
         return self.figures / ".drawn.json"
 
     @property
     def figures(self) -> Path:
-        """What is drawn of this run once it has ended."""
+        """The figures of this run, drawn once it has finished."""
         return self.root / "figures"
 
     @property
     def last_figure(self) -> Path:
-        """The one that is drawn last."""
+        """The figure that is drawn last."""
         return self.figures / "mistakes.png"
 
     @property
     def extensions(self) -> Path:
-        """Copies of the extension files: a final has its own, so that its folder is enough to use the model."""
+        """Copies of the extension files; a final model has its own, so that its folder suffices to use the model."""
         own = self.root / "extensions"
         return own if own.is_dir() else self.study.extensions
 
@@ -323,5 +325,5 @@ class RunFolder:
 
 
 def _is_fold(path: Path) -> bool:
-    """Whether it is the folder of one training of a cross-validation, inside that of its run."""
+    """True for the folder of one training of a cross-validation, inside the folder of its run."""
     return path.name.startswith("fold_") and path.name.removeprefix("fold_").isdecimal()

@@ -1,4 +1,6 @@
-"""The trials of a study in order, as rows of plain values and as CSV; pandas takes half a second to load."""
+"""The trials of a study in order, as rows of plain values and as CSV; without pandas, which takes half a second to
+load.
+"""
 
 import csv
 import io
@@ -32,16 +34,17 @@ COLUMNS = (
     "backbone",
 )
 LAST = ("repeat_of", "failure", "error")
-INTERVAL = 1.96  # standard errors of a difference to both sides of it: a 95 % interval
+INTERVAL = 1.96  # standard errors to either side of a difference: a 95 % interval
 OWN = dict.fromkeys((*COLUMNS, "minutes", *LAST))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A row a trial, best value first and the earlier of equals, those without a value after them, FAILED last.
+    """One row per trial: the best value first, the earlier of equal values first, those without a value next, and
+    FAILED last.
 
-    Only COMPLETE trials can win, so only they have a `rank`; `tied` says which of them val cannot tell from the best,
-    None where nobody knows. `epoch` is the one that counts, from 1. A column for every open value stands after
+    Only COMPLETE trials can win, so only they have a `rank`. `tied` marks those that val cannot distinguish from the
+    best, and is None if unknown. `epoch` is the one that counts, from 1. Parameters have a column each, after
     `backbone`.
     """
 
@@ -50,7 +53,7 @@ class Ranking:
 
     @classmethod
     def of(cls, results: Sequence[TrialResult], study: StudyFolder) -> "Ranking":
-        """That of `results`, with standard errors as far as they, or predictions of `study`, give them."""
+        """Return the ranking of `results`, with standard errors if they, or the predictions of `study`, give them."""
         labels = None if all(result.standard_error is not None for result in results) else _labels(study)
         names = list(dict.fromkeys(name for result in results for name in result.params if name != "backbone"))
         rows = [_row(result, names, labels) for result in sorted(results, key=order)]
@@ -62,7 +65,7 @@ class Ranking:
         return cls([*COLUMNS, *map(_column, names), *LAST], rows)
 
     def csv(self) -> str:
-        """As text for trials.csv."""
+        """Return the text of trials.csv."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -71,7 +74,7 @@ class Ranking:
 
 
 def order(result: TrialResult) -> tuple[bool, float, int]:
-    """What trials are sorted by."""
+    """Return the sort key of a trial, best first."""
     return result.state == "FAILED", -result.oriented, result.number
 
 
@@ -102,25 +105,25 @@ def _row(result: TrialResult, names: Sequence[str], labels: int | None) -> dict[
 
 
 def _column(name: str) -> str:
-    """An open value's column; `train.` tells one from a column of ours that is called the same."""
+    """Return the column of a parameter, prefixed with `train.` if its name is that of another column."""
     return f"train.{name}" if name in COLUMNS or name in LAST else name
 
 
 def parameter_names(names: Iterable[str]) -> dict[str, str]:
-    """How a leaderboard calls each open value: by its short name; the backbone has a column of ours."""
+    """Return the name of each parameter in the leaderboard: its short name; `backbone` has a fixed column."""
     columns = {name: name if name == "backbone" else _column(name) for name in names}
     short = short_names(column for column in columns.values() if column not in OWN)
     return {name: short.get(column, column) for name, column in columns.items()}
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """The shortest end of each dotted name that no other name has, and that is no column of ours."""
+    """Return the shortest ending of each dotted name that no other name and no fixed column has."""
     known = list(names)
     return {name: next(end for end in ends(name) if _is_unique(end, name, known)) for name in known}
 
 
 def ends(name: str) -> list[str]:
-    """The ends of a dotted name, the shortest first."""
+    """Return the endings of a dotted name, the shortest first."""
     parts = name.split(".")
     return [".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1)] + [name]
 
@@ -131,9 +134,9 @@ def _is_unique(end: str, name: str, known: Sequence[str]) -> bool:
 
 
 def _labels(study: StudyFolder) -> int | None:
-    """Answers of val that the overall accuracy is a share of, if a trial has left its predictions.
+    """Return the number of val answers behind the overall accuracy; None if no trial has left its predictions.
 
-    They are those of the categories with one answer: images x categories, but for the answers that are missing.
+    These are the answers of the categories with one answer: images x categories, less the missing ones.
     """
     for _, folder in records.folders(study):
         images = _length(folder.val_logits)
@@ -144,7 +147,7 @@ def _labels(study: StudyFolder) -> int | None:
 
 
 def _single(study: StudyFolder, val: Scores) -> list[str] | None:
-    """The categories with one answer; None where nobody knows which they are."""
+    """Return the categories with one answer; None if unknown."""
     if val.mean_average_precision is None:
         return list(val.category_accuracy)
     from trainers.data.summary import Summary
@@ -154,7 +157,9 @@ def _single(study: StudyFolder, val: Scores) -> list[str] | None:
 
 
 def _length(path: Path) -> int | None:
-    """Images in a file of predictions; None where there is none, or one that is damaged: another trial's will do."""
+    """Return the number of images in a file of predictions; None if it is missing or damaged, as another trial's will
+    do.
+    """
     import numpy as np
 
     try:
@@ -164,7 +169,7 @@ def _length(path: Path) -> int | None:
 
 
 def _standard_error(result: TrialResult, labels: int | None) -> float | None:
-    """The one on record; else, of the overall accuracy, which is one share, sqrt(p (1 - p) / n)."""
+    """Return the recorded standard error; otherwise, for the overall accuracy, a proportion, sqrt(p (1 - p) / n)."""
     if result.standard_error is not None:
         return result.standard_error
     if result.metric != "overall_accuracy" or result.value is None or not labels:
@@ -175,15 +180,15 @@ def _standard_error(result: TrialResult, labels: int | None) -> float | None:
 def _compare(complete: Sequence[dict[str, Any]], resamples: "Callable[[dict[str, Any]], np.ndarray | None]") -> None:
     """Mark the rows that are tied with the first: the 95 % interval of the difference includes 0.
 
-    It stands on the differences of both in the same resamples of val. Without these: whether the trial is within one
-    standard error of the best. Nothing is marked where that is not known either.
+    The interval comes from paired differences in the same resamples of val. Without those, a trial is tied if it is
+    within one standard error of the best. If that is unknown too, nothing is marked.
     """
     if not complete or (error := complete[0]["standard_error"]) is None:
         return
     best = resamples(complete[0])
     for row in complete:
         behind, other = abs(complete[0]["value"] - row["value"]), row["standard_error"]
-        if other is not None and behind > INTERVAL * (error + other):  # the error of a difference is no larger
+        if other is not None and behind > INTERVAL * (error + other):  # an upper bound on the error of a difference
             row["tied"] = False
         elif best is None or (same := resamples(row)) is None or same.shape != best.shape:
             row["tied"] = bool(behind <= error)
@@ -192,7 +197,7 @@ def _compare(complete: Sequence[dict[str, Any]], resamples: "Callable[[dict[str,
 
 
 def _resamples(folder: RunFolder, metric: str) -> "np.ndarray | None":
-    """A metric in resamples of val; None where a trial has left none, or a file that is damaged."""
+    """Return a metric in resamples of val; None if the trial has left none or the file is damaged."""
     from trainers.support.checksummed import load_array
 
     try:
@@ -203,12 +208,12 @@ def _resamples(folder: RunFolder, metric: str) -> "np.ndarray | None":
 
 
 def tables(folder: StudyFolder) -> list[Path]:
-    """Write trials.csv anew; returns what is shown with the study."""
+    """Rewrite trials.csv; return the files to show with the study."""
     results = records.results(folder)
     try:
         if results:
             files.write_text(folder.table, Ranking.of(results, folder).csv())
-    except OSError as error:  # on a full disk the table of before stays
+    except OSError as error:  # on a full disk the previous table stays
         if not files.full(error):
             raise
     return [folder.table] if results and folder.table.exists() else []

@@ -1,4 +1,4 @@
-"""The record: what the coordinator writes into run folders, and how it is read back."""
+"""The record: the files that the coordinator writes to run folders, and the code that reads them back."""
 
 import math
 import os
@@ -17,19 +17,19 @@ from trainers.support import files
 
 
 def append(folder: RunFolder, epoch: Epoch) -> None:
-    """Add `epoch` to the history as one synced line; on a full disk the history stays as it was (OSError)."""
+    """Append `epoch` to the history as one synced line. Raises OSError on a full disk, with the history unchanged."""
     files.append(folder.history, epoch.model_dump_json().encode() + b"\n", sync=True)
     if epoch.number == 1:
         files.sync_folder(folder.root)
 
 
 def history(folder: RunFolder) -> list[Epoch]:
-    """The epochs on record, in order from 1; a torn tail is left out. Writes nothing, so anyone may ask."""
+    """Return the recorded epochs in order from 1, without a torn tail. Writes nothing, so any process may call it."""
     return _sound(folder.history)[0]
 
 
 def repair(folder: RunFolder) -> list[Epoch]:
-    """The same, and the torn tail is cut off the file. Only for whoever holds the study, while nobody trains here."""
+    """Do the same, and cut a torn tail off the file. Only for the holder of the study, while nothing trains here."""
     remove_leftovers(folder.root)
     epochs, length = _sound(folder.history)
     if folder.history.exists() and folder.history.stat().st_size > length:
@@ -40,26 +40,26 @@ def repair(folder: RunFolder) -> list[Epoch]:
 
 
 def remove_leftovers(folder: Path, *, ended: bool = False) -> None:
-    """Remove what kills left of files that were being written, by `trainers.support.files`, in this very folder and
-    those of its folds.
+    """Remove unfinished files that kills have left of writes by `trainers.support.files`, in this folder and those of
+    its folds.
 
-    Of a run that has `ended` also what waited for an epoch that will not come.
+    For a run that has `ended`, also remove files that waited for an epoch that will not come.
     """
     for rest in leftovers(folder, ended=ended):
         rest.unlink(missing_ok=True)
 
 
 def leftovers(folder: Path, *, ended: bool = False) -> list[Path]:
-    """What `remove_leftovers` would remove."""
+    """Return the files that `remove_leftovers` would remove."""
     places = [folder, *(fold.root for fold in RunFolder(folder).folds)]
     waiting = (path for place in places for path in place.glob(f"{files.NEXT}*") if ended)
-    mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be at it now
+    mine = f".mlflow.json.{os.getpid()}.tmp"  # of the tracker, which may be writing it now
     unfinished = (path for place in places for path in place.glob(".*.tmp") if path.name != mine)
     return sorted([*unfinished, *waiting])
 
 
 def _sound(path: Path) -> tuple[list[Epoch], int]:
-    """The epochs of the leading lines that are whole and in order, and the bytes they take."""
+    """Return the epochs of the leading lines that are complete and in order, and the bytes of those lines."""
     epochs: list[Epoch] = []
     length = 0
     for line in _lines(path):
@@ -88,48 +88,48 @@ def _parse(line: bytes) -> Epoch | None:
 
 
 def write_config(folder: RunFolder, job: Job) -> None:
-    """Put the whole job into config.json, so that nothing later depends on today's YAML or defaults."""
+    """Write the whole job to config.json, so that nothing later depends on today's YAML or defaults."""
     files.write_text(folder.config, job.model_dump_json(indent=1) + "\n")
 
 
 def read_config(folder: RunFolder) -> Job | None:
-    """The job as it was started, or None when it was not written yet."""
+    """Return the job as it was started, or None if it has not been written yet."""
     return jsonfile.read(folder.config, Job)
 
 
 def started_job(folder: RunFolder) -> Job:
-    """The job of a trial that has begun and not ended. Raises EnvironmentFault where it is gone."""
+    """Return the job of an unfinished trial. Raises EnvironmentFault if it is missing."""
     job = read_config(folder)
     if job is None:
         raise EnvironmentFault(
-            "the configuration of a trial that has no end is gone",
+            "the configuration of an unfinished trial is missing",
             where=str(folder.config),
-            help="put it back, or remove the trial's folder, and run the same command again",
+            help="put it back or remove the trial's folder, then run the same command again",
         )
     return job
 
 
 def write_search(folder: RunFolder, state: SearchState | None) -> None:
-    """Put what sampler and pruner have kept into search.json, if that is something new."""
+    """Write the state of sampler and pruner to search.json, unless `state` is None."""
     if state:
         files.write_text(folder.search, state.model_dump_json() + "\n")
 
 
 def search_states(study: StudyFolder, trials: int) -> dict[int, SearchState]:
-    """The same of the first so many trials, by number, where there is any."""
+    """Return the states written by the first `trials` trials, by number."""
     found = ((number, jsonfile.read(study.trial(number).search, SearchState)) for number in range(trials))
     return {number: state for number, state in found if state}
 
 
 def write_result(folder: RunFolder, result: TrialResult) -> None:
-    """Put the end of a run into result.json, and that of a trial into its study's index as well."""
+    """Write the result of a run to result.json, and that of a trial to its study's index as well."""
     files.write_text(folder.result, result.model_dump_json(indent=1) + "\n")
     if folder == folder.study.trial(result.number) and (found := entry(folder)):
         trial_index.add(folder.study, found)
 
 
 def read_result(folder: RunFolder) -> TrialResult | None:
-    """How the run ended, or None while it has not."""
+    """Return the result of the run, or None until it has finished."""
     return jsonfile.read(folder.result, TrialResult)
 
 
@@ -139,8 +139,8 @@ def result_of(
     state: State,
     message: Done | Failed | None = None,
 ) -> TrialResult:
-    """How `job` stands after `epochs`: its value is the metric's after the last, or after the one that its recipe's
-    selection chooses, the earliest of equals. `message` is its worker's last.
+    """Return how `job` stands after `epochs`. Its value is the metric after the last epoch, or after the one that the
+    recipe's selection chooses, the earliest of equal ones. `message` is its worker's last.
     """
     failed = message if isinstance(message, Failed) else None
     done = message if isinstance(message, Done) else None
@@ -169,43 +169,45 @@ def result_of(
 
 
 def _value(job: Job, epoch: Epoch) -> float | None:
-    """The metric after an epoch; of a final, which has no val, as far as train has it."""
+    """Return the metric after an epoch; for a retraining, which has no val, the metric on train if there is one."""
     return epoch.known(job.recipe.metric) if job.kind == "final" else epoch.value(job.recipe.metric)
 
 
 def refuse_gone(runs: Iterable[Path]) -> None:
-    """Raise EnvironmentFault where the folder of a run under way was taken away."""
+    """Raise EnvironmentFault if the folder of any of these runs is gone."""
     if taken := next((folder for folder in runs if not folder.exists()), None):
         raise gone(taken)
 
 
 def gone(folder: Path) -> EnvironmentFault:
     return EnvironmentFault(
-        "the study's folder is gone: somebody has moved or deleted it, or a part of it, under this sweep",
+        "the study's folder is gone: it, or part of it, was moved or deleted during this sweep",
         where=str(folder),
         help="put it back and run the same command again; without it the study starts from scratch",
     )
 
 
 def folders(study: StudyFolder) -> list[tuple[int, RunFolder]]:
-    """Every trial's number and folder, by number."""
+    """Return the number and folder of every trial, by number."""
     numbers = sorted(int(path.name) for path in study.trials.glob("[0-9]*") if path.name.isdigit())
     return [(number, study.trial(number)) for number in numbers]
 
 
 def retrainings(study: StudyFolder) -> list[RunFolder]:
-    """The folders of the runs that no search decides on: confirmations and finals."""
+    """Return the folders of the runs outside the search: confirmations and retrainings."""
     places = (path for place in (study.confirmations, study.finals) for path in sorted(place.glob("*")))
     return [RunFolder(path) for path in places if path.is_dir()]
 
 
 def runs(study: StudyFolder) -> list[RunFolder]:
-    """The folders of all that was trained."""
+    """Return the folders of all runs."""
     return [*(folder for _, folder in folders(study)), *retrainings(study)]
 
 
 def results(study: StudyFolder) -> list[TrialResult]:
-    """Every trial that was begun, by number; one without an end is RUNNING if a sweep holds the study."""
+    """Return the results of all started trials by number; an unfinished one is RUNNING if a sweep holds the study,
+    unless it is paused.
+    """
     unfinished: State = "RUNNING" if lock.holder(study.lock) else "INTERRUPTED"
     known = trial_index.read(study)
     found = (
@@ -222,12 +224,12 @@ def _result(folder: RunFolder, unfinished: State) -> TrialResult | None:
 
 
 def seconds(study: StudyFolder) -> float:
-    """Wall-clock time during which at least one trial was in an epoch, over all calls."""
+    """Return the wall-clock seconds during which at least one trial was in an epoch, over all sessions."""
     return sum(end - start for start, end in _joined(_all_spans(study)))
 
 
 def began(study: StudyFolder) -> float | None:
-    """When the first epoch of a study began (Unix time); None before that."""
+    """Return the start of a study's first epoch in Unix time; None before that."""
     return min((start for start, _ in _all_spans(study)), default=None)
 
 
@@ -238,7 +240,7 @@ def _all_spans(study: StudyFolder) -> Iterator[tuple[float, float]]:
 
 
 def _spans(epochs: Iterable[Epoch]) -> tuple[tuple[float, float], ...]:
-    """The times from begin to end of epochs, those that touch as one."""
+    """Return the spans from start to end of epochs, with touching ones merged."""
     return tuple(_joined((epoch.time - epoch.seconds, epoch.time) for epoch in epochs))
 
 
@@ -253,7 +255,7 @@ def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def ended(study: StudyFolder) -> dict[int, Entry]:
-    """Every trial that has ended, by number in their order; mends the index. Only for whoever holds the study."""
+    """Return every finished trial by number, in order, and repair the index. Only for the holder of the study."""
     known = trial_index.read(study)
     missing = [folder for number, folder in folders(study) if number not in known and folder.result.exists()]
     found = known | {one.result.number: one for folder in missing if (one := entry(folder))}
@@ -264,7 +266,7 @@ def ended(study: StudyFolder) -> dict[int, Entry]:
 
 
 def entry(folder: RunFolder) -> Entry | None:
-    """What the index has of a trial, as its folder says it; None before its end."""
+    """Return the index entry of a trial, made from its folder; None until it has finished."""
     if (stamp := trial_index.stamp(folder)) is None:
         return None
     result, job = read_result(folder), read_config(folder)
@@ -285,17 +287,17 @@ def entry(folder: RunFolder) -> Entry | None:
 
 # ------------------------------------------------------------------------------------------ figures
 class Drawn(Message):
-    """figures/.drawn.json: the figures of a run or a study, and what they show. No time of a file counts."""
+    """figures/.drawn.json: the figures of a run or a study, and the record they show. File times do not count."""
 
     source: str = Field(description="a checksum of the record that they show")
     figures: tuple[str, ...] = ()
 
 
 def drawn_from(folder: RunFolder | StudyFolder, source: str) -> tuple[str, ...] | None:
-    """The figures in `folder` that were drawn from `source`; None where nobody has tried to."""
+    """Return the figures in `folder` that were drawn from `source`; None if nothing has tried to draw them."""
     try:
         found = Drawn.model_validate_json(folder.drawn.read_bytes())
-    except (FileNotFoundError, ValidationError):  # derived: without it they are drawn anew
+    except (FileNotFoundError, ValidationError):  # derived: without it they are drawn again
         return None
     if found.source != source:
         return None
@@ -303,54 +305,54 @@ def drawn_from(folder: RunFolder | StudyFolder, source: str) -> tuple[str, ...] 
 
 
 def write_drawn(folder: RunFolder | StudyFolder, source: str, figures: tuple[str, ...]) -> None:
-    """Record which figures of `source` there are."""
+    """Record which figures of `source` exist."""
     files.write_text(folder.drawn, Drawn(source=source, figures=figures).model_dump_json(indent=1) + "\n")
 
 
 def checksum(folder: RunFolder) -> str:
-    """Of a run's result.json, or nothing while there is none."""
+    """Return the checksum of a run's result.json, or an empty string while there is none."""
     return files.sha256(folder.result)[:16] if folder.result.exists() else ""
 
 
 def drawn(folder: RunFolder) -> tuple[str, ...] | None:
-    """The figures that show how a run has ended; None where nobody has tried to draw them."""
+    """Return the figures that show the result of a run; None if nothing has tried to draw them."""
     return drawn_from(folder, checksum(folder)) if folder.drawn.exists() else None
 
 
 def predictions_drawn(folder: RunFolder) -> bool:
-    """Whether a run's predictions are needed no more: all figures of them are there."""
+    """True if a run's predictions are no longer needed, because all their figures exist."""
     return folder.last_figure.name in (drawn(folder) or ())
 
 
 def drawable(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
-    """Whether a run has ended well and left predictions that can be compared with labels, or figures of them."""
+    """True if a run has completed and left predictions to compare with labels, or the figures of them."""
     if result.state != "COMPLETE" or kind == "confirm":
         return False
     return (folder.test_scores if kind == "final" else folder.val_logits).exists() or predictions_drawn(folder)
 
 
 def awaits_figures(folder: RunFolder, result: TrialResult, kind: Kind) -> bool:
-    """Whether a run can be drawn and nobody has tried to."""
+    """True if a run can be drawn and nothing has tried to."""
     return drawable(folder, result, kind) and drawn(folder) is None
 
 
-BUDGET_TOLERANCE = 0.1  # a running trial may end this share of the budget late
+BUDGET_TOLERANCE = 0.1  # a running trial may exceed the budget by this share
 
 
 def elapsed_seconds(folder: StudyFolder) -> float:
-    """Seconds of sweeping in earlier calls; where none are kept, or no number, those in which a trial was trained."""
+    """Return the seconds of sweeping in earlier sessions; without a valid record, those in which a trial trained."""
     noted = _noted(folder)
     return seconds(folder) if noted is None else noted
 
 
 def final_seconds(folder: RunFolder) -> float:
-    """Seconds that a retraining took, over all calls; where none are kept, or no number, those of its epochs."""
+    """Return the seconds of a retraining over all sessions; without a valid record, those of its epochs."""
     noted = _noted(folder)
     return sum(end - start for start, end in _spans(history(folder))) if noted is None else noted
 
 
 def add_final_seconds(folder: RunFolder, seconds: float) -> None:
-    """Keep how long a retraining took, beside what earlier calls took; a full disk costs this alone."""
+    """Add `seconds` to the recorded time of a retraining; on a full disk only this addition is lost."""
     try:
         if folder.root.exists():
             files.write_text(folder.elapsed, f"{(_noted(folder) or 0.0) + seconds:.3f}\n")
@@ -368,6 +370,6 @@ def _noted(folder: StudyFolder | RunFolder) -> float | None:
 
 
 def best(results: Iterable[TrialResult]) -> TrialResult | None:
-    """The completed trial with the best value, the earliest of equals."""
+    """Return the completed trial with the best value, the earliest of equal ones; None if there is none."""
     done = [r for r in results if r.state == "COMPLETE" and r.value is not None]
     return max(done, key=lambda r: (r.oriented, -r.number), default=None)

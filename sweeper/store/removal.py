@@ -1,4 +1,4 @@
-"""`sweep rm`: removes the folder of a study."""
+"""`sweep rm`: removes a study's folder."""
 
 import shutil
 
@@ -8,13 +8,13 @@ from sweeper.store.paths import StudyFolder
 from trainers.support.failpoints import failpoint
 
 LEFTOVER = ".removing-"
-"""How the folder of a study is called while it goes, beside `studies/`: half of it is never taken for a study."""
+"""Prefix of a study's folder during removal, outside `studies/`, so that half of it never counts as a study."""
 
-KEPT = "MLflow keeps its runs: sweep ui shows them, and deletes them if you ask it there"
+KEPT = "MLflow keeps its runs: view or delete them in sweep ui"
 
 
 def find(name: str) -> StudyFolder:
-    """The study called `name`. Raises StudyHeld while a sweep is at it, and UserError where its folder is a link."""
+    """Return the study `name`. Raises StudyHeld while a sweep is running it, UserError if its folder is a link."""
     study = studies.find(name)
     if holder := lock.holder(study.lock):
         raise StudyHeld(f"{holder} is running this study", where=str(study.lock), help="wait for it, or stop it")
@@ -24,19 +24,19 @@ def find(name: str) -> StudyFolder:
 
 
 def question(study: StudyFolder) -> str:
-    """What is about to go."""
+    """Return a description of what is about to be removed."""
     return f"{study.name}: {len(records.runs(study))} trained models in {study.root}"
 
 
 def remove(study: StudyFolder) -> list[str]:
-    """Remove the folder of `study`, and what a kill has left of others; returns what is to be said.
+    """Remove the folder of `study`, and leftovers of removals that were killed; return the lines to print.
 
-    Raises StudyHeld while another removal is at work, and UserError where that one was of this study.
+    Raises StudyHeld while another removal is running, and UserError if `study` is already gone.
     """
     turn = alone()
     try:
         if not study.study_file.exists():
-            raise UserError(f"{study.name} is gone already: another `sweep rm` removed it", where=str(study.root))
+            raise UserError(f"{study.name} is already gone: another `sweep rm` removed it", where=str(study.root))
         shown = study.sync_state.exists()
         _discard_leftovers()
         held = lock.acquire(study.lock)
@@ -48,17 +48,17 @@ def remove(study: StudyFolder) -> list[str]:
         _discard_leftovers()
     finally:
         turn.release()
-    return [f"{study.name} is removed", *([KEPT] if shown else [])]
+    return [f"{study.name} was removed", *([KEPT] if shown else [])]
 
 
 def alone() -> lock.Lock:
-    """Of two removals at once the first goes on."""
+    """Acquire the lock that allows one removal at a time. Raises StudyHeld if another holds it."""
     path = paths.home() / ".rm.lock"
     try:
         return lock.acquire(path)
     except StudyHeld:
         help = "run this one again when it is done"
-        raise StudyHeld("another `sweep rm` is at work", where=str(path), help=help) from None
+        raise StudyHeld("another `sweep rm` is running", where=str(path), help=help) from None
 
 
 def _discard_leftovers() -> None:

@@ -1,4 +1,4 @@
-"""Whose checkpoints are kept: those of a study's best trials, as many as its file says."""
+"""Retention: keeps the checkpoints of a study's best trials, as many as its file requests."""
 
 from bisect import insort
 from pathlib import Path
@@ -10,15 +10,14 @@ from trainers.support.failpoints import failpoint
 
 Rank = tuple[bool, float, int]
 MAX_PREDICTIONS = 20 * 2**20  # bytes of predictions that every completed trial keeps
-QUEUE = 50  # trials whose larger predictions may wait for figures
+QUEUE = 50  # trials whose large predictions may wait for figures
 
 
 class Retention:
-    """The ended trials whose checkpoints lie there, where a study keeps `limit` of them; None keeps all.
+    """The finished trials whose checkpoints are kept, at most `limit` of them; None keeps all.
 
-    A trial that is open or paused has not ended, and is never touched. Predictions of completed trials stay, those of
-    more than MAX_PREDICTIONS until their figures are there. What a kill keeps from being removed is removed when the
-    study is resumed.
+    Open and paused trials are never touched. Predictions of completed trials stay; those larger than MAX_PREDICTIONS
+    only until their figures exist. Removals that a kill interrupts are completed when the study is resumed.
     """
 
     def __init__(self, folder: StudyFolder, limit: int | None) -> None:
@@ -27,7 +26,7 @@ class Retention:
         self._undrawn: list[RunFolder] = []  # the oldest first
 
     def ended(self, result: TrialResult) -> None:
-        """Note an ended trial, whose end is on record; the checkpoints of the one that is too many go."""
+        """Add a finished trial whose result is on record, and delete the checkpoints of the one over the limit."""
         if self._limit is None:
             return
         insort(self._ranks, rank(result))
@@ -45,7 +44,7 @@ class Retention:
             self._undrawn.append(folder)
 
     def commit_best(self) -> None:
-        """Remove large predictions that were drawn since, and the oldest where too many wait. Waits for nothing."""
+        """Delete large predictions drawn by now, and the oldest if too many wait for figures. Does not block."""
         late = self._undrawn[:-QUEUE]
         done = [folder for folder in self._undrawn if folder in late or records.predictions_drawn(folder)]
         self._undrawn = [folder for folder in self._undrawn if folder not in done]
@@ -54,18 +53,20 @@ class Retention:
 
 
 def rank(result: TrialResult) -> Rank:
-    """The better the larger: as the leader is chosen, of equals the earlier; what did not complete comes last."""
+    """Return a sort key, larger for better trials: the earlier of equal values is better, and trials that did not
+    complete come last.
+    """
     return result.state == "COMPLETE", result.oriented, -result.number
 
 
 def outside_best(results: list[TrialResult], limit: int) -> list[TrialResult]:
-    """Of ended trials those that are not among the best `limit`, by number."""
+    """Return the finished trials that are not among the best `limit`, by number."""
     worse = sorted(results, key=rank, reverse=True)[limit:]
     return sorted(worse, key=lambda result: result.number)
 
 
 def delete_checkpoints(folder: RunFolder, *, but: Path | None = None) -> None:
-    """Remove a run's weights, training state and predictions `but` one; its record, log and figures stay."""
+    """Delete a run's weights, training state and predictions, except `but`; its record, log and figures stay."""
     records.remove_leftovers(folder.root, ended=True)
     for path in folder.checkpoints:
         if path != but:

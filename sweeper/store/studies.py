@@ -1,4 +1,4 @@
-"""The studies on this disk: found by name, and how each stands."""
+"""The studies on this disk: lookup by name, and the status of each."""
 
 import filecmp
 import json
@@ -21,7 +21,7 @@ from trainers.support.files import expanded, write_text
 
 
 class Score(BaseModel):
-    """A line of scores.jsonl: what a board said, and when that was noted."""
+    """A line of scores.jsonl: a leaderboard's score and the time when it was recorded."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -32,7 +32,7 @@ class Score(BaseModel):
 
 @dataclass(frozen=True)
 class FinalRun:
-    """A final model: the `number`-th retraining of a study, from 1, and what boards said of its submission."""
+    """A final model: the `number`-th retraining of a study, from 1, with the leaderboard scores of its submission."""
 
     folder: RunFolder
     trial: int
@@ -43,29 +43,29 @@ class FinalRun:
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The trials of an ensemble."""
+        """The trials of an ensemble; empty for a single model."""
         return tuple(one.trial for one in self.ensemble.members) if self.ensemble else ()
 
     @property
     def models(self) -> str:
-        """The trial, or those of an ensemble: `4+0+7`."""
+        """The trial, or the trials of an ensemble such as `4+0+7`."""
         return "+".join(map(str, self.members)) if self.members else str(self.trial)
 
     @property
     def is_packed(self) -> bool:
-        """Whether it is done, its predictions of the test images too, which may have changed since."""
+        """True if it is done and no prediction of changed test images is pending."""
         return self.done and not study_file.is_pending(self.folder)
 
     @property
     def name(self) -> str:
-        """`final 2 of clothing`, and what it scored."""
+        """A name such as `final 2 of clothing`, with its scores."""
         scores = ", ".join(f"{score['value']:g}" for score in self.scores)
         return f"final {self.number} of {self.folder.study.name}" + (f" (scored {scores})" if scores else "")
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """One study as its folder tells it."""
+    """The status of a study, read from its folder."""
 
     study: StudyFolder
     metric: str
@@ -79,7 +79,7 @@ class StudyStatus:
 
     @property
     def state(self) -> State:
-        """COMPLETE when the budget is used up as far as the folder tells; INTERRUPTED while something is open."""
+        """RUNNING while held; COMPLETE if the folder shows the budget used up; INTERRUPTED while anything is open."""
         if self.holder:
             return "RUNNING"
         spent = self.hours is not None and records.elapsed_seconds(self.study) >= self.hours * 3600 * (
@@ -94,14 +94,14 @@ class StudyStatus:
 
 
 def studies() -> list[StudyFolder]:
-    """Every study here that this version reads, the one that was last started or resumed first."""
+    """Return every study here that this version can read, the one started or resumed last first."""
     current = [study for study in _folders() if study_file.is_current(study)]
     found = [(when, study) for study in current if (when := _started(study)) is not None]
     return [study for _, study in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
 def _started(study: StudyFolder) -> float | None:
-    """When it was last started or resumed; None where somebody has just removed it."""
+    """Return when it was last started or resumed; None if it has just been removed."""
     try:
         return study.study_file.stat().st_mtime
     except FileNotFoundError:
@@ -113,30 +113,34 @@ def _folders() -> list[StudyFolder]:
 
 
 def find(name: str | None) -> StudyFolder:
-    """The study called `name`, or the last one. Raises UserError where there is none."""
+    """Return the study `name`, or the most recent one for None. Raises UserError if there is none."""
     there = studies()
     for study in _folders():
         if study.name == name or not there:
-            study_file.read(study)  # refuses one of another version
+            study_file.read(study)  # raises for one of another version
     if name is None and there:
         return there[0]
     for study in there:
         if study.name == name:
             return study
     if not there:
-        raise UserError("there is no study yet", where=str(paths.studies()), help="sweep run SPACE.yaml begins one")
+        raise UserError(
+            "there is no study yet", where=str(paths.studies()), help="start one with sweep run SPACE.yaml"
+        )
     names = [study.name for study in there]
     raise UserError(
         f"no study {name!r}",
         where=str(paths.studies()),
-        help=did_you_mean(name or "", names) or f"there is {', '.join(names)}",
+        help=did_you_mean(name or "", names) or f"available: {', '.join(names)}",
     )
 
 
 def no_trial(study: StudyFolder, number: int, known: Iterable[int], which: str = "") -> UserError:
-    """That there is no trial `number` among the `known` ones, `which` says what they are, with the nearest."""
+    """Return the error for a trial `number` that is not among the `known` ones, with the nearest of them; `which`
+    describes the known ones.
+    """
     near = sorted(sorted(known, key=lambda one: abs(one - number))[:3])
-    names = f"the nearest are {', '.join(map(str, near))}" if near else "there is none yet"
+    names = f"the nearest are {', '.join(map(str, near))}" if near else "there are none yet"
     return UserError(f"no trial {number}{which} in study {study.name}", where=str(study.trials), help=names)
 
 
@@ -158,16 +162,16 @@ def status_of(study: StudyFolder) -> StudyStatus:
 
 
 def resume_command(study: StudyFolder) -> str:
-    """The command that goes on with `study`."""
+    """Return the command that resumes `study`."""
     try:
         return study.resume_command.read_text(errors="replace").strip()
     except FileNotFoundError:
-        assigned = f"study={study.name}"  # the copy of the file has another name
+        assigned = f"study={study.name}"  # the copied file has another name
         return shlex.join(["sweep", "run", relative_path(study.space), "--set", assigned])
 
 
 def finals(study: StudyFolder) -> list[FinalRun]:
-    """Every final, the oldest first."""
+    """Return all final models, the oldest first."""
     found = [RunFolder(path.parent) for path in study.finals.glob("*/config.json")]
     jobs = [(folder, job) for folder in found if (job := records.read_config(folder))]
     jobs.sort(key=lambda one: _age(*one))
@@ -185,14 +189,14 @@ def finals(study: StudyFolder) -> list[FinalRun]:
 
 
 def newest_final(study: StudyFolder) -> RunFolder | None:
-    """The final that a study means where a model is asked of it: the one that ended last."""
+    """Return the final model that stands for the study, the one finished last; None if there is none."""
     done = [final.folder for final in finals(study) if final.done]
     return max(done, key=lambda folder: folder.result.stat().st_mtime, default=None)
 
 
 def _age(folder: RunFolder, job: Job) -> tuple[float, str]:
-    """What tells which final was begun first, wherever the folder was copied to: when its first epoch ended, or when
-    an ensemble was chosen.
+    """Return a sort key for the age of a final model that survives copying its folder: the end of its first epoch, or
+    the time when its ensemble was chosen.
     """
     if job.ensemble:
         return job.ensemble.started, folder.root.name
@@ -201,7 +205,7 @@ def _age(folder: RunFolder, job: Job) -> tuple[float, str]:
 
 
 def same_submissions(folder: RunFolder) -> list[FinalRun]:
-    """The other finals here, of any study, whose submission is byte for byte that of `folder`."""
+    """Return the other final models here, of any study, whose submission is byte for byte that of `folder`."""
     if not folder.submission.exists():
         return []
     others = (final for study in studies() for final in finals(study) if final.folder.root != folder.root)
@@ -210,19 +214,19 @@ def same_submissions(folder: RunFolder) -> list[FinalRun]:
 
 
 def scores(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    """What boards said of a final's submission, the oldest first."""
+    """Yield the leaderboard scores of a final model's submission, the oldest first."""
     if folder.scores.exists():
         for number, line in enumerate(folder.scores.read_bytes().splitlines(), 1):
             yield jsonfile.parsed(line, Score, f"{folder.scores}:{number}").model_dump(exclude_unset=True)
 
 
 def note_score(target: str, value: float, note: str) -> RunFolder:
-    """Write down what a board said of a submission; returns its folder.
+    """Record a leaderboard's score of a submission; return its folder.
 
-    `target` is a submission.zip, a final's folder, or a study, whose newest finished final is meant.
+    `target` is a submission.zip, the folder of a final model, or a study, which stands for its newest finished one.
     """
     if not math.isfinite(value):
-        raise UserError(f"a board's score is a number, and not {value}", help="sweep score STUDY 0.8731")
+        raise UserError(f"a score must be a finite number, not {value}", help="sweep score STUDY 0.8731")
     folder = _target(target)
     line = {"value": value, "note": note, "time": time.time()}
     before = folder.scores.read_text(errors="replace") if folder.scores.exists() else ""
@@ -237,10 +241,12 @@ def _target(target: str) -> RunFolder:
         folder = RunFolder((path if path.is_dir() else path.parent).absolute())
         if folder.root.parent == folder.study.finals and folder.config.exists():
             return folder
-        raise UserError("this is no submission of a study", where=target, help="name mlruns/studies/STUDY/finals/...")
+        raise UserError(
+            "this is not a submission of a study", where=target, help="give mlruns/studies/STUDY/finals/..."
+        )
     study = find(target)
     done = [final.folder for final in finals(study) if final.done]
     if not done:
-        help = f"sweep best {study.name} --export submission makes one"
+        help = f"make one with sweep best {study.name} --export submission"
         raise UserError(f"study {study.name} has no submission yet", help=help)
     return done[-1]

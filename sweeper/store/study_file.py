@@ -1,4 +1,4 @@
-"""What a study asked when it began, kept in study.json; a resume must ask the same."""
+"""The definition of a study when it started, kept in study.json; a resume must match it."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from trainers.support.files import write_text
 
 SCHEMA_VERSION = 2
-WHOLE = 2  # parts of a fingerprint that are of all images
+WHOLE = 2  # parts of a fingerprint that cover all images
 PENDING = "pending"
 
 
 class _Open(BaseModel):
-    """Some of the keys are judged; the others are kept as they are."""
+    """A document of which some keys are validated; the others are kept as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class Identity(_Open):
-    """What makes the study the one it is."""
+    """The part of a study's definition that must not change."""
 
     data: dict[str, Any]
     metric: str
@@ -29,14 +29,14 @@ class Identity(_Open):
 
 
 class Limits(_Open):
-    """The budget that it began with."""
+    """The budget that it started with."""
 
     trials: int | None = None
     hours: float | None = None
 
 
 class Written(_Open):
-    """The version of the layout that a study's files have."""
+    """The version of the layout of a study's files."""
 
     schema_version: int = 0
 
@@ -53,22 +53,22 @@ class StudyRecord(_Open):
 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
-    """Raise UserError where the study began on other images, labels or splits than those that are there now.
+    """Raise UserError if the images, labels or splits have changed since the study started.
 
-    Test may be another: no result depends on it.
+    The test split may change, since no result depends on it.
     """
     if not same_fingerprint((read(folder) or {}).get("fingerprint", ""), fingerprint):
         raise UserError(
-            f"the images, labels or splits are not those that study '{folder.name}' began with",
+            f"the images, labels or splits have changed since study '{folder.name}' started",
             where=root,
-            help="its results cannot be compared with new ones: begin another with sweep run ... --new-study NAME",
+            help="its results are not comparable with new ones: start another with sweep run ... --new-study NAME",
         )
 
 
 def same_fingerprint(before: str, now: str) -> bool:
-    """Whether two fingerprints may be of the same data; of one that says less, as far as it says something.
+    """True if two fingerprints may be of the same data; only parts that both have are compared.
 
-    Each is of all images, and then of those of train and val: where both say that, it alone counts.
+    The first parts cover all images, the others those of train and val. If both have the latter, only these count.
     """
     parts = before.split("-"), now.split("-")
     start = WHOLE if all(len(each) > WHOLE for each in parts) else 0
@@ -76,19 +76,19 @@ def same_fingerprint(before: str, now: str) -> bool:
 
 
 def note_test(folder: RunFolder, fingerprint: str) -> None:
-    """Put down which test images the predictions in a final's folder are of; PENDING before they are made."""
+    """Record the test images of the predictions in a final model's folder; PENDING before they are made."""
     write_text(folder.test_images, fingerprint + "\n")
 
 
 def is_pending(folder: RunFolder) -> bool:
-    """Whether a final has begun to predict changed test images, and has not ended."""
+    """True if a final model has started to predict changed test images and has not finished."""
     return folder.test_images.exists() and folder.test_images.read_text().strip() == PENDING
 
 
 def predicts(folder: RunFolder, whole: str, test: str) -> bool:
-    """Whether the predictions in a final's folder are of the test images with the fingerprint `test`.
+    """True if the predictions in a final model's folder are of the test images with the fingerprint `test`.
 
-    A final of before says nothing: then of those with which its study began, if `whole` is of the same.
+    An older final model has no record of this; then they are if its study started with the same data as `whole`.
     """
     if folder.test_images.exists():
         return same_fingerprint(folder.test_images.read_text().strip(), test)
@@ -97,7 +97,7 @@ def predicts(folder: RunFolder, whole: str, test: str) -> bool:
 
 
 def read(folder: StudyFolder) -> dict[str, Any] | None:
-    """The document of the study in `folder`, or None before it began."""
+    """Return the document of the study in `folder`, or None before it has started."""
     try:
         written = jsonfile.read(folder.study_file, Written)
         if written and written.schema_version != SCHEMA_VERSION:
@@ -105,21 +105,21 @@ def read(folder: StudyFolder) -> dict[str, Any] | None:
         found = jsonfile.read(folder.study_file, StudyRecord)
     except EnvironmentFault as error:
         raise EnvironmentFault(
-            "this file is damaged: it does not say what the study asked when it began",
+            "this file is damaged: it no longer holds the definition that the study started with",
             where=str(folder.study_file),
-            help=f"restore it from a copy, or remove it if {folder.space.name} beside it is as the study began",
+            help=f"restore it from a copy, or remove it if {folder.space.name} beside it is still the original",
         ) from error
     return found.model_dump(exclude_unset=True) if found else None
 
 
 def identity(folder: StudyFolder) -> dict[str, Any]:
-    """What makes the study the one it is: data, metric, train and the like; empty before it began."""
+    """Return the identity of the study (data, metric, train and so on); empty before it has started."""
     found: dict[str, Any] = (read(folder) or {}).get("identity", {})
     return found
 
 
 def is_current(folder: StudyFolder) -> bool:
-    """Whether this version of sweep reads the study in `folder`; a damaged one is, to be named."""
+    """True if this version of sweep can read the study in `folder`, or it is damaged, so that it gets reported."""
     try:
         read(folder)
     except EnvironmentFault:
@@ -132,7 +132,7 @@ def is_current(folder: StudyFolder) -> bool:
 def _of_another_version(folder: StudyFolder, version: int) -> UserError:
     other = "an earlier" if version < SCHEMA_VERSION else "a later"
     return UserError(
-        f"study '{folder.name}' was made by {other} version of sweep, and this one does not read it",
+        f"study '{folder.name}' was made by {other} version of sweep, and this one cannot read it",
         where=str(folder.root),
         help="use that version, or move the folder away: the same command starts the study from scratch",
     )

@@ -1,4 +1,4 @@
-"""The trial index: what run folders say of ended trials, in one file. Derived from them, never the truth."""
+"""The trial index: the results of finished trials in one file. Derived from run folders, which are authoritative."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from trainers.support import files
 
 
 class Entry(Message):
-    """A trial that has ended, and how its result.json looked when that was noted."""
+    """A finished trial, with the size and time of its result.json when the entry was made."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -22,27 +22,27 @@ class Entry(Message):
     result: TrialResult
     configuration: str  # digest of the recipe without its seed
     seed: int
-    image_size: str  # as people write it
+    image_size: str  # as written in YAML
     values: tuple[float, ...]  # the metric after each epoch
-    spans: tuple[tuple[float, float], ...]  # Unix times between which it was in epochs
+    spans: tuple[tuple[float, float], ...]  # start and end of its times in epochs, Unix time
 
     @property
     def ended(self) -> float:
-        """Unix time of the last epoch, or 0."""
+        """The end of the last epoch in Unix time, or 0."""
         return self.spans[-1][1] if self.spans else 0.0
 
 
 def stamp(folder: RunFolder) -> tuple[int, int] | None:
-    """Size and time of change (ns) of a run's result.json; None where there is none."""
+    """Return size and modification time (ns) of a run's result.json; None if there is none."""
     try:
-        found = os.stat(folder.result)  # noqa: PTH116 - asked ten thousand times
+        found = os.stat(folder.result)  # noqa: PTH116 - called ten thousand times
     except FileNotFoundError:
         return None
     return found.st_size, found.st_mtime_ns
 
 
 def read(study: StudyFolder) -> dict[int, Entry]:
-    """The entries that are still true, by trial; what is torn or stale is left out. Writes nothing."""
+    """Return the valid entries by trial, without torn or stale ones. Writes nothing."""
     try:
         lines = study.trial_index.read_bytes().splitlines()
     except FileNotFoundError:
@@ -59,16 +59,16 @@ def _parse(line: bytes) -> Entry | None:
 
 
 def add(study: StudyFolder, entry: Entry) -> None:
-    """Note one more end, unsynced: what a power cut takes is noted again by `rewrite`."""
+    """Append an entry, unsynced: one lost in a power cut is added again by `rewrite`."""
     files.append(study.trial_index, entry.model_dump_json().encode() + b"\n", sync=False)
 
 
 def rewrite(study: StudyFolder, entries: Iterable[Entry]) -> None:
-    """Have the index hold these and no others."""
+    """Replace the index with these entries."""
     files.write_text(study.trial_index, "".join(f"{entry.model_dump_json()}\n" for entry in entries))
 
 
 def digest(recipe: Recipe) -> str:
-    """16 hex digits over everything in a recipe but the seed, and but whether a value was written or derived."""
+    """Return 16 hex digits over everything in a recipe except the seed and the marks of derived values."""
     text = recipe.model_dump_json(exclude={"train": {"seed"}, "derived": True})
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""A trial between its job and its end, as the study holds it."""
+"""A trial that has started and not finished, as the study holds it."""
 
 import time
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from trainers.epoch import Epoch
 
 @dataclass
 class ActiveTrial:
-    """One that trains, or is paused."""
+    """A trial that is running or paused."""
 
     job: Job
     epochs: list[Epoch]
     pruned: bool = False
-    pausing: bool = False  # at the rung that it stands on
+    pausing: bool = False  # about to pause at its rung
     since: float = field(default_factory=time.monotonic)
-    before: int = 0  # epochs that were on record when it began
+    before: int = 0  # epochs on record when it started or resumed
 
     @property
     def train(self) -> TrainConfig:
@@ -25,17 +25,17 @@ class ActiveTrial:
 
     @property
     def values(self) -> list[float]:
-        """The metric after each epoch, the more the better."""
+        """The metric after each epoch, oriented so that more is better."""
         recipe = self.job.recipe
         return [recipe.oriented(epoch.value(recipe.metric)) for epoch in self.epochs]
 
     @property
     def left(self) -> int:
-        """Epochs to go."""
+        """The number of remaining epochs."""
         return self.job.planned - len(self.epochs)
 
     @property
     def rest(self) -> float | None:
-        """Seconds since it began that were not of epochs; None where it trained none."""
+        """The seconds since its start that were not spent in epochs; None if it has trained none since."""
         trained = self.epochs[self.before :]
         return time.monotonic() - self.since - sum(epoch.seconds for epoch in trained) if trained else None

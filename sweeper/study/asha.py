@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: which trials end or wait at a rung, and which of those that wait climb on."""
+"""Asynchronous successive halving (ASHA): which trials stop or pause at a rung, and which ones are promoted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,42 +10,43 @@ from sweeper.trial import FIRST, State
 
 @dataclass
 class Rungs:
-    """What trials had shown at each rung (Li et al. 2020); a rung is `min_epochs` x `factor`^k epochs of a trial.
+    """The best values of trials at each rung (Li et al. 2020); rungs are at `min_epochs` x `factor`^k epochs of a
+    trial.
 
-    It holds nothing that the histories do not, so it is the same after any interruption.
+    Everything here follows from the histories, so it is the same after any interruption.
     """
 
     min_epochs: int
     factor: int
     _rungs: dict[int, dict[int, float]] = field(default_factory=dict)  # best value so far, by epochs and trial
-    _ended: dict[int, set[int]] = field(default_factory=dict)  # trials that ended at a rung and cannot climb from it
+    _ended: dict[int, set[int]] = field(default_factory=dict)  # trials that ended at a rung and cannot be promoted
 
     def stops(self, epochs: int, planned: int) -> bool:
-        """Whether a trial of `planned` epochs is judged after `epochs` of them."""
+        """True if a trial of `planned` epochs is judged after `epochs` of them."""
         return epochs < planned and self._is_rung(epochs)
 
     def learn(self, trial: int, values: Sequence[float]) -> None:
-        """Note what `trial` showed: its values after each epoch so far; the more the better."""
+        """Record the values of `trial` after each epoch so far; more is better."""
         for epochs in range(1, len(values) + 1):
             if self._is_rung(epochs):
                 self._rungs.setdefault(epochs, {})[trial] = max(values[:epochs])
 
     def forget(self, trial: int) -> None:
-        """Take out a trial that failed: it will not climb, and must not keep another from it."""
+        """Remove a failed trial, which will not be promoted and must not block others."""
         for reached in self._rungs.values():
             reached.pop(trial, None)
 
     def close(self, trial: int, epochs: int) -> None:
-        """Note that a trial ended for good after so many epochs: if that is a rung, its place there is another's."""
+        """Record that a trial ended after `epochs` epochs; if that is a rung, its place there passes to another."""
         if self._is_rung(epochs):
             self._ended.setdefault(epochs, set()).add(trial)
 
     def promotable(self, epochs: int, *, last: bool) -> set[int]:
-        """The trials that may climb on from this rung, or have: the best 1/factor of all that reached it.
+        """Return the trials that are or were promoted from this rung: the best 1/factor of all that reached it.
 
-        Of equals the earlier one. Those that ended there count among all, and leave their places to the next. With
-        `last`, when no new trial will come, the best rises however few there are, and so does the study's first: some
-        trial of its own gets to the end, whatever it has learnt from another study.
+        The earlier of equal values wins. Trials that ended at the rung count as having reached it, but leave their
+        places to the next. With `last`, when no new trial will come, the best is promoted however few there are, and
+        so is the study's first trial: at least one trial of its own completes, even after a warm start.
         """
         reached = self._rungs.get(epochs, {})
         able = sorted(reached.keys() - self._ended.get(epochs, set()), key=lambda number: (-reached[number], number))
@@ -53,7 +54,7 @@ class Rungs:
         return {*best, *(number for number in able if last and number == FIRST)}
 
     def is_promotable(self, trial: int, epochs: int, *, last: bool) -> bool:
-        """Whether `trial` is one of those."""
+        """True if `trial` is one of the promotable trials of this rung."""
         return trial in self.promotable(epochs, last=last)
 
     def _is_rung(self, epochs: int) -> bool:
@@ -64,10 +65,10 @@ class Rungs:
 
 
 class AshaPruner:
-    """Judges trials at their rungs, and holds those that are paused there. With another pruner nobody waits.
+    """Judges trials at their rungs and holds those paused there. With another pruner no trial pauses.
 
-    Where those that are not among the best end (`stopping`), they keep their places: so a trial has to be among the
-    best 1/factor of all that came there before it, and the best so far always goes on.
+    With `stopping`, trials that are not among the best are pruned and keep their places in the rung. A trial must
+    then be among the best 1/factor of all that reached the rung so far, and the best so far always continues.
     """
 
     def __init__(self, pruner: Pruner) -> None:
@@ -78,11 +79,11 @@ class AshaPruner:
         self._paused: dict[int, ActiveTrial] = {}
 
     def pauses(self, one: ActiveTrial, *, last: bool) -> bool:
-        """Whether a trial that runs stands at a rung from which it may not go on, yet."""
+        """True if a running trial has reached a rung and may not continue yet."""
         return not self._stopping and self._fails(one, last=last)
 
     def stops(self, one: ActiveTrial) -> bool:
-        """Whether a trial that runs ends for good at the rung where it stands: it is not among the best there."""
+        """True if a running trial is pruned at the rung it has reached, as it is not among the best there."""
         return self._stopping and self._fails(one, last=True)
 
     def _fails(self, one: ActiveTrial, *, last: bool) -> bool:
@@ -93,7 +94,7 @@ class AshaPruner:
         return judged and not self.rungs.is_promotable(one.job.trial, len(one.epochs), last=last)
 
     def ended(self, trial: int, state: State, epochs: int) -> None:
-        """Note how a trial of so many epochs ended."""
+        """Record how a trial ended after `epochs` epochs."""
         if self.rungs and state == "FAILED":
             self.rungs.forget(trial)
         elif self.rungs and state == "PRUNED" and not self._stopping:
@@ -103,19 +104,19 @@ class AshaPruner:
         self._paused[one.job.trial] = one
 
     def next(self, fits: Callable[[ActiveTrial], bool], *, last: bool) -> ActiveTrial | None:
-        """Take out the one to go on with: of the highest rung, the best; None while none may, or `fits`."""
+        """Remove and return the trial to resume, the best on the highest rung that `fits`; None if there is none."""
         able = [one for one in self._promotable(last) if fits(one)]
         best = max(able, key=lambda one: (len(one.epochs), max(one.values), -one.job.trial), default=None)
         return self._paused.pop(best.job.trial) if best else None
 
     def stuck(self) -> list[ActiveTrial]:
-        """Take out all, if none may go on now that no new trial comes."""
+        """Remove and return all paused trials if none is promotable, given that no new trial will come."""
         if self._promotable(last=True):
             return []
         return [self._paused.pop(number) for number in sorted(self._paused)]
 
     def _promotable(self, last: bool) -> list[ActiveTrial]:
-        """Those that may climb on, by number; each rung is looked at once."""
+        """Return the promotable trials by number, evaluating each rung once."""
         if self.rungs is None:
             return list(self._paused.values())
         rungs = {len(one.epochs) for one in self._paused.values()}

@@ -1,4 +1,4 @@
-"""The clock of a study: how long it has swept, over all resumes, and what its hours still have room for."""
+"""The clock of a study: the time swept so far, over all sessions, and what still fits in its hours."""
 
 import math
 import time
@@ -17,26 +17,26 @@ SAVE_INTERVAL_S = 1.0  # seconds between two writes of the time
 
 
 class TimeBudget:
-    """Counts wall-clock seconds of sweeping and learns what trials cost from their epochs.
+    """Counts the wall-clock seconds of sweeping and learns the cost of trials from their epochs.
 
-    A trial's time is its epochs at the pace of its backbone and image size, and the measured rest: start, end and
-    what lies between epochs. The pace of a backbone that was never trained is the mean of the known.
+    The time of a trial is its epochs at the pace of its backbone and image size, plus a measured overhead: start, end
+    and the time between epochs. A backbone that was never trained is assumed to have the mean of the known paces.
     """
 
     def __init__(
         self, folder: StudyFolder, hours: float | None, ended: Mapping[int, Entry], *, folds: int = 1
     ) -> None:
-        """Go on where the last call in `folder` was; the trials that have `ended`, and the histories of the others,
-        tell the paces. A trial is `folds` trainings.
+        """Continue the clock of the last session in `folder`. The paces come from the trials that have `ended` and
+        from the histories of the others. A trial is `folds` trainings.
         """
         self._folder, self._limit, self._folds = folder, math.inf if hours is None else hours * 3600, folds
         self._paces: dict[tuple[str, str], tuple[float, int]] = {}  # seconds and epochs
         self._planned: set[float] = set()  # epochs of trials
         self._rests: list[float] = []
-        self._growth = self._aside = 0.0  # (train + val) / train where a final follows, else 0; its seconds aside
-        self._repeats, self._share = 0, 0.0  # trainings of the leader's cost that follow; of the hours, at most
+        self._growth = self._aside = 0.0  # (train + val) / train if a retraining follows, else 0; its overhead
+        self._repeats, self._share = 0, 0.0  # confirmation trainings in a row; the most they take of the hours
         self._winner: tuple[TrainConfig, int] | None = None
-        self.learnt = 0  # how often something was
+        self.learnt = 0  # counts updates, so that others notice new information
         if hours is not None:
             self._read(ended)
         self._before = elapsed_seconds(folder)
@@ -54,18 +54,18 @@ class TimeBudget:
     # ------------------------------------------------------------------------------------- time
     @property
     def spent(self) -> float:
-        """Seconds of sweeping so far."""
+        """The seconds of sweeping so far."""
         return self._before + time.monotonic() - self._opened
 
     def save(self, *, now: bool = False) -> None:
-        """Keep the time through a kill; not more often than every second, unless `now`."""
+        """Write the time to disk so that a kill does not lose it; at most once per second, unless `now`."""
         if now or time.monotonic() - self._saved >= SAVE_INTERVAL_S:
             files.write_text(self._folder.elapsed, f"{self.spent:.3f}\n")
             self._saved = time.monotonic()
 
     # ---------------------------------------------------------------------------------- learning
     def epoch(self, train: TrainConfig, epoch: Epoch) -> None:
-        """Learn what an epoch took."""
+        """Learn from the duration of an epoch."""
         self._learn(_place(train), epoch.seconds, 1, self._epochs(train))
 
     def _learn(self, place: tuple[str, str], seconds: float, epochs: int, planned: int) -> None:
@@ -76,20 +76,20 @@ class TimeBudget:
             self._planned.add(planned)
 
     def learn_overhead(self, seconds: float) -> None:
-        """Learn what a trial took beside its epochs."""
+        """Learn from the seconds that a trial took besides its epochs."""
         self.learnt += 1
         self._rests.append(max(0.0, seconds))
 
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
-        """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
+        """Reserve time for retraining the winner on `growth` times as many images, plus `seconds` of overhead."""
         self._growth, self._aside = growth, seconds
 
     def expect_confirmation(self, trainings: int, share: float) -> None:
-        """Keep time for so many trainings of the leader, one after the other, at most a `share` of the hours."""
+        """Reserve time for that many trainings of the leader in sequence, at most a `share` of the hours."""
         self._repeats, self._share = trainings, share
 
     def leads(self, train: TrainConfig, epochs: int) -> None:
-        """Learn which trial would be retrained now, for how many epochs."""
+        """Learn which configuration would be retrained now, and for how many epochs."""
         self.learnt += 1
         self._winner = train, epochs
 
@@ -103,25 +103,25 @@ class TimeBudget:
         return self._limit < math.inf
 
     def _epochs(self, train: TrainConfig) -> int:
-        """Those of a whole trial."""
+        """Return the number of epochs of a whole trial."""
         return train.epochs * self._folds
 
     def cost(self, train: TrainConfig, epochs: int) -> float:
-        """Seconds that `epochs` of a trial are expected to take with its start and end; 0 when nothing is known."""
+        """Return the expected seconds of `epochs` of a trial, with its start and end; 0 if nothing is known."""
         return epochs * self._pace(train) + (median(self._rests) if self._rests else 0.0)
 
     def fits(self, train: TrainConfig, epochs: int) -> bool:
-        """Whether `epochs` more of a trial are expected to end within the hours, its final included."""
+        """True if `epochs` more of a trial, and what follows the search, are expected to fit in the hours."""
         left = self._limit - self.spent
         return left > 0 and self.cost(train, epochs) <= left - self._after(train)
 
     def fits_whole(self, train: TrainConfig) -> bool:
-        """The same of a whole trial."""
+        """True if a whole trial is expected to fit."""
         return self.fits(train, self._epochs(train))
 
     def overruns(self, train: TrainConfig, done: int) -> bool:
-        """Whether a running trial is to stop after `done` epochs: it would end too late, and the next one after the
-        hours.
+        """True if a running trial must stop after `done` epochs, because it would finish too late and even its next
+        epoch would end after the hours.
         """
         if not self.limited:
             return False
@@ -131,7 +131,7 @@ class TimeBudget:
         return self.spent + self._pace(train) + self._after() > self._limit
 
     def surely_fits_any(self) -> bool:
-        """Whether any trial fits, as far as known."""
+        """True if even the most expensive trial fits, going by what is known."""
         if not self.limited or not self._paces:
             return self._limit > self.spent
         most = self._whole(max)
@@ -141,12 +141,12 @@ class TimeBudget:
         )
 
     def fits_none(self) -> bool:
-        """Whether no trial fits, not even the cheapest."""
+        """True if not even the cheapest trial fits."""
         left = self._limit - self.spent - self._after()
         return left <= 0 or bool(self._paces and self._whole(min) > left)
 
     def _pace(self, train: TrainConfig) -> float:
-        """Seconds an epoch."""
+        """Return the seconds per epoch."""
         if _place(train) in self._paces:
             seconds, count = self._paces[_place(train)]
             return seconds / count
@@ -156,11 +156,11 @@ class TimeBudget:
         return [seconds / count for seconds, count in self._paces.values()]
 
     def _whole(self, which: Callable[[Iterable[float]], float]) -> float:
-        """Seconds of the cheapest trial (min), or of the dearest (max)."""
+        """Return the seconds of the cheapest trial (min) or of the most expensive one (max)."""
         return which(self._known()) * which(self._planned) + (median(self._rests) if self._rests else 0.0)
 
     def _after(self, train: TrainConfig | None = None) -> float:
-        """Seconds of what follows the search, be it of the leading trial or of this one: whichever takes longer."""
+        """Return the seconds of what follows the search, for the leader or for this trial, whichever takes longer."""
         able = [self._winner] if self._winner else []
         able += [(train, train.epochs)] if train else []
         dearest = max((self.cost(one, self._epochs(one)) for one, _ in able), default=0.0)
@@ -170,14 +170,16 @@ class TimeBudget:
         return min(self._repeats * cost, self._share * self._limit) if self._repeats else 0.0
 
     def _final(self, able: Sequence[tuple[TrainConfig, int]]) -> float:
-        """Seconds of the retraining, in a cold worker."""
+        """Return the seconds of the retraining, in a cold worker."""
         if not self._growth:
             return 0.0
         paces = [self._pace(train) * epochs for train, epochs in able]
         return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0) + self._aside
 
     def repeats(self, trains: Sequence[TrainConfig], slots: int) -> float:
-        """How often these can be trained within the hours, so many side by side, and the leader retrained."""
+        """Return how often these can be trained in the hours, with time left for retraining the leader; `slots` of
+        them run side by side.
+        """
         left = self._limit - self.spent - self._final([self._winner] if self._winner else [])
         seconds = sum(self.cost(train, self._epochs(train)) for train in trains) / min(slots, len(trains))
         return left / seconds if seconds else math.inf

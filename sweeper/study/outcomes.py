@@ -1,4 +1,4 @@
-"""How a trial stops running: it ends for good, is paused at a rung, or stays open to be gone on with."""
+"""The ways in which a trial stops running: it finishes, pauses at a rung, or stays open to be resumed."""
 
 from sweeper.store import records
 from sweeper.store.trial_index import digest
@@ -12,26 +12,28 @@ IN_FULL = "continues in full precision"
 
 
 class Outcomes:
-    """Decides which end a trial has that runs no more, writes it down, and has every part know of it.
+    """Decides the outcome of a trial that has stopped running, records it, and updates every part of the study.
 
-    The result goes into the run's folder before anything is removed: recovery builds on that.
+    The result is written to the run's folder before anything is removed; recovery relies on that.
     """
 
     def __init__(self, state: StudyState) -> None:
         self.best: TrialResult | None = None
-        self.left: set[int] = set()  # trials that ran in this call and were left open
-        self._deaths: dict[int, int] = {}  # epochs a trial had when its worker died
+        self.left: set[int] = set()  # trials that ran in this session and were left open
+        self._deaths: dict[int, int] = {}  # epochs that a trial had when its worker died
         self._folder, self._optimizer = state.folder, state.optimizer
         self._budget, self._queue = state.budget, state.queue
         self._seen, self._gpu_memory, self._retention = state.seen, state.gpu_memory, state.retention
 
-    # ------------------------------------------------------------------------------- which end
+    # ------------------------------------------------------------------------------- deciding
     def finish(self, one: ActiveTrial, message: Done | Failed) -> TrialResult:
-        """Record how the run of a trial ended, as its worker says it."""
+        """Record how the run of a trial ended, by its worker's last message."""
         return self._fail(one, message) if isinstance(message, Failed) else self._finish(one, message)
 
     def _finish(self, one: ActiveTrial, message: Done) -> TrialResult:
-        """The worker is done: COMPLETE, PRUNED or PAUSED as was said of its last epoch, INTERRUPTED if stopped."""
+        """Record a trial whose worker is done: PRUNED or PAUSED by the verdict on its last epoch, INTERRUPTED if
+        stopped, FAILED without an epoch, else COMPLETE.
+        """
         if one.pruned:
             return self.record(one, "PRUNED")
         if one.pausing:
@@ -39,12 +41,12 @@ class Outcomes:
         if message.stopped and one.left > 0:
             return self._interrupt(one)
         if not one.epochs:
-            text = "the worker ended without an epoch"
+            text = "the worker finished without an epoch"
             return self.record(one, "FAILED", Failed(trial=one.job.trial, failure="error", text=text))
         return self.record(one, "COMPLETE", message)
 
     def _fail(self, one: ActiveTrial, message: Failed) -> TrialResult:
-        """The worker is lost: FAILED, or one of the second chances that `Study.finish` tells of."""
+        """Record a trial whose worker is lost: FAILED, or one of the retries described in `Study.finish`."""
         trial, epochs = one.job.trial, len(one.epochs)
         chance = message.failure in RETRIED or (message.failure == "oom" and message.shared_device)
         if message.failure == "disk":
@@ -53,7 +55,7 @@ class Outcomes:
             return self.pause(self._release(one))
         if chance and self._deaths.get(trial) != epochs:
             self._deaths[trial] = epochs
-            return self._retry(one, message, f"{message.text}; trying once more")
+            return self._retry(one, message, f"{message.text}; retrying")
         if remedy := self._remedy(one.job, message):
             job, text = remedy
             records.write_config(self._folder.trial(trial), job)
@@ -61,7 +63,7 @@ class Outcomes:
         return self.record(one, "FAILED", message)
 
     def _remedy(self, job: Job, message: Failed) -> tuple[Job, str] | None:
-        """The job changed so that the trouble may not come again, and in words how it goes on."""
+        """Return the job changed to avoid the same failure, and a message on how it continues; else None."""
         if message.failure == "oom":
             lighten = self._gpu_memory.unload if message.resident else self._gpu_memory.halve_micro_batch
             smaller = lighten(job, message.gpu_memory_gib)
@@ -70,9 +72,9 @@ class Outcomes:
             return job.model_copy(update={"full_precision": True}), f"{message.text}; {IN_FULL}"
         return None
 
-    # -------------------------------------------------------------------------------- the ends
+    # -------------------------------------------------------------------------------- outcomes
     def pause(self, one: ActiveTrial) -> TrialResult:
-        """Have a trial wait at the rung that it stands on."""
+        """Pause a trial at its rung."""
         one.pausing, one.before = False, len(one.epochs)
         self._queue.asha.add(one)
         self._optimizer.pause(one.job.trial)
@@ -81,7 +83,7 @@ class Outcomes:
         return records.result_of(one.job, one.epochs, "PAUSED")
 
     def _retry(self, one: ActiveTrial, message: Failed, text: str) -> TrialResult:
-        """Leave a trial open, to be the next."""
+        """Leave a trial open and queue it to run again."""
         self._queue.resumable.append(one.job.trial)
         return self._interrupt(one, message.model_copy(update={"text": text}))
 
@@ -91,7 +93,7 @@ class Outcomes:
         return records.result_of(one.job, one.epochs, "INTERRUPTED", message)
 
     def record(self, one: ActiveTrial, state: State, message: Done | Failed | None = None) -> TrialResult:
-        """End a trial for good."""
+        """Record the final outcome of a trial."""
         folder = self._folder.trial(one.job.trial)
         self._release(one)
         result = records.result_of(one.job, one.epochs, state, message)
@@ -108,20 +110,20 @@ class Outcomes:
         return result
 
     def _release(self, one: ActiveTrial) -> ActiveTrial:
-        """The trial runs no more; what it took beside its epochs is learnt."""
+        """Update the clock with the overhead of a trial that has stopped running; return the trial."""
         if (rest := one.rest) is not None:
             self._budget.learn_overhead(rest)
         return one
 
-    # -------------------------------------------------------------------------- who is to know
+    # ------------------------------------------------------------------------------- updating
     def update_best(self, result: TrialResult) -> None:
-        """Note an end that is on record: it may be the best."""
+        """Update the best trial with a recorded result."""
         if result.state == "COMPLETE" and (self.best is None or result.oriented > self.best.oriented):
             self.best = result
             self.update_budget_leader()
 
     def update_budget_leader(self) -> None:
-        """Have the clock know what would be retrained, where something will."""
+        """Update the clock with the best trial if anything is to be trained again after the search."""
         if self._budget.wants_leader and self.best:
             job = records.read_config(self._folder.trial(self.best.number))
             if job:

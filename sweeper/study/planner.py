@@ -1,6 +1,6 @@
-"""The planner: what the hours of a study have room for, from seconds a step that are measured on this machine.
+"""The planner: what fits in the hours of a study, from the seconds per step measured on this machine.
 
-Only what the preset gave is planned; what the user wrote stays.
+Only values from the preset are planned; those that the user wrote stay.
 """
 
 import math
@@ -24,23 +24,25 @@ if TYPE_CHECKING:
     from trainers.config import Recipe
     from trainers.data.layouts import Table
 
-WANTED = 3  # full trainings that a search should have room for, beside the retraining
-SMALLEST = 64  # pixels that images are shrunk to for want of time
-TRIAL_S = 5.0  # seconds of a trial beside its epochs
-MARGIN = 1.2  # of time: steps on noise are a little faster than real ones
+WANTED = 3  # full trainings that a search should fit besides the retraining
+SMALLEST = 64  # pixels; images are not shrunk below this to save time
+TRIAL_S = 5.0  # seconds of a trial besides its epochs
+MARGIN = 1.2  # factor on times: steps on random images are a little faster than real ones
 STEP = 32  # pixels between two sizes
-LEAST = 2  # no less than the preset's pixels a side, and its epochs, divided by this
-SLACK = 0.08  # share of the hours that a plan may leave unused, where another plan leaves less
-TIMED_S = 4.0  # seconds of steps while a network is timed; the rest of that is the start of a process
-RESERVE = 1.05  # times the hours that would just do
+LEAST = 2  # lowest size and epochs: the preset's, divided by this
+SLACK = 0.08  # share of the hours that a plan may leave unused if another plan leaves less
+TIMED_S = 4.0  # seconds of steps while a network is timed; the rest is the start of the process
+RESERVE = 1.05  # factor on the minimal hours in advice to the user
 
 
 Timed = Callable[[Sequence["Recipe"]], Sequence[Mapping[str, Any]]]
-"""How fast recipes train, as `timing.measure` answers."""
+"""Measures how fast recipes train, as `timing.measure` does."""
 
 
 class HoursPlan(BaseModel):
-    """The trainings that fit; `values` stand in the place of the preset's. The number of trials is no limit."""
+    """The trainings that fit in the hours; `values` replace those of the preset. The number of trials is an estimate,
+    not a limit.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,44 +55,44 @@ class HoursPlan(BaseModel):
     trial_seconds: float  # of a trial that runs to its end
     final_seconds: float  # of the retraining
     start_seconds: float  # until the first trial trains
-    configurations: int | None = None  # that there are
-    folds: int | None = None  # trainings that a trial is
-    repeats: int = 0  # trainings of the best with new seeds that follow, one after the other
-    share: float = 0.0  # of the hours that these may take at most
+    configurations: int | None = None  # number of them in a finite space
+    folds: int | None = None  # trainings per trial
+    repeats: int = 0  # confirmation trainings after the search, in sequence
+    share: float = 0.0  # of the hours that confirmation may take at most
 
     @property
     def trials(self) -> int:
-        """How many run to their end within the hours, with time left for the retraining."""
+        """The number of full trials that fit in the hours, with time left for what follows the search."""
         found = self.slots * self.rounds
         return found if self.configurations is None else min(found, self.configurations)
 
     @property
     def rounds(self) -> int:
-        """The same for each slot."""
+        """The number of full trials that fit on each slot."""
         return max(0, math.floor((self.hours * 3600 - self.start_seconds - self.aside) / self.trial_seconds))
 
     @property
     def aside(self) -> float:
-        """Seconds that are kept for what follows the search."""
+        """The seconds reserved for what follows the search."""
         return self.again + (self.final_seconds if self.retrains else 0.0)
 
     @property
     def again(self) -> float:
-        """Seconds for new seeds of the best trials."""
+        """The seconds reserved for new seeds of the best trials."""
         return min(self.repeats * self.trial_seconds, self.share * self.hours * 3600)
 
     def document(self) -> dict[str, Any]:
-        """As study.json and the commands' JSON have it."""
+        """Return the plan as in study.json and the commands' JSON."""
         return {**self.model_dump(mode="json"), "trials": self.trials}
 
     @property
     def once(self) -> bool:
-        """Whether, for want of time for two trials and a retraining, the default is trained once on train and val."""
+        """True if two trials and a retraining do not fit, so the default is trained once on train and val."""
         return self.retrains and self.trials < min(2, self.configurations or 2)
 
     @property
     def once_seconds(self) -> float:
-        """Of the least that makes sense: that one training, or where nothing is retrained, one trial."""
+        """The seconds of the minimum: that one training or, without a retraining, one trial."""
         return self.final_seconds if self.retrains else self.start_seconds + self.trial_seconds
 
     @property
@@ -99,12 +101,12 @@ class HoursPlan(BaseModel):
 
     @property
     def shape(self) -> str:
-        """Length and size of a training, such as `10 epochs at 128 px`."""
+        """The length and image size of a training, such as `10 epochs at 128 px`."""
         return f"{text.counted(self.epochs, 'epoch')} at {self.image_size} px"
 
     @property
     def line(self) -> str:
-        """As the heading has it: `2 h = 6 trials of 10 epochs at 128 px (16m each) + retraining 21m`."""
+        """The line in the heading: `2 h = 6 trials of 10 epochs at 128 px (16m each) + retraining 21m`."""
         each, last = text.format_duration(self.trial_seconds), text.format_duration(self.final_seconds)
         if self.once:
             few = "too few for a search, so the default is trained once on train and val"
@@ -118,41 +120,41 @@ class HoursPlan(BaseModel):
 
 
 def stored(folder: StudyFolder) -> HoursPlan | None:
-    """The plan with which the study in `folder` began, if it had one."""
+    """Return the plan with which the study in `folder` started; None if it had none."""
     found = (study_file.read(folder) or {}).get("plan")
     return HoursPlan.model_validate(found) if found else None
 
 
 # --------------------------------------------------------------------------------------------- planning
 class Pace(NamedTuple):
-    """Images a second of a recipe, and the side of the image at which they were measured."""
+    """The images per second of a recipe, and the side of the images they were measured at."""
 
     train: float
     val: float
     at: int
-    fixed: bool  # its network takes this size alone
+    fixed: bool  # its network takes only this size
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A length and a size of training, with what it costs; `size` is None where the file gives it."""
+    """A length and an image size of trainings, with their cost; `size` or `epochs` is None if the file gives it."""
 
     size: int | None
     epochs: int | None
     trial: float  # seconds
-    final: float
-    loss: float  # by how much it stays behind the preset, 1 where it does not
+    final: float  # seconds
+    loss: float  # the factor by which it falls short of the preset; 1 if it does not
 
 
 def after(spec: "StudySpec", slots: int) -> dict[str, Any]:
-    """What a plan has of the new seeds that follow the search."""
+    """Return the fields of a plan about the confirmation after the search."""
     confirm = spec.search.confirm
     return {"repeats": confirm.trainings(slots), "share": confirm.share} if confirm else {"repeats": 0}
 
 
 @dataclass
 class Planner:
-    """Chooses among the shapes that a study may have on `slots`; `timed` says how fast recipes are on the first."""
+    """Chooses among the shapes that a study may have on `slots`; `timed` measures recipes on the first of them."""
 
     spec: "StudySpec"
     space: "Space"
@@ -167,7 +169,7 @@ class Planner:
         self.start = TRIAL_S  # seconds of a cold process, before its first step
 
     def plan(self) -> HoursPlan:
-        """The plan; UserError where the hours are too few for one training."""
+        """Return the plan. Raises UserError if the hours are too few for one training."""
         self.measure(None)
         while (wanted := self.choose() or self.least()).size and not all(
             wanted.size in known for known in self.paces
@@ -179,7 +181,7 @@ class Planner:
 
     # ------------------------------------------------------------------------------------ measuring
     def measure(self, size: int | None) -> None:
-        """Time each recipe at an image size, or at its own."""
+        """Time each recipe at an image size; None stands for its own."""
         recipes = [_sized(recipe, size) for recipe in self.recipes]
         began = time.monotonic()
         answers = self.timed(recipes)
@@ -190,7 +192,7 @@ class Planner:
             known[side] = Pace(*speeds, side, answer["fixed_size"])
 
     def seconds(self, recipe: "Recipe", known: Mapping[int, Pace], size: int | None) -> tuple[float, float]:
-        """Of training on an image and of looking at one; from the nearest size that was measured."""
+        """Return the seconds per image of training and of evaluation, scaled from the nearest measured size."""
         side = size or max(recipe.train.input_size)
         pace = min(known.values(), key=lambda one: abs(math.log(one.at / side)))
         scale = MARGIN * (side / pace.at) ** 2
@@ -198,9 +200,9 @@ class Planner:
 
     # ------------------------------------------------------------------------------------- choosing
     def choose(self) -> Shape | None:
-        """The shape nearest to the preset of which enough trainings fit, and which leaves little unused.
+        """Return the shape nearest to the preset of which enough trainings fit and that leaves little time unused.
 
-        Where not even two fit, the one that fits once. None where none does.
+        If not even two trainings fit, return the nearest that fits once; None if none does.
         """
         shapes = list(self.shapes())
         for wanted in range(min(WANTED, self.space.size or WANTED), 0, -1):
@@ -212,11 +214,11 @@ class Planner:
         return min((shape for shape in shapes if self.as_plan(shape).fits_once), key=_by_loss, default=None)
 
     def least(self) -> Shape:
-        """The quickest of all."""
+        """Return the shape with the shortest trials."""
         return min(self.shapes(), key=lambda shape: shape.trial)
 
     def unused(self, shape: Shape) -> float:
-        """The share of the hours in which no further trial fits."""
+        """Return the share of the hours left over, in which no further trial fits."""
         plan = self.as_plan(shape)
         spent = plan.rounds * plan.trial_seconds + plan.start_seconds + plan.aside
         return 1 - spent / (plan.hours * 3600)
@@ -227,7 +229,7 @@ class Planner:
                 yield self.shape(size, epochs)
 
     def sizes(self) -> Sequence[int | None]:
-        """The image sizes between which a plan may choose: the preset's, but not above the images' own, and less."""
+        """Return the image sizes to choose from, from the preset's or, if smaller, the images' own downwards."""
         size = self.spec.of_preset.get("image_size")
         if size is None or any(pace.fixed for known in self.paces for pace in known.values()):
             return [None]
@@ -235,7 +237,7 @@ class Planner:
         return range(max(lowest, min(size, self._own_side())), lowest - 1, -STEP)
 
     def _own_side(self) -> int:
-        """The side of the square with as many pixels as the images, or boxes, usually have."""
+        """Return the side of a square with as many pixels as the median image or box."""
         from trainers.data import cache
 
         usual = cache.median_size(self.table)
@@ -246,7 +248,7 @@ class Planner:
         return [None] if epochs is None else range(epochs, math.ceil(epochs / LEAST) - 1, -1)
 
     def shape(self, size: int | None, epochs: int | None) -> Shape:
-        """What trainings of so many epochs at that size cost, the retraining as that of the slowest backbone."""
+        """Return the shape of `epochs` at `size` with its cost; the retraining is that of the slowest recipe."""
         from trainers.data import splitting
 
         folds, test = self.spec.search.folds, len(self.table.split("test"))
@@ -256,7 +258,7 @@ class Planner:
             fit, look = self.seconds(recipe, known, size)
             whole = (epochs or recipe.train.epochs) * (train * fit + val * look)
             trials.append(TRIAL_S + whole * (folds or 1))
-            seen = test * look * (recipe.train.tta.count + (folds or 0))  # by the model of each fold as well
+            seen = test * look * (recipe.train.tta.count + (folds or 0))  # the model of each fold predicts as well
             all_images = whole * (train + val) / max(train, 1) + seen
             finals.append(self.start + TRIAL_S + all_images)
         preset = self.spec.of_preset
@@ -283,15 +285,15 @@ class Planner:
         )
 
     def too_few(self) -> UserError:
-        """That not even the least of all shapes fits, with the hours that it takes."""
+        """Return the error for hours too few for even the cheapest shape, with the hours that it needs."""
         plan = self.as_plan(self.least())
         takes = text.format_duration(plan.once_seconds)
         enough = f"{rounded_up(RESERVE * plan.once_seconds / 3600):g}"
         on = f"{' on train and val' if plan.retrains else ''} on {self.slots[0].name}"
         return UserError(
-            f"{plan.hours:g} h have no room for one training of {plan.shape}{on}: it takes {takes}",
+            f"{plan.hours:g} h are too few for one training of {plan.shape}{on}: it takes {takes}",
             where=f"{self.spec.source}: budget.hours",
-            help=f"give it {enough} h (--hours {enough}), or write a quicker backbone, fewer epochs or a smaller"
+            help=f"allow {enough} h (--hours {enough}), or write a faster backbone, fewer epochs or a smaller"
             " image_size",
         )
 
@@ -307,11 +309,11 @@ def _sized(recipe: "Recipe", size: int | None) -> "Recipe":
 
 
 def _multiple(pixels: float) -> int:
-    """The nearest multiple of a step."""
+    """Return the nearest multiple of STEP, at least one STEP."""
     return STEP * max(1, round(pixels / STEP))
 
 
 def rounded_up(hours: float) -> float:
-    """Two digits, upwards."""
+    """Round up to two significant digits."""
     digits = 1 - math.floor(math.log10(hours))
     return float(math.ceil(round(hours * 10.0**digits, 6)) / 10.0**digits)

@@ -1,4 +1,4 @@
-"""What a study begins or goes on with next: open trials, paused ones that may climb, queued ones, new ones."""
+"""The trial to start or resume next: open trials, promotable ones, queued configurations, then new ones."""
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
@@ -19,31 +19,31 @@ Params = Mapping[str, Any]
 
 
 class Next(NamedTuple):
-    """A trial to be trained: a new one with its parameters, or one that is resumed, whose config.json has them."""
+    """A trial to train: a new one with its parameters, or a resumed one, whose parameters are in config.json."""
 
     number: int
     params: dict[str, Any] | None = None
 
 
 class TrialQueue:
-    """Hands out trials in the order in which they are to be trained, as long as the budget has room."""
+    """Hands out trials in the order in which to train them, as long as the budget allows."""
 
     def __init__(
         self, spec: StudySpec, space: Space, optimizer: Optimizer, folder: StudyFolder, budget: TimeBudget
     ) -> None:
         self._spec, self._space, self._optimizer, self._folder, self._budget = spec, space, optimizer, folder, budget
-        self.resumable: deque[int] = deque()  # trials that ran when a sweep or a worker died
+        self.resumable: deque[int] = deque()  # trials that were running when a sweep or a worker died
         self.asha = AshaPruner(spec.search.pruner)
-        self.started = 0  # trials, whatever became of them
+        self.started = 0  # number of trials, whatever their outcome
         self._grid = isinstance(spec.search.sampler, Grid)
-        self._planned: Iterator[Params] = iter(())  # configurations to be tried before Optuna is asked
+        self._planned: Iterator[Params] = iter(())  # configurations to try before Optuna's
         self._queued: Params | None = None  # the next of them
-        self._last = self._late = False  # no new trial can begin; for want of time
-        self._refused: int | None = None  # what the budget had learnt when it had room for none
+        self._last = self._late = False  # no new trial can start; because the time is up
+        self._refused: int | None = None  # `budget.learnt` when last no trial fitted
 
     def begin(self, known: Collection[Params]) -> None:
-        """Queue the configurations of a grid that were not tried yet; else the first of any study, but those `known`
-        from another, as many as the study has not begun with.
+        """Queue the untried configurations of a grid. For other samplers, queue the default configurations, without
+        those `known` from another study and those that this study has already started.
         """
         own = self._optimizer.own_trials()
         self.started = len(own)
@@ -56,7 +56,7 @@ class TrialQueue:
         self._queued = next(self._planned, None)
 
     def next(self) -> Next | None:
-        """The next trial; None when none may begin or go on."""
+        """Return the next trial; None if none may start or resume."""
         resumed = self._resumed()
         if resumed is None:
             resumed = self._promoted()
@@ -70,13 +70,13 @@ class TrialQueue:
 
     @property
     def reason(self) -> str:
-        """Why no new trial begins, where that is the hours' doing."""
+        """The reason that no new trial starts if it is the hours; otherwise empty."""
         hours = self._spec.budget.hours
-        return f"the budget of {hours:g} h is used up: no trial would finish inside" if hours and self._late else ""
+        return f"the budget of {hours:g} h is used up: no trial would finish in time" if hours and self._late else ""
 
     @property
     def is_draining(self) -> bool:
-        """Whether no new trial will begin, as far as known."""
+        """True if no new trial will start, going by what is known."""
         return self._last or self._all_started or self._budget.fits_none()
 
     @property
@@ -84,7 +84,7 @@ class TrialQueue:
         return self._spec.budget.trials is not None and self.started >= self._spec.budget.trials
 
     def _resumed(self) -> int | None:
-        """The next open trial for whose next epoch there is time."""
+        """Remove and return the first open trial whose next epoch fits in the hours; None if there is none."""
         for trial in self.resumable:
             job = records.read_config(self._folder.trial(trial)) if self._budget.limited else None
             if job is None or self._only_needs_ending(job) or self._budget.fits(job.recipe.train, 1):
@@ -94,7 +94,7 @@ class TrialQueue:
         return None
 
     def _only_needs_ending(self, job: Job) -> bool:
-        """Whether all its epochs are on record, and only its end is not."""
+        """True if all its epochs are on record and only the outcome is missing."""
         return len(records.history(self._folder.trial(job.trial))) >= job.planned
 
     def _promoted(self) -> int | None:
@@ -105,11 +105,11 @@ class TrialQueue:
         return one.job.trial
 
     def _new(self) -> Next | None:
-        """A new trial, if the budget has room for it: what is queued, or the sampler's."""
+        """Return a new trial, queued or from the sampler; None if the budget has no room for it."""
         if self._all_started or (self._grid and self._queued is None):
             return None
         if self._refused == self._budget.learnt:
-            return None  # nothing was learnt since, and time only got shorter
+            return None  # nothing was learnt since, and there is only less time
         fixed = self._fitting()
         self._late = fixed is None
         self._refused = self._budget.learnt if fixed is None else None
@@ -120,8 +120,8 @@ class TrialQueue:
         return Next(*self._optimizer.ask(fixed))
 
     def _fitting(self) -> Params | None:
-        """What to fix of the next trial so that it ends within the hours: what is queued, else nothing, or its
-        backbone. None where nothing makes it fit.
+        """Return the parameters to fix so that the next trial fits in the hours: the queued ones, or none, or a
+        backbone. None if no choice makes it fit.
         """
         queued = self._queued or {}
         if self._budget.fits_none() or self._budget.surely_fits_any():
@@ -136,30 +136,30 @@ class TrialQueue:
 
 
 class SeenConfigurations:
-    """The configurations of a study, and with which seeds which trials had them."""
+    """The configurations of a study, with the seeds and trials that used them."""
 
     def __init__(self) -> None:
         self._trials: dict[str, dict[int, int | None]] = {}  # digest of a configuration -> seed -> trial
-        self._hopeless: dict[str, TrialResult] = {}  # digest -> the first trial that there was no memory for
+        self._hopeless: dict[str, TrialResult] = {}  # digest -> the first trial that ran out of memory
 
     def add(self, job: Job) -> None:
-        """Note that `job` exists."""
+        """Add the configuration of `job`."""
         self.note(digest(job.recipe), job.recipe.train.seed, job.trial)
 
     def note(self, configuration: str, seed: int, trial: int | None) -> None:
-        """The same of a trial that is known by the digest of its configuration; None for one of another study."""
+        """Add a trial by the digest of its configuration; `trial` is None for one of another study."""
         self._trials.setdefault(configuration, {})[seed] = trial
 
     def mark_oom(self, configuration: str, result: TrialResult) -> None:
-        """Note that a trial ended for want of memory, which another seed does not change."""
+        """Record that a trial ran out of memory, which another seed would not change."""
         self._hopeless.setdefault(configuration, result)
 
     def known_oom(self, recipe: Recipe) -> TrialResult | None:
-        """The trial that showed that there is no memory for this recipe, whatever its seed."""
+        """Return the trial that ran out of memory with this recipe, whatever its seed; None if there is none."""
         return self._hopeless.get(digest(recipe))
 
     def with_fresh_seed(self, recipe: Recipe) -> tuple[Recipe, int | None]:
-        """The recipe with the first seed, from its own on, that it was not trained with, and whom here it repeats."""
+        """Return the recipe with the first unused seed, counting from its own, and the trial here that it repeats."""
         trials = self._trials.get(digest(recipe))
         if not trials:
             return recipe, None

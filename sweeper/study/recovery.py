@@ -1,4 +1,4 @@
-"""How a study is taken up again: everything that earlier calls left, and kills kept from being written, is mended."""
+"""Recovery when a study is opened: restores the state of earlier sessions and completes what kills cut short."""
 
 from sweeper.store import records
 from sweeper.store.trial_index import Entry
@@ -10,7 +10,7 @@ from trainers.metrics.definitions import oriented
 
 
 def recover(state: StudyState, outcomes: Outcomes) -> None:
-    """Take up what earlier calls left: trials that have ended, and those without an end, which are handed out."""
+    """Restore the trials of earlier sessions: finished ones count, and unfinished ones are queued to resume."""
     jobs = (
         records.read_config(folder) for number, folder in records.folders(state.folder) if number not in state.ended
     )
@@ -27,14 +27,14 @@ def recover(state: StudyState, outcomes: Outcomes) -> None:
 
 
 def _remember(state: StudyState, entry: Entry) -> None:
-    """Have a configuration that was tried known as such, and as too large where there is not more memory now."""
+    """Mark a configuration as tried, and as too large if it ran out of memory and no larger GPU is here now."""
     state.seen.note(entry.configuration, entry.seed, entry.result.number)
     if entry.result.failure == "oom" and not state.gpu_memory.has_larger_gpu(entry.result.gpu_memory_gib):
         state.seen.mark_oom(entry.configuration, entry.result)
 
 
 def _climb(state: StudyState, outcomes: Outcomes, rungs: Rungs, running: list[ActiveTrial]) -> None:
-    """Tell the rungs what is on record, and pause the open trials that stand at a rung and may not go on."""
+    """Fill the rungs from the record, and pause the open trials that have reached a rung and may not continue."""
     asha, minimize = state.queue.asha, state.spec.minimize
     for number, transferred in enumerate(state.learnt, -len(state.learnt)):
         rungs.learn(number, [oriented(value, minimize=minimize) for value in transferred.values])

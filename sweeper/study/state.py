@@ -1,4 +1,4 @@
-"""What a study is made of: its question, its folder, Optuna's side of it, and what is known of time and memory."""
+"""The parts of a study: its definition, folder, optimizer, and knowledge of time and memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from sweeper.trial import Job
 
 @dataclass(frozen=True)
 class Definition:
-    """What a study is defined by: its file, the search space in it, its folder, the fingerprint of its images,
-    labels and splits, what its hours were planned to have room for, and how many trials share a device.
+    """The definition of a study: its file, the search space in it, its folder, the fingerprint of its images, labels
+    and splits, the plan for its hours, and the number of trials that share a device.
     """
 
     spec: StudySpec
@@ -37,13 +37,13 @@ class Definition:
 
 @dataclass(frozen=True)
 class StudyState:
-    """What a study, its recovery and its outcomes share."""
+    """The state shared by a study, its recovery and its outcomes."""
 
     spec: StudySpec
     space: Space
     folder: StudyFolder
-    ended: Mapping[int, Entry]  # the trials that had ended when it was opened
-    learnt: Sequence[TransferredTrial]  # of another study
+    ended: Mapping[int, Entry]  # trials that had finished when it was opened
+    learnt: Sequence[TransferredTrial]  # from another study
     optimizer: Optimizer
     budget: TimeBudget
     queue: TrialQueue
@@ -53,7 +53,7 @@ class StudyState:
 
     @classmethod
     def open(cls, definition: Definition, here: MachineInfo = UNKNOWN) -> "StudyState":
-        """Those of a study that the caller holds."""
+        """Build the state of a study that the caller holds."""
         spec, space, folder = definition.spec, definition.space, definition.folder
         ended, transferred = records.ended(folder), transfer.read(folder)
         learnt = transferred.trials if transferred else ()
@@ -76,6 +76,6 @@ class StudyState:
         return cls(spec, space, folder, ended, learnt, optimizer, budget, queue, seen, gpu_memory, retention)
 
     def active_trial(self, job: Job) -> ActiveTrial:
-        """A trial that has begun, as its folder knows it."""
+        """Return a trial with the epochs recorded in its folder."""
         epochs = records.repair(self.folder.trial(job.trial))
         return ActiveTrial(job, epochs, before=len(epochs))

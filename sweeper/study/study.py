@@ -1,6 +1,6 @@
-"""The study: what the loop asks it and tells it. Optuna decides, the folder remembers.
+"""The study: hands jobs to the loop and records its reports. Optuna decides; the state is in the folder.
 
-With `outcomes` and `recovery` it is the only writer of the records.
+Together with `outcomes` and `recovery` it is the only writer of the records.
 """
 
 import json
@@ -25,10 +25,10 @@ from trainers.support import files
 
 
 def write_or_compare(study: Definition) -> None:
-    """Write down what the study asks, or compare it with what it asked before.
+    """Write the definition of a new study, or compare it with the one on record.
 
-    Budget, sampler, pruner and how much is kept may change, and the place of local weights. Raises UserError with one
-    line a difference in anything else, and where the data's fingerprint is another than it was.
+    Budget, sampler, pruner, retention and the path of local weights may change. Raises UserError with one line per
+    difference in anything else, and if the fingerprint of the data has changed.
     """
     spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
@@ -38,9 +38,9 @@ def write_or_compare(study: Definition) -> None:
     if before and (lines := difference(_shortened(before["identity"]), _shortened(asked))):
         copies = f", and the Python files from {folder.extensions}" if "extensions" in asked else ""
         raise UserError(
-            "\n  ".join([f"{spec.source.name} no longer asks what study '{folder.name}' asked:", *lines]),
+            "\n  ".join([f"{spec.source.name} no longer matches study '{folder.name}':", *lines]),
             where=str(spec.source),
-            help="begin another study, which learns from the trials that still fit, with --new-study NAME; "
+            help="start another study, which learns from the trials that still fit, with --new-study NAME; "
             f"or restore the file from {folder.space}{copies}",
         )
     study_file.same_data(folder, fingerprint, spec.data.root)
@@ -63,20 +63,20 @@ def write_or_compare(study: Definition) -> None:
 
 
 def _shortened(identity: dict[str, Any]) -> dict[str, Any]:
-    """The same with the first digits of the checksums of extension files."""
+    """Return the identity with the checksums of extension files shortened to their first digits."""
     files = {name: f"sha256 {checksum[:12]}" for name, checksum in identity.get("extensions", {}).items()}
     return identity | ({"extensions": files} if files else {})
 
 
-HOPELESS = 5  # trials that fail alike, none ever having completed, end a sweep
-REFUSED = 20  # trials in a row that are refused, with nothing else to do, end a sweep
+HOPELESS = 5  # consecutive trials that fail alike before any has completed end a sweep
+REFUSED = 20  # consecutive refused trials, with nothing else to do, end a sweep
 
 
 class Study:
-    """Makes the jobs of a search space and keeps what became of them. One process at a time holds a study.
+    """Makes jobs from a search space and records their outcomes. One process at a time holds a study.
 
-    Every write is made so that a kill between any two of them is mended by the next `open`: no trial number is
-    used twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
+    Writes are ordered so that the next `open` recovers from a kill between any two of them: no trial number is used
+    twice, no finished trial is lost, and a trial that was running is handed out again by `next_job`.
     """
 
     def __init__(self, state: StudyState, cache: Path, held: lock.Lock) -> None:
@@ -86,8 +86,8 @@ class Study:
         self._budget, self._queue = state.budget, state.queue
         self._seen, self._gpu_memory = state.seen, state.gpu_memory
         self._running: dict[int, ActiveTrial] = {}
-        self._refused = 0  # trials in a row, known to have no memory
-        self._failures: list[TrialResult] = []  # in a row, all alike
+        self._refused = 0  # consecutive trials known to run out of memory
+        self._failures: list[TrialResult] = []  # consecutive, all alike
         self._outcomes = Outcomes(state)
         recovery.recover(state, self._outcomes)
 
@@ -100,11 +100,11 @@ class Study:
         teach: Callable[[], None] | None = None,
         here: MachineInfo = UNKNOWN,
     ) -> "Study":
-        """Begin the study in its folder, or take it up again.
+        """Start the study in its folder, or resume it.
 
-        Raises StudyHeld while another process has it, and UserError, which prints the difference, when the study
-        there asks another question, or of data with another fingerprint. A new study is told first, by `teach`,
-        what it can learn from an earlier one. `here` is what this call trains on.
+        Raises StudyHeld while another process holds it, and UserError with the differences if the definition or the
+        fingerprint of the data has changed. For a new study, `teach` is called first to transfer trials of an earlier
+        one. `here` describes the machine and data of this session.
         """
         folder = definition.folder
         held = lock.acquire(folder.lock)
@@ -119,7 +119,7 @@ class Study:
             raise
 
     def close(self) -> None:
-        """Let go of the study; a full disk costs the time since it was last kept, a second."""
+        """Release the study. On a full disk only the time since the last save is lost, about a second."""
         try:
             if self._lock.there:
                 self._state.retention.commit_best()
@@ -132,11 +132,11 @@ class Study:
 
     # ---------------------------------------------------------------------------------- asking
     def next_job(self) -> Job | None:
-        """What to train next: first trials that were running when a sweep or a worker died, then paused ones that
-        may go on, then new ones.
+        """Return the next job: first trials that were running when a sweep or a worker died, then promotable paused
+        ones, then new ones.
 
-        None when the budget is used up, or a grid has no configuration left, and no paused trial may go on. None,
-        too, after REFUSED refused trials in a row, until another trial ends.
+        None if the budget is used up, or a grid has no configuration left, and no paused trial may continue. Also
+        None after REFUSED refused trials in a row, until another trial finishes.
         """
         if self._refused >= REFUSED:
             return None
@@ -144,12 +144,12 @@ class Study:
         return self._begin(found) if found else None
 
     def expect_final(self, growth: float, seconds: float = 0.0) -> None:
-        """Keep time for retraining the winner on `growth` times as many images, and `seconds` beside that."""
+        """Reserve time for retraining the winner on `growth` times as many images, plus `seconds` of overhead."""
         self._budget.expect_final(growth, seconds)
         self._outcomes.update_budget_leader()
 
     def expect_confirmation(self, confirm: Confirm, slots: int) -> None:
-        """Keep time for training the best again, so many side by side."""
+        """Reserve time for the confirmation of the best trials, with `slots` trainings side by side."""
         self._budget.expect_confirmation(confirm.trainings(slots), confirm.share)
         self._outcomes.update_budget_leader()
 
@@ -166,7 +166,7 @@ class Study:
         return job.model_copy(update={"folder": folder.root, "cache": self._cache, "resumed": True})
 
     def refuse(self, job: Job) -> TrialResult | None:
-        """End a new trial whose configuration another had no memory for: that is FAILED, too. None for any other."""
+        """Fail a new trial if the same configuration already ran out of memory in another; otherwise return None."""
         other = self._seen.known_oom(job.recipe)
         if other is None or self.epochs(job.trial):
             return None
@@ -176,10 +176,10 @@ class Study:
         return self._outcomes.record(self._running.pop(job.trial), "FAILED", message)
 
     def starting(self, _job: Job) -> None:
-        """A trial has its config.json from its birth on."""
+        """Do nothing: a trial has its config.json from its creation on."""
 
     def _born(self, number: int, params: dict[str, Any]) -> Job:
-        """The job of a new trial, which exists once its config.json is written."""
+        """Create the job of a new trial, which exists once its config.json is written."""
         recipe, repeat_of = self._seen.with_fresh_seed(self._space.recipe(params))
         folder = self.folder.trial(number)
         job = Job(
@@ -197,12 +197,12 @@ class Study:
         self._seen.add(job)
         return job
 
-    # --------------------------------------------------------------------------------- telling
+    # ------------------------------------------------------------------------------- reporting
     def report(self, trial: int, epoch: Epoch) -> bool:
-        """Record `epoch` of a running trial; False when the trial is to be pruned, or paused, or has no time left.
+        """Record `epoch` of a running trial; return False if the trial must stop: pruned, paused or out of time.
 
-        An epoch on record is not recorded again. The last one on record is judged once more by the pruner, since a
-        kill may have lost its verdict, but not by pausing rungs: those were asked when the trial was handed out.
+        An epoch on record is not recorded again. The last one on record is judged by the pruner again, since a kill
+        may have lost the verdict, but not by pausing rungs, which were consulted when the trial was handed out.
         """
         running = self._running[trial]
         if epoch.number < len(running.epochs):
@@ -210,7 +210,7 @@ class Study:
         new = epoch.number == len(running.epochs) + 1
         if new:
             folder = self.folder.trial(trial)
-            records.write_search(folder, self._optimizer.state(trial))  # of epochs before, whose verdicts were heard
+            records.write_search(folder, self._optimizer.state(trial))  # up to the epochs whose verdicts are known
             records.append(folder, epoch)
             running.epochs.append(epoch)
             self._budget.epoch(running.train, epoch)
@@ -221,7 +221,7 @@ class Study:
         number = running.job.trial
         self._optimizer.report(number, epoch.number, epoch.value(running.job.recipe.metric))
         if epoch.number < running.job.planned:
-            stops = self._queue.asha.stops(running)  # which the rungs learn from, the first trial's too
+            stops = self._queue.asha.stops(running)  # the rungs learn from this, even for the first trial
             running.pruned = number != FIRST and (stops or self._optimizer.should_prune(number, running.train))
         return not running.pruned
 
@@ -230,10 +230,10 @@ class Study:
         return running.pausing
 
     def tick(self) -> None:
-        """Keep the time of sweeping through a kill, and see to it that the study is still there; to be called while
-        trials run.
+        """Save the time of sweeping, so that a kill does not lose it, and check that the study still exists; called
+        while trials run.
 
-        Raises EnvironmentFault when its folder, or that of a running trial, was taken away.
+        Raises EnvironmentFault if its folder, or that of a running trial, is gone.
         """
         records.refuse_gone(one.job.folder for one in self._running.values())
         if not self._lock.there:
@@ -241,17 +241,17 @@ class Study:
         self._budget.save()
 
     def epochs(self, trial: int) -> Sequence[Epoch]:
-        """The epochs on record of a running trial."""
+        """Return the recorded epochs of a running trial."""
         return self._running[trial].epochs
 
     def finish(self, message: Done | Failed) -> TrialResult:
         """Record how the run of a trial ended.
 
-        COMPLETE; PRUNED or PAUSED where `report` said so; INTERRUPTED where it was stopped otherwise, or the disk is
-        full: it stays open. FAILED otherwise, but INTERRUPTED and handed out again at once (1) when its worker died
-        or hung, or ran out of memory beside other trials on its device: once for each epoch reached; (2) when it ran
-        out of memory: first without the images on the GPU, then once with half the micro-batch; (3) when it diverged
-        in fp16: in 32 bits.
+        COMPLETE; PRUNED or PAUSED by the verdict in `report`; INTERRUPTED, and still open, if it was stopped
+        otherwise or the disk is full. Any other failure is FAILED, except for these, which are INTERRUPTED and
+        retried next: (1) a worker that died or hung, or ran out of memory beside other trials on its device: once per
+        epoch reached; (2) out of memory: first without the images on the GPU, then once with half the micro-batch;
+        (3) divergence in fp16: in 32 bits.
         """
         result = self._outcomes.finish(self._running.pop(message.trial), message)
         self._refused = 0
@@ -259,7 +259,7 @@ class Study:
         return result
 
     def _count_alike(self, result: TrialResult) -> None:
-        """Remember the failures in a row that are alike."""
+        """Keep count of consecutive failures that are alike."""
         if result.state in OPEN:
             return
         same = result.state == "FAILED" and all(_alike(result, other) for other in self._failures)
@@ -267,17 +267,17 @@ class Study:
 
     @property
     def over(self) -> SessionEnd | None:
-        """Why nothing more may run, where to go on would only burn the budget."""
+        """The reason to stop early, if going on would only waste the budget; otherwise None."""
         if self._refused >= REFUSED and not self._running:
             return self.outcome
         if len(self._failures) < HOPELESS or self.best is not None:
             return None
-        reason = f"{HOPELESS} trials in a row failed alike: {self._failures[-1].error}"
+        reason = f"{HOPELESS} trials in a row failed the same way: {self._failures[-1].error}"
         return SessionEnd(NoResult.exit_code, reason)
 
     @property
     def outcome(self) -> SessionEnd:
-        """How a sweep ended that nothing stopped."""
+        """The outcome of a sweep that ran to its end."""
         refused = f"the last {REFUSED} configurations are known to run out of GPU memory; try a smaller image_size"
         reason = refused if self._refused >= REFUSED else self._queue.reason
         if self.best or self.spec.budget.trials == 0:  # the retraining is all there is
@@ -285,9 +285,9 @@ class Study:
         return SessionEnd(NoResult.exit_code, "; ".join(filter(None, ["no trial completed", reason])))
 
     def settle(self) -> list[tuple[Job, TrialResult]]:
-        """End as PRUNED what is paused, when nothing runs any more and none may go on; returns what ended.
+        """Prune the paused trials if none may continue, once nothing is running; return them with their results.
 
-        Where one only lacks the time to, or a trial was left open, all stay so: more hours go on with them.
+        If a trial is only out of time, or one was left open, all stay paused, so that more hours can resume them.
         """
         stuck = [] if self._queue.resumable or self._outcomes.left else self._queue.asha.stuck()
         return [(one.job, self._outcomes.record(one, "PRUNED")) for one in stuck]
@@ -298,10 +298,10 @@ class Study:
         return self._outcomes.best
 
     def results(self) -> list[TrialResult]:
-        """Every trial that was begun, by number, the running ones as they stand."""
+        """Return the results of all started trials by number, the running ones as they stand."""
         return records.results(self.folder)
 
 
 def _alike(one: TrialResult, other: TrialResult) -> bool:
-    """Whether both failed for the same reason; of memory torch never says the same twice."""
+    """True if both failed for the same reason; out-of-memory errors are alike, as torch's messages always differ."""
     return one.error == other.error or one.failure == other.failure == "oom"

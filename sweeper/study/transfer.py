@@ -1,4 +1,4 @@
-"""Warm start: the trials of an earlier study that lie in the space of a new one, kept in transfer.json."""
+"""Warm start: transfers the trials of an earlier study that lie in the space of a new one, in transfer.json."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from trainers.support import files
 
 
 class TransferredTrial(Message):
-    """A trial of another study in the words of this one: knowledge for sampler and pruner, no result."""
+    """A trial of another study in the parameters of this one: information for sampler and pruner, not a result."""
 
     number: int
     state: Literal["COMPLETE", "PRUNED"]
@@ -31,7 +31,7 @@ class TransferredTrial(Message):
 
 
 class Transfer(Message):
-    """All that a study has learnt from another; `of` so many that had ended there."""
+    """The trials transferred from another study, out of the `of` trials that had finished there."""
 
     schema_version: Literal[1] = 1
     study: str
@@ -42,11 +42,11 @@ class Transfer(Message):
 def warm_start(
     spec: StudySpec, space: Space, folder: StudyFolder, source: StudyFolder, fingerprint: str
 ) -> Iterator[str]:
-    """Learn what `source` has to teach, before the study in `folder` begins; yields what there is to say of it.
+    """Transfer trials of `source` before the study in `folder` starts; yield the lines to print about it.
 
-    A trial is taken where some parameters of the new space give exactly its recipe, on the same data and for the
-    same metric: so whatever was closed and is open now, or the other way round, is judged by its value. Values on
-    other data, for another metric or after other epochs would not be comparable.
+    A trial is transferred if parameters of the new space give exactly its recipe, on the same data and for the same
+    metric. A value that was fixed and is open now, or the reverse, need only match. Results on other data, for
+    another metric or after other epochs would not be comparable.
     """
     before = study_file.read(source)
     if before is None:
@@ -54,7 +54,7 @@ def warm_start(
     yield from _changes(before, spec, space, source)
     ended = _ended(source)
     if reason := _apart(before, spec, fingerprint):
-        yield f"nothing is learnt from {source.name}: {reason}"
+        yield f"nothing learnt from {source.name}: {reason}"
         ended = []
     taken, left = _sorted(ended, space)
     files.write_text(
@@ -65,42 +65,42 @@ def warm_start(
 
 
 def read(folder: StudyFolder) -> Transfer | None:
-    """What the study in `folder` learnt when it began, or None."""
+    """Return the trials transferred to the study in `folder` when it started, or None."""
     try:
         return Transfer.model_validate_json(folder.transfer.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise EnvironmentFault(
-            "this file is damaged, or of another version of sweep",
+            "this file is damaged, or was written by another version of sweep",
             where=str(folder.transfer),
-            help="remove it: then the study continues without the trials of the other one",
+            help="remove it; the study then continues without the trials of the other one",
         ) from error
 
 
 def _changes(before: Mapping[str, Any], spec: StudySpec, space: Space, source: StudyFolder) -> Iterator[str]:
     lines = difference(before["identity"], json.loads(json.dumps(space.identity())))
     if lines:
-        yield f"{spec.source.name} no longer asks what study '{source.name}' asked:"
+        yield f"{spec.source.name} no longer matches study '{source.name}':"
         yield from (f"  {line}" for line in lines)
 
 
 def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
-    """Why no value of a study can be compared with values of this one, or nothing."""
+    """Return why no value of the earlier study is comparable with values of this one; empty if they are."""
     asked, mine = before["identity"], spec.data.model_dump(mode="json")
     if asked["metric"] != spec.metric:
         return f"its metric was {asked['metric']}, not {spec.metric}"
     if asked.get("minimize", False) != spec.minimize:
-        return f"more of its {spec.metric} was {'better' if spec.minimize else 'worse'}"
+        return f"its {spec.metric} was {'maximized' if spec.minimize else 'minimized'}"
     if (folds := asked.get("search", {}).get("folds")) != spec.search.folds:
         return f"its trials were judged {_judging(folds)}, not {_judging(spec.search.folds)}"
     files = asked.get("extensions", {})
     changed = [one.name for one in spec.extensions if files.get(one.name, one.checksum) != one.checksum]
     if changed:
-        return f"its {changed[0]} was another: what the file defines may have other values now"
+        return f"its {changed[0]} was different, so results that depend on it may not be comparable"
     if not study_file.same_fingerprint(before.get("fingerprint", ""), fingerprint):
-        return "its images, labels or splits were others"
-    where = {"root": mine["root"]}  # the same data at another place are the same
+        return "its images, labels or splits were different"
+    where = {"root": mine["root"]}  # the same data at another path are the same
     lines = difference({**asked["data"], **where}, mine, "data")
     return lines[0] if lines else ""
 
@@ -110,7 +110,7 @@ def _judging(folds: int | None) -> str:
 
 
 def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:
-    """The trials whose values say something, by number."""
+    """Return the trials with meaningful values, completed or pruned, by number."""
     found = []
     for _, folder in records.folders(source):
         result, job = records.read_result(folder), records.read_config(folder)
@@ -122,7 +122,7 @@ def _ended(source: StudyFolder) -> list[tuple[Job, TrialResult, RunFolder]]:
 def _sorted(
     ended: list[tuple[Job, TrialResult, RunFolder]], space: Space
 ) -> tuple[list[TransferredTrial], list[str]]:
-    """The transferred trials, and why each of the others is none."""
+    """Return the transferred trials, and the reason for each of the others."""
     taken: list[TransferredTrial] = []
     left: list[str] = []
     for job, result, folder in ended:
@@ -149,6 +149,6 @@ def _sorted(
 def _said(name: str, taken: list[TransferredTrial], left: list[str]) -> str:
     count = len(taken) + len(left)
     if not count:
-        return f"nothing is learnt from {name}: no trial of it has ended"
+        return f"nothing learnt from {name}: none of its trials has finished"
     text = f"learnt from {len(taken)} of {count} trials of {name}"
     return f"{text}; {len(left)} lie outside the new space ({left[0]})" if left else text

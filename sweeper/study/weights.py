@@ -1,4 +1,4 @@
-"""Local weights under another path: with the same bytes they are the same question."""
+"""Local weights that were moved to another path: with the same bytes the study stays the same."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from trainers.support.files import sha256
 
 
 def checksums(space: Space) -> dict[str, str]:
-    """The checksum of the local weights of each backbone, as far as they are there."""
+    """Return the checksum of the local weights of each backbone, where the file exists."""
     trains = [recipe.train for recipe in space.recipes() if recipe.train.pretrained and recipe.train.weights]
     found = {train.backbone: weights_folder.find(train.weights or "", train.backbone).file for train in trains}
     return {backbone: sha256(path) for backbone, path in found.items() if path.is_file()}
 
 
 def have_moved(before: dict[str, Any], asked: dict[str, Any], space: Space) -> bool:
-    """Whether the study `before` began with the weights that are asked for, which lay at another path."""
+    """True if the study `before` started with the same weights at another path."""
     old, new = (identity["train"].get("weights") for identity in (before["identity"], asked))
     if not (isinstance(old, str) and isinstance(new, str) and old != new and before.get("weights")):
         return False
@@ -25,12 +25,12 @@ def have_moved(before: dict[str, Any], asked: dict[str, Any], space: Space) -> b
 
 
 def moved(folder: StudyFolder, identity: dict[str, Any], new: str) -> dict[str, Any]:
-    """The identity with the new path, which all runs of the study have now as well.
+    """Write the new path to all runs of the study; return the identity with that path.
 
-    A kill on the way leaves study.json as it was, so that the next call goes on with this.
+    A kill on the way leaves study.json unchanged, so the next call continues the move.
     """
     old = identity["train"]["weights"]
-    folder.trial_index.unlink(missing_ok=True)  # made anew, for it has digests of whole recipes
+    folder.trial_index.unlink(missing_ok=True)  # rebuilt, since its digests cover whole recipes
     for run in records.runs(folder):
         job = records.read_config(run)
         if job and job.recipe.train.weights == old:

@@ -1,1 +1,1 @@
-"""What this machine has: devices, disks, processes, signals."""
+"""The machine: its devices, disks, processes and signals."""

@@ -1,4 +1,4 @@
-"""Asks a module of ours in a process of its own, which may load torch, take a GPU's memory, or die of it."""
+"""Queries a module of ours in a separate process, which may load torch, fill a GPU's memory or crash."""
 
 import json
 import signal
@@ -19,10 +19,11 @@ def ask(
     timeout: float | None = None,
     quiet: bool = False,
 ) -> Any:
-    """The answer of Python with `words`: JSON in on stdin, a list or an object out as the last line of stdout.
+    """Run Python with `words`, send it `request` as JSON on stdin, and return its answer, a list or an object: the
+    last line of its stdout.
 
-    Ctrl-C is not its to hear, and it ends with us, however we end. `quiet`: no stderr. Raises EnvironmentFault, which
-    calls it `what`, where it ends without an answer, or gives none in time.
+    The process does not receive Ctrl-C, and it ends with this one, however that ends. With `quiet`, its stderr is
+    discarded. Raises EnvironmentFault, which names the process `what`, if it ends without an answer or times out.
     """
     try:
         ended = subprocess.run(
@@ -37,18 +38,19 @@ def ask(
             preexec_fn=subprocesses.end_with_us(signal.SIGKILL),
         )
     except subprocess.TimeoutExpired:
-        raise EnvironmentFault(f"{what} does not answer within {timeout:g} s") from None
+        raise EnvironmentFault(f"{what} did not answer within {timeout:g} s") from None
     answer = _parsed(ended.stdout.strip().rpartition("\n")[2])
     if not isinstance(answer, list | dict):
-        help_ = "see its messages above; often it is memory"
+        help_ = "see its messages above; it may have run out of memory"
         raise EnvironmentFault(f"{what} died with code {ended.returncode}", help=help_)
     return answer
 
 
 def stream(*words: str, what: str, request: object, env: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The same with an answer of many lines, each an object as it comes; the process ends with whoever reads them.
+    """Do the same for an answer of many lines, yielding each object as it arrives; closing the iterator ends the
+    process.
 
-    Raises EnvironmentFault where it dies.
+    Raises EnvironmentFault if the process dies.
     """
     with subprocess.Popen(
         subprocesses.python(*words),
@@ -71,7 +73,7 @@ def stream(*words: str, what: str, request: object, env: Mapping[str, str]) -> I
             running.kill()
             raise
     if running.returncode:
-        help_ = "see its messages above; often it is memory"
+        help_ = "see its messages above; it may have run out of memory"
         raise EnvironmentFault(f"{what} died with code {running.returncode}", help=help_)
 
 

@@ -1,8 +1,8 @@
-"""What CUDA's driver library knows of the GPUs, as JSON on stdout; run as a script, without anything of ours.
+"""Prints what CUDA's driver library knows about the GPUs as JSON; a script that imports nothing of ours.
 
-    python driver.py ids|total|free
+    python cuda_driver.py ids|total|free
 
-`ids` starts no context on any GPU; `free` has to, for a moment, and is asked of one GPU (CUDA_VISIBLE_DEVICES).
+`ids` creates no context on any GPU. `free` has to, for a moment; call it for one GPU (CUDA_VISIBLE_DEVICES).
 """
 
 import ctypes
@@ -22,11 +22,11 @@ class Uuid(ctypes.Structure):
 
 
 def answer(what: str) -> dict[str, Any]:
-    """{"gpus": [{"id", and "total" or "free" in bytes}], "fault": words, empty where the driver works}."""
+    """Return {"gpus": [{"id", and "total" or "free" in bytes}], "fault": a message, empty if the driver works}."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:
-        return {"gpus": [], "fault": f"there is no {LIBRARY}"}
+        return {"gpus": [], "fault": f"{LIBRARY} is missing"}
     if code := library.cuInit(0):
         return {"gpus": [], "fault": "" if code in NO_GPU else f"libcuda fails with code {code} (cuInit)"}
     try:
@@ -49,7 +49,7 @@ def _gpu(library: ctypes.CDLL, number: int, what: str) -> dict[str, Any]:
 
 
 def _id(library: ctypes.CDLL, device: ctypes.c_int) -> str:
-    """As CUDA_VISIBLE_DEVICES takes it; the newer call gives a MIG slice's own, where the older gives its GPU's."""
+    """Return the id for CUDA_VISIBLE_DEVICES; for a MIG slice the newer call gives its own, the older its GPU's."""
     whole, own = Uuid(), Uuid()
     _call(library, "cuDeviceGetUuid", ctypes.byref(whole), device)
     _call(library, "cuDeviceGetUuid_v2", ctypes.byref(own), device)
@@ -64,7 +64,7 @@ def _total(library: ctypes.CDLL, device: ctypes.c_int) -> int:
 
 
 def _free(library: ctypes.CDLL, device: ctypes.c_int) -> int:
-    """Less what this very process takes for asking."""
+    """Return the free bytes, less those that this process takes for the query."""
     context, free, total = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
     _call(library, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
     _call(library, "cuCtxSetCurrent", context)

@@ -1,4 +1,4 @@
-"""The slots that trials run on: which devices there are, found without torch."""
+"""The slots that trials run on, and the devices behind them, found without torch."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from sweeper.errors import EnvironmentFault, UserError
 from sweeper.system import cuda_driver
 from sweeper.system.ask import ask
 
-Count = int | Literal["auto"]  # of trials side by side on a device; auto: as many as fit and gain
+Count = int | Literal["auto"]  # trials side by side on a device; auto: as many as fit and raise throughput
 MAX_SLOTS_PER_DEVICE = 8  # slots that auto opens on a device
 DEV = Path("/dev")
 
@@ -25,10 +25,10 @@ DEV = Path("/dev")
 class Slot:
     """A place for one trial at a time."""
 
-    name: str  # for people: cuda:0, cuda:1.0 (the first of several on one device), cpu
-    device: str = "cpu"  # as the worker's torch names it
-    threads: int = 1  # CPU threads the worker may use; with auto, those of a trial that has the device alone
-    env: Mapping[str, str] = field(default_factory=dict)  # what the worker's environment has besides ours
+    name: str  # as shown to users: cuda:0, cuda:1.0 (the first of several on one device), cpu
+    device: str = "cpu"  # the name in the worker's torch
+    threads: int = 1  # CPU threads the worker may use; with auto, those of a trial alone on the device
+    env: Mapping[str, str] = field(default_factory=dict)  # variables added to the worker's environment
     home: str = "cpu"  # name of the device, which other slots may share
 
 
@@ -43,19 +43,19 @@ CPU = _Device("cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def slots(devices: str | None = None, per_device: Count = 1) -> list[Slot]:
-    """`per_device` slots on each of `devices`: all GPUs, else Apple's, else the CPU, when left out.
+    """Return `per_device` slots on each of `devices`; by default on all NVIDIA GPUs, else Apple's, else the CPU.
 
-    `devices` is cpu, mps, or a list of the GPUs' numbers or ids such as `0,1`; numbers count the GPUs that are
-    visible, as torch does. The host's cores are shared out. Raises UserError for a device that is not there,
-    EnvironmentFault when the driver does not answer.
+    `devices` is cpu, mps, or a list of GPU numbers or ids such as `0,1`; numbers count the visible GPUs, as in torch.
+    The host's cores are divided among the slots. Raises UserError for a device that does not exist, EnvironmentFault
+    if the driver does not answer.
     """
     if per_device != "auto" and per_device < 1:
-        raise UserError(f"{per_device} trials a device", help="at least 1, or auto")
+        raise UserError(f"{per_device} trials per device", help="at least 1, or auto")
     return _opened(_named(devices) if devices else _found(), per_device)
 
 
 def assigned(gpus: Sequence[int | str], per_device: Count) -> list[Slot]:
-    """Slots on the GPUs that a cluster assigned, by what CUDA_VISIBLE_DEVICES calls them; without any, on the CPU."""
+    """Return slots on the GPUs that a cluster assigned, named as in CUDA_VISIBLE_DEVICES; without any, on the CPU."""
     return _opened([_cuda(index, str(one)) for index, one in enumerate(gpus)] or [CPU], per_device)
 
 
@@ -70,18 +70,18 @@ def _opened(chosen: Sequence[_Device], per_device: Count) -> list[Slot]:
 
 
 def _most(one: _Device) -> int:
-    """On a CPU, more trials than cores cannot gain."""
+    """Return the slots that auto opens; on a CPU at most one per core, since more cannot be faster."""
     return MAX_SLOTS_PER_DEVICE if one.device.startswith("cuda") else min(MAX_SLOTS_PER_DEVICE, cores())
 
 
 def ids(slots: Sequence[Slot]) -> list[str]:
-    """Ids of the NVIDIA GPUs among them that one process may see together: all whole ones, or else one MIG slice."""
+    """Return the ids of the slots' NVIDIA GPUs that one process can see: all whole GPUs, else one MIG slice."""
     found = list(dict.fromkeys(slot.env["CUDA_VISIBLE_DEVICES"] for slot in slots if slot.device.startswith("cuda")))
     return [one for one in found if not one.startswith("MIG-")] or found[:1]
 
 
 def room(slots: Sequence[Slot]) -> dict[str, float | None]:
-    """Free memory of each device in GiB, by name; None where nobody says."""
+    """Return the free memory in GiB of each device, by name; None where it is unknown."""
     homes = {slot.home: slot for slot in slots}
     return {
         home: _gpu_memory(one, "free") if one.device.startswith("cuda") else _memory() for home, one in homes.items()
@@ -89,7 +89,7 @@ def room(slots: Sequence[Slot]) -> dict[str, float | None]:
 
 
 def smallest(slots: Sequence[Slot]) -> float | None:
-    """Memory in all, in GiB, of the GPU among them that has the least; None where nobody says, or one is no GPU."""
+    """Return the total memory in GiB of the smallest GPU; None if any is unknown, or any slot is not on a GPU."""
     homes = {slot.home: slot for slot in slots}.values()
     found = [_gpu_memory(one, "total") if one.device.startswith("cuda") else None for one in homes]
     known = [one for one in found if one is not None]
@@ -97,7 +97,7 @@ def smallest(slots: Sequence[Slot]) -> float | None:
 
 
 def _gpu_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
-    """What nvidia-smi says, or else, as of MIG slices, CUDA's driver."""
+    """Return the memory in GiB by nvidia-smi, or by CUDA's driver where that gives none, as for MIG slices."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return _driver_memory(slot, which)
@@ -120,7 +120,7 @@ def _driver_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
 
 
 def _memory() -> float | None:
-    """What new processes can have of the machine's memory, and of what its control group may take; of Linux."""
+    """Return the GiB that new processes can still take, within the control group's limit; None except on Linux."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except FileNotFoundError:
@@ -134,20 +134,20 @@ def _memory() -> float | None:
 
 
 def _reclaimable(stat: Path) -> int:
-    """Bytes of a control group that hold files, such as images that were read, and are given back when needed."""
+    """Return the bytes of a control group's file cache, such as images once read, which are freed when needed."""
     found = re.search(r"^inactive_file (\d+)$", stat.read_text(), re.MULTILINE) if stat.exists() else None
     return int(found[1]) if found else 0
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """Ids of the NVIDIA GPUs (or MIG slices) that may be used: those of CUDA_VISIBLE_DEVICES, or all."""
+    """Return the ids of the usable NVIDIA GPUs or MIG slices: those of CUDA_VISIBLE_DEVICES if set, else all."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         ids = [part.strip() for part in visible.split(",")]
@@ -162,31 +162,29 @@ def _listed() -> list[str]:
     try:
         asked = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
-        raise EnvironmentFault(
-            "nvidia-smi does not answer", help="mend the driver, or choose --devices cpu"
-        ) from None
+        raise EnvironmentFault("nvidia-smi does not answer", help="repair the driver, or use --devices cpu") from None
     if "No devices" in asked.stdout + asked.stderr:
         return []
     if asked.returncode:
         said = (asked.stdout + asked.stderr).strip().splitlines() or [f"exit code {asked.returncode}"]
-        raise EnvironmentFault(f"nvidia-smi: {said[0]}", help="mend the driver, or choose --devices cpu")
+        raise EnvironmentFault(f"nvidia-smi: {said[0]}", help="repair the driver, or use --devices cpu")
     return _ids(asked.stdout)
 
 
 def _unlisted() -> list[str]:
-    """The ids that CUDA's driver knows, for machines without nvidia-smi: many containers, WSL."""
+    """Return the ids known to CUDA's driver, for machines without nvidia-smi: many containers, WSL."""
     if sys.platform != "linux":
         return []
     answer = _asked_driver("ids")
     if not answer["gpus"] and (there := sorted(DEV.glob("nvidia[0-9]*"))):
         said = answer["fault"] or "libcuda finds no GPU"
-        what = f"{there[0]} says that there is a GPU; nvidia-smi is not on PATH, and {said}"
-        raise EnvironmentFault(what, help="give this machine the driver's libraries, or choose --devices cpu")
+        what = f"{there[0]} shows that there is a GPU, but nvidia-smi is not on PATH, and {said}"
+        raise EnvironmentFault(what, help="install the driver's libraries on this machine, or use --devices cpu")
     return [one["id"] for one in answer["gpus"]]
 
 
 def _asked_driver(what: str, visible: str | None = None) -> dict[str, Any]:
-    """What `driver.py` answers, in a process of its own: a driver may hang, and this process stays free of CUDA."""
+    """Run `cuda_driver.py` in a separate process, since a driver may hang and CUDA must stay out of this one."""
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **shown}
     words = ("-I", "-S", cuda_driver.__file__, what)  # it needs nothing on its path
@@ -198,7 +196,7 @@ def _asked_driver(what: str, visible: str | None = None) -> dict[str, Any]:
 
 
 def _ids(listing: str) -> list[str]:
-    """The ids in what `nvidia-smi -L` prints; a GPU that is cut into MIG slices counts as its slices."""
+    """Return the ids that `nvidia-smi -L` lists; a GPU cut into MIG slices counts as its slices."""
     ids = re.findall(r"\(UUID: ((?:GPU|MIG)-[^)\s]+)\)", listing)
     cut = {gpu for gpu, following in pairwise(ids) if following.startswith("MIG-")}
     return [one for one in ids if one.startswith("MIG-") or one not in cut]
@@ -222,9 +220,9 @@ def _named(devices: str) -> list[_Device]:
     for word in words:
         if word not in known:
             there = [f"{index}" for index in range(len(ids))] + ["mps"] * _apple() + ["cpu"]
-            raise UserError(f"no device {word!r}", where="--devices", help=f"there are: {', '.join(there)}")
+            raise UserError(f"no device {word!r}", where="--devices", help=f"available: {', '.join(there)}")
     if not words:
-        raise UserError("no device named", where="--devices", help="such as --devices 0,1 or --devices cpu")
+        raise UserError("no device given", where="--devices", help="for example --devices 0,1 or --devices cpu")
     return [known[word] for word in dict.fromkeys(words)]
 
 

@@ -23,24 +23,26 @@ NETWORK = (
     "fuse.sshfs",
     "fuse.s3fs",
 )
-"""How the names of file systems begin on which processes of several machines may write."""
+"""Prefixes of the names of file systems that processes on several machines may write to."""
 COPYING = ("btrfs",)
-"""Those that put changed bytes at a new place: to change mapped memory on a full disk kills the process (SIGBUS)."""
+"""Copy-on-write file systems: changing mapped memory on a full disk kills the process (SIGBUS)."""
 
 
 def network(folder: Path, mounts: str | None = None) -> str:
-    """The kind of the network file system that `folder` lies on, or nothing; `mounts` is what /proc/mounts says."""
+    """Return the kind of the network file system that `folder` is on, or an empty string; `mounts` replaces
+    /proc/mounts.
+    """
     kind = _kind(folder.resolve(), mounts)
     return kind if kind.startswith(NETWORK) else ""
 
 
 def journal(folder: Path, mounts: str | None = None) -> str:
-    """How SQLite is to keep changes in `folder`: WAL, or DELETE where the mapped index of a WAL does harm."""
+    """Return SQLite's journal mode for `folder`: WAL, or DELETE where the memory-mapped index of a WAL is unsafe."""
     return "DELETE" if _kind(folder.resolve(), mounts).startswith((*NETWORK, *COPYING)) else "WAL"
 
 
 def _kind(folder: Path, mounts: str | None) -> str:
-    """The kind of the mount nearest above; of several at one place the last hides the others."""
+    """Return the kind of the nearest mount above `folder`; the last of several at one place hides the others."""
     if mounts is None:
         mounts = MOUNTS.read_text(errors="replace") if MOUNTS.exists() else ""
     best, found = -1, ""
@@ -53,29 +55,27 @@ def _kind(folder: Path, mounts: str | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """A path without the octal escapes of blanks and the like."""
+    """Return a path with octal escapes, such as those of spaces, resolved."""
     for octal in ("040", "011", "012", "134"):
         text = text.replace(f"\\{octal}", chr(int(octal, 8)))
     return text
 
 
 def words(folder: Path, kind: str) -> str:
-    """What there is to say of a folder on a network file system."""
-    slower = "its databases do without a write-ahead log, which does not work there"
-    return (
-        f"{folder} lies on a network file system ({kind}): {slower}; SWEEP_HOME on a local disk is faster and safer"
-    )
+    """Return the warning for a folder on a network file system."""
+    slower = "its databases work without a write-ahead log, which is unsafe there"
+    return f"{folder} is on a network file system ({kind}): {slower}; SWEEP_HOME on a local disk is faster and safer"
 
 
 def free(folder: Path) -> int:
-    """Bytes that may still be written where `folder` is, or will be."""
+    """Return the bytes still free where `folder` is, or will be."""
     return shutil.disk_usage(_there(folder)).free
 
 
 def takes(folder: Path, need: int, piece: int = 0) -> bool:
-    """Whether the disk of `folder` takes `need` bytes more, in files of `piece`, or in one.
+    """True if the disk of `folder` takes `need` more bytes, in files of `piece` bytes, or in one.
 
-    They are asked for and given back: a quota, or a limit on the size of a file, is not in the figure of free ones.
+    They are allocated and released, since the figure for free bytes ignores quotas and limits on the size of a file.
     """
     if free(folder) < need:
         return False

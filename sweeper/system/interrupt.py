@@ -1,4 +1,4 @@
-"""Ctrl-C where nothing must be finished first: one word, and the end. A sweep under way listens for itself."""
+"""Ctrl-C where nothing has to finish first: print one word and exit. A running sweep has its own handler."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from typing import NoReturn
 
 
 def heed() -> None:
-    """Take Ctrl-C over from Python, whose KeyboardInterrupt libraries turn into tracebacks; ignored, it stays so."""
+    """Replace Python's KeyboardInterrupt, which libraries turn into tracebacks; an ignored Ctrl-C stays ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
-    """At once, as a kill would: files are written whole or not at all, and who was started ends with us."""
+    """Exit at once, as a kill would: writes are atomic, and child processes end with this one."""
     try:
         os.write(2, b"stopped\n")
     finally:
@@ -24,7 +24,7 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are how this is meant to end: both leave the block quietly."""
+    """Leave the block quietly on Ctrl-C or SIGTERM, the normal ways to end it."""
 
     def hear(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""How a person stops a sweep: once politely, twice at once."""
+"""Signals that stop a sweep: the first lets epochs finish, the second stops it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Stop:
-    """Whether the sweep has been asked to end: after the epochs that are under way."""
+    """A request to stop the sweep after the current epochs."""
 
     signal: int | None = None
-    again: bool = False  # asked twice: at once
+    again: bool = False  # requested twice: stop at once
 
     @property
     def requested(self) -> bool:
@@ -24,12 +24,12 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """What the shell is to see: 130 for SIGINT, 143 for SIGTERM and for a terminal that is gone."""
+        """The exit code: 130 for SIGINT, 143 for SIGTERM and for a closed terminal."""
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Inside, a second signal ends what is under way as Stopped, in words and without a traceback."""
+        """Turn the KeyboardInterrupt of a second signal into Stopped: a message instead of a traceback."""
         try:
             yield
         except KeyboardInterrupt:
@@ -40,7 +40,7 @@ class Stop:
 
 @contextmanager
 def listening(stop: Stop) -> Iterator[None]:
-    """Inside, the first signal sets `stop` and a second one raises KeyboardInterrupt wherever the program is."""
+    """Inside the block, the first signal sets `stop`; the second raises KeyboardInterrupt wherever the program is."""
 
     def hear(number: int, _: FrameType | None) -> None:
         stop.again = stop.requested

@@ -1,6 +1,7 @@
-"""How Python is started, here and by what is started in turn: without the current folder on its path.
+"""Starts Python, here and in child processes, without the current folder on its path.
 
-Nobody else starts one. What lies in the current folder is the user's: a random.py there is no library.
+All Python processes are started through this module. Files in the current folder are the user's: a random.py there
+must not replace a library.
 """
 
 import os
@@ -14,28 +15,30 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def python(*words: str) -> list[str]:
-    """The command for this Python with `words`, such as -m and a module."""
+    """Return the command that runs this Python with `words`, such as -m and a module."""
     return [sys.executable, "-P", *words]
 
 
 def environment() -> dict[str, str]:
-    """Ours; but no Python with it finds modules in the current folder, nor asks a proxy for this machine."""
+    """Return this process's environment, changed so that Python finds no modules in the current folder and contacts
+    this machine without a proxy.
+    """
     path = os.pathsep.join(_elsewhere(os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     return {**os.environ, **_direct(), "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
 
 
 def settle() -> None:
-    """The same for this process, which somebody else has started."""
+    """Do the same for this process, which was not started through this module."""
     named = [*sys.path[:1], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     unwanted = {"", *map(os.path.abspath, set(named) - set(_elsewhere(named)))}
     os.environ.update(environment())
     sys.path[:] = [entry for entry in sys.path if entry not in unwanted]
-    if OWN not in sys.path:  # the current folder is that of an editable install
+    if OWN not in sys.path:  # the current folder is the root of an editable install
         sys.path.append(OWN)
 
 
 def end_with_us(number: int) -> Callable[[], None] | None:
-    """What a new process does first, so that the system sends it a signal when we end; nothing where none does."""
+    """Return a `preexec_fn` by which Linux sends a new process signal `number` when this one ends; else None."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -51,16 +54,16 @@ def end_with_us(number: int) -> Callable[[], None] | None:
 
 
 def _elsewhere(entries: Iterable[str]) -> Iterator[str]:
-    """Those of a module path that are neither the current folder nor count from it."""
+    """Return the entries of a module path that are neither the current folder nor relative to it."""
     try:
         here = Path.cwd().resolve()
-    except FileNotFoundError:  # somebody has removed it
+    except FileNotFoundError:  # it was removed
         here = Path()
     return (one for one in entries if Path(one).is_absolute() and Path(one).resolve() != here)
 
 
 def _direct() -> dict[str, str]:
-    """The variables by which this machine is asked without a proxy, where there is one."""
+    """Return the variables that exempt this machine from the proxy, if there is one."""
     names = {name.lower() for name, value in os.environ.items() if value}
     if not any(name.endswith("_proxy") for name in names - {"no_proxy"}):
         return {}

@@ -1,1 +1,1 @@
-"""Runs one job in a process of its own."""
+"""Runs one job in a separate process."""

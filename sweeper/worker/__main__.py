@@ -1,4 +1,4 @@
-"""The process of a local worker, whose life is bound to its coordinator's before anything heavy is loaded."""
+"""The process of a local worker; its life is tied to the coordinator's before anything heavy is loaded."""
 
 import argparse
 import ctypes
@@ -13,9 +13,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process when `parent` ends, however that ends, be it stopped or busy itself.
+    """Have the kernel kill this process when `parent` ends, however it ends, even while this process is stopped or
+    busy.
 
-    A parent that ended before is no parent any more. Where there is no such promise, the pipe's end does it.
+    If `parent` has ended already, exit now. Without such a kernel, the closed pipe ends this process.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -24,10 +25,10 @@ def _die_with(parent: int) -> None:
 
 
 def _outlast_sigterm() -> None:
-    """Leave it to the coordinator to end this process: whoever stops a job (Slurm, a container, a shutdown) sends
-    SIGTERM to every process of it, and the coordinator then waits for the epoch that is trained here.
+    """Survive SIGTERM and leave it to the coordinator to end this process: to stop a job, Slurm, containers and
+    shutdowns send SIGTERM to every process of it, and the coordinator then waits for the epoch trained here.
 
-    A handler, for a signal that is ignored would be ignored by every process that is started here, too.
+    The signal gets a handler, since an ignored signal would also be ignored by every process started here.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)
 

@@ -1,14 +1,14 @@
-"""A trainer that learns a curve in no time, for tests of everything around training. Loads no torch.
+"""A trainer that follows a learning curve instantly, for tests of everything around training. Loads no torch.
 
-Chosen by SWEEP_TRAINER=fake; an epoch takes SWEEP_FAKE_SECONDS (default 0), each file of a checkpoint is
-SWEEP_FAKE_BYTES larger than it need be (default 0), and a GPU has SWEEP_FAKE_GIB of memory in all. It keeps the
-promise of the real one: the same epochs for the same recipe, checkpoints by the same thread and clock, stored epochs
-yielded again, and everything on disk when the last epoch is yielded or the generator is closed.
+Chosen by SWEEP_TRAINER=fake. An epoch takes SWEEP_FAKE_SECONDS (default 0), each checkpoint file is padded by
+SWEEP_FAKE_BYTES (default 0), and a GPU has SWEEP_FAKE_GIB of memory in total. Its guarantees are those of the real
+trainer: the same epochs for the same recipe, checkpoints by the same thread and clock, stored epochs yielded again,
+and everything on disk when the last epoch is yielded or the generator is closed.
 
 A backbone named `broken.<trouble>` fails in its second epoch: nan, overflow (unless in full precision), oom, oom_64
-(while 64 images or more pass at once), oom_images (while the decoded images may lie on the GPU), disk, error; kill is
-a SIGKILL to itself, hang a SIGSTOP; stall waits for ever, with a process that is alive; grind computes for ever in C,
-which no other thread survives. `_once` behind it: only the first time.
+(while 64 images or more pass at once), oom_images (while the decoded images may be on the GPU), disk, error; kill
+sends itself SIGKILL, hang SIGSTOP; stall waits forever in a live process; grind computes forever in C and so blocks
+all other threads. With the suffix `_once` it fails only the first time.
 """
 
 import errno
@@ -41,13 +41,13 @@ from trainers.support.failpoints import failpoint
 from trainers.support.position import Cursor, Position
 from trainers.support.threads import CheckpointWriter
 
-BATCHES = 10  # of an epoch, evaluation included
-CATEGORIES = (Category("pattern", ()), Category("sleeve", ()))  # where the data set is absent
+BATCHES = 10  # per epoch, including evaluation
+CATEGORIES = (Category("pattern", ()), Category("sleeve", ()))  # if the data set is absent
 
 
 @dataclass(frozen=True)
 class Switches:
-    """What the environment says about the fake trainer."""
+    """The settings of the fake trainer from the environment."""
 
     on: bool
     seconds: float
@@ -56,7 +56,7 @@ class Switches:
 
     @classmethod
     def read(cls) -> "Switches":
-        """From SWEEP_TRAINER, SWEEP_FAKE_SECONDS, SWEEP_FAKE_BYTES and SWEEP_FAKE_GIB."""
+        """Read SWEEP_TRAINER, SWEEP_FAKE_SECONDS, SWEEP_FAKE_BYTES and SWEEP_FAKE_GIB."""
         return cls(
             on=os.environ.get("SWEEP_TRAINER") == "fake",
             seconds=float(os.environ.get("SWEEP_FAKE_SECONDS") or 0),
@@ -66,11 +66,11 @@ class Switches:
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named like torch's, which is known by its name."""
+    """An error with the name of torch's, which is recognised by its name."""
 
 
 def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generator[Epoch]:  # noqa: ARG001  of both
-    """What training would yield if a network were a formula."""
+    """Yield the epochs that training would if a network were a formula."""
     seconds = Switches.read().seconds
     recipe, folder = job.recipe, RunFolder(job.folder)
     asked = categories(recipe)
@@ -92,7 +92,7 @@ def train(job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generato
 
 
 def _pass(cursor: Cursor, seconds: float) -> None:
-    """Take as long as an epoch does: batches of training, and a last one that evaluates."""
+    """Take the time of an epoch: batches of training and a last one of evaluation."""
     for done in range(1, BATCHES):
         time.sleep(seconds / BATCHES)
         cursor.at = Position("train", done, BATCHES - 1)
@@ -101,7 +101,7 @@ def _pass(cursor: Cursor, seconds: float) -> None:
 
 
 def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | None] | None:  # noqa: ARG001
-    """Random logits [N, sum of classes] float32 of the test images, and made-up scores if any of these has labels."""
+    """Return random logits [N, sum of classes] float32 of the test images, and made-up scores if any has labels."""
     try:
         table = layouts.read(job.recipe.data)
     except UserError:
@@ -119,43 +119,43 @@ def predict(job: Job, weights: Path, device: str) -> tuple[np.ndarray, Scores | 
 
 
 def combine(job: Job) -> None:
-    """A formula has no predictions, so none is ever put together with others."""
-    raise ValueError(f"{job.title} is of formulas")
+    """Raise ValueError: formulas have no predictions to combine."""
+    raise ValueError(f"{job.title} consists of formulas")
 
 
 def known_answers(rows: Sequence[Row], asked: Sequence[Category]) -> dict[str, int]:
-    """Images with a known answer in each category; nothing where none is missing."""
+    """Return the number of images with a known answer per category; empty if no answer is missing."""
     known = known_images(label_matrix(rows, asked), asked)
     return {one.name: images for one, images in zip(asked, known, strict=True)} if min(known) < len(rows) else {}
 
 
 def look(job: Job, weights: Path, device: str) -> Look | None:  # noqa: ARG001
-    """A formula looks the same from every side."""
+    """Return None: a formula looks the same from every view."""
     return None
 
 
 def resample(job: Job) -> np.ndarray | None:  # noqa: ARG001
-    """A formula has no predictions."""
+    """Return None: a formula has no predictions."""
     return None
 
 
 def predict_folds(job: Job, models: Sequence[Path], device: str) -> list[np.ndarray]:  # noqa: ARG001
-    """A formula has no folds to predict by."""
+    """Return nothing: a formula has no fold models to predict with."""
     return []
 
 
 def memory(device: str) -> float | None:  # noqa: ARG001
-    """As much as the environment says."""
+    """Return the memory set in the environment."""
     return Switches.read().gib
 
 
 def resident(job: Job) -> bool:
-    """Images that nobody decodes take no room, but of a GPU that has none for them."""
+    """True only for the backbone that runs out of memory because of resident images."""
     return job.resident and job.recipe.train.backbone == "broken.oom_images"
 
 
 def categories(recipe: Recipe) -> tuple[Category, ...]:
-    """The data set's categories, or two invented ones where it is not there."""
+    """Return the data set's categories, or two made-up ones if it does not exist."""
     try:
         return tuple(layouts.categories(recipe.data))
     except UserError:
@@ -163,7 +163,7 @@ def categories(recipe: Recipe) -> tuple[Category, ...]:
 
 
 def quality(config: TrainConfig) -> float:
-    """What the curve tends to, in 0..1: best at lr 1e-3 and loss gamma 2, with a share owed to the backbone."""
+    """Return the limit of the curve in 0..1, best at lr 1e-3 and loss gamma 2, with a share from the backbone."""
     rate = math.exp(-((math.log10(config.optimizer.lr) + 3) ** 2) / 2)
     focus = math.exp(-((getattr(config.loss, "gamma", 2.0) - 2) ** 2) / 8)
     return 0.3 + 0.35 * rate + 0.15 * focus + 0.15 * _noise(config.backbone) + 0.01 * _noise("seed", config.seed)
@@ -190,7 +190,7 @@ def _epoch(recipe: Recipe, index: int, asked: Sequence[Category], *, validated: 
 
 
 def scores(value: float, asked: Sequence[Category], further: Sequence[str] = ()) -> Scores:
-    """Made-up scores with the metrics that data of these categories have, and `further` ones."""
+    """Return made-up scores with the metrics of data with these categories, and the `further` ones."""
     figures = {
         "overall_accuracy": value,
         "mean_class_accuracy": value * 0.9,
@@ -209,18 +209,18 @@ def scores(value: float, asked: Sequence[Category], further: Sequence[str] = ())
 
 
 class _Checkpoint:
-    """The checkpoint of one run, whole at any time but not synced: no power cut is tested with it."""
+    """The checkpoint of one run, consistent at any time but not synced: it is not used to test power cuts."""
 
     def __init__(self, folder: RunFolder, recipe: Recipe, epochs: Sequence[Epoch]) -> None:
         self._folder, self._recipe = folder, recipe
         self._head, self._padding = recipe.model_dump_json(), Switches.read().padding
         self._lines = [epoch.model_dump_json() for epoch in epochs]
         self._best = max(map(recipe.rank, epochs), default=-math.inf)
-        self._model: float | None = None  # what it is worth, while it is not on disk
+        self._model: float | None = None  # its value until it is on disk
         self.writer = CheckpointWriter()
 
     def add(self, epoch: Epoch, *, last: bool) -> None:
-        """Take in `epoch`, with the weights if it counts so far."""
+        """Add `epoch`, with the weights if it is the best so far."""
         self.writer.check()
         self._lines.append(epoch.model_dump_json())
         if (rank := self._recipe.rank(epoch)) > self._best:
@@ -252,7 +252,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _safetensors(value: float, padding: int) -> bytes:
-    """A file of a float32 tensor, `value`, and so many bytes more, as safetensors lays it out."""
+    """Return a safetensors file with a float32 tensor, `value`, and `padding` more bytes."""
     tensors = {
         "value": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
         "padding": {"dtype": "U8", "shape": [padding], "data_offsets": [4, 4 + padding]},
@@ -262,7 +262,7 @@ def _safetensors(value: float, padding: int) -> bytes:
 
 
 def _stored(folder: RunFolder, recipe: Recipe) -> list[Epoch]:
-    """The checkpoint's epochs; none where it is absent, damaged or another recipe's, and it says so."""
+    """Return the checkpoint's epochs; none if it is absent or, after printing why, damaged or of another recipe."""
     if not folder.checkpoint.exists():
         return []
     try:
@@ -298,7 +298,7 @@ def _break(job: Job, index: int) -> None:
 
 
 def _vanish(trouble: str) -> None:
-    """Troubles of a process, of which it says nothing itself."""
+    """Cause the troubles of a process that it cannot report itself."""
     if trouble == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if trouble == "hang":

@@ -1,4 +1,4 @@
-"""What a worker does with a job. Training is loaded inside a job, never by importing this."""
+"""Runs a job in a worker. Training code is loaded inside a job, never by importing this module."""
 
 import logging
 import re
@@ -39,15 +39,15 @@ Messages = Generator[Progress, bool | None, Done | Failed]
 def run(
     job: Job, device: str, *, threads: int | None = None, alone: bool = False, cursor: Cursor | None = None
 ) -> Messages:
-    """The messages of one job: yields Progress and wants True (go on) or False (stop); returns how it ended.
+    """Run one job: yield Progress, expect True (continue) or False (stop), and return Done or Failed.
 
-    threads: of the CPU, as the process has them when left out. alone: no other process trains on this device.
-    cursor: kept at the batch that was done last, and nowhere in the end.
+    threads: CPU threads, by default those of the process. alone: no other process trains on this device.
+    cursor: kept at the last finished batch, and cleared at the end.
 
-    Whatever training raises becomes the job's Failed; nothing but a request to end the process leaves this.
+    Anything that training raises becomes the job's Failed; only a request to end the process propagates.
     """
     if job.micro_batch:
-        log.warning("%s: batches pass in pieces of %d images, for want of memory", job.title, job.micro_batch)
+        log.warning("%s: batches pass in pieces of %d images to fit in memory", job.title, job.micro_batch)
     trainer: Trainer = fake_trainer if fake_trainer.Switches.read().on else Torch(threads, alone)
     cursor = cursor or Cursor()
     try:
@@ -62,7 +62,7 @@ def run(
 
 
 def advance(messages: Messages, keep: bool | None) -> Progress | Done | Failed:
-    """The next message after the answer `keep`, which is None before the first."""
+    """Return the next message after the answer `keep`, which is None before the first."""
     try:
         return messages.send(keep)
     except StopIteration as end:
@@ -78,7 +78,7 @@ def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
         return Done(trial=job.trial, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.planned
-    with closing(trainer.train(job, fit, device, cursor)) as epochs:  # what has trained is on disk when it is closed
+    with closing(trainer.train(job, fit, device, cursor)) as epochs:  # closing puts everything trained on disk
         for epoch in epochs:
             keep = yield Progress(trial=job.trial, epoch=epoch)
             if epoch.number >= last:
@@ -91,7 +91,7 @@ def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
 
 
 def _bootstrap(job: Job, trainer: "Trainer") -> dict[str, float]:
-    """Leave the metrics in resamples of val in the folder; returns their standard errors."""
+    """Save the metrics in resamples of val to the folder; return their standard errors."""
     if (found := trainer.resample(job)) is None:
         return {}
     from trainers.evaluation.bootstrap import standard_errors
@@ -101,7 +101,7 @@ def _bootstrap(job: Job, trainer: "Trainer") -> dict[str, float]:
 
 
 def _look(job: Job, device: str, trainer: "Trainer") -> Look | None:
-    """An aside: a trial that is trained does not fail for it."""
+    """Evaluate test-time augmentation on val; an error here is logged and does not fail a trained trial."""
     try:
         return trainer.look(job, RunFolder(job.folder).model, device)
     except Exception:
@@ -110,7 +110,7 @@ def _look(job: Job, device: str, trainer: "Trainer") -> Look | None:
 
 
 def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
-    """Leave the model's predictions on test in the folder; returns test's scores where test has labels."""
+    """Save the model's predictions on test to the folder; return the scores if test has labels."""
     folder = RunFolder(job.folder)
     predicted = trainer.predict(job, folder.model, device)
     if predicted is None:
@@ -126,42 +126,42 @@ def _finish(job: Job, device: str, trainer: "Trainer") -> Scores | None:
 
 # ----------------------------------------------------------------------------------------- trainers
 class Trainer(Protocol):
-    """What a job needs done; the module `sweeper.worker.fake_trainer` is one, too."""
+    """The work of a job; the module `sweeper.worker.fake_trainer` satisfies this protocol as well."""
 
     def train(self, job: Job, fit: Sequence[str], device: str, cursor: Cursor) -> Generator[Epoch]:
-        """The epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once.
+        """Yield the epochs of `job`, trained on the splits in `fit`; those in its checkpoint come first, at once.
 
-        `cursor` is kept at the batch that was done last. When the last epoch has come, or the generator was closed,
-        all is on disk.
+        `cursor` is kept at the last finished batch. Everything is on disk once the last epoch has been yielded or the
+        generator is closed.
         """
         ...
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
-        """Logits [N, sum of classes] of the test images, their scores if all have labels; None without images."""
+        """Return test logits [N, sum of classes], and scores if any image has labels; None without test images."""
         ...
 
     def combine(self, job: Job) -> None:
-        """Put the models of an ensemble into one file."""
+        """Combine the models of an ensemble into one file."""
         ...
 
     def look(self, job: Job, weights: Path, device: str) -> Look | None:
-        """Val with the recipe's test-time augmentation; None where there is none, or no val."""
+        """Evaluate val with the recipe's test-time augmentation; None without augmentation or val."""
         ...
 
     def resample(self, job: Job) -> "np.ndarray | None":
-        """The metrics of a trained trial in resamples of val, as `bootstrap.resample` has them; None without val."""
+        """Return a trained trial's metrics in resamples of val, as `bootstrap.resample` does; None without val."""
         ...
 
     def predict_folds(self, job: Job, models: Sequence[Path], device: str) -> "list[np.ndarray]":
-        """Logits [N, sum of classes] of the test images by the model of each fold, from one view, uncorrected."""
+        """Return logits [N, sum of classes] of the test images for the model of each fold, one view, uncorrected."""
         ...
 
     def memory(self, device: str) -> float | None:
-        """Memory in all of a GPU, GiB; None of anything else."""
+        """Return the total memory of a GPU in GiB; None for any other device."""
         ...
 
     def resident(self, job: Job) -> bool:
-        """Whether decoded images lie on the GPU."""
+        """True if decoded images are on the GPU."""
         ...
 
 
@@ -202,7 +202,7 @@ class Torch:
         with closing(whole or one(job.recipe, _data(job.recipe, job.cache), job.folder, job.recorded)) as epochs:
             for epoch in epochs:
                 if not self.alone:
-                    release()  # what evaluation took beyond training is for the neighbours
+                    release()  # frees memory that only evaluation needed, for the neighbours
                 yield epoch
 
     def predict(self, job: Job, weights: Path, device: str) -> "tuple[np.ndarray, Scores | None] | None":
@@ -224,7 +224,7 @@ class Torch:
         from trainers.evaluation.model_file import combined
 
         if job.ensemble is None:
-            raise ValueError(f"{job.title} is no ensemble")
+            raise ValueError(f"{job.title} is not an ensemble")
         parts = [(_member(job, one).model, one.share, one.temperature) for one in job.ensemble.members]
         combined(parts, job.ensemble.temperature, RunFolder(job.folder).model)
 
@@ -248,7 +248,7 @@ class Torch:
         if not (rows := data.table.indices("val")):
             return None
         logits = load_array(RunFolder(job.folder).val_logits)
-        ranked = not job.recipe.train.thresholds.fit  # each fold has its own, and so the scores no common order
+        ranked = not job.recipe.train.thresholds.fit  # folds have own thresholds, so scores have no common order
         return resample(logits, data.labels(rows), data.categories, ranked=ranked)
 
     def predict_folds(self, job: Job, models: Sequence[Path], device: str) -> "list[np.ndarray]":
@@ -262,14 +262,14 @@ class Torch:
 
         return memory_gib(device)
 
-    def resident(self, job: Job) -> bool:  # noqa: ARG002  the fake one asks the job
+    def resident(self, job: Job) -> bool:  # noqa: ARG002  the fake one needs the job
         from trainers.loading.image_store import DEVICE_IMAGES
 
         return bool(DEVICE_IMAGES.levels)
 
 
 def _judged(job: Job, data: Data, weights: Path, device: str) -> "tuple[np.ndarray, np.ndarray]":
-    """Logits of test that stand for probabilities, and those that answers are taken from: less the thresholds."""
+    """Return the test logits for probabilities, and those for answers, which have the thresholds subtracted."""
     from trainers.evaluation import model_file
     from trainers.evaluation.answers import logit_offset
     from trainers.evaluation.predict import predict
@@ -293,7 +293,7 @@ def _member(job: Job, member: EnsembleMember) -> RunFolder:
 
 
 def _folds(job: Job) -> "Folds | None":
-    """The folds that a job trains; None where it is one training. Kept between the jobs of a warm worker."""
+    """Return the folds that a job trains, kept between the jobs of a warm worker; None if it is one training."""
     recipe = job.recipe
     return _parted(recipe.data, job.cache, recipe.train.framing, _files(recipe), job.folds) if job.folds else None
 
@@ -308,12 +308,12 @@ def _parted(
 
 
 def _tau(job: Job) -> float:
-    """Strength of the posterior correction of a final."""
+    """Return the strength of a final model's posterior correction."""
     return job.recipe.train.posthoc_logit_adjustment.tau if job.tau is None else job.tau
 
 
 def _calibration(job: Job) -> "Calibration":
-    """What a final does to its logits, all of it fitted by the winner."""
+    """Return the calibration of a final model's logits, all of it fitted by the winner."""
     from trainers.evaluation.model_file import Calibration
 
     views = {"views": job.recipe.train.tta} if job.use_tta else {}
@@ -321,7 +321,7 @@ def _calibration(job: Job) -> "Calibration":
 
 
 def _data(recipe: Recipe, cache: Path) -> Data:
-    """The data set, kept open between the jobs of a warm worker."""
+    """Return the data set, kept open between the jobs of a warm worker."""
     return _opened(recipe.data, cache, recipe.train.framing, _files(recipe))
 
 
@@ -341,7 +341,7 @@ def _opened(
 
 # ------------------------------------------------------------------------------------------- errors
 def failed(job: Job, error: Exception) -> Failed:
-    """What is told of a job that `error` ended."""
+    """Return the Failed of a job that ended with `error`."""
     said = (error.what if isinstance(error, UserError) else str(error)).strip()
     first = said.splitlines()[0] if said else ""
     named = first and isinstance(error, UserError | Diverged)
@@ -351,13 +351,13 @@ def failed(job: Job, error: Exception) -> Failed:
 
 
 def _line(error: Exception) -> str:
-    """The file and line of somebody's code that an error is about."""
+    """Return the file and line of user code that an error is about, in brackets; empty if there is none."""
     name = Path(error.where).name if isinstance(error, UserError) else ""
     return f" ({name})" if re.fullmatch(r".+\.py:\d+", name) else ""
 
 
 def failure_of(error: Exception) -> Failure:
-    """A worker that never loaded torch must not load it here: its own errors are known by their names."""
+    """Return the kind of failure. Torch's errors are recognised by name, so that torch is not loaded here."""
     if isinstance(error, Diverged):
         return "overflow" if isinstance(error, Overflowed) else "nan"
     if files.full(error):
@@ -366,7 +366,7 @@ def failure_of(error: Exception) -> Failure:
 
 
 def _no_room(error: Exception) -> bool:
-    """Whether a GPU, or a library on it, had no room left. Only where torch is loaded can it have been that."""
+    """True if a GPU, or a library on it, ran out of memory; never without torch loaded."""
     if "torch" not in sys.modules:
         return False
     from trainers.support.device import no_room
@@ -375,7 +375,7 @@ def _no_room(error: Exception) -> bool:
 
 
 def _of_host(error: Exception) -> bool:
-    """Whether it was the machine's own memory that did not suffice."""
+    """True if the host ran out of memory."""
     return "MemoryError" in _names(error) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""What a local worker does: takes jobs off a pipe, one after another, and ends with the pipe."""
+"""The main loop of a local worker: reads jobs from a pipe, one after another, and ends with the pipe."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ from trainers.support import files
 from trainers.support.position import Cursor
 
 HEARTBEAT = 2.0  # seconds
-GLANCE = 0.25  # seconds between two looks at how far the epoch is
+GLANCE = 0.25  # seconds between two checks of the position within the epoch
 
 
 class Connection:
-    """The worker's end of the pipe: orders come in, words go out; the process ends with the other end."""
+    """The worker's end of the pipe: orders come in, messages go out; the process ends when the other end closes."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -32,7 +32,7 @@ class Connection:
             threading.Thread(target=loop, daemon=True).start()
 
     def order(self) -> protocol.Start | protocol.Answer:
-        """The coordinator's next word, waited for."""
+        """Wait for the coordinator's next order and return it."""
         return self._orders.get()
 
     def send(self, word: Message) -> None:
@@ -58,14 +58,14 @@ class Connection:
 
 
 def _end() -> None:
-    """End this process and whatever it started, at once: every file is written whole or not at all."""
+    """Kill this process and everything it started, at once; this is safe since all writes are atomic."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
 def _log_to(folder: RunFolder) -> None:
-    """Send what this process prints, torch's own output included, to the end of the run's log."""
+    """Append everything this process prints, including torch's own output, to the run's log."""
     handle = os.open(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -74,7 +74,7 @@ def _log_to(folder: RunFolder) -> None:
 
 
 def serve(channel: Connection) -> None:
-    """Do one job after another; the coordinator ends this by closing its end of the pipe."""
+    """Run one job after another until the coordinator closes its end of the pipe."""
     while isinstance(start := channel.order(), protocol.Start):
         try:
             _log_to(RunFolder(start.job.folder))
@@ -93,13 +93,13 @@ def serve(channel: Connection) -> None:
         if isinstance(message, Failed):
             _note(message.detail)
         del messages
-        if isinstance(message, Done):  # after an error the device may answer nothing any more
+        if isinstance(message, Done):  # after an error the device may no longer respond
             _release()
         channel.send(message)
 
 
 def _note(text: str) -> None:
-    """Put `text` into the log; where the disk is full that is told by the message that follows."""
+    """Write `text` to the log; a full disk is reported by the next message instead."""
     try:
         print(text, flush=True)
     except OSError as error:
@@ -108,6 +108,6 @@ def _note(text: str) -> None:
 
 
 def _release() -> None:
-    """What the job left on its GPU is for the next one there, whoever runs it."""
+    """Free the memory that the job left on its GPU, for the next job there from any process."""
     if "trainers.support.device" in sys.modules:
         sys.modules["trainers.support.device"].release()

@@ -1,4 +1,4 @@
-"""The pipe between the coordinator and a worker: one JSON line a word, both ways. Never pickle."""
+"""The pipe between the coordinator and a worker: one JSON line per message, both ways. Never pickle."""
 
 import socket
 from typing import Annotated, Literal
@@ -10,17 +10,17 @@ from trainers.support.position import Position
 
 
 class Start(Message):
-    """To the worker: run `job` on `device`, the device as the worker's torch names it."""
+    """Sent to the worker: run `job` on `device`, named as in the worker's torch."""
 
     tag: Literal["start"] = "start"
     job: Job
     device: str
-    threads: int = Field(ge=1, description="of the CPU")
-    alone: bool = Field(description="nobody else gets a trial on this device")
+    threads: int = Field(ge=1, description="CPU threads")
+    alone: bool = Field(description="no other trial runs on this device")
 
 
 class Answer(Message):
-    """To the worker, after Progress: go on, with so many threads of the CPU, or stop."""
+    """Sent to the worker after Progress: continue with this number of CPU threads, or stop."""
 
     tag: Literal["answer"] = "answer"
     keep: bool
@@ -28,10 +28,10 @@ class Answer(Message):
 
 
 class Heartbeat(Message):
-    """From the worker, every few seconds: the process is not stopped; and sooner where it has got on."""
+    """Sent by the worker every few seconds, and sooner if it has made progress: the process is running."""
 
     tag: Literal["alive"] = "alive"
-    at: Position | None = Field(None, description="how far the epoch is")
+    at: Position | None = Field(None, description="position within the epoch")
 
 
 Order = Annotated[Start | Answer, Field(discriminator="tag")]
@@ -42,19 +42,19 @@ REPORT: TypeAdapter[Progress | Done | Failed | Heartbeat] = TypeAdapter(Report)
 
 
 def send(channel: socket.socket, word: Message) -> None:
-    """Write one line; raises OSError when nobody is at the other end."""
+    """Write one line. Raises OSError if the other end is closed."""
     channel.sendall(word.model_dump_json().encode() + b"\n")
 
 
 class LineReader:
-    """Whole lines out of a socket; a line cut short by the death of its writer is dropped."""
+    """Reads complete lines from a socket; a line cut short by the death of its writer is dropped."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._rest = b""
 
     def read(self) -> list[bytes] | None:
-        """The lines that one read completes, waiting for bytes if there are none; None at the end."""
+        """Wait for bytes and return the lines that they complete; None at the end of the stream."""
         try:
             received = self._channel.recv(1 << 16)
         except ConnectionError:

@@ -90,7 +90,7 @@ def test_hours_alone_are_followed_by_the_retraining_unless_it_is_said(tmp_path, 
     ("given", "said"),
     [
         (Options(ray="auto", inline=True), "--inline trains in this process"),
-        (Options(ray="auto", devices="0,1"), "on a cluster all GPUs are used"),
+        (Options(ray="auto", devices="0,1"), "a cluster always uses all its GPUs"),
     ],
 )
 def test_a_cluster_is_not_had_together_with_this_process_or_chosen_gpus(here, given, said):
@@ -228,7 +228,7 @@ def test_hours_too_few_are_refused_before_anything_starts(ground, tmp_path):
     (folder / "space.yaml").write_text(PLANNED + OPEN.replace("{backbone", "{image_size: 32, backbone"))
     ended = sweep(folder, "run", "space.yaml", "--hours", "0.0001", "--devices", "cpu", SWEEP_TRAINER="")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "error: 0.0001 h have no room for one training of 2 epochs at 32 px on train and val" in ended.stderr
+    assert "error: 0.0001 h are too few for one training of 2 epochs at 32 px on train and val" in ended.stderr
     assert "space.yaml: budget.hours" in ended.stderr
     assert "--hours 0.0" in ended.stderr
     assert not (folder / "mlruns/studies").exists()
@@ -293,7 +293,8 @@ def test_images_are_kept_as_jpeg_where_that_is_written_and_what_that_costs_is_sa
     assert run.cached(here, Options(("data.cache=jpeg",))) == 48
     said = capsys.readouterr().err
     assert re.search(
-        r"kept as JPEG \(raw pixels would take \d\.\d\d GB\): read at \d+\.\d\d ms of a core per image,", said
+        r"kept as JPEG \(raw pixels would take \d\.\d\d GB\): reading takes \d+\.\d\d ms of one core per image, or",
+        said,
     )
     assert list((tmp_path / "mlruns" / "cache").glob("*-64-jpeg/images.jpegs"))
 
@@ -379,7 +380,7 @@ def test_class_weights_that_a_trial_may_get_want_an_image_of_every_class(unseen,
     unseen.write_text(f"{unseen.read_text()}  loss: {loss}\n")
     with pytest.raises(UserError) as caught:
         prepare.prepare(unseen, Options(), networks=False)
-    assert "class_weights effective_number wants an image of every class" in caught.value.what
+    assert "class_weights effective_number needs a training image of every class" in caught.value.what
     assert "no training image shows 'graphic' of texture (and" in caught.value.what
     assert caught.value.where == f"space.yaml:11:{9 + loss.index('effective_number')}"
     assert "class_weights: none" in caught.value.help

@@ -108,7 +108,7 @@ def test_a_trial_that_overflows_in_fp16_completes_in_full_precision_and_that_is_
 def test_a_sweep_in_which_every_trial_fails_alike_ends_early(tmp_path):
     ended, study, _ = swept(write(tmp_path, backbone="broken.error", budget="{trials: 100}"))
     assert ended.exit_code == 5
-    assert "5 trials in a row failed alike: ValueError: this recipe is broken" in ended.reason
+    assert "5 trials in a row failed the same way: ValueError: this recipe is broken" in ended.reason
     assert len(study.results()) == 5
 
 

@@ -46,7 +46,7 @@ def test_an_observer_that_fails_is_told_no_more_but_the_closing_and_costs_the_ot
     assert broken.words == list(dict.fromkeys([*ALL[:heard], ALL[-1]]))
     (line,) = said
     assert str(error) in line
-    assert line.endswith("Broken has failed and shows no more; training continues")
+    assert line.endswith("Broken failed and is switched off; training continues")
 
 
 class Waiting(Seen):

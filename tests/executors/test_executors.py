@@ -333,7 +333,9 @@ def test_training_that_hangs_in_a_process_that_lives_is_noticed(make):
     executor.close()
     assert isinstance(end, Failed)
     assert end.failure == "hung"
-    assert re.fullmatch(r"training hangs: no epoch ended in \d+s \(the longest of broken.stall took \d+s\)", end.text)
+    assert re.fullmatch(
+        r"training hangs: no epoch finished in \d+s \(the longest of broken.stall took \d+s\)", end.text
+    )
     assert not alive(first)
 
 
@@ -343,7 +345,7 @@ def test_a_worker_busy_in_c_says_nothing_and_is_killed(make):
     _, end = drain(executor)
     executor.close()
     assert isinstance(end, Failed)
-    assert (end.failure, end.text) == ("hung", "the worker said nothing for 3s")
+    assert (end.failure, end.text) == ("hung", "the worker sent nothing for 3s")
 
 
 def test_waiting_for_an_answer_is_not_hanging(make):

@@ -47,7 +47,7 @@ def test_setting_the_time_of_day_counts_for_nothing(clock, jump):
 def test_a_worker_that_says_nothing_is_hung_whatever_it_trains():
     watch = Watch(PATIENCE)
     assert watch.trouble(SMALL, 60, 60) is None
-    assert watch.trouble(SMALL, 61, 61) == "the worker said nothing for 1m"
+    assert watch.trouble(SMALL, 61, 61) == "the worker sent nothing for 1m"
 
 
 def test_before_anything_was_measured_the_bound_is_generous():
@@ -61,7 +61,7 @@ def test_an_epoch_may_take_many_times_the_longest_of_its_backbone_and_image_size
     assert limit(watch) == 510
     assert limit(watch, LARGE) == 1000
     said = watch.trouble(SMALL, 0, 511)
-    assert said == "training hangs: no epoch ended in 8m (the longest of a took 51s)"
+    assert said == "training hangs: no epoch finished in 8m (the longest of a took 51s)"
 
 
 def test_short_epochs_may_take_a_while_nevertheless():
@@ -86,5 +86,5 @@ def test_the_environment_stretches_every_bound(monkeypatch):
 @pytest.mark.parametrize("given", ["long", "0", "-1", "nan"])
 def test_a_patience_that_is_no_number_is_said(monkeypatch, given):
     monkeypatch.setenv("SWEEP_PATIENCE", given)
-    with pytest.raises(UserError, match="is no number above 0"):
+    with pytest.raises(UserError, match="is not a number above 0"):
         HangLimits.read()

@@ -176,7 +176,7 @@ def test_clean_makes_room_for_a_sweep_that_waits(tmp_path, garments, reference, 
         fill(disk)
         assert running.until("^disk full: ")
         assert lab.sweep("clean", "--yes").code == 0
-        assert running.until("going on")
+        assert running.until("continuing")
         ended = running.end()
         check(case, lab, ended=ended, last=LAST, same_as=reference(trials=6), mlflow=False)
 

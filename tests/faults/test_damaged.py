@@ -103,8 +103,8 @@ def test_decoded_images_with_a_flipped_byte_are_made_anew_before_anybody_trains_
     path.write_bytes(flipped(sound, len(sound) // 2))
     before, ended = lab.results(), lab.run("--no-mlflow", "--trials", "2")
     assert (ended.code, path.read_bytes() == sound) == (0, True)
-    what = "images.npy has changed since it was written"
-    said = f"the decoded images are damaged and are decoded again: {path.parent}: {what}"
+    damage = f"{path.parent}: images.npy has changed since it was written"
+    said = f"the decoded images are damaged, so they are decoded again: {damage}"
     assert ended.err.count(said) == 1
     assert lab.results()[0] == before[0]
     assert "damaged" not in lab.run("--no-mlflow", "--trials", "3").err

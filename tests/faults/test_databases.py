@@ -241,8 +241,8 @@ CHANGES = {
     "narrower": ((GAMMA, "gamma: {uniform: [0.0, 3.0]}"), r"learnt from \d of 8 .* \(loss.gamma [0-9.]+ > 3\)"),
     "new choice": (("[constant,", "[cosine, constant,"), "learnt from 8 of 8 trials of question"),
     "removed parameter": ((SCHEDULE, "schedule: constant"), r"learnt from \d of 8 .* \(schedule"),
-    "other metric": ((NAME, f"{NAME}\nmetric: macro_f1"), "nothing is learnt from question: its metric was"),
-    "other data": (None, "nothing is learnt from question: its images, labels or splits were others"),
+    "other metric": ((NAME, f"{NAME}\nmetric: macro_f1"), "nothing learnt from question: its metric was"),
+    "other data": (None, "nothing learnt from question: its images, labels or splits were different"),
 }
 
 

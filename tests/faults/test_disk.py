@@ -23,7 +23,7 @@ pytestmark = pytest.mark.process
 EPOCH = r"(?<! after) epoch \d+/"  # an epoch that ends, not one after which a trial goes on
 SIZE = 3_000_000  # bytes of each file of a checkpoint
 LAST = "next:   sweep best question --export submission"
-PAUSED, ON = r"^disk full: ", r"are free again; going on"
+PAUSED, ON = r"^disk full: ", r"are free again; continuing"
 
 
 @pytest.fixture

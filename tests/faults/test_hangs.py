@@ -30,7 +30,7 @@ def test_a_worker_that_stands_still_is_killed_and_its_trial_tried_once_more(tmp_
     lab = make(tmp_path, garments, backbone="broken.hang_once", trials=1)
     ended = lab.run("--no-mlflow", SWEEP_PATIENCE=str(1 / 30))
     check(case, lab, ended=ended, mlflow=False)
-    assert ended.err.count("trial 0: the worker said nothing for 4s; trying once more") == 1
+    assert ended.err.count("trial 0: the worker sent nothing for 4s; retrying") == 1
     assert lab.results()[0]["state"] == "COMPLETE"
 
 
@@ -58,11 +58,11 @@ def test_training_that_never_ends_is_killed_and_tried_once_more(tmp_path, case, 
     with coordinating(path, 0, floor=floor, factor=1.0, silence=4.0) as process:
         noted = until(process, lambda line: line.startswith("note"))
         process.communicate(timeout=60)
-    said = {"stall_once": "training hangs: no epoch ended in", "grind_once": "the worker said nothing for 4s"}[
+    said = {"stall_once": "training hangs: no epoch finished in", "grind_once": "the worker sent nothing for 4s"}[
         trouble
     ]
     assert said in noted
-    assert noted.endswith("trying once more")
+    assert noted.endswith("retrying")
     assert process.returncode == 0
     assert [one.state for one in records.results(StudyFolder(tmp_path / "question"))] == ["COMPLETE"]
 

@@ -122,7 +122,7 @@ def test_a_node_dies_and_another_joins(tmp_path, garments, reference, case, own)
     running = under_way(lab, own)
     os.kill(own.raylets()[-1], signal.SIGKILL)
     case.kills += 1
-    running.until("was lost: it cannot be reached; trying once more|the actor died")
+    running.until("was lost: it cannot be reached; retrying|the actor died")
     own.join()
     running.wait_for(lambda: len(own.actors()) == 2)
     ended = running.end()
@@ -152,7 +152,7 @@ def test_a_cluster_that_is_gone_is_said_and_the_same_command_goes_on_without_it(
     own.end()
     ended = running.end()
     check(case, lab, before=before, ended=ended, code=3, last="run the same command again", mlflow=False)
-    assert "the Ray cluster does not answer any more" in ended.err
+    assert "the Ray cluster no longer answers" in ended.err
     again = lab.run("--no-mlflow")
     check(case, lab, before=before, ended=again, last=LAST, same_as=reference(**SPACE), mlflow=False)
 
@@ -194,7 +194,7 @@ def test_a_node_that_does_not_see_the_files_is_left_out_and_none_that_does_is_sa
     ended = Ended(done.returncode, done.stdout, done.stderr)
     assert ended.code == 3, ended.err
     assert words in ended.err
-    assert "put project, data and mlruns where every node sees them" in ended.last
+    assert "put the project, the data and mlruns where every node sees them" in ended.last
 
 
 @pytest.mark.many

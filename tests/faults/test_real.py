@@ -126,7 +126,7 @@ def test_a_real_sweep_on_a_disk_that_was_full_comes_to_the_same_bits(undisturbed
             filler = fill(disk, leaving=leaving)
             assert running.until("^disk full: ", times=times)
             filler.unlink()
-            assert running.until("going on", times=times)
+            assert running.until("continuing", times=times)
         ended = running.end()
         check(case, lab, ended=ended, last=LAST, same_as=Reference.of(undisturbed), mlflow=False)
         assert bits(lab) == bits(undisturbed)

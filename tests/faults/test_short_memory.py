@@ -17,7 +17,7 @@ from tests.support.processes import Lab, gone, make, seeds
 
 pytestmark = pytest.mark.process
 
-LINE = "trial 0: out of GPU memory; continues with micro-batches of 15, 2 a step"  # half of the thirty in train
+LINE = "trial 0: out of GPU memory; continues with micro-batches of 15, 2 per step"  # half of the thirty in train
 RANDOM = "{sampler: random, pruner: none}"
 SPOILED = """\
 import builtins, os, sys
@@ -144,7 +144,7 @@ def test_real_training_that_runs_out_of_memory_goes_on_in_pieces(tmp_path, garme
     lab = real(tmp_path, garments, "oom 16")
     ended = lab.run("--no-mlflow", "--set", f"train.batch_size={batch}")
     check(case, lab, mlflow=False, ended=ended)
-    assert f"trial 0: out of GPU memory; continues with micro-batches of {half}, 2 a step" in ended.err
+    assert f"trial 0: out of GPU memory; continues with micro-batches of {half}, 2 per step" in ended.err
     assert lab.results()[0]["state"] == "COMPLETE"
     assert micro_batches(lab) == [half]
 
@@ -156,7 +156,7 @@ def test_a_worker_killed_for_want_of_memory_is_tried_once_more_and_says_what_it_
     ended = lab.run("--no-mlflow")
     case.kills += 1
     check(case, lab, mlflow=False, ended=ended)
-    said = "trial 0: the worker was killed (signal 9): often the host is out of memory; trying once more"
+    said = "trial 0: the worker was killed (signal 9), often because the host is out of memory; retrying"
     assert ended.err.count(said) == 1
     assert lab.results()[0]["state"] == "COMPLETE"
 
@@ -171,8 +171,10 @@ def test_a_worker_that_is_killed_every_time_fails_its_trial_alone(tmp_path, garm
     assert ends == {("broken.kill", "FAILED", "died"), ("test_resnet", "COMPLETE", None)}
     failed = [one for one in lab.results().values() if one["state"] == "FAILED"]
     case.kills += 2 * len(failed)
-    assert ended.err.count("trying once more") == len(failed)
-    assert {one["error"] for one in failed} == {"the worker was killed (signal 9): often the host is out of memory"}
+    assert ended.err.count("retrying") == len(failed)
+    assert {one["error"] for one in failed} == {
+        "the worker was killed (signal 9), often because the host is out of memory"
+    }
 
 
 # ---------------------------------------------------------------------------------------- no numbers

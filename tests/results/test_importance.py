@@ -68,7 +68,7 @@ def test_a_damaged_file_is_computed_again(study, text):
 
 def test_below_a_number_of_trials_nothing_is_said(study):
     few = importance.importance(study, trials(MIN_TRIALS - 1, "loss.gamma"))
-    assert few.line == (f"what mattered: too few trials to say ({MIN_TRIALS - 1}; it takes {MIN_TRIALS})")
+    assert few.line == (f"what mattered: too few trials to say ({MIN_TRIALS - 1}; {MIN_TRIALS} are needed)")
     assert not few.document()["enough"]
 
 
@@ -89,7 +89,7 @@ def test_only_the_first_is_named_where_the_others_are_smaller_than_their_error(s
 
 def test_equally_good_trials_tell_nothing(study):
     same = [one.model_copy(update={"value": 0.5}) for one in trials(40, "loss.gamma")]
-    assert importance.importance(study, same).line.endswith("nothing that tells the best trials from the others")
+    assert importance.importance(study, same).line.endswith("nothing separates the best trials from the others")
 
 
 def test_a_study_with_fewer_than_two_open_values_has_none():

@@ -130,7 +130,7 @@ def test_a_score_needs_a_finished_submission(tmp_path):
     study()
     with pytest.raises(UserError, match="has no submission yet"):
         studies.note_score("focal", 0.8, "")
-    with pytest.raises(UserError, match="no submission of a study"):
+    with pytest.raises(UserError, match="not a submission of a study"):
         studies.note_score(str(tmp_path), 0.8, "")
 
 

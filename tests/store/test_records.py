@@ -244,7 +244,7 @@ def test_a_result_comes_back_as_it_was_written(run):
 @pytest.mark.parametrize("damage", ["", "{", '{"number": 1}'])
 def test_a_damaged_result_is_named_with_the_way_out(run, damage):
     run.result.write_text(damage)
-    with pytest.raises(EnvironmentFault, match="damaged, or of another version") as caught:
+    with pytest.raises(EnvironmentFault, match="damaged, or was written by another version") as caught:
         records.read_result(run)
     assert caught.value.where == str(run.result)
 

@@ -14,7 +14,7 @@ from tests.support.cli import sweep
 def test_the_folder_goes_and_other_studies_stay():
     a, b = study("a", (0.5,)), study("b", (0.5,))
     assert removal.question(removal.find("a")).startswith("a: 1 trained models in ")
-    assert removal.remove(removal.find("a")) == ["a is removed"]
+    assert removal.remove(removal.find("a")) == ["a was removed"]
     assert [one.name for one in studies.studies()] == ["b"]
     assert b.study_file.exists()
     assert not a.root.exists()
@@ -24,7 +24,7 @@ def test_the_folder_goes_and_other_studies_stay():
 def test_what_mlflow_keeps_is_said():
     a = study("a", ())
     a.sync_state.write_text("{}")
-    assert removal.remove(a) == ["a is removed", removal.KEPT]
+    assert removal.remove(a) == ["a was removed", removal.KEPT]
 
 
 def test_a_study_that_is_held_stays():
@@ -59,12 +59,12 @@ def test_of_two_removals_one_wins_and_the_other_says_so():
     first, second = study("a", (0.5,)), StudyFolder.named("a")
     at_work = removal.alone()
     try:
-        with pytest.raises(StudyHeld, match="another `sweep rm` is at work"):
+        with pytest.raises(StudyHeld, match="another `sweep rm` is running"):
             removal.remove(second)
     finally:
         at_work.release()
-    assert removal.remove(first) == ["a is removed"]
-    with pytest.raises(UserError, match="a is gone already"):
+    assert removal.remove(first) == ["a was removed"]
+    with pytest.raises(UserError, match="a is already gone"):
         removal.remove(second)
     assert not second.root.exists()
 

@@ -30,9 +30,7 @@ def test_a_study_of_another_version_is_refused_in_one_sentence_and_left_as_it_is
     with pytest.raises(UserError) as caught:
         played.opened(path)
     assert not isinstance(caught.value, EnvironmentFault)
-    assert caught.value.what == (
-        f"study 'question' was made by {word} version of sweep, and this one does not read it"
-    )
+    assert caught.value.what == f"study 'question' was made by {word} version of sweep, and this one cannot read it"
     assert "move the folder away" in caught.value.help
     assert (tmp_path / "question" / "study.json").read_bytes() == before
 

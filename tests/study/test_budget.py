@@ -183,7 +183,7 @@ def test_where_nothing_fits_no_trial_begins(studied):
     study = studied(budget="{hours: 0.01}")
     trained(study, {"resnet18": 30.0, "resnet50": 60.0}, 1)
     assert study.next_job() is None
-    assert "the budget of 0.01 h is used up: no trial would finish inside" in study.outcome.reason
+    assert "the budget of 0.01 h is used up: no trial would finish in time" in study.outcome.reason
     study.close()
 
 
@@ -263,7 +263,7 @@ def test_a_sweep_keeps_its_hours_within_a_tenth(tmp_path, seconds, slots, then_b
     took = lasted(folder / "mlruns/studies/question")
     print(f"{took:.2f} s of {seconds}")
     assert ended.returncode == 0, ended.stderr
-    assert "is used up: no trial would finish inside" in ended.stderr
+    assert "is used up: no trial would finish in time" in ended.stderr
     assert 0.9 * seconds <= took <= 1.1 * seconds
     finals = list(folder.glob("mlruns/studies/question/finals/*/submission.zip"))
     assert bool(finals) == then_best

@@ -132,7 +132,7 @@ def test_another_direction_is_another_question(tmp_path):
     new = study.folder.named("other")
     new.root.mkdir(parents=True)
     lines = list(transfer.warm_start(spec, space, new, study.folder, ""))
-    assert lines[-1] == f"nothing is learnt from {study.folder.name}: more of its log_loss was better"
+    assert lines[-1] == f"nothing learnt from {study.folder.name}: its log_loss was maximized"
 
 
 # ------------------------------------------------------------------------------------- one by one

@@ -109,7 +109,7 @@ def test_a_study_of_other_folds_teaches_nothing(tmp_path: Path):
     study.close()
     spec = yaml_io.read(path, sets=["search.folds=4"])
     said = transfer.warm_start(spec, Space(spec, ("pattern",)), StudyFolder(tmp_path), study.folder, "")
-    assert "nothing is learnt from question: its trials were judged in 3 folds, not in 4 folds" in " ".join(said)
+    assert "nothing learnt from question: its trials were judged in 3 folds, not in 4 folds" in " ".join(said)
 
 
 def test_the_recipe_knows_its_folds_and_one_without_them_is_written_as_before(tmp_path: Path):

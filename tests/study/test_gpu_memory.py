@@ -79,7 +79,7 @@ def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
     first = known.halve_micro_batch(job(batch=512))
     assert first is not None
     assert first.micro_batch == 50
-    assert "micro-batches of 50, 2 a step" in known.said(first, "OutOfMemoryError")
+    assert "micro-batches of 50, 2 per step" in known.said(first, "OutOfMemoryError")
     assert known.begin(job(1, batch=1024)).micro_batch == 50
     large = job(2, batch=512, micro_batch=256)  # as an earlier call may have left it
     assert known.halve_micro_batch(large).micro_batch == 50
@@ -148,7 +148,7 @@ def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, te
     one = job(batch=100).model_copy(update={"micro_batch": 48})
     assert (
         GpuMemoryLimits(tmp_path / "gpu_memory.json").said(one, text)
-        == f"out of {where}; continues with micro-batches of 48, 3 a step"
+        == f"out of {where}; continues with micro-batches of 48, 3 per step"
     )
 
 
@@ -157,7 +157,7 @@ def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so
     known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
     first = known.unload(job())
     assert (first.resident, first.micro_batch) == (False, None)
-    assert known.said(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in the host's"
+    assert known.said(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in host memory"
     for one in (known, GpuMemoryLimits(tmp_path / "gpu_memory.json")):
         begun = one.begin(job(1))
         assert (begun.resident, begun.micro_batch) == (False, None)
@@ -183,7 +183,7 @@ def test_a_trial_without_room_beside_the_images_goes_on_with_whole_batches(tmp_p
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
     assert micro_batches(study) == [None, None, None]
     assert [word for word in seen.words if "memory" in word] == [
-        "note trial 0: out of GPU memory; continues with the images in the host's"
+        "note trial 0: out of GPU memory; continues with the images in host memory"
     ]
 
 
@@ -196,7 +196,7 @@ def test_a_final_whose_images_have_no_room_is_trained_without_them_on_the_gpu(tm
     trial.write_text(json.dumps(kept | {"resident": True}))  # as if the trial had had a larger GPU
     ended = command(tmp_path, "best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
     assert ended.returncode == 0, ended.stderr
-    assert "trying once more with the images in the host's memory" in ended.stderr
+    assert "retrying with the images in host memory" in ended.stderr
 
 
 # ------------------------------------------------------------------------------------------ in a sweep
@@ -206,7 +206,7 @@ def test_a_trial_without_room_goes_on_in_pieces_and_the_next_begins_so(tmp_path)
     assert [(one.state, one.epochs) for one in study.results()] == [("COMPLETE", 6)] * 3
     assert micro_batches(study) == [32, 32, 32]
     assert [word for word in seen.words if "memory" in word] == [
-        "note trial 0: out of GPU memory; continues with micro-batches of 32, 2 a step"
+        "note trial 0: out of GPU memory; continues with micro-batches of 32, 2 per step"
     ]
 
 
@@ -223,7 +223,7 @@ def test_a_trial_that_never_has_room_fails_and_the_search_goes_on(tmp_path):
 def test_a_sweep_that_never_has_room_ends_early_though_no_two_errors_are_alike(tmp_path):
     ended, study, _ = swept(write(tmp_path, backbone="broken.oom", budget="{trials: 100}", search=NO_PRUNER))
     assert ended.exit_code == 5
-    assert "5 trials in a row failed alike" in ended.reason
+    assert "5 trials in a row failed the same way" in ended.reason
     assert len(study.results()) == 5
 
 
@@ -370,7 +370,7 @@ def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_roo
     failed = command(tmp_path, *export)
     assert failed.returncode == 1
     assert "final t0000 ran out of memory: OutOfMemoryError: CUDA out of memory" in failed.stderr
-    assert "`sweep doctor` says who holds the GPU's" in failed.stderr
+    assert "`sweep doctor` shows what is using GPU memory" in failed.stderr
     assert command(tmp_path, *export).returncode == 0
     (config,) = tmp_path.glob("mlruns/studies/question/finals/*/config.json")
     assert Job.model_validate_json(config.read_text()).micro_batch == 15

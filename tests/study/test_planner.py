@@ -192,7 +192,7 @@ def test_the_size_that_is_chosen_was_measured(photo):
 @pytest.mark.parametrize("more", [SEARCHED, "train: {}", "preset: best\ntrain: {epochs: 5, image_size: 160}"])
 @pytest.mark.parametrize("retrains", [True, False])
 def test_hours_too_few_for_one_training_are_refused_with_those_that_would_do(photo, more, retrains):
-    with pytest.raises(UserError, match=r"0\.002 h have no room for one training of \d+ epochs at \d+ px") as caught:
+    with pytest.raises(UserError, match=r"0\.002 h are too few for one training of \d+ epochs at \d+ px") as caught:
         made(photo, 0.002, more, retrains=retrains).plan()
     assert ("on train and val" in caught.value.what) == retrains
     found = re.search(r"--hours ([\d.]+)", caught.value.help)

@@ -77,7 +77,7 @@ def test_the_hours_of_earlier_calls_are_part_of_the_budget(path):
     study.folder.elapsed.write_text("1800.0")
     study = opened(path, sets=["budget.hours=0.5"])
     assert study.next_job() is None
-    assert "the budget of 0.5 h is used up: no trial would finish inside" in study.outcome.reason
+    assert "the budget of 0.5 h is used up: no trial would finish in time" in study.outcome.reason
     study.close()
     study = opened(path, sets=["budget.hours=0.6"])
     adopted = study.next_job()
@@ -481,7 +481,7 @@ def test_a_trial_without_an_end_whose_config_is_gone_is_not_begun_anew_over_its_
     study.close()
     lost = study.folder.trial(number).config
     lost.unlink()
-    with pytest.raises(EnvironmentFault, match="the configuration of a trial that has no end is gone") as caught:
+    with pytest.raises(EnvironmentFault, match="the configuration of an unfinished trial is missing") as caught:
         opened(path)
     assert caught.value.where == str(lost)
     shutil.rmtree(lost.parent)
@@ -651,5 +651,5 @@ def test_a_resume_on_other_data_is_refused(tmp_path):
     path = write(tmp_path)
     opened(path, fingerprint="a").close()
     opened(path, fingerprint="a").close()
-    with pytest.raises(UserError, match="not those that study"):
+    with pytest.raises(UserError, match="have changed since study"):
         opened(path, fingerprint="b")

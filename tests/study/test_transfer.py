@@ -78,7 +78,7 @@ def test_a_wider_space_learns_from_every_trial(tmp_path, earlier):
     study, said = begun(tmp_path, "wider", earlier, loss="{name: focal, gamma: {uniform: [0, 9]}}", schedule=SCHEDULE)
     assert lessons(study) == set(range(12))
     assert said == [
-        "question.yaml no longer asks what study 'earlier' asked:",
+        "question.yaml no longer matches study 'earlier':",
         "  train.loss.gamma: uniform [0.0, 5.0] -> uniform [0.0, 9.0]",
         "learnt from 12 of 12 trials of earlier",
     ]
@@ -142,14 +142,14 @@ def test_no_trial_is_taken_whose_values_cannot_be_compared(tmp_path, earlier, ch
 
 def test_other_data_and_another_goal_teach_nothing(tmp_path, earlier):
     study, said = begun(tmp_path, "other", earlier, fingerprint="g")
-    assert said == ["nothing is learnt from earlier: its images, labels or splits were others"]
+    assert said == ["nothing learnt from earlier: its images, labels or splits were different"]
     study.close()
     text = (tmp_path / "question.yaml").read_text() + "metric: macro_f1\n"
     (tmp_path / "question.yaml").write_text(text)
     asked = yaml_io.read(tmp_path / "question.yaml")
     space = Space(asked, CATEGORIES)
     said = list(transfer.warm_start(asked, space, StudyFolder(tmp_path / "third"), earlier, "f"))
-    assert said[-1] == "nothing is learnt from earlier: its metric was overall_accuracy, not macro_f1"
+    assert said[-1] == "nothing learnt from earlier: its metric was overall_accuracy, not macro_f1"
 
 
 @pytest.mark.parametrize("number", range(12))

@@ -264,7 +264,7 @@ def test_a_driver_that_fails_is_not_taken_for_no_gpu(driver, settings):
 @NO_CC
 def test_a_driver_that_sees_no_gpu_where_there_is_one_is_not_believed(driver):
     driver(0, FAKE_CUINIT=100)
-    with pytest.raises(EnvironmentFault, match="nvidia0 says that there is a GPU"):
+    with pytest.raises(EnvironmentFault, match="nvidia0 shows that there is a GPU"):
         slots()
 
 

@@ -81,7 +81,7 @@ def test_a_worker_whose_sweep_is_gone_is_named_with_the_command_that_frees_the_m
     tell((orphan, "4321"))
     (one,) = gpu_processes.found()
     assert str(one) == (
-        f"4321 MiB of GPU memory held by a worker whose sweep is gone (pid {orphan}); kill -9 {orphan} frees it"
+        f"4321 MiB of GPU memory held by a worker whose sweep is gone (pid {orphan}); run kill -9 {orphan} to free it"
     )
 
 
@@ -94,7 +94,7 @@ def test_a_process_that_cannot_be_seen_is_named(tell):
     tell((pid := dead(), "[N/A]"))
     (one,) = gpu_processes.found()
     assert one.pid == pid
-    assert "an unknown share of GPU memory held by a process that is not seen from here" in str(one)
+    assert "an unknown amount of GPU memory held by a process that is not visible from here" in str(one)
     assert f"kill -9 {pid} where it runs" in str(one)
 
 
@@ -136,7 +136,7 @@ def test_both_commands_warn_of_it(tell, orphan, tmp_path, command):
     (line,) = [line for line in said.splitlines() if str(orphan) in line and "whose sweep is gone" in line]
     assert line.startswith("warn")
     assert "4321 MiB" in line
-    assert f"kill -9 {orphan} frees it" in said
+    assert f"run kill -9 {orphan} to free it" in said
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
@@ -149,7 +149,7 @@ def test_both_tell_scripts_in_figures(tell, orphan, tmp_path, command):
         "pid": orphan,
         "mib": 4321,
         "why": "a worker whose sweep is gone",
-        "remedy": f"kill -9 {orphan} frees it",
+        "remedy": f"run kill -9 {orphan} to free it",
     }
     assert (second["pid"], second["mib"]) == (pid, None)
 

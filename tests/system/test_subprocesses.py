@@ -108,7 +108,7 @@ def test_a_child_that_gives_no_answer_is_a_fault_of_the_environment(littered, co
 
 @pytest.mark.process
 def test_a_child_that_takes_too_long_is_ended(littered):
-    with pytest.raises(EnvironmentFault, match=r"it does not answer within 0\.1 s"):
+    with pytest.raises(EnvironmentFault, match=r"it did not answer within 0\.1 s"):
         ask("-c", "import time; time.sleep(60)", what="it", timeout=0.1)
 
 

@@ -142,7 +142,7 @@ def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
     os.utime(study.study_file, (0, 0))  # the last one to be sent
     assert caught_up() == [
         "nothing of damaged is sent to MLflow: this file is damaged:"
-        " it does not say what the study asked when it began",
+        " it no longer holds the definition that the study started with",
         "sent MLflow 3 runs and 6 epochs of question",
     ]
 

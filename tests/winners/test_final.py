@@ -355,7 +355,7 @@ def test_other_images_to_fit_stay_refused_where_anything_is_trained_or_predicted
     changed(tmp_path / "photos", how)
     changed(tmp_path / "photos", "added")
     logits = first.folder.test_logits.read_bytes()
-    with pytest.raises(UserError, match="are not those that study 'question' began with"):
+    with pytest.raises(UserError, match="have changed since study 'question' started"):
         exported(study, again=again)
     assert first.folder.test_logits.read_bytes() == logits
 
