@@ -164,7 +164,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def needed(kind: Kind, name: str) -> Definition:
-    """Return the definition of that name. Raises UserError if none is loaded, as a stored recipe may need it."""
+    """Return the definition of that name. Raises UserError if none is loaded: a stored recipe may need one."""
     found = find(kind, name)
     if found is None:
         raise UserError(

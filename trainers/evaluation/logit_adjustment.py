@@ -110,7 +110,7 @@ class Fitting:
         return self.fit(metric, loss) if how.fit else Fit(how.tau, self.at(how.tau, loss), self.logits_at(how.tau))
 
     def fit(self, metric: str, loss: float) -> Fit:
-        """Return the best strength by `metric`, the nearest to 0 of equals; the scores have `loss` as it is given."""
+        """Return the best strength by `metric`, nearest 0 among equals; `loss` is passed through to the scores."""
         crossed, chosen = self._crossed(metric)
         strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)[:, None]  # [N, 1]
         scores = self._with_further(self._scores(crossed, loss), strength)
