@@ -64,7 +64,7 @@ class LossPart(Part):
         0.999,
         ge=0,
         lt=1,
-        description="effective_number only: 0 weights all classes equally; near 1 it is inverse frequency",
+        description="effective_number only: 0 weights all classes equally, values near 1 by inverse frequency",
     )
     category_reduction: Literal["mean", "sum"] = Field("mean", description="how the categories' losses are combined")
 
@@ -207,7 +207,7 @@ class Cosine(_Schedule):
 
 
 class Plateau(_Schedule):
-    """The learning rate is multiplied by `factor` when val has not improved for more than `patience` epochs."""
+    """The learning rate is multiplied by `factor` if the metric on val stagnates for over `patience` epochs."""
 
     name: Literal["plateau"] = "plateau"
     patience: int = Field(5, ge=0, description="epochs without improvement of the metric that are tolerated")
@@ -248,7 +248,7 @@ class ColorJitter(Part):
     contrast: Share = Field(0.0, description="largest change of contrast: a factor of 1 ± this")
     saturation: Share = Field(0.0, description="largest change of saturation: a factor of 1 ± this")
     hue: float = Field(
-        0.0, ge=0, le=0.5, description="largest shift of the hue either way, as a share of the colour circle"
+        0.0, ge=0, le=0.5, description="largest shift of the hue in either direction, as a share of the colour circle"
     )
 
 
@@ -321,13 +321,13 @@ class LinearHead(Part):
 
 
 class ReluLogits(Part):
-    """The backbone keeps its own class scores (1000 for ImageNet); ReLU and one linear layer per category."""
+    """The backbone's own class scores (1000 for ImageNet), then ReLU and one linear layer per category."""
 
     name: Literal["relu_logits"] = "relu_logits"
 
 
 class LogitsMLP(Part):
-    """The backbone keeps its own class scores; hidden layers with ReLU, dropout and one linear layer per category."""
+    """The backbone's own class scores, hidden layers with ReLU, then dropout and one linear layer per category."""
 
     name: Literal["logits_mlp"] = "logits_mlp"
     layers: int = Field(
@@ -348,7 +348,7 @@ class SharedMLP(Part):
     """Hidden layers shared by all categories (linear, ReLU, dropout), then one linear layer per category."""
 
     name: Literal["shared_mlp"] = "shared_mlp"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((100, 200, 100), description="width of each layer")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((100, 200, 100), description="width of each hidden layer")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout between the hidden layers")
 
 
@@ -395,7 +395,10 @@ class EMA(Part):
 
     name: Literal["ema"] = "ema"
     decay: float = Field(
-        0.998, ge=0, lt=1, description="share kept at each step; rises to this value as (1 + steps) / (10 + steps)"
+        0.998,
+        ge=0,
+        lt=1,
+        description="share of the average that each step keeps; it rises to this value as (1 + steps) / (10 + steps)",
     )
 
 
@@ -410,11 +413,11 @@ Average = Annotated[NoAverage | EMA | SWA, Field(discriminator="name")]
 
 
 class Freeze(Part):
-    """When the backbone's layers learn; until then they and their batch-norm statistics are frozen."""
+    """The epochs in which layers of the backbone are frozen, together with their batch-norm statistics."""
 
     epochs: int = Field(0, ge=0, description="initial epochs in which only the head learns")
     gradual_epochs: int = Field(
-        0, ge=0, description="epochs after those over which layers are unfrozen, last first (Howard and Ruder 2018)"
+        0, ge=0, description="further epochs over which layers are unfrozen, last first (Howard and Ruder 2018)"
     )
 
 
@@ -551,11 +554,11 @@ class TrainConfig(Part):
     )
     head: Head = Field(default_factory=LinearHead, description="module that turns features into class scores")
     drop_path: float | None = Field(
-        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); null keeps its own"
+        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); null keeps its default"
     )
-    loss: Loss = Field(default_factory=CrossEntropy, description="objective that is minimised")
-    optimizer: Optimizer = Field(default_factory=AdamW, description="how the loss is minimised")
-    schedule: Schedule = Field(default_factory=Cosine, description="course of the learning rate over the run")
+    loss: Loss = Field(default_factory=CrossEntropy, description="loss to minimise")
+    optimizer: Optimizer = Field(default_factory=AdamW, description="optimizer and its learning rate")
+    schedule: Schedule = Field(default_factory=Cosine, description="how the learning rate changes over the run")
     augment: Augment = Field(default_factory=Augment, description="random changes to the training images")
     balanced_sampling: Share = Field(
         0.0,

@@ -83,7 +83,7 @@ class DataConfig(Part):
         " images/{id}.jpg; {id:05} writes 7 as 00007",
     )
     split: str | None = Field(
-        "split", description="layout table: the column of splits, if the table has one; null if it has none"
+        "split", description="layout table: the column of splits, used if the table has it; null for none"
     )
     split_values: dict[str, Literal["train", "val", "test"]] | None = Field(
         None, description="layout table: the split of each value of that column, such as {fold_0: val, fold_1: train}"
