@@ -1,1 +1,1 @@
-"""Trains one model: a recipe and a data set in, epochs out. Knows no Optuna, no MLflow, no command line."""
+"""Training of one model: a recipe and a data set in, epochs out. Knows nothing of Optuna, MLflow or the CLI."""

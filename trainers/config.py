@@ -12,7 +12,7 @@ from trainers.data_config import DataConfig, Fit, Framing, Place
 from trainers.epoch import Epoch, Part
 from trainers.metrics.definitions import BUILT_IN, SELECTIONS, STANDARD, minimizes, oriented
 
-JUDGED = "the metric on val by which epochs and trials are judged. " + "; ".join(
+JUDGED = "the metric on val by which epochs and trials are ranked. " + "; ".join(
     f"{name}: {one.description}" for name, one in BUILT_IN.items()
 )
 Positive = Annotated[float, Field(gt=0)]
@@ -21,15 +21,15 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Window = Annotated[float, Field(gt=0, le=1)]
 Pixels = Annotated[int, Field(ge=16, le=2048)]
 MAX_MAGNITUDE = 30  # of RandAugment, as in torchvision
-GRAIN = 16  # pixels between two sides that a growing run takes
+GRAIN = 16  # pixels: the sides of progressive resizing are multiples of it
 
 
 CUSTOM = "custom"
-"""The tag of a part that an extension file defines; whether one does is checked where a search space is read."""
+"""The tag of a part from an extension file. Reading the search space checks that a file defines it."""
 
 
 def known_or_custom(*known: str) -> Callable[[Any], str | None]:
-    """What tells the members of a union apart: the name of a built-in part, or CUSTOM for any other name."""
+    """Return the discriminator of a union: it maps a built-in part to its name, and any other name to CUSTOM."""
 
     def tag(value: Any) -> str | None:
         name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
@@ -39,7 +39,7 @@ def known_or_custom(*known: str) -> Callable[[Any], str | None]:
 
 
 def other_than(*known: str) -> Any:
-    """The field of a name that no built-in part has."""
+    """Return the field for a name that no built-in part has."""
     return Field(description="its name in the extension file", json_schema_extra={"not": {"enum": list(known)}})
 
 
@@ -55,43 +55,43 @@ class LossPart(Part):
     """The keys of every loss."""
 
     category_weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="factor of each category's loss, by category name; 1 where left out"
+        None, description="factor of each category's loss, by category name; 1 for a category left out"
     )
     class_weights: ClassWeights = Field(
-        "none", description="weight of each class inside its category, from the training counts; mean 1"
+        "none", description="weight of each class within its category, from the training counts; the mean is 1"
     )
     beta: float = Field(
         0.999,
         ge=0,
         lt=1,
-        description="effective_number only: 0 weighs all alike, towards 1 inverse frequency",
+        description="effective_number only: 0 weights all classes equally, values near 1 by inverse frequency",
     )
-    category_reduction: Literal["mean", "sum"] = Field("mean", description="how the categories' losses combine")
+    category_reduction: Literal["mean", "sum"] = Field("mean", description="how the categories' losses are combined")
 
 
 class CrossEntropy(LossPart):
-    """Cross entropy, one softmax a category."""
+    """Cross entropy, one softmax per category."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
 
 
 class Focal(LossPart):
-    """Focal loss (Lin et al. 2017), one softmax a category."""
+    """Focal loss (Lin et al. 2017), one softmax per category."""
 
     name: Literal["focal"] = "focal"
     gamma: float = Field(2.0, ge=0, description="focusing exponent; 0 is cross entropy")
 
 
 class Asymmetric(LossPart):
-    """Asymmetric loss (Ridnik et al. 2021): the classes an image does not have count less than the one it has."""
+    """Asymmetric loss (Ridnik et al. 2021): classes that an image lacks count less than the one it has."""
 
     name: Literal["asymmetric"] = "asymmetric"
     over: Literal["softmax", "sigmoid"] = Field(
-        "softmax", description="probabilities of one softmax a category, or of one sigmoid a class"
+        "softmax", description="probabilities from one softmax per category, or from one sigmoid per class"
     )
-    gamma_positive: float = Field(1.0, ge=0, description="focusing exponent of the class an image has")
-    gamma_negative: float = Field(4.0, ge=0, description="focusing exponent of the classes it does not have")
+    gamma_positive: float = Field(1.0, ge=0, description="focusing exponent of the class that an image has")
+    gamma_negative: float = Field(4.0, ge=0, description="focusing exponent of the classes that it lacks")
     margin: float = Field(0.05, ge=0, lt=1, description="probability below which an absent class costs nothing")
 
 
@@ -99,7 +99,7 @@ class Dice(LossPart):
     """Dice loss (Milletari et al. 2016) of each image's softmax against its label."""
 
     name: Literal["dice"] = "dice"
-    smooth: float = Field(1.0, ge=0, description="added to numerator and denominator; larger means gentler")
+    smooth: float = Field(1.0, ge=0, description="added to numerator and denominator; larger values soften the loss")
 
 
 class LogitAdjusted(LossPart):
@@ -111,7 +111,7 @@ class LogitAdjusted(LossPart):
 
 
 class CustomLoss(LossPart):
-    """A loss of an extension file, with keys of its own."""
+    """A loss from an extension file, with keys of its own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -131,38 +131,41 @@ Loss = Annotated[
 
 # ---------------------------------------------------------------------------------------- optimizer
 class _Optimizer(Part):
-    lr: Positive = Field(description="peak learning rate of the head, and of the backbone times backbone_lr_scale")
+    lr: Positive = Field(description="peak learning rate of the head; the backbone's is this times backbone_lr_scale")
     backbone_lr_scale: float = Field(
         1.0,
         ge=1e-3,
         le=1,
-        description="learning rate of the backbone as a multiple of lr; to freeze it use freeze.epochs",
+        description="learning rate of the backbone as a multiple of lr; to freeze it, use freeze.epochs",
     )
     layer_decay: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="rate of each backbone layer as a share of the one above it (Clark et al. 2020); timm's layers",
+        description="learning rate of each backbone layer as a share of that of the layer above it (Clark et al."
+        " 2020); the layers are timm's",
     )
-    weight_decay: float = Field(0.0, ge=0, description="decay of the weights")
-    decay_norm_and_bias: bool = Field(False, description="decay biases, scales of norms, and what timm spares, too")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
+    decay_norm_and_bias: bool = Field(
+        False, description="also decay biases, scales of norms and parameters that timm exempts"
+    )
 
 
 class AdamW(_Optimizer):
-    """AdamW (Loshchilov and Hutter 2019): decoupled decay."""
+    """AdamW (Loshchilov and Hutter 2019): decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
     lr: Positive = Field(1e-3, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled decay of the weights")
-    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay rates of the two moment estimates")
 
 
 class Adam(_Optimizer):
-    """Adam (Kingma and Ba 2015): decay, if any, is added to the gradient."""
+    """Adam (Kingma and Ba 2015): weight decay, if any, is added to the gradient."""
 
     name: Literal["adam"] = "adam"
     lr: Positive = Field(1e-3, description="peak learning rate")
-    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay rates of the two moment estimates")
 
 
 class SGD(_Optimizer):
@@ -170,8 +173,8 @@ class SGD(_Optimizer):
 
     name: Literal["sgd"] = "sgd"
     lr: Positive = Field(0.1, description="peak learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="0 is plain gradient descent")
-    nesterov: bool = Field(False, description="look ahead; needs momentum")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum; 0 is plain gradient descent")
+    nesterov: bool = Field(False, description="use Nesterov momentum; needs a momentum above 0")
 
 
 Optimizer = Annotated[AdamW | Adam | SGD, Field(discriminator="name")]
@@ -179,45 +182,45 @@ Optimizer = Annotated[AdamW | Adam | SGD, Field(discriminator="name")]
 
 # ----------------------------------------------------------------------------------------- schedule
 class _Schedule(Part):
-    warmup_epochs: float = Field(0, ge=0, description="linear rise from near 0 to the peak, in epochs")
+    warmup_epochs: float = Field(0, ge=0, description="epochs of linear warmup, from near 0 to the peak")
 
 
 class Constant(_Schedule):
-    """The peak rate throughout."""
+    """The peak learning rate throughout."""
 
     name: Literal["constant"] = "constant"
 
 
 class Step(_Schedule):
-    """The rate times `factor` after every `every` epochs."""
+    """The learning rate is multiplied by `factor` every `every` epochs."""
 
     name: Literal["step"] = "step"
-    every: int = Field(2, ge=1, description="epochs between two steps")
-    factor: float = Field(0.8, gt=0, le=1, description="what the rate is multiplied by")
+    every: int = Field(2, ge=1, description="epochs between steps")
+    factor: float = Field(0.8, gt=0, le=1, description="factor by which the rate is multiplied")
 
 
 class Cosine(_Schedule):
     """Half a cosine from the peak to `min_lr_ratio` (Loshchilov and Hutter 2017), without restarts."""
 
     name: Literal["cosine"] = "cosine"
-    min_lr_ratio: float = Field(0.0, ge=0, lt=1, description="last rate as a share of the peak")
+    min_lr_ratio: float = Field(0.0, ge=0, lt=1, description="final rate as a share of the peak")
 
 
 class Plateau(_Schedule):
-    """The rate times `factor` when the metric has not improved on val for `patience` epochs."""
+    """The learning rate is multiplied by `factor` if the metric on val stagnates for over `patience` epochs."""
 
     name: Literal["plateau"] = "plateau"
-    patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
-    factor: float = Field(0.1, gt=0, lt=1, description="what the rate is multiplied by")
+    patience: int = Field(5, ge=0, description="epochs without improvement of the metric that are tolerated")
+    factor: float = Field(0.1, gt=0, lt=1, description="factor by which the rate is multiplied")
 
 
 class OneCycle(Part):
-    """Up and down once (Smith and Topin 2018), both by a cosine."""
+    """One rise and one fall (Smith and Topin 2018), each along half a cosine."""
 
     name: Literal["one_cycle"] = "one_cycle"
-    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the steps spent going up")
-    start: float = Field(0.04, gt=0, le=1, description="first rate as a share of the peak")
-    min_lr_ratio: float = Field(1e-4, ge=0, lt=1, description="last rate as a share of the peak")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the steps spent rising")
+    start: float = Field(0.04, gt=0, le=1, description="initial rate as a share of the peak")
+    min_lr_ratio: float = Field(1e-4, ge=0, lt=1, description="final rate as a share of the peak")
 
 
 Schedule = Annotated[Constant | Step | Cosine | Plateau | OneCycle, Field(discriminator="name")]
@@ -225,56 +228,58 @@ Schedule = Annotated[Constant | Step | Cosine | Plateau | OneCycle, Field(discri
 
 # ------------------------------------------------------------------------------------------ augment
 class RandomResizedCrop(Part):
-    """A window of random area and aspect (Szegedy et al. 2015)."""
+    """A crop of random area and aspect ratio (Szegedy et al. 2015)."""
 
     scale: tuple[Window, Window] = Field(
-        (0.35, 1.0), description="smallest and largest window as a share of the image's area"
+        (0.35, 1.0), description="smallest and largest area of the crop, as shares of the image's area"
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> "RandomResizedCrop":
         if self.scale[0] > self.scale[1]:
-            raise ValueError("scale is the smallest area and then the largest: swap them")
+            raise ValueError("scale is the smallest area, then the largest: swap them")
         return self
 
 
 class ColorJitter(Part):
-    """Brightness, contrast, saturation and hue, in this order."""
+    """Random changes of brightness, contrast, saturation and hue, in this order."""
 
-    brightness: Share = Field(0.0, description="largest change of brightness, as a factor 1 ± this")
-    contrast: Share = Field(0.0, description="largest change of contrast, as a factor 1 ± this")
-    saturation: Share = Field(0.0, description="largest change of saturation, as a factor 1 ± this")
-    hue: float = Field(0.0, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
+    brightness: Share = Field(0.0, description="largest change of brightness: a factor of 1 ± this")
+    contrast: Share = Field(0.0, description="largest change of contrast: a factor of 1 ± this")
+    saturation: Share = Field(0.0, description="largest change of saturation: a factor of 1 ± this")
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="largest shift of the hue in either direction, as a share of the colour circle"
+    )
 
 
 class RandAugment(Part):
-    """Some random changes of geometry and colour, all of the same strength (Cubuk et al. 2020)."""
+    """A few random changes of geometry and colour, all of the same strength (Cubuk et al. 2020)."""
 
     num_ops: int = Field(2, ge=1, le=8, description="changes per image")
-    magnitude: float = Field(9.0, ge=0, le=MAX_MAGNITUDE, description="strength; 30 is the largest")
+    magnitude: float = Field(9.0, ge=0, le=MAX_MAGNITUDE, description="strength, at most 30")
 
 
 class Augment(Part):
-    """Random changes of the training images, drawn for each image from the run's seed. Evaluation sees none.
+    """Random changes to the training images, drawn for each image from the run's seed. Evaluation applies none.
 
-    Those of an extension file stand beside the built-in ones, with their keys: `my_change: {strength: 0.5}`.
+    Those from an extension file go beside the built-in ones, with their own keys: `my_change: {strength: 0.5}`.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, Any] | None]
 
-    horizontal_flip: Share = Field(0.5, description="probability of a mirror image")
+    horizontal_flip: Share = Field(0.5, description="probability of a horizontal flip")
     random_resized_crop: RandomResizedCrop | None = Field(
-        None, description="a window of random area and aspect; null is off, {} the default scale"
+        None, description="a crop of random area and aspect ratio; null is off, {} uses the default scale"
     )
     random_shift: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of the side that a window at a random place leaves out; it makes a random_resized_crop"
-        " smaller, too",
+        description="share of each side that a window at a random position leaves out; it also makes a"
+        " random_resized_crop smaller",
     )
-    rotation: float = Field(0.0, ge=0, le=180, description="largest rotation either way, in degrees")
+    rotation: float = Field(0.0, ge=0, le=180, description="largest rotation in either direction, in degrees")
     color_jitter: ColorJitter = Field(default_factory=ColorJitter, description="random changes of colour")
     trivial_augment: bool = Field(
         False,
@@ -282,83 +287,85 @@ class Augment(Part):
     )
     rand_augment: RandAugment | None = Field(
         None,
-        description="random changes of geometry and colour, all of one strength; null is off, {} the defaults",
+        description="random changes of geometry and colour, all of one strength; null is off, {} uses the defaults",
     )
-    noise: Share = Field(0.0, description="share of the images that get Gaussian noise")
-    noise_std: float = Field(0.1, gt=0, le=1, description="its standard deviation on the scale 0..1")
-    random_erasing: Share = Field(0.0, description="probability of one erased rectangle (Zhong et al. 2020)")
-    mixup: float = Field(0.0, ge=0, description="MixUp (Zhang et al. 2018): alpha of the Beta; 0 is off")
+    noise: Share = Field(0.0, description="share of the images that receive Gaussian noise")
+    noise_std: float = Field(0.1, gt=0, le=1, description="standard deviation of the noise, on a scale of 0 to 1")
+    random_erasing: Share = Field(0.0, description="probability of erasing one rectangle (Zhong et al. 2020)")
+    mixup: float = Field(0.0, ge=0, description="MixUp (Zhang et al. 2018): alpha of the Beta distribution; 0 is off")
     mixup_classes: Literal["all", "minority"] = Field(
         "all",
-        description="images that MixUp changes; minority: those with a class that has fewer training images than the"
-        " mean class, each mixed with any image",
+        description="images that MixUp changes: all, or (minority) those with a class that has fewer training images"
+        " than the average class, each mixed with any image",
     )
-    cutmix: float = Field(0.0, ge=0, description="CutMix (Yun et al. 2019): alpha of the Beta; 0 is off")
+    cutmix: float = Field(0.0, ge=0, description="CutMix (Yun et al. 2019): alpha of the Beta distribution; 0 is off")
 
     @property
     def custom(self) -> dict[str, dict[str, Any]]:
-        """The keys of the augmentations of extension files, by name, in their order."""
+        """The keys of the augmentations from extension files, by name, in their order."""
         return {name: keys for name, keys in (self.model_extra or {}).items() if keys is not None}
 
     @property
     def smallest_window(self) -> float:
-        """Side of the smallest window that training shows, as a share of the image's side."""
+        """The side of the smallest window that training can show, as a share of the image's side."""
         area = self.random_resized_crop.scale[0] if self.random_resized_crop else 1.0
         return (1 - self.random_shift) * math.sqrt(area)
 
 
 # -------------------------------------------------------------------------------------------- train
 class LinearHead(Part):
-    """Pooled features, dropout, one linear layer a category."""
+    """Pooled features, dropout, then one linear layer per category."""
 
     name: Literal["linear"] = "linear"
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the linear layers")
 
 
 class ReluLogits(Part):
-    """The backbone's own class scores (1000 for ImageNet) kept, ReLU, one linear layer a category."""
+    """The backbone's own class scores (1000 for ImageNet), then ReLU and one linear layer per category."""
 
     name: Literal["relu_logits"] = "relu_logits"
 
 
 class LogitsMLP(Part):
-    """The backbone's own class scores kept, hidden layers with ReLU, then dropout and a linear layer a category."""
+    """The backbone's own class scores, hidden layers with ReLU, then dropout and one linear layer per category."""
 
     name: Literal["logits_mlp"] = "logits_mlp"
-    layers: int = Field(2, ge=0, le=4, description="hidden layers: the first of 512, 256, 128, 64 features")
+    layers: int = Field(
+        2, ge=0, le=4, description="number of hidden layers; their widths are the first of 512, 256, 128, 64"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the last linear layers")
 
 
 class CategoryMLP(Part):
-    """Batch norm, then for each category linear, batch norm, ReLU, dropout, linear."""
+    """Batch norm, then one branch per category: linear, batch norm, ReLU, dropout, linear."""
 
     name: Literal["category_mlp"] = "category_mlp"
-    hidden: int = Field(512, ge=1, description="features of the hidden layer of each category")
+    hidden: int = Field(512, ge=1, description="width of each category's hidden layer")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the last linear layer")
 
 
 class SharedMLP(Part):
-    """Hidden layers that all categories share (linear, ReLU, dropout), then one linear layer a category."""
+    """Hidden layers shared by all categories (linear, ReLU, dropout), then one linear layer per category."""
 
     name: Literal["shared_mlp"] = "shared_mlp"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((100, 200, 100), description="features of each layer")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((100, 200, 100), description="width of each hidden layer")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout between the hidden layers")
 
 
 class Query2Label(Part):
-    """A learned query a category looks at the feature map (Liu et al. 2021), with cross-attention only."""
+    """One learned query per category attends to the feature map (Liu et al. 2021), by cross-attention only."""
 
     name: Literal["query2label"] = "query2label"
-    width: int = Field(768, ge=4, multiple_of=4, description="features of queries and map")
-    heads: int = Field(4, ge=1, description="attention heads; a divisor of width")
-    feed_forward: int = Field(3072, ge=1, description="hidden features of the feed-forward parts")
-    encoders: int = Field(1, ge=0, description="layers of self-attention over the map")
-    decoders: int = Field(2, ge=1, description="layers of attention from the queries to the map")
+    width: int = Field(768, ge=4, multiple_of=4, description="features of the queries and the map")
+    heads: int = Field(4, ge=1, description="attention heads; must divide width")
+    feed_forward: int = Field(3072, ge=1, description="hidden features of the feed-forward layers")
+    encoders: int = Field(1, ge=0, description="self-attention layers over the map")
+    decoders: int = Field(2, ge=1, description="cross-attention layers from the queries to the map")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout inside the layers")
 
 
 class CustomHead(Part):
-    """A head of an extension file, with keys of its own."""
+    """A head from an extension file, with keys of its own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -378,49 +385,52 @@ Head = Annotated[
 
 
 class NoAverage(Part):
-    """The weights as they are."""
+    """No averaging: the weights as they are."""
 
     name: Literal["none"] = "none"
 
 
 class EMA(Part):
-    """Exponential moving average of the weights (Polyak and Juditsky 1992); evaluated and saved in their place."""
+    """Exponential moving average of the weights (Polyak and Juditsky 1992), evaluated and saved in their place."""
 
     name: Literal["ema"] = "ema"
     decay: float = Field(
-        0.998, ge=0, lt=1, description="share that a step keeps; rises to this as (1 + steps) / (10 + steps)"
+        0.998,
+        ge=0,
+        lt=1,
+        description="share of the average that each step keeps; it rises to this value as (1 + steps) / (10 + steps)",
     )
 
 
 class SWA(Part):
-    """Mean of the weights after each of the last epochs (Izmailov et al. 2018), batch-norm statistics taken anew."""
+    """Mean of the weights after each of the last epochs (Izmailov et al. 2018), batch-norm statistics recomputed."""
 
     name: Literal["swa"] = "swa"
-    start: float = Field(0.75, ge=0, lt=1, description="share of the epochs after which averaging begins")
+    start: float = Field(0.75, ge=0, lt=1, description="share of the epochs after which averaging starts")
 
 
 Average = Annotated[NoAverage | EMA | SWA, Field(discriminator="name")]
 
 
 class Freeze(Part):
-    """When the layers of the backbone learn; until then they, and their batch-norm statistics, stand still."""
+    """The epochs in which layers of the backbone are frozen, together with their batch-norm statistics."""
 
-    epochs: int = Field(0, ge=0, description="epochs at the start in which only the head learns")
+    epochs: int = Field(0, ge=0, description="initial epochs in which only the head learns")
     gradual_epochs: int = Field(
-        0, ge=0, description="epochs after those in which layers join in, last first (Howard and Ruder 2018)"
+        0, ge=0, description="further epochs over which layers are unfrozen, last first (Howard and Ruder 2018)"
     )
 
 
 class ProgressiveResizing(Part):
     """Small images first (Howard 2018; Tan and Le 2021): the side grows from epoch to epoch up to image_size."""
 
-    start: float = Field(1.0, gt=0, le=1, description="first side as a share of image_size; 1 is no growth")
+    start: float = Field(1.0, gt=0, le=1, description="initial side as a share of image_size; 1 is off")
     until: Share = Field(0.5, description="share of the epochs after which image_size is reached")
 
     def size(self, full: tuple[int, int], done: float) -> tuple[int, int]:
-        """Height and width of the training images when the share `done` of the epochs is over.
+        """Return the height and width of the training images when the share `done` of the epochs is over.
 
-        Multiples of 16 pixels, which keep the aspect as nearly as that allows.
+        They are multiples of 16 pixels, as close to the full aspect ratio as that allows.
         """
         if done >= self.until or self.start == 1:
             return full
@@ -430,46 +440,52 @@ class ProgressiveResizing(Part):
 
 
 class PosthocLogitAdjustment(Part):
-    """Correction of a finished model for its classes' frequencies: logits - tau log(prior) (Menon et al. 2021)."""
+    """Correction of a finished model for class frequency: logits - tau log(prior) (Menon et al. 2021)."""
 
-    tau: float = Field(0.0, ge=-3, le=3, description="strength; 0 is none, 1 as if all classes were equally frequent")
-    fit: bool = Field(False, description="choose tau on val by the metric; figures on val are cross-fitted")
+    tau: float = Field(
+        0.0, ge=-3, le=3, description="strength; 0 is off, 1 is as if all classes were equally frequent"
+    )
+    fit: bool = Field(False, description="choose tau on val by the metric; figures on val are then cross-fitted")
 
     def strength(self, epoch: Epoch, metric: str) -> float:
-        """The tau of a model after this epoch: what was fitted to the metric on val, where it is fitted."""
+        """Return the tau of the model after this epoch: the recipe's, or the one fitted to the metric on val."""
         fitted = epoch.corrected.get(metric)
         return fitted.tau if self.fit and fitted else self.tau
 
     @model_validator(mode="after")
     def _one(self) -> "PosthocLogitAdjustment":
         if self.fit and self.tau:
-            raise ValueError("fit chooses tau: leave one of the two out")
+            raise ValueError("fit chooses tau itself: leave one of the two out")
         return self
 
 
 class Thresholds(Part):
-    """From which probability on a class is an answer, in categories with several answers."""
+    """The probability above which a class is an answer, in categories with several answers."""
 
     fit: bool = Field(
-        False, description="choose it on val by F1, class by class; figures on val are cross-fitted. Else 0.5"
+        False,
+        description="choose the threshold of each class on val by F1; figures on val are then cross-fitted. Otherwise"
+        " it is 0.5",
     )
     min_images: int = Field(
-        10, ge=1, description="fit: a class keeps 0.5 where fewer images of val have it, or lack it"
+        10, ge=1, description="fit: a class keeps 0.5 if fewer images of val than this have it, or lack it"
     )
 
 
 class Views(Part):
     """Test-time augmentation: the mean of the logits over several views of each image."""
 
-    flip: bool = Field(False, description="each view mirrored as well")
+    flip: bool = Field(False, description="also use each view mirrored")
     scales: tuple[Annotated[float, Field(ge=1, le=2)], ...] = Field(
         (1.0,), min_length=1, description="magnifications; 1 is the whole image"
     )
-    crops: Literal[1, 5] = Field(1, description="windows a magnification above 1: the middle, or also the corners")
+    crops: Literal[1, 5] = Field(
+        1, description="windows per magnification above 1: the centre (1), or also the corners (5)"
+    )
 
     @property
     def count(self) -> int:
-        """Views an image."""
+        """The number of views per image."""
         return (1 + self.flip) * sum(self.crops if scale > 1 else 1 for scale in self.scales)
 
 
@@ -480,7 +496,7 @@ def _renamed(value: Any) -> Any:
 
 
 def named(*others: str) -> WithJsonSchema:
-    """For editors: the name of a built-in metric, or of a metric of one's own."""
+    """Return the JSON schema for editors: the name of a built-in metric, or of the user's own."""
     return WithJsonSchema({"anyOf": [{"enum": [*others, *BUILT_IN]}, {"type": "string"}]})
 
 
@@ -488,10 +504,10 @@ Selection = Annotated[str, BeforeValidator(_renamed), named(*SELECTIONS)]
 
 
 class Normalize(Part):
-    """Mean and standard deviation of the input channels, on the scale 0..1."""
+    """Mean and standard deviation of the input channels, on a scale of 0 to 1."""
 
-    mean: float | tuple[float, float, float] = Field(description="one figure, or one a channel")
-    std: Positive | tuple[Positive, Positive, Positive] = Field(description="one figure, or one a channel")
+    mean: float | tuple[float, float, float] = Field(description="one figure, or one per channel")
+    std: Positive | tuple[Positive, Positive, Positive] = Field(description="one figure, or one per channel")
 
 
 class ImageSize(Part):
@@ -505,89 +521,92 @@ class ImageSize(Part):
 
 
 NAMED = ("loss", "optimizer", "schedule", "head", "weight_averaging")
-"""Parts of `train` whose value may be a name alone, short for {name: ...}."""
+"""Parts of `train` whose value may be just a name, short for {name: ...}."""
 
 
 class TrainConfig(Part):
     """Everything about the training itself; a search space leaves some of it open.
 
-    The defaults here are neutral, and stay: what a YAML file leaves out comes from space/defaults.py before that.
+    The defaults here are neutral and must not change: space/defaults.py fills in what a YAML file leaves out.
     """
 
     backbone: str = Field(description="timm model name, such as seresnet50.ra2_in1k")
-    pretrained: bool = Field(True, description="start from published weights; false: from random ones")
+    pretrained: bool = Field(True, description="start from published weights; false: from random weights")
     weights: Place | None = Field(
         None,
-        description="instead of the model hub a local file (.safetensors, or what torch.save wrote of tensors); a"
-        " folder as timm writes it, with config.json, from which backbone_args and normalize come where they are left"
-        " out; or a folder of <backbone>.safetensors, or of such folders by backbone",
+        description="local weights instead of the model hub's: a file (.safetensors, or tensors saved by torch.save);"
+        " a folder as timm writes it, whose config.json also supplies backbone_args and normalize if they are left"
+        " out; or a folder with a <backbone>.safetensors, or such a folder, for each backbone",
     )
     backbone_args: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="further arguments of timm.create_model, such as drop_path_rate"
+        default_factory=dict, description="further arguments for timm.create_model, such as drop_path_rate"
     )
     normalize: Literal["model", "imagenet"] | Normalize = Field(
-        "model", description="input normalization: model is what the backbone's weights were trained with"
+        "model", description="input normalization; model is the one with which the backbone's weights were trained"
     )
     image_size: Pixels | ImageSize = Field(
         224, description="side of the network's input in pixels, or {height: 256, width: 192}"
     )
     fit: Fit = Field(
         "squash",
-        description="how an image becomes an input of another aspect: squash stretches it; pad keeps it whole, on a"
-        " ground of ImageNet's mean colour; center cuts off what sticks out",
+        description="how an image of another aspect ratio becomes an input: squash stretches it; pad keeps all of it,"
+        " on a background of ImageNet's mean colour; center crops what sticks out",
     )
-    head: Head = Field(default_factory=LinearHead, description="what turns features into class scores")
+    head: Head = Field(default_factory=LinearHead, description="module that turns features into class scores")
     drop_path: float | None = Field(
-        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); null is its own"
+        None, ge=0, lt=1, description="stochastic depth of the backbone (Huang et al. 2016); null keeps its default"
     )
-    loss: Loss = Field(default_factory=CrossEntropy, description="what is minimised")
-    optimizer: Optimizer = Field(default_factory=AdamW, description="how it is minimised")
-    schedule: Schedule = Field(default_factory=Cosine, description="learning rate over the run")
-    augment: Augment = Field(default_factory=Augment, description="random changes of the training images")
+    loss: Loss = Field(default_factory=CrossEntropy, description="loss to minimise")
+    optimizer: Optimizer = Field(default_factory=AdamW, description="optimizer and its learning rate")
+    schedule: Schedule = Field(default_factory=Cosine, description="how the learning rate changes over the run")
+    augment: Augment = Field(default_factory=Augment, description="random changes to the training images")
     balanced_sampling: Share = Field(
         0.0,
-        description="0: every image once an epoch; above: drawn with replacement by (mean inverse frequency of its"
-        " classes) to this power",
+        description="0: every image once per epoch; above 0: images are drawn with replacement, with probability"
+        " proportional to (mean inverse frequency of their classes) to this power",
     )
     progressive_resizing: ProgressiveResizing = Field(
-        default_factory=ProgressiveResizing, description="side of the images in the first epochs"
+        default_factory=ProgressiveResizing, description="smaller images in the first epochs"
     )
     freeze: Freeze = Field(default_factory=Freeze, description="when the layers of the backbone learn")
-    weight_averaging: Average = Field(default_factory=NoAverage, description="mean of the weights over the run")
+    weight_averaging: Average = Field(default_factory=NoAverage, description="average of the weights over the run")
     epochs: int = Field(20, ge=1, description="passes over the training images; the schedule's horizon")
     batch_size: int = Field(
         64,
         ge=1,
-        description="images a batch; the last, smaller one is dropped. Where a GPU has no room for it, a batch passes"
-        " in equal pieces, with the same steps and loss; batch-norm statistics are those of a piece then. One image a"
-        " batch is refused where a batch norm would see a single value a channel",
+        description="images per batch; a smaller last batch is dropped. If a batch does not fit in GPU memory, it is"
+        " processed in equal pieces, with the same steps and loss; batch-norm statistics are then those of a piece."
+        " A batch of one image is refused if a batch norm would see a single value per channel",
     )
     accumulate: int = Field(
-        1, ge=1, description="batches an optimizer step; batch-norm statistics stay those of one batch"
+        1, ge=1, description="batches per optimizer step; batch-norm statistics are still those of one batch"
     )
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; none when left out")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; no limit if left out")
     selection: Selection = Field(
         "last",
-        description="the epoch whose value, weights and predictions are the trial's: the last; or the one with the"
-        " best metric on val (metric), the best other metric, by its name, or the lowest loss",
+        description="the epoch whose value, weights and predictions are the trial's: the last one (last), the one"
+        " with the best metric on val (metric) or the lowest loss on val (loss), or the best one by another metric,"
+        " given by its name",
     )
     posthoc_logit_adjustment: PosthocLogitAdjustment = Field(
         default_factory=PosthocLogitAdjustment, description="correction by class frequency"
     )
     thresholds: Thresholds = Field(
-        default_factory=Thresholds, description="from which probability on a class is one of several answers"
+        default_factory=Thresholds, description="probability above which a class is one of several answers"
     )
     tta: Views = Field(default_factory=Views, description="test-time augmentation of predictions")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="auto: bf16 on a GPU that has it in hardware, else fp16 on a GPU; fp32 on a CPU. A CPU that only"
-        " emulates bf16 trains in fp32",
+        description="number format; auto is bf16 on a GPU that has it in hardware, fp16 on any other GPU, and fp32 on"
+        " a CPU. With bf16, a CPU that only emulates it trains in fp32",
     )
-    channels_last: bool | None = Field(None, description="memory layout; by backbone family when left out")
+    channels_last: bool | None = Field(
+        None, description="channels-last memory layout; if left out, it depends on the backbone"
+    )
     compile: bool = Field(
-        False, description="torch.compile: minutes at a trial's start, then faster steps; for long trainings"
+        False, description="use torch.compile: minutes at a trial's start, then faster steps; for long training runs"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of images and augmentation")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order of images and augmentation")
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -597,7 +616,7 @@ class TrainConfig(Part):
 
     @property
     def framing(self) -> Framing:
-        """How the cache has the images."""
+        """The framing of the images in the cache."""
         height, width = self.input_size
         common = math.gcd(height, width)
         return Framing() if self.fit == "squash" else Framing(self.fit, height // common, width // common)
@@ -605,7 +624,7 @@ class TrainConfig(Part):
     @model_validator(mode="before")
     @classmethod
     def _named_parts(cls, value: Any) -> Any:
-        """`loss: focal` is short for `loss: {name: focal}`; the same for every part that has a name."""
+        """`loss: focal` is short for `loss: {name: focal}`; likewise for every part that has a name."""
         if not isinstance(value, dict):
             return value
         parts = {key: {"name": value[key]} for key in NAMED if isinstance(value.get(key), str)}
@@ -617,13 +636,13 @@ def _absent(value: object) -> bool:
 
 
 class Recipe(Part):
-    """Everything one training run depends on: a search space with no value left open."""
+    """Everything that one training run depends on: a search space with no parameter left open."""
 
     data: DataConfig
     metric: str = Field("overall_accuracy", description=JUDGED)
     train: TrainConfig
     derived: tuple[str, ...] = Field(
-        (), description="keys that nobody wrote, such as data.size: they follow from others"
+        (), description="keys that the user did not write, such as data.size: they follow from others"
     )
     extensions: dict[str, str] = Field(
         default_factory=dict,
@@ -631,23 +650,26 @@ class Recipe(Part):
         description="SHA-256 of the study's copies of extension files, by file name",
     )
     folds: int | None = Field(
-        None, ge=2, exclude_if=_absent, description="a trial is as many trainings, each judged on another part"
+        None,
+        ge=2,
+        exclude_if=_absent,
+        description="a trial trains this many times, each time evaluated on another fold",
     )
     minimize: bool = Field(
         default_factory=lambda given: minimizes(given.get("metric", "")),
         exclude_if=not_,
-        description="less of the metric is better",
+        description="lower values of the metric are better",
     )
     minimize_selection: bool = Field(
         default_factory=lambda given: "train" in given and minimizes(given["train"].selection),
         exclude_if=not_,
-        description="less of the metric that `train.selection` names is better",
+        description="lower values of the metric that `train.selection` names are better",
     )
 
     def rank(self, epoch: "Epoch") -> float:
-        """What the epoch that counts has most of: its number, or a metric or the loss so that more is better.
+        """Return the quantity that is largest in the selected epoch: its number, or an oriented metric or loss.
 
-        Without val the last one counts; of a cross-validation as well, whose folds have chosen theirs by then.
+        Without val the last epoch is selected. So is that of a cross-validation, whose folds have selected theirs.
         """
         if epoch.val is None or self.folds:
             return epoch.number
@@ -662,37 +684,37 @@ class Recipe(Part):
                 return oriented(epoch.val.value(metric), minimize=self.minimize_selection)
 
     def oriented(self, value: float) -> float:
-        """A value of the metric for comparisons: the larger the better."""
+        """Return a value of the metric oriented so that larger is better."""
         return oriented(value, minimize=self.minimize)
 
     @property
     def judges(self) -> tuple[str, ...]:
-        """The metrics that decide something: its own, and that of `selection`."""
+        """The metrics that decide something: the recipe's own, and that of `selection`."""
         return tuple(dict.fromkeys(name for name in (self.metric, self.train.selection) if name not in SELECTIONS))
 
     @property
     def further(self) -> tuple[str, ...]:
-        """Those of them that epochs record beside the standard metrics."""
+        """The metrics of `judges` that epochs record in addition to the standard ones."""
         return tuple(name for name in self.judges if name not in STANDARD)
 
     @property
     def epochs(self) -> int:
-        """Those of a trial: of all its folds, where it has some."""
+        """The number of epochs of a trial, over all of its folds if it has any."""
         return self.train.epochs * (self.folds or 1)
 
     @property
     def of_fold(self) -> "Recipe":
-        """The same as each fold by itself is trained."""
+        """The recipe with which each single fold is trained."""
         return self.model_copy(update={"folds": None})
 
     @property
     def in_full(self) -> "Recipe":
-        """The same in 32 bits."""
+        """The recipe in 32-bit precision."""
         return self.model_copy(update={"train": self.train.model_copy(update={"precision": "fp32"})})
 
     @property
     def elsewhere(self) -> "Recipe":
-        """The same as it may be handed on: of the paths of this machine only their last names."""
+        """The recipe in a form that can be handed on: paths of this machine are cut to their last component."""
         weights = self.train.weights and _last(self.train.weights)
         given = self.data.labels
         labels = _portable(given) if isinstance(given, str) else {split: _portable(p) for split, p in given.items()}

@@ -1,4 +1,4 @@
-"""Cross-validation: the folds of a trial, trained one after another, and what their predictions come to together."""
+"""The folds of a cross-validated trial, trained one after another, and the scores of their joint predictions."""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -20,19 +20,19 @@ from trainers.support.checksummed import load_array, save_array
 from trainers.support.errors import Diverged
 
 TrainOne = Callable[[Recipe, Data, Path, Sequence[Epoch]], Generator[Epoch]]
-"""Trains one fold in a folder of its own, whose val_logits.npy are as the network gives them; given its epochs on
-record.
+"""Trains one fold in a folder of its own, given its recorded epochs. The fold's val_logits.npy holds the network's
+raw logits.
 """
 
 
 def folder_of(trial: Path, number: int) -> Path:
-    """Where a fold is trained; they are counted from 1."""
+    """Return the folder in which a fold is trained; folds are counted from 1."""
     return trial / f"fold_{number}"
 
 
 @dataclass(frozen=True)
 class Folds:
-    """A data set whose train and val are parted into `count` folds, by `seed`: the same for all trials."""
+    """A data set whose train and val are divided into `count` folds, by `seed`: the same for all trials."""
 
     data: Data
     count: int
@@ -45,7 +45,7 @@ class Folds:
         return splitting.folds(table.rows, table.categories, count=self.count, seed=self.seed)
 
     def fold(self, number: int) -> Data:
-        """The data set with one fold as val, and the others as train."""
+        """Return the data set with one fold as val and the others as train."""
         return replace(self.data, table=splitting.with_val(self.data.table, self.numbers, number))
 
     @cached_property
@@ -54,7 +54,7 @@ class Folds:
         return replace(self.data, table=splitting.pooled(self.data.table))
 
     def joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Predictions of each fold by the training that did not see it, in the order of the pooled rows."""
+        """Return the predictions of each fold by the model that did not see it, in the order of the pooled rows."""
         order = [number for number in self.numbers if number is not None]
         places = np.argsort(np.argsort(order, kind="stable"), kind="stable")
         found: np.ndarray = np.concatenate(parts)[places]
@@ -64,12 +64,12 @@ class Folds:
 def train(
     recipe: Recipe, folds: Folds, folder: Path, train_one: TrainOne, recorded: Sequence[Epoch] = ()
 ) -> Generator[Epoch]:
-    """Train every fold from the same initial weights; yields all epochs, whose numbers run on from fold to fold.
+    """Train every fold from the same initial weights; yields all epochs, numbered across the folds.
 
-    Epoch e of fold k has the number (k - 1) E + e, and the scores of its own fold; but that val of the last one is
-    all folds together, each predicted by the training that did not see it, after its epoch that counts, and corrected
-    where the recipe says so. Before that one is yielded, val_logits.npy of `folder` are those predictions. What an
-    earlier, interrupted call left is continued, with the epochs that it yielded, `recorded`. Raises as training does.
+    Epoch e of fold k has the number (k - 1) E + e and the scores of its own fold, except that val of the last epoch
+    is all folds together: each is predicted by the model that did not see it, after its selected epoch, and corrected
+    if the recipe requests it. These predictions are in `folder`'s val_logits.npy before that epoch is yielded. An
+    earlier, interrupted call is resumed, with the epochs that it yielded in `recorded`. Raises what training raises.
     """
     chosen: list[Epoch] = []
     for number in range(1, folds.count + 1):
@@ -86,14 +86,14 @@ def train(
 
 
 def _of_fold(recipe: Recipe, number: int, recorded: Sequence[Epoch]) -> list[Epoch]:
-    """The epochs on record of one fold, as it counts them; not the last of all, whose scores are of all folds."""
+    """Return the recorded epochs of one fold, in its own numbering, without the very last, which scores all folds."""
     before = (number - 1) * recipe.train.epochs
     mine = (epoch for epoch in recorded[before : before + recipe.train.epochs] if not epoch.folds)
     return [epoch.model_copy(update={"number": epoch.number - before}) for epoch in mine]
 
 
 def _named(number: int, epochs: Generator[Epoch]) -> Generator[Epoch]:
-    """The epochs of a fold, which is named where its training diverges."""
+    """Yield the epochs of a fold; if its training diverges, the error names the fold."""
     try:
         yield from epochs
     except Diverged as error:
@@ -101,15 +101,15 @@ def _named(number: int, epochs: Generator[Epoch]) -> Generator[Epoch]:
 
 
 def _counting(recipe: Recipe, epochs: Sequence[Epoch]) -> Epoch:
-    """The epoch of a fold whose weights and predictions are its own, the earliest of equals."""
+    """Return the selected epoch of a fold; the earliest of equals wins."""
     return max(epochs, key=recipe.of_fold.rank)
 
 
 def together(recipe: Recipe, folds: Folds, folder: Path) -> Validation:
-    """What the predictions of all folds are worth, which are put down in `folder`.
+    """Evaluate the predictions of all folds together, and save them in `folder`.
 
-    Correction, thresholds and temperature are fitted to all of them. Raises Diverged where a metric that decides
-    something is no number.
+    Correction, thresholds and temperature are fitted to all of them. Raises Diverged if a metric that decides
+    something is not finite.
     """
     parts = [load_array(folder_of(folder, number + 1) / run_state.LOGITS) for number in range(folds.count)]
     logits, data = folds.joined(parts), folds.pooled
@@ -125,7 +125,7 @@ def together(recipe: Recipe, folds: Folds, folder: Path) -> Validation:
 
 
 def _told(last: Epoch, chosen: Sequence[Epoch], seen: Validation) -> Epoch:
-    """The last epoch with the scores of all folds in the place of its own."""
+    """Return the last epoch with the scores of all folds in place of its own."""
     each = [(epoch.number, epoch.val) for epoch in chosen]
     return last.model_copy(
         update={
@@ -140,7 +140,7 @@ def _told(last: Epoch, chosen: Sequence[Epoch], seen: Validation) -> Epoch:
 
 
 def look(recipe: Recipe, folds: Folds, folder: Path, *, device: str = "cpu") -> Look:
-    """All folds through the recipe's test-time augmentation, each by the model that did not see it."""
+    """Evaluate all folds with the recipe's test-time augmentation, each by the model that did not see it."""
     parts = [
         predict.predict(
             recipe,

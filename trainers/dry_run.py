@@ -1,6 +1,6 @@
-"""Tries what extension files define on a batch of real images; `python -m trainers.dry_run` answers in JSON.
+"""Trial calls of what extension files define, on real images; `python -m trainers.dry_run` answers in JSON.
 
-A process of its own, so that whoever asks never loads torch. A mistake in somebody's code is found here, before the
+It runs in a process of its own, so that the caller never loads torch. It finds mistakes in a user's code before the
 first trial exists.
 """
 
@@ -32,12 +32,12 @@ from trainers.support.errors import UserError
 from trainers.support.files import regular
 from trainers.support.leaving import leave
 
-IMAGES, FEW = 8, 3  # of a batch
+IMAGES, FEW = 8, 3  # images in a full and in a last, smaller batch
 SEED = 0
 
 
 def problems(recipes: Iterable[Recipe]) -> list[Problem]:
-    """What is wrong with the code that these recipes call, each thing once."""
+    """Return the faults in the code that these recipes call, each fault once."""
     asked, found = list(recipes), dict[Problem, None]()
     table = layouts.read(asked[0].data)  # all are of one study
     rows, done = _some(table), set[str]()
@@ -52,7 +52,7 @@ def problems(recipes: Iterable[Recipe]) -> list[Problem]:
 
 
 def _attempts(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What there is to try of a recipe, each with what it depends on; UserError has the place in the file."""
+    """Yield the checks of a recipe, each with a key of what it depends on; UserError has the place in the file."""
     train = recipe.train
     built = train.model_dump_json(include={"backbone", "backbone_args", "image_size", "progressive_resizing", "head"})
     if isinstance(train.loss, CustomLoss):
@@ -69,14 +69,14 @@ def _attempts(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Iterator[tup
 
 
 def _some(table: Table) -> list[Row]:
-    """Training images from all over the table, of those with an answer in each category where there are any."""
+    """Return training images spread over the table; only fully labelled ones, if there are any."""
     rows = table.split("train")
     whole = [row for row in rows if row.labels is not None and min(row.labels) >= 0] or [*rows]
     return whole[:: max(1, len(whole) // IMAGES)][:IMAGES]
 
 
 def _pixels(recipe: Recipe, table: Table, rows: Sequence[Row]) -> np.ndarray:
-    """The images at the size of the network's input, [B, H, W, 3] uint8."""
+    """Return the images at the size of the network's input, [B, H, W, 3] uint8."""
     height, width = recipe.train.input_size
     found = []
     with pillow_errors():
@@ -87,7 +87,7 @@ def _pixels(recipe: Recipe, table: Table, rows: Sequence[Row]) -> np.ndarray:
 
 
 def _images(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Tensor:
-    """The images as evaluation sees them but for mean and standard deviation: [B, 3, H, W] float32, 0 to 1."""
+    """Return the images as evaluation sees them, except for normalization: [B, 3, H, W] float32, 0 to 1."""
     return torch.from_numpy(_pixels(recipe, table, rows)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -101,10 +101,12 @@ def _try_augmentations(recipe: Recipe, table: Table, rows: Sequence[Row]) -> Non
 
 
 def _refuse_unequal(one: Definition, first: Any, second: Any, what: str) -> None:
-    """UserError where two calls that were asked the same answer differently."""
+    """Raise UserError if two identical calls return different results."""
     if not torch.equal(torch.as_tensor(first), torch.as_tensor(second)):
-        said = f"{one.name} of {one.kind} gives {what} the second time it is asked the same"
-        raise UserError(said, where=one.where, help="leave out what is random, or draw it from torch after the seed")
+        said = f"{one.name} of {one.kind} gives {what} the second time it is called with the same input"
+        raise UserError(
+            said, where=one.where, help="remove the randomness, or draw it from torch after the seed is set"
+        )
 
 
 # ------------------------------------------------------------------------------------------------- losses
@@ -133,15 +135,15 @@ def _refuse_no_gradient(one: Definition, loss: Tensor, logits: Tensor) -> None:
     if loss.requires_grad:
         one.called(loss.sum().backward)
     if logits.grad is None:
-        advice = "compute it from the logits with torch alone, and without .item(), .detach() or numpy"
+        advice = "compute it from the logits with torch only, without .item(), .detach() or numpy"
         raise UserError(f"the loss {one.name} has no gradient", where=one.where, help=advice)
     if not bool(logits.grad.isfinite().all()):
-        advice = "clamp what a logarithm, a root or a division is taken of"
+        advice = "clamp the argument of each logarithm, root or division"
         raise UserError(f"the gradient of the loss {one.name} is not finite", where=one.where, help=advice)
 
 
 def _refuse_weights(recipe: Recipe, one: Definition, table: Table, logits: Tensor, labels: Tensor) -> None:
-    """UserError where a loss cannot be weighed by image: with several answers, or with one figure for a batch."""
+    """Raise UserError if a loss cannot be weighted: by class with several answers, or as one figure per batch."""
     config, augment = recipe.train, recipe.train.augment
     weighing = {
         "class_weights": config.loss.class_weights != "none",
@@ -151,19 +153,19 @@ def _refuse_weights(recipe: Recipe, one: Definition, table: Table, logits: Tenso
     }
     several = [category.name for category in table.categories if category.multi]
     if several and weighing["class_weights"]:
-        what = f"class_weights do not reach {several[0]}, which has several answers, in the loss {one.name}"
-        raise UserError(what, where=one.where, help="leave class_weights out, and weigh the classes in the loss")
+        what = f"class_weights do not apply to {several[0]}, which has several answers, in the loss {one.name}"
+        raise UserError(what, where=one.where, help="leave class_weights out, and weight the classes in the loss")
     found = [key for key, there in weighing.items() if there]
     if found and _is_mean(recipe.train.loss, table, logits, labels):
         raise UserError(
-            f"the loss {one.name} returns one figure for the batch, and {found[0]} weighs its images",
+            f"the loss {one.name} returns one figure for the batch, but {found[0]} weights its images",
             where=one.where,
-            help=f"return one figure for each image, [B], or leave {found[0]} out",
+            help=f"return one figure per image, [B], or leave {found[0]} out",
         )
 
 
 def _is_mean(config: Loss, table: Table, logits: Tensor, labels: Tensor) -> bool:
-    """Whether a loss returns one figure for all images of a category."""
+    """True if a loss returns one figure for all images of a category."""
     if not isinstance(config, CustomLoss):
         return False
     judge = losses.custom(config)
@@ -194,12 +196,12 @@ def _refuse_other_features(one: Definition, backbone: Any, found: Any, count: in
     wanted = backbone.num_features
     if not isinstance(found, Tensor) or found.shape != (count, wanted):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        what = f"the model {one.name} gives {got} for {count} images, and not [{count}, {wanted}]"
+        what = f"the model {one.name} gives {got} for {count} images instead of [{count}, {wanted}]"
         raise UserError(what, where=one.where, help="return pooled features [B, num_features]")
 
 
 def _try_head(recipe: Recipe, config: CustomHead, table: Table, rows: Sequence[Row]) -> None:
-    """The head on the backbone as it is drawn: nothing is fetched."""
+    """Try the head on a randomly initialised backbone: nothing is downloaded."""
     one, images = extensions.needed("heads", config.name), _images(recipe, table, rows)
     sizes = [len(category.classes) for category in table.categories]
     plain = recipe.train.model_copy(update={"pretrained": False, "weights": None})
@@ -210,7 +212,7 @@ def _try_head(recipe: Recipe, config: CustomHead, table: Table, rows: Sequence[R
     found = one.called(net.head, features)
     if not isinstance(found, Tensor) or found.shape != (len(images), sum(sizes)):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        what = f"the head {one.name} gives {got} for {len(images)} images, and not [{len(images)}, {sum(sizes)}]"
+        what = f"the head {one.name} gives {got} for {len(images)} images instead of [{len(images)}, {sum(sizes)}]"
         raise UserError(what, where=one.where, help="return the logits of all categories side by side")
 
 
@@ -224,14 +226,14 @@ def _try_metric(one: Definition, table: Table) -> None:
         field_metrics.figure(definition(one.name), logits, labels.copy(), table.categories) for _ in range(2)
     )
     if not math.isfinite(first):
-        advice = "return a finite figure, or None for a category in which it means nothing"
+        advice = "return a finite figure, or None for a category in which it is undefined"
         raise UserError(f"the metric {one.name} is {first} for random probabilities", where=one.where, help=advice)
     _refuse_unequal(one, first, second, "another figure")
 
 
 # --------------------------------------------------------------------------------------------------- main
 def main() -> None:
-    """Read {"recipes", "extensions"} on stdin, the latter paths; write one line of JSON, a list of problems."""
+    """Read {"recipes", "extensions" (paths)} from stdin; write a list of problems as one line of JSON."""
     asked = json.load(sys.stdin)
     with extensions.answering() as answer:
         print(json.dumps([asdict(problem) for problem in _answers(asked)]), file=answer)

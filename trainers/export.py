@@ -1,4 +1,4 @@
-"""A model file as a program of ONNX Runtime or torch.export, checked, in a process of its own."""
+"""Export of a model file to ONNX Runtime or torch.export, verified, in a process of its own."""
 
 import json
 import logging
@@ -24,25 +24,25 @@ from trainers.support.errors import EnvironmentFault, UserError
 from trainers.support.files import write_text
 from trainers.support.leaving import leave
 
-BATCHES = (2, 1, 5)  # images with which a file is tried; the first is what it is made with
+BATCHES = (2, 1, 5)  # batch sizes with which a file is tried; it is exported with the first
 TOLERANCE = 1e-4  # of a probability
-LARGEST = 1_800_000_000  # bytes of weights that one ONNX file holds
+LARGEST = 1_800_000_000  # bytes of weights that one ONNX file can hold
 Images = NDArray[np.uint8]
 Run = Callable[[Images], Sequence[NDArray[np.float32]]]
-"""What a program says of images."""
+"""A program: images in, the probabilities of each category out."""
 
 
 def exported(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the program and labels.json into the folder, and tell by how much its probabilities were off.
+    """Write the program and labels.json into the folder, and return the largest error of its probabilities.
 
-    Raises EnvironmentFault where that is more than rounding.
+    Raises EnvironmentFault if that is more than rounding.
     """
     use_threads(asked["threads"])
     path, folder, own = Path(asked["model"]), Path(asked["folder"]), Path(asked["extensions"])
     ensemble = model_file.read(path, asked["remake"])
     notes = ensemble.first
     if ensemble.extensions:
-        print(f"the model's own code is executed: {', '.join(ensemble.extensions)} in {own}", file=sys.stderr)
+        print(f"this model runs its own code: {', '.join(ensemble.extensions)} in {own}", file=sys.stderr)
     graph = Graph(Predictor(path, extension_folder=own, remake=asked["remake"])).eval()
     samples = list(_samples(notes.format.level(notes.images.input)))
     with torch.no_grad():
@@ -51,9 +51,11 @@ def exported(asked: Mapping[str, Any]) -> dict[str, Any]:
     run = _translated(asked["format"], graph, samples[0], names, folder / asked["file"])
     worst = max(_apart(run(images), parts) for images, parts in zip(samples, expected, strict=True))
     if not worst <= TOLERANCE:
-        what = f"the exported model disagrees with its original: a probability is off by {worst:.2g}"
+        what = f"the exported model disagrees with the original: a probability is off by {worst:.2g}"
         raise EnvironmentFault(
-            what, where=str(path), help=f"nothing was written; tell us its backbone, {notes.recipe.train.backbone}"
+            what,
+            where=str(path),
+            help=f"nothing was written; please report its backbone, {notes.recipe.train.backbone}",
         )
     text = json.dumps(labels(ensemble, asked["about"]), ensure_ascii=False, indent=1) + "\n"
     write_text(folder / "labels.json", text)
@@ -61,7 +63,7 @@ def exported(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _samples(size: tuple[int, int]) -> list[Images]:
-    """Images of light and dark patches with noise: of noise alone networks think alike."""
+    """Return images of light and dark patches with noise: on pure noise, networks hardly differ."""
     rng = np.random.default_rng(0)
     rough = [rng.integers(0, 200, (count, 4, 4, 3)) for count in BATCHES]
     tiles = [
@@ -71,16 +73,16 @@ def _samples(size: tuple[int, int]) -> list[Images]:
 
 
 def _apart(found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]) -> float:
-    """By how much two answers differ at most; NaN where one of them is."""
+    """Return the largest difference of two answers; NaN if either contains one."""
     return max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
 
 
 # ------------------------------------------------------------------------------------------- formats
 def _translated(format: str, graph: Graph, images: Images, names: Sequence[str], path: Path) -> Run:
-    """Raises EnvironmentFault for a network with code that cannot be translated."""
+    """Translate the network and return it as a function. Raises EnvironmentFault if its code cannot be translated."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the translators, about their own insides
+            warnings.simplefilter("ignore")  # the translators' warnings about their own internals
             return WAYS[format](graph, images, names, path)
     except RuntimeError as error:
         why = str(error).strip().splitlines()[0]
@@ -99,7 +101,7 @@ def _onnx(graph: Graph, images: Images, names: Sequence[str], path: Path) -> Run
 
     made = torch.onnx.export(_program(graph, images), verbose=False)
     if made is None:
-        raise RuntimeError("torch.onnx gave no program")
+        raise RuntimeError("torch.onnx produced no program")
     _name(made.model.graph, input_name(names), names)
     large = sum(tensor.nbytes for tensor in graph.state_dict().values()) > LARGEST
     made.save(path, external_data=large)
@@ -108,7 +110,7 @@ def _onnx(graph: Graph, images: Images, names: Sequence[str], path: Path) -> Run
 
 
 def _name(graph: Any, images: str, outputs: Sequence[str]) -> None:
-    """Give an ONNX graph's input and outputs these names, and to none of the values between them one of the same."""
+    """Give an ONNX graph's input and outputs these names, and rename the inner values that clash with them."""
     inner = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
     for value in inner:
         if value.name in {images, *outputs} and not value.is_graph_output():
@@ -118,7 +120,7 @@ def _name(graph: Any, images: str, outputs: Sequence[str]) -> None:
 
 
 def _program(graph: Graph, images: Images) -> torch.export.ExportedProgram:
-    """Of any number of images."""
+    """Return a program that takes any number of images."""
     shapes = {"images": {0: torch.export.Dim("batch")}}
     return torch.export.export(graph, (torch.from_numpy(images),), dynamic_shapes=shapes)
 
@@ -128,7 +130,7 @@ WAYS = {"onnx": _onnx, "torch": _torch}
 
 # ------------------------------------------------------------------------------------------- labels
 def labels(ensemble: EnsembleNotes, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program of the model takes and what its answers mean; `about` comes first."""
+    """Return a description of the exported program's input and outputs; `about` comes first."""
     notes = ensemble.first
     height, width = notes.format.level(notes.images.input)
     names = [category.name for category in notes.categories]
@@ -155,7 +157,7 @@ def labels(ensemble: EnsembleNotes, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inside(ensemble: EnsembleNotes) -> dict[str, Any]:
-    """What the program does to images and logits, by itself; of several networks each has its own."""
+    """Return what the program does to images and logits internally; for each network if there are several."""
     found = [
         {
             "network_input": list(one.notes.images.input),
@@ -174,9 +176,9 @@ def _inside(ensemble: EnsembleNotes) -> dict[str, Any]:
 
 
 def _categories(ensemble: EnsembleNotes) -> Iterator[dict[str, Any]]:
-    """Classes, and the probabilities above which they are answers, where an image may have several; else none.
+    """Yield each category's classes and, with several answers, the probabilities above which they are answers.
 
-    Those that were fitted are of logits before the temperature.
+    Fitted thresholds apply to logits before the temperature.
     """
     width = sum(len(one.classes) for one in ensemble.first.categories)
     zeros = [np.zeros((1, width), np.float32) for _ in ensemble.members]
@@ -190,7 +192,7 @@ def _categories(ensemble: EnsembleNotes) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Answer the request {"model", "remake", "extensions", "threads", "format", "folder", "file", "about"} on
-    stdin, in JSON; what is wrong with it is an answer {"error"}.
+    stdin, in JSON; a fault is answered with {"error"}.
     """
     logging.disable(logging.WARNING)
     with extensions.answering() as answer:

@@ -1,8 +1,7 @@
-"""A user's own Python: what the files beside a search space define, by kind and name.
+"""The user's own Python: the definitions in the files beside a search space, by kind and name.
 
 Such a file is ordinary Python with plain dictionaries, such as `losses = {"poly": poly}`. It is loaded by its path,
-once for each path and text, and nothing else is: neither the folder it lies in nor the current one is put on
-Python's path.
+once per path and text, and nothing else is loaded: neither its folder nor the current one is put on Python's path.
 """
 
 import ast
@@ -33,20 +32,22 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class ExtensionFile:
-    """An extension file as it was read once: what is loaded, copied and compared is this text."""
+    """An extension file as it was first read: this text is what is loaded, copied and compared."""
 
     path: Path
     text: bytes = field(repr=False)
 
     @classmethod
     def read(cls, path: Path) -> "ExtensionFile":
-        """Raises UserError where it cannot be read."""
+        """Read the file. Raises UserError if it cannot be read."""
         try:
             return cls(path, path.read_bytes())
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            what = "there is no such extension file" if missing else f"cannot be read: {error.strerror}"
-            raise UserError(what, where=str(path), help="extensions: takes paths beside the search space") from None
+            what = "this extension file does not exist" if missing else f"cannot be read: {error.strerror}"
+            raise UserError(
+                what, where=str(path), help="extensions: takes paths relative to the search space"
+            ) from None
 
     @property
     def name(self) -> str:
@@ -64,10 +65,10 @@ class Definition:
 
     kind: Kind
     name: str
-    value: Any  # what the file has under that name
+    value: Any  # the value of that entry
     path: Path
     line: int
-    keys: type[Part] = field(repr=False)  # the model of its keys: name, those of every such part, its own
+    keys: type[Part] = field(repr=False)  # the model of its keys: the name, those of every such part, and its own
     options: Mapping[str, bool] = field(default_factory=dict)  # of a metric
 
     @property
@@ -81,34 +82,34 @@ class Definition:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its own keys that may be left out, with what they are then."""
+        """Its own keys that may be left out, with their defaults."""
         fields = self.keys.model_fields
         return {key: fields[key].default for key in self.own if not fields[key].is_required()}
 
     def given(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of its own keys in a part of a recipe, those that were left out at their defaults."""
+        """Return the values of its own keys in a part of a recipe, with defaults for those left out."""
         found = self.keys.model_validate(part)
         return {key: getattr(found, key) for key in self.own}
 
     def called(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What the function gives; whatever it raises becomes a UserError with the line of the user's file."""
+        """Return the result of the function; an exception becomes a UserError with the line of the user's file."""
         try:
             return function(*given, **named)
         except (Exception, SystemExit) as error:
             if isinstance(error, UserError) or _no_room(error):
-                raise  # it is blamed already; or the batch is made smaller for it
+                raise  # it has its line already; or a smaller batch is tried
             raise blamed(error, self.path, f"{self.name} of {self.kind} failed", self.line) from error
 
     def module(self, *given: Any, **named: Any) -> Any:
-        """The torch.nn.Module that a model or a head makes; UserError for anything else."""
+        """Return the torch.nn.Module that a model or a head makes. Raises UserError for anything else."""
         found = self.called(self.value, *given, **named)
         if not hasattr(found, "state_dict"):
-            what = f"{self.name} of {self.kind} makes {type(found).__name__}, and not a torch.nn.Module"
+            what = f"{self.name} of {self.kind} makes {type(found).__name__} instead of a torch.nn.Module"
             raise UserError(what, where=self.where, help="return the module")
         return found
 
     def bound(self, part: Mapping[str, Any]) -> Callable[..., Any]:
-        """What is called with data alone: a metric, a loss, an augmentation."""
+        """Return the metric, loss or augmentation with its keys bound: it is called with data only."""
         keys, made = self.given(part), self.value
         if inspect.isclass(made):
             made = self.called(made, **keys)
@@ -119,17 +120,17 @@ class Definition:
 
 
 METRIC_OPTIONS = {"minimize": False, "per_category": True, "several_answers": False}
-"""What a metric's entry can say beside its `function`, and what holds where it says nothing."""
+"""The options of a metric's entry besides its `function`, with their defaults."""
 
 _definitions: dict[tuple[Kind, str], Definition] = {}
 _modules: dict[tuple[str, str], ModuleType] = {}
 
 
 def use(files: Sequence[ExtensionFile], taken: Mapping[Kind, Collection[str]] | None = None) -> None:
-    """Make what these files define, and nothing else, known in this process.
+    """Make the definitions of these files, and no others, known in this process.
 
-    taken: built-in names by kind. Raises UserError, with the place in the user's file, for one that cannot be loaded
-    or defines what cannot be used.
+    taken: built-in names by kind. Raises UserError, with the place in the user's file, if a file cannot be loaded or
+    one of its definitions cannot be used.
     """
     _definitions.clear()
     definitions.REGISTERED.clear()
@@ -142,7 +143,7 @@ def use(files: Sequence[ExtensionFile], taken: Mapping[Kind, Collection[str]] | 
 
 
 def summary() -> list[str]:
-    """A line for each file in use, with what it defines."""
+    """Return one line per file in use, with its definitions."""
     found: dict[str, dict[str, list[str]]] = {}
     for (kind, name), one in _definitions.items():
         found.setdefault(one.path.name, {}).setdefault(kind, []).append(name)
@@ -153,43 +154,43 @@ def summary() -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Definition | None:
-    """The definition of that name in the files in use."""
+    """Return the definition of that name in the files in use, if there is one."""
     return _definitions.get((kind, name))
 
 
 def names(kind: Kind) -> list[str]:
-    """What the files in use define of a kind."""
+    """Return the names of a kind that the files in use define."""
     return [name for known, name in _definitions if known == kind]
 
 
 def needed(kind: Kind, name: str) -> Definition:
-    """The same as `find`; UserError where there is none: a stored recipe needs a file that was not loaded."""
+    """Return the definition of that name. Raises UserError if none is loaded: a stored recipe may need one."""
     found = find(kind, name)
     if found is None:
         raise UserError(
-            f"nothing of {kind} is called '{brief(name)}'",
+            f"no extension file defines '{brief(name)}' in {kind}",
             where="extensions",
-            help=f"name the file that has it in {kind} = {{...}} under extensions: of the search space",
+            help=f"list the file that has it in {kind} = {{...}} under extensions: in the search space",
         )
     return found
 
 
 def load(paths: Sequence[str]) -> None:
-    """Use the files at these paths, in a process that was told of them."""
+    """Use the files at these paths, in a process that was given only their paths."""
     use([ExtensionFile.read(Path(path)) for path in paths])
 
 
 def stored(folder: Path, wanted: Mapping[str, str]) -> list[ExtensionFile]:
-    """The copies in a study's folder that a recipe was made with, by file name and SHA-256.
+    """Return the copies of extension files in a study's folder that a recipe names, by file name and SHA-256.
 
-    Raises EnvironmentFault for one that is missing, or another text by now.
+    Raises EnvironmentFault for a copy that is missing or has changed.
     """
     found = []
     for path, checksum in ((folder / Path(name).name, checksum) for name, checksum in wanted.items()):
         copy = ExtensionFile.read(path) if path.is_file() else None
         if copy is None or copy.checksum != checksum:
-            what = "is not there" if copy is None else "is not the one that the study began with"
-            help = "restore it, or begin another study with --new-study NAME"
+            what = "is missing" if copy is None else "is not the one that the study started with"
+            help = "restore it, or start another study with --new-study NAME"
             raise EnvironmentFault(f"this copy of an extension file {what}", where=str(path), help=help)
         found.append(copy)
     return found
@@ -206,14 +207,14 @@ def _module(file: ExtensionFile) -> ModuleType:
 
 @contextmanager
 def answering() -> Iterator[TextIO]:
-    """Standard output for an answer alone: what somebody's code prints meanwhile goes to stderr."""
+    """Reserve standard output for the answer: anything that user code prints meanwhile goes to stderr."""
     answer = sys.stdout
     with redirect_stdout(sys.stderr):
         yield answer
 
 
 class _Text(InspectLoader):
-    """Imports the text that was read once, whatever lies at its path by now."""
+    """Imports the text that was read at first, whatever is at its path now."""
 
     def __init__(self, file: ExtensionFile) -> None:
         self.file = file
@@ -226,14 +227,14 @@ class _Text(InspectLoader):
 
 
 def _executed(file: ExtensionFile, name: str) -> ModuleType:
-    """The module that the file's text makes."""
+    """Execute the file's text and return the module."""
     path = file.path
     spec = importlib.util.spec_from_loader(name, _Text(file), origin=str(path))
     if spec is None or spec.loader is None:
-        raise RuntimeError(f"no module can be made of {path}")
+        raise RuntimeError(f"no module can be made from {path}")
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look for a newer version online
     sys.modules[name] = module  # dataclasses and pickles look their module up
     folder = Path.cwd()
     try:
@@ -250,27 +251,27 @@ def _executed(file: ExtensionFile, name: str) -> ModuleType:
 
 
 def _no_room(error: BaseException) -> bool:
-    """Whether a device had no memory left, as far as torch is loaded."""
+    """True if torch is loaded and a device has run out of memory."""
     device = sys.modules.get("trainers.support.device")
     return device is not None and bool(device.no_room(error))
 
 
 def blamed(error: BaseException, path: Path, what: str, line: int = 1) -> UserError:
-    """An exception in a user's code as one sentence with the line of theirs that it passed last, or else `line`."""
+    """Return an exception in user code as one sentence, with the last line of their file it passed, or `line`."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
-        return UserError(f"{what}: {error.msg}", where=f"{path}:{error.lineno}", help="mend the line")
+        return UserError(f"{what}: {error.msg}", where=f"{path}:{error.lineno}", help="fix this line")
     line = _line_of(error, path) or line
     said = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
-        remedy = f"pip install {package}; a file of your own cannot be imported, so copy what you need of it"
+        remedy = f"pip install {package}; a file of your own cannot be imported, so copy what you need from it"
         return UserError(f"{what}: it needs {package}, which is not installed", where=f"{path}:{line}", help=remedy)
-    return UserError(f"{what}: {text}", where=f"{path}:{line}", help="mend the line")
+    return UserError(f"{what}: {text}", where=f"{path}:{line}", help="fix this line")
 
 
 def _line_of(error: BaseException, path: Path) -> int | None:
-    """The line of the file that was running when the exception came, the innermost one."""
+    """Return the innermost line of the file that was running when the exception was raised."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
@@ -288,14 +289,14 @@ def _defined(module: ModuleType, file: ExtensionFile) -> list[Definition]:
             continue
         place = f"{path}:{lines.get(kind, 1)}"
         if not isinstance(entries, dict):
-            raise UserError(f"{kind} is no dictionary", where=place, help=f'write {kind} = {{"name": function}}')
+            raise UserError(f"{kind} is not a dictionary", where=place, help=f'write {kind} = {{"name": function}}')
         found += [_definition(kind, name, value, file, lines) for name, value in entries.items()]
     if not found:
         words = ", ".join(KINDS)
         raise UserError(
             "the file defines nothing that a search space can name",
             where=str(path),
-            help=f'write a dictionary such as losses = {{"poly": poly}}; there are {words}',
+            help=f'write a dictionary such as losses = {{"poly": poly}}; its name can be {words}',
         )
     return found
 
@@ -305,38 +306,38 @@ def _definition(kind: Kind, name: Any, value: Any, file: ExtensionFile, lines: M
     place = f"{path}:{lines.get(f'{kind}.{name}', lines.get(kind, 1))}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(
-            f"{brief(str(name))!r} cannot be a name in {kind}", where=place, help="take letters, digits and _"
+            f"{brief(str(name))!r} cannot be a name in {kind}", where=place, help="use letters, digits and _"
         )
     options: dict[str, bool] = {}
     if kind == "metrics" and isinstance(value, dict):
         value, options = _unfolded(name, value, place)
     if not callable(value):
         raise UserError(
-            f"{kind}[{name!r}] is {type(value).__name__}, and cannot be called",
+            f"{kind}[{name!r}] is {type(value).__name__}, which cannot be called",
             where=place,
-            help="name a function, or a class",
+            help="give a function or a class",
         )
     line = _first_line(value, file) or int(place.rpartition(":")[2])
     return Definition(kind, name, value, path, line, keys_of(kind, name, value, f"{path}:{line}"), options)
 
 
 def _unfolded(name: str, entry: Mapping[Any, Any], place: str) -> tuple[Any, dict[str, bool]]:
-    """The function and the options of a metric that is written as a dictionary."""
+    """Return the function and the options of a metric that is written as a dictionary."""
     options = {key: value for key, value in entry.items() if key != "function"}
     wrong = [key for key, value in options.items() if key not in METRIC_OPTIONS or not isinstance(value, bool)]
     if "function" not in entry or wrong:
         what = f"{brief(str(wrong[0]))!r}: {brief(repr(options[wrong[0]]))}" if wrong else "no function"
         words = ", ".join(METRIC_OPTIONS)
-        remedy = f'write {{"function": {name}, ...}} with any of {words}, each True or False'
+        remedy = f'write {{"function": {name}, ...}} and any of {words}, each True or False'
         raise UserError(f"the metric {name} has {what}", where=place, help=remedy)
     return entry["function"], options
 
 
 def _metric(one: Definition) -> MetricDefinition:
-    """A metric as evaluation asks it. Its parameters after the first two keep their defaults."""
+    """Return the metric as evaluation calls it. Its parameters after the first two keep their defaults."""
     if needed := [key for key in one.own if key not in one.defaults]:
         what = f"the parameter {needed[0]} of the metric {one.name} has no default"
-        raise UserError(what, where=one.where, help="a metric is called with probabilities and labels alone")
+        raise UserError(what, where=one.where, help="a metric is called with only probabilities and labels")
     options = METRIC_OPTIONS | dict(one.options)
     function = one.called(lambda: one.bound({}))
 
@@ -359,7 +360,7 @@ def _metric(one: Definition) -> MetricDefinition:
 
 
 def _lines(file: ExtensionFile) -> dict[str, int]:
-    """The lines of the dictionaries and of their entries, such as losses and losses.poly."""
+    """Return the lines of the dictionaries and of their entries, such as losses and losses.poly."""
     found: dict[str, int] = {}
     for node in ast.parse(file.text).body:
         targets = node.targets if isinstance(node, ast.Assign) else []
@@ -374,7 +375,7 @@ def _lines(file: ExtensionFile) -> dict[str, int]:
 
 
 def _first_line(value: Any, file: ExtensionFile) -> int | None:
-    """The line on which a function or class of the file begins; None for what comes from elsewhere."""
+    """Return the line on which a function or class of the file starts; None if it comes from elsewhere."""
     plain = inspect.unwrap(value)
     code = getattr(plain, "__code__", None)
     if code is not None:
@@ -390,5 +391,7 @@ def _refuse_taken(one: Definition, taken: Collection[str]) -> None:
     if other is not None or one.name in taken:
         by = f"by {other.where}" if other else "by sweep itself"
         raise UserError(
-            f"the name {one.name} of {one.kind} is taken, {by}", where=one.where, help="give yours another name"
+            f"the name {one.name} of {one.kind} is taken, {by}",
+            where=one.where,
+            help="give yours another name",
         )

@@ -1,4 +1,4 @@
-"""Predictions of a model file in a process of its own: a request in JSON on stdin, a line of JSON for each image."""
+"""Predictions of a model file in a process of its own: a JSON request on stdin, one line of JSON per image."""
 
 import json
 import sys
@@ -16,12 +16,12 @@ from trainers.support.leaving import leave
 
 
 def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """First {"model"}, then a document for each image: its categories, or why it is "unreadable"."""
+    """Yield {"model"}, then one document per image: its categories, or why it is "unreadable"."""
     if asked["threads"]:
         device.use_threads(asked["threads"])
     path, folder = Path(asked["model"]), asked["extensions"]
     if own := model_file.read(path, asked["remake"]).extensions:
-        print(f"the model's own code is executed: {', '.join(own)} in {folder}", file=sys.stderr)
+        print(f"this model runs its own code: {', '.join(own)} in {folder}", file=sys.stderr)
     model = Predictor(
         path,
         device=asked["device"],
@@ -30,7 +30,7 @@ def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         remake=asked["remake"],
     )
     if asked["boxes"] and not model.boxed:
-        what = "this model was trained on whole images, and takes no boxes"
+        what = "this model was trained on whole images and takes no boxes"
         raise UserError(what, where=asked["model"], help="leave --boxes out")
     yield {"model": _about(model)}
     files = [ImageFile(Path(path), box and tuple(box)) for path, box in asked["images"]]
@@ -39,7 +39,7 @@ def answered(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _about(model: Predictor) -> dict[str, Any]:
-    """What is the same for all of its networks, or of the first; of several each is named."""
+    """Return what all networks share, taken from the first; an ensemble also lists its members."""
     notes, several = model.notes, len(model.networks) > 1
     members = [{"backbone": one.notes.recipe.train.backbone, "share": one.share} for one in model.ensemble.members]
     return {
@@ -67,7 +67,7 @@ def _document(found: ImagePrediction | Unreadable, top: int | None, *, answers_a
 
 def main() -> None:
     """Answer the request {"model", "remake", "extensions", "device", "threads", "batch_size", "top",
-    "answers_alone", "boxes", "images"} on stdin; what is wrong with it as a whole is a last line {"error"}.
+    "answers_alone", "boxes", "images"} on stdin; an error of the whole request is a last line {"error"}.
     """
     with extensions.answering() as answer:
         try:

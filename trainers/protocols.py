@@ -1,6 +1,6 @@
-"""The types of what an extension file defines, for a type checker; docs/reference/extensions.md has the contracts.
+"""Types of the definitions in an extension file, for type checkers; docs/reference/extensions.md has the contracts.
 
-Nothing has to be imported from here. A file whose author uses mypy or pyright may write
+Nothing has to be imported from here. Authors who use mypy or pyright may write
 `losses: dict[str, Loss] = {"poly": poly}`. Parameters after those shown become keys of the YAML.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Row = Mapping[str, Any] | tuple[Any, ...]
-"""An image of a layout: path, split and answers, by these names or in this order."""
+"""One image of a layout: path, split and answers, by these names or in this order."""
 
 
 class Metric(Protocol):
@@ -25,31 +25,31 @@ class Metric(Protocol):
     def __call__(self, probabilities: "NDArray[np.float32]", labels: "NDArray[np.int64]", /) -> float | None:
         """Probabilities [N, C], labels [N] in 0..C-1, N > 0 -> a finite figure, or None where it is undefined.
 
-        Where `several_answers` is set, a category of several answers is asked class by class: [N], and labels 0 or 1.
+        With `several_answers`, it is called for each class of a category with several answers: [N], labels 0 or 1.
         """
 
 
 class AllCategoriesMetric(Protocol):
-    """A metric with `per_category` False: of all categories with one answer at once."""
+    """A metric with `per_category` False: it covers all categories with one answer at once."""
 
     def __call__(
         self, probabilities: "Sequence[NDArray[np.float32]]", labels: "NDArray[np.int64]", /
     ) -> float | None:
-        """K arrays of probabilities [N, C], labels [N, K] with -1 for an answer that nobody knows -> a figure."""
+        """K arrays of probabilities [N, C], labels [N, K] with -1 for a missing answer -> a figure."""
 
 
 class Loss(Protocol):
     """A loss of one category, on the images whose answer is known."""
 
     def __call__(self, logits: "Tensor", labels: "Tensor", /, *keys: Any, **named: Any) -> "Tensor":
-        """Logits [B, C] float32, labels [B] int64 in 0..C-1 -> [B], a loss for each image, or their mean [].
+        """Logits [B, C] float32, labels [B] int64 in 0..C-1 -> [B], one loss per image, or their mean [].
 
-        In a category of several answers the labels are flags 0 and 1, [B, C].
+        In a category with several answers the labels are flags 0 and 1, [B, C].
         """
 
 
 class ImageAugmentation(Protocol):
-    """A change of one image before it is cropped, on the host."""
+    """A change to one image before it is cropped, on the host."""
 
     def __call__(
         self, image: "NDArray[np.uint8]", generator: "np.random.Generator", /, *keys: Any, **named: Any
@@ -58,14 +58,14 @@ class ImageAugmentation(Protocol):
 
 
 class BatchAugmentation(Protocol):
-    """A change of a batch on its device. The parameter's name `images` tells it from one of a single image."""
+    """A change to a batch on its device. The parameter name `images` marks it as one for batches."""
 
     def __call__(self, images: "Tensor", generator: "torch.Generator", *keys: Any, **named: Any) -> "Tensor":
         """Images [B, 3, H, W] float32 in 0..1, which may be changed in place -> the same shape, type and device."""
 
 
 class Backbone(Protocol):
-    """What a function or class of `models` makes: a torch.nn.Module that gives pooled features."""
+    """The product of a function or class in `models`: a torch.nn.Module that returns pooled features."""
 
     num_features: int
 
@@ -87,18 +87,18 @@ class Layout(Protocol):
     """Reads a data set."""
 
     def __call__(self, root: Path, /, *keys: Any, **named: Any) -> Iterable[Row]:
-        """The folder of `data.root` -> a row for each image."""
+        """The folder `data.root` -> one row per image."""
 
 
 class Sampler(Protocol):
-    """Makes what proposes configurations."""
+    """Makes the sampler, which proposes configurations."""
 
     def __call__(self, seed: int, /, *keys: Any, **named: Any) -> "optuna.samplers.BaseSampler":
         """A seed, drawn from `search.seed` for each trial -> a sampler that proposes the same for the same seed."""
 
 
 class Pruner(Protocol):
-    """Makes what stops trials early."""
+    """Makes the pruner, which stops trials early."""
 
     def __call__(self, seed: int, /, *keys: Any, **named: Any) -> "optuna.pruners.BasePruner":
         """`search.seed` -> a pruner."""

@@ -1,4 +1,4 @@
-"""The keys of a definition in an extension file: what the signature of a function or class lets a recipe write."""
+"""The keys of a definition in an extension file, derived from the signature of its function or class."""
 
 import inspect
 import json
@@ -22,29 +22,29 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 LEADING: dict[Kind, tuple[str, ...]] = {
     "metrics": ("probabilities", "labels"),
     "losses": ("logits", "labels"),
-    "augmentations": ("image", "generator"),  # or images, of a batch: see trainers/loading/custom_augmentations.py
+    "augmentations": ("image", "generator"),  # or images, a batch: see trainers/loading/custom_augmentations.py
     "models": (),
     "heads": ("features", "sizes"),
     "layouts": ("root",),
     "samplers": ("seed",),
     "pruners": ("seed",),
 }
-"""What a definition of each kind is called with first; its other parameters are keys of the YAML."""
+"""The leading parameters of each kind, which sweep fills in; the others are keys of the YAML."""
 NAMED: tuple[Kind, ...] = ("losses", "heads", "samplers", "pruners")
-"""Kinds whose keys stand beside their name."""
+"""Kinds whose keys are written beside their name."""
 APPLIED: tuple[Kind, ...] = ("metrics", "losses", "augmentations")
-"""Kinds that are called with data. A class of these is made with the keys, and its object is called."""
+"""Kinds that are called with data. A class among these is constructed with the keys, and its object is called."""
 RESERVED = ("name", "choice", "uniform", "loguniform", "int", "logint", "step", "per_category")
-"""Keys that mean something in every part."""
+"""Keys that have a meaning in every part."""
 
 
 def base(kind: Kind) -> type[Part]:
-    """The model with the keys that every part of a kind has."""
+    """Return the model with the keys that every part of a kind has."""
     return LossPart if kind == "losses" else Part
 
 
 def keys_of(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
-    """The model of the keys that stand beside a name: one for each parameter after those that sweep fills in."""
+    """Return the model of the keys beside a name: one per parameter after those that sweep fills in."""
     fields: dict[str, Any] = {"name": (Literal[name], name)} if kind in NAMED else {}
     for one in _keyed(kind, name, value, where):
         if one.annotation is one.empty:
@@ -52,10 +52,10 @@ def keys_of(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
             raise UserError(
                 f"the parameter {one.name} of {name} has no annotation",
                 where=where,
-                help=f"say what it takes, as in {one.name}: {_guess(one.default)}{default}",
+                help=f"annotate its type, as in {one.name}: {_guess(one.default)}{default}",
             )
         if one.name in (*base(kind).model_fields, *RESERVED) or one.name.startswith("_") or hasattr(Part, one.name):
-            what = f"the parameter {one.name} of {name} cannot be a key: the name is taken, or begins with _"
+            what = f"the parameter {one.name} of {name} cannot be a key: its name is reserved or starts with _"
             raise UserError(what, where=where, help="give it another name")
         fields[one.name] = _field(one, value, f"the default of the parameter {one.name} of {name}", where)
     try:
@@ -70,7 +70,7 @@ def keys_of(kind: Kind, name: str, value: Any, where: str) -> type[Part]:
 
 
 def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]:
-    """The model with a description, which a message shows, for each key of its own that has none."""
+    """Return the model with a description, which messages show, for each of its own keys that has none."""
     for key in own:
         field = keys.model_fields[key]
         field.description = field.description or f"{inspect.formatannotation(field.annotation)}, {whose}"
@@ -78,7 +78,7 @@ def _described(keys: type[Part], own: Collection[str], whose: str) -> type[Part]
 
 
 def _field(one: inspect.Parameter, value: Any, whose: str, where: str) -> tuple[Any, Any]:
-    """Annotation and default of a key; a default of None allows null. UserError for one that does not fit."""
+    """Return the annotation and default of a key; a default of None allows null. Raises UserError on a misfit."""
     if one.default is one.empty:
         return one.annotation, ...
     if isinstance(one.default, FieldInfo):
@@ -90,13 +90,13 @@ def _field(one: inspect.Parameter, value: Any, whose: str, where: str) -> tuple[
         json.dumps(adapter.dump_python(adapter.validate_python(default), mode="json"), allow_nan=False)
     except (ValueError, TypeError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        remedy = "write another default, or another annotation"
+        remedy = "change the default or the annotation"
         raise UserError(f"{whose}, {brief(repr(default))}, does not fit: {said}", where=where, help=remedy) from None
     return annotation, FieldInfo(default=default)
 
 
 def _made(one: inspect.Parameter, value: Any) -> Any:
-    """The default of a parameter; that of a dataclass may be made by a factory."""
+    """Return the default of a parameter; a dataclass may make it with a factory."""
     made = {f.name: f.default_factory for f in fields_of(value)} if is_dataclass(value) else {}
     factory = made.get(one.name, MISSING)
     return one.default if factory is MISSING else factory()
@@ -107,7 +107,7 @@ def _guess(default: Any) -> str:
 
 
 def _keyed(kind: Kind, name: str, value: Any, where: str) -> list[inspect.Parameter]:
-    """The parameters that become keys."""
+    """Return the parameters that become keys."""
     if kind in APPLIED and not (inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, partial)):
         return []  # an object that is called with data, such as an albumentations pipeline
     try:
@@ -120,7 +120,7 @@ def _keyed(kind: Kind, name: str, value: Any, where: str) -> list[inspect.Parame
     firsts = [one for one in named if one.kind != one.KEYWORD_ONLY][: len(leading)]
     if len(firsts) < len(leading) and not any(one.kind == one.VAR_POSITIONAL for one in found):
         raise UserError(
-            f"{name} takes too few parameters: one of {kind} is called with {' and '.join(leading)}",
+            f"{name} has too few parameters: {kind} are called with {' and '.join(leading)}",
             where=where,
             help=f"write def {name}({', '.join(leading)}, ...)",
         )

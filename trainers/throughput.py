@@ -1,4 +1,4 @@
-"""How fast a recipe trains on this device, over a few steps of random images; answers in JSON on stdout."""
+"""The training speed of a recipe on this device, measured over a few steps of random images; JSON on stdout."""
 
 import json
 import math
@@ -24,20 +24,21 @@ from trainers.support import device as devices
 from trainers.support.leaving import leave
 from trainers.train import TrainingRun
 
-STEPS = 3  # in one go, at least
-GO = 0.5  # seconds that one takes on a GPU: each begins and ends with some in which nobody computes
+STEPS = 3  # at least, in one pass
+GO = 0.5  # seconds of a pass on a GPU, at least: it is idle at the start and the end of each
 SECONDS = 2.0  # of timing, at least
-STILL = 1e-9  # rate of the head: hundreds of steps on noise must not overflow
-MIN_MICRO_BATCH = 4  # images that pass through the network at once: fewer are no batch
+STILL = 1e-9  # learning rate of the head: hundreds of steps on noise must not overflow
+MIN_MICRO_BATCH = 4  # images that pass through the network at once: fewer are not a batch
 
 
 def measure(recipe: Recipe, categories: Sequence[Category], device: str, *, bf16: bool = False) -> dict[str, float]:
-    """Images a second in training and in evaluation, peak memory in GiB, the number of parameters, and whether the
-    network is built for one image size. With `bf16`, how many times as fast it trains in that format, too, where that
-    might pay: on a CPU that has it, if the recipe chooses no format.
+    """Return images per second in training and evaluation, peak memory in GiB, the number of parameters, and whether
+    the network is built for one image size. With `bf16`, also the speedup of training in that format where it might
+    pay off: on a CPU that supports it, if the recipe chooses no format.
 
-    The very steps of `trainers.train`, gathering and augmentation included; weights are random, nothing is kept.
-    Where a GPU has no room for a batch, it passes in pieces of a half, as it would in a sweep, or of a half of that.
+    These are the actual steps of `trainers.train`, including gathering and augmentation; weights are random and
+    nothing is kept. A batch that does not fit on a GPU is halved, as it would be in a study, and halved again if need
+    be.
     """
     still = recipe.train.optimizer.model_copy(update={"lr": STILL})
     train = recipe.train.model_copy(update={"pretrained": False, "optimizer": still})
@@ -73,13 +74,13 @@ def _measured(
             "fixed_size": network.is_fixed(recipe.train.backbone),
         }
         if bf16 and device == "cpu" and recipe.train.precision == "auto" and devices.has_bf16():
-            with suppress(RuntimeError):  # of a network with operations that have no such format; nobody asked for it
+            with suppress(RuntimeError):  # some operations lack bf16; the figure is optional
                 found["bf16_speedup"] = round(_speedup(run), 2)
         return found
 
 
 def _speedup(run: TrainingRun) -> float:
-    """How many times as fast a step is in bf16: the best of some, in turn with the best of as many in fp32."""
+    """Return the speedup of a step in bf16: the best of several, alternating with as many in fp32."""
     formats = [run.config, run.config.model_copy(update={"precision": "bf16"})]
     run.rows = run.rows[: run.config.batch_size]
     paces: list[list[float]] = [[], []]
@@ -92,7 +93,7 @@ def _speedup(run: TrainingRun) -> float:
 
 
 def _pace(run: TrainingRun) -> float:
-    """Images a second in training: the median over some passes."""
+    """Return images per second in training: the median over several passes."""
     paces = [run.fit(0)[2]]
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
@@ -101,13 +102,13 @@ def _pace(run: TrainingRun) -> float:
 
 
 def _whole(run: TrainingRun) -> list[int]:
-    """Rows of val in whole chunks, two at least, some more than once."""
+    """Return the rows of val in full chunks, at least two, repeating rows where needed."""
     chunk = run.lens.batch
     return list(np.resize(run.val, chunk * max(2, math.ceil(len(run.val) / chunk))))
 
 
 def _evaluation(run: TrainingRun) -> float:
-    """Images a second without gradients."""
+    """Return images per second without gradients."""
     run.evaluate()
     began = time.monotonic()
     run.evaluate()
@@ -115,7 +116,7 @@ def _evaluation(run: TrainingRun) -> float:
 
 
 def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
-    """A few batches of noise for train and two for val, with random labels, as large as in the cache."""
+    """Return a few batches of noise for train and two for val, with random labels, sized as in the cache."""
     rng = np.random.default_rng(0)
     counts = {"train": STEPS * recipe.train.batch_size, "val": 2 * recipe.train.batch_size}
     rows = tuple(
@@ -137,14 +138,14 @@ def random_data(recipe: Recipe, categories: Sequence[Category]) -> Data:
 
 
 def _answer(categories: Sequence[Category], rng: np.random.Generator) -> Iterator[int]:
-    """The labels of one image: a class, or a flag for each."""
+    """Yield the labels of one image: a class per category, or a flag per class with several answers."""
     for category in categories:
         most, width = (2, len(category.classes)) if category.multi else (len(category.classes), 1)
         yield from (int(rng.integers(most)) for _ in range(width))
 
 
 def main() -> None:
-    """Read {"device", "recipes", "categories", "extensions", "bf16"} on stdin; answer in a line of JSON."""
+    """Read {"device", "recipes", "categories", "extensions", "bf16"} from stdin; answer with a line of JSON."""
     asked = json.load(sys.stdin)
     extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]

@@ -1,4 +1,4 @@
-"""Training as a generator of epochs. Whoever iterates is the callback; ceasing to iterate is stopping."""
+"""Training as a generator of epochs: the caller's loop is the callback, and leaving the loop stops training."""
 
 import math
 import time
@@ -30,7 +30,7 @@ from trainers.support.errors import Diverged, EnvironmentFault, Overflowed
 from trainers.support.position import Cursor, Position
 from trainers.support.threads import CheckpointWriter
 
-FEW = 3  # batches of an epoch that may overflow in fp16, or a twentieth of them: a scaler leaves them out
+FEW = 3  # batches of an epoch, or a twentieth of them, that may overflow in fp16: the scaler skips them
 
 
 def train(
@@ -51,26 +51,26 @@ def train(
 ) -> Generator[Epoch]:
     """Train a recipe on the splits `fit`; yields every epoch of the run, from the first to the last.
 
-    What `folder` holds of an earlier, interrupted call is continued: the epochs in its last.ckpt are yielded again
-    at once, then training continues, on a CPU with as many threads bit for bit as if it had never stopped (unless the
-    recipe compiles). A thread writes last.ckpt while training continues, so often that a kill costs half a minute, or
-    one epoch where that is longer. When the last epoch is yielded, and when the generator has been closed, all epochs
-    are on disk; an error of writing is raised at the next epoch's end, or there. With last.ckpt go model.safetensors
-    and val_logits.npy (corrected where the recipe says so), those of the epoch that counts so far: the newest, or the
-    best by the recipe's selection. Averaged weights take the place of the others. Without val (it is fitted, or there
-    is none) the newest epoch counts.
-    `recorded` are the epochs that were yielded before: the figures of one that is trained again stay as they were.
-    `past` are the metric's values after each epoch of an earlier run whose plateau schedule this one is to repeat.
-    `resident`: this process has the GPU to itself, and keeps the decoded images there, if they leave room.
-    `micro_batch`: so many images pass through the network at once, at most. Larger batches go in pieces whose
-    gradients add up: steps, schedule and loss stay those of whole batches, but a batch norm sees the piece alone.
-    `full_precision`: 32 bits whatever the recipe says, for a run whose 16 did not suffice.
-    `calibration`: what model.safetensors says of it; what is fitted on val, where there is one, when left out.
-    `cursor` is kept at the batch that was done last, of the training as of the evaluation.
-    `raw`: val_logits.npy are as the network gives them, whatever the recipe says.
+    An earlier, interrupted call in `folder` is resumed: the epochs in its last.ckpt are yielded again at once, then
+    training continues. On a CPU with the same number of threads the result is bit for bit as if it had never stopped
+    (unless the recipe compiles). A thread writes last.ckpt while training continues, often enough that a kill costs
+    half a minute, or one epoch if that is longer. When the last epoch is yielded, and when the generator has been
+    closed, all epochs are on disk; a write error is raised at the end of the next epoch, or at one of these points.
+    Next to last.ckpt are model.safetensors and val_logits.npy (corrected if the recipe requests it), those of the
+    epoch selected so far: the newest, or the best by the recipe's selection. Averaged weights replace the plain ones.
+    Without val (it is fitted, or there is none) the newest epoch is selected.
+    `recorded`: the epochs yielded before; the figures of an epoch that is trained again stay as they were.
+    `past`: the metric's values after each epoch of an earlier run whose plateau schedule this run repeats.
+    `resident`: this process has the GPU to itself and keeps the decoded images there, if they leave room.
+    `micro_batch`: the largest number of images that pass through the network at once. Larger batches are split into
+    pieces whose gradients add up: steps, schedule and loss are those of whole batches; a batch norm sees one piece.
+    `full_precision`: 32 bits whatever the recipe says, for a run that overflowed in 16.
+    `calibration`: the calibration stored in model.safetensors; if left out, the one fitted on val, if there is a val.
+    `cursor`: kept at the last batch done, in training and in evaluation.
+    `raw`: val_logits.npy holds the raw logits of the network, whatever the recipe says.
 
-    Raises Diverged when the loss is no longer finite or a metric that decides something is not, Overflowed where fp16
-    may be why, EnvironmentFault when there is nothing to train on.
+    Raises Diverged if the loss or a metric that decides something is no longer finite, Overflowed if fp16 may be the
+    cause, and EnvironmentFault if there is nothing to train on.
     """
     DEVICE_IMAGES.clear(unless=resident)
     run = TrainingRun(recipe, data, fit, torch.device(device), folder, past, full_precision=full_precision)
@@ -107,9 +107,9 @@ def train(
 
 
 class Mean:
-    """The mean loss over the images of an epoch, which stays on the device until it is asked for.
+    """The mean loss over the images of an epoch, kept on the device until it is read.
 
-    handled: a scaler leaves out the steps whose loss is not finite, so these do not count here either.
+    handled: a scaler skips the steps whose loss is not finite, so these do not count here either.
     """
 
     def __init__(self, device: torch.device, *, handled: bool) -> None:
@@ -117,7 +117,7 @@ class Mean:
         self.total, self.left_out = torch.zeros((), device=device), torch.zeros(2, device=device)  # images, batches
 
     def add(self, loss: Tensor, images: int) -> None:
-        """Take in the mean loss of a batch; does not wait for the device."""
+        """Add the mean loss of a batch; does not wait for the device."""
         self.images += images
         if self.handled:
             finite = loss.isfinite()
@@ -126,7 +126,7 @@ class Mean:
         self.total += loss * images
 
     def lost(self) -> int:
-        """How many batches do not count."""
+        """Return the number of batches that do not count."""
         return round(self.left_out[1].item())
 
     def value(self) -> float:
@@ -135,8 +135,8 @@ class Mean:
 
 
 def _cause(metric: str) -> str:
-    """Why a metric may be no number, as words at the end of a sentence."""
-    return ": no answer in val defines it" if metric in BUILT_IN else ": its function returned that"
+    """Return why a metric may not be a number, as the end of a sentence."""
+    return ": no answer in val defines it" if metric in BUILT_IN else ": its function returned this value"
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
@@ -145,7 +145,7 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
 
 
 class TrainingRun:
-    """One training run between its epochs: network, optimizer, objective, and the rows they work on."""
+    """The state of one training run between epochs: network, optimizer, objective and rows."""
 
     def __init__(
         self,
@@ -165,21 +165,23 @@ class TrainingRun:
         self.cursor = Cursor()
         self.past, self.micro_batch = past, recipe.train.batch_size
         self.writer = CheckpointWriter()
-        self.model: Callable[[], run_state.Model] | None = None  # of the epoch that counts, while it is not on disk
+        self.model: Callable[[], run_state.Model] | None = None  # of the selected epoch, until it is on disk
         self.rows = data.table.indices(*fit)
         self.val = [] if "val" in fit else data.table.indices("val")
         if not self.rows:
-            raise EnvironmentFault(f"no images in split {' + '.join(fit)}", where=str(data.table.root))
+            raise EnvironmentFault(f"there are no images in split {' + '.join(fit)}", where=str(data.table.root))
         devices.prepare(where)
         devices.warn_of_emulation(self.config, where)
         state = run_state.state(folder, recipe.model_dump_json(), validated=bool(self.val))
         self.net = self._network(state).to(where)
         self.counts = data.counts(self.rows)
-        self.known = data.known(self.rows)  # [K], the share of the answers
+        self.known = data.known(self.rows)  # [K], the share of known answers
         answered = [round(share * len(self.rows)) for share in self.known]
         network.set_class_counts(self.net, self.counts, answered, data.multi)
         self.average = averaging.build(self.config.weight_averaging, self.net, self.config.epochs)
-        self.forward = devices.Compiled(self.net) if self.config.compile else self.net  # of a step; val is eager
+        self.forward = (
+            devices.Compiled(self.net) if self.config.compile else self.net
+        )  # of a training step; val runs eagerly
         self.lens = Evaluator(self.config, data, self.net, where)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
@@ -191,26 +193,26 @@ class TrainingRun:
         self.epochs = self._restore(state) if state else []
 
     def _loss(self, rows: Sequence[int], *, smooth: bool = True) -> losses.Objective:
-        """What is minimised over these rows."""
+        """Return the objective that is minimised over these rows."""
         data, loss = self.data, self.config.loss
         known = data.known_to(loss, rows)
         return losses.build(loss, data.names, self.counts, self.device, multi=data.multi, known=known, smooth=smooth)
 
     def fit(self, index: int) -> tuple[Scores, float, float]:
-        """One pass over the training rows; returns its scores, the head's last learning rate, images a second."""
+        """Run one pass over the training rows; returns its scores, the head's last rate and images per second."""
         rng, began = np.random.default_rng([self.config.seed, index]), time.monotonic()
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and drop path: the same whether resumed or not
         chunks = self.chunks(rng)
         tally, mean, rate = self.passed(index, chunks, rng)
         self._follow(index)
         self._mend(index, rate, mean, len(chunks))
-        scores = tally.scores(mean.value())  # waits for the device, once an epoch
+        scores = tally.scores(mean.value())  # waits for the device, once per epoch
         return scores, rate, sum(map(len, chunks)) / (time.monotonic() - began)
 
     def passed(
         self, index: int, chunks: Sequence[np.ndarray], rng: np.random.Generator
     ) -> tuple[Tally, "Mean", float]:
-        """The steps of an epoch, in which nothing waits for the device: their counts, loss, and last rate."""
+        """Run the steps of an epoch, without waiting for the device; returns their counts, loss and last rate."""
         size = self.config.progressive_resizing.size(self.config.input_size, index / self.config.epochs)
         feed = self.lens.feed(size, training=True)
         drawing = AugmentationSource(self.config.augment, rng, self.minority)
@@ -235,8 +237,8 @@ class TrainingRun:
         return tally, mean, rate
 
     def _past(self, index: int) -> list[float]:
-        """What the schedule knows of the epochs so far, the more the better: the metric; where there is no val, and
-        train does not record it, train's loss.
+        """Return the history that the schedule sees, oriented so that larger is better: the metric after each epoch,
+        or train's loss if there is no val and train does not record the metric.
         """
         metric, oriented = self.recipe.metric, self.recipe.oriented
         if self.past[:index]:
@@ -245,7 +247,7 @@ class TrainingRun:
         return [-loss if value is None else oriented(value) for value, loss in values]
 
     def chunks(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """The rows of each batch of an epoch."""
+        """Return the rows of each batch of an epoch."""
         if not self.config.balanced_sampling:
             return shuffled(self.rows, self.config.batch_size, rng)
         labels = self.data.labels(self.rows)
@@ -264,7 +266,7 @@ class TrainingRun:
         return total, torch.cat(seen)
 
     def image_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of each image, [B], and the logits."""
+        """Return the loss of each image, [B], and the logits."""
         with devices.autocast(self.config, self.device):
             logits = self.forward(batch.images)
         loss = self._weighed(self.objective(logits, batch.labels), batch.weights)
@@ -274,11 +276,11 @@ class TrainingRun:
         return loss, logits
 
     def _weighed(self, loss: Tensor, weights: Tensor | None) -> Tensor:
-        """Losses [B] times the images' weights, whose mean over the training images counts as 1."""
+        """Return losses [B] times the images' weights, scaled to a mean of 1 over the training images."""
         return loss if weights is None else loss * (weights / self.mean_weight)
 
     def step(self) -> None:
-        """One update of the weights, and of their average."""
+        """Update the weights and their average once."""
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_norm)
@@ -289,21 +291,21 @@ class TrainingRun:
             self.average.step(self.net)
 
     def _follow(self, index: int) -> None:
-        """Bring the average of the weights to the end of an epoch."""
+        """Update the average of the weights at the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
             self._renew(self.average.net, index)
 
     def _renew(self, net: torch.nn.Module, index: int) -> None:
-        """Take the statistics of norms from some training images, as evaluation sees and computes them."""
+        """Recompute the statistics of norms from some training images, as evaluation sees and computes them."""
         some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: averaging.STATISTICS]
         size = 2 * self.micro_batch
-        whole = len(some) // size * size or len(some)  # a last batch of few would count as much as a full one
+        whole = len(some) // size * size or len(some)  # a small last batch would count as much as a full one
         with devices.autocast(self.config, self.device):
             averaging.renew_statistics(net, self.lens.images(some[:whole], size))
 
     def _mend(self, index: int, rate: float, mean: "Mean", steps: int) -> None:
-        """After an epoch in fp16, whose scaler has left out the steps that overflowed: raise Overflowed where there
-        were more than a few of them, and take statistics of norms anew where one has spoilt them.
+        """After an epoch in fp16, whose scaler skipped the steps that overflowed: raise Overflowed if there were more
+        than a few, and recompute statistics of norms if an overflow has spoilt them.
         """
         if not self.scaler.is_enabled():
             return
@@ -318,11 +320,11 @@ class TrainingRun:
 
     @property
     def eval_network(self) -> network.Network:
-        """The network that is evaluated and saved: the averaged one where there is one."""
+        """The network that is evaluated and saved: the averaged one if there is one."""
         return cast(network.Network, self.average.net if self.average and self.average.ready else self.net)
 
     def evaluate(self) -> Validation:
-        """What the network makes of val."""
+        """Evaluate the network on val."""
         if not self.val:
             return Validation()
         raw = self.lens.logits(self.eval_network, self.val)
@@ -332,13 +334,13 @@ class TrainingRun:
         return predict.judged(self.recipe, self.data, logits, labels, self.counts, loss)
 
     def check(self, index: int, rate: float, split: str, found: Scores | None) -> None:
-        """Raise Diverged, with what led to it, where the loss of a split is not finite."""
+        """Raise Diverged, with the circumstances, if the loss of a split is not finite."""
         if found is not None and not math.isfinite(found.loss):
             kind = Overflowed if self.scaler.is_enabled() else Diverged
             raise kind(f"{split} loss is {found.loss} in {self._where(index, rate)}")
 
     def check_metrics(self, index: int, val: Scores | None) -> None:
-        """Raise Diverged where a metric that decides something is not finite."""
+        """Raise Diverged if a metric that decides something is not finite."""
         known = val.metrics if val else {}
         for name in self.recipe.judges:
             if not math.isfinite(value := known.get(name, 0.0)):
@@ -348,18 +350,18 @@ class TrainingRun:
         return f"epoch {index + 1} (lr {rate:.3g}; loss {losses.words(self.config.loss)})"
 
     def save(self, epoch: Epoch, logits: np.ndarray | None) -> None:
-        """Take in a finished epoch, and begin a checkpoint when one is due; that of the last epoch is waited for."""
+        """Record a finished epoch, and start a checkpoint if one is due; waits for that of the last epoch."""
         self.writer.check()
         if all(self.recipe.rank(epoch) > self.recipe.rank(past) for past in self.epochs):
             self.model = partial(self._model, epoch, logits)
-            if self.val and self.config.selection != "last":  # a later epoch may count less, so this one is copied
+            if self.val and self.config.selection != "last":  # later epochs may rank lower: copy this one
                 copied = self.model()
                 self.model = lambda: copied
         self.epochs.append(epoch)
         self.writer.epoch(epoch.seconds, self._copied, last=len(self.epochs) == self.config.epochs)
 
     def _copied(self) -> Callable[[], None]:
-        """What writes the run as it is now."""
+        """Return a function that writes the run as it is now."""
         model, self.model = self.model and self.model(), None
         return partial(run_state.write, self.folder, self._state(), model)
 
@@ -377,12 +379,12 @@ class TrainingRun:
         return run_state.Model(devices.offload(self.eval_network.state_dict(), self.device), notes, logits)
 
     def _fitted_calibration(self, epoch: Epoch) -> Calibration:
-        """As val is judged after this epoch."""
+        """Return the calibration with which val is evaluated after this epoch."""
         tau = self.config.posthoc_logit_adjustment.strength(epoch, self.recipe.metric)
         return Calibration(tau=tau, thresholds=epoch.thresholds, temperature=epoch.temperature)
 
     def _state(self) -> Callable[[], dict[str, Any]]:
-        """A copy; after the last epoch without what only a further one would need: two thirds of the bytes."""
+        """Copy the state; after the last epoch without what only a further one needs, two thirds of the bytes."""
         going = len(self.epochs) < self.config.epochs
         state: dict[str, Any] = {
             "recipe": self.recipe.model_dump_json(),
@@ -400,10 +402,10 @@ class TrainingRun:
         return network.restored(self.config, self.data.sizes, state["network"], self.folder / run_state.STATE)
 
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:
-        if state["optimizer"]:  # else the run is over
+        if state["optimizer"]:  # else the run has finished
             self.optimizer.load_state_dict(state["optimizer"])
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])
-        if state["scaler"]:  # empty where the run began in a format that needs none
+        if state["scaler"]:  # empty if the run started in a format that needs none
             self.scaler.load_state_dict(state["scaler"])
         return [Epoch.model_validate_json(line) for line in state["epochs"]]

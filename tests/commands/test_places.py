@@ -129,7 +129,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_in_words(tmp_path, words):
     (folder / "space.yaml").write_text(FOLDERS)
     ended = sweep(folder, *words, SWEEP_HOME="")
     assert ended.returncode == 3, ended.stdout
-    assert "a name that is not UTF-8" in ended.stderr
+    assert "this name is not UTF-8" in ended.stderr
     assert "\\udcff" in ended.stderr
 
 

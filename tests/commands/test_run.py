@@ -164,7 +164,7 @@ def test_a_study_that_goes_on_with_other_cores_says_so(here, monkeypatch, capsys
 @pytest.mark.parametrize("text", ["abc", "-1", "nan"])
 def test_an_interval_of_checkpoints_that_is_no_number_is_refused_before_a_trial_exists(here, monkeypatch, text):
     monkeypatch.setenv("SWEEP_CHECKPOINT_INTERVAL", text)
-    with pytest.raises(EnvironmentFault, match=f"SWEEP_CHECKPOINT_INTERVAL={text} is no number of seconds"):
+    with pytest.raises(EnvironmentFault, match=f"SWEEP_CHECKPOINT_INTERVAL={text} is not a number of seconds"):
         run.run(here, Options(devices="cpu", mlflow=False))
     assert not StudyFolder.named("question").study_file.exists()
 

@@ -70,7 +70,7 @@ def test_a_damaged_file_is_noticed_and_the_run_comes_to_the_same(
     path.write_bytes(DAMAGES[kind](path.read_bytes()))
     with caplog.at_level(logging.WARNING):
         again = told(train(recipe, data, tmp_path))
-    assert f"{path} is damaged: training starts over" in caplog.text
+    assert f"{path} is damaged: training starts from scratch" in caplog.text
     folder, epochs = whole
     assert again == epochs
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(NAMES)
@@ -88,7 +88,7 @@ def test_a_missing_file_is_noticed_too(recipe, data, whole, tmp_path, case, capl
     (tmp_path / name).unlink()
     with caplog.at_level(logging.WARNING):
         assert told(train(recipe, data, tmp_path)) == whole[1]
-    assert f"{tmp_path / name} is missing: training starts over" in caplog.text
+    assert f"{tmp_path / name} is missing: training starts from scratch" in caplog.text
     load_array(tmp_path / "val_logits.npy")
     load_weights(tmp_path / "model.safetensors")
 

@@ -121,7 +121,7 @@ WRONG = {
     ),
     ("data", "{layout: folder, root: x, layout_args: {fold: 1}}"): (
         "2:7",
-        "data: layout_args is for a layout of an extension file, and the layout is folder",
+        "data: layout_args is for a layout from an extension file, but the layout is folder",
         "",
     ),
     ("search", "{sampler: cna}"): ("4:19", "unknown sampler 'cna'", "did you mean 'cma'?"),
@@ -167,13 +167,13 @@ FILES = {
     "def bare(seed: int, sigma=0.3):\n    return 1\n\n\nsamplers = {'bare': bare}": (
         "the parameter sigma of bare has no annotation"
     ),
-    "def none():\n    return []\n\n\nlayouts = {'none': none}": "none takes too few parameters",
-    "def none():\n    return 1\n\n\npruners = {'none_': none}": "none_ takes too few parameters",
+    "def none():\n    return []\n\n\nlayouts = {'none': none}": "none has too few parameters",
+    "def none():\n    return 1\n\n\npruners = {'none_': none}": "none_ has too few parameters",
     "def named(seed: int, name: str):\n    return 1\n\n\nsamplers = {'named': named}": (
         "the parameter name of named cannot be a key"
     ),
-    "samplers = {'seven': 7}": "samplers['seven'] is int, and cannot be called",
-    "layouts = ['folds']": "layouts is no dictionary",
+    "samplers = {'seven': 7}": "samplers['seven'] is int, which cannot be called",
+    "layouts = ['folds']": "layouts is not a dictionary",
 }
 
 

@@ -67,4 +67,4 @@ def test_a_network_that_takes_too_many_graphs_goes_on_uncompiled_and_says_so(mon
         for count in range(1, 6):
             x = torch.randn(count, 3)
             torch.testing.assert_close(compiled(x), net(x))
-    assert said(caplog) == ["torch.compile has made 2 graphs of this network, its limit: it continues uncompiled"]
+    assert said(caplog) == ["torch.compile has made 2 graphs of this network, the limit: it continues uncompiled"]

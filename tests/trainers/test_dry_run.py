@@ -73,7 +73,7 @@ def test_a_mean_over_the_batch_cannot_be_weighed_by_image(tried, weighing):
     )
     part = next(iter(weighing.values()))
     (found,) = tried(code, **{**weighing, "loss": {"name": "mine", **weighing.get("loss", {})}})
-    assert found == f"3: the loss mine returns one figure for the batch, and {next(iter(part))} weighs its images"
+    assert found == f"3: the loss mine returns one figure for the batch, but {next(iter(part))} weights its images"
 
 
 METRICS = {
@@ -111,8 +111,8 @@ MODELS = {
     (
         "num_features = 5",
         "self.layer(images.mean((2, 3)))",
-    ): "4: the model mine gives [8, 4] for 8 images, and not [8, 5]",
-    ("num_features = 3", "images"): "4: the model mine gives [8, 3, 32, 32] for 8 images, and not [8, 3]",
+    ): "4: the model mine gives [8, 4] for 8 images instead of [8, 5]",
+    ("num_features = 3", "images"): "4: the model mine gives [8, 3, 32, 32] for 8 images instead of [8, 3]",
     ("num_features = 4", "self.layer(images)"): "10: mine of models failed: RuntimeError: ",
 }
 
@@ -142,10 +142,10 @@ def test_a_model_is_drawn_alike_from_the_same_seed(tried):
 
 def test_a_function_may_make_a_model_and_anything_else_is_refused(tried):
     (found,) = tried("def mine(width: int = 3):\n    return width\nmodels = {'mine': mine}\n", backbone="mine")
-    assert found == "3: mine of models makes int, and not a torch.nn.Module"
+    assert found == "3: mine of models makes int instead of a torch.nn.Module"
 
 
-HEADS = {"sum(sizes)": "", "sizes[0]": "3: the head mine gives [8, 3] for 8 images, and not [8, 5]"}
+HEADS = {"sum(sizes)": "", "sizes[0]": "3: the head mine gives [8, 3] for 8 images instead of [8, 5]"}
 
 
 @pytest.mark.parametrize(("width", "said"), HEADS.items())
@@ -156,8 +156,8 @@ def test_a_head_gives_the_logits_of_all_categories(tried, width, said):
 
 AUGMENTATIONS = {
     "return image[::-1].copy()": "",
-    "return image[:4]": "3: the augmentation mine returns uint8 [4, 32, 3] for an image uint8 [32, 32, 3]",
-    "return image / 255": "3: the augmentation mine returns float64 [32, 32, 3] for an image uint8 [32, 32, 3]",
+    "return image[:4]": "3: the augmentation mine returns uint8 [4, 32, 3] for a uint8 image [32, 32, 3]",
+    "return image / 255": "3: the augmentation mine returns float64 [32, 32, 3] for a uint8 image [32, 32, 3]",
     "torch.rand(1); return image": "3: the augmentation mine uses the global random numbers of torch",
     "return image + missing": "4: mine of augmentations failed: NameError: ",
 }
@@ -205,10 +205,10 @@ def test_a_loss_of_flags_is_tried_with_flags_and_no_class_weights_reach_it(photo
 
     assert said(loss={"name": "mine"}) == []
     assert said(loss={"name": "mine"}, augment={"mixup": 0.2}) == [
-        "the loss mine returns one figure for the batch, and mixup weighs its images"
+        "the loss mine returns one figure for the batch, but mixup weights its images"
     ]
     assert said(loss={"name": "mine", "class_weights": "inverse_frequency"}) == [
-        "class_weights do not reach colour, which has several answers, in the loss mine"
+        "class_weights do not apply to colour, which has several answers, in the loss mine"
     ]
 
 

@@ -149,7 +149,7 @@ SIGNATURES = {
     "seed, sigma": ("the parameter sigma of mine has no annotation", "sigma: float"),
     "seed, sigma=3": ("the parameter sigma of mine has no annotation", "sigma: int = 3"),
     "seed, name: str": ("the parameter name of mine cannot be a key", "another name"),
-    "": ("mine takes too few parameters", "def mine(seed, ...)"),
+    "": ("mine has too few parameters", "def mine(seed, ...)"),
     "seed, sigma: Nowhere": ("the signature of mine cannot be read: name 'Nowhere' is not defined", "parameters out"),
     "seed, path: object()": ("the parameters of mine cannot be keys", "annotate with"),
     "seed, _hidden: int = 1": ("the parameter _hidden of mine cannot be a key", "another name"),
@@ -168,8 +168,8 @@ def test_a_signature_that_makes_no_keys_is_refused_at_its_line(tmp_path: Path, s
 
 # ------------------------------------------------------------------------------------------------- dictionaries
 ENTRIES = {
-    "samplers = [1]": (1, "samplers is no dictionary"),
-    "import optuna\nsamplers = {'a': 3}": (2, "samplers['a'] is int, and cannot be called"),
+    "samplers = [1]": (1, "samplers is not a dictionary"),
+    "import optuna\nsamplers = {'a': 3}": (2, "samplers['a'] is int, which cannot be called"),
     "samplers = {\n    'good': lambda seed: 1,\n    'two words': lambda seed: 1,\n}": (
         3,
         "'two words' cannot be a name",
@@ -212,8 +212,8 @@ def test_a_name_that_is_taken_says_by_whom(tmp_path: Path):
 
 # ------------------------------------------------------------------------------------------------------- loading
 LOADING = {
-    "x = 1\ndef broken(:\n    pass\n": (2, "the file cannot be loaded: invalid syntax", "mend the line"),
-    "x = 1\n  y = 2\n": (2, "the file cannot be loaded: unexpected indent", "mend the line"),
+    "x = 1\ndef broken(:\n    pass\n": (2, "the file cannot be loaded: invalid syntax", "fix this line"),
+    "x = 1\n  y = 2\n": (2, "the file cannot be loaded: unexpected indent", "fix this line"),
     "x = 1\n\nimport nowhere_at_all.inner\n": (
         3,
         "the file cannot be loaded: it needs nowhere_at_all, which is not installed",
@@ -224,9 +224,9 @@ LOADING = {
         "the file cannot be loaded: it needs neighbour, which is not installed",
         "a file of your own cannot be imported",
     ),
-    "def deep():\n    return {}['a']\n\n\ndeep()\n": (2, "the file cannot be loaded: KeyError: 'a'", "mend the line"),
-    "import json\njson.loads('{')\n": (2, "the file cannot be loaded: JSONDecodeError", "mend the line"),
-    "raise RuntimeError\n": (1, "the file cannot be loaded: RuntimeError", "mend the line"),
+    "def deep():\n    return {}['a']\n\n\ndeep()\n": (2, "the file cannot be loaded: KeyError: 'a'", "fix this line"),
+    "import json\njson.loads('{')\n": (2, "the file cannot be loaded: JSONDecodeError", "fix this line"),
+    "raise RuntimeError\n": (1, "the file cannot be loaded: RuntimeError", "fix this line"),
     "x = 'a\0b'\n": (None, "the file cannot be loaded", ""),
 }
 
@@ -277,7 +277,7 @@ def test_what_is_in_use_is_what_was_named_last(tmp_path: Path):
     use(tmp_path, "samplers = {'one': lambda seed: 1}\n")
     use(tmp_path, "samplers = {'two': lambda seed: 1}\n", "other.py")
     assert (extensions.find("samplers", "one"), extensions.names("samplers")) == (None, ["two"])
-    with pytest.raises(UserError, match="nothing of samplers is called 'one'"):
+    with pytest.raises(UserError, match="no extension file defines 'one' in samplers"):
         extensions.needed("samplers", "one")
 
 
@@ -330,10 +330,10 @@ def test_a_copy_that_was_changed_is_not_loaded(tmp_path: Path):
     wanted = {"own.py": ExtensionFile.read(path).checksum}
     assert [one.text for one in extensions.stored(tmp_path, wanted)] == [path.read_bytes()]
     path.write_text("samplers = {'mine': lambda seed: 2}\n")
-    with pytest.raises(EnvironmentFault, match="is not the one that the study began with"):
+    with pytest.raises(EnvironmentFault, match="is not the one that the study started with"):
         extensions.stored(tmp_path, wanted)
     path.unlink()
-    with pytest.raises(UserError, match="this copy of an extension file is not there"):
+    with pytest.raises(UserError, match="this copy of an extension file is missing"):
         extensions.stored(tmp_path, wanted)
 
 

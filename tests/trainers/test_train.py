@@ -361,7 +361,7 @@ def test_a_run_in_bf16_on_a_cpu_that_emulates_it_is_one_in_fp32(photos, data, tm
         (epoch,) = train(recipe(photos, epochs=1, precision=precision), data, tmp_path / precision)
         losses.append((epoch.train.loss, epoch.val.loss))
     assert losses[0] == losses[1]
-    assert ["only emulates" in one.message for one in caplog.records] == [True]
+    assert ["only emulated" in one.message for one in caplog.records] == [True]
 
 
 def test_a_split_without_images_is_said(photos, data, tmp_path):

@@ -83,7 +83,7 @@ def test_a_metric_that_is_no_number_ends_the_run_by_its_name_and_epoch(photos, d
         return math.nan if len(asked) > 2 else 0.5  # two categories: in the second epoch
 
     register(MetricDefinition("spoilt", spoilt))
-    with pytest.raises(Diverged, match=r"spoilt is nan on val in epoch 2, .*: its function returned that"):
+    with pytest.raises(Diverged, match=r"spoilt is nan on val in epoch 2, .*: its function returned this value"):
         list(train(recipe(photos, "spoilt"), data, tmp_path))
 
 

@@ -96,7 +96,7 @@ def test_a_copy_that_was_changed_fails_the_trial_and_says_so(photos, cache, tmp_
     (tmp_path / "study" / "extensions" / "mine.py").write_text(LOSS + "# more")
     (failed,) = messages(own)
     assert isinstance(failed, Failed)
-    assert "not the one that the study began with" in failed.text
+    assert "not the one that the study started with" in failed.text
 
 
 def test_what_somebodys_code_raises_fails_the_trial_with_the_line_of_their_file(photos, cache, tmp_path):

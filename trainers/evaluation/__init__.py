@@ -1,1 +1,1 @@
-"""What a network is worth on a whole split: metrics, logit adjustment, predictions."""
+"""Evaluation of a network on a whole split: metrics, logit adjustment, predictions."""

@@ -1,5 +1,5 @@
-"""What a model says of an image: logits corrected, probabilities calibrated, and the answers that they come to. In
-numpy alone.
+"""The answers of a model: corrected logits, calibrated probabilities and the classes they select. Uses numpy and
+scipy only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,25 +17,25 @@ from trainers.optim import frequency
 
 @dataclass(frozen=True)
 class CategoryPrediction:
-    """One category of one image: its answers, and every class with its probability, the likeliest first."""
+    """One category of one image: its answers, and the probability of every class, the likeliest first."""
 
     category: str
-    multi: bool  # it may have several answers, or none
+    multi: bool  # the category allows several answers, or none
     answers: tuple[str, ...]
     probabilities: dict[str, float]
 
     @property
     def answer(self) -> str:
-        """The one answer; several with | between them."""
+        """The answer; several are joined with |."""
         return "|".join(self.answers)
 
     @property
     def probability(self) -> float:
-        """Of the answer, or of the likeliest one; 0 where there is none."""
+        """The probability of the answer, or of the likeliest of several; 0 if there is none."""
         return max((self.probabilities[one] for one in self.answers), default=0.0)
 
     def document(self, top: int | None = None, *, answers_alone: bool = False) -> dict[str, Any]:
-        """The same for JSON, with the `top` likeliest classes; or with the probabilities of answers alone."""
+        """Return the prediction for JSON, with the `top` likeliest classes, or with the answers only."""
         shown = [pair for pair in self.probabilities.items() if not answers_alone or pair[0] in self.answers][:top]
         classes = [{"class": name, "probability": value} for name, value in shown]
         return {"category": self.category, "multi": self.multi, "answers": list(self.answers), "classes": classes}
@@ -43,7 +43,7 @@ class CategoryPrediction:
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What a model says of one image, by category."""
+    """The predictions for one image, by category."""
 
     path: Path
     categories: dict[str, CategoryPrediction]
@@ -58,9 +58,9 @@ def logit_offset(
     tau: float,
     thresholds: Mapping[str, Sequence[float]] | None = None,
 ) -> np.ndarray:
-    """What correction and thresholds take off the logits of a model, [sum C] float32.
+    """Return what correction and thresholds subtract from the logits of a model, [sum C] float32.
 
-    counts [K][C] are the images of each class that it was fitted on.
+    counts [K][C]: the images of each class that the model was fitted on.
     """
     found: np.ndarray = tau * frequency.log_prior(counts, [category.multi for category in categories])
     for span in spans(categories):
@@ -71,15 +71,15 @@ def logit_offset(
 
 
 def divisors(categories: Sequence[Category], temperature: Mapping[str, float]) -> NDArray[np.float64]:
-    """The temperature of each class's category, [sum C]; 1 where it has none."""
+    """Return the temperature of each class's category, [sum C]; 1 if it has none."""
     return np.concatenate([[temperature.get(one.name, 1.0)] * len(one.classes) for one in categories])
 
 
 def probabilities(
     logits: NDArray[np.float32], categories: Sequence[Category], temperature: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Logits [N, sum C] of which the correction is taken off, and no threshold, as probabilities: a softmax over each
-    category with one answer, a sigmoid of each class of the others.
+    """Return the probabilities of logits [N, sum C] with the correction subtracted, but no thresholds: a softmax over
+    each category with one answer, a sigmoid for each class of the others.
     """
     found = np.empty(logits.shape, np.float64)
     cooled = logits.astype(np.float64) / divisors(categories, temperature)
@@ -92,7 +92,7 @@ def probabilities(
 def predictions(
     judged: NDArray[np.float32], shares: NDArray[np.float64], categories: Sequence[Category]
 ) -> list[CategoryPrediction]:
-    """The predictions of one image: from logits [sum C] less the thresholds, and probabilities [sum C]."""
+    """Return the predictions for one image, from logits [sum C] less the thresholds and probabilities [sum C]."""
     found = []
     for span in spans(categories):
         category, logits, values = span.category, judged[span.classes], shares[span.classes]

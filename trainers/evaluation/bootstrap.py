@@ -1,10 +1,10 @@
-"""How the metrics of predictions vary from one sample of images to the next. In numpy and scipy alone.
+"""The variation of metrics from one sample of images to the next. Uses numpy and scipy only.
 
-The Bayesian bootstrap (Rubin 1981): each resample weighs every image with a draw from an exponential distribution,
-where Efron's (1979) weighs it with how often it was drawn. Two properties decide for it. An image carries all its
-answers, so categories that go wrong together vary together. And no weight is 0, so no class vanishes; the weights
-within a class are distributed as if the class had been resampled by itself, in every category at once: a mean over
-classes is resampled within classes.
+This is the Bayesian bootstrap (Rubin 1981): each resample weights every image with a draw from an exponential
+distribution, where Efron's (1979) weights it with the number of times it was drawn. Two properties decide in its
+favour. An image carries all its answers, so categories that fail together vary together. And no weight is 0, so no
+class vanishes; the weights within a class are distributed as if the class had been resampled by itself, in every
+category at once: a mean over classes is resampled within classes.
 """
 
 import zlib
@@ -19,19 +19,19 @@ from trainers.evaluation.metrics import Columns, answers, average_precision, sco
 
 RESAMPLES = 1000
 AT_ONCE = 20  # resamples whose weights are in memory
-RANKED = ("mean_average_precision", "mean_category_score")  # metrics that stand on the order of scores
-MAX_RANKED = 2 * 10**8  # resamples x images x classes that average precision is computed for: about 15 s
+RANKED = ("mean_average_precision", "mean_category_score")  # metrics that depend on the order of scores
+MAX_RANKED = 2 * 10**8  # resamples x images x classes up to which average precision is computed: about 15 s
 Floats = NDArray[np.float64]
 
 
 def resample(
     logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, ranked: bool = True
 ) -> np.ndarray:
-    """Every counted metric in each resample: [RESAMPLES] with a float32 field per metric.
+    """Return every counted metric in each resample: [RESAMPLES] with one float32 field per metric.
 
-    logits [N, sum C] float, labels [N, D] int; missing labels count nowhere. The weights depend on the labels alone:
+    logits [N, sum C] float, labels [N, D] int; missing labels are ignored. The weights depend only on the labels:
     models on the same images share them, so differences of their fields are paired; models on different images are
-    independent. Without `ranked`, or where it takes too long, metrics of average precision are left out.
+    independent. Without `ranked`, or if it would take too long, metrics of average precision are left out.
     """
     columns = Columns.of(categories)
     several, width = columns.classes, sum(columns.sizes)
@@ -51,21 +51,21 @@ def resample(
 
 
 def standard_errors(resamples: np.ndarray) -> dict[str, float]:
-    """The standard deviation over the resamples, by metric."""
+    """Return the standard deviation over the resamples, by metric."""
     return {
         name: round(float(resamples[name].std(ddof=1, dtype=np.float64)), 6) for name in resamples.dtype.names or ()
     }
 
 
 def weights(labels: np.ndarray) -> Iterator[Floats]:
-    """The weights of the images in the next AT_ONCE resamples, [N, AT_ONCE]."""
+    """Yield the weights of the images in the next AT_ONCE resamples, [N, AT_ONCE]."""
     rng = np.random.default_rng(zlib.crc32(labels.astype(np.int32).tobytes()))
     for _ in range(0, RESAMPLES, AT_ONCE):
         yield rng.standard_exponential((len(labels), AT_ONCE))
 
 
 def _members(logits: np.ndarray, labels: np.ndarray, columns: Columns) -> csr_matrix:
-    """Which images add to which of the counts that `metrics.counts_of` makes, [3 x sum C, N] of 0 and 1."""
+    """Return which images add to which counts of `metrics.counts_of`, [3 x sum C, N] of 0 and 1."""
     said, true = answers(logits, columns), truths(labels, columns)  # [N, S]
     images = np.broadcast_to(np.arange(len(labels))[:, None], true.shape)
     known, hit = true >= 0, said == true

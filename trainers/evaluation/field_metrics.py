@@ -1,4 +1,4 @@
-"""Metrics of probabilities, which are no function of counts: scikit-learn's, and those that somebody registered."""
+"""Metrics of probabilities, which counts cannot express: scikit-learn's, and those that a user registered."""
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -14,16 +14,16 @@ from trainers.metrics.definitions import BOTH, BUILT_IN, MetricDefinition, defin
 def added(
     scores: Scores, names: Iterable[str], logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category]
 ) -> Scores:
-    """The scores with the metrics of these names, by `figure`."""
+    """Return the scores with the metrics of these names added, computed by `figure`."""
     found = {name: figure(definition(name), logits, labels, categories) for name in names}
     return scores.model_copy(update={"further": found})
 
 
 def figure(one: MetricDefinition, logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category]) -> float:
-    """A metric that has a function, of logits [N, sum C] and labels [N, D].
+    """Return a metric that has a function, for logits [N, sum C] and labels [N, D].
 
-    Probabilities are a softmax over each category with one answer, and a sigmoid of each class of the others. NaN
-    where nothing in `labels` defines the metric, or the logits are no longer finite.
+    Probabilities are a softmax over each category with one answer, and a sigmoid for each class of the others. NaN if
+    the metric is undefined for `labels`, or the logits are no longer finite.
     """
     if one.function is None:
         raise ValueError(f"{one.name} is counted, not computed from probabilities")
@@ -44,7 +44,7 @@ def _of_all(one: MetricDefinition, places: Sequence[Span], logits: np.ndarray, l
 
 
 def _of_category(one: MetricDefinition, span: Span, logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """Of logits [N, C] and labels [N, 1], or flags [N, C]; None where it is undefined there."""
+    """Return the metric for logits [N, C] and labels [N, 1], or flags [N, C]; None if it is undefined there."""
     if not span.category.multi:
         return _of_answers(one, _softmax(logits), labels[:, 0])
     return _mean(_of_answers(one, *column) for column in zip(_sigmoid(logits).T, labels.T, strict=True))
@@ -61,12 +61,12 @@ def _asked(one: MetricDefinition, probabilities: object, labels: np.ndarray) -> 
 
 
 def _as(one: MetricDefinition, probabilities: np.ndarray) -> np.ndarray:
-    """In 64 bits for scikit-learn, which bounds a loss by the precision; in 32 bits for anybody else's function."""
+    """Convert to 64 bits for scikit-learn, which bounds a loss by the precision; to 32 bits for user functions."""
     return probabilities.astype(np.float64 if one.name in BUILT_IN else np.float32)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are defined; None where none is."""
+    """Return the mean of the defined values; None if there are none."""
     found = [value for value in values if value is not None]
     return fmean(found) if found else None
 

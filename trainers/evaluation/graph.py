@@ -1,4 +1,4 @@
-"""A finished model as one module without Python around it: decoded images in, probabilities out."""
+"""A finished model as one self-contained module: decoded images in, probabilities out."""
 
 import math
 
@@ -14,15 +14,15 @@ from trainers.evaluation.predictor import Predictor
 from trainers.loading.cpu_transforms import Crop
 from trainers.support.errors import UserError
 
-WEIGHT = 2**15  # below it lie the weights of torch's resize of 8 bits
+WEIGHT = 2**15  # the integer weights of torch's 8-bit resize are below it
 
 
 class Graph(nn.Module):
-    """Images [N, H, W, 3] uint8, decoded as `ImageFormat.as_python` has it -> each category's probabilities [N, C].
+    """Images [N, H, W, 3] uint8, decoded as in `ImageFormat.as_python` -> each category's probabilities [N, C].
 
-    All else is inside: the test-time views, the resize to the network's input, normalization, correction,
-    temperature, and the mean over the networks. It computes in 32 bits. On a CPU `Predictor` gives the same but for
-    the rounding of 32 bits. Raises UserError where networks want the images decoded to several sizes.
+    Everything else is inside: the test-time views, the resize to the network's input, normalization, correction,
+    temperature, and the mean over the networks. It computes in 32 bits. On a CPU, `Predictor` gives the same up to
+    32-bit rounding. Raises UserError if the networks need images decoded to different sizes.
     """
 
     heat: Tensor
@@ -32,9 +32,9 @@ class Graph(nn.Module):
         members = model.ensemble.members
         levels = {one.notes.format.level(one.notes.images.input) for one in members}
         if len(levels) > 1:
-            what = "its networks take images of sizes so different that one program cannot feed them all"
+            what = "its networks need images decoded to different sizes, which one program cannot supply"
             raise UserError(
-                what, help="sweep predict runs it; or export the final of one of its trials, by its folder"
+                what, help="use sweep predict, or export the final model of one of its trials by naming its folder"
             )
         self.spans = spans(model.categories)
         pairs = zip(members, model.networks, strict=True)
@@ -50,7 +50,7 @@ class Graph(nn.Module):
 
 
 class NetworkGraph(nn.Module):
-    """Pixels [N, 3, H, W] -> what one network adds to the mean of logits, [N, sum C]."""
+    """Pixels [N, 3, H, W] -> one network's contribution to the mean of logits, [N, sum C]."""
 
     scale: Tensor
     shift: Tensor
@@ -78,14 +78,14 @@ class NetworkGraph(nn.Module):
         return (looked - self.offset) * self.weight
 
     def _resizes(self, window: Crop) -> list[tuple[int, int]]:
-        """From how many pixels to how many, for height and width where they change."""
+        """Return the resizes of height and width, each from and to a number of pixels; none if the size stays."""
         left, top, right, bottom, _ = window
         if (bottom - top, right - left) == self.size:
             return []
         return [(bottom - top, self.size[0]), (right - left, self.size[1])]
 
     def _seen(self, pixels: Tensor, window: Crop) -> Tensor:
-        """What lies in a window, as `cpu_transforms.look` has it: resized across, then down, each time to 8 bits."""
+        """Return what a window shows, as `cpu_transforms.look` does: resized across, then down, each to 8 bits."""
         left, top, right, bottom, mirrored = window
         x: Tensor = pixels[:, :, top:bottom, left:right]
         if found := self._resizes(window):
@@ -99,8 +99,8 @@ def _name(source: int, size: int) -> str:
 
 
 def weights(source: int, size: int) -> Tensor:
-    """What each of `size` pixels takes of `source` ones, [size, source], rounded as in torch's resize of 8 bits."""
-    one = torch.eye(source, dtype=torch.float64)[None, None]  # a row of it is a picture with one bright pixel
+    """Return the weight of each source pixel in each result, [size, source], rounded as in torch's 8-bit resize."""
+    one = torch.eye(source, dtype=torch.float64)[None, None]  # each row is an image with one bright pixel
     found = F.interpolate(one, size=(source, size), mode="bilinear", antialias=True)[0, 0].T
     bits = next(n for n in range(23) if n == 22 or math.floor(0.5 + float(found.max()) * 2.0 ** (n + 1)) >= WEIGHT)
     return (torch.floor(found * 2.0**bits + 0.5) / 2.0**bits).float()

@@ -1,9 +1,9 @@
-"""Posterior correction: a finished model's logits moved by its classes' frequencies, and how far (Menon et al. 2021).
+"""Posterior correction of a finished model's logits by class frequency, and its strength (Menon et al. 2021).
 
-A model trained on unequal classes leans towards the frequent ones. logits - tau log(prior) takes that back: tau = 1
-answers as if all classes were equally frequent, which is best for the mean over classes, tau = 0 as they are, which
-is best for the share of right answers. The trade costs no training. Classes of a category with several answers do not
-compete: their logits are moved by thresholds instead, where these are fitted.
+A model trained on imbalanced classes leans towards the frequent ones. logits - tau log(prior) undoes that: tau = 1
+answers as if all classes were equally frequent, which is best for the mean over classes; tau = 0 answers with their
+true frequencies, which is best for the share of right answers. The trade-off needs no training. Classes of a category
+with several answers do not compete: their logits are shifted by thresholds instead, if these are fitted.
 """
 
 import math
@@ -19,29 +19,28 @@ from trainers.epoch import Corrected, Scores
 from trainers.evaluation import field_metrics, metrics, thresholds
 from trainers.metrics.definitions import SINGLE, STANDARD, definition, oriented
 
-TAUS = np.arange(-10, 21) / 10 + 0.0  # tried; below 0 for models that were weighted too much
+TAUS = np.arange(-10, 21) / 10 + 0.0  # the candidates; below 0 for models whose class weights were too strong
 FOLDS = 5
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A strength, the best on all of val where it is fitted, and what val looks like then: with it, or, of a fitted
-    one, when no image had a say in its own.
+    """A strength, fitted on all of val or given, with the scores of val. A fitted strength is cross-fitted for these:
+    no image takes part in the choice of its own.
     """
 
     tau: float
     scores: Scores  # cross-fitted
-    logits: Floats  # [N, sum C], corrected, of a fitted one each fold with the strength of the others
+    logits: Floats  # [N, sum C], corrected; if fitted, each fold with the strength of the others
 
 
 class Fitting:
-    """The counts of one set of predictions at every strength, by fold (see metrics.Tally), which serve every standard
-    metric.
+    """The counts of one set of predictions at every strength, by fold, from which every standard metric is computed.
 
-    logits [N, sum C], labels [N, D], prior [sum C] of `frequency.log_prior`. `least`: thresholds are fitted, too, for
-    classes that so many images have and lack; each fold is judged by those of the others. `further` names the metrics
-    beyond the standard ones that scores have; they are of probabilities, which thresholds leave as they are.
+    logits [N, sum C], labels [N, D], prior [sum C] from `frequency.log_prior`. With `least`, thresholds are also
+    fitted, for classes that at least this many images have and lack; each fold is evaluated with those of the others.
+    `further` names additional metrics for the scores; they use probabilities, which thresholds do not change.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Fitting:
         ranked, flags = logits[:, self.columns.classes], labels[:, self.columns.flags]
         self.precision = metrics.average_precision(ranked, flags)  # [M]
         self.thresholds = np.zeros(self.width, dtype=np.float32)  # [sum C], in logits
-        self.moved = np.zeros_like(logits, shape=(1, self.width))  # [1 or N, sum C], what thresholds take off
+        self.moved = np.zeros_like(logits, shape=(1, self.width))  # [1 or N, sum C], subtracted by thresholds
         if least is not None:
             self._fit_thresholds(ranked, flags, least)
         said = ranked > self.moved[:, self.columns.classes]
@@ -80,7 +79,7 @@ class Fitting:
         return [self.folds == fold for fold in range(self.folds.max() + 1)]
 
     def _counts(self, tau: float) -> NDArray[np.int64]:
-        """The counts of each fold with this strength, [folds, 3, sum C]."""
+        """Return the counts of each fold with this strength, [folds, 3, sum C]."""
         said = metrics.answers(self.logits - np.float32(tau) * self.prior, self.columns)  # [N, S]
         found = np.stack([metrics.counts_of(said[fold], self.true[fold], self.width) for fold in self._folds()])
         found[:, :, self.columns.classes] = self.flag_counts
@@ -90,7 +89,7 @@ class Fitting:
         return metrics.scores_of(counts, self.columns, loss, precision=self.precision, known=self.known)
 
     def _with_further(self, scores: Scores, tau: float | NDArray[np.float32]) -> Scores:
-        """The same with the further metrics, at this strength, or at that of each image [N, 1]."""
+        """Return the scores with the further metrics added, at this strength, or at each image's own [N, 1]."""
         return field_metrics.added(scores, self.further, self._corrected(tau), self.labels, self.columns.categories)
 
     def _corrected(self, tau: float | NDArray[np.float32]) -> Floats:
@@ -98,39 +97,39 @@ class Fitting:
         return found
 
     def at(self, tau: float, loss: float) -> Scores:
-        """Every metric with this strength; `loss` is passed through."""
+        """Return every metric with this strength; `loss` is passed through."""
         return self._with_further(self._scores(self._counts(tau).sum(0), loss), tau)
 
     def logits_at(self, tau: float) -> Floats:
-        """The logits that answer so, [N, sum C]."""
+        """Return the logits with this strength and the thresholds, [N, sum C]."""
         found: Floats = self._corrected(tau) - self.moved
         return found
 
     def as_asked(self, how: PosthocLogitAdjustment, metric: str, loss: float) -> Fit:
-        """With the strength that a recipe names, or that is fitted; see `fit`."""
+        """Return the fit with the recipe's strength, or with a fitted one; see `fit`."""
         return self.fit(metric, loss) if how.fit else Fit(how.tau, self.at(how.tau, loss), self.logits_at(how.tau))
 
     def fit(self, metric: str, loss: float) -> Fit:
-        """The best strength by `metric`, the one nearest 0 of equals; `loss` is passed through to the scores."""
+        """Return the best strength by `metric`, nearest 0 among equals; `loss` is passed through to the scores."""
         crossed, chosen = self._crossed(metric)
         strength = TAUS[np.array(chosen)][self.folds].astype(np.float32)[:, None]  # [N, 1]
         scores = self._with_further(self._scores(crossed, loss), strength)
         return Fit(float(TAUS[self._best(metric)]), scores, self._corrected(strength) - self.moved)
 
     def _crossed(self, metric: str) -> tuple[NDArray[np.int64], list[int]]:
-        """The counts with each fold's strength fitted on the others, and the places of these strengths."""
+        """Return the counts with each fold's strength fitted on the others, and the positions of the strengths."""
         chosen = [self._best(metric, fold) for fold in range(self.counts.shape[1])]
         return np.asarray(sum(self.counts[best, fold] for fold, best in enumerate(chosen))), chosen
 
     def _best(self, metric: str, fold: int | None = None) -> int:
-        """The place of the best strength on all of val, or on all but a fold; looked for once."""
+        """Return the position of the best strength on all of val, or on all but one fold; cached."""
         if (metric, fold) not in self._places:
             values = self._values(metric, fold)
             self._places[metric, fold] = max(range(len(TAUS)), key=lambda i: (values[i], -abs(TAUS[i])))
         return self._places[metric, fold]
 
     def _values(self, metric: str, fold: int | None) -> list[float]:
-        """The metric with each strength, so that more is better."""
+        """Return the metric with each strength, oriented so that larger is better."""
         if metric in STANDARD:
             counts = self.counts.sum(1) - (0 if fold is None else self.counts[:, fold])  # [taus, 3, sum C]
             return [self._scores(one, 0.0).value(metric) for one in counts]
@@ -140,8 +139,8 @@ class Fitting:
         return [-math.inf if math.isnan(value) else value for value in values]
 
     def corrected(self, *names: str) -> dict[str, Corrected]:
-        """What a fitted correction gives for both accuracies and the metrics of these names; nothing without a
-        category that it applies to.
+        """Return the result of a fitted correction for both accuracies and the metrics of these names; nothing
+        without a category that it applies to.
         """
         if not len(self.columns.single):
             return {}

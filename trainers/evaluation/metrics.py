@@ -1,4 +1,4 @@
-"""How good predictions are, over a whole split. In numpy alone; `tally` counts on a device."""
+"""Metrics of predictions over a whole split, in numpy only; `tally` counts on a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ TRUE, PREDICTED, HITS = range(3)  # rows of the counts of each class
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of logits and labels are of categories with one answer, and which of those with several."""
+    """The columns of logits and labels that belong to categories with one answer, and to those with several."""
 
     categories: tuple[Category, ...]
     sizes: list[int]  # [K], classes of each category
-    starts: np.ndarray  # [K], the first class of each
+    starts: np.ndarray  # [K], the first class of each category
     single: np.ndarray  # [S], the categories with one answer
-    labels: np.ndarray  # [S], the label of each
-    competing: np.ndarray  # [sum C] bool, the classes of these
+    labels: np.ndarray  # [S], the label column of each of these
+    competing: np.ndarray  # [sum C] bool, true for their classes
     classes: np.ndarray  # [M], the classes of the categories with several answers
-    flags: np.ndarray  # [M], their labels
+    flags: np.ndarray  # [M], their label columns
 
     @classmethod
     def of(cls, categories: Sequence[Category]) -> "Columns":
@@ -46,37 +46,37 @@ def _columns(slices: Sequence[slice]) -> np.ndarray:
 
 
 def answers(logits: np.ndarray, columns: Columns) -> np.ndarray:
-    """The likeliest class of each category with one answer, [N, S] int64, counted through all: 0 to sum C - 1."""
+    """Return the likeliest class of each category with one answer, [N, S] int64, numbered from 0 to sum C - 1."""
     parts = np.split(logits, columns.starts[1:], axis=1)
     best = [columns.starts[k] + parts[k].argmax(1) for k in columns.single]
     return np.stack(best, axis=1) if best else np.zeros((len(logits), 0), dtype=np.int64)
 
 
 def truths(labels: np.ndarray, columns: Columns) -> np.ndarray:
-    """Their labels, of [N, D], counted in the same way; -1 where the answer is missing."""
+    """Return the true classes from labels [N, D], numbered in the same way; -1 for a missing answer."""
     chosen = labels[:, columns.labels]
     found: np.ndarray = np.where(chosen < 0, -1, columns.starts[columns.single] + chosen)
     return found
 
 
 def counts_of(said: np.ndarray, true: np.ndarray, width: int) -> np.ndarray:
-    """The counts [3, width] of what `answers` and `truths` gave, each [N, S]."""
+    """Return the counts [3, width] from `answers` and `truths`, each [N, S]."""
     known = true >= 0
     true, said = true[known], said[known]
     return np.stack([np.bincount(one, minlength=width) for one in (true, said, true[true == said])])
 
 
 def flag_counts(said: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """The counts [3, M] of answers and labels of categories with several answers, [N, M] bool and flags."""
+    """Return the counts [3, M] from the answers [N, M] bool and flags [N, M] of categories with several answers."""
     true, said = flags > 0, said & (flags >= 0)
     return np.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
 
 
 def average_precision(logits: np.ndarray, flags: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Average precision of each class, [M]: the precision at each step of recall, weighed by the step.
+    """Return the average precision of each class, [M]: the precision at each step of recall, weighted by the step.
 
     Equal scores are one step, as in scikit-learn's average_precision_score. logits and flags are [N, M]; flags below
-    0 are left out; NaN for a class that no image has. With weights of the images, [N, R] above 0, it is [R, M].
+    0 are ignored; NaN for a class that no image has. With positive weights of the images, [N, R], it is [R, M].
     """
     seen = np.ones((len(logits), 1)) if weights is None else weights
     found = np.zeros((seen.shape[1], logits.shape[1]))
@@ -86,13 +86,13 @@ def average_precision(logits: np.ndarray, flags: np.ndarray, weights: np.ndarray
 
 
 def _average_precision(scores: np.ndarray, flags: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of one class, [R]."""
+    """Return the average precision of one class, [R]."""
     known = np.flatnonzero(flags >= 0)
     order = known[np.argsort(-scores[known], kind="stable")]
     ranked, true = scores[order], flags[order] > 0
     if not true.any():
         return np.full(weights.shape[1], np.nan)
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of those with one score
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of equal scores
     seen = weights[order]
     hits, whole = (np.cumsum(each, axis=0)[last] for each in (seen * true[:, None], seen))
     found: np.ndarray = (np.diff(hits, axis=0, prepend=0) * hits / whole).sum(0) / hits[-1]
@@ -100,9 +100,9 @@ def _average_precision(scores: np.ndarray, flags: np.ndarray, weights: np.ndarra
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category], *, loss: float) -> Scores:
-    """Every metric of predictions that lie in memory: logits [N, sum C] float, labels [N, D] int.
+    """Return every metric of predictions in memory: logits [N, sum C] float, labels [N, D] int.
 
-    The loss is passed through: it belongs to an objective, which predictions do not know.
+    The loss is passed through: it depends on the objective, which is not known here.
     """
     columns = Columns.of(categories)
     counts = counts_of(answers(logits, columns), truths(labels, columns), sum(columns.sizes))
@@ -113,7 +113,7 @@ def scores(logits: np.ndarray, labels: np.ndarray, categories: Sequence[Category
 
 
 def majority(train: np.ndarray, val: np.ndarray, categories: Sequence[Category]) -> Scores:
-    """Every metric of the same scores for all images: how often train has each class. Labels are [N, D] each."""
+    """Return every metric for the same scores on all images: the class counts of train. Labels are [N, D] each."""
     counts = np.concatenate(class_counts(train, categories))
     return scores(np.tile(counts, (len(val), 1)), val, categories, loss=0.0)
 
@@ -126,11 +126,11 @@ def scores_of(
     precision: np.ndarray | None = None,
     known: Sequence[int] | None = None,
 ) -> Scores:
-    """Every metric of counts [3, sum C], which are sums of weights where images have some.
+    """Return every metric of counts [3, sum C], which are sums of weights if the images are weighted.
 
-    precision [M] of `average_precision`; known [K] of `known_images`, where any answer is missing. Classes of
-    different categories are different ones. Each metric is scikit-learn's of the same name, and the mean class
-    accuracy its balanced accuracy: macro ones count a class that is only predicted, as 0.
+    precision [M] from `average_precision`; known [K] from `known_images` if any answer is missing. Classes of
+    different categories are distinct. Each metric is scikit-learn's of the same name, and the mean class accuracy is
+    its balanced accuracy; in macro metrics, a class that is only predicted counts as 0.
     """
     true, predicted, hits = counts
     seen = true + predicted
@@ -160,7 +160,7 @@ def scores_of(
 
 
 def _by_category(counts: np.ndarray, columns: Columns, precision: np.ndarray | None) -> dict[str, float]:
-    """Accuracy, or with several answers mean average precision, by category; NaN where no answer is known."""
+    """Return accuracy or, with several answers, mean average precision, by category; NaN if no answer is known."""
     right, images = (np.add.reduceat(row, columns.starts).tolist() for row in (counts[HITS], counts[TRUE]))
     parts = iter(() if precision is None else np.split(precision, _ends(columns)))
     found = {}
@@ -173,13 +173,13 @@ def _by_category(counts: np.ndarray, columns: Columns, precision: np.ndarray | N
 
 
 def _ends(columns: Columns) -> list[int]:
-    """Where one category with several answers ends and the next begins, in [M]."""
+    """Return the positions in [M] where a category with several answers ends and the next starts."""
     sizes = [len(category.classes) for category in columns.categories if category.multi]
     return [sum(sizes[:k]) for k in range(1, len(sizes))]
 
 
 def _mean(values: np.ndarray, counted: np.ndarray) -> float:
-    """Mean over the classes whose count is not 0, [sum C] both."""
+    """Return the mean over the classes whose count is not 0, [sum C] both."""
     return float(values[counted > 0].mean()) if counted.any() else 0.0
 
 
@@ -188,7 +188,7 @@ def _nanmean(values: np.ndarray) -> float:
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Class by class; 0 where there is nothing to have a share of."""
+    """Divide class by class; 0 where the whole is 0."""
     found: np.ndarray = np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
     return found
 

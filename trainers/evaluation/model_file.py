@@ -1,4 +1,4 @@
-"""What a model file says of its model beside the weights: all that predicting needs, in its metadata as JSON."""
+"""The notes in a model file: everything that prediction needs besides the weights, as JSON in its metadata."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -28,104 +28,106 @@ LIBRARIES = ("torch", "timm", "pillow")
 
 
 class Calibration(Frozen):
-    """What is done to a network's logits before they are answers and probabilities."""
+    """The steps from a network's logits to answers and probabilities."""
 
-    views: Views = Field(default_factory=Views, description="what of an image is looked at; the mean of the logits")
+    views: Views = Field(default_factory=Views, description="views of each image, over which the logits are averaged")
     tau: float = Field(0.0, description="strength of the correction by class frequency")
     thresholds: dict[str, tuple[float, ...]] | None = Field(
-        None, description="probability from which on a class is an answer, by category with several; else 0.5"
+        None, description="probability above which a class is an answer, by category with several; else 0.5"
     )
     temperature: dict[str, float] = Field(
-        default_factory=dict, description="by what corrected logits are divided, by category; else 1"
+        default_factory=dict, description="divisor of corrected logits, by category; else 1"
     )
 
 
 class CategoryNotes(Frozen):
-    """A category of the model."""
+    """One category of the model."""
 
     name: str
     classes: tuple[str, ...] = Field(description="in the order of the logits")
-    multi: bool = Field(description="an image may have several of them")
+    multi: bool = Field(description="an image may have several of the classes")
     images: tuple[int, ...] = Field(description="training images of each class")
 
 
 class ImageNotes(Frozen):
-    """How a file becomes an input: decoded to one size, as the cache of a study has it, and resized to another."""
+    """The steps from a file to an input: decoded to one size, as in the cache of a study, then resized to another."""
 
-    decoded: tuple[int, int] = Field(description="height and width to which images are decoded")
+    decoded: tuple[int, int] = Field(description="height and width of decoded images")
     stored: Literal["raw", "jpeg"] = Field(description="jpeg: decoded images pass through JPEG of quality 95")
     input: tuple[int, int] = Field(description="height and width of the network's input")
-    fit: Fit = Field(description="what becomes of another aspect: squash, pad or center")
-    crop: str = Field(description="box: images are cut to a box first; else none")
-    box_margin: float = Field(description="kept around the box, as a share of its longer side")
-    mean: tuple[float, ...] = Field(description="of the input channels, on the scale 0..1")
-    std: tuple[float, ...] = Field(description="of the input channels, on the scale 0..1")
+    fit: Fit = Field(description="treatment of other aspect ratios: squash, pad or center")
+    crop: str = Field(description="box: images are first cropped to a box; else none")
+    box_margin: float = Field(description="margin kept around the box, as a share of its longer side")
+    mean: tuple[float, ...] = Field(description="mean of the input channels, on a scale of 0 to 1")
+    std: tuple[float, ...] = Field(description="standard deviation of the input channels, on a scale of 0 to 1")
 
 
 class ModelNotes(Frozen):
     """The notes of a model file."""
 
     version: int = VERSION
-    recipe: Recipe = Field(description="as the model was trained, without the paths of that machine")
-    full_precision: bool = Field(description="32 bits whatever the recipe says")
-    epoch: Epoch = Field(description="the one after which these were the weights")
+    recipe: Recipe = Field(description="recipe of the training, without paths of that machine")
+    full_precision: bool = Field(description="trained in 32 bits, whatever the recipe says")
+    epoch: Epoch = Field(description="the epoch that these weights are from")
     metric: str
-    fitted_on: tuple[str, ...] = Field(description="splits")
+    fitted_on: tuple[str, ...] = Field(description="splits that the model was fitted on")
     categories: tuple[CategoryNotes, ...]
     images: ImageNotes
     calibration: Calibration
     extensions: dict[str, str] = Field(
-        description="SHA-256 of the files of Python that define its network, by name; they lie beside it"
+        description="SHA-256 of the Python files that define its network, by name; they are stored beside it"
     )
-    weights_license: str | None = Field(description="of the published weights it started from, as timm tells it")
-    versions: dict[str, str] = Field(description="of the libraries that trained it")
+    weights_license: str | None = Field(
+        description="license of the published weights that it started from, according to timm"
+    )
+    versions: dict[str, str] = Field(description="versions of the libraries that trained it")
 
     @property
     def computed(self) -> Recipe:
-        """The recipe as the network is to be computed, normalization included."""
+        """The recipe by which the network is computed, with its normalization and precision."""
         recipe = self.recipe.in_full if self.full_precision else self.recipe
         normalize = Normalize.model_validate({"mean": self.images.mean, "std": self.images.std})
         return recipe.model_copy(update={"train": recipe.train.model_copy(update={"normalize": normalize})})
 
     @property
     def asked(self) -> tuple[Category, ...]:
-        """The categories as a table has them."""
+        """The categories as a table holds them."""
         return tuple(Category(one.name, one.classes, one.multi) for one in self.categories)
 
     @property
     def counts(self) -> list[Sequence[int]]:
-        """Training images of each class, [K][C]."""
+        """The training images of each class, [K][C]."""
         return [one.images for one in self.categories]
 
     @property
     def preparation(self) -> tuple[object, ...]:
-        """What an image goes through before networks with inputs of various sizes look at it."""
+        """An image's preparation before it is resized to a network's input; ensemble members must agree on it."""
         one = self.images
         return one.decoded, one.stored, one.fit, one.crop, one.box_margin, self.asked
 
     @property
     def format(self) -> ImageFormat:
-        """How images are decoded."""
+        """The format to which images are decoded."""
         height, width = self.images.decoded
         return ImageFormat(height, width, self.images.stored, self.recipe.train.framing)
 
 
 class Member(Frozen):
-    """A network of a model file, whose logits count by its share: corrected, and divided by their temperatures."""
+    """A network of a model file and its share of the mean; its logits are corrected and divided by temperatures."""
 
     notes: ModelNotes
-    share: float = Field(1.0, gt=0, le=1, description="of the mean over all networks")
+    share: float = Field(1.0, gt=0, le=1, description="share of the mean over all networks")
     temperature: dict[str, float] = Field(
-        default_factory=dict, description="by what its logits are divided before the mean, by category; else 1"
+        default_factory=dict, description="divisor of its logits before the mean, by category; else 1"
     )
 
     @property
     def divisor(self) -> np.ndarray:
-        """The same for each class, [sum C] float32."""
+        """The temperature of each class, [sum C] float32."""
         return divisors(self.notes.asked, self.temperature).astype(np.float32)
 
     def judged(self, logits: np.ndarray, *, thresholds: bool) -> np.ndarray:
-        """Logits [N, sum C] of the network as they count among the others: corrected, and less the thresholds."""
+        """Return the network's logits [N, sum C] as they enter the mean: corrected, and less the thresholds."""
         notes, fitted = self.notes, self.notes.calibration
         taken = fitted.thresholds if thresholds else None
         found: np.ndarray = (logits - logit_offset(notes.asked, notes.counts, fitted.tau, taken)) / self.divisor
@@ -133,31 +135,31 @@ class Member(Frozen):
 
 
 class EnsembleNotes(Frozen):
-    """The notes of a model file with its networks, of which there are several or one.
+    """The notes of a model file with one or several networks.
 
-    Of several the tensors of network k, from 0, have `k.` before the names of its own file.
+    With several, the tensor names of network k, from 0, are those of its own file with the prefix `k.`.
     """
 
     version: int = VERSION
     members: tuple[Member, ...] = Field(min_length=1)
     temperature: dict[str, float] = Field(
-        default_factory=dict, description="by what the mean of their logits is divided, by category; else 1"
+        default_factory=dict, description="divisor of the mean of their logits, by category; else 1"
     )
 
     @property
     def first(self) -> ModelNotes:
-        """Those of the first network: categories and the preparation of images are the same for all."""
+        """The notes of the first network: categories and the preparation of images are the same for all."""
         return self.members[0].notes
 
     @property
     def extensions(self) -> dict[str, str]:
-        """SHA-256 of the files of Python that define the networks, by name."""
+        """SHA-256 of the Python files that define the networks, by name."""
         return {name: digest for one in self.members for name, digest in one.notes.extensions.items()}
 
     def mean(self, logits: Sequence[np.ndarray], *, thresholds: bool = False) -> np.ndarray:
-        """What the networks' logits come to, [N, sum C] float32: their mean, corrected, and less the thresholds.
+        """Return the mean of the networks' logits, corrected and less the thresholds, [N, sum C] float32.
 
-        That of one network alone is its own, bit for bit.
+        The mean of a single network is its own logits, bit for bit.
         """
         pairs = zip(self.members, logits, strict=True)
         parts = [np.float32(one.share) * one.judged(own, thresholds=thresholds) for one, own in pairs]
@@ -168,9 +170,9 @@ class EnsembleNotes(Frozen):
 def combined(
     members: Sequence[tuple[Path, float, Mapping[str, float]]], temperature: Mapping[str, float], to: Path
 ) -> None:
-    """Put the networks of several model files into one: path, share and temperatures of each, and that of the mean.
+    """Combine model files, each given by path, share and temperatures, into one with temperatures of the mean.
 
-    Raises ValueError where one is an ensemble itself, or images are prepared otherwise for it than for the first.
+    Raises ValueError if one is itself an ensemble, or prepares images differently from the first.
     """
     found, tensors = [], dict[str, Tensor]()
     for number, (path, share, heat) in enumerate(members):
@@ -180,13 +182,13 @@ def combined(
     notes = EnsembleNotes(members=tuple(found), temperature=dict(temperature))
     if any(one.notes.preparation != notes.first.preparation for one in found):
         raise ValueError(
-            f"the networks of {', '.join(str(path) for path, *_ in members)} want images of several kinds"
+            f"the networks of {', '.join(str(path) for path, *_ in members)} need images prepared in different ways"
         )
     save_weights(to, tensors, notes.model_dump(mode="json"))
 
 
 def weights(path: Path, notes: EnsembleNotes) -> list[dict[str, Tensor]]:
-    """The tensors of each network of a model file."""
+    """Return the tensors of each network of a model file."""
     tensors = load_weights(path)
     if len(notes.members) == 1:
         return [tensors]
@@ -208,7 +210,7 @@ def written(
     fitted_on: Sequence[str],
     full_precision: bool,
 ) -> dict[str, Any]:
-    """The notes of a network that was fitted on `data`, counts [K][C] images of each class."""
+    """Return the notes of a network fitted on `data`; counts [K][C] are the images of each class."""
     pairs = zip(data.categories, counts, strict=True)
     mean, std = network.normalization(recipe.train, net)
     notes = ModelNotes(
@@ -237,7 +239,7 @@ def written(
 
 
 def _own(recipe: Recipe) -> bool:
-    """Whether extension files define a part of the network; of losses and augmentations a finished model has none."""
+    """True if extension files define part of the network; a finished model needs no losses or augmentations."""
     return isinstance(recipe.train.head, CustomHead) or bool(extensions.find("models", recipe.train.backbone))
 
 
@@ -254,10 +256,9 @@ def _versions() -> dict[str, str]:
 
 
 def read(path: Path, remake: str = REMAKE) -> EnsembleNotes:
-    """The notes of a model file, whose network may be one alone. Raises EnvironmentFault where it is damaged, or of
-    another version.
+    """Return the notes of a model file, also of one with a single network.
 
-    `remake` is what to do then.
+    Raises EnvironmentFault, with `remake` as its help, if the file is damaged or of another version.
     """
     notes = read_notes(path)
     if (version := notes.get("version", 1)) != VERSION:

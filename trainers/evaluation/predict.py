@@ -1,4 +1,4 @@
-"""Looking at a split with a network: evaluation during training, and predictions of a finished model."""
+"""Network predictions on a split: for evaluation during training, and from a finished model."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ from trainers.support.checkpoint import load_weights
 from trainers.support.device import autocast, no_room, prepare, release
 from trainers.support.position import Cursor, Position
 
-AT_ONCE = 4  # training batches that evaluation tries first on a GPU: half the memory of one with its gradients
-GPU_PIXELS = 2**22  # and at least so many, 256 images at most: on fewer it waits for what the host has to launch
-CPU_PIXELS = 2**19  # that evaluation takes at once on a CPU, more of which fall out of its cache; 16 to 128 images
+AT_ONCE = 4  # training batches that evaluation first tries on a GPU: half the memory of one with gradients
+GPU_PIXELS = 2**22  # and at least this many, up to 256 images: with fewer, the GPU waits for the host's launches
+CPU_PIXELS = 2**19  # evaluated at once on a CPU, 16 to 128 images: more would not stay in its cache
 
 
 class Evaluator:
-    """How images reach a network: what it wants of them, the feeds that give it, and how many it takes at once."""
+    """The path of images to a network: its input format, the feeds that supply it, and the batch size."""
 
     def __init__(self, config: TrainConfig, data: Data, net: Network, device: torch.device) -> None:
         self.config, self.device, self.data = config, device, data
@@ -43,27 +43,27 @@ class Evaluator:
         self.eye = InputFormat(device, torch.tensor(mean, device=device), torch.tensor(std, device=device), layout)
         self.hosted = device.type == "cpu"
         self.cursor = Cursor()
-        self.resident = False  # whether images may stay on the device, which is then this process's alone
+        self.resident = False  # true if images may stay on the device, which this process then has to itself
         self.batch = _at_once(config, hosted=self.hosted)
 
     def feed(self, size: Size, *, training: bool = False) -> Loader:
-        """Batches of images for inputs of that size."""
+        """Return a loader of batches for inputs of that size."""
         augment = self.config.augment
         window = augment.smallest_window if training else 1.0
         resident = self.resident and not (training and changes_images(augment))
         return Loader(self.data, size, self.eye, hosted=self.hosted, resident=resident, window=window)
 
     def images(self, rows: Sequence[int] | np.ndarray, at_once: int | None = None) -> Iterator[Tensor]:
-        """The images of `rows` as evaluation sees them, [B, 3, H, W] on the device: two batches of the training
-        `at_once`, where nothing is said.
+        """Yield the images of `rows` as evaluation sees them, [B, 3, H, W] on the device, in batches of `at_once`,
+        by default twice the training batch.
         """
         feed = self.feed(self.config.input_size)
         yield from feed.plain(in_order(rows, at_once or 2 * self.config.batch_size), windows(feed.source, Views()))
 
     def logits(self, net: Network, rows: Sequence[int], views: Views | None = None) -> Tensor:
-        """Logits of `rows` in their order, without augmentation, [N, sum C] float32 on the device.
+        """Return the logits of `rows` in their order, without augmentation, [N, sum C] float32 on the device.
 
-        With `views`, the mean over the views of each image. Where a GPU has no room for so many images at once, half
+        With `views`, they are the mean over the views of each image. If the images do not fit on a GPU at once, half
         as many are tried, down to one.
         """
         net.eval()
@@ -88,21 +88,21 @@ class Evaluator:
         return torch.cat(found)[: len(rows)]
 
     def _chunks(self, rows: Sequence[int]) -> list[np.ndarray]:
-        """So many rows at once; a GPU, which prepares itself for each shape, gets the last ones filled up."""
+        """Return the rows in batches; a GPU, which prepares for each new shape, gets the last one filled up."""
         chunks = in_order(rows, self.batch)
         if not self.hosted and len(chunks) > 1:
             chunks[-1] = np.resize(chunks[-1], self.batch)
         return chunks
 
     def forward(self, net: Network, images: Tensor) -> Tensor:
-        """The logits of a batch, in 32 bits."""
+        """Return the logits of a batch, in 32 bits."""
         with autocast(self.config, self.device):
             logits: Tensor = net(images)
         return logits.float()
 
 
 def _at_once(config: TrainConfig, *, hosted: bool) -> int:
-    """The number of images that evaluation tries first."""
+    """Return the number of images that evaluation first tries at once."""
     pixels = math.prod(config.input_size)
     if hosted:
         return min(128, max(16, CPU_PIXELS // pixels))
@@ -110,7 +110,7 @@ def _at_once(config: TrainConfig, *, hosted: bool) -> int:
 
 
 def windows(size: Size, views: Views) -> list[Crop]:
-    """What each view sees of images of that size: windows of size / scale, mirrored as well with `flip`."""
+    """Return the windows of each view of images of that size: size / scale, and each mirrored with `flip`."""
     found = [window for scale in views.scales for window in _windows(*pair(size), scale, views.crops)]
     return found + [(*window[:4], True) for window in found] if views.flip else found
 
@@ -127,9 +127,9 @@ def _windows(height: int, width: int, scale: float, crops: int) -> list[Crop]:
 def fitting(
     recipe: Recipe, data: Data, logits: np.ndarray, labels: np.ndarray, counts: Sequence[Sequence[int]]
 ) -> Fitting:
-    """What correction and thresholds make of predictions of val, [N, sum C], labels [N, D].
+    """Return the fit of correction and thresholds to predictions on val, [N, sum C], with labels [N, D].
 
-    counts [K][C] are the images of each class that the model was fitted on.
+    counts [K][C]: the images of each class that the model was fitted on.
     """
     thresholds, prior = recipe.train.thresholds, frequency.log_prior(counts, data.multi)
     least = thresholds.min_images if thresholds.fit else None
@@ -137,7 +137,7 @@ def fitting(
 
 
 def fitted_thresholds(config: TrainConfig, data: Data, fit: Fitting) -> dict[str, tuple[float, ...]] | None:
-    """The thresholds as probabilities, by category with several answers; None where none are fitted."""
+    """Return the thresholds as probabilities, by category with several answers; None if none are fitted."""
     if not config.thresholds.fit or not any(data.multi):
         return None
     shares = (1 / (1 + np.exp(-fit.thresholds.astype(np.float64)))).tolist()
@@ -146,28 +146,28 @@ def fitted_thresholds(config: TrainConfig, data: Data, fit: Fitting) -> dict[str
 
 @dataclass(frozen=True)
 class Validation:
-    """Val as a network sees it: scores and logits [N, sum C], both corrected where the recipe asks for it."""
+    """The result of a network on val: scores and logits [N, sum C], both corrected if the recipe requests it."""
 
-    val: Scores | None = None  # none where there is no val
-    plain: Scores | None = None  # what the correction changed
+    val: Scores | None = None  # None if there is no val
+    plain: Scores | None = None  # the scores before correction, if any
     corrected: dict[str, Corrected] = field(default_factory=dict)
     logits: np.ndarray | None = None
-    thresholds: dict[str, tuple[float, ...]] | None = None  # of the correction
+    thresholds: dict[str, tuple[float, ...]] | None = None  # as fitted
     temperature: dict[str, float] = field(default_factory=dict)
-    raw: np.ndarray | None = None  # logits as the network gives them
+    raw: np.ndarray | None = None  # logits as they come from the network
 
 
 def judged(
     recipe: Recipe, data: Data, logits: np.ndarray, labels: np.ndarray, counts: Sequence[Sequence[int]], loss: float
 ) -> Validation:
-    """What predictions of val are worth, [N, sum C], labels [N, D]; `loss` is passed through to the scores.
+    """Evaluate predictions on val, [N, sum C], with labels [N, D]; `loss` is passed through to the scores.
 
-    counts [K][C] are the images of each class that the model was fitted on.
+    counts [K][C]: the images of each class that the model was fitted on.
     """
     asked, metric = recipe.train.posthoc_logit_adjustment, recipe.metric
     fitted = fitting(recipe, data, logits, labels, counts)
     fit = fitted.as_asked(asked, metric, loss)
-    counted = asked.fit or metric in STANDARD  # any other is computed hundreds of times for a fit
+    counted = asked.fit or metric in STANDARD  # a fit of any other would compute it hundreds of times
     found = Validation(
         val=fit.scores,
         corrected=fitted.corrected(*(metric,) * counted),
@@ -183,16 +183,16 @@ def judged(
 
 
 def evaluate_tta(recipe: Recipe, data: Data, weights: Path, *, device: str = "cpu") -> Look:
-    """Val through the recipe's test-time augmentation and posterior correction, by a model fitted on train.
+    """Evaluate a model fitted on train on val, with the recipe's test-time augmentation and posterior correction.
 
-    A fitted correction, and thresholds, are fitted to these logits, and cross-fitted.
+    A fitted correction and thresholds are fitted to these logits, and the scores are cross-fitted.
     """
     logits = predict(recipe, data, weights, split="val", device=device, views=recipe.train.tta)
     return look(recipe, data, logits, fit="train")
 
 
 def look(recipe: Recipe, data: Data, logits: np.ndarray, *, fit: str) -> Look:
-    """The same of logits [N, sum C] that are there; `fit` is the split with the classes' frequencies."""
+    """Do the same with existing logits [N, sum C]; `fit` is the split that the class frequencies come from."""
     train = recipe.train
     loss = scores(recipe, data, logits, split="val", fit=(fit,)).loss
     labels, counts = data.labels(data.table.indices("val")), data.counts(data.table.indices(fit))
@@ -214,10 +214,10 @@ def scores(
     fit: Sequence[str],
     probable: np.ndarray | None = None,
 ) -> Scores:
-    """Every metric of `logits` [N, sum C] on a split, in the order of its rows; missing labels count nowhere.
+    """Return every metric of `logits` [N, sum C] on a split, in the order of its rows; missing labels are ignored.
 
-    The loss is the recipe's, without label smoothing; its class weights come from the splits `fit`. `probable` are
-    the logits of probabilities, where thresholds were taken off `logits`.
+    The loss is the recipe's, without label smoothing; its class weights come from the splits `fit`. `probable`: the
+    logits for probabilities, if thresholds have been subtracted from `logits`.
     """
     rows = data.table.indices(split)
     labels, counts = data.labels(rows), data.counts(data.table.indices(*fit))
@@ -239,10 +239,10 @@ def scores(
 def predict(
     recipe: Recipe, data: Data, weights: Path, *, split: str, device: str = "cpu", views: Views | None = None
 ) -> np.ndarray:
-    """Logits [N, sum C] float32 of a split in the order of its rows, by the model in a safetensors file.
+    """Return the logits [N, sum C] float32 of a split, in the order of its rows, by the model in a safetensors file.
 
-    With `views`, the mean over the views of each image. Raises EnvironmentFault when the file cannot be read or does
-    not fit the recipe.
+    With `views`, they are the mean over the views of each image. Raises EnvironmentFault if the file cannot be read
+    or does not fit the recipe.
     """
     where = torch.device(device)
     prepare(where)

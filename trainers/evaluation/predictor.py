@@ -1,4 +1,4 @@
-"""A finished model at work: image files in, predictions out; its file is all that is needed."""
+"""Predictions of a finished model: image files in, predictions out; the model file is all that is needed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from trainers.models import network
 from trainers.support.device import prepare
 from trainers.support.errors import EnvironmentFault, UserError
 
-AHEAD = 1024  # images whose names are taken from the caller at once
+AHEAD = 1024  # image names taken from the caller at once
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to look at, or what of it lies in a box."""
+    """An image to predict, or the part of it inside a box."""
 
     path: Path
     box: Box | None = None
@@ -37,7 +37,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that cannot be read, and why."""
+    """An image that cannot be read, with the reason."""
 
     path: Path
     why: str
@@ -45,7 +45,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Images that pass through the network together: those of them that can be read are decoded."""
+    """Images that pass through the network together, decoded if they can be read."""
 
     files: Sequence[ImageFile]
     data: Data
@@ -53,7 +53,7 @@ class _Piece:
 
 
 class Network:
-    """A network of a model file on a device."""
+    """One network of a model file, on a device."""
 
     def __init__(self, notes: ModelNotes, weights: dict[str, Tensor], path: Path, data: Data, device: torch.device):
         self.notes, train = notes, notes.computed.train
@@ -61,7 +61,7 @@ class Network:
         self.lens = Evaluator(train, data, self.net, device)
 
     def logits(self, data: Data, *, filled: bool) -> np.ndarray:
-        """Logits [N, sum C] as it gives them; `filled`: of as many images as usual, some of them twice."""
+        """Return the raw logits [N, sum C]; `filled`: images are repeated to fill up the usual batch."""
         self.lens.data, count = data, len(data.table.rows)
         rows = np.resize(np.arange(count), self.lens.batch).tolist() if filled else list(range(count))
         seen: np.ndarray = self.lens.logits(self.net, rows, self.notes.calibration.views).cpu().numpy()[:count]
@@ -69,11 +69,11 @@ class Network:
 
 
 class Predictor:
-    """A model file that is loaded on a device: a network, or the mean of several.
+    """A model file loaded on a device: one network, or the mean of several.
 
     With the same images in the same order, batch size, device and number of CPU threads, the logits are bit for bit
-    those of a retraining's own predictions. Files of Python that define its network are executed, from
-    `extension_folder`. Raises EnvironmentFault for a file that is damaged, or of another version.
+    those of the retraining's own predictions. Python files that define its network are executed, from
+    `extension_folder`. Raises EnvironmentFault for a file that is damaged or of another version.
     """
 
     def __init__(
@@ -98,27 +98,27 @@ class Predictor:
             one.lens.batch = batch_size or one.lens.batch
 
     def _execute(self, folder: Path) -> None:
-        """Load the files of Python that define the networks."""
+        """Load the Python files that define the networks."""
         wanted = self.ensemble.extensions
         if lacking := [name for name in wanted if not (folder / name).is_file()]:
-            what = f"{lacking[0]} is not there, which defines the network of this model"
+            what = f"{lacking[0]}, which defines the network of this model, is missing"
             raise EnvironmentFault(what, where=str(folder), help="copy the folder extensions with the model")
         extensions.use(extensions.stored(folder, wanted))
 
     @property
     def batch(self) -> int:
-        """Images that pass through the networks together; a GPU without room has halved it."""
+        """The number of images that pass through the networks together; halved when a GPU ran out of memory."""
         return min(one.lens.batch for one in self.networks)
 
     @property
     def boxed(self) -> bool:
-        """Whether it was trained on what lies in boxes."""
+        """True if the model was trained on images cropped to boxes."""
         return self.notes.images.crop == "box"
 
     def predict(self, path: str | Path, box: Box | None = None) -> ImagePrediction:
-        """What it says of one image, or of what lies in a box of it: left, top, right, bottom.
+        """Predict one image, or the part of it inside a box: left, top, right, bottom.
 
-        Raises UserError where that is no image.
+        Raises UserError if it is not an image.
         """
         (found,) = self.predict_all([ImageFile(Path(path), box)])
         if isinstance(found, Unreadable):
@@ -126,7 +126,7 @@ class Predictor:
         return found
 
     def predict_all(self, files: Iterable[str | Path | ImageFile]) -> Iterator[ImagePrediction | Unreadable]:
-        """What it says of each image, in order; a batch is decoded while another passes through the network."""
+        """Predict each image, in order; one batch is decoded while another passes through the network."""
         waiting = (one if isinstance(one, ImageFile) else ImageFile(Path(one)) for one in files)
         first = True
         while some := list(islice(waiting, AHEAD // self.batch * self.batch or self.batch)):
@@ -137,14 +137,14 @@ class Predictor:
                 first = False
 
     def logits(self, data: Data, *, first: bool = True) -> np.ndarray:
-        """Logits [N, sum C] of decoded images, corrected; thresholds are not taken off.
+        """Return the corrected logits [N, sum C] of decoded images, without subtracting thresholds.
 
-        A GPU, which prepares itself for each shape, gets a batch after the `first` filled up.
+        On a GPU, which prepares for each new shape, every batch after the `first` is filled up.
         """
         return self.ensemble.mean(self._seen(data, first=first))
 
     def _seen(self, data: Data, *, first: bool) -> list[np.ndarray]:
-        """Those of each network, as it gives them."""
+        """Return the raw logits of each network."""
         filled = not first and self.device.type != "cpu"
         return [one.logits(data, filled=filled) for one in self.networks]
 
@@ -157,24 +157,24 @@ class Predictor:
                 yield ImagePrediction(file.path, {one.category: one for one in next(read)})
 
     def _predictions(self, data: Data, *, first: bool) -> Iterator[list[CategoryPrediction]]:
-        """Those of each image."""
+        """Yield the predictions for each image."""
         if not data.table.rows:
             return
         seen = self._seen(data, first=first)
         logits, judged = self.ensemble.mean(seen), self.ensemble.mean(seen, thresholds=True)
         if not np.isfinite(logits).all():
-            raise EnvironmentFault("the model's scores are not numbers", help="retrain it with precision: fp32")
+            raise EnvironmentFault("the model's scores are not finite", help="retrain it with precision: fp32")
         shares = answers.probabilities(logits, self.categories, self.ensemble.temperature)
         for each, share in zip(judged, shares, strict=True):
             yield answers.predictions(each, share, self.categories)
 
     def _decoded(self, files: Sequence[ImageFile]) -> _Piece:
-        """As the cache of a study would have them."""
+        """Decode images as the cache of a study would hold them."""
         rows = tuple(self._row(file) for file in files)
         table = Table(Path(), self.categories, rows)
         (images, half), faults = decode_rows(table, self.notes.format)
         kept = tuple(row for index, row in enumerate(rows) if index not in faults)
-        sizes = np.zeros((len(kept), 2), np.int32)  # for augmentations alone
+        sizes = np.zeros((len(kept), 2), np.int32)  # only augmentations use them
         cache = Cache(max(self.notes.images.decoded), images, half, sizes)
         return _Piece(files, Data(Table(Path(), self.categories, kept), cache), faults)
 

@@ -1,4 +1,4 @@
-"""Counting predictions batch by batch, on the device that makes them, where nothing waits for it."""
+"""Batch-by-batch counts of predictions, on the device that makes them, without waiting for it."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from trainers.support.device import send
 
 
 class Tally:
-    """How often each class was true, predicted, and both, [3, sum C], gathered batch by batch.
+    """The counts of each class as true, predicted, and both, [3, sum C], accumulated batch by batch.
 
-    Every metric but the average precision is a function of these; they grow with the classes, not with their square.
-    For the average precision, the logits of categories with several answers are kept. `missing`: some answers are,
-    and count nowhere.
+    Every metric except average precision is a function of these counts, whose size grows with the number of classes,
+    not with its square. For average precision, the logits of categories with several answers are kept. `missing`:
+    some answers are missing and are ignored.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Tally:
             self.known += torch.stack([(labels[:, span.labels] >= 0).any(1).sum() for span in self.spans])
 
     def _count(self, said: Tensor, labels: Tensor) -> None:
-        """Answers, counted through all classes, and labels, [B, S] each."""
+        """Count answers, numbered across all classes, and labels, [B, S] each."""
         true, ones = self.first + labels, torch.ones_like(labels)
         hits = (true == said).long()
         if self.missing:
@@ -64,7 +64,7 @@ class Tally:
         self.counts.view(3, -1).index_add_(1, self.classes, found)
 
     def scores(self, loss: float) -> Scores:
-        """Every metric of the split; loss is the mean over its images."""
+        """Return every metric of the split; loss is the mean over its images."""
         known = self.known.tolist() if self.missing and self.known.min() < self.images else None
         precision = None
         if self.ranked:

@@ -1,1 +1,1 @@
-"""From decoded images to augmented batches on a device."""
+"""The path from decoded images to augmented batches on a device."""

@@ -1,7 +1,7 @@
-"""The CPU's way of changing images: straight from the memory map, a few at a time so that they stay in its cache.
+"""Image changes on a CPU: straight from the memory map, a few images at a time so that they stay in its cache.
 
-What each image gets is what `transforms.apply` would give it. Upright windows, though, go through torch's resize of
-8 bits, which smooths where it makes smaller: 0.09 ms an image of 224 pixels, where `grid_sample` takes 0.65.
+Each image changes as `transforms.apply` would change it. Upright windows, however, use torch's 8-bit resize, which
+smooths when it shrinks: 0.09 ms per image of 224 pixels, where `grid_sample` takes 0.65 ms.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from trainers.loading import transforms
 from trainers.loading.policies import GREY
 from trainers.loading.transforms import Change, Draw, Size, pair
 
-GROUP = 2**16  # pixels worked on together
+GROUP = 2**16  # pixels processed together
 
-Crop = tuple[int, int, int, int, bool]  # left, top, right, bottom in whole pixels, and whether it is mirrored
+Crop = tuple[int, int, int, int, bool]  # left, top, right, bottom in whole pixels; true if mirrored
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How a network wants its images: on which device, with which normalisation [3] and memory layout."""
+    """The format of a network's input images: their device, normalisation [3] and memory layout."""
 
     device: torch.device
     mean: Tensor
@@ -32,16 +32,16 @@ class InputFormat:
 
 
 class BatchBuffers:
-    """Memory for two batches in turn: fresh memory costs as much as filling it, 0.26 ms an image of 224 pixels.
+    """Memory for two alternating batches: fresh memory costs as much as filling it, 0.26 ms per image of 224 pixels.
 
-    A batch is overwritten when the next but one is made.
+    Each batch is overwritten by the next but one.
     """
 
     def __init__(self) -> None:
         self.first, self.second = torch.empty(0), torch.empty(0)
 
     def take(self, count: int, size: tuple[int, int], layout: torch.memory_format) -> Tensor:
-        """[count, 3, *size] float32, holding anything."""
+        """Return a tensor [count, 3, *size] float32 with arbitrary content."""
         self.first, self.second = self.second, self.first
         if self.first.shape[2:] != size or len(self.first) < count:
             self.first = torch.empty((count, 3, *size), memory_format=layout)
@@ -57,13 +57,13 @@ def apply(
     room: BatchBuffers,
     custom: Change | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The changed, normalised images of `rows`, and what share of each label is its own: see `transforms.apply`.
+    """Return the changed, normalised images of `rows`, and each label's own share: see `transforms.apply`.
 
     level [N, H, W, 3] uint8 -> [B, 3, *size] float32, in `room` or, with `custom`, in memory of their own.
     """
     out = room.take(len(rows), pair(size), eye.layout)
     windows = list(_windows(how, level.shape[1], level.shape[2]))
-    later = how.noisy is not None or custom is not None  # what comes before normalisation
+    later = how.noisy is not None or custom is not None  # steps between these and normalisation
     mean, std = (torch.zeros(3), torch.ones(3)) if later else (eye.mean, eye.std)
     for part in _groups(out):
         _fill(out[part], level, rows[part], windows[part], _part(how, part), mean, std)
@@ -77,7 +77,7 @@ def apply(
 
 
 def look(level: Tensor, rows: np.ndarray, window: Crop, size: Size, eye: InputFormat, room: BatchBuffers) -> Tensor:
-    """The same window of every row as evaluation sees it, resized and normalised, [B, 3, *size] float32."""
+    """Return the same window of every row as evaluation sees it, resized and normalised, [B, 3, *size] float32."""
     out = room.take(len(rows), pair(size), eye.layout)
     for part in _groups(out):
         for image, row in zip(out[part], rows[part].tolist(), strict=True):
@@ -93,13 +93,13 @@ def _groups(out: Tensor) -> Iterator[slice]:
 
 
 def _part(how: Draw, part: slice) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Geometry, colour and contrast of some of the images."""
+    """Return geometry, colour and contrast of some of the images."""
     affine, colour, contrast = (None if x is None else x[part] for x in (how.affine, how.colour, how.contrast))
     return affine, colour, contrast
 
 
 def _windows(how: Draw, height: int, width: int) -> Iterator[Crop | None]:
-    """What each image shows in whole pixels; None where that is turned, sheared, or outside the image."""
+    """Yield the window of each image in whole pixels; None if it is rotated, sheared or partly outside the image."""
     if how.affine is None:
         yield from ((0, 0, width, height, flip) for flip in how.flip.tolist())
         return
@@ -137,7 +137,7 @@ def _fill(
 
 
 def _cut(image: Tensor, window: Crop, size: tuple[int, ...]) -> Tensor:
-    """A window of an image [H, W, 3] uint8, resized -> [3, *size] uint8."""
+    """Resize a window of an image [H, W, 3] uint8 -> [3, *size] uint8."""
     left, top, right, bottom, mirrored = window
     x = image[top:bottom, left:right].permute(2, 0, 1)
     if x.shape[1:] != size:
@@ -146,13 +146,13 @@ def _cut(image: Tensor, window: Crop, size: tuple[int, ...]) -> Tensor:
 
 
 def _turned(image: Tensor, affine: Tensor, size: tuple[int, ...]) -> Tensor:
-    """An image [H, W, 3] uint8 seen through a matrix [2, 3] -> [3, *size] float32 in 0..255."""
+    """Sample an image [H, W, 3] uint8 through a matrix [2, 3] -> [3, *size] float32 in 0..255."""
     x = image.permute(2, 0, 1)[None].float()
     return F.grid_sample(x, _grid(affine, size), padding_mode="reflection", align_corners=False)[0]
 
 
 def _grid(affine: Tensor, size: tuple[int, ...]) -> Tensor:
-    """`F.affine_grid` at a fifth of its cost, [1, *size, 2]."""
+    """Return what `F.affine_grid` would, at a fifth of its cost, [1, *size, 2]."""
     y, x = (((np.arange(count) + 0.5) * 2 / count - 1).astype(np.float32) for count in size)
     grid = np.empty((1, *size, 2), dtype=np.float32)
     for k, (across, down, origin) in enumerate(affine.tolist()):
@@ -161,7 +161,7 @@ def _grid(affine: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _recolour(plane: Tensor, out: Tensor, matrix: Tensor, contrast: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Colour of images in 0..255 changed, clamped and normalised in one product: the clamp moves with the scale."""
+    """Change the colour of images in 0..255, clamp and normalise in one product: the clamp scales along."""
     flat = plane.flatten(2)  # [n, 3, pixels]
     grey = (flat.mean(2) @ torch.tensor(GREY)) * contrast / 255  # [n]
     shift = (grey[:, None] - mean) / std
@@ -171,7 +171,7 @@ def _recolour(plane: Tensor, out: Tensor, matrix: Tensor, contrast: Tensor, mean
 
 
 def _normalise(out: Tensor, mean: Tensor, std: Tensor) -> None:
-    """0..255 -> normalised, in place, in long rows whatever the layout."""
+    """Normalise images in 0..255 in place, in long rows whatever the layout."""
     scale, shift = 1 / (255 * std), -mean / std
     if out.is_contiguous():
         flat = out.flatten(2)

@@ -1,4 +1,4 @@
-"""Batches as a step wants them: a side thread gathers, draws and sends one while the step works on another."""
+"""Batches for training steps: a side thread gathers, draws and sends one while the step works on another."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,17 +24,17 @@ from trainers.support.device import send
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step looks at."""
+    """The input of one training step."""
 
     images: Tensor  # [B, 3, *size] float32, changed and normalised
     labels: Tensor  # [B, D] int64
-    own: Tensor | None = None  # [B], share of its own label; None without mixing
-    other: Tensor | None = None  # [B, D] int64, labels of the image that the rest is of
-    weights: Tensor | None = None  # [B], factor of the loss; None where all are 1
-    other_weights: Tensor | None = None  # [B], of the image that the rest is of
+    own: Tensor | None = None  # [B], share of each image's own label; None without mixing
+    other: Tensor | None = None  # [B, D] int64, labels of the image that is mixed in
+    weights: Tensor | None = None  # [B], factor of the loss; None if all are 1
+    other_weights: Tensor | None = None  # [B], of the image that is mixed in
 
     def pieces(self, most: int) -> Iterator["Batch"]:
-        """The batch in as few pieces of at most `most` images as can be, and these as equal as can be."""
+        """Yield the batch in the fewest pieces of at most `most` images, as equal in size as possible."""
         count = len(self.images)
         number = math.ceil(count / most)
         for start, end in pairwise(count * k // number for k in range(number + 1)):
@@ -45,7 +45,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Images that a device is still to change: [B, H, W, 3] uint8, their labels and parameters."""
+    """Images that a device has yet to change: [B, H, W, 3] uint8, their labels and parameters."""
 
     images: Tensor
     labels: Tensor | None = None
@@ -55,7 +55,7 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class AugmentationSource:
-    """Where random parameters come from: what may change, the numbers of one epoch, and who is of the minority."""
+    """The source of random parameters: the augmentations, the generator of one epoch, and the minority images."""
 
     config: Augment
     rng: np.random.Generator
@@ -63,17 +63,17 @@ class AugmentationSource:
 
     @cached_property
     def custom(self) -> CustomAugmentations:
-        """Those of extension files, made again for each epoch: a resumed run has what an uninterrupted one has."""
+        """The custom augmentations, made again for each epoch so that a resumed run equals an uninterrupted one."""
         return CustomAugmentations.of(self.config, torch.get_num_threads())
 
 
 class Loader:
-    """Batches of the smallest level of the cache of which no window is enlarged.
+    """Batches from the smallest level of the cache in which no window has to be enlarged.
 
-    window: side of the smallest one that is looked at, as a share of the image's side.
-    hosted: the CPU changes the images. Else the eye's device does, and the host only gathers; resident: not even
-    that, for the device keeps the level, where it has the room. All three see the same random parameters.
-    What is given is overwritten when the next is asked for.
+    window: side of the smallest window used, as a share of the image's side.
+    hosted: the CPU changes the images. Otherwise the device of `eye` does, and the host only gathers; resident: not
+    even that, because the device keeps the level if it has room. All three see the same random parameters.
+    Each batch is overwritten when the next one is requested.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Loader:
         self.level = None if isinstance(self.images, JpegImages) else shared(self.images)
         self.source = self.images.shape[1:3]  # height and width
         self.threads = torch.get_num_threads()  # that decode JPEGs
-        self.read: tuple[np.ndarray | None, Tensor] = None, torch.empty(0)  # what was decoded last, and of which rows
+        self.read: tuple[np.ndarray | None, Tensor] = None, torch.empty(0)  # the rows decoded last, and their images
         self.kept = DEVICE_IMAGES.take(self.images, eye.device) if resident and not hosted else None
 
     def training(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[Batch]:
-        """A batch for each chunk of row numbers, its parameters drawn in order."""
+        """Yield one batch per chunk of row numbers, with parameters drawn in order."""
         custom = drawing.custom
         if not self.hosted:
             yield from (self.change(raw, custom) for raw in self.raw(chunks, drawing))
@@ -114,7 +114,7 @@ class Loader:
         yield from prefetch(chunks, made, self.eye.device)
 
     def raw(self, chunks: Sequence[np.ndarray], drawing: AugmentationSource) -> Iterator[RawBatch]:
-        """What a device is still to make into batches."""
+        """Return the raw batches, which a device has yet to change."""
 
         def made(rows: np.ndarray) -> RawBatch:
             how = self.draw(rows, drawing).to(self.eye.device)
@@ -122,12 +122,10 @@ class Loader:
             raw = self._raw(rows) if changed is None else RawBatch(send(changed, self.eye.device))
             return replace(raw, labels=self._labels(rows), how=how, weights=self._weights(rows))
 
-        return prefetch(
-            chunks, made, self.eye.device, depth=2
-        )  # one more than is in the making: hosts are not punctual
+        return prefetch(chunks, made, self.eye.device, depth=2)  # one more than is being made: hosts are not punctual
 
     def plain(self, chunks: Sequence[np.ndarray], windows: Sequence[Crop]) -> Iterator[Tensor]:
-        """What evaluation sees of each chunk, window by window, [B, 3, *size] float32 on the device."""
+        """Yield what evaluation sees of each chunk, window by window, [B, 3, *size] float32 on the device."""
         asked = [(rows, window) for rows in chunks for window in windows]
         if self.hosted:
             yield from prefetch(asked, self._look, self.eye.device)
@@ -136,7 +134,7 @@ class Loader:
             yield from (self.seen(raw.images, window) for window in windows)
 
     def draw(self, rows: np.ndarray, drawing: AugmentationSource) -> transforms.Draw:
-        """How these rows are to be changed."""
+        """Return the random parameters for these rows."""
         shapes = np.asarray(self.data.cache.sizes[rows])
         how = transforms.draw(drawing.config, shapes, drawing.rng, drawing.minority[rows], self.source)
         return drawing.custom.draw(how, drawing.rng)
@@ -146,7 +144,7 @@ class Loader:
         return cpu_transforms.look(*self._pixels(rows), window, self.size, self.eye, self.room)
 
     def _pixels(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """Images [.., H, W, 3] uint8, and where in them these rows are. JPEGs are decoded once for all windows."""
+        """Return images [.., H, W, 3] uint8, and the rows' positions. JPEGs are decoded once for all windows."""
         if self.level is not None:
             return self.level, rows
         if self.read[0] is not rows:
@@ -158,8 +156,8 @@ class Loader:
         return gather(self.images, rows, pinned=pinned, threads=self.threads)
 
     def _changed(self, rows: np.ndarray, how: transforms.Draw, custom: CustomAugmentations) -> Tensor | None:
-        """Copies of these images on the host, [B, H, W, 3] uint8, as augmentations of extension files change them;
-        None where none does.
+        """Return copies of these images on the host, [B, H, W, 3] uint8, changed by augmentations from extension
+        files; None if there are none.
         """
         return None if how.image_seeds is None else custom.change_images(self._gathered(rows), how.image_seeds)
 
@@ -176,7 +174,7 @@ class Loader:
         return None if weights is None else send(torch.from_numpy(weights[rows]), self.eye.device)
 
     def change(self, raw: RawBatch, custom: CustomAugmentations = NONE) -> Batch:
-        """The batch that a device makes of what it was sent."""
+        """Return the batch that the device makes from a raw one."""
         if raw.how is None or raw.labels is None:
             raise ValueError("images without parameters cannot be changed")
         eye, images = self.eye, raw.images.permute(0, 3, 1, 2)
@@ -184,7 +182,7 @@ class Loader:
         return _batch(self._laid(x), raw.labels, own, raw.how.partner, raw.weights)
 
     def seen(self, images: Tensor, window: Crop) -> Tensor:
-        """What evaluation sees of these through a window."""
+        """Return what evaluation sees of these images through a window."""
         left, top, right, bottom, mirrored = window
         x = images[:, top:bottom, left:right].permute(0, 3, 1, 2)
         x = x.flip(3) if mirrored else x
@@ -197,7 +195,7 @@ class Loader:
 def _batch(
     images: Tensor, labels: Tensor, own: Tensor | None, partner: Tensor | None, weights: Tensor | None
 ) -> Batch:
-    """A batch whose images are mixed with their partners, [B] int64, where there are some."""
+    """Return a batch whose images are mixed with their partners, [B] int64, if there are any."""
     if partner is None:
         return Batch(images, labels, own, weights=weights)
     return Batch(images, labels, own, labels[partner], weights, None if weights is None else weights[partner])

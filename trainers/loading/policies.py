@@ -1,9 +1,9 @@
-"""Augmentation policies: which named changes an image gets, as matrices of geometry and colour. No image is here.
+"""Augmentation policies: the named changes of each image, as matrices of geometry and colour. No image is used here.
 
-TrivialAugment (Mueller and Hutter 2021, ranges "wide") and RandAugment (Cubuk et al. 2020), of their changes those
-that a matrix can do. Left out are auto-contrast, equalize, posterize, solarize, sharpness, and clamping between two
-changes of colour: colours leave 0..1 and come back; what is outside at the end is clamped. What a change of geometry
-brings in from outside the image is its mirror image.
+TrivialAugment (Mueller and Hutter 2021, the "wide" ranges) and RandAugment (Cubuk et al. 2020), limited to the
+changes that a matrix can express. Left out are auto-contrast, equalize, posterize, solarize and sharpness, and
+clamping between two changes of colour: colours may leave 0..1 and come back, and are clamped at the end. Areas that a
+change of geometry brings in from outside the image are filled with its mirror image.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ CHANGES = (
 )
 _WIDE = (0, 0.99, 0.99, 1 / 7, 1 / 7, np.radians(135), 0.99, 0.99, 0.99)  # a seventh is 32 of 224 pixels
 _RAND = (0, 0.3, 0.3, 0.45, 0.45, np.radians(30), 0.9, 0.9, 0.9)
-"""Largest amounts: a shear's slope, shares of the side, radians, and factors 1 ± this."""
+"""Largest amounts: slopes of a shear, shares of the side, radians, and factors of 1 ± this."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What each image of a batch gets, in this order."""
+    """The changes of each image of a batch, in this order."""
 
-    kinds: np.ndarray  # [B, n] int, numbers in CHANGES
+    kinds: np.ndarray  # [B, n] int, indices into CHANGES
     amounts: np.ndarray  # [B, n], signed
 
 
 def draw(config: Augment, batch: int, rng: np.random.Generator) -> Plan | None:
-    """RandAugment's changes, all of one strength, then TrivialAugment's one, uniform up to the largest; None: off."""
+    """Draw RandAugment's changes, of one strength, then TrivialAugment's, of uniform strength; None: both are off."""
     plans = []
     if (rand := config.rand_augment) is not None:
         plans.append(_draw((batch, rand.num_ops), _RAND, rng, rand.magnitude / MAX_MAGNITUDE))
@@ -60,7 +60,7 @@ def _draw(
 
 
 def geometry(plan: Plan, aspect: np.ndarray) -> np.ndarray:
-    """Output -> input coordinates, both -1..1, as [B, 3, 3]; aspect [B] is height over width of what is changed."""
+    """Return output -> input coordinates, both -1..1, as [B, 3, 3]; aspect [B] is height over width."""
     total = np.tile(np.eye(3), (len(aspect), 1, 1))
     for kind, by in zip(plan.kinds.T, plan.amounts.T, strict=True):
         one = np.tile(np.eye(3), (len(aspect), 1, 1))
@@ -75,10 +75,10 @@ def geometry(plan: Plan, aspect: np.ndarray) -> np.ndarray:
 
 
 def colour(plan: Plan, matrix: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The change of colour `matrix` [B, 3, 3] and `grey` [B], as of `transforms.Draw`, followed by those of the plan.
+    """Return the colour change `matrix` [B, 3, 3] and `grey` [B], as in `transforms.Draw`, followed by the plan's.
 
-    Every row of a matrix has the same sum, what grey is multiplied by; so the mean grey m of an image has become
-    (sum + grey) m when a change of contrast asks for it.
+    All rows of a matrix have the same sum, the factor of grey; so the mean grey m of an image has become
+    (sum + grey) m when a change of contrast uses it.
     """
     for kind, by in zip(plan.kinds.T, plan.amounts.T, strict=True):
         brightness, contrast, keep = (1 + np.where(kind == k, by, 0.0) for k in range(6, 9))
@@ -89,7 +89,7 @@ def colour(plan: Plan, matrix: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray
 
 
 def saturation(keep: np.ndarray) -> np.ndarray:
-    """Blend of a pixel with its grey, of which `keep` [B] is the pixel: [B, 3, 3]."""
+    """Return the blend of a pixel with its grey, where `keep` [B] is the pixel's share: [B, 3, 3]."""
     grey = np.tile(np.array(GREY), (3, 1))  # [3, 3], every row the grey of a pixel
     blend: np.ndarray = keep[:, None, None] * np.eye(3) + (1 - keep)[:, None, None] * grey
     return blend

@@ -1,4 +1,4 @@
-"""Making the next thing in a side thread while the last one is worked on; for a GPU, on a stream of its own."""
+"""Prefetching: a side thread makes the next item while the last one is used; for a GPU, on its own stream."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ Made = TypeVar("Made")
 def prefetch(
     asked: Sequence[Asked], make: Callable[[Asked], Made], device: torch.device, depth: int = 1
 ) -> Iterator[Made]:
-    """`make(one)` of everything asked for, in order, at most `depth` of them before they are wanted.
+    """Yield `make(one)` for every item, in order, at most `depth` of them ahead of use.
 
-    What is made is a tensor, or a dataclass with tensors. On CUDA nobody waits for the device: the stream of the
-    caller waits for that of the side thread. A process of one CPU thread makes everything itself, when it is wanted.
+    The results are tensors, or dataclasses with tensors. On CUDA, the host does not wait for the device: the caller's
+    stream waits for that of the side thread. A process with one CPU thread makes each item itself, when it is needed.
     """
     if device.type != "cuda" and torch.get_num_threads() == 1:
         yield from map(make, asked)
@@ -43,17 +43,17 @@ def prefetch(
             while coming:
                 yield _arrived(*coming.popleft().result(), device)
         finally:
-            pool.shutdown(cancel_futures=True)  # of a caller who leaves early
+            pool.shutdown(cancel_futures=True)  # for a caller that leaves early
 
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for the life of the process: the allocator reuses memory only on the stream that asked for it."""
+    """Return one stream for the life of the process: the allocator reuses memory only on the requesting stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _arrived(made: Made, event: torch.cuda.Event | None, device: torch.device) -> Made:
-    """What another stream made: used here after its event, and its memory not reused before this stream is done."""
+    """Make another stream's result safe here: wait for its event, and keep its memory until this stream is done."""
     if event is not None:
         here = torch.cuda.current_stream(device)
         here.wait_event(event)
@@ -63,7 +63,7 @@ def _arrived(made: Made, event: torch.cuda.Event | None, device: torch.device) -
 
 
 def tensors(made: object) -> Iterator[Tensor]:
-    """Every tensor in a dataclass, and in the dataclasses in it."""
+    """Yield every tensor in a dataclass and in the dataclasses inside it."""
     if isinstance(made, Tensor):
         yield made
     elif is_dataclass(made):

@@ -1,7 +1,7 @@
-"""Random changes of a batch of training images: parameters drawn for each image on the host, applied on the device.
+"""Random changes of a batch of training images: parameters are drawn per image on the host, applied on the device.
 
-Geometry is one 2x3 matrix an image, colour one 3x4 matrix an image, so both cost the same few operations on the
-device, whatever they are made of.
+Geometry is one 2x3 matrix per image and colour one 3x4 matrix per image, so both cost the same few operations on the
+device, whatever they combine.
 """
 
 import math
@@ -22,27 +22,27 @@ from trainers.support.device import send
 
 Size = int | tuple[int, int]  # of images: the side of squares, or height and width
 Change = Callable[[Tensor], Tensor]
-SHRINKS = 1.2  # times as many pixels in the cache as in the input: from there on windows are smoothed
+SHRINKS = 1.2  # ratio of pixels in the cache to pixels in the input, above which windows are smoothed
 _TO_YIQ = np.array([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The random parameters of one batch; None where that change is off."""
+    """The random parameters of one batch; None for a change that is off."""
 
     flip: Tensor  # [B] bool
     affine: Tensor | None  # [B, 2, 3]: output coordinates -> input coordinates, both -1..1
     colour: Tensor | None  # [B, 3, 3]
-    contrast: Tensor | None  # [B], how much of the image's mean grey is added
+    contrast: Tensor | None  # [B], share of the image's mean grey that is added
     noisy: Tensor | None  # [n] int64: the images that get noise
-    noise: float  # its standard deviation, on the scale 0..1
+    noise: float  # its standard deviation, on a scale of 0 to 1
     seed: int  # of the noise
     erase: Tensor | None  # [B, 4] left, top, right, bottom in shares of the side; an empty box erases nothing
     partner: Tensor | None  # [B] int64: the image that is mixed in
-    share: Tensor | None  # [B] float: what is left of the image itself
+    share: Tensor | None  # [B] float: the remaining share of the image itself
     cut: Tensor | None  # [B, 4] box that comes from the partner; None for MixUp
-    image_seeds: np.ndarray | None = None  # [B] int64, of the augmentations of single images in extension files
-    batch_seed: int = 0  # of those of a batch
+    image_seeds: np.ndarray | None = None  # [B] int64, for extension files' augmentations of single images
+    batch_seed: int = 0  # for those of a batch
 
     def to(self, device: torch.device) -> "Draw":
         given = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -51,7 +51,7 @@ class Draw:
 
 
 def pair(size: Size) -> tuple[int, int]:
-    """Height and width."""
+    """Return height and width."""
     return (size, size) if isinstance(size, int) else size
 
 
@@ -62,11 +62,11 @@ def draw(
     minority: np.ndarray | None = None,
     size: Size | None = None,
 ) -> Draw:
-    """Parameters for one batch, of `rng` alone: the same on every device.
+    """Draw the parameters for one batch from `rng` only: they are the same on every device.
 
     shapes [B, 2] int: width and height of the originals, which turn a rotation of the squashed image into one of
     the original. minority [B] bool: the images that `mixup_classes: minority` mixes, see `minority`.
-    size: that of the images to be changed; upright windows then begin and end at whole pixels of theirs.
+    size: size of the images to be changed; upright windows then start and end at whole pixels.
     """
     batch = len(shapes)
     flip = rng.random(batch) < config.horizontal_flip
@@ -96,10 +96,10 @@ def draw(
 
 
 def minority(labels: np.ndarray, counts: Sequence[Sequence[int]], categories: Sequence[Category]) -> np.ndarray:
-    """Images with a class that is rarer than usual in its category, [N] bool.
+    """Return which images have a class that is rarer than the average of its category, [N] bool.
 
-    labels [N, D] int, counts [K][C] training images of each class. Usual is the mean over the classes of the
-    category, those without images included.
+    labels [N, D] int, counts [K][C] training images of each class. The average is over the classes of the category,
+    including those without images.
     """
     found = np.zeros(len(labels), dtype=bool)
     for span, count in zip(spans(categories), counts, strict=True):
@@ -113,7 +113,7 @@ def _tensor(array: np.ndarray | None) -> Tensor | None:
 
 
 def _moves(config: Augment) -> bool:
-    """Whether anything but a mirror image changes the geometry."""
+    """True if anything besides a horizontal flip changes the geometry."""
     whole = config.random_resized_crop is None and not config.random_shift and not config.rotation
     return not whole or config.trivial_augment or config.rand_augment is not None
 
@@ -131,7 +131,7 @@ def _affine(config: Augment, shapes: np.ndarray, flip: np.ndarray, rng: np.rando
 
 
 def then(affine: np.ndarray, plan: policies.Plan, shapes: np.ndarray) -> np.ndarray:
-    """The window that `affine` [B, 2, 3] shows, changed by the plan in the proportions of the original."""
+    """Return the window that `affine` [B, 2, 3] shows, changed by the plan in the proportions of the original."""
     width, height = np.linalg.norm(shapes[:, :, None] * affine[:, :, :2], axis=1).T  # of the window, in its pixels
     after = policies.geometry(plan, height / width)
     whole: np.ndarray = affine @ after
@@ -139,7 +139,7 @@ def then(affine: np.ndarray, plan: policies.Plan, shapes: np.ndarray) -> np.ndar
 
 
 def _snapped(affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Windows that are not turned moved to whole pixels of an image of that size, [B, 2, 3]; half a pixel at most."""
+    """Move upright windows to whole pixels of an image of that size, [B, 2, 3], by at most half a pixel."""
     side = np.array(size[::-1])
     half, centre = affine[:, (0, 1), (0, 1)], affine[:, :, 2]  # [B, 2] each; half is negative where mirrored
     first = np.round((1 + centre - np.abs(half)) * side / 2)
@@ -152,7 +152,7 @@ def _snapped(affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _window(config: Augment, batch: int, rng: np.random.Generator) -> np.ndarray:
-    """Half sides of the visible windows, [B, 2] in 0..1; the resized crop of Szegedy et al. 2015, area and aspect."""
+    """Return half the sides of the visible windows, [B, 2] in 0..1; random_resized_crop as in Szegedy et al. 2015."""
     half = np.full((batch, 2), 1 - config.random_shift)
     if config.random_resized_crop is None:
         return half
@@ -162,7 +162,7 @@ def _window(config: Augment, batch: int, rng: np.random.Generator) -> np.ndarray
 
 
 def _colour(config: ColorJitter, batch: int, rng: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Brightness, contrast, saturation, hue, in this order, as [B, 3, 3] and the share of mean grey [B]."""
+    """Return brightness, contrast, saturation and hue, in this order, as [B, 3, 3] and the share of mean grey [B]."""
     if not (config.brightness or config.contrast or config.saturation or config.hue):
         return None, None
     brightness, contrast, saturation = (
@@ -174,7 +174,7 @@ def _colour(config: ColorJitter, batch: int, rng: np.random.Generator) -> tuple[
 
 
 def _hue(turn: np.ndarray) -> np.ndarray:
-    """Rotation of the chroma plane of YIQ by `turn` radians, [B] -> [B, 3, 3] in RGB."""
+    """Return the rotation of the chroma plane of YIQ by `turn` radians, [B] -> [B, 3, 3] in RGB."""
     rotation = np.zeros((len(turn), 3, 3))
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = np.cos(turn)
@@ -184,7 +184,7 @@ def _hue(turn: np.ndarray) -> np.ndarray:
 
 
 def _boxes(batch: int, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """Rectangles of 2 to 33 % of the area and an aspect of 0.3 to 3.3 (Zhong et al. 2020), [B, 4]."""
+    """Draw rectangles of 2 to 33 % of the area with an aspect ratio of 0.3 to 3.3 (Zhong et al. 2020), [B, 4]."""
     area = rng.uniform(0.02, 1 / 3, batch) * (rng.random(batch) < probability)
     aspect = np.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3), batch))
     size = np.minimum(np.sqrt(np.stack([area * aspect, area / aspect], axis=1)), 1.0)
@@ -195,9 +195,9 @@ def _boxes(batch: int, rng: np.random.Generator, probability: float) -> np.ndarr
 def _mix(
     config: Augment, batch: int, rng: np.random.Generator, minority: np.ndarray | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """MixUp or CutMix for the whole batch, each image with its own share; where both are on, either by a coin.
+    """Draw MixUp or CutMix for the whole batch, with a share per image; if both are on, a coin flip decides.
 
-    MixUp of the minority leaves all others whole: they are partners only.
+    MixUp of the minority leaves all other images unchanged: they only serve as partners.
     """
     if not config.mixup and not config.cutmix:
         return None, None, None
@@ -215,17 +215,17 @@ def _mix(
 
 def _of_minority(share: np.ndarray, minority: np.ndarray | None) -> np.ndarray:
     if minority is None:
-        raise ValueError("mixup_classes: minority, and nobody says which images are")
+        raise ValueError("mixup_classes: minority needs to know which images are in the minority")
     return np.where(minority, share, 1.0)
 
 
 def apply(
     images: Tensor, how: Draw, size: Size, mean: Tensor, std: Tensor, custom: Change | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The changed, normalised images, and what share of each label is its own.
+    """Return the changed, normalised images, and the share of each label that is the image's own.
 
     images [B, 3, H, W] uint8 -> [B, 3, *size] float32; mean, std [3]; the share is [B], or None without mixing.
-    custom: what extension files do with the images [B, 3, *size] in 0..1.
+    custom: the changes of extension files to the images [B, 3, *size] in 0..1.
     """
     x = _warp(images, how, pair(size))
     if how.colour is not None and how.contrast is not None:
@@ -236,9 +236,9 @@ def apply(
 
 
 def disturb(x: Tensor, how: Draw) -> Tensor:
-    """Images [B, 3, H, W] in 0..1 with Gaussian noise on those that get it, clamped; written into x.
+    """Add Gaussian noise, in place, to those of the images [B, 3, H, W] in 0..1 that receive it; clamped.
 
-    The noise is drawn on the host, so that every device sees the same.
+    The noise is drawn on the host, so that it is the same on every device.
     """
     if how.noisy is None:
         return x
@@ -248,14 +248,14 @@ def disturb(x: Tensor, how: Draw) -> Tensor:
 
 
 def finish(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
-    """Normalised images [B, 3, H, W], erased and mixed in place, and what share of each label is its own."""
+    """Erase and mix normalised images [B, 3, H, W] in place; returns them and the own share of each label."""
     if how.erase is not None:
         x.masked_fill_(_inside(how.erase, *x.shape[2:])[:, None], 0.0)  # 0 is the mean colour
     return _blend(x, how)
 
 
 def plain(images: Tensor, size: Size, mean: Tensor, std: Tensor) -> Tensor:
-    """The images as evaluation sees them, resized and normalised.
+    """Return the images as evaluation sees them, resized and normalised.
 
     images [B, 3, H, W] uint8 -> [B, 3, *size] float32; mean, std [3].
     """
@@ -291,17 +291,17 @@ def _sample(x: Tensor, grid: Tensor) -> Tensor:
 
 
 def pixel_centers(size: int, device: torch.device) -> Tensor:
-    """The middles of so many pixels in a row, -1..1, [size]."""
+    """Return the centres of `size` pixels in a row, -1..1, [size]."""
     return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
 
 
 def _spread(step: Tensor, ratio: float, size: int) -> Tensor:
-    """Two places for each pixel of a row, whose mean blurs as torch's antialiased resize does, [B, 2 size].
+    """Return two positions per pixel of a row whose mean blurs as torch's antialiased resize does, [B, 2 size].
 
-    step [B, 2] is the row's direction in the input, in which a unit has as many pixels either way; at `ratio` 1 its
-    length is what a pixel shows, in pixels of the input. Where that is s > 1, a resize weighs with a triangle of
-    half-width s, of variance s^2 / 6, and bilinear sampling with one of 1: two places at a distance d on either side
-    add the rest, d^2 = (s^2 - 1) / 6.
+    step [B, 2] is the row's direction in the input, in units with the same number of pixels either way; at `ratio` 1
+    its length is the extent of a pixel, in pixels of the input. Where that is s > 1, a resize weights with a triangle
+    of half-width s, of variance s^2 / 6, and bilinear sampling with one of half-width 1: two positions a distance d
+    away on either side add the difference, d^2 = (s^2 - 1) / 6.
     """
     shrinks = (step.square().sum(1).sqrt() * ratio).clamp_min(1)  # [B], s
     apart = ((1 - shrinks**-2) / 6).sqrt() * (2 / size)  # d / s output pixels
@@ -310,10 +310,10 @@ def _spread(step: Tensor, ratio: float, size: int) -> Tensor:
 
 
 def sampling_grid(affine: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Where in the input, -1..1, each pixel of the output lies, [B, H, W, 2].
+    """Return the position in the input, -1..1, of each pixel of the output, [B, H, W, 2].
 
-    affine [B, 2, 3]; across and down: places in the output, [B or 1, W] and [B or 1, H]. `F.affine_grid` would be a
-    product of matrices, which a GPU computes in TF32: with 10 bits, it misses by 0.06 pixels of 256.
+    affine [B, 2, 3]; across and down: positions in the output, [B or 1, W] and [B or 1, H]. `F.affine_grid` would use
+    a matrix product, which a GPU computes in TF32: with its 10 bits, it is off by 0.06 pixels in 256.
     """
     right, below, origin = affine[:, None].unbind(3)  # [B, 1, 2] each
     rows = below * down[:, :, None] + origin  # [B, H, 2]
@@ -322,7 +322,7 @@ def sampling_grid(affine: Tensor, across: Tensor, down: Tensor) -> Tensor:
 
 
 def recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
-    """A sum of three products instead of one of matrices, for the sake of TF32, too."""
+    """Change colours by a sum of three products instead of a matrix product, also to avoid TF32."""
     red, green, blue = x.mean((2, 3)).unbind(1)
     grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue) * contrast  # [B]
     out = grey[:, None, None, None].expand_as(x).contiguous()
@@ -332,7 +332,7 @@ def recolour(x: Tensor, matrix: Tensor, contrast: Tensor) -> Tensor:
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """[B, 4] boxes in shares of the sides -> [B, height, width] bool."""
+    """Return the mask of boxes [B, 4], given in shares of the sides -> [B, height, width] bool."""
     x, y = ((torch.arange(size, device=boxes.device) + 0.5) / size for size in (width, height))
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
     across, down = (x >= left) & (x < right), (y >= top) & (y < bottom)

@@ -1,1 +1,1 @@
-"""Which metrics there are, what computes them, and which way they are better."""
+"""The names of the metrics, the code that computes them, and whether higher or lower is better."""

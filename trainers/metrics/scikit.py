@@ -1,7 +1,7 @@
-"""Metrics of the field by scikit-learn's own functions, which is imported when one is asked for.
+"""Common metrics, computed by scikit-learn, which is imported only when one of them is used.
 
-Each takes the probabilities of one category, [N, C] float, and the labels, [N] int; or those of one class among
-several answers, [N] float with 0 and 1. Each returns None where the metric is undefined.
+Each takes the probabilities of one category, [N, C] float, and its labels, [N] int; or, with several answers, those
+of one class, [N] float and labels 0 and 1. Each returns None if the metric is undefined.
 """
 
 from statistics import fmean
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def log_loss(probabilities: "Array", labels: "Array") -> float:
-    """Mean of -log of the probability of what is true."""
+    """Return the mean of -log of the probability of the truth."""
     from sklearn import metrics
 
     classes = 2 if probabilities.ndim == 1 else probabilities.shape[1]
@@ -22,8 +22,8 @@ def log_loss(probabilities: "Array", labels: "Array") -> float:
 
 
 def roc_auc(probabilities: "Array", labels: "Array") -> float | None:
-    """Area under the ROC curve: of two classes the plain one, of more the mean over those that occur, each against
-    the rest. None where a single class occurs.
+    """Return the area under the ROC curve: with two classes the plain one, with more the mean over those that occur,
+    each against the rest. None if only a single class occurs.
     """
     from sklearn import metrics
 
@@ -36,8 +36,8 @@ def roc_auc(probabilities: "Array", labels: "Array") -> float | None:
 
 
 def average_precision(probabilities: "Array", labels: "Array") -> float | None:
-    """Mean average precision of the classes that occur; among several answers that of the class, None where no image
-    has it.
+    """Return the mean average precision of the classes that occur; with several answers, that of the class, or None
+    if no image has it.
     """
     from sklearn import metrics
 
@@ -48,7 +48,7 @@ def average_precision(probabilities: "Array", labels: "Array") -> float | None:
 
 
 def top_3_accuracy(probabilities: "Array", labels: "Array") -> float:
-    """Share of images whose true class is among the three likeliest; 1 where there are no more."""
+    """Return the share of images whose true class is among the three likeliest; 1 if there are at most three."""
     from sklearn import metrics
 
     classes = range(probabilities.shape[1])
@@ -58,7 +58,7 @@ def top_3_accuracy(probabilities: "Array", labels: "Array") -> float:
 
 
 def quadratic_kappa(probabilities: "Array", labels: "Array") -> float | None:
-    """Cohen's kappa of the likeliest classes with quadratic weights. None where a single class occurs."""
+    """Return Cohen's kappa of the likeliest classes, with quadratic weights. None if only a single class occurs."""
     from sklearn import metrics
 
     said, classes = probabilities.argmax(1), range(probabilities.shape[1])
@@ -68,12 +68,12 @@ def quadratic_kappa(probabilities: "Array", labels: "Array") -> float | None:
 
 
 def matthews(probabilities: "Array", labels: "Array") -> float | None:
-    """Matthews correlation of the likeliest classes with the true ones. None where a single class occurs."""
+    """Return the Matthews correlation of the likeliest and the true classes. None if only one class occurs."""
     from sklearn import metrics
 
     return float(metrics.matthews_corrcoef(labels, probabilities.argmax(1))) if len(_shown(labels)) > 1 else None
 
 
 def _shown(labels: "Array") -> list[int]:
-    """The classes that occur, ascending."""
+    """Return the classes that occur, in ascending order."""
     return sorted(set(labels.tolist()))

@@ -1,1 +1,1 @@
-"""Networks: a backbone from timm, a head of ours, and the weights they start from."""
+"""Networks: a backbone from timm, one of our heads, and their initial weights."""

@@ -1,6 +1,6 @@
-"""What timm has of backbones; `python -m trainers.models.backbones` answers in JSON, in a process of its own.
+"""The backbones of timm; `python -m trainers.models.backbones` answers in JSON, in a process of its own.
 
-Networks are counted without memory ("meta"). Weights are fetched only where that is asked for.
+Networks are counted without allocating memory ("meta"). Weights are downloaded only on request.
 """
 
 import json
@@ -15,34 +15,34 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.models import hub, majority, network, preflight  # preflight knows ours as well
+from trainers.models import hub, majority, network, preflight  # preflight also registers ours
 from trainers.support import weights_folder
 from trainers.support.leaving import leave
 
-MOST = 40  # that are counted at once
+MOST = 40  # backbones counted at once
 FILE = "model.safetensors"
 LOCAL, CACHED, HUB, NONE = "local", "cached", "hub", "none"
-"""Where weights are: in the folder that was named, in the hub's cache, on the hub (not asked), or nowhere."""
+"""Where weights are: in the given folder, in the hub's cache, on the hub (not checked), or nowhere."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One backbone as `train.backbone` names it."""
+    """One backbone, as named in `train.backbone`."""
 
     name: str
     parameters: int | None
-    macs: int | None  # multiply-adds of one image of its own size; None, too, where only memory would say it
+    macs: int | None  # multiply-adds for one image of its own size; None, like parameters, if meta cannot count them
     input_size: int
-    fixed_size: bool  # it is built for one size of input
+    fixed_size: bool  # built for one input size
     licence: str
     weights: str
-    missing: str = ""  # why its weights cannot be had, where that was asked
+    missing: str = ""  # why its weights are unavailable, if that was checked
 
 
 def matching(pattern: str) -> list[str]:
-    """The names that contain `pattern`, or match it where it has wildcards; with weights the default ones' tag.
+    """Return the names that contain `pattern`, or match its wildcards, each with the tag of its default weights.
 
-    A pattern with a dot looks among the names of all published weights.
+    A pattern with a dot searches the names of all published weights.
     """
     wanted = pattern.lower()
     glob = wanted if any(sign in wanted for sign in "*?[") else f"*{wanted}*"
@@ -58,12 +58,12 @@ def _tagged(architecture: str) -> str:
 
 
 def alike(pattern: str) -> list[str]:
-    """Names near to one as people write it."""
+    """Return names close to one as people write it."""
     return preflight.alike(pattern.partition(".")[0])
 
 
 def describe(name: str, weights: str, counted: dict[str, Any], *, fetch: bool) -> Backbone:
-    """One of timm's backbones; `counted` are figures that are known already."""
+    """Describe one of timm's backbones; `counted`: figures that are already known."""
     default = timm.get_pretrained_cfg(name)
     size = int(default.input_size[-1]) if default is not None else 224
     figures = counted or _counted(name, size)
@@ -82,7 +82,7 @@ def describe(name: str, weights: str, counted: dict[str, Any], *, fetch: bool) -
 
 
 def _counted(name: str, size: int) -> dict[str, int | None]:
-    """Parameters and multiply-adds of a network without memory; None for what only a real one would say."""
+    """Count parameters and multiply-adds without allocating memory; None for what only a real network would show."""
     found: dict[str, int | None] = {"parameters": None, "macs": None}
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"), torch.no_grad():
         net = timm.create_model(name).eval()
@@ -94,7 +94,7 @@ def _counted(name: str, size: int) -> dict[str, int | None]:
 
 
 def _place(name: str, weights: str, default: Any) -> tuple[str, str]:
-    """Where the weights of a backbone are, and under which licence."""
+    """Return the location of a backbone's weights, and their licence."""
     if weights:
         found = weights_folder.find(weights, name)
         if found.file.is_file():
@@ -108,7 +108,7 @@ def _place(name: str, weights: str, default: Any) -> tuple[str, str]:
 
 
 def _names(asked: dict[str, Any]) -> list[str]:
-    """Those that are asked for by name and known to timm, or those of the pattern."""
+    """Return the names in the request that timm knows, and those that match its pattern."""
     published = set(timm.list_pretrained())
     named = [
         name for name in asked.get("names", []) if name in published or ("." not in name and timm.is_model(name))
@@ -117,7 +117,7 @@ def _names(asked: dict[str, Any]) -> list[str]:
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
-    """The backbones, how many more there are, and names that were meant where there is none."""
+    """Return the backbones, how many more there are, and similar names if there are none."""
     names = list(dict.fromkeys(_names(asked)))
     found = list(_described(names[:MOST], asked))
     near = alike(asked["pattern"]) if asked.get("pattern") and not names else []
@@ -133,9 +133,9 @@ def _described(names: Sequence[str], asked: dict[str, Any]) -> Iterator[Backbone
 
 
 def main() -> None:
-    """Read {"names", "pattern", "weights", "counted", "fetch"} on stdin; write one object as a line of JSON.
+    """Read {"names", "pattern", "weights", "counted", "fetch"} from stdin; write one object as a line of JSON.
 
-    The weights of the names in `fetch` are fetched.
+    The weights of the names in `fetch` are downloaded.
     """
     asked = json.load(sys.stdin)
     print(json.dumps(answer(asked)))

@@ -1,4 +1,4 @@
-"""Heads: what makes class scores of what the backbone gives, the categories side by side."""
+"""Heads: modules that turn the backbone's output into class scores, with the categories side by side."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -20,11 +20,11 @@ NEEDS: dict[str, Need] = {
     "shared_mlp": "features",
     "query2label": "map",
 }
-"""By the head's name what the backbone is to give: pooled features, its own class scores, or its last map."""
+"""The backbone output that each head needs: pooled features, the backbone's own class scores, or its last map."""
 
 
 def need(config: Head) -> Need:
-    """What the backbone is to give to this head; one of an extension file gets features."""
+    """Return the backbone output that this head needs; one from an extension file gets features."""
     return NEEDS.get(config.name, "features")
 
 
@@ -32,9 +32,9 @@ LOGITS_MLP = (512, 256, 128, 64)
 
 
 def build(config: Head, width: int, sizes: Sequence[int], *, prefix: int = 0) -> nn.Module:
-    """The head of a recipe: what its backbone gives -> logits [B, sum C].
+    """Return the head of a recipe: the backbone's output -> logits [B, sum C].
 
-    width: features of the input, sizes [K]: classes of each category, prefix: tokens before those of the map.
+    width: number of input features, sizes [K]: classes of each category, prefix: tokens before those of the map.
     """
     match config:
         case LinearHead(dropout=dropout):
@@ -59,7 +59,7 @@ def build(config: Head, width: int, sizes: Sequence[int], *, prefix: int = 0) ->
 
 
 class Side(nn.Module):
-    """One module a category, all with the same input [B, D]: their logits [B, C] side by side, [B, sum C]."""
+    """One module per category, all with the same input [B, D]: their logits [B, C] side by side, [B, sum C]."""
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _gentle(linear: nn.Linear) -> nn.Linear:
 
 
 def _hidden(widths: Sequence[int], dropout: float) -> list[nn.Module]:
-    """Linear and ReLU from each width to the next, dropout between one layer and the next but not after the last."""
+    """Return linear and ReLU layers from each width to the next, with dropout between them but not at the end."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]

@@ -1,4 +1,4 @@
-"""The baseline without a network: every image gets the classes' frequencies among the training images."""
+"""The baseline without a network: every image gets the class frequencies of the training images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ NAME = "majority"
 
 
 class MajorityBaseline(nn.Module):
-    """Images [B, 3, S, S] -> zeros [B, 1]. Its one parameter changes nothing: optimizers want to have one."""
+    """Images [B, 3, S, S] -> zeros [B, 1]. Its one parameter has no effect: optimizers need at least one."""
 
     num_features, num_classes = 1, 0
 
@@ -22,12 +22,12 @@ class MajorityBaseline(nn.Module):
         return 0 * self.nothing.expand(len(images), 1)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's signature
-        """A single layer, in timm's words."""
+        """Return a single layer, in timm's format."""
         return {"stem": r"^nothing", "blocks": []}
 
 
 class Prior(nn.Module):
-    """Zeros [B, 1] -> the log frequency of every class [B, sum C]; training does not change it, `learn` does."""
+    """Zeros [B, 1] -> the log frequency of every class [B, sum C]; set by `set_prior`, not changed by training."""
 
     prior: Tensor
 
@@ -40,9 +40,9 @@ class Prior(nn.Module):
         return self.prior + self.nothing * zeros
 
     def set_prior(self, counts: Sequence[Sequence[int]], images: Sequence[int], multi: Sequence[bool]) -> None:
-        """Take the frequencies from counts [K][C]; a class without an image counts as half a one, not as never.
+        """Set the frequencies from counts [K][C]; a class without images counts as half an image, not as zero.
 
-        Of a category with several answers the log odds of each class among `images` [K] with an answer.
+        With several answers they are the log odds of each class, among the `images` [K] with an answer.
         """
         found = []
         for count, known, several in zip(counts, images, multi, strict=True):
@@ -52,5 +52,5 @@ class Prior(nn.Module):
 
 
 def majority(pretrained: bool = False, **arguments: Any) -> MajorityBaseline:  # noqa: ARG001 - it takes what timm hands on
-    """The entry that timm calls."""
+    """Return the baseline; this is the entry point for timm."""
     return MajorityBaseline()

@@ -22,7 +22,7 @@ from trainers.support.errors import EnvironmentFault, UserError
 for _entry in (*van.MODELS, majority.majority):
     register_model(_entry)
 
-KEPT = 2  # backbones whose weights a process keeps on the host for its next networks
+KEPT = 2  # backbones whose weights a process keeps on the host for later networks
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -35,16 +35,16 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.backbone(images)
-        if isinstance(self.head, query2label.Decoder):  # deep, and computes its own last layers in full
+        if isinstance(self.head, query2label.Decoder):  # deep; it computes its own last layers in full precision
             logits: Tensor = self.head(features)
             return logits
         return in_full(self.head, features)
 
 
 def build(config: TrainConfig, sizes: Sequence[int]) -> Network:
-    """The network of a recipe on the CPU, what has no published weights drawn from the recipe's seed.
+    """Return the network of a recipe on the CPU; parts without published weights are initialised from its seed.
 
-    sizes [K]: classes of each category. The head is drawn alike whether the backbone is drawn or filled.
+    sizes [K]: classes of each category. The head is initialised alike whether or not the backbone is pretrained.
     """
     torch.manual_seed(config.seed)
     backbone = _filled(config) if config.pretrained else create(config)
@@ -53,9 +53,9 @@ def build(config: TrainConfig, sizes: Sequence[int]) -> Network:
 
 
 def restored(config: TrainConfig, sizes: Sequence[int], weights: Mapping[str, Tensor], path: Path) -> Network:
-    """The network of a recipe with all its weights from one of our own files, which `path` names in errors.
+    """Return the network of a recipe with all its weights from one of our own files, named `path` in errors.
 
-    Raises EnvironmentFault on a misfit.
+    Raises EnvironmentFault if they do not fit.
     """
 
     backbone = create(config)
@@ -73,16 +73,16 @@ def _laid(config: TrainConfig, network: Network) -> Network:
 def set_class_counts(
     net: Network, counts: Sequence[Sequence[int]], images: Sequence[int], multi: Sequence[bool]
 ) -> None:
-    """Tell the majority baseline the training images of each class, [K][C]; other networks need no telling.
+    """Give the majority baseline the training images of each class, [K][C]; other networks do not need them.
 
-    images [K] have an answer; multi [K]: categories with several answers.
+    images [K]: the number with an answer; multi [K]: categories with several answers.
     """
     if isinstance(net.head, majority.Prior):
         net.head.set_prior(counts, images, multi)
 
 
 def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:
-    """The recipe's head on this backbone; the majority baseline has its own."""
+    """Return the recipe's head for this backbone; the majority baseline has its own."""
     if isinstance(backbone, majority.MajorityBaseline):
         return majority.Prior(sum(sizes))
     prefix = int(getattr(backbone, "num_prefix_tokens", 0))
@@ -90,14 +90,14 @@ def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:
 
 
 def features(config: TrainConfig, backbone: Any) -> int:
-    """How many features the head sees; some families widen them once more after the last stage."""
+    """Return the number of features that the head sees; some families widen them once more after the last stage."""
     if heads.need(config.head) == "logits":
         return int(backbone.num_classes)
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
 def _filled(config: TrainConfig) -> Any:
-    """The backbone with its published weights, or those of the recipe's file."""
+    """Return the backbone with its published weights, or with those of the recipe's file."""
     backbone, local = create(config), weights_file(config)
     if local is None:
         arguments = json.dumps(_arguments(config), sort_keys=True)
@@ -110,15 +110,15 @@ def _filled(config: TrainConfig) -> Any:
 
 @lru_cache(maxsize=KEPT)
 def _published(name: str, arguments: str, need: str) -> dict[str, Tensor]:
-    """The weights of timm's hub as a backbone made with these arguments has them, kept on the host."""
+    """Return the weights of a backbone that timm makes with these arguments, from the hub; cached on the host."""
     state: dict[str, Tensor] = _made(name, json.loads(arguments), need, pretrained=True).state_dict()
     return state
 
 
 def create(config: TrainConfig) -> Any:
-    """The backbone as the head needs it: images -> pooled features [B, D], its own class scores, or its last map.
+    """Return the backbone as the head needs it: images -> pooled features [B, D], its own class scores, or last map.
 
-    It is timm's, or a model of an extension file, which gives pooled features.
+    It is timm's, or a model from an extension file, which returns pooled features.
     """
     if definition := extensions.find("models", config.backbone):
         return _own(definition, config)
@@ -126,10 +126,10 @@ def create(config: TrainConfig) -> Any:
 
 
 def _own(definition: extensions.Definition, config: TrainConfig) -> Any:
-    """A model of an extension file. Raises UserError where it does not say how many features it gives."""
+    """Return a model from an extension file. Raises UserError if it does not declare its number of features."""
     backbone = definition.module(**definition.given(config.backbone_args))
     if not isinstance(getattr(backbone, "num_features", None), int):
-        advice = "set self.num_features in __init__ to the number F of its features [B, F]"
+        advice = "in __init__, set self.num_features to F, the number of its features [B, F]"
         raise UserError(f"the model {definition.name} has no num_features", where=definition.where, help=advice)
     return backbone
 
@@ -138,7 +138,7 @@ def _made(name: str, given: dict[str, Any], need: str, *, pretrained: bool = Fal
     arguments = {} if need == "logits" else {"num_classes": 0}
     backbone = timm.create_model(name, pretrained=pretrained, **arguments, **given)
     if need == "map" and name != majority.NAME:
-        backbone.reset_classifier(0, "")  # only now: with another pooling from the start some miss weights of a norm
+        backbone.reset_classifier(0, "")  # only now: built with another pooling, some lack the weights of a norm
     return backbone
 
 
@@ -154,23 +154,23 @@ def _arguments(config: TrainConfig) -> dict[str, Any]:
 
 
 def is_fixed(backbone: str) -> bool:
-    """Whether timm builds it for one image size, which its pretrained weights expect."""
+    """True if timm builds it for one image size, which its pretrained weights expect."""
     default = timm.get_pretrained_cfg(backbone)
     return default is not None and default.fixed_input_size
 
 
 def weights_file(config: TrainConfig) -> Path | None:
-    """The file of the local weights that a recipe names, or where it would be. The majority has none."""
+    """Return the path of the local weights that a recipe names; it may not exist. The majority baseline has none."""
     if config.weights is None or config.backbone == majority.NAME:
         return None
     return weights_folder.find(config.weights, config.backbone).file
 
 
 def fitting(backbone: Any, path: Path) -> Weights:
-    """Every tensor of a backbone, by name, from a file in timm's key layout; a classifier it lacks is left out.
+    """Return every tensor of a backbone, by name, from a file in timm's key layout, without an unused classifier.
 
-    Raises EnvironmentFault when a weight of the backbone is missing, has another shape or is no number, or when a
-    key fits nowhere.
+    Raises EnvironmentFault if a weight of the backbone is missing, has another shape or is not finite, or if a key
+    fits nowhere.
     """
     wanted = backbone.state_dict()
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
@@ -179,11 +179,11 @@ def fitting(backbone: Any, path: Path) -> Weights:
     classifier = tuple(f"{name}." for name in _classifiers(backbone))
     given = counters | {k: v for k, v in found.tensors.items() if k in wanted or not k.startswith(classifier)}
     if faults := _faults(wanted, given):
-        both = f"the file begins with {_first(found.tensors)}; the network with {_first(wanted)}"
+        both = f"the file starts with {_first(found.tensors)}; the network with {_first(wanted)}"
         raise EnvironmentFault(
             f"the weights do not fit the backbone: {'; '.join(faults)} ({both})",
             where=str(path),
-            help="the file must have timm's key names for this backbone; check backbone and backbone_args",
+            help="the file must use timm's key names for this backbone; check backbone and backbone_args",
         )
     _refuse_no_numbers(wanted, given, path)
     return Weights(given, found.notes)
@@ -194,20 +194,22 @@ def _first(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _refuse_no_numbers(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    """Raise EnvironmentFault where a value is NaN or infinite, becomes so in the network's format, or is whole."""
+    """Raise EnvironmentFault if a value is NaN or infinite, also in the network's format, or is an integer."""
     whole = [key for key, value in given.items() if wanted[key].is_floating_point() > value.is_floating_point()]
     if whole:
         what = f"the weights are quantized: {whole[0]} is {given[whole[0]].dtype}".replace("torch.", "")
-        raise EnvironmentFault(what, where=str(path), help="take the weights from before they were quantized")
+        raise EnvironmentFault(what, where=str(path), help="use the weights from before quantization")
     bad = [key for key, tensor in given.items() if not _finite(tensor.to(wanted[key].dtype))]
     if bad:
         more = f" and in {len(bad) - 1} more" if bad[1:] else ""
-        advice = "take weights from before that training diverged, or fetch the file again"
-        raise EnvironmentFault(f"the weights hold NaN or infinity, in {bad[0]}{more}", where=str(path), help=advice)
+        advice = "use weights from before that training diverged, or download the file again"
+        raise EnvironmentFault(
+            f"the weights contain NaN or infinity, in {bad[0]}{more}", where=str(path), help=advice
+        )
 
 
 def _finite(tensor: Tensor) -> bool:
-    """Whether all its values are. A sum that is finite says so, in a tenth of the time, for each trial asks again."""
+    """True if all values are finite. A finite sum proves it in a tenth of the time; every trial checks this."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
@@ -226,7 +228,7 @@ def _classifiers(backbone: Any) -> tuple[str, ...]:
 
 
 def _faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What does not fit, a line for what is missing, for what is too much, and for other shapes, with counts."""
+    """Return the misfits: one line each for missing keys, unknown keys and other shapes, with counts."""
     shapes = [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
     kinds = (
         ([key for key in wanted if key not in given], "is missing"),
@@ -237,12 +239,12 @@ def _faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[s
 
 
 def _shape(tensors: Mapping[str, Tensor], keys: Sequence[str]) -> tuple[int, ...]:
-    """Of the first of these tensors."""
+    """Return the shape of the first of these tensors."""
     return tuple(tensors[keys[0]].shape) if keys else ()
 
 
 def normalization(config: TrainConfig, network: Network) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the input channels, each [3], on the scale 0..1."""
+    """Return the mean and standard deviation of the input channels, [3] each, on a scale of 0 to 1."""
     if isinstance(config.normalize, Normalize):
         return _three(config.normalize.mean), _three(config.normalize.std)
     default = getattr(network.backbone, "pretrained_cfg", None) or {}
@@ -256,7 +258,7 @@ def _three(value: float | tuple[float, float, float]) -> tuple[float, ...]:
 
 
 def channels_last(config: TrainConfig, backbone: nn.Module) -> bool:
-    """Whether the images' channels lie innermost in memory: as the recipe says, else for convolutional networks."""
+    """True if channels come last in memory: as the recipe says, or else for mostly convolutional networks."""
     if config.channels_last is not None:
         return config.channels_last
     convolution = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Conv2d))

@@ -1,7 +1,8 @@
-"""Whether the networks of some recipes can be built here; `python -m trainers.models.preflight` answers in JSON.
+"""Checks that the networks of recipes can be built here; `python -m trainers.models.preflight` answers in JSON.
 
-A process of its own, so that whoever asks never loads torch. Nothing is trained, and no weight is drawn: networks
-are built without memory ("meta"). Published weights that are not cached yet are fetched, so that no trial waits.
+It runs in a process of its own, so that the caller never loads torch. Nothing is trained and no weights are
+initialised: networks are built without allocating memory ("meta"). Published weights that are not cached yet are
+downloaded, so that no trial waits for them.
 """
 
 import difflib
@@ -34,12 +35,12 @@ SCRATCH = "train from random weights with --set train.pretrained=false"
 OTHERS = re.compile(
     r"in(w?21|22|12)k|jft|ig\d|yfcc|laion|openai|clip|dfn|webli|swag|seer|ssld|wsl|m3\dm|lvd|merged|bamboo|florence"
 )
-"""Data beside ImageNet-1k, as the names of timm's weights tell them."""
+"""Training data beyond ImageNet-1k, as marked in the names of timm's weights."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a recipe cannot run: `exit_code` 2 for a slip in the recipe, 3 for what is missing here."""
+    """A reason that a recipe cannot run: `exit_code` 2 for a mistake in the recipe, 3 for something missing here."""
 
     where: str
     what: str
@@ -48,9 +49,9 @@ class Problem:
 
 
 def problems(recipes: Iterable[Recipe], images: int | None = None) -> list[Problem]:
-    """Everything that keeps these recipes' networks from being built and trained, each thing once.
+    """Return everything that keeps these recipes' networks from being built and trained, each problem once.
 
-    images: how many there are to train on, where that is known. What the model hub lacks is not asked here.
+    images: the number of training images, if known. The model hub is not queried here.
     """
     found: dict[Problem, None] = {}
     for recipe in recipes:
@@ -64,7 +65,7 @@ def problems(recipes: Iterable[Recipe], images: int | None = None) -> list[Probl
 
 
 def notes(recipes: Iterable[Recipe]) -> list[str]:
-    """What was chosen or left out where local weights were read, each thing once."""
+    """Return what was chosen or left out when local weights were read, each note once."""
     found: dict[str, None] = {}
     for config in (recipe.train for recipe in recipes):
         path = network.weights_file(config) if config.pretrained else None
@@ -74,7 +75,7 @@ def notes(recipes: Iterable[Recipe]) -> list[str]:
 
 
 def absent(recipes: Iterable[Recipe]) -> list[Problem]:
-    """One problem that names all backbones whose published weights can be had neither here nor from the hub."""
+    """Return one problem that names all backbones whose published weights are neither here nor on the hub."""
     published = [r.train for r in recipes if r.train.pretrained and not r.train.weights]
     found = {config.backbone: why for config in published if (why := not_given(config.backbone))}
     if not found:
@@ -83,16 +84,16 @@ def absent(recipes: Iterable[Recipe]) -> list[Problem]:
     return [
         Problem(
             "train.backbone",
-            f"the weights of {names} are not on this machine, and the model hub does not give them ({reasons})",
-            "give a folder of weights with --weights DIR or a file with --set train.weights=PATH, fill the hub's"
-            f" cache from a machine that has a network (HF_HOME names its folder), or {SCRATCH}",
+            f"the weights of {names} are not on this machine, and the model hub does not provide them ({reasons})",
+            "give a folder of weights with --weights DIR or a file with --set train.weights=PATH, copy the hub's"
+            f" cache from a machine with network access (HF_HOME names its folder), or {SCRATCH}",
             3,
         )
     ]
 
 
 def forbidden(recipes: Iterable[Recipe], rule: str) -> list[Problem]:
-    """What of the weights that networks start from `rules.weights` does not allow, each thing once."""
+    """Return the starting weights that `rules.weights` does not allow, each problem once."""
     pretrained = [recipe.train for recipe in recipes if recipe.train.pretrained]
     found = {_forbidden(config, rule): None for config in pretrained} if rule != "any" else {}
     return [problem for problem in found if problem]
@@ -100,7 +101,7 @@ def forbidden(recipes: Iterable[Recipe], rule: str) -> list[Problem]:
 
 def _forbidden(config: TrainConfig, rule: str) -> Problem | None:
     if rule == "none":
-        what = f"rules.weights: none allows no published weights, and {config.backbone} starts from them"
+        what = f"rules.weights: none allows no published weights, but {config.backbone} starts from them"
         return Problem("train.backbone", what, SCRATCH, 2)
     if config.weights or (tag := _tag(config)) is None:
         return None
@@ -110,20 +111,20 @@ def _forbidden(config: TrainConfig, rule: str) -> Problem | None:
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     allowed = [f"{architecture}.{one}" for one in tags if "in1k" in one.split("_") and not OTHERS.search(one)]
     advice = f"allowed are {', '.join(allowed[:4])}" if allowed else f"choose another backbone, or {SCRATCH}"
-    what = f"rules.weights: in1k allows weights of ImageNet-1k alone, and those of {config.backbone} are {tag!r}"
+    what = f"rules.weights: in1k allows only weights of ImageNet-1k, but those of {config.backbone} are {tag!r}"
     return Problem("train.backbone", what, advice, 2)
 
 
 def _tag(config: TrainConfig) -> str | None:
-    """What timm calls the published weights; None of a model that has none."""
+    """Return timm's tag of the published weights; None for a model that has none."""
     known = None if extensions.find("models", config.backbone) else timm.get_pretrained_cfg(config.backbone)
     return known.tag or "" if known is not None and known.has_weights else None
 
 
 def unjudged(recipes: Iterable[Recipe], rule: str) -> list[str]:
-    """The local files of weights of which a rule cannot be checked."""
+    """Return notes on the local weights files for which the rule cannot be checked."""
     files = dict.fromkeys(recipe.train.weights for recipe in recipes if recipe.train.pretrained)
-    said = "rules.weights: in1k cannot be checked of {}: it is for you to know what they were trained on"
+    said = "rules.weights: in1k cannot be checked for {}: make sure that you know what they were trained on"
     return [said.format(name) for name in files if name] if rule == "in1k" else []
 
 
@@ -131,7 +132,7 @@ def _name(config: TrainConfig) -> Problem | None:
     architecture, _, tag = config.backbone.partition(".")
     if not timm.is_model(architecture):
         near = alike(architecture)
-        all_names = "python -c 'import timm; print(*timm.list_models())' lists all"
+        all_names = "python -c 'import timm; print(*timm.list_models())' lists all models"
         advice = f"did you mean {' or '.join(map(repr, near))}?" if near else all_names
         return Problem("train.backbone", f"timm has no model {architecture!r}", advice, 2)
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
@@ -143,7 +144,7 @@ def _name(config: TrainConfig) -> Problem | None:
 
 
 def alike(architecture: str) -> list[str]:
-    """Up to three names of timm's that are near to one as papers write it, such as ViT-B/16 or Swin-T."""
+    """Return up to three timm names close to one as papers write it, such as ViT-B/16 or Swin-T."""
     known, plain = timm.list_models(), re.sub(r"[-/ ]", "_", architecture.lower())
     whole = re.sub(
         r"_([tsblhg])_?(\d*)(?=_|$)", lambda m: f"_{SIZES[m[1]]}" + (f"_patch{m[2]}" if m[2] else ""), plain
@@ -156,7 +157,7 @@ def alike(architecture: str) -> list[str]:
 
 
 def _made(config: TrainConfig) -> Problem | None:
-    """Whether a model of an extension file can be made at all, and has a name of its own."""
+    """Check that a model from an extension file can be constructed and has a unique name."""
     one = extensions.needed("models", config.backbone)
     if timm.is_model(config.backbone):
         what = f"the name {one.name} of models is taken: timm has a model {one.name}"
@@ -169,11 +170,11 @@ def _made(config: TrainConfig) -> Problem | None:
 
 
 def _size(config: TrainConfig) -> Problem | None:
-    """Builds the backbone without memory and sends an empty image of the recipe's size through."""
+    """Build the backbone without allocating memory and pass empty images of the recipe's size through it."""
     try:
         _through(config, config.input_size)
     except NotImplementedError:
-        return None  # an operation without a meta kernel: the first trial will tell
+        return None  # an operation without a meta kernel: the first trial will show
     except TypeError as error:
         if (
             config.drop_path is not None
@@ -184,14 +185,18 @@ def _size(config: TrainConfig) -> Problem | None:
         return Problem("train.backbone_args", f"{config.backbone}: {_line(error)}", "check backbone_args", 2)
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         fits = _fitting(config)
-        advice = f"sizes that fit: {', '.join(map(str, fits))}" if fits else "try the size its weights were made for"
+        advice = (
+            f"sizes that fit: {', '.join(map(str, fits))}"
+            if fits
+            else "try the size that its weights were trained with"
+        )
         what = f"{config.backbone} cannot take images of {config.image_size} pixels: {_line(error)}"
         return Problem("train.image_size", what, advice, 2)
     return None
 
 
 def _growing(config: TrainConfig) -> Problem | None:
-    """Whether the backbone takes the smaller images of the first epochs, too."""
+    """Check that the backbone also takes the smaller images of the first epochs."""
     smallest = config.progressive_resizing.size(config.input_size, 0.0)
     if smallest == config.input_size:
         return None
@@ -208,7 +213,7 @@ def _growing(config: TrainConfig) -> Problem | None:
 
 
 def _through(config: TrainConfig, size: tuple[int, int]) -> None:
-    """Images of this size through the backbone, pooled, whatever the head; raises what timm raises."""
+    """Pass images of this size through the backbone, pooled, whatever the head; raises what timm raises."""
     plain = config.model_copy(update={"head": LinearHead()})
     with torch.device("meta"), torch.inference_mode():
         network.create(plain).eval()(torch.empty(2, 3, *size))
@@ -220,10 +225,10 @@ def _pixels(size: tuple[int, int]) -> str:
 
 
 def _fitting(config: TrainConfig) -> list[int]:
-    """Up to three sizes near the wanted one that the backbone does take."""
+    """Return up to three sizes near the requested one that the backbone does take."""
     fits: list[int] = []
     for size in _near(max(config.input_size))[:24]:
-        with suppress(Exception):  # the next size is the answer
+        with suppress(Exception):  # try the next size
             _through(config.model_copy(update={"image_size": size}), (size, size))
             fits.append(size)
         if len(fits) == 3:
@@ -232,7 +237,7 @@ def _fitting(config: TrainConfig) -> list[int]:
 
 
 def _near(size: int) -> list[int]:
-    """Sides that patches of 4 to 32 pixels, or of 14, may fill: all of those close by, fewer far off."""
+    """Return sides that patches of 4 to 32 pixels, or of 14, may fill: all of those nearby, fewer farther away."""
     close = {side for side in range(max(16, size - 32), size + 33) if side % 4 == 0 or side % 14 == 0}
     return sorted(close.union(range(32, 1025, 32)) - {size}, key=lambda side: abs(side - size))
 
@@ -241,14 +246,14 @@ def _head(config: TrainConfig) -> Problem | None:
     needed = heads.need(config.head)
     if needed != "features" and extensions.find("models", config.backbone):
         fits = ", ".join(name for name, need in heads.NEEDS.items() if need == "features")
-        what = f"{config.backbone} gives pooled features, and the head {config.head.name} needs its {needed}"
+        what = f"{config.backbone} gives pooled features, but the head {config.head.name} needs its {needed}"
         return Problem("train.head", what, f"heads that fit: {fits}, or one of your own", 2)
     if isinstance(config.head, Query2Label):
         return _query2label(config, config.head)
     default = timm.get_pretrained_cfg(config.backbone)
     if needed == "logits" and default is not None and default.num_classes == 0:
         fits = ", ".join(name for name, need in heads.NEEDS.items() if need != "logits")
-        what = f"{config.backbone} has no class scores of its own, which the head {config.head.name} builds on"
+        what = f"{config.backbone} has no class scores of its own, which the head {config.head.name} needs"
         return Problem("train.head", what, f"heads that fit: {fits}", 2)
     return None
 
@@ -256,7 +261,7 @@ def _head(config: TrainConfig) -> Problem | None:
 def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
     if head.width % head.heads:
         fits = ", ".join(str(count) for count in range(1, 17) if head.width % count == 0)
-        what = f"a width of {head.width} cannot be shared out among {head.heads} attention heads"
+        what = f"a width of {head.width} cannot be divided among {head.heads} attention heads"
         return Problem("train.head.heads", what, f"numbers that fit: {fits}", 2)
     try:
         with torch.device("meta"), torch.inference_mode():
@@ -266,13 +271,13 @@ def _query2label(config: TrainConfig, head: Query2Label) -> Problem | None:
     except NotImplementedError:
         return None
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        what = f"{config.backbone} gives no map that the head query2label could look at: {_line(error)}"
-        return Problem("train.head", what, "take another head, such as linear or category_mlp", 2)
+        what = f"{config.backbone} gives no map that the head query2label could use: {_line(error)}"
+        return Problem("train.head", what, "choose another head, such as linear or category_mlp", 2)
     return None
 
 
 def _lone(config: TrainConfig, images: int | None) -> Problem | None:
-    """Whether a batch norm would see a single value a channel, which is no statistic: batches of one image."""
+    """Check that no batch norm would see a single value per channel, which has no variance: batches of one image."""
     own = isinstance(config.head, CustomHead) or extensions.find("models", config.backbone)
     if own or min(config.batch_size, images or config.batch_size) > 1:
         return None
@@ -285,24 +290,24 @@ def _lone(config: TrainConfig, images: int | None) -> Problem | None:
             raise
         what = f"a batch norm of {config.backbone} with the head {config.head.name} cannot learn from one image"
         if config.batch_size > 1:
-            return Problem("data", f"there is one image to train on, and {what}", "add images to train", 3)
+            return Problem("data", f"there is only one image to train on, and {what}", "add images to train", 3)
         advice = "write batch_size: 2 or more, such as 32"
         return Problem("train.batch_size", f"batches of one image: {what} at a time", advice, 2)
     return None
 
 
 def _trained_on_one(config: TrainConfig) -> None:
-    """One image through the network as it is trained in its last epoch, without memory; raises what torch raises."""
+    """Pass one image through the network as trained in its last epoch, without memory; raises what torch raises."""
     size = config.progressive_resizing.size(config.input_size, 0.0)
     with torch.device("meta"):
         backbone = network.create(config)
         head = network.head(config, backbone.train(), [2]).train()
         optimizers.thaw(backbone, optimizers.learning(config.freeze, config.epochs - 1))
-        head(backbone(torch.empty(1, 3, *size)))  # a Network's autocast knows no "meta"
+        head(backbone(torch.empty(1, 3, *size)))  # a Network's autocast does not support "meta"
 
 
 def _compiler(config: TrainConfig) -> Problem | None:
-    """torch.compile writes C++ (and, for a GPU, what calls its kernels) and needs a compiler on the machine."""
+    """Check for a compiler: torch.compile generates C++, for a GPU the code that calls its kernels."""
     named = os.environ.get("CXX")
     programs = [shlex.split(named)[0]] if named else ["g++", "clang++"]
     if not config.compile or any(map(shutil.which, programs)):
@@ -315,7 +320,7 @@ def _weights(config: TrainConfig) -> Problem | None:
     if config.backbone == majority.NAME:
         return None
     if not config.pretrained:
-        what = "pretrained is false, so that the weights would not be read"
+        what = "pretrained is false, so the weights would not be read"
         return Problem("train.weights", what, "leave one of the two out", 2) if config.weights else None
     try:
         path = network.weights_file(config)
@@ -329,7 +334,7 @@ def _weights(config: TrainConfig) -> Problem | None:
 def _local(config: TrainConfig, path: Path) -> Problem | None:
     if not path.exists():
         there = weights_folder.names(config.weights or "")
-        has = f"the folder has {', '.join(there[:6])}; name one of these as train.backbone, " if there else ""
+        has = f"the folder has {', '.join(there[:6])}; use one of these as train.backbone, " if there else ""
         advice = f"{has}give a weights file with --set train.weights=PATH, or {SCRATCH}"
         return Problem("train.weights", f"there are no weights at {str(path)!r} for {config.backbone}", advice, 3)
     if problem := _of_another(config):
@@ -339,13 +344,13 @@ def _local(config: TrainConfig, path: Path) -> Problem | None:
 
 
 def _of_another(config: TrainConfig) -> Problem | None:
-    """Whether config.json beside the weights names another architecture."""
+    """Check that config.json beside the weights does not name another architecture."""
     beside = weights_folder.find(config.weights or "", config.backbone).config
     named = weights_folder.config(beside).architecture if beside else ""
     if named in ("", config.backbone.partition(".")[0]):
         return None
-    what = f"the weights in {str(beside and beside.parent)!r} are of {named}, not of {config.backbone}"
-    return Problem("train.backbone", what, f"write backbone: {named}, or name other weights", 2)
+    what = f"the weights in {str(beside and beside.parent)!r} are for {named}, not for {config.backbone}"
+    return Problem("train.backbone", what, f"write backbone: {named}, or give other weights", 2)
 
 
 def _fitted(config: TrainConfig, path: Path) -> Weights:
@@ -356,16 +361,16 @@ def _fitted(config: TrainConfig, path: Path) -> Weights:
 
 def _published(config: TrainConfig) -> Problem | None:
     if extensions.find("models", config.backbone):
-        return None  # where the space was read it was asked for weights
+        return None  # its weights were checked when the space was read
     default = timm.get_pretrained_cfg(config.backbone)
     if default is None or not default.has_weights:
-        advice = f"set weights: to a local weights file, or {SCRATCH}"
+        advice = f"set train.weights to a local weights file, or {SCRATCH}"
         return Problem("train.backbone", f"timm has no published weights for {config.backbone}", advice, 2)
     return None
 
 
 def not_given(backbone: str) -> str:
-    """Why the hub's weights of a backbone cannot be had, or nothing; they are fetched for it."""
+    """Return why a backbone's weights are unavailable from the hub, or nothing; downloads them to find out."""
     default = timm.get_pretrained_cfg(backbone)
     if default is None or not default.hf_hub_id:
         return ""
@@ -373,9 +378,9 @@ def not_given(backbone: str) -> str:
 
 
 def sizes(recipes: Iterable[Recipe], classes: Sequence[int]) -> dict[str, int]:
-    """Bytes of the weights of each backbone, with the largest head that the recipes put on it, [K] classes.
+    """Return the bytes of each backbone's weights, with the largest head that the recipes put on it, [K] classes.
 
-    Not of those that cannot be built without memory.
+    Backbones that cannot be built without allocating memory are left out.
     """
     found: dict[str, int] = {}
     for recipe in recipes:
@@ -386,27 +391,27 @@ def sizes(recipes: Iterable[Recipe], classes: Sequence[int]) -> dict[str, int]:
 
 def _bytes(config: TrainConfig, classes: Sequence[int]) -> int:
     own = isinstance(config.head, CustomHead) or extensions.find("models", config.backbone)
-    with torch.device("cpu" if own else "meta"):  # somebody's constructor need not work without memory
+    with torch.device("cpu" if own else "meta"):  # a user's constructor need not work on "meta"
         backbone = network.create(config)
         parts = [backbone, network.head(config, backbone, classes)]
     return sum(t.numel() * t.element_size() for part in parts for t in part.state_dict().values())
 
 
 def gpus(asked: Sequence[str]) -> list[Problem]:
-    """What is wrong with the GPUs whose ids are asked for, which are to be the only ones that CUDA shows."""
+    """Return the problems of the requested GPUs, which must be the only ones that CUDA shows."""
     if not asked:
         return []
     if torch.version.cuda is None and torch.version.hip is None:
-        what = f"there is a GPU, and this torch ({torch.__version__}) is built for CPUs alone"
+        what = f"there is a GPU, but this torch ({torch.__version__}) is built for CPUs only"
         return [Problem("--devices", what, "install a torch with CUDA, or choose --devices cpu", 3)]
     if (usable := torch.cuda.device_count()) < len(asked):
-        what = f"the driver lists {len(asked)} GPUs, of which torch {torch.__version__} can use {usable}"
+        what = f"the driver lists {len(asked)} GPUs, but torch {torch.__version__} can use {usable}"
         return [Problem("--devices", what, "update the driver, or choose --devices cpu", 3)]
     found = []
     for number in range(len(asked)):
         name, capability = torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)
         if why := device.unsupported(capability, torch.cuda.get_arch_list()):
-            advice = "install a torch built for it, name another GPU with --devices, or choose --devices cpu"
+            advice = "install a torch built for it, choose another GPU with --devices, or choose --devices cpu"
             found.append(Problem("--devices", f"{name} cannot be used: {why}", advice, 3))
     return found
 
@@ -418,8 +423,8 @@ def _line(error: BaseException) -> str:
 def main() -> None:
     """Answer {"recipes", "images", "gpus", "categories", "sizes", "unfetched", "extensions", "weights"} in JSON.
 
-    A list: of problems; or, where there are none, of what is to be said, {"note"} each, and, if sizes are asked for,
-    of these, {"backbone", "bytes"} each. unfetched: weights that the hub does not give are only said.
+    The answer is a list of problems or, if there are none, of notes, {"note"} each, and of sizes if requested,
+    {"backbone", "bytes"} each. unfetched: weights that the hub does not provide become notes only.
     """
     asked = json.load(sys.stdin)
     extensions.load(asked.get("extensions", []))
@@ -436,7 +441,7 @@ def main() -> None:
 
 def _answer(asked: dict[str, Any], recipes: Sequence[Recipe], missing: Sequence[Problem]) -> list[dict[str, Any]]:
     said = [*notes(recipes), *unjudged(recipes, asked.get("weights", "any"))]
-    said += [f"{one.what}; until then weights are random" for one in missing]
+    said += [f"{one.what}; until then, weights are random" for one in missing]
     classes = [len(category["classes"]) for category in asked.get("categories", [])]
     counted = sizes(recipes, classes) if asked.get("sizes") else {}
     each = [{"backbone": name, "bytes": count} for name, count in counted.items()]

@@ -1,4 +1,4 @@
-"""Query2Label (Liu et al. 2021): a learned query a category gathers its evidence from the backbone's map."""
+"""Query2Label (Liu et al. 2021): one learned query per category gathers its evidence from the backbone's map."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from trainers.support.device import in_full
 class Decoder(nn.Module):
     """A map of features -> logits [B, sum C].
 
-    Convolution 1x1, sine positions added once, encoder layers over the map, decoder layers of cross-attention from
-    the queries to it, a norm, one linear layer a category. The map is [B, D, H, W], [B, H, W, D], or square tokens
-    [B, prefix + H W, D], whose prefix (class and register tokens) is left out.
+    A 1x1 convolution, sine positions added once, encoder layers over the map, decoder layers with cross-attention
+    from the queries to the map, a norm, and one linear layer per category. The map is [B, D, H, W], [B, H, W, D], or
+    square tokens [B, prefix + H W, D], whose prefix (class and register tokens) is left out.
     """
 
     def __init__(self, config: Query2Label, width: int, sizes: Sequence[int], *, prefix: int = 0) -> None:
@@ -42,10 +42,10 @@ class Decoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention from `x` [B, N, d] to `memory` [B, M, d], then a feed-forward part; the norm follows each sum.
+    """Attention from `x` [B, N, d] to `memory` [B, M, d], then a feed-forward part; a norm follows each sum.
 
-    With x as its own memory this is the encoder layer of Vaswani et al. 2017, else their decoder layer less its
-    self-attention: the queries of different categories have nothing to say to each other.
+    With x as its own memory this is the encoder layer of Vaswani et al. 2017, otherwise their decoder layer without
+    self-attention: the queries of different categories need not exchange information.
     """
 
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
@@ -68,7 +68,7 @@ def _layer(config: Query2Label) -> Layer:
 
 
 def as_map(features: Tensor, width: int, prefix: int = 0) -> Tensor:
-    """What a backbone gives before pooling, as a map [B, width, H, W]. Raises ValueError when it is none."""
+    """Return a backbone's output before pooling as a map [B, width, H, W]. Raises ValueError if it is not one."""
     if features.ndim == 4 and features.shape[1] == width:
         return features
     if features.ndim == 4 and features.shape[3] == width:
@@ -80,10 +80,10 @@ def as_map(features: Tensor, width: int, prefix: int = 0) -> Tensor:
 
 
 def positions(grid: Tensor) -> Tensor:
-    """Sines and cosines of row and column [d, H, W] for a map [B, d, H, W]; d is a multiple of 4.
+    """Return sines and cosines of row and column, [d, H, W], for a map [B, d, H, W]; d is a multiple of 4.
 
-    As Carion et al. 2020, section A.4: the first half of the features tells the row, the second the column, each
-    scaled to 0..2 pi over the map and at frequencies that fall to 1 / 10000.
+    As in Carion et al. 2020, section A.4: the first half of the features encodes the row, the second the column, each
+    scaled to 0..2 pi over the map, at frequencies that fall to 1 / 10000.
     """
     width, height, breadth = grid.shape[1:]
     powers = torch.arange(width // 4, device=grid.device, dtype=torch.float32) / (width // 4)
@@ -94,7 +94,7 @@ def positions(grid: Tensor) -> Tensor:
 
 
 def _waves(side: int, frequencies: Tensor) -> Tensor:
-    """[d / 2, side]: of each frequency a sine and, next to it, a cosine."""
+    """Return a sine and, next to it, a cosine of each frequency, [d / 2, side]."""
     steps = torch.arange(1, side + 1, device=frequencies.device) * (2 * math.pi / side)
     angles = frequencies[:, None] * steps
     return torch.stack([angles.sin(), angles.cos()], dim=1).flatten(0, 1)

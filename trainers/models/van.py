@@ -1,6 +1,6 @@
 """VAN (Guo et al. 2022, "Visual Attention Network"): four backbones that timm does not have.
 
-The attributes bear the names of the published checkpoints' keys, so that those files load as they are.
+The attributes are named after the keys of the published checkpoints, so that those files load as they are.
 """
 
 import math
@@ -29,7 +29,7 @@ default_cfgs = generate_default_cfgs(
         for size in range(4)
     }
 )
-"""timm looks this name up; it names no file on the hub, for none is published there."""
+"""timm looks for this name; no file on the hub is named, because none is published there."""
 
 
 def _depthwise(width: int, kernel: int, dilation: int = 1) -> nn.Conv2d:
@@ -38,7 +38,7 @@ def _depthwise(width: int, kernel: int, dilation: int = 1) -> nn.Conv2d:
 
 
 class LargeKernel(nn.Module):
-    """Large kernel attention (section 3.1): a 21x21 depthwise convolution in three cheap parts, times its input."""
+    """Large kernel attention (section 3.1): a 21x21 depthwise convolution, in three cheap parts, times its input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Attention(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """A depthwise 3x3 convolution, a level deeper for the sake of its key."""
+    """A depthwise 3x3 convolution, nested one level deeper so that its key matches."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Depthwise(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """[B, C, H, W] -> the same, by way of `hidden` channels that see their neighbours."""
+    """[B, C, H, W] -> the same, through `hidden` channels that see their neighbours."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward part, each after a batch norm, scaled a channel, and added to the input."""
+    """Attention and a feed-forward part, each after a batch norm, scaled per channel and added to the input."""
 
     def __init__(self, width: int, ratio: int, drop_path: float) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class VAN(nn.Module):
         self.apply(_draw)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last map, normed: [B, C, S / 32, S / 32]."""
+        """Return the last map, normed: [B, C, S / 32, S / 32]."""
         for stage in range(1, 5):
             x = self.get_submodule(f"patch_embed{stage}")(x)
             for block in self.get_submodule(f"block{stage}").children():
@@ -162,7 +162,7 @@ class VAN(nn.Module):
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """A map -> class scores, or with `pre_logits` what the classifier would see."""
+        """Return the class scores of a map, or with `pre_logits` the classifier's input."""
         x = x.mean((2, 3)) if self.global_pool == "avg" else x
         y: Tensor = x if pre_logits else self.head(x)
         return y
@@ -174,20 +174,20 @@ class VAN(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; 0 classes: none."""
+        """Replace the classifier; 0 classes means none."""
         self.num_classes = num_classes
         self.global_pool = self.global_pool if global_pool is None else global_pool
         self.head = _classifier(self.num_features, num_classes)
         _draw(self.head)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """How timm tells the layers apart, for rates that fall from layer to layer: by stage, or by block."""
+        """Return how timm separates the layers, for rates that fall from layer to layer: by stage, or by block."""
         if coarse:
             return {"stem": r"^patch_embed1", "blocks": r"^(?:patch_embed|block|norm)(\d+)"}
         blocks = [
-            (r"^patch_embed(\d+)", (0,)),  # with the stage's first block
+            (r"^patch_embed(\d+)", (0,)),  # together with the stage's first block
             (r"^block(\d+)\.(\d+)", None),
-            (r"^norm(\d+)", (99999,)),  # with its last
+            (r"^norm(\d+)", (99999,)),  # together with its last block
         ]
         return {"stem": r"^patch_embed1", "blocks": blocks}
 
@@ -197,7 +197,7 @@ def _classifier(width: int, classes: int) -> nn.Module:
 
 
 def _draw(module: nn.Module) -> None:
-    """First weights: of convolutions by their outputs (He et al. 2015), of the classifier by a narrow normal."""
+    """Initialise convolutions by their outputs (He et al. 2015), and the classifier with a narrow normal."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
@@ -213,7 +213,7 @@ def _van(name: str, pretrained: bool, **arguments: Any) -> Any:
 
 
 def van_b0(pretrained: bool = False, **arguments: Any) -> Any:
-    """VAN-B0, which others call VAN-T: 4.1 million parameters with its classifier."""
+    """VAN-B0, also called VAN-T: 4.1 million parameters including its classifier."""
     return _van("van_b0", pretrained, dims=(32, 64, 160, 256), depths=(3, 3, 5, 2), **arguments)
 
 

@@ -1,1 +1,1 @@
-"""What is minimised and how: losses, optimizers, averages of the weights."""
+"""Training objectives and their minimisation: losses, optimizers, averages of the weights."""

@@ -1,7 +1,7 @@
-"""Averages of the weights along a run: a second network that follows the first and is evaluated in its place.
+"""Averages of the weights over a run: a second network that follows the first and is evaluated in its place.
 
-Not `torch.optim.swa_utils` (2.15): its AveragedModel copies a counter to the device in each update, which waits for
-the device, and takes the first update whole; its `update_bn` leaves dropout on while statistics are taken.
+`torch.optim.swa_utils` (2.15) is not used: its AveragedModel copies a counter to the device in each update, which
+waits for the device, and copies the first update entirely; its `update_bn` leaves dropout on during the statistics.
 """
 
 import copy
@@ -14,22 +14,22 @@ from trainers.config import EMA, SWA, Average, NoAverage
 
 Pairs = tuple[list[Tensor], list[Tensor]]
 _Norm = nn.modules.batchnorm._BatchNorm
-STATISTICS = 4096  # training images from which batch-norm statistics are taken anew
+STATISTICS = 4096  # training images from which batch-norm statistics are recomputed
 
 
 class Averaged:
-    """The mean network of a run; `ready` once it stands for more than the starting weights.
+    """The average network of a run; `ready` once it holds more than the initial weights.
 
-    EMA: w <- d w + (1 - d) v after each step, d = min(decay, (1 + n) / (10 + n)) in step n, running statistics of
-    norms included. SWA: the plain mean after each epoch from `start` on. The tensors of both networks are listed once
-    an epoch, for to go through all modules takes a millisecond.
+    EMA: w <- d w + (1 - d) v after each step, with d = min(decay, (1 + n) / (10 + n)) in step n, including running
+    statistics of norms. SWA: the plain mean after each epoch from `start` on. The tensors of both networks are listed
+    once per epoch, because walking all modules takes a millisecond.
     """
 
     def __init__(self, config: EMA | SWA, net: nn.Module, epochs: int) -> None:
         self.config, self.first = config, int(config.start * epochs) if isinstance(config, SWA) else 0
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
         self.count = 0  # updates so far
-        self._followed: nn.Module | None = None  # whose tensors the pairs have
+        self._followed: nn.Module | None = None  # the network whose tensors are in the pairs
         self._floats: Pairs = [], []
         self._wholes: Pairs = [], []
 
@@ -43,7 +43,7 @@ class Averaged:
             self._move(net, 1 - min(self.config.decay, (1 + self.count) / (10 + self.count)))
 
     def epoch(self, net: nn.Module, index: int) -> bool:
-        """Follow `net` after an epoch (0 for the first); whether statistics of norms are now to be taken anew."""
+        """Follow `net` after an epoch (0 for the first); returns True if norm statistics must be recomputed."""
         self._followed = None  # a network of another image size, or on another device, has other tensors
         if not isinstance(self.config, SWA) or index < self.first:
             return False
@@ -52,7 +52,7 @@ class Averaged:
 
     @torch.no_grad()
     def _move(self, net: nn.Module, share: float) -> None:
-        """Towards `net` by `share` of the way; whole numbers are copied."""
+        """Move towards `net` by `share` of the distance; integers are copied."""
         if self._followed is not net:
             self._followed, self._floats, self._wholes = net, *_pairs(self.net, net)
         torch._foreach_lerp_(*self._floats, share)
@@ -69,12 +69,12 @@ class Averaged:
 
 
 def build(config: Average, net: nn.Module, epochs: int) -> Averaged | None:
-    """The follower that a recipe asks for, which starts as a copy of `net`."""
+    """Return the average that a recipe requests, which starts as a copy of `net`."""
     return None if isinstance(config, NoAverage) else Averaged(config, net, epochs)
 
 
 def _pairs(own: nn.Module, other: nn.Module) -> tuple[Pairs, Pairs]:
-    """The tensors of one network beside those of the other: floats, and whole numbers."""
+    """Return the tensors of both networks in pairs: floats, then integers."""
     both = list(zip(_tensors(own), _tensors(other), strict=True))
     floats = [pair for pair in both if pair[0].is_floating_point()]
     wholes = [pair for pair in both if not pair[0].is_floating_point()]

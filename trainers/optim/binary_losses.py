@@ -1,15 +1,15 @@
-"""Losses of categories with several answers: one sigmoid for each class, flags for labels.
+"""Losses of categories with several answers: one sigmoid per class, with flags as labels.
 
-Each takes logits [..., C] float and flags [..., C] int64 (1: the image has the class, 0: it does not, -1: nobody
-knows), and gives [...] float32: the sum over the classes that are known. weights, [C] or [K, C] of K categories, are
-factors of the classes that an image has.
+Each takes logits [..., C] float and flags [..., C] int64 (1: the image has the class, 0: it lacks it, -1: unknown)
+and returns [...] float32: the sum over the known classes. weights, [C] or [K, C] for K categories, are factors of the
+classes that an image has.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY = 1e-6  # least base of a power: at 0, an exponent between 0 and 1 has no finite gradient
+TINY = 1e-6  # smallest base of a power: at 0, an exponent between 0 and 1 has no finite gradient
 
 
 def binary_cross_entropy(logits: Tensor, flags: Tensor, weights: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -31,7 +31,7 @@ def binary_focal(logits: Tensor, flags: Tensor, weights: Tensor, *, gamma: float
 def binary_asymmetric(
     logits: Tensor, flags: Tensor, weights: Tensor, *, gamma_positive: float, gamma_negative: float, margin: float
 ) -> Tensor:
-    """Asymmetric loss (Ridnik et al. 2021): a class that is absent counts less, and nothing below the margin."""
+    """Asymmetric loss (Ridnik et al. 2021): an absent class counts less, and costs nothing below the margin."""
     p = logits.sigmoid()
     wrong = (p - margin).clamp_min(0)
     log_right = torch.log1p(-wrong) if margin else F.logsigmoid(-logits)
@@ -41,7 +41,7 @@ def binary_asymmetric(
 
 
 def binary_dice(logits: Tensor, flags: Tensor, weights: Tensor, *, smooth: float) -> Tensor:
-    """Dice loss (Milletari et al. 2016) of the sigmoids of an image: 1 - (2 sum p y + s) / (sum p^2 + sum y + s).
+    """Dice loss (Milletari et al. 2016) of an image's sigmoids: 1 - (2 sum p y + s) / (sum p^2 + sum y + s).
 
     The weights count in all three sums.
     """

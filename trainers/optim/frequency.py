@@ -1,4 +1,4 @@
-"""What the frequencies of classes say: their weights in a loss, and the log of their shares. In numpy alone."""
+"""Class frequencies: weights in a loss, and the log of the shares. Uses numpy only."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from trainers.config import ClassWeights
 
 
 def log_prior(counts: Sequence[Sequence[int]], multi: Sequence[bool] | None = None) -> NDArray[np.float32]:
-    """Log of each class's share in its category, [sum C]; counts [K][C], a class without images has one.
+    """Return the log of each class's share in its category, [sum C]; counts [K][C], where zero counts as one image.
 
-    0 for the classes of a category with several answers, `multi` [K]: they do not compete.
+    It is 0 for the classes of categories with several answers, `multi` [K]: they do not compete.
     """
     seen = [np.maximum(1.0, np.asarray(count, dtype=np.float64)) for count in counts]
     logs = [np.log(n / n.sum()) for n in seen]
@@ -22,10 +22,10 @@ def log_prior(counts: Sequence[Sequence[int]], multi: Sequence[bool] | None = No
 
 
 def class_weights(count: Sequence[int], kind: ClassWeights, *, beta: float = 0.999) -> NDArray[np.float64]:
-    """Weight of each class of one category, scaled so that its mean over the counted images is 1.
+    """Return the weight of each class of one category, scaled so that its mean over the counted images is 1.
 
-    count [C] images a class -> [C]. inverse_frequency: N / (C n); effective_number: (1 - beta) / (1 - beta^n) up to
-    scale (Cui et al. 2019). A class without images weighs as if it had one.
+    count [C] images per class -> [C]. inverse_frequency: N / (C n); effective_number: (1 - beta) / (1 - beta^n) up to
+    scale (Cui et al. 2019). A class without images is weighted as if it had one.
     """
     seen = np.asarray(count, dtype=np.float64)
     n = np.maximum(1.0, seen)

@@ -1,4 +1,4 @@
-"""What is minimised: the loss of an image, combined over its categories."""
+"""The training objective: the loss of an image, combined over its categories."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from trainers.support.errors import UserError
 
 Counts = Sequence[Sequence[int]]
 Objective = Callable[[Tensor, Tensor], Tensor]
-SMALL = 16  # classes: twice as many, less one, are few, and every doubling is another size
+SMALL = 16  # classes: below twice as many, categories share one size group; each doubling starts another
 BuiltInLoss = CrossEntropy | Focal | Asymmetric | Dice | LogitAdjusted
 
 
 @dataclass(frozen=True)
 class _Category:
-    """Where a category lies, and what its loss depends on."""
+    """The columns of a category, and the values that its loss depends on."""
 
     classes: slice  # among the logits
     answers: slice  # among the labels
@@ -41,7 +41,7 @@ class _Category:
     complete: bool  # no answer is missing
 
     def weights(self, config: Loss) -> Tensor:
-        """Of its classes, [C]."""
+        """Return the weights of its classes, [C]."""
         return torch.from_numpy(frequency.class_weights(self.counts, config.class_weights, beta=config.beta)).float()
 
 
@@ -55,17 +55,17 @@ def build(
     known: Sequence[float] | None = None,
     smooth: bool = True,
 ) -> Objective:
-    """The objective of each image over all categories: (logits [B, sum C], labels [B, D]) -> [B] float32.
+    """Return the objective of each image over all categories: (logits [B, sum C], labels [B, D]) -> [B] float32.
 
-    names [K] are the categories', counts [K][C] the training images of each class, multi [K] says which categories
-    have several answers. D labels: the class of a category with one answer, a flag 0/1 for each class of one with
-    several, -1 where nobody knows (see `trainers.data.table`). known [K] is the share of the labels that are known
-    among the images to come (`Data.known_to`), 1 where it is left out: an image whose answer is missing costs nothing
-    in that category, and the others count the more, so that the mean over images is that over answers. `smooth=False`
-    leaves label smoothing out, as evaluation does.
+    names [K]: names of the categories; counts [K][C]: training images of each class; multi [K]: categories with
+    several answers. The D labels are the class of a category with one answer, a flag 0/1 for each class of one with
+    several, and -1 if unknown (see `trainers.data.table`). known [K]: the share of known labels among the images to
+    come (`Data.known_to`), by default 1. An image whose answer is missing costs nothing in that category, and the
+    others count correspondingly more, so that the mean over images is the mean over answers. `smooth=False` turns off
+    label smoothing, as in evaluation.
 
-    Categories of up to 31 classes are computed at once, those with several answers apart; beyond, those of at most
-    twice as many classes. A user's loss is computed one by one.
+    Categories with up to 31 classes are computed together, separately for one and for several answers; larger ones
+    together with those of at most twice as many classes. A user's loss is computed for each category in turn.
     """
     kinds, shares = multi or [False] * len(counts), known or [1.0] * len(counts)
     categories = _categories(counts, kinds, shares, category_factors(config, names))
@@ -93,7 +93,7 @@ def _categories(
 
 
 def _alike(categories: Sequence[_Category]) -> list[list[_Category]]:
-    """Those that are computed at once: of one kind, and of sizes that it costs little to fill up."""
+    """Return groups to compute together: of one kind, and of sizes that take little padding."""
     found: dict[tuple[bool, int], list[_Category]] = {}
     for category in categories:
         found.setdefault((category.several, max(SMALL, len(category.counts)).bit_length()), []).append(category)
@@ -101,12 +101,12 @@ def _alike(categories: Sequence[_Category]) -> list[list[_Category]]:
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:
-    """Of parts of these sizes, one after the other."""
+    """Return the slices of consecutive parts of these sizes."""
     return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _single(config: BuiltInLoss, categories: Sequence[_Category], device: torch.device, smooth: bool) -> Objective:
-    """The loss of categories with one answer, times their factors: (logits [B, sum C], labels [B, D]) -> [B]."""
+    """Return the loss of categories with one answer, with factors: (logits [B, sum C], labels [B, D]) -> [B]."""
     logits_of = Padding([category.classes for category in categories], device)
     labels_of = Padding([category.answers for category in categories], device)
     weights = pad_sequence([c.factor * c.weights(config) for c in categories], batch_first=True).to(device)  # [K, C]
@@ -124,7 +124,7 @@ def _single(config: BuiltInLoss, categories: Sequence[_Category], device: torch.
 
 
 def _several(config: BuiltInLoss, categories: Sequence[_Category], device: torch.device, smooth: bool) -> Objective:
-    """The same of categories with several answers; a class that is filled up has a flag that nobody knows."""
+    """Return the same for categories with several answers; padded classes have unknown flags."""
     logits_of = Padding([category.classes for category in categories], device)
     flags_of = Padding([category.answers for category in categories], device)
     weights = pad_sequence([category.weights(config) for category in categories], batch_first=True).to(device)
@@ -138,7 +138,7 @@ def _several(config: BuiltInLoss, categories: Sequence[_Category], device: torch
 
 
 def _own(config: CustomLoss, category: _Category, device: torch.device) -> Objective:
-    """The same of one category, by a user's loss."""
+    """Return the same for one category, by a user's loss."""
     loss, weights = custom(config), category.weights(config).to(device)
 
     def judge(logits: Tensor, answers: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def _own(config: CustomLoss, category: _Category, device: torch.device) -> Objec
 
 
 def _known_alone(judge: Objective) -> Objective:
-    """The same of the images that have all their labels alone: a user's loss need not know of missing ones."""
+    """Restrict a loss to images with all labels known: a user's loss need not handle missing ones."""
 
     def filtered(logits: Tensor, labels: Tensor) -> Tensor:
         known = (labels >= 0).all(1)
@@ -163,9 +163,9 @@ def _known_alone(judge: Objective) -> Objective:
 
 
 def custom(config: CustomLoss) -> Objective:
-    """A loss of an extension file: (logits [B, C], labels [B] or flags [B, C]) -> [B], or a scalar, their mean.
+    """Return a loss from an extension file: (logits [B, C], labels [B] or flags [B, C]) -> [B], or their scalar mean.
 
-    Raises UserError where it returns anything else.
+    Raises UserError if it returns anything else.
     """
     definition = extensions.needed("losses", config.name)
     function = definition.bound(config.model_dump())
@@ -182,13 +182,13 @@ def custom(config: CustomLoss) -> Objective:
 
 
 def words(config: Loss) -> str:
-    """A loss and its parameters, for a message."""
+    """Return a loss and its parameters as text for a message."""
     given = config.model_dump(exclude={"name"}).items()
     return " ".join([config.name, *(f"{key}={value}" for key, value in given if value)])
 
 
 def category_factors(config: Loss, names: Sequence[str]) -> list[float]:
-    """Factor of each category's loss: its category weight, over the number of categories when they are averaged."""
+    """Return the factor of each category's loss: its weight, divided by the number of categories if averaged."""
     given = config.category_weights or {}
     share = 1 / len(names) if config.category_reduction == "mean" else 1.0
     return [given.get(name, 1.0) * share for name in names]
@@ -197,7 +197,7 @@ def category_factors(config: Loss, names: Sequence[str]) -> list[float]:
 def _softmax(
     config: BuiltInLoss, counts: Counts, real: Tensor | None, device: torch.device, smooth: bool
 ) -> Objective:
-    """The loss of categories whose training images of each class are `counts`: logits [B, K, C], labels [B, K]."""
+    """Return the loss of categories with training counts `counts` per class: logits [B, K, C], labels [B, K]."""
     match config:
         case CrossEntropy(label_smoothing=smoothing):
             smoothing = smoothing if smooth else 0.0
@@ -216,14 +216,14 @@ def _softmax(
 
 
 def _spread(smoothing: float, counts: Counts, real: Tensor | None) -> Tensor | None:
-    """What label smoothing gives each class, [K, C]; None where all categories have as many."""
+    """Return the smoothing probability of each class, [K, C]; None if all categories have the same size."""
     if real is None:
         return None
     return real * torch.tensor([[smoothing / len(count)] for count in counts], device=real.device)
 
 
 def _sigmoid(config: BuiltInLoss, smooth: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The loss of categories, (logits [B, K, C], flags [B, K, C], weights [K, C]) -> [B, K], without a prior."""
+    """Return the loss of categories, (logits [B, K, C], flags [B, K, C], weights [K, C]) -> [B, K], without prior."""
     match config:
         case Focal(gamma=gamma):
             return partial(binary_focal, gamma=gamma)

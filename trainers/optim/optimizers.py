@@ -18,11 +18,11 @@ Group = dict[str, Any]
 
 
 def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer over groups of equal rate and decay, the head's last.
+    """Return an optimizer over groups of equal rate and decay, the head's groups last.
 
-    Vectors (biases, scales of norms) and what timm's no_weight_decay() names are not decayed unless
-    decay_norm_and_bias. Each group carries its peak rate as `peak`: lr in the head, lr x backbone_lr_scale x
-    layer_decay^n in the backbone, where n is what `layers_above` says.
+    Vectors (biases, scales of norms) and parameters in timm's no_weight_decay() are not decayed, unless
+    decay_norm_and_bias is set. Each group carries its peak rate as `peak`: lr in the head, and
+    lr x backbone_lr_scale x layer_decay^n in the backbone, where n comes from `layers_above`.
     """
     fused = next(head.parameters()).device.type in ("cpu", "cuda")
     groups = [*_backbone_groups(config, backbone), *_groups(config, head.named_parameters(), config.lr)]
@@ -37,10 +37,10 @@ def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.opti
 
 
 def _with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
-    """SGD whose momentum begins as zeros: the numbers are those of a first step that makes its own.
+    """Give SGD a momentum of zeros: the results equal those of a first step that creates its own.
 
-    A fused step takes no list in which only some have momentum, as when layers join in, and leaves what it has just
-    made unwritten where a scaler skips it.
+    A fused step fails if only some parameters have momentum, as when layers are unfrozen, and leaves momentum that it
+    has just allocated uninitialised if a scaler skips the step.
     """
     for group in sgd.param_groups:
         for parameter in group["params"]:
@@ -61,7 +61,7 @@ def _backbone_groups(config: Optimizer, backbone: nn.Module) -> Iterator[Group]:
 
 
 def _groups(config: Optimizer, named: Named, peak: float, spared: Sequence[str] = ()) -> Iterator[Group]:
-    """Those that are decayed and those that are not: vectors, and names that match a pattern in `spared`."""
+    """Yield the decayed group, then the exempt one: vectors, and names that match a pattern in `spared`."""
 
     def decays(name: str, parameter: nn.Parameter) -> bool:
         alone = parameter.ndim <= 1 or any(fnmatchcase(name, pattern) for pattern in spared)
@@ -74,9 +74,9 @@ def _groups(config: Optimizer, named: Named, peak: float, spared: Sequence[str] 
 
 
 def layers_above(backbone: nn.Module) -> dict[str, int]:
-    """How many layers lie above each parameter, by name, as timm.optim.param_groups_layer_decay counts them.
+    """Return the number of layers above each parameter, by name, as in timm.optim.param_groups_layer_decay.
 
-    Our head stands in the place of timm's classifier; where it keeps that one, the two are one layer.
+    Our head takes the place of timm's classifier; if it keeps that classifier, both are one layer.
     """
     known = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or "head"
     classifier = known if isinstance(known, str) else known[0]
@@ -92,10 +92,10 @@ def layers_above(backbone: nn.Module) -> dict[str, int]:
 
 
 def depths(backbone: nn.Module) -> dict[str, float]:
-    """How far below the head each parameter lies, by name: 1/L for the last of L layers, 1 for the first.
+    """Return the depth of each parameter below the head, by name: 1/L for the last of L layers, 1 for the first.
 
-    Layers are those of timm's group_matcher; in a backbone without one, every module with weights of its own is a
-    layer, in the order of their definition.
+    Layers are those of timm's group_matcher; in a backbone without one, every module with its own weights is a layer,
+    in the order of definition.
     """
     names = [name for name, _ in backbone.named_parameters()]
     layer = _layers(backbone, names)
@@ -115,7 +115,7 @@ def _layers(backbone: nn.Module, names: Sequence[str]) -> dict[str, int]:
 
 # ---------------------------------------------------------------------------------------------- thaw
 def learning(config: Freeze, epoch: int) -> float:
-    """The share of the backbone's depth that learns in an epoch (0 for the first): 0 is none, 1 is all of it."""
+    """Return the share of the backbone's depth that learns in an epoch (0 for the first): 0 is none, 1 is all."""
     joined = epoch - config.epochs
     if joined < 0:
         return 0.0
@@ -123,7 +123,7 @@ def learning(config: Freeze, epoch: int) -> float:
 
 
 def thaw(backbone: nn.Module, share: float) -> None:
-    """Let the layers of at most this depth learn, and freeze the others, their batch-norm statistics with them."""
+    """Let the layers up to this depth learn, and freeze the others together with their batch-norm statistics."""
     depth = depths(backbone) if share < 1 else {}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(depth.get(name, 0.0) <= share + 1e-9 and share > 0)
@@ -142,10 +142,10 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def factor(config: Schedule, progress: float, epochs: int, past: Sequence[float] = ()) -> float:
-    """The learning rate as a share of its peak, `progress` epochs into a run of `epochs`.
+    """Return the learning rate as a share of its peak, `progress` epochs into a run of `epochs`.
 
-    past holds the metric after each finished epoch, the more the better, which only plateau looks at. A function of
-    nothing else, so a resumed run has the rates of an uninterrupted one.
+    past: the metric after each finished epoch, oriented so that larger is better; only plateau uses it. The result
+    depends on nothing else, so a resumed run has the rates of an uninterrupted one.
     """
     if isinstance(config, OneCycle):
         return _one_cycle(config, progress / epochs)
@@ -163,7 +163,7 @@ def factor(config: Schedule, progress: float, epochs: int, past: Sequence[float]
 
 
 def reductions(past: Sequence[float], patience: int) -> int:
-    """How often a plateau schedule has stepped: once for every patience + 1 epochs in a row without a new best."""
+    """Return the number of steps of a plateau schedule: one per patience + 1 epochs in a row without a new best."""
     best, waited, steps = -math.inf, 0, 0
     for value in past:
         best, waited = (value, 0) if value > best else (best, waited + 1)

@@ -1,4 +1,4 @@
-"""Columns of categories of unequal size as one tensor, so that one operation serves all of them."""
+"""Columns of categories of unequal size as one padded tensor, so that one operation handles all of them."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Padding:
-    """[B, N] -> [B, K, C]: the columns of K categories, each row filled up to the C of the widest.
+    """[B, N] -> [B, K, C]: the columns of K categories, each row padded to the C of the widest.
 
-    columns [K] are where each category lies among the N, in order. Neither direction waits for the device, and the
-    gradient of a column is a copy. `real` [K, C] is false where a row is filled up; None where none is.
+    columns [K] are the positions of each category among the N, in order. Neither direction waits for the device, and
+    the gradient of a column is a copy. `real` [K, C] is false at padding; None if there is none.
     """
 
     def __init__(self, columns: Sequence[slice], device: torch.device) -> None:
@@ -25,7 +25,7 @@ class Padding:
         self.real = None if all(map(all, real)) else torch.tensor(real, device=device)
 
     def __call__(self, x: Tensor, fill: float) -> Tensor:
-        """The columns of `x` [B, N], with `fill` beside them, [B, K, C]."""
+        """Return the columns of `x` [B, N], padded with `fill`, [B, K, C]."""
         taken = x if x.shape[1] == len(self._taken) else x.index_select(1, self._taken)
         if self.real is not None:
             taken = taken.new_full((len(x), math.prod(self.shape)), fill).index_copy(1, self._places, taken)

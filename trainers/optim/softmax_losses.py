@@ -1,8 +1,8 @@
-"""Losses of categories with one answer: one softmax for each category, a class for label.
+"""Losses of categories with one answer: one softmax per category, with a class as the label.
 
-Each takes logits [..., C] float and labels [...] int64 in 0..C-1, and gives [...] float32. Categories of unequal size
-are one tensor of the largest, [B, K, C], in which classes that a category does not have are -inf: they have no
-probability, cost nothing and learn nothing.
+Each takes logits [..., C] float and labels [...] int64 in 0..C-1, and returns [...] float32. Categories of unequal
+size form one tensor as wide as the largest, [B, K, C], in which classes that a category does not have are -inf: they
+have no probability, cost nothing and get no gradient.
 """
 
 from typing import Literal
@@ -19,8 +19,8 @@ Over = Literal["softmax", "sigmoid"]
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, spread: Tensor | None = None) -> Tensor:
     """Cross entropy of each image, with label smoothing (Szegedy et al. 2016).
 
-    spread [K, C] is what smoothing gives each class: smoothing over the number of classes of its category, 0 where it
-    has no such class; smoothing / C where it is left out.
+    spread [K, C] is the smoothing probability of each class: smoothing over the number of classes of its category, 0
+    for padding; by default, smoothing / C.
     """
     log_p = F.log_softmax(_wide(logits), -1)
     nll = F.nll_loss(log_p.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
@@ -52,11 +52,11 @@ def asymmetric(
 ) -> Tensor:
     """Asymmetric loss of each image (Ridnik et al. 2021), summed over the classes of a category.
 
-    The class an image has costs -(1 - p)^gamma_positive log p, every other one -q^gamma_negative log(1 - q) with
-    q = max(p - margin, 0). p is of one sigmoid a class, as in the paper, or of the softmax. Without gammas and
-    margin, the sigmoid form is binary cross entropy, the softmax form of two classes twice the cross entropy. Where
-    no other class is above the margin, the softmax form is the focal loss. real [K, C] says what classes there are;
-    all of them where it is left out.
+    The class that an image has costs -(1 - p)^gamma_positive log p, every other one -q^gamma_negative log(1 - q) with
+    q = max(p - margin, 0). p comes from one sigmoid per class, as in the paper, or from the softmax. Without gammas
+    and margin, the sigmoid form is binary cross entropy, and the softmax form of two classes is twice the cross
+    entropy. If no other class is above the margin, the softmax form is the focal loss. real [K, C] marks the classes
+    that exist, by default all.
     """
     log_p, log_miss = log_chances(_wide(logits), over)  # [..., C], log p and log(1 - p)
     wrong = (log_p.exp() - margin).clamp_min(0)
@@ -68,18 +68,18 @@ def asymmetric(
 
 
 def log_chances(logits: Tensor, over: Over) -> tuple[Tensor, Tensor]:
-    """log p and log(1 - p), [..., C] each: finite however large the logits, for no 1 - p is rounded to 0."""
+    """Return log p and log(1 - p), [..., C] each: finite for any logits, because no 1 - p is rounded to 0."""
     if over == "sigmoid":
         return F.logsigmoid(logits), F.logsigmoid(-logits)
     log_p = F.log_softmax(logits, -1)
-    top = F.one_hot(log_p.argmax(-1), logits.shape[-1]).bool()  # the only one that can come near 1
+    top = F.one_hot(log_p.argmax(-1), logits.shape[-1]).bool()  # the only class whose p can come near 1
     least = torch.finfo(log_p.dtype).min  # finite: a class without an alternative has a gradient, of 0
     others = log_p.masked_fill(top, least).logsumexp(-1, keepdim=True)
     return log_p, torch.where(top, others, torch.log1p(-log_p.exp().masked_fill(top, 0)))
 
 
 def dice(logits: Tensor, labels: Tensor, *, smooth: float) -> Tensor:
-    """Dice loss of each image's softmax (Milletari et al. 2016), 0 to 1; of certain predictions the error.
+    """Dice loss of each image's softmax (Milletari et al. 2016), 0 to 1; for certain predictions, it is the error.
 
     It is 1 - (2 p(true) + s) / (sum p^2 + 1 + s).
     """
@@ -99,17 +99,17 @@ def logit_adjusted(
 ) -> Tensor:
     """Cross entropy of logits + tau log(prior) of each image (Menon et al. 2021).
 
-    log_prior [C] or [K, C]; smoothing and spread as of cross entropy, which tau=0, or a uniform prior, is. At tau=1
-    the best logits of an image that says nothing are all alike, whatever the prior.
+    log_prior [C] or [K, C]; smoothing and spread as for cross entropy, to which it reduces with tau=0 or a uniform
+    prior. With tau=1 the best logits of an uninformative image are all equal, whatever the prior.
     """
     return cross_entropy(_wide(logits) + tau * log_prior, labels, smoothing=smoothing, spread=spread)
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Logits of 16 bits in float32; wider ones as they are."""
+    """Convert 16-bit logits to float32; wider ones stay as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _only(real: Tensor | None, x: Tensor) -> Tensor:
-    """`x` [..., K, C] of the classes that there are, 0 of the others."""
+    """Return `x` [..., K, C] for the classes that exist, and 0 for the others."""
     return x if real is None else torch.where(real, x, 0)

@@ -1,1 +1,1 @@
-"""What every part of training uses: files, checkpoints, checksums, errors, devices."""
+"""Shared foundations of training: files, checkpoints, checksums, errors, devices."""

@@ -1,4 +1,4 @@
-"""Weights and training states on disk: written whole, verified when read, never unpickled."""
+"""Weights and training states on disk: written atomically, verified when read, never unpickled."""
 
 import hashlib
 import json
@@ -15,19 +15,19 @@ from trainers.support.checksummed import checksum_ok, write_with_checksum
 from trainers.support.errors import EnvironmentFault
 from trainers.support.files import atomic_write
 
-BLANK = "0" * 64  # where the digest of a weights file will stand
+BLANK = "0" * 64  # placeholder for the digest of a weights file
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a training state of tensors and plain types; the digest of the rest is its last 39 bytes."""
+    """Write a training state of tensors and plain types; its last 39 bytes are the digest of the rest."""
     with write_with_checksum(path) as file:
         torch.save(dict(state), file)  # type: ignore[arg-type]
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The state saved at `path`, on the CPU; None when there is none, or when not every byte is as written.
+    """Return the state saved at `path`, on the CPU; None if there is none, or if any byte has changed.
 
-    None as well where code would have to be run to read it.
+    Also None if code would have to be run to read it.
     """
     if not path.exists() or not checksum_ok(path):
         return None
@@ -35,19 +35,19 @@ def load_state(path: Path) -> dict[str, Any] | None:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001  its digest is right, so it was made to break, or to run something
+    except Exception:  # noqa: BLE001  the digest is right, so it was made to fail or to run code
         return None
     return state if isinstance(state, dict) else None
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
-    """Write weights as safetensors, with `notes` as JSON in its metadata, and there a digest of the whole file.
+    """Write weights as safetensors, with `notes` and a digest of the whole file as JSON in the metadata.
 
-    The digest is of the file as it would be with zeros in the digest's place.
+    The digest is that of the file with zeros in the place of the digest.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     content = save(tensors, metadata={"sweep": json.dumps({"sha256": BLANK, **notes})})
-    at = content.index(BLANK.encode())  # the notes' first value, in the header that begins the file
+    at = content.index(BLANK.encode())  # the first value of the notes, in the header at the start of the file
     with atomic_write(path) as file:
         file.write(content[:at])
         file.write(hashlib.sha256(content).hexdigest().encode())
@@ -55,9 +55,9 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, 
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
+    """Return the tensors of a safetensors file, by name.
 
-    Raises EnvironmentFault when it cannot be read as one, or is one of ours and not as it was written.
+    Raises EnvironmentFault if it cannot be read as one, or is one of ours and has changed since it was written.
     """
     try:
         tensors: dict[str, Tensor] = load_file(path)
@@ -65,12 +65,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if not sound:
-        raise _unreadable(path, "it is damaged: its digest is another than when it was written")
+        raise _unreadable(path, "it is damaged: its checksum does not match its content")
     return tensors
 
 
 def sound(path: Path) -> bool:
-    """Whether weights as safetensors are at `path`, and every byte is as it was written."""
+    """True if `path` is a safetensors file of weights, and every byte is as it was written."""
     try:
         return _as_written(path)
     except (OSError, SafetensorError, ValueError):
@@ -78,7 +78,7 @@ def sound(path: Path) -> bool:
 
 
 def _as_written(path: Path) -> bool:
-    """Whether a weights file has the digest that its notes tell; true where they tell none, as in other programs'.
+    """True if a weights file has the digest recorded in its notes, or records none, as files of other programs.
 
     Raises ValueError for notes that are not JSON.
     """
@@ -95,20 +95,20 @@ def _as_written(path: Path) -> bool:
 
 
 def _unreadable(path: Path, why: str) -> EnvironmentFault:
-    return EnvironmentFault(f"cannot read weights: {why}", where=str(path), help="a .safetensors file is needed")
+    return EnvironmentFault(f"cannot read weights: {why}", where=str(path), help="give a .safetensors file")
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """The notes that `save_weights` put beside the weights; the weights themselves are not read.
+    """Return the notes that `save_weights` stored with the weights; the weights themselves are not read.
 
-    Raises EnvironmentFault where there are none.
+    Raises EnvironmentFault if there are none.
     """
     try:
         notes = _notes(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if notes.pop("sha256", None) is None:
-        raise _unreadable(path, "sweep did not write it")
+        raise _unreadable(path, "it was not written by sweep")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Files that end with a digest of what stands before it, and arrays kept so; nothing here is ever unpickled."""
+"""Files that end with a digest of their content, and arrays stored this way; nothing here is ever unpickled."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ TAIL = len(MARK) + 32
 
 
 class Hashing:
-    """A file that knows the digest of what was written to it."""
+    """A file that computes the digest of what is written to it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -32,7 +32,7 @@ class Hashing:
 
 @contextmanager
 def write_with_checksum(path: Path) -> Iterator[Hashing]:
-    """A file that appears at `path` whole or not at all, its digest as its last 39 bytes."""
+    """Write a file atomically at `path`, with its digest as its last 39 bytes."""
     with atomic_write(path) as file:
         hashing = Hashing(file)
         yield hashing
@@ -40,7 +40,7 @@ def write_with_checksum(path: Path) -> Iterator[Hashing]:
 
 
 def checksum_ok(path: Path) -> bool:
-    """Whether every byte of a file with a checksum is as it was written."""
+    """True if every byte of a file with a checksum is as it was written."""
     size = path.stat().st_size - TAIL
     if size <= 0:
         return False
@@ -53,15 +53,15 @@ def checksum_ok(path: Path) -> bool:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a numpy array as .npy with its checksum; other programs read the array and stop before the digest."""
+    """Write a numpy array as .npy with a checksum; other programs read the array and stop before the checksum."""
     with write_with_checksum(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array of a .npy file; one that another program wrote has no digest, and is taken as it is.
+    """Return the array of a .npy file; a file from another program has no checksum and is read as it is.
 
-    Raises EnvironmentFault where a byte is not as it was written, or where code would have to be run.
+    Raises EnvironmentFault if a byte has changed since it was written, or if code would have to be run.
     """
     content = path.read_bytes()
     if content[-TAIL:].startswith(MARK) and not checksum_ok(path):
@@ -69,7 +69,7 @@ def load_array(path: Path) -> np.ndarray:
     file = io.BytesIO(content)
     try:
         array: Any = np.load(file, allow_pickle=False)
-    except Exception as error:  # a file of whoever's making breaks in every way there is
+    except Exception as error:  # a file from elsewhere can fail in any way
         raise _damaged(path) from error
     if not isinstance(array, np.ndarray) or len(content) - file.tell() not in (0, TAIL):
         raise _damaged(path)
@@ -80,5 +80,5 @@ def load_array(path: Path) -> np.ndarray:
 
 def _damaged(path: Path) -> EnvironmentFault:
     return EnvironmentFault(
-        "this file is damaged", where=str(path), help="move it away; it is made again when it is needed"
+        "this file is damaged", where=str(path), help="move it away; it is recreated when it is needed"
     )

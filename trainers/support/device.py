@@ -1,4 +1,4 @@
-"""What differs between devices: number formats, memory, and settings made once."""
+"""Device-specific behaviour: number formats, memory, and settings made once."""
 
 import ctypes
 import gc
@@ -25,10 +25,10 @@ if platform.system() != "Windows":
 log = logging.getLogger(__name__)
 Copied = TypeVar("Copied")
 
-GRAPHS = 64  # of one network, one for each shape of its input and each set of layers that learn
+GRAPHS = 64  # per network: one for each input shape and each set of trainable layers
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86 and of Arm, as torch names them
-SCARCE = 0.05  # of a GPU's memory: where less is free, a library that fails has probably found none
+SCARCE = 0.05  # share of a GPU's memory: with less free, a library that fails has probably run out of it
 _NO_ROOM = re.compile(
     r"\b(CUDA|HIP|MPS|XPU)\b.*\bout of memory|cudaErrorMemoryAllocation|hipErrorOutOfMemory"
     r"|\b(CU|HIP|ROC)[A-Z]+_(STATUS_)?(ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)",
@@ -42,8 +42,8 @@ _PERHAPS_NO_ROOM = re.compile(
 
 
 def prepare(device: torch.device) -> None:
-    """Settings of the process that training on `device` wants: TF32 where there is no other format, memory that stays
-    on a CPU.
+    """Configure the process for training on `device`: TF32 on a GPU where no other format applies, and memory that
+    stays allocated on a CPU.
     """
     if device.type == "cpu":
         _keep_memory()
@@ -55,10 +55,10 @@ def prepare(device: torch.device) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what is freed, for the next step takes it again; what an earlier run has left is given back.
+    """Make glibc keep freed memory, which the next step needs again; what an earlier run left is given back.
 
-    By default each large array is mapped when it is made and unmapped when it is freed, and the kernel blanks its
-    pages one by one as they are touched: a sixth to a third of the CPU time of small networks
+    By default, each large array is mapped when it is created and unmapped when it is freed, and the kernel clears its
+    pages one by one as they are touched. That takes a sixth to a third of the CPU time of small networks
     (docs/explanation/measurements.md).
     """
     if sys.platform != "linux":
@@ -71,13 +71,13 @@ def _keep_memory() -> None:
 
 
 def use_threads(count: int) -> None:
-    """How many CPU threads this process computes with from now on."""
+    """Set the number of CPU threads that this process computes with from now on."""
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`; to a GPU through pinned memory, for a copy from any other makes the host wait."""
+    """Return `tensor` on `device`; to a GPU it goes through pinned memory, so that the host does not wait."""
     if device.type != "cuda":
         return tensor.to(device)
     pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
@@ -85,11 +85,11 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def offload(value: Copied, device: torch.device) -> Callable[[], Copied]:
-    """Begin a copy of the tensors in `value` as they are now, in the host's memory; a call of what comes back, from
-    any thread, waits for it and returns it.
+    """Start a copy of the tensors in `value`, as they are now, to host memory. The returned function, called from any
+    thread, waits for the copy and returns it.
 
-    A GPU copies into pinned memory on a stream of its own: the host does not wait, and what the GPU is given next
-    begins when the copy is done, for it changes what is copied.
+    A GPU copies into pinned memory on its own stream: the host does not wait, and the GPU's next work starts when
+    the copy is done, because it changes what is copied.
     """
     if device.type != "cuda":
         found = _copied(value, lambda tensor: tensor.detach().to("cpu", copy=True))
@@ -114,7 +114,7 @@ def _pinned(tensor: Tensor) -> Tensor:
 
 
 def _copied(value: Copied, copy: Callable[[Tensor], Tensor]) -> Copied:
-    """`value` with a copy of every tensor in its dictionaries and lists, and these new."""
+    """Return `value` with a copy of every tensor, in new dictionaries and lists."""
     found: Any = value
     if isinstance(value, Tensor):
         found = copy(value)
@@ -128,10 +128,10 @@ def _copied(value: Copied, copy: Callable[[Tensor], Tensor]) -> Copied:
 
 
 def unsupported(capability: tuple[int, int], archs: Sequence[str]) -> str | None:
-    """Why a GPU of this compute capability cannot run code built for `archs`; None where it can.
+    """Return why a GPU of this compute capability cannot run code built for `archs`; None if it can.
 
-    archs as torch.cuda.get_arch_list() gives them. sm_XY runs on chips of the same X and of at least Y, but sm_XYa on
-    that very chip and sm_XYf on its family; of compute_XY the driver makes code for that chip and all later ones.
+    archs are from torch.cuda.get_arch_list(). sm_XY runs on chips with the same X and at least Y, but sm_XYa only on
+    that exact chip and sm_XYf on its family; the driver compiles compute_XY for that chip and all later ones.
     """
     major, minor = capability
     for arch in archs:
@@ -142,22 +142,22 @@ def unsupported(capability: tuple[int, int], archs: Sequence[str]) -> str | None
         same = built == capability if special == "a" else built[0] == major and built[1] <= minor
         if same or (kind == "compute" and not special and built <= capability):
             return None
-    return f"it has compute capability {major}.{minor}, and this torch is built for {', '.join(archs) or 'no GPU'}"
+    return f"it has compute capability {major}.{minor}, but this torch is built for {', '.join(archs) or 'no GPU'}"
 
 
 def release() -> None:
-    """Give the memory that a finished run left in the allocator back to the GPU, for whoever shares it."""
+    """Return the memory that a finished run left in the allocator to the GPU, for other processes that share it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def no_room(error: BaseException) -> bool:
-    """Whether a GPU says by this error that it has no memory left.
+    """True if this error means that a GPU is out of memory.
 
-    Not every want of memory is torch's OutOfMemoryError: contexts, library handles, workspaces and pinned memory are
-    taken past torch's allocator, and each library has its own words. Some of these mean other faults as well: they
-    count only where the GPU is nearly full.
+    Not every lack of memory is torch's OutOfMemoryError: contexts, library handles, workspaces and pinned memory
+    bypass torch's allocator, and each library has its own message. Some of these messages can also mean other faults:
+    they count only if the GPU is nearly full.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True
@@ -170,13 +170,13 @@ def _nearly_full() -> bool:
         return False
     try:
         free, total = torch.cuda.mem_get_info()
-    except RuntimeError as error:  # of a GPU that has failed, whose answer is the error before
+    except RuntimeError as error:  # the GPU has failed and repeats its earlier error
         return bool(_NO_ROOM.search(str(error)))
     return free < SCARCE * total
 
 
 def half_format(config: "TrainConfig", device: torch.device) -> torch.dtype | None:
-    """The 16-bit format in which the network computes; None for full precision."""
+    """Return the 16-bit format in which the network computes; None for full precision."""
     chosen = config.precision
     if _is_emulated(config, device):
         return None
@@ -189,10 +189,10 @@ def half_format(config: "TrainConfig", device: torch.device) -> torch.dtype | No
 
 @cache
 def has_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16; any other one emulates it, slower than fp32."""
+    """True if this CPU has instructions for bfloat16; any other CPU emulates it, slower than fp32."""
     if hasattr(torch.cpu, "get_capabilities"):
         return any(torch.cpu.get_capabilities().get(name) for name in BF16)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch 2.9 has no other way
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # the only way in torch 2.9
 
 
 def _is_emulated(config: "TrainConfig", device: torch.device) -> bool:
@@ -200,35 +200,33 @@ def _is_emulated(config: "TrainConfig", device: torch.device) -> bool:
 
 
 def warn_of_emulation(config: "TrainConfig", device: torch.device) -> None:
-    """Say where the recipe's number format is not the one that trains."""
+    """Warn if training does not use the recipe's number format."""
     if _is_emulated(config, device):
-        log.warning(
-            "precision: bf16 would be slower than fp32 on this CPU, which only emulates it: it trains in fp32"
-        )
+        log.warning("precision: bf16 is only emulated on this CPU, slower than fp32: training in fp32 instead")
 
 
 def autocast(config: "TrainConfig", device: torch.device) -> AbstractContextManager[None]:
-    """Mixed precision as the recipe and the device have it."""
+    """Return the context of mixed precision for the recipe and the device."""
     dtype = half_format(config, device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def in_full(module: nn.Module, x: Tensor) -> Tensor:
-    """`module` of `x` in float32 in the midst of mixed precision: 16 bits would tie classes that are close."""
+    """Apply `module` to `x` in float32 inside mixed precision: in 16 bits, close classes would tie."""
     precise = None if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
-    with precise or nullcontext():  # "meta" knows no autocast
+    with precise or nullcontext():  # "meta" does not support autocast
         found: Tensor = module(x.float())
     return found
 
 
 class Compiled:
-    """A network as torch.compile makes it, one graph a shape; the network itself stays as it is.
+    """A network compiled by torch.compile, with one graph per shape; the network itself stays as it is.
 
-    Where it would take more than GRAPHS graphs, the network goes on uncompiled, and says so.
+    If it would need more than GRAPHS graphs, it continues uncompiled and logs a warning.
     """
 
     def __init__(self, net: nn.Module) -> None:
-        torch.compiler.reset()  # what other trials of this process compiled counts against the limit
+        torch.compiler.reset()  # graphs of other trials in this process count against the limit
         torch._dynamo.config.recompile_limit = GRAPHS
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         self._net, self._now = net, torch.compile(net, dynamic=False)
@@ -238,7 +236,7 @@ class Compiled:
             found: Tensor = self._now(x)
         except FailOnRecompileLimitHit:
             log.warning(
-                "torch.compile has made %d graphs of this network, its limit: it continues uncompiled", GRAPHS
+                "torch.compile has made %d graphs of this network, the limit: it continues uncompiled", GRAPHS
             )
             self._now = self._net
             found = self._net(x)
@@ -246,19 +244,19 @@ class Compiled:
 
 
 def scaler(config: "TrainConfig", device: torch.device) -> torch.amp.GradScaler:
-    """Keeps the gradients of fp16 in range; does nothing for other formats."""
+    """Return a scaler that keeps the gradients of fp16 in range; it does nothing for other formats."""
     return torch.amp.GradScaler(device.type, enabled=half_format(config, device) is torch.float16)
 
 
 def memory_gib(device: str) -> float | None:
-    """Memory in all of a GPU, GiB; None of anything else."""
+    """Return the total memory of a GPU in GiB; None for other devices."""
     if not device.startswith("cuda"):
         return None
     return round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1)
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Peak memory so far, GiB: of a GPU what torch took, used or not; elsewhere resident in this process."""
+    """Return the peak memory so far in GiB: on a GPU what torch reserved, elsewhere the process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

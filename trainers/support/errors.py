@@ -1,16 +1,16 @@
-"""What a user can get wrong: one exception, with the place, the finding and the remedy."""
+"""Errors for the user: one exception, with the place, the finding and the remedy."""
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FEW = 10  # faults of one cause that are told one by one where they differ
+FEW = 10  # differing faults of one cause that are reported one by one
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing found wrong: `where` is file:line (or a file), `what` was found, `help` says what to do."""
+    """One fault: `where` is file:line (or a file), `what` was found, and `help` says what to do."""
 
     where: str
     what: str
@@ -18,7 +18,7 @@ class Fault:
 
 
 def folded(found: Iterable[tuple[Hashable, Fault]]) -> Iterator[Fault]:
-    """Faults with their causes, as one for each cause and file where all say the same, or are many."""
+    """Yield faults, given with their causes, merged per cause and file if they are identical or many."""
     groups: dict[tuple[Hashable, str], list[Fault]] = {}
     for cause, fault in found:
         groups.setdefault((cause, re.sub(r"(:|, row )\d+$", "", fault.where)), []).append(fault)
@@ -31,7 +31,7 @@ def folded(found: Iterable[tuple[Hashable, Fault]]) -> Iterator[Fault]:
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints it and exits with `exit_code`; no traceback."""
+    """A mistake that the user can fix. The command line prints it and exits with `exit_code`; no traceback."""
 
     exit_code = 2
 
@@ -45,18 +45,18 @@ class UserError(Exception):
         return f"{self.what}{place}{remedy}"
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values, for another process."""
+        """Return the error as plain values, for another process."""
         return {"where": self.where, "what": self.what, "help": self.help, "exit_code": self.exit_code}
 
 
 class EnvironmentFault(UserError):
-    """The data, the weights, a device or a server is not as the recipe needs it: exit code 3."""
+    """The data, the weights, a device or a server does not meet the recipe's needs: exit code 3."""
 
     exit_code = 3
 
 
 class DataError(EnvironmentFault):
-    """The data set has faults; `faults` holds every one of them, found in one pass."""
+    """The data set has faults; `faults` holds all of them, found in one pass."""
 
     def __init__(self, faults: Sequence[Fault], *, help: str = "") -> None:
         self.faults = tuple(faults)
@@ -65,8 +65,8 @@ class DataError(EnvironmentFault):
 
 
 class Diverged(Exception):
-    """The loss is no longer a number. Not a user's mistake: the trial fails, the sweep continues."""
+    """The loss is no longer finite. This is not the user's mistake: the trial fails, and the study continues."""
 
 
 class Overflowed(Diverged):
-    """It computed in fp16, and may learn in full precision."""
+    """Training in fp16 diverged, and may succeed in full precision."""

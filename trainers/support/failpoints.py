@@ -1,8 +1,9 @@
-"""Crash points: where a test has a process killed, between two writes. SWEEP_CRASH is read here and nowhere else.
+"""Failpoints: places between two writes where a test kills the process. SWEEP_CRASH is read here and nowhere else.
 
-`SWEEP_CRASH=POINT` kills the process (SIGKILL) when it comes to that point, `POINT@N` when it does for the N-th time,
-and `POINT@N=MARK` only if no file MARK is there, which is made first: so it happens once, however often processes
-are started anew. `SWEEP_CRASH=?=FILE` kills nothing and adds each point that is passed to FILE, a line each.
+`SWEEP_CRASH=POINT` kills the process (SIGKILL) when it reaches that point, `POINT@N` when it does so for the N-th
+time, and `POINT@N=MARK` only if no file MARK exists, which is created first: so it happens once, however often
+processes are restarted. `SWEEP_CRASH=?=FILE` kills nothing, and appends each point that is passed to FILE, one per
+line.
 """
 
 import os
@@ -16,7 +17,7 @@ _passed: Counter[str] = Counter()
 
 
 def failpoint(name: str, torn: Callable[[], object] | None = None) -> None:
-    """Do nothing, unless the environment says that this is the point; `torn` then leaves half a write behind."""
+    """Do nothing, unless the environment selects this point; `torn` then leaves a partial write behind."""
     wish = os.environ.get(SWITCH)
     if not wish:
         return
@@ -34,7 +35,7 @@ def failpoint(name: str, torn: Callable[[], object] | None = None) -> None:
 
 
 def _first(mark: str) -> bool:
-    """Whether it has not happened yet."""
+    """True if it has not happened yet."""
     if not mark:
         return True
     try:

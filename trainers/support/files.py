@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading none that never ends."""
+"""Atomic writes of files, and reads that refuse files without an end."""
 
 import errno
 import hashlib
@@ -14,15 +14,15 @@ from trainers.support.errors import EnvironmentFault
 from trainers.support.failpoints import failpoint
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NEXT = "next."  # before the names of files that wait for their epoch to be on record
-LARGEST = 1 << 30  # bytes of what is read in one piece
+NEXT = "next."  # prefix of files that wait until their epoch is recorded
+LARGEST = 1 << 30  # bytes of a file that is read at once
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` complete, synced to disk, or does not appear at all.
+    """Open a binary file that appears at `path` complete and synced to disk, or not at all.
 
-    An exception inside the block, a full disk included, leaves what was at `path` before, and no rest.
+    After an exception inside the block, including a full disk, `path` is as before and nothing is left over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,9 +41,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def full(error: BaseException | None) -> bool:
-    """Whether behind `error` is a disk that takes no more: it, its quota, or the limit on a file's size is used up.
+    """True if `error` was caused by a full disk, an exhausted quota or the limit on file size.
 
-    What a library raises while it closes the file may hide that.
+    The causes are searched too, because an error that a library raises on closing the file may hide it.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -53,7 +53,7 @@ def full(error: BaseException | None) -> bool:
 
 
 def append(path: Path, line: bytes, *, sync: bool) -> None:
-    """Add `line` to the file at `path`; where that fails (OSError), a full disk included, it stays as it was."""
+    """Append `line` to the file at `path`; if that fails (OSError), as on a full disk, the file stays as it was."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         before = os.fstat(handle).st_size
@@ -72,29 +72,29 @@ def append(path: Path, line: bytes, *, sync: bool) -> None:
 
 
 def expanded(path: str) -> str:
-    """`path` with the folder that a leading ~ or ~USER stands for. Raises ValueError where there is none."""
+    """Return `path` with a leading ~ or ~USER expanded. Raises ValueError if there is no such home folder."""
     if not path.startswith("~"):
         return path
     try:
         return str(Path(path).expanduser())
     except RuntimeError:
-        raise ValueError(f"no home folder is known for {path!r}; ./{path} is a folder of that name") from None
+        raise ValueError(f"no home folder is known for {path!r}; for a folder of that name, write ./{path}") from None
 
 
 def recordable(path: Path) -> Path:
-    """The same path. Raises EnvironmentFault for one that is not UTF-8, which no record could name."""
+    """Return the same path. Raises EnvironmentFault if it is not UTF-8, because no record could store it."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        help = "rename that file or folder, or take another"
-        raise EnvironmentFault("a name that is not UTF-8", where=str(path), help=help) from None
+        help = "rename this file or folder, or use another"
+        raise EnvironmentFault("this name is not UTF-8", where=str(path), help=help) from None
     return path
 
 
 def as_on_disk(path: Path) -> Path:
-    """`path`, or where nothing is there the path whose names are the same in another Unicode form.
+    """Return `path` or, if it does not exist, the path whose names are equal in another Unicode form.
 
-    An ä is one character or two, and macOS and unzip do not agree which; a person sees no difference.
+    An ä is one character or two, and macOS and unzip disagree on which; a person sees no difference.
     """
     if path.exists() or str(path).isascii():
         return path
@@ -104,28 +104,28 @@ def as_on_disk(path: Path) -> Path:
 
 
 def form(name: str) -> str:
-    """The name in the Unicode form in which equal looks are equal characters: NFC."""
+    """Return the name in NFC, the Unicode form in which names that look equal are equal."""
     return unicodedata.normalize("NFC", name)
 
 
 def regular(path: Path) -> Path:
-    """The same path, if a file of bearable size is there; a pipe or a device would never end. Raises OSError."""
+    """Return the same path if it is a file of reasonable size, not an endless pipe or device. Raises OSError."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a file but a folder, a pipe or a device", str(path))
     if found.st_size > LARGEST:
-        raise OSError(errno.EINVAL, f"a file of {found.st_size / 1e9:.1f} GB", str(path))
+        raise OSError(errno.EINVAL, f"the file is too large: {found.st_size / 1e9:.1f} GB", str(path))
     return path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put UTF-8 `text` at `path`, whole or not at all."""
+    """Write UTF-8 `text` to `path` atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file, in hexadecimal."""
+    """Return the SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""How a process that has loaded torch ends."""
+"""The exit of a process that has loaded torch."""
 
 import atexit
 import os
@@ -7,9 +7,9 @@ from typing import NoReturn
 
 
 def leave() -> NoReturn:
-    """End this process with code 0, without taking it apart: after torch that takes a second or two.
+    """Exit this process with code 0 without tearing it down, which would take a second or two after torch.
 
-    What was registered for the end is done, and streams are flushed.
+    Registered exit handlers run, and streams are flushed.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -1,17 +1,17 @@
-"""How far a run is within its epoch, for whoever shows it."""
+"""The progress of a run within its epoch, for display."""
 
 from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """Batches of a pass that are done, or given to the device, and those that it has."""
+    """The batches of a pass that are done, or sent to the device, and their total."""
 
-    split: str  # train, or val while it is evaluated
+    split: str  # train, or val during evaluation
     done: int
     total: int
 
 
 class Cursor:
-    """Where a run is. The run sets it, another thread may read it: nothing is sent or waited for."""
+    """The current position of a run. The run sets it and other threads may read it, without any waiting."""
 
     at: Position | None = None  # between epochs, and before the first batch

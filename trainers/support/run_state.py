@@ -1,7 +1,7 @@
-"""A run's folder between two epochs: its state, its model and logits, and whether a run can go on there.
+"""A run's folder between two epochs: its state, model and logits, and a check that the run can resume from them.
 
-A new model and its logits lie under another name until the state that knows of their epoch is there: a kill in
-between leaves those of an epoch that the state on disk has.
+A new model and its logits have a temporary name until the state that includes their epoch is on disk: after a kill in
+between, model and logits are those of an epoch in the stored state.
 """
 
 import json
@@ -27,7 +27,7 @@ STATE, WEIGHTS, LOGITS = "last.ckpt", "model.safetensors", "val_logits.npy"
 
 @dataclass(frozen=True)
 class Model:
-    """What model.safetensors and val_logits.npy will be: an epoch that counts, copied when it ended."""
+    """The content for model.safetensors and val_logits.npy: a selected epoch, copied when it ended."""
 
     weights: Callable[[], Mapping[str, Tensor]]  # waits for the copy
     notes: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Model:
 
 
 def write(folder: Path, state: Callable[[], Mapping[str, Any]], model: Model | None) -> None:
-    """Put a state on disk, and before it the model that it counts, where that is not there yet."""
+    """Write a state to disk, after the model of its selected epoch, if that is not on disk yet."""
     if model and model.logits is not None:
         save_array(folder / f"{NEXT}{LOGITS}", model.logits)
     if model:
@@ -46,24 +46,24 @@ def write(folder: Path, state: Callable[[], Mapping[str, Any]], model: Model | N
 
 
 def state(folder: Path, recipe: str, *, validated: bool) -> dict[str, Any] | None:
-    """What an earlier call left to go on from; None, said in the log, when that cannot be used.
+    """Return the state from which an earlier call can resume; None, with a log entry, if it cannot be used.
 
-    `recipe` is its JSON; `validated`: the run looks at val, and leaves logits of it.
+    `recipe` is its JSON; `validated`: the run evaluates val and stores its logits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = load_state(folder / STATE)
     why = _useless(folder, found, recipe, validated) if (folder / STATE).exists() else ""
     if why:
-        log.warning("%s: training starts over", why)
+        log.warning("%s: training starts from scratch", why)
     found = None if why else found
     settle(folder, len(found["epochs"]) if found else 0)
     return found
 
 
 def settle(folder: Path, done: int) -> None:
-    """Give new weights their name, last of all; drop those of an epoch after the `done` first ones.
+    """Give new weights their final name, after everything else; drop those of an epoch beyond the first `done`.
 
-    They are of an epoch after those of the state before: what the new state has, it counts.
+    They belong to an epoch after those of the previous state: any of them in the new state is its selected one.
     """
     number = _epoch(folder / f"{NEXT}{WEIGHTS}")
     known = number is not None and number <= done
@@ -77,7 +77,7 @@ def settle(folder: Path, done: int) -> None:
 
 
 def _epoch(weights: Path) -> int | None:
-    """The number of the epoch whose weights these are; None where there are none, or none that can be read."""
+    """Return the number of the epoch whose weights these are; None if there are none, or they are unreadable."""
     try:
         return int(read_notes(weights)["epoch"]["number"])
     except EnvironmentFault:
@@ -85,11 +85,11 @@ def _epoch(weights: Path) -> int | None:
 
 
 def _useless(folder: Path, found: dict[str, Any] | None, recipe: str, validated: bool) -> str:
-    """Why a run cannot go on from the state that was found; nothing where it can."""
+    """Return why a run cannot resume from the state that was found; empty if it can."""
     if found is None:
         return f"{folder / STATE} is damaged"
     if _asked(found["recipe"]) != _asked(recipe):
-        return f"{folder / STATE} is of another recipe"
+        return f"{folder / STATE} is from another recipe"
     for name in (WEIGHTS, LOGITS) if validated else (WEIGHTS,):
         both = [path for path in (folder / f"{NEXT}{name}", folder / name) if path.exists()]
         if not both:
@@ -100,7 +100,7 @@ def _useless(folder: Path, found: dict[str, Any] | None, recipe: str, validated:
 
 
 def _asked(recipe: str) -> dict[str, Any]:
-    """What a recipe says, but for the place of the weights that training started from: those were read."""
+    """Return the content of a recipe except the path of its initial weights, which have already been read."""
     asked: dict[str, Any] = json.loads(recipe)
     return asked | {"train": {key: value for key, value in asked["train"].items() if key != "weights"}}
 

@@ -1,4 +1,4 @@
-"""Local weights as people keep them: a file, timm's own folder, or a folder of either. No weight is read here."""
+"""Local weights in the usual layouts: a file, timm's own folder, or a folder of either. Reads no weights."""
 
 import json
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from trainers.support.files import expanded
 
 CONFIG = "config.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""What timm calls the weights beside its config.json; the first that is there."""
+"""timm's names for the weights beside its config.json; the first that exists is used."""
 OURS = ("num_classes", "pretrained", "features_only")
 """Arguments of timm's models that follow from the recipe."""
 
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """The file of a backbone's weights, and timm's config.json beside it where there is one."""
+    """The file of a backbone's weights, and timm's config.json beside it, if any."""
 
     file: Path
     config: Path | None = None
@@ -27,7 +27,7 @@ class LocalWeights:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.json says of the weights beside it."""
+    """The description of the weights in config.json beside them."""
 
     architecture: str
     arguments: dict[str, str | int | float | bool]
@@ -37,9 +37,9 @@ class ModelConfig:
 
 
 def find(weights: str, backbone: str) -> LocalWeights:
-    """Where the weights of `backbone` are, or would be: `weights` is a file, timm's folder, or a folder of either.
+    """Return the place, existing or not, of a backbone's `weights`: a file, timm's folder, or a folder of either.
 
-    In a folder of either, one may be called as the backbone is without its tag, the part behind the dot.
+    In a folder of either, an entry may have the backbone's name without its tag, the part after the dot.
     """
     path = Path(expanded(weights))
     if not path.is_dir():
@@ -56,7 +56,7 @@ def find(weights: str, backbone: str) -> LocalWeights:
 
 
 def names(weights: str) -> list[str]:
-    """The backbones that a folder has weights of, by the names of its files and folders."""
+    """Return the backbones whose weights a folder holds, by the names of its files and folders."""
     path = Path(expanded(weights))
     if not path.is_dir():
         return []
@@ -74,7 +74,7 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def config(path: Path) -> ModelConfig:
-    """timm's config.json at `path`. Raises EnvironmentFault where it is none."""
+    """Read timm's config.json at `path`. Raises EnvironmentFault if it is not one."""
     try:
         state = path.stat()
     except OSError as error:
@@ -86,7 +86,7 @@ def config(path: Path) -> ModelConfig:
 def _config(path: Path, time: int, size: int) -> ModelConfig:  # noqa: ARG001  another time or size is another file
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        published = read.get("pretrained_cfg", read)  # of a timm before 0.9 they stand at the top
+        published = read.get("pretrained_cfg", read)  # before timm 0.9 they are at the top level
         given = {key: value for key, value in read.get("model_args", {}).items() if value is not None}
         return ModelConfig(
             str(read["architecture"]),
@@ -98,22 +98,22 @@ def _config(path: Path, time: int, size: int) -> ModelConfig:  # noqa: ARG001  a
     except OSError as error:
         raise _unread(path, error.strerror or str(error)) from error
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError) as error:
-        raise _unread(path, f"it is no config.json of timm's: {error!r}") from error
+        raise _unread(path, f"it is not a config.json of timm: {error!r}") from error
 
 
 def _arguments(given: dict[str, Any], path: Path) -> dict[str, str | int | float | bool]:
     for key, value in given.items():
         if not isinstance(value, str | int | float | bool):
-            raise _unread(path, f"model_args.{key} is {json.dumps(value)}, and only single values are taken")
+            raise _unread(path, f"model_args.{key} is {json.dumps(value)}, but only single values are supported")
     return given
 
 
 def _channels(value: Any) -> tuple[float, ...]:
-    """Mean or standard deviation of three channels; nothing where there is none."""
+    """Return the mean or standard deviation of three channels; empty if there is none."""
     found = tuple(map(float, value or ()))
     return found if len(found) == 3 else ()
 
 
 def _unread(path: Path, why: str) -> EnvironmentFault:
-    advice = "save the model again with timm, or name the weights file itself with train.weights"
+    advice = "save the model again with timm, or give the weights file itself as train.weights"
     return EnvironmentFault(f"cannot read the description of the weights: {why}", where=str(path), help=advice)

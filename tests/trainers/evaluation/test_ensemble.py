@@ -108,7 +108,7 @@ def test_networks_of_one_level_become_one_program(photos, tmp_path):
 
 
 def test_networks_of_two_levels_are_refused_as_one_program(pair):
-    with pytest.raises(UserError, match="sizes so different"):
+    with pytest.raises(UserError, match="images decoded to different sizes"):
         Graph(Predictor(pair.path))
 
 
@@ -116,6 +116,6 @@ def test_networks_that_want_other_images_are_not_put_together(photos, tmp_path):
     folders, data = (tmp_path / "a", tmp_path / "b"), photos.model_copy(update={"size": 64})
     for folder, fit in zip(folders, ("squash", "pad"), strict=True):
         trained(recipe(data, fit=fit), folder)
-    with pytest.raises(ValueError, match="images of several kinds"):
+    with pytest.raises(ValueError, match="images prepared in different ways"):
         model_file.combined([(folder / MODEL, 0.5, {}) for folder in folders], {}, tmp_path / MODEL)
     assert not (tmp_path / MODEL).exists()

@@ -318,12 +318,14 @@ def test_a_network_of_ones_own_is_made_by_the_copies_beside_the_file(photos, tmp
     heat = model.notes.calibration.temperature
     np.testing.assert_array_equal(said(model, files), answers.probabilities(logits, data.categories, heat))
     next(prediction.answered(asked(tmp_path / MODEL, [], extensions=str(tmp_path / "extensions"))))
-    assert "code is executed: own.py" in capfd.readouterr().err
+    assert "this model runs its own code: own.py" in capfd.readouterr().err
     (tmp_path / "extensions/own.py").write_text(f"{OWN}# changed\n")
     with pytest.raises(EnvironmentFault, match="extension file"):
         Predictor(tmp_path / MODEL)
     (tmp_path / "extensions/own.py").unlink()
-    with pytest.raises(EnvironmentFault, match=r"own\.py is not there") as caught:
+    with pytest.raises(
+        EnvironmentFault, match=r"own\.py, which defines the network of this model, is missing"
+    ) as caught:
         Predictor(tmp_path / MODEL)
     assert caught.value.help == "copy the folder extensions with the model"
 

@@ -362,7 +362,7 @@ IMAGE, BATCH = "def wrong(image, generator):\n    ", "def wrong(images, generato
 CLASS = "class wrong:\n    count = 0\n    "
 FAILED = "wrong of augmentations failed: "
 WRONG = [
-    (IMAGE + "return image[:16]", r"returns uint8 \[16, 32, 3\] for an image uint8 \[32, 32, 3\]\n"),
+    (IMAGE + "return image[:16]", r"returns uint8 \[16, 32, 3\] for a uint8 image \[32, 32, 3\]\n"),
     (IMAGE + "return image / 2", r"returns float64 \[32, 32, 3\]"),
     (IMAGE + "return image[..., 0]", r"returns uint8 \[32, 32\]"),
     (IMAGE + "image[:] = 0", "returns NoneType"),
@@ -442,7 +442,7 @@ def test_those_that_are_in_order_pass_and_leave_the_images_alone(data, mine):
 
 def test_a_recipe_whose_file_is_not_in_use_says_so(data):
     extensions.use([])
-    with pytest.raises(UserError, match="nothing of augmentations is called 'speckle'"):
+    with pytest.raises(UserError, match="no extension file defines 'speckle' in augmentations"):
         batches(data, Augment(speckle={}))
 
 

@@ -467,7 +467,7 @@ def test_mixup_of_the_minority_leaves_the_majority_untouched():
 
 
 def test_mixup_of_the_minority_wants_to_know_which_images_are():
-    with pytest.raises(ValueError, match="nobody says which"):
+    with pytest.raises(ValueError, match="needs to know which images"):
         transforms.draw(Augment(mixup=1.0, mixup_classes="minority"), np.full((2, 2), 64), np.random.default_rng(0))
 
 

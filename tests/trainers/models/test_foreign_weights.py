@@ -73,7 +73,9 @@ def test_a_part_that_was_compiled_alone_is_read(tmp_path):
 def test_what_lies_beside_a_prefix_is_left_out_and_counted(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file(prefixed("model.") | {"criterion.weight": torch.ones(3), "metric.total": torch.ones(1)}, path)
-    assert notes([recipe(path)]) == [f"{path}: takes the weights under 'model.'; 2 keys without it are left out"]
+    assert notes([recipe(path)]) == [
+        f"{path}: uses the weights under 'model.'; leaves out 2 keys without this prefix"
+    ]
 
 
 def test_without_a_prefix_a_key_that_fits_nowhere_is_still_refused(tmp_path):
@@ -94,7 +96,8 @@ def test_averaged_weights_are_taken_before_the_others_and_that_is_said(tmp_path,
     torch.save({beside: WHOLE, key: prefixed("module.", changed(1)), "epoch": 3}, path)
     assert torch.equal(taken(path), WHOLE["conv1.0.weight"] + 1)
     assert (
-        notes([recipe(path)])[0] == f"{path}: takes the averaged weights, under {key!r}, not those under {beside!r}"
+        notes([recipe(path)])[0]
+        == f"{path}: uses the averaged weights under {key!r} instead of those under {beside!r}"
     )
 
 
@@ -103,7 +106,7 @@ def test_so_are_averages_that_only_a_prefix_tells(tmp_path, prefix):
     path = tmp_path / "w.pth"
     torch.save({"state_dict": prefixed("model.") | prefixed(prefix, changed(1))}, path)
     assert torch.equal(taken(path), WHOLE["conv1.0.weight"] + 1)
-    assert f"takes the weights under {prefix!r}, not those under 'model.'" in notes([recipe(path)])[0]
+    assert f"uses the weights under {prefix!r} instead of those under 'model.'" in notes([recipe(path)])[0]
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"decay": 0.99, "shadow": [1, 2]}])
@@ -116,7 +119,7 @@ def test_a_checkpoint_that_holds_itself_has_an_end(tmp_path):
     knot = {"epoch": 3}
     knot["state_dict"] = knot
     torch.save(knot, tmp_path / "w.pth")
-    assert "does not hold tensors by name" in fault(tmp_path / "w.pth").what
+    assert "does not hold named tensors" in fault(tmp_path / "w.pth").what
 
 
 # ------------------------------------------------------------------------------------------ no weights
@@ -133,13 +136,13 @@ def zipped(path):
 FILES = {
     "pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"),
                 "Git LFS pointer", "git lfs pull"),
-    "page": (lambda p: p.write_text("\n<!DOCTYPE html><html>Sign in"), "web page", "fetch the file again"),
-    "json": (lambda p: p.write_text('{"weight_map": {"a": "b"}}'), "it is a text, not", "fetch the file again"),
-    "empty": (lambda p: p.write_bytes(b""), "the file is empty", "fetch the file again"),
-    "zip": (zipped, "zip archive, of resnet.pth", "unpack it"),
-    "numpy": (numpys, "zip archive, of a.npy", "unpack it"),
+    "page": (lambda p: p.write_text("\n<!DOCTYPE html><html>Sign in"), "web page", "download the file again"),
+    "json": (lambda p: p.write_text('{"weight_map": {"a": "b"}}'), "a text file, not", "download the file again"),
+    "empty": (lambda p: p.write_bytes(b""), "the file is empty", "download the file again"),
+    "zip": (zipped, "zip archive that holds resnet.pth", "unpack it"),
+    "numpy": (numpys, "zip archive that holds a.npy", "unpack it"),
     "gzip": (lambda p: p.write_bytes(gzip.compress(b"x" * 99)), "gzip archive", "unpack it"),
-    "noise": (lambda p: p.write_bytes(bytes(range(128, 256)) * 9), "damaged, or torch did not write", "again"),
+    "noise": (lambda p: p.write_bytes(bytes(range(128, 256)) * 9), "damaged, or was not written by torch", "again"),
     "more noise": (lambda p: p.write_bytes(bytes(range(256)) * 9), "neither safetensors nor", "safetensors"),
 }  # fmt: skip
 
@@ -160,7 +163,7 @@ def test_a_file_that_was_cut_short_is_said_to_be(tmp_path, save, share):
     path = tmp_path / "w.any"
     save(WHOLE, path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert "damaged or cut short" in fault(path).what
+    assert "damaged or truncated" in fault(path).what
 
 
 def test_a_header_that_looks_like_a_pickle_is_none(tmp_path):
@@ -241,7 +244,7 @@ def test_a_value_that_is_no_number_is_found_before_a_trial(tmp_path, value, key)
     spoilt[key].view(-1)[-1] = value
     save_file(spoilt, tmp_path / "w.safetensors")
     found = fault(tmp_path / "w.safetensors")
-    assert found.what == f"the weights hold NaN or infinity, in {key}"
+    assert found.what == f"the weights contain NaN or infinity, in {key}"
     with pytest.raises(EnvironmentFault, match="NaN or infinity"):
         network.build(recipe(tmp_path / "w.safetensors").train, [3])
 
@@ -267,7 +270,7 @@ def test_weights_of_another_architecture_are_told_by_their_first_keys_and_counts
     what = fault(tmp_path / "w.safetensors").what
     assert "conv1.0.weight is missing and " in what
     assert (
-        f"the file begins with {', '.join(list(load_file(tmp_path / 'w.safetensors'))[:3])} ({len(other)} keys)"
+        f"the file starts with {', '.join(list(load_file(tmp_path / 'w.safetensors'))[:3])} ({len(other)} keys)"
         in what
     )
     assert f"the network with conv1.0.weight, conv1.1.weight, conv1.1.bias ({len(BARE)} keys)" in what
@@ -286,4 +289,4 @@ def test_what_was_chosen_is_among_the_answers_of_the_check(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "trainers.models.preflight"], input=json.dumps(request), capture_output=True, text=True
     )
-    assert json.loads(ended.stdout) == [{"note": f"{tmp_path / 'w.pth'}: takes the weights under 'model.'"}]
+    assert json.loads(ended.stdout) == [{"note": f"{tmp_path / 'w.pth'}: uses the weights under 'model.'"}]

@@ -126,7 +126,7 @@ def test_a_broken_weights_file_is_an_environments_fault(tmp_path, content):
 @pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {}}, {"model": "resnet", "w": torch.ones(2)}])
 def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
-    assert "does not hold tensors by name" in only(pretrained=True, weights=str(tmp_path / "w.pth")).what
+    assert "does not hold named tensors" in only(pretrained=True, weights=str(tmp_path / "w.pth")).what
 
 
 def test_weights_are_read_once_however_many_networks_begin_with_them(tmp_path):
@@ -235,7 +235,7 @@ def test_sizes_that_fit_are_those_nearest_to_the_wanted_one():
 def test_a_head_on_logits_that_a_backbone_does_not_have_is_named_with_heads_that_fit(head):
     problem = only(backbone="vit_small_patch14_dinov2", image_size=56, head=head)
     assert (problem.where, problem.exit_code) == ("train.head", 2)
-    assert f"no class scores of its own, which the head {head} builds on" in problem.what
+    assert f"no class scores of its own, which the head {head} needs" in problem.what
     assert problem.help == "heads that fit: linear, category_mlp, shared_mlp, query2label"
 
 
@@ -247,7 +247,7 @@ def test_attention_heads_that_do_not_divide_the_width_are_named_with_those_that_
 def test_a_backbone_without_a_map_is_named():
     problem = only(backbone="deit_tiny_distilled_patch16_224", image_size=64, head="query2label")
     assert problem.where == "train.head"
-    assert "gives no map that the head query2label could look at" in problem.what
+    assert "gives no map that the head query2label could use" in problem.what
 
 
 def test_drop_path_reaches_the_backbone_unless_its_own_argument_says_otherwise():
@@ -283,7 +283,7 @@ def test_the_majority_needs_no_weights():
 def test_a_van_says_that_its_weights_must_come_from_a_file():
     problem = only(backbone="van_b0", pretrained=True)
     assert problem.what == "timm has no published weights for van_b0"
-    assert "set weights: to a local weights file" in problem.help
+    assert "set train.weights to a local weights file" in problem.help
 
 
 def test_an_argument_that_a_network_does_not_know_is_named():
@@ -334,7 +334,7 @@ def test_a_backbone_of_one_size_is_not_grown_into():
 def test_weights_that_would_not_be_read_are_a_slip():
     found = only(weights="weights.safetensors")
     assert (found.where, found.exit_code) == ("train.weights", 2)
-    assert found.what == "pretrained is false, so that the weights would not be read"
+    assert found.what == "pretrained is false, so the weights would not be read"
 
 
 def test_a_recipe_that_compiles_needs_a_compiler(monkeypatch):
@@ -351,7 +351,7 @@ def test_gpus_that_torch_cannot_use_are_named_before_a_trial_exists(tmp_path):
         preflight([recipe()], [Category("colour", ("red", "blue"))], cache=tmp_path, gpus=["GPU-1", "GPU-2"])
     (fault,) = raised.value.faults
     assert (fault.where, raised.value.exit_code) == ("--devices", 3)
-    assert fault.what.startswith("the driver lists 2 GPUs, of which torch")
+    assert fault.what.startswith("the driver lists 2 GPUs, but torch")
     assert fault.what.endswith("can use 0")
 
 

@@ -37,7 +37,7 @@ def test_weights_of_imagenet_1k_alone_are_allowed(backbone):
 def test_weights_of_more_are_refused_with_what_would_do(backbone):
     (problem,) = preflight.forbidden([recipe(backbone), recipe(backbone)], "in1k")
     assert problem.exit_code == 2
-    assert problem.what.startswith("rules.weights: in1k allows weights of ImageNet-1k alone")
+    assert problem.what.startswith("rules.weights: in1k allows only weights of ImageNet-1k")
     assert problem.help
 
 
@@ -69,7 +69,7 @@ def test_of_a_local_file_nobody_knows_and_that_is_said():
     local = recipe("resnet50", weights="weights/mine.safetensors")
     assert preflight.forbidden([local], "in1k") == []
     assert preflight.unjudged([local], "in1k") == [
-        "rules.weights: in1k cannot be checked of weights/mine.safetensors: it is for you to know what they were"
+        "rules.weights: in1k cannot be checked for weights/mine.safetensors: make sure that you know what they were"
         " trained on"
     ]
     assert preflight.unjudged([local], "any") == []

@@ -111,7 +111,7 @@ def test_a_folder_without_the_backbone_says_what_it_has(tmp_path):
     config = TrainConfig(backbone="test_vit", image_size=32, weights=str(tmp_path / "all"))
     (problem,) = problems([Recipe(data={"root": "x"}, train=config)])
     assert problem.exit_code == 3
-    assert "the folder has test_resnet; name one of these as train.backbone," in problem.help
+    assert "the folder has test_resnet; use one of these as train.backbone," in problem.help
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "null", "{}", "{", '"x"', '{"architecture": "a", "model_args": 3}'])

@@ -176,7 +176,7 @@ def test_a_cpu_computes_in_bf16_where_it_has_it_and_the_recipe_says_so(monkeypat
     assert device.half_format(config, torch.device("cpu")) == found
     device.warn_of_emulation(config, torch.device("cpu"))
     assert [one.message for one in caplog.records] == [
-        "precision: bf16 would be slower than fp32 on this CPU, which only emulates it: it trains in fp32"
+        "precision: bf16 is only emulated on this CPU, slower than fp32: training in fp32 instead"
     ] * (precision == "bf16" and not there)
 
 

@@ -187,12 +187,12 @@ def test_the_keys_of_a_table_mean_the_same(tmp_path: Path, root: Path, settings:
 
 @pytest.mark.parametrize("settings", [{"path": "file"}, {"split": "fold"}])
 def test_keys_that_name_columns_of_a_file_are_refused(settings: dict[str, str]):
-    with pytest.raises(ValueError, match="is for layout table, and the layout is mine"):
+    with pytest.raises(ValueError, match="is for layout table, but the layout is mine"):
         DataConfig(layout="mine", root="x", **settings)
 
 
 def test_layout_args_without_such_a_layout_are_refused():
-    with pytest.raises(ValueError, match="layout_args is for a layout of an extension file"):
+    with pytest.raises(ValueError, match="layout_args is for a layout from an extension file"):
         DataConfig(layout="folder", root="x", layout_args={"fold": 1})
 
 
@@ -310,7 +310,7 @@ def test_answers_are_read_anew_when_the_file_or_its_arguments_change(tmp_path: P
 
 
 def test_a_layout_whose_file_is_not_in_use_is_named(root: Path):
-    with pytest.raises(UserError, match="nothing of layouts is called 'mine'"):
+    with pytest.raises(UserError, match="no extension file defines 'mine' in layouts"):
         rows(root)
 
 
