@@ -728,6 +728,3 @@ def _portable(path: str) -> str:
 
 def _last(path: str) -> str:
     return Path(path).resolve().name or "data"
-
-
-# -------------------------------------------------------------------------------------------- epoch
