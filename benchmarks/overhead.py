@@ -154,7 +154,7 @@ def _complete(folder: StudyFolder, trials: int) -> None:
     _expect("completed trials", sum(one.state == "COMPLETE" for one in results), trials)
     _expect("epochs on record", sum(one.epochs for one in results), trials * grown.EPOCHS)
     values = [entry.values for entry in records.ended(folder).values()]
-    _expect("values in the ledger", sum(map(len, values)), trials * grown.EPOCHS)
+    _expect("values in the index of trials", sum(map(len, values)), trials * grown.EPOCHS)
 
 
 def _count(path: Path) -> int:

@@ -124,7 +124,7 @@ def _seconds(place: Cpu, work: Callable[[], object]) -> float:
 
 # ---------------------------------------------------------------------------------------- packed
 def packed(place: Cpu, notes: Notes) -> None:
-    """Measure the gain of several trials of a small network side by side, in processes of their own as with --slots."""
+    """Measure the gain of several trials of a small network side by side, one process each, as with --slots."""
     alone = 0.0
     for count in (1, 2, 4) if place.cuda else (1,):
         with subjects.folder() as folder:
